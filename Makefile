@@ -1,0 +1,94 @@
+# Headstart: extract once, retrain in seconds. `make help` lists what there is.
+#
+# Variables, all optional:
+#   DATA=folder      class folders, or train/ and validation/ with class folders (default: solar cells)
+#   STORE=folder     the feature store              RUN=folder   the fitted head
+#   OUT=folder       the exported model             WEIGHTS=     auto, imagenet, nsfwjs, random, or a file
+#   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= SEED=   the head
+#   OVERWRITE=1      replace another run in RUN     ARGS=        anything else, handed on as it is
+
+DATA ?= data/elpv
+WEIGHTS ?= auto
+NAME := $(notdir $(patsubst %/,%,$(DATA)))
+HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER SEED
+lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
+HEAD_OPTIONS := $(foreach v,$(HEAD_VARIABLES),$(if $($(v)),--$(call lower,$(v)) $($(v))))
+# A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
+RUN_NAME := run$(subst $(eval ) ,,$(foreach v,$(HEAD_VARIABLES),$(if $($(v)),-$(call lower,$(v))$($(v)))))
+STORE ?= work/$(NAME)/store
+RUN ?= work/$(NAME)/$(RUN_NAME)
+OUT ?= work/$(NAME)/model
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/runtime.done
+DEV := $(VENV)/dev.done
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Stages read what the one before wrote, also under -j.
+.NOTPARALLEL:
+.PHONY: help demo extract train export predict summary data test lint lock gpu benchmark clean
+
+help:  ## list the targets
+	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: extract train export  ## extract, train and export on the default data, and say what was found
+	@echo
+	@echo "The model is in $(OUT), the run with its learning curves in $(RUN)."
+	@echo "Try it: $(BIN)/python -m train_head.predict --model $(OUT)/model.keras FILE_OR_DIR..."
+
+extract: $(RUNTIME) $(if $(filter data/elpv,$(DATA)),data)  ## run the backbone over every new picture once
+	$(BIN)/python -m extract --images "$(DATA)" --store "$(STORE)" --weights "$(WEIGHTS)" $(ARGS)
+
+train: $(RUNTIME)  ## fit a head on the stored features
+	$(BIN)/python -m train_head --store "$(STORE)" --run "$(RUN)" $(HEAD_OPTIONS) $(if $(OVERWRITE),--overwrite) $(ARGS)
+
+export: $(RUNTIME)  ## write the Keras model that takes raw pixels
+	$(BIN)/python -m train_head.export --run "$(RUN)" --out "$(OUT)" $(ARGS)
+
+predict: $(RUNTIME)  ## use the exported model on FILES="..."
+	$(BIN)/python -m train_head.predict --model "$(OUT)/model.keras" $(FILES) $(ARGS)
+
+summary: $(RUNTIME)  ## show the backbone's layers and where it is cut
+	$(BIN)/python -m extract summary $(ARGS)
+
+data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
+	@$(BIN)/python -m extract.elpv --out data/elpv
+
+test: $(DEV)  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV)  ## run ruff, mypy and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmark: $(DEV)  ## measure what an epoch costs with and without the cache
+	$(BIN)/python -m benchmarks.epoch --images "$(DATA)" --weights "$(WEIGHTS)" $(ARGS)
+
+gpu: $(RUNTIME)  ## put TensorFlow with CUDA in the place of the CPU-only one
+	$(BIN)/pip uninstall --quiet --yes tensorflow-cpu
+	$(BIN)/pip install --quiet --constraint requirements.lock "tensorflow[and-cuda]==2.21.*"
+
+lock: $(DEV)  ## pin the newest versions again
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --extra demo pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --extra dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+
+clean:  ## remove the environment and everything made in work/ and data/
+	rm -rf $(VENV) work data
+
+$(RUNTIME): requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@

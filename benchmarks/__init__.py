@@ -1,0 +1,1 @@
+"""Measurements; each module prints ratios from one run on one machine."""

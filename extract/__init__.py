@@ -1,0 +1,1 @@
+"""Stage one: images in, features out."""

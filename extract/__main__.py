@@ -1,0 +1,125 @@
+"""Command line of stage one: `python -m extract`, and `python -m extract summary`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from extract.config import ExtractConfig, SummaryConfig
+from features.command import run_app
+from features.console import Console, format_bytes, format_seconds, import_quietly
+
+
+def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
+    """Run the frozen backbone over every new picture once and keep the features.
+
+    `python -m extract summary` shows the architecture and where it is cut.
+    """
+    from extract import run
+
+    if config.dry_run:
+        return _show_estimate(config, console)
+    result = run.extract_features(config, console)
+    if result.failed:
+        console.show_table(
+            "pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed]
+        )
+    if result.skipped:
+        console.detail("\n".join(f"skipped {s['path']}: {s['reason']}" for s in result.skipped))
+    nothing = " (nothing to do: the store is up to date)" if not result.computed else ""
+    console.show_table(
+        f"features in {config.store}",
+        [
+            ("pictures", f"{result.images:,}"),
+            ("computed", f"{result.computed:,}{nothing}"),
+            ("already there", f"{result.reused:,}"),
+            ("failed", f"{len(result.failed):,}"),
+            ("skipped files", f"{len(result.skipped):,}"),
+            ("on disk", format_bytes(_measure(config.store))),
+            ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
+            ("weights", result.weights),
+            ("fingerprint", result.fingerprint[:16]),
+        ],
+    )
+    return asdict(result)
+
+
+def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
+    """Show InceptionV3's layers, with the cut layer marked."""
+    from extract.backbone import build_backbone, check_backbone_arguments, summarise_layers
+
+    check_backbone_arguments(config.cut, config.image_size)
+    import_quietly("keras")
+    layers = summarise_layers(build_backbone(config.image_size, None), config.cut)
+    shape = next(layer.output_shape for layer in layers if layer.name == config.cut)
+    before = sum(layer.num_parameters for layer in layers if layer.in_prefix)
+    after = sum(layer.num_parameters for layer in layers) - before
+    console.show_table(
+        f"InceptionV3 at {config.image_size} px, every layer frozen",
+        [
+            (layer.name, layer.kind, layer.output_shape, f"{layer.num_parameters:,}",
+             "<== cut" if layer.name == config.cut else "" if layer.in_prefix else "not run")
+            for layer in layers
+        ],
+    )  # fmt: skip
+    console.show_table(
+        "cut",
+        [
+            ("layer", config.cut),
+            ("output shape", shape),
+            ("parameters up to it", f"{before:,}"),
+            ("parameters after it", f"{after:,}"),
+        ],
+    )
+    return {
+        "cut": config.cut,
+        "output_shape": list(shape),
+        "parameters_before": before,
+        "parameters_after": after,
+        "layers": [asdict(layer) for layer in layers],
+    }
+
+
+def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
+    from extract import run
+
+    found = run.estimate(config, run.check_arguments(config), console)
+    classes = [
+        (f"{split}/{label}" if split else label, f"{count:,}")
+        for split, counts in sorted(found["classes"].items())
+        for label, count in sorted(counts.items())
+    ]
+    console.show_table(
+        "dry run: nothing was done",
+        [
+            *classes,
+            ("to compute, at most", f"{found['to_read']:,}"),
+            ("already there", f"{found['reused']:,}"),
+            ("on disk, about", format_bytes(found["estimated_bytes"])),
+            (
+                "time, about",
+                f"{format_seconds(found['estimated_seconds'])} at {found['images_per_second']}/s",
+            ),
+        ],
+    )
+    return found
+
+
+def _measure(store: Path) -> int:
+    return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["summary"]:
+        del sys.argv[1]
+        run_app(summary, SummaryConfig, "python -m extract summary")
+    else:
+        run_app(
+            extract,
+            ExtractConfig,
+            "python -m extract",
+            epilog="`python -m extract summary` shows the layers.",
+        )

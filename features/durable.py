@@ -1,0 +1,58 @@
+"""Files that are either wholly there or not at all, also after kill -9, a full disk or a power cut."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PARTIAL_PREFIX = ".partial-"
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a file so that no reader and no crash ever sees a part of it.
+
+    The bytes go to a hidden file beside `path`, reach the disk, and only then get their name; the
+    folder is synchronised last, so that the name survives a power cut too.
+
+    Args:
+        path: where the file will stand; its folder exists.
+        data: the whole content.
+
+    Raises:
+        OSError: the disk refused a step; the partial file is removed and `path` is as it was.
+    """
+    partial = path.with_name(PARTIAL_PREFIX + path.name)
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut.
+
+    Source: fsync(2): a new file's name is durable only once its folder was synchronised.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial_files(folder: Path) -> list[Path]:
+    """Removes what interrupted writes left behind, and returns the names."""
+    leftovers = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
+    for leftover in leftovers:
+        leftover.unlink()
+    return leftovers

@@ -1,0 +1,50 @@
+"""Errors that a user can act on, all in one form: where, what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+
+class HeadstartError(Exception):
+    """Something that the user can mend; a command prints it without a traceback and exits with its status."""
+
+    exit_status = 1
+
+    def __init__(self, where: object, expected: str, got: str, todo: str) -> None:
+        """Makes the error.
+
+        Args:
+            where: the file, folder, option or field that is wrong.
+            expected: what should have been there.
+            got: what is there.
+            todo: what the user can do now, a sentence without its full stop.
+        """
+        super().__init__(f"{where}: expected {expected}, got {got}. {todo}.")
+
+
+class UsageError(HeadstartError):
+    """An argument that can be told to be wrong without doing any work."""
+
+    exit_status = 2
+
+
+class FeatureStoreError(HeadstartError):
+    """Base of everything that is wrong with a store."""
+
+
+class StoreMissingError(FeatureStoreError):
+    """There is no store at that path, or something that is not a store."""
+
+
+class StoreLockedError(FeatureStoreError):
+    """Another process is writing to the store."""
+
+
+class FingerprintMismatchError(FeatureStoreError):
+    """The store's features were made in another way than the ones asked for."""
+
+
+class ShardDamagedError(FeatureStoreError):
+    """A shard is missing, or does not hold what the catalog says."""
+
+
+class StoreWriteError(FeatureStoreError):
+    """The disk refused a write; what was committed before it is safe."""

@@ -1,0 +1,125 @@
+"""What a store holds: names, versions, and the fingerprint over everything that changes a feature's value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+FEATURE_DTYPE = np.dtype(np.float16)
+MAX_ROWS_PER_SHARD = 1024
+MAX_BYTES_PER_SHARD = 128 * 2**20
+
+Features = NDArray[np.float16]
+
+
+class FeatureStatus(StrEnum):
+    """Whether a stored feature may be trained on."""
+
+    OK = "ok"
+    NONFINITE = "nonfinite"
+    OVERFLOW = "overflow"
+
+
+class ImageStatus(StrEnum):
+    """How far extraction came with an image of today's folder."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class FeatureKey(NamedTuple):
+    """What a feature is found by: features follow content, not names."""
+
+    content_hash: bytes
+    """SHA-256 of the image file's bytes, 32 bytes."""
+    view: int
+    """0 for the image itself, from 1 on for its augmentations."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that changes a feature's value; two stores with equal fingerprints hold equal features.
+
+    Library versions are not part of it: they are recorded, and the canary compares values instead.
+    """
+
+    backbone: str
+    weights_sha256: str
+    cut: str
+    image_size: int
+    decode_policy: str
+    resize: str
+    scale: str
+    precision: str
+    engine: str
+    views: str
+    dtype: str = FEATURE_DTYPE.name
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the fields as canonical JSON, 64 hexadecimal digits."""
+        return hashlib.sha256(encode_json(asdict(self)).encode()).hexdigest()
+
+    def list_differences(self, other: Fingerprint) -> list[tuple[str, Any, Any]]:
+        """Lists the fields that differ as (name, own value, the other's value)."""
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return [(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a store's features came from: recorded for people and for export, not fingerprinted."""
+
+    feature_shape: tuple[int, ...]
+    weights_name: str
+    weights_file: str
+    weights_file_sha256: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Origin:
+        """Reads back what `encode_json(asdict(origin))` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
+
+
+def encode_json(value: Any) -> str:
+    """Encodes a value as JSON in one canonical form: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def count_rows_per_shard(feature_shape: tuple[int, ...]) -> int:
+    """Says how many features a shard holds, so that building one in memory stays cheap for any shape."""
+    bytes_per_row = int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize
+    return max(1, min(MAX_ROWS_PER_SHARD, MAX_BYTES_PER_SHARD // bytes_per_row))
+
+
+def round_features(values: NDArray[np.float32]) -> tuple[Features, list[FeatureStatus]]:
+    """Rounds features to the stored dtype and says of each row whether it may be trained on.
+
+    Args:
+        values: (n, ...) float32, as the backbone made them.
+
+    Returns:
+        The rows as float16, and for each `NONFINITE` where the backbone itself gave NaN or infinity,
+        `OVERFLOW` where a finite value is beyond float16's 65,504, else `OK`.
+    """
+    axes = tuple(range(1, values.ndim))
+    finite = np.isfinite(values).all(axis=axes)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(FEATURE_DTYPE)
+    kept = np.isfinite(rounded).all(axis=axes)
+    statuses = [
+        FeatureStatus.OK if k else FeatureStatus.OVERFLOW if f else FeatureStatus.NONFINITE
+        for f, k in zip(finite.tolist(), kept.tolist(), strict=True)
+    ]
+    return rounded, statuses

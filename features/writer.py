@@ -1,0 +1,180 @@
+"""The write side of a store: collects features and commits them a shard at a time."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from features.catalog import CATALOG_NAME, Catalog, ImageRow
+from features.durable import remove_partial_files
+from features.errors import FingerprintMismatchError, StoreMissingError, StoreWriteError
+from features.lock import LOCK_NAME, hold_write_lock
+from features.schema import (
+    FEATURE_DTYPE,
+    FeatureKey,
+    Features,
+    FeatureStatus,
+    Fingerprint,
+    Origin,
+    count_rows_per_shard,
+)
+from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
+from features.store import load_fingerprint
+
+
+class FeatureWriter:
+    """Writes features into a store, creating it where there is none, under the store's lock.
+
+    A shard is the unit of commit: its file reaches the disk under its final name, then one transaction
+    enters its rows, and the images that they belong to, in the catalog. What is committed stays.
+    """
+
+    def __init__(self, store: Path, fingerprint: Fingerprint, origin: Origin) -> None:
+        """Names the store; nothing is touched before the `with`.
+
+        Args:
+            store: the store's folder; made where it does not exist.
+            fingerprint: how the features to come are made.
+            origin: what is recorded about them.
+        """
+        self._store = store
+        self._fingerprint = fingerprint
+        self._origin = origin
+        self._rows_per_shard = count_rows_per_shard(origin.feature_shape)
+        self._added: dict[FeatureKey, FeatureStatus] = {}
+        self._features: Features = np.empty((self._rows_per_shard, *origin.feature_shape), FEATURE_DTYPE)
+        self._images: list[ImageRow] = []
+
+    def __enter__(self) -> Self:
+        """Takes the lock, opens or creates the store, and removes what an interrupted write left.
+
+        Raises:
+            StoreLockedError: another process is writing.
+            FingerprintMismatchError: the store's features were made in another way.
+            StoreMissingError: the folder holds something else.
+        """
+        _refuse_foreign_folder(self._store)
+        with ExitStack() as stack:
+            (self._store / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold_write_lock(self._store))
+            Catalog.create(self._store / CATALOG_NAME, self._fingerprint, self._origin)
+            self.catalog = Catalog(self._store / CATALOG_NAME, writable=True)
+            stack.callback(self.catalog.close)
+            refuse_other_fingerprint(self._store, load_fingerprint(self.catalog), self._fingerprint)
+            remove_partial_files(self._store / SHARD_FOLDER)
+            self._known = {key: status for key, (_, _, status) in self.catalog.read_features().items()}
+            self._next_number = max((shard.number for shard in self.catalog.read_shards()), default=0) + 1
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Lets go of the lock; what was not committed is dropped."""
+        self._stack.close()
+
+    @property
+    def num_stored(self) -> int:
+        """How many features are committed."""
+        return len(self._known)
+
+    def holds(self, key: FeatureKey) -> bool:
+        """Says whether a feature is committed, or added and about to be."""
+        return key in self._known or key in self._added
+
+    def sync_images(self, images: Sequence[ImageRow], gone: Sequence[str]) -> None:
+        """Makes the catalog's images today's folder's, in one transaction."""
+        with self._explain_write_errors(), self.catalog.transaction():
+            self.catalog.remove_images(gone)
+            self.catalog.write_images(images)
+
+    def add_image(self, image: ImageRow) -> None:
+        """Records, at the next commit, how extraction went with an image; its features were added before."""
+        self._images.append(image)
+
+    def add_features(
+        self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]
+    ) -> None:
+        """Adds rows, committing whenever a shard is full.
+
+        Args:
+            keys: who they are; none is held already.
+            features: (len(keys), ...) float16.
+            statuses: whether each may be trained on.
+        """
+        for key, feature, status in zip(keys, features, statuses, strict=True):
+            self._features[len(self._added)] = feature
+            self._added[key] = status
+            if len(self._added) == self._rows_per_shard:
+                self.commit()
+
+    def commit(self) -> None:
+        """Commits what was added: one shard with its rows, and the images recorded so far.
+
+        Raises:
+            StoreWriteError: the disk refused; everything committed earlier is safe.
+        """
+        with self._explain_write_errors():
+            if not self._added:
+                self.catalog.write_images(self._images)
+            else:
+                keys, statuses = list(self._added), list(self._added.values())
+                rows = ShardRows(keys, statuses, self._features[: len(keys)])
+                data = encode_shard(rows, self._fingerprint, self._origin)
+                shard = write_shard(self._store, self._next_number, data, len(keys))
+                with self.catalog.transaction():
+                    self.catalog.add_shard(shard, keys, statuses)
+                    self.catalog.write_images(self._images)
+                self._known.update(self._added)
+                self._next_number += 1
+        self._added, self._images = {}, []
+
+    @contextmanager
+    def _explain_write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            full = getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error)
+            got = "a full disk" if full else str(error)
+            raise StoreWriteError(
+                self._store,
+                "room for the next shard",
+                got,
+                f"{self.num_stored:,} features are safe; make room and run the same command again",
+            ) from error
+
+
+def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:
+    """Raises FingerprintMismatchError, naming each field that differs with both values."""
+    differences = stored.list_differences(asked)
+    if differences:
+        raise FingerprintMismatchError(
+            store,
+            ", ".join(f"{name} {_shorten(theirs)}" for name, _, theirs in differences),
+            ", ".join(f"{name} {_shorten(mine)}" for name, mine, _ in differences),
+            "Give another --store for these features, or extract as the store was made",
+        )
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _refuse_foreign_folder(store: Path) -> None:
+    if store.exists() and not store.is_dir():
+        raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
+    ours = {CATALOG_NAME, f"{CATALOG_NAME}-journal", LOCK_NAME, SHARD_FOLDER}
+    if store.is_dir() and not (store / CATALOG_NAME).exists():
+        foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in ours)
+        if foreign:
+            raise StoreMissingError(
+                store,
+                "a feature store or an empty folder",
+                f"a folder with {foreign[0]!r} in it",
+                "Give another --store",
+            )

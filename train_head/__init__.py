@@ -1,0 +1,1 @@
+"""Stage two: features in, a fitted head and an exported model out."""

@@ -1,0 +1,73 @@
+"""The options of stage two; the command lines are made from these, and a run keeps its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+
+class SolverName(StrEnum):
+    """How a head is fitted."""
+
+    AUTO = "auto"
+    FULL = "full"
+
+
+class OptimizerName(StrEnum):
+    """Keras's optimisers."""
+
+    RMSPROP = "rmsprop"
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Which head to fit, on which features, and how."""
+
+    store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
+    run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
+    solver: Annotated[SolverName, Option(help="auto chooses, and says why.")] = SolverName.AUTO
+    epochs: Annotated[int, Option(min=1, help="Passes over the training pictures.")] = 20
+    batch_size: Annotated[int, Option(min=1, help="Pictures for each step.")] = 20
+    units: Annotated[int, Option(min=1, help="Units of the hidden layer.")] = 1024
+    dropout: Annotated[
+        float, Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.")
+    ] = 0.2
+    learning_rate: Annotated[float, Option(help="The optimizer's learning rate.")] = 1e-4
+    optimizer: Annotated[OptimizerName, Option(help="The optimizer.")] = OptimizerName.RMSPROP
+    seed: Annotated[
+        int, Option(min=0, help="Of initial weights, order and dropout: same seed, same head.")
+    ] = 0
+    validation_split: Annotated[
+        float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")
+    ] = 0.2
+    no_report: Annotated[bool, Option("--no-report", help="Leave out pictures of the learning curves.")] = (
+        False
+    )
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace another run that is in --run.")] = False
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Which run to export, and where to."""
+
+    run: Annotated[Path, Option(help="The run that `python -m train_head` made.")]
+    out: Annotated[Path, Option(help="Folder for model.keras and labels.txt.")]
+    formats: Annotated[str, Option(help="Comma-separated; keras is the one there is.")] = "keras"
+    store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
+    images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
+    weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Which model to use, on which pictures."""
+
+    files: Annotated[list[Path], Argument(help="Pictures, or folders of them.", metavar="FILE_OR_DIR...")]
+    model: Annotated[Path, Option(help="OUT/model.keras, as `python -m train_head.export` made it.")]
+    batch_size: Annotated[int, Option(min=1, help="Pictures of one size that the model sees at once.")] = 32

@@ -1,0 +1,134 @@
+"""The head: Flatten, Dense, Dropout, and a sigmoid or a softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import HeadstartError
+
+if TYPE_CHECKING:
+    import keras
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """A fitted head as plain arrays: all that has to be kept, since the layers are built in code."""
+
+    hidden_kernel: Array
+    """(inputs, units), inputs in Flatten's order."""
+    hidden_bias: Array
+    output_kernel: Array
+    """(units, 1) for two classes, else (units, classes)."""
+    output_bias: Array
+
+    def save(self, path: Path) -> None:
+        """Writes the arrays as an uncompressed .npz without pickled objects."""
+        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> HeadWeights:
+        """Reads what `save` wrote.
+
+        Raises:
+            HeadstartError: the file is missing, cut off, or another.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except Exception as error:
+            # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
+            raise HeadstartError(
+                path, "a fitted head", f"{error or type(error).__name__}", "Train it again with --overwrite"
+            ) from error
+
+
+def count_outputs(num_classes: int) -> int:
+    """Says how many outputs a head has: one sigmoid for two classes, else a softmax of as many."""
+    return 1 if num_classes == 2 else num_classes
+
+
+def build_head(
+    feature_shape: Sequence[int], num_classes: int, units: int, dropout: float, seed: int = 0
+) -> keras.Sequential:
+    """Builds the head with Keras's initial weights (Glorot uniform, zero biases).
+
+    Args:
+        feature_shape: of one feature, (7, 7, 768) for mixed7 at 150 px.
+        num_classes: two or more.
+        units: of the hidden layer.
+        dropout: share of hidden units dropped in training.
+        seed: of initial weights and dropout.
+
+    Returns:
+        From (n, *feature_shape) float32 to (n, outputs) probabilities; for two classes the one output is
+        the probability of the second.
+    """
+    import keras
+
+    outputs = count_outputs(num_classes)
+    glorot = [keras.initializers.GlorotUniform(seed=2 * seed + offset) for offset in (0, 1)]
+    return keras.Sequential(
+        [
+            keras.Input(tuple(feature_shape), name="feature"),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dense(units, activation="relu", kernel_initializer=glorot[0], name="hidden"),
+            keras.layers.Dropout(dropout, seed=seed, name="dropout"),
+            keras.layers.Dense(
+                outputs,
+                activation="sigmoid" if outputs == 1 else "softmax",
+                kernel_initializer=glorot[1],
+                name="probability",
+            ),
+        ],
+        name="head",
+    )
+
+
+def extract_weights(head: keras.Sequential) -> HeadWeights:
+    """Takes the arrays out of a head."""
+    return HeadWeights(*head.get_weights())
+
+
+def restore_head(
+    weights: HeadWeights, feature_shape: Sequence[int], num_classes: int, dropout: float
+) -> keras.Sequential:
+    """Builds a head and gives it fitted weights.
+
+    Raises:
+        HeadstartError: the arrays do not fit the features.
+    """
+    units = weights.hidden_kernel.shape[-1]
+    head = build_head(feature_shape, num_classes, units, dropout)
+    arrays = [getattr(weights, field.name) for field in fields(weights)]
+    expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
+    if [array.shape for array in arrays] != expected:
+        raise HeadstartError(
+            "the fitted head",
+            f"arrays of shapes {expected}",
+            str([a.shape for a in arrays]),
+            "Train it again",
+        )
+    head.set_weights(arrays)
+    return head
+
+
+def expand_probabilities(outputs: Array) -> Array:
+    """Turns a head's outputs into a probability for each class.
+
+    Args:
+        outputs: (n, 1) sigmoid or (n, classes) softmax.
+
+    Returns:
+        (n, classes) float32; rows add up to 1.
+    """
+    if outputs.shape[1] > 1:
+        return outputs
+    return np.concatenate([1 - outputs, outputs], axis=1)

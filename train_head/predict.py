@@ -1,0 +1,111 @@
+"""Command line for using an exported model: nothing else is needed, no store, run or weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from extract.images import EXTENSIONS, walk_files
+from extract.pixels import Pixels, UndecodableImageError, decode_image
+from features.command import CommandFailed, run_app
+from features.console import Console
+from features.errors import HeadstartError, UsageError
+from train_head.config import PredictConfig
+
+
+def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
+    """Say what an exported model sees in pictures."""
+    from train_head.exported import ExportedModel, read_card
+    from train_head.head import expand_probabilities
+
+    paths, skipped = list_pictures(config.files)
+    read_card(config.model)
+    model = ExportedModel(config.model)
+    classes = model.card.classes
+    failed: list[dict[str, str]] = []
+    done: list[Path] = []
+    predictions: list[dict[str, Any]] = []
+    with console.progress("predict", len(paths), "pictures") as progress:
+        images = _read_pictures(paths, done, failed)
+        for number, outputs in enumerate(model.predict(images, config.batch_size)):
+            probabilities = expand_probabilities(outputs[None])[0]
+            best = int(probabilities.argmax())
+            probability = float(probabilities[best])
+            predictions.append(
+                {"image": str(done[number]), "label": classes[best], "probability": probability}
+            )
+            progress.advance(1)
+    console.show_table(
+        f"{config.model}: {' or '.join(classes)}",
+        [(p["image"], p["label"], f"{p['probability']:.4f}") for p in predictions] or [("no picture",)],
+    )
+    result: dict[str, Any] = {"predictions": predictions, "failed": failed, "skipped": skipped}
+    accuracy = score_by_folder(predictions, classes)
+    if accuracy is not None:
+        console.say(f"accuracy by the folders' names: {accuracy:.4f} of {len(predictions):,}")
+        result["accuracy"] = accuracy
+    if failed:
+        console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in failed])
+        raise CommandFailed(result)
+    return result
+
+
+def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
+    """Lists the pictures that files and folders stand for.
+
+    Returns:
+        Files as they were named, and the pictures of folders by path; and what was passed over in folders.
+
+    Raises:
+        UsageError: a path does not exist.
+        HeadstartError: there is no picture.
+    """
+    paths: list[Path] = []
+    skipped: list[dict[str, str]] = []
+    for file in files:
+        if not file.exists():
+            raise UsageError(file, "a picture or a folder", "nothing there", "Check the path")
+        if not file.is_dir():
+            paths.append(file)
+            continue
+        for inside, problem in sorted(walk_files(file, ".")):
+            path = file / inside
+            if problem or path.suffix.lower() not in EXTENSIONS:
+                skipped.append({"image": str(path), "reason": problem or "not a picture by its name"})
+            else:
+                paths.append(path)
+    if not paths:
+        raise HeadstartError(
+            ", ".join(map(str, files)), "pictures", "none", "Name a picture or a folder of them"
+        )
+    return paths, skipped
+
+
+def score_by_folder(predictions: list[dict[str, Any]], classes: list[str]) -> float | None:
+    """Returns the share of pictures whose label is their folder's name, where every folder is a class."""
+    truths = [
+        next((part for part in reversed(Path(p["image"]).parent.parts) if part in classes), None)
+        for p in predictions
+    ]
+    if not truths or None in truths:
+        return None
+    num_right = sum(bool(p["label"] == truth) for p, truth in zip(predictions, truths, strict=True))
+    return num_right / len(truths)
+
+
+def _read_pictures(paths: list[Path], done: list[Path], failed: list[dict[str, str]]) -> Iterator[Pixels]:
+    for path in paths:
+        try:
+            pixels = decode_image(path.read_bytes())
+        except OSError as error:
+            failed.append({"image": str(path), "reason": f"cannot be read: {error.strerror or error}"})
+        except UndecodableImageError as error:
+            failed.append({"image": str(path), "reason": str(error)})
+        else:
+            done.append(path)
+            yield pixels
+
+
+if __name__ == "__main__":
+    run_app(predict, PredictConfig, "python -m train_head.predict")

@@ -1,0 +1,233 @@
+"""A run: a directory with one fitted head, its config, history, metrics and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from features.errors import HeadstartError
+from features.store import Example
+from train_head.config import TrainConfig
+from train_head.head import Array, HeadWeights
+from train_head.metrics import predict_classes
+from train_head.solvers import Epoch
+from train_head.split import Split
+
+RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
+EXAMPLES_FILE, PREDICTIONS_FILE, HEAD_FILE, CURVES_FILE = (
+    "examples.csv",
+    "predictions.csv",
+    "head.npz",
+    "curves.png",
+)
+RUN_VERSION = 1
+_NOT_COMPARED = {"run", "overwrite", "no_report"}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was made from; kept as run.json."""
+
+    config: dict[str, Any]
+    solver: str
+    store: str
+    fingerprint: str
+    feature_shape: list[int]
+    classes: list[str]
+    split_rule: str
+    run_version: int = RUN_VERSION
+
+
+@dataclass(frozen=True)
+class RunExample:
+    """An example that a run used, and on which side."""
+
+    side: str
+    label: str
+    content_hash: str
+    path: str
+
+
+def describe_config(config: TrainConfig) -> dict[str, Any]:
+    """Puts a config into JSON's types."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+
+
+def list_run_examples(split: Split) -> list[RunExample]:
+    """Lists what a split uses, in a fixed order."""
+    sides = (("train", split.train), ("validation", split.validation))
+    return [
+        RunExample(side, example.label, example.content_hash.hex(), example.path)
+        for side, examples in sides
+        for example in sorted(examples, key=lambda example: example.path)
+    ]
+
+
+class Run:
+    """A finished run on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what the run was made from.
+
+        Raises:
+            HeadstartError: there is no run in the folder, or it is of another version.
+        """
+        self.folder = folder
+        try:
+            self.record = RunRecord(**json.loads((folder / RUN_FILE).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise HeadstartError(
+                folder, "a run", f"no readable {RUN_FILE} ({error})", "Run `python -m train_head` first"
+            ) from error
+        if self.record.run_version != RUN_VERSION:
+            raise HeadstartError(
+                folder,
+                f"run version {RUN_VERSION}",
+                str(self.record.run_version),
+                "Train again with --overwrite",
+            )
+
+    @property
+    def dropout(self) -> float:
+        """The head's dropout, for rebuilding it as it was."""
+        return float(self.record.config["dropout"])
+
+    def read_head(self) -> HeadWeights:
+        """Reads the fitted head."""
+        return HeadWeights.load(self.folder / HEAD_FILE)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Reads metrics.json."""
+        try:
+            return dict(json.loads((self.folder / METRICS_FILE).read_text()))
+        except (OSError, ValueError) as error:
+            raise HeadstartError(
+                self.folder / METRICS_FILE, "metrics", str(error), "Train again with --overwrite"
+            ) from error
+
+    def read_examples(self) -> list[RunExample]:
+        """Reads what the run was trained on and validated with."""
+        try:
+            with (self.folder / EXAMPLES_FILE).open(newline="", errors="surrogateescape") as file:
+                return [RunExample(**row) for row in csv.DictReader(file)]
+        except (OSError, TypeError) as error:
+            raise HeadstartError(
+                self.folder / EXAMPLES_FILE, "the run's examples", str(error), "Train again with --overwrite"
+            ) from error
+
+
+def refuse_changed_store(run: Run, fingerprint: str, split: Split) -> None:
+    """Raises HeadstartError, saying what changed, where a store is not the one that a run was fitted on."""
+    if fingerprint != run.record.fingerprint:
+        raise HeadstartError(
+            run.folder,
+            f"a store with fingerprint {run.record.fingerprint[:12]}…, which the run was fitted on",
+            f"{fingerprint[:12]}…",
+            "Train again on this store, or give the run's own with --store",
+        )
+    then, now = set(run.read_examples()), set(list_run_examples(split))
+    if then != now:
+        gone, new = sorted(e.path for e in then - now), sorted(e.path for e in now - then)
+        shown = ", ".join((gone + new)[:3])
+        raise HeadstartError(
+            run.folder,
+            "the store as it was when the run was fitted",
+            f"{len(gone)} examples gone or changed, {len(new)} new or changed (such as {shown})",
+            "Train again, then export",
+        )
+
+
+def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[RunExample]) -> bool:
+    """Looks whether --run is free.
+
+    Returns:
+        True where the folder holds this very run already: same options, same features, same examples.
+
+    Raises:
+        HeadstartError: it holds another run, or other files.
+    """
+    folder = config.run
+    if folder.is_file():
+        raise HeadstartError(folder, "a folder for the run", "a file", "Give another --run (RUN=)")
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    if not (folder / RUN_FILE).is_file():
+        raise HeadstartError(
+            folder, "an empty folder", "a folder with other files", "Give another --run (RUN=)"
+        )
+    if config.overwrite:
+        return False
+    other = Run(folder)
+    differences = [
+        f"{name} {_show(theirs)} instead of {_show(record.config.get(name))}"
+        for name, theirs in other.record.config.items()
+        if name not in _NOT_COMPARED and theirs != record.config.get(name)
+    ]
+    if other.record.fingerprint != record.fingerprint:
+        differences.append("features of another fingerprint")
+    elif set(other.read_examples()) != set(examples):
+        differences.append("other examples: the store has changed since")
+    if differences:
+        raise HeadstartError(
+            folder,
+            "an empty folder or this same run",
+            f"another run: {'; '.join(differences)}",
+            "Give another --run (RUN=), or --overwrite (OVERWRITE=1)",
+        )
+    return True
+
+
+def write_run(
+    folder: Path,
+    record: RunRecord,
+    examples: Sequence[RunExample],
+    head: HeadWeights,
+    history: Sequence[Epoch],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Writes the files of a run into a folder that exists and has no readers yet."""
+    (folder / RUN_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n")
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+    _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in history])
+    _write_csv(folder / EXAMPLES_FILE, RunExample, [asdict(example) for example in examples])
+    head.save(folder / HEAD_FILE)
+
+
+def write_predictions(
+    path: Path, examples: Sequence[Example], classes: Sequence[str], probabilities: Array
+) -> None:
+    """Writes what the head says of each validation picture, as CSV."""
+    predicted = predict_classes(probabilities)
+    with path.open("w", newline="", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "predicted", *(f"p({label})" for label in classes)])
+        for example, number, row in zip(examples, predicted, probabilities, strict=True):
+            writer.writerow([example.path, example.label, classes[number], *(f"{p:.7g}" for p in row)])
+
+
+def move_into_place(aside: Path, folder: Path) -> None:
+    """Gives a finished folder its name, in the place of an older one of that name."""
+    if not folder.exists():
+        aside.replace(folder)
+        return
+    old = aside.with_name(f"{aside.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.replace(old)
+    aside.replace(folder)
+    shutil.rmtree(old)
+
+
+def _write_csv(path: Path, row_type: type[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(row_type)])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _show(value: object) -> str:
+    return "nothing" if value is None else str(value)
