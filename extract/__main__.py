@@ -18,11 +18,11 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
     `python -m extract summary` shows the architecture and where it is cut.
     """
-    from extract import run
-
     if config.dry_run:
         return _show_estimate(config, console)
-    result = run.extract_features(config, console)
+    from extract.run import extract_features
+
+    result = extract_features(config, console)
     if result.failed:
         console.show_table(
             "pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed]
@@ -84,9 +84,10 @@ def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
 
 
 def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
-    from extract import run
+    from extract.dry_run import estimate_run
+    from extract.run import check_arguments
 
-    found = run.estimate(config, run.check_arguments(config), console)
+    found = estimate_run(config, check_arguments(config))
     classes = [
         (f"{split}/{label}" if split else label, f"{count:,}")
         for split, counts in sorted(found["classes"].items())

@@ -20,7 +20,8 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm".split()
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"]
+    + [".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
 
 
@@ -59,6 +60,15 @@ class Scan:
             by_label = counts.setdefault(image.split, {})
             by_label[image.label] = by_label.get(image.label, 0) + 1
         return counts
+
+    def describe(self) -> str:
+        """Says how many pictures there are of each class and split."""
+        parts = []
+        for split, counts in sorted(self.count_by_class().items()):
+            classes = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
+            parts.append(f"{split}: {classes}" if split else classes)
+        skipped = f"; {len(self.skipped)} other files skipped" if self.skipped else ""
+        return f"{len(self.images):,} pictures ({'; '.join(parts)}){skipped}"
 
 
 def scan_images(folder: Path) -> Scan:

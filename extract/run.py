@@ -4,44 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract import pixels
-from extract.backbone import (
-    BACKBONE_NAME,
-    build_backbone,
-    check_backbone_arguments,
-    cut_backbone,
-    hash_weights,
-)
+from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone
 from extract.config import ExtractConfig
-from extract.engines import tensorflow as engine
+from extract.engines.tensorflow import TensorFlowEngine
+from extract.identity import describe_features, recall_features
 from extract.images import Scan, scan_images
 from extract.plan import Plan, plan_images
 from extract.reader import ImageReader, LoadedImage
 from extract.weights import Weights, check_weights_argument, find_weights
-from features.catalog import CATALOG_NAME, Catalog, ImageRow
+from features.catalog import ImageRow
 from features.console import Console, import_quietly
 from features.errors import HeadstartError
-from features.schema import (
-    FEATURE_DTYPE,
-    FeatureKey,
-    Fingerprint,
-    ImageStatus,
-    Origin,
-    round_features,
-)
-from features.writer import FeatureWriter
+from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin, round_features
+from features.writer import FeatureWriter, refuse_other_fingerprint
 
-MEASURED_COMPRESSION = 0.26
-"""Stored bytes per byte of float16 mixed7 features."""
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -75,21 +63,24 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """
     started = time.monotonic()
     scan = check_arguments(config)
-    console.say(f"{config.images}: {describe_counts(scan)}")
-    import_quietly("keras")
+    console.say(f"{config.images}: {scan.describe()}")
     weights = find_weights(config.weights, console)
     console.say(f"weights: {weights}")
-    model = cut_backbone(build_backbone(config.image_size, weights), config.cut)
-    fingerprint, origin = describe_features(config, weights, model)
-    console.say(f"{describe_devices()}; {config.cut} at {config.image_size} px gives {origin.feature_shape}")
+    backbone = _Backbone(config, weights)
+    fingerprint, origin = recall_features(config, weights) or backbone.describe()
     with FeatureWriter(config.store, fingerprint, origin) as writer:
-        plan = plan_images(scan.images, writer.catalog.read_images(), rehash=config.rehash)
-        # A feature that went to quarantine has to be made again although the picture is unchanged.
-        plan = _reread_lost(plan, writer)
+        plan = _reread_lost(
+            plan_images(scan.images, writer.catalog.read_images(), rehash=config.rehash), writer
+        )
         writer.sync_images(plan.rows, plan.gone)
         writer.catalog.write_meta("images_folder", str(config.images.resolve()))
-        loop = _Loop(config, console, writer, engine.TensorFlowEngine(model) if plan.to_read else None)
-        loop.run(plan)
+        loop = _Loop(config, console, writer, backbone)
+        if plan.to_read:
+            refuse_other_fingerprint(config.store, fingerprint, backbone.describe()[0])
+            console.say(
+                f"{describe_devices()}; {config.cut} at {config.image_size} px is {origin.feature_shape}"
+            )
+            loop.run(plan.to_read)
         if loop.num_computed:
             writer.catalog.write_meta("images_per_second", str(loop.images_per_second))
     return ExtractResult(
@@ -113,69 +104,6 @@ def check_arguments(config: ExtractConfig) -> Scan:
     return scan_images(config.images)
 
 
-def describe_features(config: ExtractConfig, weights: Weights, model: Any) -> tuple[Fingerprint, Origin]:
-    """Writes down how features are made (fingerprint) and where from (origin)."""
-    fingerprint = Fingerprint(
-        backbone=BACKBONE_NAME,
-        weights_sha256=hash_weights(model),
-        cut=config.cut,
-        image_size=config.image_size,
-        decode_policy=pixels.DECODE_POLICY,
-        resize=pixels.RESIZE,
-        scale=pixels.SCALE,
-        precision="float32",
-        engine=engine.FAMILY,
-        views="none",
-    )
-    origin = Origin(
-        feature_shape=tuple(model.output.shape[1:]),
-        weights_name=str(weights.name),
-        weights_file=str(weights.path or ""),
-        weights_file_sha256=weights.sha256,
-        versions={name: _find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy")},
-    )
-    return fingerprint, origin
-
-
-def estimate(config: ExtractConfig, scan: Scan, console: Console) -> dict[str, Any]:
-    """Says what a run would do, how long it would take and how much it would store, and does nothing.
-
-    The rate is the last run's on this store; without one it is measured on two batches of random pixels.
-    """
-    known: list[ImageRow] = []
-    rate = 0.0
-    if (config.store / CATALOG_NAME).exists():
-        catalog = Catalog(config.store / CATALOG_NAME, writable=False)
-        known = catalog.read_images()
-        rate = float(catalog.read_meta("images_per_second") or 0)
-        catalog.close()
-    plan = plan_images(scan.images, known, rehash=config.rehash)
-    import_quietly("keras")
-    model = cut_backbone(build_backbone(config.image_size, None), config.cut)
-    rate = rate or _measure_rate(config, model)
-    bytes_per_row = int(np.prod(model.output.shape[1:])) * FEATURE_DTYPE.itemsize * MEASURED_COMPRESSION
-    return {
-        "images": len(scan.images),
-        "classes": scan.count_by_class(),
-        "to_read": len(plan.to_read),
-        "reused": len(plan.unchanged),
-        "skipped": [asdict(skipped) for skipped in scan.skipped],
-        "estimated_bytes": round(len(plan.to_read) * bytes_per_row),
-        "estimated_seconds": round(len(plan.to_read) / rate, 1),
-        "images_per_second": round(rate, 1),
-    }
-
-
-def describe_counts(scan: Scan) -> str:
-    """Says how many pictures there are of each class and split."""
-    parts = []
-    for split, counts in sorted(scan.count_by_class().items()):
-        classes = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
-        parts.append(f"{split}: {classes}" if split else classes)
-    skipped = f"; {len(scan.skipped)} other files skipped" if scan.skipped else ""
-    return f"{len(scan.images):,} pictures ({'; '.join(parts)}){skipped}"
-
-
 def describe_devices() -> str:
     """Says what TensorFlow runs on."""
     import tensorflow as tf
@@ -184,35 +112,50 @@ def describe_devices() -> str:
     return f"running on {len(gpus)} GPU" if gpus else f"running on the CPU, {os.cpu_count()} cores"
 
 
+class _Backbone:
+    """The cut backbone, built when it is first needed."""
+
+    def __init__(self, config: ExtractConfig, weights: Weights) -> None:
+        self._config, self._weights = config, weights
+
+    @cached_property
+    def _model(self) -> keras.Model:
+        import_quietly("keras")
+        return cut_backbone(build_backbone(self._config.image_size, self._weights), self._config.cut)
+
+    @cached_property
+    def engine(self) -> TensorFlowEngine:
+        return TensorFlowEngine(self._model)
+
+    def describe(self) -> tuple[Fingerprint, Origin]:
+        return describe_features(self._config, self._weights, self._model)
+
+
 class _Loop:
     """One pass over the pictures that have to be read."""
 
     def __init__(
-        self,
-        config: ExtractConfig,
-        console: Console,
-        writer: FeatureWriter,
-        backbone: engine.TensorFlowEngine | None,
+        self, config: ExtractConfig, console: Console, writer: FeatureWriter, backbone: _Backbone
     ) -> None:
         self._config, self._console, self._writer, self._backbone = config, console, writer, backbone
         self.num_computed = 0
         self.images_per_second = 0.0
         self.failed: list[dict[str, str]] = []
 
-    def run(self, plan: Plan) -> None:
+    def run(self, images: Sequence[ImageRow]) -> None:
         config = self._config
         threads = config.threads or os.cpu_count() or 1
         reader = ImageReader(
             config.images,
-            pixels.compile_pixel_layers(config.image_size) if plan.to_read else (lambda image: image),
+            pixels.compile_pixel_layers(config.image_size),
             _StoredHashes(self._writer),
             threads,
             num_ahead=config.batch_size * 2 + threads,
         )
         started = time.monotonic()
-        with self._console.progress("extract", len(plan.to_read), "pictures") as progress:
+        with self._console.progress("extract", len(images), "pictures") as progress:
             try:
-                for batch in _group(reader.read(plan.to_read), config.batch_size):
+                for batch in _group(reader.read(images), config.batch_size):
                     self._take(batch)
                     progress.advance(len(batch))
             finally:
@@ -237,9 +180,7 @@ class _Loop:
     def _compute(self, images: list[Any]) -> NDArray[np.float32]:
         import tensorflow as tf
 
-        if self._backbone is None:
-            raise RuntimeError("a picture to compute without an engine")
-        return self._backbone.run(tf.stack(images))
+        return self._backbone.engine.run(tf.stack(images))
 
     def _record(self, loaded: LoadedImage) -> None:
         if not loaded.failure:
@@ -280,24 +221,3 @@ def _reread_lost(plan: Plan, writer: FeatureWriter) -> Plan:
 def _group(items: Iterator[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
     while batch := list(islice(items, size)):
         yield batch
-
-
-def _measure_rate(config: ExtractConfig, model: Any) -> float:
-    import tensorflow as tf
-
-    backbone = engine.TensorFlowEngine(model)
-    batch = tf.random.uniform((config.batch_size, config.image_size, config.image_size, 3), -1, 1)
-    backbone.run(batch)
-    started = time.monotonic()
-    for _ in range(2):
-        backbone.run(batch)
-    return 2 * config.batch_size / (time.monotonic() - started)
-
-
-def _find_version(package: str) -> str:
-    for name in (package, f"{package}-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from extract import nsfwjs
 from extract.weights_file import WeightsFormat, detect_format
-from features.console import Console
+from features.console import Console, import_quietly
 from features.errors import HeadstartError, UsageError
 
 FILE_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -104,18 +104,16 @@ def _find_any(console: Console) -> Weights:
                 "Give a file you have with --weights FILE (WEIGHTS=FILE)",
             ) from None
         console.warn(
-            f"ImageNet weights cannot be had ({no_imagenet}) USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned for "
-            "another task, 8 bit; its features are weaker. For ImageNet's: --weights FILE (WEIGHTS=FILE)."
+            f"ImageNet weights cannot be had ({no_imagenet}) USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned "
+            "for another task, 8 bit; its features are weaker. For ImageNet's: --weights FILE (WEIGHTS=FILE)."
         )
         return found
 
 
 def _find_imagenet(console: Console) -> Weights:
     mirror = os.environ.get(URL_VARIABLE)
-    weights = _describe(
-        WeightsName.IMAGENET, download_first([mirror] if mirror else [COURSE_URL, KERAS_URL], console)
-    )
-    return weights
+    urls = [mirror] if mirror else [COURSE_URL, KERAS_URL]
+    return _describe(WeightsName.IMAGENET, download_first(urls, console))
 
 
 def download_first(urls: Sequence[str], console: Console) -> Path:
@@ -151,6 +149,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
 
 
 def _download(url: str) -> Path:
+    import_quietly("keras")
     import keras
 
     official = url in (COURSE_URL, KERAS_URL)

@@ -139,7 +139,10 @@ class Catalog:
             "SELECT path, label, split, num_bytes, modified_ns, content_hash, status, reason"
             " FROM images ORDER BY path"
         )
-        return [ImageRow(*known, ImageStatus(status), reason) for *known, status, reason in rows]
+        return [
+            ImageRow(path, label, split, num_bytes, modified_ns, content_hash, ImageStatus(status), reason)
+            for path, label, split, num_bytes, modified_ns, content_hash, status, reason in rows
+        ]
 
     def read_features(self) -> dict[FeatureKey, tuple[int, int, FeatureStatus]]:
         """Returns where each feature is: (shard number, row, status)."""

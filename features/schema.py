@@ -118,8 +118,7 @@ def round_features(values: NDArray[np.float32]) -> tuple[Features, list[FeatureS
     with np.errstate(over="ignore"):
         rounded = values.astype(FEATURE_DTYPE)
     kept = np.isfinite(rounded).all(axis=axes)
-    statuses = [
-        FeatureStatus.OK if k else FeatureStatus.OVERFLOW if f else FeatureStatus.NONFINITE
-        for f, k in zip(finite.tolist(), kept.tolist(), strict=True)
-    ]
-    return rounded, statuses
+    statuses = np.where(
+        kept, FeatureStatus.OK, np.where(finite, FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE)
+    )
+    return rounded, [FeatureStatus(status) for status in statuses.tolist()]

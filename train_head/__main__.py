@@ -15,18 +15,14 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     from train_head.train import train_head
 
     metrics = train_head(config, console)
+    accuracy, guessing = metrics["val_accuracy"], metrics["largest_class_share"]
+    time = format_seconds(metrics["seconds"])
     rows = [
-        (
-            "validation accuracy",
-            f"{metrics['val_accuracy']:.4f} (guessing the largest class: {metrics['largest_class_share']:.4f})",
-        ),
+        ("validation accuracy", f"{accuracy:.4f} (guessing the largest class: {guessing:.4f})"),
         ("validation loss", f"{metrics['val_loss']:.4f}"),
         ("training accuracy", f"{metrics['train_accuracy']:.4f}"),
         ("pictures", f"{metrics['num_train']:,} to train, {metrics['num_validation']:,} to validate"),
-        (
-            "time",
-            f"{format_seconds(metrics['seconds'])} for {metrics['epochs']} epochs, solver {metrics['solver']}",
-        ),
+        ("time", f"{time} for {metrics['epochs']} epochs, solver {metrics['solver']}"),
     ]
     curves = config.run / "curves.png"
     if curves.is_file():

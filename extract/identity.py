@@ -1,0 +1,77 @@
+"""What a store is told about its features: how they are made, and where they came from."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from extract import pixels
+from extract.backbone import BACKBONE_NAME, hash_weights
+from extract.config import ExtractConfig
+from extract.engines import tensorflow as engine
+from extract.weights import Weights
+from features.catalog import CATALOG_NAME, Catalog
+from features.schema import Fingerprint, Origin
+from features.store import load_fingerprint
+
+if TYPE_CHECKING:
+    import keras
+
+
+def describe_features(
+    config: ExtractConfig, weights: Weights, model: keras.Model
+) -> tuple[Fingerprint, Origin]:
+    """Writes down how features are made (fingerprint) and where from (origin)."""
+    fingerprint = _compose(config, hash_weights(model))
+    origin = Origin(
+        feature_shape=tuple(model.output.shape[1:]),
+        weights_name=str(weights.name),
+        weights_file=str(weights.path or ""),
+        weights_file_sha256=weights.sha256,
+        versions={name: _find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy")},
+    )
+    return fingerprint, origin
+
+
+def recall_features(config: ExtractConfig, weights: Weights) -> tuple[Fingerprint, Origin] | None:
+    """Recalls fingerprint and origin from the store, where it was made from the same weights file and cut.
+
+    A run that finds nothing to compute then needs neither TensorFlow nor the backbone.
+    """
+    path = config.store / CATALOG_NAME
+    if not path.is_file() or not weights.sha256:
+        return None
+    catalog = Catalog(path, writable=False)
+    try:
+        stored = load_fingerprint(catalog)
+        origin = Origin.from_json(catalog.read_meta("origin") or "{}")
+    finally:
+        catalog.close()
+    same = (stored.cut, stored.image_size) == (config.cut, config.image_size)
+    if origin.weights_file_sha256 != weights.sha256 or not same:
+        return None
+    return _compose(config, stored.weights_sha256), origin
+
+
+def _compose(config: ExtractConfig, weights_sha256: str) -> Fingerprint:
+    return Fingerprint(
+        backbone=BACKBONE_NAME,
+        weights_sha256=weights_sha256,
+        cut=config.cut,
+        image_size=config.image_size,
+        decode_policy=pixels.DECODE_POLICY,
+        resize=pixels.RESIZE,
+        scale=pixels.SCALE,
+        precision="float32",
+        engine=engine.FAMILY,
+        views="none",
+    )
+
+
+def _find_version(package: str) -> str:
+    for name in (package, f"{package}-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

@@ -1,0 +1,50 @@
+"""What many tests share: quiet consoles, small folders of pictures, and stores made from them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from extract.config import ExtractConfig
+from extract.run import extract_features
+from features.console import Console, ConsoleOptions
+from tests.pictures import fill_folder
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Console:
+    """A console that shows no progress."""
+    return Console(ConsoleOptions(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def _pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared") / "pictures"
+    fill_folder(folder, {"train/cats": 12, "train/dogs": 12})
+    fill_folder(folder, {"validation/cats": 6, "validation/dogs": 6}, start=100)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _store(_pictures: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    store = tmp_path_factory.mktemp("shared") / "store"
+    extract_features(ExtractConfig(_pictures, store, weights="random", image_size=75), quiet)
+    return store
+
+
+@pytest.fixture
+def pictures(_pictures: Path, tmp_path: Path) -> Path:
+    """A folder of its own with train/ and validation/, 24 and 12 pictures of cats and dogs."""
+    return shutil.copytree(_pictures, tmp_path / "pictures")
+
+
+@pytest.fixture
+def store(_store: Path, tmp_path: Path) -> Path:
+    """A store of its own with the features of `pictures`: random weights, mixed7, 75 px, (3, 3, 768)."""
+    return shutil.copytree(_store, tmp_path / "store")
