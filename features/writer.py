@@ -35,18 +35,21 @@ class FeatureWriter:
     enters its rows, and the images that they belong to, in the catalog. What is committed stays.
     """
 
-    def __init__(self, store: Path, fingerprint: Fingerprint, origin: Origin) -> None:
+    def __init__(
+        self, store: Path, fingerprint: Fingerprint, origin: Origin, *, rows_per_shard: int = 0
+    ) -> None:
         """Names the store; nothing is touched before the `with`.
 
         Args:
             store: the store's folder; made where it does not exist.
             fingerprint: how the features to come are made.
             origin: what is recorded about them.
+            rows_per_shard: how many features are committed at a time; 0 for as many as suit their size.
         """
         self._store = store
         self._fingerprint = fingerprint
         self._origin = origin
-        self._rows_per_shard = count_rows_per_shard(origin.feature_shape)
+        self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
         self._added: dict[FeatureKey, FeatureStatus] = {}
         self._features: Features = np.empty((self._rows_per_shard, *origin.feature_shape), FEATURE_DTYPE)
         self._images: list[ImageRow] = []

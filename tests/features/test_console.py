@@ -1,0 +1,59 @@
+"""Words and numbers for people."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from features.console import Console, ConsoleOptions, format_bytes, format_seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (12.4, "12 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_format_seconds(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (3_210, "3.2 kB"), (2.5e9, "2.5 GB"), (3e12, "3.0 TB")],
+)
+def test_format_bytes(num_bytes: float, text: str) -> None:
+    assert format_bytes(num_bytes) == text
+
+
+def test_table_shows_brackets_and_undecodable_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().show_table("t", [("[bold]a[/bold]", "\udcff.jpg")])
+    printed = capsys.readouterr().out
+    assert "[bold]a[/bold]" in printed
+    assert "\\udcff.jpg" in printed
+
+
+def test_quiet_console_shows_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(ConsoleOptions(quiet=True)).show_table("t", [("a", 1)])
+    assert capsys.readouterr().out == ""
+
+
+def test_import_quietly_shows_what_was_said_only_if_the_import_fails(tmp_path: object) -> None:
+    program = (
+        "import os, sys, pathlib\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"pathlib.Path({str(tmp_path)!r}, 'chatty.py').write_text('import os; os.write(2, b\"chatter\")')\n"
+        f"pathlib.Path({str(tmp_path)!r}, 'broken.py').write_text('import os; os.write(2, b\"clue\"); 1/0')\n"
+        "from features.console import import_quietly\n"
+        "import_quietly('chatty')\n"
+        "try:\n    import_quietly('broken')\nexcept ZeroDivisionError:\n    os.write(2, b' after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "clue after"

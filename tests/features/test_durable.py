@@ -1,0 +1,53 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from features.durable import PARTIAL_PREFIX, remove_partial_files, write_durably
+
+
+def test_write_durably_new_file_has_exactly_the_bytes(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a", b"\x00\x01" * 70_000)
+    assert (tmp_path / "a").read_bytes() == b"\x00\x01" * 70_000
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_write_durably_existing_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old and longer")
+    write_durably(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("step", ["write", "fsync"])
+def test_write_durably_refused_by_the_disk_leaves_the_old_file_and_no_leftover(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_durably(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_write_durably_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:3])))
+    write_durably(tmp_path / "a", b"0123456789")
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_remove_partial_files_removes_those_alone(tmp_path: Path) -> None:
+    (tmp_path / f"{PARTIAL_PREFIX}x").write_bytes(b"half")
+    (tmp_path / "whole").write_bytes(b"whole")
+    assert [path.name for path in remove_partial_files(tmp_path)] == [f"{PARTIAL_PREFIX}x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]

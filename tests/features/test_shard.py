@@ -1,0 +1,95 @@
+"""One shard: what is written is what is read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from features.errors import ShardDamagedError
+from features.schema import FeatureKey, FeatureStatus
+from features.shard import (
+    SHARD_FOLDER,
+    ShardRef,
+    ShardRows,
+    encode_shard,
+    read_features,
+    read_header,
+    write_shard,
+)
+from tests.features.stores import SHAPE, make_features, make_fingerprint, make_key, make_origin
+
+ROWS = ShardRows(
+    [make_key(0), make_key(1), FeatureKey(make_key(1).content_hash, 3)],
+    [FeatureStatus.OK, FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE],
+    make_features(range(3)),
+)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> ShardRef:
+    (tmp_path / SHARD_FOLDER).mkdir()
+    return write_shard(tmp_path, 17, encode_shard(ROWS, make_fingerprint(), make_origin()), 3)
+
+
+def test_encode_shard_equal_rows_give_equal_bytes() -> None:
+    one = encode_shard(ROWS, make_fingerprint(), make_origin())
+    assert one == encode_shard(ROWS, make_fingerprint(), make_origin())
+
+
+def test_write_shard_name_holds_number_and_digest_of_the_bytes(tmp_path: Path, shard: ShardRef) -> None:
+    (path,) = (tmp_path / SHARD_FOLDER).iterdir()
+    data = path.read_bytes()
+    assert path.name == f"000017-{hashlib.sha256(data).hexdigest()}.h5"
+    assert (shard.number, shard.num_rows, shard.num_bytes) == (17, 3, len(data))
+
+
+def test_read_header_returns_all_that_was_said_of_the_rows(tmp_path: Path, shard: ShardRef) -> None:
+    fingerprint, origin, keys, statuses = read_header(tmp_path / SHARD_FOLDER / shard.name)
+    assert (fingerprint, origin) == (make_fingerprint(), make_origin())
+    assert (keys, statuses) == (ROWS.keys, ROWS.statuses)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [0, 2], [1]])
+def test_read_features_chosen_rows_come_in_order(tmp_path: Path, shard: ShardRef, rows: list[int]) -> None:
+    out = np.empty((len(rows), *SHAPE), np.float16)
+    read_features(tmp_path, shard, rows, out)
+    np.testing.assert_array_equal(out, ROWS.features[rows])
+
+
+def test_shard_is_plain_hdf5_with_checksums_and_gzip(tmp_path: Path, shard: ShardRef) -> None:
+    with h5py.File(tmp_path / SHARD_FOLDER / shard.name) as file:
+        features = file["features"]
+        assert (features.compression, features.compression_opts, features.fletcher32) == ("gzip", 1, True)
+        assert features.chunks == (1, *SHAPE)
+        np.testing.assert_array_equal(features[:], ROWS.features)
+
+
+def test_read_features_missing_shard_is_named(tmp_path: Path, shard: ShardRef) -> None:
+    path = tmp_path / SHARD_FOLDER / shard.name
+    path.unlink()
+    with pytest.raises(ShardDamagedError, match=path.name):
+        read_features(tmp_path, shard, [0], np.empty((1, *SHAPE), np.float16))
+
+
+def test_read_features_truncated_shard_is_refused(tmp_path: Path, shard: ShardRef) -> None:
+    path = tmp_path / SHARD_FOLDER / shard.name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ShardDamagedError, match=f"{shard.num_bytes:,} bytes"):
+        read_features(tmp_path, shard, [0], np.empty((1, *SHAPE), np.float16))
+
+
+def test_read_features_flipped_byte_in_a_feature_is_refused(tmp_path: Path, shard: ShardRef) -> None:
+    path = tmp_path / SHARD_FOLDER / shard.name
+    with h5py.File(path) as file:
+        chunk = file["features"].id.get_chunk_info(1)
+    data = bytearray(path.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(data)
+    out = np.empty((1, *SHAPE), np.float16)
+    read_features(tmp_path, shard, [0], out)
+    with pytest.raises(ShardDamagedError):
+        read_features(tmp_path, shard, [1], out)

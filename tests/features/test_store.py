@@ -1,0 +1,88 @@
+"""The read side: today's images, the right features, in the order asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import ShardDamagedError, StoreMissingError
+from features.schema import ImageStatus
+from features.shard import SHARD_FOLDER
+from features.store import FeatureStore
+from tests.features.stores import fill_store, make_features, make_fingerprint, make_image, make_writer
+
+
+def test_read_in_any_order_with_repeats_gives_each_its_own_feature(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(10))
+    store = FeatureStore(tmp_path)
+    by_number = {int(Path(example.path).stem): example for example in store.examples}
+    order = [9, 0, 5, 5, 2, 8, 0]
+    expected = np.concatenate([make_features(range(number, number + 1)) for number in order])
+    np.testing.assert_array_equal(store.read([by_number[number] for number in order]), expected)
+
+
+def test_store_describes_itself(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(2))
+    store = FeatureStore(tmp_path)
+    assert store.fingerprint == make_fingerprint()
+    assert store.feature_shape == (2, 2, 3)
+
+
+def test_labels_and_splits_are_those_of_the_last_scan(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(4))
+    with make_writer(tmp_path) as writer:
+        moved = replace(make_image(0), path="test/dogs/moved.jpg", label="dogs", split="test")
+        writer.sync_images([moved], ["cats/00000.jpg", "dogs/00003.jpg"])
+    store = FeatureStore(tmp_path)
+    assert [(e.path, e.label, e.split) for e in store.examples] == [
+        ("cats/00002.jpg", "cats", ""),
+        ("dogs/00001.jpg", "dogs", ""),
+        ("test/dogs/moved.jpg", "dogs", "test"),
+    ]
+    np.testing.assert_array_equal(store.read([store.examples[2]]), make_features(range(1)))
+
+
+def test_duplicates_share_one_feature(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(2))
+    with make_writer(tmp_path) as writer:
+        writer.sync_images([replace(make_image(0), path="cats/copy.jpg")], [])
+    store = FeatureStore(tmp_path)
+    one, copy = (e for e in store.examples if e.label == "cats")
+    assert (one.shard, one.row) == (copy.shard, copy.row)
+    assert store.num_features == 2
+
+
+def test_pending_and_failed_images_are_no_examples(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(2))
+    with make_writer(tmp_path) as writer:
+        pending = replace(make_image(2), status=ImageStatus.PENDING, content_hash=None)
+        failed = replace(make_image(3), status=ImageStatus.FAILED, reason="damaged")
+        writer.sync_images([pending, failed], [])
+    store = FeatureStore(tmp_path)
+    assert [e.path for e in store.examples] == ["cats/00000.jpg", "dogs/00001.jpg"]
+    assert store.num_pending == 1
+
+
+def test_opened_store_is_a_snapshot(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(4))
+    before = FeatureStore(tmp_path)
+    fill_store(tmp_path, range(4, 8))
+    assert len(before.examples) == 4
+    assert before.read(before.examples).shape == (4, 2, 2, 3)
+    assert len(FeatureStore(tmp_path).examples) == 8
+
+
+def test_missing_shard_is_an_error_never_zeros(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(8))
+    store = FeatureStore(tmp_path)
+    (tmp_path / SHARD_FOLDER / store.shards[1].name).unlink()
+    with pytest.raises(ShardDamagedError, match="No such file"):
+        store.read(store.examples)
+
+
+def test_missing_store_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StoreMissingError, match="python -m extract"):
+        FeatureStore(tmp_path / "nowhere")
