@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from extract import nsfwjs, weights_file
 from extract.weights import Weights, WeightsName
@@ -146,7 +148,10 @@ def _load(model: keras.Model, weights: Weights) -> None:
         _assign(model, weights.path, weights_file.read_legacy_layers(weights.path), _list_weighted(model))
     else:
         try:
-            model.load_weights(weights.path)
+            with warnings.catch_warnings():
+                # Of a file that does not fit, Keras warns once for each layer before it raises.
+                warnings.simplefilter("ignore", UserWarning)
+                model.load_weights(weights.path)
         except (ValueError, OSError, KeyError) as error:
             raise HeadstartError(
                 weights.path,
@@ -154,6 +159,8 @@ def _load(model: keras.Model, weights: Weights) -> None:
                 str(error).splitlines()[0],
                 "Give the file that `model.save_weights` wrote for that model",
             ) from error
+        for layer, name in name_layers(model).items():
+            _refuse_nonfinite(weights.path, name, layer.get_weights())
 
 
 def _assign(model: keras.Model, where: object, found: NamedLayers, layers: list[keras.layers.Layer]) -> None:
@@ -172,11 +179,15 @@ def _assign(model: keras.Model, where: object, found: NamedLayers, layers: list[
                 str(got),
                 "Give InceptionV3's no-top weights",
             )
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise HeadstartError(
-                f"{where}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew"
-            )
+        _refuse_nonfinite(where, name, arrays)
         layer.set_weights(arrays)
+
+
+def _refuse_nonfinite(where: object, name: str, arrays: list[NDArray[np.float32]]) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise HeadstartError(
+            f"{where}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew"
+        )
 
 
 def _draw_layers(model: keras.Model) -> NamedLayers:

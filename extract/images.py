@@ -96,10 +96,14 @@ def scan_images(folder: Path) -> Scan:
     images: list[ImageFile] = []
     skipped: list[Skipped] = []
     class_folders: list[tuple[str, str]] = []
-    for split, prefix in _list_splits(folder):
+    splits = _list_splits(folder)
+    if splits != [("", "")]:
+        beside = (entry.name for entry in _list_entries(folder) if not _is_folder(entry))
+        skipped += [Skipped(name, "not in a class folder") for name in beside]
+    for split, prefix in splits:
         for entry in _list_entries(folder / prefix):
             path = f"{prefix}/{entry.name}" if prefix else entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 class_folders.append((split, path))
                 _scan_class(folder, path, split, entry.name, images, skipped)
             else:
@@ -110,7 +114,7 @@ def scan_images(folder: Path) -> Scan:
 
 def _list_splits(folder: Path) -> list[tuple[str, str]]:
     """Returns (split, folder name) pairs; ("", "") where class folders stand at the top."""
-    names = [entry.name for entry in _list_entries(folder) if entry.is_dir()]
+    names = [entry.name for entry in _list_entries(folder) if _is_folder(entry)]
     if "train" not in {SPLIT_FOLDERS.get(name.lower()) for name in names}:
         return [("", "")]
     strangers = [name for name in names if name.lower() not in SPLIT_FOLDERS]
@@ -130,6 +134,14 @@ def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
             (entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))),
             key=lambda entry: entry.name,
         )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, or into a folder that may not be entered: opening it will say what is wrong.
+        return False
 
 
 def _scan_class(
@@ -165,7 +177,9 @@ def walk_files(folder: Path, top: str) -> Iterator[tuple[str, str]]:
         (path relative to `folder`, problem), the problem empty for a file, else why a folder is not
         entered.
     """
-    pending = [(top, frozenset[tuple[int, int]]())]
+    parts = Path(top).parts
+    parents = [folder.joinpath(*parts[:depth]).stat() for depth in range(len(parts))]
+    pending = [(top, frozenset((status.st_dev, status.st_ino) for status in parents))]
     while pending:
         path, above = pending.pop()
         try:
@@ -180,7 +194,7 @@ def walk_files(folder: Path, top: str) -> Iterator[tuple[str, str]]:
             continue
         for entry in entries:
             inside = f"{path}/{entry.name}"
-            if entry.is_dir():
+            if _is_folder(entry):
                 pending.append((inside, above | {identity}))
             else:
                 yield inside, ""

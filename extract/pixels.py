@@ -19,7 +19,8 @@ DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 
 RESIZE = "bilinear"
 SCALE = "[-1, 1]"
 MAX_PIXELS = 89_000_000
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""Pillow opens a camera's MPO as JPEG; it registers no opener under that name and would raise KeyError."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -55,6 +56,10 @@ def decode_image(data: bytes) -> Pixels:
         raise UndecodableImageError(_describe_foreign_bytes(data)) from None
     except UndecodableImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UndecodableImageError(
+            f"more than the {MAX_PIXELS:,} pixels that are allowed: {error}"
+        ) from None
     except MemoryError:
         raise
     except Exception as error:
