@@ -20,7 +20,7 @@ def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title.encode("utf-8", "backslashreplace").decode(), parse_math=False)
     epochs = [row.epoch for row in history]
     panels = (("Accuracy", "accuracy", "val_accuracy"), ("Loss", "loss", "val_loss"))
     for axes, (name, train, validation) in zip(figure.subplots(1, 2), panels, strict=True):

@@ -54,8 +54,9 @@ class RunExample:
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Puts a config into JSON's types."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    """Puts a config into JSON's types, with absolute paths."""
+    values = asdict(config).items()
+    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values}
 
 
 def list_run_examples(split: Split) -> list[RunExample]:

@@ -58,7 +58,10 @@ def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.M
     values = pixels
     for layer in build_pixel_layers(image_size):
         values = layer(values)
-    return keras.Model(pixels, head(backbone(values)), name="headstart")
+    # Keras's Resizing calls with training=True where nobody says otherwise, and what follows it would too:
+    # `model(x)` would drop units at random. `fit` still trains.
+    features = backbone(values, training=False)
+    return keras.Model(pixels, head(features, training=False), name="headstart")
 
 
 def _name_weights(origin: Origin) -> str:

@@ -65,7 +65,8 @@ def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
         return Run(config.run).read_metrics()
     fit = _choose_solver(config, console)(store, split, config, console)
     metrics = _describe(fit, split, store, record, time.monotonic() - started)
-    aside = config.run.with_name(f".partial-{config.run.name}")
+    folder = config.run.resolve()
+    aside = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
@@ -76,8 +77,8 @@ def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
         if not config.no_report:
             from train_head.report import draw_curves
 
-            draw_curves(fit.history, f"{config.run.name}: {' or '.join(split.classes)}", aside / CURVES_FILE)
-        move_into_place(aside, config.run)
+            draw_curves(fit.history, f"{folder.name}: {' or '.join(split.classes)}", aside / CURVES_FILE)
+        move_into_place(aside, folder)
     except OSError as error:
         raise HeadstartError(
             config.run, "room and permission for the run", str(error), "Make room, or give another --run"

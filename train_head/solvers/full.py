@@ -52,7 +52,7 @@ class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
         values = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         self.history.append(Epoch(epoch + 1, **values, seconds=time.monotonic() - self._started))
         self._progress.advance(1)
-        if not math.isfinite(values["loss"]):
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["val_loss"])):
             self.model.stop_training = True
 
 
@@ -98,11 +98,11 @@ def fit_full(store: FeatureStore, split: Split, config: TrainConfig, console: Co
             callbacks=[follow],
         )
     last = follow.history[-1]
-    if not math.isfinite(last.loss):
+    if not (math.isfinite(last.loss) and math.isfinite(last.val_loss)):
         raise HeadstartError(
             f"epoch {last.epoch}",
             "a finite loss",
-            f"{last.loss} at learning rate {config.learning_rate:g}",
+            f"{last.loss} (validation: {last.val_loss}) at learning rate {config.learning_rate:g}",
             "Try a smaller --learning-rate",
         )
     outputs = np.concatenate(
