@@ -1,0 +1,122 @@
+"""Reading ahead: order, hashes, what is not decoded, and what failed."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extract.pixels import Pixels
+from extract.reader import ImageReader, LoadedImage
+from features.catalog import ImageRow
+from tests.pictures import draw_picture, encode
+
+
+def make_reader(
+    folder: Path, *, stored: Container[bytes] = (), threads: int = 4, ahead: int = 6
+) -> ImageReader:
+    def mirror(pixels: Pixels) -> Pixels:
+        return pixels[:, ::-1]
+
+    return ImageReader(folder, mirror, stored, threads, ahead)
+
+
+def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:
+    rows = []
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        rows.append(ImageRow(name, "cats", "", len(content), 1))
+    return rows
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_reader_with_threads_keeps_order_hashes_and_pixels(tmp_path: Path, threads: int) -> None:
+    # Large pictures first among small ones, so that threads finish in another order than they started in.
+    pictures = [draw_picture("cats", n, (900, 700) if n % 5 == 0 else (9, 7)) for n in range(25)]
+    rows = make_rows(tmp_path, {f"{n}.png": encode(p) for n, p in enumerate(pictures)})
+
+    loaded = list(make_reader(tmp_path, threads=threads).read(rows))
+
+    assert [found.image for found in loaded] == rows
+    for found, picture in zip(loaded, pictures, strict=True):
+        assert found.failure == ""
+        assert found.content_hash == hashlib.sha256((tmp_path / found.image.path).read_bytes()).digest()
+        np.testing.assert_array_equal(found.pixels, np.asarray(picture)[:, ::-1])
+
+
+def test_reader_stored_content_is_hashed_but_not_decoded(tmp_path: Path) -> None:
+    stored = hashlib.sha256(b"not decodable").digest()
+    rows = make_rows(tmp_path, {"known.jpg": b"not decodable", "unknown.jpg": b"neither"})
+
+    known, unknown = make_reader(tmp_path, stored={stored}).read(rows)
+
+    assert known == LoadedImage(rows[0], stored, None, "")
+    assert unknown.failure.startswith("not a picture")
+
+
+def test_reader_bad_pictures_carry_their_reasons_and_the_others_their_pixels(tmp_path: Path) -> None:
+    good = encode(draw_picture("dogs", 1))
+    rows = make_rows(
+        tmp_path, {"0.png": good, "1.png": b"", "2.png": b"<html>", "3.png": good[:1000], "4.png": good}
+    )
+
+    loaded = list(make_reader(tmp_path).read(rows))
+
+    assert [found.failure.split(":")[0] for found in loaded] == [
+        "",
+        "the file is empty",
+        "not a picture",
+        "damaged",
+        "",
+    ]
+    assert [found.pixels is None for found in loaded] == [False, True, True, True, False]
+
+
+def test_reader_file_deleted_after_the_scan_fails_with_the_systems_reason(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, {"0.png": encode(draw_picture("dogs", 1)), "1.png": b"x"})
+    (tmp_path / "1.png").unlink()
+
+    gone = list(make_reader(tmp_path).read(rows))[1]
+
+    assert gone == LoadedImage(rows[1], None, None, "cannot be read: No such file or directory")
+
+
+def test_reader_path_that_became_a_folder_fails_with_the_systems_reason(tmp_path: Path) -> None:
+    (tmp_path / "1.png").mkdir()
+    (found,) = make_reader(tmp_path).read([ImageRow("1.png", "cats", "", 1, 1)])
+    assert found.failure == "cannot be read: Is a directory"
+
+
+def test_reader_reads_no_further_ahead_than_it_is_told(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, {f"{n}.png": b"" for n in range(30)})
+    taken: list[str] = []
+
+    def give() -> Iterator[ImageRow]:
+        for row in rows:
+            taken.append(row.path)
+            yield row
+
+    reading = make_reader(tmp_path, ahead=6).read(give())
+    assert next(reading).image == rows[0]
+    assert taken == [f"{n}.png" for n in range(6)]
+    assert next(reading).image == rows[1]
+    assert taken == [f"{n}.png" for n in range(7)]
+    assert [found.image for found in reading] == rows[2:]
+
+
+def test_reader_left_half_way_leaves_no_thread_behind(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, {f"{n}.png": encode(draw_picture("cats", n)) for n in range(30)})
+    reading = make_reader(tmp_path).read(rows)
+    next(reading)
+
+    reading.close()  # type: ignore[attr-defined]
+
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("read")] == []
+
+
+def test_reader_without_images_yields_nothing(tmp_path: Path) -> None:
+    assert list(make_reader(tmp_path).read([])) == []

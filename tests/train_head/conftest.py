@@ -1,0 +1,103 @@
+"""What the tests of stage two share: a run and an export of the shared store, and tiny exported models."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.console import Console
+from features.store import FeatureStore
+from tests.train_head.made import OPTIONS, list_paths, make_store, save_tiny_model
+from train_head.config import ExportConfig, TrainConfig
+from train_head.export import export
+from train_head.exported import ExportedModel
+from train_head.stitch import rebuild_backbone
+from train_head.train import train_head
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export that was made once, and what it said."""
+
+    out: Path
+    result: dict[str, Any]
+
+    @property
+    def model(self) -> Path:
+        return self.out / "model.keras"
+
+
+@pytest.fixture(scope="session")
+def shared_pictures(_pictures: Path) -> Path:
+    """The pictures that the shared store was extracted from, not to be changed."""
+    return _pictures
+
+
+@pytest.fixture(scope="session")
+def shared_store(_store: Path) -> Path:
+    """The store that the shared run was fitted on, not to be changed."""
+    return _store
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of made-up features, easy to tell apart: 23 training and 8 validation pictures."""
+    counts = {"train/cats": 12, "train/dogs": 11, "validation/cats": 4, "validation/dogs": 4}
+    return make_store(tmp_path_factory.mktemp("made") / "two", list_paths(counts))
+
+
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The same with owls: 30 training and 12 validation pictures."""
+    counts = {f"train/{label}": 10 for label in ("cats", "dogs", "owls")}
+    counts |= {f"validation/{label}": 4 for label in ("cats", "dogs", "owls")}
+    return make_store(tmp_path_factory.mktemp("made") / "three", list_paths(counts))
+
+
+@pytest.fixture(scope="session")
+def trained(shared_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    """A run on the shared store, not to be changed."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train_head(TrainConfig(shared_store, run, **OPTIONS), quiet)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run of the test's own."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Exported:
+    """That run's export, not to be changed."""
+    out = tmp_path_factory.mktemp("exported") / "out"
+    return Exported(out, dict(export(ExportConfig(trained, out), quiet)))
+
+
+@pytest.fixture(scope="session")
+def exported_model(exported: Exported) -> ExportedModel:
+    """That export, loaded."""
+    return ExportedModel(exported.model)
+
+
+@pytest.fixture(scope="session")
+def backbone(shared_store: Path, quiet: Console) -> Any:
+    """The shared store's backbone, built again."""
+    return rebuild_backbone(FeatureStore(shared_store), "", quiet)
+
+
+@pytest.fixture(scope="session")
+def tiny_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported model that tells red cats from blue dogs."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model.keras", 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with green owls: a softmax."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model.keras", 3)

@@ -1,0 +1,145 @@
+"""Examples, stores and models that these tests make up: small ones, whose right answers are known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.pixels import DECODE_POLICY
+from features.catalog import ImageRow
+from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
+from features.store import Example, FeatureStore
+from features.writer import FeatureWriter
+from train_head.exported import ModelCard, save_model
+from train_head.head import HeadWeights, restore_head
+from train_head.stitch import stitch
+
+SHAPE = (2, 2, 3)
+CLASSES = ["cats", "dogs", "owls"]
+OPTIONS: dict[str, Any] = {"epochs": 4, "units": 16, "learning_rate": 1e-3, "seed": 3}
+"""How the run that tests share is fitted."""
+TINY_SIZE = 16
+TINY_SHAPE = (4, 4, 3)
+FINGERPRINT = Fingerprint(
+    backbone="InceptionV3",
+    weights_sha256="0" * 64,
+    cut="mixed0",
+    image_size=75,
+    decode_policy=DECODE_POLICY,
+    resize="bilinear",
+    scale="[-1, 1]",
+    precision="float32",
+    engine="tensorflow",
+    views="1",
+)
+
+
+def hash_text(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def place_hash(place: float) -> bytes:
+    """A content hash that lies at `place` in [0, 1)."""
+    return int(place * 2**64).to_bytes(8, "big") + bytes(24)
+
+
+def make_example(path: str, content: bytes | None = None, shard: int = 1, row: int = 0) -> Example:
+    """An example of class and split by its path, `train/cats/1.jpg` or `cats/1.jpg`."""
+    *splits, label, _ = path.split("/")
+    return Example(
+        path, label, splits[0] if splits else "", hash_text(path) if content is None else content, shard, row
+    )
+
+
+def list_paths(counts: dict[str, int]) -> list[str]:
+    """{"train/cats": 2} gives train/cats/00.jpg and train/cats/01.jpg."""
+    return [f"{folder}/{number:02}.jpg" for folder, count in counts.items() for number in range(count)]
+
+
+def draw_features(paths: Sequence[str], shape: tuple[int, ...] = SHAPE) -> Features:
+    """Noise below 1/2 that follows from the path, plus 1 in the channel of the class."""
+    features = np.empty((len(paths), *shape), np.float16)
+    for feature, path in zip(features, paths, strict=True):
+        feature[:] = np.random.default_rng(list(hash_text(path)[:8])).random(shape) / 2
+        feature[..., CLASSES.index(path.split("/")[-2])] += 1
+    return features
+
+
+def make_store(
+    folder: Path,
+    paths: Sequence[str],
+    *,
+    features: NDArray[Any] | None = None,
+    contents: Sequence[bytes] | None = None,
+    rows_per_shard: int = 8,
+    fingerprint: Fingerprint = FINGERPRINT,
+    weights_name: str = "random",
+    weights_file: str = "",
+    images_folder: str = "",
+) -> FeatureStore:
+    """Writes a store that has a feature for each path; equal contents share the first one's."""
+    made = draw_features(paths) if features is None else features.astype(np.float16)
+    hashes = [hash_text(path) for path in paths] if contents is None else list(contents)
+    origin = Origin(tuple(made.shape[1:]), weights_name, weights_file, "")
+    examples = [make_example(path, content) for path, content in zip(paths, hashes, strict=True)]
+    with FeatureWriter(folder, fingerprint, origin) as writer:
+        for start in range(0, len(paths), rows_per_shard):
+            for number in range(start, min(start + rows_per_shard, len(paths))):
+                key = FeatureKey(hashes[number], 0)
+                if not writer.holds(key):
+                    writer.add_features([key], made[number : number + 1], [FeatureStatus.OK])
+            writer.commit()
+        writer.sync_images(
+            [ImageRow(e.path, e.label, e.split, 1, 1, e.content_hash, ImageStatus.DONE) for e in examples], []
+        )
+        writer.catalog.write_meta("images_folder", images_folder)
+    return FeatureStore(folder)
+
+
+def build_tiny_backbone() -> Any:
+    """Means of 4 x 4 pixels: (n, 16, 16, 3) to (n, 4, 4, 3)."""
+    import keras
+
+    pixels = keras.Input((TINY_SIZE, TINY_SIZE, 3))
+    return keras.Model(pixels, keras.layers.AveragePooling2D(4)(pixels), name="tiny")
+
+
+def choose_tiny_weights(num_classes: int) -> HeadWeights:
+    """A head on the tiny backbone that tells the colours of cats (red), dogs (blue) and owls (green)."""
+    channels = [0, 2, 1]
+    kernel = np.zeros((*TINY_SHAPE, 3), np.float32)
+    for unit, channel in enumerate(channels):
+        kernel[:, :, channel, unit] = 1 / 16
+    output = 4 * np.eye(3, dtype=np.float32)
+    if num_classes == 2:
+        output = np.array([[-4], [4], [0]], np.float32)
+    return HeadWeights(
+        kernel.reshape(-1, 3), np.ones(3, np.float32), output, np.zeros(output.shape[1], np.float32)
+    )
+
+
+def build_tiny_head(num_classes: int) -> Any:
+    return restore_head(choose_tiny_weights(num_classes), TINY_SHAPE, num_classes, 0.2)
+
+
+def save_tiny_model(path: Path, num_classes: int) -> Path:
+    """Writes an exported model of the tiny backbone and its head."""
+    card = ModelCard(
+        CLASSES[:num_classes], TINY_SIZE, DECODE_POLICY, "pool", "none", FINGERPRINT.digest, val_accuracy=1.0
+    )
+    save_model(stitch(build_tiny_backbone(), build_tiny_head(num_classes), TINY_SIZE), card, path)
+    return path
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

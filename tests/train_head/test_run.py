@@ -1,0 +1,348 @@
+"""A run on disk: what it says of itself, and when --run is free."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import HeadstartError
+from features.store import Example
+from tests.train_head.made import hash_text, list_paths, make_example, read_folder
+from train_head.config import OptimizerName, SolverName, TrainConfig
+from train_head.head import HeadWeights
+from train_head.run import (
+    RUN_VERSION,
+    Run,
+    RunExample,
+    RunRecord,
+    describe_config,
+    list_run_examples,
+    move_into_place,
+    refuse_changed_store,
+    refuse_other_run,
+    write_predictions,
+    write_run,
+)
+from train_head.solvers import Epoch
+from train_head.split import Split
+
+HEAD = HeadWeights(
+    np.zeros((12, 3), np.float32),
+    np.zeros(3, np.float32),
+    np.zeros((3, 1), np.float32),
+    np.zeros(1, np.float32),
+)
+HISTORY = [
+    Epoch(1, 0.7000000000000001, 0.5, 0.6931471805599453, 1 / 3, 0.25),
+    Epoch(2, 1e-17, 1.0, 12345.678901234567, 2 / 3, 0.125),
+]
+METRICS = {"val_accuracy": 2 / 3, "classes": ["cats", "dogs"]}
+ODD_PATHS = [
+    "train/cats/a, b.jpg",
+    'train/cats/"quoted".jpg',
+    "train/dogs/two\nlines.jpg",
+    "train/dogs/return\rhere.jpg",
+    "validation/cats/caf\udce9.jpg",
+    "validation/dogs/Größe 日本 '.jpg",
+    "validation/dogs/ spaces .jpg",
+]
+
+
+def make_split(paths: list[str]) -> Split:
+    examples = [make_example(path) for path in paths]
+    return Split(
+        [example for example in examples if example.split == "train"],
+        [example for example in examples if example.split == "validation"],
+        "folder validation/",
+    )
+
+
+SPLIT = make_split(list_paths({"train/cats": 2, "train/dogs": 2, "validation/cats": 1, "validation/dogs": 1}))
+
+
+def make_config(tmp_path: Path) -> TrainConfig:
+    return TrainConfig(tmp_path / "store", tmp_path / "run", epochs=2, units=3)
+
+
+def make_record(config: TrainConfig, fingerprint: str = "f" * 64) -> RunRecord:
+    return RunRecord(
+        config=describe_config(config),
+        solver="full",
+        store=str(config.store),
+        fingerprint=fingerprint,
+        feature_shape=[2, 2, 3],
+        classes=["cats", "dogs"],
+        split_rule="folder validation/",
+    )
+
+
+def make_run(config: TrainConfig, split: Split = SPLIT) -> Run:
+    config.run.mkdir(parents=True)
+    write_run(config.run, make_record(config), list_run_examples(split), HEAD, HISTORY, METRICS)
+    return Run(config.run)
+
+
+def look(config: TrainConfig, *, fingerprint: str = "f" * 64, split: Split = SPLIT) -> bool:
+    return refuse_other_run(config, make_record(config, fingerprint), list_run_examples(split))
+
+
+def test_describe_config_gives_json_types_with_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    described = describe_config(TrainConfig(Path("store"), Path("run"), optimizer=OptimizerName.ADAM))
+    assert json.loads(json.dumps(described)) == {
+        "store": str(tmp_path / "store"),
+        "run": str(tmp_path / "run"),
+        "solver": "auto",
+        "epochs": 20,
+        "batch_size": 20,
+        "units": 1024,
+        "dropout": 0.2,
+        "learning_rate": 1e-4,
+        "optimizer": "adam",
+        "seed": 0,
+        "validation_split": 0.2,
+        "no_report": False,
+        "overwrite": False,
+    }
+
+
+def test_list_run_examples_goes_by_side_then_path_whatever_the_order_before() -> None:
+    listed = list_run_examples(Split(SPLIT.train[::-1], SPLIT.validation[::-1], ""))
+    assert listed == list_run_examples(SPLIT)
+    assert [(e.side, e.label, e.path) for e in listed] == [
+        ("train", "cats", "train/cats/00.jpg"),
+        ("train", "cats", "train/cats/01.jpg"),
+        ("train", "dogs", "train/dogs/00.jpg"),
+        ("train", "dogs", "train/dogs/01.jpg"),
+        ("validation", "cats", "validation/cats/00.jpg"),
+        ("validation", "dogs", "validation/dogs/00.jpg"),
+    ]
+    assert listed[0].content_hash == hash_text("train/cats/00.jpg").hex()
+
+
+def test_run_reads_back_what_was_written(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    written = make_run(config)
+    assert written.record == make_record(config)
+    assert written.dropout == 0.2
+    assert written.read_metrics() == METRICS
+    assert written.read_examples() == list_run_examples(SPLIT)
+    assert written.read_head().hidden_kernel.shape == (12, 3)
+
+
+def test_run_examples_with_odd_paths_come_back_as_they_were(tmp_path: Path) -> None:
+    split = make_split(ODD_PATHS)
+    written = make_run(make_config(tmp_path), split)
+    examples = written.read_examples()
+    assert examples == list_run_examples(split)
+    assert {example.path for example in examples} == set(ODD_PATHS)
+    assert b"validation/cats/caf\xe9.jpg" in (written.folder / "examples.csv").read_bytes()
+    assert os.fsencode(examples[4].path) == b"validation/cats/caf\xe9.jpg"
+
+
+def test_run_history_csv_holds_every_digit(tmp_path: Path) -> None:
+    folder = make_run(make_config(tmp_path)).folder
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    read = [
+        Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()}) for row in rows
+    ]
+    assert read == HISTORY
+
+
+def test_write_predictions_gives_each_picture_its_label_prediction_and_probabilities(tmp_path: Path) -> None:
+    examples = [make_example("validation/cats/a, b.jpg"), make_example("validation/dogs/caf\udce9.jpg")]
+    probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    write_predictions(tmp_path / "p.csv", examples, ["cats", "dogs"], probabilities)
+    with (tmp_path / "p.csv").open(newline="", errors="surrogateescape") as file:
+        assert list(csv.reader(file)) == [
+            ["path", "label", "predicted", "p(cats)", "p(dogs)"],
+            ["validation/cats/a, b.jpg", "cats", "dogs", "0.25", "0.75"],
+            ["validation/dogs/caf\udce9.jpg", "dogs", "cats", "0.5", "0.5"],
+        ]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"config": {}}', '{"unknown": 1}'])
+def test_run_without_a_sound_run_json_says_to_train_first(tmp_path: Path, content: str | None) -> None:
+    folder = make_run(make_config(tmp_path)).folder
+    (folder / "run.json").unlink()
+    if content is not None:
+        (folder / "run.json").write_text(content)
+    with pytest.raises(
+        HeadstartError, match=r"run: expected a run, got no readable run\.json .*Run `python -m"
+    ):
+        Run(folder)
+
+
+def test_run_of_another_version_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    folder = make_run(make_config(tmp_path)).folder
+    values = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(values | {"run_version": RUN_VERSION + 1}))
+    with pytest.raises(HeadstartError, match=f"expected run version {RUN_VERSION}, got {RUN_VERSION + 1}"):
+        Run(folder)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "examples.csv", "head.npz"])
+def test_run_without_one_of_its_files_names_it(tmp_path: Path, name: str) -> None:
+    written = make_run(make_config(tmp_path))
+    (written.folder / name).unlink()
+    reads = {
+        "metrics.json": written.read_metrics,
+        "examples.csv": written.read_examples,
+        "head.npz": written.read_head,
+    }
+    with pytest.raises(HeadstartError, match=rf"{name}: expected .*Train .*again with --overwrite"):
+        reads[name]()
+
+
+def test_run_with_damaged_metrics_or_examples_names_the_file(tmp_path: Path) -> None:
+    written = make_run(make_config(tmp_path))
+    (written.folder / "metrics.json").write_text('{"val_acc')
+    with pytest.raises(HeadstartError, match=r"metrics\.json: expected metrics"):
+        written.read_metrics()
+    (written.folder / "examples.csv").write_text("other,columns\n1,2\n")
+    with pytest.raises(HeadstartError, match=r"examples\.csv: expected the run's examples"):
+        written.read_examples()
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["absent", "empty"])
+def test_refuse_other_run_where_nothing_is_says_free(tmp_path: Path, made: bool) -> None:
+    config = make_config(tmp_path)
+    if made:
+        config.run.mkdir()
+    assert look(config) is False
+
+
+def test_refuse_other_run_for_this_very_run_says_done(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    make_run(config)
+    assert look(config) is True
+    assert look(replace(config, no_report=True)) is True
+
+
+def test_refuse_other_run_for_the_same_store_by_a_relative_path_says_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    make_run(config)
+    monkeypatch.chdir(tmp_path)
+    assert look(replace(config, store=Path("store"), run=Path("run"))) is True
+
+
+def test_refuse_other_run_with_other_options_names_each_with_both_values(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    make_run(config)
+    other = replace(config, units=64, learning_rate=0.5, optimizer=OptimizerName.SGD, solver=SolverName.FULL)
+    with pytest.raises(HeadstartError) as caught:
+        look(other)
+    assert str(caught.value) == (
+        f"{config.run}: expected an empty folder or this same run, got another run: "
+        "solver auto instead of full; units 3 instead of 64; learning_rate 0.0001 instead of 0.5; "
+        "optimizer rmsprop instead of sgd. "
+        "Give another --run (RUN=), or --overwrite (OVERWRITE=1)."
+    )
+
+
+def test_refuse_other_run_with_other_features_or_examples_says_so(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    make_run(config)
+    with pytest.raises(HeadstartError, match="another run: features of another fingerprint"):
+        look(config, fingerprint="e" * 64)
+    moved = Split(SPLIT.train[1:], [*SPLIT.validation, SPLIT.train[0]], "")
+    for split in (make_split(list_paths({"train/cats": 2, "validation/cats": 1})), moved):
+        with pytest.raises(HeadstartError, match="other examples: the store has changed since"):
+            look(config, split=split)
+
+
+def test_refuse_other_run_with_overwrite_says_free_over_a_run_sound_or_not(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    make_run(config)
+    assert look(replace(config, overwrite=True, units=5)) is False
+    assert look(replace(config, overwrite=True)) is False
+    (config.run / "run.json").write_text("{")
+    assert look(replace(config, overwrite=True)) is False
+    with pytest.raises(HeadstartError, match=r"no readable run\.json"):
+        look(config)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_refuse_other_run_over_foreign_files_never_takes_the_folder(tmp_path: Path, overwrite: bool) -> None:
+    config = replace(make_config(tmp_path), overwrite=overwrite)
+    config.run.mkdir()
+    (config.run / "thesis.txt").write_text("mine")
+    with pytest.raises(HeadstartError, match=r"run: expected an empty folder, got a folder with other files"):
+        look(config)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_refuse_other_run_over_a_file_says_so(tmp_path: Path, overwrite: bool) -> None:
+    config = replace(make_config(tmp_path), overwrite=overwrite)
+    config.run.write_text("mine")
+    with pytest.raises(HeadstartError, match=r"run: expected a folder for the run, got a file"):
+        look(config)
+
+
+@pytest.mark.parametrize("old", [None, {}, {"run.json": b"old", "only-before/deep.txt": b"old"}])
+def test_move_into_place_leaves_the_new_folder_alone(tmp_path: Path, old: dict[str, bytes] | None) -> None:
+    aside, folder = tmp_path / ".partial-run", tmp_path / "run"
+    aside.mkdir()
+    (aside / "run.json").write_text("new")
+    if old is not None:
+        folder.mkdir()
+        for name, content in old.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+    move_into_place(aside, folder)
+    assert read_folder(tmp_path) == {"run/run.json": b"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_move_into_place_clears_what_an_interrupted_move_left(tmp_path: Path) -> None:
+    aside, folder = tmp_path / ".partial-run", tmp_path / "run"
+    for path, content in ((aside, "new"), (folder, "old"), (tmp_path / ".partial-run-old", "older")):
+        path.mkdir()
+        (path / "run.json").write_text(content)
+    move_into_place(aside, folder)
+    assert read_folder(tmp_path) == {"run/run.json": b"new"}
+
+
+def test_refuse_changed_store_of_the_same_examples_passes(tmp_path: Path) -> None:
+    written = make_run(make_config(tmp_path))
+    refuse_changed_store(written, "f" * 64, Split(SPLIT.train[::-1], SPLIT.validation, "another rule"))
+
+
+def test_refuse_changed_store_of_another_fingerprint_gives_both(tmp_path: Path) -> None:
+    written = make_run(make_config(tmp_path))
+    with pytest.raises(HeadstartError, match="a store with fingerprint ffffffffffff….* got eeeeeeeeeeee…"):
+        refuse_changed_store(written, "e" * 64, SPLIT)
+
+
+def test_refuse_changed_store_counts_and_names_what_changed(tmp_path: Path) -> None:
+    written = make_run(make_config(tmp_path))
+    edited: Example = replace(SPLIT.train[1], content_hash=hash_text("edited"))
+    new = make_example("train/cats/99.jpg")
+    split = Split([edited, new, *SPLIT.train[2:]], SPLIT.validation, "")
+    with pytest.raises(HeadstartError) as caught:
+        refuse_changed_store(written, "f" * 64, split)
+    assert (
+        "got 2 examples gone or changed, 2 new or changed "
+        "(such as train/cats/00.jpg, train/cats/01.jpg, train/cats/01.jpg). Train again"
+    ) in str(caught.value)
+
+
+def test_run_example_is_what_a_row_of_examples_csv_holds(tmp_path: Path) -> None:
+    folder = make_run(make_config(tmp_path)).folder
+    with (folder / "examples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["side", "label", "content_hash", "path"]
+    assert rows == [asdict(example) for example in list_run_examples(SPLIT)]
+    assert RunExample(**rows[0]).path == "train/cats/00.jpg"

@@ -1,0 +1,297 @@
+"""Stage two as a whole: from a store to a run, and what happens where it cannot be."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.catalog import Catalog
+from features.console import Console
+from features.errors import HeadstartError, StoreMissingError, UsageError
+from features.schema import ImageStatus
+from features.store import FeatureStore
+from tests.train_head.made import OPTIONS, list_paths, make_store, place_hash, read_folder
+from train_head.config import OptimizerName, TrainConfig
+from train_head.head import expand_probabilities, restore_head
+from train_head.run import Run, list_run_examples
+from train_head.split import split_examples
+from train_head.train import train_head
+
+RUN_FILES = [
+    "curves.png",
+    "examples.csv",
+    "head.npz",
+    "history.csv",
+    "metrics.json",
+    "predictions.csv",
+    "run.json",
+]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def make_config(store: FeatureStore, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(store.path, tmp_path / "run", epochs=2, batch_size=8, units=4, no_report=True)
+
+
+def test_train_on_extracted_features_writes_a_whole_run(trained: Path, shared_store: Path) -> None:
+    assert sorted(read_folder(trained)) == RUN_FILES
+    assert [path.name for path in trained.parent.iterdir()] == ["run"]
+    run = Run(trained)
+    store = FeatureStore(shared_store)
+    assert run.record.solver == "full"
+    assert run.record.store == str(shared_store)
+    assert run.record.fingerprint == store.fingerprint.digest
+    assert run.record.feature_shape == [3, 3, 768]
+    assert run.record.classes == ["cats", "dogs"]
+    assert run.record.split_rule == "folder validation/"
+    assert run.record.config["units"] == 16
+    assert run.read_examples() == list_run_examples(split_examples(store.examples, 0.2))
+    with Image.open(trained / "curves.png") as curves:
+        assert curves.size == (1080, 456)
+
+
+def test_train_metrics_hold_the_contracts_keys_and_agree_with_the_history(trained: Path) -> None:
+    metrics = Run(trained).read_metrics()
+    history = read_rows(trained / "history.csv")
+    assert metrics["solver"] == "full"
+    assert metrics["epochs"] == len(history) == 4
+    assert isinstance(metrics["seconds"], float)
+    assert metrics["classes"] == ["cats", "dogs"]
+    assert metrics["train_accuracy"] == float(history[-1]["accuracy"])
+    assert metrics["val_loss"] == float(history[-1]["val_loss"])
+    assert metrics["val_accuracy"] == pytest.approx(float(history[-1]["val_accuracy"]))
+    assert (metrics["num_train"], metrics["num_validation"]) == (24, 12)
+    assert (metrics["num_leaked"], metrics["num_pending"]) == (0, 0)
+    assert metrics["largest_class_share"] == 0.5
+
+
+def test_train_predictions_agree_with_the_metrics_and_the_head(trained: Path, shared_store: Path) -> None:
+    run, store = Run(trained), FeatureStore(shared_store)
+    metrics, rows = run.read_metrics(), read_rows(trained / "predictions.csv")
+    validation = split_examples(store.examples, 0.2).validation
+    assert [(row["path"], row["label"]) for row in rows] == [(e.path, e.label) for e in validation]
+    right = [row["label"] == row["predicted"] for row in rows]
+    assert np.mean(right) == metrics["val_accuracy"]
+    for number, label in enumerate(["cats", "dogs"]):
+        predicted = [sum(r["label"] == label and r["predicted"] == p for r in rows) for p in ("cats", "dogs")]
+        assert metrics["confusion"][number] == predicted
+    head = restore_head(run.read_head(), store.feature_shape, 2, run.dropout)
+    outputs = expand_probabilities(head.predict_on_batch(store.read(validation).astype(np.float32)))
+    written = [[float(row["p(cats)"]), float(row["p(dogs)"])] for row in rows]
+    np.testing.assert_allclose(written, outputs, atol=2e-7)
+
+
+def test_train_learns_to_tell_the_pictures_apart(trained: Path) -> None:
+    assert Run(trained).read_metrics()["val_accuracy"] == 1.0
+
+
+def test_train_again_does_nothing_and_returns_the_same_metrics(
+    run: Path, shared_store: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    metrics = train_head(TrainConfig(shared_store, run, **OPTIONS), Console())
+    assert metrics == Run(trained).read_metrics()
+    assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
+    assert f"{run}: holds this very run already; nothing to do" in capsys.readouterr().err
+
+
+def test_train_with_other_options_needs_overwrite_and_then_replaces_the_run(
+    run: Path, store: Path, quiet: Console
+) -> None:
+    (run / "notes.txt").write_text("of the older run")
+    before = read_folder(run)
+    config = replace(TrainConfig(store, run, **OPTIONS), epochs=1, units=8, no_report=True)
+    with pytest.raises(HeadstartError, match=r"epochs 4 instead of 1; .*units 16 instead of 8"):
+        train_head(config, quiet)
+    assert read_folder(run) == before
+    metrics = train_head(replace(config, overwrite=True), quiet)
+    assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"]
+    assert Run(run).read_metrics() == metrics
+    assert Run(run).read_head().hidden_bias.shape == (8,)
+    assert sorted(path.name for path in run.parent.iterdir()) == ["run", "store"]
+
+
+def test_train_twice_with_a_seed_gives_the_same_files(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = make_config(two_classes, tmp_path)
+    for name in ("first", "again"):
+        train_head(replace(config, run=tmp_path / name), quiet)
+    first, again = (read_folder(tmp_path / name) for name in ("first", "again"))
+    for name in ("head.npz", "predictions.csv", "examples.csv"):
+        assert first[name] == again[name], name
+
+
+def test_train_that_diverges_leaves_an_older_run_and_no_leftovers(
+    run: Path, store: Path, quiet: Console
+) -> None:
+    before = read_folder(run)
+    config = TrainConfig(
+        store, run, epochs=2, learning_rate=1e30, optimizer=OptimizerName.SGD, units=4, overwrite=True
+    )
+    with pytest.raises(HeadstartError, match=r"epoch 1: .*at learning rate 1e\+30\. Try a smaller"):
+        train_head(config, quiet)
+    assert read_folder(run) == before
+    assert sorted(path.name for path in run.parent.iterdir()) == ["run", "store"]
+
+
+def test_train_that_cannot_take_the_older_runs_place_leaves_it_and_no_leftovers(
+    run: Path, store: Path, quiet: Console
+) -> None:
+    before = read_folder(run)
+    (run.parent / ".partial-run-old").write_text("a file in the way")
+    config = TrainConfig(store, run, epochs=1, units=4, overwrite=True)
+    with pytest.raises(
+        HeadstartError, match=r"run: expected room and permission for the run, got .*directory"
+    ):
+        train_head(config, quiet)
+    assert read_folder(run) == before
+    assert sorted(path.name for path in run.parent.iterdir()) == [".partial-run-old", "run", "store"]
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_train_with_an_impossible_learning_rate_is_wrong_usage(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console, rate: float
+) -> None:
+    with pytest.raises(UsageError, match=r"--learning-rate: expected a number above 0"):
+        train_head(replace(make_config(two_classes, tmp_path), learning_rate=rate), quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", [".", "link"])
+def test_train_into_a_folder_however_it_is_named_fills_that_folder(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    folder = tmp_path / "work" / "target"
+    folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    run = Path() if way == "." else tmp_path / "link"
+    train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
+    monkeypatch.chdir(tmp_path)
+    assert Run(folder).record.classes == ["cats", "dogs"]
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in folder.parent.iterdir()] == ["target"]
+
+
+def test_train_makes_missing_folders_above_the_run(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    run = tmp_path / "runs" / "of today" / "first"
+    train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
+    assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"]
+
+
+def test_train_of_three_classes_keeps_a_softmax_head(
+    three_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = replace(make_config(three_classes, tmp_path), epochs=15, learning_rate=0.05, units=16)
+    metrics = train_head(config, quiet)
+    assert metrics["classes"] == ["cats", "dogs", "owls"]
+    assert metrics["val_accuracy"] == 1.0
+    assert metrics["confusion"] == [[4, 0, 0], [0, 4, 0], [0, 0, 4]]
+    assert Run(config.run).read_head().output_kernel.shape == (16, 3)
+    row = read_rows(config.run / "predictions.csv")[0]
+    assert list(row) == ["path", "label", "predicted", "p(cats)", "p(dogs)", "p(owls)"]
+    assert sum(float(row[f"p({label})"]) for label in metrics["classes"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_train_without_validation_folder_sets_aside_by_content(tmp_path: Path, quiet: Console) -> None:
+    store = make_store(tmp_path / "store", list_paths({"cats": 30, "dogs": 30}))
+    config = replace(make_config(store, tmp_path), validation_split=0.3, epochs=1)
+    metrics = train_head(config, quiet)
+    split = split_examples(store.examples, 0.3)
+    assert metrics["split_rule"] == "content hash, 0.3 set aside"
+    assert (metrics["num_train"], metrics["num_validation"]) == (len(split.train), len(split.validation))
+    assert [row["path"] for row in read_rows(config.run / "predictions.csv")] == [
+        example.path for example in split.validation
+    ]
+
+
+def test_train_on_an_interrupted_extraction_warns_and_leaves_out_what_is_pending(
+    tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = list_paths({"train/cats": 4, "train/dogs": 4, "validation/cats": 2, "validation/dogs": 2})
+    store = make_store(tmp_path / "store", paths)
+    catalog = Catalog(store.path / "catalog.sqlite", writable=True)
+    pending = [
+        replace(image, status=ImageStatus.PENDING, content_hash=None)
+        for image in catalog.read_images()
+        if image.path in ("train/cats/01.jpg", "train/dogs/03.jpg", "validation/dogs/00.jpg")
+    ]
+    catalog.write_images(pending)
+    catalog.close()
+    config = replace(make_config(store, tmp_path), epochs=1)
+    metrics = train_head(config, quiet)
+    assert (
+        "warning: "
+        f"{store.path}: extraction was interrupted, 3 of 12 pictures have no features yet and are left out; "
+        "run `python -m extract` again to go on"
+    ) in capsys.readouterr().err
+    assert (metrics["num_pending"], metrics["num_train"], metrics["num_validation"]) == (3, 6, 3)
+    assert {e.path for e in Run(config.run).read_examples()} == set(paths) - {e.path for e in pending}
+
+
+def test_train_with_leaked_and_conflicting_pictures_warns_of_both(
+    tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = list_paths({"train/cats": 3, "train/dogs": 3, "validation/cats": 2, "validation/dogs": 2})
+    contents = [place_hash(number / 20) for number in range(len(paths))]
+    contents[6] = contents[0]
+    contents[8] = contents[0]
+    contents[9] = contents[4]
+    store = make_store(tmp_path / "store", paths, contents=contents)
+    metrics = train_head(replace(make_config(store, tmp_path), epochs=1), quiet)
+    said = capsys.readouterr().err
+    assert "warning: 3 validation pictures are in the training folder too, byte for byte" in said
+    assert "warning: 1 pictures are in the folders of several classes" in said
+    assert metrics["num_leaked"] == 3
+
+
+def test_train_on_a_clean_store_says_what_it_trains_on_and_warns_of_nothing(
+    two_classes: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_head(replace(make_config(two_classes, tmp_path), epochs=1), Console())
+    captured = capsys.readouterr()
+    assert (
+        f"{two_classes.path}: 23 training and 8 validation pictures of cats, dogs (by folder validation/)"
+    ) in captured.err
+    assert "warning" not in captured.err
+    assert captured.out == ""
+
+
+def test_train_on_an_empty_store_says_to_extract(tmp_path: Path, quiet: Console) -> None:
+    features = np.empty((0, 2, 2, 3), np.float16)
+    store = make_store(tmp_path / "store", [], features=features)
+    with pytest.raises(HeadstartError, match=r"the store: expected features to train on, got none"):
+        train_head(make_config(store, tmp_path), quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["absent", "empty folder"])
+def test_train_without_a_store_says_to_extract_first(tmp_path: Path, quiet: Console, made: bool) -> None:
+    if made:
+        (tmp_path / "nowhere").mkdir()
+    with pytest.raises(
+        StoreMissingError, match=r"nowhere: expected a feature store, .*Run `python -m extract"
+    ):
+        train_head(TrainConfig(tmp_path / "nowhere", tmp_path / "run"), quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_on_a_missing_shard_leaves_no_run(tmp_path: Path, quiet: Console) -> None:
+    paths = list_paths({"train/cats": 4, "train/dogs": 4, "validation/cats": 2, "validation/dogs": 2})
+    store = make_store(tmp_path / "store", paths)
+    (store.path / "shards" / store.shards[1].name).unlink()
+    with pytest.raises(HeadstartError, match=rf"{store.shards[1].name}: expected a shard of 4 features"):
+        train_head(make_config(store, tmp_path), quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
