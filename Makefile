@@ -24,12 +24,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/runtime.done
 DEV := $(VENV)/dev.done
+FAULTS := $(VENV)/faults.so
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Stages read what the one before wrote, also under -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train export predict summary data test lint lock gpu benchmark clean
+.PHONY: help demo extract train export predict summary info check data test torture lint lock gpu benchmark clean
 
 help:  ## list the targets
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -55,8 +56,17 @@ predict: $(RUNTIME)  ## use the exported model on FILES="..."
 summary: $(RUNTIME)  ## show the backbone's layers and where it is cut
 	$(BIN)/python -m extract summary $(ARGS)
 
+info: $(RUNTIME)  ## say what the store holds
+	$(BIN)/python -m features info "$(STORE)" $(ARGS)
+
+check: $(RUNTIME)  ## check every byte of the store
+	$(BIN)/python -m features check "$(STORE)" --read-data $(ARGS)
+
 data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
 	@$(BIN)/python -m extract.elpv --out data/elpv
+
+torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt the store thousands of times (ten minutes)
+	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
 
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -88,6 +98,10 @@ $(RUNTIME): requirements.lock
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
+
+$(FAULTS): tests/torture/faults.c
+	@mkdir -p $(@D)
+	@$(CC) -O1 -Wall -shared -fPIC -o $@ $< -ldl
 
 $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.lock

@@ -27,9 +27,7 @@ from train_head.split import Split, split_examples
 class EpochBenchmarkConfig:
     """What to measure on."""
 
-    images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path(
-        "data/elpv"
-    )
+    images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path("data/elpv")
     weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
     repeats: Annotated[int, Option(min=1, help="Epochs of each kind; the median counts.")] = 3
 

@@ -69,9 +69,7 @@ def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
     """
     import keras
 
-    model = keras.applications.InceptionV3(
-        input_shape=(image_size, image_size, 3), include_top=False, weights=None
-    )
+    model = keras.applications.InceptionV3(input_shape=(image_size, image_size, 3), include_top=False, weights=None)
     if weights is not None:
         _load(model, weights)
     for layer in model.layers:
@@ -137,11 +135,7 @@ def _load(model: keras.Model, weights: Weights) -> None:
     if weights.path is None:
         _assign(model, "random", _draw_layers(model), _list_weighted(model))
         return
-    kind = (
-        WeightsFormat.NSFWJS
-        if weights.name is WeightsName.NSFWJS
-        else weights_file.detect_format(weights.path)
-    )
+    kind = WeightsFormat.NSFWJS if weights.name is WeightsName.NSFWJS else weights_file.detect_format(weights.path)
     if kind is WeightsFormat.NSFWJS:
         _assign(model, weights.path, nsfwjs.read_layers(weights.path), _list_in_creation_order(model))
     elif kind is WeightsFormat.LEGACY:
@@ -185,9 +179,7 @@ def _assign(model: keras.Model, where: object, found: NamedLayers, layers: list[
 
 def _refuse_nonfinite(where: object, name: str, arrays: list[NDArray[np.float32]]) -> None:
     if not all(np.isfinite(array).all() for array in arrays):
-        raise HeadstartError(
-            f"{where}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew"
-        )
+        raise HeadstartError(f"{where}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew")
 
 
 def _draw_layers(model: keras.Model) -> NamedLayers:

@@ -40,17 +40,21 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
     import_quietly("keras")
     model = cut_backbone(build_backbone(config.image_size, None), config.cut)
     rate = rate or _measure_rate(config, model)
-    bytes_per_row = int(np.prod(model.output.shape[1:])) * FEATURE_DTYPE.itemsize * MEASURED_COMPRESSION
     return {
         "images": len(scan.images),
         "classes": scan.count_by_class(),
         "to_read": len(plan.to_read),
         "reused": len(plan.unchanged),
         "skipped": [asdict(skipped) for skipped in scan.skipped],
-        "estimated_bytes": round(len(plan.to_read) * bytes_per_row),
+        "estimated_bytes": estimate_bytes(len(plan.to_read), tuple(model.output.shape[1:])),
         "estimated_seconds": round(len(plan.to_read) / rate, 1),
         "images_per_second": round(rate, 1),
     }
+
+
+def estimate_bytes(num_rows: int, feature_shape: tuple[int, ...]) -> int:
+    """Estimates what features take on disk."""
+    return round(num_rows * int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize * MEASURED_COMPRESSION)
 
 
 def _measure_rate(config: ExtractConfig, model: keras.Model) -> float:

@@ -30,9 +30,7 @@ LABELS = {0.0: "functional", 1.0: "defective"}
 class ElpvConfig:
     """Where to lay it out."""
 
-    out: Annotated[Path, Option(help="Folder to make, with functional/ and defective/ in it.")] = Path(
-        "data/elpv"
-    )
+    out: Annotated[Path, Option(help="Folder to make, with functional/ and defective/ in it.")] = Path("data/elpv")
 
 
 def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
@@ -68,9 +66,7 @@ def list_labelled(table: str) -> list[tuple[str, str]]:
         (path, label) pairs in the table's order.
     """
     rows = (line.split() for line in table.splitlines() if line.strip())
-    return [
-        (path, LABELS[float(probability)]) for path, probability, _ in rows if float(probability) in LABELS
-    ]
+    return [(path, LABELS[float(probability)]) for path, probability, _ in rows if float(probability) in LABELS]
 
 
 if __name__ == "__main__":

@@ -12,15 +12,14 @@ from extract.engines import tensorflow as engine
 from extract.weights import Weights
 from features.catalog import CATALOG_NAME, Catalog
 from features.schema import Fingerprint, Origin
-from features.store import load_fingerprint
+from features.store import load_fingerprint, load_origin
+from features.writer import refuse_other_fingerprint
 
 if TYPE_CHECKING:
     import keras
 
 
-def describe_features(
-    config: ExtractConfig, weights: Weights, model: keras.Model
-) -> tuple[Fingerprint, Origin]:
+def describe_features(config: ExtractConfig, weights: Weights, model: keras.Model) -> tuple[Fingerprint, Origin]:
     """Writes down how features are made (fingerprint) and where from (origin)."""
     fingerprint = _compose(config, hash_weights(model))
     origin = Origin(
@@ -37,20 +36,23 @@ def recall_features(config: ExtractConfig, weights: Weights) -> tuple[Fingerprin
     """Recalls fingerprint and origin from the store, where it was made from the same weights file and cut.
 
     A run that finds nothing to compute then needs neither TensorFlow nor the backbone.
+
+    Raises:
+        FingerprintMismatchError: something else than the weights is to be done in another way.
     """
     path = config.store / CATALOG_NAME
-    if not path.is_file() or not weights.sha256:
+    if not path.is_file():
         return None
     catalog = Catalog(path, writable=False)
     try:
         stored = load_fingerprint(catalog)
-        origin = Origin.from_json(catalog.read_meta("origin") or "{}")
+        origin = load_origin(catalog)
     finally:
         catalog.close()
-    same = (stored.cut, stored.image_size) == (config.cut, config.image_size)
-    if origin.weights_file_sha256 != weights.sha256 or not same:
-        return None
-    return _compose(config, stored.weights_sha256), origin
+    asked = _compose(config, stored.weights_sha256)
+    refuse_other_fingerprint(config.store, stored, asked)
+    same = weights.sha256 and origin.weights_file_sha256 == weights.sha256
+    return (asked, origin) if same else None
 
 
 def _compose(config: ExtractConfig, weights_sha256: str) -> Fingerprint:

@@ -90,9 +90,7 @@ def scan_images(folder: Path) -> Scan:
     """
     if not folder.is_dir():
         got = "a file" if folder.exists() else "nothing"
-        raise UsageError(
-            folder, "a folder of pictures", f"{got} there", "Give its path with --images (DATA=)"
-        )
+        raise UsageError(folder, "a folder of pictures", f"{got} there", "Give its path with --images (DATA=)")
     images: list[ImageFile] = []
     skipped: list[Skipped] = []
     class_folders: list[tuple[str, str]] = []
@@ -151,9 +149,7 @@ def _scan_class(
         if problem:
             skipped.append(Skipped(path, problem))
         elif Path(path).suffix.lower() not in EXTENSIONS:
-            skipped.append(
-                Skipped(path, f"not a picture by its name ({Path(path).suffix or 'no extension'})")
-            )
+            skipped.append(Skipped(path, f"not a picture by its name ({Path(path).suffix or 'no extension'})"))
         else:
             try:
                 status = (folder / path).stat()
@@ -211,9 +207,7 @@ def _check_classes(folder: Path, class_folders: list[tuple[str, str]], images: l
         )
     empty = [path for split, path in class_folders if (split, Path(path).name) not in filled]
     if empty:
-        raise HeadstartError(
-            folder / empty[0], "pictures of the class", "none", "Add some, or remove the folder"
-        )
+        raise HeadstartError(folder / empty[0], "pictures of the class", "none", "Add some, or remove the folder")
     for split in sorted({split for split, _ in filled}):
         labels = sorted(label for other, label in filled if other == split)
         if len(labels) == 1 and split in ("", "train"):

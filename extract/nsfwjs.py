@@ -137,9 +137,6 @@ def _order_layers(tensors: dict[str, NDArray[np.float32]]) -> list[tuple[str, li
     ordered = []
     for number in range(1, 95):
         kernel = tensors[f"conv2d_{number}/kernel"]
-        norm = [
-            tensors[f"batch_normalization_{number}/{part}"]
-            for part in ("beta", "moving_mean", "moving_variance")
-        ]
+        norm = [tensors[f"batch_normalization_{number}/{part}"] for part in ("beta", "moving_mean", "moving_variance")]
         ordered += [(f"conv2d_{number}", [kernel]), (f"batch_normalization_{number}", norm)]
     return ordered

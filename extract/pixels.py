@@ -46,9 +46,7 @@ def decode_image(data: bytes) -> Pixels:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UndecodableImageError(
-                    f"{width} x {height} pixels, more than the {MAX_PIXELS:,} that are allowed"
-                )
+                raise UndecodableImageError(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} that are allowed")
             image.load()
             upright = ImageOps.exif_transpose(image)
             return np.asarray(_convert_to_rgb(upright))
@@ -57,9 +55,7 @@ def decode_image(data: bytes) -> Pixels:
     except UndecodableImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise UndecodableImageError(
-            f"more than the {MAX_PIXELS:,} pixels that are allowed: {error}"
-        ) from None
+        raise UndecodableImageError(f"more than the {MAX_PIXELS:,} pixels that are allowed: {error}") from None
     except MemoryError:
         raise
     except Exception as error:
@@ -125,7 +121,5 @@ def compile_pixel_layers(image_size: int) -> Callable[[Pixels], Any]:
             values = layer(values)
         return values
 
-    compiled: Callable[[Pixels], Any] = tf.function(
-        prepare, input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)]
-    )
+    compiled: Callable[[Pixels], Any] = tf.function(prepare, input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
     return compiled

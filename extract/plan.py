@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from extract.images import ImageFile
 from features.catalog import ImageRow
@@ -52,7 +52,7 @@ def plan_images(scanned: Iterable[ImageFile], known: Iterable[ImageRow], *, reha
             and old.status is ImageStatus.DONE
             and (old.num_bytes, old.modified_ns) == (image.num_bytes, image.modified_ns)
         ):
-            unchanged.append(replace(fresh, content_hash=old.content_hash, status=ImageStatus.DONE))
+            unchanged.append(fresh._replace(content_hash=old.content_hash, status=ImageStatus.DONE))
         else:
             to_read.append(fresh)
     to_read.sort(key=lambda row: hashlib.sha256(row.path.encode("utf-8", "surrogateescape")).digest())

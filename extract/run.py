@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from extract import pixels
 from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone
+from extract.canary import Canary
 from extract.config import ExtractConfig
+from extract.dry_run import estimate_bytes
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.identity import describe_features, recall_features
 from extract.images import Scan, scan_images
@@ -24,12 +26,17 @@ from extract.reader import ImageReader, LoadedImage
 from extract.weights import Weights, check_weights_argument, find_weights
 from features.catalog import ImageRow
 from features.console import Console, import_quietly
+from features.durable import require_space
 from features.errors import HeadstartError
-from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin, round_features
+from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus, Origin, round_features
+from features.store import FeatureStore
 from features.writer import FeatureWriter, refuse_other_fingerprint
 
 if TYPE_CHECKING:
     import keras
+
+
+MAX_UNSOUND_SHARE = 0.001
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class ExtractResult:
     computed: int
     reused: int
     failed: list[dict[str, str]]
+    unsound: int
+    """New features with NaN, infinity or a value beyond float16; stored, and never trained on."""
     skipped: list[dict[str, str]]
     removed: int
     seconds: float
@@ -68,26 +77,30 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     console.say(f"weights: {weights}")
     backbone = _Backbone(config, weights)
     fingerprint, origin = recall_features(config, weights) or backbone.describe()
-    with FeatureWriter(config.store, fingerprint, origin) as writer:
-        plan = _reread_lost(
-            plan_images(scan.images, writer.catalog.read_images(), rehash=config.rehash), writer
-        )
-        writer.sync_images(plan.rows, plan.gone)
-        writer.catalog.write_meta("images_folder", str(config.images.resolve()))
+    with FeatureWriter(config.store, fingerprint, origin, compression=config.compression) as writer:
+        for note in writer.notes:
+            console.warn(note)
+        known = writer.catalog.read_images()
+        plan = _reread_lost(plan_images(scan.images, known, rehash=config.rehash), writer)
         loop = _Loop(config, console, writer, backbone)
         if plan.to_read:
             refuse_other_fingerprint(config.store, fingerprint, backbone.describe()[0])
-            console.say(
-                f"{describe_devices()}; {config.cut} at {config.image_size} px is {origin.feature_shape}"
-            )
+            require_space(config.store, estimate_bytes(len(plan.to_read), origin.feature_shape))
+            _compare_canary(config, console, backbone, plan)
+        writer.sync_images(plan.rows, plan.gone)
+        writer.write_meta("images_folder", str(config.images.resolve()))
+        if plan.to_read:
+            shape = " x ".join(map(str, origin.feature_shape))
+            console.say(f"{describe_devices()}; {config.cut} at {config.image_size} px is {shape}")
             loop.run(plan.to_read)
         if loop.num_computed:
-            writer.catalog.write_meta("images_per_second", str(loop.images_per_second))
+            writer.write_meta("images_per_second", str(loop.images_per_second))
     return ExtractResult(
         images=len(scan.images),
         computed=loop.num_computed,
         reused=len(scan.images) - loop.num_computed - len(loop.failed),
         failed=loop.failed,
+        unsound=loop.num_unsound,
         skipped=[asdict(skipped) for skipped in scan.skipped],
         removed=len(plan.gone),
         seconds=round(time.monotonic() - started, 3),
@@ -102,6 +115,14 @@ def check_arguments(config: ExtractConfig) -> Scan:
     check_backbone_arguments(config.cut, config.image_size)
     check_weights_argument(config.weights)
     return scan_images(config.images)
+
+
+def _compare_canary(config: ExtractConfig, console: Console, backbone: _Backbone, plan: Plan) -> None:
+    store = FeatureStore(config.store)
+    canary = Canary(config.images, backbone.prepare, backbone.run, backbone.describe()[1].versions)
+    if store.examples and plan.unchanged:
+        num_rows = canary.compare(store, [row.path for row in plan.unchanged])
+        console.detail(f"{num_rows} stored features were extracted again and are the same")
 
 
 def describe_devices() -> str:
@@ -124,8 +145,18 @@ class _Backbone:
         return cut_backbone(build_backbone(self._config.image_size, self._weights), self._config.cut)
 
     @cached_property
-    def engine(self) -> TensorFlowEngine:
+    def _engine(self) -> TensorFlowEngine:
         return TensorFlowEngine(self._model)
+
+    @cached_property
+    def prepare(self) -> Callable[[pixels.Pixels], Any]:
+        return pixels.compile_pixel_layers(self._config.image_size)
+
+    def run(self, images: list[Any]) -> NDArray[np.float32]:
+        """Runs the backbone on prepared pictures."""
+        import tensorflow as tf
+
+        return self._engine.run(tf.stack(images))
 
     def describe(self) -> tuple[Fingerprint, Origin]:
         return describe_features(self._config, self._weights, self._model)
@@ -134,20 +165,19 @@ class _Backbone:
 class _Loop:
     """One pass over the pictures that have to be read."""
 
-    def __init__(
-        self, config: ExtractConfig, console: Console, writer: FeatureWriter, backbone: _Backbone
-    ) -> None:
+    def __init__(self, config: ExtractConfig, console: Console, writer: FeatureWriter, backbone: _Backbone) -> None:
         self._config, self._console, self._writer, self._backbone = config, console, writer, backbone
-        self.num_computed = 0
+        self.num_computed = self.num_unsound = 0
         self.images_per_second = 0.0
         self.failed: list[dict[str, str]] = []
 
     def run(self, images: Sequence[ImageRow]) -> None:
         config = self._config
+        self._max_unsound = MAX_UNSOUND_SHARE * len(images)
         threads = config.threads or os.cpu_count() or 1
         reader = ImageReader(
             config.images,
-            pixels.compile_pixel_layers(config.image_size),
+            self._backbone.prepare,
             _StoredHashes(self._writer),
             threads,
             num_ahead=config.batch_size * 2 + threads,
@@ -171,24 +201,30 @@ class _Loop:
                 if not self._writer.holds(key):
                     new.setdefault(key, loaded.pixels)
         if new:
-            rounded, statuses = round_features(self._compute(list(new.values())))
+            rounded, statuses = round_features(self._backbone.run(list(new.values())))
             self._writer.add_features(list(new), rounded, statuses)
             self.num_computed += len(new)
+            self._count_unsound(statuses)
         for loaded in batch:
             self._record(loaded)
 
-    def _compute(self, images: list[Any]) -> NDArray[np.float32]:
-        import tensorflow as tf
-
-        return self._backbone.engine.run(tf.stack(images))
+    def _count_unsound(self, statuses: Sequence[FeatureStatus]) -> None:
+        self.num_unsound += sum(status is not FeatureStatus.OK for status in statuses)
+        if self.num_unsound > self._max_unsound:
+            raise HeadstartError(
+                self._config.store,
+                f"at most {MAX_UNSOUND_SHARE:.1%} of the features with NaN, infinity or more than float16 holds",
+                f"{self.num_unsound:,} of {self.num_computed:,}",
+                "Check the weights; what is sound is kept, and the others are never trained on",
+            )
 
     def _record(self, loaded: LoadedImage) -> None:
         if not loaded.failure:
-            done = replace(loaded.image, content_hash=loaded.content_hash, status=ImageStatus.DONE)
+            done = loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE)
             self._writer.add_image(done)
             return
         self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
-        self._writer.add_image(replace(loaded.image, status=ImageStatus.FAILED, reason=loaded.failure))
+        self._writer.add_image(loaded.image._replace(status=ImageStatus.FAILED, reason=loaded.failure))
         if self._config.strict:
             raise HeadstartError(
                 self._config.images / loaded.image.path,
@@ -212,9 +248,7 @@ def _reread_lost(plan: Plan, writer: FeatureWriter) -> Plan:
     def held(row: ImageRow) -> bool:
         return row.content_hash is not None and writer.holds(FeatureKey(row.content_hash, 0))
 
-    lost = [
-        replace(row, content_hash=None, status=ImageStatus.PENDING) for row in plan.unchanged if not held(row)
-    ]
+    lost = [row._replace(content_hash=None, status=ImageStatus.PENDING) for row in plan.unchanged if not held(row)]
     return Plan([row for row in plan.unchanged if held(row)], plan.to_read + lost, plan.gone)
 
 

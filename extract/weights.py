@@ -46,9 +46,7 @@ class Weights:
 
     def __str__(self) -> str:
         """What people are told."""
-        return (
-            str(self.name) if self.path is None else f"{self.name} ({self.path}, SHA-256 {self.sha256[:12]}…)"
-        )
+        return str(self.name) if self.path is None else f"{self.name} ({self.path}, SHA-256 {self.sha256[:12]}…)"
 
 
 def check_weights_argument(weights: str) -> None:

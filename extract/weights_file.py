@@ -16,9 +16,7 @@ NUM_WEIGHTED_LAYERS = 188
 _GZIP_SIGNATURE = b"\x1f\x8b"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _EXPECTED = "InceptionV3 weights without the top: Keras's legacy .h5, or a Keras 3 .weights.h5"
-_TODO = (
-    f"Give the file named *_notop.h5 ({NUM_WEIGHTED_LAYERS} layers with weights) with --weights (WEIGHTS=)"
-)
+_TODO = f"Give the file named *_notop.h5 ({NUM_WEIGHTED_LAYERS} layers with weights) with --weights (WEIGHTS=)"
 
 
 class WeightsFormat(StrEnum):
@@ -88,8 +86,7 @@ def read_legacy_layers(path: Path) -> NamedLayers:
             for name in _list_names(file.attrs["layer_names"]):
                 group = file[name]
                 arrays = [
-                    np.asarray(group[weight][()], np.float32)
-                    for weight in _list_names(group.attrs["weight_names"])
+                    np.asarray(group[weight][()], np.float32) for weight in _list_names(group.attrs["weight_names"])
                 ]
                 if arrays:
                     layers.append((name, arrays))
@@ -103,15 +100,11 @@ def _check_layer_count(path: Path, file: h5py.File) -> None:
     num_layers = sum(name in file and len(file[name].attrs.get("weight_names", ())) > 0 for name in names)
     if num_layers != NUM_WEIGHTED_LAYERS:
         hint = " (it has a top)" if num_layers == NUM_WEIGHTED_LAYERS + 1 else ""
-        raise HeadstartError(
-            path, _EXPECTED, f"a legacy file of {num_layers} layers with weights{hint}", _TODO
-        )
+        raise HeadstartError(path, _EXPECTED, f"a legacy file of {num_layers} layers with weights{hint}", _TODO)
 
 
 def _list_names(attribute: object) -> list[str]:
-    return [
-        name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(attribute).tolist()
-    ]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(attribute).tolist()]
 
 
 def _describe_start(start: bytes) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-from features.errors import FeatureStoreError, StoreMissingError
+from features import sealed
+from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from features.schema import (
     SCHEMA_VERSION,
     FeatureKey,
@@ -18,32 +20,41 @@ from features.schema import (
     Origin,
     encode_json,
 )
+from features.sealed import SealedTable
 from features.shard import ShardRef
 
 CATALOG_NAME = "catalog.sqlite"
 APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog: "HSTR"."""
 
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE shards (
-    number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, num_rows INTEGER NOT NULL, num_bytes INTEGER NOT NULL
-);
-CREATE TABLE features (
-    content_hash BLOB NOT NULL, view INTEGER NOT NULL,
-    shard INTEGER NOT NULL REFERENCES shards (number), row INTEGER NOT NULL, status TEXT NOT NULL,
-    PRIMARY KEY (content_hash, view)
-) WITHOUT ROWID;
-CREATE TABLE images (
-    path TEXT PRIMARY KEY, label TEXT NOT NULL, split TEXT NOT NULL,
-    num_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
-    content_hash BLOB, status TEXT NOT NULL, reason TEXT NOT NULL
-) WITHOUT ROWID;
-"""
+_SHARDS = SealedTable(
+    "shards", {"number": "INTEGER", "sha256": "TEXT", "num_rows": "INTEGER", "num_bytes": "INTEGER"}, "number"
+)
+_FEATURES = SealedTable(
+    "features",
+    {"content_hash": "BLOB", "view": "INTEGER", "shard": "INTEGER", "row": "INTEGER", "status": "TEXT"},
+    "content_hash, view",
+)
+_IMAGES = SealedTable(
+    "images",
+    {
+        "path": "TEXT",
+        "label": "TEXT",
+        "split": "TEXT",
+        "num_bytes": "INTEGER",
+        "modified_ns": "INTEGER",
+        "content_hash": "BLOB",
+        "status": "TEXT",
+        "reason": "TEXT",
+    },
+    "path",
+)
+_TABLES = (_SHARDS, _FEATURES, _IMAGES)
+_IMAGE_STATUSES = {status.value.encode(): status for status in ImageStatus}
+_FEATURE_STATUSES = {status.value.encode(): status for status in FeatureStatus}
 
 
-@dataclass(frozen=True)
-class ImageRow:
+class ImageRow(NamedTuple):
     """One image of today's folder, and how far extraction came with it."""
 
     path: str
@@ -58,6 +69,14 @@ class ImageRow:
     reason: str = ""
 
 
+class Location(NamedTuple):
+    """Where a feature is, and whether it may be trained on."""
+
+    shard: int
+    row: int
+    status: FeatureStatus
+
+
 class Catalog:
     """The store's SQLite file; every change is one transaction that has reached the disk when it returns."""
 
@@ -70,49 +89,70 @@ class Catalog:
 
         Raises:
             StoreMissingError: there is no catalog, or the file is something else.
+            CatalogDamagedError: SQLite cannot read it.
             FeatureStoreError: it was written by another schema version.
         """
         if not path.is_file():
             raise StoreMissingError(
                 path.parent, "a feature store", "no catalog there", "Run `python -m extract --store` first"
             )
-        mode = "rw" if writable else "ro"
-        self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=30)
-        self._db.isolation_level = None
-        self._db.text_factory = _decode_text
+        self._path = path
+        self._db = self._connect("rw" if writable else "ro")
         try:
+            if not writable:
+                self._roll_back()
+            self._check_header()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode={mode}", uri=True, timeout=30)
+        db.isolation_level = None
+        db.text_factory = bytes
+        return db
+
+    def _roll_back(self) -> None:
+        """Undoes, as SQLite does by itself in a writer, a transaction that a killed run left half-way."""
+        try:
+            self._db.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                # Whatever else is wrong, the header's check says so.
+                return
+            with self._explain_damage():
+                writable = self._connect("rw")
+                writable.execute("PRAGMA schema_version").fetchone()
+                writable.close()
+
+    def _check_header(self) -> None:
+        with self._explain_damage():
             application = self._db.execute("PRAGMA application_id").fetchone()[0]
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            application, version = str(error), 0
+            # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
+            self._db.execute("PRAGMA synchronous=EXTRA")
         if application != APPLICATION_ID:
-            self._db.close()
             raise StoreMissingError(
-                path, "a Headstart catalog", f"another file ({application})", "Give another --store"
+                self._path, "a Headstart catalog", "another SQLite database", "Give another --store"
             )
         if version != SCHEMA_VERSION:
-            self._db.close()
             raise FeatureStoreError(
-                path, f"schema version {SCHEMA_VERSION}", str(version), "Extract into a new --store"
+                self._path, f"schema version {SCHEMA_VERSION}", str(version), "Extract into a new --store"
             )
-        # EXTRA also synchronises the folder after the journal goes, so that a commit survives a power cut.
-        self._db.execute("PRAGMA synchronous=EXTRA")
 
     @classmethod
     def create(cls, path: Path, fingerprint: Fingerprint, origin: Origin) -> None:
-        """Creates an empty catalog in one transaction; a crash leaves either none or a whole one."""
+        """Creates an empty catalog where there is none; a crash leaves either none or a whole one."""
         db = sqlite3.connect(path, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous=EXTRA")
             db.execute("BEGIN IMMEDIATE")
             if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _TABLES.split(";"):
-                    db.execute(statement)
-                values = {
-                    "fingerprint": encode_json(asdict(fingerprint)),
-                    "origin": encode_json(asdict(origin)),
-                }
-                db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+                for table in (sealed.META, *_TABLES):
+                    table.create(db)
+                sealed.write_meta(db, b"fingerprint", encode_json(asdict(fingerprint)))
+                sealed.write_meta(db, b"origin", encode_json(asdict(origin)))
+                sealed.write_tally(db, _TABLES)
                 db.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             db.execute("COMMIT")
@@ -125,41 +165,58 @@ class Catalog:
 
     def read_meta(self, key: str) -> str | None:
         """Returns one value of the store's own description, or None."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        with self._explain_damage():
+            return sealed.read_meta(self._db, key.encode())
 
     def read_shards(self) -> list[ShardRef]:
         """Returns every committed shard, by number."""
-        rows = self._db.execute("SELECT number, sha256, num_rows, num_bytes FROM shards ORDER BY number")
-        return [ShardRef(*row) for row in rows]
+        return [
+            ShardRef(number, sha256.decode(), num_rows, num_bytes)
+            for number, sha256, num_rows, num_bytes, _ in self._read(_SHARDS)
+        ]
 
     def read_images(self) -> list[ImageRow]:
         """Returns every image of the folder as it was last scanned, by path."""
-        rows = self._db.execute(
-            "SELECT path, label, split, num_bytes, modified_ns, content_hash, status, reason"
-            " FROM images ORDER BY path"
-        )
         return [
-            ImageRow(path, label, split, num_bytes, modified_ns, content_hash, ImageStatus(status), reason)
-            for path, label, split, num_bytes, modified_ns, content_hash, status, reason in rows
+            ImageRow(
+                path.decode("utf-8", "surrogateescape"),
+                label.decode("utf-8", "surrogateescape"),
+                split.decode(),
+                num_bytes,
+                modified_ns,
+                content_hash or None,
+                _IMAGE_STATUSES[status],
+                reason.decode("utf-8", "surrogateescape"),
+            )
+            for path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ in self._read(_IMAGES)
         ]
 
-    def read_features(self) -> dict[FeatureKey, tuple[int, int, FeatureStatus]]:
-        """Returns where each feature is: (shard number, row, status)."""
-        rows = self._db.execute("SELECT content_hash, view, shard, row, status FROM features")
+    def read_features(self) -> dict[FeatureKey, Location]:
+        """Returns where each feature is."""
         return {
-            FeatureKey(content_hash, view): (shard, row, FeatureStatus(status))
-            for content_hash, view, shard, row, status in rows
+            FeatureKey(content_hash, view): Location(shard, row, _FEATURE_STATUSES[status])
+            for content_hash, view, shard, row, status, _ in self._read(_FEATURES)
         }
+
+    def find_damage(self) -> list[str]:
+        """Checks the whole file: SQLite's structure, every row's checksum and every table's tally."""
+        try:
+            with self._explain_damage():
+                found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
+                sealed.META.compare(self._db.execute("SELECT * FROM meta").fetchall())
+            for table in _TABLES:
+                self._read(table)
+        except CatalogDamagedError as error:
+            return [str(error)]
+        return [] if found == ["ok"] else [f"{self._path}: {problem}" for problem in found]
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Makes every read inside it see one and the same state, whatever a writer does meanwhile."""
-        self._db.execute("BEGIN")
-        try:
+        with self._explain_damage():
+            self._db.execute("BEGIN")
             yield
-        finally:
-            self._db.execute("COMMIT")
+            self._db.execute("ROLLBACK")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -170,35 +227,23 @@ class Catalog:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            sealed.write_tally(self._db, _TABLES)
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # SQLite has rolled back already where the disk refused.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def write_meta(self, key: str, value: str) -> None:
         """Sets one value of the store's own description."""
         with self.transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            sealed.write_meta(self._db, key.encode(), value)
 
     def write_images(self, images: Iterable[ImageRow]) -> None:
         """Adds images, or replaces those of the same path."""
         with self.transaction():
-            self._db.executemany(
-                "INSERT OR REPLACE INTO images VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        _encode_text(image.path),
-                        _encode_text(image.label),
-                        image.split,
-                        image.num_bytes,
-                        image.modified_ns,
-                        image.content_hash,
-                        image.status.value,
-                        image.reason,
-                    )
-                    for image in images
-                ),
-            )
+            _IMAGES.write(self._db, map(_encode_image, images), on_conflict="REPLACE")
 
     def remove_images(self, paths: Iterable[str]) -> None:
         """Forgets images that are no longer in the folder; their features stay, in case they come back."""
@@ -207,26 +252,52 @@ class Catalog:
                 "DELETE FROM images WHERE path = CAST(? AS TEXT)", ((_encode_text(path),) for path in paths)
             )
 
-    def add_shard(
-        self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]
-    ) -> None:
-        """Commits a shard that stands on the disk, with all its rows."""
+    def add_shard(self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]) -> None:
+        """Commits a shard that stands on the disk, with those of its rows that no other shard has."""
         with self.transaction():
-            self._db.execute(
-                "INSERT INTO shards VALUES (?, ?, ?, ?)",
-                (shard.number, shard.sha256, shard.num_rows, shard.num_bytes),
-            )
-            self._db.executemany(
-                "INSERT INTO features VALUES (?, ?, ?, ?, ?)",
-                (
-                    (key.content_hash, key.view, shard.number, row, status.value)
-                    for row, (key, status) in enumerate(zip(keys, statuses, strict=True))
-                ),
+            entry = (shard.number, shard.sha256.encode(), shard.num_rows, shard.num_bytes)
+            _SHARDS.write(self._db, [entry], on_conflict="ABORT")
+            rows = enumerate(zip(keys, statuses, strict=True))
+            _FEATURES.write(
+                self._db,
+                ((*key, shard.number, row, status.value.encode()) for row, (key, status) in rows),
+                on_conflict="IGNORE",
             )
 
+    def forget_shard(self, number: int) -> None:
+        """Forgets a shard and its rows, so that their images are extracted again."""
+        with self.transaction():
+            self._db.execute("DELETE FROM features WHERE shard = ?", (number,))
+            self._db.execute("DELETE FROM shards WHERE number = ?", (number,))
 
-def _decode_text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+    def _read(self, table: SealedTable) -> list[sealed.Row]:
+        with self._explain_damage():
+            return table.read(self._db)
+
+    @contextmanager
+    def _explain_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, sealed.DamagedTableError, ValueError) as error:
+            raise CatalogDamagedError(
+                self._path,
+                "a sound catalog",
+                str(error),
+                "Run `python -m features check STORE`, then with --rebuild-catalog",
+            ) from error
+
+
+def _encode_image(image: ImageRow) -> sealed.Row:
+    return (
+        _encode_text(image.path),
+        _encode_text(image.label),
+        image.split.encode(),
+        image.num_bytes,
+        image.modified_ns,
+        image.content_hash or b"",
+        image.status.value.encode(),
+        _encode_text(image.reason),
+    )
 
 
 def _encode_text(text: str) -> bytes:

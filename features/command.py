@@ -28,6 +28,14 @@ class CommandFailed(Exception):
         self.result = result
 
 
+def run_commands(commands: Mapping[str, tuple[Act[Any], type]], name: str) -> None:
+    """Runs one of several commands, each as `run_app` would, under one name."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+    for command, (act, config_type) in commands.items():
+        app.command(command)(_build_callback(act, config_type))
+    _start(app, name)
+
+
 def run_app(act: Act[Config], config_type: type[Config], name: str, epilog: str = "") -> None:
     """Runs a command from `sys.argv` and ends the process with its exit status.
 
@@ -39,6 +47,10 @@ def run_app(act: Act[Config], config_type: type[Config], name: str, epilog: str 
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(epilog=epilog)(_build_callback(act, config_type))
+    _start(app, name)
+
+
+def _start(app: typer.Typer, name: str) -> None:
     # SIGTERM ends a run as Ctrl-C does: what is computed is committed first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+
+from features.errors import StoreWriteError
 
 PARTIAL_PREFIX = ".partial-"
 
@@ -36,6 +39,20 @@ def write_durably(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Raises StoreWriteError where a disk has not room for what is to come.
+
+    Args:
+        folder: an existing folder on the disk.
+        num_bytes: what is to be written.
+    """
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise StoreWriteError(
+            folder, f"room for {num_bytes:,} bytes", f"{free:,} free", "Make room, or choose another disk"
+        )
 
 
 def sync_folder(folder: Path) -> None:

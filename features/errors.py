@@ -34,6 +34,10 @@ class StoreMissingError(FeatureStoreError):
     """There is no store at that path, or something that is not a store."""
 
 
+class CatalogDamagedError(FeatureStoreError):
+    """The catalog cannot be read, or does not hold what was written to it."""
+
+
 class StoreLockedError(FeatureStoreError):
     """Another process is writing to the store."""
 

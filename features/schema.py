@@ -118,7 +118,5 @@ def round_features(values: NDArray[np.float32]) -> tuple[Features, list[FeatureS
     with np.errstate(over="ignore"):
         rounded = values.astype(FEATURE_DTYPE)
     kept = np.isfinite(rounded).all(axis=axes)
-    statuses = np.where(
-        kept, FeatureStatus.OK, np.where(finite, FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE)
-    )
+    statuses = np.where(kept, FeatureStatus.OK, np.where(finite, FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE))
     return rounded, [FeatureStatus(status) for status in statuses.tolist()]

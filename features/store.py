@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from features.catalog import CATALOG_NAME, Catalog, ImageRow
+from features.catalog import CATALOG_NAME, Catalog, ImageRow, Location
 from features.errors import FeatureStoreError, ShardDamagedError
 from features.schema import (
     FEATURE_DTYPE,
@@ -23,8 +27,7 @@ from features.schema import (
 from features.shard import ShardRef, read_features
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """An image of today's folder that has a feature to learn from, and where that is."""
 
     path: str
@@ -35,6 +38,20 @@ class Example:
     row: int
 
 
+@dataclass(frozen=True)
+class StoreContents:
+    """What is known of a store without its features."""
+
+    fingerprint: Fingerprint
+    origin: Origin
+    images_folder: str
+    images: list[ImageRow]
+    locations: dict[FeatureKey, Location]
+    shards: list[ShardRef]
+    read_rows: Callable[[int, Sequence[int], Features], None]
+    """Reads rows, ascending, of the shard of a number into an array."""
+
+
 class FeatureStore:
     """A store opened for reading: a snapshot of its catalog, and its shards on demand.
 
@@ -43,28 +60,46 @@ class FeatureStore:
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads the catalog.
+        """Reads the catalog, or the header of a packed store.
 
         Args:
-            path: the store's folder.
+            path: the store's folder, or one HDF5 file that `python -m features pack` made.
 
         Raises:
             StoreMissingError: there is no store.
+            CatalogDamagedError: the catalog does not hold what was written to it.
         """
+        from features.packed import load_pack
+
         self.path = path
-        catalog = Catalog(path / CATALOG_NAME, writable=False)
-        try:
-            with catalog.snapshot():
-                self.fingerprint = load_fingerprint(catalog)
-                self.origin = Origin.from_json(catalog.read_meta("origin") or "{}")
-                self.images_folder = catalog.read_meta("images_folder") or ""
-                self.images = catalog.read_images()
-                locations = catalog.read_features()
-                self._shards = {shard.number: shard for shard in catalog.read_shards()}
-        finally:
-            catalog.close()
-        self.num_features = len(locations)
-        self.examples = list_examples(self.images, locations)
+        with _pause_collector():
+            self.contents = load_pack(path) if path.is_file() else load_folder(path)
+            self.examples = list_examples(self.contents.images, self.contents.locations)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """How the features were made."""
+        return self.contents.fingerprint
+
+    @property
+    def origin(self) -> Origin:
+        """Where the features came from."""
+        return self.contents.origin
+
+    @property
+    def images_folder(self) -> str:
+        """The folder that was scanned last, an absolute path."""
+        return self.contents.images_folder
+
+    @property
+    def images(self) -> list[ImageRow]:
+        """Every image of the folder as it was last scanned."""
+        return self.contents.images
+
+    @property
+    def shards(self) -> list[ShardRef]:
+        """Every committed shard, by number."""
+        return self.contents.shards
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -72,14 +107,14 @@ class FeatureStore:
         return self.origin.feature_shape
 
     @property
+    def num_features(self) -> int:
+        """How many features are stored, also those that no image of today has."""
+        return len(self.contents.locations)
+
+    @property
     def num_pending(self) -> int:
         """How many of the folder's images extraction has not come to yet."""
         return sum(image.status is ImageStatus.PENDING for image in self.images)
-
-    @property
-    def shards(self) -> list[ShardRef]:
-        """Every committed shard, by number."""
-        return [self._shards[number] for number in sorted(self._shards)]
 
     def read(self, examples: Sequence[Example]) -> Features:
         """Reads the features of examples, in their order, opening each shard once.
@@ -91,7 +126,7 @@ class FeatureStore:
             (len(examples), *feature_shape) float16.
 
         Raises:
-            ShardDamagedError: a shard is missing or fails its checksum.
+            ShardDamagedError: a shard is missing, or is not the one that was committed.
         """
         features = np.empty((len(examples), *self.feature_shape), FEATURE_DTYPE)
         by_shard: dict[int, dict[int, list[int]]] = {}
@@ -100,7 +135,7 @@ class FeatureStore:
         for number, positions_of_row in by_shard.items():
             rows = sorted(positions_of_row)
             block = np.empty((len(rows), *self.feature_shape), FEATURE_DTYPE)
-            read_features(self.path, self._shards[number], rows, block)
+            self.contents.read_rows(number, rows, block)
             for row, feature in zip(rows, block, strict=True):
                 features[positions_of_row[row]] = feature
         if not np.isfinite(features).all():
@@ -113,19 +148,46 @@ class FeatureStore:
         return features
 
 
-def list_examples(
-    images: Sequence[ImageRow], locations: dict[FeatureKey, tuple[int, int, FeatureStatus]]
-) -> list[Example]:
+@contextmanager
+def _pause_collector() -> Iterator[None]:
+    """Keeps the garbage collector from walking, again and again, objects that all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def load_folder(path: Path) -> StoreContents:
+    """Reads what a store's catalog holds, in one snapshot."""
+    catalog = Catalog(path / CATALOG_NAME, writable=False)
+    try:
+        with catalog.snapshot():
+            fingerprint = load_fingerprint(catalog)
+            origin = load_origin(catalog)
+            images_folder = catalog.read_meta("images_folder") or ""
+            images, locations, shards = catalog.read_images(), catalog.read_features(), catalog.read_shards()
+    finally:
+        catalog.close()
+    read_rows = partial(_read_rows, path, {shard.number: shard for shard in shards})
+    return StoreContents(fingerprint, origin, images_folder, images, locations, shards, read_rows)
+
+
+def _read_rows(path: Path, shards: Mapping[int, ShardRef], number: int, rows: Sequence[int], out: Features) -> None:
+    read_features(path, shards[number], rows, out)
+
+
+def list_examples(images: Sequence[ImageRow], locations: Mapping[FeatureKey, Location]) -> list[Example]:
     """Joins today's images with the sound features of their content; pure, and in the images' order."""
     examples = []
     for image in images:
         if image.status is not ImageStatus.DONE or image.content_hash is None:
             continue
         found = locations.get(FeatureKey(image.content_hash, 0))
-        if found is not None and found[2] is FeatureStatus.OK:
-            examples.append(
-                Example(image.path, image.label, image.split, image.content_hash, found[0], found[1])
-            )
+        if found is not None and found.status is FeatureStatus.OK:
+            examples.append(Example(image.path, image.label, image.split, image.content_hash, found.shard, found.row))
     return examples
 
 
@@ -137,4 +199,15 @@ def load_fingerprint(catalog: Catalog) -> Fingerprint:
     except (TypeError, ValueError) as error:
         raise FeatureStoreError(
             CATALOG_NAME, "a fingerprint", f"{text!r} ({error})", "Extract into a new --store"
+        ) from error
+
+
+def load_origin(catalog: Catalog) -> Origin:
+    """Reads where a store's features came from."""
+    text = catalog.read_meta("origin")
+    try:
+        return Origin.from_json(text or "")
+    except (TypeError, ValueError) as error:
+        raise FeatureStoreError(
+            CATALOG_NAME, "an origin", f"{text!r} ({error})", "Extract into a new --store"
         ) from error

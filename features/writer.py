@@ -12,9 +12,17 @@ from typing import Self
 import numpy as np
 
 from features.catalog import CATALOG_NAME, Catalog, ImageRow
-from features.durable import remove_partial_files
-from features.errors import FingerprintMismatchError, StoreMissingError, StoreWriteError
+from features.compression import Compression
+from features.durable import sync_folder
+from features.errors import (
+    CatalogDamagedError,
+    FingerprintMismatchError,
+    StoreMissingError,
+    StoreWriteError,
+)
 from features.lock import LOCK_NAME, hold_write_lock
+from features.quarantine import QUARANTINE_FOLDER
+from features.recover import recover_store
 from features.schema import (
     FEATURE_DTYPE,
     FeatureKey,
@@ -24,8 +32,23 @@ from features.schema import (
     Origin,
     count_rows_per_shard,
 )
+from features.seal import SEAL_NAME, break_seal, write_seal
 from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
 from features.store import load_fingerprint
+from features.view import VIEW_NAME, write_view
+
+STORE_NAMES = frozenset(
+    {
+        CATALOG_NAME,
+        f"{CATALOG_NAME}-journal",
+        LOCK_NAME,
+        SHARD_FOLDER,
+        SEAL_NAME,
+        VIEW_NAME,
+        QUARANTINE_FOLDER,
+    }
+)
+"""What may stand in a store."""
 
 
 class FeatureWriter:
@@ -36,7 +59,13 @@ class FeatureWriter:
     """
 
     def __init__(
-        self, store: Path, fingerprint: Fingerprint, origin: Origin, *, rows_per_shard: int = 0
+        self,
+        store: Path,
+        fingerprint: Fingerprint,
+        origin: Origin,
+        *,
+        compression: Compression = Compression.GZIP,
+        rows_per_shard: int = 0,
     ) -> None:
         """Names the store; nothing is touched before the `with`.
 
@@ -44,18 +73,23 @@ class FeatureWriter:
             store: the store's folder; made where it does not exist.
             fingerprint: how the features to come are made.
             origin: what is recorded about them.
+            compression: of the features to come.
             rows_per_shard: how many features are committed at a time; 0 for as many as suit their size.
         """
         self._store = store
         self._fingerprint = fingerprint
         self._origin = origin
+        self._compression = compression
         self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
         self._added: dict[FeatureKey, FeatureStatus] = {}
         self._features: Features = np.empty((self._rows_per_shard, *origin.feature_shape), FEATURE_DTYPE)
         self._images: list[ImageRow] = []
+        self._known: dict[FeatureKey, FeatureStatus] = {}
+        self.notes: list[str] = []
+        """What had to be brought into order when the store was opened, a line each."""
 
     def __enter__(self) -> Self:
-        """Takes the lock, opens or creates the store, and removes what an interrupted write left.
+        """Takes the lock, opens or creates the store, and brings in order what an interrupted run left.
 
         Raises:
             StoreLockedError: another process is writing.
@@ -63,22 +97,27 @@ class FeatureWriter:
             StoreMissingError: the folder holds something else.
         """
         _refuse_foreign_folder(self._store)
-        with ExitStack() as stack:
-            (self._store / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+        with self._explain_write_errors(), ExitStack() as stack:
+            create_folders(self._store)
             stack.enter_context(hold_write_lock(self._store))
+            break_seal(self._store)
             Catalog.create(self._store / CATALOG_NAME, self._fingerprint, self._origin)
             self.catalog = Catalog(self._store / CATALOG_NAME, writable=True)
             stack.callback(self.catalog.close)
             refuse_other_fingerprint(self._store, load_fingerprint(self.catalog), self._fingerprint)
-            remove_partial_files(self._store / SHARD_FOLDER)
-            self._known = {key: status for key, (_, _, status) in self.catalog.read_features().items()}
+            self.notes = recover_store(self._store, self.catalog, self._fingerprint)
+            self._known = {key: place.status for key, place in self.catalog.read_features().items()}
             self._next_number = max((shard.number for shard in self.catalog.read_shards()), default=0) + 1
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        """Lets go of the lock; what was not committed is dropped."""
-        self._stack.close()
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        """Lets go of the lock; what was not committed is dropped. A run that ended well seals the catalog."""
+        with self._explain_write_errors(), self._stack:
+            if error_type is None:
+                self.catalog.close()
+                write_view(self._store)
+                write_seal(self._store)
 
     @property
     def num_stored(self) -> int:
@@ -95,13 +134,16 @@ class FeatureWriter:
             self.catalog.remove_images(gone)
             self.catalog.write_images(images)
 
+    def write_meta(self, key: str, value: str) -> None:
+        """Records something about the store as a whole."""
+        with self._explain_write_errors():
+            self.catalog.write_meta(key, value)
+
     def add_image(self, image: ImageRow) -> None:
         """Records, at the next commit, how extraction went with an image; its features were added before."""
         self._images.append(image)
 
-    def add_features(
-        self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]
-    ) -> None:
+    def add_features(self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]) -> None:
         """Adds rows, committing whenever a shard is full.
 
         Args:
@@ -127,7 +169,7 @@ class FeatureWriter:
             else:
                 keys, statuses = list(self._added), list(self._added.values())
                 rows = ShardRows(keys, statuses, self._features[: len(keys)])
-                data = encode_shard(rows, self._fingerprint, self._origin)
+                data = encode_shard(rows, self._fingerprint, self._origin, self._compression)
                 shard = write_shard(self._store, self._next_number, data, len(keys))
                 with self.catalog.transaction():
                     self.catalog.add_shard(shard, keys, statuses)
@@ -151,6 +193,15 @@ class FeatureWriter:
             ) from error
 
 
+def create_folders(store: Path) -> None:
+    """Makes a store's folders, so that they survive a power cut."""
+    folder = store / SHARD_FOLDER
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(store)
+        sync_folder(store.parent)
+
+
 def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:
     """Raises FingerprintMismatchError, naming each field that differs with both values."""
     differences = stored.list_differences(asked)
@@ -171,13 +222,20 @@ def _shorten(value: object) -> str:
 def _refuse_foreign_folder(store: Path) -> None:
     if store.exists() and not store.is_dir():
         raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
-    ours = {CATALOG_NAME, f"{CATALOG_NAME}-journal", LOCK_NAME, SHARD_FOLDER}
-    if store.is_dir() and not (store / CATALOG_NAME).exists():
-        foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in ours)
-        if foreign:
-            raise StoreMissingError(
-                store,
-                "a feature store or an empty folder",
-                f"a folder with {foreign[0]!r} in it",
-                "Give another --store",
-            )
+    if not store.is_dir() or (store / CATALOG_NAME).exists():
+        return
+    if any((store / SHARD_FOLDER).glob("*.h5")):
+        raise CatalogDamagedError(
+            store,
+            "a catalog beside the shards",
+            "shards alone",
+            "Run `python -m features check STORE --rebuild-catalog`",
+        )
+    foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in STORE_NAMES)
+    if foreign:
+        raise StoreMissingError(
+            store,
+            "a feature store or an empty folder",
+            f"a folder with {foreign[0]!r} in it",
+            "Give another --store",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +27,16 @@ class EpochOrder:
 
     blocks: list[Indices]
 
-    def list_batches(self, batch_size: int) -> list[tuple[int, Indices]]:
+    def list_batches(self, batch_size: int) -> list[tuple[int, slice]]:
         """Lists (block number, positions within the block), each batch from one block."""
         return [
-            (number, np.arange(start, min(start + batch_size, len(block))))
+            (number, slice(start, start + batch_size))
             for number, block in enumerate(self.blocks)
             for start in range(0, len(block), batch_size)
         ]
 
 
-def plan_epoch(
-    examples: Sequence[Example], rows_per_block: int, rng: np.random.Generator | None
-) -> EpochOrder:
+def plan_epoch(examples: Sequence[Example], rows_per_block: int, rng: np.random.Generator | None) -> EpochOrder:
     """Plans the order in which an epoch sees its examples.
 
     Args:
@@ -65,7 +64,11 @@ def plan_epoch(
 
 
 class FeatureBatches:
-    """Features and targets of some examples, batch by batch."""
+    """Features and targets of some examples, batch by batch, epoch after epoch.
+
+    A batch is a function of its number alone, counted through all epochs: Keras prefetches in threads of its
+    own, also beyond the end of an epoch, and none of that may change what is trained on.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class FeatureBatches:
         seed: int | None,
         memory: int | None = None,
     ) -> None:
-        """Plans the first epoch; features are read when they are asked for.
+        """Reads the features where they fit in memory.
 
         Args:
             store: where they are.
@@ -98,44 +101,53 @@ class FeatureBatches:
             max(1, len(self._examples)) if fits else max(batch_size, min(BLOCK_BYTES, memory) // row_bytes)
         )
         self._all = store.read(self._examples) if fits else None
-        self._held: tuple[int, Features] | None = None
-        self.start_epoch(0)
+        self._planned: tuple[int, EpochOrder] | None = None
+        self._held: tuple[tuple[int, int], Features] | None = None
+        self.num_batches = len(self._plan(0).list_batches(batch_size))
+        """In each epoch."""
 
     @property
     def in_memory(self) -> bool:
         """Whether all features are held at once."""
         return self._all is not None
 
-    def start_epoch(self, epoch: int) -> None:
-        """Takes up the order of an epoch, which depends on the seed and its number alone."""
-        rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
-        self._order = plan_epoch(self._examples, self._rows_per_block, rng)
-        self._batches = self._order.list_batches(self._batch_size)
-        self._held = None
-
-    def __len__(self) -> int:
-        """How many batches an epoch has."""
-        return len(self._batches)
-
     def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Reads a batch of the current epoch.
+        """Reads a batch.
+
+        Args:
+            number: counted from the first batch of the first epoch.
 
         Returns:
             Features (b, *feature_shape) float32, and class numbers (b, 1) float32.
         """
-        block_number, positions = self._batches[number]
-        chosen = self._order.blocks[block_number][positions]
-        features = self._read_block(block_number)[positions] if self._all is None else self._all[chosen]
+        epoch, number_in_epoch = divmod(number, self.num_batches)
+        order = self._plan(epoch)
+        block_number, positions = order.list_batches(self._batch_size)[number_in_epoch]
+        chosen = order.blocks[block_number][positions]
+        features = self._read_block(epoch, block_number, order)[positions] if self._all is None else self._all[chosen]
         return features.astype(np.float32), self.targets[chosen].astype(np.float32)[:, None]
 
-    def _read_block(self, number: int) -> Features:
-        if self._held is None or self._held[0] != number:
-            self._held = None
-            block = self._order.blocks[number]
-            self._held = number, self._store.read([self._examples[index] for index in block])
-        return self._held[1]
+    def _plan(self, epoch: int) -> EpochOrder:
+        planned = self._planned
+        if planned is None or planned[0] != epoch:
+            rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
+            self._planned = planned = epoch, plan_epoch(self._examples, self._rows_per_block, rng)
+        return planned[1]
+
+    def _read_block(self, epoch: int, number: int, order: EpochOrder) -> Features:
+        held = self._held
+        if held is None or held[0] != (epoch, number):
+            self._held = held = None
+            block = order.blocks[number]
+            self._held = held = (epoch, number), self._store.read([self._examples[index] for index in block])
+        return held[1]
 
 
 def read_free_memory() -> int:
-    """Returns how many bytes of memory could be taken without swapping."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Returns how many bytes of memory could be taken without swapping; half of all where no kernel says."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

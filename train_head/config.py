@@ -35,20 +35,14 @@ class TrainConfig:
     epochs: Annotated[int, Option(min=1, help="Passes over the training pictures.")] = 20
     batch_size: Annotated[int, Option(min=1, help="Pictures for each step.")] = 20
     units: Annotated[int, Option(min=1, help="Units of the hidden layer.")] = 1024
-    dropout: Annotated[
-        float, Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.")
-    ] = 0.2
+    dropout: Annotated[float, Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.")] = 0.2
     learning_rate: Annotated[float, Option(help="The optimizer's learning rate.")] = 1e-4
     optimizer: Annotated[OptimizerName, Option(help="The optimizer.")] = OptimizerName.RMSPROP
-    seed: Annotated[
-        int, Option(min=0, help="Of initial weights, order and dropout: same seed, same head.")
-    ] = 0
+    seed: Annotated[int, Option(min=0, help="Of initial weights, order and dropout: same seed, same head.")] = 0
     validation_split: Annotated[
         float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")
     ] = 0.2
-    no_report: Annotated[bool, Option("--no-report", help="Leave out pictures of the learning curves.")] = (
-        False
-    )
+    no_report: Annotated[bool, Option("--no-report", help="Leave out pictures of the learning curves.")] = False
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another run that is in --run.")] = False
 
 

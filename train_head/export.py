@@ -70,7 +70,9 @@ def export_model(
     try:
         aside.mkdir(parents=True)
         save_model(model, card, aside / MODEL_FILE)
-        (aside / LABELS_FILE).write_text("".join(f"{label}\n" for label in classes), errors="surrogateescape")
+        (aside / LABELS_FILE).write_text(
+            "".join(f"{label}\n" for label in classes), encoding="utf-8", errors="surrogateescape"
+        )
         parts = Parts(
             compile_pixel_layers(fingerprint.image_size),
             TensorFlowEngine(backbone).run,

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from train_head.head import Array
 
 
-def compute_metrics(
-    targets: NDArray[np.int64], probabilities: Array, classes: Sequence[str]
-) -> dict[str, Any]:
+def compute_metrics(targets: NDArray[np.int64], probabilities: Array, classes: Sequence[str]) -> dict[str, Any]:
     """Computes what is reported of a head.
 
     Args:

@@ -133,9 +133,7 @@ def read_unchanged(folder: Path, example: Example) -> Pixels:
             "Give the folder with --images, or extract and train again",
         ) from error
     except UndecodableImageError as error:
-        raise HeadstartError(
-            path, "a sound picture", str(error), "Extract and train again, then export"
-        ) from error
+        raise HeadstartError(path, "a sound picture", str(error), "Extract and train again, then export") from error
 
 
 def _chunk(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:

@@ -32,9 +32,7 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
             probabilities = expand_probabilities(outputs[None])[0]
             best = int(probabilities.argmax())
             probability = float(probabilities[best])
-            predictions.append(
-                {"image": str(done[number]), "label": classes[best], "probability": probability}
-            )
+            predictions.append({"image": str(done[number]), "label": classes[best], "probability": probability})
             progress.advance(1)
     console.show_table(
         f"{config.model}: {' or '.join(classes)}",
@@ -71,22 +69,21 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
             continue
         for inside, problem in sorted(walk_files(file, ".")):
             path = file / inside
+            if not problem and not path.is_file():
+                problem = "not a regular file"
             if problem or path.suffix.lower() not in EXTENSIONS:
                 skipped.append({"image": str(path), "reason": problem or "not a picture by its name"})
             else:
                 paths.append(path)
     if not paths:
-        raise HeadstartError(
-            ", ".join(map(str, files)), "pictures", "none", "Name a picture or a folder of them"
-        )
+        raise HeadstartError(", ".join(map(str, files)), "pictures", "none", "Name a picture or a folder of them")
     return paths, skipped
 
 
 def score_by_folder(predictions: list[dict[str, Any]], classes: list[str]) -> float | None:
     """Returns the share of pictures whose label is their folder's name, where every folder is a class."""
     truths = [
-        next((part for part in reversed(Path(p["image"]).parent.parts) if part in classes), None)
-        for p in predictions
+        next((part for part in reversed(Path(p["image"]).parent.parts) if part in classes), None) for p in predictions
     ]
     if not truths or None in truths:
         return None

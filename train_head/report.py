@@ -25,9 +25,7 @@ def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
     panels = (("Accuracy", "accuracy", "val_accuracy"), ("Loss", "loss", "val_loss"))
     for axes, (name, train, validation) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.plot(epochs, [getattr(row, train) for row in history], "o-", markersize=3, label="training")
-        axes.plot(
-            epochs, [getattr(row, validation) for row in history], "s--", markersize=3, label="validation"
-        )
+        axes.plot(epochs, [getattr(row, validation) for row in history], "s--", markersize=3, label="validation")
         axes.set(title=name, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

@@ -80,10 +80,13 @@ class Run:
         """
         self.folder = folder
         try:
-            self.record = RunRecord(**json.loads((folder / RUN_FILE).read_text()))
+            self.record = RunRecord(**json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise HeadstartError(
-                folder, "a run", f"no readable {RUN_FILE} ({error})", "Run `python -m train_head` first"
+                folder,
+                "a run",
+                f"no readable {RUN_FILE} ({error})",
+                "Run `python -m train_head` first, or give another --run (RUN=)",
             ) from error
         if self.record.run_version != RUN_VERSION:
             raise HeadstartError(
@@ -105,7 +108,7 @@ class Run:
     def read_metrics(self) -> dict[str, Any]:
         """Reads metrics.json."""
         try:
-            return dict(json.loads((self.folder / METRICS_FILE).read_text()))
+            return dict(json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise HeadstartError(
                 self.folder / METRICS_FILE, "metrics", str(error), "Train again with --overwrite"
@@ -114,7 +117,7 @@ class Run:
     def read_examples(self) -> list[RunExample]:
         """Reads what the run was trained on and validated with."""
         try:
-            with (self.folder / EXAMPLES_FILE).open(newline="", errors="surrogateescape") as file:
+            with (self.folder / EXAMPLES_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 return [RunExample(**row) for row in csv.DictReader(file)]
         except (OSError, TypeError) as error:
             raise HeadstartError(
@@ -158,9 +161,7 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
     if not folder.exists() or not any(folder.iterdir()):
         return False
     if not (folder / RUN_FILE).is_file():
-        raise HeadstartError(
-            folder, "an empty folder", "a folder with other files", "Give another --run (RUN=)"
-        )
+        raise HeadstartError(folder, "an empty folder", "a folder with other files", "Give another --run (RUN=)")
     if config.overwrite:
         return False
     other = Run(folder)
@@ -192,19 +193,17 @@ def write_run(
     metrics: Mapping[str, Any],
 ) -> None:
     """Writes the files of a run into a folder that exists and has no readers yet."""
-    (folder / RUN_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n")
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+    (folder / RUN_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in history])
     _write_csv(folder / EXAMPLES_FILE, RunExample, [asdict(example) for example in examples])
     head.save(folder / HEAD_FILE)
 
 
-def write_predictions(
-    path: Path, examples: Sequence[Example], classes: Sequence[str], probabilities: Array
-) -> None:
+def write_predictions(path: Path, examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> None:
     """Writes what the head says of each validation picture, as CSV."""
     predicted = predict_classes(probabilities)
-    with path.open("w", newline="", errors="surrogateescape") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "predicted", *(f"p({label})" for label in classes)])
         for example, number, row in zip(examples, predicted, probabilities, strict=True):
@@ -224,7 +223,7 @@ def move_into_place(aside: Path, folder: Path) -> None:
 
 
 def _write_csv(path: Path, row_type: type[Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", errors="surrogateescape") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(row_type)])
         writer.writeheader()
         writer.writerows(rows)

@@ -71,9 +71,7 @@ def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
     try:
         aside.mkdir(parents=True)
         write_run(aside, record, examples, fit.weights, fit.history, metrics)
-        write_predictions(
-            aside / PREDICTIONS_FILE, split.validation, split.classes, fit.validation_probabilities
-        )
+        write_predictions(aside / PREDICTIONS_FILE, split.validation, split.classes, fit.validation_probabilities)
         if not config.no_report:
             from train_head.report import draw_curves
 
@@ -90,9 +88,7 @@ def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
 
 def _check_arguments(config: TrainConfig) -> None:
     if not 0 < config.learning_rate < float("inf"):
-        raise UsageError(
-            "--learning-rate", "a number above 0", f"{config.learning_rate:g}", "1e-4 is the default"
-        )
+        raise UsageError("--learning-rate", "a number above 0", f"{config.learning_rate:g}", "1e-4 is the default")
 
 
 def _tell(store: FeatureStore, split: Split, console: Console) -> None:
@@ -130,9 +126,7 @@ def _choose_solver(config: TrainConfig, console: Console) -> Solve:
     return fit_full
 
 
-def _describe(
-    fit: Fit, split: Split, store: FeatureStore, record: RunRecord, seconds: float
-) -> dict[str, Any]:
+def _describe(fit: Fit, split: Split, store: FeatureStore, record: RunRecord, seconds: float) -> dict[str, Any]:
     number_of = {label: number for number, label in enumerate(split.classes)}
     targets = np.array([number_of[example.label] for example in split.validation])
     last = fit.history[-1]

@@ -139,9 +139,7 @@ def test_build_from_keras3_file_with_nan_names_the_layer(keras3_file: Path, tmp_
     path = shutil.copyfile(keras3_file, tmp_path / "w.weights.h5")
     with h5py.File(path, "a") as file:
         file["layers/conv2d_7/vars/0"][0, 0, 0, 0] = np.nan
-    with pytest.raises(
-        HeadstartError, match=r"w\.weights\.h5, layer 'conv2d_\d+': expected finite numbers, got NaN"
-    ):
+    with pytest.raises(HeadstartError, match=r"w\.weights\.h5, layer 'conv2d_\d+': expected finite numbers, got NaN"):
         build_backbone(75, from_file(path))
 
 
@@ -152,9 +150,7 @@ def test_build_from_keras3_file_of_another_model_is_refused(tmp_path: Path) -> N
     keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
     with pytest.raises(HeadstartError) as raised:
         build_backbone(75, from_file(path))
-    assert str(raised.value).startswith(
-        f"{path}: expected Keras 3 weights of InceptionV3 without the top, got "
-    )
+    assert str(raised.value).startswith(f"{path}: expected Keras 3 weights of InceptionV3 without the top, got ")
 
 
 def test_build_from_npm_package_puts_the_nth_convolution_into_the_nth_created(tmp_path: Path) -> None:
@@ -190,9 +186,7 @@ def test_build_freezes_every_layer(backbone: keras.Model) -> None:
     assert len(backbone.weights) == 94 + 3 * 94
 
 
-@pytest.mark.parametrize(
-    ("cut", "shape"), [("mixed7", (3, 3, 768)), ("mixed0", (7, 7, 256)), ("conv2d", (37, 37, 32))]
-)
+@pytest.mark.parametrize(("cut", "shape"), [("mixed7", (3, 3, 768)), ("mixed0", (7, 7, 256)), ("conv2d", (37, 37, 32))])
 def test_cut_ends_at_the_named_layer(backbone: keras.Model, cut: str, shape: tuple[int, ...]) -> None:
     model = cut_backbone(backbone, cut)
     assert tuple(model.output.shape) == (None, *shape)
@@ -204,15 +198,11 @@ def test_cut_at_an_unknown_layer_suggests_the_nearest(backbone: keras.Model) -> 
         cut_backbone(backbone, "conv2d_940")
     assert raised.value.exit_status == 2
     message = str(raised.value)
-    assert message.startswith(
-        "--cut: expected a layer of InceptionV3, got 'conv2d_940'. Did you mean conv2d_9"
-    )
+    assert message.startswith("--cut: expected a layer of InceptionV3, got 'conv2d_940'. Did you mean conv2d_9")
     assert message.endswith("? `python -m extract summary` lists them all.")
 
 
-@pytest.mark.parametrize(
-    ("cut", "nearest"), [("mixd7", "mixed7"), ("mixed11", "mixed1"), ("Mixed5", "mixed5")]
-)
+@pytest.mark.parametrize(("cut", "nearest"), [("mixd7", "mixed7"), ("mixed11", "mixed1"), ("Mixed5", "mixed5")])
 def test_check_arguments_misspelt_cut_suggests_the_nearest_at_once(cut: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=rf"got '{cut}'\. Did you mean .*{nearest}"):
         check_backbone_arguments(cut, 150)
@@ -230,9 +220,7 @@ def test_check_arguments_ends_of_the_range_pass(size: int) -> None:
     check_backbone_arguments("mixed9_0", size)
 
 
-def test_name_layers_of_a_second_model_are_those_of_a_fresh_process(
-    backbone: keras.Model, second: keras.Model
-) -> None:
+def test_name_layers_of_a_second_model_are_those_of_a_fresh_process(backbone: keras.Model, second: keras.Model) -> None:
     names = list(name_layers(second).values())
     assert names == list(name_layers(backbone).values())
     assert {layer.name for layer in second.layers} != set(names), "Keras itself goes on counting"
@@ -263,9 +251,7 @@ def test_hash_weights_changes_with_one_weight_and_back(backbone: keras.Model, se
     assert hash_weights(cut_backbone(second, "mixed7")) == hash_weights(cut_backbone(backbone, "mixed7"))
 
 
-def test_hash_weights_does_not_depend_on_layers_after_the_cut(
-    backbone: keras.Model, second: keras.Model
-) -> None:
+def test_hash_weights_does_not_depend_on_layers_after_the_cut(backbone: keras.Model, second: keras.Model) -> None:
     layer = find_layer(second, "conv2d_60")
     kept = layer.get_weights()
     try:

@@ -109,9 +109,7 @@ def test_misspelt_option_exits_2_and_names_it_at_once() -> None:
 
 
 def test_missing_folder_exits_2_and_says_expected_got_and_what_to_do(tmp_path: Path) -> None:
-    done = finish(
-        start("--images", str(tmp_path / "nowhere"), "--store", str(tmp_path / "store"), trace_imports=True)
-    )
+    done = finish(start("--images", str(tmp_path / "nowhere"), "--store", str(tmp_path / "store"), trace_imports=True))
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         f"error: {tmp_path}/nowhere: expected a folder of pictures, got nothing there."

@@ -53,9 +53,7 @@ def test_list_labelled_of_an_empty_table_is_empty() -> None:
     assert list_labelled("\n\n") == []
 
 
-def test_lay_out_copies_the_sure_ones_into_class_folders(
-    package: Path, tmp_path: Path, quiet: Console
-) -> None:
+def test_lay_out_copies_the_sure_ones_into_class_folders(package: Path, tmp_path: Path, quiet: Console) -> None:
     out = tmp_path / "out"
     assert lay_out_elpv(ElpvConfig(out), quiet) == {"images": 4, "folder": str(out)}
     assert list_files(out) == {
@@ -89,7 +87,6 @@ def test_lay_out_without_the_package_says_how_to_get_it(
     with pytest.raises(HeadstartError) as raised:
         lay_out_elpv(ElpvConfig(tmp_path / "out"), quiet)
     assert str(raised.value) == (
-        "elpv-dataset: expected the installed package, got none."
-        " Run `pip install elpv-dataset`, or give DATA=folder."
+        "elpv-dataset: expected the installed package, got none. Run `pip install elpv-dataset`, or give DATA=folder."
     )
     assert not (tmp_path / "out").exists()

@@ -68,9 +68,7 @@ def test_engine_run_row_does_not_depend_on_its_neighbours_or_its_place(
     np.testing.assert_array_equal(run(engine, others)[7], features[7])
 
 
-def test_engine_keeps_the_weights_that_it_was_made_with(
-    backbone: keras.Model, batch: NDArray[np.float32]
-) -> None:
+def test_engine_keeps_the_weights_that_it_was_made_with(backbone: keras.Model, batch: NDArray[np.float32]) -> None:
     cut = cut_backbone(backbone, "conv2d")
     (kernel,) = kept = cut.get_weights()
     frozen = TensorFlowEngine(cut)

@@ -46,9 +46,7 @@ def test_scan_class_folders_gives_path_label_size_and_time(tmp_path: Path) -> No
         ("TRAINING", "testing", "test"),
     ],
 )
-def test_scan_split_folders_gives_each_picture_its_split(
-    tmp_path: Path, train: str, other: str, split: str
-) -> None:
+def test_scan_split_folders_gives_each_picture_its_split(tmp_path: Path, train: str, other: str, split: str) -> None:
     make(tmp_path, f"{train}/cats/1.jpg", f"{train}/dogs/2.jpg", f"{other}/cats/3.jpg", f"{other}/dogs/4.jpg")
 
     found = {path: (label, where) for path, label, where in list_found(scan_images(tmp_path))}

@@ -29,14 +29,10 @@ def package(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory
 def test_read_layers_lists_convolutions_and_normalisations_in_turn_by_number(package: Path) -> None:
     names = [name for name, _ in read_layers(package)]
     assert names[:4] == ["conv2d_1", "batch_normalization_1", "conv2d_2", "batch_normalization_2"]
-    assert names == [
-        f"{family}_{number}" for number in range(1, 95) for family in ("conv2d", "batch_normalization")
-    ]
+    assert names == [f"{family}_{number}" for number in range(1, 95) for family in ("conv2d", "batch_normalization")]
 
 
-def test_read_layers_values_are_quantised_times_scale_plus_minimum(
-    package: Path, tensors: dict[str, Tensor]
-) -> None:
+def test_read_layers_values_are_quantised_times_scale_plus_minimum(package: Path, tensors: dict[str, Tensor]) -> None:
     for name, arrays in read_layers(package):
         parts = ["kernel"] if name.startswith("conv2d") else ["beta", "moving_mean", "moving_variance"]
         assert len(arrays) == len(parts)
@@ -62,13 +58,9 @@ def test_read_layers_known_bytes_give_known_numbers(tensors: dict[str, Tensor], 
 
 
 @pytest.mark.parametrize("drop_bytes", [1, 500])
-def test_read_layers_short_data_is_refused(
-    tensors: dict[str, Tensor], tmp_path: Path, drop_bytes: int
-) -> None:
+def test_read_layers_short_data_is_refused(tensors: dict[str, Tensor], tmp_path: Path, drop_bytes: int) -> None:
     path = write_package(tmp_path / PACKAGE_FILE, tensors, drop_bytes=drop_bytes)
-    with pytest.raises(
-        HeadstartError, match=r"expected the npm package nsfwjs@4\.4\.0 with an InceptionV3 in it"
-    ):
+    with pytest.raises(HeadstartError, match=r"expected the npm package nsfwjs@4\.4\.0 with an InceptionV3 in it"):
         read_layers(path)
 
 
@@ -140,8 +132,7 @@ def test_fetch_package_without_npm_says_so(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(HeadstartError) as raised:
         fetch_package(tmp_path / "cache")
     assert str(raised.value) == (
-        "nsfwjs@4.4.0: expected npm on the PATH, got none."
-        " Install Node.js, or give --weights FILE (WEIGHTS=FILE)."
+        "nsfwjs@4.4.0: expected npm on the PATH, got none. Install Node.js, or give --weights FILE (WEIGHTS=FILE)."
     )
 
 

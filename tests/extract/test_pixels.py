@@ -115,9 +115,7 @@ def test_decode_mpo_of_a_camera_gives_its_first_picture() -> None:
 
 
 def test_decode_cmyk_tiff_gives_the_exact_primaries() -> None:
-    inks = np.array(
-        [[(0, 0, 0, 0), (0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 255)]], np.uint8
-    )
+    inks = np.array([[(0, 0, 0, 0), (0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 255)]], np.uint8)
     decoded = decode_image(encode(Image.fromarray(inks, "CMYK"), "TIFF"))
     assert decoded.tolist() == [[[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]]]
 
@@ -138,9 +136,7 @@ def test_decode_sixteen_bit_gray_takes_the_upper_byte(image_format: str) -> None
 def test_decode_sixteen_bit_big_endian_tiff_takes_the_upper_byte() -> None:
     values = np.array([[0, 256, 0x1234, 65535]], ">u2")
     image = Image.frombytes("I;16B", (4, 1), values.tobytes())
-    np.testing.assert_array_equal(
-        decode_image(encode(image, "TIFF")), gray_to_rgb(np.array([[0, 1, 0x12, 255]]))
-    )
+    np.testing.assert_array_equal(decode_image(encode(image, "TIFF")), gray_to_rgb(np.array([[0, 1, 0x12, 255]])))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -225,9 +221,7 @@ def test_decode_jpeg_with_exif_orientation_6_swaps_the_sides_and_moves_the_corne
     np.testing.assert_allclose(corners, [blue, red, gray, green], atol=6)
 
 
-@pytest.mark.parametrize(
-    ("image_format", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})]
-)
+@pytest.mark.parametrize(("image_format", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})])
 def test_decode_animation_gives_the_first_frame(image_format: str, options: dict[str, object]) -> None:
     frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
     data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=40, **options)
@@ -270,9 +264,7 @@ def test_decode_web_page_says_that_it_is_one(page: bytes) -> None:
     assert fail_to_decode(page) == "not a picture: the file holds a web page or XML"
 
 
-@pytest.mark.parametrize(
-    "data", [random.Random(5).randbytes(4096), b"\x00", b"GIF8", b"%PDF-1.7\n%...", b"text"]
-)
+@pytest.mark.parametrize("data", [random.Random(5).randbytes(4096), b"\x00", b"GIF8", b"%PDF-1.7\n%...", b"text"])
 def test_decode_foreign_bytes_names_the_known_formats(data: bytes) -> None:
     assert fail_to_decode(data) == (
         "not a picture in a known format (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), or cut off in its header"
@@ -329,9 +321,7 @@ def test_pixel_layers_halving_average_neighbours_without_rounding() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, -1.0), (255, 1.0)])
-def test_pixel_layers_flat_black_and_white_are_exactly_the_ends_of_the_range(
-    value: int, expected: float
-) -> None:
+def test_pixel_layers_flat_black_and_white_are_exactly_the_ends_of_the_range(value: int, expected: float) -> None:
     prepared = compile_pixel_layers(75)(np.full((33, 47, 3), value, np.uint8)).numpy()
     np.testing.assert_array_equal(prepared, np.full((75, 75, 3), expected, np.float32))
 

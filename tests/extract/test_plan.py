@@ -31,14 +31,12 @@ def test_plan_new_image_is_read_and_pending_without_a_hash() -> None:
 def test_plan_image_of_another_size_or_time_is_read_again(change: dict[str, int]) -> None:
     today = replace(FILE, num_bytes=change.get("num_bytes", 100), modified_ns=change.get("modified_ns", 7))
     plan = plan_images([today], [ROW], rehash=False)
-    expected = ImageRow(
-        "cats/1.jpg", "cats", "", today.num_bytes, today.modified_ns, None, ImageStatus.PENDING
-    )
+    expected = ImageRow("cats/1.jpg", "cats", "", today.num_bytes, today.modified_ns, None, ImageStatus.PENDING)
     assert plan == Plan(unchanged=[], to_read=[expected], gone=[])
 
 
 def test_plan_image_that_is_gone_is_listed_by_path() -> None:
-    others = [replace(ROW, path="dogs/2.jpg"), replace(ROW, path="cats/0.jpg")]
+    others = [ROW._replace(path="dogs/2.jpg"), ROW._replace(path="cats/0.jpg")]
     plan = plan_images([FILE], [*others, ROW], rehash=False)
     assert plan == Plan(unchanged=[ROW], to_read=[], gone=["cats/0.jpg", "dogs/2.jpg"])
 
@@ -46,19 +44,19 @@ def test_plan_image_that_is_gone_is_listed_by_path() -> None:
 def test_plan_same_path_with_another_label_and_split_takes_the_scans_and_keeps_the_hash() -> None:
     today = replace(FILE, label="dogs", split="validation")
     plan = plan_images([today], [ROW], rehash=False)
-    assert plan.unchanged == [replace(ROW, label="dogs", split="validation")]
+    assert plan.unchanged == [ROW._replace(label="dogs", split="validation")]
     assert plan.to_read == []
 
 
 def test_plan_image_moved_to_another_class_is_read_at_its_new_path() -> None:
     today = replace(FILE, path="dogs/1.jpg", label="dogs")
     plan = plan_images([today], [ROW], rehash=False)
-    assert plan == Plan([], [replace(NOT_READ, path="dogs/1.jpg", label="dogs")], ["cats/1.jpg"])
+    assert plan == Plan([], [NOT_READ._replace(path="dogs/1.jpg", label="dogs")], ["cats/1.jpg"])
 
 
 @pytest.mark.parametrize("status", [ImageStatus.FAILED, ImageStatus.PENDING])
 def test_plan_failed_and_pending_images_are_tried_again(status: ImageStatus) -> None:
-    known = replace(ROW, content_hash=None, status=status, reason="the file is empty")
+    known = ROW._replace(content_hash=None, status=status, reason="the file is empty")
     assert plan_images([FILE], [known], rehash=False) == Plan([], [NOT_READ], [])
 
 
@@ -68,15 +66,13 @@ def test_plan_rehash_reads_everything_again() -> None:
 
 def test_plan_rows_are_the_whole_folder() -> None:
     new = replace(FILE, path="dogs/2.jpg", label="dogs")
-    plan = plan_images([FILE, new], [ROW, replace(ROW, path="cats/gone.jpg")], rehash=False)
-    assert plan.rows == [ROW, replace(NOT_READ, path="dogs/2.jpg", label="dogs")]
+    plan = plan_images([FILE, new], [ROW, ROW._replace(path="cats/gone.jpg")], rehash=False)
+    assert plan.rows == [ROW, NOT_READ._replace(path="dogs/2.jpg", label="dogs")]
 
 
 def test_plan_reading_order_is_by_the_hash_of_the_path_whatever_order_was_scanned() -> None:
     files = [
-        replace(FILE, path=f"{label}/{number}.jpg", label=label)
-        for label in ("cats", "dogs")
-        for number in range(20)
+        replace(FILE, path=f"{label}/{number}.jpg", label=label) for label in ("cats", "dogs") for number in range(20)
     ]
     expected = sorted((file.path for file in files), key=lambda path: hashlib.sha256(path.encode()).digest())
 
@@ -89,9 +85,7 @@ def test_plan_reading_order_is_by_the_hash_of_the_path_whatever_order_was_scanne
 
 def test_plan_reading_order_mixes_the_classes() -> None:
     files = [
-        replace(FILE, path=f"{label}/{number}.jpg", label=label)
-        for label in ("cats", "dogs")
-        for number in range(200)
+        replace(FILE, path=f"{label}/{number}.jpg", label=label) for label in ("cats", "dogs") for number in range(200)
     ]
     labels = [row.label for row in plan_images(files, [], rehash=False).to_read]
     assert 70 <= labels[:200].count("cats") <= 130
@@ -99,4 +93,4 @@ def test_plan_reading_order_mixes_the_classes() -> None:
 
 def test_plan_path_that_is_not_utf8_is_planned() -> None:
     path = os.fsdecode(b"cats/f\xfcr.jpg")
-    assert plan_images([replace(FILE, path=path)], [], rehash=False).to_read == [replace(NOT_READ, path=path)]
+    assert plan_images([replace(FILE, path=path)], [], rehash=False).to_read == [NOT_READ._replace(path=path)]

@@ -16,9 +16,7 @@ from features.catalog import ImageRow
 from tests.pictures import draw_picture, encode
 
 
-def make_reader(
-    folder: Path, *, stored: Container[bytes] = (), threads: int = 4, ahead: int = 6
-) -> ImageReader:
+def make_reader(folder: Path, *, stored: Container[bytes] = (), threads: int = 4, ahead: int = 6) -> ImageReader:
     def mirror(pixels: Pixels) -> Pixels:
         return pixels[:, ::-1]
 
@@ -60,9 +58,7 @@ def test_reader_stored_content_is_hashed_but_not_decoded(tmp_path: Path) -> None
 
 def test_reader_bad_pictures_carry_their_reasons_and_the_others_their_pixels(tmp_path: Path) -> None:
     good = encode(draw_picture("dogs", 1))
-    rows = make_rows(
-        tmp_path, {"0.png": good, "1.png": b"", "2.png": b"<html>", "3.png": good[:1000], "4.png": good}
-    )
+    rows = make_rows(tmp_path, {"0.png": good, "1.png": b"", "2.png": b"<html>", "3.png": good[:1000], "4.png": good})
 
     loaded = list(make_reader(tmp_path).read(rows))
 

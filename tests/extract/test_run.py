@@ -100,9 +100,7 @@ def test_extract_features_equal_a_plain_keras_computation_for_every_picture(
     assert sorted(find_examples(found)) == paths
     assert features.shape == (36, 3, 3, 768)
     assert features.dtype == np.float16
-    np.testing.assert_allclose(
-        features.astype(np.float32), expected, rtol=2**-10, atol=1e-4 * float(expected.std())
-    )
+    np.testing.assert_allclose(features.astype(np.float32), expected, rtol=2**-10, atol=1e-4 * float(expected.std()))
     distances = np.abs(expected[:, None] - expected[None]).max(axis=(2, 3, 4)) + np.eye(36) * 1e9
     assert distances.min() > 0.01, "no two pictures have the same features"
 
@@ -113,9 +111,7 @@ def test_extract_labels_and_splits_are_the_folders(pictures: Path, store: Path) 
         assert (example.split, example.label) == (split, label)
 
 
-def test_extract_fingerprint_and_origin_say_how_the_features_were_made(
-    store: Path, backbone: keras.Model
-) -> None:
+def test_extract_fingerprint_and_origin_say_how_the_features_were_made(store: Path, backbone: keras.Model) -> None:
     found = FeatureStore(store)
     assert (found.fingerprint.backbone, found.fingerprint.cut, found.fingerprint.image_size) == (
         "InceptionV3",
@@ -129,9 +125,7 @@ def test_extract_fingerprint_and_origin_say_how_the_features_were_made(
     assert "unknown" not in found.origin.versions.values()
 
 
-def test_extract_again_computes_nothing_and_changes_no_shard(
-    pictures: Path, store: Path, quiet: Console
-) -> None:
+def test_extract_again_computes_nothing_and_changes_no_shard(pictures: Path, store: Path, quiet: Console) -> None:
     before = FeatureStore(store)
     config = ExtractConfig(pictures, store, weights="random", image_size=75)
 
@@ -221,15 +215,11 @@ def test_extract_bad_pictures_are_each_listed_once_with_the_reason(changed: Chan
     assert "image file is truncated" in reasons["train/cats/cut.jpg"]
     assert reasons["train/cats/empty.jpg"] == "the file is empty"
     assert reasons["train/dogs/page.jpg"] == "not a picture: the file holds a web page or XML"
-    assert changed.result.skipped == [
-        {"path": "train/dogs/notes.txt", "reason": "not a picture by its name (.txt)"}
-    ]
+    assert changed.result.skipped == [{"path": "train/dogs/notes.txt", "reason": "not a picture by its name (.txt)"}]
 
 
 def test_extract_bad_pictures_are_failed_in_the_catalog_and_no_examples(changed: Changed) -> None:
-    failed = {
-        image.path: image.reason for image in changed.after.images if image.status is ImageStatus.FAILED
-    }
+    failed = {image.path: image.reason for image in changed.after.images if image.status is ImageStatus.FAILED}
     assert failed == {failure["image"]: failure["reason"] for failure in changed.result.failed}
     assert not failed.keys() & find_examples(changed.after).keys()
     assert changed.after.num_pending == 0
@@ -280,9 +270,7 @@ def test_extract_deleted_picture_leaves_the_examples(changed: Changed) -> None:
         ("train/cats/copy of a new one.jpg", "train/cats/900.jpg"),
     ],
 )
-def test_extract_duplicate_is_stored_once_and_an_example_twice(
-    changed: Changed, copy: str, original: str
-) -> None:
+def test_extract_duplicate_is_stored_once_and_an_example_twice(changed: Changed, copy: str, original: str) -> None:
     examples = find_examples(changed.after)
     assert (examples[copy].shard, examples[copy].row) == (examples[original].shard, examples[original].row)
 
@@ -535,9 +523,7 @@ def test_extract_killed_half_way_and_run_again_computes_only_the_rest_to_the_sam
     committed = [example.path for example in stopped.killed.examples]
     assert stopped.killed_status == -signal.SIGKILL
     assert 1024 <= stopped.killed.num_features < NUM_MANY
-    np.testing.assert_array_equal(
-        read_by_path(stopped.killed, committed), read_by_path(uninterrupted, committed)
-    )
+    np.testing.assert_array_equal(read_by_path(stopped.killed, committed), read_by_path(uninterrupted, committed))
 
     exit_status, stdout, stderr = stopped.resumed.wait()
 

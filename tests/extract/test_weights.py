@@ -61,16 +61,13 @@ def test_check_weights_argument_sound_file_passes(small_file: Path) -> None:
     check_weights_argument(str(small_file))
 
 
-@pytest.mark.parametrize(
-    ("weights", "got"), [("imagnet", "no such file"), ("file", "no such file"), (".", "a folder")]
-)
+@pytest.mark.parametrize(("weights", "got"), [("imagnet", "no such file"), ("file", "no such file"), (".", "a folder")])
 def test_check_weights_argument_neither_name_nor_file_raises_usage_error(weights: str, got: str) -> None:
     with pytest.raises(UsageError) as raised:
         check_weights_argument(weights)
     assert raised.value.exit_status == 2
     assert str(raised.value) == (
-        f"--weights {weights}: expected auto, imagenet, nsfwjs, random or a weights file, got {got}."
-        " Check the path."
+        f"--weights {weights}: expected auto, imagenet, nsfwjs, random or a weights file, got {got}. Check the path."
     )
 
 
@@ -98,9 +95,7 @@ def test_find_weights_file_gives_its_resolved_path_and_digest(
     assert str(found) == f"file ({small_file.resolve()}, SHA-256 {digest[:12]}…)"
 
 
-def test_find_weights_file_that_is_the_npm_package_is_told_by_its_content(
-    tmp_path: Path, quiet: Console
-) -> None:
+def test_find_weights_file_that_is_the_npm_package_is_told_by_its_content(tmp_path: Path, quiet: Console) -> None:
     package = write_package(tmp_path / "renamed.bin", draw_tensors([(1, 1, 8, 16)] * 94))
     found = find_weights(str(package), quiet)
     assert (found.name, found.path) == (WeightsName.NSFWJS, package)
@@ -167,9 +162,7 @@ def test_download_bad_file_is_refused_with_its_reason_and_not_kept(
         case "page":
             url = server.serve("/w", b"<!DOCTYPE html><title>Sign in</title>")
         case "with a top":
-            url = server.serve(
-                "/w", write_legacy_file(tmp_path / "t.h5", draw_small_layers(189)).read_bytes()
-            )
+            url = server.serve("/w", write_legacy_file(tmp_path / "t.h5", draw_small_layers(189)).read_bytes())
         case "empty":
             url = server.serve("/w", b"")
         case status:
@@ -211,9 +204,7 @@ def test_download_first_url_bad_takes_the_second_and_tells_of_the_first(
     assert f"{bad}: expected a weights file, got " in capsys.readouterr().err
 
 
-def test_download_all_urls_bad_names_each_with_what_came(
-    server: WebServer, keras_home: Path, quiet: Console
-) -> None:
+def test_download_all_urls_bad_names_each_with_what_came(server: WebServer, keras_home: Path, quiet: Console) -> None:
     page, missing = server.serve("/page", b"<html>"), server.url + "/missing"
     with pytest.raises(HeadstartError) as raised:
         download_first([page, missing], quiet)
@@ -224,9 +215,7 @@ def test_download_all_urls_bad_names_each_with_what_came(
     assert "404" in second
 
 
-def test_download_leaves_the_socket_timeout_as_it_was(
-    server: WebServer, keras_home: Path, quiet: Console
-) -> None:
+def test_download_leaves_the_socket_timeout_as_it_was(server: WebServer, keras_home: Path, quiet: Console) -> None:
     with pytest.raises(HeadstartError):
         download_first([server.url + "/missing"], quiet)
     assert socket.getdefaulttimeout() is None

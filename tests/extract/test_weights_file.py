@@ -86,9 +86,7 @@ def test_detect_truncated_hdf5_file_says_cut_off_and_its_size(tmp_path: Path, ke
     whole = write_legacy_file(tmp_path / "whole.h5", draw_small_layers(188)).read_bytes()
     (tmp_path / "w.h5").write_bytes(whole[:kept])
     size = len(whole[:kept])
-    assert refuse(tmp_path / "w.h5").startswith(
-        f"an HDF5 file of {size:,} bytes that is cut off or damaged ("
-    )
+    assert refuse(tmp_path / "w.h5").startswith(f"an HDF5 file of {size:,} bytes that is cut off or damaged (")
 
 
 def test_detect_legacy_file_with_a_top_says_so(tmp_path: Path) -> None:

@@ -39,17 +39,13 @@ def make_key(number: int) -> FeatureKey:
 
 
 def make_features(numbers: range, shape: tuple[int, ...] = SHAPE) -> Features:
-    return np.stack(
-        [np.random.default_rng(number).random(shape, np.float32).astype(np.float16) for number in numbers]
-    )
+    return np.stack([np.random.default_rng(number).random(shape, np.float32).astype(np.float16) for number in numbers])
 
 
 def make_image(number: int, label: str = "", split: str = "") -> ImageRow:
     key = make_key(number)
     label = label or ("cats", "dogs")[number % 2]
-    return ImageRow(
-        f"{label}/{number:05}.jpg", label, split, 100 + number, 7, key.content_hash, ImageStatus.DONE
-    )
+    return ImageRow(f"{label}/{number:05}.jpg", label, split, 100 + number, 7, key.content_hash, ImageStatus.DONE)
 
 
 def make_writer(store: Path, rows_per_shard: int = 4) -> FeatureWriter:

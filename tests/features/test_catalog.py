@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.catalog import CATALOG_NAME, Catalog, ImageRow
-from features.errors import FeatureStoreError, StoreMissingError
+from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from features.schema import FeatureStatus, ImageStatus
 from features.shard import ShardRef
 from tests.features.stores import make_fingerprint, make_image, make_key, make_origin
@@ -22,10 +22,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 def test_catalog_images_with_hostile_paths_come_back_equal(catalog: Catalog) -> None:
     paths = ["a b/ç.jpg", 'it\'s/"x".jpg', "new\nline/1.jpg", "not-utf8/\udcff\udcfe.jpg", "%_;--/1.jpg"]
-    images = [
-        ImageRow(path, path.split("/")[0], "train", 3, 2**62, None, ImageStatus.FAILED, "why")
-        for path in paths
-    ]
+    images = [ImageRow(path, path.split("/")[0], "train", 3, 2**62, None, ImageStatus.FAILED, "why") for path in paths]
     catalog.write_images(images)
     assert sorted(catalog.read_images(), key=lambda i: paths.index(i.path)) == images
     catalog.remove_images(paths[1:])
@@ -84,7 +81,7 @@ def test_catalog_missing_says_what_to_run(tmp_path: Path) -> None:
 
 def test_catalog_that_is_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreMissingError, match="a Headstart catalog"):
+    with pytest.raises(CatalogDamagedError, match="file is not a database"):
         Catalog(tmp_path / "text.sqlite", writable=False)
     sqlite3.connect(tmp_path / "other.sqlite").execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(StoreMissingError, match="a Headstart catalog"):

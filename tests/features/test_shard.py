@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from features.compression import Compression
 from features.errors import ShardDamagedError
 from features.schema import FeatureKey, FeatureStatus
 from features.shard import (
@@ -16,6 +19,7 @@ from features.shard import (
     ShardRef,
     ShardRows,
     encode_shard,
+    open_shard,
     read_features,
     read_header,
     write_shard,
@@ -48,9 +52,9 @@ def test_write_shard_name_holds_number_and_digest_of_the_bytes(tmp_path: Path, s
 
 
 def test_read_header_returns_all_that_was_said_of_the_rows(tmp_path: Path, shard: ShardRef) -> None:
-    fingerprint, origin, keys, statuses = read_header(tmp_path / SHARD_FOLDER / shard.name)
-    assert (fingerprint, origin) == (make_fingerprint(), make_origin())
-    assert (keys, statuses) == (ROWS.keys, ROWS.statuses)
+    with open_shard(tmp_path, shard) as file:
+        header = read_header(file)
+    assert header == (make_fingerprint(), make_origin(), ROWS.keys, ROWS.statuses)
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [0, 2], [1]])
@@ -82,14 +86,46 @@ def test_read_features_truncated_shard_is_refused(tmp_path: Path, shard: ShardRe
         read_features(tmp_path, shard, [0], np.empty((1, *SHAPE), np.float16))
 
 
-def test_read_features_flipped_byte_in_a_feature_is_refused(tmp_path: Path, shard: ShardRef) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.999])
+def test_read_features_flipped_byte_anywhere_is_refused(tmp_path: Path, shard: ShardRef, share: float) -> None:
     path = tmp_path / SHARD_FOLDER / shard.name
-    with h5py.File(path) as file:
-        chunk = file["features"].id.get_chunk_info(1)
     data = bytearray(path.read_bytes())
-    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    data[int(share * len(data))] ^= 1
     path.write_bytes(data)
-    out = np.empty((1, *SHAPE), np.float16)
-    read_features(tmp_path, shard, [0], out)
-    with pytest.raises(ShardDamagedError):
-        read_features(tmp_path, shard, [1], out)
+    with pytest.raises(ShardDamagedError, match="another SHA-256"):
+        read_features(tmp_path, shard, [0], np.empty((1, *SHAPE), np.float16))
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_read_features_gives_the_same_values_for_every_compression(tmp_path: Path, compression: Compression) -> None:
+    (tmp_path / SHARD_FOLDER).mkdir()
+    data = encode_shard(ROWS, make_fingerprint(), make_origin(), compression)
+    shard = write_shard(tmp_path, 1, data, 3)
+    out = np.empty((3, *SHAPE), np.float16)
+    read_features(tmp_path, shard, [0, 1, 2], out)
+    np.testing.assert_array_equal(out, ROWS.features)
+
+
+def test_zstd_shard_without_hdf5plugin_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / SHARD_FOLDER).mkdir()
+    shard = write_shard(tmp_path, 1, encode_shard(ROWS, make_fingerprint(), make_origin(), Compression.ZSTD), 3)
+    program = (
+        "import sys, pathlib, numpy as np\n"
+        "sys.modules['hdf5plugin'] = None\n"
+        "from features.shard import *\n"
+        "from features.compression import Compression, list_compression_options\n"
+        f"shard = ShardRef(1, {shard.sha256!r}, 3, {shard.num_bytes})\n"
+        "for act in (lambda: read_features(pathlib.Path(sys.argv[1]), shard, [0], np.empty((1, 2, 2, 3), 'f2')),\n"
+        "            lambda: list_compression_options(Compression.ZSTD)):\n"
+        "    try:\n        act()\n    except Exception as error:\n        print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    reading, writing = done.stdout.splitlines()
+    message = "FeatureStoreError zstd: expected the package hdf5plugin, got none. Run `pip install 'headstart[zstd]'`."
+    assert (reading, writing) == (message, message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ def test_store_describes_itself(tmp_path: Path) -> None:
 def test_labels_and_splits_are_those_of_the_last_scan(tmp_path: Path) -> None:
     fill_store(tmp_path, range(4))
     with make_writer(tmp_path) as writer:
-        moved = replace(make_image(0), path="test/dogs/moved.jpg", label="dogs", split="test")
+        moved = make_image(0)._replace(path="test/dogs/moved.jpg", label="dogs", split="test")
         writer.sync_images([moved], ["cats/00000.jpg", "dogs/00003.jpg"])
     store = FeatureStore(tmp_path)
     assert [(e.path, e.label, e.split) for e in store.examples] == [
@@ -48,7 +47,7 @@ def test_labels_and_splits_are_those_of_the_last_scan(tmp_path: Path) -> None:
 def test_duplicates_share_one_feature(tmp_path: Path) -> None:
     fill_store(tmp_path, range(2))
     with make_writer(tmp_path) as writer:
-        writer.sync_images([replace(make_image(0), path="cats/copy.jpg")], [])
+        writer.sync_images([make_image(0)._replace(path="cats/copy.jpg")], [])
     store = FeatureStore(tmp_path)
     one, copy = (e for e in store.examples if e.label == "cats")
     assert (one.shard, one.row) == (copy.shard, copy.row)
@@ -58,8 +57,8 @@ def test_duplicates_share_one_feature(tmp_path: Path) -> None:
 def test_pending_and_failed_images_are_no_examples(tmp_path: Path) -> None:
     fill_store(tmp_path, range(2))
     with make_writer(tmp_path) as writer:
-        pending = replace(make_image(2), status=ImageStatus.PENDING, content_hash=None)
-        failed = replace(make_image(3), status=ImageStatus.FAILED, reason="damaged")
+        pending = make_image(2)._replace(status=ImageStatus.PENDING, content_hash=None)
+        failed = make_image(3)._replace(status=ImageStatus.FAILED, reason="damaged")
         writer.sync_images([pending, failed], [])
     store = FeatureStore(tmp_path)
     assert [e.path for e in store.examples] == ["cats/00000.jpg", "dogs/00001.jpg"]

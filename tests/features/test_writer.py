@@ -61,9 +61,7 @@ def test_writer_left_by_an_error_keeps_whole_shards_and_drops_the_rest(tmp_path:
         with make_writer(tmp_path) as writer:
             numbers = range(6)
             writer.sync_images([make_image(number) for number in numbers], [])
-            writer.add_features(
-                [make_key(n) for n in numbers], make_features(numbers), [FeatureStatus.OK] * 6
-            )
+            writer.add_features([make_key(n) for n in numbers], make_features(numbers), [FeatureStatus.OK] * 6)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -118,9 +118,7 @@ def choose_tiny_weights(num_classes: int) -> HeadWeights:
     output = 4 * np.eye(3, dtype=np.float32)
     if num_classes == 2:
         output = np.array([[-4], [4], [0]], np.float32)
-    return HeadWeights(
-        kernel.reshape(-1, 3), np.ones(3, np.float32), output, np.zeros(output.shape[1], np.float32)
-    )
+    return HeadWeights(kernel.reshape(-1, 3), np.ones(3, np.float32), output, np.zeros(output.shape[1], np.float32))
 
 
 def build_tiny_head(num_classes: int) -> Any:
@@ -138,8 +136,4 @@ def save_tiny_model(path: Path, num_classes: int) -> Path:
 
 def read_folder(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

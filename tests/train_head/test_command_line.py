@@ -112,9 +112,7 @@ def test_train_command_with_json_prints_one_object_and_the_rest_on_stderr(
     assert json.loads(again.stdout) == metrics
 
 
-def test_predict_command_with_a_bad_picture_exits_1_after_one_json_object(
-    tiny_three: Path, tmp_path: Path
-) -> None:
+def test_predict_command_with_a_bad_picture_exits_1_after_one_json_object(tiny_three: Path, tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 1, "dogs": 1})
     (tmp_path / "owls").mkdir()
     (tmp_path / "owls/o.png").write_bytes(encode(draw_picture("owls", 0)))

@@ -45,9 +45,7 @@ print(json.dumps({"outputs": outputs, "labels": open(sys.argv[3]).read().splitli
 """
 
 
-def test_export_writes_model_and_labels_and_says_how_well_they_agree(
-    exported: Exported, trained: Path
-) -> None:
+def test_export_writes_model_and_labels_and_says_how_well_they_agree(exported: Exported, trained: Path) -> None:
     result = exported.result
     assert sorted(path.name for path in exported.out.iterdir()) == ["labels.txt", "model.keras"]
     assert result["files"] == [str(exported.model), str(exported.out / "labels.txt")]
@@ -59,9 +57,7 @@ def test_export_writes_model_and_labels_and_says_how_well_they_agree(
     json.dumps(result, allow_nan=False)
 
 
-def test_export_keeps_the_class_names_beside_and_inside_the_model(
-    exported: Exported, shared_store: Path
-) -> None:
+def test_export_keeps_the_class_names_beside_and_inside_the_model(exported: Exported, shared_store: Path) -> None:
     assert (exported.out / "labels.txt").read_text() == "cats\ndogs\n"
     assert read_card(exported.model) == ModelCard(
         classes=["cats", "dogs"],
@@ -200,12 +196,8 @@ def test_export_over_a_file_is_wrong_usage(trained: Path, tmp_path: Path, quiet:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_export_without_a_run_or_without_its_store_says_what_to_do(
-    run: Path, tmp_path: Path, quiet: Console
-) -> None:
-    with pytest.raises(
-        HeadstartError, match=r"nowhere: expected a run, got .*Run `python -m train_head` first"
-    ):
+def test_export_without_a_run_or_without_its_store_says_what_to_do(run: Path, tmp_path: Path, quiet: Console) -> None:
+    with pytest.raises(HeadstartError, match=r"nowhere: expected a run, got .*Run `python -m train_head` first"):
         export(ExportConfig(tmp_path / "nowhere", tmp_path / "out"), quiet)
     values = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(values | {"store": str(tmp_path / "moved")}))

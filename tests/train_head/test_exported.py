@@ -23,9 +23,7 @@ def draw_images(*sizes: tuple[int, int]) -> list[Pixels]:
 def test_card_is_json_inside_the_keras_file_and_reads_back(tiny_three: Path) -> None:
     with zipfile.ZipFile(tiny_three) as archive:
         assert archive.testzip() is None
-        assert {"config.json", "metadata.json", "model.weights.h5", "headstart.json"} == set(
-            archive.namelist()
-        )
+        assert {"config.json", "metadata.json", "model.weights.h5", "headstart.json"} == set(archive.namelist())
         assert json.loads(archive.read("headstart.json"))["classes"] == ["cats", "dogs", "owls"]
     assert read_card(tiny_three) == ModelCard(
         CLASSES, TINY_SIZE, DECODE_POLICY, "pool", "none", FINGERPRINT.digest, 1.0
@@ -76,9 +74,7 @@ def test_exported_model_reads_pictures_only_as_it_needs_them(tiny_two: Path) -> 
     ("content", "got"),
     [(None, "got no such file"), (b"", "got another file"), (b"\x89HDF no zip", "got another file")],
 )
-def test_exported_model_from_another_file_is_refused_by_name(
-    tmp_path: Path, content: bytes | None, got: str
-) -> None:
+def test_exported_model_from_another_file_is_refused_by_name(tmp_path: Path, content: bytes | None, got: str) -> None:
     path = tmp_path / "some.keras"
     if content is not None:
         path.write_bytes(content)
@@ -121,7 +117,5 @@ def test_exported_model_that_would_run_code_is_refused(tmp_path: Path, tiny_two:
     trap.save(tmp_path / "trap.keras")
     with zipfile.ZipFile(tmp_path / "trap.keras", "a") as archive, zipfile.ZipFile(tiny_two) as sound:
         archive.writestr("headstart.json", sound.read("headstart.json"))
-    with pytest.raises(
-        HeadstartError, match=r"trap\.keras: expected an exported model, got .*Export it again"
-    ):
+    with pytest.raises(HeadstartError, match=r"trap\.keras: expected an exported model, got .*Export it again"):
         ExportedModel(tmp_path / "trap.keras")

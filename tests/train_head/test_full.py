@@ -22,9 +22,7 @@ from train_head.solvers.full import fit_full
 from train_head.split import split_examples
 
 FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
-BASE = TrainConfig(
-    Path("store"), Path("run"), epochs=3, batch_size=2, units=6, dropout=0.0, learning_rate=0.01, seed=7
-)
+BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=2, units=6, dropout=0.0, learning_rate=0.01, seed=7)
 
 
 def fit(store: FeatureStore, config: TrainConfig, console: Console) -> Fit:
@@ -104,9 +102,7 @@ def test_fit_full_without_dropout_equals_a_loop_written_by_hand(
     assert [row.epoch for row in fitted.history] == [1, 2, 3]
 
 
-def test_fit_full_of_three_classes_equals_a_loop_written_by_hand(
-    three_classes: FeatureStore, quiet: Console
-) -> None:
+def test_fit_full_of_three_classes_equals_a_loop_written_by_hand(three_classes: FeatureStore, quiet: Console) -> None:
     config = replace(BASE, batch_size=4)
     fitted = fit(three_classes, config, quiet)
     weights, losses, outputs = fit_by_hand(three_classes, config)
@@ -130,9 +126,7 @@ def test_fit_full_twice_with_a_seed_gives_the_same_bits_and_another_seed_or_drop
         assert not np.array_equal(differing.weights.hidden_kernel, first.weights.hidden_kernel)
 
 
-def test_fit_full_of_three_separable_classes_learns_a_softmax(
-    three_classes: FeatureStore, quiet: Console
-) -> None:
+def test_fit_full_of_three_separable_classes_learns_a_softmax(three_classes: FeatureStore, quiet: Console) -> None:
     config = replace(BASE, epochs=12, batch_size=5, units=32, dropout=0.2)
     fitted = fit(three_classes, config, quiet)
     split = split_examples(three_classes.examples, 0.2)
@@ -198,9 +192,7 @@ def test_fit_full_with_any_batch_size_sees_all_examples(
 def test_fit_full_that_diverges_names_epoch_and_learning_rate(
     two_classes: FeatureStore, quiet: Console, epochs: int, batch_size: int, got: str
 ) -> None:
-    config = replace(
-        BASE, epochs=epochs, batch_size=batch_size, learning_rate=1e30, optimizer=OptimizerName.SGD
-    )
+    config = replace(BASE, epochs=epochs, batch_size=batch_size, learning_rate=1e30, optimizer=OptimizerName.SGD)
     with pytest.raises(
         HeadstartError, match=rf"^epoch 1: expected a finite loss, got {got} at learning rate 1e\+30\. Try a "
     ):

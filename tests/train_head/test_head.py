@@ -85,9 +85,7 @@ def test_head_starts_glorot_uniform_with_zero_biases() -> None:
 
 
 def test_head_of_the_same_seed_starts_the_same_and_of_another_differs_everywhere() -> None:
-    first, again, other = (
-        extract_weights(build_head(SHAPE, 2, units=7, dropout=0.2, seed=seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (extract_weights(build_head(SHAPE, 2, units=7, dropout=0.2, seed=seed)) for seed in (1, 1, 2))
     for mine, theirs in zip(list_arrays(first), list_arrays(again), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert not np.any(first.hidden_kernel == other.hidden_kernel)
@@ -106,10 +104,7 @@ def test_head_computes_dense_relu_dense_of_the_inputs_in_row_major_order(outputs
     head = restore_head(weights, SHAPE, max(2, outputs), dropout=0.9)
     hidden = np.maximum(inputs.reshape(6, -1) @ weights.hidden_kernel + weights.hidden_bias, 0)
     logits = hidden @ weights.output_kernel + weights.output_bias
-    if outputs == 1:
-        expected = 1 / (1 + np.exp(-logits))
-    else:
-        expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = 1 / (1 + np.exp(-logits)) if outputs == 1 else np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(head.predict_on_batch(inputs), expected, rtol=0, atol=1e-6)
 
 
@@ -184,12 +179,8 @@ def test_restored_head_predicts_bit_for_bit_what_the_original_does(tmp_path: Pat
     np.testing.assert_array_equal(restored.predict_on_batch(inputs), head.predict_on_batch(inputs))
 
 
-@pytest.mark.parametrize(
-    ("num_inputs", "outputs", "num_classes"), [(61, 1, 2), (60, 2, 2), (60, 1, 3), (60, 3, 4)]
-)
-def test_restore_of_arrays_that_do_not_fit_gives_both_shapes(
-    num_inputs: int, outputs: int, num_classes: int
-) -> None:
+@pytest.mark.parametrize(("num_inputs", "outputs", "num_classes"), [(61, 1, 2), (60, 2, 2), (60, 1, 3), (60, 3, 4)])
+def test_restore_of_arrays_that_do_not_fit_gives_both_shapes(num_inputs: int, outputs: int, num_classes: int) -> None:
     weights = draw_weights(num_inputs, outputs=outputs)
     with pytest.raises(HeadstartError) as caught:
         restore_head(weights, SHAPE, num_classes, dropout=0.2)

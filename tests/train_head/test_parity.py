@@ -37,9 +37,7 @@ class Bench:
     def check(self, **changes: object) -> tuple[Parity, int]:
         advanced: list[int] = []
         parts = replace(self.parts, **changes)  # type: ignore[arg-type]
-        parity = check_parity(
-            self.exported, parts, self.store, self.folder, self.store.examples, advanced.append
-        )
+        parity = check_parity(self.exported, parts, self.store, self.folder, self.store.examples, advanced.append)
         return parity, sum(advanced)
 
 
@@ -143,9 +141,7 @@ def test_count_flips_of_three_classes_looks_at_the_two_highest() -> None:
 def test_read_unchanged_returns_the_pixels(bench: Bench) -> None:
     example = bench.store.examples[-1]
     assert example.path == "dogs/red.png"
-    np.testing.assert_array_equal(
-        read_unchanged(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21)))
-    )
+    np.testing.assert_array_equal(read_unchanged(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21))))
 
 
 def test_read_unchanged_of_an_edited_picture_names_it(bench: Bench, tmp_path: Path) -> None:
@@ -171,9 +167,7 @@ def test_read_unchanged_of_a_file_that_is_no_picture_says_why(tmp_path: Path) ->
     page = b"<!doctype html><p>Not found"
     (tmp_path / "page.jpg").write_bytes(page)
     example = Example("page.jpg", "cats", "", hashlib.sha256(page).digest(), 1, 0)
-    with pytest.raises(
-        HeadstartError, match=r"page\.jpg: expected a sound picture, got not a picture: .*web page"
-    ):
+    with pytest.raises(HeadstartError, match=r"page\.jpg: expected a sound picture, got not a picture: .*web page"):
         read_unchanged(tmp_path, example)
 
 

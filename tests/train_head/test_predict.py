@@ -113,9 +113,7 @@ def test_predict_with_bad_pictures_lists_them_and_predicts_the_others(tiny_two: 
     assert result["accuracy"] == 1.0
 
 
-def test_predict_with_nothing_but_bad_pictures_fails_without_a_prediction(
-    tiny_two: Path, tmp_path: Path
-) -> None:
+def test_predict_with_nothing_but_bad_pictures_fails_without_a_prediction(tiny_two: Path, tmp_path: Path) -> None:
     (tmp_path / "only.png").write_bytes(b"")
     with pytest.raises(CommandFailed) as caught:
         run_predict(tiny_two, tmp_path)
@@ -126,17 +124,13 @@ def test_predict_with_nothing_but_bad_pictures_fails_without_a_prediction(
     }
 
 
-def test_predict_on_a_folder_skips_and_names_what_is_no_picture_by_its_name(
-    tiny_two: Path, tmp_path: Path
-) -> None:
+def test_predict_on_a_folder_skips_and_names_what_is_no_picture_by_its_name(tiny_two: Path, tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 1})
     (tmp_path / "cats/notes.txt").write_text("notes")
     (tmp_path / "cats/.hidden.jpg").write_bytes(b"")
     result = run_predict(tiny_two, tmp_path)
     assert [Path(image).name for image, _ in list_labels(result)] == ["000.jpg"]
-    assert result["skipped"] == [
-        {"image": str(tmp_path / "cats/notes.txt"), "reason": "not a picture by its name"}
-    ]
+    assert result["skipped"] == [{"image": str(tmp_path / "cats/notes.txt"), "reason": "not a picture by its name"}]
 
 
 def test_predict_of_a_missing_path_is_wrong_usage_before_the_model_is_looked_for(tmp_path: Path) -> None:
@@ -152,17 +146,13 @@ def test_predict_on_a_folder_without_pictures_says_so(tiny_two: Path, tmp_path: 
 
 def test_predict_with_something_else_for_a_model_is_refused_by_name(tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 1})
-    with pytest.raises(
-        HeadstartError, match=r"000\.jpg: expected a model\.keras that `train_head.export` made"
-    ):
+    with pytest.raises(HeadstartError, match=r"000\.jpg: expected a model\.keras that `train_head.export` made"):
         run_predict(tmp_path / "cats/000.jpg", tmp_path / "cats")
     with pytest.raises(HeadstartError, match=r"none\.keras: expected an exported model, got no such file"):
         run_predict(tmp_path / "none.keras", tmp_path / "cats")
 
 
-def test_predict_accuracy_counts_pictures_in_the_folder_of_their_class(
-    tiny_two: Path, tmp_path: Path
-) -> None:
+def test_predict_accuracy_counts_pictures_in_the_folder_of_their_class(tiny_two: Path, tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 3, "dogs": 4})
     shutil.move(tmp_path / "cats/002.jpg", tmp_path / "dogs/a-cat.jpg")
     result = run_predict(tiny_two, tmp_path)
@@ -182,9 +172,7 @@ def test_predict_accuracy_counts_pictures_in_the_folder_of_their_class(
         ([], None),
     ],
 )
-def test_score_by_folder_goes_by_the_nearest_folder_named_as_a_class(
-    images: list[str], accuracy: float | None
-) -> None:
+def test_score_by_folder_goes_by_the_nearest_folder_named_as_a_class(images: list[str], accuracy: float | None) -> None:
     predictions = [{"image": image, "label": "cats"} for image in images]
     assert score_by_folder(predictions, ["cats", "dogs"]) == accuracy
 

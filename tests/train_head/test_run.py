@@ -92,9 +92,7 @@ def look(config: TrainConfig, *, fingerprint: str = "f" * 64, split: Split = SPL
     return refuse_other_run(config, make_record(config, fingerprint), list_run_examples(split))
 
 
-def test_describe_config_gives_json_types_with_absolute_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     described = describe_config(TrainConfig(Path("store"), Path("run"), optimizer=OptimizerName.ADAM))
     assert json.loads(json.dumps(described)) == {
@@ -153,9 +151,7 @@ def test_run_history_csv_holds_every_digit(tmp_path: Path) -> None:
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
-    read = [
-        Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()}) for row in rows
-    ]
+    read = [Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()}) for row in rows]
     assert read == HISTORY
 
 
@@ -177,9 +173,7 @@ def test_run_without_a_sound_run_json_says_to_train_first(tmp_path: Path, conten
     (folder / "run.json").unlink()
     if content is not None:
         (folder / "run.json").write_text(content)
-    with pytest.raises(
-        HeadstartError, match=r"run: expected a run, got no readable run\.json .*Run `python -m"
-    ):
+    with pytest.raises(HeadstartError, match=r"run: expected a run, got no readable run\.json .*Run `python -m"):
         Run(folder)
 
 
@@ -328,7 +322,7 @@ def test_refuse_changed_store_of_another_fingerprint_gives_both(tmp_path: Path) 
 
 def test_refuse_changed_store_counts_and_names_what_changed(tmp_path: Path) -> None:
     written = make_run(make_config(tmp_path))
-    edited: Example = replace(SPLIT.train[1], content_hash=hash_text("edited"))
+    edited: Example = SPLIT.train[1]._replace(content_hash=hash_text("edited"))
     new = make_example("train/cats/99.jpg")
     split = Split([edited, new, *SPLIT.train[2:]], SPLIT.validation, "")
     with pytest.raises(HeadstartError) as caught:

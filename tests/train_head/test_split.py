@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -32,9 +30,7 @@ def list_paths_of(examples: list[Example]) -> list[str]:
 
 
 def test_split_with_validation_folder_follows_the_folders() -> None:
-    paths = list_paths(
-        {"train/cats": 2, "validation/cats": 1, "train/dogs": 3, "validation/dogs": 2, "test/dogs": 4}
-    )
+    paths = list_paths({"train/cats": 2, "validation/cats": 1, "train/dogs": 3, "validation/dogs": 2, "test/dogs": 4})
     split = split_examples([make_example(path) for path in paths], 0.2)
     assert list_paths_of(split.train) == list_paths({"train/cats": 2, "train/dogs": 3})
     assert list_paths_of(split.validation) == list_paths({"validation/cats": 1, "validation/dogs": 2})
@@ -51,13 +47,11 @@ def test_split_without_validation_folder_falls_back_to_test() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "train/"])
 def test_split_without_held_out_folder_goes_by_content(prefix: str) -> None:
-    examples = [replace(e, path=prefix + e.path, split=prefix.strip("/")) for e in draw_examples(60)]
+    examples = [e._replace(path=prefix + e.path, split=prefix.strip("/")) for e in draw_examples(60)]
     split = split_examples(examples, 0.3)
     assert split == split_by_content(examples, 0.3)
     assert split.rule == "content hash, 0.3 set aside"
-    assert sorted(list_paths_of(split.train + split.validation)) == list_paths_of(
-        sorted(examples, key=by_path)
-    )
+    assert sorted(list_paths_of(split.train + split.validation)) == list_paths_of(sorted(examples, key=by_path))
 
 
 def by_path(example: Example) -> str:
@@ -77,7 +71,7 @@ def test_split_by_content_keeps_every_side_when_others_come_and_go() -> None:
     for seed in range(5):
         rng = np.random.default_rng(seed)
         fewer = [example for example in examples if rng.random() < 0.5]
-        more = [replace(e, path=f"new/{e.path}") for e in draw_examples(100, seed=1000 + seed)] + examples
+        more = [e._replace(path=f"new/{e.path}") for e in draw_examples(100, seed=1000 + seed)] + examples
         assert set(split_by_content(fewer, 0.2).validation) == held_out & set(fewer)
         assert set(split_by_content(more, 0.2).validation) & set(examples) == held_out
 
@@ -85,7 +79,7 @@ def test_split_by_content_keeps_every_side_when_others_come_and_go() -> None:
 def test_split_by_content_keeps_every_side_when_files_are_renamed_or_reordered() -> None:
     examples = draw_examples(200)
     renamed = [
-        replace(example, path=f"{example.label}/renamed-{number}.png")
+        example._replace(path=f"{example.label}/renamed-{number}.png")
         for number, example in enumerate(reversed(examples))
     ]
     before, after = split_by_content(examples, 0.2), split_by_content(renamed, 0.2)
@@ -95,7 +89,7 @@ def test_split_by_content_keeps_every_side_when_files_are_renamed_or_reordered()
 
 def test_split_by_content_keeps_duplicates_on_one_side() -> None:
     examples = draw_examples(100)
-    copies = [replace(e, path=f"{e.label}/copy/{number}.jpg") for number, e in enumerate(examples)]
+    copies = [e._replace(path=f"{e.label}/copy/{number}.jpg") for number, e in enumerate(examples)]
     split = split_by_content(examples + copies, 0.2)
     assert split.count_leaks() == 0
     assert len(split.validation) == 2 * len(split_by_content(examples, 0.2).validation)
@@ -178,9 +172,7 @@ def test_split_of_one_class_names_it(counts: dict[str, int]) -> None:
 
 def test_split_with_nothing_to_train_on_says_none() -> None:
     paths = list_paths({"validation/cats": 1, "validation/dogs": 1})
-    with pytest.raises(
-        HeadstartError, match=r"the training pictures: expected two or more classes, got none"
-    ):
+    with pytest.raises(HeadstartError, match=r"the training pictures: expected two or more classes, got none"):
         split_examples([make_example(path) for path in paths], 0.2)
 
 

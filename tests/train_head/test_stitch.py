@@ -85,9 +85,7 @@ def test_stitched_model_drops_units_only_where_training_is_asked_for(tmp_path: P
 def test_stitched_model_takes_uint8_and_float_pixels_alike() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 33, 21, 3), np.uint8)
     model = build_tiny(3)
-    np.testing.assert_array_equal(
-        model.predict_on_batch(pixels), model.predict_on_batch(pixels.astype(np.float32))
-    )
+    np.testing.assert_array_equal(model.predict_on_batch(pixels), model.predict_on_batch(pixels.astype(np.float32)))
 
 
 def test_rebuilt_backbone_gives_the_stored_features_again(
@@ -102,9 +100,7 @@ def test_rebuilt_backbone_gives_the_stored_features_again(
     np.testing.assert_allclose(features, store.read(examples), rtol=1e-3, atol=1e-4)
 
 
-def test_rebuild_of_a_store_made_with_other_weights_gives_both_digests(
-    tmp_path: Path, quiet: Console
-) -> None:
+def test_rebuild_of_a_store_made_with_other_weights_gives_both_digests(tmp_path: Path, quiet: Console) -> None:
     store = make_store(tmp_path / "store", list_paths({"cats": 1}))
     with pytest.raises(HeadstartError) as caught:
         rebuild_backbone(store, "", quiet)
@@ -139,9 +135,7 @@ def test_rebuild_from_a_weights_file_that_was_moved_takes_it_where_it_is_now(
     assert store.fingerprint == replace(FINGERPRINT, **vars(fingerprint))
 
 
-def test_rebuild_with_weights_that_are_neither_name_nor_file_is_refused(
-    tmp_path: Path, quiet: Console
-) -> None:
+def test_rebuild_with_weights_that_are_neither_name_nor_file_is_refused(tmp_path: Path, quiet: Console) -> None:
     store = make_store(tmp_path / "store", list_paths({"cats": 1}))
     with pytest.raises(HeadstartError, match=r"--weights nowhere\.h5: expected .*got no such file"):
         rebuild_backbone(store, "nowhere.h5", quiet)

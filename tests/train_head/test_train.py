@@ -131,13 +131,9 @@ def test_train_twice_with_a_seed_gives_the_same_files(
         assert first[name] == again[name], name
 
 
-def test_train_that_diverges_leaves_an_older_run_and_no_leftovers(
-    run: Path, store: Path, quiet: Console
-) -> None:
+def test_train_that_diverges_leaves_an_older_run_and_no_leftovers(run: Path, store: Path, quiet: Console) -> None:
     before = read_folder(run)
-    config = TrainConfig(
-        store, run, epochs=2, learning_rate=1e30, optimizer=OptimizerName.SGD, units=4, overwrite=True
-    )
+    config = TrainConfig(store, run, epochs=2, learning_rate=1e30, optimizer=OptimizerName.SGD, units=4, overwrite=True)
     with pytest.raises(HeadstartError, match=r"epoch 1: .*at learning rate 1e\+30\. Try a smaller"):
         train_head(config, quiet)
     assert read_folder(run) == before
@@ -150,9 +146,7 @@ def test_train_that_cannot_take_the_older_runs_place_leaves_it_and_no_leftovers(
     before = read_folder(run)
     (run.parent / ".partial-run-old").write_text("a file in the way")
     config = TrainConfig(store, run, epochs=1, units=4, overwrite=True)
-    with pytest.raises(
-        HeadstartError, match=r"run: expected room and permission for the run, got .*directory"
-    ):
+    with pytest.raises(HeadstartError, match=r"run: expected room and permission for the run, got .*directory"):
         train_head(config, quiet)
     assert read_folder(run) == before
     assert sorted(path.name for path in run.parent.iterdir()) == [".partial-run-old", "run", "store"]
@@ -183,9 +177,7 @@ def test_train_into_a_folder_however_it_is_named_fills_that_folder(
     assert [path.name for path in folder.parent.iterdir()] == ["target"]
 
 
-def test_train_makes_missing_folders_above_the_run(
-    two_classes: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
+def test_train_makes_missing_folders_above_the_run(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = tmp_path / "runs" / "of today" / "first"
     train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
     assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"]
@@ -224,7 +216,7 @@ def test_train_on_an_interrupted_extraction_warns_and_leaves_out_what_is_pending
     store = make_store(tmp_path / "store", paths)
     catalog = Catalog(store.path / "catalog.sqlite", writable=True)
     pending = [
-        replace(image, status=ImageStatus.PENDING, content_hash=None)
+        image._replace(status=ImageStatus.PENDING, content_hash=None)
         for image in catalog.read_images()
         if image.path in ("train/cats/01.jpg", "train/dogs/03.jpg", "validation/dogs/00.jpg")
     ]
@@ -281,9 +273,7 @@ def test_train_on_an_empty_store_says_to_extract(tmp_path: Path, quiet: Console)
 def test_train_without_a_store_says_to_extract_first(tmp_path: Path, quiet: Console, made: bool) -> None:
     if made:
         (tmp_path / "nowhere").mkdir()
-    with pytest.raises(
-        StoreMissingError, match=r"nowhere: expected a feature store, .*Run `python -m extract"
-    ):
+    with pytest.raises(StoreMissingError, match=r"nowhere: expected a feature store, .*Run `python -m extract"):
         train_head(TrainConfig(tmp_path / "nowhere", tmp_path / "run"), quiet)
     assert not (tmp_path / "run").exists()
 

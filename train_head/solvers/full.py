@@ -19,33 +19,32 @@ from train_head.solvers import Epoch, Fit
 from train_head.split import Split
 
 VALIDATION_BATCH_SIZE = 100
-STEPS_PER_EXECUTION = 8
+MAX_STEPS_PER_EXECUTION = 10
 
 
 class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Lets Keras read `FeatureBatches`, in one thread so that the order stays the seed's."""
+    """Lets Keras read the batches of all epochs as one sequence, in one thread."""
 
-    def __init__(self, batches: FeatureBatches) -> None:
+    def __init__(self, batches: FeatureBatches, num_epochs: int = 1) -> None:
         super().__init__(workers=1)
-        self.batches = batches
+        self._batches, self._num_epochs = batches, num_epochs
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self._batches.num_batches * self._num_epochs
 
     def __getitem__(self, index: int) -> Any:
-        return self.batches.read_batch(index)
+        return self._batches.read_batch(index)
 
 
 class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
-    """Gives each epoch its order, keeps the history, and tells the console."""
+    """Keeps the history, and tells the console."""
 
-    def __init__(self, batches: FeatureBatches, progress: Any) -> None:
+    def __init__(self, progress: Any) -> None:
         super().__init__()
-        self._batches, self._progress = batches, progress
+        self._progress = progress
         self.history: list[Epoch] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._batches.start_epoch(epoch)
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -73,9 +72,7 @@ def fit_full(store: FeatureStore, split: Split, config: TrainConfig, console: Co
     """
     keras.utils.set_random_seed(config.seed)
     train = FeatureBatches(store, split.train, split.classes, batch_size=config.batch_size, seed=config.seed)
-    validation = FeatureBatches(
-        store, split.validation, split.classes, batch_size=VALIDATION_BATCH_SIZE, seed=None
-    )
+    validation = FeatureBatches(store, split.validation, split.classes, batch_size=VALIDATION_BATCH_SIZE, seed=None)
     where = "in memory" if train.in_memory else "read from the shards in every epoch"
     console.detail(f"features are {where}")
     head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed)
@@ -84,13 +81,14 @@ def fit_full(store: FeatureStore, split: Split, config: TrainConfig, console: Co
         optimizer=_build_optimizer(config),
         loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
         metrics=["accuracy" if binary else keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        steps_per_execution=min(STEPS_PER_EXECUTION, len(train)),
+        steps_per_execution=_find_divisor(train.num_batches),
         jit_compile=False,
     )
     with console.progress("train", config.epochs, "epochs") as progress:
-        follow = _Follow(train, progress)
+        follow = _Follow(progress)
         head.fit(
-            _KerasBatches(train),
+            _KerasBatches(train, config.epochs),
+            steps_per_epoch=train.num_batches,
             validation_data=_KerasBatches(validation),
             epochs=config.epochs,
             shuffle=False,
@@ -105,10 +103,14 @@ def fit_full(store: FeatureStore, split: Split, config: TrainConfig, console: Co
             f"{last.loss} (validation: {last.val_loss}) at learning rate {config.learning_rate:g}",
             "Try a smaller --learning-rate",
         )
-    outputs = np.concatenate(
-        [head.predict_on_batch(validation.read_batch(i)[0]) for i in range(len(validation))]
-    )
+    batches = (validation.read_batch(number)[0] for number in range(validation.num_batches))
+    outputs = np.concatenate([head.predict_on_batch(features) for features in batches])
     return Fit(extract_weights(head), follow.history, expand_probabilities(outputs))
+
+
+def _find_divisor(num_batches: int) -> int:
+    """Finds how many steps to run at a time, so that an epoch is a whole number of times."""
+    return max(steps for steps in range(1, MAX_STEPS_PER_EXECUTION + 1) if num_batches % steps == 0)
 
 
 def _build_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:

@@ -1,0 +1,138 @@
+"""What the store costs: rates of writing and reading, size, time to open, and what integrity takes of extraction."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from typer import Option
+
+from features.catalog import ImageRow
+from features.command import run_app
+from features.console import Console
+from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
+from features.shard import ShardRows, encode_shard
+from features.store import FeatureStore
+from features.writer import FeatureWriter
+
+SHAPE = (7, 7, 768)
+EXTRACTION_RATE = 100.0
+"""Pictures a second of the backbone alone on two cores at 150 px, for the share that integrity takes."""
+ROWS_READ = 2048
+
+
+@dataclass(frozen=True)
+class StoreBenchmarkConfig:
+    """What to measure."""
+
+    rows: Annotated[str, Option(help="Numbers of features, comma-separated.")] = "1000,10000,100000"
+    folder: Annotated[Path | None, Option(help="Where to make the stores; the system's scratch folder.")] = None
+
+
+def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str, Any]:
+    """Measure writing, reading and opening stores of synthetic features that are as sparse as mixed7's."""
+    results = []
+    for num_rows in map(int, config.rows.split(",")):
+        scratch = Path(tempfile.mkdtemp(dir=config.folder))
+        try:
+            results.append(_measure_one(scratch / "store", num_rows))
+        finally:
+            shutil.rmtree(scratch)
+        console.detail(str(results[-1]))
+    console.show_table(
+        "the store, mixed7 at 150 px, gzip level 1",
+        [
+            ("features", *(f"{result['rows']:,}" for result in results)),
+            ("written, rows/s", *(f"{result['rows'] / result['write_seconds']:.0f}" for result in results)),
+            ("of it compression", *(f"{result['encode_share']:.0%}" for result in results)),
+            ("read in order, rows/s", *(f"{result['read_rate']:.0f}" for result in results)),
+            ("bytes an image", *(f"{result['bytes_per_row']:.0f}" for result in results)),
+            ("opened in, s", *(f"{result['open_seconds']:.2f}" for result in results)),
+            ("integrity / extraction", *(f"{result['integrity_share']:.1%}" for result in results)),
+            ("peak memory writing, MB", *(f"{result['peak_mb']:.0f}" for result in results)),
+        ],
+    )
+    return {"results": results}
+
+
+def _measure_one(store: Path, num_rows: int) -> dict[str, float]:
+    program = f"from benchmarks.store import write_rows; write_rows({str(store)!r}, {num_rows})"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True)
+    write_seconds, encode_seconds, peak_mb = map(float, done.stdout.split())
+    started = time.perf_counter()
+    opened = FeatureStore(store)
+    open_seconds = time.perf_counter() - started
+    in_order = sorted(opened.examples, key=lambda example: (example.shard, example.row))[:ROWS_READ]
+    started = time.perf_counter()
+    opened.read(in_order)
+    read_seconds = time.perf_counter() - started
+    return {
+        "rows": num_rows,
+        "write_seconds": write_seconds,
+        "encode_share": encode_seconds / write_seconds,
+        "integrity_share": (write_seconds - encode_seconds) / (num_rows / EXTRACTION_RATE),
+        "read_rate": len(in_order) / read_seconds,
+        "bytes_per_row": sum(shard.num_bytes for shard in opened.shards) / num_rows,
+        "open_seconds": open_seconds,
+        "peak_mb": peak_mb,
+    }
+
+
+def write_rows(store: str, num_rows: int) -> None:
+    """Writes a synthetic store; prints seconds in all, seconds of compression, and peak memory in MB."""
+    block = _make_block()
+    batch = len(block)
+    started = time.perf_counter()
+    with FeatureWriter(Path(store), _FINGERPRINT, _ORIGIN) as writer:
+        for start in range(0, num_rows, batch):
+            numbers = range(start, min(start + batch, num_rows))
+            keys = [FeatureKey(hashlib.sha256(str(number).encode()).digest(), 0) for number in numbers]
+            writer.add_features(keys, block[: len(keys)], [FeatureStatus.OK] * len(keys))
+            for number, key in zip(numbers, keys, strict=True):
+                path = f"train/{number % 2}/{number:07}.jpg"
+                writer.add_image(ImageRow(path, str(number % 2), "train", 1, 1, key.content_hash, ImageStatus.DONE))
+        writer.commit()
+    seconds = time.perf_counter() - started
+    shard = ShardRows(keys, [FeatureStatus.OK] * len(keys), block[: len(keys)])
+    started = time.perf_counter()
+    encode_shard(shard, _FINGERPRINT, _ORIGIN)
+    encode_seconds = (time.perf_counter() - started) / len(keys) * num_rows
+    print(seconds, encode_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _make_block(num_rows: int = 256) -> Features:
+    rng = np.random.default_rng(0)
+    values = rng.exponential(0.6, (num_rows, *SHAPE)).astype(np.float16)
+    values[rng.random(values.shape) < 0.8] = 0
+    return values
+
+
+_ORIGIN = Origin(SHAPE, "synthetic", "", "")
+_FINGERPRINT = Fingerprint(
+    backbone="InceptionV3",
+    weights_sha256="0" * 64,
+    cut="mixed7",
+    image_size=150,
+    decode_policy="synthetic",
+    resize="bilinear",
+    scale="[-1, 1]",
+    precision="float32",
+    engine="synthetic",
+    views="none",
+)
+
+
+if __name__ == "__main__":
+    run_app(measure_store, StoreBenchmarkConfig, "python -m benchmarks.store")

@@ -1,0 +1,96 @@
+"""The canary: before a store is added to, some of its rows are extracted again and compared.
+
+Library versions are not part of the fingerprint, since most of them change nothing; this notices the one
+that does, before its features are mixed with the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.pixels import Pixels, UndecodableImageError, decode_image
+from features.errors import FeatureStoreError
+from features.schema import Features, round_features
+from features.store import Example, FeatureStore
+
+NUM_ROWS = 8
+TOLERANCE = 2e-3
+"""Largest difference within a row over the row's largest value: two roundings to float16 give 1e-3."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What it takes to extract a picture again."""
+
+    folder: Path
+    prepare: Callable[[Pixels], Any]
+    run_backbone: Callable[[list[Any]], NDArray[np.float32]]
+    versions: Mapping[str, str]
+    """Of the libraries in use now."""
+
+    def compare(self, store: FeatureStore, unchanged: Sequence[str]) -> int:
+        """Extracts rows again and compares them with what is stored.
+
+        Args:
+            store: the store, as it is before anything is added.
+            unchanged: paths of pictures that are as they were when they were extracted.
+
+        Returns:
+            How many rows were compared: fewer than eight where fewer pictures are still there.
+
+        Raises:
+            FeatureStoreError: a row differs beyond the tolerance; names the picture and the libraries.
+        """
+        chosen, images = [], []
+        for example in choose_examples(store.examples, frozenset(unchanged)):
+            try:
+                data = (self.folder / example.path).read_bytes()
+                if hashlib.sha256(data).digest() == example.content_hash:
+                    images.append(self.prepare(decode_image(data)))
+                    chosen.append(example)
+            except (OSError, UndecodableImageError):
+                continue
+        if not chosen:
+            return 0
+        again, _ = round_features(self.run_backbone(images))
+        differences = measure_differences(store.read(chosen), again)
+        worst = int(np.argmax(differences))
+        if not differences[worst] <= TOLERANCE:
+            raise FeatureStoreError(
+                store.path,
+                f"to extract the same features again (within {TOLERANCE:g} of a row's largest value)",
+                f"a difference of {differences[worst]:.2g} for {chosen[worst].path}"
+                f" ({describe_versions(store.origin.versions, self.versions)})",
+                "Extract into a new --store, or go back to the libraries that the store was made with",
+            )
+        return len(chosen)
+
+
+def choose_examples(examples: Sequence[Example], unchanged: frozenset[str]) -> list[Example]:
+    """Chooses rows from all over the store: evenly spaced in the order of the shards."""
+    candidates = sorted((e for e in examples if e.path in unchanged), key=lambda e: (e.shard, e.row, e.path))
+    if len(candidates) <= NUM_ROWS:
+        return candidates
+    positions = np.linspace(0, len(candidates) - 1, NUM_ROWS).round().astype(int)
+    return [candidates[position] for position in positions]
+
+
+def measure_differences(stored: Features, again: Features) -> NDArray[np.float64]:
+    """Returns each row's largest difference over the stored row's largest value; (n,) float64."""
+    axes = tuple(range(1, stored.ndim))
+    scale = np.abs(stored.astype(np.float64)).max(axis=axes)
+    differences = np.abs(stored.astype(np.float64) - again.astype(np.float64)).max(axis=axes)
+    return np.asarray(differences / np.maximum(scale, 1e-6), np.float64)
+
+
+def describe_versions(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Says which libraries are not those that the store was made with."""
+    changed = [f"{name} {then.get(name)} then, {found} now" for name, found in now.items() if found != then.get(name)]
+    return ", ".join(changed) or "the same library versions"

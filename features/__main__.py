@@ -1,0 +1,151 @@
+"""Command line of the store: `python -m features info|check|pack`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from features.command import CommandFailed, run_commands
+from features.compression import Compression
+from features.console import Console, format_bytes
+
+Store = Annotated[Path, Argument(help="The store's folder (info, pack: or a packed store).", metavar="STORE")]
+
+
+@dataclass(frozen=True)
+class InfoConfig:
+    """Which store to describe."""
+
+    store: Store
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Which store to check, and how far."""
+
+    store: Store
+    read_data: Annotated[bool, Option("--read-data", help="Read every byte and compare digests.")] = False
+    images: Annotated[Path | None, Option(help="Hash the pictures in this folder again, too.")] = None
+    quarantine: Annotated[
+        bool, Option("--quarantine", help="Move bad shards away; `python -m extract` computes them again.")
+    ] = False
+    rebuild_catalog: Annotated[bool, Option("--rebuild-catalog", help="Make the catalog anew from the shards.")] = False
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Which store to pack, and where to."""
+
+    store: Store
+    out: Annotated[Path, Argument(help="The HDF5 file to write.", metavar="OUT.h5")]
+    compression: Annotated[Compression, Option(help="Of the features.")] = Compression.GZIP
+
+
+def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
+    """Say what a store holds."""
+    from features.store import FeatureStore
+
+    store = FeatureStore(config.store)
+    counts = Counter((image.split, image.label, image.status.value) for image in store.images)
+    stored = sum(shard.num_bytes for shard in store.shards) or config.store.stat().st_size
+    plain = store.num_features * 2
+    for side in store.feature_shape:
+        plain *= side
+    console.show_table(
+        f"{config.store}",
+        [
+            *(
+                (f"{split}/{label}" if split else label, f"{count:,} {status}")
+                for (split, label, status), count in sorted(counts.items())
+            ),
+            ("features", f"{store.num_features:,} of {' x '.join(map(str, store.feature_shape))}"),
+            ("that can be used", f"{len(store.examples):,} images"),
+            ("shards", f"{len(store.shards):,}"),
+            ("on disk", f"{format_bytes(stored)}, {stored / max(plain, 1):.2f} of the plain size"),
+            ("pictures from", store.images_folder or "unknown"),
+            ("weights", f"{store.origin.weights_name} {store.origin.weights_file}"),
+            *((f"fingerprint: {name}", value) for name, value in asdict(store.fingerprint).items()),
+            ("fingerprint", store.fingerprint.digest),
+            *((f"made with {name}", value) for name, value in store.origin.versions.items()),
+        ],
+    )
+    return {
+        "images": [
+            {"split": split, "label": label, "status": status, "count": count}
+            for (split, label, status), count in sorted(counts.items())
+        ],
+        "features": store.num_features,
+        "examples": len(store.examples),
+        "feature_shape": list(store.feature_shape),
+        "shards": len(store.shards),
+        "bytes": stored,
+        "compression": stored / max(plain, 1),
+        "images_folder": store.images_folder,
+        "fingerprint": {**asdict(store.fingerprint), "digest": store.fingerprint.digest},
+        "origin": asdict(store.origin),
+    }
+
+
+def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
+    """Check that a store holds what it says. Nothing is repaired unless asked for."""
+    from features import check as checks
+    from features.catalog import CATALOG_NAME
+    from features.errors import StoreMissingError
+    from features.shard import SHARD_FOLDER
+
+    if not (config.store / SHARD_FOLDER).is_dir():
+        raise StoreMissingError(config.store, "a store's folder", "none there", "Check the path")
+    if config.rebuild_catalog:
+        num_features, lost = checks.rebuild_catalog(config.store)
+        console.say(
+            f"{config.store}: a new catalog of {num_features:,} features; run `python -m extract` as before to "
+            "enter the pictures (it computes only what is missing)"
+        )
+        for line in lost:
+            console.warn(line)
+    elif not (config.store / CATALOG_NAME).is_file():
+        raise StoreMissingError(config.store, "a catalog", "none", "Run it with --rebuild-catalog")
+    num_shards = sum(1 for _ in (config.store / SHARD_FOLDER).iterdir())
+    with console.progress("check", num_shards, "shards") as progress:
+        problems = checks.find_problems(
+            config.store, read_data=config.read_data, images=config.images, advance=progress.advance
+        )
+    for problem in problems:
+        console.warn(f"{problem.where}: {problem.what}")
+    result: dict[str, Any] = {"ok": not problems, "problems": [asdict(problem) for problem in problems]}
+    if config.quarantine:
+        result["forgotten"] = checks.quarantine_shards(config.store, problems)
+        console.say(f"{result['forgotten']:,} features are to be computed again: run `python -m extract` as before")
+    if problems:
+        raise CommandFailed(result)
+    notes = checks.list_notes(config.store)
+    for note in notes:
+        console.say(note)
+    how = "every byte was read" if config.read_data else "sizes only; --read-data reads every byte"
+    console.say(f"{config.store}: no problem found ({how})")
+    return {**result, "notes": notes}
+
+
+def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
+    """Write a store as one plain HDF5 file, for h5py, h5web and HDFView; every command takes it as --store."""
+    from features.pack import pack_store
+    from features.store import FeatureStore
+
+    store = FeatureStore(config.store)
+    with console.progress("pack", len(store.examples), "features") as progress:
+        num_rows = pack_store(store, config.out, config.compression, progress.advance)
+    size = config.out.stat().st_size
+    console.show_table(f"{config.out}", [("features", f"{num_rows:,}"), ("size", format_bytes(size))])
+    return {"features": num_rows, "bytes": size, "file": str(config.out)}
+
+
+if __name__ == "__main__":
+    run_commands(
+        {"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)},
+        "python -m features",
+    )

@@ -1,0 +1,91 @@
+"""Reads a packed store: one plain HDF5 file that `python -m features pack` made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from features.catalog import ImageRow, Location
+from features.compression import load_filters
+from features.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
+from features.schema import (
+    FEATURE_DTYPE,
+    SCHEMA_VERSION,
+    FeatureKey,
+    Features,
+    FeatureStatus,
+    Fingerprint,
+    ImageStatus,
+    Origin,
+)
+from features.store import StoreContents
+
+PACK_KIND = "headstart packed store"
+_TODO = "Pack the store again with `python -m features pack`"
+
+
+def load_pack(path: Path) -> StoreContents:
+    """Reads everything of a packed store but its features.
+
+    Raises:
+        StoreMissingError: the file is no packed store.
+        FeatureStoreError: it is of another schema version, or damaged.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            kind = file.attrs.get("kind")
+            if kind != PACK_KIND:
+                raise StoreMissingError(path, "a feature store", "another HDF5 file", "Give another --store")
+            version = int(file.attrs["headstart_schema_version"])
+            if version != SCHEMA_VERSION:
+                raise FeatureStoreError(path, f"schema version {SCHEMA_VERSION}", str(version), _TODO)
+            fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
+            origin = Origin.from_json(file.attrs["origin"])
+            images_folder = str(file.attrs["images_folder"])
+            class_names = [str(name) for name in file.attrs["class_names"]]
+            paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
+            labels = [class_names[number] for number in file["labels"][:].tolist()]
+            hashes = [row.tobytes() for row in file["content_hashes"][:]]
+            expected = (len(paths), *origin.feature_shape)
+            if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
+                raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
+    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise StoreMissingError(path, "a packed store", str(error), _TODO) from error
+    images = [
+        ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE)
+        for image_path, label, split, content_hash in zip(paths, labels, splits, hashes, strict=True)
+    ]
+    locations = {
+        FeatureKey(content_hash, 0): Location(0, row, FeatureStatus.OK) for row, content_hash in enumerate(hashes)
+    }
+    return StoreContents(fingerprint, origin, images_folder, images, locations, [], partial(_read_rows, path))
+
+
+def _read_rows(path: Path, _: int, rows: Sequence[int], out: Features) -> None:
+    try:
+        with h5py.File(path, "r") as file:
+            load_filters(file["features"])
+            for start, stop, position in _find_runs(rows):
+                file["features"].read_direct(out, np.s_[start:stop], np.s_[position : position + stop - start])
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ShardDamagedError(path, "sound features", str(error), _TODO) from error
+
+
+def _find_runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Groups ascending rows into runs of neighbours: (start, stop, position of the first)."""
+    runs: list[tuple[int, int, int]] = []
+    for position, row in enumerate(rows):
+        if runs and runs[-1][1] == row:
+            runs[-1] = (runs[-1][0], row + 1, runs[-1][2])
+        else:
+            runs.append((row, row + 1, position))
+    return runs
+
+
+def _read_text(dataset: h5py.Dataset) -> list[str]:
+    return [value.decode("utf-8", "surrogateescape") for value in dataset[:].tolist()]

@@ -1,0 +1,211 @@
+"""`check` finds every damage, and repairs only what it is told to."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.catalog import CATALOG_NAME
+from features.check import find_problems, list_notes, quarantine_shards, rebuild_catalog
+from features.errors import FeatureStoreError
+from features.schema import Features
+from features.seal import SEAL_NAME
+from features.shard import SHARD_FOLDER
+from features.store import Example, FeatureStore
+from features.view import VIEW_NAME
+from tests.features.stores import fill_store, make_features, make_image, make_key, make_writer
+
+
+def find(store: Path, *, read_data: bool = True, images: Path | None = None) -> list[str]:
+    problems = find_problems(store, read_data=read_data, images=images, advance=lambda _: None)
+    return [f"{problem.where}: {problem.what}" for problem in problems]
+
+
+def flip(path: Path, position: int, mask: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= mask
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    fill_store(tmp_path / "store", range(10))
+    return tmp_path / "store"
+
+
+def test_check_of_a_sound_store_finds_nothing(store: Path) -> None:
+    assert find(store) == []
+    assert find(store, read_data=False) == []
+    assert list_notes(store) == []
+
+
+def test_check_finds_every_flipped_byte_and_no_reader_is_fooled(store: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    sound = {example.path: feature for example, feature in read_all(store)}
+    files = [store / CATALOG_NAME, *sorted((store / SHARD_FOLDER).iterdir())]
+    for trial in range(60):
+        broken = tmp_path / f"broken{trial}"
+        shutil.copytree(store, broken)
+        file = files[trial % len(files)]
+        flip(broken / file.relative_to(store), rng.randrange(file.stat().st_size), rng.randrange(1, 256))
+        assert find(broken) != []
+        try:
+            read = read_all(broken)
+        except FeatureStoreError:
+            continue
+        # A byte that no row uses: what is read is what was written.
+        assert {example.path for example, _ in read} == set(sound)
+        for example, feature in read:
+            np.testing.assert_array_equal(feature, sound[example.path])
+            assert example.label == example.path.split("/")[0]
+
+
+def read_all(path: Path) -> list[tuple[Example, Features]]:
+    opened = FeatureStore(path)
+    return list(zip(opened.examples, opened.read(opened.examples), strict=True))
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def overwrite_the_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9] + b"overwrote")
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (delete, "is missing"),
+        (truncate, "bytes instead of"),
+        (overwrite_the_end, "another SHA-256"),
+    ],
+)
+def test_check_names_the_bad_shard_and_quarantine_forgets_its_rows_alone(
+    store: Path, damage: Callable[[Path], None], what: str
+) -> None:
+    shard = sorted((store / SHARD_FOLDER).iterdir())[0]
+    damage(shard)
+    (problem,) = find_problems(store, read_data=True, images=None, advance=lambda _: None)
+    assert (problem.where, problem.shard) == (str(shard), 1)
+    assert what in problem.what
+    assert quarantine_shards(store, [problem]) == 4
+    assert find(store) == []
+    assert not shard.exists()
+    with make_writer(store) as writer:
+        assert [writer.holds(make_key(number)) for number in range(10)] == [False] * 4 + [True] * 6
+
+
+def test_check_finds_a_catalog_that_was_changed_by_hand(store: Path) -> None:
+    with sqlite3.connect(store / CATALOG_NAME) as db:
+        db.execute("UPDATE images SET label = 'dogs' WHERE path = 'cats/00000.jpg'")
+    db.close()
+    assert find(store) == [f"{store / CATALOG_NAME}: is not the file that SHA256SUMS was written for"]
+    (store / SEAL_NAME).unlink()
+    assert "a row fails its checksum" in find(store)[0]
+    with pytest.raises(FeatureStoreError, match="a row fails its checksum"):
+        FeatureStore(store)
+
+
+def test_check_finds_a_row_that_is_gone(store: Path) -> None:
+    with sqlite3.connect(store / CATALOG_NAME) as db:
+        db.execute("DELETE FROM images WHERE path = 'cats/00000.jpg'")
+    db.close()
+    (store / SEAL_NAME).unlink()
+    assert "rows are missing or left over" in find(store)[0]
+
+
+def test_check_finds_a_changed_view_and_a_changed_seal(store: Path) -> None:
+    flip(store / VIEW_NAME, 600)
+    assert find(store) == [f"{store / VIEW_NAME}: is not the file that SHA256SUMS was written for"]
+    flip(store / VIEW_NAME, 600)
+    assert find(store) == []
+    with (store / SEAL_NAME).open("ab") as file:
+        file.write(b"more\n")
+    assert find(store) == [f"{store / SEAL_NAME}: is not the file that SHA256SUMS was written for"]
+
+
+def test_seal_is_what_sha256sum_checks(store: Path) -> None:
+    done = subprocess.run(["sha256sum", "-c", SEAL_NAME], cwd=store, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{CATALOG_NAME}: OK\n{VIEW_NAME}: OK\n"
+
+
+def test_check_images_names_edited_and_missing_pictures(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for number in range(10):
+        path = folder / make_image(number).path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(str(number).encode())
+    assert find(store, images=folder) == []
+    (folder / "cats/00002.jpg").write_bytes(b"edited")
+    (folder / "dogs/00003.jpg").unlink()
+    edited, missing = find(store, images=folder)
+    assert edited == f"{folder}/cats/00002.jpg: was edited since it was extracted"
+    assert missing.startswith(f"{folder}/dogs/00003.jpg: cannot be read: No such file")
+
+
+def test_check_tells_of_orphans_without_calling_them_problems(store: Path) -> None:
+    orphan = sorted((store / SHARD_FOLDER).iterdir())[0]
+    copy = orphan.with_name(orphan.name.replace("000001", "000008"))
+    shutil.copy(orphan, copy)
+    (store / SHARD_FOLDER / ".partial-x").write_bytes(b"")
+    assert find(store) == []
+    partial, adopted = list_notes(store)
+    assert partial.startswith(f"{store / SHARD_FOLDER}/.partial-x: left by an interrupted write")
+    assert adopted.startswith(f"{copy}: not in the catalog")
+
+
+def test_rebuilt_catalog_has_every_feature_and_images_come_back_with_the_next_run(store: Path) -> None:
+    before = FeatureStore(store).contents
+    (store / CATALOG_NAME).write_bytes(b"overwritten")
+    assert rebuild_catalog(store) == (10, [])
+    after = FeatureStore(store).contents
+    assert (after.fingerprint, after.origin) == (before.fingerprint, before.origin)
+    assert (after.locations, after.shards) == (before.locations, before.shards)
+    with make_writer(store) as writer:
+        writer.sync_images([make_image(number) for number in range(10)], [])
+    opened = FeatureStore(store)
+    by_number = sorted(opened.examples, key=lambda example: example.path[-9:])
+    np.testing.assert_array_equal(opened.read(by_number), make_features(range(10)))
+    assert (store / "quarantine" / CATALOG_NAME).read_bytes() == b"overwritten"
+
+
+def run_check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "features", "check", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_check_command_exits_0_for_a_sound_store_and_1_with_the_problems_named(store: Path) -> None:
+    done = run_check(str(store), "--read-data", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"ok": True, "problems": [], "notes": []})
+    shard = sorted((store / SHARD_FOLDER).iterdir())[1]
+    flip(shard, 100)
+    done = run_check(str(store), "--read-data", "--json")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["ok"]) == (1, False)
+    assert [problem["where"] for problem in result["problems"]] == [str(shard)]
+    assert run_check(str(store)).returncode == 0
+
+
+def test_check_command_of_no_store_says_so(tmp_path: Path) -> None:
+    done = run_check(str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "expected a store's folder, got none there" in done.stderr

@@ -1,0 +1,35 @@
+"""Makes the golden store of the current schema version: run once for each version, then never changed.
+
+python -m tests.golden.make
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from features.compression import Compression
+from features.lock import LOCK_NAME
+from features.pack import pack_store
+from features.schema import SCHEMA_VERSION
+from features.store import FeatureStore
+from tests.features.stores import fill_store, make_image, make_writer
+
+GOLDEN = Path(__file__).parent
+
+
+def make_golden_store(folder: Path) -> None:
+    """Makes a store of ten features in three shards, one image gone and one a duplicate, and its packed form."""
+    fill_store(folder / "store", range(10))
+    with make_writer(folder / "store") as writer:
+        copy = make_image(3)._replace(path="dogs/ç-\udcff.jpg", split="validation")
+        writer.sync_images([copy], ["cats/00000.jpg"])
+        writer.write_meta("images_folder", "/pictures")
+    pack_store(FeatureStore(folder / "store"), folder / "packed.h5", Compression.GZIP, lambda _: None)
+    (folder / "store" / LOCK_NAME).unlink()
+
+
+if __name__ == "__main__":
+    target = GOLDEN / f"v{SCHEMA_VERSION}"
+    shutil.rmtree(target, ignore_errors=True)
+    make_golden_store(target)

@@ -1,0 +1,251 @@
+"""The torture: kills, failing calls, power cuts and flipped bytes, each followed by a resumption that must succeed.
+
+Run by `make torture` (all of it) and by the tests (a short form), with `faults.c` preloaded. Every trial is a
+forked child, so that a crash is seen as one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from features.catalog import CATALOG_NAME
+from features.check import find_problems
+from features.errors import FeatureStoreError, StoreWriteError
+from features.shard import SHARD_FOLDER
+from tests.torture.power_cut import cut_power, list_disk, read_log
+from tests.torture.workload import NUM_BEFORE, NUM_ROWS, extend_store, find_losses, resume_and_verify
+
+KILL, KILL_HALF_WRITTEN = -1, -2
+NUM_ROWS_POWER_CUT = 24
+
+
+@dataclass
+class Figures:
+    """What was done, and what went wrong; the lists stay empty."""
+
+    io_calls: int = 0
+    kills_at_calls: int = 0
+    kills_at_random_times: int = 0
+    failed_calls: int = 0
+    power_cuts: int = 0
+    byte_flips: int = 0
+    flips_found: int = 0
+    signal_deaths: list[str] = field(default_factory=list)
+    broken_promises: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Torture:
+    """All trials on stores in one scratch folder."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        self._scratch = scratch
+        self._store = scratch / "store"
+        self._start = scratch / "start"
+        extend_store(self._start, NUM_BEFORE, lambda _: None)
+        self.figures = Figures()
+
+    def count_calls(self) -> int:
+        """Counts the calls of one run that is left alone."""
+        self._reset()
+        report = self._scratch / "calls"
+
+        def act() -> None:
+            self._arm(0, 0)
+            extend_store(self._store, NUM_ROWS, lambda _: None)
+            report.write_text(str(self._faults.torture_disarm()))
+
+        self._expect_exit("counting", act)
+        self.figures.io_calls = int(report.read_text())
+        return self.figures.io_calls
+
+    def kill_at(self, call: int, kind: int) -> None:
+        """Kills a run at one call, before it or with half of it written, and resumes."""
+        self._reset()
+
+        def act(safe: Callable[[int], None]) -> None:
+            self._arm(call, kind)
+            extend_store(self._store, NUM_ROWS, safe)
+
+        self._fork(act)
+        self._resume(f"kill at call {call}, kind {kind}")
+        self.figures.kills_at_calls += 1
+
+    def kill_after(self, seconds: float) -> None:
+        """Kills a run at some time, and resumes."""
+        self._reset()
+        self._fork(lambda safe: extend_store(self._store, NUM_ROWS, safe), kill_after=seconds)
+        self._resume(f"kill after {seconds:.4f} s")
+        self.figures.kills_at_random_times += 1
+
+    def fail(self, call: int, error: int, *, from_then_on: bool) -> None:
+        """Lets one call fail, or all from then on; the run must say so in its own words or not need the call."""
+        self._reset()
+        name = f"{errno.errorcode[error]} at call {call}{' and after' if from_then_on else ''}"
+
+        def act(safe: Callable[[int], None]) -> None:
+            self._arm(call, error, from_then_on=from_then_on)
+            try:
+                extend_store(self._store, NUM_ROWS, safe)
+            except StoreWriteError:
+                os._exit(3)
+
+        status = self._fork(act)
+        if status not in (0, 3):
+            self.figures.broken_promises.append(f"{name}: exit status {status}")
+        self._resume(name)
+        self.figures.failed_calls += 1
+
+    def cut_power_everywhere(self, seeds: list[int | None], step: int) -> None:
+        """Records one run, and tries every moment of it (or every so many) as its last."""
+        self._reset()
+        log = self._scratch / "log"
+        before = list_disk(self._store)
+
+        def act(_: Callable[[int], None]) -> None:
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            self._arm(0, 0, log=descriptor)
+            extend_store(self._store, NUM_ROWS_POWER_CUT, self._faults.torture_mark)
+            self._faults.torture_disarm()
+
+        self._fork(act)
+        calls = read_log(log)
+        for end in range(1, len(calls) + 1, step):
+            safe = max([NUM_BEFORE, *(call.offset for call in calls[:end] if call.operation == "A")])
+            for seed in seeds:
+                rng = None if seed is None else random.Random(seed * 100_003 + end)
+                disk = cut_power(before, calls[:end], rng)
+                shutil.rmtree(self._store)
+                for path, data in disk.items():
+                    Path(path).parent.mkdir(parents=True, exist_ok=True)
+                    Path(path).write_bytes(data)
+                (self._store / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+                self._resume(f"power cut after call {end}, seed {seed}", safe, NUM_ROWS_POWER_CUT)
+                self.figures.power_cuts += 1
+
+    def flip_bytes(self, count: int) -> None:
+        """Flips one byte after another; `check --read-data` must find each, and no reader may be fooled."""
+        extend_store(self._start, NUM_ROWS, lambda _: None)
+        files = [CATALOG_NAME, *(f"{SHARD_FOLDER}/{p.name}" for p in sorted((self._start / SHARD_FOLDER).iterdir()))]
+        rng = random.Random(0)
+        before = len(self.figures.broken_promises)
+        for trial in range(count):
+            self._reset()
+            path = self._store / files[trial % len(files)]
+            data = bytearray(path.read_bytes())
+            position, mask = rng.randrange(len(data)), rng.randrange(1, 256)
+            data[position] ^= mask
+            path.write_bytes(data)
+            name = f"byte {position} of {path.name} ^ {mask:#x}"
+
+            def act(_: Callable[[int], None], name: str = name) -> None:
+                if not find_problems(self._store, read_data=True, images=None, advance=lambda _: None):
+                    raise AssertionError(f"{name}: not found")
+                try:
+                    losses = find_losses(self._store, NUM_ROWS)
+                except FeatureStoreError:
+                    losses = []
+                if losses:
+                    raise AssertionError(f"{name}: {losses}")
+
+            self._expect_exit(name, act)
+            self.figures.byte_flips += 1
+        self.figures.flips_found = count - (len(self.figures.broken_promises) - before)
+
+    def _reset(self) -> None:
+        shutil.rmtree(self._store, ignore_errors=True)
+        shutil.copytree(self._start, self._store)
+        (self._scratch / "safe").write_text(str(NUM_BEFORE))
+
+    def _arm(self, call: int, kind: int, *, from_then_on: bool = False, log: int = -1) -> None:
+        self._faults.torture_arm(str(self._store).encode(), ctypes.c_long(call), kind, int(from_then_on), log)
+
+    def _resume(self, name: str, safe: int | None = None, num_rows: int = NUM_ROWS) -> None:
+        num_safe = int((self._scratch / "safe").read_text() or 0) if safe is None else safe
+
+        def act(_: Callable[[int], None]) -> None:
+            problems = resume_and_verify(self._store, num_safe, num_rows)
+            if problems:
+                raise AssertionError(f"{name}: {problems}")
+
+        self._expect_exit(name, act)
+
+    def _expect_exit(self, name: str, act: Callable[..., object]) -> None:
+        wants = act.__code__.co_argcount > 0
+        status = self._fork(act if wants else lambda _: act())
+        if status < 0:
+            self.figures.signal_deaths.append(f"{name}: signal {-status}")
+        elif status:
+            self.figures.broken_promises.append(f"{name}: {(self._scratch / 'error').read_text()}")
+
+    def _fork(self, act: Callable[[Callable[[int], None]], object], kill_after: float | None = None) -> int:
+        """Runs something in a child.
+
+        Returns:
+            Its exit status, or minus the signal that ended it.
+        """
+        safe = os.open(self._scratch / "safe", os.O_WRONLY)
+
+        def acknowledge(count: int) -> None:
+            os.pwrite(safe, f"{count:4}".encode(), 0)
+
+        child = os.fork()
+        if child == 0:
+            try:
+                act(acknowledge)
+                os._exit(0)
+            except BaseException:
+                (self._scratch / "error").write_text(traceback.format_exc())
+                os._exit(1)
+        os.close(safe)
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_all(*, short: bool) -> Figures:
+    """Runs every kind of trial, a tenth of them in the short form."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        torture = Torture(Path(folder).resolve())
+        num_calls = torture.count_calls()
+        rng = random.Random(1)
+        step = 9 if short else 1
+        for call in range(1, num_calls + 1, step):
+            torture.kill_at(call, KILL)
+            torture.kill_at(call, KILL_HALF_WRITTEN)
+        for delay in _draw(rng, 8 if short else 200):
+            torture.kill_after(delay)
+        for call in range(1, num_calls + 1, step):
+            for error in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+                torture.fail(call, error, from_then_on=False)
+            torture.fail(call, errno.ENOSPC, from_then_on=True)
+        torture.cut_power_everywhere([None, 1] if short else [None, 1, 2], step=12 if short else 1)
+        torture.flip_bytes(30 if short else 600)
+    torture.figures.seconds = round(time.monotonic() - started, 1)
+    return torture.figures
+
+
+def _draw(rng: random.Random, count: int) -> Iterator[float]:
+    return (rng.uniform(0.0, 0.12) for _ in range(count))
+
+
+if __name__ == "__main__":
+    figures = run_all(short="--short" in sys.argv)
+    print(json.dumps(asdict(figures), indent=2))
+    sys.exit(bool(figures.signal_deaths or figures.broken_promises))

@@ -1,0 +1,41 @@
+"""The short form of `make torture`: a tenth of its trials, with the same promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The preloaded library, compiled here, so that the test needs no more than a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler is not None, "the torture needs a C compiler: apt-get install gcc libc6-dev"
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def test_store_tortured_keeps_every_committed_row_and_always_resumes(faults: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.torture.run", "--short"],
+        env={**os.environ, "LD_PRELOAD": str(faults)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    figures = json.loads(done.stdout)
+    assert (figures["signal_deaths"], figures["broken_promises"]) == ([], []), done.stderr
+    assert figures["flips_found"] == figures["byte_flips"]
+    for trials in ("kills_at_calls", "kills_at_random_times", "failed_calls", "power_cuts", "byte_flips"):
+        assert figures[trials] > 0, trials
