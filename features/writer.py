@@ -100,11 +100,11 @@ class FeatureWriter:
         with self._explain_write_errors(), ExitStack() as stack:
             create_folders(self._store)
             stack.enter_context(hold_write_lock(self._store))
-            break_seal(self._store)
             Catalog.create(self._store / CATALOG_NAME, self._fingerprint, self._origin)
             self.catalog = Catalog(self._store / CATALOG_NAME, writable=True)
             stack.callback(self.catalog.close)
             refuse_other_fingerprint(self._store, load_fingerprint(self.catalog), self._fingerprint)
+            break_seal(self._store)
             self.notes = recover_store(self._store, self.catalog, self._fingerprint)
             self._known = {key: place.status for key, place in self.catalog.read_features().items()}
             self._next_number = max((shard.number for shard in self.catalog.read_shards()), default=0) + 1

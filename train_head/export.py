@@ -70,9 +70,8 @@ def export_model(
     try:
         aside.mkdir(parents=True)
         save_model(model, card, aside / MODEL_FILE)
-        (aside / LABELS_FILE).write_text(
-            "".join(f"{label}\n" for label in classes), encoding="utf-8", errors="surrogateescape"
-        )
+        labels = "".join(f"{label}\n" for label in classes)
+        (aside / LABELS_FILE).write_text(labels, encoding="utf-8", errors="surrogateescape")
         parts = Parts(
             compile_pixel_layers(fingerprint.image_size),
             TensorFlowEngine(backbone).run,

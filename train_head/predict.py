@@ -69,7 +69,7 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
             continue
         for inside, problem in sorted(walk_files(file, ".")):
             path = file / inside
-            if not problem and not path.is_file():
+            if not problem and path.exists() and not path.is_file():
                 problem = "not a regular file"
             if problem or path.suffix.lower() not in EXTENSIONS:
                 skipped.append({"image": str(path), "reason": problem or "not a picture by its name"})

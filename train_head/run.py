@@ -86,7 +86,7 @@ class Run:
                 folder,
                 "a run",
                 f"no readable {RUN_FILE} ({error})",
-                "Run `python -m train_head` first, or give another --run (RUN=)",
+                "Train first, or give another --run (RUN=)",
             ) from error
         if self.record.run_version != RUN_VERSION:
             raise HeadstartError(

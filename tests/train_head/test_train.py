@@ -282,6 +282,6 @@ def test_train_on_a_missing_shard_leaves_no_run(tmp_path: Path, quiet: Console) 
     paths = list_paths({"train/cats": 4, "train/dogs": 4, "validation/cats": 2, "validation/dogs": 2})
     store = make_store(tmp_path / "store", paths)
     (store.path / "shards" / store.shards[1].name).unlink()
-    with pytest.raises(HeadstartError, match=rf"{store.shards[1].name}: expected a shard of 4 features"):
+    with pytest.raises(HeadstartError, match=rf"{store.shards[1].name}: expected .* got No such file"):
         train_head(make_config(store, tmp_path), quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
