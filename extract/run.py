@@ -30,7 +30,7 @@ from features.durable import require_space
 from features.errors import HeadstartError
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus, Origin, round_features
 from features.store import FeatureStore
-from features.writer import FeatureWriter, refuse_other_fingerprint
+from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint
 
 if TYPE_CHECKING:
     import keras
@@ -114,6 +114,7 @@ def check_arguments(config: ExtractConfig) -> Scan:
     """Checks everything that can be checked without TensorFlow, and scans the folder."""
     check_backbone_arguments(config.cut, config.image_size)
     check_weights_argument(config.weights)
+    refuse_foreign_folder(config.store)
     return scan_images(config.images)
 
 

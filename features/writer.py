@@ -55,7 +55,7 @@ class FeatureWriter:
     """Writes features into a store, creating it where there is none, under the store's lock.
 
     A shard is the unit of commit: its file reaches the disk under its final name, then one transaction
-    enters its rows, and the images that they belong to, in the catalog. What is committed stays.
+    enters its rows, and the images recorded so far, in the catalog. What is committed stays.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FeatureWriter:
             FingerprintMismatchError: the store's features were made in another way.
             StoreMissingError: the folder holds something else.
         """
-        _refuse_foreign_folder(self._store)
+        refuse_foreign_folder(self._store)
         with self._explain_write_errors(), ExitStack() as stack:
             create_folders(self._store)
             stack.enter_context(hold_write_lock(self._store))
@@ -163,20 +163,22 @@ class FeatureWriter:
         Raises:
             StoreWriteError: the disk refused; everything committed earlier is safe.
         """
-        with self._explain_write_errors():
-            if not self._added:
-                self.catalog.write_images(self._images)
-            else:
-                keys, statuses = list(self._added), list(self._added.values())
-                rows = ShardRows(keys, statuses, self._features[: len(keys)])
-                data = encode_shard(rows, self._fingerprint, self._origin, self._compression)
-                shard = write_shard(self._store, self._next_number, data, len(keys))
-                with self.catalog.transaction():
-                    self.catalog.add_shard(shard, keys, statuses)
-                    self.catalog.write_images(self._images)
-                self._known.update(self._added)
-                self._next_number += 1
+        # Taken off first: an interrupt in the middle must not lead to a second commit of the same rows.
+        added, images = self._added, self._images
         self._added, self._images = {}, []
+        with self._explain_write_errors():
+            if not added:
+                self.catalog.write_images(images)
+                return
+            keys, statuses = list(added), list(added.values())
+            rows = ShardRows(keys, statuses, self._features[: len(keys)])
+            data = encode_shard(rows, self._fingerprint, self._origin, self._compression)
+            shard = write_shard(self._store, self._next_number, data, len(keys))
+            with self.catalog.transaction():
+                self.catalog.add_shard(shard, keys, statuses)
+                self.catalog.write_images(images)
+            self._known.update(added)
+            self._next_number += 1
 
     @contextmanager
     def _explain_write_errors(self) -> Iterator[None]:
@@ -219,7 +221,8 @@ def _shorten(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text
 
 
-def _refuse_foreign_folder(store: Path) -> None:
+def refuse_foreign_folder(store: Path) -> None:
+    """Raises StoreMissingError for a folder that holds something else, CatalogDamagedError for shards alone."""
     if store.exists() and not store.is_dir():
         raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
     if not store.is_dir() or (store / CATALOG_NAME).exists():

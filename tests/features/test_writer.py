@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,28 @@ def test_writer_left_by_an_error_keeps_whole_shards_and_drops_the_rest(tmp_path:
         write_then_fail()
     with make_writer(tmp_path) as writer:
         assert [writer.holds(make_key(number)) for number in range(6)] == [True] * 4 + [False] * 2
+
+
+def test_writer_interrupted_right_after_a_transaction_commits_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_writer(tmp_path) as writer:
+        add_shard = writer.catalog.add_shard
+
+        def add_then_interrupt(*arguments: Any) -> None:
+            add_shard(*arguments)
+            raise KeyboardInterrupt
+
+        for number in range(3):
+            writer.add_features([make_key(number)], make_features(range(number, number + 1)), [FeatureStatus.OK])
+        with monkeypatch.context() as patch:
+            patch.setattr(writer.catalog, "add_shard", add_then_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                writer.commit()
+        writer.commit()
+    with make_writer(tmp_path) as writer:
+        # The shard stood on the disk without its transaction, so it was adopted.
+        assert [writer.holds(make_key(number)) for number in range(4)] == [True, True, True, False]
 
 
 def test_writer_removes_what_an_interrupted_write_left(tmp_path: Path) -> None:
