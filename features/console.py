@@ -87,7 +87,7 @@ class Console:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn(f"{unit}, {{task.fields[rate]:.1f}}/s, left"),
+                TextColumn(f"{unit}, {{task.fields[rate]}}, left"),
                 TimeRemainingColumn(),
             )
             from rich.console import Console as RichConsole
@@ -107,13 +107,13 @@ class _Silence:
 
 class _TerminalBar:
     def __init__(self, bar: Any, description: str, total: int) -> None:
-        self._bar, self._task = bar, bar.add_task(description, total=total, rate=0.0)
+        self._bar, self._task = bar, bar.add_task(description, total=total, rate="")
         self._done, self._started = 0, time.monotonic()
 
     def advance(self, num_done: int) -> None:
         self._done += num_done
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(self._task, advance=num_done, rate=rate)
+        self._bar.update(self._task, advance=num_done, rate=format_rate(rate))
 
 
 class _PlainLines:
@@ -140,7 +140,7 @@ class _PlainLines:
         rate = self._done / seconds
         left = format_seconds((self._total - self._done) / rate) if rate else "unknown"
         print(
-            f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left} left",
+            f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {format_rate(rate)}, {left} left",
             file=sys.stderr,
             flush=True,
         )
@@ -173,6 +173,11 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def format_rate(per_second: float) -> str:
+    """Formats a rate for people: `44.0/s`, or `9.3 s each` where it is below one."""
+    return f"{per_second:.1f}/s" if per_second >= 1 or per_second == 0 else f"{1 / per_second:.1f} s each"
 
 
 def format_bytes(num_bytes: float) -> str:

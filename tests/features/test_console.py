@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from features.console import Console, ConsoleOptions, format_bytes, format_seconds
+from features.console import Console, ConsoleOptions, format_bytes, format_rate, format_seconds
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ from features.console import Console, ConsoleOptions, format_bytes, format_secon
 )
 def test_format_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("rate", "text"), [(0, "0.0/s"), (44.04, "44.0/s"), (1, "1.0/s"), (0.108, "9.3 s each")])
+def test_format_rate(rate: float, text: str) -> None:
+    assert format_rate(rate) == text
 
 
 @pytest.mark.parametrize(
