@@ -18,12 +18,12 @@ from typing import Annotated, Any
 import numpy as np
 from typer import Option
 
-from features.catalog import ImageRow
 from features.command import run_app
 from features.console import Console
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.shard import ShardRows, encode_shard
 from features.store import FeatureStore
+from features.tables import ImageRow
 from features.writer import FeatureWriter
 
 SHAPE = (7, 7, 768)

@@ -13,9 +13,10 @@ from extract.config import ExtractConfig
 from extract.engines import tensorflow as engine
 from extract.images import Scan
 from extract.plan import plan_images
-from features.catalog import CATALOG_NAME, Catalog, ImageRow
+from features.catalog import CATALOG_NAME, Catalog
 from features.console import import_quietly
 from features.schema import FEATURE_DTYPE
+from features.tables import ImageRow
 
 if TYPE_CHECKING:
     import keras

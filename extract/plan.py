@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from extract.images import ImageFile
-from features.catalog import ImageRow
 from features.schema import ImageStatus
+from features.tables import ImageRow
 
 
 @dataclass(frozen=True)

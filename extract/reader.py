@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.pixels import Pixels, UndecodableImageError, decode_image
-from features.catalog import ImageRow
+from features.tables import ImageRow
 
 
 @dataclass(frozen=True)

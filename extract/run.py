@@ -24,12 +24,12 @@ from extract.images import Scan, scan_images
 from extract.plan import Plan, plan_images
 from extract.reader import ImageReader, LoadedImage
 from extract.weights import Weights, check_weights_argument, find_weights
-from features.catalog import ImageRow
 from features.console import Console, import_quietly
 from features.durable import require_space
 from features.errors import HeadstartError
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus, Origin, round_features
 from features.store import FeatureStore
+from features.tables import ImageRow
 from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint
 
 if TYPE_CHECKING:

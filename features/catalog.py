@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 from features import sealed
 from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
@@ -16,65 +15,27 @@ from features.schema import (
     FeatureKey,
     FeatureStatus,
     Fingerprint,
-    ImageStatus,
     Origin,
     encode_json,
 )
 from features.sealed import SealedTable
 from features.shard import ShardRef
+from features.tables import (
+    FEATURE_STATUSES,
+    FEATURES,
+    IMAGES,
+    SHARDS,
+    TABLES,
+    ImageRow,
+    Location,
+    decode_image,
+    encode_image,
+    encode_text,
+)
 
 CATALOG_NAME = "catalog.sqlite"
 APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog: "HSTR"."""
-
-_SHARDS = SealedTable(
-    "shards", {"number": "INTEGER", "sha256": "TEXT", "num_rows": "INTEGER", "num_bytes": "INTEGER"}, "number"
-)
-_FEATURES = SealedTable(
-    "features",
-    {"content_hash": "BLOB", "view": "INTEGER", "shard": "INTEGER", "row": "INTEGER", "status": "TEXT"},
-    "content_hash, view",
-)
-_IMAGES = SealedTable(
-    "images",
-    {
-        "path": "TEXT",
-        "label": "TEXT",
-        "split": "TEXT",
-        "num_bytes": "INTEGER",
-        "modified_ns": "INTEGER",
-        "content_hash": "BLOB",
-        "status": "TEXT",
-        "reason": "TEXT",
-    },
-    "path",
-)
-_TABLES = (_SHARDS, _FEATURES, _IMAGES)
-_IMAGE_STATUSES = {status.value.encode(): status for status in ImageStatus}
-_FEATURE_STATUSES = {status.value.encode(): status for status in FeatureStatus}
-
-
-class ImageRow(NamedTuple):
-    """One image of today's folder, and how far extraction came with it."""
-
-    path: str
-    """Relative to the images' folder, with `/`; bytes that are not UTF-8 as surrogate escapes."""
-    label: str
-    split: str
-    """`train`, `validation`, `test`, or empty where the folder has no splits."""
-    num_bytes: int
-    modified_ns: int
-    content_hash: bytes | None = None
-    status: ImageStatus = ImageStatus.PENDING
-    reason: str = ""
-
-
-class Location(NamedTuple):
-    """Where a feature is, and whether it may be trained on."""
-
-    shard: int
-    row: int
-    status: FeatureStatus
 
 
 class Catalog:
@@ -148,11 +109,11 @@ class Catalog:
             db.execute("PRAGMA synchronous=EXTRA")
             db.execute("BEGIN IMMEDIATE")
             if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for table in (sealed.META, *_TABLES):
+                for table in (sealed.META, *TABLES):
                     table.create(db)
                 sealed.write_meta(db, b"fingerprint", encode_json(asdict(fingerprint)))
                 sealed.write_meta(db, b"origin", encode_json(asdict(origin)))
-                sealed.write_tally(db, _TABLES)
+                sealed.write_tally(db, TABLES)
                 db.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             db.execute("COMMIT")
@@ -172,30 +133,18 @@ class Catalog:
         """Returns every committed shard, by number."""
         return [
             ShardRef(number, sha256.decode(), num_rows, num_bytes)
-            for number, sha256, num_rows, num_bytes, _ in self._read(_SHARDS)
+            for number, sha256, num_rows, num_bytes, _ in self._read(SHARDS)
         ]
 
     def read_images(self) -> list[ImageRow]:
         """Returns every image of the folder as it was last scanned, by path."""
-        return [
-            ImageRow(
-                path.decode("utf-8", "surrogateescape"),
-                label.decode("utf-8", "surrogateescape"),
-                split.decode(),
-                num_bytes,
-                modified_ns,
-                content_hash or None,
-                _IMAGE_STATUSES[status],
-                reason.decode("utf-8", "surrogateescape"),
-            )
-            for path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ in self._read(_IMAGES)
-        ]
+        return [decode_image(row) for row in self._read(IMAGES)]
 
     def read_features(self) -> dict[FeatureKey, Location]:
         """Returns where each feature is."""
         return {
-            FeatureKey(content_hash, view): Location(shard, row, _FEATURE_STATUSES[status])
-            for content_hash, view, shard, row, status, _ in self._read(_FEATURES)
+            FeatureKey(content_hash, view): Location(shard, row, FEATURE_STATUSES[status])
+            for content_hash, view, shard, row, status, _ in self._read(FEATURES)
         }
 
     def find_damage(self) -> list[str]:
@@ -204,7 +153,7 @@ class Catalog:
             with self._explain_damage():
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
                 sealed.META.compare(self._db.execute("SELECT * FROM meta").fetchall())
-            for table in _TABLES:
+            for table in TABLES:
                 self._read(table)
         except CatalogDamagedError as error:
             return [str(error)]
@@ -227,7 +176,7 @@ class Catalog:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-            sealed.write_tally(self._db, _TABLES)
+            sealed.write_tally(self._db, TABLES)
             self._db.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back already where the disk refused.
@@ -243,22 +192,22 @@ class Catalog:
     def write_images(self, images: Iterable[ImageRow]) -> None:
         """Adds images, or replaces those of the same path."""
         with self.transaction():
-            _IMAGES.write(self._db, map(_encode_image, images), on_conflict="REPLACE")
+            IMAGES.write(self._db, map(encode_image, images), on_conflict="REPLACE")
 
     def remove_images(self, paths: Iterable[str]) -> None:
         """Forgets images that are no longer in the folder; their features stay, in case they come back."""
         with self.transaction():
             self._db.executemany(
-                "DELETE FROM images WHERE path = CAST(? AS TEXT)", ((_encode_text(path),) for path in paths)
+                "DELETE FROM images WHERE path = CAST(? AS TEXT)", ((encode_text(path),) for path in paths)
             )
 
     def add_shard(self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]) -> None:
         """Commits a shard that stands on the disk, with those of its rows that no other shard has."""
         with self.transaction():
             entry = (shard.number, shard.sha256.encode(), shard.num_rows, shard.num_bytes)
-            _SHARDS.write(self._db, [entry], on_conflict="ABORT")
+            SHARDS.write(self._db, [entry], on_conflict="ABORT")
             rows = enumerate(zip(keys, statuses, strict=True))
-            _FEATURES.write(
+            FEATURES.write(
                 self._db,
                 ((*key, shard.number, row, status.value.encode()) for row, (key, status) in rows),
                 on_conflict="IGNORE",
@@ -285,20 +234,3 @@ class Catalog:
                 str(error),
                 "Run `python -m features check STORE`, then with --rebuild-catalog",
             ) from error
-
-
-def _encode_image(image: ImageRow) -> sealed.Row:
-    return (
-        _encode_text(image.path),
-        _encode_text(image.label),
-        image.split.encode(),
-        image.num_bytes,
-        image.modified_ns,
-        image.content_hash or b"",
-        image.status.value.encode(),
-        _encode_text(image.reason),
-    )
-
-
-def _encode_text(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -10,7 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.catalog import ImageRow, Location
 from features.compression import load_filters
 from features.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from features.schema import (
@@ -24,6 +23,7 @@ from features.schema import (
     Origin,
 )
 from features.store import StoreContents
+from features.tables import ImageRow, Location
 
 PACK_KIND = "headstart packed store"
 _TODO = "Pack the store again with `python -m features pack`"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.catalog import CATALOG_NAME, Catalog, ImageRow, Location
+from features.catalog import CATALOG_NAME, Catalog
 from features.errors import FeatureStoreError, ShardDamagedError
 from features.schema import (
     FEATURE_DTYPE,
@@ -25,6 +25,7 @@ from features.schema import (
     Origin,
 )
 from features.shard import ShardRef, read_features
+from features.tables import ImageRow, Location
 
 
 class Example(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from features.catalog import CATALOG_NAME, Catalog, ImageRow
+from features.catalog import CATALOG_NAME, Catalog
 from features.compression import Compression
 from features.durable import sync_folder
 from features.errors import (
@@ -35,6 +35,7 @@ from features.schema import (
 from features.seal import SEAL_NAME, break_seal, write_seal
 from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
 from features.store import load_fingerprint
+from features.tables import ImageRow
 from features.view import VIEW_NAME, write_view
 
 STORE_NAMES = frozenset(

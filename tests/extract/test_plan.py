@@ -10,8 +10,8 @@ import pytest
 
 from extract.images import ImageFile
 from extract.plan import Plan, plan_images
-from features.catalog import ImageRow
 from features.schema import ImageStatus
+from features.tables import ImageRow
 
 HASH = hashlib.sha256(b"content").digest()
 FILE = ImageFile("cats/1.jpg", "cats", "", num_bytes=100, modified_ns=7)

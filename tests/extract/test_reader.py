@@ -12,7 +12,7 @@ import pytest
 
 from extract.pixels import Pixels
 from extract.reader import ImageReader, LoadedImage
-from features.catalog import ImageRow
+from features.tables import ImageRow
 from tests.pictures import draw_picture, encode
 
 

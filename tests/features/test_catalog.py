@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from features.catalog import CATALOG_NAME, Catalog, ImageRow
+from features.catalog import CATALOG_NAME, Catalog
 from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from features.schema import FeatureStatus, ImageStatus
 from features.shard import ShardRef
+from features.tables import ImageRow
 from tests.features.stores import make_fingerprint, make_image, make_key, make_origin
 
 
