@@ -45,7 +45,6 @@ def export_model(
         HeadstartError: something that a user can mend.
     """
     import_quietly("keras")
-    from extract.engines.tensorflow import TensorFlowEngine
     from extract.pixels import DECODE_POLICY, compile_pixel_layers
     from train_head.exported import ExportedModel, ModelCard, save_model
     from train_head.head import restore_head
@@ -74,8 +73,9 @@ def export_model(
         (aside / LABELS_FILE).write_text(labels, encoding="utf-8", errors="surrogateescape")
         parts = Parts(
             compile_pixel_layers(fingerprint.image_size),
-            TensorFlowEngine(backbone).run,
-            lambda features: head.predict_on_batch(features),
+            # Keras's own graph: the engine's folds batch normalisation, which the stored features compare with.
+            backbone.predict_on_batch,
+            head.predict_on_batch,
         )
         folder = Path(config.images or store.images_folder)
         with console.progress("check", len(split.validation), "pictures") as progress:
