@@ -98,11 +98,11 @@ def _find_any(console: Console) -> Weights:
             raise HeadstartError(
                 "--weights auto",
                 "imagenet or nsfwjs to be had",
-                f"neither: [{no_imagenet}] [{no_nsfwjs}]",
+                f"neither. imagenet: {no_imagenet.got}. nsfwjs: {no_nsfwjs}".rstrip("."),
                 "Give a file you have with --weights FILE (WEIGHTS=FILE)",
             ) from None
         console.warn(
-            f"ImageNet weights cannot be had ({no_imagenet}) USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned "
+            f"ImageNet weights cannot be had ({no_imagenet.got}). USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned "
             "for another task, 8 bit; its features are weaker. For ImageNet's: --weights FILE (WEIGHTS=FILE)."
         )
         return found
@@ -132,7 +132,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
         try:
             path = _download(url)
         except HeadstartError as error:
-            problems.append(str(error))
+            problems.append(error.got if url in error.got else f"{error.got} at {url}")
             console.detail(str(error))
             continue
         if _digest(path, "md5") != KNOWN_MD5:
@@ -140,7 +140,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
         return path
     raise HeadstartError(
         "--weights imagenet",
-        f"{FILE_NAME} from {' or '.join(urls)}",
+        FILE_NAME,
         "; ".join(problems),
         "Check the network, or give --weights FILE (WEIGHTS=FILE)",
     )
@@ -167,7 +167,7 @@ def _download(url: str) -> Path:
         detect_format(path)
     except HeadstartError as error:
         path.unlink(missing_ok=True)
-        raise HeadstartError(url, "a weights file", str(error), "It was removed from the cache") from error
+        raise HeadstartError(url, "a weights file", error.got, "It was removed from the cache") from error
     return path
 
 

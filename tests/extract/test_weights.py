@@ -172,7 +172,8 @@ def test_download_bad_file_is_refused_with_its_reason_and_not_kept(
         download_first([url], quiet)
 
     message = str(raised.value)
-    assert message.startswith(f"--weights imagenet: expected {FILE_NAME} from {url}, got {url}: ")
+    assert message.startswith(f"--weights imagenet: expected {FILE_NAME}, got ")
+    assert message.count(url) == 1
     assert told in message
     assert message.endswith("Check the network, or give --weights FILE (WEIGHTS=FILE).")
     assert list_cached(keras_home) == []
@@ -209,9 +210,9 @@ def test_download_all_urls_bad_names_each_with_what_came(server: WebServer, kera
     with pytest.raises(HeadstartError) as raised:
         download_first([page, missing], quiet)
     first, second = str(raised.value).split(", got ", 1)[1].split("; ", 1)
-    assert first.startswith(page)
-    assert "a web page" in first
-    assert second.startswith(missing)
+    assert first.startswith("a web page")
+    assert first.endswith(page)
+    assert missing in second
     assert "404" in second
 
 
@@ -314,7 +315,7 @@ def test_find_weights_auto_with_neither_names_both_and_what_to_do(
         find_weights("auto", quiet)
 
     message = str(raised.value)
-    assert message.startswith("--weights auto: expected imagenet or nsfwjs to be had, got neither: [")
+    assert message.startswith("--weights auto: expected imagenet or nsfwjs to be had, got neither. imagenet: ")
     assert f"{server.url}/missing" in message
     assert "npm on the PATH" in message
     assert message.endswith("Give a file you have with --weights FILE (WEIGHTS=FILE).")
