@@ -117,6 +117,7 @@ class FeatureWriter:
         with self._explain_write_errors(), self._stack:
             if error_type is None:
                 self.catalog.close()
+                self._known = {}
                 write_view(self._store)
                 write_seal(self._store)
 
