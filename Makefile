@@ -9,15 +9,15 @@
 
 DATA ?= data/elpv
 WEIGHTS ?= auto
-NAME := $(notdir $(patsubst %/,%,$(DATA)))
+NAME := $(or $(notdir $(abspath $(DATA))),root)
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER SEED
 lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
 HEAD_OPTIONS := $(foreach v,$(HEAD_VARIABLES),$(if $($(v)),--$(call lower,$(v)) $($(v))))
 # A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
-RUN_NAME := run$(subst $(eval ) ,,$(foreach v,$(HEAD_VARIABLES),$(if $($(v)),-$(call lower,$(v))$($(v)))))
+HEAD_SUFFIX := $(subst $(eval ) ,,$(foreach v,$(HEAD_VARIABLES),$(if $($(v)),-$(call lower,$(v))$($(v)))))
 STORE ?= work/$(NAME)/store
-RUN ?= work/$(NAME)/$(RUN_NAME)
-OUT ?= work/$(NAME)/model
+RUN ?= work/$(NAME)/run$(HEAD_SUFFIX)
+OUT ?= work/$(NAME)/model$(HEAD_SUFFIX)
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,7 +65,7 @@ check: $(RUNTIME)  ## check every byte of the store
 data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
 	@$(BIN)/python -m extract.elpv --out data/elpv
 
-torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt the store thousands of times (ten minutes)
+torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt the store thousands of times (four minutes)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
 
 test: $(DEV)  ## run the tests

@@ -25,6 +25,10 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     result = extract_features(config, console)
     if result.failed:
         console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed])
+        console.warn(
+            f"{len(result.failed):,} pictures could not be used, such as {result.failed[0]['image']}: "
+            f"{result.failed[0]['reason']}"
+        )
     if result.skipped:
         console.detail("\n".join(f"skipped {s['path']}: {s['reason']}" for s in result.skipped))
     nothing = " (nothing to do: the store is up to date)" if not result.computed else ""
@@ -36,6 +40,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             ("already there", f"{result.reused:,}"),
             ("failed", f"{len(result.failed):,}"),
             *([("not to be trained on", f"{result.unsound:,} with NaN or overflow")] if result.unsound else []),
+            *([("no longer in the folder", f"{result.removed:,}")] if result.removed else []),
             ("skipped files", f"{len(result.skipped):,}"),
             ("on disk", format_bytes(_measure(config.store))),
             ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),

@@ -87,6 +87,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             refuse_other_fingerprint(config.store, fingerprint, backbone.describe()[0])
             require_space(config.store, estimate_bytes(len(plan.to_read), origin.feature_shape))
             _compare_canary(config, console, backbone, plan)
+        _warn_of_other_folder(config, console, writer, plan)
         writer.sync_images(plan.rows, plan.gone)
         writer.write_meta("images_folder", str(config.images.resolve()))
         if plan.to_read:
@@ -116,6 +117,15 @@ def check_arguments(config: ExtractConfig) -> Scan:
     check_weights_argument(config.weights)
     refuse_foreign_folder(config.store)
     return scan_images(config.images)
+
+
+def _warn_of_other_folder(config: ExtractConfig, console: Console, writer: FeatureWriter, plan: Plan) -> None:
+    before, now = writer.catalog.read_meta("images_folder"), str(config.images.resolve())
+    if before not in (None, now) and plan.gone:
+        console.warn(
+            f"{config.store} was filled from {before}; {len(plan.gone):,} of its pictures are not in {now} and leave "
+            "the training set. Give each folder a --store (STORE=) of its own to keep both"
+        )
 
 
 def _compare_canary(config: ExtractConfig, console: Console, backbone: _Backbone, plan: Plan) -> None:

@@ -98,8 +98,9 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     from features.errors import StoreMissingError
     from features.shard import SHARD_FOLDER
 
-    if not (config.store / SHARD_FOLDER).is_dir():
-        raise StoreMissingError(config.store, "a store's folder", "none there", "Check the path")
+    if not config.store.is_dir() or not any((config.store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
+        got = "a packed store or another file" if config.store.is_file() else "none there"
+        raise StoreMissingError(config.store, "a store's folder", got, "Check the path")
     if config.rebuild_catalog:
         num_features, lost = checks.rebuild_catalog(config.store)
         console.say(
@@ -110,7 +111,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
             console.warn(line)
     elif not (config.store / CATALOG_NAME).is_file():
         raise StoreMissingError(config.store, "a catalog", "none", "Run it with --rebuild-catalog")
-    num_shards = sum(1 for _ in (config.store / SHARD_FOLDER).iterdir())
+    num_shards = len(checks.list_shard_files(config.store))
     with console.progress("check", num_shards, "shards") as progress:
         problems = checks.find_problems(
             config.store, read_data=config.read_data, images=config.images, advance=progress.advance

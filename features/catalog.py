@@ -68,7 +68,8 @@ class Catalog:
             raise
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode={mode}", uri=True, timeout=30)
+        with self._explain_damage():
+            db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode={mode}", uri=True, timeout=30)
         db.isolation_level = None
         db.text_factory = bytes
         return db
@@ -92,6 +93,8 @@ class Catalog:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
             self._db.execute("PRAGMA synchronous=EXTRA")
+        if self._path.stat().st_size == 0:
+            raise self._damaged("an empty file")
         if application != APPLICATION_ID:
             raise StoreMissingError(
                 self._path, "a Headstart catalog", "another SQLite database", "Give another --store"
@@ -152,7 +155,7 @@ class Catalog:
         try:
             with self._explain_damage():
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
-                sealed.META.compare(self._db.execute("SELECT * FROM meta").fetchall())
+                sealed.compare_meta(self._db)
             for table in TABLES:
                 self._read(table)
         except CatalogDamagedError as error:
@@ -228,9 +231,12 @@ class Catalog:
         try:
             yield
         except (sqlite3.DatabaseError, sealed.DamagedTableError, ValueError) as error:
-            raise CatalogDamagedError(
-                self._path,
-                "a sound catalog",
-                str(error),
-                "Run `python -m features check STORE`, then with --rebuild-catalog",
-            ) from error
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, got: str) -> CatalogDamagedError:
+        return CatalogDamagedError(
+            self._path,
+            "a sound catalog",
+            got,
+            "Run `python -m features check STORE`, then with --rebuild-catalog",
+        )

@@ -16,7 +16,7 @@ from features.recover import adopt_orphans, inspect_orphan
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus
 from features.seal import SEAL_NAME, break_seal, find_broken_seals, write_seal
 from features.shard import SHARD_FOLDER, ShardRef, open_shard, parse_name, read_header
-from features.store import StoreContents, load_folder
+from features.store import StoreContents, count_pending, load_folder
 from features.view import write_view
 
 
@@ -57,10 +57,16 @@ def find_problems(
         advance(1)
     problems += [Problem(f"shard {number}", "has rows in the catalog, but is not in it") for number in rows_of]
     known = {shard.name for shard in contents.shards}
-    for path in sorted((store / SHARD_FOLDER).iterdir()):
+    for path in list_shard_files(store):
         if path.name not in known and not path.name.startswith(PARTIAL_PREFIX) and not parse_name(path.name):
             problems.append(Problem(str(path), "is no shard"))
     return problems + (_check_images(contents, images) if images else [])
+
+
+def list_shard_files(store: Path) -> list[Path]:
+    """Lists what stands in the shards' folder, nothing where that is gone."""
+    folder = store / SHARD_FOLDER
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def list_notes(store: Path) -> list[str]:
@@ -68,14 +74,15 @@ def list_notes(store: Path) -> list[str]:
     contents = load_folder(store)
     known = {shard.name for shard in contents.shards}
     notes = []
-    for path in sorted((store / SHARD_FOLDER).iterdir()):
+    for path in list_shard_files(store):
         if path.name.startswith(PARTIAL_PREFIX):
             notes.append(f"{path}: left by an interrupted write; the next extraction removes it")
         elif path.name not in known and parse_name(path.name):
             notes.append(f"{path}: not in the catalog; the next extraction adopts it if it is sound")
-    pending = sum(image.status is ImageStatus.PENDING for image in contents.images)
-    if pending:
-        notes.append(f"{pending:,} images are not extracted yet; the next extraction goes on")
+    if pending := count_pending(contents):
+        notes.append(f"{pending:,} images have no features; the next extraction computes them")
+    if not (store / SEAL_NAME).exists():
+        notes.append(f"{store / SEAL_NAME} is missing: the last run did not end; the next one writes it")
     return notes
 
 
@@ -148,7 +155,7 @@ def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
 def _check_catalog(store: Path) -> list[Problem]:
     broken = find_broken_seals(store)
     if broken:
-        return [Problem(str(store / name), f"is not the file that {SEAL_NAME} was written for") for name in broken]
+        return [Problem(str(store / name), _describe_seal(store, name)) for name in broken]
     try:
         catalog = Catalog(store / CATALOG_NAME, writable=False)
     except CatalogDamagedError as error:
@@ -157,6 +164,12 @@ def _check_catalog(store: Path) -> list[Problem]:
         return [Problem(CATALOG_NAME, damage) for damage in catalog.find_damage()]
     finally:
         catalog.close()
+
+
+def _describe_seal(store: Path, name: str) -> str:
+    state = f"is not the file that {SEAL_NAME} was written for" if (store / name).exists() else "is missing"
+    remedy = "check with --rebuild-catalog" if name == CATALOG_NAME else "the next extraction writes it anew"
+    return f"{state}; {remedy}"
 
 
 def _check_shard(

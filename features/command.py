@@ -70,8 +70,15 @@ def _build_callback(act: Act[Config], config_type: type[Config]) -> Callable[...
             print(f"error: {error}", file=sys.stderr)
             console.show_result({"error": str(error)})
             sys.exit(error.exit_status)
+        except OSError as error:
+            where = error.filename or "a file"
+            got = error.strerror or str(error)
+            message = f"{where}: expected a file that can be used, got {got}. See what stands there and who may use it."
+            print(f"error: {message}", file=sys.stderr)
+            console.show_result({"error": message})
+            sys.exit(1)
         except KeyboardInterrupt:
-            print("error: interrupted. Run the same command again to go on.", file=sys.stderr)
+            print("error: interrupted. What was finished is kept; run the same command again.", file=sys.stderr)
             console.show_result({"error": "interrupted"})
             sys.exit(1)
 

@@ -154,7 +154,7 @@ def import_quietly(module: str) -> None:
         os.dup2(said.fileno(), 2)
         try:
             importlib.import_module(module)
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(kept, said.read())
             raise

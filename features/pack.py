@@ -42,6 +42,8 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
     """
     if out.exists():
         raise UsageError(out, "a name that is free", "a file of that name", "Remove it, or give another name")
+    if not out.parent.is_dir():
+        raise UsageError(out, "a name in a folder that exists", f"no folder {out.parent}", "Make it, or give another")
     if not store.examples:
         raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
     require_space(out.parent, sum(shard.num_bytes for shard in store.shards))

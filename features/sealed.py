@@ -119,5 +119,21 @@ def read_meta(db: sqlite3.Connection, key: bytes) -> str | None:
 
 
 def write_tally(db: sqlite3.Connection, tables: Iterable[SealedTable]) -> None:
-    """Counts the rows of tables; the last thing to do within a transaction."""
-    write_meta(db, TALLY_KEY, json.dumps({table.name: table.count(db) for table in tables}, sort_keys=True))
+    """Counts the rows of tables and of `meta` itself; the last thing to do within a transaction."""
+    db.execute("DELETE FROM meta WHERE key = CAST(? AS TEXT)", (TALLY_KEY,))
+    tally = {table.name: table.count(db) for table in (META, *tables)}
+    write_meta(db, TALLY_KEY, json.dumps(tally, sort_keys=True))
+
+
+def compare_meta(db: sqlite3.Connection) -> None:
+    """Compares `meta` with its checksums and its tally.
+
+    Raises:
+        DamagedTableError: a row fails its checksum, or rows are missing or left over.
+    """
+    rows = db.execute("SELECT * FROM meta").fetchall()
+    META.compare(rows)
+    counted = [row for row in rows if row[0] != TALLY_KEY]
+    tally = json.loads(read_meta(db, TALLY_KEY) or "{}")
+    if tally.get(META.name) != [len(counted), sum(row[-1] for row in counted)]:
+        raise DamagedTableError("table meta: rows are missing or left over")

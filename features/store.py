@@ -114,8 +114,8 @@ class FeatureStore:
 
     @property
     def num_pending(self) -> int:
-        """How many of the folder's images extraction has not come to yet."""
-        return sum(image.status is ImageStatus.PENDING for image in self.images)
+        """How many of the folder's images have no feature yet, or none any more."""
+        return count_pending(self.contents)
 
     def read(self, examples: Sequence[Example]) -> Features:
         """Reads the features of examples, in their order, opening each shard once.
@@ -190,6 +190,15 @@ def list_examples(images: Sequence[ImageRow], locations: Mapping[FeatureKey, Loc
         if found is not None and found.status is FeatureStatus.OK:
             examples.append(Example(image.path, image.label, image.split, image.content_hash, found.shard, found.row))
     return examples
+
+
+def count_pending(contents: StoreContents) -> int:
+    """Counts images that the next extraction will come to: not extracted yet, or their shard is lost."""
+    return sum(
+        image.status is ImageStatus.PENDING
+        or (image.status is ImageStatus.DONE and FeatureKey(image.content_hash or b"", 0) not in contents.locations)
+        for image in contents.images
+    )
 
 
 def load_fingerprint(catalog: Catalog) -> Fingerprint:

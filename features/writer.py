@@ -187,13 +187,13 @@ class FeatureWriter:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
-            full = getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error)
-            got = "a full disk" if full else str(error)
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error)
+            safe = f"{self.num_stored:,} features are safe; " if self._known else ""
             raise StoreWriteError(
                 self._store,
-                "room for the next shard",
-                got,
-                f"{self.num_stored:,} features are safe; make room and run the same command again",
+                "room for the next shard" if full else "a store that can be written to",
+                "a full disk" if full else str(error),
+                f"{safe}{'make room' if full else 'see what stands there and who may write it'}, and run again",
             ) from error
 
 

@@ -100,7 +100,11 @@ def read_card(path: Path) -> ModelCard:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return ModelCard(**json.loads(archive.read(CARD_NAME)))
+            card = ModelCard(**json.loads(archive.read(CARD_NAME)))
+        classes = card.classes
+        if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(label, str) for label in classes):
+            raise ValueError("a card without two class names")
+        return card
     except FileNotFoundError:
         raise HeadstartError(
             path, "an exported model", "no such file", "Run `python -m train_head.export` first"

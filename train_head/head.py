@@ -42,7 +42,12 @@ class HeadWeights:
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+                head = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+            if [getattr(head, field.name).ndim for field in fields(cls)] != [2, 1, 2, 1]:
+                raise ValueError("arrays of other dimensions")
+            if any(getattr(head, field.name).dtype != np.float32 for field in fields(cls)):
+                raise ValueError("arrays of another type than float32")
+            return head
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
             raise HeadstartError(

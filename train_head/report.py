@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,4 +31,7 @@ def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks: boxes in the title are no reason to print source lines.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(path, dpi=120)

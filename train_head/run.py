@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class RunRecord:
     feature_shape: list[int]
     classes: list[str]
     split_rule: str
+    head_sha256: str = ""
+    """Of the head's file; known once it is written."""
     run_version: int = RUN_VERSION
 
 
@@ -81,6 +84,7 @@ class Run:
         self.folder = folder
         try:
             self.record = RunRecord(**json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
+            _check_record(self.record)
         except (OSError, ValueError, TypeError) as error:
             raise HeadstartError(
                 folder,
@@ -102,13 +106,29 @@ class Run:
         return float(self.record.config["dropout"])
 
     def read_head(self) -> HeadWeights:
-        """Reads the fitted head."""
-        return HeadWeights.load(self.folder / HEAD_FILE)
+        """Reads the fitted head.
+
+        Raises:
+            HeadstartError: it is not the one that was fitted.
+        """
+        path = self.folder / HEAD_FILE
+        head = HeadWeights.load(path)
+        if _digest(path) != self.record.head_sha256:
+            raise HeadstartError(
+                path,
+                f"the fitted head, SHA-256 {self.record.head_sha256[:12]}…",
+                f"another file, {_digest(path)[:12]}…",
+                "Train it again with --overwrite",
+            )
+        return head
 
     def read_metrics(self) -> dict[str, Any]:
         """Reads metrics.json."""
         try:
-            return dict(json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8")))
+            metrics = json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8"))
+            if not isinstance(metrics, dict) or not isinstance(metrics.get("val_accuracy"), float):
+                raise ValueError("no val_accuracy in it")
+            return metrics
         except (OSError, ValueError) as error:
             raise HeadstartError(
                 self.folder / METRICS_FILE, "metrics", str(error), "Train again with --overwrite"
@@ -118,8 +138,11 @@ class Run:
         """Reads what the run was trained on and validated with."""
         try:
             with (self.folder / EXAMPLES_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                return [RunExample(**row) for row in csv.DictReader(file)]
-        except (OSError, TypeError) as error:
+                rows = list(csv.reader(file, strict=True))
+            if not rows or rows[0] != [field.name for field in fields(RunExample)]:
+                raise ValueError("other columns")
+            return [RunExample(*row) for row in rows[1:]]
+        except (OSError, TypeError, ValueError, csv.Error) as error:
             raise HeadstartError(
                 self.folder / EXAMPLES_FILE, "the run's examples", str(error), "Train again with --overwrite"
             ) from error
@@ -167,7 +190,7 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
     other = Run(folder)
     differences = [
         f"{name} {_show(theirs)} instead of {_show(record.config.get(name))}"
-        for name, theirs in other.record.config.items()
+        for name, theirs in ((name, other.record.config.get(name)) for name in {**record.config, **other.record.config})
         if name not in _NOT_COMPARED and theirs != record.config.get(name)
     ]
     if other.record.fingerprint != record.fingerprint:
@@ -193,11 +216,12 @@ def write_run(
     metrics: Mapping[str, Any],
 ) -> None:
     """Writes the files of a run into a folder that exists and has no readers yet."""
-    (folder / RUN_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in history])
     _write_csv(folder / EXAMPLES_FILE, RunExample, [asdict(example) for example in examples])
     head.save(folder / HEAD_FILE)
+    written = replace(record, head_sha256=_digest(folder / HEAD_FILE))
+    (folder / RUN_FILE).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
 
 
 def write_predictions(path: Path, examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> None:
@@ -231,3 +255,21 @@ def _write_csv(path: Path, row_type: type[Any], rows: Sequence[Mapping[str, Any]
 
 def _show(value: object) -> str:
     return "nothing" if value is None else str(value)
+
+
+def _check_record(record: RunRecord) -> None:
+    """Raises ValueError where a value is of another kind than was written."""
+    config = record.config
+    expected = (
+        isinstance(config, dict)
+        and all(isinstance(config.get(name), float) for name in ("dropout", "validation_split"))
+        and all(isinstance(text, str) for text in (record.store, record.fingerprint, record.head_sha256))
+        and isinstance(record.classes, list)
+    )
+    if not expected:
+        raise ValueError("values of other kinds than a run has")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,6 +48,13 @@ def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     _check_arguments(config)
     store = FeatureStore(config.store)
+    if not store.examples and store.num_pending:
+        raise HeadstartError(
+            config.store,
+            "features to train on",
+            f"none yet of {store.num_pending:,} pictures",
+            "Wait for `python -m extract`, or run it again to go on",
+        )
     split = split_examples(store.examples, config.validation_split)
     _tell(store, split, console)
     record = RunRecord(
@@ -98,8 +105,8 @@ def _tell(store: FeatureStore, split: Split, console: Console) -> None:
     )
     if store.num_pending:
         console.warn(
-            f"{store.path}: extraction was interrupted, {store.num_pending:,} of {len(store.images):,} "
-            "pictures have no features yet and are left out; run `python -m extract` again to go on"
+            f"{store.path}: {store.num_pending:,} of {len(store.images):,} pictures have no features, because "
+            "extraction was interrupted or a shard was lost, and are left out; run `python -m extract` again"
         )
     if leaks := split.count_leaks():
         console.warn(

@@ -113,7 +113,9 @@ def test_check_finds_a_catalog_that_was_changed_by_hand(store: Path) -> None:
     with sqlite3.connect(store / CATALOG_NAME) as db:
         db.execute("UPDATE images SET label = 'dogs' WHERE path = 'cats/00000.jpg'")
     db.close()
-    assert find(store) == [f"{store / CATALOG_NAME}: is not the file that SHA256SUMS was written for"]
+    assert find(store) == [
+        f"{store / CATALOG_NAME}: is not the file that SHA256SUMS was written for; check with --rebuild-catalog"
+    ]
     (store / SEAL_NAME).unlink()
     assert "a row fails its checksum" in find(store)[0]
     with pytest.raises(FeatureStoreError, match="a row fails its checksum"):
@@ -128,14 +130,41 @@ def test_check_finds_a_row_that_is_gone(store: Path) -> None:
     assert "rows are missing or left over" in find(store)[0]
 
 
+def test_check_finds_a_row_of_meta_that_is_gone_and_tells_of_a_missing_seal(store: Path) -> None:
+    (store / SEAL_NAME).unlink()
+    assert find(store) == []
+    assert list_notes(store) == [f"{store / SEAL_NAME} is missing: the last run did not end; the next one writes it"]
+    with sqlite3.connect(store / CATALOG_NAME) as db:
+        db.execute("DELETE FROM meta WHERE key = 'origin'")
+    db.close()
+    assert "table meta: rows are missing or left over" in find(store)[0]
+
+
+def test_check_after_a_quarantine_tells_what_has_no_features(store: Path) -> None:
+    shard = sorted((store / SHARD_FOLDER).iterdir())[0]
+    truncate(shard)
+    assert quarantine_shards(store, find_problems(store, read_data=False, images=None, advance=lambda _: None)) == 4
+    assert list_notes(store) == ["4 images have no features; the next extraction computes them"]
+    assert FeatureStore(store).num_pending == 4
+
+
+def test_check_of_a_store_without_its_shards_folder_names_every_shard(store: Path) -> None:
+    shutil.rmtree(store / SHARD_FOLDER)
+    assert [problem.rsplit(": ", 1)[1] for problem in find(store)] == ["is missing"] * 3
+
+
 def test_check_finds_a_changed_view_and_a_changed_seal(store: Path) -> None:
     flip(store / VIEW_NAME, 600)
-    assert find(store) == [f"{store / VIEW_NAME}: is not the file that SHA256SUMS was written for"]
+    assert find(store) == [
+        f"{store / VIEW_NAME}: is not the file that SHA256SUMS was written for; the next extraction writes it anew"
+    ]
     flip(store / VIEW_NAME, 600)
     assert find(store) == []
     with (store / SEAL_NAME).open("ab") as file:
         file.write(b"more\n")
-    assert find(store) == [f"{store / SEAL_NAME}: is not the file that SHA256SUMS was written for"]
+    assert find(store) == [
+        f"{store / SEAL_NAME}: is not the file that SHA256SUMS was written for; the next extraction writes it anew"
+    ]
 
 
 def test_seal_is_what_sha256sum_checks(store: Path) -> None:

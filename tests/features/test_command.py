@@ -31,6 +31,7 @@ def act(config, console):
         case "fail": raise HeadstartError("a.jpg", "a picture", "a page", "Remove it")
         case "usage": raise UsageError("--mode", "x", "y", "Do z")
         case "problem": raise CommandFailed({"ok": False})
+        case "file": open("/nowhere/at/all")
         case "interrupt": raise KeyboardInterrupt
     with console.progress("work", 3, "items") as progress:
         progress.advance(3)
@@ -80,8 +81,14 @@ def test_command_verbose_adds_details() -> None:
     ("mode", "status", "message"),
     [
         ("fail", 1, "error: a.jpg: expected a picture, got a page. Remove it.\n"),
+        (
+            "file",
+            1,
+            "error: /nowhere/at/all: expected a file that can be used, got No such file or directory. "
+            "See what stands there and who may use it.\n",
+        ),
         ("usage", 2, "error: --mode: expected x, got y. Do z.\n"),
-        ("interrupt", 1, "error: interrupted. Run the same command again to go on.\n"),
+        ("interrupt", 1, "error: interrupted. What was finished is kept; run the same command again.\n"),
     ],
 )
 def test_command_error_exits_with_its_status_and_one_line(mode: str, status: int, message: str) -> None:

@@ -197,7 +197,7 @@ def test_export_over_a_file_is_wrong_usage(trained: Path, tmp_path: Path, quiet:
 
 
 def test_export_without_a_run_or_without_its_store_says_what_to_do(run: Path, tmp_path: Path, quiet: Console) -> None:
-    with pytest.raises(HeadstartError, match=r"nowhere: expected a run, got .*Run `python -m train_head` first"):
+    with pytest.raises(HeadstartError, match=r"nowhere: expected a run, got .*Train first"):
         export(ExportConfig(tmp_path / "nowhere", tmp_path / "out"), quiet)
     values = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(values | {"store": str(tmp_path / "moved")}))

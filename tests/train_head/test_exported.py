@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,15 @@ def test_exported_model_with_a_foreign_card_is_refused(tmp_path: Path, tiny_two:
         for name in old.namelist():
             new.writestr(name, old.read(name) if name != "headstart.json" else b'{"classes": ["cats"]}')
     with pytest.raises(HeadstartError, match=r"expected a model\.keras .*got another file .*missing"):
+        read_card(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("classes", [5, ["a"], ["a", 1], None])
+def test_card_without_two_class_names_is_refused(tmp_path: Path, classes: object) -> None:
+    card = asdict(ModelCard(["a", "b"], 75, "policy", "mixed7", "random", "f", 0.5)) | {"classes": classes}
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("headstart.json", json.dumps(card))
+    with pytest.raises(HeadstartError, match="a card without two class names"):
         read_card(tmp_path / "model.keras")
 
 

@@ -129,11 +129,39 @@ def test_list_run_examples_goes_by_side_then_path_whatever_the_order_before() ->
 def test_run_reads_back_what_was_written(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     written = make_run(config)
-    assert written.record == make_record(config)
+    assert replace(written.record, head_sha256="") == make_record(config)
     assert written.dropout == 0.2
     assert written.read_metrics() == METRICS
     assert written.read_examples() == list_run_examples(SPLIT)
     assert written.read_head().hidden_kernel.shape == (12, 3)
+
+
+def test_run_head_that_was_replaced_is_refused(tmp_path: Path) -> None:
+    run = make_run(make_config(tmp_path))
+    head = run.read_head()
+    replace(head, output_bias=head.output_bias + 1).save(run.folder / "head.npz")
+    with pytest.raises(HeadstartError, match=r"head\.npz: expected the fitted head, SHA-256"):
+        run.read_head()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {}},
+        {"config": None},
+        {"config": {"dropout": "x", "validation_split": 0.2}},
+        {"config": {"dropout": 0.2, "validation_split": None}},
+        {"store": 5},
+        {"fingerprint": 5},
+        {"classes": None},
+    ],
+)
+def test_run_json_with_values_of_another_kind_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    run = make_run(make_config(tmp_path))
+    path = run.folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(HeadstartError, match="values of other kinds"):
+        Run(run.folder)
 
 
 def test_run_examples_with_odd_paths_come_back_as_they_were(tmp_path: Path) -> None:
@@ -173,7 +201,7 @@ def test_run_without_a_sound_run_json_says_to_train_first(tmp_path: Path, conten
     (folder / "run.json").unlink()
     if content is not None:
         (folder / "run.json").write_text(content)
-    with pytest.raises(HeadstartError, match=r"run: expected a run, got no readable run\.json .*Run `python -m"):
+    with pytest.raises(HeadstartError, match=r"run: expected a run, got no readable run\.json .*Train first"):
         Run(folder)
 
 

@@ -226,8 +226,8 @@ def test_train_on_an_interrupted_extraction_warns_and_leaves_out_what_is_pending
     metrics = train_head(config, quiet)
     assert (
         "warning: "
-        f"{store.path}: extraction was interrupted, 3 of 12 pictures have no features yet and are left out; "
-        "run `python -m extract` again to go on"
+        f"{store.path}: 3 of 12 pictures have no features, because extraction was interrupted or a shard was lost, "
+        "and are left out; run `python -m extract` again"
     ) in capsys.readouterr().err
     assert (metrics["num_pending"], metrics["num_train"], metrics["num_validation"]) == (3, 6, 3)
     assert {e.path for e in Run(config.run).read_examples()} == set(paths) - {e.path for e in pending}
