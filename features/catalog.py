@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 from features import sealed
 from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
@@ -69,7 +70,8 @@ class Catalog:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         with self._explain_damage():
-            db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode={mode}", uri=True, timeout=30)
+            name = quote(str(self._path.resolve()), errors="surrogateescape")
+            db = sqlite3.connect(f"file:{name}?mode={mode}", uri=True, timeout=30)
         db.isolation_level = None
         db.text_factory = bytes
         return db
@@ -82,10 +84,8 @@ class Catalog:
             if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
                 # Whatever else is wrong, the header's check says so.
                 return
-            with self._explain_damage():
-                writable = self._connect("rw")
+            with self._explain_damage(), closing(self._connect("rw")) as writable:
                 writable.execute("PRAGMA schema_version").fetchone()
-                writable.close()
 
     def _check_header(self) -> None:
         with self._explain_damage():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from tests.features.stores import make_fingerprint, make_image, make_key, make_o
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
     Catalog.create(tmp_path / CATALOG_NAME, make_fingerprint(), make_origin())
-    return Catalog(tmp_path / CATALOG_NAME, writable=True)
+    opened = Catalog(tmp_path / CATALOG_NAME, writable=True)
+    yield opened
+    opened.close()
 
 
 def test_catalog_images_with_hostile_paths_come_back_equal(catalog: Catalog) -> None:
@@ -66,6 +69,7 @@ def test_catalog_snapshot_does_not_see_a_commit_made_meanwhile(catalog: Catalog,
     catalog.write_images([make_image(1)])
     assert before == []
     assert reader.read_images() == [make_image(1)]
+    reader.close()
 
 
 def test_catalog_created_twice_keeps_what_is_there(catalog: Catalog, tmp_path: Path) -> None:

@@ -139,3 +139,4 @@ def test_forget_shard_leaves_the_others(tmp_path: Path) -> None:
     catalog.forget_shard(1)
     assert [shard.number for shard in catalog.read_shards()] == [2]
     assert set(catalog.read_features()) == {make_key(number) for number in range(4, 8)}
+    catalog.close()
