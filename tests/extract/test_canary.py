@@ -1,0 +1,90 @@
+"""The canary stops a store from being added to by libraries that give other features."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from extract.canary import NUM_ROWS, Canary, choose_examples, describe_versions, measure_differences
+from features.errors import FeatureStoreError
+from features.schema import FeatureKey, ImageStatus, round_features
+from features.store import Example, FeatureStore
+from features.tables import ImageRow
+from features.writer import FeatureWriter
+from tests.features.stores import make_fingerprint, make_origin
+from tests.pictures import draw_picture, encode
+
+SHAPE = (1, 1, 3)
+
+
+def average(images: list[Any]) -> NDArray[np.float32]:
+    """Stands in for a backbone: the mean colour."""
+    return np.stack([image.mean(axis=(0, 1), dtype=np.float32)[None, None] / 255 for image in images])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """A store of the mean colours of twenty pictures."""
+    (tmp_path / "pictures").mkdir()
+    with FeatureWriter(tmp_path / "store", make_fingerprint(), make_origin(SHAPE), rows_per_shard=6) as writer:
+        for number in range(20):
+            picture = draw_picture(("cats", "dogs")[number % 2], number)
+            data = encode(picture)
+            (tmp_path / f"pictures/{number:02}.png").write_bytes(data)
+            key = FeatureKey(hashlib.sha256(data).digest(), 0)
+            writer.add_features([key], *round_features(average([np.asarray(picture)])))
+            done = ImageStatus.DONE
+            writer.add_image(ImageRow(f"{number:02}.png", "cats", "", len(data), 0, key.content_hash, done))
+        writer.commit()
+    return FeatureStore(tmp_path / "store")
+
+
+def make_canary(folder: Path, factor: float = 1.0) -> Canary:
+    return Canary(folder, lambda pixels: pixels, lambda images: average(images) * np.float32(factor), {"keras": "4"})
+
+
+def test_canary_equal_features_pass_with_eight_rows(store: FeatureStore, tmp_path: Path) -> None:
+    paths = [example.path for example in store.examples]
+    assert make_canary(tmp_path / "pictures").compare(store, paths) == NUM_ROWS
+
+
+def test_canary_other_features_stop_naming_picture_and_libraries(store: FeatureStore, tmp_path: Path) -> None:
+    paths = [example.path for example in store.examples]
+    with pytest.raises(FeatureStoreError, match=r"a difference of 0\.01 for \d\d\.png \(keras 3 then, 4 now\)"):
+        make_canary(tmp_path / "pictures", 1.01).compare(store, paths)
+
+
+def test_canary_of_nan_stops(store: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(FeatureStoreError, match="a difference of nan"):
+        make_canary(tmp_path / "pictures", np.nan).compare(store, [example.path for example in store.examples])
+
+
+def test_canary_edited_missing_and_changed_pictures_are_not_compared(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "pictures/00.png").write_bytes(encode(draw_picture("owls", 1)))
+    (tmp_path / "pictures/01.png").unlink()
+    canary = make_canary(tmp_path / "pictures")
+    assert canary.compare(store, ["00.png", "01.png", "02.png"]) == 1
+    assert canary.compare(store, []) == 0
+
+
+def test_choose_examples_are_spread_over_the_shards() -> None:
+    examples = [Example(f"{n:03}", "cats", "", b"", n // 10, n % 10) for n in reversed(range(100))]
+    chosen = choose_examples(examples, frozenset(f"{n:03}" for n in range(100)))
+    assert [example.path for example in chosen] == ["000", "014", "028", "042", "057", "071", "085", "099"]
+
+
+def test_measure_differences_are_relative_to_each_row() -> None:
+    stored = np.array([[100, 50], [1, 0], [0, 0]], np.float16)
+    again = np.array([[101, 50], [1, 0.5], [0, 0]], np.float16)
+    np.testing.assert_allclose(measure_differences(stored, again), [0.01, 0.5, 0])
+
+
+def test_describe_versions_names_what_changed() -> None:
+    found = describe_versions({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"})
+    assert found == "b 2 then, 3 now, c None then, 4 now"
+    assert describe_versions({"a": "1"}, {"a": "1"}) == "the same library versions"
