@@ -76,7 +76,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     weights = find_weights(config.weights, console)
     console.say(f"weights: {weights}")
     backbone = _Backbone(config, weights)
-    fingerprint, origin = recall_features(config, weights) or backbone.describe()
+    fingerprint, origin = recall_features(config, weights) or backbone.description
     with FeatureWriter(config.store, fingerprint, origin, compression=config.compression) as writer:
         for note in writer.notes:
             console.warn(note)
@@ -84,7 +84,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         plan = _reread_lost(plan_images(scan.images, known, rehash=config.rehash), writer)
         loop = _Loop(config, console, writer, backbone)
         if plan.to_read:
-            refuse_other_fingerprint(config.store, fingerprint, backbone.describe()[0])
+            refuse_other_fingerprint(config.store, fingerprint, backbone.description[0])
             require_space(config.store, estimate_bytes(len(plan.to_read), origin.feature_shape))
             _compare_canary(config, console, backbone, plan)
         _warn_of_other_folder(config, console, writer, plan)
@@ -130,7 +130,7 @@ def _warn_of_other_folder(config: ExtractConfig, console: Console, writer: Featu
 
 def _compare_canary(config: ExtractConfig, console: Console, backbone: _Backbone, plan: Plan) -> None:
     store = FeatureStore(config.store)
-    canary = Canary(config.images, backbone.prepare, backbone.run, backbone.describe()[1].versions)
+    canary = Canary(config.images, backbone.prepare, backbone.run, backbone.description[1].versions)
     if store.examples and plan.unchanged:
         num_rows = canary.compare(store, [row.path for row in plan.unchanged])
         console.detail(f"{num_rows} stored features were extracted again and are the same")
@@ -169,7 +169,8 @@ class _Backbone:
 
         return self._engine.run(tf.stack(images))
 
-    def describe(self) -> tuple[Fingerprint, Origin]:
+    @cached_property
+    def description(self) -> tuple[Fingerprint, Origin]:
         return describe_features(self._config, self._weights, self._model)
 
 

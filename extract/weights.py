@@ -15,6 +15,7 @@ from pathlib import Path
 from extract import nsfwjs
 from extract.weights_file import WeightsFormat, detect_format
 from features.console import Console, import_quietly
+from features.durable import hash_file
 from features.errors import HeadstartError, UsageError
 
 FILE_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -135,7 +136,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
             problems.append(error.got if url in error.got else f"{error.got} at {url}")
             console.detail(str(error))
             continue
-        if _digest(path, "md5") != KNOWN_MD5:
+        if hash_file(path, "md5") != KNOWN_MD5:
             console.warn(f"{path}: not the official file byte for byte (MD5 is not {KNOWN_MD5})")
         return path
     raise HeadstartError(
@@ -194,9 +195,4 @@ def find_cache_folder() -> Path:
 def _describe(name: WeightsName, path: Path) -> Weights:
     if name is WeightsName.FILE and detect_format(path) is WeightsFormat.NSFWJS:
         name = WeightsName.NSFWJS
-    return Weights(name, path.resolve(), _digest(path, "sha256"))
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    return Weights(name, path.resolve(), hash_file(path, "sha256"))

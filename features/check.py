@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.catalog import CATALOG_NAME, Catalog
-from features.durable import PARTIAL_PREFIX
+from features.durable import PARTIAL_PREFIX, hash_file
 from features.errors import CatalogDamagedError, FeatureStoreError
 from features.lock import hold_write_lock
 from features.quarantine import move_to_quarantine
@@ -214,8 +213,7 @@ def _check_images(contents: StoreContents, folder: Path) -> list[Problem]:
             continue
         path = folder / image.path
         try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").digest()
+            found = bytes.fromhex(hash_file(path))
         except OSError as error:
             problems.append(Problem(str(path), f"cannot be read: {error.strerror or error}"))
             continue

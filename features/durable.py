@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -65,6 +66,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the digest of a file's bytes in hexadecimal digits, without holding the file in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def remove_partial_files(folder: Path) -> list[Path]:

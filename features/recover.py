@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from features.catalog import Catalog
-from features.durable import remove_partial_files
+from features.durable import hash_file, remove_partial_files
 from features.errors import FeatureStoreError
 from features.quarantine import move_to_quarantine
 from features.schema import Fingerprint
@@ -79,8 +78,7 @@ def inspect_orphan(store: Path, path: Path, fingerprint: Fingerprint | None) -> 
     if parts is None or not path.is_file():
         raise FeatureStoreError(path, "a shard", "something else", "Look at what it is")
     data_size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hash_file(path)
     if digest != parts[1]:
         raise FeatureStoreError(path, "the SHA-256 in its name", f"{digest[:12]}…", "Its features are lost")
     shard = ShardRef(parts[0], parts[1], 0, data_size)

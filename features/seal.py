@@ -6,11 +6,10 @@ it: each has its own digest in its name.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from features.catalog import CATALOG_NAME
-from features.durable import sync_folder, write_durably
+from features.durable import hash_file, sync_folder, write_durably
 from features.view import VIEW_NAME
 
 SEAL_NAME = "SHA256SUMS"
@@ -48,9 +47,6 @@ def find_broken_seals(store: Path) -> list[str]:
 def _list_lines(store: Path) -> list[str]:
     lines = []
     for name in SEALED_NAMES:
-        digest = "missing"
-        if (store / name).exists():
-            with (store / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_file(store / name) if (store / name).exists() else "missing"
         lines.append(f"{digest}  {name}\n")
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from features.durable import hash_file
 from features.errors import HeadstartError
 from features.store import Example
 from train_head.config import TrainConfig
@@ -113,11 +113,11 @@ class Run:
         """
         path = self.folder / HEAD_FILE
         head = HeadWeights.load(path)
-        if _digest(path) != self.record.head_sha256:
+        if hash_file(path) != self.record.head_sha256:
             raise HeadstartError(
                 path,
                 f"the fitted head, SHA-256 {self.record.head_sha256[:12]}…",
-                f"another file, {_digest(path)[:12]}…",
+                f"another file, {hash_file(path)[:12]}…",
                 "Train it again with --overwrite",
             )
         return head
@@ -220,7 +220,7 @@ def write_run(
     _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in history])
     _write_csv(folder / EXAMPLES_FILE, RunExample, [asdict(example) for example in examples])
     head.save(folder / HEAD_FILE)
-    written = replace(record, head_sha256=_digest(folder / HEAD_FILE))
+    written = replace(record, head_sha256=hash_file(folder / HEAD_FILE))
     (folder / RUN_FILE).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
 
 
@@ -268,8 +268,3 @@ def _check_record(record: RunRecord) -> None:
     )
     if not expected:
         raise ValueError("values of other kinds than a run has")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
