@@ -20,7 +20,7 @@ from features.schema import (
     encode_json,
 )
 from features.sealed import SealedTable
-from features.shard import ShardRef
+from features.shard import SHARD_FOLDER, ShardRef
 from features.tables import (
     FEATURE_STATUSES,
     FEATURES,
@@ -94,7 +94,12 @@ class Catalog:
             # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
             self._db.execute("PRAGMA synchronous=EXTRA")
         if self._path.stat().st_size == 0:
-            raise self._damaged("an empty file")
+            if any((self._path.parent / SHARD_FOLDER).glob("*.h5")):
+                raise self._damaged("an empty file")
+            # A first run is about to make it, or was killed before it could.
+            raise StoreMissingError(
+                self._path.parent, "a feature store", "an empty catalog", "Run `python -m extract --store` first"
+            )
         if application != APPLICATION_ID:
             raise StoreMissingError(
                 self._path, "a Headstart catalog", "another SQLite database", "Give another --store"

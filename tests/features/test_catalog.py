@@ -100,3 +100,13 @@ def test_catalog_of_another_schema_version_is_refused(catalog: Catalog, tmp_path
     db.close()
     with pytest.raises(FeatureStoreError, match="expected schema version 1, got 99"):
         Catalog(tmp_path / CATALOG_NAME, writable=False)
+
+
+def test_catalog_that_is_empty_is_no_store_yet_and_damaged_beside_shards(tmp_path: Path) -> None:
+    (tmp_path / CATALOG_NAME).touch()
+    with pytest.raises(StoreMissingError, match="an empty catalog"):
+        Catalog(tmp_path / CATALOG_NAME, writable=False)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "000001-x.h5").touch()
+    with pytest.raises(CatalogDamagedError, match="an empty file"):
+        Catalog(tmp_path / CATALOG_NAME, writable=False)
