@@ -27,6 +27,8 @@ from features.schema import (
 from features.shard import ShardRef, read_features
 from features.tables import ImageRow, Location
 
+DERIVED_FOLDER = "derived"
+
 
 class Example(NamedTuple):
     """An image of today's folder that has a feature to learn from, and where that is."""
@@ -108,6 +110,13 @@ class FeatureStore:
         return self.origin.feature_shape
 
     @property
+    def derived_folder(self) -> Path:
+        """Where things that can be made again are kept, not made yet maybe; beside the file of a packed store."""
+        if self.path.is_file():
+            return self.path.with_name(f"{self.path.name}.{DERIVED_FOLDER}")
+        return self.path / DERIVED_FOLDER
+
+    @property
     def num_features(self) -> int:
         """How many features are stored, also those that no image of today has."""
         return len(self.contents.locations)
@@ -135,18 +144,25 @@ class FeatureStore:
             by_shard.setdefault(example.shard, {}).setdefault(example.row, []).append(position)
         for number, positions_of_row in by_shard.items():
             rows = sorted(positions_of_row)
-            block = np.empty((len(rows), *self.feature_shape), FEATURE_DTYPE)
-            self.contents.read_rows(number, rows, block)
-            for row, feature in zip(rows, block, strict=True):
-                features[positions_of_row[row]] = feature
-        if not np.isfinite(features).all():
+            first = positions_of_row[rows[0]][0]
+            if all(positions_of_row[row] == [first + offset] for offset, row in enumerate(rows)):
+                self._read_sound(number, rows, features[first : first + len(rows)])
+            else:
+                block = np.empty((len(rows), *self.feature_shape), FEATURE_DTYPE)
+                self._read_sound(number, rows, block)
+                for row, feature in zip(rows, block, strict=True):
+                    features[positions_of_row[row]] = feature
+        return features
+
+    def _read_sound(self, number: int, rows: Sequence[int], out: Features) -> None:
+        self.contents.read_rows(number, rows, out)
+        if not np.isfinite(out).all():
             raise ShardDamagedError(
                 self.path,
                 "finite features",
                 "NaN or infinity in rows that the catalog calls sound",
                 "Extract again into a new --store",
             )
-        return features
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from features.schema import (
 )
 from features.seal import SEAL_NAME, break_seal, write_seal
 from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
-from features.store import load_fingerprint
+from features.store import DERIVED_FOLDER, load_fingerprint
 from features.tables import ImageRow
 from features.view import VIEW_NAME, write_view
 
@@ -47,6 +47,7 @@ STORE_NAMES = frozenset(
         SEAL_NAME,
         VIEW_NAME,
         QUARANTINE_FOLDER,
+        DERIVED_FOLDER,
     }
 )
 """What may stand in a store."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from features.command import run_app
@@ -14,21 +17,38 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     """Fit a head on stored features: Flatten, Dense, Dropout, and a sigmoid (softmax above two classes)."""
     from train_head.train import train_head
 
-    metrics = train_head(config, console)
+    metrics = train_head(config, console, find_start())
     accuracy, guessing = metrics["val_accuracy"], metrics["largest_class_share"]
-    time = format_seconds(metrics["seconds"])
+    kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     rows = [
         ("validation accuracy", f"{accuracy:.4f} (guessing the largest class: {guessing:.4f})"),
         ("validation loss", f"{metrics['val_loss']:.4f}"),
-        ("training accuracy", f"{metrics['train_accuracy']:.4f}"),
+        ("training accuracy", f"{metrics['train_accuracy']:.4f}, loss {metrics['train_loss']:.4f}"),
         ("pictures", f"{metrics['num_train']:,} to train, {metrics['num_validation']:,} to validate"),
-        ("time", f"{time} for {metrics['epochs']} epochs, solver {metrics['solver']}"),
+        ("epochs", f"{metrics['epochs']}, solver {metrics['solver']}{kept}"),
+        ("time to the answer", format_seconds(metrics["seconds"])),
     ]
+    for kind in ("repeats", "folds"):
+        if summary := metrics.get(kind):
+            rows.append((f"{len(summary['val_accuracies'])} {kind}", f"{summary['mean']:.4f} ± {summary['std']:.4f}"))
     curves = config.run / "curves.png"
     if curves.is_file():
         rows.append(("learning curves", str(curves)))
     console.show_table(f"run {config.run}", rows)
     return metrics
+
+
+def find_start() -> float:
+    """Finds when this process began, on the scale of `time.monotonic()`; now, where no kernel says it.
+
+    Source: proc_pid_stat(5), field 22, in clock ticks since the machine started.
+    """
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        age = 0.0
+    return time.monotonic() - age
 
 
 if __name__ == "__main__":

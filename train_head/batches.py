@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.schema import FEATURE_DTYPE, Features
 from features.store import Example, FeatureStore
+from train_head.config import ClassWeight
 
 MEMORY_SHARE = 0.5
 """How much of the memory that is free may be taken for features."""
@@ -34,6 +35,27 @@ class EpochOrder:
             for number, block in enumerate(self.blocks)
             for start in range(0, len(block), batch_size)
         ]
+
+
+def number_targets(examples: Sequence[Example], classes: Sequence[str]) -> Indices:
+    """Gives each example the number of its class, its label's place among the classes."""
+    number_of = {label: number for number, label in enumerate(classes)}
+    return np.array([number_of[example.label] for example in examples], np.int64)
+
+
+def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.float32]:
+    """Says how much each example counts in the loss.
+
+    Args:
+        targets: (n,) class numbers; each class occurs.
+        class_weight: `balanced` gives every class the same sum, and all together n.
+
+    Source: `class_weight="balanced"` of scikit-learn: n / (classes * count of the class).
+    """
+    if class_weight is ClassWeight.NONE:
+        return np.ones(len(targets), np.float32)
+    counts = np.bincount(targets)
+    return (len(targets) / (len(counts) * counts[targets])).astype(np.float32)
 
 
 def plan_epoch(examples: Sequence[Example], rows_per_block: int, rng: np.random.Generator | None) -> EpochOrder:
@@ -78,6 +100,7 @@ class FeatureBatches:
         *,
         batch_size: int,
         seed: int | None,
+        class_weight: ClassWeight = ClassWeight.NONE,
         memory: int | None = None,
     ) -> None:
         """Reads the features where they fit in memory.
@@ -88,11 +111,12 @@ class FeatureBatches:
             classes: the labels in order.
             batch_size: rows of a batch, the last of a block maybe fewer.
             seed: of the order; None for the examples' own.
+            class_weight: how much an example counts.
             memory: bytes that may be held; None for a share of what is free.
         """
         self._store, self._examples = store, list(examples)
-        number_of = {label: number for number, label in enumerate(classes)}
-        self.targets = np.array([number_of[example.label] for example in examples])
+        self.targets = number_targets(examples, classes)
+        self._weights = weigh_examples(self.targets, class_weight)
         self._batch_size, self._seed = batch_size, seed
         row_bytes = int(np.prod(store.feature_shape)) * FEATURE_DTYPE.itemsize
         memory = int(read_free_memory() * MEMORY_SHARE) if memory is None else memory
@@ -111,21 +135,29 @@ class FeatureBatches:
         """Whether all features are held at once."""
         return self._all is not None
 
-    def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Reads a batch.
 
         Args:
             number: counted from the first batch of the first epoch.
 
         Returns:
-            Features (b, *feature_shape) float32, and class numbers (b, 1) float32.
+            Features (b, *feature_shape) float32, class numbers (b, 1) float32, and how much each counts in the
+            loss (b,) float32.
         """
         epoch, number_in_epoch = divmod(number, self.num_batches)
         order = self._plan(epoch)
         block_number, positions = order.list_batches(self._batch_size)[number_in_epoch]
         chosen = order.blocks[block_number][positions]
         features = self._read_block(epoch, block_number, order)[positions] if self._all is None else self._all[chosen]
-        return features.astype(np.float32), self.targets[chosen].astype(np.float32)[:, None]
+        return features.astype(np.float32), self.targets[chosen].astype(np.float32)[:, None], self._weights[chosen]
+
+    def list_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
+        """Yields all features in the examples' own order, `batch_size` rows at a time, as float32."""
+        for start in range(0, len(self._examples), batch_size):
+            rows = slice(start, start + batch_size)
+            features = self._store.read(self._examples[rows]) if self._all is None else self._all[rows]
+            yield features.astype(np.float32)
 
     def _plan(self, epoch: int) -> EpochOrder:
         planned = self._planned

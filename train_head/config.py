@@ -15,6 +15,7 @@ class SolverName(StrEnum):
 
     AUTO = "auto"
     FULL = "full"
+    REDUCED = "reduced"
 
 
 class OptimizerName(StrEnum):
@@ -25,6 +26,13 @@ class OptimizerName(StrEnum):
     SGD = "sgd"
 
 
+class ClassWeight(StrEnum):
+    """How much a picture counts in the loss."""
+
+    NONE = "none"
+    BALANCED = "balanced"
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Which head to fit, on which features, and how."""
@@ -32,12 +40,28 @@ class TrainConfig:
     store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
     run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
     solver: Annotated[SolverName, Option(help="auto chooses, and says why.")] = SolverName.AUTO
+    rank: Annotated[
+        int | None,
+        Option(
+            min=1, help="Inputs that the reduced solver keeps.", show_default="512, or as many as there are pictures"
+        ),
+    ] = None
     epochs: Annotated[int, Option(min=1, help="Passes over the training pictures.")] = 20
     batch_size: Annotated[int, Option(min=1, help="Pictures for each step.")] = 20
     units: Annotated[int, Option(min=1, help="Units of the hidden layer.")] = 1024
     dropout: Annotated[float, Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.")] = 0.2
+    l2: Annotated[float, Option(min=0.0, help="Weight of the kernels' sum of squares in the loss.")] = 0.0
     learning_rate: Annotated[float, Option(help="The optimizer's learning rate.")] = 1e-4
     optimizer: Annotated[OptimizerName, Option(help="The optimizer.")] = OptimizerName.RMSPROP
+    momentum: Annotated[float, Option(min=0.0, max=0.999, help="Of sgd: share of the last change kept.")] = 0.0
+    class_weight: Annotated[
+        ClassWeight, Option(help="balanced: each class counts the same, however few its pictures.")
+    ] = ClassWeight.NONE
+    patience: Annotated[
+        int, Option(min=0, help="Epochs without a better validation loss before stopping; the best is kept. 0: never.")
+    ] = 0
+    repeats: Annotated[int, Option(min=1, help="Fits with as many seeds, for mean and standard deviation.")] = 1
+    folds: Annotated[int, Option(min=0, help="Cross-validates as well, each picture held out once. 0: not.")] = 0
     seed: Annotated[int, Option(min=0, help="Of initial weights, order and dropout: same seed, same head.")] = 0
     validation_split: Annotated[
         float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")

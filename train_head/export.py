@@ -14,6 +14,7 @@ from features.durable import sync_folder
 from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.config import ExportConfig
+from train_head.lift import lift_head
 from train_head.run import Run, refuse_changed_store
 from train_head.split import Split, split_examples
 
@@ -53,7 +54,7 @@ def export_model(
 
     fingerprint, classes = store.fingerprint, split.classes
     backbone = rebuild_backbone(store, config.weights, console)
-    head = restore_head(run.read_head(), store.feature_shape, len(classes), run.dropout)
+    head = restore_head(lift_head(run, store, split, console), store.feature_shape, len(classes), run.dropout)
     model = stitch(backbone, head, fingerprint.image_size)
     card = ModelCard(
         classes=classes,

@@ -61,7 +61,7 @@ def count_outputs(num_classes: int) -> int:
 
 
 def build_head(
-    feature_shape: Sequence[int], num_classes: int, units: int, dropout: float, seed: int = 0
+    feature_shape: Sequence[int], num_classes: int, units: int, dropout: float, seed: int = 0, *, l2: float = 0.0
 ) -> keras.Sequential:
     """Builds the head with Keras's initial weights (Glorot uniform, zero biases).
 
@@ -71,6 +71,7 @@ def build_head(
         units: of the hidden layer.
         dropout: share of hidden units dropped in training.
         seed: of initial weights and dropout.
+        l2: weight of both kernels' sum of squares in the loss.
 
     Returns:
         From (n, *feature_shape) float32 to (n, outputs) probabilities; for two classes the one output is
@@ -79,17 +80,21 @@ def build_head(
     import keras
 
     outputs = count_outputs(num_classes)
+    decay = keras.regularizers.L2(l2) if l2 else None
     glorot = [keras.initializers.GlorotUniform(seed=2 * seed + offset) for offset in (0, 1)]
     return keras.Sequential(
         [
             keras.Input(tuple(feature_shape), name="feature"),
             keras.layers.Flatten(name="flatten"),
-            keras.layers.Dense(units, activation="relu", kernel_initializer=glorot[0], name="hidden"),
+            keras.layers.Dense(
+                units, activation="relu", kernel_initializer=glorot[0], kernel_regularizer=decay, name="hidden"
+            ),
             keras.layers.Dropout(dropout, seed=seed, name="dropout"),
             keras.layers.Dense(
                 outputs,
                 activation="sigmoid" if outputs == 1 else "softmax",
                 kernel_initializer=glorot[1],
+                kernel_regularizer=decay,
                 name="probability",
             ),
         ],

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from train_head.solvers import Epoch
+from train_head.solvers.history import Epoch
 
 
 def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:

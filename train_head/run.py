@@ -6,9 +6,11 @@ import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from features.durable import hash_file
 from features.errors import HeadstartError
@@ -16,18 +18,17 @@ from features.store import Example
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
 from train_head.metrics import predict_classes
-from train_head.solvers import Epoch
+from train_head.solvers import Fit
+from train_head.solvers.history import Epoch
 from train_head.split import Split
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
-EXAMPLES_FILE, PREDICTIONS_FILE, HEAD_FILE, CURVES_FILE = (
-    "examples.csv",
-    "predictions.csv",
-    "head.npz",
-    "curves.png",
-)
+EXAMPLES_FILE, PREDICTIONS_FILE, CURVES_FILE = "examples.csv", "predictions.csv", "curves.png"
+HEAD_FILE, LOGITS_FILE = "head.npz", "validation_logits.npy"
 RUN_VERSION = 1
 _NOT_COMPARED = {"run", "overwrite", "no_report"}
+DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING}
+"""What a run that is older than an option was made with."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class RunRecord:
     split_rule: str
     head_sha256: str = ""
     """Of the head's file; known once it is written."""
+    reduction: str = ""
+    """The key of the reduction whose inputs the head has; empty for a head on the features' own."""
+    rank: int | None = None
+    """How many inputs the reduction was asked for."""
     run_version: int = RUN_VERSION
 
 
@@ -122,6 +127,17 @@ class Run:
             )
         return head
 
+    def read_validation_logits(self) -> Array:
+        """Reads what a head on reduced inputs said of the validation examples, (n, outputs)."""
+        path = self.folder / LOGITS_FILE
+        try:
+            with path.open("rb") as file:
+                return np.asarray(np.load(file, allow_pickle=False), np.float32)
+        except (OSError, ValueError) as error:
+            raise HeadstartError(
+                path, "the fitted head's logits", str(error), "Train again with --overwrite"
+            ) from error
+
     def read_metrics(self) -> dict[str, Any]:
         """Reads metrics.json."""
         try:
@@ -190,7 +206,7 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
     other = Run(folder)
     differences = [
         f"{name} {_show(theirs)} instead of {_show(record.config.get(name))}"
-        for name, theirs in ((name, other.record.config.get(name)) for name in {**record.config, **other.record.config})
+        for name, theirs in {**DEFAULTS, **other.record.config}.items()
         if name not in _NOT_COMPARED and theirs != record.config.get(name)
     ]
     if other.record.fingerprint != record.fingerprint:
@@ -211,16 +227,18 @@ def write_run(
     folder: Path,
     record: RunRecord,
     examples: Sequence[RunExample],
-    head: HeadWeights,
-    history: Sequence[Epoch],
+    fit: Fit,
     metrics: Mapping[str, Any],
 ) -> None:
     """Writes the files of a run into a folder that exists and has no readers yet."""
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in history])
+    _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in fit.history])
     _write_csv(folder / EXAMPLES_FILE, RunExample, [asdict(example) for example in examples])
-    head.save(folder / HEAD_FILE)
+    fit.weights.save(folder / HEAD_FILE)
     written = replace(record, head_sha256=hash_file(folder / HEAD_FILE))
+    if fit.reduction:
+        written = replace(written, reduction=fit.reduction.key, rank=fit.reduction.rank)
+        np.save(folder / LOGITS_FILE, fit.reduction.validation_logits, allow_pickle=False)
     (folder / RUN_FILE).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from features.console import Console, import_quietly
-from features.errors import HeadstartError, UsageError
+from features.console import Console, format_seconds, import_quietly
+from features.errors import FeatureStoreError, HeadstartError, UsageError
 from features.store import FeatureStore
-from train_head.config import SolverName, TrainConfig
-from train_head.metrics import compute_metrics
+from train_head.batches import number_targets, read_free_memory
+from train_head.config import OptimizerName, SolverName, TrainConfig
+from train_head.metrics import compute_loss, compute_metrics, predict_classes
 from train_head.run import (
     CURVES_FILE,
     PREDICTIONS_FILE,
@@ -26,40 +26,37 @@ from train_head.run import (
     write_predictions,
     write_run,
 )
-from train_head.solvers import Fit
+from train_head.solvers import Fit, Problem, Solve
+from train_head.solvers.choose import choose_solver, measure_sizes
+from train_head.solvers.history import describe_divergence
 from train_head.split import Split, split_examples
+from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
 
-Solve = Callable[[FeatureStore, Split, TrainConfig, Console], Fit]
 
-
-def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
+def train_head(config: TrainConfig, console: Console, started: float | None = None) -> dict[str, Any]:
     """Fits a head on a store's features and keeps it as a run.
 
     Args:
         config: which store, which head, where to.
         console: where progress goes.
+        started: `time.monotonic()` when the user began to wait; None for now.
 
     Returns:
         The run's metrics, as `--json` prints them.
 
     Raises:
-        HeadstartError: anything that a user can mend; no run appears, and an older one stays.
+        HeadstartError: anything that a user can mend; no run appears, and an older one stays. Where the loss
+            became NaN after a good epoch, the run with that epoch's weights appears all the same.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     _check_arguments(config)
     store = FeatureStore(config.store)
-    if not store.examples and store.num_pending:
-        raise HeadstartError(
-            config.store,
-            "features to train on",
-            f"none yet of {store.num_pending:,} pictures",
-            "Wait for `python -m extract`, or run it again to go on",
-        )
-    split = split_examples(store.examples, config.validation_split)
+    split = _split(store, config)
     _tell(store, split, console)
+    trials = plan_trials(config, split)
     record = RunRecord(
         config=describe_config(config),
-        solver=SolverName.FULL.value,
+        solver="",
         store=str(config.store.resolve()),
         fingerprint=store.fingerprint.digest,
         feature_shape=list(store.feature_shape),
@@ -69,33 +66,49 @@ def train_head(config: TrainConfig, console: Console) -> dict[str, Any]:
     examples = list_run_examples(split)
     if refuse_other_run(config, record, examples):
         console.say(f"{config.run}: holds this very run already; nothing to do")
-        return Run(config.run).read_metrics()
-    fit = _choose_solver(config, console)(store, split, config, console)
-    metrics = _describe(fit, split, store, record, time.monotonic() - started)
-    folder = config.run.resolve()
-    aside = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        write_run(aside, record, examples, fit.weights, fit.history, metrics)
-        write_predictions(aside / PREDICTIONS_FILE, split.validation, split.classes, fit.validation_probabilities)
-        if not config.no_report:
-            from train_head.report import draw_curves
-
-            draw_curves(fit.history, f"{folder.name}: {' or '.join(split.classes)}", aside / CURVES_FILE)
-        move_into_place(aside, folder)
-    except OSError as error:
-        raise HeadstartError(
-            config.run, "room and permission for the run", str(error), "Make room, or give another --run"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        metrics = Run(config.run).read_metrics()
+        if metrics.get("diverged"):
+            raise _describe_divergence(config, metrics["diverged"])
+        return metrics
+    solver, solve = _choose_solver(Problem(store, split, config), console)
+    checkpoints = config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}")
+    fit = fit_first(trials, store, solve, checkpoints, console)
+    outcomes = [judge_fit(fit, split)]
+    answered = time.monotonic() - started
+    console.say(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
+    outcomes += fit_others(trials, store, solve, checkpoints, console)
+    metrics = {
+        "solver": solver.value,
+        "seconds": round(answered, 3),
+        **_describe(fit, split, store),
+        **_describe_trials(trials, outcomes, config),
+    }
+    _write(config, replace(record, solver=solver.value), split, fit, metrics)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    _warn_of_changed_store(store, console)
+    if metrics["diverged"]:
+        raise _describe_divergence(config, metrics["diverged"])
     return metrics
 
 
 def _check_arguments(config: TrainConfig) -> None:
     if not 0 < config.learning_rate < float("inf"):
         raise UsageError("--learning-rate", "a number above 0", f"{config.learning_rate:g}", "1e-4 is the default")
+    if config.momentum and config.optimizer is not OptimizerName.SGD:
+        raise UsageError("--momentum", "--optimizer sgd", f"--optimizer {config.optimizer}", "Leave one of them out")
+    if config.rank and config.solver is SolverName.FULL:
+        raise UsageError("--rank", "--solver reduced or auto", "--solver full", "Leave one of them out")
+
+
+def _split(store: FeatureStore, config: TrainConfig) -> Split:
+    if not store.examples and store.num_pending:
+        raise HeadstartError(
+            config.store,
+            "features to train on",
+            f"none yet of {store.num_pending:,} pictures",
+            "Wait for `python -m extract`, or run it again to go on",
+        )
+    return split_examples(store.examples, config.validation_split)
 
 
 def _tell(store: FeatureStore, split: Split, console: Console) -> None:
@@ -113,10 +126,6 @@ def _tell(store: FeatureStore, split: Split, console: Console) -> None:
             f"{leaks:,} validation pictures are in the training folder too, byte for byte: "
             "the validation accuracy is flattered"
         )
-    _warn_of_conflicts(split, console)
-
-
-def _warn_of_conflicts(split: Split, console: Console) -> None:
     labels: dict[bytes, set[str]] = {}
     for example in split.train + split.validation:
         labels.setdefault(example.content_hash, set()).add(example.label)
@@ -125,29 +134,92 @@ def _warn_of_conflicts(split: Split, console: Console) -> None:
         console.warn(f"{conflicts:,} pictures are in the folders of several classes")
 
 
-def _choose_solver(config: TrainConfig, console: Console) -> Solve:
+def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solve]:
+    """Settles on a solver, and imports what it needs."""
+    solver = problem.config.solver
+    if solver is SolverName.AUTO:
+        solver, why = choose_solver(measure_sizes(problem), read_free_memory())
+        console.say(f"solver: {solver.value} ({why})")
+    if solver is SolverName.REDUCED:
+        from train_head.solvers.reduced import fit_reduced
+
+        return solver, fit_reduced
     import_quietly("keras")
     from train_head.solvers.full import fit_full
 
-    console.detail(f"solver: {SolverName.FULL.value}")
-    return fit_full
+    return solver, fit_full
 
 
-def _describe(fit: Fit, split: Split, store: FeatureStore, record: RunRecord, seconds: float) -> dict[str, Any]:
-    number_of = {label: number for number, label in enumerate(split.classes)}
-    targets = np.array([number_of[example.label] for example in split.validation])
-    last = fit.history[-1]
+def _describe(fit: Fit, split: Split, store: FeatureStore) -> dict[str, Any]:
+    train_targets = number_targets(split.train, split.classes)
+    kept = fit.history[fit.kept_epoch - 1]
     return {
-        "solver": record.solver,
-        "epochs": last.epoch,
-        "seconds": round(seconds, 3),
-        "train_accuracy": last.accuracy,
-        "val_loss": last.val_loss,
+        "epochs": len(fit.history),
+        "kept_epoch": fit.kept_epoch,
+        "train_accuracy": float((predict_classes(fit.train_probabilities) == train_targets).mean()),
+        "train_loss": compute_loss(train_targets, fit.train_probabilities),
+        "val_loss": kept.val_loss,
         "classes": split.classes,
-        **compute_metrics(targets, fit.validation_probabilities, split.classes),
+        **compute_metrics(number_targets(split.validation, split.classes), fit.validation_probabilities, split.classes),
         "num_train": len(split.train),
         "num_validation": len(split.validation),
         "num_leaked": split.count_leaks(),
         "num_pending": store.num_pending,
         "split_rule": split.rule,
     }
+
+
+def _describe_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], config: TrainConfig) -> dict[str, Any]:
+    """Summarizes repeats and folds where they were asked for, and the first fit that failed."""
+    done = list(zip(trials, outcomes, strict=True))
+    summaries: dict[str, Any] = {"diverged": None}
+    for kind, asked in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
+        accuracies = [outcome.val_accuracy for trial, outcome in done if trial.name.startswith(kind)]
+        if asked and accuracies:
+            summaries[f"{kind}s"] = summarize_trials(accuracies)
+    for trial, outcome in done:
+        if outcome.bad_epoch is not None and summaries["diverged"] is None:
+            summaries["diverged"] = {"trial": trial.name, **asdict(outcome)}
+    return summaries
+
+
+def _write(config: TrainConfig, record: RunRecord, split: Split, fit: Fit, metrics: dict[str, Any]) -> None:
+    """Writes the run aside, and gives it its name when it is whole."""
+    folder = config.run.resolve()
+    aside = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        write_run(aside, record, list_run_examples(split), fit, metrics)
+        write_predictions(aside / PREDICTIONS_FILE, split.validation, split.classes, fit.validation_probabilities)
+        if not config.no_report:
+            from train_head.report import draw_curves
+
+            draw_curves(fit.history, f"{folder.name}: {' or '.join(split.classes)}", aside / CURVES_FILE)
+        move_into_place(aside, folder)
+    except OSError as error:
+        raise HeadstartError(
+            config.run, "room and permission for the run", str(error), "Make room, or give another --run"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _warn_of_changed_store(store: FeatureStore, console: Console) -> None:
+    """Says so where the store is no longer the one that the run was fitted on."""
+    try:
+        same = FeatureStore(store.path).examples == store.examples
+    except FeatureStoreError as error:
+        console.warn(f"{store.path} can no longer be read: {error}")
+        return
+    if not same:
+        console.warn(
+            f"{store.path} changed during training; the run is of its state at the start. "
+            "Train again for today's pictures"
+        )
+
+
+def _describe_divergence(config: TrainConfig, diverged: dict[str, Any]) -> HeadstartError:
+    where = f"{config.run}: {diverged['trial']}, epoch {diverged['bad_epoch']}"
+    kept = f"The weights of epoch {diverged['kept_epoch']} are kept"
+    return describe_divergence(where, diverged["last_losses"], config.learning_rate, kept)

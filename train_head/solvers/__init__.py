@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from features.console import Console
+from features.store import FeatureStore
+from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import Epoch
+from train_head.split import Split
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One row of the history; losses in nats, accuracies as shares, training values with dropout on."""
+class Problem:
+    """What is to be fitted: which head, on which examples of which store."""
 
-    epoch: int
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
+    store: FeatureStore
+    split: Split
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Which reduction a head belongs to."""
+
+    key: str
+    """Of what the reduction was made from."""
+    rank: int
+    """How many inputs were asked for; there are fewer where the training features span fewer."""
+    validation_logits: Array
+    """(validation examples, outputs), what the head must still say when it is led back."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,14 @@ class Fit:
     """What a solver returns."""
 
     weights: HeadWeights
+    """Of the kept epoch; of the reduced inputs where there is a reduction."""
     history: list[Epoch]
+    kept_epoch: int
+    train_probabilities: Array
+    """(training examples, classes) of the kept head, nothing dropped."""
     validation_probabilities: Array
-    """(validation examples, classes) float32."""
+    """(validation examples, classes)."""
+    reduction: Reduction | None = None
+
+
+Solve = Callable[[Problem, Checkpoint, Console], Fit]

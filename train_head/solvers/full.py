@@ -2,110 +2,135 @@
 
 from __future__ import annotations
 
-import math
 import time
+from dataclasses import fields
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from features.console import Console
-from features.errors import HeadstartError
-from features.store import FeatureStore
+from features.console import Console, ProgressBar
 from train_head.batches import FeatureBatches
 from train_head.config import OptimizerName, TrainConfig
-from train_head.head import build_head, expand_probabilities, extract_weights
-from train_head.solvers import Epoch, Fit
-from train_head.split import Split
+from train_head.head import Array, build_head, expand_probabilities, extract_weights
+from train_head.solvers import Fit, Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import Epoch, Watch
 
-VALIDATION_BATCH_SIZE = 100
+EVALUATION_BATCH_SIZE = 100
 MAX_STEPS_PER_EXECUTION = 10
 
 
 class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Lets Keras read the batches of all epochs as one sequence, in one thread."""
+    """Lets Keras read the batches of some epochs as one sequence, in one thread."""
 
-    def __init__(self, batches: FeatureBatches, num_epochs: int = 1) -> None:
+    def __init__(self, batches: FeatureBatches, epochs: range = range(1)) -> None:
         super().__init__(workers=1)
-        self._batches, self._num_epochs = batches, num_epochs
+        self._batches, self._epochs = batches, epochs
 
     def __len__(self) -> int:
-        return self._batches.num_batches * self._num_epochs
+        return self._batches.num_batches * len(self._epochs)
 
     def __getitem__(self, index: int) -> Any:
-        return self._batches.read_batch(index)
+        return self._batches.read_batch(self._batches.num_batches * self._epochs.start + index)
 
 
 class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the history, and tells the console."""
+    """Keeps history, weights and checkpoints, tells the console, and stops where there is no point in going on."""
 
-    def __init__(self, progress: Any) -> None:
+    def __init__(self, watch: Watch, checkpoint: Checkpoint, progress: ProgressBar) -> None:
         super().__init__()
-        self._progress = progress
-        self.history: list[Epoch] = []
+        self._watch, self._checkpoint, self._progress = watch, checkpoint, progress
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        self.history.append(Epoch(epoch + 1, **values, seconds=time.monotonic() - self._started))
+        row = Epoch(epoch + 1, **values, seconds=time.monotonic() - self._started)
+        self._watch.record(row, lambda: extract_weights(self.model))
         self._progress.advance(1)
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["val_loss"])):
-            self.model.stop_training = True
+        self._checkpoint.offer(self._list_arrays, self._watch, self.params["epochs"])
+        self.model.stop_training = self._watch.is_over
+
+    def _list_arrays(self) -> list[NDArray[Any]]:
+        return [variable.numpy() for variable in _list_variables(self.model)]
 
 
-def fit_full(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> Fit:
+def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     """Fits a head with Keras.
 
     Args:
-        store: where the features are.
-        split: what to train on and what to validate with.
-        config: the head and how to fit it.
+        problem: what to fit, on what.
+        checkpoint: where an interrupted fit goes on.
         console: where progress goes.
 
     Returns:
-        The head after the last epoch; the same for the same seed.
+        The head of the kept epoch; the same for the same seed, also after an interruption.
 
     Raises:
-        HeadstartError: the loss became NaN or infinite.
+        HeadstartError: the loss was NaN or infinite in the first epoch.
     """
+    store, split, config = problem.store, problem.split, problem.config
     keras.utils.set_random_seed(config.seed)
-    train = FeatureBatches(store, split.train, split.classes, batch_size=config.batch_size, seed=config.seed)
-    validation = FeatureBatches(store, split.validation, split.classes, batch_size=VALIDATION_BATCH_SIZE, seed=None)
+    train = FeatureBatches(
+        store,
+        split.train,
+        split.classes,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        class_weight=config.class_weight,
+    )
+    validation = FeatureBatches(store, split.validation, split.classes, batch_size=EVALUATION_BATCH_SIZE, seed=None)
     where = "in memory" if train.in_memory else "read from the shards in every epoch"
     console.detail(f"features are {where}")
-    head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed)
-    binary = len(split.classes) == 2
+    head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
+    _compile(head, config, len(split.classes), _find_divisor(train.num_batches))
+    watch = Watch(config.patience)
+    if state := checkpoint.load(console):
+        watch = state.resume(config.patience)
+        for variable, value in zip(_list_variables(head), state.arrays, strict=True):
+            variable.assign(value)
+    first = len(watch.history)
+    if first < config.epochs and not watch.is_over:
+        with console.progress("train", config.epochs, "epochs") as progress:
+            progress.advance(first)
+            head.fit(
+                _KerasBatches(train, range(first, config.epochs)),
+                steps_per_epoch=train.num_batches,
+                validation_data=_KerasBatches(validation),
+                initial_epoch=first,
+                epochs=config.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[_Follow(watch, checkpoint, progress)],
+            )
+    weights = watch.require_kept(config.learning_rate)
+    head.set_weights([getattr(weights, field.name) for field in fields(weights)])
+    return Fit(weights, watch.history, watch.kept_epoch, _predict(head, train), _predict(head, validation))
+
+
+def _compile(head: keras.Sequential, config: TrainConfig, num_classes: int, steps_per_execution: int) -> None:
+    binary = num_classes == 2
     head.compile(
         optimizer=_build_optimizer(config),
         loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
         metrics=["accuracy" if binary else keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        steps_per_execution=_find_divisor(train.num_batches),
+        steps_per_execution=steps_per_execution,
         jit_compile=False,
     )
-    with console.progress("train", config.epochs, "epochs") as progress:
-        follow = _Follow(progress)
-        head.fit(
-            _KerasBatches(train, config.epochs),
-            steps_per_epoch=train.num_batches,
-            validation_data=_KerasBatches(validation),
-            epochs=config.epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[follow],
-        )
-    last = follow.history[-1]
-    if not (math.isfinite(last.loss) and math.isfinite(last.val_loss)):
-        raise HeadstartError(
-            f"epoch {last.epoch}",
-            "a finite loss",
-            f"{last.loss} (validation: {last.val_loss}) at learning rate {config.learning_rate:g}",
-            "Try a smaller --learning-rate",
-        )
-    batches = (validation.read_batch(number)[0] for number in range(validation.num_batches))
-    outputs = np.concatenate([head.predict_on_batch(features) for features in batches])
-    return Fit(extract_weights(head), follow.history, expand_probabilities(outputs))
+    head.optimizer.build(head.trainable_variables)
+
+
+def _list_variables(head: keras.Sequential) -> list[Any]:
+    """Lists everything that the next step depends on: weights, the state of dropout, the optimizer's."""
+    return [*head.variables, *head.optimizer.variables]
+
+
+def _predict(head: keras.Sequential, batches: FeatureBatches) -> Array:
+    outputs = [head.predict_on_batch(features) for features in batches.list_in_order(EVALUATION_BATCH_SIZE)]
+    return expand_probabilities(np.concatenate(outputs))
 
 
 def _find_divisor(num_batches: int) -> int:
@@ -120,4 +145,4 @@ def _build_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
         case OptimizerName.ADAM:
             return keras.optimizers.Adam(config.learning_rate)
         case OptimizerName.SGD:
-            return keras.optimizers.SGD(config.learning_rate)
+            return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)

@@ -1,0 +1,64 @@
+"""Leads the head of a run back to the features' own inputs, whichever solver fitted it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from features.console import Console
+from features.errors import HeadstartError
+from features.store import FeatureStore
+from train_head.head import Array, HeadWeights
+from train_head.reduction.reduce import lift_kernel, reduce_features
+from train_head.reduction.rows import FeatureRows
+from train_head.run import Run
+from train_head.solvers.network import compute_outputs
+from train_head.split import Split
+
+TOLERANCE = 1e-3
+"""Of logits, between the head that was fitted and the one that is led back."""
+
+
+def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> HeadWeights:
+    """Returns a run's head on all inputs.
+
+    Args:
+        run: the run.
+        store: the store that it was fitted on.
+        split: its examples in that store.
+        console: where progress goes.
+
+    Raises:
+        HeadstartError: the head that is led back does not say of the validation features what the fitted one said.
+    """
+    head = run.read_head()
+    if not run.record.reduction:
+        return head
+    reduced = reduce_features(store, split, run.record.rank, console)
+    if reduced.train.shape[1] != len(head.hidden_kernel):
+        raise _disagree(run, f"{reduced.train.shape[1]:,} inputs instead of {len(head.hidden_kernel):,}")
+    lifted = replace(head, hidden_kernel=lift_kernel(store, split, reduced.factors, head.hidden_kernel))
+    expected = run.read_validation_logits()
+    found = compute_store_logits(lifted, store, split)
+    difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+    console.detail(f"{run.folder}: led back to {len(lifted.hidden_kernel):,} inputs; logits differ by {difference:.2g}")
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
+        raise _disagree(run, f"a difference of {difference:.2g}")
+    return lifted
+
+
+def compute_store_logits(head: HeadWeights, store: FeatureStore, split: Split) -> Array:
+    """Computes what a head on all inputs says of the validation features, straight from the store."""
+    rows = FeatureRows(store, split.validation)
+    hidden = rows.multiply(head.hidden_kernel)
+    return compute_outputs(head, hidden)
+
+
+def _disagree(run: Run, got: str) -> HeadstartError:
+    return HeadstartError(
+        run.folder,
+        f"a head on all inputs whose logits agree within {TOLERANCE:g} with those of the fitted one",
+        got,
+        "Train it again with --overwrite (OVERWRITE=1), which takes seconds, then export",
+    )

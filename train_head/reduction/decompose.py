@@ -1,0 +1,115 @@
+"""Finds the directions in which training features differ most: exactly for few rows, by sketching for many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import HeadstartError
+from train_head.head import Array
+from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
+
+MAX_EXACT_ROWS = 4096
+OVERSAMPLING = 32
+"""Directions more than asked for in a sketch, so that the last ones wanted are good too."""
+ROUNDING = float(np.finfo(np.float32).eps)
+
+Advance = Callable[[int], None]
+
+
+class Basis(NamedTuple):
+    """Orthonormal directions V, (columns, r), strongest first, and the training rows in them."""
+
+    train: Array
+    """(rows, r): X V."""
+    eigenvalues: NDArray[np.float64]
+    """(r,) of X Xᵀ, falling: the squared lengths of the columns of X V."""
+    directions: Array | None
+    """(columns, r): V; None where it is Xᵀ X V diag(1 / eigenvalues) exactly."""
+
+
+def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
+    """Finds the r strongest directions from the Gram matrix.
+
+    With X Xᵀ = Q Λ Qᵀ the directions are V = Xᵀ Q Λ^-½, and X V = Q Λ^½. Memory for rows² numbers.
+
+    Source: the "method of snapshots", Sirovich 1987.
+
+    Args:
+        rows: the training features.
+        rank: how many directions; fewer come back where the rows span fewer.
+    """
+    gram = rows.compute_gram()
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    # Rounding errors of independent entries add up like random numbers: their matrix has a norm of about √n.
+    noise = 10 * ROUNDING * np.sqrt(len(gram)) * np.trace(gram) / len(gram)
+    strongest = np.argsort(-eigenvalues)[:rank]
+    strongest = strongest[eigenvalues[strongest] > noise]
+    _require_span(len(strongest))
+    kept = eigenvalues[strongest]
+    return Basis((vectors[:, strongest] * np.sqrt(kept)).astype(np.float32), kept, None)
+
+
+def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _: None) -> Basis:
+    """Finds nearly the r strongest directions in two passes over rows that need not fit in memory.
+
+    A random Gaussian Ω is multiplied by Xᵀ X in one pass (the range finder with one power iteration), its range
+    made orthonormal, and in the second pass X is projected on it and the projection diagonalised
+    (Rayleigh-Ritz). Memory for two matrices of (columns, r + 32) and one of (rows, r + 32).
+
+    Source: Halko, Martinsson and Tropp 2011, algorithms 4.3 and 5.1.
+
+    Args:
+        rows: the training features.
+        rank: how many directions; fewer come back where the rows span fewer.
+        seed: of Ω.
+        advance: told how many rows were done, twice as many as there are in all.
+    """
+    num_directions = min(rank + OVERSAMPLING, rows.num_columns)
+    start = np.random.default_rng(seed).standard_normal((rows.num_columns, num_directions), np.float32)
+    found = np.zeros_like(start)
+    for block in rows.list_blocks():
+        add_transposed(block, multiply_block(block, start), found)
+        advance(len(block.features))
+    del start
+    directions = _orthonormalize(_orthonormalize(found))
+    projected = np.empty((rows.num_rows, directions.shape[1]), np.float32)
+    gram = np.zeros((directions.shape[1],) * 2)
+    for block in rows.list_blocks():
+        projected[block.rows] = part = multiply_block(block, directions)
+        gram += part.T @ part
+        advance(len(block.features))
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    strongest = np.argsort(-eigenvalues)[:rank]
+    strongest = strongest[eigenvalues[strongest] > 10 * ROUNDING * eigenvalues.max() * np.sqrt(len(gram))]
+    _require_span(len(strongest))
+    turn = vectors[:, strongest].astype(np.float32)
+    return Basis(projected @ turn, eigenvalues[strongest], directions @ turn)
+
+
+def _orthonormalize(columns: Array) -> Array:
+    """Makes columns orthonormal, leaving out those that depend on the others.
+
+    By the eigenvectors of their own Gram matrix, in float64; two rounds give float32's full accuracy.
+    """
+    gram = np.zeros((columns.shape[1],) * 2)
+    for start in range(0, len(columns), MAX_EXACT_ROWS):
+        part = columns[start : start + MAX_EXACT_ROWS].astype(np.float64)
+        gram += part.T @ part
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    kept = eigenvalues > ROUNDING**2 * eigenvalues.max() * len(gram)
+    turn = vectors[:, kept] / np.sqrt(eigenvalues[kept])
+    return (columns @ turn.astype(np.float32)) if kept.any() else columns[:, :0]
+
+
+def _require_span(num_directions: int) -> None:
+    if num_directions == 0:
+        raise HeadstartError(
+            "the training features",
+            "features that differ from zero",
+            "nothing but zeros",
+            "Look at the pictures and the weights, and extract again; or use --solver full",
+        )

@@ -1,0 +1,124 @@
+"""Features as the rows of a matrix that is never held whole: products with it, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.schema import FEATURE_DTYPE, Features
+from features.store import Example, FeatureStore
+from train_head.head import Array
+
+BLOCK_BYTES = 64 * 2**20
+"""What is read at a time."""
+HELD_BYTES = 256 * 2**20
+"""Where all rows take no more, they are read once and held."""
+PANEL_COLUMNS = 2048
+"""Columns that are widened to float32 at a time."""
+
+
+class Block(NamedTuple):
+    """Some rows, and where they stand among all."""
+
+    rows: slice
+    features: Features
+    """(b, columns) float16."""
+
+    def list_panels(self) -> Iterator[tuple[slice, Array]]:
+        """Yields the columns panel by panel as float32."""
+        for start in range(0, self.features.shape[1], PANEL_COLUMNS):
+            columns = slice(start, start + PANEL_COLUMNS)
+            yield columns, self.features[:, columns].astype(np.float32)
+
+
+class FeatureRows:
+    """The features of some examples as a matrix X of (examples, inputs)."""
+
+    def __init__(self, store: FeatureStore, examples: Sequence[Example]) -> None:
+        """Names the rows.
+
+        Args:
+            store: where they are.
+            examples: which, best in the order of their places in the store.
+        """
+        self._store, self._examples = store, examples
+        self.num_rows, self.num_columns = len(examples), int(np.prod(store.feature_shape))
+        row_bytes = self.num_columns * FEATURE_DTYPE.itemsize
+        step = max(1, BLOCK_BYTES // row_bytes)
+        self._slices = [slice(start, min(start + step, self.num_rows)) for start in range(0, self.num_rows, step)]
+        self._held: dict[int, Block] | None = {} if row_bytes * self.num_rows <= HELD_BYTES else None
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are."""
+        return len(self._slices)
+
+    def read_block(self, number: int) -> Block:
+        """Reads a block, or returns the one that is held."""
+        if self._held is not None and number in self._held:
+            return self._held[number]
+        rows = self._slices[number]
+        features = self._store.read(self._examples[rows])
+        block = Block(rows, features.reshape(len(features), -1))
+        if self._held is not None:
+            self._held[number] = block
+        return block
+
+    def list_blocks(self) -> Iterator[Block]:
+        """Yields all blocks in turn."""
+        for number in range(self.num_blocks):
+            yield self.read_block(number)
+
+    def compute_gram(self) -> NDArray[np.float64]:
+        """Computes X Xᵀ, (rows, rows).
+
+        Products of float16 numbers are exact in float32; sums run over a panel in float32 and over the panels
+        in float64.
+        """
+        gram = np.empty((self.num_rows, self.num_rows))
+        for number in range(self.num_blocks):
+            first = self.read_block(number)
+            for other in range(number, self.num_blocks):
+                second = first if other == number else self.read_block(other)
+                product = _multiply_transposed(first, second)
+                gram[first.rows, second.rows] = product
+                gram[second.rows, first.rows] = product.T
+        return gram
+
+    def multiply(self, factor: Array) -> Array:
+        """Computes X F, (rows, k), of (columns, k)."""
+        result = np.empty((self.num_rows, factor.shape[1]), np.float32)
+        for block in self.list_blocks():
+            result[block.rows] = multiply_block(block, factor)
+        return result
+
+    def multiply_transposed(self, factor: Array) -> Array:
+        """Computes Xᵀ F, (columns, k), of (rows, k)."""
+        result = np.zeros((self.num_columns, factor.shape[1]), np.float32)
+        for block in self.list_blocks():
+            add_transposed(block, factor[block.rows], result)
+        return result
+
+
+def multiply_block(block: Block, factor: Array) -> Array:
+    """Computes B F, (b, k), of (columns, k)."""
+    result = np.zeros((len(block.features), factor.shape[1]), np.float32)
+    for columns, panel in block.list_panels():
+        result += panel @ factor[columns]
+    return result
+
+
+def add_transposed(block: Block, factor: Array, result: Array) -> None:
+    """Adds Bᵀ F of (b, k) to (columns, k), in place."""
+    for columns, panel in block.list_panels():
+        result[columns] += panel.T @ factor
+
+
+def _multiply_transposed(first: Block, second: Block) -> NDArray[np.float64]:
+    product = np.zeros((len(first.features), len(second.features)))
+    for (_, left), (_, right) in zip(first.list_panels(), second.list_panels(), strict=True):
+        product += left @ (left if first is second else right).T
+    return product

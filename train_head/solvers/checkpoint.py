@@ -1,0 +1,106 @@
+"""Where an interrupted fit goes on: a file that is written aside and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.console import Console
+from features.durable import sync_folder
+from train_head.head import HeadWeights
+from train_head.solvers.history import Epoch, Watch
+
+MIN_INTERVAL_S = 10.0
+MAX_COST_SHARE = 0.05
+"""Of the time between two checkpoints, what writing one may take."""
+
+
+@dataclass(frozen=True)
+class FitState:
+    """A fit at the end of an epoch."""
+
+    arrays: list[NDArray[Any]]
+    """The solver's own: weights, the optimizer's state."""
+    history: list[Epoch]
+    kept: HeadWeights
+
+    def resume(self, patience: int) -> Watch:
+        """Goes on with the watch."""
+        return Watch(patience, self.history, self.kept)
+
+
+class Checkpoint:
+    """The file of one fit."""
+
+    def __init__(self, path: Path, key: str, *, keeps_end: bool = False) -> None:
+        """Names the file.
+
+        Args:
+            path: the file, in a folder that may not exist yet.
+            key: says what is fitted, on what, how: a state of anything else is not gone on with.
+            keeps_end: whether the end of the fit is kept too.
+        """
+        self._path, self._key, self._keeps_end = path, key, keeps_end
+        self._due = time.monotonic() + MIN_INTERVAL_S
+
+    def offer(self, list_arrays: Callable[[], Sequence[NDArray[Any]]], watch: Watch, num_epochs: int) -> None:
+        """Saves the state after an epoch, where enough was done since the last time to be worth a file.
+
+        Args:
+            list_arrays: gives the solver's own arrays.
+            watch: what happened so far.
+            num_epochs: how many epochs there will be.
+        """
+        is_end = watch.is_over or len(watch.history) >= num_epochs
+        if self._keeps_end if is_end else time.monotonic() >= self._due:
+            self._save(list_arrays(), watch)
+
+    def remove(self) -> None:
+        """Removes the file."""
+        self._path.unlink(missing_ok=True)
+
+    def _save(self, arrays: Sequence[NDArray[Any]], watch: Watch) -> None:
+        """Writes a state; a full disk costs the checkpoint, not the fit."""
+        started = time.monotonic()
+        contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(arrays)}
+        if watch.kept is not None:
+            contents |= {f"kept_{field.name}": getattr(watch.kept, field.name) for field in fields(HeadWeights)}
+        text = json.dumps({"key": self._key, "history": [asdict(row) for row in watch.history]})
+        partial = self._path.with_suffix(".partial")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **contents)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._path)
+            sync_folder(self._path.parent)
+        except OSError:
+            partial.unlink(missing_ok=True)
+        now = time.monotonic()
+        self._due = now + max(MIN_INTERVAL_S, (now - started) / MAX_COST_SHARE)
+
+    def load(self, console: Console) -> FitState | None:
+        """Reads the state of an interrupted fit of the same key; a damaged file is told, and left behind."""
+        if not self._path.is_file():
+            return None
+        try:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as contents:
+                text = json.loads(contents["text"].tobytes())
+                if text["key"] != self._key:
+                    return None
+                arrays = [contents[name] for name in contents.files if name.startswith("array_")]
+                kept = HeadWeights(*(contents[f"kept_{field.name}"] for field in fields(HeadWeights)))
+                return FitState(arrays, [Epoch(**row) for row in text["history"]], kept)
+        except Exception as error:
+            # A damaged .npz fails in zipfile, in zlib, in json or in NumPy, each with errors of its own.
+            console.warn(f"{self._path}: expected a checkpoint, got {error}. Training starts from the beginning")
+            return None

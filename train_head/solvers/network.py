@@ -1,0 +1,183 @@
+"""The head in NumPy: what it says, its loss, and one step of fitting it, by Keras's definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train_head.head import Array, HeadWeights
+from train_head.solvers.optimizers import Optimizer
+
+SLAB_ROWS = 32
+"""Rows of the hidden kernel that are updated at a time: slab, gradient and slots stay in a core's own cache."""
+
+
+class Batch(NamedTuple):
+    """What one step sees."""
+
+    features: Array
+    """(b, inputs)."""
+    targets: NDArray[np.int64]
+    """(b,) class numbers."""
+    weights: Array
+    """(b,) how much each row counts."""
+    mask: Array | None
+    """(b, units): 0 for a dropped unit, 1 / (1 - dropout) for one that stays; None without dropout."""
+
+
+def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) -> Array | None:
+    """Draws which hidden units stay, scaled so that their sum keeps its mean ("inverted dropout").
+
+    Source: Srivastava et al. 2014, section 10, as `keras.layers.Dropout` does it.
+    """
+    if dropout == 0:
+        return None
+    kept = rng.random(shape, np.float32) >= dropout
+    return kept * np.float32(1 / (1 - dropout))
+
+
+def compute_logits(head: HeadWeights, features: Array) -> Array:
+    """Computes (n, outputs) logits of (n, inputs) features, nothing dropped."""
+    return compute_outputs(head, features @ head.hidden_kernel)
+
+
+def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
+    """Computes (n, outputs) logits of (n, units) products with the hidden kernel, which are used up."""
+    hidden += head.hidden_bias
+    np.maximum(hidden, 0, out=hidden)
+    return np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
+
+
+def compute_probabilities(logits: Array) -> Array:
+    """Turns (n, outputs) logits into (n, classes) probabilities: a sigmoid for one output, else a softmax."""
+    if logits.shape[1] == 1:
+        second = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+        return np.concatenate([1 - second, second], axis=1).astype(np.float32)
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+
+
+def predict_targets(logits: Array) -> NDArray[np.int64]:
+    """Says which class each row of logits stands for; of two equal ones the first."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).astype(np.int64)
+    return np.asarray(np.argmax(logits, axis=1), np.int64)
+
+
+def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Computes the cross-entropy of each row and its slope.
+
+    From logits rather than probabilities, as Keras on TensorFlow does too, so that a sure mistake has a finite
+    loss and a slope.
+
+    Args:
+        logits: (n, 1) of a sigmoid, or (n, classes) of a softmax.
+        targets: (n,) class numbers.
+
+    Returns:
+        (n,) losses in nats, and (n, outputs) derivatives by the logits.
+    """
+    rows = np.arange(len(targets))
+    if logits.shape[1] == 1:
+        logit = logits[:, 0]
+        losses = np.maximum(logit, 0) - logit * targets + np.log1p(np.exp(-np.abs(logit)))
+        slopes = compute_probabilities(logits)[:, 1:] - targets[:, None].astype(np.float32)
+    else:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, targets]
+        slopes = compute_probabilities(logits)
+        slopes[rows, targets] -= 1
+    return losses.astype(np.float32), slopes
+
+
+class Stepper:
+    """A head in fitting: its weights and the optimizer's state, changed in place step by step."""
+
+    def __init__(self, head: HeadWeights, optimizer: Optimizer, l2: float) -> None:
+        """Starts from a head.
+
+        Args:
+            head: the initial weights; copied.
+            optimizer: how a gradient becomes a change.
+            l2: weight of the sum of squares of both kernels in the loss.
+        """
+        self.head = head
+        self.head = self.copy_head()
+        self.slots = {
+            field.name: [np.zeros_like(getattr(head, field.name)) for _ in range(optimizer.num_slots)]
+            for field in fields(head)
+        }
+        self.num_steps = 0
+        self._optimizer, self._l2 = optimizer, np.float32(l2)
+        self._gradient = np.empty((min(SLAB_ROWS, len(head.hidden_kernel)), head.hidden_kernel.shape[1]), np.float32)
+
+    def take_step(self, batch: Batch) -> tuple[float, int]:
+        """Takes one step down the gradient of the batch's mean loss.
+
+        Returns:
+            The loss before the step, with dropout and with the L2 term; and how many rows were right.
+        """
+        head = self.head
+        hidden = np.asarray(batch.features @ head.hidden_kernel, np.float32)
+        hidden += head.hidden_bias
+        np.maximum(hidden, 0, out=hidden)
+        if batch.mask is not None:
+            hidden *= batch.mask
+        logits = np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
+        losses, slopes = compute_losses(logits, batch.targets)
+        loss = float(losses @ batch.weights) / len(losses) + self.compute_penalty()
+        slopes *= batch.weights[:, None] / len(losses)
+        back = np.asarray(slopes @ head.output_kernel.T, np.float32)
+        if batch.mask is not None:
+            back *= batch.mask
+        back *= hidden > 0
+        self._optimizer.begin_step(self.num_steps)
+        self._update("hidden_bias", back.sum(axis=0))
+        self._update("output_bias", slopes.sum(axis=0))
+        self._update("output_kernel", np.asarray(hidden.T @ slopes, np.float32), decays=True)
+        self._update_hidden_kernel(batch.features, back)
+        self.num_steps += 1
+        return loss, int(np.sum(predict_targets(logits) == batch.targets))
+
+    def copy_head(self) -> HeadWeights:
+        """Copies the weights as they are now."""
+        return HeadWeights(*(getattr(self.head, field.name).copy() for field in fields(self.head)))
+
+    def list_arrays(self) -> list[NDArray[Any]]:
+        """Lists everything that the next step depends on, not copied."""
+        weights = [getattr(self.head, field.name) for field in fields(self.head)]
+        return [np.array(self.num_steps), *weights, *(slot for slots in self.slots.values() for slot in slots)]
+
+    def restore(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Goes on where `list_arrays` was called."""
+        self.num_steps = int(arrays[0])
+        for mine, theirs in zip(self.list_arrays()[1:], arrays[1:], strict=True):
+            mine[...] = theirs
+
+    def compute_penalty(self) -> float:
+        """Computes the L2 term of the loss."""
+        if not self._l2:
+            return 0.0
+        kernels = (self.head.hidden_kernel, self.head.output_kernel)
+        return float(self._l2 * sum(np.vdot(kernel, kernel) for kernel in kernels))
+
+    def _update(self, name: str, gradient: Array, *, decays: bool = False) -> None:
+        variable = getattr(self.head, name)
+        if decays and self._l2:
+            gradient += 2 * self._l2 * variable
+        self._optimizer.update(variable, gradient, self.slots[name])
+
+    def _update_hidden_kernel(self, features: Array, back: Array) -> None:
+        kernel, slots = self.head.hidden_kernel, self.slots["hidden_kernel"]
+        columns = np.ascontiguousarray(features.T)
+        for start in range(0, len(kernel), SLAB_ROWS):
+            slab = np.s_[start : start + SLAB_ROWS]
+            variable = kernel[slab]
+            gradient = np.matmul(columns[slab], back, out=self._gradient[: len(variable)])
+            if self._l2:
+                gradient += 2 * self._l2 * variable
+            self._optimizer.update(variable, gradient, [slot[slab] for slot in slots])

@@ -1,0 +1,191 @@
+"""The fits that a training consists of: the one that is kept, other seeds, and folds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.console import Console
+from features.durable import write_durably
+from features.errors import UsageError
+from features.store import Example, FeatureStore
+from train_head.batches import number_targets
+from train_head.config import TrainConfig
+from train_head.metrics import predict_classes
+from train_head.solvers import Fit, Problem, Solve
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import describe_losses
+from train_head.split import Split
+
+NOT_FITTED = {"store", "run", "repeats", "folds", "solver", "validation_split", "no_report", "overwrite"}
+"""Options that change nothing about a single fit of given pictures."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit."""
+
+    name: str
+    """`repeat 0`, or `fold 2 of repeat 0`."""
+    split: Split
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fit came to."""
+
+    val_accuracy: float
+    kept_epoch: int
+    bad_epoch: int | None
+    """The one whose loss was NaN or infinite, if there was one."""
+    last_losses: str
+
+
+def plan_trials(config: TrainConfig, split: Split) -> list[Trial]:
+    """Plans the fits; the first is the one that is kept.
+
+    Args:
+        config: says how many repeats and folds.
+        split: of the kept fit and its repeats; the folds share out both sides of it anew.
+
+    Raises:
+        UsageError: a class has fewer different pictures than there are folds.
+    """
+    configs = [replace(config, seed=config.seed + repeat) for repeat in range(config.repeats)]
+    trials = [Trial(f"repeat {number}", split, each) for number, each in enumerate(configs)]
+    if config.folds:
+        folds = split_into_folds(split, config.folds)
+        trials += [
+            Trial(f"fold {fold} of repeat {number}", held_out, each)
+            for number, each in enumerate(configs)
+            for fold, held_out in enumerate(folds)
+        ]
+    return trials
+
+
+def fit_first(trials: Sequence[Trial], store: FeatureStore, solve: Solve, folder: Path, console: Console) -> Fit:
+    """Fits the trial that is kept.
+
+    Args:
+        trials: all of them; where others follow, the first one's end is kept for an interrupted training.
+        store: what to fit on.
+        solve: how.
+        folder: for checkpoints.
+        console: where progress goes.
+    """
+    checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keeps_end=len(trials) > 1)
+    return solve(Problem(store, trials[0].split, trials[0].config), checkpoint, console)
+
+
+def fit_others(
+    trials: Sequence[Trial], store: FeatureStore, solve: Solve, folder: Path, console: Console
+) -> Iterator[Outcome]:
+    """Fits the trials after the first, without those that an interrupted training finished.
+
+    Args:
+        trials: all of them.
+        store: what to fit on.
+        solve: how.
+        folder: for checkpoints and outcomes.
+        console: where progress goes.
+
+    Yields:
+        What each came to.
+    """
+    for number, trial in enumerate(trials[1:], 1):
+        key = _make_key(trial, store, solve)
+        outcome_file = folder / f"outcome-{number}.json"
+        outcome = _load_outcome(outcome_file, key)
+        if outcome is None:
+            checkpoint = Checkpoint(folder / f"fit-{number}.npz", key)
+            fit = solve(Problem(store, trial.split, trial.config), checkpoint, console)
+            outcome = judge_fit(fit, trial.split)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_durably(outcome_file, json.dumps({"key": key, **asdict(outcome)}).encode())
+            checkpoint.remove()
+        console.say(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}")
+        yield outcome
+
+
+def judge_fit(fit: Fit, split: Split) -> Outcome:
+    """Says what a fit came to on the validation pictures."""
+    right = predict_classes(fit.validation_probabilities) == number_targets(split.validation, split.classes)
+    last = fit.history[-1]
+    return Outcome(float(right.mean()), fit.kept_epoch, None if last.is_finite else last.epoch, describe_losses(last))
+
+
+def split_into_folds(split: Split, num_folds: int) -> list[Split]:
+    """Shares out all pictures of a split, so that each is held out once.
+
+    Stratified: within each class, contents are dealt out in the order of their hashes. Duplicates go together,
+    whatever they are called and wherever they lie.
+
+    Args:
+        split: whose training and validation pictures to share out.
+        num_folds: two or more.
+
+    Raises:
+        UsageError: one fold, or a class with fewer different pictures than folds.
+    """
+    if num_folds < 2:
+        raise UsageError("--folds", "0, or 2 and more", str(num_folds), "5 and 10 are usual")
+    examples = split.train + split.validation
+    label_of: dict[bytes, str] = {}
+    for example in sorted(examples, key=lambda example: example.path):
+        label_of.setdefault(example.content_hash, example.label)
+    fold_of: dict[bytes, int] = {}
+    for label in split.classes:
+        hashes = sorted(content_hash for content_hash, found in label_of.items() if found == label)
+        if len(hashes) < num_folds:
+            raise UsageError(
+                "--folds",
+                f"at most {len(hashes):,}, the number of different pictures of class {label!r}",
+                str(num_folds),
+                "Ask for fewer folds, or add pictures",
+            )
+        # Every class starts where the one before ended, so that no fold gets the odd one of each.
+        fold_of |= {content_hash: (len(fold_of) + place) % num_folds for place, content_hash in enumerate(hashes)}
+    return [_hold_out(examples, fold_of, fold, num_folds) for fold in range(num_folds)]
+
+
+def summarize_trials(accuracies: Sequence[float]) -> dict[str, Any]:
+    """Summarizes validation accuracies: each, their mean, and their standard deviation (of a sample, n - 1)."""
+    return {
+        "val_accuracies": list(accuracies),
+        "mean": float(np.mean(accuracies)),
+        "std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+    }
+
+
+def _hold_out(examples: Sequence[Example], fold_of: dict[bytes, int], fold: int, num_folds: int) -> Split:
+    return Split(
+        [example for example in examples if fold_of[example.content_hash] != fold],
+        [example for example in examples if fold_of[example.content_hash] == fold],
+        f"fold {fold + 1} of {num_folds}",
+    )
+
+
+def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
+    """Says what a trial fits, on what, how."""
+    config = {name: value for name, value in asdict(trial.config).items() if name not in NOT_FITTED}
+    text = json.dumps([solve.__name__, store.fingerprint.digest, config], default=str)
+    digest = hashlib.sha256(text.encode())
+    for example in (*trial.split.train, None, *trial.split.validation):
+        digest.update(example.content_hash + example.label.encode("utf-8", "surrogateescape") if example else b"|")
+    return digest.hexdigest()
+
+
+def _load_outcome(path: Path, key: str) -> Outcome | None:
+    try:
+        values = json.loads(path.read_bytes())
+        return Outcome(**values) if values.pop("key") == key else None
+    except (OSError, TypeError, ValueError, KeyError):
+        # It is missing, or of another Headstart: the trial is fitted again.
+        return None
