@@ -4,13 +4,16 @@
 #   DATA=folder      class folders, or train/ and validation/ with class folders (default: solar cells)
 #   STORE=folder     the feature store              RUN=folder   the fitted head
 #   OUT=folder       the exported model             WEIGHTS=     auto, imagenet, nsfwjs, random, or a file
-#   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= SEED=   the head
+#   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
+#                    the head, and how it is fitted
+#   SOLVER= RANK=    auto, reduced or full          REPEATS= FOLDS=   how sure the accuracy is
 #   OVERWRITE=1      replace another run in RUN     ARGS=        anything else, handed on as it is
 
 DATA ?= data/elpv
 WEIGHTS ?= auto
 NAME := $(or $(notdir $(abspath $(DATA))),root)
-HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER SEED
+HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
+	SOLVER RANK REPEATS FOLDS
 lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
 HEAD_OPTIONS := $(foreach v,$(HEAD_VARIABLES),$(if $($(v)),--$(call lower,$(v)) $($(v))))
 # A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
@@ -18,6 +21,7 @@ HEAD_SUFFIX := $(subst $(eval ) ,,$(foreach v,$(HEAD_VARIABLES),$(if $($(v)),-$(
 STORE ?= work/$(NAME)/store
 RUN ?= work/$(NAME)/run$(HEAD_SUFFIX)
 OUT ?= work/$(NAME)/model$(HEAD_SUFFIX)
+COMPARE ?= work/$(NAME)/compare$(HEAD_SUFFIX)
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +34,7 @@ FAULTS := $(VENV)/faults.so
 .DELETE_ON_ERROR:
 # Stages read what the one before wrote, also under -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train export predict summary info check data test torture lint lock gpu benchmark clean
+.PHONY: help demo extract train compare export predict summary info check data test torture lint lock gpu benchmark clean
 
 help:  ## list the targets
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -46,6 +50,10 @@ extract: $(RUNTIME) $(if $(filter data/elpv,$(DATA)),data)  ## run the backbone 
 
 train: $(RUNTIME)  ## fit a head on the stored features
 	$(BIN)/python -m train_head --store "$(STORE)" --run "$(RUN)" $(HEAD_OPTIONS) $(if $(OVERWRITE),--overwrite) $(ARGS)
+
+compare: $(RUNTIME)  ## fit the same head without and with dropout, and show how far each overfits
+	$(BIN)/python -m train_head.compare --store "$(STORE)" --run "$(COMPARE)" $(HEAD_OPTIONS) \
+		$(if $(OVERWRITE),--overwrite) $(ARGS)
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
 	$(BIN)/python -m train_head.export --run "$(RUN)" --out "$(OUT)" $(ARGS)

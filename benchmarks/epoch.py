@@ -1,26 +1,31 @@
-"""What one epoch costs with and without the cache: the course's loop against training on stored features.
+"""What an epoch, and an answer, cost: the course's loop, Keras on stored features, and the reduced solver.
 
-Prints a table with ratios; both sides are timed in turn in one process, and medians are reported.
+Prints a table with ratios; all are timed in turn in one run, and medians are reported.
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
 
+from benchmarks.process import Cost, run_module
 from extract.config import ExtractConfig
 from features.command import run_app
-from features.console import Console, ConsoleOptions, import_quietly
-from features.store import Example, FeatureStore
+from features.console import Console, ConsoleOptions, format_bytes, format_seconds, import_quietly
+from features.store import DERIVED_FOLDER, FeatureStore
 from train_head.config import TrainConfig
-from train_head.split import Split, split_examples
+from train_head.solvers import Problem, Solve
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.split import split_examples
+
+EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -29,99 +34,92 @@ class EpochBenchmarkConfig:
 
     images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path("data/elpv")
     weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
-    repeats: Annotated[int, Option(min=1, help="Epochs of each kind; the median counts.")] = 3
+    repeats: Annotated[int, Option(min=1, help="Measurements of each kind; the median counts.")] = 3
+
+
+@dataclass
+class _Times:
+    """What was measured, a list for each kind."""
+
+    course: list[float] = field(default_factory=list)
+    full: list[float] = field(default_factory=list)
+    reduced: list[float] = field(default_factory=list)
+    first: list[Cost] = field(default_factory=list)
+    again: list[Cost] = field(default_factory=list)
 
 
 def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Measure an epoch of the course's loop, the extraction, and an epoch on stored features."""
+    """Measure an epoch of each kind, and whole processes of 20 epochs."""
     import_quietly("keras")
+    from benchmarks.course import CourseLoop
     from extract.run import extract_features
     from train_head.solvers.full import fit_full
+    from train_head.solvers.reduced import fit_reduced
 
-    silent = Console(ConsoleOptions(quiet=True))
     with tempfile.TemporaryDirectory() as scratch:
         extraction = ExtractConfig(config.images, Path(scratch, "store"), weights=config.weights)
         extracted = extract_features(extraction, console)
         store = FeatureStore(extraction.store)
         split = split_examples(store.examples, 0.2)
-        train = TrainConfig(store=extraction.store, run=Path(scratch, "run"), epochs=2)
-        course = _CourseLoop(config, store, split, Path(scratch, "links"))
+        problem = Problem(store, split, TrainConfig(store=extraction.store, run=Path(scratch, "run"), epochs=3))
+        course = CourseLoop(config.images, config.weights, store, split, Path(scratch, "links"))
         course.time_epoch()
-        course_seconds, cached_seconds = [], []
-        for _ in range(config.repeats):
-            course_seconds.append(course.time_epoch())
-            # The first epoch of a fit also traces the graph.
-            cached_seconds.append(fit_full(store, split, train, silent).history[-1].seconds)
-    course_median, cached_median = statistics.median(course_seconds), statistics.median(cached_seconds)
+        times = _Times()
+        with console.progress("measure", config.repeats, "rounds") as progress:
+            for number in range(config.repeats):
+                times.course.append(course.time_epoch())
+                times.full.append(_time_epoch(fit_full, problem))
+                times.reduced.append(_time_epoch(fit_reduced, problem))
+                shutil.rmtree(extraction.store / DERIVED_FOLDER)
+                times.first.append(_run_training(extraction.store, Path(scratch, f"first-{number}")))
+                times.again.append(_run_training(extraction.store, Path(scratch, f"again-{number}")))
+                progress.advance(1)
+    return _show(times, extracted.seconds, f"{len(split.train):,} + {len(split.validation):,} pictures", console)
+
+
+def _time_epoch(solve: Solve, problem: Problem) -> float:
+    """The last epoch of a fit: the first one also traces the graph."""
+    silent = Console(ConsoleOptions(quiet=True))
+    return solve(problem, Checkpoint(Path("never"), ""), silent).history[-1].seconds
+
+
+def _run_training(store: Path, run: Path) -> Cost:
+    options = ["--solver", "reduced", "--no-report", "--epochs", str(EPOCHS)]
+    return run_module("train_head", ["--store", str(store), "--run", str(run), *options])
+
+
+def _show(times: _Times, extraction: float, pictures: str, console: Console) -> Mapping[str, Any]:
+    course, full, reduced = (statistics.median(kind) for kind in (times.course, times.full, times.reduced))
+    first, again = (statistics.median(cost.seconds for cost in kind) for kind in (times.first, times.again))
+    memory_first, memory_again = (max(cost.peak_bytes for cost in kind) for kind in (times.first, times.again))
     console.show_table(
-        f"one epoch, {len(split.train):,} training and {len(split.validation):,} validation pictures",
+        f"one epoch, {pictures}, medians of {len(times.course)}",
         [
-            ("frozen backbone in every epoch", f"{course_median:.1f} s", "1 x"),
-            (
-                "on stored features, Keras fit",
-                f"{cached_median:.1f} s",
-                f"{course_median / cached_median:.1f} x",
-            ),
-            (
-                "extraction, once",
-                f"{extracted.seconds:.1f} s",
-                f"{extracted.seconds / course_median:.2f} epochs",
-            ),
+            ("frozen backbone in every epoch", f"{course:.1f} s", "1 x", ""),
+            ("Keras fit on stored features", f"{full:.1f} s", f"{course / full:.1f} x", "1 x"),
+            ("reduced solver", f"{reduced:.3f} s", f"{course / reduced:.0f} x", f"{full / reduced:.0f} x"),
+        ],
+    )
+    console.show_table(
+        f"{EPOCHS} epochs, whole process",
+        [
+            ("frozen backbone in every epoch", format_seconds(EPOCHS * course), "1 x", ""),
+            ("extraction, once", format_seconds(extraction), "", ""),
+            ("first `make train`", f"{first:.2f} s", f"{EPOCHS * course / first:.0f} x", format_bytes(memory_first)),
+            ("every other", f"{again:.2f} s", f"{EPOCHS * course / again:.0f} x", format_bytes(memory_again)),
         ],
     )
     return {
-        "course_seconds": course_seconds,
-        "cached_seconds": cached_seconds,
-        "extraction_seconds": extracted.seconds,
-        "ratio": course_median / cached_median,
+        "course_seconds": times.course,
+        "full_seconds": times.full,
+        "reduced_seconds": times.reduced,
+        "extraction_seconds": extraction,
+        "first": [cost._asdict() for cost in times.first],
+        "again": [cost._asdict() for cost in times.again],
+        "epoch_ratio": full / reduced,
+        "first_ratio": EPOCHS * course / first,
+        "again_ratio": EPOCHS * course / again,
     }
-
-
-class _CourseLoop:
-    """Transfer learning as courses teach it: pictures through the frozen backbone in every epoch."""
-
-    def __init__(self, config: EpochBenchmarkConfig, store: FeatureStore, split: Split, links: Path) -> None:
-        import keras
-
-        from extract.weights import find_weights
-        from train_head.head import build_head
-        from train_head.stitch import rebuild_backbone
-
-        silent = Console(ConsoleOptions(quiet=True))
-        backbone = rebuild_backbone(store, str(find_weights(config.weights, silent).path or "random"), silent)
-        head = build_head(store.feature_shape, len(split.classes), 1024, 0.2)
-        self._model = keras.Sequential([keras.layers.Rescaling(1 / 127.5, offset=-1), backbone, head])
-        binary = len(split.classes) == 2
-        self._model.compile(
-            optimizer=keras.optimizers.RMSprop(1e-4),
-            loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-        )
-        for name, examples in (("train", split.train), ("validation", split.validation)):
-            _link(config.images, examples, links / name)
-        size = (store.fingerprint.image_size,) * 2
-        self._train, self._validation = (
-            keras.utils.image_dataset_from_directory(
-                links / name,
-                label_mode="binary" if binary else "int",
-                image_size=size,
-                batch_size=20,
-                verbose=False,
-            )
-            for name in ("train", "validation")
-        )
-
-    def time_epoch(self) -> float:
-        started = time.monotonic()
-        self._model.fit(self._train, validation_data=self._validation, verbose=0)
-        return time.monotonic() - started
-
-
-def _link(images: Path, examples: Sequence[Example], folder: Path) -> None:
-    for number, example in enumerate(examples):
-        link = folder / example.label / f"{number:06}{Path(example.path).suffix}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((images / example.path).resolve())
 
 
 if __name__ == "__main__":

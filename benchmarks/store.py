@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import shutil
@@ -19,15 +18,13 @@ from unittest import mock
 import numpy as np
 from typer import Option
 
+from benchmarks.made import ROWS_PER_BLOCK, SHAPE, write_store
 from features.command import run_app
 from features.console import Console
-from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
+from features.schema import Features
 from features.shard import encode_shard
 from features.store import FeatureStore
-from features.tables import ImageRow
-from features.writer import FeatureWriter
 
-SHAPE = (7, 7, 768)
 EXTRACTION_RATE = 100.0
 """Pictures a second of the backbone alone on two cores at 150 px, for the share that integrity takes."""
 ROWS_READ = 2048
@@ -94,21 +91,11 @@ def _measure_one(store: Path, num_rows: int) -> dict[str, float]:
 def write_rows(store: str, num_rows: int) -> None:
     """Writes a synthetic store; prints seconds in all, seconds of compression, and peak memory in MB."""
     block = _make_block()
-    batch = len(block)
+    paths = [f"train/{number % 2}/{number:07}.jpg" for number in range(num_rows)]
     clock = _Clock()
     started = time.perf_counter()
-    with (
-        mock.patch("features.writer.encode_shard", clock.time(encode_shard)),
-        FeatureWriter(Path(store), _FINGERPRINT, _ORIGIN) as writer,
-    ):
-        for start in range(0, num_rows, batch):
-            numbers = range(start, min(start + batch, num_rows))
-            keys = [FeatureKey(hashlib.sha256(str(number).encode()).digest(), 0) for number in numbers]
-            writer.add_features(keys, block[: len(keys)], [FeatureStatus.OK] * len(keys))
-            for number, key in zip(numbers, keys, strict=True):
-                path = f"train/{number % 2}/{number:07}.jpg"
-                writer.add_image(ImageRow(path, str(number % 2), "train", 1, 1, key.content_hash, ImageStatus.DONE))
-        writer.commit()
+    with mock.patch("features.writer.encode_shard", clock.time(encode_shard)):
+        write_store(Path(store), paths, lambda numbers: block[: len(numbers)])
     seconds = time.perf_counter() - started
     print(seconds, clock.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
@@ -130,26 +117,11 @@ class _Clock:
         return timed
 
 
-def _make_block(num_rows: int = 256) -> Features:
+def _make_block(num_rows: int = ROWS_PER_BLOCK) -> Features:
     rng = np.random.default_rng(0)
     values = rng.exponential(0.6, (num_rows, *SHAPE)).astype(np.float16)
     values[rng.random(values.shape) < 0.8] = 0
     return values
-
-
-_ORIGIN = Origin(SHAPE, "synthetic", "", "")
-_FINGERPRINT = Fingerprint(
-    backbone="InceptionV3",
-    weights_sha256="0" * 64,
-    cut="mixed7",
-    image_size=150,
-    decode_policy="synthetic",
-    resize="bilinear",
-    scale="[-1, 1]",
-    precision="float32",
-    engine="synthetic",
-    views="none",
-)
 
 
 if __name__ == "__main__":

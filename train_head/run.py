@@ -150,6 +150,18 @@ class Run:
                 self.folder / METRICS_FILE, "metrics", str(error), "Train again with --overwrite"
             ) from error
 
+    def read_history(self) -> list[Epoch]:
+        """Reads what happened in each epoch."""
+        try:
+            with (self.folder / HISTORY_FILE).open(newline="", encoding="utf-8") as file:
+                rows = [dict(row) for row in csv.DictReader(file)]
+            names = [field.name for field in fields(Epoch)][1:]
+            return [Epoch(int(row["epoch"]), *(float(row[name]) for name in names)) for row in rows]
+        except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
+            raise HeadstartError(
+                self.folder / HISTORY_FILE, "a history", str(error), "Train again with --overwrite"
+            ) from error
+
     def read_examples(self) -> list[RunExample]:
         """Reads what the run was trained on and validated with."""
         try:

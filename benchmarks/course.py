@@ -1,0 +1,67 @@
+"""Transfer learning as courses teach it, to compare with: every picture through the frozen backbone in every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from extract.weights import find_weights
+from features.console import Console, ConsoleOptions
+from features.store import Example, FeatureStore
+from train_head.head import build_head
+from train_head.split import Split
+from train_head.stitch import rebuild_backbone
+
+
+class CourseLoop:
+    """A Keras model from pixels, fitted an epoch at a time."""
+
+    def __init__(self, images: Path, weights: str, store: FeatureStore, split: Split, links: Path) -> None:
+        """Builds and compiles the model, and lays the pictures out as Keras wants them.
+
+        Args:
+            images: the folder of pictures.
+            weights: as for `python -m extract`.
+            store: features of the same pictures, which name the backbone.
+            split: which of them to train on.
+            links: an empty folder for symbolic links.
+        """
+        silent = Console(ConsoleOptions(quiet=True))
+        backbone = rebuild_backbone(store, str(find_weights(weights, silent).path or "random"), silent)
+        head = build_head(store.feature_shape, len(split.classes), 1024, 0.2)
+        self._model = keras.Sequential([keras.layers.Rescaling(1 / 127.5, offset=-1), backbone, head])
+        binary = len(split.classes) == 2
+        self._model.compile(
+            optimizer=keras.optimizers.RMSprop(1e-4),
+            loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        for name, examples in (("train", split.train), ("validation", split.validation)):
+            _link(images, examples, links / name)
+        size = (store.fingerprint.image_size,) * 2
+        self._train, self._validation = (
+            keras.utils.image_dataset_from_directory(
+                links / name,
+                label_mode="binary" if binary else "int",
+                image_size=size,
+                batch_size=20,
+                verbose=False,
+            )
+            for name in ("train", "validation")
+        )
+
+    def time_epoch(self) -> float:
+        """Fits an epoch and returns its seconds, validation included."""
+        started = time.monotonic()
+        self._model.fit(self._train, validation_data=self._validation, verbose=0)
+        return time.monotonic() - started
+
+
+def _link(images: Path, examples: Sequence[Example], folder: Path) -> None:
+    for number, example in enumerate(examples):
+        link = folder / example.label / f"{number:06}{Path(example.path).suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((images / example.path).resolve())
