@@ -10,7 +10,7 @@ from features.console import Console
 from features.errors import HeadstartError
 from features.store import FeatureStore
 from train_head.head import Array, HeadWeights
-from train_head.reduction.reduce import lift_kernel, reduce_features
+from train_head.reduction.reduce import lift_kernel
 from train_head.reduction.rows import FeatureRows
 from train_head.run import Run
 from train_head.solvers.network import compute_outputs
@@ -35,10 +35,8 @@ def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> 
     head = run.read_head()
     if not run.record.reduction:
         return head
-    reduced = reduce_features(store, split, run.record.rank, console)
-    if reduced.train.shape[1] != len(head.hidden_kernel):
-        raise _disagree(run, f"{reduced.train.shape[1]:,} inputs instead of {len(head.hidden_kernel):,}")
-    lifted = replace(head, hidden_kernel=lift_kernel(store, split, reduced.factors, head.hidden_kernel))
+    kernel = lift_kernel(store, split, run.record.rank, head.hidden_kernel, console)
+    lifted = replace(head, hidden_kernel=kernel)
     expected = run.read_validation_logits()
     found = compute_store_logits(lifted, store, split)
     difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")

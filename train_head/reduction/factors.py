@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from features.console import Console
-from features.durable import hash_file, sync_folder
+from features.durable import PARTIAL_PREFIX, hash_file, sync_folder
 from features.schema import Fingerprint
 from train_head.head import Array
 
 FORMAT = 1
 MAX_KEPT_BYTES = 2**30
-"""Of all kept factors of a store; the ones longest unused go first."""
+"""Of all that is kept for a store; what is unused for longest goes first."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,21 @@ class Factors:
     """(contents, r)."""
     eigenvalues: Array
     """(r,) squared lengths of the columns of `train`, falling."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The basis itself, kept where it does not follow from the training features and `Factors.train`."""
+
     directions: Array
-    """(inputs, r); with no rows where they follow from the training features and `train`."""
+    """(inputs, r), orthonormal columns."""
+
+
+Kept = TypeVar("Kept", Factors, Directions)
 
 
 def make_key(fingerprint: Fingerprint, train: Sequence[bytes], validation: Sequence[bytes], rank: int) -> str:
-    """Makes the key of what factors are made from.
+    """Makes the key of what a reduction is made from.
 
     Args:
         fingerprint: of the features.
@@ -54,40 +64,46 @@ def make_key(fingerprint: Fingerprint, train: Sequence[bytes], validation: Seque
     return digest.hexdigest()
 
 
-def keep_factors(folder: Path, key: str, factors: Factors) -> None:
-    """Writes factors beside others, removing the ones that were not used for longest.
+def keep(folder: Path, key: str, made: Factors | Directions) -> None:
+    """Writes factors or directions beside others, removing what was not used for longest.
 
     Args:
         folder: the store's derived/; made where it is missing.
         key: what they were made from.
-        factors: the factors.
+        made: what to write.
 
     Raises:
         OSError: the disk or its permissions refused; no file appears.
     """
     folder.mkdir(exist_ok=True)
-    partial = folder / f".partial-{key[:32]}-{os.getpid()}"
+    partial = folder / f"{PARTIAL_PREFIX}{type(made).__name__.lower()}-{key[:32]}-{os.getpid()}"
     try:
         with partial.open("wb") as file:
-            arrays = {field.name: getattr(factors, field.name) for field in fields(Factors)}
+            arrays = {field.name: getattr(made, field.name) for field in fields(made)}
             np.savez(file, key=np.frombuffer(bytes.fromhex(key), np.uint8), **arrays)
             file.flush()
             os.fsync(file.fileno())
-        sha256 = hash_file(partial)
+        name = _name(type(made), key, hash_file(partial))
         _remove_unused(folder, partial.stat().st_size)
-        partial.replace(folder / _name(key, sha256))
+        partial.replace(folder / name)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(folder)
 
 
-def load_factors(folder: Path, key: str, console: Console) -> Factors | None:
-    """Reads kept factors after checking every byte; damaged or foreign ones are told and removed.
+def load(folder: Path, key: str, kind: type[Kept], console: Console) -> Kept | None:
+    """Reads what was kept after checking every byte; what is damaged or foreign is told and removed.
+
+    Args:
+        folder: the store's derived/.
+        key: what it was made from.
+        kind: `Factors` or `Directions`.
+        console: told of damage.
 
     Returns:
-        The factors, or None where they have to be made.
+        What was kept, or None where it has to be made.
     """
-    for path in sorted(folder.glob(_name(key, "*"))):
+    for path in sorted(folder.glob(_name(kind, key, "*"))):
         expected = path.stem.rpartition("-")[2]
         try:
             found = hash_file(path)
@@ -95,35 +111,28 @@ def load_factors(folder: Path, key: str, console: Console) -> Factors | None:
                 raise ValueError(f"another file, {found[:12]}…")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 if arrays["key"].tobytes().hex() != key:
-                    raise ValueError("factors of other features")
-                factors = Factors(*(arrays[field.name] for field in fields(Factors)))
-            _check(factors)
+                    raise ValueError("those of other features")
+                kept = kind(*(arrays[field.name] for field in fields(kind)))
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
-            console.warn(f"{path}: expected factors with SHA-256 {expected[:12]}…, got {error}. They are made again")
+            what = kind.__name__.lower()
+            console.warn(f"{path}: expected {what} with SHA-256 {expected[:12]}…, got {error}. They are made again")
             with suppress(OSError):
                 path.unlink()
             continue
         with suppress(OSError):
             os.utime(path)
-        return factors
+        return kept
     return None
 
 
-def _check(factors: Factors) -> None:
-    rank = len(factors.eigenvalues)
-    arrays = (factors.train, factors.validation, factors.directions)
-    if not rank or any(array.ndim != 2 or array.shape[1] != rank or array.dtype != np.float32 for array in arrays):
-        raise ValueError("arrays of other shapes")
-
-
-def _name(key: str, sha256: str) -> str:
-    return f"reduction-{key[:32]}-{sha256}.npz"
+def _name(kind: type, key: str, sha256: str) -> str:
+    return f"{kind.__name__.lower()}-{key[:32]}-{sha256}.npz"
 
 
 def _remove_unused(folder: Path, num_bytes: int) -> None:
     """Makes room for a file under the cap."""
-    kept = sorted(folder.glob("reduction-*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = sorted(folder.glob("*-*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = num_bytes
     for path in kept:
         total += path.stat().st_size

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.console import Console
-from features.errors import UsageError
+from features.errors import HeadstartError, UsageError
 from features.store import Example, FeatureStore
 from train_head.head import Array
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
-from train_head.reduction.factors import Factors, keep_factors, load_factors, make_key
+from train_head.reduction.factors import Directions, Factors, keep, load, make_key
 from train_head.reduction.rows import FeatureRows
 from train_head.split import Split
 
@@ -40,8 +40,8 @@ class Reduced:
     """(training examples, r)."""
     validation: Array
     """(validation examples, r)."""
-    factors: Factors
     key: str
+    """Of what the reduction was made from."""
     rank: int
     """How many inputs were asked for; r is less where the training features span less."""
     was_kept: bool
@@ -83,21 +83,19 @@ def reduce_features(store: FeatureStore, split: Split, rank: int | None, console
         UsageError: the rank is above the number of training pictures.
         HeadstartError: there is nothing to train on in the features.
     """
-    train, validation = list_contents(split.train), list_contents(split.validation)
-    rank = choose_rank(rank, len(train.hashes))
-    key = make_key(store.fingerprint, train.hashes, validation.hashes, rank)
-    folder = store.derived_folder
-    kept = load_factors(folder, key, console)
-    factors = kept or _make_factors(store, train, validation, rank, console)
-    if not kept:
-        try:
-            keep_factors(folder, key, factors)
-        except OSError as error:
-            console.warn(f"{folder}: the factors are not kept ({error}); the next run makes them again")
-    return Reduced(factors.train[train.rows], factors.validation[validation.rows], factors, key, rank, kept is not None)
+    task = _Task(store, list_contents(split.train), list_contents(split.validation), rank)
+    kept = load(store.derived_folder, task.key, Factors, console)
+    factors = kept or task.make(console)[0]
+    return Reduced(
+        factors.train[task.train.rows],
+        factors.validation[task.validation.rows],
+        task.key,
+        task.rank,
+        kept is not None,
+    )
 
 
-def lift_kernel(store: FeatureStore, split: Split, factors: Factors, kernel: Array) -> Array:
+def lift_kernel(store: FeatureStore, split: Split, rank: int | None, kernel: Array, console: Console) -> Array:
     """Leads a kernel on reduced inputs back to the features' own inputs.
 
     W = V A; where V is not kept it is Xᵀ Z diag(1 / λ), and the product runs over the shards.
@@ -105,41 +103,71 @@ def lift_kernel(store: FeatureStore, split: Split, factors: Factors, kernel: Arr
     Args:
         store: where the features are.
         split: the split that was reduced.
-        factors: its factors.
+        rank: how many inputs were asked for.
         kernel: A, (r, units).
+        console: where progress goes, if the reduction has to be made again.
 
     Returns:
         W, (inputs, units) float32.
+
+    Raises:
+        HeadstartError: the reduction has another number of inputs.
     """
-    if len(factors.directions):
-        return np.asarray(factors.directions @ kernel, np.float32)
-    contents = list_contents(split.train)
-    order, examples = _order_by_place(contents.examples)
+    task = _Task(store, list_contents(split.train), list_contents(split.validation), rank)
+    factors = load(store.derived_folder, task.key, Factors, console)
+    basis = load(store.derived_folder, task.key, Directions, console)
+    if factors is None or (basis is None and not task.is_exact):
+        factors, basis = task.make(console)
+    if len(factors.eigenvalues) != len(kernel):
+        raise HeadstartError(
+            store.derived_folder,
+            f"a reduction to the {len(kernel):,} inputs of the fitted head",
+            f"{len(factors.eigenvalues):,}",
+            "Train again with --overwrite (OVERWRITE=1), which takes seconds",
+        )
+    if basis:
+        return np.asarray(basis.directions @ kernel, np.float32)
+    order, examples = _order_by_place(task.train.examples)
     coefficients = np.asarray((factors.train / factors.eigenvalues) @ kernel, np.float32)
     return FeatureRows(store, examples).multiply_transposed(coefficients[order])
 
 
-def _make_factors(store: FeatureStore, train: Contents, validation: Contents, rank: int, console: Console) -> Factors:
-    order, examples = _order_by_place(train.examples)
-    rows = FeatureRows(store, examples)
-    if rows.num_rows <= MAX_EXACT_ROWS:
-        basis = decompose_exactly(rows, rank)
-    else:
-        with console.progress("reduce", 2 * rows.num_rows, "rows") as progress:
-            basis = sketch(rows, rank, SKETCH_SEED, progress.advance)
-    eigenvalues = basis.eigenvalues.astype(np.float32)
-    directions = basis.directions
-    if directions is None:
-        directions = rows.multiply_transposed(basis.train / eigenvalues)
-    del rows
-    validation_order, validation_examples = _order_by_place(validation.examples)
-    projected = FeatureRows(store, validation_examples).multiply(directions)
-    return Factors(
-        _unsort(basis.train, order),
-        _unsort(projected, validation_order),
-        eigenvalues,
-        directions[:0] if basis.directions is None else directions,
-    )
+class _Task:
+    """A reduction to be made, or found."""
+
+    def __init__(self, store: FeatureStore, train: Contents, validation: Contents, rank: int | None) -> None:
+        self.store, self.train, self.validation = store, train, validation
+        self.rank = choose_rank(rank, len(train.hashes))
+        self.key = make_key(store.fingerprint, train.hashes, validation.hashes, self.rank)
+        self.is_exact = len(train.hashes) <= MAX_EXACT_ROWS
+
+    def make(self, console: Console) -> tuple[Factors, Directions | None]:
+        """Makes the factors, and the directions unless they follow from them, and keeps both if it can."""
+        order, examples = _order_by_place(self.train.examples)
+        rows = FeatureRows(self.store, examples)
+        if self.is_exact:
+            basis = decompose_exactly(rows, self.rank)
+        else:
+            with console.progress("reduce", 2 * rows.num_rows, "rows") as progress:
+                basis = sketch(rows, self.rank, SKETCH_SEED, progress.advance)
+        eigenvalues = basis.eigenvalues.astype(np.float32)
+        directions = basis.directions
+        if directions is None:
+            directions = rows.multiply_transposed(basis.train / eigenvalues)
+        del rows
+        validation_order, validation_examples = _order_by_place(self.validation.examples)
+        projected = FeatureRows(self.store, validation_examples).multiply(directions)
+        factors = Factors(_unsort(basis.train, order), _unsort(projected, validation_order), eigenvalues)
+        kept = None if self.is_exact else Directions(directions)
+        folder = self.store.derived_folder
+        try:
+            # The directions first: factors without them would have to be made again.
+            if kept:
+                keep(folder, self.key, kept)
+            keep(folder, self.key, factors)
+        except OSError as error:
+            console.warn(f"{folder}: the factors are not kept ({error}); the next run makes them again")
+        return factors, kept
 
 
 def _order_by_place(examples: Sequence[Example]) -> tuple[list[int], list[Example]]:

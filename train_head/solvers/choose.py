@@ -81,7 +81,7 @@ def estimate_reduced(sizes: Sizes) -> Estimate:
     if sizes.num_train <= MAX_EXACT_ROWS:
         passes, width = 1, sizes.num_train
         flops = num_inputs * sizes.num_train**2 + 10 * sizes.num_train**3
-        working = 3 * 8 * sizes.num_train**2 + HELD_BYTES
+        working = 3 * 8 * sizes.num_train**2 + min(HELD_BYTES, sizes.num_train * num_inputs * FEATURE_DTYPE.itemsize)
     else:
         passes, width = 2, sizes.rank + OVERSAMPLING
         flops = 6 * num_inputs * sizes.num_train * width
