@@ -39,7 +39,9 @@ def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> 
     lifted = replace(head, hidden_kernel=kernel)
     expected = run.read_validation_logits()
     found = compute_store_logits(lifted, store, split)
-    difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+    if found.shape != expected.shape:
+        raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
+    difference = float(np.abs(found - expected).max())
     console.detail(f"{run.folder}: led back to {len(lifted.hidden_kernel):,} inputs; logits differ by {difference:.2g}")
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
         raise _disagree(run, f"a difference of {difference:.2g}")

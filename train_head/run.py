@@ -133,7 +133,7 @@ class Run:
         try:
             with path.open("rb") as file:
                 return np.asarray(np.load(file, allow_pickle=False), np.float32)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise HeadstartError(
                 path, "the fitted head's logits", str(error), "Train again with --overwrite"
             ) from error

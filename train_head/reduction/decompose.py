@@ -42,13 +42,8 @@ def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
         rows: the training features.
         rank: how many directions; fewer come back where the rows span fewer.
     """
-    gram = rows.compute_gram()
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    # Rounding errors of independent entries add up like random numbers: their matrix has a norm of about √n.
-    noise = 10 * ROUNDING * np.sqrt(len(gram)) * np.trace(gram) / len(gram)
-    strongest = np.argsort(-eigenvalues)[:rank]
-    strongest = strongest[eigenvalues[strongest] > noise]
-    _require_span(len(strongest))
+    eigenvalues, vectors = np.linalg.eigh(rows.compute_gram())
+    strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
     kept = eigenvalues[strongest]
     return Basis((vectors[:, strongest] * np.sqrt(kept)).astype(np.float32), kept, None)
 
@@ -83,9 +78,7 @@ def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _:
         gram += part.T @ part
         advance(len(block.features))
     eigenvalues, vectors = np.linalg.eigh(gram)
-    strongest = np.argsort(-eigenvalues)[:rank]
-    strongest = strongest[eigenvalues[strongest] > 10 * ROUNDING * eigenvalues.max() * np.sqrt(len(gram))]
-    _require_span(len(strongest))
+    strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
     turn = vectors[:, strongest].astype(np.float32)
     return Basis(projected @ turn, eigenvalues[strongest], directions @ turn)
 
@@ -95,6 +88,8 @@ def _orthonormalize(columns: Array) -> Array:
 
     By the eigenvectors of their own Gram matrix, in float64; two rounds give float32's full accuracy.
     """
+    if not columns.any():
+        return columns[:, :0]
     gram = np.zeros((columns.shape[1],) * 2)
     for start in range(0, len(columns), MAX_EXACT_ROWS):
         part = columns[start : start + MAX_EXACT_ROWS].astype(np.float64)
@@ -102,14 +97,23 @@ def _orthonormalize(columns: Array) -> Array:
     eigenvalues, vectors = np.linalg.eigh(gram)
     kept = eigenvalues > ROUNDING**2 * eigenvalues.max() * len(gram)
     turn = vectors[:, kept] / np.sqrt(eigenvalues[kept])
-    return (columns @ turn.astype(np.float32)) if kept.any() else columns[:, :0]
+    return np.asarray(columns @ turn.astype(np.float32), np.float32)
 
 
-def _require_span(num_directions: int) -> None:
-    if num_directions == 0:
+def _choose_strongest(eigenvalues: NDArray[np.float64], rank: int, num_rows: int) -> NDArray[np.int64]:
+    """Chooses the largest eigenvalues of X Xᵀ, strongest first, without those that rounding could have made.
+
+    Rounding errors of the entries are independent: their matrix has a norm of about √rows times an entry's error,
+    which is in proportion to the mean squared length of a row.
+    """
+    noise = 10 * ROUNDING * np.sqrt(num_rows) * eigenvalues.sum() / num_rows
+    strongest = np.asarray(np.argsort(-eigenvalues)[:rank], np.int64)
+    strongest = strongest[eigenvalues[strongest] > noise]
+    if not len(strongest):
         raise HeadstartError(
             "the training features",
             "features that differ from zero",
             "nothing but zeros",
             "Look at the pictures and the weights, and extract again; or use --solver full",
         )
+    return np.asarray(strongest, np.int64)

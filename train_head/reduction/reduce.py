@@ -57,17 +57,23 @@ def list_contents(examples: Iterable[Example]) -> Contents:
     return Contents(hashes, [by_hash[content_hash] for content_hash in hashes], rows)
 
 
-def choose_rank(asked: int | None, num_contents: int) -> int:
+def choose_rank(asked: int | None, num_contents: int, num_inputs: int) -> int:
     """Chooses how many inputs to keep.
 
+    Args:
+        asked: what the user wants; None for the default.
+        num_contents: how many different training pictures there are.
+        num_inputs: how many numbers a feature has.
+
     Raises:
-        UsageError: more were asked for than there are different training pictures.
+        UsageError: more were asked for than the training features can span.
     """
-    if asked is not None and asked > num_contents:
-        raise UsageError(
-            "--rank", f"at most {num_contents:,}, the number of different training pictures", f"{asked:,}", "Lower it"
-        )
-    return min(DEFAULT_RANK, num_contents) if asked is None else asked
+    if asked is None:
+        return min(DEFAULT_RANK, num_contents, num_inputs)
+    for largest, what in ((num_contents, "the number of different training pictures"), (num_inputs, "all inputs")):
+        if asked > largest:
+            raise UsageError("--rank", f"at most {largest:,}, {what}", f"{asked:,}", "Lower it")
+    return asked
 
 
 def reduce_features(store: FeatureStore, split: Split, rank: int | None, console: Console) -> Reduced:
@@ -137,7 +143,7 @@ class _Task:
 
     def __init__(self, store: FeatureStore, train: Contents, validation: Contents, rank: int | None) -> None:
         self.store, self.train, self.validation = store, train, validation
-        self.rank = choose_rank(rank, len(train.hashes))
+        self.rank = choose_rank(rank, len(train.hashes), int(np.prod(store.feature_shape)))
         self.key = make_key(store.fingerprint, train.hashes, validation.hashes, self.rank)
         self.is_exact = len(train.hashes) <= MAX_EXACT_ROWS
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,18 @@ class Checkpoint:
         if self._keeps_end if is_end else time.monotonic() >= self._due:
             self._save(list_arrays(), watch)
 
+    def narrow(self, inputs: bytes) -> None:
+        """Ties the state to what the weights are weights of, where the key does not say it.
+
+        Args:
+            inputs: a digest of them.
+        """
+        self._key += inputs.hex()
+
     def remove(self) -> None:
         """Removes the file."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink()
 
     def _save(self, arrays: Sequence[NDArray[Any]], watch: Watch) -> None:
         """Writes a state; a full disk costs the checkpoint, not the fit."""
@@ -84,7 +94,8 @@ class Checkpoint:
             partial.replace(self._path)
             sync_folder(self._path.parent)
         except OSError:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
         now = time.monotonic()
         self._due = now + max(MIN_INTERVAL_S, (now - started) / MAX_COST_SHARE)
 

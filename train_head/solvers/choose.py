@@ -52,15 +52,15 @@ class Sizes:
 def measure_sizes(problem: Problem) -> Sizes:
     """Takes the sizes out of a problem."""
     split, config = problem.split, problem.config
-    num_contents = len(list_contents(split.train).hashes)
+    num_inputs, num_contents = int(np.prod(problem.store.feature_shape)), len(list_contents(split.train).hashes)
     return Sizes(
         len(split.train),
         len(split.validation),
-        int(np.prod(problem.store.feature_shape)),
+        num_inputs,
         config.units,
         config.batch_size,
         config.epochs,
-        choose_rank(config.rank, num_contents),
+        choose_rank(config.rank, num_contents, num_inputs),
     )
 
 

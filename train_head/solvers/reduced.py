@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import NamedTuple
 
@@ -61,6 +62,8 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     num_kept, num_inputs = reduced.train.shape[1], int(np.prod(problem.store.feature_shape))
     console.detail(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
     train, validation = _arrange(problem, reduced)
+    # Factors that were lost and made again may be another basis, in which a checkpoint's weights mean nothing.
+    checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(reduced.train).data).digest())
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
     # A step is too small to share: a second thread gains 5 % alone, and costs 20 times as much on a busy machine.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):

@@ -1,0 +1,272 @@
+"""A reduced run's head on all inputs: it says what the fitted one said, or there is none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.compression import Compression
+from features.console import Console, ConsoleOptions
+from features.errors import HeadstartError
+from features.pack import pack_store
+from features.shard import SHARD_FOLDER
+from features.store import FeatureStore
+from tests.train_head.made import CLASSES, list_paths, make_store
+from train_head.config import SolverName, TrainConfig
+from train_head.head import HeadWeights, expand_probabilities, restore_head
+from train_head.lift import compute_store_logits, lift_head
+from train_head.reduction.factors import Directions, Factors, keep, load
+from train_head.run import LOGITS_FILE, Run
+from train_head.solvers.network import compute_probabilities
+from train_head.split import split_examples
+from train_head.train import train_head
+
+FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
+SHAPE = (4, 4, 3)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """A store of its own with three classes: 27 training and 12 validation pictures of 48 inputs."""
+    counts = {f"train/{label}": 9 for label in CLASSES} | {f"validation/{label}": 4 for label in CLASSES}
+    paths = list_paths(counts)
+    features = np.random.default_rng(1).normal(0.5, 0.5, (len(paths), *SHAPE))
+    for feature, path in zip(features, paths, strict=True):
+        feature[..., CLASSES.index(path.split("/")[1])] += 0.5
+    return make_store(tmp_path / "store", paths, features=features)
+
+
+def train(store: FeatureStore, *, solver: SolverName = SolverName.REDUCED, rank: int | None = None) -> Run:
+    config = TrainConfig(
+        store.path,
+        store.path.parent / "run",
+        solver=solver,
+        rank=rank,
+        epochs=10,
+        units=8,
+        learning_rate=0.01,
+        no_report=True,
+        overwrite=True,
+    )
+    train_head(config, Console(ConsoleOptions(quiet=True)))
+    return Run(config.run)
+
+
+def lift(run: Run, store: FeatureStore, console: Console) -> HeadWeights:
+    return lift_head(run, store, split_examples(store.examples, 0.2), console)
+
+
+def compute_dense_logits(head: HeadWeights, store: FeatureStore) -> NDArray[np.float64]:
+    """What a head says of the validation features, written down from its definition."""
+    validation = split_examples(store.examples, 0.2).validation
+    inputs = store.read(validation).reshape(len(validation), -1).astype(np.float64)
+    hidden = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0)
+    return np.asarray(hidden @ head.output_kernel + head.output_bias)
+
+
+def force_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("reduce", "decompose"):
+        monkeypatch.setattr(f"train_head.reduction.{module}.MAX_EXACT_ROWS", 8)
+
+
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+@pytest.mark.parametrize("rank", [10, None])
+def test_lift_head_of_a_reduced_run_says_what_the_fitted_head_said(
+    store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str, rank: int | None
+) -> None:
+    if way == "sketch":
+        force_sketch(monkeypatch)
+    run = train(store, rank=rank)
+    assert (run.record.solver, run.record.rank) == ("reduced", rank or 27)
+    head, expected = run.read_head(), run.read_validation_logits()
+    assert head.hidden_kernel.shape == (rank or 27, 8)
+    lifted = lift(run, store, quiet)
+    assert lifted.hidden_kernel.shape == (48, 8)
+    assert lifted.hidden_kernel.dtype == np.float32
+    for name in FIELDS[1:]:
+        np.testing.assert_array_equal(getattr(lifted, name), getattr(head, name))
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(compute_dense_logits(lifted, store), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        compute_store_logits(lifted, store, split_examples(store.examples, 0.2)), expected, atol=1e-5
+    )
+
+
+def test_lift_head_fits_the_keras_head_and_agrees_with_the_written_predictions(
+    store: FeatureStore, quiet: Console
+) -> None:
+    run = train(store)
+    keras_head = restore_head(lift(run, store, quiet), SHAPE, 3, run.dropout)
+    validation = split_examples(store.examples, 0.2).validation
+    outputs = keras_head.predict_on_batch(store.read(validation).astype(np.float32))
+    rows = [line.split(",") for line in (run.folder / "predictions.csv").read_text().splitlines()[1:]]
+    written = [[float(value) for value in row[3:]] for row in rows]
+    np.testing.assert_allclose(written, expand_probabilities(outputs), atol=1e-5)
+    np.testing.assert_allclose(written, compute_probabilities(run.read_validation_logits()), atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+def test_lift_head_without_kept_factors_makes_them_again_and_is_right(
+    store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "sketch":
+        force_sketch(monkeypatch)
+    run = train(store)
+    first = lift(run, store, quiet)
+    shutil.rmtree(store.derived_folder)
+    again = lift(run, store, quiet)
+    np.testing.assert_allclose(again.hidden_kernel, first.hidden_kernel, atol=1e-5)
+    np.testing.assert_allclose(compute_dense_logits(again, store), run.read_validation_logits(), atol=1e-5)
+    assert list(store.derived_folder.iterdir())
+
+
+def test_lift_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+    run = train(store)
+    pack_store(store, tmp_path / "packed.h5", Compression.GZIP, lambda _: None)
+    packed = FeatureStore(tmp_path / "packed.h5")
+    by_path = {example.path: example for example in packed.examples}
+    split = split_examples([by_path[example.path] for example in store.examples], 0.2)
+    lifted = lift_head(run, packed, split, quiet)
+    np.testing.assert_allclose(compute_dense_logits(lifted, store), run.read_validation_logits(), atol=1e-5)
+
+
+def test_lift_head_of_a_full_run_returns_it_as_it_is_and_reads_no_shard(store: FeatureStore, quiet: Console) -> None:
+    run = train(store, solver=SolverName.FULL)
+    assert (run.record.solver, run.record.reduction) == ("full", "")
+    shutil.rmtree(store.path / SHARD_FOLDER)
+    head, lifted = run.read_head(), lift(run, store, quiet)
+    assert head.hidden_kernel.shape == (48, 8)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(lifted, name), getattr(head, name))
+    assert not store.derived_folder.exists()
+
+
+def move_a_logit(path: Path) -> None:
+    logits = np.load(path)
+    logits[3, 1] += 0.01
+    np.save(path, logits)
+
+
+def lose_a_row(path: Path) -> None:
+    np.save(path, np.load(path)[1:])
+
+
+def lose_all_rows(path: Path) -> None:
+    np.save(path, np.load(path)[:0])
+
+
+def put_nan(path: Path) -> None:
+    logits = np.load(path)
+    logits[0, 0] = np.nan
+    np.save(path, logits)
+
+
+def write_text(path: Path) -> None:
+    path.write_text("no array")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def write_an_archive(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, logits=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        move_a_logit,
+        lose_a_row,
+        lose_all_rows,
+        put_nan,
+        write_text,
+        truncate,
+        empty,
+        write_an_archive,
+        Path.unlink,
+    ],
+)
+def test_lift_head_with_tampered_logits_is_refused(
+    store: FeatureStore, quiet: Console, tamper: Callable[[Path], None]
+) -> None:
+    run = train(store)
+    tamper(run.folder / LOGITS_FILE)
+    with pytest.raises(HeadstartError, match=r"--overwrite"):
+        lift(run, store, quiet)
+
+
+def turn(factors: Factors) -> Factors:
+    """The same span with one direction the other way round."""
+    signs = np.ones(len(factors.eigenvalues), np.float32)
+    signs[0] = -1
+    return replace(factors, train=factors.train * signs, validation=factors.validation * signs)
+
+
+def shorten(factors: Factors) -> Factors:
+    """One direction fewer."""
+    return Factors(factors.train[:, :-1], factors.validation[:, :-1], factors.eigenvalues[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(turn, "a head on all inputs whose logits agree within", id="turned"),
+        pytest.param(shorten, "27 inputs", id="shortened"),
+    ],
+)
+def test_lift_head_with_factors_of_another_basis_is_refused(
+    store: FeatureStore, quiet: Console, change: Callable[[Factors], Factors], message: str
+) -> None:
+    run = train(store)
+    factors = load(store.derived_folder, run.record.reduction, Factors, quiet)
+    assert factors is not None
+    shutil.rmtree(store.derived_folder)
+    keep(store.derived_folder, run.record.reduction, change(factors))
+    with pytest.raises(HeadstartError, match=message):
+        lift(run, store, quiet)
+
+
+def test_lift_head_with_directions_of_another_basis_is_refused(
+    store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    force_sketch(monkeypatch)
+    run = train(store, rank=10)
+    kept = load(store.derived_folder, run.record.reduction, Directions, quiet)
+    assert kept is not None
+    for path in store.derived_folder.glob("directions-*"):
+        path.unlink()
+    keep(store.derived_folder, run.record.reduction, Directions(kept.directions[::-1].copy()))
+    with pytest.raises(HeadstartError, match="a head on all inputs whose logits agree within"):
+        lift(run, store, quiet)
+
+
+def test_lift_head_of_other_features_under_the_same_names_is_refused(
+    store: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    run = train(store)
+    shutil.copytree(store.derived_folder, tmp_path / "derived")
+    features = store.read(store.examples)[::-1].copy()
+    other = make_store(tmp_path / "other", [example.path for example in store.examples], features=features)
+    shutil.copytree(tmp_path / "derived", other.derived_folder)
+    with pytest.raises(HeadstartError, match="a head on all inputs whose logits agree within"):
+        lift(run, other, quiet)
+
+
+def test_lift_head_tells_the_difference_where_details_are_asked_for(
+    store: FeatureStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(store)
+    lift(run, store, Console(ConsoleOptions(verbose=True)))
+    assert f"{run.folder}: led back to 48 inputs; logits differ by " in capsys.readouterr().err

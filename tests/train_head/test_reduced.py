@@ -1,0 +1,559 @@
+"""The reduced solver: what Keras does on all inputs, the same bits each time, and after an interruption."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.console import Console, ConsoleOptions, ProgressBar
+from features.errors import HeadstartError
+from features.store import FeatureStore
+from tests.train_head.made import CLASSES, list_paths, make_store
+from train_head.config import ClassWeight, OptimizerName, TrainConfig
+from train_head.head import HeadWeights
+from train_head.metrics import predict_classes
+from train_head.reduction.factors import Factors, load
+from train_head.reduction.reduce import Reduced, list_contents, reduce_features
+from train_head.solvers import Fit, Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.network import Batch, Stepper, draw_mask
+from train_head.solvers.optimizers import make_optimizer
+from train_head.solvers.reduced import draw_head, fit_reduced
+from train_head.split import Split, split_examples
+
+FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
+SHAPE = (4, 4, 3)
+NUM_INPUTS = 48
+BASE = TrainConfig(
+    Path("store"),
+    Path("run"),
+    epochs=8,
+    batch_size=5,
+    units=12,
+    dropout=0.0,
+    learning_rate=0.02,
+    optimizer=OptimizerName.SGD,
+    seed=7,
+)
+
+
+def make_noisy_store(folder: Path, counts: dict[str, int]) -> FeatureStore:
+    """Classes that differ a little on average: more inputs than pictures, so that a head can learn them by heart."""
+    paths = list_paths(counts)
+    rng = np.random.default_rng(11)
+    features = rng.normal(0.3, 0.5, (len(paths), *SHAPE))
+    for feature, path in zip(features, paths, strict=True):
+        feature[..., CLASSES.index(path.split("/")[1])] += 0.25
+    return make_store(folder, paths, features=features)
+
+
+@pytest.fixture(scope="module")
+def noisy_two(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """23 training and 12 validation pictures, of cats more than of dogs."""
+    counts = {"train/cats": 15, "train/dogs": 8, "validation/cats": 6, "validation/dogs": 6}
+    return make_noisy_store(tmp_path_factory.mktemp("noisy") / "two", counts)
+
+
+@pytest.fixture(scope="module")
+def noisy_three(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """27 training and 12 validation pictures of three classes."""
+    counts = {"train/cats": 12, "train/dogs": 9, "train/owls": 6}
+    counts |= {f"validation/{label}": 4 for label in CLASSES}
+    return make_noisy_store(tmp_path_factory.mktemp("noisy") / "three", counts)
+
+
+def split(store: FeatureStore) -> Split:
+    return split_examples(store.examples, 0.2)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    """One that there is nothing of yet."""
+    return Checkpoint(tmp_path / "checkpoints/fit-0.npz", "key")
+
+
+def fit(store: FeatureStore, config: TrainConfig, checkpoint: Checkpoint, console: Console) -> Fit:
+    return fit_reduced(Problem(store, split(store), config), checkpoint, console)
+
+
+def list_values(fitted: Fit) -> list[tuple[float, ...]]:
+    return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in fitted.history]
+
+
+def assert_same_weights(mine: HeadWeights, theirs: HeadWeights) -> None:
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name), err_msg=name)
+
+
+def assert_same_fit(mine: Fit, theirs: Fit) -> None:
+    assert list_values(mine) == list_values(theirs)
+    assert mine.kept_epoch == theirs.kept_epoch
+    assert_same_weights(mine.weights, theirs.weights)
+    np.testing.assert_array_equal(mine.train_probabilities, theirs.train_probabilities)
+    np.testing.assert_array_equal(mine.validation_probabilities, theirs.validation_probabilities)
+    assert mine.reduction is not None
+    assert theirs.reduction is not None
+    np.testing.assert_array_equal(mine.reduction.validation_logits, theirs.reduction.validation_logits)
+
+
+class Side(NamedTuple):
+    """All inputs of some examples, their class numbers, and how much each counts."""
+
+    inputs: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def read_sides(store: FeatureStore, class_weight: ClassWeight) -> tuple[Side, Side]:
+    sides = []
+    for examples in (split(store).train, split(store).validation):
+        inputs = store.read(examples).reshape(len(examples), -1).astype(np.float32)
+        targets = np.array([split(store).classes.index(example.label) for example in examples])
+        sides.append(Side(inputs, targets, np.ones(len(targets), np.float32)))
+    train, validation = sides
+    if class_weight is ClassWeight.BALANCED:
+        counts = [sum(train.targets == number) for number in range(len(split(store).classes))]
+        weights = [len(train.targets) / (len(counts) * counts[number]) for number in train.targets]
+        train = train._replace(weights=np.array(weights, np.float32))
+    return train, validation
+
+
+def lead_back(store: FeatureStore, key: str, kernel: NDArray[Any]) -> NDArray[Any]:
+    """V A in float64, with V from its definition: Xᵀ Z diag(1 / λ)."""
+    factors = load(store.derived_folder, key, Factors, Console())
+    assert factors is not None
+    examples = list_contents(split(store).train).examples
+    dense = store.read(examples).reshape(len(examples), -1).astype(np.float64)
+    return np.asarray(dense.T @ (factors.train.astype(np.float64) / factors.eigenvalues @ kernel))
+
+
+def fit_full_by_hand(
+    store: FeatureStore, config: TrainConfig, initial: list[NDArray[Any]]
+) -> tuple[list[tuple[float, float]], NDArray[np.float32]]:
+    """Keras on all inputs: (loss, validation loss) of each epoch, and what it says of the validation pictures."""
+    import keras
+
+    num_outputs = len(initial[3])
+    decay = keras.regularizers.L2(config.l2) if config.l2 else None
+    model = keras.Sequential(
+        [
+            keras.Input((NUM_INPUTS,)),
+            keras.layers.Dense(config.units, activation="relu", kernel_regularizer=decay),
+            keras.layers.Dense(
+                num_outputs, activation="sigmoid" if num_outputs == 1 else "softmax", kernel_regularizer=decay
+            ),
+        ]
+    )
+    model.compile(
+        keras.optimizers.SGD(config.learning_rate, momentum=config.momentum),
+        loss="binary_crossentropy" if num_outputs == 1 else "sparse_categorical_crossentropy",
+        jit_compile=False,
+    )
+    model.set_weights(initial)
+    train, validation = read_sides(store, config.class_weight)
+    losses = []
+    for epoch in range(config.epochs):
+        order = np.random.default_rng((config.seed, epoch)).permutation(len(train.targets))
+        total = 0.0
+        for start in range(0, len(order), config.batch_size):
+            rows = order[start : start + config.batch_size]
+            model.reset_metrics()
+            targets = train.targets[rows].astype(np.float32)[:, None]
+            total += len(rows) * float(
+                model.train_on_batch(train.inputs[rows], targets, sample_weight=train.weights[rows])
+            )
+        model.reset_metrics()
+        val_loss = model.test_on_batch(validation.inputs, validation.targets.astype(np.float32)[:, None])
+        losses.append((total / len(order), float(val_loss)))
+    outputs = model.predict_on_batch(validation.inputs)
+    return losses, np.concatenate([1 - outputs, outputs], axis=1) if num_outputs == 1 else outputs
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="sgd"),
+        pytest.param({"momentum": 0.8, "learning_rate": 0.01}, id="momentum"),
+        pytest.param({"momentum": 0.8, "learning_rate": 0.01, "l2": 0.01}, id="l2"),
+        pytest.param({"class_weight": ClassWeight.BALANCED}, id="balanced"),
+    ],
+)
+def test_fit_reduced_of_full_rank_equals_keras_on_all_inputs_epoch_by_epoch(
+    request: pytest.FixtureRequest,
+    checkpoint: Checkpoint,
+    quiet: Console,
+    num_classes: int,
+    changes: dict[str, Any],
+) -> None:
+    store: FeatureStore = request.getfixturevalue("noisy_two" if num_classes == 2 else "noisy_three")
+    config = replace(BASE, epochs=20, **changes)
+    fitted = fit(store, config, checkpoint, quiet)
+    assert fitted.reduction is not None
+    num_train = len(split(store).train)
+    assert fitted.weights.hidden_kernel.shape == (num_train, config.units)
+    outputs = 1 if num_classes == 2 else num_classes
+    start = draw_head(NUM_INPUTS, num_train, config.units, outputs, config.seed)
+    kernel = lead_back(store, fitted.reduction.key, start.hidden_kernel)
+    initial = [kernel.astype(np.float32), start.hidden_bias, start.output_kernel, start.output_bias]
+    losses, probabilities = fit_full_by_hand(store, config, initial)
+    np.testing.assert_allclose([(row.loss, row.val_loss) for row in fitted.history], losses, rtol=2e-5)
+    np.testing.assert_allclose(fitted.validation_probabilities, probabilities, atol=1e-5)
+    assert [row.epoch for row in fitted.history] == list(range(1, 21))
+    assert losses[-1][0] < 0.9 * losses[0][0]
+
+
+def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    config = replace(BASE, epochs=3, dropout=0.4)
+    fitted = fit(noisy_two, config, checkpoint, quiet)
+    reduced = reduce_features(noisy_two, split(noisy_two), None, quiet)
+    side = read_sides(noisy_two, ClassWeight.NONE)[0]
+    stepper = Stepper(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
+    losses, drawn = [], set()
+    for epoch in range(3):
+        order = np.random.default_rng((config.seed, epoch)).permutation(23)
+        rng = np.random.default_rng((config.seed, epoch, 1))
+        total = 0.0
+        for start in range(0, 23, config.batch_size):
+            rows = order[start : start + config.batch_size]
+            mask = draw_mask(rng, (len(rows), config.units), config.dropout)
+            assert mask is not None
+            drawn.add(mask.tobytes())
+            batch = Batch(reduced.train[rows], side.targets[rows], side.weights[rows], mask)
+            total += stepper.take_step(batch)[0] * len(rows)
+        losses.append(total / 23)
+    assert len(drawn) == 15
+    assert [row.loss for row in fitted.history] == pytest.approx(losses, rel=1e-5)
+    for name in FIELDS:
+        np.testing.assert_allclose(getattr(fitted.weights, name), getattr(stepper.head, name), atol=1e-6)
+
+
+def test_fit_reduced_says_what_its_head_says_and_where_it_belongs(
+    noisy_three: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    fitted = fit(noisy_three, replace(BASE, rank=9, dropout=0.3), checkpoint, quiet)
+    assert fitted.reduction is not None
+    assert fitted.reduction.rank == 9
+    assert fitted.weights.hidden_kernel.shape == (9, BASE.units)
+    kernel = lead_back(noisy_three, fitted.reduction.key, fitted.weights.hidden_kernel)
+    train, validation = read_sides(noisy_three, ClassWeight.NONE)
+    for side, probabilities in (
+        (train, fitted.train_probabilities),
+        (validation, fitted.validation_probabilities),
+    ):
+        hidden = np.maximum(side.inputs @ kernel + fitted.weights.hidden_bias, 0)
+        logits = hidden @ fitted.weights.output_kernel + fitted.weights.output_bias
+        expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(fitted.reduction.validation_logits, logits, atol=1e-4)
+    last = fitted.history[-1]
+    likelihoods = expected[np.arange(len(expected)), validation.targets]
+    assert last.val_loss == pytest.approx(-np.log(likelihoods).mean(), rel=1e-4)
+    assert last.val_accuracy == pytest.approx(np.mean(expected.argmax(axis=1) == validation.targets))
+
+
+def test_fit_reduced_twice_with_a_seed_gives_the_same_bits_and_another_seed_or_dropout_others(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    config = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.003)
+    first, again = (fit(noisy_two, config, checkpoint, quiet) for _ in range(2))
+    assert_same_fit(again, first)
+    for other in (replace(config, seed=8), replace(config, dropout=0.0), replace(config, dropout=0.3)):
+        differing = fit(noisy_two, other, checkpoint, quiet)
+        assert list_values(differing) != list_values(first)
+        assert not np.array_equal(differing.weights.hidden_kernel, first.weights.hidden_kernel)
+
+
+@pytest.mark.parametrize("rank", [3, None])
+def test_fit_reduced_of_three_separable_classes_learns_a_softmax(
+    three_classes: FeatureStore, checkpoint: Checkpoint, quiet: Console, rank: int | None
+) -> None:
+    config = replace(
+        BASE, epochs=12, units=32, dropout=0.2, optimizer=OptimizerName.RMSPROP, learning_rate=0.01, rank=rank
+    )
+    fitted = fit(three_classes, config, checkpoint, quiet)
+    probabilities = fitted.validation_probabilities
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert [CLASSES[number] for number in predict_classes(probabilities)] == [
+        example.label for example in split(three_classes).validation
+    ]
+    last = fitted.history[-1]
+    assert last.val_accuracy == 1.0
+    assert last.accuracy > 0.9
+    assert last.val_loss < 0.3 * fitted.history[0].val_loss
+
+
+class Interrupting(Console):
+    """Ctrl-C while an epoch is told as done."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(ConsoleOptions(quiet=True))
+        self.after, self.told = after, 0
+
+    @contextmanager
+    def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
+        yield self
+
+    def advance(self, num_done: int) -> None:
+        self.told += num_done
+        if self.told == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints after each epoch."""
+    monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
+
+
+INTERRUPTED = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.01)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="adam"),
+        pytest.param({"optimizer": OptimizerName.RMSPROP}, id="rmsprop"),
+        pytest.param({"optimizer": OptimizerName.SGD, "momentum": 0.9}, id="momentum"),
+        pytest.param({"patience": 3}, id="patience"),
+    ],
+)
+def test_fit_reduced_interrupted_goes_on_and_ends_bit_for_bit_where_it_would_have(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console, changes: dict[str, Any]
+) -> None:
+    config, path = replace(INTERRUPTED, **changes), tmp_path / "fit.npz"
+    expected = fit(noisy_two, config, Checkpoint(tmp_path / "other.npz", "key"), quiet)
+    interrupted = Checkpoint(path, "key")
+    with pytest.raises(KeyboardInterrupt):
+        fit(noisy_two, config, interrupted, Interrupting(4))
+    state = interrupted.load(quiet)
+    assert state is not None
+    assert [row.epoch for row in state.history] == [1, 2, 3]
+    console = Interrupting(after=100)
+    resumed = fit(noisy_two, config, Checkpoint(path, "key"), console)
+    assert_same_fit(resumed, expected)
+    # The first three epochs are those of the first run, not done again.
+    assert resumed.history[:3] == state.history
+    assert console.told == len(expected.history)
+
+
+@pytest.mark.usefixtures("eager")
+def test_fit_reduced_ignores_a_checkpoint_in_another_basis(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fit.npz"
+    with pytest.raises(KeyboardInterrupt):
+        fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), Interrupting(4))
+
+    def reduce_mirrored(*arguments: Any) -> Reduced:
+        reduced = reduce_features(*arguments)
+        return replace(reduced, train=-reduced.train, validation=-reduced.validation)
+
+    monkeypatch.setattr("train_head.solvers.reduced.reduce_features", reduce_mirrored)
+    expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other.npz", "key"), quiet)
+    assert_same_fit(fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), quiet), expected)
+
+
+@pytest.mark.usefixtures("eager")
+def test_fit_reduced_ignores_a_checkpoint_of_another_key(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fit.npz"
+    with pytest.raises(KeyboardInterrupt):
+        fit(noisy_two, INTERRUPTED, Checkpoint(path, "another key"), Interrupting(4))
+    assert path.is_file()
+    fitted = fit(noisy_two, replace(INTERRUPTED, seed=8), Checkpoint(path, "key"), quiet)
+    expected = fit(noisy_two, replace(INTERRUPTED, seed=8), Checkpoint(tmp_path / "other.npz", "key"), quiet)
+    assert_same_fit(fitted, expected)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_fit_reduced_with_a_truncated_checkpoint_says_so_and_starts_from_the_beginning(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], share: float
+) -> None:
+    path = tmp_path / "fit.npz"
+    with pytest.raises(KeyboardInterrupt):
+        fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), Interrupting(4))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    fitted = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), quiet)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {path}: expected a checkpoint, got ")
+    assert said.endswith(". Training starts from the beginning\n")
+    expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other.npz", "key"), quiet)
+    assert_same_fit(fitted, expected)
+
+
+@pytest.mark.usefixtures("eager")
+def test_fit_reduced_that_kept_its_end_does_nothing_the_second_time(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    path = tmp_path / "fit.npz"
+    first = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keeps_end=True), quiet)
+    again = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keeps_end=True), quiet)
+    assert_same_fit(again, first)
+    assert again.history == first.history
+
+
+@pytest.mark.usefixtures("eager")
+def test_fit_reduced_on_a_disk_that_refuses_checkpoints_goes_on_without(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other/fit.npz", "key"), quiet)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        fitted = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "full/fit.npz", "key"), quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_same_fit(fitted, expected)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["fit.npz"]
+    assert list((tmp_path / "full").iterdir()) == []
+
+
+@pytest.mark.usefixtures("eager")
+def test_fit_reduced_with_a_file_in_the_place_of_the_checkpoints_folder_goes_on_without(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    (tmp_path / "folder").write_text("a file")
+    fitted = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "folder/fit.npz", "key"), quiet)
+    assert len(fitted.history) == INTERRUPTED.epochs
+    assert (tmp_path / "folder").read_text() == "a file"
+
+
+OVERFITTING = replace(BASE, epochs=60, optimizer=OptimizerName.ADAM, learning_rate=0.01, dropout=0.2)
+
+
+def test_fit_reduced_with_patience_keeps_the_best_epoch_and_stops_soon_after(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    fitted = fit(noisy_two, replace(OVERFITTING, patience=4), checkpoint, quiet)
+    losses = [row.val_loss for row in fitted.history]
+    assert fitted.kept_epoch == 1 + int(np.argmin(losses))
+    assert 1 < fitted.kept_epoch < 50
+    assert len(fitted.history) == fitted.kept_epoch + 4
+    assert all(row.epoch == place for place, row in enumerate(fitted.history, 1))
+    exact = fit(noisy_two, replace(OVERFITTING, epochs=fitted.kept_epoch), checkpoint, quiet)
+    assert exact.kept_epoch == fitted.kept_epoch
+    assert_same_weights(fitted.weights, exact.weights)
+    np.testing.assert_array_equal(fitted.validation_probabilities, exact.validation_probabilities)
+    assert list_values(exact) == list_values(fitted)[: fitted.kept_epoch]
+
+
+def test_fit_reduced_with_more_patience_than_epochs_runs_all_and_keeps_the_best(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    config = replace(OVERFITTING, epochs=20, patience=20)
+    fitted = fit(noisy_two, config, checkpoint, quiet)
+    assert len(fitted.history) == 20
+    assert fitted.kept_epoch == 1 + int(np.argmin([row.val_loss for row in fitted.history])) < 20
+    last = fit(noisy_two, replace(config, patience=0), checkpoint, quiet)
+    assert (last.kept_epoch, list_values(last)) == (20, list_values(fitted))
+    assert not np.array_equal(last.weights.hidden_kernel, fitted.weights.hidden_kernel)
+
+
+@pytest.mark.parametrize("patience", [0, 3])
+def test_fit_reduced_that_diverges_at_once_names_epoch_and_learning_rate(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console, patience: int
+) -> None:
+    config = replace(BASE, learning_rate=1e30, patience=patience)
+    with pytest.raises(
+        HeadstartError,
+        match=r"^epoch 1: expected a finite loss, got .* at learning rate 1e\+30\. Nothing was kept\. Try a smaller ",
+    ):
+        fit(noisy_two, config, checkpoint, quiet)
+
+
+def test_fit_reduced_that_diverges_later_keeps_the_last_good_epoch(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end.
+    config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
+    fitted = fit(noisy_two, config, checkpoint, quiet)
+    num_epochs = len(fitted.history)
+    assert 2 < num_epochs < 40
+    assert [row.is_finite for row in fitted.history] == [True] * (num_epochs - 1) + [False]
+    assert fitted.kept_epoch == num_epochs - 1
+    good = fit(noisy_two, replace(config, epochs=num_epochs - 1), checkpoint, quiet)
+    assert_same_weights(fitted.weights, good.weights)
+    assert all(np.isfinite(getattr(fitted.weights, name)).all() for name in FIELDS)
+    best = fit(noisy_two, replace(config, patience=100), checkpoint, quiet)
+    assert len(best.history) == num_epochs
+    assert best.kept_epoch == 1 + int(np.argmin([row.val_loss for row in best.history[:-1]]))
+
+
+@pytest.mark.usefixtures("eager")
+def test_fit_reduced_that_diverged_and_kept_its_end_gives_the_same_again(
+    noisy_two: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
+    first, again = (
+        fit(noisy_two, config, Checkpoint(tmp_path / "fit.npz", "key", keeps_end=True), quiet) for _ in range(2)
+    )
+    assert again.kept_epoch == first.kept_epoch
+    assert len(again.history) == len(first.history)
+    assert math.isfinite(again.history[-2].loss)
+    assert not again.history[-1].is_finite
+    assert_same_weights(again.weights, first.weights)
+
+
+def test_fit_reduced_balanced_weighs_each_class_by_hand_computed_weights(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    # A rate of nothing: the loss of the epoch is that of the initial head.
+    config = replace(BASE, epochs=1, learning_rate=1e-30)
+    plain = fit(noisy_two, config, checkpoint, quiet)
+    balanced = fit(noisy_two, replace(config, class_weight=ClassWeight.BALANCED), checkpoint, quiet)
+    targets = read_sides(noisy_two, ClassWeight.NONE)[0].targets
+    losses = -np.log(plain.train_probabilities[np.arange(23), targets])
+    weights = np.where(targets == 0, 23 / (2 * 15), 23 / (2 * 8))
+    assert plain.history[0].loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert balanced.history[0].loss == pytest.approx((losses * weights).mean(), rel=1e-5)
+    assert balanced.history[0].loss != pytest.approx(losses.mean(), rel=1e-3)
+    # Validation is not weighed.
+    assert balanced.history[0].val_loss == plain.history[0].val_loss
+
+
+def test_fit_reduced_with_more_l2_has_a_smaller_kernel_and_tells_the_penalty(
+    noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
+) -> None:
+    norms = []
+    for l2 in (0.0, 0.01, 0.1):
+        fitted = fit(noisy_two, replace(BASE, epochs=20, l2=l2), checkpoint, quiet)
+        kernels = (fitted.weights.hidden_kernel, fitted.weights.output_kernel)
+        squares = sum(float((kernel.astype(np.float64) ** 2).sum()) for kernel in kernels)
+        norms.append(float(np.linalg.norm(kernels[0])))
+        targets = read_sides(noisy_two, ClassWeight.NONE)[1].targets
+        losses = -np.log(fitted.validation_probabilities[np.arange(len(targets)), targets])
+        assert fitted.history[-1].val_loss == pytest.approx(losses.mean() + l2 * squares, rel=1e-5)
+    assert norms[1] < 0.99 * norms[0]
+    assert norms[2] < 0.8 * norms[1]
+
+
+def test_draw_head_has_keras_initial_variances_and_follows_the_seed() -> None:
+    head = draw_head(37_632, 512, 1024, 3, seed=1)
+    limits = [np.sqrt(6 / (37_632 + 1024)), np.sqrt(6 / (1024 + 3))]
+    for kernel, limit in zip((head.hidden_kernel, head.output_kernel), limits, strict=True):
+        assert kernel.dtype == np.float32
+        assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)
+        assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.03)
+        assert abs(kernel.mean()) < 0.05 * limit
+    assert head.hidden_bias.tolist() == [0] * 1024
+    assert head.output_bias.tolist() == [0] * 3
+    assert_same_weights(draw_head(37_632, 512, 1024, 3, seed=1), head)
+    assert not np.array_equal(draw_head(37_632, 512, 1024, 3, seed=2).hidden_kernel, head.hidden_kernel)
