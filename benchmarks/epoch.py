@@ -80,7 +80,7 @@ def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[st
 def _time_epoch(solve: Solve, problem: Problem) -> float:
     """The last epoch of a fit: the first one also traces the graph."""
     silent = Console(ConsoleOptions(quiet=True))
-    return solve(problem, Checkpoint(Path("never"), ""), silent).history[-1].seconds
+    return solve(problem, Checkpoint(None), silent).history[-1].seconds
 
 
 def _run_training(store: Path, run: Path) -> Cost:

@@ -15,7 +15,8 @@ from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.lift import lift_head
-from train_head.run import Run, refuse_changed_store
+from train_head.run import Run
+from train_head.same_run import refuse_changed_store
 from train_head.split import Split, split_examples
 
 MODEL_FILE, LABELS_FILE = "model.keras", "labels.txt"

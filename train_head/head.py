@@ -29,6 +29,10 @@ class HeadWeights:
     """(units, 1) for two classes, else (units, classes)."""
     output_bias: Array
 
+    def sum_squares(self) -> float:
+        """Adds up the squares of both kernels: what an L2 term weighs."""
+        return sum(float(np.vdot(kernel, kernel)) for kernel in (self.hidden_kernel, self.output_kernel))
+
     def save(self, path: Path) -> None:
         """Writes the arrays as an uncompressed .npz without pickled objects."""
         np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,8 @@ import numpy as np
 
 from features.durable import hash_file
 from features.errors import HeadstartError
-from features.store import Example
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
-from train_head.metrics import predict_classes
-from train_head.solvers import Fit
 from train_head.solvers.history import Epoch
 from train_head.split import Split
 
@@ -26,9 +21,6 @@ RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
 EXAMPLES_FILE, PREDICTIONS_FILE, CURVES_FILE = "examples.csv", "predictions.csv", "curves.png"
 HEAD_FILE, LOGITS_FILE = "head.npz", "validation_logits.npy"
 RUN_VERSION = 1
-_NOT_COMPARED = {"run", "overwrite", "no_report"}
-DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING}
-"""What a run that is older than an option was made with."""
 
 
 @dataclass(frozen=True)
@@ -174,117 +166,6 @@ class Run:
             raise HeadstartError(
                 self.folder / EXAMPLES_FILE, "the run's examples", str(error), "Train again with --overwrite"
             ) from error
-
-
-def refuse_changed_store(run: Run, fingerprint: str, split: Split) -> None:
-    """Raises HeadstartError, saying what changed, where a store is not the one that a run was fitted on."""
-    if fingerprint != run.record.fingerprint:
-        raise HeadstartError(
-            run.folder,
-            f"a store with fingerprint {run.record.fingerprint[:12]}…, which the run was fitted on",
-            f"{fingerprint[:12]}…",
-            "Train again on this store, or give the run's own with --store",
-        )
-    then, now = set(run.read_examples()), set(list_run_examples(split))
-    if then != now:
-        gone, new = sorted(e.path for e in then - now), sorted(e.path for e in now - then)
-        shown = ", ".join((gone + new)[:3])
-        raise HeadstartError(
-            run.folder,
-            "the store as it was when the run was fitted",
-            f"{len(gone)} examples gone or changed, {len(new)} new or changed (such as {shown})",
-            "Train again, then export",
-        )
-
-
-def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[RunExample]) -> bool:
-    """Looks whether --run is free.
-
-    Returns:
-        True where the folder holds this very run already: same options, same features, same examples.
-
-    Raises:
-        HeadstartError: it holds another run, or other files.
-    """
-    folder = config.run
-    if folder.is_file():
-        raise HeadstartError(folder, "a folder for the run", "a file", "Give another --run (RUN=)")
-    if not folder.exists() or not any(folder.iterdir()):
-        return False
-    if not (folder / RUN_FILE).is_file():
-        raise HeadstartError(folder, "an empty folder", "a folder with other files", "Give another --run (RUN=)")
-    if config.overwrite:
-        return False
-    other = Run(folder)
-    differences = [
-        f"{name} {_show(theirs)} instead of {_show(record.config.get(name))}"
-        for name, theirs in {**DEFAULTS, **other.record.config}.items()
-        if name not in _NOT_COMPARED and theirs != record.config.get(name)
-    ]
-    if other.record.fingerprint != record.fingerprint:
-        differences.append("features of another fingerprint")
-    elif set(other.read_examples()) != set(examples):
-        differences.append("other examples: the store has changed since")
-    if differences:
-        raise HeadstartError(
-            folder,
-            "an empty folder or this same run",
-            f"another run: {'; '.join(differences)}",
-            "Give another --run (RUN=), or --overwrite (OVERWRITE=1)",
-        )
-    return True
-
-
-def write_run(
-    folder: Path,
-    record: RunRecord,
-    examples: Sequence[RunExample],
-    fit: Fit,
-    metrics: Mapping[str, Any],
-) -> None:
-    """Writes the files of a run into a folder that exists and has no readers yet."""
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    _write_csv(folder / HISTORY_FILE, Epoch, [asdict(row) for row in fit.history])
-    _write_csv(folder / EXAMPLES_FILE, RunExample, [asdict(example) for example in examples])
-    fit.weights.save(folder / HEAD_FILE)
-    written = replace(record, head_sha256=hash_file(folder / HEAD_FILE))
-    if fit.reduction:
-        written = replace(written, reduction=fit.reduction.key, rank=fit.reduction.rank)
-        np.save(folder / LOGITS_FILE, fit.reduction.validation_logits, allow_pickle=False)
-    (folder / RUN_FILE).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
-
-
-def write_predictions(path: Path, examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> None:
-    """Writes what the head says of each validation picture, as CSV."""
-    predicted = predict_classes(probabilities)
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "predicted", *(f"p({label})" for label in classes)])
-        for example, number, row in zip(examples, predicted, probabilities, strict=True):
-            writer.writerow([example.path, example.label, classes[number], *(f"{p:.7g}" for p in row)])
-
-
-def move_into_place(aside: Path, folder: Path) -> None:
-    """Gives a finished folder its name, in the place of an older one of that name."""
-    if not folder.exists():
-        aside.replace(folder)
-        return
-    old = aside.with_name(f"{aside.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.replace(old)
-    aside.replace(folder)
-    shutil.rmtree(old)
-
-
-def _write_csv(path: Path, row_type: type[Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(row_type)])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _show(value: object) -> str:
-    return "nothing" if value is None else str(value)
 
 
 def _check_record(record: RunRecord) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from features.console import Console, format_seconds, import_quietly
@@ -14,23 +14,13 @@ from features.store import FeatureStore
 from train_head.batches import number_targets, read_free_memory
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.metrics import compute_loss, compute_metrics, predict_classes
-from train_head.run import (
-    CURVES_FILE,
-    PREDICTIONS_FILE,
-    Run,
-    RunRecord,
-    describe_config,
-    list_run_examples,
-    move_into_place,
-    refuse_other_run,
-    write_predictions,
-    write_run,
-)
+from train_head.run import CURVES_FILE, PREDICTIONS_FILE, Run, RunRecord, describe_config, list_run_examples
+from train_head.same_run import refuse_other_run
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.choose import choose_solver, measure_sizes
-from train_head.solvers.history import describe_divergence
 from train_head.split import Split, split_examples
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
+from train_head.write_run import move_into_place, write_predictions, write_run
 
 
 def train_head(config: TrainConfig, console: Console, started: float | None = None) -> dict[str, Any]:
@@ -71,6 +61,10 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
             raise _describe_divergence(config, metrics["diverged"])
         return metrics
     solver, solve = _choose_solver(Problem(store, split, config), console)
+    if solver is SolverName.REDUCED:
+        for trial in trials:
+            # A rank that a fold is too small for is told before anything is fitted.
+            measure_sizes(Problem(store, trial.split, trial.config))
     checkpoints = config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}")
     fit = fit_first(trials, store, solve, checkpoints, console)
     outcomes = [judge_fit(fit, split)]
@@ -80,7 +74,7 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
     metrics = {
         "solver": solver.value,
         "seconds": round(answered, 3),
-        **_describe(fit, split, store),
+        **_describe(fit, split, store, config.l2),
         **_describe_trials(trials, outcomes, config),
     }
     _write(config, replace(record, solver=solver.value), split, fit, metrics)
@@ -140,6 +134,8 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
     if solver is SolverName.AUTO:
         solver, why = choose_solver(measure_sizes(problem), read_free_memory())
         console.say(f"solver: {solver.value} ({why})")
+        if problem.config.rank and solver is SolverName.FULL:
+            console.warn("the full solver takes all inputs; --rank is for the reduced one")
     if solver is SolverName.REDUCED:
         from train_head.solvers.reduced import fit_reduced
 
@@ -150,14 +146,15 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
     return solver, fit_full
 
 
-def _describe(fit: Fit, split: Split, store: FeatureStore) -> dict[str, Any]:
+def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
+    """Describes the kept head; losses with the L2 term, as Keras gives them."""
     train_targets = number_targets(split.train, split.classes)
     kept = fit.history[fit.kept_epoch - 1]
     return {
         "epochs": len(fit.history),
         "kept_epoch": fit.kept_epoch,
         "train_accuracy": float((predict_classes(fit.train_probabilities) == train_targets).mean()),
-        "train_loss": compute_loss(train_targets, fit.train_probabilities),
+        "train_loss": compute_loss(train_targets, fit.train_probabilities) + l2 * fit.weights.sum_squares(),
         "val_loss": kept.val_loss,
         "classes": split.classes,
         **compute_metrics(number_targets(split.validation, split.classes), fit.validation_probabilities, split.classes),
@@ -171,15 +168,22 @@ def _describe(fit: Fit, split: Split, store: FeatureStore) -> dict[str, Any]:
 
 def _describe_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], config: TrainConfig) -> dict[str, Any]:
     """Summarizes repeats and folds where they were asked for, and the first fit that failed."""
-    done = list(zip(trials, outcomes, strict=True))
+    done = list(zip(trials, outcomes, strict=False))
     summaries: dict[str, Any] = {"diverged": None}
     for kind, asked in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
-        accuracies = [outcome.val_accuracy for trial, outcome in done if trial.name.startswith(kind)]
+        accuracies = [
+            outcome.val_accuracy for trial, outcome in done if trial.name.startswith(kind) and outcome.bad_epoch is None
+        ]
         if asked and accuracies:
             summaries[f"{kind}s"] = summarize_trials(accuracies)
     for trial, outcome in done:
         if outcome.bad_epoch is not None and summaries["diverged"] is None:
-            summaries["diverged"] = {"trial": trial.name, **asdict(outcome)}
+            summaries["diverged"] = {
+                "trial": trial.name,
+                "epoch": outcome.bad_epoch,
+                "losses": outcome.last_losses,
+                "kept_epoch": outcomes[0].kept_epoch,
+            }
     return summaries
 
 
@@ -220,6 +224,9 @@ def _warn_of_changed_store(store: FeatureStore, console: Console) -> None:
 
 
 def _describe_divergence(config: TrainConfig, diverged: dict[str, Any]) -> HeadstartError:
-    where = f"{config.run}: {diverged['trial']}, epoch {diverged['bad_epoch']}"
-    kept = f"The weights of epoch {diverged['kept_epoch']} are kept"
-    return describe_divergence(where, diverged["last_losses"], config.learning_rate, kept)
+    return HeadstartError(
+        f"{config.run}, {diverged['trial']}, epoch {diverged['epoch']}",
+        "a finite loss",
+        f"{diverged['losses']} at learning rate {config.learning_rate:g}",
+        f"The run keeps the head of repeat 0, epoch {diverged['kept_epoch']}. Try a smaller --learning-rate",
+    )

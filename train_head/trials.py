@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from train_head.config import TrainConfig
 from train_head.metrics import predict_classes
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.history import describe_losses
+from train_head.solvers.history import DivergedError, describe_losses
 from train_head.split import Split
 
 NOT_FITTED = {"store", "run", "repeats", "folds", "solver", "validation_split", "no_report", "overwrite"}
@@ -43,6 +44,7 @@ class Outcome:
 
     val_accuracy: float
     kept_epoch: int
+    """0 where there was no good one."""
     bad_epoch: int | None
     """The one whose loss was NaN or infinite, if there was one."""
     last_losses: str
@@ -97,7 +99,7 @@ def fit_others(
         console: where progress goes.
 
     Yields:
-        What each came to.
+        What each came to, up to one whose loss was no number.
     """
     for number, trial in enumerate(trials[1:], 1):
         key = _make_key(trial, store, solve)
@@ -105,13 +107,18 @@ def fit_others(
         outcome = _load_outcome(outcome_file, key)
         if outcome is None:
             checkpoint = Checkpoint(folder / f"fit-{number}.npz", key)
-            fit = solve(Problem(store, trial.split, trial.config), checkpoint, console)
+            try:
+                fit = solve(Problem(store, trial.split, trial.config), checkpoint, console)
+            except DivergedError as error:
+                yield Outcome(0.0, 0, error.row.epoch, describe_losses(error.row))
+                return
             outcome = judge_fit(fit, trial.split)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_durably(outcome_file, json.dumps({"key": key, **asdict(outcome)}).encode())
+            _save_outcome(outcome_file, key, outcome)
             checkpoint.remove()
         console.say(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}")
         yield outcome
+        if outcome.bad_epoch is not None:
+            return
 
 
 def judge_fit(fit: Fit, split: Split) -> Outcome:
@@ -182,9 +189,16 @@ def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
     return digest.hexdigest()
 
 
+def _save_outcome(path: Path, key: str, outcome: Outcome) -> None:
+    """Writes what a trial came to; a full disk costs the file, not the training."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, json.dumps({"key": key, **asdict(outcome)}).encode())
+
+
 def _load_outcome(path: Path, key: str) -> Outcome | None:
     try:
-        values = json.loads(path.read_bytes())
+        values = dict(json.loads(path.read_bytes()))
         return Outcome(**values) if values.pop("key") == key else None
     except (OSError, TypeError, ValueError, KeyError):
         # It is missing, or of another Headstart: the trial is fitted again.

@@ -15,13 +15,14 @@ from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, Im
 from features.store import Example, FeatureStore
 from features.tables import ImageRow
 from features.writer import FeatureWriter
+from train_head.config import SolverName
 from train_head.exported import ModelCard, save_model
 from train_head.head import HeadWeights, restore_head
 from train_head.stitch import stitch
 
 SHAPE = (2, 2, 3)
 CLASSES = ["cats", "dogs", "owls"]
-OPTIONS: dict[str, Any] = {"epochs": 4, "units": 16, "learning_rate": 1e-3, "seed": 3}
+OPTIONS: dict[str, Any] = {"solver": SolverName.FULL, "epochs": 4, "units": 16, "learning_rate": 1e-3, "seed": 3}
 """How the run that tests share is fitted."""
 TINY_SIZE = 16
 TINY_SHAPE = (4, 4, 3)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from features.store import Example, FeatureStore
 from tests.train_head.made import CLASSES, draw_features, list_paths, make_example, make_store
 from train_head.batches import EpochOrder, FeatureBatches, plan_epoch, read_free_memory
+from train_head.config import ClassWeight
 
 ROW_BYTES = 2 * 2 * 3 * 2
 """Of a made-up feature."""
@@ -37,7 +38,7 @@ def plan(rows_per_block: int, seed: tuple[int, int] = (0, 0), num_examples: int 
 def read_epoch(batches: FeatureBatches, epoch: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     start = epoch * batches.num_batches
     read = [batches.read_batch(start + number) for number in range(batches.num_batches)]
-    return [features for features, _ in read], [targets for _, targets in read]
+    return [features for features, _, _ in read], [targets for _, targets, _ in read]
 
 
 def open_batches(store: FeatureStore, *, seed: int | None = 0, memory: int | None = None) -> FeatureBatches:
@@ -202,9 +203,26 @@ def test_batches_of_duplicates_repeat_the_one_stored_feature(tmp_path: Path) -> 
     contents = [bytes([number]) * 32 for number in (1, 2, 1, 3, 4)]
     store = make_store(tmp_path / "store", paths, contents=contents, rows_per_shard=2)
     batches = FeatureBatches(store, store.examples, CLASSES, batch_size=5, seed=None)
-    features, targets = batches.read_batch(0)
+    features, targets, weights = batches.read_batch(0)
     assert name_rows(features, paths) == [paths[number] for number in (0, 1, 0, 3, 4)]
     assert targets[:, 0].tolist() == [0, 0, 0, 1, 1]
+    assert weights.tolist() == [1, 1, 1, 1, 1]
+
+
+def test_batches_with_balanced_classes_weigh_rare_examples_more(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", list_paths({"cats": 6, "dogs": 2}))
+    batches = FeatureBatches(store, store.examples, CLASSES, batch_size=8, seed=3, class_weight=ClassWeight.BALANCED)
+    _, targets, weights = batches.read_batch(0)
+    np.testing.assert_allclose(weights, np.where(targets[:, 0] == 0, 8 / 12, 2.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_batches_list_in_order_gives_the_examples_own_order(two_classes: FeatureStore, memory: int | None) -> None:
+    batches = open_batches(two_classes, memory=memory)
+    batches.read_batch(0)
+    listed = list(batches.list_in_order(4))
+    assert [len(part) for part in listed] == [4] * 7 + [3]
+    np.testing.assert_array_equal(np.concatenate(listed), two_classes.read(two_classes.examples).astype(np.float32))
 
 
 def test_read_free_memory_is_between_nothing_and_what_the_machine_has() -> None:

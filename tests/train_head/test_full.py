@@ -17,7 +17,8 @@ from tests.train_head.made import CLASSES, SHAPE
 from train_head.config import OptimizerName, TrainConfig
 from train_head.head import HeadWeights, build_head, restore_head
 from train_head.metrics import predict_classes
-from train_head.solvers import Fit
+from train_head.solvers import Fit, Problem
+from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.full import fit_full
 from train_head.split import split_examples
 
@@ -25,8 +26,9 @@ FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
 BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=2, units=6, dropout=0.0, learning_rate=0.01, seed=7)
 
 
-def fit(store: FeatureStore, config: TrainConfig, console: Console) -> Fit:
-    return fit_full(store, split_examples(store.examples, 0.2), config, console)
+def fit(store: FeatureStore, config: TrainConfig, console: Console, checkpoint: Checkpoint | None = None) -> Fit:
+    problem = Problem(store, split_examples(store.examples, 0.2), config)
+    return fit_full(problem, checkpoint or Checkpoint(None), console)
 
 
 def list_values(history: Fit) -> list[tuple[float, ...]]:
@@ -194,6 +196,6 @@ def test_fit_full_that_diverges_names_epoch_and_learning_rate(
 ) -> None:
     config = replace(BASE, epochs=epochs, batch_size=batch_size, learning_rate=1e30, optimizer=OptimizerName.SGD)
     with pytest.raises(
-        HeadstartError, match=rf"^epoch 1: expected a finite loss, got {got} at learning rate 1e\+30\. Try a "
+        HeadstartError, match=rf"^epoch 1: expected a finite loss, got {got} at learning rate 1e\+30\. Nothing was"
     ):
         fit(two_classes, config, quiet)

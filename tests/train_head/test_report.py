@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from train_head.report import draw_curves
-from train_head.solvers import Epoch
+from train_head.solvers.history import Epoch
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 """Matplotlib's first two colours: training and validation."""

@@ -16,21 +16,12 @@ from features.store import Example
 from tests.train_head.made import hash_text, list_paths, make_example, read_folder
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.head import HeadWeights
-from train_head.run import (
-    RUN_VERSION,
-    Run,
-    RunExample,
-    RunRecord,
-    describe_config,
-    list_run_examples,
-    move_into_place,
-    refuse_changed_store,
-    refuse_other_run,
-    write_predictions,
-    write_run,
-)
-from train_head.solvers import Epoch
+from train_head.run import RUN_VERSION, Run, RunExample, RunRecord, describe_config, list_run_examples
+from train_head.same_run import refuse_changed_store, refuse_other_run
+from train_head.solvers import Fit
+from train_head.solvers.history import Epoch
 from train_head.split import Split
+from train_head.write_run import move_into_place, write_predictions, write_run
 
 HEAD = HeadWeights(
     np.zeros((12, 3), np.float32),
@@ -42,6 +33,7 @@ HISTORY = [
     Epoch(1, 0.7000000000000001, 0.5, 0.6931471805599453, 1 / 3, 0.25),
     Epoch(2, 1e-17, 1.0, 12345.678901234567, 2 / 3, 0.125),
 ]
+FIT = Fit(HEAD, HISTORY, 2, np.zeros((4, 2), np.float32), np.zeros((2, 2), np.float32))
 METRICS = {"val_accuracy": 2 / 3, "classes": ["cats", "dogs"]}
 ODD_PATHS = [
     "train/cats/a, b.jpg",
@@ -84,7 +76,7 @@ def make_record(config: TrainConfig, fingerprint: str = "f" * 64) -> RunRecord:
 
 def make_run(config: TrainConfig, split: Split = SPLIT) -> Run:
     config.run.mkdir(parents=True)
-    write_run(config.run, make_record(config), list_run_examples(split), HEAD, HISTORY, METRICS)
+    write_run(config.run, make_record(config), list_run_examples(split), FIT, METRICS)
     return Run(config.run)
 
 
@@ -99,12 +91,19 @@ def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, mo
         "store": str(tmp_path / "store"),
         "run": str(tmp_path / "run"),
         "solver": "auto",
+        "rank": None,
         "epochs": 20,
         "batch_size": 20,
         "units": 1024,
         "dropout": 0.2,
+        "l2": 0.0,
         "learning_rate": 1e-4,
         "optimizer": "adam",
+        "momentum": 0.0,
+        "class_weight": "none",
+        "patience": 0,
+        "repeats": 1,
+        "folds": 0,
         "seed": 0,
         "validation_split": 0.2,
         "no_report": False,

@@ -66,7 +66,8 @@ def test_train_metrics_hold_the_contracts_keys_and_agree_with_the_history(traine
     assert metrics["epochs"] == len(history) == 4
     assert isinstance(metrics["seconds"], float)
     assert metrics["classes"] == ["cats", "dogs"]
-    assert metrics["train_accuracy"] == float(history[-1]["accuracy"])
+    assert metrics["kept_epoch"] == 4
+    assert metrics["train_accuracy"] == 1.0
     assert metrics["val_loss"] == float(history[-1]["val_loss"])
     assert metrics["val_accuracy"] == pytest.approx(float(history[-1]["val_accuracy"]))
     assert (metrics["num_train"], metrics["num_validation"]) == (24, 12)
@@ -134,7 +135,7 @@ def test_train_twice_with_a_seed_gives_the_same_files(
 def test_train_that_diverges_leaves_an_older_run_and_no_leftovers(run: Path, store: Path, quiet: Console) -> None:
     before = read_folder(run)
     config = TrainConfig(store, run, epochs=2, learning_rate=1e30, optimizer=OptimizerName.SGD, units=4, overwrite=True)
-    with pytest.raises(HeadstartError, match=r"epoch 1: .*at learning rate 1e\+30\. Try a smaller"):
+    with pytest.raises(HeadstartError, match=r"epoch 1: .*at learning rate 1e\+30\. Nothing was kept\. Try a smaller"):
         train_head(config, quiet)
     assert read_folder(run) == before
     assert sorted(path.name for path in run.parent.iterdir()) == ["run", "store"]
@@ -180,7 +181,7 @@ def test_train_into_a_folder_however_it_is_named_fills_that_folder(
 def test_train_makes_missing_folders_above_the_run(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = tmp_path / "runs" / "of today" / "first"
     train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
-    assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"]
+    assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"] + ["validation_logits.npy"]
 
 
 def test_train_of_three_classes_keeps_a_softmax_head(

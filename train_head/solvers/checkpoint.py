@@ -41,11 +41,11 @@ class FitState:
 class Checkpoint:
     """The file of one fit."""
 
-    def __init__(self, path: Path, key: str, *, keeps_end: bool = False) -> None:
+    def __init__(self, path: Path | None, key: str = "", *, keeps_end: bool = False) -> None:
         """Names the file.
 
         Args:
-            path: the file, in a folder that may not exist yet.
+            path: the file, in a folder that may not exist yet; None keeps nothing.
             key: says what is fitted, on what, how: a state of anything else is not gone on with.
             keeps_end: whether the end of the fit is kept too.
         """
@@ -61,8 +61,8 @@ class Checkpoint:
             num_epochs: how many epochs there will be.
         """
         is_end = watch.is_over or len(watch.history) >= num_epochs
-        if self._keeps_end if is_end else time.monotonic() >= self._due:
-            self._save(list_arrays(), watch)
+        if self._path and watch.kept and (self._keeps_end if is_end else time.monotonic() >= self._due):
+            self._save(self._path, FitState(list(list_arrays()), watch.history, watch.kept))
 
     def narrow(self, inputs: bytes) -> None:
         """Ties the state to what the weights are weights of, where the key does not say it.
@@ -74,25 +74,26 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Removes the file."""
-        with suppress(OSError):
-            self._path.unlink()
+        if self._path:
+            with suppress(OSError):
+                self._path.unlink()
 
-    def _save(self, arrays: Sequence[NDArray[Any]], watch: Watch) -> None:
+    def _save(self, path: Path, state: FitState) -> None:
         """Writes a state; a full disk costs the checkpoint, not the fit."""
         started = time.monotonic()
-        contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(arrays)}
-        if watch.kept is not None:
-            contents |= {f"kept_{field.name}": getattr(watch.kept, field.name) for field in fields(HeadWeights)}
-        text = json.dumps({"key": self._key, "history": [asdict(row) for row in watch.history]})
-        partial = self._path.with_suffix(".partial")
+        contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(state.arrays)}
+        contents |= {f"kept_{field.name}": getattr(state.kept, field.name) for field in fields(HeadWeights)}
+        history = [asdict(row) for row in state.history]
+        text = json.dumps({"key": self._key, "num_arrays": len(state.arrays), "history": history})
+        partial = path.with_suffix(".partial")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **contents)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(self._path)
-            sync_folder(self._path.parent)
+            partial.replace(path)
+            sync_folder(path.parent)
         except OSError:
             with suppress(OSError):
                 partial.unlink()
@@ -101,14 +102,14 @@ class Checkpoint:
 
     def load(self, console: Console) -> FitState | None:
         """Reads the state of an interrupted fit of the same key; a damaged file is told, and left behind."""
-        if not self._path.is_file():
+        if not self._path or not self._path.is_file():
             return None
         try:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as contents:
                 text = json.loads(contents["text"].tobytes())
                 if text["key"] != self._key:
                     return None
-                arrays = [contents[name] for name in contents.files if name.startswith("array_")]
+                arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
                 kept = HeadWeights(*(contents[f"kept_{field.name}"] for field in fields(HeadWeights)))
                 return FitState(arrays, [Epoch(**row) for row in text["history"]], kept)
         except Exception as error:

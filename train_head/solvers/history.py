@@ -27,6 +27,20 @@ class Epoch:
         return math.isfinite(self.loss) and math.isfinite(self.val_loss)
 
 
+class DivergedError(HeadstartError):
+    """The loss was no number before any epoch was good: there is no head."""
+
+    def __init__(self, row: Epoch, learning_rate: float) -> None:
+        """Says at which epoch and learning rate."""
+        self.row = row
+        super().__init__(
+            f"epoch {row.epoch}",
+            "a finite loss",
+            f"{describe_losses(row)} at learning rate {learning_rate:g}",
+            "Nothing was kept. Try a smaller --learning-rate (LEARNING_RATE=)",
+        )
+
+
 class Watch:
     """Keeps the history and the weights of the epoch that counts: the last sound one, or the best."""
 
@@ -73,24 +87,13 @@ class Watch:
         """Returns the weights that count.
 
         Raises:
-            HeadstartError: there are none, because the first epoch's loss was no number.
+            DivergedError: there are none, because the first epoch's loss was no number.
         """
         if self.kept is None:
-            last = self.history[-1]
-            raise describe_divergence(f"epoch {last.epoch}", describe_losses(last), learning_rate, "Nothing was kept")
+            raise DivergedError(self.history[-1], learning_rate)
         return self.kept
 
 
 def describe_losses(row: Epoch) -> str:
     """Says both losses of an epoch."""
     return f"{row.loss:.4g} (validation: {row.val_loss:.4g})"
-
-
-def describe_divergence(where: str, losses: str, learning_rate: float, kept: str) -> HeadstartError:
-    """Says at which epoch and learning rate the loss was no number, and what there is nevertheless."""
-    return HeadstartError(
-        where,
-        "a finite loss",
-        f"{losses} at learning rate {learning_rate:g}",
-        f"{kept}. Try a smaller --learning-rate (LEARNING_RATE=)",
-    )

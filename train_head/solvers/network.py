@@ -162,8 +162,7 @@ class Stepper:
         """Computes the L2 term of the loss."""
         if not self._l2:
             return 0.0
-        kernels = (self.head.hidden_kernel, self.head.output_kernel)
-        return float(self._l2 * sum(np.vdot(kernel, kernel) for kernel in kernels))
+        return float(self._l2) * self.head.sum_squares()
 
     def _update(self, name: str, gradient: Array, *, decays: bool = False) -> None:
         variable = getattr(self.head, name)

@@ -1,0 +1,344 @@
+"""Checkpoints: written where they are due, read back as they were, and no harm where they are damaged."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.console import Console
+from train_head.head import HeadWeights
+from train_head.solvers.checkpoint import Checkpoint, FitState
+from train_head.solvers.history import Epoch, Watch
+
+ARRAYS: list[NDArray[Any]] = [
+    np.array(7),
+    np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+    np.array([np.nan, np.inf, -0.0, 1e-45], np.float32),
+    np.zeros((2, 0), np.float32),
+    np.array([2**63 + 1], np.uint64),
+]
+KEPT = HeadWeights(
+    np.arange(6, dtype=np.float32).reshape(2, 3),
+    np.array([0.1, 0.2, 0.3], np.float32),
+    np.full((3, 1), -0.5, np.float32),
+    np.array([4], np.float32),
+)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are due after each epoch."""
+    monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A checkpoint in a folder that does not exist yet."""
+    return tmp_path / "checkpoints/fit-0.npz"
+
+
+def make_watch(num_epochs: int, patience: int = 0) -> Watch:
+    """What happened in some epochs, each better than the one before, down to the last bit."""
+    history = [Epoch(n, 1 / 3 / n, 1 - 0.1 / n, 0.7 / n, 0.3, 0.01 * n) for n in range(1, num_epochs + 1)]
+    return Watch(patience, history, KEPT)
+
+
+def list_arrays() -> list[NDArray[Any]]:
+    return ARRAYS
+
+
+def refuse_arrays() -> list[NDArray[Any]]:
+    raise AssertionError("nothing is to be saved")
+
+
+def assert_same_arrays(mine: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> None:
+    assert [(array.dtype, array.shape, array.tobytes()) for array in mine] == [
+        (array.dtype, array.shape, array.tobytes()) for array in theirs
+    ]
+
+
+def assert_as_saved(state: FitState | None, num_epochs: int = 2) -> None:
+    assert state is not None
+    assert_same_arrays(state.arrays, ARRAYS)
+    assert state.history == make_watch(num_epochs).history
+    assert_same_arrays(*([getattr(head, field.name) for field in fields(HeadWeights)] for head in (state.kept, KEPT)))
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_offered_where_it_is_due_keeps_every_value(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Checkpoint(path, "key").offer(list_arrays, make_watch(2), 9)
+    assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
+    assert_as_saved(Checkpoint(path, "key").load(quiet))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_of_more_than_ten_arrays_keeps_their_order(path: Path, quiet: Console) -> None:
+    arrays: list[NDArray[Any]] = [np.array(number) for number in range(120)]
+    Checkpoint(path, "key").offer(lambda: arrays, make_watch(1), 9)
+    state = Checkpoint(path, "key").load(quiet)
+    assert state is not None
+    assert [int(array) for array in state.arrays] == list(range(120))
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_offered_again_is_the_newer_state(path: Path, quiet: Console) -> None:
+    checkpoint = Checkpoint(path, "key")
+    for num_epochs in (1, 2, 3):
+        checkpoint.offer(list_arrays, make_watch(num_epochs), 9)
+        assert_as_saved(checkpoint.load(quiet), num_epochs)
+    assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("patience", [0, 3])
+def test_checkpoint_resumes_a_watch_as_it_was(path: Path, quiet: Console, patience: int) -> None:
+    rows = [Epoch(n, 0.5, 0.5, val_loss, 0.5, 0.1) for n, val_loss in enumerate([0.5, 0.3, 0.4], 1)]
+    watch = Watch(patience, rows, KEPT)
+    checkpoint = Checkpoint(path, "key")
+    checkpoint.offer(list_arrays, watch, 9)
+    state = checkpoint.load(quiet)
+    assert state is not None
+    resumed = state.resume(patience)
+    assert (resumed.history, resumed.kept_epoch, resumed.is_over) == (rows, 2 if patience else 3, False)
+    np.testing.assert_array_equal(resumed.require_kept(0.1).hidden_kernel, KEPT.hidden_kernel)
+    worse = Epoch(4, 0.5, 0.5, 0.4, 0.5, 0.1), Epoch(5, 0.5, 0.5, 0.4, 0.5, 0.1)
+    for row in worse:
+        resumed.record(row, lambda: KEPT)
+    assert resumed.is_over == (patience == 3)
+
+
+def test_checkpoint_offered_before_its_time_asks_for_no_arrays_and_writes_nothing(path: Path, quiet: Console) -> None:
+    checkpoint = Checkpoint(path, "key")
+    for num_epochs in range(1, 9):
+        checkpoint.offer(refuse_arrays, make_watch(num_epochs), 9)
+    assert not path.parent.exists()
+    assert checkpoint.load(quiet) is None
+
+
+def test_checkpoint_is_due_after_an_interval_or_twenty_times_its_cost(
+    path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    costs = iter([0.1, 3.0, 0.0])
+
+    def take() -> list[NDArray[Any]]:
+        return ARRAYS
+
+    def sync(folder: Path) -> None:
+        now[0] += next(costs)
+
+    monkeypatch.setattr("train_head.solvers.checkpoint.sync_folder", sync)
+    checkpoint = Checkpoint(path, "key")
+    saved = []
+    for number, moment in enumerate([109.9, 110.0, 120.0, 120.2, 183.0, 183.3], 1):
+        now[0] = moment
+        before = path.read_bytes() if path.exists() else b""
+        checkpoint.offer(take, make_watch(number), 99)
+        if path.exists() and path.read_bytes() != before:
+            saved.append(moment)
+    # 110.0 is an interval after the start, 120.2 one after 110.1, and 183.2 is 60 s after 123.2, when 3 s were over.
+    assert saved == [110.0, 120.2, 183.3]
+    assert_as_saved(checkpoint.load(quiet), 6)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("keeps_end", [False, True])
+@pytest.mark.parametrize("end", ["all epochs", "out of patience", "diverged"])
+def test_checkpoint_keeps_the_end_only_where_it_is_asked_to(
+    path: Path, quiet: Console, keeps_end: bool, end: str
+) -> None:
+    num_epochs, watch = 9, make_watch(2)
+    if end == "all epochs":
+        num_epochs = 2
+    elif end == "out of patience":
+        rows = [Epoch(1, 0.5, 0.5, 0.4, 0.5, 0.1), Epoch(2, 0.5, 0.5, 0.6, 0.5, 0.1)]
+        watch = Watch(1, rows, KEPT)
+    else:
+        watch = Watch(0, [watch.history[0], Epoch(2, math.nan, 0.5, 0.5, 0.5, 0.1)], KEPT)
+    checkpoint = Checkpoint(path, "key", keeps_end=keeps_end)
+    checkpoint.offer(list_arrays if keeps_end else refuse_arrays, watch, num_epochs)
+    assert path.exists() == keeps_end
+    if keeps_end:
+        state = checkpoint.load(quiet)
+        assert state is not None
+        assert [row.epoch for row in state.history] == [1, 2]
+        assert [row.is_finite for row in state.history] == [True, end != "diverged"]
+        assert state.resume(1 if end == "out of patience" else 0).is_over == (end != "all epochs")
+
+
+def test_checkpoint_that_keeps_its_end_writes_it_before_its_time(path: Path, quiet: Console) -> None:
+    checkpoint = Checkpoint(path, "key", keeps_end=True)
+    checkpoint.offer(refuse_arrays, make_watch(1), 2)
+    checkpoint.offer(list_arrays, make_watch(2), 2)
+    assert_as_saved(checkpoint.load(quiet))
+
+
+def test_checkpoint_of_a_fit_that_kept_nothing_is_no_checkpoint_and_no_warning(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch(0, [Epoch(1, math.nan, 0.5, math.nan, 0.5, 0.1)], None)
+    Checkpoint(path, "key", keeps_end=True).offer(list_arrays, watch, 9)
+    assert Checkpoint(path, "key", keeps_end=True).load(quiet) is None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_of_another_key_is_ignored_in_silence_and_left(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Checkpoint(path, "one").offer(list_arrays, make_watch(2), 9)
+    data = path.read_bytes()
+    for key in ("another", "on", "one ", ""):
+        assert Checkpoint(path, key).load(quiet) is None
+    assert capsys.readouterr() == ("", "")
+    assert path.read_bytes() == data
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_narrowed_to_other_inputs_is_ignored_in_silence(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint(path, "key")
+    checkpoint.narrow(b"\x01\x02")
+    checkpoint.offer(list_arrays, make_watch(2), 9)
+    for inputs, found in ((b"\x01\x02", True), (b"\x01\x03", False), (b"\x01", False), (b"", False)):
+        other = Checkpoint(path, "key")
+        other.narrow(inputs)
+        assert (other.load(quiet) is not None) == found, inputs
+    assert Checkpoint(path, "key").load(quiet) is None
+    assert capsys.readouterr().err == ""
+
+
+def cut(share: float) -> Callable[[bytes], bytes]:
+    return lambda data: data[: int(share * len(data))]
+
+
+def make_npz(path: Path) -> bytes:
+    np.savez(path, something=np.zeros(3))
+    return path.read_bytes()
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(cut(0.01), id="cut off in the header"),
+        pytest.param(cut(0.5), id="cut in half"),
+        pytest.param(lambda data: data[:-1], id="a byte short"),
+        pytest.param(lambda data: b"no zip file at all\n" * 20, id="no zip"),
+        pytest.param(lambda data: bytes(len(data)), id="zeros"),
+        pytest.param(lambda data: data.replace(b"array_001", b"arrax_001"), id="an array of another name"),
+        pytest.param(lambda data: data.replace(b'"history"', b'"hist0ry"'), id="another text"),
+        pytest.param(lambda data: b"\x93NUMPY\x01\x00v\x00" + data, id="an .npy"),
+    ],
+)
+def test_checkpoint_that_is_damaged_is_told_and_left_behind(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
+    Checkpoint(path, "key").offer(list_arrays, make_watch(2), 9)
+    damaged = damage(path.read_bytes())
+    assert damaged != path.read_bytes()
+    path.write_bytes(damaged)
+    assert Checkpoint(path, "key").load(quiet) is None
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"warning: {path}: expected a checkpoint, got ")
+    assert said.err.endswith(". Training starts from the beginning\n")
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_with_any_byte_flipped_is_told_or_still_holds_what_was_saved(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Checkpoint(path, "key").offer(list_arrays, make_watch(2), 9)
+    data = path.read_bytes()
+    told = 0
+    for place in range(0, len(data), 3):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        state = Checkpoint(path, "key").load(quiet)
+        said = capsys.readouterr().err
+        if state is None:
+            assert said.startswith(f"warning: {path}: expected a checkpoint, got "), place
+            told += 1
+        else:
+            assert_as_saved(state)
+            assert said == ""
+    assert told > len(data) / 3 / 2
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_of_another_file_that_numpy_reads_is_told(
+    path: Path, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.parent.mkdir()
+    path.write_bytes(make_npz(tmp_path / "other.npz"))
+    assert Checkpoint(path, "key").load(quiet) is None
+    assert capsys.readouterr().err.startswith(f"warning: {path}: expected a checkpoint, got ")
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_that_was_damaged_is_replaced_at_the_next_offer(path: Path, quiet: Console) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"damaged")
+    path.with_suffix(".partial").write_bytes(b"of a run that was killed")
+    checkpoint = Checkpoint(path, "key")
+    checkpoint.offer(list_arrays, make_watch(2), 9)
+    assert_as_saved(checkpoint.load(quiet))
+    assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
+
+
+def test_checkpoint_that_is_missing_is_nothing_and_no_warning(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint(path, "key")
+    assert checkpoint.load(quiet) is None
+    checkpoint.remove()
+    assert capsys.readouterr().err == ""
+    assert not path.parent.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_removed_is_gone_and_its_folder_stays(path: Path, quiet: Console) -> None:
+    checkpoint = Checkpoint(path, "key")
+    checkpoint.offer(list_arrays, make_watch(2), 9)
+    checkpoint.remove()
+    assert list(path.parent.iterdir()) == []
+    assert checkpoint.load(quiet) is None
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("in_the_way", ["a file for the folder", "a folder for the file", "a folder for the partial"])
+def test_checkpoint_with_something_in_its_place_is_not_kept_and_no_error(
+    path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], in_the_way: str
+) -> None:
+    if in_the_way == "a file for the folder":
+        path.parent.write_text("a file")
+    elif in_the_way == "a folder for the file":
+        path.mkdir(parents=True)
+    else:
+        path.with_suffix(".partial").mkdir(parents=True)
+    before = sorted(path.parent.parent.rglob("*"))
+    checkpoint = Checkpoint(path, "key")
+    assert checkpoint.load(quiet) is None
+    checkpoint.offer(list_arrays, make_watch(2), 9)
+    assert checkpoint.load(quiet) is None
+    checkpoint.remove()
+    assert sorted(path.parent.parent.rglob("*")) == before
+    assert capsys.readouterr().err == ""
