@@ -54,7 +54,9 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
         split_rule=split.rule,
     )
     examples = list_run_examples(split)
+    checkpoints = config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}")
     if refuse_other_run(config, record, examples):
+        shutil.rmtree(checkpoints, ignore_errors=True)
         console.say(f"{config.run}: holds this very run already; nothing to do")
         metrics = Run(config.run).read_metrics()
         if metrics.get("diverged"):
@@ -65,7 +67,6 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
         for trial in trials:
             # A rank that a fold is too small for is told before anything is fitted.
             measure_sizes(Problem(store, trial.split, trial.config))
-    checkpoints = config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}")
     fit = fit_first(trials, store, solve, checkpoints, console)
     outcomes = [judge_fit(fit, split)]
     answered = time.monotonic() - started

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from features.console import Console
 from features.store import FeatureStore
-from tests.train_head.made import OPTIONS, list_paths, make_store, save_tiny_model
+from tests.train_head.made import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import ExportConfig, TrainConfig
 from train_head.export import export
 from train_head.exported import ExportedModel
@@ -56,6 +57,30 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     counts = {f"train/{label}": 10 for label in ("cats", "dogs", "owls")}
     counts |= {f"validation/{label}": 4 for label in ("cats", "dogs", "owls")}
     return make_store(tmp_path_factory.mktemp("made") / "three", list_paths(counts))
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """36 training and 16 validation pictures that are hard to tell apart, so that every fit errs elsewhere."""
+    counts = {"train/cats": 20, "train/dogs": 16, "validation/cats": 9, "validation/dogs": 7}
+    paths = list_paths(counts)
+    features = np.random.default_rng(5).normal(0.3, 0.5, (len(paths), *SHAPE))
+    for feature, path in zip(features, paths, strict=True):
+        feature[..., CLASSES.index(path.split("/")[1])] += 0.2
+    return make_store(tmp_path_factory.mktemp("made") / "noisy", paths, features=features)
+
+
+@pytest.fixture
+def own_store(two_classes: FeatureStore, tmp_path: Path) -> Path:
+    """A copy of the store of two classes to be changed."""
+    return shutil.copytree(two_classes.path, tmp_path / "store")
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are due after each epoch."""
+    monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
 
 
 @pytest.fixture(scope="session")

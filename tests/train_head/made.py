@@ -102,6 +102,16 @@ def make_store(
     return FeatureStore(folder)
 
 
+def add_picture(path: Path) -> None:
+    """Adds a dog to a store, as another extraction does."""
+    name = "train/dogs/new.jpg"
+    key = FeatureKey(hash_text(name), 0)
+    with FeatureWriter(path, FINGERPRINT, Origin(SHAPE, "random", "", "")) as writer:
+        writer.add_features([key], draw_features([name]), [FeatureStatus.OK])
+        writer.add_image(ImageRow(name, "dogs", "train", 1, 1, key.content_hash, ImageStatus.DONE))
+        writer.commit()
+
+
 def build_tiny_backbone() -> Any:
     """Means of 4 x 4 pixels: (n, 16, 16, 3) to (n, 4, 4, 3)."""
     import keras

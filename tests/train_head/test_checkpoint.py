@@ -34,13 +34,6 @@ KEPT = HeadWeights(
 
 
 @pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints are due after each epoch."""
-    monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
-    monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A checkpoint in a folder that does not exist yet."""
     return tmp_path / "checkpoints/fit-0.npz"

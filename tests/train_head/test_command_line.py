@@ -12,6 +12,7 @@ import pytest
 
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
+from tests.train_head.made import list_paths, make_store
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train_head", "train_head.export", "train_head.predict")
@@ -89,6 +90,30 @@ def test_command_with_a_typing_mistake_answers_without_tensorflow(
     assert (said.status, said.imported, said.stdout) == (status, "", "")
     assert message in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize("solver", ["auto", "full", "reduced"])
+def test_train_command_on_a_class_with_one_picture_exits_1_and_names_it_without_tensorflow(
+    tmp_path: Path, solver: str
+) -> None:
+    store = make_store(tmp_path / "store", list_paths({"cats": 9, "dogs": 1}))
+    said = run_command("train_head", "--store", store.path, "--run", tmp_path / "run", "--solver", solver)
+    assert (said.status, said.imported, said.stdout) == (1, "", "")
+    error = said.stderr.splitlines()[-1]
+    assert error.startswith("error: class 'dogs': expected pictures on both sides, got none to validate with. ")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_train_command_with_a_rank_for_the_full_solver_exits_2_without_tensorflow(
+    two_classes: FeatureStore, tmp_path: Path
+) -> None:
+    options = ["--solver", "full", "--rank", "4", "--json"]
+    said = run_command("train_head", "--store", two_classes.path, "--run", tmp_path / "run", *options)
+    assert (said.status, said.imported) == (2, "")
+    message = json.loads(said.stdout)["error"]
+    assert message.startswith("--rank: expected --solver reduced or auto, got --solver full. ")
+    assert said.stderr == f"error: {message}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_train_command_with_json_prints_one_object_and_the_rest_on_stderr(

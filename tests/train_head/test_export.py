@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,12 +26,13 @@ from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
-from tests.train_head.made import make_store, read_folder
-from train_head.config import ExportConfig
+from tests.train_head.made import OPTIONS, make_store, read_folder
+from train_head.config import ExportConfig, SolverName, TrainConfig
 from train_head.export import export
 from train_head.exported import ExportedModel, ModelCard, read_card
 from train_head.parity import TOLERANCE
 from train_head.run import Run
+from train_head.train import train_head
 
 PLAIN_KERAS = """
 import sys
@@ -55,6 +57,20 @@ def test_export_writes_model_and_labels_and_says_how_well_they_agree(exported: E
     assert (result["num_pictures"], result["num_flipped"]) == (12, 0)
     assert result["accuracy"] == Run(trained).read_metrics()["val_accuracy"] == 1.0
     json.dumps(result, allow_nan=False)
+
+
+def test_export_of_a_run_on_reduced_inputs_is_the_plain_head_on_raw_pixels(
+    shared_store: Path, tmp_path: Path, quiet: Console
+) -> None:
+    options = OPTIONS | {"solver": SolverName.REDUCED, "epochs": 60, "learning_rate": 1e-2}
+    metrics = train_head(TrainConfig(shared_store, tmp_path / "run", **options), quiet)
+    result = export(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)
+    assert result["max_difference"] <= TOLERANCE
+    assert (result["num_pictures"], result["num_flipped"]) == (12, 0)
+    assert result["accuracy"] == metrics["val_accuracy"] == 1.0
+    head = keras.saving.load_model(tmp_path / "out/model.keras").get_layer("head")
+    assert [layer.name for layer in head.layers] == ["flatten", "hidden", "dropout", "probability"]
+    assert [weight.shape for weight in head.get_weights()] == [(6912, 16), (16,), (16, 1), (1,)]
 
 
 def test_export_keeps_the_class_names_beside_and_inside_the_model(exported: Exported, shared_store: Path) -> None:

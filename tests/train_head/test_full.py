@@ -4,114 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from features.console import Console, ConsoleOptions
 from features.errors import HeadstartError
 from features.store import FeatureStore
+from tests.train_head.fits import assert_as_by_hand, assert_same_weights, fit, list_values
 from tests.train_head.made import CLASSES, SHAPE
 from train_head.config import OptimizerName, TrainConfig
-from train_head.head import HeadWeights, build_head, restore_head
+from train_head.head import build_head, restore_head
 from train_head.metrics import predict_classes
-from train_head.solvers import Fit, Problem
-from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.full import fit_full
 from train_head.split import split_examples
 
-FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
 BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=2, units=6, dropout=0.0, learning_rate=0.01, seed=7)
-
-
-def fit(store: FeatureStore, config: TrainConfig, console: Console, checkpoint: Checkpoint | None = None) -> Fit:
-    problem = Problem(store, split_examples(store.examples, 0.2), config)
-    return fit_full(problem, checkpoint or Checkpoint(None), console)
-
-
-def list_values(history: Fit) -> list[tuple[float, ...]]:
-    return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in history.history]
-
-
-def assert_same_weights(mine: HeadWeights, theirs: HeadWeights) -> None:
-    for name in FIELDS:
-        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name), err_msg=name)
-
-
-def build_plain_model(config: TrainConfig, num_classes: int) -> Any:
-    """The head as a course would write it, from the initial weights that the seed gives."""
-    import keras
-
-    two = num_classes == 2
-    model = keras.Sequential(
-        [
-            keras.Input(SHAPE),
-            keras.layers.Flatten(),
-            keras.layers.Dense(config.units, activation="relu"),
-            keras.layers.Dense(1 if two else num_classes, activation="sigmoid" if two else "softmax"),
-        ]
-    )
-    model.set_weights(build_head(SHAPE, num_classes, config.units, 0.0, config.seed).get_weights())
-    optimizers = {
-        OptimizerName.RMSPROP: keras.optimizers.RMSprop,
-        OptimizerName.ADAM: keras.optimizers.Adam,
-        OptimizerName.SGD: keras.optimizers.SGD,
-    }
-    loss = "binary_crossentropy" if two else "sparse_categorical_crossentropy"
-    model.compile(optimizers[config.optimizer](learning_rate=config.learning_rate), loss=loss)
-    return model
-
-
-def fit_by_hand(
-    store: FeatureStore, config: TrainConfig
-) -> tuple[list[NDArray[np.float32]], list[tuple[float, float]], NDArray[np.float32]]:
-    """Returns final weights, (loss, validation loss) of each epoch, and the validation outputs."""
-    split = split_examples(store.examples, 0.2)
-    inputs = store.read(split.train).astype(np.float32)
-    targets = np.array([split.classes.index(example.label) for example in split.train])
-    val_inputs = store.read(split.validation).astype(np.float32)
-    val_targets = np.array([split.classes.index(example.label) for example in split.validation])
-    model = build_plain_model(config, len(split.classes))
-    losses = []
-    for epoch in range(config.epochs):
-        order = np.random.default_rng((config.seed, epoch)).permutation(len(inputs))
-        total = 0.0
-        for start in range(0, len(order), config.batch_size):
-            batch = order[start : start + config.batch_size]
-            model.reset_metrics()
-            loss = model.train_on_batch(inputs[batch], targets[batch][:, None].astype(np.float32))
-            total += float(loss) * len(batch)
-        model.reset_metrics()
-        val_loss = model.test_on_batch(val_inputs, val_targets[:, None].astype(np.float32))
-        losses.append((total / len(order), float(val_loss)))
-    return model.get_weights(), losses, model.predict_on_batch(val_inputs)
 
 
 @pytest.mark.parametrize("optimizer", list(OptimizerName))
 def test_fit_full_without_dropout_equals_a_loop_written_by_hand(
     two_classes: FeatureStore, quiet: Console, optimizer: OptimizerName
 ) -> None:
-    config = replace(BASE, optimizer=optimizer)
-    fitted = fit(two_classes, config, quiet)
-    weights, losses, outputs = fit_by_hand(two_classes, config)
-    for name, expected in zip(FIELDS, weights, strict=True):
-        np.testing.assert_allclose(getattr(fitted.weights, name), expected, rtol=1e-5, atol=1e-6)
-    history = [(row.loss, row.val_loss) for row in fitted.history]
-    np.testing.assert_allclose(history, losses, rtol=1e-5)
-    np.testing.assert_allclose(fitted.validation_probabilities[:, 1:], outputs, atol=1e-6)
-    assert [row.epoch for row in fitted.history] == [1, 2, 3]
+    assert_as_by_hand(two_classes, replace(BASE, optimizer=optimizer), quiet)
 
 
 def test_fit_full_of_three_classes_equals_a_loop_written_by_hand(three_classes: FeatureStore, quiet: Console) -> None:
-    config = replace(BASE, batch_size=4)
-    fitted = fit(three_classes, config, quiet)
-    weights, losses, outputs = fit_by_hand(three_classes, config)
-    for name, expected in zip(FIELDS, weights, strict=True):
-        np.testing.assert_allclose(getattr(fitted.weights, name), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose([(row.loss, row.val_loss) for row in fitted.history], losses, rtol=1e-5)
-    np.testing.assert_allclose(fitted.validation_probabilities, outputs, atol=1e-6)
+    assert_as_by_hand(three_classes, replace(BASE, batch_size=4), quiet)
 
 
 def test_fit_full_twice_with_a_seed_gives_the_same_bits_and_another_seed_or_dropout_others(

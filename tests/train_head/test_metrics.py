@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from train_head.metrics import compute_metrics, predict_classes
+from train_head.metrics import compute_loss, compute_metrics, predict_classes
 
 CLASSES = ["cats", "dogs", "owls"]
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
@@ -43,18 +43,64 @@ def test_compute_metrics_confusion_has_the_truth_in_rows() -> None:
     assert metrics["confusion"] == [[1, 2], [0, 0]]
 
 
-def test_compute_metrics_agrees_with_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    targets = rng.integers(0, 3, 200)
-    probabilities = rng.dirichlet([1, 1, 1], 200).astype(np.float32)
-    predicted = probabilities.argmax(axis=1)
-    metrics = compute_metrics(targets, probabilities, CLASSES)
+def draw_case(seed: int, num_classes: int, num_pictures: int) -> tuple[NDArray[np.int64], list[int]]:
+    """Targets and predictions that agree about half of the time."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, num_classes, num_pictures)
+    guesses = rng.integers(0, num_classes, num_pictures)
+    return targets, np.where(rng.random(num_pictures) < 0.4, targets, guesses).tolist()
+
+
+@pytest.mark.parametrize(
+    ("targets", "predicted", "num_classes"),
+    [
+        pytest.param(TARGETS, PREDICTED, 3, id="one never predicted"),
+        pytest.param([0, 1, 2], [0, 0, 0], 3, id="two never predicted"),
+        pytest.param([0, 1, 2], [1, 2, 0], 3, id="none right"),
+        pytest.param([0, 1, 2, 1], [0, 1, 2, 1], 3, id="all right"),
+        pytest.param([0, 0, 0], [0, 1, 2], 3, id="two that never occur"),
+        pytest.param([1, 1], [1, 1], 3, id="two that neither occur nor are predicted"),
+        pytest.param([1], [0], 2, id="one picture"),
+        *(
+            pytest.param(*draw_case(seed, num_classes, num_pictures), num_classes, id=f"random {num_classes}-{seed}")
+            for seed, (num_classes, num_pictures) in enumerate([(2, 200), (2, 7), (3, 200), (10, 1000), (10, 12)])
+        ),
+    ],
+)
+def test_compute_metrics_agrees_with_scikit_learn(
+    targets: NDArray[np.int64], predicted: list[int], num_classes: int
+) -> None:
+    labels = [f"class {number}" for number in range(num_classes)]
+    metrics = compute_metrics(np.asarray(targets), make_probabilities(predicted, num_classes), labels)
+    numbers = list(range(num_classes))
+    expected = precision_recall_fscore_support(targets, predicted, labels=numbers, average=None, zero_division=0)
+    rows = [metrics["per_class"][label] for label in labels]
+    for name, values in zip(("precision", "recall", "f1", "pictures"), expected, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(values.tolist()), name
+    assert list(metrics["per_class"]) == labels
+    assert metrics["confusion"] == confusion_matrix(targets, predicted, labels=numbers).tolist()
     assert metrics["val_accuracy"] == pytest.approx(accuracy_score(targets, predicted))
-    assert metrics["confusion"] == confusion_matrix(targets, predicted).tolist()
-    scores = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
-    for name, score in scores.items():
-        expected = score(targets, predicted, average=None)
-        assert [metrics["per_class"][label][name] for label in CLASSES] == pytest.approx(expected.tolist())
+    assert metrics["largest_class_share"] == max(np.bincount(targets)) / len(targets)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_compute_loss_agrees_with_scikit_learn(num_classes: int) -> None:
+    rng = np.random.default_rng(num_classes)
+    targets = rng.integers(0, num_classes, 300)
+    probabilities = rng.dirichlet(np.ones(num_classes), 300).astype(np.float32)
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    expected = log_loss(targets, exact, labels=list(range(num_classes)))
+    assert compute_loss(targets, probabilities) == pytest.approx(expected, rel=1e-6)
+
+
+def test_compute_loss_takes_the_probability_of_the_truth_and_no_row_for_more_than_16_nats() -> None:
+    probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    assert compute_loss(np.array([1, 0]), probabilities) == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
+    certain = np.array([[1, 0], [1, 0]], np.float32)
+    assert compute_loss(np.array([0, 0]), certain) == 0
+    assert compute_loss(np.array([0, 1]), certain) == pytest.approx(-np.log(1e-7) / 2)
 
 
 def test_compute_metrics_largest_class_share_counts_the_truth_not_the_predictions() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -68,9 +69,14 @@ class FeatureRows:
         return block
 
     def list_blocks(self) -> Iterator[Block]:
-        """Yields all blocks in turn."""
-        for number in range(self.num_blocks):
-            yield self.read_block(number)
+        """Yields all blocks in turn; the next one is being read while one is in use."""
+        with ThreadPoolExecutor(1, thread_name_prefix="blocks") as pool:
+            coming = pool.submit(self.read_block, 0)
+            for following in range(1, self.num_blocks + 1):
+                block = coming.result()
+                if following < self.num_blocks:
+                    coming = pool.submit(self.read_block, following)
+                yield block
 
     def compute_gram(self) -> NDArray[np.float64]:
         """Computes X Xᵀ, (rows, rows).

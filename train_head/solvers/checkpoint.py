@@ -100,8 +100,13 @@ class Checkpoint:
         now = time.monotonic()
         self._due = now + max(MIN_INTERVAL_S, (now - started) / MAX_COST_SHARE)
 
-    def load(self, console: Console) -> FitState | None:
-        """Reads the state of an interrupted fit of the same key; a damaged file is told, and left behind."""
+    def load(self, console: Console, shapes: Sequence[tuple[int, ...]] | None = None) -> FitState | None:
+        """Reads the state of an interrupted fit of the same key; a file that cannot be used is told, and left behind.
+
+        Args:
+            console: told of damage.
+            shapes: of the solver's own arrays; None takes any.
+        """
         if not self._path or not self._path.is_file():
             return None
         try:
@@ -110,6 +115,8 @@ class Checkpoint:
                 if text["key"] != self._key:
                     return None
                 arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
+                if shapes is not None and [array.shape for array in arrays] != list(shapes):
+                    raise ValueError("arrays of other shapes, as of another version")
                 kept = HeadWeights(*(contents[f"kept_{field.name}"] for field in fields(HeadWeights)))
                 return FitState(arrays, [Epoch(**row) for row in text["history"]], kept)
         except Exception as error:

@@ -88,7 +88,7 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
     _compile(head, config, len(split.classes), _find_divisor(train.num_batches))
     watch = Watch(config.patience)
-    if state := checkpoint.load(console):
+    if state := checkpoint.load(console, [tuple(variable.shape) for variable in _list_variables(head)]):
         watch = state.resume(config.patience)
         for variable, value in zip(_list_variables(head), state.arrays, strict=True):
             variable.assign(value)

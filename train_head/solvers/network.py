@@ -15,6 +15,9 @@ from train_head.solvers.optimizers import Optimizer
 SLAB_ROWS = 32
 """Rows of the hidden kernel that are updated at a time: slab, gradient and slots stay in a core's own cache."""
 
+LOGIT_ROWS = 1024
+"""Rows that are taken through the hidden layer at a time where nothing is fitted."""
+
 
 class Batch(NamedTuple):
     """What one step sees."""
@@ -42,7 +45,8 @@ def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) 
 
 def compute_logits(head: HeadWeights, features: Array) -> Array:
     """Computes (n, outputs) logits of (n, inputs) features, nothing dropped."""
-    return compute_outputs(head, features @ head.hidden_kernel)
+    parts = [features[start : start + LOGIT_ROWS] for start in range(0, len(features), LOGIT_ROWS)]
+    return np.concatenate([compute_outputs(head, part @ head.hidden_kernel) for part in parts])
 
 
 def compute_outputs(head: HeadWeights, hidden: Array) -> Array:

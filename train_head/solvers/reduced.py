@@ -118,7 +118,7 @@ def _run(
 ) -> tuple[Stepper, Watch]:
     stepper = Stepper(initial, make_optimizer(config), config.l2)
     watch = Watch(config.patience)
-    if state := checkpoint.load(console):
+    if state := checkpoint.load(console, [array.shape for array in stepper.list_arrays()]):
         stepper.restore(state.arrays)
         watch = state.resume(config.patience)
     with console.progress("train", config.epochs, "epochs") as progress:

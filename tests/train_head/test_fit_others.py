@@ -1,0 +1,256 @@
+"""The fits after the first: each once, also after an interruption, and again where anything of them changed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.console import Console, ConsoleOptions
+from features.store import FeatureStore
+from tests.train_head.fits import make_fit
+from train_head.config import TrainConfig
+from train_head.solvers import Fit, Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import Epoch, Watch
+from train_head.split import Split, split_examples
+from train_head.trials import Outcome, Trial, fit_first, fit_others, plan_trials
+
+
+class Recording:
+    """A solver that notes what it was asked to solve; the n-th call may be interrupted."""
+
+    def __init__(self, name: str = "fit_recording", interrupt_at: int = 0) -> None:
+        self.__name__ = name
+        self.solved: list[tuple[int, str]] = []
+        self.interrupt_at = interrupt_at
+
+    def __call__(self, problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
+        self.solved.append((problem.config.seed, problem.split.rule))
+        if len(self.solved) == self.interrupt_at:
+            raise KeyboardInterrupt
+        probabilities = np.zeros((len(problem.split.validation), 2), np.float32)
+        # As many are called cats as the seed says: another accuracy for each seed.
+        probabilities[:, 1] = 1
+        probabilities[: problem.config.seed % 10, 0] = 2
+        return make_fit(probabilities, [0.5], 1)
+
+
+@pytest.fixture
+def five(two_classes: FeatureStore) -> list[Trial]:
+    """Five trials: two repeats, and three folds of only the first of them."""
+    split = split_examples(two_classes.examples, 0.2)
+    trials = plan_trials(TrainConfig(Path("store"), Path("run"), seed=40, repeats=2, folds=3), split)[:5]
+    assert [trial.name for trial in trials][1:3] == ["repeat 1", "fold 0 of repeat 0"]
+    return trials
+
+
+def list_solved(trials: Sequence[Trial]) -> list[tuple[int, str]]:
+    return [(trial.config.seed, trial.split.rule) for trial in trials]
+
+
+def expect_outcomes(trials: Sequence[Trial]) -> list[Outcome]:
+    """What `Recording` comes to: validation pictures in order, the first few called cats."""
+    outcomes = []
+    for trial in trials:
+        num_cats = trial.config.seed % 10
+        right = [
+            (example.label == "cats") == (place < num_cats) for place, example in enumerate(trial.split.validation)
+        ]
+        outcomes.append(Outcome(sum(right) / len(right), 1, None, "0.5 (validation: 0.25)"))
+    return outcomes
+
+
+def test_fit_others_fits_all_but_the_first_in_order_and_says_what_each_came_to(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solve = Recording()
+    outcomes = list(fit_others(five, two_classes, solve, tmp_path / "folder", Console()))
+    assert outcomes == expect_outcomes(five[1:])
+    assert solve.solved == list_solved(five[1:])
+    assert capsys.readouterr().err.splitlines() == [
+        f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}"
+        for trial, outcome in zip(five[1:], outcomes, strict=True)
+    ]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [f"outcome-{n}.json" for n in (1, 2, 3, 4)]
+
+
+def test_fit_others_of_one_trial_fits_nothing_and_makes_no_folder(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    solve = Recording()
+    assert list(fit_others(five[:1], two_classes, solve, tmp_path / "folder", quiet)) == []
+    assert (solve.solved, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_fit_others_interrupted_goes_on_with_the_trial_that_was_not_finished(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    first = Recording(interrupt_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        list(fit_others(five, two_classes, first, tmp_path, quiet))
+    assert first.solved == list_solved(five[1:3])
+    assert [path.name for path in tmp_path.iterdir()] == ["outcome-1.json"]
+    again = Recording()
+    assert list(fit_others(five, two_classes, again, tmp_path, quiet)) == expect_outcomes(five[1:])
+    assert again.solved == list_solved(five[2:])
+    third = Recording()
+    assert list(fit_others(five, two_classes, third, tmp_path, quiet)) == expect_outcomes(five[1:])
+    assert third.solved == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"epochs": 21}, id="epochs"),
+        pytest.param({"rank": 5}, id="rank"),
+        pytest.param({"batch_size": 3}, id="batch size"),
+        pytest.param({"patience": 1}, id="patience"),
+    ],
+)
+def test_fit_others_with_another_option_of_the_fit_fits_all_again(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console, change: dict[str, int]
+) -> None:
+    list(fit_others(five, two_classes, Recording(), tmp_path, quiet))
+    solve = Recording()
+    others = [replace(trial, config=replace(trial.config, **change)) for trial in five]  # type: ignore[arg-type]
+    list(fit_others(others, two_classes, solve, tmp_path, quiet))
+    assert solve.solved == list_solved(five[1:])
+
+
+def test_fit_others_by_another_solver_fits_all_again(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    list(fit_others(five, two_classes, Recording(), tmp_path, quiet))
+    solve = Recording("fit_otherwise")
+    list(fit_others(five, two_classes, solve, tmp_path, quiet))
+    assert solve.solved == list_solved(five[1:])
+
+
+def test_fit_others_with_options_that_change_no_fit_fits_none_again(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    list(fit_others(five, two_classes, Recording(), tmp_path, quiet))
+    change = {"run": Path("elsewhere"), "store": Path("moved"), "no_report": True, "overwrite": True, "repeats": 9}
+    others = [replace(trial, config=replace(trial.config, **change)) for trial in five]  # type: ignore[arg-type]
+    solve = Recording()
+    assert list(fit_others(others, two_classes, solve, tmp_path, quiet)) == expect_outcomes(five[1:])
+    assert solve.solved == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda split: Split(split.train[1:], split.validation, split.rule), id="a picture gone"),
+        pytest.param(lambda split: Split(split.train[::-1], split.validation, split.rule), id="another order"),
+        pytest.param(
+            lambda split: Split(split.train[:-1], [split.train[-1], *split.validation], split.rule), id="another side"
+        ),
+        pytest.param(
+            lambda split: Split([split.train[0]._replace(label="dogs"), *split.train[1:]], split.validation, ""),
+            id="another class",
+        ),
+    ],
+)
+def test_fit_others_on_other_pictures_fits_again_what_has_them(
+    five: list[Trial],
+    two_classes: FeatureStore,
+    tmp_path: Path,
+    quiet: Console,
+    change: Callable[[Split], Split],
+) -> None:
+    list(fit_others(five, two_classes, Recording(), tmp_path, quiet))
+    five[3] = replace(five[3], split=change(five[3].split))
+    solve = Recording()
+    list(fit_others(five, two_classes, solve, tmp_path, quiet))
+    assert solve.solved == list_solved([five[3]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("{", id="cut off"),
+        pytest.param("[1, 2]", id="a list"),
+        pytest.param("null", id="null"),
+        pytest.param('{"val_accuracy": 1.0}', id="no key"),
+        pytest.param("\udcff\udcfe", id="not UTF-8"),
+    ],
+)
+def test_fit_others_with_a_damaged_outcome_fits_that_trial_again(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console, text: str
+) -> None:
+    expected = list(fit_others(five, two_classes, Recording(), tmp_path, quiet))
+    whole = (tmp_path / "outcome-3.json").read_bytes()
+    (tmp_path / "outcome-3.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    solve = Recording()
+    assert list(fit_others(five, two_classes, solve, tmp_path, quiet)) == expected
+    assert solve.solved == list_solved([five[3]])
+    assert (tmp_path / "outcome-3.json").read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"key": "another"}, {"kept_epoch": None}])
+def test_fit_others_with_an_outcome_of_another_kind_fits_that_trial_again(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console, change: dict[str, object]
+) -> None:
+    expected = list(fit_others(five, two_classes, Recording(), tmp_path, quiet))
+    values = json.loads((tmp_path / "outcome-1.json").read_text())
+    assert {name: value for name, value in values.items() if name != "key"} == asdict(expected[0])
+    values = {name: value for name, value in (values | change).items() if value is not None}
+    (tmp_path / "outcome-1.json").write_text(json.dumps(values))
+    solve = Recording()
+    assert list(fit_others(five, two_classes, solve, tmp_path, quiet)) == expected
+    assert solve.solved == list_solved([five[1]])
+
+
+def test_fit_others_with_a_file_in_the_place_of_the_folder_goes_on_without(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    (tmp_path / "folder").write_text("a file")
+    assert list(fit_others(five, two_classes, Recording(), tmp_path / "folder", quiet)) == expect_outcomes(five[1:])
+
+
+def save_end(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
+    """A solver that offers its end to the checkpoint, and knows it again."""
+    state = checkpoint.load(console)
+    console.say("from the checkpoint" if state else "anew")
+    watch = Watch(0, [Epoch(1, 0.5, 0.5, 0.25, 0.5, 0.1)], make_fit(np.zeros((0, 2), np.float32), [0.5], 1).weights)
+    checkpoint.offer(lambda: [np.array(1)], watch, 1)
+    return make_fit(np.eye(2, dtype=np.float32), [0.5], 1)
+
+
+@pytest.mark.parametrize(("num_trials", "said"), [(1, ["anew", "anew"]), (5, ["anew", "from the checkpoint"])])
+def test_fit_first_keeps_its_end_where_others_follow(
+    five: list[Trial],
+    two_classes: FeatureStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    num_trials: int,
+    said: list[str],
+) -> None:
+    console = Console(ConsoleOptions())
+    for _ in range(2):
+        assert fit_first(five[:num_trials], two_classes, save_end, tmp_path / "folder", console).kept_epoch == 1
+    assert capsys.readouterr().err.splitlines() == said
+    assert (tmp_path / "folder/fit-0.npz").exists() == (num_trials > 1)
+
+
+def test_fit_others_leaves_no_checkpoints_of_finished_trials(
+    five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    seen: Counter[str] = Counter()
+
+    def solve(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
+        fit = Recording()(problem, checkpoint, console)
+        seen.update(path.name for path in tmp_path.glob("*.npz"))
+        (tmp_path / f"fit-{len(list(tmp_path.glob('outcome-*'))) + 1}.npz").write_bytes(b"of an epoch")
+        return fit
+
+    list(fit_others(five, two_classes, solve, tmp_path, quiet))
+    assert seen == Counter()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"outcome-{n}.json" for n in (1, 2, 3, 4)]

@@ -1,0 +1,173 @@
+"""A training that is interrupted, or whose store changes meanwhile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features.console import Console
+from features.errors import HeadstartError
+from features.store import FeatureStore
+from tests.train_head.fits import Interrupting, assert_same_weights
+from tests.train_head.made import add_picture, read_folder
+from tests.train_head.training import make_config
+from train_head.config import SolverName
+from train_head.reduction.reduce import Reduced, reduce_features
+from train_head.run import Run
+from train_head.solvers.network import Batch, Stepper
+from train_head.train import train_head
+
+
+def test_train_on_a_store_that_changes_meanwhile_warns_and_the_run_is_of_the_snapshot(
+    own_store: Path,
+    two_classes: FeatureStore,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = make_config(two_classes, tmp_path / "expected")
+    train_head(expected, quiet)
+
+    def reduce_and_add(*arguments: Any) -> Reduced:
+        reduced = reduce_features(*arguments)
+        add_picture(own_store)
+        return reduced
+
+    monkeypatch.setattr("train_head.solvers.reduced.reduce_features", reduce_and_add)
+    config = make_config(own_store, tmp_path / "run")
+    metrics = train_head(config, quiet)
+    assert capsys.readouterr().err == (
+        f"warning: {own_store} changed during training; the run is of its state at the start. "
+        "Train again for today's pictures\n"
+    )
+    assert len(FeatureStore(own_store).examples) == len(two_classes.examples) + 1
+    assert (metrics["num_train"], metrics["num_validation"]) == (23, 8)
+    assert Run(config.run).read_examples() == Run(expected.run).read_examples()
+    assert_same_weights(Run(config.run).read_head(), Run(expected.run).read_head())
+    monkeypatch.undo()
+    with pytest.raises(HeadstartError, match="other examples: the store has changed since"):
+        train_head(config, quiet)
+
+
+def test_train_on_a_store_that_goes_away_meanwhile_warns_and_keeps_the_run(
+    own_store: Path,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def reduce_and_remove(*arguments: Any) -> Reduced:
+        reduced = reduce_features(*arguments)
+        shutil.rmtree(own_store)
+        return reduced
+
+    monkeypatch.setattr("train_head.solvers.reduced.reduce_features", reduce_and_remove)
+    config = make_config(own_store, tmp_path / "run")
+    metrics = train_head(config, quiet)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {own_store} can no longer be read: {own_store}: expected a feature store, ")
+    assert Run(config.run).read_metrics() == metrics
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("after", [2, 5, 6, 8, 14, 24])
+def test_train_interrupted_goes_on_and_ends_as_one_that_was_not(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console, after: int
+) -> None:
+    expected = make_config(noisy, tmp_path / "expected", repeats=2, folds=2)
+    wanted = train_head(expected, quiet)
+    config = replace(expected, run=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, Interrupting(after))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".checkpoint-run", "expected"]
+    counting = Interrupting(0)
+    metrics = train_head(config, counting)
+    assert metrics | {"seconds": 0} == wanted | {"seconds": 0}
+    for name in ("head.npz", "predictions.csv", "validation_logits.npy"):
+        assert (config.run / name).read_bytes() == (expected.run / name).read_bytes(), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "run"]
+
+
+@pytest.mark.usefixtures("eager")
+def test_train_interrupted_does_only_what_was_left(
+    noisy: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    take_step = Stepper.take_step
+
+    def take_counted_step(stepper: Stepper, batch: Batch) -> tuple[float, int]:
+        taken.append(stepper.num_steps)
+        return take_step(stepper, batch)
+
+    monkeypatch.setattr(Stepper, "take_step", take_counted_step)
+    config = make_config(noisy, tmp_path / "run", repeats=2)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, Interrupting(9))
+    # Five steps an epoch; six epochs of the first repeat and three of the second, of which two are kept.
+    assert taken == [*range(30), *range(15)]
+    taken.clear()
+    train_head(config, Interrupting(0))
+    assert taken == list(range(10, 30))
+
+
+@pytest.mark.usefixtures("eager")
+def test_train_interrupted_and_then_asked_for_another_fit_starts_anew(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(noisy, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, Interrupting(4))
+    other = replace(config, units=9, learning_rate=0.02)
+    train_head(other, quiet)
+    assert capsys.readouterr().err == ""
+    expected = replace(other, run=tmp_path / "expected")
+    train_head(expected, quiet)
+    assert_same_weights(Run(other.run).read_head(), Run(expected.run).read_head())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "run"]
+
+
+@pytest.mark.usefixtures("eager")
+def test_train_interrupted_leaves_an_older_run_until_the_new_one_is_whole(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = make_config(noisy, tmp_path / "run")
+    train_head(config, quiet)
+    before = read_folder(config.run)
+    other = replace(config, units=9, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(other, Interrupting(4))
+    assert read_folder(config.run) == before
+    train_head(other, quiet)
+    assert Run(config.run).read_head().hidden_bias.shape == (9,)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+# The key names neither Headstart's version nor Keras's, so a checkpoint from before an update can have other arrays.
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("solver", [SolverName.FULL, SolverName.REDUCED])
+def test_train_interrupted_with_a_checkpoint_of_other_arrays_says_so_and_starts_anew(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], solver: SolverName
+) -> None:
+    config = make_config(noisy, tmp_path / "run", solver=solver)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, Interrupting(3))
+    path = tmp_path / ".checkpoint-run/fit-0.npz"
+    with np.load(path) as arrays:
+        contents = dict(arrays)
+    text = json.loads(contents["text"].tobytes())
+    text["num_arrays"] -= 1
+    contents["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    np.savez(path, **contents)
+    console = Interrupting(0)
+    train_head(config, console)
+    assert console.told == config.epochs
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {path}: expected a checkpoint, got ")
+    assert said.endswith(". Training starts from the beginning\n")

@@ -1,0 +1,64 @@
+"""What tests of whole trainings share: small configs, the command in a process of its own, and older runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from features.store import FeatureStore
+from train_head.config import OptimizerName, SolverName, TrainConfig
+
+ROOT = Path(__file__).parents[2]
+NEW_OPTIONS = ("rank", "l2", "momentum", "class_weight", "patience", "repeats", "folds")
+HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib")
+RUN_AND_LOOK = f"""
+import runpy, sys
+sys.argv = ["train_head", *sys.argv[1:]]
+try:
+    runpy.run_module("train_head", run_name="__main__", alter_sys=True)
+finally:
+    print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+"""
+UNSTABLE: dict[str, Any] = {"epochs": 40, "learning_rate": 0.3, "l2": 5.0, "optimizer": OptimizerName.SGD}
+"""Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end."""
+
+
+def make_config(store: FeatureStore | Path, run: Path, **options: Any) -> TrainConfig:
+    path = store if isinstance(store, Path) else store.path
+    config = TrainConfig(
+        path,
+        run,
+        solver=SolverName.REDUCED,
+        epochs=6,
+        batch_size=8,
+        units=8,
+        learning_rate=0.01,
+        dropout=0.3,
+        seed=3,
+        no_report=True,
+    )
+    return replace(config, **options)
+
+
+def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m train_head --solver reduced`, and tells which heavy packages it imported."""
+    small = ["--epochs", "3", "--units", "4", "--batch-size", "8"]
+    paths = ["--store", str(store.path), "--run", str(run)]
+    return subprocess.run(
+        [sys.executable, "-c", RUN_AND_LOOK, *paths, "--solver", "reduced", *small, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def forget_options(run: Path, names: tuple[str, ...]) -> None:
+    record = json.loads((run / "run.json").read_text())
+    for name in names:
+        del record["config"][name]
+    (run / "run.json").write_text(json.dumps(record))
