@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,22 +20,18 @@ from extract.dry_run import estimate_bytes
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.identity import describe_features, recall_features
 from extract.images import Scan, scan_images
+from extract.loop import ExtractionLoop
 from extract.plan import Plan, plan_images
-from extract.reader import ImageReader, LoadedImage
 from extract.weights import Weights, check_weights_argument, find_weights
 from features.console import Console, import_quietly
 from features.durable import require_space
-from features.errors import HeadstartError
-from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus, Origin, round_features
+from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin
 from features.store import FeatureStore
 from features.tables import ImageRow
 from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint
 
 if TYPE_CHECKING:
     import keras
-
-
-MAX_UNSOUND_SHARE = 0.001
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             console.warn(note)
         known = writer.catalog.read_images()
         plan = _reread_lost(plan_images(scan.images, known, rehash=config.rehash), writer)
-        loop = _Loop(config, console, writer, backbone)
+        loop = ExtractionLoop(config, console, writer, backbone)
         if plan.to_read:
             refuse_other_fingerprint(config.store, fingerprint, backbone.description[0])
             require_space(config.store, estimate_bytes(len(plan.to_read), origin.feature_shape))
@@ -174,96 +169,9 @@ class _Backbone:
         return describe_features(self._config, self._weights, self._model)
 
 
-class _Loop:
-    """One pass over the pictures that have to be read."""
-
-    def __init__(self, config: ExtractConfig, console: Console, writer: FeatureWriter, backbone: _Backbone) -> None:
-        self._config, self._console, self._writer, self._backbone = config, console, writer, backbone
-        self.num_computed = self.num_unsound = 0
-        self.images_per_second = 0.0
-        self.failed: list[dict[str, str]] = []
-
-    def run(self, images: Sequence[ImageRow]) -> None:
-        config = self._config
-        self._max_unsound = MAX_UNSOUND_SHARE * len(images)
-        threads = config.threads or os.cpu_count() or 1
-        reader = ImageReader(
-            config.images,
-            self._backbone.prepare,
-            _StoredHashes(self._writer),
-            threads,
-            num_ahead=config.batch_size * 2 + threads,
-        )
-        started = time.monotonic()
-        with self._console.progress("extract", len(images), "pictures") as progress:
-            try:
-                for batch in _group(reader.read(images), config.batch_size):
-                    self._take(batch)
-                    progress.advance(len(batch))
-            finally:
-                # Also when interrupted: what is computed is not thrown away.
-                self._writer.commit()
-        self.images_per_second = self.num_computed / max(time.monotonic() - started, 1e-9)
-
-    def _take(self, batch: list[LoadedImage]) -> None:
-        new: dict[FeatureKey, Any] = {}
-        for loaded in batch:
-            if loaded.pixels is not None and loaded.content_hash is not None:
-                key = FeatureKey(loaded.content_hash, 0)
-                if not self._writer.holds(key):
-                    new.setdefault(key, loaded.pixels)
-        if new:
-            rounded, statuses = round_features(self._backbone.run(list(new.values())))
-            self._writer.add_features(list(new), rounded, statuses)
-            self.num_computed += len(new)
-            self._count_unsound(statuses)
-        for loaded in batch:
-            self._record(loaded)
-
-    def _count_unsound(self, statuses: Sequence[FeatureStatus]) -> None:
-        self.num_unsound += sum(status is not FeatureStatus.OK for status in statuses)
-        if self.num_unsound > self._max_unsound:
-            raise HeadstartError(
-                self._config.store,
-                f"at most {MAX_UNSOUND_SHARE:.1%} of the features with NaN, infinity or more than float16 holds",
-                f"{self.num_unsound:,} of {self.num_computed:,}",
-                "Check the weights; what is sound is kept, and the others are never trained on",
-            )
-
-    def _record(self, loaded: LoadedImage) -> None:
-        if not loaded.failure:
-            done = loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE)
-            self._writer.add_image(done)
-            return
-        self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
-        self._writer.add_image(loaded.image._replace(status=ImageStatus.FAILED, reason=loaded.failure))
-        if self._config.strict:
-            raise HeadstartError(
-                self._config.images / loaded.image.path,
-                "a sound picture",
-                loaded.failure,
-                "Mend or remove it, or run without --strict",
-            )
-
-
-class _StoredHashes:
-    """The content hashes that a writer holds, as a container for the reader."""
-
-    def __init__(self, writer: FeatureWriter) -> None:
-        self._writer = writer
-
-    def __contains__(self, content_hash: object) -> bool:
-        return isinstance(content_hash, bytes) and self._writer.holds(FeatureKey(content_hash, 0))
-
-
 def _reread_lost(plan: Plan, writer: FeatureWriter) -> Plan:
     def held(row: ImageRow) -> bool:
         return row.content_hash is not None and writer.holds(FeatureKey(row.content_hash, 0))
 
     lost = [row._replace(content_hash=None, status=ImageStatus.PENDING) for row in plan.unchanged if not held(row)]
     return Plan([row for row in plan.unchanged if held(row)], plan.to_read + lost, plan.gone)
-
-
-def _group(items: Iterator[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
-    while batch := list(islice(items, size)):
-        yield batch

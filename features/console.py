@@ -30,8 +30,8 @@ class ConsoleOptions:
 class ProgressBar(Protocol):
     """What a loop needs of a progress bar."""
 
-    def advance(self, num_done: int) -> None:
-        """Adds to what is done."""
+    def advance(self, num_done: int, note: str = "") -> None:
+        """Adds to what is done, with a word about it."""
 
 
 class Console:
@@ -89,6 +89,7 @@ class Console:
                 MofNCompleteColumn(),
                 TextColumn(f"{unit}, {{task.fields[rate]}}, left"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
             )
             from rich.console import Console as RichConsole
 
@@ -101,19 +102,19 @@ class Console:
 
 
 class _Silence:
-    def advance(self, num_done: int) -> None:
+    def advance(self, num_done: int, note: str = "") -> None:
         pass
 
 
 class _TerminalBar:
     def __init__(self, bar: Any, description: str, total: int) -> None:
-        self._bar, self._task = bar, bar.add_task(description, total=total, rate="")
+        self._bar, self._task = bar, bar.add_task(description, total=total, rate="", note="")
         self._done, self._started = 0, time.monotonic()
 
-    def advance(self, num_done: int) -> None:
+    def advance(self, num_done: int, note: str = "") -> None:
         self._done += num_done
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(self._task, advance=num_done, rate=format_rate(rate))
+        self._bar.update(self._task, advance=num_done, rate=format_rate(rate), note=note)
 
 
 class _PlainLines:
@@ -125,9 +126,11 @@ class _PlainLines:
         self._description, self._total, self._unit = description, total, unit
         self._done, self._started = 0, time.monotonic()
         self._last = self._started
+        self._note = ""
 
-    def advance(self, num_done: int) -> None:
+    def advance(self, num_done: int, note: str = "") -> None:
         self._done += num_done
+        self._note = f", {note}" if note else ""
         if time.monotonic() - self._last >= self.INTERVAL_S and self._done < self._total:
             self._last = time.monotonic()
             self._print()
@@ -140,7 +143,8 @@ class _PlainLines:
         rate = self._done / seconds
         left = format_seconds((self._total - self._done) / rate) if rate else "unknown"
         print(
-            f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {format_rate(rate)}, {left} left",
+            f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {format_rate(rate)}, {left} left"
+            f"{self._note}",
             file=sys.stderr,
             flush=True,
         )

@@ -33,7 +33,7 @@ class Interrupting(Console):
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
         yield self
 
-    def advance(self, num_done: int) -> None:
+    def advance(self, num_done: int, note: str = "") -> None:
         self.told += num_done
         if num_done and self.told == self.after:
             raise KeyboardInterrupt

@@ -130,7 +130,7 @@ class Adding(Interrupting):
         super().__init__(after)
         self.store = store
 
-    def advance(self, num_done: int) -> None:
+    def advance(self, num_done: int, note: str = "") -> None:
         with suppress(KeyboardInterrupt):
             super().advance(num_done)
             return
