@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.console import Console, ConsoleOptions, ProgressBar
+from features.console import Console
 from features.errors import HeadstartError
 from features.store import FeatureStore
+from tests.train_head import fits
+from tests.train_head.fits import FIELDS, Interrupting, assert_same_weights, list_values
 from tests.train_head.made import CLASSES, list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
-from train_head.head import HeadWeights
 from train_head.metrics import predict_classes
 from train_head.reduction.factors import Factors, load
 from train_head.reduction.reduce import Reduced, list_contents, reduce_features
@@ -30,7 +29,6 @@ from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head, fit_reduced
 from train_head.split import Split, split_examples
 
-FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
 SHAPE = (4, 4, 3)
 NUM_INPUTS = 48
 BASE = TrainConfig(
@@ -85,21 +83,8 @@ def fit(store: FeatureStore, config: TrainConfig, checkpoint: Checkpoint, consol
     return fit_reduced(Problem(store, split(store), config), checkpoint, console)
 
 
-def list_values(fitted: Fit) -> list[tuple[float, ...]]:
-    return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in fitted.history]
-
-
-def assert_same_weights(mine: HeadWeights, theirs: HeadWeights) -> None:
-    for name in FIELDS:
-        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name), err_msg=name)
-
-
 def assert_same_fit(mine: Fit, theirs: Fit) -> None:
-    assert list_values(mine) == list_values(theirs)
-    assert mine.kept_epoch == theirs.kept_epoch
-    assert_same_weights(mine.weights, theirs.weights)
-    np.testing.assert_array_equal(mine.train_probabilities, theirs.train_probabilities)
-    np.testing.assert_array_equal(mine.validation_probabilities, theirs.validation_probabilities)
+    fits.assert_same_fit(mine, theirs)
     assert mine.reduction is not None
     assert theirs.reduction is not None
     np.testing.assert_array_equal(mine.reduction.validation_logits, theirs.reduction.validation_logits)
@@ -292,30 +277,6 @@ def test_fit_reduced_of_three_separable_classes_learns_a_softmax(
     assert last.val_accuracy == 1.0
     assert last.accuracy > 0.9
     assert last.val_loss < 0.3 * fitted.history[0].val_loss
-
-
-class Interrupting(Console):
-    """Ctrl-C while an epoch is told as done."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__(ConsoleOptions(quiet=True))
-        self.after, self.told = after, 0
-
-    @contextmanager
-    def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
-        yield self
-
-    def advance(self, num_done: int, note: str = "") -> None:
-        self.told += num_done
-        if self.told == self.after:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints after each epoch."""
-    monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
-    monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
 
 
 INTERRUPTED = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.01)
