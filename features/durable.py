@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from features.errors import StoreWriteError
 
@@ -40,6 +43,15 @@ def write_durably(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def open_synced(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to write whose bytes are on the disk when the `with` ends; its name is the caller's to give."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

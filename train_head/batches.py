@@ -154,10 +154,13 @@ class FeatureBatches:
 
     def list_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
         """Yields all features in the examples' own order, `batch_size` rows at a time, as float32."""
-        for start in range(0, len(self._examples), batch_size):
-            rows = slice(start, start + batch_size)
-            features = self._store.read(self._examples[rows]) if self._all is None else self._all[rows]
-            yield features.astype(np.float32)
+        # Whole blocks at a time: every read checks the bytes of each shard that it touches.
+        step = max(batch_size, self._rows_per_block // batch_size * batch_size)
+        for first in range(0, len(self._examples), step):
+            rows = slice(first, first + step)
+            block = self._store.read(self._examples[rows]) if self._all is None else self._all[rows]
+            for start in range(0, len(block), batch_size):
+                yield block[start : start + batch_size].astype(np.float32)
 
     def _plan(self, epoch: int) -> EpochOrder:
         planned = self._planned

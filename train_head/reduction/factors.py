@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from features.console import Console
-from features.durable import PARTIAL_PREFIX, hash_file, sync_folder
+from features.durable import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
 from features.schema import Fingerprint
 from train_head.head import Array
 
@@ -78,11 +78,9 @@ def keep(folder: Path, key: str, made: Factors | Directions) -> None:
     folder.mkdir(exist_ok=True)
     partial = folder / f"{PARTIAL_PREFIX}{type(made).__name__.lower()}-{key[:32]}-{os.getpid()}"
     try:
-        with partial.open("wb") as file:
+        with open_synced(partial) as file:
             arrays = {field.name: getattr(made, field.name) for field in fields(made)}
             np.savez(file, key=np.frombuffer(bytes.fromhex(key), np.uint8), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
         name = _name(type(made), key, hash_file(partial))
         _remove_unused(folder, partial.stat().st_size)
         partial.replace(folder / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.console import Console
-from features.durable import sync_folder
+from features.durable import open_synced, sync_folder
 from train_head.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch
 
@@ -88,10 +87,8 @@ class Checkpoint:
         partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with open_synced(partial) as file:
                 np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **contents)
-                file.flush()
-                os.fsync(file.fileno())
             partial.replace(path)
             sync_folder(path.parent)
         except OSError:

@@ -10,7 +10,7 @@ from features.console import format_bytes, format_seconds
 from features.schema import FEATURE_DTYPE
 from train_head.config import SolverName
 from train_head.reduction.decompose import MAX_EXACT_ROWS, OVERSAMPLING
-from train_head.reduction.reduce import choose_rank, list_contents
+from train_head.reduction.reduce import choose_rank
 from train_head.reduction.rows import BLOCK_BYTES, HELD_BYTES
 from train_head.solvers import Problem
 
@@ -52,7 +52,8 @@ class Sizes:
 def measure_sizes(problem: Problem) -> Sizes:
     """Takes the sizes out of a problem."""
     split, config = problem.split, problem.config
-    num_inputs, num_contents = int(np.prod(problem.store.feature_shape)), len(list_contents(split.train).hashes)
+    num_inputs = int(np.prod(problem.store.feature_shape))
+    num_contents = len({example.content_hash for example in split.train})
     return Sizes(
         len(split.train),
         len(split.validation),
