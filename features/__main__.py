@@ -17,11 +17,15 @@ from features.console import Console, format_bytes
 Store = Annotated[Path, Argument(help="The store's folder (info, pack: or a packed store).", metavar="STORE")]
 
 
+Cut = Annotated[str, Option(help="Whose store, where the folder holds several cut layers.")]
+
+
 @dataclass(frozen=True)
 class InfoConfig:
     """Which store to describe."""
 
     store: Store
+    cut: Cut = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class CheckConfig:
         bool, Option("--quarantine", help="Move bad shards away; `python -m extract` computes them again.")
     ] = False
     rebuild_catalog: Annotated[bool, Option("--rebuild-catalog", help="Make the catalog anew from the shards.")] = False
+    cut: Cut = ""
 
 
 @dataclass(frozen=True)
@@ -44,26 +49,30 @@ class PackConfig:
     store: Store
     out: Annotated[Path, Argument(help="The HDF5 file to write.", metavar="OUT.h5")]
     compression: Annotated[Compression, Option(help="Of the features.")] = Compression.GZIP
+    cut: Cut = ""
 
 
 def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
     """Say what a store holds."""
+    from features.cuts import choose_cut
     from features.store import FeatureStore
 
-    store = FeatureStore(config.store)
+    path = choose_cut(config.store, config.cut)
+    store = FeatureStore(path)
     counts = Counter((image.split, image.label, image.status.value) for image in store.images)
-    stored = sum(shard.num_bytes for shard in store.shards) or config.store.stat().st_size
+    stored = sum(shard.num_bytes for shard in store.shards) or path.stat().st_size
     plain = store.num_features * 2
     for side in store.feature_shape:
         plain *= side
     console.show_table(
-        f"{config.store}",
+        f"{path}",
         [
             *(
                 (f"{split}/{label}" if split else label, f"{count:,} {status}")
                 for (split, label, status), count in sorted(counts.items())
             ),
             ("features", f"{store.num_features:,} of {' x '.join(map(str, store.feature_shape))}"),
+            *([("views", f"{store.num_views} of each training picture")] if store.num_views > 1 else []),
             ("that can be used", f"{len(store.examples):,} images"),
             ("shards", f"{len(store.shards):,}"),
             ("on disk", f"{format_bytes(stored)}, {stored / max(plain, 1):.2f} of the plain size"),
@@ -81,6 +90,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
         ],
         "features": store.num_features,
         "examples": len(store.examples),
+        "views": store.num_views,
         "feature_shape": list(store.feature_shape),
         "shards": len(store.shards),
         "bytes": stored,
@@ -95,49 +105,52 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     """Check that a store holds what it says. Nothing is repaired unless asked for."""
     from features import check as checks
     from features.catalog import CATALOG_NAME
+    from features.cuts import choose_cut
     from features.errors import StoreMissingError
     from features.shard import SHARD_FOLDER
 
-    if not config.store.is_dir() or not any((config.store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
-        got = "a packed store or another file" if config.store.is_file() else "none there"
-        raise StoreMissingError(config.store, "a store's folder", got, "Check the path")
+    store = choose_cut(config.store, config.cut)
+    if not store.is_dir() or not any((store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
+        got = "a packed store or another file" if store.is_file() else "none there"
+        raise StoreMissingError(store, "a store's folder", got, "Check the path")
     if config.rebuild_catalog:
-        num_features, lost = checks.rebuild_catalog(config.store)
+        num_features, lost = checks.rebuild_catalog(store)
         console.say(
-            f"{config.store}: a new catalog of {num_features:,} features; run `python -m extract` as before to "
+            f"{store}: a new catalog of {num_features:,} features; run `python -m extract` as before to "
             "enter the pictures (it computes only what is missing)"
         )
         for line in lost:
             console.warn(line)
-    elif not (config.store / CATALOG_NAME).is_file():
-        raise StoreMissingError(config.store, "a catalog", "none", "Run it with --rebuild-catalog")
-    num_shards = len(checks.list_shard_files(config.store))
+    elif not (store / CATALOG_NAME).is_file():
+        raise StoreMissingError(store, "a catalog", "none", "Run it with --rebuild-catalog")
+    num_shards = len(checks.list_shard_files(store))
     with console.progress("check", num_shards, "shards") as progress:
         problems = checks.find_problems(
-            config.store, read_data=config.read_data, images=config.images, advance=progress.advance
+            store, read_data=config.read_data, images=config.images, advance=progress.advance
         )
     for problem in problems:
         console.warn(f"{problem.where}: {problem.what}")
     result: dict[str, Any] = {"ok": not problems, "problems": [asdict(problem) for problem in problems]}
     if config.quarantine:
-        result["forgotten"] = checks.quarantine_shards(config.store, problems)
+        result["forgotten"] = checks.quarantine_shards(store, problems)
         console.say(f"{result['forgotten']:,} features are to be computed again: run `python -m extract` as before")
     if problems:
         raise CommandFailed(result)
-    notes = checks.list_notes(config.store)
+    notes = checks.list_notes(store)
     for note in notes:
         console.say(note)
     how = "every byte was read" if config.read_data else "sizes only; --read-data reads every byte"
-    console.say(f"{config.store}: no problem found ({how})")
+    console.say(f"{store}: no problem found ({how})")
     return {**result, "notes": notes}
 
 
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     """Write a store as one plain HDF5 file, for h5py, h5web and HDFView; every command takes it as --store."""
+    from features.cuts import choose_cut
     from features.pack import pack_store
     from features.store import FeatureStore
 
-    store = FeatureStore(config.store)
+    store = FeatureStore(choose_cut(config.store, config.cut))
     with console.progress("pack", len(store.examples), "features") as progress:
         num_rows = pack_store(store, config.out, config.compression, progress.advance)
     size = config.out.stat().st_size

@@ -119,7 +119,7 @@ class Catalog:
             if db.execute("PRAGMA user_version").fetchone()[0] == 0:
                 for table in (sealed.META, *TABLES):
                     table.create(db)
-                sealed.write_meta(db, b"fingerprint", encode_json(asdict(fingerprint)))
+                sealed.write_meta(db, b"fingerprint", fingerprint.encode())
                 sealed.write_meta(db, b"origin", encode_json(asdict(origin)))
                 sealed.write_tally(db, TABLES)
                 db.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -1,9 +1,9 @@
-"""Writes a store as one plain HDF5 file: a row for each example, with its path, label and split."""
+"""Writes a store as one plain HDF5 file: a row for each view of an example, with path, label and split."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from features.durable import PARTIAL_PREFIX, require_space, sync_folder
 from features.errors import FeatureStoreError, StoreWriteError, UsageError
 from features.packed import PACK_KIND
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
-from features.store import FeatureStore
+from features.store import Example, FeatureStore
 from features.view import label_dimensions
 
 ROWS_PER_BLOCK = 256
@@ -33,7 +33,7 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         advance: told how many rows are done.
 
     Returns:
-        How many rows were packed. The file appears when it is whole.
+        How many rows were packed, one for each view. The file appears when it is whole.
 
     Raises:
         UsageError: `out` exists.
@@ -46,10 +46,11 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         raise UsageError(out, "a name in a folder that exists", f"no folder {out.parent}", "Make it, or give another")
     if not store.examples:
         raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
+    rows = [view for example in store.examples for view in store.list_views(example, store.num_views)]
     require_space(out.parent, sum(shard.num_bytes for shard in store.shards))
     partial = out.with_name(PARTIAL_PREFIX + out.name)
     try:
-        _write(store, partial, compression, advance)
+        _write(store, rows, partial, compression, advance)
         descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -61,19 +62,25 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         raise StoreWriteError(out, "room for the packed store", str(error), "Make room, and run again") from error
     finally:
         partial.unlink(missing_ok=True)
-    return len(store.examples)
+    return len(rows)
 
 
-def _write(store: FeatureStore, path: Path, compression: Compression, advance: Callable[[int], None]) -> None:
+def _write(
+    store: FeatureStore,
+    rows: Sequence[Example],
+    path: Path,
+    compression: Compression,
+    advance: Callable[[int], None],
+) -> None:
     # In the shards' order each shard is read once; viewers sort by label or path if they want to.
-    examples = sorted(store.examples, key=lambda example: (example.shard, example.row, example.path))
+    examples = sorted(rows, key=lambda example: (example.shard, example.row, example.path))
     class_names = sorted({example.label for example in examples})
     number_of = {label: number for number, label in enumerate(class_names)}
     shape = store.feature_shape
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs["kind"] = PACK_KIND
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
-        file.attrs["fingerprint"] = encode_json(asdict(store.fingerprint))
+        file.attrs["fingerprint"] = store.fingerprint.encode()
         file.attrs["origin"] = encode_json(asdict(store.origin))
         file.attrs["images_folder"] = store.images_folder
         file.attrs["class_names"] = class_names
@@ -95,6 +102,7 @@ def _write(store: FeatureStore, path: Path, compression: Compression, advance: C
         _write_column(file, "labels", np.array([number_of[example.label] for example in examples], np.int32))
         hashes = np.frombuffer(b"".join(example.content_hash for example in examples), np.uint8)
         _write_column(file, "content_hashes", hashes.reshape(-1, 32))
+        _write_column(file, "views", np.array([example.view for example in examples], np.int32))
 
 
 def _write_text(file: h5py.File, name: str, values: list[str]) -> None:

@@ -51,6 +51,8 @@ def load_pack(path: Path) -> StoreContents:
             paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
             labels = [class_names[number] for number in file["labels"][:].tolist()]
             hashes = [row.tobytes() for row in file["content_hashes"][:]]
+            # Files from before there were views hold the first of each.
+            views = file["views"][:].tolist() if "views" in file else [0] * len(hashes)
             expected = (len(paths), *origin.feature_shape)
             if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
                 raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
@@ -58,10 +60,12 @@ def load_pack(path: Path) -> StoreContents:
         raise StoreMissingError(path, "a packed store", str(error), _TODO) from error
     images = [
         ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE)
-        for image_path, label, split, content_hash in zip(paths, labels, splits, hashes, strict=True)
+        for image_path, label, split, content_hash, view in zip(paths, labels, splits, hashes, views, strict=True)
+        if view == 0
     ]
     locations = {
-        FeatureKey(content_hash, 0): Location(0, row, FeatureStatus.OK) for row, content_hash in enumerate(hashes)
+        FeatureKey(content_hash, view): Location(0, row, FeatureStatus.OK)
+        for row, (content_hash, view) in enumerate(zip(hashes, views, strict=True))
     }
     return StoreContents(fingerprint, origin, images_folder, images, locations, [], partial(_read_rows, path))
 

@@ -80,7 +80,7 @@ def encode_shard(
 
     def fill(file: h5py.File) -> None:
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
-        file.attrs["fingerprint"] = encode_json(asdict(fingerprint))
+        file.attrs["fingerprint"] = fingerprint.encode()
         file.attrs["origin"] = encode_json(asdict(origin))
         file.create_dataset(
             "features",

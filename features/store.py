@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ DERIVED_FOLDER = "derived"
 
 
 class Example(NamedTuple):
-    """An image of today's folder that has a feature to learn from, and where that is."""
+    """A view of an image of today's folder that has a feature to learn from, and where that is."""
 
     path: str
     label: str
@@ -39,6 +39,7 @@ class Example(NamedTuple):
     content_hash: bytes
     shard: int
     row: int
+    view: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class FeatureStore:
         with _pause_collector():
             self.contents = load_pack(path) if path.is_file() else load_folder(path)
             self.examples = list_examples(self.contents.images, self.contents.locations)
+            """View 0 of each image that has a sound one, in the order of the paths."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -120,6 +122,25 @@ class FeatureStore:
     def num_features(self) -> int:
         """How many features are stored, also those that no image of today has."""
         return len(self.contents.locations)
+
+    @cached_property
+    def num_views(self) -> int:
+        """How many views the images that have most of them have."""
+        return max((key.view for key in self.contents.locations), default=0) + 1
+
+    def list_views(self, example: Example, num_views: int) -> list[Example]:
+        """Lists the sound views of an example's image, itself first.
+
+        Args:
+            example: view 0 of an image.
+            num_views: how many views to look for.
+        """
+        found = [example]
+        for view in range(1, num_views):
+            place = self.contents.locations.get(FeatureKey(example.content_hash, view))
+            if place is not None and place.status is FeatureStatus.OK:
+                found.append(example._replace(shard=place.shard, row=place.row, view=view))
+        return found
 
     @property
     def num_pending(self) -> int:

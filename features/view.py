@@ -5,7 +5,6 @@ A virtual dataset answers a missing shard with fill values and no error, so trai
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -13,7 +12,7 @@ import numpy as np
 
 from features.durable import write_durably
 from features.hdf5 import build_file
-from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
+from features.schema import FEATURE_DTYPE, SCHEMA_VERSION
 from features.shard import SHARD_FOLDER
 from features.store import load_folder
 
@@ -40,8 +39,10 @@ def encode_view(store: Path) -> bytes:
         offsets[shard.number] = num_rows
         num_rows += shard.num_rows
     columns: dict[str, list[str]] = {name: [""] * num_rows for name in ("paths", "labels", "splits", "statuses")}
+    views = np.zeros(num_rows, np.uint16)
     for key, place in opened.locations.items():
         row = offsets[place.shard] + place.row
+        views[row] = key.view
         columns["statuses"][row] = place.status.value
         image = images.get(key.content_hash)
         if image is not None:
@@ -50,7 +51,7 @@ def encode_view(store: Path) -> bytes:
 
     def fill(file: h5py.File) -> None:
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
-        file.attrs["fingerprint"] = encode_json(asdict(opened.fingerprint))
+        file.attrs["fingerprint"] = opened.fingerprint.encode()
         layout = h5py.VirtualLayout((num_rows, *opened.origin.feature_shape), FEATURE_DTYPE)
         for shard in opened.shards:
             start = offsets[shard.number]
@@ -64,6 +65,7 @@ def encode_view(store: Path) -> bytes:
         features = file.create_virtual_dataset("features", layout, fillvalue=FILL_VALUE)
         label_dimensions(features)
         write_columns(file, columns)
+        file.create_dataset("views", data=views)
 
     return build_file(fill)
 

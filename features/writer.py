@@ -123,6 +123,11 @@ class FeatureWriter:
                 write_seal(self._store)
 
     @property
+    def folder(self) -> Path:
+        """Where the store is."""
+        return self._store
+
+    @property
     def num_stored(self) -> int:
         """How many features are committed."""
         return len(self._known)

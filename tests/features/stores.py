@@ -60,3 +60,13 @@ def fill_store(store: Path, numbers: range, rows_per_shard: int = 4) -> None:
         keys = [make_key(number) for number in numbers]
         writer.add_features(keys, make_features(numbers), [FeatureStatus.OK] * len(keys))
         writer.commit()
+
+
+def add_views(store: Path, numbers: range, views: range) -> None:
+    """Adds views, whose values are those of the number 1,000 times the view beyond."""
+    with make_writer(store) as writer:
+        for number in numbers:
+            keys = [make_key(number)._replace(view=view) for view in views]
+            features = np.concatenate([make_features(range(n, n + 1)) for n in (number + 1000 * v for v in views)])
+            writer.add_features(keys, features, [FeatureStatus.OK] * len(keys))
+        writer.commit()

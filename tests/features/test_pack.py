@@ -17,7 +17,7 @@ from features.pack import pack_store
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.view import VIEW_NAME
-from tests.features.stores import SHAPE, fill_store, make_features, make_image, make_writer
+from tests.features.stores import SHAPE, add_views, fill_store, make_features, make_image, make_writer
 
 
 @pytest.fixture
@@ -57,6 +57,28 @@ def test_packed_store_is_plain_hdf5_for_anyone(store: FeatureStore, tmp_path: Pa
             np.testing.assert_array_equal(feature, make_features(range(number, number + 1))[0])
 
 
+def test_packed_store_keeps_views(store: FeatureStore, tmp_path: Path) -> None:
+    add_views(store.path, range(2, 6), range(1, 4))
+    store = FeatureStore(store.path)
+    # Image 0 is gone; image 3 is there twice.
+    assert pack_store(store, tmp_path / "out.h5", Compression.GZIP, lambda _: None) == 10 + 3 * 5
+    packed = FeatureStore(tmp_path / "out.h5")
+    assert (len(packed.examples), packed.num_views) == (10, 4)
+    by_path = {example.path: example for example in packed.examples}
+    for example in store.examples:
+        expected, found = store.list_views(example, 4), packed.list_views(by_path[example.path], 4)
+        number = 3 if "not-utf8" in example.path else int(Path(example.path).stem)
+        assert len(expected) == (4 if number in range(2, 6) else 1)
+        assert [view.view for view in found] == [view.view for view in expected]
+        np.testing.assert_array_equal(packed.read(found), store.read(expected))
+
+
+def test_packed_store_from_before_there_were_views_has_one_of_each(tmp_path: Path) -> None:
+    packed = FeatureStore(Path(__file__).parents[1] / "golden/v1/packed.h5")
+    assert packed.num_views == 1
+    assert [packed.list_views(example, 3) for example in packed.examples] == [[e] for e in packed.examples]
+
+
 def test_packed_store_with_a_flipped_feature_byte_is_refused(store: FeatureStore, tmp_path: Path) -> None:
     path = tmp_path / "out.h5"
     pack_store(store, path, Compression.NONE, lambda _: None)
@@ -93,6 +115,16 @@ def test_view_shows_every_row_with_its_path_label_and_split(store: FeatureStore)
         paths = file["paths"].asstr("utf-8", "surrogateescape")[:].tolist()
         assert paths == ["", *(make_image(number).path for number in range(1, 10))]
         assert file["labels"].asstr()[:4].tolist() == ["", "dogs", "cats", "dogs"]
+
+
+def test_view_shows_augmentations_with_their_number_and_the_pictures_path(store: FeatureStore) -> None:
+    add_views(store.path, range(4, 6), range(1, 3))
+    with h5py.File(store.path / VIEW_NAME) as file:
+        assert file["views"][:].tolist() == [0] * 10 + [1, 2, 1, 2]
+        paths = file["paths"].asstr("utf-8", "surrogateescape")[10:].tolist()
+        assert paths == [make_image(number).path for number in (4, 4, 5, 5)]
+        expected = [make_features(range(number, number + 1))[0] for number in (1004, 2004, 1005, 2005)]
+        np.testing.assert_array_equal(file["features"][10:], expected)
 
 
 def test_view_shows_nan_for_a_missing_shard(store: FeatureStore) -> None:

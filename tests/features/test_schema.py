@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from features.schema import (
     encode_json,
     round_features,
 )
+from features.store import FeatureStore
 from tests.features.stores import make_fingerprint, make_origin
 
 
@@ -29,6 +33,19 @@ def test_fingerprint_with_a_changed_field_has_another_digest_and_names_the_field
     (name, value) = next(iter(change.items()))
     assert one.digest != other.digest
     assert one.list_differences(other) == [(name, getattr(one, name), value)]
+
+
+def test_fingerprint_without_pooling_has_the_digest_of_stores_from_before_there_was_pooling(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden/v1/store"
+    fingerprint = FeatureStore(shutil.copytree(golden, tmp_path / "store")).fingerprint
+    assert fingerprint.pool == "none"
+    assert fingerprint.digest == make_fingerprint(pool="none").digest == make_fingerprint().digest
+
+
+def test_fingerprint_with_pooling_has_another_digest_and_names_it() -> None:
+    pooled = make_fingerprint(pool="avg")
+    assert pooled.digest == "785e966c88ca2c33a324a7099ae280ec129dc8f3c0ce06ed43741d6054459623"
+    assert make_fingerprint().list_differences(pooled) == [("pool", "none", "avg")]
 
 
 def test_origin_read_from_its_json_is_equal() -> None:
@@ -59,3 +76,66 @@ def test_round_features_marks_nan_infinity_and_overflow_row_by_row() -> None:
     ]
     assert rounded.dtype == np.float16
     assert rounded[4].tolist() == [65_504.0, float(np.float16(1 / 3))]
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "stored"),
+    [
+        (0.0, FeatureStatus.OK, 0.0),
+        (-0.0, FeatureStatus.OK, -0.0),
+        (65_519.0, FeatureStatus.OK, 65_504.0),
+        (-65_519.0, FeatureStatus.OK, -65_504.0),
+        (65_520.0, FeatureStatus.OVERFLOW, np.inf),
+        (-65_520.0, FeatureStatus.OVERFLOW, -np.inf),
+        (3e38, FeatureStatus.OVERFLOW, np.inf),
+        (-3e38, FeatureStatus.OVERFLOW, -np.inf),
+        (1e-30, FeatureStatus.OK, 0.0),
+        (-6e-8, FeatureStatus.OK, -(2**-24)),
+        (np.inf, FeatureStatus.NONFINITE, np.inf),
+        (-np.inf, FeatureStatus.NONFINITE, -np.inf),
+        (np.nan, FeatureStatus.NONFINITE, np.nan),
+        (-np.nan, FeatureStatus.NONFINITE, np.nan),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2, 2, 3), (5,), ()])
+def test_round_features_judges_a_row_by_its_worst_value_in_any_shape(
+    shape: tuple[int, ...], value: float, status: FeatureStatus, stored: float
+) -> None:
+    values = np.ones((3, *shape), np.float32)
+    values[1].flat[-1] = value
+    if not shape:
+        values[1] = value
+
+    rounded, statuses = round_features(values)
+
+    assert statuses == [FeatureStatus.OK, status, FeatureStatus.OK]
+    assert rounded.shape == values.shape
+    np.testing.assert_array_equal(rounded[1].flat[-1], np.float16(stored))
+    assert np.signbit(rounded[1].flat[-1]) == np.signbit(stored) or np.isnan(stored)
+
+
+def test_round_features_row_with_overflow_and_nan_is_nonfinite() -> None:
+    values = np.array([[1e6, np.nan], [1e6, -np.inf], [-1e6, 1e6]], np.float32)
+    nonfinite, overflow = FeatureStatus.NONFINITE, FeatureStatus.OVERFLOW
+    assert round_features(values)[1] == [nonfinite, nonfinite, overflow]
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (0, 5), (2, 0)])
+def test_round_features_of_nothing_gives_nothing(shape: tuple[int, ...]) -> None:
+    rounded, statuses = round_features(np.empty(shape, np.float32))
+    assert (rounded.shape, rounded.dtype) == (shape, np.dtype(np.float16))
+    assert statuses == [FeatureStatus.OK] * shape[0]
+
+
+def test_round_features_of_an_array_in_any_layout_gives_the_same_rows() -> None:
+    values = np.random.default_rng(5).normal(0, 2e4, (6, 4, 4, 3)).astype(np.float32)
+    values[[1, 4], 2, 3, 1] = 1e5, np.nan
+    expected, statuses = round_features(values)
+    assert [statuses[row] for row in (1, 4)] == [FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE]
+    for same in (np.asfortranarray(values), values.transpose(1, 2, 3, 0).copy().transpose(3, 0, 1, 2)):
+        rounded, found = round_features(same)
+        np.testing.assert_array_equal(rounded, expected)
+        assert found == statuses
+    rounded, found = round_features(values[::-2])
+    np.testing.assert_array_equal(rounded, expected[::-2])
+    assert found == statuses[::-2]

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from features.errors import ShardDamagedError, StoreMissingError
-from features.schema import ImageStatus
+from features.schema import FeatureStatus, ImageStatus
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from tests.features.stores import fill_store, make_features, make_fingerprint, make_image, make_writer
+from tests.features.stores import (
+    add_views,
+    fill_store,
+    make_features,
+    make_fingerprint,
+    make_image,
+    make_key,
+    make_writer,
+)
 
 
 def test_read_in_any_order_with_repeats_gives_each_its_own_feature(tmp_path: Path) -> None:
@@ -85,3 +93,41 @@ def test_missing_shard_is_an_error_never_zeros(tmp_path: Path) -> None:
 def test_missing_store_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(StoreMissingError, match="python -m extract"):
         FeatureStore(tmp_path / "nowhere")
+
+
+def test_views_are_counted_listed_and_read_beside_the_images_own_feature(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(5))
+    assert FeatureStore(tmp_path).num_views == 1
+    add_views(tmp_path, range(1, 3), range(1, 3))
+    store = FeatureStore(tmp_path)
+    assert (store.num_views, store.num_features, len(store.examples), store.num_pending) == (3, 9, 5, 0)
+    for example in store.examples:
+        number = int(Path(example.path).stem)
+        views = store.list_views(example, 3)
+        assert views[0] == example
+        assert [view.view for view in views] == ([0, 1, 2] if number in (1, 2) else [0])
+        assert {view[:4] for view in views} == {example[:4]}
+        expected = np.concatenate([make_features(range(n, n + 1)) for n in (number + 1000 * v.view for v in views)])
+        np.testing.assert_array_equal(store.read(views), expected)
+        assert store.list_views(example, 2) == views[:2]
+        assert store.list_views(example, 1) == [example]
+
+
+def test_views_that_are_not_sound_are_not_listed(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(1))
+    with make_writer(tmp_path) as writer:
+        keys = [make_key(0)._replace(view=view) for view in (1, 2)]
+        writer.add_features(keys, make_features(range(2)), [FeatureStatus.OVERFLOW, FeatureStatus.OK])
+        writer.commit()
+    store = FeatureStore(tmp_path)
+    assert [view.view for view in store.list_views(store.examples[0], store.num_views)] == [0, 2]
+
+
+def test_views_alone_make_no_example(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(2))
+    add_views(tmp_path, range(2, 3), range(1, 3))
+    with make_writer(tmp_path) as writer:
+        writer.sync_images([make_image(2)], [])
+    store = FeatureStore(tmp_path)
+    assert [e.path for e in store.examples] == ["cats/00000.jpg", "dogs/00001.jpg"]
+    assert store.num_pending == 1
