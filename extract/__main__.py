@@ -55,7 +55,7 @@ def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
     """Show InceptionV3's layers, with the cut layer marked."""
     from extract.backbone import build_backbone, check_backbone_arguments, summarise_layers
 
-    check_backbone_arguments(config.cut, config.image_size)
+    check_backbone_arguments([config.cut], config.image_size)
     import_quietly("keras")
     layers = summarise_layers(build_backbone(config.image_size, None), config.cut)
     shape = next(layer.output_shape for layer in layers if layer.name == config.cut)

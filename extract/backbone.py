@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract import nsfwjs, weights_file
+from extract.config import Pool
 from extract.weights import Weights, WeightsName
 from extract.weights_file import NamedLayers, WeightsFormat
 from features.errors import HeadstartError, UsageError
@@ -41,7 +43,7 @@ class LayerSummary:
     """Whether the cut layer needs it."""
 
 
-def check_backbone_arguments(cut: str, image_size: int) -> None:
+def check_backbone_arguments(cuts: Sequence[str], image_size: int) -> None:
     """Raises UsageError for a cut or a size that cannot be; needs no TensorFlow, so it answers at once."""
     if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
         raise UsageError(
@@ -50,8 +52,11 @@ def check_backbone_arguments(cut: str, image_size: int) -> None:
             str(image_size),
             "150 is the default",
         )
-    if not _LAYER_NAME.match(cut):
-        raise _no_such_layer(cut, [f"mixed{number}" for number in range(11)])
+    for cut in cuts:
+        if not _LAYER_NAME.match(cut):
+            raise _no_such_layer(cut, [f"mixed{number}" for number in range(11)])
+    if len(set(cuts)) < len(cuts):
+        raise UsageError("--cut", "different layers", ",".join(cuts), "Name each once")
 
 
 def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
@@ -77,8 +82,13 @@ def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
     return model
 
 
-def cut_backbone(model: keras.Model, cut: str) -> keras.Model:
+def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.Model:
     """Returns the part of the backbone up to the cut layer.
+
+    Args:
+        model: the whole backbone.
+        cut: the layer.
+        pool: AVG adds the mean over height and width.
 
     Raises:
         UsageError: there is no such layer; names the nearest ones.
@@ -88,7 +98,17 @@ def cut_backbone(model: keras.Model, cut: str) -> keras.Model:
     layers = {name: layer for layer, name in name_layers(model).items()}
     if cut not in layers:
         raise _no_such_layer(cut, list(layers))
-    return keras.Model(model.inputs[0], layers[cut].output, name=f"{BACKBONE_NAME.lower()}_to_{cut}")
+    output = layers[cut].output
+    if pool is Pool.AVG:
+        output = keras.layers.GlobalAveragePooling2D(name=f"pool_{cut}")(output)
+    return keras.Model(model.inputs[0], output, name=f"{BACKBONE_NAME.lower()}_to_{cut}")
+
+
+def join_cuts(models: Sequence[keras.Model]) -> keras.Model:
+    """Joins cut backbones, made from one model, into one with an output for each, so that one pass gives them all."""
+    import keras
+
+    return keras.Model(models[0].inputs[0], [model.output for model in models], name=f"{BACKBONE_NAME.lower()}_cuts")
 
 
 def hash_weights(model: keras.Model) -> str:

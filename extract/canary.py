@@ -7,15 +7,15 @@ that does, before its features are mixed with the others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.pixels import Pixels, UndecodableImageError, decode_image
+from extract.views import Prepared
 from features.errors import FeatureStoreError
 from features.schema import Features, round_features
 from features.store import Example, FeatureStore
@@ -30,8 +30,9 @@ class Canary:
     """What it takes to extract a picture again."""
 
     folder: Path
-    prepare: Callable[[Pixels], Any]
-    run_backbone: Callable[[list[Any]], NDArray[np.float32]]
+    prepare: Callable[[Pixels, bytes, Iterable[int]], Prepared]
+    run_backbone: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """From a batch of prepared pictures to the features that the store should hold of them."""
     versions: Mapping[str, str]
     """Of the libraries in use now."""
 
@@ -49,17 +50,20 @@ class Canary:
             FeatureStoreError: a row differs beyond the tolerance; names the picture and the libraries.
         """
         chosen, images = [], []
-        for example in choose_examples(store.examples, frozenset(unchanged)):
+        known = frozenset(unchanged)
+        examples = [e for e in store.examples if e.path in known]
+        for example in choose_examples([view for e in examples for view in store.list_views(e, store.num_views)]):
             try:
                 data = (self.folder / example.path).read_bytes()
                 if hashlib.sha256(data).digest() == example.content_hash:
-                    images.append(self.prepare(decode_image(data)))
+                    pixels = decode_image(data)
+                    images.append(self.prepare(pixels, example.content_hash, [example.view])[example.view])
                     chosen.append(example)
             except (OSError, UndecodableImageError):
                 continue
         if not chosen:
             return 0
-        again, _ = round_features(self.run_backbone(images))
+        again, _ = round_features(self.run_backbone(np.stack(images)))
         differences = measure_differences(store.read(chosen), again)
         worst = int(np.argmax(differences))
         if not differences[worst] <= TOLERANCE:
@@ -73,9 +77,9 @@ class Canary:
         return len(chosen)
 
 
-def choose_examples(examples: Sequence[Example], unchanged: frozenset[str]) -> list[Example]:
+def choose_examples(examples: Sequence[Example]) -> list[Example]:
     """Chooses rows from all over the store: evenly spaced in the order of the shards."""
-    candidates = sorted((e for e in examples if e.path in unchanged), key=lambda e: (e.shard, e.row, e.path))
+    candidates = sorted(examples, key=lambda e: (e.shard, e.row, e.path))
     if len(candidates) <= NUM_ROWS:
         return candidates
     positions = np.linspace(0, len(candidates) - 1, NUM_ROWS).round().astype(int)

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
 from features.compression import Compression
+
+
+class EngineName(StrEnum):
+    """What runs the backbone."""
+
+    TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
+
+
+class Precision(StrEnum):
+    """In what the backbone computes; features are float16 either way."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Pool(StrEnum):
+    """What is done to the cut layer's output before it is stored."""
+
+    NONE = "none"
+    AVG = "avg"
 
 
 @dataclass(frozen=True)
@@ -20,10 +42,25 @@ class ExtractConfig:
     weights: Annotated[str, Option(help="auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE")] = (
         "auto"
     )
-    cut: Annotated[str, Option(help="Layer whose output is stored.")] = "mixed7"
+    cut: Annotated[
+        str, Option(help="Layer whose output is stored; several, as in mixed5,mixed7, in one pass.", metavar="LAYER,…")
+    ] = "mixed7"
     image_size: Annotated[int, Option(help="Side of the square that pictures are resized to, in pixels.")] = 150
+    pool: Annotated[Pool, Option(help="avg stores each channel's mean: 768 numbers a picture, less to learn from.")] = (
+        Pool.NONE
+    )
+    views: Annotated[
+        int, Option(min=1, help="Of each training picture: itself, and as many less one seeded augmentations.")
+    ] = 1
+    view_seed: Annotated[int, Option(min=0, help="Of the augmentations: same seed, same views.")] = 0
+    engine: Annotated[EngineName, Option(help="What runs the backbone; openvino needs an extra.")] = (
+        EngineName.TENSORFLOW
+    )
+    precision: Annotated[
+        Precision, Option(help="bfloat16 is about twice as fast where the processor has it; features differ by 2 %.")
+    ] = Precision.FLOAT32
     batch_size: Annotated[int, Option(min=1, help="Pictures that the backbone sees at once.")] = 32
-    threads: Annotated[int, Option(min=0, help="Threads that read and decode; 0: one for each core.")] = 0
+    threads: Annotated[int, Option(min=0, help="Cores to use; 0: all that this process may use.")] = 0
     compression: Annotated[Compression, Option(help="Of features on disk; zstd reads faster, needs an extra.")] = (
         Compression.GZIP
     )
@@ -32,6 +69,11 @@ class ExtractConfig:
         bool, Option("--rehash", help="Read every file again instead of trusting size and modification time.")
     ] = False
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False
+
+    @property
+    def cuts(self) -> list[str]:
+        """The cut layers, in the order given."""
+        return [cut.strip() for cut in self.cut.split(",")]
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.backbone import build_backbone, cut_backbone
+from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.config import ExtractConfig
-from extract.engines import tensorflow as engine
+from extract.engines import build_engine, count_cores, plan_streams
+from extract.engines.tensorflow import configure_tensorflow
 from extract.images import Scan
-from extract.plan import plan_images
+from extract.plan import merge_catalogs, plan_images, read_incomplete
+from extract.views import list_views
 from features.catalog import CATALOG_NAME, Catalog
 from features.console import import_quietly
-from features.schema import FEATURE_DTYPE
+from features.cuts import place_cuts
+from features.schema import FEATURE_DTYPE, FeatureKey
 from features.tables import ImageRow
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 MEASURED_COMPRESSION = 0.26
 """Stored bytes per byte of float16 mixed7 features."""
+POOLED_COMPRESSION = 0.9
+"""Of pooled ones, which are hardly ever 0."""
 
 
 def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
@@ -30,24 +36,32 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
 
     The rate is the last run's on this store; without one it is measured on two batches of random pixels.
     """
-    known: list[ImageRow] = []
+    catalogs: list[list[ImageRow]] = []
+    held: list[set[FeatureKey]] = []
     rate = 0.0
-    if (config.store / CATALOG_NAME).exists():
-        catalog = Catalog(config.store / CATALOG_NAME, writable=False)
-        known = catalog.read_images()
+    for store in place_cuts(config.store, config.cuts).values():
+        if not (store / CATALOG_NAME).exists():
+            catalogs.append([])
+            continue
+        catalog = Catalog(store / CATALOG_NAME, writable=False)
+        catalogs.append(catalog.read_images())
+        held.append(set(catalog.read_features()))
         rate = float(catalog.read_meta("images_per_second") or 0)
         catalog.close()
-    plan = plan_images(scan.images, known, rehash=config.rehash)
+    plan = plan_images(scan.images, merge_catalogs(catalogs), rehash=config.rehash)
+    plan = read_incomplete(plan, lambda key: all(key in keys for keys in held), config.views)
     import_quietly("keras")
-    model = cut_backbone(build_backbone(config.image_size, None), config.cut)
-    rate = rate or _measure_rate(config, model)
+    backbone = build_backbone(config.image_size, None)
+    models = [cut_backbone(backbone, cut, config.pool) for cut in config.cuts]
+    num_views = [len(list_views(row.split, config.views)) for row in plan.to_read]
+    rate = rate or _measure_rate(config, join_cuts(models)) / (sum(num_views) / max(len(num_views), 1) or 1)
     return {
         "images": len(scan.images),
         "classes": scan.count_by_class(),
         "to_read": len(plan.to_read),
         "reused": len(plan.unchanged),
         "skipped": [asdict(skipped) for skipped in scan.skipped],
-        "estimated_bytes": estimate_bytes(len(plan.to_read), tuple(model.output.shape[1:])),
+        "estimated_bytes": sum(estimate_bytes(sum(num_views), tuple(model.output.shape[1:])) for model in models),
         "estimated_seconds": round(len(plan.to_read) / rate, 1),
         "images_per_second": round(rate, 1),
     }
@@ -55,16 +69,18 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
 
 def estimate_bytes(num_rows: int, feature_shape: tuple[int, ...]) -> int:
     """Estimates what features take on disk."""
-    return round(num_rows * int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize * MEASURED_COMPRESSION)
+    share = MEASURED_COMPRESSION if len(feature_shape) > 1 else POOLED_COMPRESSION
+    return round(num_rows * int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize * share)
 
 
 def _measure_rate(config: ExtractConfig, model: keras.Model) -> float:
-    import tensorflow as tf
-
-    backbone = engine.TensorFlowEngine(model)
-    batch = tf.random.uniform((config.batch_size, config.image_size, config.image_size, 3), -1, 1)
-    backbone.run(batch)
-    started = time.monotonic()
-    for _ in range(2):
-        backbone.run(batch)
-    return 2 * config.batch_size / (time.monotonic() - started)
+    streams = plan_streams(count_cores(config.threads))
+    configure_tensorflow(streams)
+    engine = build_engine(config.engine, config.precision, model, streams)
+    shape = (config.batch_size, config.image_size, config.image_size, 3)
+    batch = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    with ThreadPoolExecutor(streams.num_streams) as pool:
+        list(pool.map(engine.run, [batch] * streams.num_streams))
+        started = time.monotonic()
+        list(pool.map(engine.run, [batch] * streams.num_streams))
+    return streams.num_streams * config.batch_size / (time.monotonic() - started)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, hash_weights
-from extract.config import ExtractConfig
-from extract.engines import tensorflow as engine
+from extract.config import EngineName, ExtractConfig
+from extract.views import describe_views
 from extract.weights import Weights
 from features.catalog import CATALOG_NAME, Catalog
 from features.schema import Fingerprint, Origin
@@ -18,29 +20,40 @@ from features.writer import refuse_other_fingerprint
 if TYPE_CHECKING:
     import keras
 
+_LIBRARIES = ("tensorflow", "keras", "pillow", "h5py", "numpy")
+_LIBRARIES_OF = {EngineName.OPENVINO: ("openvino",)}
 
-def describe_features(config: ExtractConfig, weights: Weights, model: keras.Model) -> tuple[Fingerprint, Origin]:
-    """Writes down how features are made (fingerprint) and where from (origin)."""
-    fingerprint = _compose(config, hash_weights(model))
+
+@dataclass(frozen=True)
+class Description:
+    """How the features of one cut are made, and where from."""
+
+    fingerprint: Fingerprint
+    origin: Origin
+
+
+def describe_features(config: ExtractConfig, cut: str, weights: Weights, model: keras.Model) -> Description:
+    """Writes down how features are made (fingerprint) and where from (origin); the model is that of the cut."""
+    fingerprint = _compose(config, cut, hash_weights(model))
     origin = Origin(
         feature_shape=tuple(model.output.shape[1:]),
         weights_name=str(weights.name),
         weights_file=str(weights.path or ""),
         weights_file_sha256=weights.sha256,
-        versions={name: _find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy")},
+        versions={name: _find_version(name) for name in (*_LIBRARIES, *_LIBRARIES_OF.get(config.engine, ()))},
     )
-    return fingerprint, origin
+    return Description(fingerprint, origin)
 
 
-def recall_features(config: ExtractConfig, weights: Weights) -> tuple[Fingerprint, Origin] | None:
-    """Recalls fingerprint and origin from the store, where it was made from the same weights file and cut.
+def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weights) -> Description | None:
+    """Recalls fingerprint and origin from a store, where it was made from the same weights file.
 
     A run that finds nothing to compute then needs neither TensorFlow nor the backbone.
 
     Raises:
         FingerprintMismatchError: something else than the weights is to be done in another way.
     """
-    path = config.store / CATALOG_NAME
+    path = store / CATALOG_NAME
     if not path.is_file():
         return None
     catalog = Catalog(path, writable=False)
@@ -49,24 +62,25 @@ def recall_features(config: ExtractConfig, weights: Weights) -> tuple[Fingerprin
         origin = load_origin(catalog)
     finally:
         catalog.close()
-    asked = _compose(config, stored.weights_sha256)
-    refuse_other_fingerprint(config.store, stored, asked)
+    asked = _compose(config, cut, stored.weights_sha256)
+    refuse_other_fingerprint(store, stored, asked)
     same = weights.sha256 and origin.weights_file_sha256 == weights.sha256
-    return (asked, origin) if same else None
+    return Description(asked, origin) if same else None
 
 
-def _compose(config: ExtractConfig, weights_sha256: str) -> Fingerprint:
+def _compose(config: ExtractConfig, cut: str, weights_sha256: str) -> Fingerprint:
     return Fingerprint(
         backbone=BACKBONE_NAME,
         weights_sha256=weights_sha256,
-        cut=config.cut,
+        cut=cut,
         image_size=config.image_size,
         decode_policy=pixels.DECODE_POLICY,
         resize=pixels.RESIZE,
         scale=pixels.SCALE,
-        precision="float32",
-        engine=engine.FAMILY,
-        views="none",
+        precision=config.precision.value,
+        engine=config.engine.value,
+        views=describe_views(config.view_seed),
+        pool=config.pool.value,
     )
 
 

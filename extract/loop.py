@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.config import ExtractConfig
+from extract.engines import Streams
 from extract.pixels import Pixels
 from extract.reader import ImageReader, LoadedImage
+from extract.views import Prepared, list_views
 from features.console import Console
 from features.errors import HeadstartError
-from features.schema import FeatureKey, FeatureStatus, ImageStatus, round_features
+from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
 from features.tables import ImageRow
 from features.writer import FeatureWriter
 
 MAX_UNSOUND_SHARE = 0.001
-BATCHES_AHEAD = 3
-"""Given to the backbone before the first one's features are asked for: it has work while a shard is written."""
+BATCHES_WAITING = 2
+"""Given to the backbone beyond those that it works on: it has work while a shard is written."""
+
+Rounded = tuple[Features, list[FeatureStatus]]
 
 
 class Backbone(Protocol):
     """What the loop needs of the backbone."""
 
     @property
-    def prepare(self) -> Callable[[Pixels], Any]:
-        """From RGB pixels to what the backbone sees."""
+    def streams(self) -> Streams:
+        """How many batches it takes at a time."""
 
-    def run(self, images: list[Any]) -> NDArray[np.float32]:
-        """Runs on prepared pictures; (n, *feature_shape)."""
+    @property
+    def prepare(self) -> Callable[[Pixels, bytes, Iterable[int]], Prepared]:
+        """From RGB pixels, content hash and the numbers of views to what the backbone sees."""
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Runs on prepared pictures; for each cut (n, *feature_shape)."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +52,22 @@ class _Batch:
 
     loaded: list[LoadedImage]
     keys: list[FeatureKey]
-    features: Future[NDArray[np.float32]] | None
+    features: Future[list[Rounded]] | None
 
 
 class ExtractionLoop:
-    """Reads ahead in threads, runs the backbone in another, and writes in this one; rows keep the order."""
+    """Reads ahead in threads, runs the backbone in others, and writes in this one; rows keep the order."""
 
-    def __init__(self, config: ExtractConfig, console: Console, writer: FeatureWriter, backbone: Backbone) -> None:
-        """Takes what it works with; nothing starts before `run`."""
-        self._config, self._console, self._writer, self._backbone = config, console, writer, backbone
+    def __init__(
+        self, config: ExtractConfig, console: Console, writers: Sequence[FeatureWriter], backbone: Backbone
+    ) -> None:
+        """Takes what it works with, a writer for each of the backbone's outputs; nothing starts before `run`."""
+        self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
         self._waits = {"reading and decoding": 0.0, "the backbone": 0.0, "the disk": 0.0}
         self._coming: set[FeatureKey] = set()
+        self._num_rows = self._max_unsound = 0
         self.num_computed = self.num_unsound = 0
+        """Pictures that something was computed of; features that may not be trained on."""
         self.images_per_second = 0.0
         self.failed: list[dict[str, str]] = []
 
@@ -70,31 +80,31 @@ class ExtractionLoop:
         """Extracts pictures, in their order.
 
         Args:
-            images: rows of the catalog whose content is not known.
+            images: rows of the catalog of which something is not stored.
 
         Raises:
             HeadstartError: too many unsound features, a bad picture under --strict, or a disk that refuses.
         """
-        config = self._config
-        self._max_unsound = MAX_UNSOUND_SHARE * len(images)
-        threads = config.threads or os.cpu_count() or 1
+        config, num_streams = self._config, self._backbone.streams.num_streams
+        num_rows = len(self._writers) * sum(len(list_views(image.split, config.views)) for image in images)
+        self._max_unsound = int(MAX_UNSOUND_SHARE * num_rows)
         reader = ImageReader(
             config.images,
             self._backbone.prepare,
-            _StoredHashes(self._writer),
-            threads,
-            num_ahead=config.batch_size * 2 + threads,
+            self._list_missing,
+            self._backbone.streams.num_cores,
+            num_ahead=config.batch_size * 2 + self._backbone.streams.num_cores,
         )
         started = time.monotonic()
         with (
             self._console.progress("extract", len(images), "pictures") as progress,
-            ThreadPoolExecutor(1, thread_name_prefix="backbone") as pool,
+            ThreadPoolExecutor(num_streams, thread_name_prefix="backbone") as pool,
         ):
             pending: deque[_Batch] = deque()
             try:
                 for loaded in self._group(reader.read(images)):
                     pending.append(self._start(loaded, pool))
-                    if len(pending) >= BATCHES_AHEAD:
+                    if len(pending) >= num_streams + BATCHES_WAITING:
                         progress.advance(self._finish(pending.popleft()), f"limited by {self.bottleneck}")
                 while pending:
                     progress.advance(self._finish(pending.popleft()), f"limited by {self.bottleneck}")
@@ -103,39 +113,61 @@ class ExtractionLoop:
                     if batch.features:
                         batch.features.cancel()
                 # Also when interrupted: what is computed is not thrown away.
-                self._writer.commit()
+                for writer in self._writers:
+                    writer.commit()
         self.images_per_second = self.num_computed / max(time.monotonic() - started, 1e-9)
 
+    def _list_missing(self, image: ImageRow, content_hash: bytes) -> list[int]:
+        """Lists the views of a picture that not every writer holds."""
+        views = list_views(image.split, self._config.views)
+        return [view for view in views if not self._is_held(FeatureKey(content_hash, view))]
+
+    def _is_held(self, key: FeatureKey) -> bool:
+        return all(writer.holds(key) for writer in self._writers)
+
     def _group(self, items: Iterator[LoadedImage]) -> Iterator[list[LoadedImage]]:
+        """Groups pictures until they have a batch of views, or are as many as a batch."""
+        group: list[LoadedImage] = []
         while True:
             with self._waiting("reading and decoding"):
-                batch = list(islice(items, self._config.batch_size))
-            if not batch:
+                item = next(items, None)
+            if item is not None:
+                group.append(item)
+            num_views = sum(len(loaded.views) for loaded in group)
+            if group and (item is None or max(len(group), num_views) >= self._config.batch_size):
+                yield group
+                group = []
+            if item is None:
                 return
-            yield batch
 
     def _start(self, loaded: list[LoadedImage], pool: ThreadPoolExecutor) -> _Batch:
         """Gives the backbone what is new in a batch."""
-        new: dict[FeatureKey, Any] = {}
+        new: dict[FeatureKey, NDArray[np.float32]] = {}
         for image in loaded:
-            if image.pixels is not None and image.content_hash is not None:
-                key = FeatureKey(image.content_hash, 0)
-                if not self._writer.holds(key) and key not in self._coming:
-                    new.setdefault(key, image.pixels)
+            for view, prepared in image.views.items():
+                key = FeatureKey(image.content_hash or b"", view)
+                if key not in self._coming and not self._is_held(key):
+                    new.setdefault(key, prepared)
         self._coming.update(new)
-        return _Batch(loaded, list(new), pool.submit(self._backbone.run, list(new.values())) if new else None)
+        return _Batch(loaded, list(new), pool.submit(self._compute, list(new.values())) if new else None)
+
+    def _compute(self, prepared: list[NDArray[np.float32]]) -> list[Rounded]:
+        return [round_features(values) for values in self._backbone.run(np.stack(prepared))]
 
     def _finish(self, batch: _Batch) -> int:
         """Stores a batch's features and records its pictures; returns how many."""
         if batch.features:
             with self._waiting("the backbone"):
-                values = batch.features.result()
-            rounded, statuses = round_features(values)
+                computed = batch.features.result()
             with self._waiting("the disk"):
-                self._writer.add_features(batch.keys, rounded, statuses)
+                for writer, (features, statuses) in zip(self._writers, computed, strict=True):
+                    rows = [row for row, key in enumerate(batch.keys) if not writer.holds(key)]
+                    writer.add_features(
+                        [batch.keys[row] for row in rows], features[rows], [statuses[row] for row in rows]
+                    )
+                    self._count_unsound([statuses[row] for row in rows])
             self._coming.difference_update(batch.keys)
-            self.num_computed += len(batch.keys)
-            self._count_unsound(statuses)
+            self.num_computed += len({key.content_hash for key in batch.keys})
         for loaded in batch.loaded:
             self._record(loaded)
         return len(batch.loaded)
@@ -149,22 +181,22 @@ class ExtractionLoop:
             self._waits[what] += time.monotonic() - started
 
     def _count_unsound(self, statuses: Sequence[FeatureStatus]) -> None:
+        self._num_rows += len(statuses)
         self.num_unsound += sum(status is not FeatureStatus.OK for status in statuses)
         if self.num_unsound > self._max_unsound:
             raise HeadstartError(
                 self._config.store,
                 f"at most {MAX_UNSOUND_SHARE:.1%} of the features with NaN, infinity or more than float16 holds",
-                f"{self.num_unsound:,} of {self.num_computed:,}",
+                f"{self.num_unsound:,} of {self._num_rows:,}",
                 "Check the weights; what is sound is kept, and the others are never trained on",
             )
 
     def _record(self, loaded: LoadedImage) -> None:
         if not loaded.failure:
-            done = loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE)
-            self._writer.add_image(done)
+            self._enter(loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE))
             return
         self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
-        self._writer.add_image(loaded.image._replace(status=ImageStatus.FAILED, reason=loaded.failure))
+        self._enter(loaded.image._replace(content_hash=None, status=ImageStatus.FAILED, reason=loaded.failure))
         if self._config.strict:
             raise HeadstartError(
                 self._config.images / loaded.image.path,
@@ -173,12 +205,6 @@ class ExtractionLoop:
                 "Mend or remove it, or run without --strict",
             )
 
-
-class _StoredHashes:
-    """The content hashes that a writer holds, as a container for the reader."""
-
-    def __init__(self, writer: FeatureWriter) -> None:
-        self._writer = writer
-
-    def __contains__(self, content_hash: object) -> bool:
-        return isinstance(content_hash, bytes) and self._writer.holds(FeatureKey(content_hash, 0))
+    def _enter(self, image: ImageRow) -> None:
+        for writer in self._writers:
+            writer.add_image(image)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from extract.images import ImageFile
-from features.schema import ImageStatus
+from extract.views import list_views
+from features.schema import FeatureKey, ImageStatus
 from features.tables import ImageRow
 
 
@@ -18,7 +19,7 @@ class Plan:
     unchanged: list[ImageRow]
     """Images whose size and modification time are those that their content hash was taken at."""
     to_read: list[ImageRow]
-    """Images whose content is not known, in the order in which they are to be read."""
+    """Images whose content is not known or not all stored, in the order in which they are to be read."""
     gone: list[str]
     """Paths that are no longer in the folder."""
 
@@ -55,5 +56,48 @@ def plan_images(scanned: Iterable[ImageFile], known: Iterable[ImageRow], *, reha
             unchanged.append(fresh._replace(content_hash=old.content_hash, status=ImageStatus.DONE))
         else:
             to_read.append(fresh)
-    to_read.sort(key=lambda row: hashlib.sha256(row.path.encode("utf-8", "surrogateescape")).digest())
-    return Plan(unchanged, to_read, sorted(by_path))
+    return Plan(unchanged, sorted(to_read, key=_order_by_hash), sorted(by_path))
+
+
+def merge_catalogs(catalogs: Sequence[Iterable[ImageRow]]) -> list[ImageRow]:
+    """Merges the images of several stores of one folder; what they do not agree on is not known.
+
+    Each store commits for itself, so that an interrupted run may leave them at different pictures.
+    """
+    merged: dict[str, ImageRow] = {}
+    seen: dict[str, int] = {}
+    for catalog in catalogs:
+        for row in catalog:
+            other = merged.setdefault(row.path, row)
+            seen[row.path] = seen.get(row.path, 0) + (row == other)
+    return [
+        row if seen[path] == len(catalogs) else row._replace(content_hash=None, status=ImageStatus.PENDING)
+        for path, row in merged.items()
+    ]
+
+
+def read_incomplete(plan: Plan, holds: Callable[[FeatureKey], bool], num_views: int) -> Plan:
+    """Has those images read as well whose features are lost, or lack views.
+
+    Args:
+        plan: made from the catalog.
+        holds: says whether a feature is stored.
+        num_views: how many views training images are to have.
+
+    Returns:
+        The plan; an image that lacks nothing but augmentations stays one that can be trained on.
+    """
+    unchanged, to_read = [], list(plan.to_read)
+    for row in plan.unchanged:
+        content_hash = row.content_hash or b""
+        if not holds(FeatureKey(content_hash, 0)):
+            to_read.append(row._replace(content_hash=None, status=ImageStatus.PENDING))
+        elif all(holds(FeatureKey(content_hash, view)) for view in list_views(row.split, num_views)):
+            unchanged.append(row)
+        else:
+            to_read.append(row)
+    return Plan(unchanged, sorted(to_read, key=_order_by_hash), plan.gone)
+
+
+def _order_by_hash(row: ImageRow) -> bytes:
+    return hashlib.sha256(row.path.encode("utf-8", "surrogateescape")).digest()

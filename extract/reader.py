@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from extract.pixels import Pixels, UndecodableImageError, decode_image
+from extract.views import Prepared
 from features.tables import ImageRow
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """What came of reading one picture: its content hash, and prepared pixels or a reason."""
+    """What came of reading one picture: its content hash, and views of it or a reason."""
 
     image: ImageRow
     content_hash: bytes | None = None
-    pixels: Any = None
-    """(s, s, 3) float32 tensor; None where the content is stored already, or where it failed."""
+    views: Prepared = field(default_factory=dict)
+    """What the backbone has to see; none where all is stored already, or where it failed."""
     failure: str = ""
 
 
@@ -30,10 +30,10 @@ class ImageReader:
     """Reads pictures with several threads, a bounded number ahead."""
 
     folder: Path
-    prepare: Callable[[Pixels], Any]
-    """From RGB pixels to what the backbone sees."""
-    stored: Container[bytes]
-    """Content hashes that need no decoding."""
+    prepare: Callable[[Pixels, bytes, Iterable[int]], Prepared]
+    """From RGB pixels, their content hash and the numbers of views to what the backbone sees."""
+    list_missing: Callable[[ImageRow, bytes], Sequence[int]]
+    """Which views of a picture with that content hash are not stored; where none is, it is not decoded."""
     num_threads: int
     num_ahead: int
 
@@ -58,9 +58,10 @@ class ImageReader:
         except OSError as error:
             return LoadedImage(image, failure=f"cannot be read: {error.strerror or error}")
         content_hash = hashlib.sha256(data).digest()
-        if content_hash in self.stored:
+        missing = self.list_missing(image, content_hash)
+        if not missing:
             return LoadedImage(image, content_hash)
         try:
-            return LoadedImage(image, content_hash, self.prepare(decode_image(data)))
+            return LoadedImage(image, content_hash, self.prepare(decode_image(data), content_hash, missing))
         except UndecodableImageError as error:
             return LoadedImage(image, content_hash, failure=str(error))

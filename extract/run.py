@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract import pixels
-from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone
+from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone, join_cuts
 from extract.canary import Canary
-from extract.config import ExtractConfig
+from extract.config import EngineName, ExtractConfig
 from extract.dry_run import estimate_bytes
-from extract.engines.tensorflow import TensorFlowEngine
-from extract.identity import describe_features, recall_features
+from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams
+from extract.identity import Description, describe_features, recall_features
 from extract.images import Scan, scan_images
 from extract.loop import ExtractionLoop
-from extract.plan import Plan, plan_images
+from extract.pixels import Pixels
+from extract.plan import Plan, merge_catalogs, plan_images, read_incomplete
+from extract.views import Prepared, compile_views, list_views
 from extract.weights import Weights, check_weights_argument, find_weights
 from features.console import Console, import_quietly
+from features.cuts import place_cuts
 from features.durable import require_space
-from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin
+from features.schema import ImageStatus
 from features.store import FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint
 
 if TYPE_CHECKING:
@@ -67,30 +69,45 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """
     started = time.monotonic()
     scan = check_arguments(config)
+    stores = place_cuts(config.store, config.cuts)
     console.say(f"{config.images}: {scan.describe()}")
     weights = find_weights(config.weights, console)
     console.say(f"weights: {weights}")
-    backbone = _Backbone(config, weights)
-    fingerprint, origin = recall_features(config, weights) or backbone.description
-    with FeatureWriter(config.store, fingerprint, origin, compression=config.compression) as writer:
-        for note in writer.notes:
+    backbone = _Backbone(config, weights, console)
+    recalled = {cut: recall_features(config, cut, store, weights) for cut, store in stores.items()}
+    described = {cut: found or backbone.describe(cut) for cut, found in recalled.items()}
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                FeatureWriter(store, described[cut].fingerprint, described[cut].origin, compression=config.compression)
+            )
+            for cut, store in stores.items()
+        ]
+        for note in [note for writer in writers for note in writer.notes]:
             console.warn(note)
-        known = writer.catalog.read_images()
-        plan = _reread_lost(plan_images(scan.images, known, rehash=config.rehash), writer)
-        loop = ExtractionLoop(config, console, writer, backbone)
+        known = merge_catalogs([writer.catalog.read_images() for writer in writers])
+        plan = plan_images(scan.images, known, rehash=config.rehash)
+        plan = read_incomplete(plan, lambda key: all(writer.holds(key) for writer in writers), config.views)
+        loop = ExtractionLoop(config, console, writers, backbone)
         if plan.to_read:
-            refuse_other_fingerprint(config.store, fingerprint, backbone.description[0])
-            require_space(config.store, estimate_bytes(len(plan.to_read), origin.feature_shape))
-            _compare_canary(config, console, backbone, plan)
-        _warn_of_other_folder(config, console, writer, plan)
-        writer.sync_images(plan.rows, plan.gone)
-        writer.write_meta("images_folder", str(config.images.resolve()))
+            for cut, store in stores.items():
+                refuse_other_fingerprint(store, described[cut].fingerprint, backbone.describe(cut).fingerprint)
+            shapes = [description.origin.feature_shape for description in described.values()]
+            num_rows = sum(len(list_views(row.split, config.views)) for row in plan.to_read)
+            require_space(writers[0].folder, sum(estimate_bytes(num_rows, shape) for shape in shapes))
+            _compare_canaries(config, console, backbone, plan, stores)
+        _warn_of_other_folder(config, console, writers[0], plan)
+        for writer in writers:
+            writer.sync_images(plan.rows, plan.gone)
+            writer.write_meta("images_folder", str(config.images.resolve()))
         if plan.to_read:
-            shape = " x ".join(map(str, origin.feature_shape))
-            console.say(f"{describe_devices()}; {config.cut} at {config.image_size} px is {shape}")
+            console.say(backbone.describe_work(shapes))
+            # Built here, so that the progress bar does not take it for slow pictures.
+            _ = backbone.engine
             loop.run(plan.to_read)
         if loop.num_computed:
-            writer.write_meta("images_per_second", str(loop.images_per_second))
+            for writer in writers:
+                writer.write_meta("images_per_second", str(loop.images_per_second))
     return ExtractResult(
         images=len(scan.images),
         computed=loop.num_computed,
@@ -101,16 +118,18 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         removed=len(plan.gone),
         seconds=round(time.monotonic() - started, 3),
         images_per_second=round(loop.images_per_second, 1),
-        fingerprint=fingerprint.digest,
+        fingerprint=",".join(description.fingerprint.digest for description in described.values()),
         weights=str(weights),
     )
 
 
 def check_arguments(config: ExtractConfig) -> Scan:
     """Checks everything that can be checked without TensorFlow, and scans the folder."""
-    check_backbone_arguments(config.cut, config.image_size)
+    check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
-    refuse_foreign_folder(config.store)
+    check_engine(config.engine, config.precision)
+    for store in place_cuts(config.store, config.cuts).values():
+        refuse_foreign_folder(store)
     return scan_images(config.images)
 
 
@@ -123,55 +142,71 @@ def _warn_of_other_folder(config: ExtractConfig, console: Console, writer: Featu
         )
 
 
-def _compare_canary(config: ExtractConfig, console: Console, backbone: _Backbone, plan: Plan) -> None:
-    store = FeatureStore(config.store)
-    canary = Canary(config.images, backbone.prepare, backbone.run, backbone.description[1].versions)
-    if store.examples and plan.unchanged:
-        num_rows = canary.compare(store, [row.path for row in plan.unchanged])
-        console.detail(f"{num_rows} stored features were extracted again and are the same")
-
-
-def describe_devices() -> str:
-    """Says what TensorFlow runs on."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    return f"running on {len(gpus)} GPU" if gpus else f"running on the CPU, {os.cpu_count()} cores"
+def _compare_canaries(
+    config: ExtractConfig, console: Console, backbone: _Backbone, plan: Plan, stores: Mapping[str, Path]
+) -> None:
+    unchanged = [row.path for row in plan.rows if row.status is ImageStatus.DONE]
+    for number, (cut, folder) in enumerate(stores.items()):
+        store = FeatureStore(folder)
+        versions = backbone.describe(cut).origin.versions
+        canary = Canary(config.images, backbone.prepare, partial(backbone.run_cut, number), versions)
+        if store.examples and unchanged:
+            num_rows = canary.compare(store, unchanged)
+            console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
 
 
 class _Backbone:
     """The cut backbone, built when it is first needed."""
 
-    def __init__(self, config: ExtractConfig, weights: Weights) -> None:
-        self._config, self._weights = config, weights
+    def __init__(self, config: ExtractConfig, weights: Weights, console: Console) -> None:
+        self._config, self._weights, self._console = config, weights, console
+        self.streams = plan_streams(count_cores(config.threads))
 
     @cached_property
-    def _model(self) -> keras.Model:
+    def _models(self) -> dict[str, keras.Model]:
+        config = self._config
         import_quietly("keras")
-        return cut_backbone(build_backbone(self._config.image_size, self._weights), self._config.cut)
+        from extract.engines.tensorflow import configure_tensorflow
+
+        if not configure_tensorflow(self.streams):
+            self._console.detail("TensorFlow has computed in this process already, and keeps its threads")
+        backbone = build_backbone(config.image_size, self._weights)
+        return {cut: cut_backbone(backbone, cut, config.pool) for cut in config.cuts}
 
     @cached_property
-    def _engine(self) -> TensorFlowEngine:
-        return TensorFlowEngine(self._model)
+    def engine(self) -> Engine:
+        config = self._config
+        engine = build_engine(config.engine, config.precision, join_cuts(list(self._models.values())), self.streams)
+        # The first batch takes two seconds, whatever its size: kernels are chosen, and weights laid out for them.
+        engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
+        return engine
 
     @cached_property
-    def prepare(self) -> Callable[[pixels.Pixels], Any]:
-        return pixels.compile_pixel_layers(self._config.image_size)
+    def prepare(self) -> Callable[[Pixels, bytes, Iterable[int]], Prepared]:
+        return compile_views(self._config.image_size, self._config.view_seed)
 
-    def run(self, images: list[Any]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Runs the backbone on prepared pictures."""
-        import tensorflow as tf
+        return self.engine.run(batch)
 
-        return self._engine.run(tf.stack(images))
+    def run_cut(self, number: int, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Runs the backbone, for the features of one cut."""
+        return self.run(batch)[number]
 
-    @cached_property
-    def description(self) -> tuple[Fingerprint, Origin]:
-        return describe_features(self._config, self._weights, self._model)
+    def describe(self, cut: str) -> Description:
+        """Describes the features of a cut."""
+        return describe_features(self._config, cut, self._weights, self._models[cut])
 
+    def describe_work(self, shapes: Sequence[Sequence[int]]) -> str:
+        """Says what runs where, and what comes out."""
+        from extract.engines.tensorflow import describe_devices
 
-def _reread_lost(plan: Plan, writer: FeatureWriter) -> Plan:
-    def held(row: ImageRow) -> bool:
-        return row.content_hash is not None and writer.holds(FeatureKey(row.content_hash, 0))
-
-    lost = [row._replace(content_hash=None, status=ImageStatus.PENDING) for row in plan.unchanged if not held(row)]
-    return Plan([row for row in plan.unchanged if held(row)], plan.to_read + lost, plan.gone)
+        config = self._config
+        device = describe_devices() if config.engine is EngineName.TENSORFLOW else "the CPU"
+        sizes = ", ".join(
+            f"{cut} is {' x '.join(map(str, shape))}" for cut, shape in zip(config.cuts, shapes, strict=True)
+        )
+        return (
+            f"running {config.engine} in {config.precision} on {device}, {self.streams.num_cores} cores; "
+            f"at {config.image_size} px {sizes}"
+        )

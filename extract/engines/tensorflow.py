@@ -7,40 +7,81 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.config import Precision
+from extract.engines import Streams
+from features.errors import UsageError
+
 if TYPE_CHECKING:
     import keras
 
-FAMILY = "tensorflow"
+_BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 
 
 class TensorFlowEngine:
     """Runs a cut backbone on batches.
 
     The weights become constants of the graph, so that TensorFlow folds batch normalisation and lays
-    kernels out once: 103 images a second where Keras's `predict_on_batch` gives 83 (2 cores, 150 px).
+    kernels out once (docs/performance.md has the figures).
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, precision: Precision = Precision.FLOAT32) -> None:
         """Freezes the model.
 
         Args:
-            model: the cut backbone; input (n, s, s, 3) float32.
+            model: the cut backbone; input (n, s, s, 3) float32, one output or several.
+            precision: bfloat16 lets TensorFlow convert convolutions and what stands between them.
+
+        Raises:
+            UsageError: bfloat16 on a GPU, where TensorFlow would go on in float32.
         """
         import tensorflow as tf
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-        side = tuple(model.inputs[0].shape[1:])
-        signature = tf.TensorSpec((None, *side), tf.float32)
-        graph = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(signature)
-        self._graph = convert_variables_to_constants_v2(graph)
+        if precision is Precision.BFLOAT16 and tf.config.list_physical_devices("GPU"):
+            raise UsageError(
+                "--precision bfloat16", "no GPU, for it is the processor's", "a GPU", "Leave the option out"
+            )
+        self._uses_bfloat16 = precision is Precision.BFLOAT16
+        self._graph = freeze_model(model)
 
-    def run(self, batch: Any) -> NDArray[np.float32]:
-        """Runs the backbone.
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Runs the backbone; see `Engine.run`."""
+        import tensorflow as tf
 
-        Args:
-            batch: (n, s, s, 3) float32 tensor in [-1, 1].
+        # Every time: each thread looks at this when it calls a graph, and only its own call makes it look again.
+        tf.config.optimizer.set_experimental_options({_BFLOAT16: self._uses_bfloat16})
+        return [output.numpy() for output in self._graph(tf.convert_to_tensor(batch))]
 
-        Returns:
-            (n, *feature_shape) float32. A row does not depend on the others in the batch.
-        """
-        return self._graph(batch)[0].numpy()  # type: ignore[no-any-return]
+
+def freeze_model(model: keras.Model) -> Any:
+    """Makes a graph of a model, its weights constants: a `ConcreteFunction` from a batch to the list of outputs."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    signature = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
+    graph = tf.function(lambda batch: model(batch, training=False), autograph=False).get_concrete_function(signature)
+    return convert_variables_to_constants_v2(graph)
+
+
+def configure_tensorflow(streams: Streams) -> bool:
+    """Gives TensorFlow its threads, as far as it has not begun to compute.
+
+    Returns:
+        Whether it took them; a process that has computed keeps what it had.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(streams.num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(streams.num_streams)
+    except RuntimeError:
+        return False
+    return True
+
+
+def describe_devices() -> str:
+    """Says what TensorFlow runs on."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    return f"{len(gpus)} GPU ({', '.join(names)})" if gpus else "the CPU"

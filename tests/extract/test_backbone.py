@@ -205,19 +205,19 @@ def test_cut_at_an_unknown_layer_suggests_the_nearest(backbone: keras.Model) -> 
 @pytest.mark.parametrize(("cut", "nearest"), [("mixd7", "mixed7"), ("mixed11", "mixed1"), ("Mixed5", "mixed5")])
 def test_check_arguments_misspelt_cut_suggests_the_nearest_at_once(cut: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=rf"got '{cut}'\. Did you mean .*{nearest}"):
-        check_backbone_arguments(cut, 150)
+        check_backbone_arguments([cut], 150)
 
 
 @pytest.mark.parametrize("size", [0, 74, 1025])
 def test_check_arguments_size_out_of_range_names_the_range(size: int) -> None:
     with pytest.raises(UsageError) as raised:
-        check_backbone_arguments("mixed7", size)
+        check_backbone_arguments(["mixed7"], size)
     assert str(raised.value) == (f"--image-size: expected 75 to 1024 pixels, got {size}. 150 is the default.")
 
 
 @pytest.mark.parametrize("size", [75, 1024])
 def test_check_arguments_ends_of_the_range_pass(size: int) -> None:
-    check_backbone_arguments("mixed9_0", size)
+    check_backbone_arguments(["mixed9_0"], size)
 
 
 def test_name_layers_of_a_second_model_are_those_of_a_fresh_process(backbone: keras.Model, second: keras.Model) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from extract.canary import NUM_ROWS, Canary, choose_examples, describe_versions, measure_differences
+from extract.pixels import Pixels
+from extract.views import Prepared
 from features.errors import FeatureStoreError
 from features.schema import FeatureKey, ImageStatus, round_features
 from features.store import Example, FeatureStore
@@ -22,30 +24,42 @@ from tests.pictures import draw_picture, encode
 SHAPE = (1, 1, 3)
 
 
-def average(images: list[Any]) -> NDArray[np.float32]:
+def prepare(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+    """Stands in for augmentations: a view is as much darker as its number and the content say."""
+    return {view: pixels.astype(np.float32) / (1 + view * (1 + content_hash[0] / 256)) for view in views}
+
+
+def average(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stands in for a backbone: the mean colour."""
-    return np.stack([image.mean(axis=(0, 1), dtype=np.float32)[None, None] / 255 for image in images])
+    means: NDArray[np.float32] = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32) / np.float32(255)
+    return means
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    """A store of the mean colours of twenty pictures."""
+def make_store(tmp_path: Path, num_views: int = 1) -> FeatureStore:
     (tmp_path / "pictures").mkdir()
     with FeatureWriter(tmp_path / "store", make_fingerprint(), make_origin(SHAPE), rows_per_shard=6) as writer:
         for number in range(20):
             picture = draw_picture(("cats", "dogs")[number % 2], number)
             data = encode(picture)
             (tmp_path / f"pictures/{number:02}.png").write_bytes(data)
-            key = FeatureKey(hashlib.sha256(data).digest(), 0)
-            writer.add_features([key], *round_features(average([np.asarray(picture)])))
+            content_hash = hashlib.sha256(data).digest()
+            views = prepare(np.asarray(picture), content_hash, range(num_views))
+            keys = [FeatureKey(content_hash, view) for view in views]
+            writer.add_features(keys, *round_features(average(np.stack(list(views.values())))))
             done = ImageStatus.DONE
-            writer.add_image(ImageRow(f"{number:02}.png", "cats", "", len(data), 0, key.content_hash, done))
+            writer.add_image(ImageRow(f"{number:02}.png", "cats", "", len(data), 0, content_hash, done))
         writer.commit()
     return FeatureStore(tmp_path / "store")
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """A store of the mean colours of twenty pictures."""
+    return make_store(tmp_path)
+
+
 def make_canary(folder: Path, factor: float = 1.0) -> Canary:
-    return Canary(folder, lambda pixels: pixels, lambda images: average(images) * np.float32(factor), {"keras": "4"})
+    return Canary(folder, prepare, lambda images: average(images) * np.float32(factor), {"keras": "4"})
 
 
 def test_canary_equal_features_pass_with_eight_rows(store: FeatureStore, tmp_path: Path) -> None:
@@ -64,6 +78,30 @@ def test_canary_of_nan_stops(store: FeatureStore, tmp_path: Path) -> None:
         make_canary(tmp_path / "pictures", np.nan).compare(store, [example.path for example in store.examples])
 
 
+def test_canary_compares_views_with_the_views_that_are_stored(tmp_path: Path) -> None:
+    store = make_store(tmp_path, num_views=3)
+    seen: list[int] = []
+
+    def note(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+        seen.extend(views := list(views))
+        return prepare(pixels, content_hash, views)
+
+    canary = Canary(tmp_path / "pictures", note, average, {})
+    assert canary.compare(store, [example.path for example in store.examples]) == NUM_ROWS
+    assert {1, 2} & set(seen)
+
+
+def test_canary_other_augmentations_stop(tmp_path: Path) -> None:
+    store = make_store(tmp_path, num_views=3)
+
+    def brighten(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+        return {view: image * (1.1 if view else 1) for view, image in prepare(pixels, content_hash, views).items()}
+
+    canary = Canary(tmp_path / "pictures", brighten, average, {})
+    with pytest.raises(FeatureStoreError, match=r"a difference of 0\.1 for \d\d\.png"):
+        canary.compare(store, [example.path for example in store.examples])
+
+
 def test_canary_edited_missing_and_changed_pictures_are_not_compared(store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "pictures/00.png").write_bytes(encode(draw_picture("owls", 1)))
     (tmp_path / "pictures/01.png").unlink()
@@ -74,7 +112,7 @@ def test_canary_edited_missing_and_changed_pictures_are_not_compared(store: Feat
 
 def test_choose_examples_are_spread_over_the_shards() -> None:
     examples = [Example(f"{n:03}", "cats", "", b"", n // 10, n % 10) for n in reversed(range(100))]
-    chosen = choose_examples(examples, frozenset(f"{n:03}" for n in range(100)))
+    chosen = choose_examples(examples)
     assert [example.path for example in chosen] == ["000", "014", "028", "042", "057", "071", "085", "099"]
 
 

@@ -16,6 +16,7 @@ from extract.config import ExtractConfig
 from extract.run import extract_features
 from features.console import Console
 from features.store import FeatureStore
+from tests.features.stores import fill_store
 from tests.pictures import fill_folder
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,7 @@ def test_help_lists_every_option_and_does_not_import_tensorflow() -> None:
     done = finish(start("--help", trace_imports=True))
     assert (done.status, done.err) == (0, "")
     names = ["images", "store", "weights", "cut", "image-size", "batch-size", "threads", "strict", "rehash"]
+    names += ["pool", "views", "view-seed", "engine", "precision", "compression"]
     for name in [*names, "dry-run", "json", "quiet", "verbose", "help"]:
         assert f"--{name} " in done.out
     assert "python -m extract summary" in done.out
@@ -123,6 +125,8 @@ def test_missing_folder_exits_2_and_says_expected_got_and_what_to_do(tmp_path: P
     ("option", "value", "told"),
     [
         ("--cut", "mixd7", "--cut: expected a layer of InceptionV3, got 'mixd7'. Did you mean mixed7"),
+        ("--cut", "mixed5,mixd7", "--cut: expected a layer of InceptionV3, got 'mixd7'. Did you mean mixed7"),
+        ("--cut", "mixed0,mixed0", "--cut: expected different layers, got mixed0,mixed0. Name each once"),
         (
             "--weights",
             "imagnet",
@@ -198,6 +202,39 @@ def test_dry_run_foretells_and_leaves_no_store_behind(runs: Runs) -> None:
     assert (result["images"], result["to_read"], result["reused"]) == (10, 10, 0)
     assert result["classes"] == {"": {"cats": 5, "dogs": 5}}
     assert not (runs.store.parent / "no store").exists()
+
+
+def test_several_cuts_into_a_store_of_one_exit_1_at_once_and_leave_it_as_it_was(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "pictures", {"cats": 1, "dogs": 1})
+    fill_store(tmp_path / "store", range(2))
+    before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
+    folders = ["--images", str(tmp_path / "pictures"), "--store", str(tmp_path / "store")]
+    done = finish(start(*folders, "--cut", "mixed0,mixed1", trace_imports=True))
+    assert (done.status, done.out) == (1, "")
+    assert done.error == (
+        f"{tmp_path / 'store'}: expected a folder for several cuts, got a store of one cut."
+        " Give another --store (STORE=)."
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
+    assert_answered_at_once(done)
+
+
+def test_views_and_cuts_from_the_command_line_make_a_store_for_each_cut(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "pictures", {"train/cats": 2, "train/dogs": 2})
+    fill_folder(tmp_path / "pictures", {"validation/cats": 1, "validation/dogs": 1}, start=50)
+    folders = ["--images", str(tmp_path / "pictures"), "--store", str(tmp_path / "stores")]
+    options = [*SMALL, "--cut", "mixed0,mixed1", "--views", "3", "--view-seed", "4", "--engine", "openvino"]
+    done = finish(start(*folders, *options, "--json"))
+    assert done.status == 0, done.err
+    (line,) = done.out.splitlines()
+    result = json.loads(line)
+    assert (result["images"], result["computed"], result["reused"]) == (6, 6, 0)
+    stores = [FeatureStore(tmp_path / "stores" / cut) for cut in ("mixed0", "mixed1")]
+    assert result["fingerprint"] == ",".join(store.fingerprint.digest for store in stores)
+    for store, shape in zip(stores, [(7, 7, 256), (7, 7, 288)], strict=True):
+        assert (store.feature_shape, store.num_views, store.num_features) == (shape, 3, 4 * 3 + 2)
+        assert (store.fingerprint.engine, store.fingerprint.views[-6:]) == ("openvino", "seed 4")
+        assert store.origin.versions["openvino"] not in ("", "unknown")
 
 
 def test_run_with_nothing_to_do_from_a_weights_file_does_not_import_tensorflow(

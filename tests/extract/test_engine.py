@@ -9,16 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from extract.backbone import cut_backbone
+from extract.engines import Engine
 from extract.engines.tensorflow import TensorFlowEngine
 
 if TYPE_CHECKING:
     import keras
 
 
-def run(engine: TensorFlowEngine, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    import tensorflow as tf
-
-    return engine.run(tf.constant(batch))
+def run(engine: Engine, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    (features,) = engine.run(batch)
+    return features
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from extract.pixels import (
     Pixels,
     UndecodableImageError,
     build_pixel_layers,
-    compile_pixel_layers,
     decode_image,
+    prepare_pixels,
 )
 from tests.pictures import draw_picture, encode
 
@@ -297,46 +297,46 @@ def test_decode_too_many_pixels_takes_no_memory_for_them(side: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize("shape", [(90, 80), (75, 75), (20, 31), (300, 200)])
-def test_pixel_layers_compiled_equal_the_keras_layers_on_floats(shape: tuple[int, int]) -> None:
+def test_prepare_pixels_equals_the_keras_layers_on_floats_to_the_bit(shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
     resize, scale = build_pixel_layers(75)
 
-    prepared = compile_pixel_layers(75)(pixels).numpy()
+    prepared = prepare_pixels(pixels, 75)
 
-    assert (prepared.shape, prepared.dtype) == ((75, 75, 3), np.float32)
+    assert prepared.shape == (75, 75, 3)
+    assert prepared.dtype == np.float32
     np.testing.assert_array_equal(prepared, scale(resize(pixels.astype(np.float32))).numpy())
 
 
-def test_pixel_layers_at_the_right_size_only_scale() -> None:
+def test_prepare_pixels_at_the_right_size_only_scales() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (75, 75, 3), dtype=np.uint8)
-    prepared = compile_pixel_layers(75)(pixels).numpy()
+    prepared = prepare_pixels(pixels, 75)
     np.testing.assert_allclose(prepared, pixels / 127.5 - 1, atol=1e-6)
 
 
-def test_pixel_layers_halving_average_neighbours_without_rounding() -> None:
+def test_prepare_pixels_halving_averages_neighbours_without_rounding() -> None:
     columns = np.arange(150) % 2
     pixels = np.broadcast_to(columns[None, :, None], (150, 150, 3)).astype(np.uint8)
-    prepared = compile_pixel_layers(75)(pixels).numpy()
+    prepared = prepare_pixels(pixels, 75)
     np.testing.assert_allclose(prepared, 0.5 / 127.5 - 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, -1.0), (255, 1.0)])
-def test_pixel_layers_flat_black_and_white_are_exactly_the_ends_of_the_range(value: int, expected: float) -> None:
-    prepared = compile_pixel_layers(75)(np.full((33, 47, 3), value, np.uint8)).numpy()
+def test_prepare_pixels_flat_black_and_white_are_exactly_the_ends_of_the_range(value: int, expected: float) -> None:
+    prepared = prepare_pixels(np.full((33, 47, 3), value, np.uint8), 75)
     np.testing.assert_array_equal(prepared, np.full((75, 75, 3), expected, np.float32))
 
 
-def test_pixel_layers_stay_within_the_range() -> None:
+def test_prepare_pixels_stays_within_the_range() -> None:
     pixels = np.random.default_rng(2).choice([0, 255], (64, 200, 3)).astype(np.uint8)
-    prepared = compile_pixel_layers(75)(pixels).numpy()
+    prepared = prepare_pixels(pixels, 75)
     assert prepared.min() == -1.0
     assert prepared.max() == 1.0
 
 
-def test_pixel_layers_in_several_threads_give_what_one_gives() -> None:
-    prepare = compile_pixel_layers(75)
+def test_prepare_pixels_in_several_threads_gives_what_one_gives() -> None:
     pictures = [np.asarray(draw_picture("owls", number, (60 + number, 90))) for number in range(16)]
-    expected = [prepare(picture).numpy() for picture in pictures]
+    expected = [prepare_pixels(picture, 75) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda picture: prepare(picture).numpy(), pictures))
+        found = list(pool.map(lambda picture: prepare_pixels(picture, 75), pictures))
     np.testing.assert_array_equal(found, expected)

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from extract.images import ImageFile
-from extract.plan import Plan, plan_images
-from features.schema import ImageStatus
+from extract.plan import Plan, merge_catalogs, plan_images, read_incomplete
+from features.schema import FeatureKey, ImageStatus
 from features.tables import ImageRow
 
 HASH = hashlib.sha256(b"content").digest()
@@ -94,3 +94,81 @@ def test_plan_reading_order_mixes_the_classes() -> None:
 def test_plan_path_that_is_not_utf8_is_planned() -> None:
     path = os.fsdecode(b"cats/f\xfcr.jpg")
     assert plan_images([replace(FILE, path=path)], [], rehash=False).to_read == [NOT_READ._replace(path=path)]
+
+
+def make_row(path: str, split: str = "train") -> ImageRow:
+    content_hash = hashlib.sha256(path.encode()).digest()
+    return ROW._replace(path=path, split=split, content_hash=content_hash)
+
+
+def test_merge_catalogs_keeps_what_every_store_says() -> None:
+    rows = [make_row("1.jpg"), NOT_READ._replace(status=ImageStatus.FAILED, reason="damaged")]
+    assert merge_catalogs([rows]) == rows
+    assert merge_catalogs([rows, rows[::-1], rows]) == rows
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [],
+        [ROW._replace(content_hash=None, status=ImageStatus.PENDING)],
+        [ROW._replace(content_hash=hashlib.sha256(b"edited").digest())],
+        [ROW._replace(modified_ns=8)],
+        [ROW._replace(num_bytes=101)],
+    ],
+)
+@pytest.mark.parametrize("swap", [False, True])
+def test_merge_catalogs_row_that_the_stores_do_not_agree_on_is_pending_and_read_again(
+    other: list[ImageRow], swap: bool
+) -> None:
+    agreed = make_row("cats/2.jpg", "")
+    catalogs = [[ROW, agreed], [*other, agreed]]
+
+    found = {row.path: row for row in merge_catalogs(catalogs[::-1] if swap else catalogs)}
+
+    assert found.keys() == {"cats/1.jpg", "cats/2.jpg"}
+    assert found["cats/2.jpg"] == agreed
+    assert (found["cats/1.jpg"].content_hash, found["cats/1.jpg"].status) == (None, ImageStatus.PENDING)
+    today = [FILE, replace(FILE, path="cats/2.jpg")]
+    assert plan_images(today, found.values(), rehash=False) == Plan([agreed], [NOT_READ], [])
+
+
+def test_merge_catalogs_of_a_new_store_and_an_old_one_knows_nothing() -> None:
+    assert [row.status for row in merge_catalogs([[], [ROW]])] == [ImageStatus.PENDING]
+
+
+def read_with(rows: list[ImageRow], missing: set[FeatureKey], num_views: int) -> Plan:
+    return read_incomplete(Plan(rows, [], ["gone.jpg"]), lambda key: key not in missing, num_views)
+
+
+def test_read_incomplete_image_whose_own_feature_is_lost_is_pending_without_a_hash() -> None:
+    lost, sound = make_row("1.jpg"), make_row("2.jpg")
+    plan = read_with([lost, sound], {FeatureKey(lost.content_hash or b"", 0)}, 3)
+    expected = lost._replace(content_hash=None, status=ImageStatus.PENDING)
+    assert plan == Plan([sound], [expected], ["gone.jpg"])
+
+
+@pytest.mark.parametrize("view", [1, 2])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_read_incomplete_image_that_lacks_augmentations_alone_is_read_and_stays_done(view: int, split: str) -> None:
+    row = make_row("1.jpg", split)
+    missing = {FeatureKey(row.content_hash or b"", view)}
+    assert read_with([row], missing, 3) == Plan([], [row], ["gone.jpg"])
+    assert read_with([row], missing, view) == Plan([row], [], ["gone.jpg"]), "views that nobody asked for"
+    assert row.status is ImageStatus.DONE
+    assert row.content_hash is not None
+
+
+def test_read_incomplete_validation_image_needs_no_views() -> None:
+    row = make_row("1.jpg", "validation")
+    missing = {FeatureKey(row.content_hash or b"", view) for view in (1, 2)}
+    assert read_with([row], missing, 3) == Plan([row], [], ["gone.jpg"])
+
+
+def test_read_incomplete_reads_everything_in_one_order() -> None:
+    rows = [make_row(f"{number}.jpg") for number in range(20)]
+    missing = {FeatureKey(row.content_hash or b"", number % 2) for number, row in enumerate(rows[::3])}
+    plan = read_incomplete(Plan(rows[5:], rows[:5], []), lambda key: key not in missing, 2)
+    expected = {row.path for row in [*rows[:5], *rows[6::3]]}
+    assert [row.path for row in plan.to_read] == sorted(expected, key=lambda p: hashlib.sha256(p.encode()).digest())
+    assert {row.path for row in plan.unchanged} == {row.path for row in rows} - expected

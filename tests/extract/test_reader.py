@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,26 @@ import pytest
 
 from extract.pixels import Pixels
 from extract.reader import ImageReader, LoadedImage
+from extract.views import Prepared
 from features.tables import ImageRow
 from tests.pictures import draw_picture, encode
 
 
-def make_reader(folder: Path, *, stored: Container[bytes] = (), threads: int = 4, ahead: int = 6) -> ImageReader:
-    def mirror(pixels: Pixels) -> Pixels:
-        return pixels[:, ::-1]
+def make_reader(
+    folder: Path,
+    *,
+    stored: Container[bytes] = (),
+    views: Sequence[int] = (0,),
+    threads: int = 4,
+    ahead: int = 6,
+) -> ImageReader:
+    def mirror(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+        return {view: pixels[:, ::-1].astype(np.float32) + view * content_hash[0] for view in views}
 
-    return ImageReader(folder, mirror, stored, threads, ahead)
+    def list_missing(_: ImageRow, content_hash: bytes) -> Sequence[int]:
+        return [] if content_hash in stored else views
+
+    return ImageReader(folder, mirror, list_missing, threads, ahead)
 
 
 def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:
@@ -43,7 +54,8 @@ def test_reader_with_threads_keeps_order_hashes_and_pixels(tmp_path: Path, threa
     for found, picture in zip(loaded, pictures, strict=True):
         assert found.failure == ""
         assert found.content_hash == hashlib.sha256((tmp_path / found.image.path).read_bytes()).digest()
-        np.testing.assert_array_equal(found.pixels, np.asarray(picture)[:, ::-1])
+        assert list(found.views) == [0]
+        np.testing.assert_array_equal(found.views[0], np.asarray(picture)[:, ::-1])
 
 
 def test_reader_stored_content_is_hashed_but_not_decoded(tmp_path: Path) -> None:
@@ -52,8 +64,20 @@ def test_reader_stored_content_is_hashed_but_not_decoded(tmp_path: Path) -> None
 
     known, unknown = make_reader(tmp_path, stored={stored}).read(rows)
 
-    assert known == LoadedImage(rows[0], stored, None, "")
+    assert known == LoadedImage(rows[0], stored, {}, "")
     assert unknown.failure.startswith("not a picture")
+
+
+def test_reader_prepares_the_missing_views_alone_each_from_the_content_hash(tmp_path: Path) -> None:
+    picture = draw_picture("cats", 1)
+    rows = make_rows(tmp_path, {"0.png": encode(picture)})
+    first_byte = hashlib.sha256(encode(picture)).digest()[0]
+
+    (found,) = make_reader(tmp_path, views=[2, 5]).read(rows)
+
+    assert list(found.views) == [2, 5]
+    for view, prepared in found.views.items():
+        np.testing.assert_array_equal(prepared, np.asarray(picture)[:, ::-1].astype(int) + view * first_byte)
 
 
 def test_reader_bad_pictures_carry_their_reasons_and_the_others_their_pixels(tmp_path: Path) -> None:
@@ -69,7 +93,7 @@ def test_reader_bad_pictures_carry_their_reasons_and_the_others_their_pixels(tmp
         "damaged",
         "",
     ]
-    assert [found.pixels is None for found in loaded] == [False, True, True, True, False]
+    assert [len(found.views) for found in loaded] == [1, 0, 0, 0, 1]
 
 
 def test_reader_file_deleted_after_the_scan_fails_with_the_systems_reason(tmp_path: Path) -> None:
@@ -78,7 +102,7 @@ def test_reader_file_deleted_after_the_scan_fails_with_the_systems_reason(tmp_pa
 
     gone = list(make_reader(tmp_path).read(rows))[1]
 
-    assert gone == LoadedImage(rows[1], None, None, "cannot be read: No such file or directory")
+    assert gone == LoadedImage(rows[1], None, {}, "cannot be read: No such file or directory")
 
 
 def test_reader_path_that_became_a_folder_fails_with_the_systems_reason(tmp_path: Path) -> None:

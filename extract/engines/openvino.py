@@ -1,0 +1,58 @@
+"""An engine for Intel's and AMD's processors: the backbone compiled by OpenVINO."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.config import Precision
+from extract.engines import Streams
+from extract.engines.tensorflow import freeze_model
+
+if TYPE_CHECKING:
+    import keras
+
+_PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
+
+
+class OpenVinoEngine:
+    """Runs a cut backbone on batches."""
+
+    def __init__(self, model: keras.Model, precision: Precision, streams: Streams) -> None:
+        """Converts and compiles the model.
+
+        Args:
+            model: the cut backbone; input (n, s, s, 3) float32, one output or several.
+            precision: what it computes in.
+            streams: how many batches are run at a time, each in a thread of the caller's.
+        """
+        # OpenVINO tells a server of each import, unless the package that does so is missing.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        import openvino
+
+        graph = freeze_model(model)
+        options = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+            "NUM_STREAMS": streams.num_streams,
+            "INFERENCE_NUM_THREADS": streams.num_cores,
+        }
+        core = openvino.Core()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "backbone.pb")
+            path.write_bytes(graph.graph.as_graph_def().SerializeToString())
+            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        self._names = [output.name for output in graph.outputs]
+        self._requests = threading.local()
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Runs the backbone; see `Engine.run`."""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        outputs = self._requests.own.infer([batch], share_inputs=True)
+        return [np.array(outputs[name]) for name in self._names]
