@@ -39,6 +39,11 @@ class TrainConfig:
 
     store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
     run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
+    cut: Annotated[str, Option(help="Whose features to train on, where the store holds several cut layers.")] = ""
+    views: Annotated[
+        int | None,
+        Option(min=1, help="Views of each training picture to train on.", show_default="as many as are stored"),
+    ] = None
     solver: Annotated[SolverName, Option(help="auto chooses, and says why.")] = SolverName.AUTO
     rank: Annotated[
         int | None,

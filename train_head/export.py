@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from features.command import CommandFailed, run_app
 from features.console import Console, format_bytes, import_quietly
+from features.cuts import choose_cut
 from features.durable import sync_folder
 from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.lift import lift_head
-from train_head.run import Run
+from train_head.run import Run, hash_views
 from train_head.same_run import refuse_changed_store
 from train_head.split import Split, split_examples
 
@@ -31,9 +33,9 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(config.out, "a folder for the model", "a file", "Give another --out (OUT=)")
     run = Run(config.run)
-    store = FeatureStore(Path(config.store or run.record.store))
+    store = FeatureStore(choose_cut(Path(config.store or run.record.store), str(run.record.config.get("cut", ""))))
     split = split_examples(store.examples, float(run.record.config["validation_split"]))
-    refuse_changed_store(run, store.fingerprint.digest, split)
+    refuse_changed_store(run, store.fingerprint.digest, split, hash_views(store, split, run.num_views))
     return export_model(config, run, store, split, console)
 
 
@@ -47,7 +49,7 @@ def export_model(
         HeadstartError: something that a user can mend.
     """
     import_quietly("keras")
-    from extract.pixels import DECODE_POLICY, compile_pixel_layers
+    from extract.pixels import DECODE_POLICY, prepare_pixels
     from train_head.exported import ExportedModel, ModelCard, save_model
     from train_head.head import restore_head
     from train_head.parity import TOLERANCE, Parts, check_parity
@@ -74,7 +76,7 @@ def export_model(
         labels = "".join(f"{label}\n" for label in classes)
         (aside / LABELS_FILE).write_text(labels, encoding="utf-8", errors="surrogateescape")
         parts = Parts(
-            compile_pixel_layers(fingerprint.image_size),
+            partial(prepare_pixels, image_size=fingerprint.image_size),
             # Keras's own graph: the engine's folds batch normalisation, which the stored features compare with.
             backbone.predict_on_batch,
             head.predict_on_batch,

@@ -10,11 +10,11 @@ from features.console import Console
 from features.errors import HeadstartError
 from features.store import FeatureStore
 from train_head.head import Array, HeadWeights
-from train_head.reduction.reduce import lift_kernel
+from train_head.reduction.reduce import Sides, lift_kernel
 from train_head.reduction.rows import FeatureRows
 from train_head.run import Run
 from train_head.solvers.network import compute_outputs
-from train_head.split import Split
+from train_head.split import Split, list_rows
 
 TOLERANCE = 1e-3
 """Of logits, between the head that was fitted and the one that is led back."""
@@ -35,7 +35,8 @@ def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> 
     head = run.read_head()
     if not run.record.reduction:
         return head
-    kernel = lift_kernel(store, split, run.record.rank, head.hidden_kernel, console)
+    sides = Sides(list_rows(store, split.train, run.num_views), split.validation)
+    kernel = lift_kernel(store, sides, run.record.rank, head.hidden_kernel, console)
     lifted = replace(head, hidden_kernel=kernel)
     expected = run.read_validation_logits()
     found = compute_store_logits(lifted, store, split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 
 from features.durable import hash_file
 from features.errors import HeadstartError
+from features.store import FeatureStore
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
 from train_head.solvers.history import Epoch
-from train_head.split import Split
+from train_head.split import Split, list_rows
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
 EXAMPLES_FILE, PREDICTIONS_FILE, CURVES_FILE = "examples.csv", "predictions.csv", "curves.png"
@@ -40,6 +42,8 @@ class RunRecord:
     """The key of the reduction whose inputs the head has; empty for a head on the features' own."""
     rank: int | None = None
     """How many inputs the reduction was asked for."""
+    views_sha256: str = ""
+    """Over which views of the training examples there were; empty for the first of each alone."""
     run_version: int = RUN_VERSION
 
 
@@ -67,6 +71,14 @@ def list_run_examples(split: Split) -> list[RunExample]:
         for side, examples in sides
         for example in sorted(examples, key=lambda example: example.path)
     ]
+
+
+def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
+    """Hashes which views of the training examples a store holds; empty where one of each is asked for."""
+    if not num_views or num_views == 1:
+        return ""
+    rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})
+    return hashlib.sha256(b"".join(content_hash + view.to_bytes(4, "big") for content_hash, view in rows)).hexdigest()
 
 
 class Run:
@@ -101,6 +113,11 @@ class Run:
     def dropout(self) -> float:
         """The head's dropout, for rebuilding it as it was."""
         return float(self.record.config["dropout"])
+
+    @property
+    def num_views(self) -> int:
+        """How many views of each picture it was trained on."""
+        return int(self.record.config.get("views") or 1)
 
     def read_head(self) -> HeadWeights:
         """Reads the fitted head.
@@ -176,6 +193,7 @@ def _check_record(record: RunRecord) -> None:
         and all(isinstance(config.get(name), float) for name in ("dropout", "validation_split"))
         and all(isinstance(text, str) for text in (record.store, record.fingerprint, record.head_sha256))
         and isinstance(record.classes, list)
+        and isinstance(config.get("views"), int | None)
     )
     if not expected:
         raise ValueError("values of other kinds than a run has")

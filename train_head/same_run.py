@@ -11,11 +11,13 @@ from train_head.run import RUN_FILE, Run, RunExample, RunRecord, list_run_exampl
 from train_head.split import Split
 
 _NOT_COMPARED = {"run", "overwrite", "no_report"}
-DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING}
+DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {
+    "views": 1
+}
 """What a run that is older than an option was made with."""
 
 
-def refuse_changed_store(run: Run, fingerprint: str, split: Split) -> None:
+def refuse_changed_store(run: Run, fingerprint: str, split: Split, views_sha256: str) -> None:
     """Raises HeadstartError, saying what changed, where a store is not the one that a run was fitted on."""
     if fingerprint != run.record.fingerprint:
         raise HeadstartError(
@@ -33,6 +35,10 @@ def refuse_changed_store(run: Run, fingerprint: str, split: Split) -> None:
             "the store as it was when the run was fitted",
             f"{len(gone)} examples gone or changed, {len(new)} new or changed (such as {shown})",
             "Train again, then export",
+        )
+    if views_sha256 != run.record.views_sha256:
+        raise HeadstartError(
+            run.folder, "the views that the run was fitted on", "others", "Train again with --overwrite, then export"
         )
 
 
@@ -64,6 +70,8 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
         differences.append("features of another fingerprint")
     elif set(other.read_examples()) != set(examples):
         differences.append("other examples: the store has changed since")
+    elif other.record.views_sha256 != record.views_sha256 and not differences:
+        differences.append("other views of the examples: the store has changed since")
     if differences:
         raise HeadstartError(
             folder,

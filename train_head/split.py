@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from features.errors import HeadstartError
-from features.store import Example
+from features.store import Example, FeatureStore
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,20 @@ def split_by_content(examples: Sequence[Example], validation_share: float) -> Sp
         [example for example in examples if example.content_hash in held_out],
         f"content hash, {validation_share:g} set aside",
     )
+
+
+def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
+    """Lists examples, each as view 0, and after them all their further views that are stored.
+
+    Args:
+        store: where they are.
+        examples: view 0 of each picture.
+        num_views: how many views of a picture at most; None for one.
+    """
+    if not num_views or num_views == 1:
+        return list(examples)
+    views = [store.list_views(example, num_views) for example in examples]
+    return [*examples, *(view for found in views for view in found[1:])]
 
 
 def _place(content_hash: bytes) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.backbone import build_backbone, cut_backbone, hash_weights
+from extract.config import Pool
 from extract.pixels import build_pixel_layers
 from extract.weights import find_weights
 from features.console import Console
@@ -29,7 +30,9 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
         HeadstartError: the weights cannot be had, or are not those of the store's fingerprint.
     """
     found = find_weights(weights or _name_weights(store.origin), console)
-    model = cut_backbone(build_backbone(store.fingerprint.image_size, found), store.fingerprint.cut)
+    model = cut_backbone(
+        build_backbone(store.fingerprint.image_size, found), store.fingerprint.cut, Pool(store.fingerprint.pool)
+    )
     digest = hash_weights(model)
     if digest != store.fingerprint.weights_sha256:
         raise HeadstartError(

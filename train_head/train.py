@@ -6,19 +6,29 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from features.console import Console, format_seconds, import_quietly
+from features.cuts import choose_cut
 from features.errors import FeatureStoreError, HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.batches import number_targets, read_free_memory
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.metrics import compute_loss, compute_metrics, predict_classes
-from train_head.run import CURVES_FILE, PREDICTIONS_FILE, Run, RunRecord, describe_config, list_run_examples
+from train_head.run import (
+    CURVES_FILE,
+    PREDICTIONS_FILE,
+    Run,
+    RunRecord,
+    describe_config,
+    hash_views,
+    list_run_examples,
+)
 from train_head.same_run import refuse_other_run
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.choose import choose_solver, measure_sizes
-from train_head.split import Split, split_examples
+from train_head.split import Split, list_rows, split_examples
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
 from train_head.write_run import move_into_place, write_predictions, write_run
 
@@ -40,18 +50,20 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
     """
     started = time.monotonic() if started is None else started
     _check_arguments(config)
-    store = FeatureStore(config.store)
+    store = open_store(config.store, config.cut)
+    config = replace(config, views=_settle_views(store, config.views))
     split = _split(store, config)
-    _tell(store, split, console)
+    _tell(store, split, config, console)
     trials = plan_trials(config, split)
     record = RunRecord(
         config=describe_config(config),
         solver="",
-        store=str(config.store.resolve()),
+        store=str(store.path.resolve()),
         fingerprint=store.fingerprint.digest,
         feature_shape=list(store.feature_shape),
         classes=split.classes,
         split_rule=split.rule,
+        views_sha256=hash_views(store, split, config.views),
     )
     examples = list_run_examples(split)
     checkpoints = config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}")
@@ -75,12 +87,13 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
     metrics = {
         "solver": solver.value,
         "seconds": round(answered, 3),
+        "views": config.views,
         **_describe(fit, split, store, config.l2),
         **_describe_trials(trials, outcomes, config),
     }
     _write(config, replace(record, solver=solver.value), split, fit, metrics)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    _warn_of_changed_store(store, console)
+    _warn_of_changed_store(store, split, config, console)
     if metrics["diverged"]:
         raise _describe_divergence(config, metrics["diverged"])
     return metrics
@@ -95,6 +108,36 @@ def _check_arguments(config: TrainConfig) -> None:
         raise UsageError("--rank", "--solver reduced or auto", "--solver full", "Leave one of them out")
 
 
+def open_store(path: Path, cut: str) -> FeatureStore:
+    """Opens the store to train on.
+
+    Args:
+        path: a store, or a folder with one for each cut layer.
+        cut: whose features; empty where there is only one.
+
+    Raises:
+        UsageError: there is no such cut in it, or there are several.
+        FeatureStoreError: there is no store, or it is damaged.
+    """
+    store = FeatureStore(choose_cut(path, cut))
+    if cut not in ("", store.fingerprint.cut):
+        raise UsageError(
+            "--cut", f"{store.fingerprint.cut}, whose features {path} holds", cut, "Extract that cut first"
+        )
+    return store
+
+
+def _settle_views(store: FeatureStore, asked: int | None) -> int:
+    if asked is not None and asked > store.num_views:
+        raise UsageError(
+            "--views",
+            f"at most {store.num_views}, as many as {store.path} holds",
+            str(asked),
+            f"Run `python -m extract --views {asked}` first",
+        )
+    return asked or store.num_views
+
+
 def _split(store: FeatureStore, config: TrainConfig) -> Split:
     if not store.examples and store.num_pending:
         raise HeadstartError(
@@ -106,11 +149,20 @@ def _split(store: FeatureStore, config: TrainConfig) -> Split:
     return split_examples(store.examples, config.validation_split)
 
 
-def _tell(store: FeatureStore, split: Split, console: Console) -> None:
+def _tell(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     console.say(
         f"{store.path}: {len(split.train):,} training and {len(split.validation):,} validation pictures of "
         f"{', '.join(split.classes)} (by {split.rule})"
     )
+    if config.views and config.views > 1:
+        num_rows, num_wanted = len(list_rows(store, split.train, config.views)), config.views * len(split.train)
+        console.say(f"{config.views} views of each training picture, {num_rows:,} rows")
+        if num_rows < num_wanted:
+            console.warn(
+                f"{store.path}: {num_wanted - num_rows:,} views of training pictures are not stored, because "
+                "extraction was interrupted or they validated then; run `python -m extract "
+                f"--views {config.views}` again"
+            )
     if store.num_pending:
         console.warn(
             f"{store.path}: {store.num_pending:,} of {len(store.images):,} pictures have no features, because "
@@ -160,6 +212,7 @@ def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[st
         "classes": split.classes,
         **compute_metrics(number_targets(split.validation, split.classes), fit.validation_probabilities, split.classes),
         "num_train": len(split.train),
+        "cut": store.fingerprint.cut,
         "num_validation": len(split.validation),
         "num_leaked": split.count_leaks(),
         "num_pending": store.num_pending,
@@ -210,10 +263,12 @@ def _write(config: TrainConfig, record: RunRecord, split: Split, fit: Fit, metri
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _warn_of_changed_store(store: FeatureStore, console: Console) -> None:
+def _warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     """Says so where the store is no longer the one that the run was fitted on."""
     try:
-        same = FeatureStore(store.path).examples == store.examples
+        now = FeatureStore(store.path)
+        same = now.examples == store.examples
+        same = same and hash_views(now, split, config.views) == hash_views(store, split, config.views)
     except FeatureStoreError as error:
         console.warn(f"{store.path} can no longer be read: {error}")
         return

@@ -19,6 +19,7 @@ from features.store import Example, FeatureStore
 from train_head.batches import number_targets
 from train_head.config import TrainConfig
 from train_head.metrics import predict_classes
+from train_head.run import hash_views
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError, describe_losses
@@ -186,6 +187,7 @@ def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
     digest = hashlib.sha256(text.encode())
     for example in (*trial.split.train, None, *trial.split.validation):
         digest.update(example.content_hash + example.label.encode("utf-8", "surrogateescape") if example else b"|")
+    digest.update(hash_views(store, trial.split, trial.config.views).encode())
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,40 @@ def make_store(
         )
         writer.catalog.write_meta("images_folder", images_folder)
     return FeatureStore(folder)
+
+
+def draw_view(path: str, view: int) -> Features:
+    """Like `draw_features`, but each view has noise of its own; view 0 is what `make_store` stores."""
+    feature: Features = draw_features([f"{view}/{path}" if view else path])[0]
+    return feature
+
+
+def add_views(
+    store: FeatureStore,
+    views: Mapping[str, Sequence[int]],
+    *,
+    draw: Callable[[str, int], NDArray[Any]] = draw_view,
+    bad: Sequence[tuple[str, int]] = (),
+) -> FeatureStore:
+    """Adds views of pictures to a store, view by view and three a shard, as a later extraction does.
+
+    Args:
+        store: what to add to.
+        views: which views of which paths.
+        draw: makes a feature.
+        bad: which of them are not finite.
+    """
+    hash_of = {example.path: example.content_hash for example in store.examples}
+    added = sorted((view, path) for path, numbers in views.items() for view in numbers)
+    with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
+        for number, (view, path) in enumerate(added, 1):
+            status = FeatureStatus.NONFINITE if (path, view) in bad else FeatureStatus.OK
+            feature = draw(path, view).astype(np.float16)
+            writer.add_features([FeatureKey(hash_of[path], view)], feature[None], [status])
+            if number % 3 == 0:
+                writer.commit()
+        writer.commit()
+    return FeatureStore(store.path)
 
 
 def add_picture(path: Path) -> None:

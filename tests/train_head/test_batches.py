@@ -26,8 +26,8 @@ def make_examples(rows_of_shard: dict[int, int]) -> list[Example]:
     ]
 
 
-def list_order(order: EpochOrder) -> list[int]:
-    return np.concatenate(order.blocks).tolist()  # type: ignore[no-any-return]
+def list_order(blocks: list[NDArray[np.int64]]) -> list[int]:
+    return np.concatenate(blocks).tolist()  # type: ignore[no-any-return]
 
 
 def plan(rows_per_block: int, seed: tuple[int, int] = (0, 0), num_examples: int = 40) -> list[int]:
@@ -56,16 +56,16 @@ def name_rows(features: NDArray[np.float32], paths: list[str]) -> list[str]:
 def test_plan_epoch_sees_each_example_once(rows_per_block: int, seed: int | None) -> None:
     examples = make_examples({1: 10, 3: 25, 7: 5})
     rng = None if seed is None else np.random.default_rng(seed)
-    order = plan_epoch(examples, rows_per_block, rng)
-    assert sorted(list_order(order)) == list(range(40))
-    sizes = [len(block) for block in order.blocks]
+    blocks = plan_epoch(examples, rows_per_block, rng)
+    assert sorted(list_order(blocks)) == list(range(40))
+    sizes = [len(block) for block in blocks]
     assert sizes[:-1] == [rows_per_block] * (len(sizes) - 1)
     assert sizes[-1] == (40 % rows_per_block or rows_per_block if rows_per_block < 40 else 40)
 
 
 def test_plan_epoch_without_rng_keeps_the_examples_order() -> None:
-    order = plan_epoch(make_examples({2: 6, 1: 6}), 5, None)
-    assert [block.tolist() for block in order.blocks] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    blocks = plan_epoch(make_examples({2: 6, 1: 6}), 5, None)
+    assert [block.tolist() for block in blocks] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
 
 
 @pytest.mark.parametrize("rows_per_block", [10, 40])
@@ -101,7 +101,7 @@ def test_plan_epoch_in_blocks_shuffles_within_each_shard() -> None:
 
 def test_plan_epoch_with_blocks_across_shards_mixes_them_within_the_block() -> None:
     examples = make_examples(dict.fromkeys(range(1, 5), 10))
-    blocks = plan_epoch(examples, 20, np.random.default_rng(0)).blocks
+    blocks = plan_epoch(examples, 20, np.random.default_rng(0))
     for block in blocks:
         shards = [examples[number].shard for number in block]
         assert len(set(shards)) == 2
@@ -109,7 +109,7 @@ def test_plan_epoch_with_blocks_across_shards_mixes_them_within_the_block() -> N
 
 
 def test_list_batches_never_crosses_a_block_and_ends_with_what_is_left() -> None:
-    order = EpochOrder([np.arange(7), np.arange(7, 10)])
+    order = EpochOrder([np.arange(7), np.arange(7, 10)], np.arange(10))
     batches = [(number, order.blocks[number][part].tolist()) for number, part in order.list_batches(3)]
     assert batches == [(0, [0, 1, 2]), (0, [3, 4, 5]), (0, [6]), (1, [7, 8, 9])]
 

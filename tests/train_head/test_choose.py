@@ -15,10 +15,12 @@ from train_head.solvers.choose import Sizes, choose_solver, estimate_full, estim
 from train_head.split import split_examples
 
 GB = 10**9
-COURSE = Sizes(num_train=800, num_validation=200, num_inputs=37_632, units=1024, batch_size=20, epochs=20, rank=512)
+COURSE = Sizes(
+    num_train=800, num_rows=800, num_validation=200, num_inputs=37_632, units=1024, batch_size=20, epochs=20, rank=512
+)
 """800 pictures at 150 px, as a course has them."""
-FEW_INPUTS = replace(COURSE, num_train=4000, num_inputs=64, units=64, rank=64)
-MANY_PICTURES = replace(COURSE, num_train=500_000, num_validation=100_000, units=64)
+FEW_INPUTS = replace(COURSE, num_train=4000, num_rows=4000, num_inputs=64, units=64, rank=64)
+MANY_PICTURES = replace(COURSE, num_train=500_000, num_rows=500_000, num_validation=100_000, units=64)
 
 
 def test_choose_solver_for_a_course_takes_the_reduced_one_and_names_both_estimates() -> None:
@@ -56,10 +58,14 @@ def test_choose_solver_where_neither_fits_takes_the_reduced_one() -> None:
     assert choose_solver(MANY_PICTURES, 10**6)[0] is SolverName.REDUCED
 
 
-@pytest.mark.parametrize("field", ["num_train", "num_validation", "num_inputs", "units", "epochs"])
+@pytest.mark.parametrize(
+    "fields",
+    [("num_train", "num_rows"), ("num_rows",), ("num_validation",), ("num_inputs",), ("units",), ("epochs",)],
+    ids=["pictures", "views", "validation", "inputs", "units", "epochs"],
+)
 @pytest.mark.parametrize("sizes", [COURSE, MANY_PICTURES])
-def test_estimates_of_twice_as_much_are_larger(sizes: Sizes, field: str) -> None:
-    twice = replace(sizes, **{field: 2 * getattr(sizes, field)})
+def test_estimates_of_twice_as_much_are_larger(sizes: Sizes, fields: tuple[str, ...]) -> None:
+    twice = replace(sizes, **{field: 2 * getattr(sizes, field) for field in fields})
     assert estimate_full(twice, 8 * GB).seconds > estimate_full(sizes, 8 * GB).seconds
     assert estimate_reduced(twice).seconds > estimate_reduced(sizes).seconds
     assert estimate_reduced(twice).num_bytes >= estimate_reduced(sizes).num_bytes
@@ -78,7 +84,7 @@ def test_measure_sizes_counts_pictures_and_bounds_the_rank_by_different_ones(tmp
     store = make_store(tmp_path / "store", paths, contents=contents)
     config = TrainConfig(store.path, tmp_path / "run", epochs=3, units=9, batch_size=4)
     problem = Problem(store, split_examples(store.examples, 0.2), config)
-    expected = Sizes(num_train=11, num_validation=4, num_inputs=12, units=9, batch_size=4, epochs=3, rank=10)
+    expected = Sizes(11, 11, num_validation=4, num_inputs=12, units=9, batch_size=4, epochs=3, rank=10)
     assert measure_sizes(problem) == expected
     assert measure_sizes(replace(problem, config=replace(config, rank=7))) == replace(expected, rank=7)
     with pytest.raises(UsageError, match="--rank: expected at most 10,"):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from extract.engines.tensorflow import TensorFlowEngine
-from extract.pixels import compile_pixel_layers, decode_image
+from extract.pixels import decode_image, prepare_pixels
 from features.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
@@ -47,9 +47,9 @@ def bench(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     fill_folder(folder / "pictures", {"cats": 20, "dogs": 19})
     (folder / "pictures/dogs/red.png").write_bytes(encode(draw_picture("cats", 77, (40, 21))))
     files = sorted((folder / "pictures").rglob("*.*"))
-    prepare, engine = compile_pixel_layers(TINY_SIZE), TensorFlowEngine(build_tiny_backbone())
+    prepare, engine = partial(prepare_pixels, image_size=TINY_SIZE), TensorFlowEngine(build_tiny_backbone())
     data = [file.read_bytes() for file in files]
-    features = engine.run(tf.stack([prepare(decode_image(content)) for content in data]))
+    features = engine.run(np.stack([prepare(decode_image(content)) for content in data]))[0]
     store = make_store(
         folder / "store",
         [str(file.relative_to(folder / "pictures")) for file in files],
@@ -57,7 +57,7 @@ def bench(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         contents=[hashlib.sha256(content).digest() for content in data],
     )
     head = build_tiny_head(2)
-    parts = Parts(prepare, engine.run, lambda values: head.predict_on_batch(values))
+    parts = Parts(prepare, lambda values: engine.run(values)[0], lambda values: head.predict_on_batch(values))
     return Bench(folder / "pictures", store, ExportedModel(tiny_two), parts)
 
 

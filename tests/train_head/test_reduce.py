@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,13 @@ from train_head.reduction.factors import Directions, Factors, load
 from train_head.reduction.reduce import (
     DEFAULT_RANK,
     Reduced,
+    Sides,
     choose_rank,
     lift_kernel,
     list_contents,
     reduce_features,
 )
-from train_head.split import Split, split_examples
+from train_head.split import split_examples
 
 Wide = NDArray[np.float64]
 SHAPE = (4, 4, 3)
@@ -46,11 +47,12 @@ def store(tmp_path: Path) -> FeatureStore:
     return make_store(tmp_path / "store", PATHS, features=VALUES, rows_per_shard=5)
 
 
-def split(store: FeatureStore) -> Split:
-    return split_examples(store.examples, 0.2)
+def split(store: FeatureStore) -> Sides:
+    found = split_examples(store.examples, 0.2)
+    return Sides(found.train, found.validation)
 
 
-def read_dense(store: FeatureStore, examples: list[Example]) -> Wide:
+def read_dense(store: FeatureStore, examples: Sequence[Example]) -> Wide:
     return store.read(examples).reshape(len(examples), -1).astype(np.float64)
 
 
@@ -100,7 +102,7 @@ def test_reduce_features_at_full_rank_keeps_all_scalar_products_in_the_examples_
         force_blocks(monkeypatch)
     sides = split(store)
     # An order that neither the hashes nor the shards have.
-    sides = replace(sides, train=sides.train[::-1], validation=sides.validation[3:] + sides.validation[:3])
+    sides = replace(sides, train=sides.train[::-1], validation=[*sides.validation[3:], *sides.validation[:3]])
     reduced = reduce_features(store, sides, None, quiet)
     assert (reduced.rank, reduced.was_kept) == (NUM_TRAIN, False)
     assert reduced.train.shape == (NUM_TRAIN, NUM_TRAIN)
@@ -361,11 +363,11 @@ def test_reduce_features_key_depends_on_contents_sides_rank_and_fingerprint(
 ) -> None:
     sides = split(store)
 
-    def find_key(store: FeatureStore, sides: Split, rank: int | None = 10) -> str:
+    def find_key(store: FeatureStore, sides: Sides, rank: int | None = 10) -> str:
         return reduce_features(store, sides, rank, quiet).key
 
     key = find_key(store, sides)
-    assert find_key(store, replace(sides, train=sides.train[::-1], rule="another")) == key
+    assert find_key(store, replace(sides, train=sides.train[::-1])) == key
     contents = [hash_text(path) for path in PATHS]
     contents[0] = hash_text("another picture")
     changed = make_store(tmp_path / "changed", PATHS, features=VALUES, contents=contents)

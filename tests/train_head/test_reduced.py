@@ -21,7 +21,7 @@ from tests.train_head.made import CLASSES, list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.metrics import predict_classes
 from train_head.reduction.factors import Factors, load
-from train_head.reduction.reduce import Reduced, list_contents, reduce_features
+from train_head.reduction.reduce import Reduced, Sides, list_contents, reduce_features
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.network import Batch, Stepper, draw_mask
@@ -202,7 +202,8 @@ def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
 ) -> None:
     config = replace(BASE, epochs=3, dropout=0.4)
     fitted = fit(noisy_two, config, checkpoint, quiet)
-    reduced = reduce_features(noisy_two, split(noisy_two), None, quiet)
+    sides = split(noisy_two)
+    reduced = reduce_features(noisy_two, Sides(sides.train, sides.validation), None, quiet)
     side = read_sides(noisy_two, ClassWeight.NONE)[0]
     stepper = Stepper(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
     losses, drawn = [], set()

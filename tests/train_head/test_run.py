@@ -90,6 +90,8 @@ def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, mo
     assert json.loads(json.dumps(described)) == {
         "store": str(tmp_path / "store"),
         "run": str(tmp_path / "run"),
+        "cut": "",
+        "views": None,
         "solver": "auto",
         "rank": None,
         "epochs": 20,
@@ -338,13 +340,13 @@ def test_move_into_place_clears_what_an_interrupted_move_left(tmp_path: Path) ->
 
 def test_refuse_changed_store_of_the_same_examples_passes(tmp_path: Path) -> None:
     written = make_run(make_config(tmp_path))
-    refuse_changed_store(written, "f" * 64, Split(SPLIT.train[::-1], SPLIT.validation, "another rule"))
+    refuse_changed_store(written, "f" * 64, Split(SPLIT.train[::-1], SPLIT.validation, "another rule"), "")
 
 
 def test_refuse_changed_store_of_another_fingerprint_gives_both(tmp_path: Path) -> None:
     written = make_run(make_config(tmp_path))
     with pytest.raises(HeadstartError, match="a store with fingerprint ffffffffffff….* got eeeeeeeeeeee…"):
-        refuse_changed_store(written, "e" * 64, SPLIT)
+        refuse_changed_store(written, "e" * 64, SPLIT, "")
 
 
 def test_refuse_changed_store_counts_and_names_what_changed(tmp_path: Path) -> None:
@@ -353,7 +355,7 @@ def test_refuse_changed_store_counts_and_names_what_changed(tmp_path: Path) -> N
     new = make_example("train/cats/99.jpg")
     split = Split([edited, new, *SPLIT.train[2:]], SPLIT.validation, "")
     with pytest.raises(HeadstartError) as caught:
-        refuse_changed_store(written, "f" * 64, split)
+        refuse_changed_store(written, "f" * 64, split, "")
     assert (
         "got 2 examples gone or changed, 2 new or changed "
         "(such as train/cats/00.jpg, train/cats/01.jpg, train/cats/01.jpg). Train again"

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from extract.pixels import compile_pixel_layers, decode_image
+from extract.pixels import decode_image, prepare_pixels
 from features.console import Console
 from features.errors import HeadstartError
 from features.store import FeatureStore
@@ -93,9 +92,9 @@ def test_rebuilt_backbone_gives_the_stored_features_again(
 ) -> None:
     store = FeatureStore(shared_store)
     examples = store.examples[::7]
-    prepare = compile_pixel_layers(store.fingerprint.image_size)
-    images = [prepare(decode_image((shared_pictures / example.path).read_bytes())) for example in examples]
-    features = backbone(tf.stack(images), training=False)
+    size = store.fingerprint.image_size
+    images = [prepare_pixels(decode_image((shared_pictures / example.path).read_bytes()), size) for example in examples]
+    features = backbone(np.stack(images), training=False)
     assert backbone.output_shape == (None, 3, 3, 768)
     np.testing.assert_allclose(features, store.read(examples), rtol=1e-3, atol=1e-4)
 

@@ -14,7 +14,6 @@ from train_head.head import Array
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
 from train_head.reduction.factors import Directions, Factors, keep, load, make_key
 from train_head.reduction.rows import FeatureRows
-from train_head.split import Split
 
 DEFAULT_RANK = 512
 SKETCH_SEED = 0
@@ -22,10 +21,10 @@ SKETCH_SEED = 0
 
 @dataclass(frozen=True)
 class Contents:
-    """The distinct contents among some examples."""
+    """The distinct contents, and views of contents, among some examples."""
 
     hashes: list[bytes]
-    """In ascending order: the rows of factors."""
+    """In ascending order, with the number of a view behind that is not the first: the rows of factors."""
     examples: list[Example]
     """One for each hash."""
     rows: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -33,8 +32,17 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What is reduced."""
+
+    train: Sequence[Example]
+    """With all views that are trained on."""
+    validation: Sequence[Example]
+
+
+@dataclass(frozen=True)
 class Reduced:
-    """A split's features with a few hundred inputs."""
+    """Features with a few hundred inputs."""
 
     train: Array
     """(training examples, r)."""
@@ -50,11 +58,15 @@ class Reduced:
 def list_contents(examples: Iterable[Example]) -> Contents:
     """Lists distinct contents; pure, and the same for any order and any names."""
     asked = list(examples)
-    by_hash = {example.content_hash: example for example in asked}
+    by_hash = {_name_content(example): example for example in asked}
     hashes = sorted(by_hash)
-    row_of = {content_hash: row for row, content_hash in enumerate(hashes)}
-    rows = np.array([row_of[example.content_hash] for example in asked], np.int64)
-    return Contents(hashes, [by_hash[content_hash] for content_hash in hashes], rows)
+    row_of = {name: row for row, name in enumerate(hashes)}
+    rows = np.array([row_of[_name_content(example)] for example in asked], np.int64)
+    return Contents(hashes, [by_hash[name] for name in hashes], rows)
+
+
+def _name_content(example: Example) -> bytes:
+    return example.content_hash + (example.view.to_bytes(4, "big") if example.view else b"")
 
 
 def choose_rank(asked: int | None, num_contents: int, num_inputs: int) -> int:
@@ -76,12 +88,12 @@ def choose_rank(asked: int | None, num_contents: int, num_inputs: int) -> int:
     return asked
 
 
-def reduce_features(store: FeatureStore, split: Split, rank: int | None, console: Console) -> Reduced:
-    """Reduces a split's features, from kept factors where there are some.
+def reduce_features(store: FeatureStore, sides: Sides, rank: int | None, console: Console) -> Reduced:
+    """Reduces features, from kept factors where there are some.
 
     Args:
         store: where the features are; its derived/ keeps the factors.
-        split: what to train on, whose span counts, and what to validate with.
+        sides: what to train on, whose span counts, and what to validate with.
         rank: how many inputs to keep; None for the default.
         console: where progress goes.
 
@@ -89,7 +101,7 @@ def reduce_features(store: FeatureStore, split: Split, rank: int | None, console
         UsageError: the rank is above the number of training pictures.
         HeadstartError: there is nothing to train on in the features.
     """
-    task = _Task(store, list_contents(split.train), list_contents(split.validation), rank)
+    task = _Task(store, list_contents(sides.train), list_contents(sides.validation), rank)
     kept = load(store.derived_folder, task.key, Factors, console)
     factors = kept or task.make(console)[0]
     return Reduced(
@@ -101,14 +113,14 @@ def reduce_features(store: FeatureStore, split: Split, rank: int | None, console
     )
 
 
-def lift_kernel(store: FeatureStore, split: Split, rank: int | None, kernel: Array, console: Console) -> Array:
+def lift_kernel(store: FeatureStore, sides: Sides, rank: int | None, kernel: Array, console: Console) -> Array:
     """Leads a kernel on reduced inputs back to the features' own inputs.
 
     W = V A; where V is not kept it is Xᵀ Z diag(1 / λ), and the product runs over the shards.
 
     Args:
         store: where the features are.
-        split: the split that was reduced.
+        sides: what was reduced.
         rank: how many inputs were asked for.
         kernel: A, (r, units).
         console: where progress goes, if the reduction has to be made again.
@@ -119,7 +131,7 @@ def lift_kernel(store: FeatureStore, split: Split, rank: int | None, kernel: Arr
     Raises:
         HeadstartError: the reduction has another number of inputs.
     """
-    task = _Task(store, list_contents(split.train), list_contents(split.validation), rank)
+    task = _Task(store, list_contents(sides.train), list_contents(sides.validation), rank)
     factors = load(store.derived_folder, task.key, Factors, console)
     basis = load(store.derived_folder, task.key, Directions, console)
     if factors is None or (basis is None and not task.is_exact):

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from features.console import Console
-from features.store import FeatureStore
+from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch
-from train_head.split import Split
+from train_head.split import Split, list_rows
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Problem:
     store: FeatureStore
     split: Split
     config: TrainConfig
+
+    def list_training_rows(self) -> list[Example]:
+        """Lists the training examples, then the further views of each that are trained on."""
+        return list_rows(self.store, self.split.train, self.config.views)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class Sizes:
     """What the cost of a fit depends on."""
 
     num_train: int
+    """Pictures."""
+    num_rows: int
+    """With all views that are trained on."""
     num_validation: int
     num_inputs: int
     units: int
@@ -53,9 +56,11 @@ def measure_sizes(problem: Problem) -> Sizes:
     """Takes the sizes out of a problem."""
     split, config = problem.split, problem.config
     num_inputs = int(np.prod(problem.store.feature_shape))
-    num_contents = len({example.content_hash for example in split.train})
+    rows = problem.list_training_rows()
+    num_contents = len({(row.content_hash, row.view) for row in rows})
     return Sizes(
         len(split.train),
+        len(rows),
         len(split.validation),
         num_inputs,
         config.units,
@@ -67,10 +72,10 @@ def measure_sizes(problem: Problem) -> Sizes:
 
 def estimate_full(sizes: Sizes, free_memory: int) -> Estimate:
     """Estimates Keras `fit` on all inputs."""
-    features = (sizes.num_train + sizes.num_validation) * sizes.num_inputs
+    features = (sizes.num_rows + sizes.num_validation) * sizes.num_inputs
     fits = features * FEATURE_DTYPE.itemsize <= free_memory / 2
     reading = features * (1 if fits else sizes.epochs) / ROWS_DECODED_PER_SECOND
-    seconds = TENSORFLOW_SECONDS + reading + _estimate_epochs(sizes, sizes.num_inputs)
+    seconds = TENSORFLOW_SECONDS + reading + _estimate_epochs(sizes, sizes.num_train, sizes.num_inputs)
     held = features * FEATURE_DTYPE.itemsize if fits else 4 * BLOCK_BYTES
     # Kernel, gradient, the optimizer's slot, and the copy of the kept epoch.
     return Estimate(seconds, TENSORFLOW_BYTES + held + 4 * 4 * sizes.num_inputs * sizes.units)
@@ -78,18 +83,19 @@ def estimate_full(sizes: Sizes, free_memory: int) -> Estimate:
 
 def estimate_reduced(sizes: Sizes) -> Estimate:
     """Estimates reducing the features, none of them kept yet, and fitting on what is left."""
-    num_rows, num_inputs = sizes.num_train + sizes.num_validation, sizes.num_inputs
-    if sizes.num_train <= MAX_EXACT_ROWS:
-        passes, width = 1, sizes.num_train
-        flops = num_inputs * sizes.num_train**2 + 10 * sizes.num_train**3
-        working = 3 * 8 * sizes.num_train**2 + min(HELD_BYTES, sizes.num_train * num_inputs * FEATURE_DTYPE.itemsize)
+    num_train, num_inputs = sizes.num_rows, sizes.num_inputs
+    num_rows = num_train + sizes.num_validation
+    if num_train <= MAX_EXACT_ROWS:
+        passes, width = 1, num_train
+        flops = num_inputs * num_train**2 + 10 * num_train**3
+        working = 3 * 8 * num_train**2 + min(HELD_BYTES, num_train * num_inputs * FEATURE_DTYPE.itemsize)
     else:
         passes, width = 2, sizes.rank + OVERSAMPLING
-        flops = 6 * num_inputs * sizes.num_train * width
-        working = 3 * 4 * num_inputs * width + 4 * sizes.num_train * width
+        flops = 6 * num_inputs * num_train * width
+        working = 3 * 4 * num_inputs * width + 4 * num_train * width
     flops += 2 * num_inputs * num_rows * sizes.rank
     reading = passes * num_rows * num_inputs / ROWS_DECODED_PER_SECOND
-    seconds = 0.5 + reading + flops / FLOPS_PER_SECOND + _estimate_epochs(sizes, sizes.rank)
+    seconds = 0.5 + reading + flops / FLOPS_PER_SECOND + _estimate_epochs(sizes, num_train, sizes.rank)
     directions, factors = 4 * num_inputs * sizes.rank, 2 * 4 * num_rows * sizes.rank
     return Estimate(seconds, NUMPY_BYTES + 2 * BLOCK_BYTES + working + directions + factors)
 
@@ -113,9 +119,9 @@ def choose_solver(sizes: Sizes, free_memory: int) -> tuple[SolverName, str]:
     return SolverName.REDUCED, costs
 
 
-def _estimate_epochs(sizes: Sizes, num_inputs: int) -> float:
+def _estimate_epochs(sizes: Sizes, num_train: int, num_inputs: int) -> float:
     weights = num_inputs * sizes.units
-    num_steps = -(-sizes.num_train // sizes.batch_size)
+    num_steps = -(-num_train // sizes.batch_size)
     step = 6 * sizes.batch_size * weights / FLOPS_PER_SECOND + 32 * weights / BYTES_PER_SECOND
     evaluation = 2 * sizes.num_validation * weights / FLOPS_PER_SECOND
     return sizes.epochs * (num_steps * step + evaluation)

@@ -76,7 +76,7 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     keras.utils.set_random_seed(config.seed)
     train = FeatureBatches(
         store,
-        split.train,
+        problem.list_training_rows(),
         split.classes,
         batch_size=config.batch_size,
         seed=config.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from features.console import Console
+from features.store import Example
 from train_head.batches import number_targets, weigh_examples
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights, count_outputs
-from train_head.reduction.reduce import Reduced, reduce_features
+from train_head.reduction.reduce import Reduced, Sides, reduce_features
 from train_head.solvers import Fit, Problem, Reduction
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch, Watch
@@ -57,11 +59,12 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     """
     split, config = problem.split, problem.config
     started = time.monotonic()
-    reduced = reduce_features(problem.store, split, config.rank, console)
+    rows = problem.list_training_rows()
+    reduced = reduce_features(problem.store, Sides(rows, split.validation), config.rank, console)
     source = "kept by an earlier run" if reduced.was_kept else f"made in {time.monotonic() - started:.1f} s"
     num_kept, num_inputs = reduced.train.shape[1], int(np.prod(problem.store.feature_shape))
     console.detail(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
-    train, validation = _arrange(problem, reduced)
+    train, validation = _arrange(problem, rows, reduced)
     # Factors that were lost and made again may be another basis, in which a checkpoint's weights mean nothing.
     checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(reduced.train).data).digest())
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
@@ -74,7 +77,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
         head,
         watch.history,
         watch.kept_epoch,
-        compute_probabilities(compute_logits(head, train.features)),
+        compute_probabilities(compute_logits(head, train.features[: len(split.train)])),
         compute_probabilities(logits),
         Reduction(reduced.key, reduced.rank, logits),
     )
@@ -103,9 +106,9 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
     )
 
 
-def _arrange(problem: Problem, reduced: Reduced) -> tuple[_Side, _Side]:
+def _arrange(problem: Problem, rows: Sequence[Example], reduced: Reduced) -> tuple[_Side, _Side]:
     split = problem.split
-    train_targets = number_targets(split.train, split.classes)
+    train_targets = number_targets(rows, split.classes)
     validation_targets = number_targets(split.validation, split.classes)
     return (
         _Side(reduced.train, train_targets, weigh_examples(train_targets, problem.config.class_weight)),

@@ -1,0 +1,211 @@
+"""A folder of stores by cut layer, and pooled features: what is trained on, and what is exported."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from extract.backbone import cut_backbone, hash_weights
+from extract.config import Pool
+from features.console import Console
+from features.errors import HeadstartError, UsageError
+from features.store import FeatureStore
+from tests.pictures import draw_picture, fill_folder
+from tests.train_head.made import (
+    CLASSES,
+    FINGERPRINT,
+    TINY_SIZE,
+    build_tiny_backbone,
+    draw_features,
+    list_paths,
+    make_store,
+)
+from tests.train_head.training import make_config, run_command
+from train_head.config import ExportConfig, SolverName
+from train_head.export import export
+from train_head.exported import ExportedModel, read_card
+from train_head.head import HeadWeights, restore_head
+from train_head.lift import lift_head
+from train_head.run import Run
+from train_head.split import split_examples
+from train_head.stitch import rebuild_backbone, stitch
+from train_head.train import open_store, train_head
+
+PATHS = list_paths({"train/cats": 6, "train/dogs": 5, "validation/cats": 3, "validation/dogs": 3})
+SHAPES = {"mixed5": (2, 2, 3), "mixed7": (2, 2, 4)}
+TINY_CUT = "average_pooling2d"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same pictures' features of two cuts."""
+    folder = tmp_path_factory.mktemp("cuts") / "both"
+    for cut, shape in SHAPES.items():
+        fingerprint = replace(FINGERPRINT, cut=cut)
+        make_store(folder / cut, PATHS, features=draw_features(PATHS, shape), fingerprint=fingerprint)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [((), "none"), (("--cut", "mixed6"), "mixed6"), (("--cut", ".."), "..")],
+    ids=["none", "wrong", "parent"],
+)
+def test_train_command_on_two_cuts_without_the_right_name_ends_with_2_and_names_both(
+    both: Path, tmp_path: Path, options: tuple[str, ...], got: str
+) -> None:
+    # run_command takes a store; here it is only the path that counts.
+    store = FeatureStore(both / "mixed5")
+    store.path = both
+    done = run_command(store, tmp_path / "run", *options)
+    assert done.returncode == 2
+    expected = f"error: --cut: expected one of mixed5, mixed7, which {both} holds, got {got}. Name one (CUT=)."
+    assert expected in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", ["mixed5", "mixed7"])
+def test_train_on_a_named_cut_keeps_a_run_of_that_store(both: Path, tmp_path: Path, quiet: Console, cut: str) -> None:
+    config = make_config(both, tmp_path / "run", cut=cut)
+    metrics = train_head(config, quiet)
+    run = Run(config.run)
+    assert metrics["cut"] == run.record.config["cut"] == cut
+    assert run.record.store == str(both / cut)
+    assert run.record.feature_shape == list(SHAPES[cut])
+    store = FeatureStore(both / cut)
+    assert run.record.fingerprint == store.fingerprint.digest
+    lifted = lift_head(run, store, split_examples(store.examples, 0.2), quiet)
+    assert lifted.hidden_kernel.shape == (np.prod(SHAPES[cut]), 8)
+    assert train_head(config, quiet) == metrics
+    other = "mixed7" if cut == "mixed5" else "mixed5"
+    with pytest.raises(HeadstartError, match=f"another run: cut {cut} instead of {other}; features of another"):
+        train_head(replace(config, cut=other), quiet)
+
+
+def test_train_on_a_single_store_takes_its_own_cut_and_refuses_another(
+    both: Path, tmp_path: Path, quiet: Console
+) -> None:
+    store = both / "mixed5"
+    with pytest.raises(UsageError) as caught:
+        train_head(make_config(store, tmp_path / "run", cut="mixed7"), quiet)
+    assert caught.value.exit_status == 2
+    assert str(caught.value).startswith(f"--cut: expected mixed5, whose features {store} holds, got mixed7. ")
+    assert not (tmp_path / "run").exists()
+    assert train_head(make_config(store, tmp_path / "run", cut="mixed5"), quiet)["cut"] == "mixed5"
+
+
+def test_open_store_in_a_folder_of_one_cut_needs_no_name(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "folder/mixed0", PATHS)
+    for cut in ("", "mixed0"):
+        assert open_store(tmp_path / "folder", cut).path == made.path
+    # A folder's name says whose features it holds, and the store in it must say the same.
+    made.path.rename(tmp_path / "folder/mixed5")
+    with pytest.raises(UsageError, match=r"--cut: expected mixed0, .* got mixed5"):
+        open_store(tmp_path / "folder", "mixed5")
+
+
+@pytest.mark.parametrize("solver", [SolverName.REDUCED, SolverName.FULL])
+def test_train_on_pooled_features_learns_and_keeps_a_head_that_says_the_same(
+    tmp_path: Path, quiet: Console, solver: SolverName
+) -> None:
+    features = np.random.default_rng(3).normal(0.4, 0.3, (len(PATHS), 768))
+    for feature, path in zip(features, PATHS, strict=True):
+        feature[CLASSES.index(path.split("/")[1]) :: 3] += 0.5
+    store = make_store(tmp_path / "store", PATHS, features=features, fingerprint=replace(FINGERPRINT, pool="avg"))
+    assert store.feature_shape == (768,)
+    config = make_config(store, tmp_path / "run", solver=solver, epochs=15)
+    assert train_head(config, quiet)["val_accuracy"] == 1.0
+    run, split = Run(config.run), split_examples(store.examples, 0.2)
+    lifted = lift_head(run, store, split, quiet)
+    assert lifted.hidden_kernel.shape == (768, 8)
+    head = restore_head(lifted, (768,), 2, 0.3)
+    outputs = head.predict_on_batch(store.read(split.validation).astype(np.float32))[:, 0]
+    rows = [line.split(",") for line in (config.run / "predictions.csv").read_text().splitlines()[1:]]
+    np.testing.assert_allclose(outputs, [float(row[-1]) for row in rows], atol=1e-5)
+
+
+def average_pixels(pixels: Any) -> Any:
+    """What pixels, the tiny backbone and the pool come to: at its own size, the mean of each channel."""
+    return (pixels / 127.5 - 1).mean(axis=(0, 1))
+
+
+def test_stitched_model_of_a_pooled_backbone_is_pixels_then_backbone_pool_and_head() -> None:
+    backbone = cut_backbone(build_tiny_backbone(), TINY_CUT, Pool.AVG)
+    rng = np.random.default_rng(1)
+    shapes = ((3, 4), (4,), (4, 1), (1,))
+    weights = HeadWeights(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+    model = stitch(backbone, restore_head(weights, (3,), 2, 0.2), TINY_SIZE)
+    pixels = rng.integers(0, 256, (5, TINY_SIZE, TINY_SIZE, 3), np.uint8)
+    means = np.array([average_pixels(picture.astype(np.float64)) for picture in pixels])
+    hidden = np.maximum(means @ weights.hidden_kernel + weights.hidden_bias, 0)
+    expected = 1 / (1 + np.exp(-(hidden @ weights.output_kernel + weights.output_bias)))
+    assert backbone.output_shape == (None, 3)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(model.predict_on_batch(pixels), expected, atol=1e-6)
+
+
+@pytest.fixture
+def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_head.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
+
+
+@pytest.mark.usefixtures("_tiny_backbone")
+def test_export_of_a_run_on_pooled_features_of_one_of_two_cuts_says_what_training_said(
+    both: Path, tmp_path: Path, quiet: Console
+) -> None:
+    pictures, folder = tmp_path / "pictures", tmp_path / "stores"
+    fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
+    fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)
+    files = sorted(pictures.rglob("*.jpg"))
+    sizes = (TINY_SIZE, TINY_SIZE)
+    for file in files:
+        # Drawn at the size that the backbone sees, so that what is expected needs no resizing.
+        draw_picture(file.parent.name, int(file.stem), sizes).save(file, quality=95)
+    features = np.stack([average_pixels(np.asarray(Image.open(file), np.float64)) for file in files])
+    fingerprint = replace(
+        FINGERPRINT,
+        cut=TINY_CUT,
+        image_size=TINY_SIZE,
+        pool="avg",
+        weights_sha256=hash_weights(build_tiny_backbone()),
+    )
+    store = make_store(
+        folder / TINY_CUT,
+        [str(file.relative_to(pictures)) for file in files],
+        features=features,
+        contents=[hashlib.sha256(file.read_bytes()).digest() for file in files],
+        fingerprint=fingerprint,
+        images_folder=str(pictures),
+    )
+    (folder / "mixed5").symlink_to(both / "mixed5")
+    assert rebuild_backbone(store, "", quiet).output_shape == (None, 3)
+    config = make_config(folder, tmp_path / "run", cut=TINY_CUT, epochs=20)
+    metrics = train_head(config, quiet)
+    moved = folder.rename(tmp_path / "moved")
+    result = export(ExportConfig(config.run, tmp_path / "out", store=str(moved)), quiet)
+    assert result["max_difference"] <= 1e-5
+    assert (result["num_pictures"], result["num_flipped"]) == (6, 0)
+    assert result["accuracy"] == metrics["val_accuracy"] == 1.0
+    assert read_card(tmp_path / "out/model.keras").cut == TINY_CUT
+    rows = [line.split(",") for line in (config.run / "predictions.csv").read_text().splitlines()[1:]]
+    said = {row[0]: float(row[-1]) for row in rows}
+    images = [np.asarray(Image.open(pictures / path)) for path in said]
+    outputs = list(ExportedModel(tmp_path / "out/model.keras").predict(images, 4))
+    np.testing.assert_allclose([output[0] for output in outputs], list(said.values()), atol=1e-3)
+
+
+@pytest.mark.usefixtures("_tiny_backbone")
+@pytest.mark.parametrize(("pool", "shape"), [("none", (None, 4, 4, 3)), ("avg", (None, 3))])
+def test_rebuilt_backbone_pools_as_the_store_says(
+    tmp_path: Path, quiet: Console, pool: str, shape: tuple[int | None, ...]
+) -> None:
+    digest = hash_weights(build_tiny_backbone())
+    fingerprint = replace(FINGERPRINT, cut=TINY_CUT, image_size=TINY_SIZE, pool=pool, weights_sha256=digest)
+    store = make_store(tmp_path / "store", PATHS[:1], fingerprint=fingerprint)
+    assert rebuild_backbone(store, "", quiet).output_shape == shape

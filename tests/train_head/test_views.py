@@ -1,0 +1,437 @@
+"""Views of a picture: which are trained on, in which order, and what a run with them is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.console import Console
+from features.errors import HeadstartError
+from features.store import Example, FeatureStore
+from tests.train_head import fits
+from tests.train_head.fits import assert_same_fit, list_values
+from tests.train_head.made import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
+from tests.train_head.training import forget_options, make_config, run_command
+from train_head.batches import FeatureBatches
+from train_head.config import ClassWeight
+from train_head.head import HeadWeights
+from train_head.lift import TOLERANCE, lift_head
+from train_head.reduction.factors import Factors, load
+from train_head.run import Run, hash_views
+from train_head.same_run import refuse_changed_store
+from train_head.solvers import Fit, Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.choose import measure_sizes
+from train_head.solvers.network import compute_probabilities
+from train_head.solvers.reduced import fit_reduced
+from train_head.split import list_rows, split_examples
+from train_head.train import train_head
+
+PATHS = list_paths({"train/cats": 6, "train/dogs": 5, "validation/cats": 3, "validation/dogs": 3})
+TRAIN = PATHS[:11]
+FEWER = "train/cats/02.jpg"
+"""Has views 0 and 1; view 2 is not finite, and view 3 not stored."""
+VIEWS = {path: [0, 1] if path == FEWER else [0, 1, 2, 3] for path in TRAIN}
+ROW_BYTES = 2 * 2 * 3 * 2
+PATH_AND_VIEW = {
+    draw_view(path, view).astype(np.float32).tobytes(): (path, view) for path in PATHS for view in range(5)
+}
+MEMORY = pytest.mark.parametrize("memory", [None, ROW_BYTES * 6, 0], ids=["all", "blocks of 6", "blocks of a batch"])
+
+
+def store_views(folder: Path) -> FeatureStore:
+    store = make_store(folder, PATHS)
+    further = {path: [1, 2] if path == FEWER else [1, 2, 3] for path in TRAIN}
+    return add_views(store, further, bad=[(FEWER, 2)])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """11 training and 6 validation pictures, one view of each."""
+    return make_store(tmp_path_factory.mktemp("plain") / "store", PATHS)
+
+
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The same pictures, with four views of those to train on, two of one."""
+    return store_views(tmp_path_factory.mktemp("viewed") / "store")
+
+
+@pytest.fixture
+def own(viewed: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """A copy to be changed, without factors."""
+    return FeatureStore(shutil.copytree(viewed.path, tmp_path / "own", ignore=shutil.ignore_patterns("derived")))
+
+
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Only further views and validation pictures show the class: view 0 of what is trained on is noise."""
+    paths = list_paths({f"{side}/{label}": 12 for side in ("train", "validation") for label in ("cats", "dogs")})
+    rng = np.random.default_rng(4)
+
+    def draw(path: str, view: int) -> NDArray[np.float64]:
+        feature = rng.normal(0, 0.3, (2, 2, 3))
+        if view or path.startswith("validation"):
+            feature[..., CLASSES.index(path.split("/")[1])] += 1
+        return feature
+
+    store = make_store(
+        tmp_path_factory.mktemp("telling") / "store", paths, features=np.stack([draw(path, 0) for path in paths])
+    )
+    return add_views(store, {path: [1, 2] for path in paths if path.startswith("train")}, draw=draw)
+
+
+def list_training_rows(store: FeatureStore, num_views: int | None = 4) -> list[Example]:
+    return list_rows(store, split_examples(store.examples, 0.2).train, num_views)
+
+
+def open_batches(
+    store: FeatureStore, *, num_views: int = 4, seed: int | None = 0, memory: int | None = None, batch_size: int = 4
+) -> FeatureBatches:
+    rows = list_training_rows(store, num_views)
+    return FeatureBatches(store, rows, CLASSES[:2], batch_size=batch_size, seed=seed, memory=memory)
+
+
+def read_epoch(batches: FeatureBatches, epoch: int) -> list[tuple[str, int]]:
+    """The path and the view of each row of an epoch, whose targets must be right."""
+    seen = []
+    for number in range(batches.num_batches):
+        features, targets, weights = batches.read_batch(epoch * batches.num_batches + number)
+        names = [PATH_AND_VIEW[feature.tobytes()] for feature in features]
+        assert targets[:, 0].tolist() == [CLASSES.index(path.split("/")[1]) for path, _ in names]
+        assert weights.tolist() == [1.0] * len(names)
+        seen += names
+    return seen
+
+
+def solve(store: FeatureStore, views: int | None, console: Console, **options: object) -> Fit:
+    config = replace(make_config(store, Path("run"), views=views), **options)  # type: ignore[arg-type]
+    return fit_reduced(Problem(store, split_examples(store.examples, 0.2), config), Checkpoint(None), console)
+
+
+def compute_dense_logits(head: HeadWeights, store: FeatureStore, examples: list[Example]) -> NDArray[np.float64]:
+    """What a head on all inputs says, written down from its definition."""
+    inputs = store.read(examples).reshape(len(examples), -1).astype(np.float64)
+    hidden = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0)
+    return np.asarray(hidden @ head.output_kernel + head.output_bias)
+
+
+def test_list_rows_with_views_lists_the_examples_then_the_sound_further_views_of_each(viewed: FeatureStore) -> None:
+    def name(num_views: int | None) -> list[tuple[str, int]]:
+        return [(row.path, row.view) for row in list_training_rows(viewed, num_views)]
+
+    firsts = [(path, 0) for path in TRAIN]
+    assert viewed.num_views == 4
+    assert name(4) == firsts + [(path, view) for path in TRAIN for view in VIEWS[path][1:]]
+    assert name(2) == firsts + [(path, 1) for path in TRAIN]
+    assert name(1) == name(None) == firsts
+    rows = list_training_rows(viewed)
+    features = viewed.read(rows)
+    assert [PATH_AND_VIEW[feature.astype(np.float32).tobytes()] for feature in features] == name(4)
+
+
+@MEMORY
+def test_batches_with_views_see_each_picture_once_an_epoch_in_a_view_of_its_own(
+    viewed: FeatureStore, memory: int | None
+) -> None:
+    batches = open_batches(viewed, memory=memory)
+    assert batches.in_memory == (memory is None)
+    drawn = set()
+    for epoch in range(12):
+        seen = read_epoch(batches, epoch)
+        assert sorted(path for path, _ in seen) == TRAIN
+        drawn.update(seen)
+    # Neither a view that is not sound nor one that is not stored, and not the same view of all pictures.
+    assert drawn <= {(path, view) for path in TRAIN for view in VIEWS[path]}
+    assert {view for path, view in drawn if path == FEWER} == {0, 1}
+    assert len({view for _, view in read_epoch(batches, 0)}) > 1
+
+
+def test_batches_with_views_draw_all_views_about_equally_often(viewed: FeatureStore) -> None:
+    batches = open_batches(viewed, batch_size=11)
+    counts = Counter(name for epoch in range(400) for name in read_epoch(batches, epoch))
+    assert set(counts) == {(path, view) for path in TRAIN for view in VIEWS[path]}
+    for (path, view), count in counts.items():
+        expected, num_views = 400 / len(VIEWS[path]), len(VIEWS[path])
+        assert abs(count - expected) < 5 * np.sqrt(expected * (1 - 1 / num_views)), (path, view, count)
+
+
+@MEMORY
+def test_batches_with_views_draw_by_seed_and_epoch_alone(viewed: FeatureStore, memory: int | None) -> None:
+    batches = open_batches(viewed, memory=memory)
+    in_turn = [read_epoch(batches, epoch) for epoch in range(4)]
+    assert len({tuple(sorted(seen)) for seen in in_turn}) == 4
+    fresh = open_batches(viewed, memory=memory)
+    for epoch in (3, 1, 3):
+        assert read_epoch(fresh, epoch) == in_turn[epoch]
+    other = read_epoch(open_batches(viewed, memory=memory, seed=1), 3)
+    assert sorted(other) != sorted(in_turn[3])
+
+
+def test_batches_with_views_keep_the_order_of_pictures_that_they_have_without(viewed: FeatureStore) -> None:
+    with_views, without = open_batches(viewed, seed=8), open_batches(viewed, num_views=1, seed=8)
+    for epoch in range(3):
+        order = [TRAIN[number] for number in np.random.default_rng((8, epoch)).permutation(11)]
+        assert [path for path, _ in read_epoch(with_views, epoch)] == order
+        assert read_epoch(without, epoch) == [(path, 0) for path in order]
+
+
+@MEMORY
+@pytest.mark.parametrize("order", ["views last", "views beside"])
+def test_batches_with_views_list_in_order_view_0_alone(viewed: FeatureStore, memory: int | None, order: str) -> None:
+    rows = list_training_rows(viewed)
+    if order == "views beside":
+        rows.sort(key=lambda row: (row.path, row.view))
+    batches = FeatureBatches(viewed, rows, CLASSES[:2], batch_size=4, seed=0, memory=memory)
+    assert sorted(path for path, _ in read_epoch(batches, 0)) == TRAIN
+    listed = list(batches.list_in_order(4))
+    assert [len(part) for part in listed] == [4, 4, 3]
+    names = [PATH_AND_VIEW[feature.tobytes()] for feature in np.concatenate(listed)]
+    assert names == [(path, 0) for path in TRAIN]
+    unseeded = FeatureBatches(viewed, rows, CLASSES[:2], batch_size=4, seed=None, memory=memory)
+    assert read_epoch(unseeded, 1) == names
+
+
+def test_batches_with_views_and_balanced_classes_weigh_pictures_not_views(viewed: FeatureStore) -> None:
+    rows = list_training_rows(viewed)
+    batches = FeatureBatches(
+        viewed, rows, CLASSES[:2], batch_size=11, seed=0, class_weight=ClassWeight.BALANCED, memory=None
+    )
+    _, targets, weights = batches.read_batch(0)
+    np.testing.assert_allclose(weights, np.where(targets[:, 0] == 0, 11 / 12, 11 / 10), rtol=1e-6)
+
+
+def test_measure_sizes_with_views_counts_pictures_and_rows(viewed: FeatureStore) -> None:
+    problem = Problem(viewed, split_examples(viewed.examples, 0.2), make_config(viewed, Path("run"), views=4))
+    sizes = measure_sizes(problem)
+    assert (sizes.num_train, sizes.num_rows, sizes.num_validation, sizes.rank) == (11, 42, 6, 12)
+    sizes = measure_sizes(replace(problem, config=replace(problem.config, views=1)))
+    assert (sizes.num_train, sizes.num_rows, sizes.rank) == (11, 11, 11)
+
+
+def test_fit_reduced_learns_from_further_views_what_view_0_does_not_show(telling: FeatureStore, quiet: Console) -> None:
+    def measure_accuracy(views: int) -> float:
+        fitted = solve(telling, views, quiet, epochs=30)
+        validation = split_examples(telling.examples, 0.2).validation
+        right = [CLASSES.index(example.label) for example in validation]
+        return float((fitted.validation_probabilities.argmax(axis=1) == right).mean())
+
+    assert measure_accuracy(3) == 1.0
+    assert measure_accuracy(1) < 0.8
+
+
+def test_fit_reduced_with_views_is_the_fit_in_which_each_view_is_a_picture(
+    viewed: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    rows = list_training_rows(viewed)
+    sides = split_examples(viewed.examples, 0.2)
+    # In the order of the rows' places, so that the basis comes out the same.
+    placed = sorted([*rows, *sides.validation], key=lambda row: (row.shard, row.row))
+    names = {(row.path, row.view): f"{row.path[:-4]}-{row.view}.jpg" for row in placed}
+    apart = make_store(tmp_path / "apart", [names[row.path, row.view] for row in placed], features=viewed.read(placed))
+    by_path = {example.path: example for example in apart.examples}
+    split = replace(
+        split_examples(apart.examples, 0.2),
+        train=[by_path[names[row.path, row.view]] for row in rows],
+        validation=[by_path[names[row.path, 0]] for row in sides.validation],
+    )
+    config = make_config(viewed, Path("run"), views=4, class_weight=ClassWeight.BALANCED, epochs=5)
+    expected = fit_reduced(Problem(apart, split, replace(config, views=None)), Checkpoint(None), quiet)
+    fitted = fit_reduced(Problem(viewed, sides, config), Checkpoint(None), quiet)
+    np.testing.assert_allclose(list_values(fitted), list_values(expected), rtol=1e-4)
+    np.testing.assert_allclose(fitted.validation_probabilities, expected.validation_probabilities, atol=1e-4)
+    np.testing.assert_allclose(fitted.train_probabilities, expected.train_probabilities[:11], atol=1e-4)
+    assert len(expected.train_probabilities) == 42
+
+
+@pytest.mark.parametrize("solver", ["reduced", "full"])
+def test_fit_with_views_gives_training_probabilities_of_view_0_in_the_examples_order(
+    own: FeatureStore, tmp_path: Path, quiet: Console, solver: str
+) -> None:
+    split = split_examples(own.examples, 0.2)
+    if solver == "reduced":
+        fitted = solve(own, 4, quiet)
+        config = make_config(own, tmp_path / "run", views=4)
+        train_head(config, quiet)
+        head = lift_head(Run(config.run), own, split, quiet)
+    else:
+        fitted = fits.fit(own, make_config(own, tmp_path / "run", views=4), quiet)
+        head = fitted.weights
+    expected = compute_probabilities(compute_dense_logits(head, own, split.train).astype(np.float32))
+    assert expected.shape == (11, 2)
+    assert np.ptp(expected[:6], axis=0).min() > 1e-3
+    np.testing.assert_allclose(fitted.train_probabilities, expected, atol=1e-4)
+
+
+def test_fit_full_with_views_fits_other_weights_than_without_and_the_same_each_time(
+    viewed: FeatureStore, plain: FeatureStore, quiet: Console
+) -> None:
+    config = make_config(viewed, Path("run"), views=4, epochs=3)
+    fitted = fits.fit(viewed, config, quiet)
+    assert_same_fit(fits.fit(viewed, config, quiet), fitted)
+    without = fits.fit(viewed, replace(config, views=1), quiet)
+    assert list_values(without) != list_values(fitted)
+    assert_same_fit(without, fits.fit(plain, replace(config, views=1), quiet))
+
+
+def test_fit_reduced_keeps_factors_of_each_number_of_views_apart(
+    own: FeatureStore, plain: FeatureStore, quiet: Console
+) -> None:
+    first = solve(own, 1, quiet)
+    third = solve(own, 3, quiet)
+    assert first.reduction is not None
+    assert third.reduction is not None
+    factors = [load(own.derived_folder, fitted.reduction.key, Factors, quiet) for fitted in (first, third)]  # type: ignore[union-attr]
+    assert [len(kept.train) if kept else 0 for kept in factors] == [11, 32]
+    assert_same_fit(solve(own, 1, quiet), first)
+    assert_same_fit(solve(own, 3, quiet), third)
+    without = solve(plain, 1, quiet)
+    assert without.reduction is not None
+    assert without.reduction.key == first.reduction.key != third.reduction.key
+    assert_same_fit(without, first)
+    assert len(list(own.derived_folder.glob("factors-*"))) == 2
+
+
+def test_train_takes_all_stored_views_unless_fewer_are_asked_for(
+    own: FeatureStore, plain: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console()
+    metrics = train_head(make_config(own, tmp_path / "all"), console)
+    said = capsys.readouterr().err
+    assert "4 views of each training picture, 42 rows" in said
+    assert f"warning: {own.path}: 2 views of training pictures are not stored" in said
+    assert "run `python -m extract --views 4` again" in said
+    assert (metrics["views"], metrics["cut"], metrics["num_train"]) == (4, "mixed0", 11)
+    assert json.loads((tmp_path / "all/metrics.json").read_text())["views"] == 4
+    assert Run(tmp_path / "all").num_views == 4
+    assert train_head(make_config(own, tmp_path / "one", views=1), console)["views"] == 1
+    train_head(make_config(plain, tmp_path / "plain"), console)
+    said = capsys.readouterr().err
+    assert "views" not in said
+    one, four, without = (Run(tmp_path / name).read_head() for name in ("one", "all", "plain"))
+    fits.assert_same_weights(one, without)
+    assert one.hidden_kernel.shape == (11, 8)
+    assert four.hidden_kernel.shape == (12, 8)
+
+
+def test_train_command_with_more_views_than_are_stored_ends_with_2_and_says_what_to_do(
+    viewed: FeatureStore, tmp_path: Path
+) -> None:
+    done = run_command(viewed, tmp_path / "run", "--views", "9")
+    assert done.returncode == 2
+    assert (
+        f"error: --views: expected at most 4, as many as {viewed.path} holds, got 9. "
+        "Run `python -m extract --views 9` first."
+    ) in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_again_after_views_were_added_is_another_run_unless_the_same_number_is_asked_for(
+    own: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(own, tmp_path / "run")
+    first = train_head(config, Console())
+    assert train_head(config, Console()) == first
+    assert "holds this very run already" in capsys.readouterr().err
+    add_views(own, {path: [4] for path in TRAIN})
+    with pytest.raises(HeadstartError, match=r"another run: views 4 instead of 5\. ") as caught:
+        train_head(config, Console())
+    assert caught.value.exit_status == 1
+    assert train_head(replace(config, views=4), Console()) == first
+    assert train_head(replace(config, overwrite=True), Console())["views"] == 5
+
+
+def test_train_again_after_missing_views_came_is_another_run_and_the_export_is_refused(
+    plain: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    shutil.copytree(plain.path, tmp_path / "store")
+    partly = add_views(FeatureStore(tmp_path / "store"), {path: [1, 2] for path in TRAIN[:-3]})
+    config = make_config(partly, tmp_path / "run")
+    train_head(config, quiet)
+    whole = add_views(partly, {path: [1, 2] for path in TRAIN[-3:]})
+    with pytest.raises(HeadstartError, match="another run: other views of the examples"):
+        train_head(config, quiet)
+    run, split = Run(config.run), split_examples(whole.examples, 0.2)
+    with pytest.raises(HeadstartError, match="expected the views that the run was fitted on, got others"):
+        refuse_changed_store(run, whole.fingerprint.digest, split, hash_views(whole, split, run.num_views))
+    refuse_changed_store(run, partly.fingerprint.digest, split, hash_views(partly, split, run.num_views))
+
+
+def test_train_over_a_run_from_before_views_knows_it_as_one_of_a_single_view(
+    own: FeatureStore, plain: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = make_config(plain, tmp_path / "run")
+    first = train_head(config, quiet)
+    forget_options(config.run, ("views", "cut"))
+    assert train_head(config, quiet) == first
+    assert Run(config.run).num_views == 1
+    viewed = make_config(own, tmp_path / "other", views=1)
+    train_head(viewed, quiet)
+    forget_options(viewed.run, ("views", "cut"))
+    train_head(viewed, quiet)
+    with pytest.raises(HeadstartError, match=r"another run: views 1 instead of 4\. "):
+        train_head(replace(viewed, views=None), quiet)
+
+
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+def test_lift_head_of_a_run_with_views_agrees_also_after_others_were_added(
+    own: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "sketch":
+        for module in ("reduce", "decompose"):
+            monkeypatch.setattr(f"train_head.reduction.{module}.MAX_EXACT_ROWS", 8)
+    config = make_config(own, tmp_path / "run", views=3, rank=9)
+    train_head(config, quiet)
+    run = Run(config.run)
+    expected = run.read_validation_logits()
+    split = split_examples(own.examples, 0.2)
+    lifted = lift_head(run, own, split, quiet)
+    assert lifted.hidden_kernel.shape == (12, 8)
+    assert np.abs(expected).max() > 0.2
+    np.testing.assert_allclose(compute_dense_logits(lifted, own, split.validation), expected, atol=TOLERANCE / 10)
+    shutil.rmtree(own.derived_folder)
+    more = add_views(own, {path: [4, 5] for path in TRAIN})
+    assert more.num_views == 6
+    again = lift_head(run, more, split_examples(more.examples, 0.2), quiet)
+    np.testing.assert_allclose(again.hidden_kernel, lifted.hidden_kernel, atol=1e-4)
+
+
+def test_train_with_views_of_another_picture_of_the_same_content_takes_them_for_both(
+    tmp_path: Path, quiet: Console
+) -> None:
+    contents = [hash_text(path) for path in PATHS]
+    contents[1] = contents[0]
+    store = make_store(tmp_path / "store", PATHS, contents=contents)
+    store = add_views(store, {path: [1] for path in TRAIN if path != PATHS[1]})
+    rows = list_training_rows(store, 2)
+    assert len(rows) == 22
+    assert (rows[11].shard, rows[11].row) == (rows[12].shard, rows[12].row)
+    assert (rows[11].path, rows[12].path) == (PATHS[0], PATHS[1])
+    sizes = measure_sizes(Problem(store, split_examples(store.examples, 0.2), make_config(store, tmp_path, views=2)))
+    assert (sizes.num_rows, sizes.rank) == (22, 12)
+    fitted = solve(store, 2, quiet)
+    np.testing.assert_array_equal(fitted.train_probabilities[0], fitted.train_probabilities[1])
+
+
+def test_train_with_views_interrupted_goes_on_and_ends_as_without(
+    own: FeatureStore, tmp_path: Path, quiet: Console, eager: None
+) -> None:
+    train_head(make_config(own, tmp_path / "whole"), quiet)
+    config = make_config(own, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, fits.Interrupting(3))
+    # Another number of views is another fit: nothing of the first is taken for it.
+    train_head(replace(config, views=1), quiet)
+    train_head(make_config(own, tmp_path / "one", views=1), quiet)
+    fits.assert_same_weights(Run(config.run).read_head(), Run(tmp_path / "one").read_head())
+    with pytest.raises(KeyboardInterrupt):
+        train_head(replace(config, overwrite=True), fits.Interrupting(3))
+    train_head(replace(config, overwrite=True), quiet)
+    fits.assert_same_weights(Run(config.run).read_head(), Run(tmp_path / "whole").read_head())
