@@ -4,6 +4,8 @@
 #   DATA=folder      class folders, or train/ and validation/ with class folders (default: solar cells)
 #   STORE=folder     the feature store              RUN=folder   the fitted head
 #   OUT=folder       the exported model             WEIGHTS=     auto, imagenet, nsfwjs, random, or a file
+#   CUT= VIEWS=      the layer whose output is stored, or several (mixed5,mixed7); augmentations (docs/performance.md)
+#   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are made
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
 #   SOLVER= RANK=    auto, reduced or full          REPEATS= FOLDS=   how sure the accuracy is
@@ -13,12 +15,18 @@ DATA ?= data/elpv
 WEIGHTS ?= auto
 NAME := $(or $(notdir $(abspath $(DATA))),root)
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
-	SOLVER RANK REPEATS FOLDS
+	SOLVER RANK REPEATS FOLDS CUT VIEWS
+# Features that are made in another way get a store of their own; more views and threads do not change them.
+STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
-HEAD_OPTIONS := $(foreach v,$(HEAD_VARIABLES),$(if $($(v)),--$(call lower,$(v)) $($(v))))
+options = $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $($(v))))
+tag = $(subst $(eval ) ,,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v)))))
+HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
+EXTRACT_OPTIONS := $(call options,CUT VIEWS THREADS $(STORE_VARIABLES))
+STORE_SUFFIX := $(call tag,$(STORE_VARIABLES))
 # A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
-HEAD_SUFFIX := $(subst $(eval ) ,,$(foreach v,$(HEAD_VARIABLES),$(if $($(v)),-$(call lower,$(v))$($(v)))))
-STORE ?= work/$(NAME)/store
+HEAD_SUFFIX := $(STORE_SUFFIX)$(call tag,$(HEAD_VARIABLES))
+STORE ?= work/$(NAME)/store$(STORE_SUFFIX)
 RUN ?= work/$(NAME)/run$(HEAD_SUFFIX)
 OUT ?= work/$(NAME)/model$(HEAD_SUFFIX)
 COMPARE ?= work/$(NAME)/compare$(HEAD_SUFFIX)
@@ -34,11 +42,11 @@ FAULTS := $(VENV)/faults.so
 .DELETE_ON_ERROR:
 # Stages read what the one before wrote, also under -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train compare export predict summary info check data test torture lint lock gpu benchmark clean
+.PHONY: help demo extract train compare export predict summary info check data test torture lint lock gpu benchmark benchmark-extraction clean
 
 help:  ## list the targets
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
 demo: extract train export  ## extract, train and export on the default data, and say what was found
 	@echo
@@ -46,7 +54,7 @@ demo: extract train export  ## extract, train and export on the default data, an
 	@echo "Try it: $(BIN)/python -m train_head.predict --model $(OUT)/model.keras FILE_OR_DIR..."
 
 extract: $(RUNTIME) $(if $(filter data/elpv,$(DATA)),data)  ## run the backbone over every new picture once
-	$(BIN)/python -m extract --images "$(DATA)" --store "$(STORE)" --weights "$(WEIGHTS)" $(ARGS)
+	$(BIN)/python -m extract --images "$(DATA)" --store "$(STORE)" --weights "$(WEIGHTS)" $(EXTRACT_OPTIONS) $(ARGS)
 
 train: $(RUNTIME)  ## fit a head on the stored features
 	$(BIN)/python -m train_head --store "$(STORE)" --run "$(RUN)" $(HEAD_OPTIONS) $(if $(OVERWRITE),--overwrite) $(ARGS)
@@ -65,10 +73,10 @@ summary: $(RUNTIME)  ## show the backbone's layers and where it is cut
 	$(BIN)/python -m extract summary $(ARGS)
 
 info: $(RUNTIME)  ## say what the store holds
-	$(BIN)/python -m features info "$(STORE)" $(ARGS)
+	$(BIN)/python -m features info "$(STORE)" $(call options,CUT) $(ARGS)
 
 check: $(RUNTIME)  ## check every byte of the store
-	$(BIN)/python -m features check "$(STORE)" --read-data $(ARGS)
+	$(BIN)/python -m features check "$(STORE)" --read-data $(call options,CUT) $(ARGS)
 
 data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
 	@$(BIN)/python -m extract.elpv --out data/elpv
@@ -88,6 +96,10 @@ lint: $(DEV)  ## run ruff, mypy and import-linter
 benchmark: $(DEV)  ## measure what an epoch costs with and without the cache
 	$(BIN)/python -m benchmarks.epoch --images "$(DATA)" --weights "$(WEIGHTS)" $(ARGS)
 
+benchmark-extraction: $(DEV)  ## measure engines, files to store, large photographs and memory (half an hour)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-benchmark.lock
+	$(BIN)/python -m benchmarks.extraction --images "$(DATA)" --weights "$(WEIGHTS)" $(ARGS)
+
 gpu: $(RUNTIME)  ## put TensorFlow with CUDA in the place of the CPU-only one
 	$(BIN)/pip uninstall --quiet --yes tensorflow-cpu
 	$(BIN)/pip install --quiet --constraint requirements.lock "tensorflow[and-cuda]==2.21.*"
@@ -97,6 +109,9 @@ lock: $(DEV)  ## pin the newest versions again
 		--no-emit-index-url --extra demo pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --extra dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --extra dev --extra benchmark --constraint requirements-dev.lock pyproject.toml \
+		--output-file requirements-benchmark.lock
 
 clean:  ## remove the environment and everything made in work/ and data/
 	rm -rf $(VENV) work data
