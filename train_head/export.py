@@ -97,6 +97,11 @@ def export_model(
         for file in files:
             (aside / file.name).replace(file)
         sync_folder(config.out)
+        if parity.num_flipped:
+            console.warn(
+                f"{parity.num_flipped:,} pictures have other labels than on the stored features, which were made in "
+                f"{fingerprint.precision}; accuracy {card.val_accuracy:.4f} on those, {parity.accuracy:.4f} from pixels"
+            )
     except OSError as error:
         raise HeadstartError(
             config.out, "room and permission for the model", str(error), "Make room, or give another --out"
@@ -111,7 +116,11 @@ def export_model(
             ("checked on", f"{parity.num_pictures:,} validation pictures, reloaded from disk"),
             ("accuracy from pixels", f"{parity.accuracy:.4f}"),
             ("against backbone and head", f"{parity.max_difference:.2g} in probability"),
-            ("against stored features", f"{parity.max_stored_difference:.2g} in probability, same labels"),
+            (
+                "against stored features",
+                f"{parity.max_stored_difference:.2g} in probability, "
+                + (f"{parity.num_flipped:,} other labels" if parity.num_flipped else "same labels"),
+            ),
         ],
     )
     return {**result, "files": [str(file) for file in files]}

@@ -22,6 +22,8 @@ TOLERANCE = 1e-5
 """Of probabilities, between the exported model and backbone-then-head, both float32."""
 NEAR_THRESHOLD = 1e-3
 """A picture whose probability is this near to a tie may change its label by the features' rounding."""
+FLIPPED_SHARE = {"float32": 0.0, "bfloat16": 0.05}
+"""How many pictures may have another label than the head gave them on features of that precision."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ class Parity:
     """Of probabilities, from the head on the stored (float16) features."""
     num_flipped: int
     """Pictures not near the threshold whose label differs from the head's on stored features."""
+    num_flips_allowed: int
+    """None for features that were made in float32, as the exported model makes them."""
     accuracy: float
     """Share of the pictures that the exported model labels rightly."""
 
     @property
     def ok(self) -> bool:
         """Whether the model may appear. NaN is never ok."""
-        return self.max_difference <= TOLERANCE and self.num_flipped == 0
+        return self.max_difference <= TOLERANCE and self.num_flipped <= self.num_flips_allowed
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def check_parity(
         max_difference=float(np.max(differences)),
         max_stored_difference=float(np.max(stored_differences)),
         num_flipped=flips,
+        num_flips_allowed=int(FLIPPED_SHARE.get(store.fingerprint.precision, 0.0) * len(examples)),
         accuracy=right / len(examples),
     )
 

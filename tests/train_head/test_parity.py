@@ -22,7 +22,14 @@ from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_hea
 from train_head.exported import ExportedModel
 from train_head.parity import Parity, Parts, check_parity, count_flips, read_unchanged
 
-SOUND = Parity(num_pictures=5, max_difference=1e-6, max_stored_difference=1e-3, num_flipped=0, accuracy=1.0)
+SOUND = Parity(
+    num_pictures=5,
+    max_difference=1e-6,
+    max_stored_difference=1e-3,
+    num_flipped=0,
+    num_flips_allowed=0,
+    accuracy=1.0,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,17 @@ def test_check_parity_of_a_model_with_another_head_gives_the_largest_difference(
     assert parity.num_flipped == 40
 
 
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("bfloat16", 2)])
+def test_check_parity_allows_other_labels_only_for_features_of_another_precision(
+    bench: Bench, precision: str, allowed: int
+) -> None:
+    store = FeatureStore(bench.store.path)
+    fingerprint = replace(store.fingerprint, precision=precision)
+    store.contents = replace(store.contents, fingerprint=fingerprint)
+    parity, _ = replace(bench, store=store).check()
+    assert parity.num_flips_allowed == allowed
+
+
 def test_check_parity_of_one_picture_off_by_more_than_the_tolerance_is_not_ok(bench: Bench) -> None:
     calls = 0
 
@@ -117,6 +135,8 @@ def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> N
         (replace(SOUND, max_difference=1e-5), True),
         (replace(SOUND, max_difference=1.01e-5), False),
         (replace(SOUND, num_flipped=1), False),
+        (replace(SOUND, num_flipped=2, num_flips_allowed=2), True),
+        (replace(SOUND, num_flipped=3, num_flips_allowed=2), False),
         (replace(SOUND, max_difference=float("nan")), False),
         (replace(SOUND, max_stored_difference=0.4, accuracy=0.0), True),
     ],
