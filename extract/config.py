@@ -59,7 +59,9 @@ class ExtractConfig:
     precision: Annotated[
         Precision, Option(help="bfloat16 is about twice as fast where the processor has it; features differ by 2 %.")
     ] = Precision.FLOAT32
-    batch_size: Annotated[int, Option(min=1, help="Pictures that the backbone sees at once.")] = 32
+    batch_size: Annotated[
+        int, Option(min=0, help="Pictures that the backbone sees at once; 0: 32 of 150 px, fewer of larger ones.")
+    ] = 0
     threads: Annotated[int, Option(min=0, help="Cores to use; 0: all that this process may use.")] = 0
     compression: Annotated[Compression, Option(help="Of features on disk; zstd reads faster, needs an extra.")] = (
         Compression.GZIP
@@ -74,6 +76,11 @@ class ExtractConfig:
     def cuts(self) -> list[str]:
         """The cut layers, in the order given."""
         return [cut.strip() for cut in self.cut.split(",")]
+
+    @property
+    def num_at_once(self) -> int:
+        """How many pictures a batch has: memory stays as it is for any size, and speed is the same from 8 on."""
+        return self.batch_size or max(1, min(32, 32 * 150**2 // self.image_size**2))
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,10 @@ def _measure_rate(config: ExtractConfig, model: keras.Model) -> float:
     streams = plan_streams(count_cores(config.threads))
     configure_tensorflow(streams)
     engine = build_engine(config.engine, config.precision, model, streams)
-    shape = (config.batch_size, config.image_size, config.image_size, 3)
+    shape = (config.num_at_once, config.image_size, config.image_size, 3)
     batch = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     with ThreadPoolExecutor(streams.num_streams) as pool:
         list(pool.map(engine.run, [batch] * streams.num_streams))
         started = time.monotonic()
         list(pool.map(engine.run, [batch] * streams.num_streams))
-    return streams.num_streams * config.batch_size / (time.monotonic() - started)
+    return streams.num_streams * config.num_at_once / (time.monotonic() - started)

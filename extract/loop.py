@@ -93,7 +93,7 @@ class ExtractionLoop:
             self._backbone.prepare,
             self._list_missing,
             self._backbone.streams.num_cores,
-            num_ahead=config.batch_size * 2 + self._backbone.streams.num_cores,
+            num_ahead=config.num_at_once * 2 + self._backbone.streams.num_cores,
         )
         started = time.monotonic()
         with (
@@ -134,7 +134,7 @@ class ExtractionLoop:
             if item is not None:
                 group.append(item)
             num_views = sum(len(loaded.views) for loaded in group)
-            if group and (item is None or max(len(group), num_views) >= self._config.batch_size):
+            if group and (item is None or max(len(group), num_views) >= self._config.num_at_once):
                 yield group
                 group = []
             if item is None:
