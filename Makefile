@@ -36,6 +36,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/runtime.done
 DEV := $(VENV)/dev.done
+OPENVINO := $(VENV)/openvino.done
 FAULTS := $(VENV)/faults.so
 
 .DEFAULT_GOAL := help
@@ -53,7 +54,7 @@ demo: extract train export  ## extract, train and export on the default data, an
 	@echo "The model is in $(OUT), the run with its learning curves in $(RUN)."
 	@echo "Try it: $(BIN)/python -m train_head.predict --model $(OUT)/model.keras FILE_OR_DIR..."
 
-extract: $(RUNTIME) $(if $(filter data/elpv,$(DATA)),data)  ## run the backbone over every new picture once
+extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter data/elpv,$(DATA)),data)  ## run the backbone over every new picture once
 	$(BIN)/python -m extract --images "$(DATA)" --store "$(STORE)" --weights "$(WEIGHTS)" $(EXTRACT_OPTIONS) $(ARGS)
 
 train: $(RUNTIME)  ## fit a head on the stored features
@@ -127,6 +128,10 @@ $(RUNTIME): requirements.lock
 $(FAULTS): tests/torture/faults.c
 	@mkdir -p $(@D)
 	@$(CC) -O1 -Wall -shared -fPIC -o $@ $< -ldl
+
+$(OPENVINO): requirements-dev.lock $(RUNTIME)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock openvino
+	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.lock

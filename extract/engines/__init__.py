@@ -66,7 +66,8 @@ def check_engine(name: EngineName, precision: Precision) -> None:
     from importlib.util import find_spec
 
     if name is EngineName.OPENVINO and find_spec("openvino") is None:
-        raise UsageError("--engine openvino", "OpenVINO", "none installed", "Run `pip install openvino`")
+        advice = "Run `pip install openvino`, or `make extract ENGINE=openvino`, which does"
+        raise UsageError("--engine openvino", "OpenVINO", "none installed", advice)
     if precision is Precision.BFLOAT16 and not has_bfloat16(Path("/proc/cpuinfo")):
         raise UsageError(
             "--precision bfloat16",

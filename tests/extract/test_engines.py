@@ -179,7 +179,8 @@ def test_check_engine_that_is_not_installed_says_how_to_install_it(monkeypatch: 
         check_engine(EngineName.OPENVINO, Precision.FLOAT32)
     assert raised.value.exit_status == 2
     assert str(raised.value) == (
-        "--engine openvino: expected OpenVINO, got none installed. Run `pip install openvino`."
+        "--engine openvino: expected OpenVINO, got none installed. "
+        "Run `pip install openvino`, or `make extract ENGINE=openvino`, which does."
     )
 
 
