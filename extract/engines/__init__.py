@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import keras
 
 MAX_STREAMS = 8
+
+LEAST_BFLOAT16_ERROR = 2**-12
+"""Of features, in norm. A single rounding to eight bits is off by about 2**-9 already; float32 by less than 1e-5."""
 
 
 class Engine(Protocol):
@@ -83,6 +87,27 @@ def has_bfloat16(cpuinfo: Path) -> bool:
         return False
     words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def refuse_float32(found: Sequence[NDArray[np.float32]], exact: Any) -> None:
+    """Raises UsageError where an engine that is to compute in bfloat16 is as exact as float32.
+
+    Args:
+        found: the engine's outputs.
+        exact: the model's, computed in float32: an array, or a list of them.
+    """
+    outputs = exact if isinstance(exact, list | tuple) else [exact]
+    differences = [
+        float(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs))
+        for mine, theirs in zip(found, map(np.asarray, outputs), strict=True)
+    ]
+    if max(differences) < LEAST_BFLOAT16_ERROR:
+        raise UsageError(
+            "--precision bfloat16",
+            "an engine that computes in it",
+            f"float32's features to {max(differences):.0e}",
+            "Unset TF_ENABLE_ONEDNN_OPTS, try --engine openvino, or leave the option out",
+        )
 
 
 def build_engine(name: EngineName, precision: Precision, model: keras.Model, streams: Streams) -> Engine:

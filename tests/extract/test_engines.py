@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,12 +23,16 @@ from extract.engines import (
     count_cores,
     has_bfloat16,
     plan_streams,
+    refuse_float32,
 )
 from features.errors import UsageError
+from features.store import FeatureStore
+from tests.pictures import fill_folder
 
 if TYPE_CHECKING:
     import keras
 
+ROOT = Path(__file__).parents[2]
 STREAMS = Streams(num_cores=2, num_streams=2, num_threads=1)
 TOLERANCES = {EngineName.TENSORFLOW: 1e-4, EngineName.OPENVINO: 1e-3}
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(Path("/proc/cpuinfo")), reason="a processor without bfloat16")
@@ -137,6 +142,32 @@ def test_engine_in_bfloat16_differs_a_little_and_leaves_float32_as_it_was(
         for again in (engine, later):
             assert_equal(pool.submit(again.run, batch).result(), expected)
         assert_equal(pool.submit(rough.run, batch).result(), rounded)
+
+
+def test_refuse_float32_of_features_that_are_too_exact_says_what_does_it(batch: NDArray[np.float32]) -> None:
+    rounded, exact = batch * np.float32(1.002), batch * np.float32(1.00001)
+    refuse_float32([rounded], batch)
+    refuse_float32([exact, rounded], [batch, batch])
+    for found, expected in (([exact], batch), ([exact, batch], [batch, batch])):
+        with pytest.raises(UsageError, match=r"--precision bfloat16: .* to 1e-05\. Unset TF_ENABLE_ONEDNN_OPTS"):
+            refuse_float32(found, expected)
+
+
+@needs_bfloat16
+def test_extract_in_bfloat16_where_tensorflow_ignores_it_ends_with_2_and_stores_nothing(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "pictures", {"cats": 2, "dogs": 2})
+    done = subprocess.run(
+        f"{sys.executable} -m extract --images {tmp_path}/pictures --store {tmp_path}/store --weights random "
+        "--image-size 75 --cut mixed0 --precision bfloat16".split(),
+        cwd=ROOT,
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "error: --precision bfloat16: expected an engine that computes in it, got float32's features" in done.stderr
+    assert FeatureStore(tmp_path / "store").num_features == 0
 
 
 @pytest.mark.parametrize(
