@@ -45,7 +45,10 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             ("on disk", format_bytes(_measure(config.store))),
             ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
             ("weights", result.weights),
-            ("fingerprint", result.fingerprint[:16]),
+            *(
+                (f"fingerprint of {cut}" if len(result.fingerprints) > 1 else "fingerprint", digest[:16])
+                for cut, digest in result.fingerprints.items()
+            ),
         ],
     )
     return asdict(result)

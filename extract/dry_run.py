@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,13 @@ from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.config import ExtractConfig
 from extract.engines import build_engine, count_cores, plan_streams
 from extract.engines.tensorflow import configure_tensorflow
+from extract.identity import recall_features
 from extract.images import Scan
-from extract.plan import merge_catalogs, plan_images, read_incomplete
-from extract.views import list_views
+from extract.plan import KnownStore, count_missing, merge_reading, plan_stores
 from features.catalog import CATALOG_NAME, Catalog
 from features.console import import_quietly
 from features.cuts import place_cuts
-from features.schema import FEATURE_DTYPE, FeatureKey
-from features.tables import ImageRow
+from features.schema import FEATURE_DTYPE
 
 if TYPE_CHECKING:
     import keras
@@ -36,35 +36,42 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
 
     The rate is the last run's on this store; without one it is measured on two batches of random pixels.
     """
-    catalogs: list[list[ImageRow]] = []
-    held: list[set[FeatureKey]] = []
-    rate = 0.0
-    for store in place_cuts(config.store, config.cuts).values():
-        if not (store / CATALOG_NAME).exists():
-            catalogs.append([])
-            continue
-        catalog = Catalog(store / CATALOG_NAME, writable=False)
-        catalogs.append(catalog.read_images())
-        held.append(set(catalog.read_features()))
-        rate = float(catalog.read_meta("images_per_second") or 0)
-        catalog.close()
-    plan = plan_images(scan.images, merge_catalogs(catalogs), rehash=config.rehash)
-    plan = read_incomplete(plan, lambda key: all(key in keys for keys in held), config.views)
+    stores, rates = [], []
+    for cut, folder in place_cuts(config.store, config.cuts).items():
+        recall_features(config, cut, folder, None)
+        store, rate = _read_catalog(folder)
+        stores.append(store)
+        rates += [rate] if rate else []
+    plans = plan_stores(scan.images, stores, config.views, rehash=config.rehash)
     import_quietly("keras")
     backbone = build_backbone(config.image_size, None)
     models = [cut_backbone(backbone, cut, config.pool) for cut in config.cuts]
-    num_views = [len(list_views(row.split, config.views)) for row in plan.to_read]
-    rate = rate or _measure_rate(config, join_cuts(models)) / (sum(num_views) / max(len(num_views), 1) or 1)
+    num_rows = [count_missing(plan, store.holds, config.views) for plan, store in zip(plans, stores, strict=True)]
+    shapes = [tuple(model.output.shape[1:]) for model in models]
+    num_to_read = len(merge_reading(plans))
+    seconds = max(num_rows) / (min(rates) if rates else _measure_rate(config, join_cuts(models)))
     return {
         "images": len(scan.images),
         "classes": scan.count_by_class(),
-        "to_read": len(plan.to_read),
-        "reused": len(plan.unchanged),
+        "to_read": num_to_read,
+        "reused": len(scan.images) - num_to_read,
         "skipped": [asdict(skipped) for skipped in scan.skipped],
-        "estimated_bytes": sum(estimate_bytes(sum(num_views), tuple(model.output.shape[1:])) for model in models),
-        "estimated_seconds": round(len(plan.to_read) / rate, 1),
-        "images_per_second": round(rate, 1),
+        "estimated_bytes": sum(map(estimate_bytes, num_rows, shapes)),
+        "estimated_seconds": round(seconds, 1),
+        "images_per_second": round(num_to_read / seconds, 1) if seconds else 0.0,
     }
+
+
+def _read_catalog(store: Path) -> tuple[KnownStore, float]:
+    """Reads what a store knows, and how many features a second it was last given; 0 where there is none."""
+    if not (store / CATALOG_NAME).exists():
+        return KnownStore([], lambda _: False), 0.0
+    catalog = Catalog(store / CATALOG_NAME, writable=False)
+    try:
+        rate = catalog.read_meta("rows_per_second") or catalog.read_meta("images_per_second") or 0
+        return KnownStore(catalog.read_images(), frozenset(catalog.read_features()).__contains__), float(rate)
+    finally:
+        catalog.close()
 
 
 def estimate_bytes(num_rows: int, feature_shape: tuple[int, ...]) -> int:

@@ -45,7 +45,7 @@ def describe_features(config: ExtractConfig, cut: str, weights: Weights, model: 
     return Description(fingerprint, origin)
 
 
-def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weights) -> Description | None:
+def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weights | None) -> Description | None:
     """Recalls fingerprint and origin from a store, where it was made from the same weights file.
 
     A run that finds nothing to compute then needs neither TensorFlow nor the backbone.
@@ -58,13 +58,15 @@ def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weigh
         return None
     catalog = Catalog(path, writable=False)
     try:
+        if not catalog.read_shards():
+            return None
         stored = load_fingerprint(catalog)
         origin = load_origin(catalog)
     finally:
         catalog.close()
     asked = _compose(config, cut, stored.weights_sha256)
     refuse_other_fingerprint(store, stored, asked)
-    same = weights.sha256 and origin.weights_file_sha256 == weights.sha256
+    same = weights and weights.sha256 and origin.weights_file_sha256 == weights.sha256
     return Description(asked, origin) if same else None
 
 

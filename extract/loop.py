@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class ExtractionLoop:
         self._num_rows = self._max_unsound = 0
         self.num_computed = self.num_unsound = 0
         """Pictures that something was computed of; features that may not be trained on."""
-        self.images_per_second = 0.0
+        self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
 
     @property
@@ -93,7 +93,7 @@ class ExtractionLoop:
             self._backbone.prepare,
             self._list_missing,
             self._backbone.streams.num_cores,
-            num_ahead=config.num_at_once * 2 + self._backbone.streams.num_cores,
+            num_ahead=-(-2 * config.num_at_once // config.views) + self._backbone.streams.num_cores,
         )
         started = time.monotonic()
         with (
@@ -112,10 +112,13 @@ class ExtractionLoop:
                 for batch in pending:
                     if batch.features:
                         batch.features.cancel()
-                # Also when interrupted: what is computed is not thrown away.
-                for writer in self._writers:
-                    writer.commit()
-        self.images_per_second = self.num_computed / max(time.monotonic() - started, 1e-9)
+                # Also when interrupted, and each also where another fails: what was handed over is not thrown away.
+                with ExitStack() as commits:
+                    for writer in self._writers:
+                        commits.callback(writer.commit)
+        seconds = max(time.monotonic() - started, 1e-9)
+        self.images_per_second = self.num_computed / seconds
+        self.rows_per_second = self._num_rows / len(self._writers) / seconds
 
     def _list_missing(self, image: ImageRow, content_hash: bytes) -> list[int]:
         """Lists the views of a picture that not every writer holds."""

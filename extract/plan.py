@@ -5,11 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from extract.images import ImageFile
 from extract.views import list_views
 from features.schema import FeatureKey, ImageStatus
 from features.tables import ImageRow
+
+
+class KnownStore(NamedTuple):
+    """What a store knows of the folder."""
+
+    images: Sequence[ImageRow]
+    holds: Callable[[FeatureKey], bool]
 
 
 @dataclass(frozen=True)
@@ -59,21 +67,26 @@ def plan_images(scanned: Iterable[ImageFile], known: Iterable[ImageRow], *, reha
     return Plan(unchanged, sorted(to_read, key=_order_by_hash), sorted(by_path))
 
 
-def merge_catalogs(catalogs: Sequence[Iterable[ImageRow]]) -> list[ImageRow]:
-    """Merges the images of several stores of one folder; what they do not agree on is not known.
+def plan_stores(
+    scanned: Sequence[ImageFile], stores: Sequence[KnownStore], num_views: int, *, rehash: bool
+) -> list[Plan]:
+    """Plans for each of several stores of one folder: what one holds does not depend on how far another is."""
+    plans = [plan_images(scanned, store.images, rehash=rehash) for store in stores]
+    return [read_incomplete(plan, store.holds, num_views) for plan, store in zip(plans, stores, strict=True)]
 
-    Each store commits for itself, so that an interrupted run may leave them at different pictures.
-    """
-    merged: dict[str, ImageRow] = {}
-    seen: dict[str, int] = {}
-    for catalog in catalogs:
-        for row in catalog:
-            other = merged.setdefault(row.path, row)
-            seen[row.path] = seen.get(row.path, 0) + (row == other)
-    return [
-        row if seen[path] == len(catalogs) else row._replace(content_hash=None, status=ImageStatus.PENDING)
-        for path, row in merged.items()
-    ]
+
+def merge_reading(plans: Sequence[Plan]) -> list[ImageRow]:
+    """Lists what has to be read for one plan or another, each picture once, in the order of reading."""
+    return sorted({row.path: row for plan in plans for row in plan.to_read}.values(), key=_order_by_hash)
+
+
+def count_missing(plan: Plan, holds: Callable[[FeatureKey], bool], num_views: int) -> int:
+    """Counts features that a store will be given at most."""
+    return sum(
+        row.content_hash is None or not holds(FeatureKey(row.content_hash, view))
+        for row in plan.to_read
+        for view in list_views(row.split, num_views)
+    )
 
 
 def read_incomplete(plan: Plan, holds: Callable[[FeatureKey], bool], num_views: int) -> Plan:

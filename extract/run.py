@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 
 from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone, join_cuts
 from extract.canary import Canary
-from extract.config import EngineName, ExtractConfig
+from extract.config import EngineName, ExtractConfig, Precision
 from extract.dry_run import estimate_bytes
-from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams
+from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams, refuse_float32
 from extract.identity import Description, describe_features, recall_features
 from extract.images import Scan, scan_images
 from extract.loop import ExtractionLoop
 from extract.pixels import Pixels
-from extract.plan import Plan, merge_catalogs, plan_images, read_incomplete
-from extract.views import Prepared, compile_views, list_views
+from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_stores
+from extract.views import Prepared, compile_views
 from extract.weights import Weights, check_weights_argument, find_weights
 from features.console import Console, import_quietly
 from features.cuts import place_cuts
 from features.durable import require_space
-from features.schema import ImageStatus
+from features.errors import HeadstartError
 from features.store import FeatureStore
-from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint
+from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint, refuse_stored_fingerprint
 
 if TYPE_CHECKING:
     import keras
@@ -51,6 +51,9 @@ class ExtractResult:
     seconds: float
     images_per_second: float
     fingerprint: str
+    """Of several cuts comma-separated."""
+    fingerprints: dict[str, str]
+    """By cut."""
     weights: str
 
 
@@ -76,6 +79,9 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     backbone = _Backbone(config, weights, console)
     recalled = {cut: recall_features(config, cut, store, weights) for cut, store in stores.items()}
     described = {cut: found or backbone.describe(cut) for cut, found in recalled.items()}
+    for cut, store in stores.items():
+        # Before any store is made: a run that is refused for one leaves nothing of the others.
+        refuse_stored_fingerprint(store, described[cut].fingerprint)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -85,29 +91,32 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         ]
         for note in [note for writer in writers for note in writer.notes]:
             console.warn(note)
-        known = merge_catalogs([writer.catalog.read_images() for writer in writers])
-        plan = plan_images(scan.images, known, rehash=config.rehash)
-        plan = read_incomplete(plan, lambda key: all(writer.holds(key) for writer in writers), config.views)
+        known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
+        plans = plan_stores(scan.images, known, config.views, rehash=config.rehash)
+        to_read = merge_reading(plans)
         loop = ExtractionLoop(config, console, writers, backbone)
-        if plan.to_read:
+        if to_read:
             for cut, store in stores.items():
                 refuse_other_fingerprint(store, described[cut].fingerprint, backbone.describe(cut).fingerprint)
             shapes = [description.origin.feature_shape for description in described.values()]
-            num_rows = sum(len(list_views(row.split, config.views)) for row in plan.to_read)
-            require_space(writers[0].folder, sum(estimate_bytes(num_rows, shape) for shape in shapes))
-            _compare_canaries(config, console, backbone, plan, stores)
-        _warn_of_other_folder(config, console, writers[0], plan)
-        for writer in writers:
-            writer.sync_images(plan.rows, plan.gone)
-            writer.write_meta("images_folder", str(config.images.resolve()))
-        if plan.to_read:
+            num_rows = [
+                count_missing(plan, store.holds, config.views) for plan, store in zip(plans, known, strict=True)
+            ]
+            require_space(writers[0].folder, sum(map(estimate_bytes, num_rows, shapes)))
+            _compare_canaries(config, console, backbone, scan, stores)
             console.say(backbone.describe_work(shapes))
             # Built here, so that the progress bar does not take it for slow pictures.
             _ = backbone.engine
-            loop.run(plan.to_read)
+        for writer, plan in zip(writers, plans, strict=True):
+            _warn_of_other_folder(config, console, writer, plan)
+            writer.sync_images(plan.rows, plan.gone)
+            writer.write_meta("images_folder", str(config.images.resolve()))
+        if to_read:
+            loop.run(to_read)
         if loop.num_computed:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
+                writer.write_meta("rows_per_second", str(loop.rows_per_second))
     return ExtractResult(
         images=len(scan.images),
         computed=loop.num_computed,
@@ -115,10 +124,11 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         failed=loop.failed,
         unsound=loop.num_unsound,
         skipped=[asdict(skipped) for skipped in scan.skipped],
-        removed=len(plan.gone),
+        removed=len({path for plan in plans for path in plan.gone}),
         seconds=round(time.monotonic() - started, 3),
         images_per_second=round(loop.images_per_second, 1),
         fingerprint=",".join(description.fingerprint.digest for description in described.values()),
+        fingerprints={cut: description.fingerprint.digest for cut, description in described.items()},
         weights=str(weights),
     )
 
@@ -137,21 +147,21 @@ def _warn_of_other_folder(config: ExtractConfig, console: Console, writer: Featu
     before, now = writer.catalog.read_meta("images_folder"), str(config.images.resolve())
     if before not in (None, now) and plan.gone:
         console.warn(
-            f"{config.store} was filled from {before}; {len(plan.gone):,} of its pictures are not in {now} and leave "
+            f"{writer.folder} was filled from {before}; {len(plan.gone):,} of its pictures are not in {now} and leave "
             "the training set. Give each folder a --store (STORE=) of its own to keep both"
         )
 
 
 def _compare_canaries(
-    config: ExtractConfig, console: Console, backbone: _Backbone, plan: Plan, stores: Mapping[str, Path]
+    config: ExtractConfig, console: Console, backbone: _Backbone, scan: Scan, stores: Mapping[str, Path]
 ) -> None:
-    unchanged = [row.path for row in plan.rows if row.status is ImageStatus.DONE]
+    paths = [image.path for image in scan.images]
     for number, (cut, folder) in enumerate(stores.items()):
         store = FeatureStore(folder)
         versions = backbone.describe(cut).origin.versions
         canary = Canary(config.images, backbone.prepare, partial(backbone.run_cut, number), versions)
-        if store.examples and unchanged:
-            num_rows = canary.compare(store, unchanged)
+        if store.examples:
+            num_rows = canary.compare(store, paths)
             console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
 
 
@@ -176,9 +186,13 @@ class _Backbone:
     @cached_property
     def engine(self) -> Engine:
         config = self._config
-        engine = build_engine(config.engine, config.precision, join_cuts(list(self._models.values())), self.streams)
+        model = join_cuts(list(self._models.values()))
+        engine = build_engine(config.engine, config.precision, model, self.streams)
+        picture = np.random.default_rng(0).uniform(-1, 1, (1, config.image_size, config.image_size, 3))
         # The first batch takes two seconds, whatever its size: kernels are chosen, and weights laid out for them.
-        engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
+        found = engine.run(picture.astype(np.float32))
+        if config.precision is Precision.BFLOAT16:
+            refuse_float32(found, model(picture.astype(np.float32), training=False))
         return engine
 
     @cached_property
@@ -186,8 +200,25 @@ class _Backbone:
         return compile_views(self._config.image_size, self._config.view_seed)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Runs the backbone on prepared pictures."""
-        return self.engine.run(batch)
+        """Runs the backbone on prepared pictures, no more at once than memory is meant for.
+
+        Raises:
+            HeadstartError: the engine failed.
+        """
+        size = self._config.num_at_once
+        try:
+            parts = [self.engine.run(batch[start : start + size]) for start in range(0, len(batch), size)]
+        except HeadstartError:
+            raise
+        except Exception as error:
+            # TensorFlow, OpenVINO and drivers raise kinds of their own; most of them mean that memory is short.
+            raise HeadstartError(
+                f"--engine {self._config.engine}",
+                f"to run {min(size, len(batch))} pictures of {self._config.image_size} px",
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                "Try a smaller --batch-size, or fewer --threads",
+            ) from error
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def run_cut(self, number: int, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the backbone, for the features of one cut."""

@@ -54,11 +54,10 @@ class PackConfig:
 
 def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
     """Say what a store holds."""
-    from features.cuts import choose_cut
-    from features.store import FeatureStore
+    from features.cuts import open_store
 
-    path = choose_cut(config.store, config.cut)
-    store = FeatureStore(path)
+    store = open_store(config.store, config.cut)
+    path = store.path
     counts = Counter((image.split, image.label, image.status.value) for image in store.images)
     stored = sum(shard.num_bytes for shard in store.shards) or path.stat().st_size
     plain = store.num_features * 2
@@ -146,12 +145,12 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     """Write a store as one plain HDF5 file, for h5py, h5web and HDFView; every command takes it as --store."""
-    from features.cuts import choose_cut
+    from features.cuts import open_store
     from features.pack import pack_store
-    from features.store import FeatureStore
 
-    store = FeatureStore(choose_cut(config.store, config.cut))
-    with console.progress("pack", len(store.examples), "features") as progress:
+    store = open_store(config.store, config.cut)
+    num_rows = sum(len(store.list_views(example, store.num_views)) for example in store.examples)
+    with console.progress("pack", num_rows, "features") as progress:
         num_rows = pack_store(store, config.out, config.compression, progress.advance)
     size = config.out.stat().st_size
     console.show_table(f"{config.out}", [("features", f"{num_rows:,}"), ("size", format_bytes(size))])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.catalog import CATALOG_NAME
-from features.errors import StoreMissingError, UsageError
+from features.catalog import CATALOG_NAME, Catalog
+from features.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.shard import SHARD_FOLDER
+from features.store import FeatureStore, load_fingerprint
 from features.writer import STORE_NAMES
 
 
@@ -15,7 +16,7 @@ def list_cuts(path: Path) -> list[str]:
     """Lists the cuts that a folder holds a store of, by name; none where it is a store itself, or no folder."""
     if not path.is_dir() or any((path / name).exists() for name in (CATALOG_NAME, SHARD_FOLDER)):
         return []
-    return sorted(found.parent.name for found in path.glob(f"*/{CATALOG_NAME}"))
+    return sorted(found.parent.name for found in path.glob(f"*/{CATALOG_NAME}") if _holds_cut(found.parent))
 
 
 def choose_cut(path: Path, cut: str) -> Path:
@@ -60,7 +61,8 @@ def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
         )
     if path.exists() and not path.is_dir():
         raise StoreMissingError(path, "a folder for the stores", "a file", "Give another --store (STORE=)")
-    foreign = sorted(entry.name for entry in path.iterdir() if not _is_store(entry)) if path.is_dir() else []
+    entries = [] if not path.is_dir() else [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    foreign = sorted(entry.name for entry in entries if not _is_store(entry))
     if foreign:
         raise StoreMissingError(
             path, "feature stores or an empty folder", f"a folder with {foreign[0]!r} in it", "Give another --store"
@@ -68,6 +70,40 @@ def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     return {cut: path / cut for cut in cuts}
 
 
+def open_store(path: Path, cut: str) -> FeatureStore:
+    """Opens the store to read, and makes sure that it is of the cut that was named.
+
+    Args:
+        path: a store, or a folder with one for each cut layer.
+        cut: whose features; empty where there is only one.
+
+    Raises:
+        UsageError: there is no such cut in it, or there are several.
+        FeatureStoreError: there is no store, or it is damaged.
+    """
+    store = FeatureStore(choose_cut(path, cut))
+    if cut not in ("", store.fingerprint.cut):
+        whose = f"{store.fingerprint.cut}, whose features {path} holds"
+        raise UsageError("--cut", whose, cut, "Extract that cut first")
+    return store
+
+
 def _is_store(path: Path) -> bool:
-    """Says whether a folder is a store, or one that was only begun."""
+    """Says whether a folder is the store of a cut, or one that was only begun."""
+    if (path / CATALOG_NAME).exists():
+        return _holds_cut(path)
     return path.is_dir() and all(entry.name in STORE_NAMES for entry in path.iterdir())
+
+
+def _holds_cut(path: Path) -> bool:
+    """Says whether a store is of the cut that its folder is named after; a damaged one is told of when it is read."""
+    try:
+        catalog = Catalog(path / CATALOG_NAME, writable=False)
+    except FeatureStoreError:
+        return True
+    try:
+        return load_fingerprint(catalog).cut == path.name
+    except FeatureStoreError:
+        return True
+    finally:
+        catalog.close()

@@ -24,7 +24,8 @@ def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
         A line for each thing that was done.
     """
     folder = store / SHARD_FOLDER
-    notes = [f"removed {path.name}, left by an interrupted write" for path in remove_partial_files(folder)]
+    partial = [*remove_partial_files(folder), *remove_partial_files(store)]
+    notes = [f"removed {path.name}, left by an interrupted write" for path in partial]
     notes += forget_lost_shards(store, catalog)
     return notes + adopt_orphans(store, catalog, fingerprint)
 

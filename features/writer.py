@@ -6,6 +6,7 @@ import errno
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ from features.schema import (
     Fingerprint,
     Origin,
     count_rows_per_shard,
+    encode_json,
 )
 from features.seal import SEAL_NAME, break_seal, write_seal
 from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
@@ -105,7 +107,7 @@ class FeatureWriter:
             Catalog.create(self._store / CATALOG_NAME, self._fingerprint, self._origin)
             self.catalog = Catalog(self._store / CATALOG_NAME, writable=True)
             stack.callback(self.catalog.close)
-            refuse_other_fingerprint(self._store, load_fingerprint(self.catalog), self._fingerprint)
+            self._settle_fingerprint()
             break_seal(self._store)
             self.notes = recover_store(self._store, self.catalog, self._fingerprint)
             self._known = {key: place.status for key, place in self.catalog.read_features().items()}
@@ -121,6 +123,16 @@ class FeatureWriter:
                 self._known = {}
                 write_view(self._store)
                 write_seal(self._store)
+
+    def _settle_fingerprint(self) -> None:
+        """Refuses other features than the store's; a store that has none yet takes on what comes."""
+        stored = load_fingerprint(self.catalog)
+        if stored != self._fingerprint and not self.catalog.read_shards():
+            with self.catalog.transaction():
+                self.catalog.write_meta("fingerprint", self._fingerprint.encode())
+                self.catalog.write_meta("origin", encode_json(asdict(self._origin)))
+            return
+        refuse_other_fingerprint(self._store, stored, self._fingerprint)
 
     @property
     def folder(self) -> Path:
@@ -210,6 +222,18 @@ def create_folders(store: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(store)
         sync_folder(store.parent)
+
+
+def refuse_stored_fingerprint(store: Path, asked: Fingerprint) -> None:
+    """Raises FingerprintMismatchError where a store's features are of another fingerprint; touches nothing."""
+    if not (store / CATALOG_NAME).is_file():
+        return
+    catalog = Catalog(store / CATALOG_NAME, writable=False)
+    try:
+        if catalog.read_shards():
+            refuse_other_fingerprint(store, load_fingerprint(catalog), asked)
+    finally:
+        catalog.close()
 
 
 def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:

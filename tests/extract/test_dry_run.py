@@ -14,7 +14,7 @@ from extract.dry_run import estimate_run
 from extract.run import check_arguments, extract_features
 from features.catalog import CATALOG_NAME, Catalog
 from features.console import Console
-from features.errors import HeadstartError
+from features.errors import FingerprintMismatchError, HeadstartError
 from tests.pictures import fill_folder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def test_dry_run_without_a_store_counts_everything_and_makes_nothing(pictures: P
 
 def test_dry_run_on_a_store_takes_its_last_rate_and_leaves_it_as_it_was(pictures: Path, store: Path) -> None:
     catalog = Catalog(store / CATALOG_NAME, writable=True)
-    catalog.write_meta("images_per_second", "8.0")
+    catalog.write_meta("rows_per_second", "8.0")
     catalog.close()
     fill_folder(pictures, {"train/cats": 2}, start=500)
     shutil.rmtree(pictures / "validation")
@@ -95,6 +95,25 @@ def test_dry_run_of_more_views_reads_the_training_pictures_alone(
         config = replace(config, views=num_views)
         found = estimate_run(config, check_arguments(config))
         assert (found["to_read"], found["reused"]) == (to_read, 36 - to_read)
+
+
+def test_dry_run_of_a_second_cut_counts_what_that_one_lacks(
+    pictures: Path, tmp_path: Path, quiet: Console, backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extract.run.build_backbone", lambda *_: backbone)
+    monkeypatch.setattr("extract.dry_run.build_backbone", lambda *_: backbone)
+    config = ExtractConfig(pictures, tmp_path / "stores/mixed0", weights="random", image_size=75, cut="mixed0")
+    extract_features(config, quiet)
+    config = replace(config, store=tmp_path / "stores", cut="mixed0,mixed1")
+    found = estimate_run(config, check_arguments(config))
+    assert (found["to_read"], found["reused"]) == (36, 0)
+    assert found["estimated_bytes"] == round(36 * 7 * 7 * 288 * 2 * 0.26), "mixed1's alone"
+
+
+def test_dry_run_of_other_features_than_the_stores_is_refused(pictures: Path, store: Path) -> None:
+    config = ExtractConfig(pictures, store, weights="random", image_size=75, pool=Pool.AVG)
+    with pytest.raises(FingerprintMismatchError, match="expected pool avg, got pool none"):
+        estimate_run(config, check_arguments(config))
 
 
 def test_dry_run_bad_argument_is_refused_like_a_real_run(pictures: Path, tmp_path: Path) -> None:

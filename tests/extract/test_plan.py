@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from extract.images import ImageFile
-from extract.plan import Plan, merge_catalogs, plan_images, read_incomplete
+from extract.plan import (
+    KnownStore,
+    Plan,
+    count_missing,
+    merge_reading,
+    plan_images,
+    plan_stores,
+    read_incomplete,
+)
 from features.schema import FeatureKey, ImageStatus
 from features.tables import ImageRow
 
@@ -101,40 +110,40 @@ def make_row(path: str, split: str = "train") -> ImageRow:
     return ROW._replace(path=path, split=split, content_hash=content_hash)
 
 
-def test_merge_catalogs_keeps_what_every_store_says() -> None:
-    rows = [make_row("1.jpg"), NOT_READ._replace(status=ImageStatus.FAILED, reason="damaged")]
-    assert merge_catalogs([rows]) == rows
-    assert merge_catalogs([rows, rows[::-1], rows]) == rows
+def holds_all(_: FeatureKey) -> bool:
+    return True
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("images", "holds"),
     [
-        [],
-        [ROW._replace(content_hash=None, status=ImageStatus.PENDING)],
-        [ROW._replace(content_hash=hashlib.sha256(b"edited").digest())],
-        [ROW._replace(modified_ns=8)],
-        [ROW._replace(num_bytes=101)],
+        ([], holds_all),
+        ([ROW._replace(content_hash=None, status=ImageStatus.PENDING)], holds_all),
+        ([ROW._replace(modified_ns=8)], holds_all),
+        ([ROW], lambda _: False),
     ],
 )
-@pytest.mark.parametrize("swap", [False, True])
-def test_merge_catalogs_row_that_the_stores_do_not_agree_on_is_pending_and_read_again(
-    other: list[ImageRow], swap: bool
+def test_plan_stores_what_one_lacks_is_read_and_stays_as_it_is_in_the_other(
+    images: list[ImageRow], holds: Callable[[FeatureKey], bool]
 ) -> None:
-    agreed = make_row("cats/2.jpg", "")
-    catalogs = [[ROW, agreed], [*other, agreed]]
-
-    found = {row.path: row for row in merge_catalogs(catalogs[::-1] if swap else catalogs)}
-
-    assert found.keys() == {"cats/1.jpg", "cats/2.jpg"}
-    assert found["cats/2.jpg"] == agreed
-    assert (found["cats/1.jpg"].content_hash, found["cats/1.jpg"].status) == (None, ImageStatus.PENDING)
-    today = [FILE, replace(FILE, path="cats/2.jpg")]
-    assert plan_images(today, found.values(), rehash=False) == Plan([agreed], [NOT_READ], [])
+    whole, lacking = plan_stores([FILE], [KnownStore([ROW], holds_all), KnownStore(images, holds)], 1, rehash=False)
+    assert whole == Plan([ROW], [], [])
+    assert lacking == Plan([], [NOT_READ], [])
+    assert merge_reading([whole, lacking]) == merge_reading([lacking, whole]) == [NOT_READ]
 
 
-def test_merge_catalogs_of_a_new_store_and_an_old_one_knows_nothing() -> None:
-    assert [row.status for row in merge_catalogs([[], [ROW]])] == [ImageStatus.PENDING]
+def test_merge_reading_lists_each_picture_once_in_one_order() -> None:
+    rows = [make_row(f"{number}.jpg") for number in range(9)]
+    plans = [Plan([], rows[:6], []), Plan([], rows[3:][::-1], [])]
+    expected = sorted(rows, key=lambda row: hashlib.sha256(row.path.encode()).digest())
+    assert merge_reading(plans) == merge_reading(plans[::-1]) == expected
+
+
+def test_count_missing_counts_views_that_a_store_does_not_hold() -> None:
+    known, unknown, validating = make_row("1.jpg"), NOT_READ, NOT_READ._replace(split="validation")
+    held = {FeatureKey(known.content_hash or b"", view) for view in (0, 1)}
+    plan = Plan([make_row("2.jpg")], [known, unknown, validating], [])
+    assert count_missing(plan, held.__contains__, 3) == 1 + 3 + 1
 
 
 def read_with(rows: list[ImageRow], missing: set[FeatureKey], num_views: int) -> Plan:

@@ -21,7 +21,13 @@ from extract.run import ExtractResult, extract_features
 from extract.views import compile_views
 from features.check import find_problems
 from features.console import Console, ConsoleOptions
-from features.errors import FingerprintMismatchError, StoreMissingError, UsageError
+from features.errors import (
+    FeatureStoreError,
+    FingerprintMismatchError,
+    HeadstartError,
+    StoreMissingError,
+    UsageError,
+)
 from features.schema import FeatureKey, Features, ImageStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter
@@ -175,8 +181,8 @@ def test_extract_more_views_into_a_store_computes_what_is_missing_and_touches_no
     result = extract(pictures, store, views=3)
 
     assert (result.computed, result.reused, result.failed) == (6, 3, [])
-    assert rows[0] == 8, "the canary"
-    assert sum(rows[1:]) == 12, "two views of six pictures"
+    assert rows[:3] == [1, 4, 4], "the first batch, and the canary"
+    assert sum(rows[3:]) == 12, "two views of six pictures"
     after = FeatureStore(store)
     assert after.examples == before.examples
     assert after.shards[: len(before.shards)] == before.shards
@@ -332,6 +338,103 @@ def test_extract_two_cuts_of_which_one_knows_fewer_pictures_are_mended_by_the_ne
     assert (result.computed, result.reused, result.removed) == (2, 7, 1)
     for cut in CUTS:
         assert_equal(stores / cut, alone[cut])
+
+
+def test_extract_one_cut_more_interrupted_leaves_the_finished_one_as_it_was(
+    pictures: Path, alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = tmp_path / "stores"
+    shutil.copytree(alone["mixed0"], stores / "mixed0")
+    with monkeypatch.context() as patch:
+        stop_before_batch(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            extract(pictures, stores, cut=",".join(CUTS))
+
+    assert_equal(stores / "mixed0", alone["mixed0"])
+    assert FeatureStore(stores / "mixed0").num_pending == 0
+    begun = FeatureStore(stores / "mixed1")
+    assert (len(begun.examples), begun.num_pending) == (4, 5)
+    result = extract(pictures, stores, cut=",".join(CUTS))
+    assert (result.computed, result.reused) == (5, 4)
+    for cut in CUTS:
+        assert_equal(stores / cut, alone[cut])
+
+
+def test_extract_one_cut_more_compares_the_cut_that_is_there_with_what_comes_out_today(
+    pictures: Path, alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = tmp_path / "stores"
+    shutil.copytree(alone["mixed0"], stores / "mixed0")
+    plain_run = TensorFlowEngine.run
+
+    def run_askew(engine: TensorFlowEngine, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [features * np.float32(1.01) for features in plain_run(engine, batch)]
+
+    monkeypatch.setattr(TensorFlowEngine, "run", run_askew)
+    with pytest.raises(FeatureStoreError, match=r"mixed0: expected .* a difference of 0\.01 for"):
+        extract(pictures, stores, cut=",".join(CUTS))
+    assert_equal(stores / "mixed0", alone["mixed0"])
+    assert FeatureStore(stores / "mixed1").num_features == 0
+
+
+def test_extract_two_cuts_refused_for_one_leaves_nothing_of_the_other(
+    pictures: Path, alone: dict[str, Path], tmp_path: Path
+) -> None:
+    stores = tmp_path / "stores"
+    shutil.copytree(alone["mixed1"], stores / "mixed1")
+    with pytest.raises(FingerprintMismatchError, match="expected pool avg, got pool none"):
+        extract(pictures, stores, cut=",".join(CUTS), pool=Pool.AVG)
+    assert [path.name for path in stores.iterdir()] == ["mixed1"]
+    assert_equal(stores / "mixed1", alone["mixed1"])
+
+
+def test_extract_into_a_store_that_has_no_features_takes_on_other_options(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad/cats").mkdir(parents=True)
+    (tmp_path / "bad/dogs").mkdir()
+    for label in ("cats", "dogs"):
+        (tmp_path / "bad" / label / "1.jpg").write_bytes(b"no picture")
+    assert len(extract(tmp_path / "bad", tmp_path / "store").failed) == 2
+    result = extract(pictures, tmp_path / "store", pool=Pool.AVG)
+    assert (result.computed, FeatureStore(tmp_path / "store").fingerprint.pool) == (9, "avg")
+
+
+def test_extract_other_folder_into_two_cuts_warns_of_the_one_that_held_pictures_of_it(
+    pictures: Path, alone: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stores = tmp_path / "stores"
+    shutil.copytree(alone["mixed1"], stores / "mixed1")
+    fill_folder(tmp_path / "others", {"train/cats": 1, "train/dogs": 1}, start=900)
+    extract(tmp_path / "others", stores, cut=",".join(CUTS))
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        f"warning: {stores / 'mixed1'} was filled from {pictures}; 9 of its pictures are not in {tmp_path / 'others'} "
+        "and leave the training set. Give each folder a --store (STORE=) of its own to keep both"
+    ]
+
+
+@pytest.mark.parametrize("message", ["OOM when allocating tensor\nwith shape [4, 75]", ""])
+def test_extract_engine_that_fails_is_told_in_one_line_and_keeps_what_is_stored(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    plain_run, sizes = TensorFlowEngine.run, list[int]()
+
+    def run_out_of_memory(engine: TensorFlowEngine, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        sizes.append(len(batch))
+        if len(sizes) == 3:
+            raise RuntimeError(message)
+        return plain_run(engine, batch)
+
+    monkeypatch.setattr(TensorFlowEngine, "run", run_out_of_memory)
+    with pytest.raises(HeadstartError) as raised:
+        extract(pictures, tmp_path / "store")
+    assert str(raised.value) == (
+        "--engine tensorflow: expected to run 4 pictures of 75 px, got RuntimeError: "
+        f"{message.partition(chr(10))[0]}. Try a smaller --batch-size, or fewer --threads."
+    )
+    assert FeatureStore(tmp_path / "store").num_features in (4, 5), "the first batch, and what was ready of the others"
+    monkeypatch.undo()
+    extract(pictures, tmp_path / "store")
+    assert FeatureStore(tmp_path / "store").num_features == 9
 
 
 @pytest.mark.parametrize(

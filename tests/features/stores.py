@@ -48,13 +48,13 @@ def make_image(number: int, label: str = "", split: str = "") -> ImageRow:
     return ImageRow(f"{label}/{number:05}.jpg", label, split, 100 + number, 7, key.content_hash, ImageStatus.DONE)
 
 
-def make_writer(store: Path, rows_per_shard: int = 4) -> FeatureWriter:
-    return FeatureWriter(store, make_fingerprint(), make_origin(), rows_per_shard=rows_per_shard)
+def make_writer(store: Path, rows_per_shard: int = 4, cut: str = "mixed7") -> FeatureWriter:
+    return FeatureWriter(store, make_fingerprint(cut=cut), make_origin(), rows_per_shard=rows_per_shard)
 
 
-def fill_store(store: Path, numbers: range, rows_per_shard: int = 4) -> None:
+def fill_store(store: Path, numbers: range, rows_per_shard: int = 4, cut: str = "mixed7") -> None:
     """Adds features and images of these numbers, whose values follow from the number alone."""
-    with make_writer(store, rows_per_shard) as writer:
+    with make_writer(store, rows_per_shard, cut) as writer:
         images = [make_image(number) for number in numbers]
         writer.sync_images(images, [])
         keys = [make_key(number) for number in numbers]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from features.__main__ import InfoConfig, PackConfig, info, pack
+from features.console import Console
 from features.cuts import choose_cut, list_cuts, place_cuts
 from features.errors import StoreMissingError, UsageError
 from tests.features.stores import fill_store
@@ -13,7 +15,7 @@ from tests.features.stores import fill_store
 
 def make_stores(folder: Path, *cuts: str) -> Path:
     for cut in cuts:
-        fill_store(folder / cut, range(1))
+        fill_store(folder / cut, range(1), cut=cut)
     return folder
 
 
@@ -28,6 +30,12 @@ def test_list_cuts_of_a_store_a_file_or_nothing_is_empty(tmp_path: Path) -> None
     (tmp_path / "other/folder").mkdir(parents=True)
     for name in ("store", "packed.h5", "nowhere", "other"):
         assert list_cuts(tmp_path / name) == []
+
+
+def test_list_cuts_leaves_out_a_store_that_is_not_what_its_folder_says(tmp_path: Path) -> None:
+    make_stores(tmp_path, "mixed5", "mixed7")
+    (tmp_path / "mixed5").rename(tmp_path / "mixed5-backup")
+    assert list_cuts(tmp_path) == ["mixed7"]
 
 
 def test_choose_cut_takes_the_one_that_was_named(tmp_path: Path) -> None:
@@ -85,6 +93,8 @@ def test_place_cuts_goes_on_with_a_folder_of_stores_one_cut_or_more(tmp_path: Pa
     assert place_cuts(tmp_path, ["mixed7"]) == {"mixed7": tmp_path / "mixed7"}
     assert place_cuts(tmp_path, ["mixed0"]) == {"mixed0": tmp_path / "mixed0"}
     (tmp_path / "mixed3").mkdir()  # a run was stopped before its catalog was made
+    (tmp_path / "mixed5/.partial-features.h5").write_bytes(b"half")
+    (tmp_path / ".DS_Store").write_bytes(b"icons")
     assert list(place_cuts(tmp_path, ["mixed3", "mixed5"])) == ["mixed3", "mixed5"]
 
 
@@ -118,3 +128,13 @@ def test_place_cuts_beside_one_that_was_only_begun_goes_on(tmp_path: Path) -> No
     (tmp_path / "stores/mixed3/shards").mkdir(parents=True)
     (tmp_path / "stores/mixed3/LOCK").write_bytes(b"")
     assert place_cuts(tmp_path / "stores", ["mixed4"]) == {"mixed4": tmp_path / "stores/mixed4"}
+
+
+def test_commands_that_read_one_store_refuse_a_cut_that_it_does_not_hold(tmp_path: Path) -> None:
+    fill_store(tmp_path / "store", range(1))
+    refusal = r"--cut: expected mixed7, whose features .* holds, got mixed5\."
+    with pytest.raises(UsageError, match=refusal):
+        info(InfoConfig(tmp_path / "store", cut="mixed5"), Console())
+    with pytest.raises(UsageError, match=refusal):
+        pack(PackConfig(tmp_path / "store", tmp_path / "out.h5", cut="mixed5"), Console())
+    assert not (tmp_path / "out.h5").exists()

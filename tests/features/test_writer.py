@@ -20,7 +20,7 @@ from features.errors import (
 from features.schema import FeatureStatus
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.writer import FeatureWriter, refuse_stored_fingerprint
 from tests.features.stores import (
     SHAPE,
     fill_store,
@@ -96,8 +96,9 @@ def test_writer_interrupted_right_after_a_transaction_commits_nothing_twice(
 def test_writer_removes_what_an_interrupted_write_left(tmp_path: Path) -> None:
     fill_store(tmp_path, range(4))
     (tmp_path / SHARD_FOLDER / ".partial-000002-x.h5").write_bytes(b"half")
+    (tmp_path / ".partial-features.h5").write_bytes(b"half")
     fill_store(tmp_path, range(4, 8))
-    assert not list((tmp_path / SHARD_FOLDER).glob(".partial*"))
+    assert not list(tmp_path.rglob(".partial*"))
 
 
 def test_writer_second_one_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
@@ -135,6 +136,34 @@ def test_writer_of_another_fingerprint_is_refused_with_field_and_both_values(tmp
     with pytest.raises(FingerprintMismatchError) as caught, other:
         pass
     assert "expected cut mixed6, image_size 150, got cut mixed7, image_size 75." in str(caught.value)
+
+
+def test_writer_store_without_features_takes_on_another_fingerprint_and_origin(tmp_path: Path) -> None:
+    with make_writer(tmp_path):
+        pass
+    shape = (3, 3, 5)
+    with FeatureWriter(tmp_path, make_fingerprint(image_size=150), make_origin(shape)) as writer:
+        writer.sync_images([make_image(0)], [])
+        writer.add_features([make_key(0)], make_features(range(1), shape), [FeatureStatus.OK])
+        writer.commit()
+    store = FeatureStore(tmp_path)
+    assert (store.fingerprint, store.feature_shape) == (make_fingerprint(image_size=150), shape)
+    np.testing.assert_array_equal(store.read(store.examples), make_features(range(1), shape))
+    with pytest.raises(FingerprintMismatchError), make_writer(tmp_path):
+        pass
+
+
+def test_refuse_stored_fingerprint_goes_by_the_features_and_makes_nothing(tmp_path: Path) -> None:
+    other = make_fingerprint(image_size=150)
+    refuse_stored_fingerprint(tmp_path / "none", other)
+    with make_writer(tmp_path / "empty"):
+        pass
+    refuse_stored_fingerprint(tmp_path / "empty", other)
+    fill_store(tmp_path / "store", range(1))
+    refuse_stored_fingerprint(tmp_path / "store", make_fingerprint())
+    with pytest.raises(FingerprintMismatchError, match="expected image_size 150, got image_size 75"):
+        refuse_stored_fingerprint(tmp_path / "store", other)
+    assert not (tmp_path / "none").exists()
 
 
 def test_writer_full_disk_says_how_many_are_safe_and_goes_on_afterwards(
