@@ -71,7 +71,7 @@ predict: $(RUNTIME)  ## use the exported model on FILES="..."
 	$(BIN)/python -m train_head.predict --model "$(OUT)/model.keras" $(FILES) $(ARGS)
 
 summary: $(RUNTIME)  ## show the backbone's layers and where it is cut
-	$(BIN)/python -m extract summary $(ARGS)
+	$(BIN)/python -m extract summary $(call options,CUT IMAGE_SIZE) $(ARGS)
 
 info: $(RUNTIME)  ## say what the store holds
 	$(BIN)/python -m features info "$(STORE)" $(call options,CUT) $(ARGS)

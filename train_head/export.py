@@ -11,7 +11,7 @@ from typing import Any
 
 from features.command import CommandFailed, run_app
 from features.console import Console, format_bytes, import_quietly
-from features.cuts import choose_cut
+from features.cuts import open_store
 from features.durable import sync_folder
 from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
@@ -33,7 +33,7 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(config.out, "a folder for the model", "a file", "Give another --out (OUT=)")
     run = Run(config.run)
-    store = FeatureStore(choose_cut(Path(config.store or run.record.store), str(run.record.config.get("cut", ""))))
+    store = open_store(Path(config.store or run.record.store), str(run.record.config.get("cut", "")))
     split = split_examples(store.examples, float(run.record.config["validation_split"]))
     refuse_changed_store(run, store.fingerprint.digest, split, hash_views(store, split, run.num_views))
     return export_model(config, run, store, split, console)
@@ -90,7 +90,8 @@ def export_model(
         if not parity.ok:
             console.warn(
                 f"the exported model differs from backbone and head by {parity.max_difference:.2g} "
-                f"({TOLERANCE:g} is allowed), and {parity.num_flipped} labels flipped; no file was written"
+                f"({TOLERANCE:g} is allowed), and {parity.num_flipped} labels flipped ({parity.num_flips_allowed} are "
+                f"allowed for features made in {fingerprint.precision}); no file was written"
             )
             raise CommandFailed(result)
         files = [config.out / MODEL_FILE, config.out / LABELS_FILE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def check_parity(
         max_difference=float(np.max(differences)),
         max_stored_difference=float(np.max(stored_differences)),
         num_flipped=flips,
-        num_flips_allowed=int(FLIPPED_SHARE.get(store.fingerprint.precision, 0.0) * len(examples)),
+        num_flips_allowed=math.ceil(FLIPPED_SHARE.get(store.fingerprint.precision, 0.0) * len(examples)),
         accuracy=right / len(examples),
     )
 

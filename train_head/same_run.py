@@ -11,6 +11,8 @@ from train_head.run import RUN_FILE, Run, RunExample, RunRecord, list_run_exampl
 from train_head.split import Split
 
 _NOT_COMPARED = {"run", "overwrite", "no_report"}
+_NOT_SETTLED = ("cut", "")
+"""What older runs have where the store had one cut alone; the fingerprint has it too."""
 DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {
     "views": 1
 }
@@ -64,7 +66,7 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
     differences = [
         f"{name} {_show(theirs)} instead of {_show(record.config.get(name))}"
         for name, theirs in {**DEFAULTS, **other.record.config}.items()
-        if name not in _NOT_COMPARED and theirs != record.config.get(name)
+        if name not in _NOT_COMPARED and theirs != record.config.get(name) and (name, theirs) != _NOT_SETTLED
     ]
     if other.record.fingerprint != record.fingerprint:
         differences.append("features of another fingerprint")

@@ -6,11 +6,10 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from features.console import Console, format_seconds, import_quietly
-from features.cuts import choose_cut
+from features.cuts import open_store
 from features.errors import FeatureStoreError, HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.batches import number_targets, read_free_memory
@@ -51,7 +50,7 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
     started = time.monotonic() if started is None else started
     _check_arguments(config)
     store = open_store(config.store, config.cut)
-    config = replace(config, views=_settle_views(store, config.views))
+    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=_settle_views(store, config.views))
     split = _split(store, config)
     _tell(store, split, config, console)
     trials = plan_trials(config, split)
@@ -108,25 +107,6 @@ def _check_arguments(config: TrainConfig) -> None:
         raise UsageError("--rank", "--solver reduced or auto", "--solver full", "Leave one of them out")
 
 
-def open_store(path: Path, cut: str) -> FeatureStore:
-    """Opens the store to train on.
-
-    Args:
-        path: a store, or a folder with one for each cut layer.
-        cut: whose features; empty where there is only one.
-
-    Raises:
-        UsageError: there is no such cut in it, or there are several.
-        FeatureStoreError: there is no store, or it is damaged.
-    """
-    store = FeatureStore(choose_cut(path, cut))
-    if cut not in ("", store.fingerprint.cut):
-        raise UsageError(
-            "--cut", f"{store.fingerprint.cut}, whose features {path} holds", cut, "Extract that cut first"
-        )
-    return store
-
-
 def _settle_views(store: FeatureStore, asked: int | None) -> int:
     if asked is not None and asked > store.num_views:
         raise UsageError(
@@ -160,7 +140,7 @@ def _tell(store: FeatureStore, split: Split, config: TrainConfig, console: Conso
         if num_rows < num_wanted:
             console.warn(
                 f"{store.path}: {num_wanted - num_rows:,} views of training pictures are not stored, because "
-                "extraction was interrupted or they validated then; run `python -m extract "
+                "extraction was interrupted, they validated then or hold NaN; run `python -m extract "
                 f"--views {config.views}` again"
             )
     if store.num_pending:

@@ -82,7 +82,7 @@ def choose_rank(asked: int | None, num_contents: int, num_inputs: int) -> int:
     """
     if asked is None:
         return min(DEFAULT_RANK, num_contents, num_inputs)
-    for largest, what in ((num_contents, "the number of different training pictures"), (num_inputs, "all inputs")):
+    for largest, what in ((num_contents, "the number of different training rows"), (num_inputs, "all inputs")):
         if asked > largest:
             raise UsageError("--rank", f"at most {largest:,}, {what}", f"{asked:,}", "Lower it")
     return asked
