@@ -532,6 +532,7 @@ def test_extract_terminated_half_way_commits_what_is_computed_and_says_how_to_go
     left = FeatureStore(stopped.terminated.store)
     done = [example.path for example in left.examples]
     assert 1024 < left.num_features < NUM_MANY, "more than the first shard"
-    assert len(done) == left.num_features
+    # It may have come between a batch's features and its pictures, which are read once more, and not computed.
+    assert 0 <= left.num_features - len(done) <= 32
     assert left.num_pending == NUM_MANY - len(done)
     np.testing.assert_array_equal(read_by_path(left, done), read_by_path(uninterrupted, done))

@@ -406,7 +406,7 @@ def test_reduce_features_with_a_rank_above_the_number_of_contents_names_it(tmp_p
     contents[5] = contents[2]
     store = make_store(tmp_path / "store", PATHS, features=VALUES, contents=contents)
     with pytest.raises(
-        UsageError, match=r"^--rank: expected at most 22, the number of different training pictures, got 23\. "
+        UsageError, match=r"^--rank: expected at most 22, the number of different training rows, got 23\. "
     ):
         reduce_features(store, split(store), 23, quiet)
     assert not store.derived_folder.exists()

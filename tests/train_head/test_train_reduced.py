@@ -104,7 +104,7 @@ def test_train_command_without_report_imports_nothing_heavy_and_says_the_accurac
         ),
         pytest.param(
             ["--rank", "24"],
-            "error: --rank: expected at most 23, the number of different training pictures, got 24. ",
+            "error: --rank: expected at most 23, the number of different training rows, got 24. ",
             id="rank above n",
         ),
     ],

@@ -74,7 +74,7 @@ def choose_rank(asked: int | None, num_contents: int, num_inputs: int) -> int:
 
     Args:
         asked: what the user wants; None for the default.
-        num_contents: how many different training pictures there are.
+        num_contents: how many different training rows there are: views of pictures that differ.
         num_inputs: how many numbers a feature has.
 
     Raises:
