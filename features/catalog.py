@@ -20,7 +20,7 @@ from features.schema import (
     encode_json,
 )
 from features.sealed import SealedTable
-from features.shard import SHARD_FOLDER, ShardRef
+from features.shard import SHARD_FOLDER, ShardRef, parse_name
 from features.tables import (
     FEATURE_STATUSES,
     FEATURES,
@@ -32,6 +32,7 @@ from features.tables import (
     decode_image,
     encode_image,
     encode_text,
+    refuse_outside,
 )
 
 CATALOG_NAME = "catalog.sqlite"
@@ -91,6 +92,9 @@ class Catalog:
         with self._explain_damage():
             application = self._db.execute("PRAGMA application_id").fetchone()[0]
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            # As SQLite advises for files from elsewhere: views and triggers of theirs may call no function.
+            self._db.execute("PRAGMA trusted_schema=OFF")
+            self._db.execute("PRAGMA cell_size_check=ON")
             # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
             self._db.execute("PRAGMA synchronous=EXTRA")
         if self._path.stat().st_size == 0:
@@ -108,6 +112,10 @@ class Catalog:
             raise FeatureStoreError(
                 self._path, f"schema version {SCHEMA_VERSION}", str(version), "Extract into a new --store"
             )
+        with self._explain_damage():
+            found = self._db.execute("SELECT sql FROM sqlite_master").fetchall()
+        if sorted(sql or b"" for (sql,) in found) != sorted(table.sql.encode() for table in (sealed.META, *TABLES)):
+            raise self._damaged("other tables, views or triggers than its own")
 
     @classmethod
     def create(cls, path: Path, fingerprint: Fingerprint, origin: Origin) -> None:
@@ -139,14 +147,21 @@ class Catalog:
 
     def read_shards(self) -> list[ShardRef]:
         """Returns every committed shard, by number."""
-        return [
+        shards = [
             ShardRef(number, sha256.decode(), num_rows, num_bytes)
             for number, sha256, num_rows, num_bytes, _ in self._read(SHARDS)
         ]
+        for shard in shards:
+            if parse_name(shard.name) != (shard.number, shard.sha256):
+                raise self._damaged(f"a shard named {shard.name!r}")
+        return shards
 
     def read_images(self) -> list[ImageRow]:
         """Returns every image of the folder as it was last scanned, by path."""
-        return [decode_image(row) for row in self._read(IMAGES)]
+        with self._explain_damage():
+            images = [decode_image(row) for row in self._read(IMAGES)]
+            refuse_outside(image.path for image in images)
+        return images
 
     def read_features(self) -> dict[FeatureKey, Location]:
         """Returns where each feature is."""

@@ -22,9 +22,9 @@ Act = Callable[[Config, Console], Mapping[str, Any]]
 class CommandFailed(Exception):
     """A command that found a problem: it has a result to print, and its exit status is 1."""
 
-    def __init__(self, result: Mapping[str, Any]) -> None:
-        """Carries the result."""
-        super().__init__()
+    def __init__(self, result: Mapping[str, Any], message: str = "") -> None:
+        """Carries the result, and what is said of it where the result does not speak for itself."""
+        super().__init__(message)
         self.result = result
 
 
@@ -64,21 +64,23 @@ def _build_callback(act: Act[Config], config_type: type[Config]) -> Callable[...
         try:
             console.show_result(act(_take(config_type, values), console))
         except CommandFailed as failure:
+            if str(failure):
+                console.fail(str(failure))
             console.show_result(failure.result)
             sys.exit(1)
         except HeadstartError as error:
-            print(f"error: {error}", file=sys.stderr)
+            console.fail(str(error))
             console.show_result({"error": str(error)})
             sys.exit(error.exit_status)
         except OSError as error:
             where = error.filename or "a file"
             got = error.strerror or str(error)
             message = f"{where}: expected a file that can be used, got {got}. See what stands there and who may use it."
-            print(f"error: {message}", file=sys.stderr)
+            console.fail(message)
             console.show_result({"error": message})
             sys.exit(1)
         except KeyboardInterrupt:
-            print("error: interrupted. What was finished is kept; run the same command again.", file=sys.stderr)
+            console.fail("interrupted. What was finished is kept; run the same command again.")
             console.show_result({"error": "interrupted"})
             sys.exit(1)
 

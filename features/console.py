@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class Console:
     def say(self, message: str) -> None:
         """Says what is going on, on stderr."""
         if not self.options.quiet:
-            print(message, file=sys.stderr, flush=True)
+            for line in message.split("\n"):
+                print(make_printable(line), file=sys.stderr, flush=True)
 
     def detail(self, message: str) -> None:
         """Says what only `-v` wants to know."""
@@ -53,7 +55,11 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Says what must not be overlooked, also under `-q`."""
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
+
+    def fail(self, message: str) -> None:
+        """Says why a command ends, in one line."""
+        print(f"error: {make_printable(message)}", file=sys.stderr, flush=True)
 
     def show_table(self, title: str, rows: Sequence[Sequence[object]]) -> None:
         """Shows a table whose first column names things: the summary at the end of a stage."""
@@ -62,7 +68,7 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = Table(title=_escape(title), title_justify="left", show_header=False)
         for index in range(max(len(row) for row in rows)):
             table.add_column(justify="left", overflow="fold", style="bold" if index == 0 else "")
         for row in rows:
@@ -193,7 +199,18 @@ def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.1f} TB"
 
 
+def make_printable(text: str) -> str:
+    r"""Shows what a terminal would obey, or could not encode: a file's name may hold anything.
+
+    Control characters and bytes that are no UTF-8 become `\n`, `\x1b` or `\udce9`.
+    """
+    shown = (
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cs") else char for char in text
+    )
+    return text if text.isprintable() else "".join(shown)
+
+
 def _escape(cell: object) -> str:
     from rich.markup import escape
 
-    return escape(str(cell).encode("utf-8", "backslashreplace").decode())
+    return escape(make_printable(str(cell)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import h5py
+import numpy as np
 
 
 def build_file(fill: Callable[[h5py.File], None]) -> bytes:
@@ -27,3 +28,20 @@ def build_file(fill: Callable[[h5py.File], None]) -> bytes:
     with h5py.File(h5py.h5f.create(b"in memory", h5py.h5f.ACC_TRUNC, creation, access)) as file:
         fill(file)
     return buffer.getvalue()
+
+
+def write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
+    """Writes texts as an attribute, a single one as a scalar.
+
+    Their length is fixed: text of variable length lies in a heap, which has no checksum. (That of shards is, since
+    their digest covers it.)
+    """
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    kind = h5py.string_dtype("utf-8", max(1, *map(len, encoded)) if encoded else 1)
+    file.attrs.create(name, np.array(encoded[0] if len(encoded) == 1 else encoded, kind), dtype=kind)
+
+
+def read_texts(file: h5py.File, name: str) -> list[str]:
+    """Reads texts that are an attribute, of fixed or of variable length."""
+    values = np.ravel(file.attrs[name]).tolist()
+    return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value) for value in values]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features.compression import Compression, list_compression_options
 from features.durable import PARTIAL_PREFIX, require_space, sync_folder
 from features.errors import FeatureStoreError, StoreWriteError, UsageError
+from features.hdf5 import write_texts
 from features.packed import PACK_KIND
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
 from features.store import Example, FeatureStore
@@ -78,12 +79,12 @@ def _write(
     number_of = {label: number for number, label in enumerate(class_names)}
     shape = store.feature_shape
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        file.attrs["kind"] = PACK_KIND
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
-        file.attrs["fingerprint"] = store.fingerprint.encode()
-        file.attrs["origin"] = encode_json(asdict(store.origin))
-        file.attrs["images_folder"] = store.images_folder
-        file.attrs["class_names"] = class_names
+        write_texts(file, "kind", [PACK_KIND])
+        write_texts(file, "fingerprint", [store.fingerprint.encode()])
+        write_texts(file, "origin", [encode_json(asdict(store.origin))])
+        write_texts(file, "images_folder", [store.images_folder])
+        write_texts(file, "class_names", class_names)
         features = file.create_dataset(
             "features",
             (len(examples), *shape),

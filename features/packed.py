@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 
 from features.compression import load_filters
 from features.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
+from features.foreign import check_file, map_file
+from features.hdf5 import read_texts
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,
@@ -23,7 +24,7 @@ from features.schema import (
     Origin,
 )
 from features.store import StoreContents
-from features.tables import ImageRow, Location
+from features.tables import ImageRow, Location, refuse_outside
 
 PACK_KIND = "headstart packed store"
 _TODO = "Pack the store again with `python -m features pack`"
@@ -37,26 +38,29 @@ def load_pack(path: Path) -> StoreContents:
         FeatureStoreError: it is of another schema version, or damaged.
     """
     try:
-        with h5py.File(path, "r") as file:
-            kind = file.attrs.get("kind")
-            if kind != PACK_KIND:
+        with h5py.File(path, "r") as file, map_file(path) as data:
+            check_file(file, data)
+            if "kind" not in file.attrs or read_texts(file, "kind") != [PACK_KIND]:
                 raise StoreMissingError(path, "a feature store", "another HDF5 file", "Give another --store")
             version = int(file.attrs["headstart_schema_version"])
             if version != SCHEMA_VERSION:
                 raise FeatureStoreError(path, f"schema version {SCHEMA_VERSION}", str(version), _TODO)
-            fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
-            origin = Origin.from_json(file.attrs["origin"])
-            images_folder = str(file.attrs["images_folder"])
-            class_names = [str(name) for name in file.attrs["class_names"]]
+            fingerprint = Fingerprint.from_json(*read_texts(file, "fingerprint"))
+            origin = Origin.from_json(*read_texts(file, "origin"))
+            (images_folder,) = read_texts(file, "images_folder")
+            class_names = read_texts(file, "class_names")
             paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
-            labels = [class_names[number] for number in file["labels"][:].tolist()]
-            hashes = [row.tobytes() for row in file["content_hashes"][:]]
+            labels = [class_names[number] for number in file["labels"][:].astype(np.uint32).tolist()]
+            hashes = [row.tobytes() for row in file["content_hashes"][:].reshape(len(paths), 32)]
             # Files from before there were views hold the first of each.
             views = file["views"][:].tolist() if "views" in file else [0] * len(hashes)
             expected = (len(paths), *origin.feature_shape)
             if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
                 raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            if not len(paths) == len(splits) == len(labels) == len(views):
+                raise ValueError("columns of different lengths")
+            refuse_outside(paths)
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise StoreMissingError(path, "a packed store", str(error), _TODO) from error
     images = [
         ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE)

@@ -6,6 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +70,22 @@ class Fingerprint:
     pool: str = "none"
     """What is done to the cut layer's output before it is stored."""
 
+    @classmethod
+    def from_json(cls, text: str) -> Fingerprint:
+        """Reads back what `encode` wrote.
+
+        Raises:
+            ValueError: other fields, or of other types.
+            TypeError: likewise.
+        """
+        found = cls(**json.loads(text))
+        for name, value in asdict(found).items():
+            expected = int if name in ("image_size", "schema_version") else str
+            if type(value) is not expected:
+                raise ValueError(f"{name} is {value!r}")
+        found.encode().encode()  # A lone surrogate, which JSON can hold, has no digest.
+        return found
+
     def encode(self) -> str:
         """Encodes the fields as canonical JSON.
 
@@ -101,9 +119,22 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str) -> Origin:
-        """Reads back what `encode_json(asdict(origin))` wrote."""
+        """Reads back what `encode_json(asdict(origin))` wrote.
+
+        Raises:
+            ValueError: other fields, or of other types.
+            TypeError, KeyError: likewise.
+        """
         values = json.loads(text)
-        return cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
+        found = cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
+        if not found.feature_shape or not all(type(size) is int and size > 0 for size in found.feature_shape):
+            raise ValueError(f"feature_shape is {values['feature_shape']!r}")
+        if prod(found.feature_shape) > MAX_BYTES_PER_SHARD // FEATURE_DTYPE.itemsize:
+            raise ValueError(f"features of {found.feature_shape}")
+        names = [found.weights_name, found.weights_file, found.weights_file_sha256, *found.versions.items()]
+        if not all(type(name) is str for name in (*names[:3], *chain(*names[3:]))):
+            raise ValueError("names that are no text")
+        return found
 
 
 def encode_json(value: Any) -> str:

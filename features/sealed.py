@@ -35,11 +35,15 @@ class SealedTable:
     key: str
     """The columns of the primary key, comma-separated."""
 
+    @property
+    def sql(self) -> str:
+        """The statement that creates the table."""
+        columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in self.columns.items())
+        return f"CREATE TABLE {self.name} ({columns}, crc INTEGER NOT NULL, PRIMARY KEY ({self.key})) WITHOUT ROWID"
+
     def create(self, db: sqlite3.Connection) -> None:
         """Creates the table, within the caller's transaction."""
-        columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in self.columns.items())
-        columns += f", crc INTEGER NOT NULL, PRIMARY KEY ({self.key})"
-        db.execute(f"CREATE TABLE {self.name} ({columns}) WITHOUT ROWID")
+        db.execute(self.sql)
 
     def write(self, db: sqlite3.Connection, rows: Iterable[Row], *, on_conflict: str) -> None:
         """Writes rows with their checksums, within the caller's transaction.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,8 +17,10 @@ import numpy as np
 from features.compression import Compression, list_compression_options, load_filters
 from features.durable import write_durably
 from features.errors import ShardDamagedError
-from features.hdf5 import build_file
+from features.foreign import check_file
+from features.hdf5 import build_file, read_texts
 from features.schema import (
+    FEATURE_DTYPE,
     SCHEMA_VERSION,
     FeatureKey,
     Features,
@@ -140,18 +142,26 @@ def open_shard(store: Path, shard: ShardRef) -> Iterator[h5py.File]:
     """
     path = store / SHARD_FOLDER / shard.name
     try:
-        data = path.read_bytes()
+        status = path.stat()
+        expected = stat.S_ISREG(status.st_mode) and status.st_size == shard.num_bytes
+        # Neither an endless file nor a pipe is waited for.
+        data = path.read_bytes() if expected else b""
     except OSError as error:
         raise _damaged(path, shard, error.strerror or str(error)) from error
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise _damaged(path, shard, f"{len(data):,} bytes with another SHA-256")
+    if not expected or hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise _damaged(path, shard, f"{status.st_size:,} bytes with another SHA-256")
     try:
         with h5py.File(h5py.h5f.open_file_image(data)) as file:
+            check_file(file, data)
+            if file["features"].dtype != FEATURE_DTYPE:
+                raise ValueError(f"features of {file['features'].dtype}")
             load_filters(file["features"])
             yield file
-    except (OSError, KeyError) as error:
-        # The bytes are those that were written: what is missing is a way to read them.
-        raise ShardDamagedError(path, "a shard that this HDF5 can read", str(error), "Update h5py") from error
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        # The bytes are those that were written: they are not Headstart's, or what is missing is a way to read them.
+        raise ShardDamagedError(
+            path, "a shard that this HDF5 can read", str(error), "If it is from a sound store, update h5py"
+        ) from error
 
 
 def parse_name(name: str) -> tuple[int, str] | None:
@@ -163,8 +173,8 @@ def parse_name(name: str) -> tuple[int, str] | None:
 def read_header(file: h5py.File) -> ShardHeader:
     """Reads everything that a shard says of itself, without its features."""
     return ShardHeader(
-        Fingerprint(**json.loads(file.attrs["fingerprint"])),
-        Origin.from_json(file.attrs["origin"]),
+        Fingerprint.from_json(*read_texts(file, "fingerprint")),
+        Origin.from_json(*read_texts(file, "origin")),
         [
             FeatureKey(content_hash.tobytes(), int(view))
             for content_hash, view in zip(file["content_hashes"][:], file["views"][:], strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -242,7 +241,7 @@ def load_fingerprint(catalog: Catalog) -> Fingerprint:
     """Reads the fingerprint that a store was made with."""
     text = catalog.read_meta("fingerprint")
     try:
-        return Fingerprint(**json.loads(text or ""))
+        return Fingerprint.from_json(text or "")
     except (TypeError, ValueError) as error:
         raise FeatureStoreError(
             CATALOG_NAME, "a fingerprint", f"{text!r} ({error})", "Extract into a new --store"
@@ -254,7 +253,7 @@ def load_origin(catalog: Catalog) -> Origin:
     text = catalog.read_meta("origin")
     try:
         return Origin.from_json(text or "")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise FeatureStoreError(
             CATALOG_NAME, "an origin", f"{text!r} ({error})", "Extract into a new --store"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from features.schema import FeatureStatus, ImageStatus
@@ -84,6 +85,13 @@ def encode_image(image: ImageRow) -> Row:
         image.status.value.encode(),
         encode_text(image.reason),
     )
+
+
+def refuse_outside(paths: Iterable[str]) -> None:
+    """Raises ValueError for a picture's path that leads out of the folder of pictures."""
+    for path in paths:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"a picture outside its folder, {path!r}")
 
 
 def encode_text(text: str) -> bytes:

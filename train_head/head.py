@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from features.arrays import load_arrays
 from features.errors import HeadstartError
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class HeadWeights:
             HeadstartError: the file is missing, cut off, or another.
         """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                head = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+            arrays = load_arrays(path)
+            head = cls(**{field.name: arrays[field.name] for field in fields(cls)})
             if [getattr(head, field.name).ndim for field in fields(cls)] != [2, 1, 2, 1]:
                 raise ValueError("arrays of other dimensions")
             if any(getattr(head, field.name).dtype != np.float32 for field in fields(cls)):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from features.arrays import load_array
 from features.durable import hash_file
 from features.errors import HeadstartError
 from features.store import FeatureStore
@@ -140,8 +141,7 @@ class Run:
         """Reads what a head on reduced inputs said of the validation examples, (n, outputs)."""
         path = self.folder / LOGITS_FILE
         try:
-            with path.open("rb") as file:
-                return np.asarray(np.load(file, allow_pickle=False), np.float32)
+            return np.asarray(load_array(path), np.float32)
         except (OSError, EOFError, ValueError) as error:
             raise HeadstartError(
                 path, "the fitted head's logits", str(error), "Train again with --overwrite"

@@ -48,7 +48,7 @@ def test_packed_store_read_as_a_store_has_equal_examples_and_features(
 def test_packed_store_is_plain_hdf5_for_anyone(store: FeatureStore, tmp_path: Path) -> None:
     pack_store(store, tmp_path / "out.h5", Compression.GZIP, lambda _: None)
     with h5py.File(tmp_path / "out.h5") as file:
-        assert list(file.attrs["class_names"]) == ["cats", "dogs"]
+        assert file.attrs["class_names"].astype(str).tolist() == ["cats", "dogs"]
         assert [dimension.label for dimension in file["features"].dims] == ["row", "y", "x", "channel"]
         paths = file["paths"].asstr("utf-8", "surrogateescape")[:]
         for path, label, feature in zip(paths, file["labels"][:], file["features"][:], strict=True):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from features.arrays import load_arrays
 from features.console import Console
 from features.durable import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
 from features.schema import Fingerprint
@@ -107,10 +108,10 @@ def load(folder: Path, key: str, kind: type[Kept], console: Console) -> Kept | N
             found = hash_file(path)
             if found != expected:
                 raise ValueError(f"another file, {found[:12]}…")
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                if arrays["key"].tobytes().hex() != key:
-                    raise ValueError("those of other features")
-                kept = kind(*(arrays[field.name] for field in fields(kind)))
+            arrays = load_arrays(path)
+            if arrays["key"].tobytes().hex() != key:
+                raise ValueError("those of other features")
+            kept = kind(*(arrays[field.name] for field in fields(kind)))
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
             what = kind.__name__.lower()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.arrays import load_arrays
 from features.console import Console
 from features.durable import open_synced, sync_folder
 from train_head.head import HeadWeights
@@ -107,15 +108,15 @@ class Checkpoint:
         if not self._path or not self._path.is_file():
             return None
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as contents:
-                text = json.loads(contents["text"].tobytes())
-                if text["key"] != self._key:
-                    return None
-                arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
-                if shapes is not None and [array.shape for array in arrays] != list(shapes):
-                    raise ValueError("arrays of other shapes, as of another version")
-                kept = HeadWeights(*(contents[f"kept_{field.name}"] for field in fields(HeadWeights)))
-                return FitState(arrays, [Epoch(**row) for row in text["history"]], kept)
+            contents = load_arrays(self._path)
+            text = json.loads(contents["text"].tobytes())
+            if text["key"] != self._key:
+                return None
+            arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
+            if shapes is not None and [array.shape for array in arrays] != list(shapes):
+                raise ValueError("arrays of other shapes, as of another version")
+            kept = HeadWeights(*(contents[f"kept_{field.name}"] for field in fields(HeadWeights)))
+            return FitState(arrays, [Epoch(**row) for row in text["history"]], kept)
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib, in json or in NumPy, each with errors of its own.
             console.warn(f"{self._path}: expected a checkpoint, got {error}. Training starts from the beginning")

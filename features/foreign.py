@@ -1,0 +1,122 @@
+"""Looks at an HDF5 file from elsewhere before anything in it is believed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import h5py
+
+from features.compression import ZSTD_FILTER
+
+KNOWN_FILTERS = frozenset([h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, ZSTD_FILTER])
+"""HDF5 loads any other from a shared library, wherever its plugin path says."""
+_HEAP_SIGNATURE = b"GCOL\x01"
+MAX_RATIO = 4096
+"""Of declared to stored bytes: gzip reaches 1,030 on zeros, zstd 3,700 on a feature of zeros."""
+
+
+class ForeignFileError(ValueError):
+    """A file is not what it may be; the message is the reason."""
+
+
+@contextmanager
+def map_file(path: Path) -> Iterator[mmap]:
+    """Maps a file's bytes without reading them."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        yield data
+
+
+def check_file(file: h5py.File, data: bytes | mmap, max_declared: int | None = None) -> None:
+    """Checks that a file is self-contained, and declares no more than it holds.
+
+    Refused are links other than hard ones, data that lie in another file (external storage, virtual datasets),
+    filters that this project does not write, values that point elsewhere (references, variable length), and
+    datasets that declare more than what is stored of them can be. Source: HDF5's file format specification;
+    docs/security.md says against what.
+
+    Args:
+        file: the file, opened for reading.
+        data: its bytes.
+        max_declared: of all datasets together, in bytes; None where only a part is read at a time.
+
+    Raises:
+        ForeignFileError: it is not so; names the object.
+    """
+    declared, has_heaps = 0, _points_elsewhere(file)
+    pending: list[h5py.Group] = [file["/"]]
+    seen = {h5py.h5o.get_info(pending[0].id).addr}
+    while pending:
+        group = pending.pop()
+        for name in group:
+            if group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+                raise ForeignFileError(f"{group.name}/{name} is a link to somewhere else")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            has_heaps = has_heaps or _points_elsewhere(item)
+            if isinstance(item, h5py.Group):
+                pending.append(item)
+            elif isinstance(item, h5py.Dataset):
+                declared += _check_dataset(item, len(data))
+            else:
+                raise ForeignFileError(f"{item.name} is neither a group nor a dataset")
+    if has_heaps:
+        _check_heaps(data)
+    if max_declared is not None and declared > max_declared:
+        raise ForeignFileError(f"{declared:,} bytes are declared, more than {max_declared:,}")
+
+
+def _points_elsewhere(item: h5py.Group | h5py.Dataset) -> bool:
+    """Says whether an attribute's value lies in a heap, as text of variable length does."""
+    return any(item.attrs.get_id(name).dtype.hasobject for name in item.attrs)
+
+
+def _check_heaps(data: bytes | mmap) -> None:
+    """Checks that each global heap's objects lead to its end: HDF5 1.14 walks them for ever where one has no size.
+
+    Source: HDF5's file format specification, III.E, "Disk Format: Level 1E - Global Heap". Heaps carry no checksum.
+    """
+    position = data.find(_HEAP_SIGNATURE)
+    while position >= 0:
+        (size,) = struct.unpack_from("<Q", data, position + 8) if position + 16 <= len(data) else (0,)
+        place, end = position + 16, position + size
+        # HDF5 refuses a heap that is smaller than 4,096 bytes, or goes beyond the file's end.
+        while size >= 4096 and end <= len(data) and place + 16 <= end:
+            index, num_bytes = struct.unpack_from("<H6xQ", data, place)
+            taken = num_bytes if index == 0 else 16 + -(-num_bytes // 8) * 8
+            if taken < 16 or place + taken > end:
+                raise ForeignFileError(f"the heap at byte {position:,} holds an object of {num_bytes:,} bytes")
+            place += taken
+        position = data.find(_HEAP_SIGNATURE, position + 1)
+
+
+def _check_dataset(dataset: h5py.Dataset, num_bytes: int) -> int:
+    """Checks one dataset, and returns how many bytes it declares."""
+    properties = dataset.id.get_create_plist()
+    if properties.get_external_count() or properties.get_layout() == h5py.h5d.VIRTUAL:
+        raise ForeignFileError(f"{dataset.name} lies in another file")
+    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+    if not filters <= KNOWN_FILTERS:
+        raise ForeignFileError(f"{dataset.name} needs the HDF5 filters {sorted(filters - KNOWN_FILTERS)}")
+    if dataset.dtype.hasobject:
+        raise ForeignFileError(f"{dataset.name} holds values that point elsewhere")
+    if dataset.shape is None:
+        raise ForeignFileError(f"{dataset.name} has no shape")
+    declared: int = prod(dataset.shape) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    if dataset.chunks is not None and declared:
+        num_chunks = prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        if dataset.id.get_num_chunks() != num_chunks:
+            raise ForeignFileError(f"{dataset.name} declares {num_chunks:,} chunks, and holds others")
+        declared = num_chunks * prod(dataset.chunks) * dataset.dtype.itemsize
+    ratio = MAX_RATIO if filters & {h5py.h5z.FILTER_DEFLATE, ZSTD_FILTER} else 1
+    if stored > num_bytes or declared > stored * ratio:
+        raise ForeignFileError(f"{dataset.name} declares {declared:,} bytes, and {stored:,} are stored")
+    return declared
