@@ -25,6 +25,7 @@ PACKAGE = "nsfwjs@4.4.0"
 PACKAGE_FILE = "nsfwjs-4.4.0.tgz"
 PACKAGE_SHA256 = "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382"
 _FOLDER = "package/dist/models/inception_v3"
+_MAX_MEMBER_BYTES = 2**26
 _NUMBER = r"-?[\d.]+(?:e-?\d+)?"
 _TENSOR = re.compile(
     rf'name:"([^"]+)",shape:\[([\d,]*)\],dtype:"float32",'
@@ -116,6 +117,8 @@ def _read_text(package: tarfile.TarFile, name: str) -> str:
     member = package.extractfile(f"{_FOLDER}/{name}")
     if member is None:
         raise KeyError(name)
+    if package.getmember(f"{_FOLDER}/{name}").size > _MAX_MEMBER_BYTES:
+        raise ValueError(f"{name} is larger than any of the package's files")
     return member.read().decode("ascii")
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -44,10 +44,15 @@ class Weights:
     name: WeightsName
     path: Path | None = None
     sha256: str = ""
+    is_known: bool = True
+    """Whether it is the very file that it was taken for; a file of the user's own always is."""
 
     def __str__(self) -> str:
         """What people are told."""
-        return str(self.name) if self.path is None else f"{self.name} ({self.path}, SHA-256 {self.sha256[:12]}…)"
+        if self.path is None:
+            return str(self.name)
+        remark = "" if self.is_known else ", NOT THE OFFICIAL FILE"
+        return f"{self.name}{remark} ({self.path}, SHA-256 {self.sha256[:12]}…)"
 
 
 def check_weights_argument(weights: str) -> None:
@@ -65,17 +70,30 @@ def check_weights_argument(weights: str) -> None:
     detect_format(path)
 
 
-def find_weights(weights: str, console: Console) -> Weights:
+def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
     """Finds the weights that `--weights` names, fetching them where needed.
 
     Args:
         weights: `auto`, `imagenet`, `nsfwjs`, `random` or a file.
         console: told what was tried.
+        sha256: what the file's digest has to be; empty for any.
 
     Raises:
-        HeadstartError: they cannot be had; for `auto`, names everything that was tried.
+        HeadstartError: they cannot be had, or are another file; for `auto`, names everything that was tried.
     """
     check_weights_argument(weights)
+    found = _find_named(weights, console)
+    if sha256 and found.sha256 != sha256.strip().lower():
+        raise HeadstartError(
+            f"--weights {weights}",
+            f"a file with SHA-256 {sha256}",
+            f"{found.path} with {found.sha256}" if found.path else "no file",
+            "Nothing was extracted; take the file from where the digest is from, or leave --weights-sha256 out",
+        )
+    return found
+
+
+def _find_named(weights: str, console: Console) -> Weights:
     match weights:
         case "random":
             return Weights(WeightsName.RANDOM)
@@ -112,7 +130,14 @@ def _find_any(console: Console) -> Weights:
 def _find_imagenet(console: Console) -> Weights:
     mirror = os.environ.get(URL_VARIABLE)
     urls = [mirror] if mirror else [COURSE_URL, KERAS_URL]
-    return _describe(WeightsName.IMAGENET, download_first(urls, console))
+    path = download_first(urls, console)
+    is_known = hash_file(path, "md5") == KNOWN_MD5
+    if not is_known:
+        console.warn(
+            f"{path}: not the official file byte for byte (MD5 is not {KNOWN_MD5}); the store records its SHA-256, and "
+            "--weights-sha256 makes one a condition"
+        )
+    return replace(_describe(WeightsName.IMAGENET, path), is_known=is_known)
 
 
 def download_first(urls: Sequence[str], console: Console) -> Path:
@@ -120,7 +145,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
 
     Args:
         urls: tried in turn. The official ones share Keras's own cache entry; any other has one of its own.
-        console: told of each failure, and of a file that is not the official one byte for byte.
+        console: told of each failure.
 
     Returns:
         The file, checked to be InceptionV3 weights in HDF5.
@@ -136,8 +161,6 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
             problems.append(error.got if url in error.got else f"{error.got} at {url}")
             console.detail(str(error))
             continue
-        if hash_file(path, "md5") != KNOWN_MD5:
-            console.warn(f"{path}: not the official file byte for byte (MD5 is not {KNOWN_MD5})")
         return path
     raise HeadstartError(
         "--weights imagenet",

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import HeadstartError
+from features.foreign import ForeignFileError, check_file, map_file
 
+MAX_DECLARED_BYTES = 2**30
+"""Of all arrays together; InceptionV3 has 88 MB of them."""
 NUM_WEIGHTED_LAYERS = 188
 """InceptionV3 without its top: 94 convolutions and 94 batch normalisations."""
 _GZIP_SIGNATURE = b"\x1f\x8b"
@@ -47,6 +50,8 @@ def detect_format(path: Path) -> WeightsFormat:
         raise HeadstartError(path, _EXPECTED, _describe_start(start), _TODO)
     try:
         with h5py.File(path, "r") as file:
+            with map_file(path) as data:
+                check_file(file, data, MAX_DECLARED_BYTES)
             if "layer_names" in file.attrs:
                 _check_layer_count(path, file)
                 return WeightsFormat.LEGACY
@@ -60,7 +65,9 @@ def detect_format(path: Path) -> WeightsFormat:
                     )
                 return WeightsFormat.KERAS3
             found = ", ".join(sorted(file)[:4]) or "nothing"
-    except OSError as error:
+    except ForeignFileError as error:
+        raise HeadstartError(path, _EXPECTED, f"an HDF5 file in which {error}", _TODO) from error
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         size = path.stat().st_size
         raise HeadstartError(
             path, _EXPECTED, f"an HDF5 file of {size:,} bytes that is cut off or damaged ({error})", _TODO

@@ -113,23 +113,40 @@ def test_download_good_file_arrives_whole_in_the_cache_and_is_asked_for_once(
     with path.open("rb") as found, legacy_file.open("rb") as served:
         assert hashlib.file_digest(found, "md5").digest() == hashlib.file_digest(served, "md5").digest()
     assert server.requests == ["/weights.h5"]
-    said = capsys.readouterr()
-    assert said.out == "", "stdout belongs to the result"
-    assert f"warning: {path}: not the official file byte for byte (MD5 is not {KNOWN_MD5})" in said.err
+    assert capsys.readouterr().out == "", "stdout belongs to the result"
 
 
-def test_download_official_digest_gives_no_warning(
+@pytest.mark.parametrize("is_known", [True, False])
+def test_find_weights_downloaded_says_and_records_whether_it_is_the_official_file(
     small_file: Path,
     server: WebServer,
     keras_home: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    is_known: bool,
 ) -> None:
     data = small_file.read_bytes()
-    monkeypatch.setattr("extract.weights.KNOWN_MD5", hashlib.md5(data).hexdigest())
-    path = download_first([server.serve("/weights.h5", data)], Console())
-    assert path.read_bytes() == data
-    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setenv("HEADSTART_WEIGHTS_URL", server.serve("/weights.h5", data))
+    if is_known:
+        monkeypatch.setattr("extract.weights.KNOWN_MD5", hashlib.md5(data).hexdigest())
+    found = find_weights("imagenet", Console())
+    assert (found.name, found.is_known) == (WeightsName.IMAGENET, is_known)
+    assert found.sha256 == hashlib.sha256(data).hexdigest()
+    remark = "" if is_known else ", NOT THE OFFICIAL FILE"
+    assert str(found) == f"imagenet{remark} ({found.path}, SHA-256 {found.sha256[:12]}…)"
+    said = f"warning: {found.path}: not the official file byte for byte (MD5 is not {KNOWN_MD5}); the store records"
+    assert (said in capsys.readouterr().err) is not is_known
+
+
+def test_find_weights_of_another_digest_than_asked_for_is_refused_with_both(small_file: Path, quiet: Console) -> None:
+    digest = hashlib.sha256(small_file.read_bytes()).hexdigest()
+    assert find_weights(str(small_file), quiet, digest.upper()).sha256 == digest
+    other = "0" * 64
+    with pytest.raises(HeadstartError) as raised:
+        find_weights(str(small_file), quiet, other)
+    assert f"expected a file with SHA-256 {other}, got {small_file} with {digest}." in str(raised.value)
+    with pytest.raises(HeadstartError, match="expected a file with SHA-256 .*, got no file"):
+        find_weights("random", quiet, other)
 
 
 @pytest.mark.parametrize(
