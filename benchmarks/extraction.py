@@ -25,9 +25,9 @@ from typer import Option
 
 from benchmarks.process import run_module
 from benchmarks.worker import Task, Worker
+from extract.decode import decode_image
 from extract.engines import count_cores, has_bfloat16
 from extract.images import scan_images
-from extract.pixels import decode_image
 from features.command import run_app
 from features.console import Console, format_bytes
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from extract.config import ExtractConfig, SummaryConfig
-from features.command import run_app
+from extract.images import UNREADABLE
+from features.command import CommandFailed, run_app
 from features.console import Console, format_bytes, format_seconds, import_quietly
 
 
@@ -29,6 +31,11 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             f"{len(result.failed):,} pictures could not be used, such as {result.failed[0]['image']}: "
             f"{result.failed[0]['reason']}"
         )
+    unreadable = [skipped for skipped in result.skipped if skipped["reason"].startswith(UNREADABLE)]
+    if unreadable:
+        console.warn(
+            f"{len(unreadable):,} pictures are skipped, such as {unreadable[0]['path']}: {unreadable[0]['reason']}"
+        )
     if result.skipped:
         console.detail("\n".join(f"skipped {s['path']}: {s['reason']}" for s in result.skipped))
     nothing = " (nothing to do: the store is up to date)" if not result.computed else ""
@@ -42,6 +49,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             *([("not to be trained on", f"{result.unsound:,} with NaN or overflow")] if result.unsound else []),
             *([("no longer in the folder", f"{result.removed:,}")] if result.removed else []),
             ("skipped files", f"{len(result.skipped):,}"),
+            *(("", f"{count:,} {reason}") for reason, count in _count_reasons(result.skipped)),
             ("on disk", format_bytes(_measure(config.store))),
             ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
             ("weights", result.weights),
@@ -51,6 +59,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             ),
         ],
     )
+    if result.error:
+        raise CommandFailed(asdict(result), result.error)
     return asdict(result)
 
 
@@ -114,6 +124,11 @@ def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]
         ],
     )
     return found
+
+
+def _count_reasons(skipped: Sequence[Mapping[str, str]]) -> list[tuple[str, int]]:
+    """Counts skipped files by reason, the most frequent first."""
+    return Counter(file["reason"] for file in skipped).most_common()
 
 
 def _measure(store: Path) -> int:

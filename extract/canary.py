@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.pixels import Pixels, UndecodableImageError, decode_image
+from extract.config import MAX_PIXELS
+from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
 from extract.views import Prepared
 from features.errors import FeatureStoreError
 from features.schema import Features, round_features
@@ -35,6 +36,7 @@ class Canary:
     """From a batch of prepared pictures to the features that the store should hold of them."""
     versions: Mapping[str, str]
     """Of the libraries in use now."""
+    max_pixels: int = MAX_PIXELS
 
     def compare(self, store: FeatureStore, unchanged: Sequence[str]) -> int:
         """Extracts rows again and compares them with what is stored.
@@ -54,12 +56,12 @@ class Canary:
         examples = [e for e in store.examples if e.path in known]
         for example in choose_examples([view for e in examples for view in store.list_views(e, store.num_views)]):
             try:
-                data = (self.folder / example.path).read_bytes()
+                data = read_picture(self.folder / example.path, self.max_pixels)
                 if hashlib.sha256(data).digest() == example.content_hash:
-                    pixels = decode_image(data)
+                    pixels = decode_image(data, self.max_pixels)
                     images.append(self.prepare(pixels, example.content_hash, [example.view])[example.view])
                     chosen.append(example)
-            except (OSError, UndecodableImageError):
+            except UndecodableImageError:
                 continue
         if not chosen:
             return 0

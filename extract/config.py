@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Annotated
 from typer import Option
 
 from features.compression import Compression
+
+MAX_PIXELS = 89_000_000
+"""As Pillow has it: a quarter of a gigabyte, decoded."""
 
 
 class EngineName(StrEnum):
@@ -42,6 +46,7 @@ class ExtractConfig:
     weights: Annotated[str, Option(help="auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE")] = (
         "auto"
     )
+    weights_sha256: Annotated[str, Option(help="What the weights file's SHA-256 has to be.", metavar="DIGEST")] = ""
     cut: Annotated[
         str, Option(help="Layer whose output is stored; several, as in mixed5,mixed7, in one pass.", metavar="LAYER,…")
     ] = "mixed7"
@@ -66,7 +71,11 @@ class ExtractConfig:
     compression: Annotated[Compression, Option(help="Of features on disk; zstd reads faster, needs an extra.")] = (
         Compression.GZIP
     )
-    strict: Annotated[bool, Option("--strict", help="Stop at the first bad picture.")] = False
+    max_pixels: Annotated[int, Option(min=1, help="A picture that declares more is not decoded.")] = MAX_PIXELS
+    max_bad: Annotated[
+        float, Option(min=0.0, max=1.0, help="Share of the pictures, rounded up, that may be bad before the run stops.")
+    ] = 0.01
+    strict: Annotated[bool, Option("--strict", help="Stop at the first bad picture, as --max-bad 0 does.")] = False
     rehash: Annotated[
         bool, Option("--rehash", help="Read every file again instead of trusting size and modification time.")
     ] = False
@@ -76,6 +85,10 @@ class ExtractConfig:
     def cuts(self) -> list[str]:
         """The cut layers, in the order given."""
         return [cut.strip() for cut in self.cut.split(",")]
+
+    def count_bad_allowed(self, num_images: int) -> int:
+        """Says how many of a folder's pictures may be bad."""
+        return 0 if self.strict else math.ceil(self.max_bad * num_images)
 
     @property
     def num_at_once(self) -> int:

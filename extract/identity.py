@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, hash_weights
 from extract.config import EngineName, ExtractConfig
+from extract.decode import DECODE_POLICY
 from extract.views import describe_views
 from extract.weights import Weights
 from features.catalog import CATALOG_NAME, Catalog
@@ -76,7 +77,7 @@ def _compose(config: ExtractConfig, cut: str, weights_sha256: str) -> Fingerprin
         weights_sha256=weights_sha256,
         cut=cut,
         image_size=config.image_size,
-        decode_policy=pixels.DECODE_POLICY,
+        decode_policy=DECODE_POLICY,
         resize=pixels.RESIZE,
         scale=pixels.SCALE,
         precision=config.precision.value,

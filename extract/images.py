@@ -24,6 +24,12 @@ EXTENSIONS = frozenset(
     + [".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
 
+UNREADABLE = "a picture of a kind that is not decoded"
+_UNREADABLE_EXTENSIONS = frozenset(
+    [".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".tga", ".hdr", ".exr", ".dcm"]
+    + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"]
+)
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -149,7 +155,7 @@ def _scan_class(
         if problem:
             skipped.append(Skipped(path, problem))
         elif Path(path).suffix.lower() not in EXTENSIONS:
-            skipped.append(Skipped(path, f"not a picture by its name ({Path(path).suffix or 'no extension'})"))
+            skipped.append(Skipped(path, explain_extension(path)))
         else:
             try:
                 status = (folder / path).stat()
@@ -160,6 +166,14 @@ def _scan_class(
                 images.append(ImageFile(path, label, split, status.st_size, status.st_mtime_ns))
             else:
                 skipped.append(Skipped(path, "not a regular file"))
+
+
+def explain_extension(path: str) -> str:
+    """Says why a file is no picture to be taken, by its name."""
+    extension = Path(path).suffix
+    if extension.lower() in _UNREADABLE_EXTENSIONS:
+        return f"{UNREADABLE} ({extension}); convert it to JPEG or PNG"
+    return f"not a picture by its name ({extension or 'no extension'})"
 
 
 def walk_files(folder: Path, top: str) -> Iterator[tuple[str, str]]:

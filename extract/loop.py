@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.config import ExtractConfig
+from extract.decode import Pixels
 from extract.engines import Streams
-from extract.pixels import Pixels
 from extract.reader import ImageReader, LoadedImage
 from extract.views import Prepared, list_views
 from features.console import Console
@@ -29,6 +29,10 @@ BATCHES_WAITING = 2
 """Given to the backbone beyond those that it works on: it has work while a shard is written."""
 
 Rounded = tuple[Features, list[FeatureStatus]]
+
+
+class BadPicturesError(HeadstartError):
+    """More pictures of the folder are bad than may be."""
 
 
 class Backbone(Protocol):
@@ -65,9 +69,9 @@ class ExtractionLoop:
         self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
         self._waits = {"reading and decoding": 0.0, "the backbone": 0.0, "the disk": 0.0}
         self._coming: set[FeatureKey] = set()
-        self._num_rows = self._max_unsound = 0
-        self.num_computed = self.num_unsound = 0
-        """Pictures that something was computed of; features that may not be trained on."""
+        self._num_rows = self._max_unsound = self._max_bad = 0
+        self.num_done = self.num_computed = self.num_unsound = 0
+        """Pictures come to; those that something was computed of; features that may not be trained on."""
         self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
 
@@ -76,15 +80,18 @@ class ExtractionLoop:
         """What the others waited for longest."""
         return max(self._waits, key=lambda name: self._waits[name])
 
-    def run(self, images: Sequence[ImageRow]) -> None:
+    def run(self, images: Sequence[ImageRow], max_bad: int) -> None:
         """Extracts pictures, in their order.
 
         Args:
             images: rows of the catalog of which something is not stored.
+            max_bad: how many of them may be bad.
 
         Raises:
-            HeadstartError: too many unsound features, a bad picture under --strict, or a disk that refuses.
+            BadPicturesError: more are.
+            HeadstartError: too many unsound features, or a disk that refuses.
         """
+        self._max_bad = max_bad
         config, num_streams = self._config, self._backbone.streams.num_streams
         num_rows = len(self._writers) * sum(len(list_views(image.split, config.views)) for image in images)
         self._max_unsound = int(MAX_UNSOUND_SHARE * num_rows)
@@ -94,6 +101,7 @@ class ExtractionLoop:
             self._list_missing,
             self._backbone.streams.num_cores,
             num_ahead=-(-2 * config.num_at_once // config.views) + self._backbone.streams.num_cores,
+            max_pixels=config.max_pixels,
         )
         started = time.monotonic()
         with (
@@ -173,6 +181,7 @@ class ExtractionLoop:
             self.num_computed += len({key.content_hash for key in batch.keys})
         for loaded in batch.loaded:
             self._record(loaded)
+        self._check_bad()
         return len(batch.loaded)
 
     @contextmanager
@@ -195,17 +204,21 @@ class ExtractionLoop:
             )
 
     def _record(self, loaded: LoadedImage) -> None:
+        self.num_done += 1
         if not loaded.failure:
             self._enter(loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE))
             return
         self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
         self._enter(loaded.image._replace(content_hash=None, status=ImageStatus.FAILED, reason=loaded.failure))
-        if self._config.strict:
-            raise HeadstartError(
-                self._config.images / loaded.image.path,
-                "a sound picture",
-                loaded.failure,
-                "Mend or remove it, or run without --strict",
+
+    def _check_bad(self) -> None:
+        if len(self.failed) > self._max_bad:
+            last = self.failed[-1]
+            raise BadPicturesError(
+                self._config.images,
+                f"at most {self._max_bad:,} bad pictures",
+                f"{len(self.failed):,}, the last of them {last['image']}: {last['reason']}",
+                "Mend or remove them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept",
             )
 
     def _enter(self, image: ImageRow) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extract.pixels import Pixels, UndecodableImageError, decode_image
+from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
 from extract.views import Prepared
 from features.tables import ImageRow
 
@@ -36,6 +36,8 @@ class ImageReader:
     """Which views of a picture with that content hash are not stored; where none is, it is not decoded."""
     num_threads: int
     num_ahead: int
+    max_pixels: int
+    """Of a picture; one that declares more is refused."""
 
     def read(self, images: Iterable[ImageRow]) -> Iterator[LoadedImage]:
         """Yields pictures in the order given, while later ones are being read."""
@@ -54,14 +56,15 @@ class ImageReader:
 
     def _load(self, image: ImageRow) -> LoadedImage:
         try:
-            data = (self.folder / image.path).read_bytes()
-        except OSError as error:
-            return LoadedImage(image, failure=f"cannot be read: {error.strerror or error}")
+            data = read_picture(self.folder / image.path, self.max_pixels)
+        except UndecodableImageError as error:
+            return LoadedImage(image, failure=str(error))
         content_hash = hashlib.sha256(data).digest()
         missing = self.list_missing(image, content_hash)
         if not missing:
             return LoadedImage(image, content_hash)
         try:
-            return LoadedImage(image, content_hash, self.prepare(decode_image(data), content_hash, missing))
+            pixels = decode_image(data, self.max_pixels)
+            return LoadedImage(image, content_hash, self.prepare(pixels, content_hash, missing))
         except UndecodableImageError as error:
             return LoadedImage(image, content_hash, failure=str(error))

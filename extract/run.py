@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone, join_cuts
 from extract.canary import Canary
 from extract.config import EngineName, ExtractConfig, Precision
+from extract.decode import Pixels
 from extract.dry_run import estimate_bytes
 from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams, refuse_float32
 from extract.identity import Description, describe_features, recall_features
 from extract.images import Scan, scan_images
-from extract.loop import ExtractionLoop
-from extract.pixels import Pixels
+from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_stores
 from extract.views import Prepared, compile_views
 from extract.weights import Weights, check_weights_argument, find_weights
@@ -44,6 +44,7 @@ class ExtractResult:
     computed: int
     reused: int
     failed: list[dict[str, str]]
+    """Each bad picture that the run came to, and why."""
     unsound: int
     """New features with NaN, infinity or a value beyond float16; stored, and never trained on."""
     skipped: list[dict[str, str]]
@@ -55,6 +56,8 @@ class ExtractResult:
     fingerprints: dict[str, str]
     """By cut."""
     weights: str
+    error: str
+    """Why the run stopped before its end; empty where it did not."""
 
 
 def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
@@ -65,7 +68,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         console: where progress goes.
 
     Returns:
-        What was done. Bad pictures are in `failed`, all of them, each once.
+        What was done, also where too many bad pictures ended it.
 
     Raises:
         HeadstartError: anything that a user can mend; what was committed stays.
@@ -74,7 +77,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     scan = check_arguments(config)
     stores = place_cuts(config.store, config.cuts)
     console.say(f"{config.images}: {scan.describe()}")
-    weights = find_weights(config.weights, console)
+    weights = find_weights(config.weights, console, config.weights_sha256)
     console.say(f"weights: {weights}")
     backbone = _Backbone(config, weights, console)
     recalled = {cut: recall_features(config, cut, store, weights) for cut, store in stores.items()}
@@ -111,8 +114,13 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             _warn_of_other_folder(config, console, writer, plan)
             writer.sync_images(plan.rows, plan.gone)
             writer.write_meta("images_folder", str(config.images.resolve()))
+            writer.write_meta("weights", str(weights))
+        error = ""
         if to_read:
-            loop.run(to_read)
+            try:
+                loop.run(to_read, config.count_bad_allowed(len(scan.images)))
+            except BadPicturesError as stopped:
+                error = str(stopped)
         if loop.num_computed:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
@@ -120,7 +128,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     return ExtractResult(
         images=len(scan.images),
         computed=loop.num_computed,
-        reused=len(scan.images) - loop.num_computed - len(loop.failed),
+        reused=len(scan.images) - len(to_read) + loop.num_done - loop.num_computed - len(loop.failed),
         failed=loop.failed,
         unsound=loop.num_unsound,
         skipped=[asdict(skipped) for skipped in scan.skipped],
@@ -130,6 +138,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         fingerprint=",".join(description.fingerprint.digest for description in described.values()),
         fingerprints={cut: description.fingerprint.digest for cut, description in described.items()},
         weights=str(weights),
+        error=error,
     )
 
 
@@ -159,7 +168,7 @@ def _compare_canaries(
     for number, (cut, folder) in enumerate(stores.items()):
         store = FeatureStore(folder)
         versions = backbone.describe(cut).origin.versions
-        canary = Canary(config.images, backbone.prepare, partial(backbone.run_cut, number), versions)
+        canary = Canary(config.images, backbone.prepare, partial(backbone.run_cut, number), versions, config.max_pixels)
         if store.examples:
             num_rows = canary.compare(store, paths)
             console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.pixels import Pixels, prepare_pixels
+from extract.decode import Pixels
+from extract.pixels import prepare_pixels
 
 if TYPE_CHECKING:
     import keras

@@ -9,6 +9,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+MAX_PIXELS = 89_000_000
+"""As in extraction, whose options stage two does not import."""
+
 
 class SolverName(StrEnum):
     """How a head is fitted."""
@@ -85,6 +88,9 @@ class ExportConfig:
     store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
     images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
     weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
+    max_pixels: Annotated[int, Option(min=1, help="Of a picture to check the export on, as it was extracted with.")] = (
+        MAX_PIXELS
+    )
 
 
 @dataclass(frozen=True)
@@ -94,3 +100,4 @@ class PredictConfig:
     files: Annotated[list[Path], Argument(help="Pictures, or folders of them.", metavar="FILE_OR_DIR...")]
     model: Annotated[Path, Option(help="OUT/model.keras, as `python -m train_head.export` made it.")]
     batch_size: Annotated[int, Option(min=1, help="Pictures of one size that the model sees at once.")] = 32
+    max_pixels: Annotated[int, Option(min=1, help="A picture that declares more is not decoded.")] = MAX_PIXELS

@@ -49,10 +49,12 @@ def export_model(
         HeadstartError: something that a user can mend.
     """
     import_quietly("keras")
-    from extract.pixels import DECODE_POLICY, prepare_pixels
-    from train_head.exported import ExportedModel, ModelCard, save_model
+    from extract.decode import DECODE_POLICY
+    from extract.pixels import prepare_pixels
+    from train_head.exported import ExportedModel, save_model
     from train_head.head import restore_head
-    from train_head.parity import TOLERANCE, Parts, check_parity
+    from train_head.model_file import ModelCard
+    from train_head.parity import TOLERANCE, Parts, check_parity, read_unchanged
     from train_head.stitch import rebuild_backbone, stitch
 
     fingerprint, classes = store.fingerprint, split.classes
@@ -82,9 +84,10 @@ def export_model(
             head.predict_on_batch,
         )
         folder = Path(config.images or store.images_folder)
+        read = partial(read_unchanged, folder, max_pixels=config.max_pixels)
         with console.progress("check", len(split.validation), "pictures") as progress:
             parity = check_parity(
-                ExportedModel(aside / MODEL_FILE), parts, store, folder, split.validation, progress.advance
+                ExportedModel(aside / MODEL_FILE), parts, store, read, split.validation, progress.advance
             )
         result = {"files": [], "parity": {"keras": parity.max_difference}, **asdict(parity)}
         if not parity.ok:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from extract.pixels import Pixels, UndecodableImageError, decode_image
+from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
 from features.errors import HeadstartError
 from features.store import Example, FeatureStore
+from train_head.config import MAX_PIXELS
 from train_head.exported import ExportedModel
 from train_head.head import Array, expand_probabilities
 from train_head.metrics import predict_classes
@@ -63,7 +64,7 @@ def check_parity(
     exported: ExportedModel,
     parts: Parts,
     store: FeatureStore,
-    folder: Path,
+    read: Callable[[Example], Pixels],
     examples: Sequence[Example],
     advance: Callable[[int], None],
 ) -> Parity:
@@ -73,17 +74,17 @@ def check_parity(
         exported: the model, reloaded from disk.
         parts: backbone and head as training knew them.
         store: where the stored features are.
-        folder: where the pictures are.
+        read: from an example to its picture.
         examples: the pictures to compare on.
         advance: told how many pictures are done.
 
     Raises:
-        HeadstartError: a picture is gone or no longer the one that its feature was made from.
+        HeadstartError: `read` raises it for a picture that is gone, or another than its feature was made from.
     """
     labels = exported.card.classes
     differences, stored_differences, flips, right = [], [], 0, 0
     for chunk in _chunk(examples):
-        images = [read_unchanged(folder, example) for example in chunk]
+        images = [read(example) for example in chunk]
         whole = np.stack(list(exported.predict(images, BATCH_SIZE)))
         import tensorflow as tf
 
@@ -118,11 +119,11 @@ def count_flips(whole: Array, stored: Array) -> int:
     return int(np.sum(clear & (predict_classes(whole) != predict_classes(stored))))
 
 
-def read_unchanged(folder: Path, example: Example) -> Pixels:
+def read_unchanged(folder: Path, example: Example, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Reads a picture, and makes sure that it is the one that the stored feature was made from."""
     path = folder / example.path
     try:
-        data = path.read_bytes()
+        data = read_picture(path, max_pixels)
         if hashlib.sha256(data).digest() != example.content_hash:
             raise HeadstartError(
                 path,
@@ -130,16 +131,14 @@ def read_unchanged(folder: Path, example: Example) -> Pixels:
                 "a changed file",
                 "Extract and train again, then export",
             )
-        return decode_image(data)
-    except OSError as error:
+        return decode_image(data, max_pixels)
+    except UndecodableImageError as error:
         raise HeadstartError(
             path,
             "a validation picture to check the export on",
-            error.strerror or str(error),
-            "Give the folder with --images, or extract and train again",
+            str(error),
+            "Give the folder with --images, --max-pixels as in extraction, or extract and train again",
         ) from error
-    except UndecodableImageError as error:
-        raise HeadstartError(path, "a sound picture", str(error), "Extract and train again, then export") from error
 
 
 def _chunk(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:

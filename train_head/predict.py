@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extract.images import EXTENSIONS, walk_files
-from extract.pixels import Pixels, UndecodableImageError, decode_image
+from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
+from extract.images import EXTENSIONS, explain_extension, walk_files
 from features.command import CommandFailed, run_app
 from features.console import Console
 from features.errors import HeadstartError, UsageError
@@ -16,8 +16,10 @@ from train_head.config import PredictConfig
 
 def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     """Say what an exported model sees in pictures."""
-    from train_head.exported import ExportedModel, read_card
+    from extract.pixels import resize_pixels
+    from train_head.exported import ExportedModel
     from train_head.head import expand_probabilities
+    from train_head.model_file import read_card
 
     paths, skipped = list_pictures(config.files)
     read_card(config.model)
@@ -27,7 +29,11 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     done: list[Path] = []
     predictions: list[dict[str, Any]] = []
     with console.progress("predict", len(paths), "pictures") as progress:
-        images = _read_pictures(paths, done, failed)
+        # Resized one by one, a phone's photographs need no gigabytes, and those of different sizes go together.
+        images = (
+            resize_pixels(pixels, model.card.image_size)
+            for pixels in _read_pictures(paths, config.max_pixels, done, failed)
+        )
         for number, outputs in enumerate(model.predict(images, config.batch_size)):
             probabilities = expand_probabilities(outputs[None])[0]
             best = int(probabilities.argmax())
@@ -72,7 +78,7 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
             if not problem and path.exists() and not path.is_file():
                 problem = "not a regular file"
             if problem or path.suffix.lower() not in EXTENSIONS:
-                skipped.append({"image": str(path), "reason": problem or "not a picture by its name"})
+                skipped.append({"image": str(path), "reason": problem or explain_extension(inside)})
             else:
                 paths.append(path)
     if not paths:
@@ -91,12 +97,12 @@ def score_by_folder(predictions: list[dict[str, Any]], classes: list[str]) -> fl
     return num_right / len(truths)
 
 
-def _read_pictures(paths: list[Path], done: list[Path], failed: list[dict[str, str]]) -> Iterator[Pixels]:
+def _read_pictures(
+    paths: list[Path], max_pixels: int, done: list[Path], failed: list[dict[str, str]]
+) -> Iterator[Pixels]:
     for path in paths:
         try:
-            pixels = decode_image(path.read_bytes())
-        except OSError as error:
-            failed.append({"image": str(path), "reason": f"cannot be read: {error.strerror or error}"})
+            pixels = decode_image(read_picture(path, max_pixels), max_pixels)
         except UndecodableImageError as error:
             failed.append({"image": str(path), "reason": str(error)})
         else:

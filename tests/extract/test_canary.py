@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from extract.canary import NUM_ROWS, Canary, choose_examples, describe_versions, measure_differences
-from extract.pixels import Pixels
+from extract.decode import Pixels
 from extract.views import Prepared
 from features.errors import FeatureStoreError
 from features.schema import FeatureKey, ImageStatus, round_features

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from extract.config import ExtractConfig
+from extract.decode import Pixels
 from extract.engines import Streams
-from extract.loop import BATCHES_WAITING, ExtractionLoop
-from extract.pixels import Pixels
+from extract.loop import BATCHES_WAITING, BadPicturesError, ExtractionLoop
 from extract.views import Prepared
 from features.console import Console
 from features.schema import ImageStatus, Origin
@@ -70,13 +70,15 @@ def write_pictures(folder: Path, colours: Sequence[int]) -> list[ImageRow]:
     return rows
 
 
-def run_loop(tmp_path: Path, rows: Sequence[ImageRow], backbone: Means, **options: Any) -> ExtractionLoop:
+def run_loop(
+    tmp_path: Path, rows: Sequence[ImageRow], backbone: Means, max_bad: int = 0, **options: Any
+) -> ExtractionLoop:
     config = ExtractConfig(tmp_path / "pictures", tmp_path / "store", batch_size=4, **options)
     with FeatureWriter(config.store, FINGERPRINT, Origin(SHAPE, "random", "", ""), rows_per_shard=6) as writer:
         writer.sync_images(rows, [])
         writer.write_meta("images_folder", "")
         loop = ExtractionLoop(config, Console(), [writer], backbone)
-        loop.run(rows)
+        loop.run(rows, max_bad)
     return loop
 
 
@@ -121,7 +123,7 @@ def test_loop_gives_the_backbone_its_next_batch_before_the_last_one_is_stored(tm
         writer.sync_images(rows[:16], [])
         loop = ExtractionLoop(config, Console(), [writer], backbone)
         given.release()
-        loop.run(rows[:16])
+        loop.run(rows[:16], max_bad=0)
     assert backbone.streams.num_streams + BATCHES_WAITING > 1
     assert stored == [0, 1, 2, 3]
 
@@ -145,12 +147,30 @@ def test_loop_with_bad_pictures_lists_them_in_order_and_stores_the_others(tmp_pa
     rows = write_pictures(tmp_path / "pictures", range(14))
     for bad in (2, 3, 9):
         (tmp_path / "pictures" / rows[bad].path).write_bytes(b"no picture")
-    loop = run_loop(tmp_path, rows, Means())
+    loop = run_loop(tmp_path, rows, Means(), max_bad=3)
     assert [failure["image"] for failure in loop.failed] == ["002.png", "003.png", "009.png"]
     store = FeatureStore(tmp_path / "store")
     assert [example.path for example in store.examples] == [
         row.path for number, row in enumerate(rows) if number not in (2, 3, 9)
     ]
+
+
+def test_loop_with_one_bad_picture_more_than_allowed_stops_there_and_keeps_the_others(tmp_path: Path) -> None:
+    rows = write_pictures(tmp_path / "pictures", range(14))
+    for bad in (2, 3, 9):
+        (tmp_path / "pictures" / rows[bad].path).write_bytes(b"")
+    with pytest.raises(BadPicturesError) as raised:
+        run_loop(tmp_path, rows, Means(), max_bad=2)
+    assert str(raised.value) == (
+        f"{tmp_path / 'pictures'}: expected at most 2 bad pictures, "
+        "got 3, the last of them 009.png: the file is empty. "
+        "Mend or remove them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept."
+    )
+    store = FeatureStore(tmp_path / "store")
+    whole_batch = (0, 1, 4, 5, 6, 7, 8, 10, 11)
+    assert [example.path for example in store.examples] == [f"{n:03}.png" for n in whole_batch]
+    failed = {image.path: image.reason for image in store.images if image.status is ImageStatus.FAILED}
+    assert failed == {f"{n:03}.png": "the file is empty" for n in (2, 3, 9)}
 
 
 def test_loop_names_what_the_others_wait_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +229,7 @@ def test_loop_of_several_streams_starts_no_more_batches_than_it_may(tmp_path: Pa
 
     config = ExtractConfig(tmp_path / "pictures", tmp_path / "store", batch_size=4)
     with Watched(config.store, FINGERPRINT, Origin(SHAPE, "random", "", "")) as writer:
-        ExtractionLoop(config, Console(), [writer], backbone).run(rows)
+        ExtractionLoop(config, Console(), [writer], backbone).run(rows, max_bad=0)
     assert len(ahead) == 12
     assert 1 < max(ahead) <= backbone.streams.num_streams + BATCHES_WAITING
 
@@ -268,7 +288,7 @@ def test_loop_with_two_writers_gives_each_its_output_and_only_what_it_lacks(tmp_
                 stack.enter_context(FeatureWriter(tmp_path / name, FINGERPRINT, origin, rows_per_shard=3))
                 for name in names
             ]
-            ExtractionLoop(config, Console(), writers, backbone).run(rows)
+            ExtractionLoop(config, Console(), writers, backbone).run(rows, max_bad=0)
         return backbone
 
     run(rows[:6], ["one"])

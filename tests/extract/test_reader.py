@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.pixels import Pixels
+from extract.config import MAX_PIXELS
+from extract.decode import Pixels
 from extract.reader import ImageReader, LoadedImage
 from extract.views import Prepared
 from features.tables import ImageRow
@@ -31,7 +32,7 @@ def make_reader(
     def list_missing(_: ImageRow, content_hash: bytes) -> Sequence[int]:
         return [] if content_hash in stored else views
 
-    return ImageReader(folder, mirror, list_missing, threads, ahead)
+    return ImageReader(folder, mirror, list_missing, threads, ahead, MAX_PIXELS)
 
 
 def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:

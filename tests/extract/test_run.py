@@ -26,7 +26,7 @@ from extract.plan import plan_images
 from extract.run import ExtractResult, extract_features
 from features.catalog import CATALOG_NAME, Catalog
 from features.console import Console, ConsoleOptions
-from features.errors import FingerprintMismatchError, HeadstartError, StoreMissingError
+from features.errors import FingerprintMismatchError, StoreMissingError
 from features.lock import LOCK_NAME
 from features.schema import Features, ImageStatus
 from features.store import Example, FeatureStore
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 def extract(images: Path, store: Path, **options: Any) -> ExtractResult:
     """Extracts up to `mixed0`, which costs a tenth of `mixed7`."""
-    defaults: dict[str, Any] = {"weights": "random", "image_size": 75, "cut": "mixed0", "batch_size": 8}
+    defaults: dict[str, Any] = {"weights": "random", "image_size": 75, "cut": "mixed0", "batch_size": 8, "max_bad": 1.0}
     config = ExtractConfig(images, store, **(defaults | options))
     return extract_features(config, Console(ConsoleOptions(quiet=True)))
 
@@ -339,16 +339,16 @@ def test_extract_strict_names_the_first_bad_picture_and_commits_what_was_compute
     bad = order[9]
     (pictures / bad).write_bytes(b"")
 
-    with pytest.raises(HeadstartError) as raised:
-        extract(pictures, store, strict=True, batch_size=4)
+    result = extract(pictures, store, strict=True, batch_size=4)
 
-    assert str(raised.value) == (
-        f"{pictures / bad}: expected a sound picture, got the file is empty."
-        " Mend or remove it, or run without --strict."
+    assert result.failed == [{"image": bad, "reason": "the file is empty"}]
+    assert (result.computed, result.reused) == (11, 0)
+    assert result.error.startswith(
+        f"{pictures}: expected at most 0 bad pictures, got 1, the last of them {bad}: the file is empty. "
     )
     found = FeatureStore(store)
     assert found.num_features == 11, "the good ones of three batches of four"
-    assert sorted(find_examples(found)) == sorted(order[:9])
+    assert sorted(find_examples(found)) == sorted(order[:9] + order[10:12])
     assert {image.path: image.reason for image in found.images if image.status is ImageStatus.FAILED} == {
         bad: "the file is empty"
     }
@@ -531,7 +531,7 @@ def test_extract_terminated_half_way_commits_what_is_computed_and_says_how_to_go
     assert json.loads(stdout) == {"error": "interrupted"}
     left = FeatureStore(stopped.terminated.store)
     done = [example.path for example in left.examples]
-    assert 1024 < left.num_features < NUM_MANY, "more than the first shard"
+    assert 1024 <= left.num_features < NUM_MANY
     # It may have come between a batch's features and its pictures, which are read once more, and not computed.
     assert 0 <= left.num_features - len(done) <= 32
     assert left.num_pending == NUM_MANY - len(done)

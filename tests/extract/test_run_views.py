@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from extract.backbone import cut_backbone
 from extract.config import ExtractConfig, Pool
+from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.loop import ExtractionLoop
-from extract.pixels import decode_image
 from extract.run import ExtractResult, extract_features
 from extract.views import compile_views
 from features.check import find_problems

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from extract.pixels import Pixels, prepare_pixels
+from extract.decode import Pixels
+from extract.pixels import prepare_pixels
 from extract.views import Prepared, compile_views, derive_seed, describe_views, list_views
 from tests.pictures import draw_picture
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.pixels import DECODE_POLICY
+from extract.decode import DECODE_POLICY
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.store import Example, FeatureStore
 from features.tables import ImageRow
 from features.writer import FeatureWriter
 from train_head.config import SolverName
-from train_head.exported import ModelCard, save_model
+from train_head.exported import save_model
 from train_head.head import HeadWeights, restore_head
+from train_head.model_file import ModelCard
 from train_head.stitch import stitch
 
 SHAPE = (2, 2, 3)

@@ -31,9 +31,10 @@ from tests.train_head.made import (
 from tests.train_head.training import make_config, run_command
 from train_head.config import ExportConfig, SolverName
 from train_head.export import export
-from train_head.exported import ExportedModel, read_card
+from train_head.exported import ExportedModel
 from train_head.head import HeadWeights, restore_head
 from train_head.lift import lift_head
+from train_head.model_file import read_card
 from train_head.run import Run
 from train_head.split import split_examples
 from train_head.stitch import rebuild_backbone, stitch

@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from extract.config import ExtractConfig
-from extract.pixels import DECODE_POLICY
+from extract.decode import DECODE_POLICY
 from extract.run import extract_features
 from features.command import CommandFailed
 from features.console import Console
@@ -29,7 +29,8 @@ from tests.train_head.conftest import Exported
 from tests.train_head.made import OPTIONS, make_store, read_folder
 from train_head.config import ExportConfig, SolverName, TrainConfig
 from train_head.export import export
-from train_head.exported import ExportedModel, ModelCard, read_card
+from train_head.exported import ExportedModel
+from train_head.model_file import ModelCard, read_card
 from train_head.parity import TOLERANCE
 from train_head.run import Run
 from train_head.train import train_head

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
-from extract.pixels import decode_image, prepare_pixels
+from extract.pixels import prepare_pixels
 from features.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
@@ -44,7 +45,8 @@ class Bench:
     def check(self, **changes: object) -> tuple[Parity, int]:
         advanced: list[int] = []
         parts = replace(self.parts, **changes)  # type: ignore[arg-type]
-        parity = check_parity(self.exported, parts, self.store, self.folder, self.store.examples, advanced.append)
+        read = partial(read_unchanged, self.folder)
+        parity = check_parity(self.exported, parts, self.store, read, self.store.examples, advanced.append)
         return parity, sum(advanced)
 
 
@@ -179,7 +181,8 @@ def test_read_unchanged_of_a_missing_picture_names_it_and_says_images(bench: Ben
         read_unchanged(tmp_path, bench.store.examples[0])
     assert str(caught.value) == (
         f"{tmp_path}/cats/000.jpg: expected a validation picture to check the export on, "
-        "got No such file or directory. Give the folder with --images, or extract and train again."
+        "got cannot be read: No such file or directory. "
+        "Give the folder with --images, --max-pixels as in extraction, or extract and train again."
     )
 
 
@@ -187,7 +190,7 @@ def test_read_unchanged_of_a_file_that_is_no_picture_says_why(tmp_path: Path) ->
     page = b"<!doctype html><p>Not found"
     (tmp_path / "page.jpg").write_bytes(page)
     example = Example("page.jpg", "cats", "", hashlib.sha256(page).digest(), 1, 0)
-    with pytest.raises(HeadstartError, match=r"page\.jpg: expected a sound picture, got not a picture: .*web page"):
+    with pytest.raises(HeadstartError, match=r"page\.jpg: expected a validation picture .*, got not a picture: .*web"):
         read_unchanged(tmp_path, example)
 
 

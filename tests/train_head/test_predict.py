@@ -130,7 +130,9 @@ def test_predict_on_a_folder_skips_and_names_what_is_no_picture_by_its_name(tiny
     (tmp_path / "cats/.hidden.jpg").write_bytes(b"")
     result = run_predict(tiny_two, tmp_path)
     assert [Path(image).name for image, _ in list_labels(result)] == ["000.jpg"]
-    assert result["skipped"] == [{"image": str(tmp_path / "cats/notes.txt"), "reason": "not a picture by its name"}]
+    assert result["skipped"] == [
+        {"image": str(tmp_path / "cats/notes.txt"), "reason": "not a picture by its name (.txt)"}
+    ]
 
 
 def test_predict_of_a_missing_path_is_wrong_usage_before_the_model_is_looked_for(tmp_path: Path) -> None:
@@ -184,4 +186,4 @@ def test_list_pictures_keeps_named_files_and_sorts_within_folders(tmp_path: Path
     paths, skipped = list_pictures([tmp_path / "z.txt", tmp_path / "f"])
     names = ["z.txt", "f/a.jpeg", "f/a/c.jpg", "f/b.PNG"]
     assert paths == [tmp_path / name for name in names]
-    assert skipped == [{"image": str(tmp_path / "f/data.csv"), "reason": "not a picture by its name"}]
+    assert skipped == [{"image": str(tmp_path / "f/data.csv"), "reason": "not a picture by its name (.csv)"}]

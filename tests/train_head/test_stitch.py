@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extract.pixels import decode_image, prepare_pixels
+from extract.decode import decode_image
+from extract.pixels import prepare_pixels
 from features.console import Console
 from features.errors import HeadstartError
 from features.store import FeatureStore

@@ -1,0 +1,150 @@
+"""From a picture's file to RGB pixels: the one policy, used in extraction, in the export's check and in `predict`."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from extract.config import MAX_PIXELS
+
+Pixels = NDArray[np.uint8]
+
+DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 16 bit by its upper byte"
+MAX_BYTES_PER_PIXEL = 8
+"""Of a file: four samples of 16 bits, stored as they are."""
+ALWAYS_ALLOWED_BYTES = 2**26
+LARGE_PIXELS = 32_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""Pillow opens a camera's MPO as JPEG; it registers no opener under that name and would raise KeyError."""
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+_PIXELS_AT_ONCE = 2**20
+_OTHER_KINDS = {
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip file",
+    b"8BPS": "a Photoshop file",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL picture",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 picture",
+    b"\x1aE\xdf\xa3": "a video",
+}
+_MEDIA_BRANDS = {b"heic": "an HEIC", b"heix": "an HEIC", b"mif1": "an HEIC", b"avif": "an AVIF", b"avis": "an AVIF"}
+
+_one_large_picture = threading.Lock()
+"""A large picture takes up to 8 bytes a pixel while it is decoded: reading threads take them in turn."""
+
+
+class UndecodableImageError(Exception):
+    """A file is no picture that can be used; the message is the reason, for a list of bad files."""
+
+
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Reads a picture's file, once and whole: what is hashed is what is decoded.
+
+    Args:
+        path: the file.
+        max_pixels: of the pictures that are allowed; a file that is larger than any of them is not read.
+
+    Raises:
+        UndecodableImageError: it cannot be read, is no regular file, is too large, or changed meanwhile.
+    """
+    max_bytes = max(MAX_BYTES_PER_PIXEL * max_pixels, ALWAYS_ALLOWED_BYTES)
+    try:
+        # Opening a pipe would wait for somebody to write to it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise UndecodableImageError("not a regular file")
+            if before.st_size > max_bytes:
+                raise UndecodableImageError(f"{before.st_size:,} bytes, more than a picture of {max_pixels:,} pixels")
+            data = file.read(before.st_size + 1)
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise UndecodableImageError(f"cannot be read: {error.strerror or error}") from error
+    if len(data) != before.st_size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise UndecodableImageError("changed while it was read; run again")
+    return data
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decodes the bytes of a picture file (docs/inputs.md).
+
+    Args:
+        data: the whole file.
+        max_pixels: the most that its header may declare; nothing is decoded where it declares more.
+
+    Returns:
+        (height, width, 3) uint8 RGB, upright.
+
+    Raises:
+        UndecodableImageError: empty, truncated, damaged, too large, or not a picture.
+    """
+    if not data:
+        raise UndecodableImageError("the file is empty")
+    # Pillow's own limit cannot be set for one call: it warns at ours and refuses at twice as much.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UndecodableImageError(f"{width} x {height} pixels, more than the {max_pixels:,} that are allowed")
+            with _one_large_picture if width * height > LARGE_PIXELS else nullcontext():
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _convert_to_rgb(image)
+    except UnidentifiedImageError:
+        raise UndecodableImageError(_describe_foreign_bytes(data)) from None
+    except UndecodableImageError:
+        raise
+    except MemoryError:
+        raise UndecodableImageError("needs more memory than there is") from None
+    except Exception as error:
+        # Pillow's decoders raise many kinds of errors on damaged files; all mean that this file is bad.
+        raise UndecodableImageError(f"damaged: {error or type(error).__name__}") from error
+
+
+def _convert_to_rgb(image: Image.Image) -> Pixels:
+    """Converts strip by strip, so that a large picture is never there three times over."""
+    if image.mode in ("I", "F"):
+        raise UndecodableImageError(f"32-bit samples (mode {image.mode}), whose range is not known")
+    width, height = image.size
+    num_rows = max(1, _PIXELS_AT_ONCE // width)
+    if num_rows >= height:
+        return np.asarray(_convert_strip(image))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, num_rows):
+        bottom = min(top + num_rows, height)
+        pixels[top:bottom] = np.asarray(_convert_strip(image.crop((0, top, width, bottom))))
+    return pixels
+
+
+def _convert_strip(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        upper_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return Image.fromarray(upper_byte).convert("RGB")
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, opaque).convert("RGB")
+    # For a picture that is RGB, convert() would make a copy.
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _describe_foreign_bytes(data: bytes) -> str:
+    start = data[:512].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
+        return "not a picture: the file holds a web page or XML"
+    known = ", ".join(FORMATS)
+    for signature, kind in _OTHER_KINDS.items():
+        if data.startswith(signature):
+            return f"not a picture in a known format ({known}), but {kind}"
+    if data[4:8] == b"ftyp":
+        kind = f"{_MEDIA_BRANDS[data[8:12]]} picture" if data[8:12] in _MEDIA_BRANDS else "a video"
+        return f"not a picture in a known format ({known}), but {kind}"
+    return f"not a picture in a known format ({known}), or cut off in its header"

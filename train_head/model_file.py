@@ -1,0 +1,177 @@
+"""Looks at a `model.keras` from elsewhere before Keras does: nothing but what an export writes gets through.
+
+Keras builds what a file's `config.json` names. Its safe mode refuses most of what could run code; several advisories
+were ways round it. Here only the layers of an export are let through, with the weights that are stored for them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from extract.backbone import MAX_IMAGE_SIZE
+from features.errors import HeadstartError
+from features.foreign import check_file
+
+CARD_NAME = "headstart.json"
+"""The file inside `model.keras` (a zip file) that Keras passes over and `predict` reads."""
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.weights.h5"
+FILES = frozenset([CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, "metadata.json"])
+MAX_TEXT_BYTES = 2**24
+MAX_LAYERS = 2000
+LAYERS = frozenset(
+    ["InputLayer", "Resizing", "Rescaling", "Conv2D", "BatchNormalization", "Activation", "MaxPooling2D"]
+    + ["AveragePooling2D", "GlobalAveragePooling2D", "Concatenate", "Flatten", "Dense", "Dropout"]
+)
+OBJECTS = (
+    {("keras.layers", layer) for layer in LAYERS}
+    | {("keras.initializers", name) for name in ("GlorotUniform", "Zeros", "Ones")}
+    | {("keras.src.models.functional", "Functional"), ("keras", "Sequential"), ("keras", "DTypePolicy")}
+    | {("keras.regularizers", "L2"), (None, "__keras_tensor__")}
+)
+"""(module, class name) of everything that an export's configuration names."""
+ACTIVATIONS = frozenset(["linear", "relu", "sigmoid", "softmax"])
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What an exported model says of itself."""
+
+    classes: list[str]
+    image_size: int
+    decode_policy: str
+    cut: str
+    weights: str
+    fingerprint: str
+    val_accuracy: float
+
+
+def read_card(path: Path) -> ModelCard:
+    """Reads an exported model's card, without TensorFlow.
+
+    Raises:
+        HeadstartError: there is no such file, or it is no exported model.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive, path.stat().st_size)
+            return _read_card(archive)
+    except FileNotFoundError:
+        raise HeadstartError(
+            path, "an exported model", "no such file", "Run `python -m train_head.export` first"
+        ) from None
+    except Exception as error:
+        raise _refuse(path, error) from error
+
+
+def check_model(path: Path) -> ModelCard:
+    """Checks a whole model, and reads its card.
+
+    Raises:
+        HeadstartError: it is no exported model, or holds what none does.
+    """
+    card = read_card(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            weights = archive.read(WEIGHTS_NAME)
+            config = json.loads(archive.read(CONFIG_NAME))
+        with h5py.File(io.BytesIO(weights)) as file:
+            check_file(file, weights, len(weights))
+        _check_config(config, card.image_size, len(weights))
+    except Exception as error:
+        raise _refuse(path, error) from error
+    return card
+
+
+def _refuse(path: Path, error: Exception) -> HeadstartError:
+    # A damaged file fails in zipfile, in json, or in HDF5, each with errors of its own.
+    reason = str(error) or type(error).__name__
+    return HeadstartError(
+        path, "a model.keras that `train_head.export` made", f"another file ({reason})", "Check the path"
+    )
+
+
+def _check_members(archive: zipfile.ZipFile, num_bytes: int) -> None:
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    if missing := sorted(FILES - set(names)):
+        raise ValueError(f"a zip file without {missing[0]}")
+    if len(names) > len(FILES):
+        raise ValueError(f"a zip file of {', '.join(map(repr, names[:5]))}")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise ValueError(f"{member.filename} is compressed")
+        if member.filename != WEIGHTS_NAME and member.file_size > MAX_TEXT_BYTES:
+            raise ValueError(f"{member.filename} has {member.file_size:,} bytes")
+    if sum(member.file_size for member in members) > num_bytes:
+        raise ValueError("files that overlap")
+
+
+def _read_card(archive: zipfile.ZipFile) -> ModelCard:
+    card = ModelCard(**json.loads(archive.read(CARD_NAME)))
+    classes = card.classes
+    if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(label, str) for label in classes):
+        raise ValueError("a card without two class names")
+    if type(card.image_size) is not int or not 0 < card.image_size <= MAX_IMAGE_SIZE:
+        raise ValueError(f"a card with pictures of {card.image_size!r} px")
+    return card
+
+
+def _check_config(config: Any, image_size: int, num_bytes: int) -> None:
+    """Checks that a configuration names nothing but an export's parts, and no more weights than are stored."""
+    num_layers, declared = 0, 0
+    for part in _walk(config):
+        kind = part.get("class_name")
+        if "class_name" not in part:
+            continue
+        if (part.get("module"), kind) not in OBJECTS or part.get("registered_name") not in (None, kind):
+            raise ValueError(f"a part {part.get('module')}.{kind}, which no export has")
+        options = part.get("config")
+        if not isinstance(options, dict):
+            raise ValueError(f"a part {kind} without options")
+        if kind in LAYERS:
+            num_layers += 1
+            declared += 4 * _count_weights(str(kind), options, part.get("build_config"))
+        if kind == "Resizing" and not options.get("height") == options.get("width") == image_size:
+            raise ValueError(f"pictures of another size than {image_size} px")
+        if not isinstance(options.get("activation", "linear"), str) or (
+            options.get("activation", "linear") not in ACTIVATIONS
+        ):
+            raise ValueError(f"an activation {options['activation']!r}")
+    if num_layers > MAX_LAYERS or declared > num_bytes:
+        raise ValueError(f"{num_layers:,} layers with {declared:,} bytes of weights, and {num_bytes:,} are stored")
+
+
+def _count_weights(kind: str, options: dict[str, Any], build: Any) -> int:
+    """Counts the numbers in a layer's largest array, which it makes before anything is read."""
+    if kind not in ("Conv2D", "Dense", "BatchNormalization"):
+        return 0
+    num_inputs = build["input_shape"][-1]
+    sizes = [num_inputs]
+    if kind == "Dense":
+        sizes.append(options["units"])
+    elif kind == "Conv2D":
+        sizes += [options["filters"], *options["kernel_size"]]
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"a {kind} of {sizes}")
+    return prod(sizes)
+
+
+def _walk(value: Any) -> Iterator[dict[str, Any]]:
+    """Walks every object of a JSON value."""
+    pending = [value]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, dict):
+            yield found
+            pending.extend(found.values())
+        elif isinstance(found, list):
+            pending.extend(found)
