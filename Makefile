@@ -6,6 +6,7 @@
 #   OUT=folder       the exported model             WEIGHTS=     auto, imagenet, nsfwjs, random, or a file
 #   CUT= VIEWS=      the layer whose output is stored, or several (mixed5,mixed7); augmentations (docs/performance.md)
 #   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are made
+#   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             what is refused (docs/inputs.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
 #   SOLVER= RANK=    auto, reduced or full          REPEATS= FOLDS=   how sure the accuracy is
@@ -22,7 +23,7 @@ lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
 options = $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $($(v))))
 tag = $(subst $(eval ) ,,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v)))))
 HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
-EXTRACT_OPTIONS := $(call options,CUT VIEWS THREADS $(STORE_VARIABLES))
+EXTRACT_OPTIONS := $(call options,CUT VIEWS THREADS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 $(STORE_VARIABLES))
 STORE_SUFFIX := $(call tag,$(STORE_VARIABLES))
 # A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
 HEAD_SUFFIX := $(STORE_SUFFIX)$(call tag,$(HEAD_VARIABLES))
@@ -65,10 +66,10 @@ compare: $(RUNTIME)  ## fit the same head without and with dropout, and show how
 		$(if $(OVERWRITE),--overwrite) $(ARGS)
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
-	$(BIN)/python -m train_head.export --run "$(RUN)" --out "$(OUT)" $(ARGS)
+	$(BIN)/python -m train_head.export --run "$(RUN)" --out "$(OUT)" $(call options,MAX_PIXELS) $(ARGS)
 
 predict: $(RUNTIME)  ## use the exported model on FILES="..."
-	$(BIN)/python -m train_head.predict --model "$(OUT)/model.keras" $(FILES) $(ARGS)
+	$(BIN)/python -m train_head.predict --model "$(OUT)/model.keras" $(FILES) $(call options,MAX_PIXELS) $(ARGS)
 
 summary: $(RUNTIME)  ## show the backbone's layers and where it is cut
 	$(BIN)/python -m extract summary $(call options,CUT IMAGE_SIZE) $(ARGS)
@@ -82,8 +83,9 @@ check: $(RUNTIME)  ## check every byte of the store
 data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
 	@$(BIN)/python -m extract.elpv --out data/elpv
 
-torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt the store thousands of times (four minutes)
+torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt the store, and mutate files, thousands of times (ten minutes)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
+	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

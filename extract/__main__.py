@@ -31,13 +31,13 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             f"{len(result.failed):,} pictures could not be used, such as {result.failed[0]['image']}: "
             f"{result.failed[0]['reason']}"
         )
-    unreadable = [skipped for skipped in result.skipped if skipped["reason"].startswith(UNREADABLE)]
+    unreadable = [file for file in result.skipped if file["reason"].startswith(UNREADABLE)]
     if unreadable:
         console.warn(
             f"{len(unreadable):,} pictures are skipped, such as {unreadable[0]['path']}: {unreadable[0]['reason']}"
         )
-    if result.skipped:
-        console.detail("\n".join(f"skipped {s['path']}: {s['reason']}" for s in result.skipped))
+    for skipped in result.skipped:
+        console.detail(f"skipped {skipped['path']}: {skipped['reason']}")
     nothing = " (nothing to do: the store is up to date)" if not result.computed else ""
     console.show_table(
         f"features in {config.store}",

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import threading
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise UndecodableImageError("the file is empty")
     # Pillow's own limit cannot be set for one call: it warns at ours and refuses at twice as much.
     Image.MAX_IMAGE_PIXELS = None
+    # Its warnings name no file, and what keeps a picture from being used is an error.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size

@@ -45,8 +45,7 @@ class Console:
     def say(self, message: str) -> None:
         """Says what is going on, on stderr."""
         if not self.options.quiet:
-            for line in message.split("\n"):
-                print(make_printable(line), file=sys.stderr, flush=True)
+            print(make_printable(message), file=sys.stderr, flush=True)
 
     def detail(self, message: str) -> None:
         """Says what only `-v` wants to know."""

@@ -96,6 +96,7 @@ def test_help_lists_every_option_and_does_not_import_tensorflow() -> None:
     done = finish(start("--help", trace_imports=True))
     assert (done.status, done.err) == (0, "")
     names = ["images", "store", "weights", "cut", "image-size", "batch-size", "threads", "strict", "rehash"]
+    names += ["max-bad", "max-pixels", "weights-sha256"]
     names += ["pool", "views", "view-seed", "engine", "precision", "compression"]
     for name in [*names, "dry-run", "json", "quiet", "verbose", "help"]:
         assert f"--{name} " in done.out

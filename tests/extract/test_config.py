@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from extract.config import ExtractConfig
+from extract.config import MAX_PIXELS, ExtractConfig
+from train_head.config import ExportConfig, PredictConfig
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,20 @@ def test_cuts_are_those_between_commas_in_the_order_given() -> None:
         "mixed2",
     ]
     assert ExtractConfig(Path("pictures"), Path("store")).cuts == ["mixed7"]
+
+
+@pytest.mark.parametrize(("num_images", "allowed"), [(1, 1), (100, 1), (101, 2), (250, 3), (1000, 10)])
+def test_bad_pictures_allowed_are_one_in_a_hundred_rounded_up_and_none_when_strict(
+    num_images: int, allowed: int
+) -> None:
+    config = ExtractConfig(Path("pictures"), Path("store"))
+    assert config.count_bad_allowed(num_images) == allowed
+    assert replace(config, strict=True).count_bad_allowed(num_images) == 0
+    assert replace(config, max_bad=0).count_bad_allowed(num_images) == 0
+    assert replace(config, max_bad=1).count_bad_allowed(num_images) == num_images
+
+
+def test_both_stages_allow_pictures_of_the_same_size() -> None:
+    assert PredictConfig([], Path("model.keras")).max_pixels == MAX_PIXELS
+    assert ExportConfig(Path("run"), Path("out")).max_pixels == MAX_PIXELS
+    assert ExtractConfig(Path("pictures"), Path("store")).max_pixels == MAX_PIXELS

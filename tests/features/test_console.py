@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from features.console import Console, ConsoleOptions, format_bytes, format_rate, format_seconds
+from features.console import Console, ConsoleOptions, format_bytes, format_rate, format_seconds, make_printable
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,33 @@ def test_table_shows_brackets_and_undecodable_names_as_they_are(capsys: pytest.C
     printed = capsys.readouterr().out
     assert "[bold]a[/bold]" in printed
     assert "\\udcff.jpg" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain é 猫.jpg", "plain é 猫.jpg"),
+        ("two\nlines\t.jpg", "two\\nlines\\t.jpg"),
+        ("\x1b[2Jclear.jpg", "\\x1b[2Jclear.jpg"),
+        ("bell\x07 and \x9b.jpg", "bell\\x07 and \\x9b.jpg"),
+        ("caf\udce9.jpg", "caf\\udce9.jpg"),
+        ("back\\slash.jpg", "back\\slash.jpg"),
+    ],
+)
+def test_make_printable_shows_what_a_terminal_would_obey(name: str, shown: str) -> None:
+    assert make_printable(name) == shown
+
+
+@pytest.mark.parametrize("say", ["show_table", "warn", "say"])
+def test_console_never_hands_control_characters_on(say: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console, name = Console(), "\x1b]0;owned\x07.jpg"
+    if say == "show_table":
+        console.show_table(name, [(name, name)])
+    else:
+        getattr(console, say)(name)
+    printed = "".join(capsys.readouterr())
+    assert "owned" in printed
+    assert not {"\x1b", "\x07"} & set(printed)
 
 
 def test_quiet_console_shows_no_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The short form of `make torture`: a tenth of its trials, with the same promises."""
+"""The short forms of `make torture`: a small part of its trials, with the same promises."""
 
 from __future__ import annotations
 
@@ -39,3 +39,19 @@ def test_store_tortured_keeps_every_committed_row_and_always_resumes(faults: Pat
     assert figures["flips_found"] == figures["byte_flips"]
     for trials in ("kills_at_calls", "kills_at_random_times", "failed_calls", "power_cuts", "byte_flips"):
         assert figures[trials] > 0, trials
+
+
+def test_mutated_files_end_in_no_crash_and_each_refused_one_is_named_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.torture.hostile", "--short"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    figures = json.loads(done.stdout)
+    assert (figures["signals"], figures["broken"]) == ([], []), done.stderr
+    assert figures["pictures"] == 340
+    assert 100 < figures["pictures_refused"] < 340, "some of both kinds"
+    assert figures["files"] == {"shard": 60, "pack": 60, "model": 40}
+    assert all(0 < figures["refused"][kind] < count for kind, count in figures["files"].items())

@@ -1,0 +1,260 @@
+"""The torture of files: thousands of mutated pictures, shards, packed stores and exported models.
+
+Run by `make torture` (all of it) and by the tests (a short form). Pictures go through `python -m extract` and
+`python -m train_head.predict`; the other files through `open_files.py`, each in a child whose signals and memory are
+watched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from features.compression import Compression
+from features.pack import pack_store
+from features.shard import SHARD_FOLDER
+from features.store import FeatureStore
+from tests.features.stores import fill_store
+from tests.pictures import draw_picture, encode
+from tests.torture.mutations import mutate, mutate_member, mutate_png
+from tests.train_head.made import save_tiny_model
+from train_head.model_file import CONFIG_NAME, WEIGHTS_NAME
+
+ROOT = Path(__file__).parents[2]
+MAX_MEGABYTES = 2_500
+"""Of memory at the peak, for each child."""
+MAX_SECONDS = 60
+"""For a small file; a parser that walks in a circle never answers."""
+
+
+@dataclass
+class Figures:
+    """What was done, and what went wrong; `broken` and `signals` stay empty."""
+
+    pictures: int = 0
+    pictures_refused: int = 0
+    files: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    signals: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    peak_megabytes: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def draw_seeds() -> dict[str, bytes]:
+    """Draws a sound picture of each format and kind, by the name of its file."""
+    picture = draw_picture("cats", 0, (40, 30))
+    clear = picture.convert("RGBA")
+    clear.putalpha(128)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames: dict[str, Any] = {"save_all": True, "append_images": [draw_picture("dogs", n, (40, 30)) for n in range(2)]}
+    sixteen = Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)
+    return {
+        "plain.jpg": encode(picture, "JPEG", exif=exif),
+        "progressive.jpg": encode(picture, "JPEG", progressive=True),
+        "gray.jpg": encode(picture.convert("L"), "JPEG"),
+        "cmyk.jpg": encode(picture.convert("CMYK"), "JPEG"),
+        "plain.png": encode(picture, "PNG"),
+        "alpha.png": encode(clear, "PNG"),
+        "palette.png": encode(picture.quantize(16), "PNG", transparency=3),
+        "sixteen.png": encode(sixteen, "PNG"),
+        "plain.gif": encode(picture.quantize(32), "GIF"),
+        "moving.gif": encode(picture, "GIF", **frames),
+        "plain.bmp": encode(picture, "BMP"),
+        "palette.bmp": encode(picture.quantize(16), "BMP"),
+        "lossy.webp": encode(picture, "WEBP"),
+        "lossless.webp": encode(clear, "WEBP", lossless=True),
+        "moving.webp": encode(picture, "WEBP", **frames),
+        "plain.tiff": encode(picture, "TIFF"),
+        "packed.tiff": encode(picture, "TIFF", compression="tiff_lzw"),
+    }
+
+
+def mutate_pictures(folder: Path, count: int) -> None:
+    """Fills two class folders with mutated pictures."""
+    seeds = list(draw_seeds().items())
+    for number in range(count):
+        rng = random.Random(number)
+        name, data = seeds[number % len(seeds)]
+        change = mutate_png if name.endswith(".png") and rng.random() < 0.5 else mutate
+        path = folder / ("cats", "dogs")[number % 2] / f"{number:06}-{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(change(rng, data))
+
+
+class Hostile:
+    """All trials in one scratch folder."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self.figures = Figures()
+
+    def extract_and_predict(self, count: int) -> None:
+        """Extracts and predicts mutated pictures: none is missing, each bad one is named once, by both alike."""
+        folder, store = self._scratch / "pictures", self._scratch / "store"
+        mutate_pictures(folder, count)
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+        options = [
+            "--weights",
+            "random",
+            "--image-size",
+            "75",
+            "--cut",
+            "mixed0",
+            "--pool",
+            "avg",
+            "--max-bad",
+            "1",
+            "--json",
+        ]
+        status, out = self._watch("extract", ["-m", "extract", "--images", folder, "--store", store, *options])
+        if status != 0:
+            self.figures.broken.append(f"extract ended with {status}")
+            return
+        failed = [bad["image"] for bad in out["failed"]]
+        examples = {example.path for example in FeatureStore(store).examples}
+        self.figures.pictures, self.figures.pictures_refused = count, len(failed)
+        if len(failed) != len(set(failed)) or examples & set(failed) or examples | set(failed) != files:
+            self.figures.broken.append("a picture is missing, or named twice")
+        if not all(bad["reason"] for bad in out["failed"]):
+            self.figures.broken.append("a picture is refused without a reason")
+
+        model = save_tiny_model(self._scratch / "model.keras", 2)
+        command = ["-m", "train_head.predict", "--model", model, folder, "--json"]
+        status, out = self._watch("predict", command)
+        if status != 1 or {bad["image"] for bad in out["failed"]} != {f"{folder}/{path}" for path in failed}:
+            self.figures.broken.append(f"predict ended with {status}, or refused other pictures than extract")
+        elif {found["image"] for found in out["predictions"]} != {f"{folder}/{path}" for path in examples}:
+            self.figures.broken.append("predict left out a picture")
+
+    def open_shards(self, count: int) -> None:
+        """Opens stores of one mutated shard that is named by its digest, so that HDF5 gets to read it."""
+        fill_store(self._scratch / "sound", range(4))
+        (sound,) = (self._scratch / "sound" / SHARD_FOLDER).iterdir()
+        data = sound.read_bytes()
+
+        def make(number: int) -> Path:
+            changed = mutate(random.Random(number), data)
+            store = self._scratch / "shard"
+            shutil.rmtree(store, ignore_errors=True)
+            (store / SHARD_FOLDER).mkdir(parents=True)
+            (store / SHARD_FOLDER / f"000001-{hashlib.sha256(changed).hexdigest()}.h5").write_bytes(changed)
+            return store
+
+        self._open("shard", map(make, range(count)))
+
+    def open_packs(self, count: int) -> None:
+        """Opens mutated packed stores."""
+        fill_store(self._scratch / "unpacked", range(8))
+        pack_store(
+            FeatureStore(self._scratch / "unpacked"), self._scratch / "pack.h5", Compression.GZIP, lambda _: None
+        )
+        data = (self._scratch / "pack.h5").read_bytes()
+        self._open("pack", self._make_files("mutated.h5", count, lambda rng: mutate(rng, data)))
+
+    def open_models(self, count: int) -> None:
+        """Opens exported models that are mutated as they are, or inside with checksums that are right again."""
+        data = save_tiny_model(self._scratch / "sound.keras", 2).read_bytes()
+        changes: list[Callable[[random.Random], bytes]] = [
+            lambda rng: mutate(rng, data),
+            lambda rng: mutate_member(rng, data, CONFIG_NAME),
+            lambda rng: mutate_member(rng, data, WEIGHTS_NAME),
+            lambda rng: mutate_member(rng, data, "headstart.json"),
+        ]
+        self._open("model", self._make_files("mutated.keras", count, lambda rng: rng.choice(changes)(rng)))
+
+    def _make_files(self, name: str, count: int, make: Callable[[random.Random], bytes]) -> Iterator[Path]:
+        for number in range(count):
+            path = self._scratch / name
+            path.write_bytes(make(random.Random(number)))
+            yield path
+
+    def _open(self, kind: str, paths: Iterator[Path]) -> None:
+        """Has a child open files; one that dies is replaced, and its file kept in mind."""
+        child = None
+        num_files = num_refused = 0
+        for path in paths:
+            child = child or _start(["-m", "tests.torture.open_files", kind])
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(f"{path}\n")
+            child.stdin.flush()
+            answered = select.select([child.stdout], [], [], MAX_SECONDS)[0]
+            if not answered:
+                child.kill()
+            said = child.stdout.readline() if answered else ""
+            name = f"{kind} {num_files}"
+            if not said:
+                self._end(kind, child)
+                how = f"exit status {child.returncode}" if answered else f"no answer in {MAX_SECONDS} s"
+                self.figures.signals.append(f"{name}: {how}")
+                child = None
+            elif said.startswith("broken"):
+                self.figures.broken.append(f"{name}: {said.strip()}")
+            elif said.startswith("refused"):
+                num_refused += 1
+                if str(path) not in said:
+                    self.figures.broken.append(f"{name}: refused without its name: {said.strip()}")
+            num_files += 1
+        if child:
+            assert child.stdin is not None
+            child.stdin.close()
+            self._end(kind, child)
+        self.figures.files[kind], self.figures.refused[kind] = num_files, num_refused
+
+    def _watch(self, kind: str, command: list[object]) -> tuple[int, dict[str, Any]]:
+        child = _start(command)
+        assert child.stdout is not None
+        out = child.stdout.read()
+        self._end(kind, child)
+        if child.returncode < 0:
+            self.figures.signals.append(f"{kind}: signal {-child.returncode}")
+        return child.returncode, json.loads(out or "{}")
+
+    def _end(self, kind: str, child: subprocess.Popen[str]) -> None:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss / 1000
+        self.figures.peak_megabytes[kind] = max(peak, self.figures.peak_megabytes.get(kind, 0.0))
+        if peak > MAX_MEGABYTES:
+            self.figures.broken.append(f"{kind}: {peak:,.0f} MB of memory")
+
+
+def _start(command: list[Any]) -> subprocess.Popen[str]:
+    words = [sys.executable, *map(str, command)]
+    return subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def run_all(*, short: bool) -> Figures:
+    """Runs every kind of trial, a hundredth of them in the short form."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        hostile = Hostile(Path(folder).resolve())
+        hostile.open_shards(60 if short else 1000)
+        hostile.open_packs(60 if short else 1000)
+        hostile.open_models(40 if short else 1000)
+        hostile.extract_and_predict(340 if short else 20_400)
+    hostile.figures.seconds = round(time.monotonic() - started, 1)
+    return hostile.figures
+
+
+if __name__ == "__main__":
+    figures = run_all(short="--short" in sys.argv)
+    print(json.dumps(asdict(figures), indent=2))
+    sys.exit(bool(figures.signals or figures.broken))

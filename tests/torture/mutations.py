@@ -1,0 +1,135 @@
+"""Mutated files: what is wrong with them follows from a seed alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+HEADER_BYTES = 96
+
+
+def mutate(rng: random.Random, data: bytes) -> bytes:
+    """Changes a file in one to four ways, half of them in its header."""
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        if changed:
+            rng.choice(_CHANGES)(rng, changed)
+    return bytes(changed)
+
+
+def mutate_png(rng: random.Random, data: bytes) -> bytes:
+    """Changes a PNG's chunks and mends their checksums, so that what is in them is read."""
+    parts, position = [data[:8]], 8
+    while position < len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        name, content = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        if rng.random() < 0.4:
+            content = mutate(rng, content)
+        parts.append(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+        position += 12 + length
+    return b"".join(parts)
+
+
+def mutate_member(rng: random.Random, data: bytes, name: str) -> bytes:
+    """Changes one file in a zip file whose checksums are right again afterwards; JSON stays JSON half of the time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for member in old.namelist():
+            content = old.read(member)
+            if member == name:
+                keeps_form = name.endswith(".json") and rng.random() < 0.5
+                content = mutate_json(rng, content) if keeps_form else mutate(rng, content)
+            new.writestr(member, content)
+    return buffer.getvalue()
+
+
+def mutate_json(rng: random.Random, data: bytes) -> bytes:
+    """Puts another value in the place of one in a JSON file."""
+    value = json.loads(data)
+    places: list[tuple[dict[str, object] | list[object], str | int]] = []
+    pending = [value]
+    while pending:
+        found = pending.pop()
+        for key, inner in found.items() if isinstance(found, dict) else enumerate(found):
+            places.append((found, key))
+            if isinstance(inner, dict | list):
+                pending.append(inner)
+    container, key = rng.choice(places)
+    others: tuple[Any, ...] = (
+        None,
+        -1,
+        0,
+        10**9,
+        10**400,
+        1.5,
+        "",
+        "lambda x: x",
+        "../../etc/passwd",
+        [],
+        {},
+        [None] * 3,
+        True,
+    )
+    container[key] = rng.choice(others)  # type: ignore[index]
+    return json.dumps(value).encode()
+
+
+def _choose_place(rng: random.Random, data: bytearray) -> int:
+    return rng.randrange(min(len(data), HEADER_BYTES) if rng.random() < 0.5 else len(data))
+
+
+def _flip_bits(rng: random.Random, data: bytearray) -> None:
+    for _ in range(rng.choice((1, 1, 2, 8, 64))):
+        data[_choose_place(rng, data)] ^= 1 << rng.randrange(8)
+
+
+def _write_extreme(rng: random.Random, data: bytearray) -> None:
+    place, size = _choose_place(rng, data), rng.choice((1, 2, 4, 8))
+    value = rng.choice(EXTREMES) & (1 << 8 * size) - 1
+    data[place : place + size] = value.to_bytes(size, rng.choice(("big", "little")))
+
+
+def _write_noise(rng: random.Random, data: bytearray) -> None:
+    place, size = _choose_place(rng, data), rng.choice((2, 16, 256))
+    data[place : place + size] = rng.randbytes(size)
+
+
+def _cut_off(rng: random.Random, data: bytearray) -> None:
+    del data[_choose_place(rng, data) :]
+
+
+def _take_out(rng: random.Random, data: bytearray) -> None:
+    place = _choose_place(rng, data)
+    del data[place : place + rng.choice((1, 4, 64))]
+
+
+def _repeat(rng: random.Random, data: bytearray) -> None:
+    place, size = _choose_place(rng, data), rng.choice((1, 16, 1024))
+    data[place:place] = data[place : place + size] * rng.choice((1, 2, 50))
+
+
+def _exchange(rng: random.Random, data: bytearray) -> None:
+    first, second = sorted((_choose_place(rng, data), _choose_place(rng, data)))
+    size = min(16, second - first)
+    one, other = data[first : first + size], data[second : second + size]
+    data[first : first + len(one)], data[second : second + len(other)] = other, one
+
+
+_CHANGES: tuple[Callable[[random.Random, bytearray], None], ...] = (
+    _flip_bits,
+    _flip_bits,
+    _write_extreme,
+    _write_extreme,
+    _write_noise,
+    _cut_off,
+    _take_out,
+    _repeat,
+    _exchange,
+)
