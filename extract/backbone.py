@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract import nsfwjs, weights_file
-from extract.config import Pool
 from extract.weights import Weights, WeightsName
 from extract.weights_file import NamedLayers, WeightsFormat
 from features.errors import HeadstartError, UsageError
+from features.schema import Pool
 
 if TYPE_CHECKING:
     import keras

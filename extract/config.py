@@ -11,6 +11,7 @@ from typing import Annotated
 from typer import Option
 
 from features.compression import Compression
+from features.schema import Pool
 
 MAX_PIXELS = 89_000_000
 """As Pillow has it: a quarter of a gigabyte, decoded."""
@@ -28,13 +29,6 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-
-
-class Pool(StrEnum):
-    """What is done to the cut layer's output before it is stored."""
-
-    NONE = "none"
-    AVG = "avg"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from features.catalog import CATALOG_NAME, Catalog
 from features.errors import FeatureStoreError, StoreMissingError, UsageError
+from features.pooled import pool_store
+from features.schema import Pool
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore, load_fingerprint
 from features.writer import STORE_NAMES
@@ -70,22 +72,23 @@ def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     return {cut: path / cut for cut in cuts}
 
 
-def open_store(path: Path, cut: str) -> FeatureStore:
+def open_store(path: Path, cut: str, pool: Pool = Pool.NONE) -> FeatureStore:
     """Opens the store to read, and makes sure that it is of the cut that was named.
 
     Args:
         path: a store, or a folder with one for each cut layer.
         cut: whose features; empty where there is only one.
+        pool: AVG gives each channel's mean in the place of features that are stored whole.
 
     Raises:
-        UsageError: there is no such cut in it, or there are several.
+        UsageError: there is no such cut in it, or there are several; or its features are means already.
         FeatureStoreError: there is no store, or it is damaged.
     """
     store = FeatureStore(choose_cut(path, cut))
     if cut not in ("", store.fingerprint.cut):
         whose = f"{store.fingerprint.cut}, whose features {path} holds"
         raise UsageError("--cut", whose, cut, "Extract that cut first")
-    return store
+    return pool_store(store) if pool is Pool.AVG else store
 
 
 def _is_store(path: Path) -> bool:

@@ -48,6 +48,13 @@ class FeatureKey(NamedTuple):
     """0 for the image itself, from 1 on for its augmentations."""
 
 
+class Pool(StrEnum):
+    """What is done to the cut layer's output."""
+
+    NONE = "none"
+    AVG = "avg"
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """Everything that changes a feature's value; two stores with equal fingerprints hold equal features.

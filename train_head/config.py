@@ -9,6 +9,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from features.schema import Pool
+
 MAX_PIXELS = 89_000_000
 """As in extraction, whose options stage two does not import."""
 
@@ -43,6 +45,9 @@ class TrainConfig:
     store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
     run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
     cut: Annotated[str, Option(help="Whose features to train on, where the store holds several cut layers.")] = ""
+    pool: Annotated[Pool, Option(help="avg trains on each channel's mean, of features that are stored whole.")] = (
+        Pool.NONE
+    )
     views: Annotated[
         int | None,
         Option(min=1, help="Views of each training picture to train on.", show_default="as many as are stored"),

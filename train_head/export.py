@@ -11,7 +11,6 @@ from typing import Any
 
 from features.command import CommandFailed, run_app
 from features.console import Console, format_bytes, import_quietly
-from features.cuts import open_store
 from features.durable import sync_folder
 from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
@@ -33,7 +32,7 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(config.out, "a folder for the model", "a file", "Give another --out (OUT=)")
     run = Run(config.run)
-    store = open_store(Path(config.store or run.record.store), str(run.record.config.get("cut", "")))
+    store = run.open_store(config.store)
     split = split_examples(store.examples, float(run.record.config["validation_split"]))
     refuse_changed_store(run, store.fingerprint.digest, split, hash_views(store, split, run.num_views))
     return export_model(config, run, store, split, console)

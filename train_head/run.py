@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from features.arrays import load_array
+from features.cuts import open_store
 from features.durable import hash_file
 from features.errors import HeadstartError
+from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
@@ -120,6 +122,19 @@ class Run:
         """How many views of each picture it was trained on."""
         return int(self.record.config.get("views") or 1)
 
+    def open_store(self, path: str = "") -> FeatureStore:
+        """Opens the store that it was fitted on.
+
+        Args:
+            path: where that is now; empty where it was not moved.
+
+        Raises:
+            UsageError, FeatureStoreError: it is not there.
+        """
+        config = self.record.config
+        pool = Pool(config.get("pool", Pool.NONE))
+        return open_store(Path(path or self.record.store), str(config.get("cut", "")), pool)
+
     def read_head(self) -> HeadWeights:
         """Reads the fitted head.
 
@@ -194,6 +209,7 @@ def _check_record(record: RunRecord) -> None:
         and all(isinstance(text, str) for text in (record.store, record.fingerprint, record.head_sha256))
         and isinstance(record.classes, list)
         and isinstance(config.get("views"), int | None)
+        and config.get("pool", Pool.NONE) in list(Pool)
     )
     if not expected:
         raise ValueError("values of other kinds than a run has")

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.backbone import build_backbone, cut_backbone, hash_weights
-from extract.config import Pool
 from extract.pixels import build_pixel_layers
 from extract.weights import find_weights
 from features.console import Console
 from features.errors import HeadstartError
-from features.schema import Origin
+from features.schema import Origin, Pool
 from features.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
         HeadstartError: the weights cannot be had, or are not those of the store's fingerprint.
     """
     found = find_weights(weights or _name_weights(store.origin), console)
-    model = cut_backbone(
-        build_backbone(store.fingerprint.image_size, found), store.fingerprint.cut, Pool(store.fingerprint.pool)
-    )
+    model = cut_backbone(build_backbone(store.fingerprint.image_size, found), store.fingerprint.cut, _find_pool(store))
     digest = hash_weights(model)
     if digest != store.fingerprint.weights_sha256:
         raise HeadstartError(
@@ -65,6 +62,11 @@ def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.M
     # `model(x)` would drop units at random. `fit` still trains.
     features = backbone(values, training=False)
     return keras.Model(pixels, head(features, training=False), name="headstart")
+
+
+def _find_pool(store: FeatureStore) -> Pool:
+    """Says what follows the cut layer, whether it was done before features were stored or after."""
+    return Pool.NONE if store.fingerprint.pool == Pool.NONE else Pool.AVG
 
 
 def _name_weights(origin: Origin) -> str:

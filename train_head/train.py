@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,20 +25,27 @@ from train_head.run import (
     list_run_examples,
 )
 from train_head.same_run import refuse_other_run
-from train_head.solvers import Fit, Problem, Solve
+from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.choose import choose_solver, measure_sizes
+from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows, split_examples
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
 from train_head.write_run import move_into_place, write_predictions, write_run
 
 
-def train_head(config: TrainConfig, console: Console, started: float | None = None) -> dict[str, Any]:
+def train_head(
+    config: TrainConfig,
+    console: Console,
+    started: float | None = None,
+    follow: Callable[[Epoch], None] = ignore_epoch,
+) -> dict[str, Any]:
     """Fits a head on a store's features and keeps it as a run.
 
     Args:
         config: which store, which head, where to.
         console: where progress goes.
         started: `time.monotonic()` when the user began to wait; None for now.
+        follow: told of each epoch of the fit that is kept; what it raises ends the training without a run.
 
     Returns:
         The run's metrics, as `--json` prints them.
@@ -49,7 +56,7 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
     """
     started = time.monotonic() if started is None else started
     _check_arguments(config)
-    store = open_store(config.store, config.cut)
+    store = open_store(config.store, config.cut, config.pool)
     config = replace(config, store=store.path, cut=store.fingerprint.cut, views=_settle_views(store, config.views))
     split = _split(store, config)
     _tell(store, split, config, console)
@@ -78,7 +85,7 @@ def train_head(config: TrainConfig, console: Console, started: float | None = No
         for trial in trials:
             # A rank that a fold is too small for is told before anything is fitted.
             measure_sizes(Problem(store, trial.split, trial.config))
-    fit = fit_first(trials, store, solve, checkpoints, console)
+    fit = fit_first(trials, store, solve, checkpoints, console, follow)
     outcomes = [judge_fit(fit, split)]
     answered = time.monotonic() - started
     console.say(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,9 +20,9 @@ from train_head.batches import number_targets
 from train_head.config import TrainConfig
 from train_head.metrics import predict_classes
 from train_head.run import hash_views
-from train_head.solvers import Fit, Problem, Solve
+from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.history import DivergedError, describe_losses
+from train_head.solvers.history import DivergedError, Epoch, describe_losses
 from train_head.split import Split
 
 NOT_FITTED = {"store", "run", "cut", "repeats", "folds", "solver", "validation_split", "no_report", "overwrite"}
@@ -73,7 +73,14 @@ def plan_trials(config: TrainConfig, split: Split) -> list[Trial]:
     return trials
 
 
-def fit_first(trials: Sequence[Trial], store: FeatureStore, solve: Solve, folder: Path, console: Console) -> Fit:
+def fit_first(
+    trials: Sequence[Trial],
+    store: FeatureStore,
+    solve: Solve,
+    folder: Path,
+    console: Console,
+    follow: Callable[[Epoch], None] = ignore_epoch,
+) -> Fit:
     """Fits the trial that is kept.
 
     Args:
@@ -82,9 +89,10 @@ def fit_first(trials: Sequence[Trial], store: FeatureStore, solve: Solve, folder
         solve: how.
         folder: for checkpoints.
         console: where progress goes.
+        follow: told of each epoch.
     """
     checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keeps_end=len(trials) > 1)
-    return solve(Problem(store, trials[0].split, trials[0].config), checkpoint, console)
+    return solve(Problem(store, trials[0].split, trials[0].config, follow), checkpoint, console)
 
 
 def fit_others(

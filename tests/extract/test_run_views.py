@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from extract.backbone import cut_backbone
-from extract.config import ExtractConfig, Pool
+from extract.config import ExtractConfig
 from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.loop import ExtractionLoop
@@ -28,7 +28,7 @@ from features.errors import (
     StoreMissingError,
     UsageError,
 )
-from features.schema import FeatureKey, Features, ImageStatus
+from features.schema import FeatureKey, Features, ImageStatus, Pool
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.pictures import fill_folder

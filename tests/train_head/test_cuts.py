@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from extract.backbone import cut_backbone, hash_weights
-from extract.config import Pool
 from features.console import Console
 from features.cuts import open_store
 from features.errors import HeadstartError, StoreMissingError, UsageError
+from features.schema import Pool
 from features.store import FeatureStore
 from tests.pictures import draw_picture, fill_folder
 from tests.train_head.made import (
@@ -171,8 +171,9 @@ def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_tiny_backbone")
-def test_export_of_a_run_on_pooled_features_of_one_of_two_cuts_says_what_training_said(
-    both: Path, tmp_path: Path, quiet: Console
+@pytest.mark.parametrize("stored", [Pool.AVG, Pool.NONE])
+def test_export_of_a_run_on_means_of_one_of_two_cuts_says_what_training_said(
+    both: Path, tmp_path: Path, quiet: Console, stored: Pool
 ) -> None:
     pictures, folder = tmp_path / "pictures", tmp_path / "stores"
     fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
@@ -182,13 +183,17 @@ def test_export_of_a_run_on_pooled_features_of_one_of_two_cuts_says_what_trainin
     for file in files:
         # Drawn at the size that the backbone sees, so that what is expected needs no resizing.
         draw_picture(file.parent.name, int(file.stem), sizes).save(file, quality=95)
-    features = np.stack([average_pixels(np.asarray(Image.open(file), np.float64)) for file in files])
+    backbone = build_tiny_backbone()
+    pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files]) / 127.5 - 1
+    features = backbone.predict_on_batch(pixels)
+    if stored is Pool.AVG:
+        features = np.stack([average_pixels(np.asarray(Image.open(file), np.float64)) for file in files])
     fingerprint = replace(
         FINGERPRINT,
         cut=TINY_CUT,
         image_size=TINY_SIZE,
-        pool="avg",
-        weights_sha256=hash_weights(build_tiny_backbone()),
+        pool=stored.value,
+        weights_sha256=hash_weights(backbone),
     )
     store = make_store(
         folder / TINY_CUT,
@@ -199,9 +204,12 @@ def test_export_of_a_run_on_pooled_features_of_one_of_two_cuts_says_what_trainin
         images_folder=str(pictures),
     )
     (folder / "mixed5").symlink_to(both / "mixed5")
-    assert rebuild_backbone(store, "", quiet).output_shape == (None, 3)
-    config = make_config(folder, tmp_path / "run", cut=TINY_CUT, epochs=20)
+    pool = Pool.AVG if stored is Pool.NONE else Pool.NONE
+    assert rebuild_backbone(open_store(store.path, "", pool), "", quiet).output_shape == (None, 3)
+    config = make_config(folder, tmp_path / "run", cut=TINY_CUT, epochs=20, pool=pool)
     metrics = train_head(config, quiet)
+    assert Run(config.run).record.feature_shape == [3]
+    assert train_head(config, quiet) == metrics
     moved = folder.rename(tmp_path / "moved")
     result = export(ExportConfig(config.run, tmp_path / "out", store=str(moved)), quiet)
     assert result["max_difference"] <= 1e-5

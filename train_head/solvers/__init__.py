@@ -14,6 +14,10 @@ from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows
 
 
+def ignore_epoch(_: Epoch) -> None:
+    """Follows no fit."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is to be fitted: which head, on which examples of which store."""
@@ -21,6 +25,8 @@ class Problem:
     store: FeatureStore
     split: Split
     config: TrainConfig
+    follow: Callable[[Epoch], None] = ignore_epoch
+    """Told of each epoch, those before an interruption too."""
 
     def list_training_rows(self) -> list[Example]:
         """Lists the training examples, then the further views of each that are trained on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -39,9 +40,11 @@ class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
 class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps history, weights and checkpoints, tells the console, and stops where there is no point in going on."""
 
-    def __init__(self, watch: Watch, checkpoint: Checkpoint, progress: ProgressBar) -> None:
+    def __init__(
+        self, watch: Watch, checkpoint: Checkpoint, progress: ProgressBar, follow: Callable[[Epoch], None]
+    ) -> None:
         super().__init__()
-        self._watch, self._checkpoint, self._progress = watch, checkpoint, progress
+        self._watch, self._checkpoint, self._progress, self._follow = watch, checkpoint, progress, follow
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
@@ -53,6 +56,7 @@ class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
         self._progress.advance(1)
         self._checkpoint.offer(self._list_arrays, self._watch, self.params["epochs"])
         self.model.stop_training = self._watch.is_over
+        self._follow(row)
 
     def _list_arrays(self) -> list[NDArray[Any]]:
         return [variable.numpy() for variable in _list_variables(self.model)]
@@ -92,6 +96,8 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
         watch = state.resume(config.patience)
         for variable, value in zip(_list_variables(head), state.arrays, strict=True):
             variable.assign(value)
+    for row in watch.history:
+        problem.follow(row)
     first = len(watch.history)
     if first < config.epochs and not watch.is_over:
         with console.progress("train", config.epochs, "epochs") as progress:
@@ -104,7 +110,7 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
                 epochs=config.epochs,
                 shuffle=False,
                 verbose=0,
-                callbacks=[_Follow(watch, checkpoint, progress)],
+                callbacks=[_Follow(watch, checkpoint, progress, problem.follow)],
             )
     weights = watch.require_kept(config.learning_rate)
     head.set_weights([getattr(weights, field.name) for field in fields(weights)])

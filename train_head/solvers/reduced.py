@@ -70,7 +70,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
     # A step is too small to share: a second thread gains 5 % alone, and costs 20 times as much on a busy machine.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-        stepper, watch = _run(initial, train, validation, config, checkpoint, console)
+        stepper, watch = _run(initial, train, validation, problem, checkpoint, console)
     head = watch.require_kept(config.learning_rate)
     logits = compute_logits(head, validation.features)
     return Fit(
@@ -117,13 +117,16 @@ def _arrange(problem: Problem, rows: Sequence[Example], reduced: Reduced) -> tup
 
 
 def _run(
-    initial: HeadWeights, train: _Side, validation: _Side, config: TrainConfig, checkpoint: Checkpoint, console: Console
+    initial: HeadWeights, train: _Side, validation: _Side, problem: Problem, checkpoint: Checkpoint, console: Console
 ) -> tuple[Stepper, Watch]:
+    config = problem.config
     stepper = Stepper(initial, make_optimizer(config), config.l2)
     watch = Watch(config.patience)
     if state := checkpoint.load(console, [array.shape for array in stepper.list_arrays()]):
         stepper.restore(state.arrays)
         watch = state.resume(config.patience)
+    for row in watch.history:
+        problem.follow(row)
     with console.progress("train", config.epochs, "epochs") as progress:
         progress.advance(len(watch.history))
         while len(watch.history) < config.epochs and not watch.is_over:
@@ -135,6 +138,7 @@ def _run(
             watch.record(Epoch(number + 1, loss, accuracy, val_loss, val_accuracy, seconds), stepper.copy_head)
             progress.advance(1)
             checkpoint.offer(stepper.list_arrays, watch, config.epochs)
+            problem.follow(watch.history[-1])
     return stepper, watch
 
 
