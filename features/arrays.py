@@ -10,6 +10,8 @@ from typing import IO, Any
 from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
+_MAX_SIDE = 2**40
+
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Reads an uncompressed `.npz`, as `numpy.savez` writes it. Source: `numpy.lib.format`.
@@ -22,11 +24,12 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         if file.seek(0) == 0 and file.read(4) != b"PK\x03\x04":
             raise ValueError("something before the first array")
-        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise ValueError("arrays that overlap")
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 raise ValueError(f"{member.filename} is compressed")
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("arrays that overlap")
+        for member in archive.infolist():
             with archive.open(member) as stream:
                 arrays[member.filename.removesuffix(".npy")] = _read_array(stream, member.file_size)
     return arrays
@@ -45,12 +48,18 @@ def load_array(path: Path) -> NDArray[Any]:
 
 def _read_array(stream: IO[bytes], num_bytes: int) -> NDArray[Any]:
     version = numpy_format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
+    # The other versions are for headers that no plain array has, and make room for them before they are read.
+    if version != (1, 0):
         raise ValueError(f"version {version} of NumPy's format")
-    read_header = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    try:
+        shape, _, dtype = numpy_format.read_array_header_1_0(stream)
+    except Exception as error:
+        # It is parsed as Python, and fails in as many ways.
+        raise ValueError(f"no header of an array ({error or type(error).__name__})") from error
     if dtype.hasobject:
         raise ValueError("pickled objects")
+    if not dtype.itemsize or not all(type(size) is int and 0 <= size <= _MAX_SIDE for size in shape):
+        raise ValueError(f"{dtype} {shape} is declared")
     if prod(shape) * dtype.itemsize != num_bytes - stream.tell():
         raise ValueError(f"{dtype} {shape} is declared, and {num_bytes - stream.tell():,} bytes are stored")
     stream.seek(0)

@@ -47,13 +47,28 @@ def check_file(file: h5py.File, data: bytes | mmap, max_declared: int | None = N
     Raises:
         ForeignFileError: it is not so; names the object.
     """
+    # Others are hardly ever used, and the heap check reads sizes of 8 bytes.
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise ForeignFileError("addresses or lengths of other than 8 bytes")
+    try:
+        declared = _check_objects(file, data)
+    except (TypeError, AttributeError, KeyError, RuntimeError) as error:
+        raise ForeignFileError(f"something that h5py does not know: {error}") from error
+    if max_declared is not None and declared > max_declared:
+        raise ForeignFileError(f"{declared:,} bytes are declared, more than {max_declared:,}")
+
+
+def _check_objects(file: h5py.File, data: bytes | mmap) -> int:
+    """Checks every object, and returns how many bytes they declare together."""
     declared, has_heaps = 0, _points_elsewhere(file)
     pending: list[h5py.Group] = [file["/"]]
     seen = {h5py.h5o.get_info(pending[0].id).addr}
     while pending:
         group = pending.pop()
         for name in group:
-            if group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+            # h5py gives a name that is not UTF-8 as bytes.
+            raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+            if group.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
                 raise ForeignFileError(f"{group.name}/{name} is a link to somewhere else")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
@@ -69,8 +84,7 @@ def check_file(file: h5py.File, data: bytes | mmap, max_declared: int | None = N
                 raise ForeignFileError(f"{item.name} is neither a group nor a dataset")
     if has_heaps:
         _check_heaps(data)
-    if max_declared is not None and declared > max_declared:
-        raise ForeignFileError(f"{declared:,} bytes are declared, more than {max_declared:,}")
+    return declared
 
 
 def _points_elsewhere(item: h5py.Group | h5py.Dataset) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -30,6 +31,8 @@ def save_model(model: keras.Model, card: ModelCard, path: Path) -> None:
 
 MAX_PIXELS_AT_ONCE = 2**23
 """Of pictures that the model itself resizes: as float32 they take 12 bytes a pixel, twice."""
+MAX_NUMBERS = 2**28
+"""That a layer makes of one picture; a backbone's largest have 64 for each of the picture's pixels."""
 
 
 class ExportedModel:
@@ -49,6 +52,7 @@ class ExportedModel:
         try:
             self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
             specification = tf.TensorSpec((None, None, None, 3), tf.float32)
+            _check_shapes(self._model, len(self.card.classes))
             # Traced here, so that a model that does not fit together is no surprise later.
             self._call = tf.function(
                 lambda images: self._model(images, training=False), input_signature=[specification]
@@ -86,6 +90,21 @@ class ExportedModel:
         except Exception as error:
             # TensorFlow raises kinds of its own; with a sound model, memory is short.
             raise _explain(self._path, error) from error
+
+
+def _check_shapes(model: keras.Model, num_classes: int) -> None:
+    """Raises ValueError where outputs are not the card's classes, or something between is too large to compute."""
+    num_outputs = 1 if num_classes == 2 else num_classes
+    if tuple(model.output_shape) != (None, num_outputs):
+        raise ValueError(f"outputs of {model.output_shape} for {num_classes} classes")
+    pending = [model]
+    while pending:
+        for layer in pending.pop().layers:
+            if hasattr(layer, "layers"):
+                pending.append(layer)
+            size = math.prod(side or 1 for side in layer.output.shape)
+            if size > MAX_NUMBERS:
+                raise ValueError(f"{layer.name} makes {size:,} numbers of a picture")
 
 
 def _explain(path: Path, error: Exception) -> HeadstartError:

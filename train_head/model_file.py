@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -27,17 +27,49 @@ CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.weights.h5"
 FILES = frozenset([CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, "metadata.json"])
 MAX_TEXT_BYTES = 2**24
 MAX_LAYERS = 2000
-LAYERS = frozenset(
-    ["InputLayer", "Resizing", "Rescaling", "Conv2D", "BatchNormalization", "Activation", "MaxPooling2D"]
-    + ["AveragePooling2D", "GlobalAveragePooling2D", "Concatenate", "Flatten", "Dense", "Dropout"]
-)
-OBJECTS = (
-    {("keras.layers", layer) for layer in LAYERS}
-    | {("keras.initializers", name) for name in ("GlorotUniform", "Zeros", "Ones")}
-    | {("keras.src.models.functional", "Functional"), ("keras", "Sequential"), ("keras", "DTypePolicy")}
-    | {("keras.regularizers", "L2"), (None, "__keras_tensor__")}
-)
-"""(module, class name) of everything that an export's configuration names."""
+_POOLING = "trainable pool_size strides padding data_format"
+_CONVOLUTION = "trainable filters kernel_size strides padding data_format dilation_rate groups activity_regularizer"
+_KERNEL = "activation use_bias kernel_initializer bias_initializer kernel_regularizer bias_regularizer "
+_KERNEL += "kernel_constraint bias_constraint"
+_NORMALISATION = "trainable axis momentum epsilon center scale beta_initializer gamma_initializer "
+_NORMALISATION += "moving_mean_initializer moving_variance_initializer beta_regularizer gamma_regularizer "
+_NORMALISATION += "beta_constraint gamma_constraint synchronized renorm renorm_clipping renorm_momentum"
+_RESIZING = "trainable height width interpolation crop_to_aspect_ratio pad_to_aspect_ratio antialias fill_mode "
+_RESIZING += "fill_value data_format"
+_LAYERS = {
+    "InputLayer": "batch_shape sparse ragged optional",
+    "Resizing": _RESIZING,
+    "Rescaling": "trainable scale offset",
+    "Conv2D": f"{_CONVOLUTION} {_KERNEL}",
+    "BatchNormalization": _NORMALISATION,
+    "Activation": "trainable activation",
+    "MaxPooling2D": _POOLING,
+    "AveragePooling2D": _POOLING,
+    "GlobalAveragePooling2D": "trainable data_format keepdims",
+    "Concatenate": "trainable axis",
+    "Flatten": "trainable data_format",
+    "Dense": f"trainable units quantization_config {_KERNEL}",
+    "Dropout": "trainable rate seed noise_shape",
+}
+OBJECTS = {("keras.layers", layer): {"name", "dtype", *names.split()} for layer, names in _LAYERS.items()} | {
+    ("keras.initializers", "GlorotUniform"): {"seed", "input_axes", "output_axes"},
+    ("keras.initializers", "Zeros"): set(),
+    ("keras.initializers", "Ones"): set(),
+    ("keras.regularizers", "L2"): {"l2"},
+    ("keras.src.models.functional", "Functional"): {"name", "trainable", "layers", "input_layers", "output_layers"},
+    ("keras", "Sequential"): {"name", "trainable", "dtype", "layers", "build_input_shape"},
+    ("keras", "DTypePolicy"): {"name"},
+    (None, "__keras_tensor__"): {"shape", "dtype", "keras_history"},
+}
+"""(module, class name) of everything that an export's configuration names, and the options that each has."""
+_ONLY_VALUES: dict[str, tuple[object, ...]] = {
+    "data_format": ("channels_last",),
+    "axis": (3,),
+    "groups": (1,),
+    "quantization_config": (None,),
+    "renorm": (False,),
+}
+"""Options of which an export has these values alone; others make layers hold more than is counted here."""
 ACTIVATIONS = frozenset(["linear", "relu", "sigmoid", "softmax"])
 
 
@@ -83,6 +115,10 @@ def check_model(path: Path) -> ModelCard:
         with zipfile.ZipFile(path) as archive:
             weights = archive.read(WEIGHTS_NAME)
             config = json.loads(archive.read(CONFIG_NAME))
+            start = archive.fp.read(4) if archive.fp and archive.fp.seek(0) == 0 else b""
+        # By another name, or with something else in front, Keras would read another file than this.
+        if path.suffix != ".keras" or start != b"PK\x03\x04":
+            raise ValueError("a zip file that is not called .keras, or begins with something else")
         with h5py.File(io.BytesIO(weights)) as file:
             check_file(file, weights, len(weights))
         _check_config(config, card.image_size, len(weights))
@@ -128,34 +164,46 @@ def _read_card(archive: zipfile.ZipFile) -> ModelCard:
 def _check_config(config: Any, image_size: int, num_bytes: int) -> None:
     """Checks that a configuration names nothing but an export's parts, and no more weights than are stored."""
     num_layers, declared = 0, 0
-    for part in _walk(config):
-        kind = part.get("class_name")
-        if "class_name" not in part:
-            continue
+    parts = [part for part in _walk(config) if "class_name" in part]
+    for part in parts:
+        kind = part["class_name"]
         if (part.get("module"), kind) not in OBJECTS or part.get("registered_name") not in (None, kind):
             raise ValueError(f"a part {part.get('module')}.{kind}, which no export has")
-        options = part.get("config")
+    for part in parts:
+        kind, options = part["class_name"], part.get("config")
         if not isinstance(options, dict):
             raise ValueError(f"a part {kind} without options")
-        if kind in LAYERS:
+        _check_options(kind, options, OBJECTS[part.get("module"), kind])
+        if kind in _LAYERS:
             num_layers += 1
-            declared += 4 * _count_weights(str(kind), options, part.get("build_config"))
+            declared += 4 * _count_weights(kind, options, part.get("build_config"))
         if kind == "Resizing" and not options.get("height") == options.get("width") == image_size:
             raise ValueError(f"pictures of another size than {image_size} px")
-        if not isinstance(options.get("activation", "linear"), str) or (
-            options.get("activation", "linear") not in ACTIVATIONS
-        ):
-            raise ValueError(f"an activation {options['activation']!r}")
     if num_layers > MAX_LAYERS or declared > num_bytes:
         raise ValueError(f"{num_layers:,} layers with {declared:,} bytes of weights, and {num_bytes:,} are stored")
+
+
+def _check_options(kind: str, options: dict[str, Any], known: Collection[str]) -> None:
+    if strange := sorted(set(options) - set(known)):
+        raise ValueError(f"a {kind} with {strange[0]!r}, which no export has")
+    for name, values in _ONLY_VALUES.items():
+        if name in options and options[name] not in values:
+            raise ValueError(f"a {kind} with {name} {options[name]!r}")
+    activation, dtype = options.get("activation", "linear"), options.get("dtype", "float32")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise ValueError(f"an activation {activation!r}")
+    if (isinstance(dtype, str) and dtype != "float32") or (kind == "DTypePolicy" and options != {"name": "float32"}):
+        raise ValueError(f"a {kind} of {options}")
 
 
 def _count_weights(kind: str, options: dict[str, Any], build: Any) -> int:
     """Counts the numbers in a layer's largest array, which it makes before anything is read."""
     if kind not in ("Conv2D", "Dense", "BatchNormalization"):
         return 0
-    num_inputs = build["input_shape"][-1]
-    sizes = [num_inputs]
+    shape = build["input_shape"]
+    if len(shape) != (2 if kind == "Dense" else 4):
+        raise ValueError(f"a {kind} on {shape}")
+    sizes = [shape[-1]]
     if kind == "Dense":
         sizes.append(options["units"])
     elif kind == "Conv2D":

@@ -6,13 +6,14 @@ import json
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from extract.decode import DECODE_POLICY, Pixels
 from features.errors import HeadstartError
 from tests.train_head.made import CLASSES, FINGERPRINT, TINY_SIZE
-from train_head.exported import ExportedModel
+from train_head.exported import ExportedModel, save_model
 from train_head.model_file import ModelCard, read_card
 
 
@@ -130,3 +131,18 @@ def test_exported_model_that_would_run_code_is_refused(tmp_path: Path, tiny_two:
         archive.writestr("headstart.json", sound.read("headstart.json"))
     with pytest.raises(HeadstartError, match=r"trap\.keras: expected a model\.keras .*a part keras\.layers\.Lambda"):
         ExportedModel(tmp_path / "trap.keras")
+
+
+def test_exported_model_with_a_layer_too_large_to_compute_is_refused_before_it_is(
+    tmp_path: Path, tiny_two: Path
+) -> None:
+    pixels = keras.Input((None, None, 3))
+    values = keras.layers.Resizing(TINY_SIZE, TINY_SIZE)(pixels)
+    for _ in range(20):
+        values = keras.layers.Concatenate(axis=3)([values, values])
+    values = keras.layers.Conv2D(1, 1)(values)
+    outputs = keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(values))
+    path = tmp_path / "model.keras"
+    save_model(keras.Model(pixels, outputs), read_card(tiny_two), path)
+    with pytest.raises(HeadstartError, match=r"concatenate\w* makes 402,653,184 numbers of a picture"):
+        ExportedModel(path)
