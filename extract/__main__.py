@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.config import ExtractConfig, SummaryConfig
-from extract.images import UNREADABLE
+from extract.images import describe_unreadable
 from features.command import CommandFailed, run_app
 from features.console import Console, format_bytes, format_seconds, import_quietly
 
@@ -31,11 +31,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             f"{len(result.failed):,} pictures could not be used, such as {result.failed[0]['image']}: "
             f"{result.failed[0]['reason']}"
         )
-    unreadable = [file for file in result.skipped if file["reason"].startswith(UNREADABLE)]
-    if unreadable:
-        console.warn(
-            f"{len(unreadable):,} pictures are skipped, such as {unreadable[0]['path']}: {unreadable[0]['reason']}"
-        )
+    if unreadable := describe_unreadable((file["path"], file["reason"]) for file in result.skipped):
+        console.warn(unreadable)
     for skipped in result.skipped:
         console.detail(f"skipped {skipped['path']}: {skipped['reason']}")
     nothing = " (nothing to do: the store is up to date)" if not result.computed else ""

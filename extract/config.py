@@ -82,7 +82,7 @@ class ExtractConfig:
 
     def count_bad_allowed(self, num_images: int) -> int:
         """Says how many of a folder's pictures may be bad."""
-        return 0 if self.strict else math.ceil(self.max_bad * num_images)
+        return 0 if self.strict else math.ceil(round(self.max_bad * num_images, 6))
 
     @property
     def num_at_once(self) -> int:

@@ -25,7 +25,7 @@ ALWAYS_ALLOWED_BYTES = 2**26
 LARGE_PIXELS = 32_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Pillow opens a camera's MPO as JPEG; it registers no opener under that name and would raise KeyError."""
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _PIXELS_AT_ONCE = 2**20
 _OTHER_KINDS = {
     b"%PDF": "a PDF",
@@ -33,9 +33,11 @@ _OTHER_KINDS = {
     b"8BPS": "a Photoshop file",
     b"\x00\x00\x00\x0cJXL ": "a JPEG XL picture",
     b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 picture",
-    b"\x1aE\xdf\xa3": "a video",
 }
-_MEDIA_BRANDS = {b"heic": "an HEIC", b"heix": "an HEIC", b"mif1": "an HEIC", b"avif": "an AVIF", b"avis": "an AVIF"}
+_VIDEOS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"0&\xb2u\x8ef\xcf\x11", b"FLV\x01")
+_VIDEO_PARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_MEDIA_BRANDS = dict.fromkeys([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"], "an HEIC")
+_MEDIA_BRANDS |= dict.fromkeys([b"avif", b"avis"], "an AVIF")
 
 _one_large_picture = threading.Lock()
 """A large picture takes up to 8 bytes a pixel while it is decoded: reading threads take them in turn."""
@@ -58,14 +60,18 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     max_bytes = max(MAX_BYTES_PER_PIXEL * max_pixels, ALWAYS_ALLOWED_BYTES)
     try:
         # Opening a pipe would wait for somebody to write to it.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            before = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise UndecodableImageError("not a regular file")
             if before.st_size > max_bytes:
                 raise UndecodableImageError(f"{before.st_size:,} bytes, more than a picture of {max_pixels:,} pixels")
-            data = file.read(before.st_size + 1)
-            after = os.fstat(file.fileno())
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(before.st_size + 1)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise UndecodableImageError(f"cannot be read: {error.strerror or error}") from error
     if len(data) != before.st_size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
@@ -114,7 +120,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 def _convert_to_rgb(image: Image.Image) -> Pixels:
     """Converts strip by strip, so that a large picture is never there three times over."""
-    if image.mode in ("I", "F"):
+    # A PGM's samples of more than 8 bits are spread over 16, whatever its own largest is.
+    if image.mode in ("I", "F") and (image.mode, image.format) != ("I", "PPM"):
         raise UndecodableImageError(f"32-bit samples (mode {image.mode}), whose range is not known")
     width, height = image.size
     num_rows = max(1, _PIXELS_AT_ONCE // width)
@@ -140,14 +147,16 @@ def _convert_strip(image: Image.Image) -> Image.Image:
 
 
 def _describe_foreign_bytes(data: bytes) -> str:
-    start = data[:512].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
+    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!", b"<html", b"<?xml", b"<head", b"<svg")):
         return "not a picture: the file holds a web page or XML"
     known = ", ".join(FORMATS)
     for signature, kind in _OTHER_KINDS.items():
         if data.startswith(signature):
             return f"not a picture in a known format ({known}), but {kind}"
-    if data[4:8] == b"ftyp":
-        kind = f"{_MEDIA_BRANDS[data[8:12]]} picture" if data[8:12] in _MEDIA_BRANDS else "a video"
+    is_avi = data.startswith(b"RIFF") and data[8:12] == b"AVI "
+    if data[4:8] in _VIDEO_PARTS or data.startswith(_VIDEOS) or is_avi:
+        is_picture = data[4:8] == b"ftyp" and data[8:12] in _MEDIA_BRANDS
+        kind = f"{_MEDIA_BRANDS[data[8:12]]} picture" if is_picture else "a video"
         return f"not a picture in a known format ({known}), but {kind}"
     return f"not a picture in a known format ({known}), or cut off in its header"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,6 +174,18 @@ def explain_extension(path: str) -> str:
     if extension.lower() in _UNREADABLE_EXTENSIONS:
         return f"{UNREADABLE} ({extension}); convert it to JPEG or PNG"
     return f"not a picture by its name ({extension or 'no extension'})"
+
+
+def describe_unreadable(files: Iterable[tuple[str, str]]) -> str:
+    """Says how many pictures are of a kind that is not decoded; empty for none.
+
+    Args:
+        files: paths of skipped files, each with its reason.
+    """
+    unreadable = [(path, reason) for path, reason in files if reason.startswith(UNREADABLE)]
+    if not unreadable:
+        return ""
+    return f"{len(unreadable):,} pictures are skipped, such as {unreadable[0][0]}: {unreadable[0][1]}"
 
 
 def walk_files(folder: Path, top: str) -> Iterator[tuple[str, str]]:

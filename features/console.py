@@ -12,9 +12,12 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TextIO
 
 import typer
+
+_TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks of the direction of writing, with which a name can look like another."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        table = Table(title=_escape(title), title_justify="left", show_header=False)
+        stream = sys.stderr if self.options.json else sys.stdout
+        table = Table(title=_escape(title, stream), title_justify="left", show_header=False)
         for index in range(max(len(row) for row in rows)):
             table.add_column(justify="left", overflow="fold", style="bold" if index == 0 else "")
         for row in rows:
-            table.add_row(*(_escape(cell) for cell in row))
-        out = RichConsole(stderr=self.options.json, highlight=False)
-        out.print(table)
+            table.add_row(*(_escape(cell, stream) for cell in row))
+        RichConsole(stderr=self.options.json, highlight=False, emoji=False).print(table)
 
     def show_result(self, result: Mapping[str, Any]) -> None:
         """Prints the result as one JSON object where `--json` asked for it."""
@@ -201,15 +204,19 @@ def format_bytes(num_bytes: float) -> str:
 def make_printable(text: str) -> str:
     r"""Shows what a terminal would obey, or could not encode: a file's name may hold anything.
 
-    Control characters and bytes that are no UTF-8 become `\n`, `\x1b` or `\udce9`.
+    Control characters, those that turn the direction of writing or end a line, and bytes that are no UTF-8 become
+    `\n`, `\x1b`, `\u202e` or `\udce9`.
     """
-    shown = (
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cs") else char for char in text
-    )
+
+    def is_obeyed(char: str) -> bool:
+        return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _TURNS
+
+    shown = (char.encode("unicode_escape").decode() if is_obeyed(char) else char for char in text)
     return text if text.isprintable() else "".join(shown)
 
 
-def _escape(cell: object) -> str:
+def _escape(cell: object, stream: TextIO) -> str:
     from rich.markup import escape
 
-    return escape(make_printable(str(cell)))
+    encoding = stream.encoding or "utf-8"
+    return escape(make_printable(str(cell)).encode(encoding, "backslashreplace").decode(encoding))

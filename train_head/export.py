@@ -74,7 +74,7 @@ def export_model(
     try:
         aside.mkdir(parents=True)
         save_model(model, card, aside / MODEL_FILE)
-        labels = "".join(f"{label}\n" for label in classes)
+        labels = "".join(label.replace("\n", "\\n") + "\n" for label in classes)
         (aside / LABELS_FILE).write_text(labels, encoding="utf-8", errors="surrogateescape")
         parts = Parts(
             partial(prepare_pixels, image_size=fingerprint.image_size),

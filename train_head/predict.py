@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
-from extract.images import EXTENSIONS, explain_extension, walk_files
+from extract.images import EXTENSIONS, describe_unreadable, explain_extension, walk_files
 from features.command import CommandFailed, run_app
-from features.console import Console
+from features.console import Console, ProgressBar
 from features.errors import HeadstartError, UsageError
 from train_head.config import PredictConfig
 
@@ -32,7 +33,7 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
         # Resized one by one, a phone's photographs need no gigabytes, and those of different sizes go together.
         images = (
             resize_pixels(pixels, model.card.image_size)
-            for pixels in _read_pictures(paths, config.max_pixels, done, failed)
+            for pixels in _read_pictures(paths, config.max_pixels, done, failed, progress)
         )
         for number, outputs in enumerate(model.predict(images, config.batch_size)):
             probabilities = expand_probabilities(outputs[None])[0]
@@ -44,6 +45,8 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
         f"{config.model}: {' or '.join(classes)}",
         [(p["image"], p["label"], f"{p['probability']:.4f}") for p in predictions] or [("no picture",)],
     )
+    if unreadable := describe_unreadable((file["image"], file["reason"]) for file in skipped):
+        console.warn(unreadable)
     result: dict[str, Any] = {"predictions": predictions, "failed": failed, "skipped": skipped}
     accuracy = score_by_folder(predictions, classes)
     if accuracy is not None:
@@ -75,7 +78,7 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
             continue
         for inside, problem in sorted(walk_files(file, ".")):
             path = file / inside
-            if not problem and path.exists() and not path.is_file():
+            if not problem and _is_special(path):
                 problem = "not a regular file"
             if problem or path.suffix.lower() not in EXTENSIONS:
                 skipped.append({"image": str(path), "reason": problem or explain_extension(inside)})
@@ -84,6 +87,14 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
     if not paths:
         raise HeadstartError(", ".join(map(str, files)), "pictures", "none", "Name a picture or a folder of them")
     return paths, skipped
+
+
+def _is_special(path: Path) -> bool:
+    """Says whether a file is none to be opened, as a pipe is; of one that cannot be reached, reading says why."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def score_by_folder(predictions: list[dict[str, Any]], classes: list[str]) -> float | None:
@@ -98,13 +109,14 @@ def score_by_folder(predictions: list[dict[str, Any]], classes: list[str]) -> fl
 
 
 def _read_pictures(
-    paths: list[Path], max_pixels: int, done: list[Path], failed: list[dict[str, str]]
+    paths: list[Path], max_pixels: int, done: list[Path], failed: list[dict[str, str]], progress: ProgressBar
 ) -> Iterator[Pixels]:
     for path in paths:
         try:
             pixels = decode_image(read_picture(path, max_pixels), max_pixels)
         except UndecodableImageError as error:
             failed.append({"image": str(path), "reason": str(error)})
+            progress.advance(1)
         else:
             done.append(path)
             yield pixels
