@@ -106,10 +106,10 @@ def test_reader_file_deleted_after_the_scan_fails_with_the_systems_reason(tmp_pa
     assert gone == LoadedImage(rows[1], None, {}, "cannot be read: No such file or directory")
 
 
-def test_reader_path_that_became_a_folder_fails_with_the_systems_reason(tmp_path: Path) -> None:
+def test_reader_path_that_became_a_folder_is_no_regular_file(tmp_path: Path) -> None:
     (tmp_path / "1.png").mkdir()
     (found,) = make_reader(tmp_path).read([ImageRow("1.png", "cats", "", 1, 1)])
-    assert found.failure == "cannot be read: Is a directory"
+    assert found.failure == "not a regular file"
 
 
 def test_reader_reads_no_further_ahead_than_it_is_told(tmp_path: Path) -> None:

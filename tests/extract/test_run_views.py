@@ -426,7 +426,8 @@ def test_extract_engine_that_fails_is_told_in_one_line_and_keeps_what_is_stored(
 
     monkeypatch.setattr(TensorFlowEngine, "run", run_out_of_memory)
     with pytest.raises(HeadstartError) as raised:
-        extract(pictures, tmp_path / "store")
+        # One core: the batches come to the engine in their order.
+        extract(pictures, tmp_path / "store", threads=1)
     assert str(raised.value) == (
         "--engine tensorflow: expected to run 4 pictures of 75 px, got RuntimeError: "
         f"{message.partition(chr(10))[0]}. Try a smaller --batch-size, or fewer --threads."
