@@ -10,6 +10,9 @@
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
 #   SOLVER= RANK=    auto, reduced or full          REPEATS= FOLDS=   how sure the accuracy is
+#   SWEEP=folder     many heads side by side        SEARCH= TRIALS=   grid or optuna, and how many heads it tries
+#   TENSORBOARD=1    write logs for TensorBoard too
+#   TEST=1           judge the pictures in test/ too
 #   OVERWRITE=1      replace another run in RUN     ARGS=        anything else, handed on as it is
 
 DATA ?= data/elpv
@@ -23,6 +26,7 @@ lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
 options = $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $($(v))))
 tag = $(subst $(eval ) ,,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v)))))
 HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
+FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
 EXTRACT_OPTIONS := $(call options,CUT VIEWS THREADS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 $(STORE_VARIABLES))
 STORE_SUFFIX := $(call tag,$(STORE_VARIABLES))
 # A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
@@ -31,6 +35,8 @@ STORE ?= work/$(NAME)/store$(STORE_SUFFIX)
 RUN ?= work/$(NAME)/run$(HEAD_SUFFIX)
 OUT ?= work/$(NAME)/model$(HEAD_SUFFIX)
 COMPARE ?= work/$(NAME)/compare$(HEAD_SUFFIX)
+# One folder for all sweeps of a store: what an earlier one has fitted is found again.
+SWEEP ?= work/$(NAME)/sweep$(HEAD_SUFFIX)
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,13 +44,16 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/runtime.done
 DEV := $(VENV)/dev.done
 OPENVINO := $(VENV)/openvino.done
+OPTUNA := $(VENV)/optuna.done
+TENSORBOARD_DONE := $(VENV)/tensorboard.done
+LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
 FAULTS := $(VENV)/faults.so
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Stages read what the one before wrote, also under -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train compare export predict summary info check data test torture lint lock gpu benchmark benchmark-extraction clean
+.PHONY: help demo extract train sweep compare report export predict summary info check data test torture lint lock gpu benchmark benchmark-extraction clean
 
 help:  ## list the targets
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -52,18 +61,25 @@ help:  ## list the targets
 
 demo: extract train export  ## extract, train and export on the default data, and say what was found
 	@echo
-	@echo "The model is in $(OUT), the run with its learning curves in $(RUN)."
+	@echo "The model is in $(OUT). What it learned, and what it gets wrong: open $(RUN)/report.html"
 	@echo "Try it: $(BIN)/python -m train_head.predict --model $(OUT)/model.keras FILE_OR_DIR..."
 
 extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter data/elpv,$(DATA)),data)  ## run the backbone over every new picture once
 	$(BIN)/python -m extract --images "$(DATA)" --store "$(STORE)" --weights "$(WEIGHTS)" $(EXTRACT_OPTIONS) $(ARGS)
 
-train: $(RUNTIME)  ## fit a head on the stored features
-	$(BIN)/python -m train_head --store "$(STORE)" --run "$(RUN)" $(HEAD_OPTIONS) $(if $(OVERWRITE),--overwrite) $(ARGS)
+train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
+	$(BIN)/python -m train_head --store "$(STORE)" --run "$(RUN)" $(HEAD_OPTIONS) $(FLAGS) $(ARGS)
 
-compare: $(RUNTIME)  ## fit the same head without and with dropout, and show how far each overfits
+sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best (docs/choosing.md)
+	$(BIN)/python -m train_head.sweep --store "$(STORE)" --out "$(SWEEP)" $(HEAD_OPTIONS) \
+		$(call options,SEARCH TRIALS) $(FLAGS) $(ARGS)
+
+compare: $(RUNTIME) $(LOGS)  ## fit the same head without and with dropout, and show how far each overfits
 	$(BIN)/python -m train_head.compare --store "$(STORE)" --run "$(COMPARE)" $(HEAD_OPTIONS) \
-		$(if $(OVERWRITE),--overwrite) $(ARGS)
+		$(FLAGS) $(ARGS)
+
+report: $(RUNTIME)  ## write the run's report.html again; TEST=1 judges the pictures in test/ too, for the final number
+	$(BIN)/python -m train_head.report --run "$(RUN)" $(if $(TEST),--test) $(ARGS)
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
 	$(BIN)/python -m train_head.export --run "$(RUN)" --out "$(OUT)" $(call options,MAX_PIXELS) $(ARGS)
@@ -133,6 +149,10 @@ $(FAULTS): tests/torture/faults.c
 
 $(OPENVINO): requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock openvino
+	@touch $@
+
+$(OPTUNA) $(TENSORBOARD_DONE): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $*
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)

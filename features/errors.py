@@ -18,7 +18,7 @@ class HeadstartError(Exception):
             todo: what the user can do now, a sentence without its full stop.
         """
         super().__init__(f"{where}: expected {expected}, got {got}. {todo}.")
-        self.got = got
+        self.where, self.expected, self.got, self.todo = where, expected, got, todo
 
 
 class UsageError(HeadstartError):

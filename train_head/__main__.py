@@ -15,9 +15,16 @@ from train_head.config import TrainConfig
 
 def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     """Fit a head on stored features: Flatten, Dense, Dropout, and a sigmoid (softmax above two classes)."""
+    from train_head.report.page import report_run
+    from train_head.solvers.history import PartlyDivergedError
     from train_head.train import train_head
 
-    metrics = train_head(config, console, find_start())
+    try:
+        metrics = train_head(config, console, find_start())
+    except PartlyDivergedError:
+        report_run(config, console)
+        raise
+    report = report_run(config, console)
     accuracy, guessing = metrics["val_accuracy"], metrics["largest_class_share"]
     kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     rows = [
@@ -31,9 +38,8 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     for kind in ("repeats", "folds"):
         if summary := metrics.get(kind):
             rows.append((f"{len(summary['val_accuracies'])} {kind}", f"{summary['mean']:.4f} ± {summary['std']:.4f}"))
-    curves = config.run / "curves.png"
-    if curves.is_file():
-        rows.append(("learning curves", str(curves)))
+    if report:
+        rows.append(("report", str(report)))
     console.show_table(f"run {config.run}", rows)
     return metrics
 

@@ -27,6 +27,7 @@ class CompareConfig(TrainConfig):
 
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     """Fit the same head without and with dropout from one store, and show how far each overfits."""
+    from train_head.report.page import report_run
     from train_head.train import train_head
 
     if config.run.is_file():
@@ -34,10 +35,12 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     results: dict[str, dict[str, Any]] = {}
     for name, dropout in (("without dropout", 0.0), (f"with dropout {config.dropout:g}", config.dropout)):
         options = asdict(config) | {"dropout": dropout, "run": config.run / name.replace(" ", "-")}
-        metrics = train_head(TrainConfig(**options), console)
+        head = TrainConfig(**options)
+        metrics = train_head(head, console)
+        report_run(head, console)
         results[name] = {"run": str(options["run"]), **metrics, **measure_gap(metrics)}
     if not config.no_report:
-        from train_head.report import draw_comparison
+        from train_head.report.plots import draw_comparison
         from train_head.run import Run
 
         histories = {name: Run(Path(result["run"])).read_history() for name, result in results.items()}

@@ -39,11 +39,16 @@ class ClassWeight(StrEnum):
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Which head to fit, on which features, and how."""
+class StorePlace:
+    """Where the features are; every command that fits heads begins with it."""
 
     store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
-    run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Which head to fit, and how: what a training and a sweep of many have in common."""
+
     cut: Annotated[str, Option(help="Whose features to train on, where the store holds several cut layers.")] = ""
     pool: Annotated[Pool, Option(help="avg trains on each channel's mean, of features that are stored whole.")] = (
         Pool.NONE
@@ -79,8 +84,19 @@ class TrainConfig:
     validation_split: Annotated[
         float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")
     ] = 0.2
-    no_report: Annotated[bool, Option("--no-report", help="Leave out pictures of the learning curves.")] = False
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace another run that is in --run.")] = False
+    no_report: Annotated[bool, Option("--no-report", help="Leave out the report and the numbers for it.")] = False
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Write the history for TensorBoard too.")] = False
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a run of other options or pictures.")] = False
+
+
+@dataclass(frozen=True)
+class _RunPlace(StorePlace):
+    run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
+
+
+@dataclass(frozen=True)
+class TrainConfig(HeadConfig, _RunPlace):
+    """Which head to fit, on which features, and how."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,16 @@ class ExportConfig:
     max_pixels: Annotated[int, Option(min=1, help="Of a picture to check the export on, as it was extracted with.")] = (
         MAX_PIXELS
     )
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Of which run to write the report."""
+
+    run: Annotated[Path, Option(help="The run that `python -m train_head` made.")]
+    test: Annotated[bool, Option("--test", help="Judge the head on the pictures in test/ as well.")] = False
+    store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
+    images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
 
 
 @dataclass(frozen=True)

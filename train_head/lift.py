@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from features.console import Console
 from features.errors import HeadstartError
-from features.store import FeatureStore
+from features.store import Example, FeatureStore
 from train_head.head import Array, HeadWeights
 from train_head.reduction.reduce import Sides, lift_kernel
 from train_head.reduction.rows import FeatureRows
@@ -39,7 +40,7 @@ def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> 
     kernel = lift_kernel(store, sides, run.record.rank, head.hidden_kernel, console)
     lifted = replace(head, hidden_kernel=kernel)
     expected = run.read_validation_logits()
-    found = compute_store_logits(lifted, store, split)
+    found = compute_store_logits(lifted, store, split.validation)
     if found.shape != expected.shape:
         raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
     difference = float(np.abs(found - expected).max())
@@ -49,9 +50,9 @@ def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> 
     return lifted
 
 
-def compute_store_logits(head: HeadWeights, store: FeatureStore, split: Split) -> Array:
-    """Computes what a head on all inputs says of the validation features, straight from the store."""
-    rows = FeatureRows(store, split.validation)
+def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Sequence[Example]) -> Array:
+    """Computes what a head on all inputs says of features, straight from the store."""
+    rows = FeatureRows(store, examples)
     hidden = rows.multiply(head.hidden_kernel)
     return compute_outputs(head, hidden)
 

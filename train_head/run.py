@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.arrays import load_array
 from features.cuts import open_store
@@ -23,7 +24,8 @@ from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
-EXAMPLES_FILE, PREDICTIONS_FILE, CURVES_FILE = "examples.csv", "predictions.csv", "curves.png"
+EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
+CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
 HEAD_FILE, LOGITS_FILE = "head.npz", "validation_logits.npy"
 RUN_VERSION = 1
 
@@ -58,6 +60,18 @@ class RunExample:
     label: str
     content_hash: str
     path: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run's head says of a validation picture."""
+
+    path: str
+    label: str
+    """The truth."""
+    predicted: str
+    probabilities: dict[str, float]
+    """By class."""
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
@@ -179,12 +193,39 @@ class Run:
         try:
             with (self.folder / HISTORY_FILE).open(newline="", encoding="utf-8") as file:
                 rows = [dict(row) for row in csv.DictReader(file)]
+            if not rows:
+                raise ValueError("no epochs in it")
             names = [field.name for field in fields(Epoch)][1:]
             return [Epoch(int(row["epoch"]), *(float(row[name]) for name in names)) for row in rows]
         except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
             raise HeadstartError(
                 self.folder / HISTORY_FILE, "a history", str(error), "Train again with --overwrite"
             ) from error
+
+    def read_predictions(self) -> list[Prediction]:
+        """Reads what the head says of each validation picture.
+
+        Raises:
+            HeadstartError: the file is missing, or another.
+        """
+        path, classes = self.folder / PREDICTIONS_FILE, self.record.classes
+        try:
+            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                header, *rows = csv.reader(file, strict=True)
+            if header[:3] != ["path", "label", "predicted"] or len(header) != 3 + len(classes):
+                raise ValueError("other columns")
+            return [
+                Prediction(row[0], row[1], row[2], dict(zip(classes, map(float, row[3:]), strict=True))) for row in rows
+            ]
+        except (OSError, TypeError, ValueError, csv.Error) as error:
+            raise HeadstartError(path, "the run's predictions", str(error), "Train again with --overwrite") from error
+
+    def read_probabilities(self) -> tuple[NDArray[np.int64], Array]:
+        """Reads the truth of each validation picture, (n,) class numbers, and its probabilities, (n, classes)."""
+        predictions, classes = self.read_predictions(), self.record.classes
+        targets = [classes.index(found.label) for found in predictions]
+        probabilities = [[found.probabilities[label] for label in classes] for found in predictions]
+        return np.array(targets, np.int64), np.array(probabilities, np.float32)
 
     def read_examples(self) -> list[RunExample]:
         """Reads what the run was trained on and validated with."""

@@ -10,13 +10,17 @@ from train_head.config import TrainConfig
 from train_head.run import RUN_FILE, Run, RunExample, RunRecord, list_run_examples
 from train_head.split import Split
 
-_NOT_COMPARED = {"run", "overwrite", "no_report"}
+_NOT_COMPARED = {"run", "overwrite", "no_report", "tensorboard"}
 _NOT_SETTLED = ("cut", "")
 """What older runs have where the store had one cut alone; the fingerprint has it too."""
 DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {
     "views": 1
 }
 """What a run that is older than an option was made with."""
+
+
+class OtherRunError(HeadstartError):
+    """The folder holds a run of other options, features or pictures."""
 
 
 def refuse_changed_store(run: Run, fingerprint: str, split: Split, views_sha256: str) -> None:
@@ -51,7 +55,8 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
         True where the folder holds this very run already: same options, same features, same examples.
 
     Raises:
-        HeadstartError: it holds another run, or other files.
+        OtherRunError: it holds another run.
+        HeadstartError: it holds other files.
     """
     folder = config.run
     if folder.is_file():
@@ -75,7 +80,7 @@ def refuse_other_run(config: TrainConfig, record: RunRecord, examples: Sequence[
     elif other.record.views_sha256 != record.views_sha256 and not differences:
         differences.append("other views of the examples: the store has changed since")
     if differences:
-        raise HeadstartError(
+        raise OtherRunError(
             folder,
             "an empty folder or this same run",
             f"another run: {'; '.join(differences)}",

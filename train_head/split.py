@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from features.errors import HeadstartError
 from features.store import Example, FeatureStore
@@ -16,6 +16,8 @@ class Split:
     train: list[Example]
     validation: list[Example]
     rule: str
+    test: list[Example] = field(default_factory=list)
+    """Those in test/ where there is a validation/ too: for the final number alone."""
 
     @property
     def classes(self) -> list[str]:
@@ -49,7 +51,8 @@ def split_examples(examples: Sequence[Example], validation_share: float) -> Spli
     if held_out:
         train = [example for example in examples if example.split in ("train", "")]
         validation = [example for example in examples if example.split == held_out]
-        split = Split(train, validation, f"folder {held_out}/")
+        test = [example for example in examples if example.split == "test"] if held_out != "test" else []
+        split = Split(train, validation, f"folder {held_out}/", test)
     else:
         split = split_by_content(examples, validation_share)
     _check(split)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from features.console import Console, format_seconds, import_quietly
@@ -14,6 +15,8 @@ from features.errors import FeatureStoreError, HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.batches import number_targets, read_free_memory
 from train_head.config import OptimizerName, SolverName, TrainConfig
+from train_head.evaluation import evaluate
+from train_head.extras import require_extra
 from train_head.metrics import compute_loss, compute_metrics, predict_classes
 from train_head.run import (
     CURVES_FILE,
@@ -27,8 +30,9 @@ from train_head.run import (
 from train_head.same_run import refuse_other_run
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.choose import choose_solver, measure_sizes
-from train_head.solvers.history import Epoch
+from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.split import Split, list_rows, split_examples
+from train_head.tensorboard_logs import keep_logs
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
 from train_head.write_run import move_into_place, write_predictions, write_run
 
@@ -55,10 +59,10 @@ def train_head(
             became NaN after a good epoch, the run with that epoch's weights appears all the same.
     """
     started = time.monotonic() if started is None else started
-    _check_arguments(config)
+    check_arguments(config)
     store = open_store(config.store, config.cut, config.pool)
-    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=_settle_views(store, config.views))
-    split = _split(store, config)
+    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=settle_views(store, config.views))
+    split = split_store(store, config)
     _tell(store, split, config, console)
     trials = plan_trials(config, split)
     record = RunRecord(
@@ -72,10 +76,12 @@ def train_head(
         views_sha256=hash_views(store, split, config.views),
     )
     examples = list_run_examples(split)
-    checkpoints = config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}")
+    checkpoints = place_checkpoints(config.run)
     if refuse_other_run(config, record, examples):
         shutil.rmtree(checkpoints, ignore_errors=True)
         console.say(f"{config.run}: holds this very run already; nothing to do")
+        if config.tensorboard:
+            keep_logs(Run(config.run))
         metrics = Run(config.run).read_metrics()
         if metrics.get("diverged"):
             raise _describe_divergence(config, metrics["diverged"])
@@ -97,7 +103,12 @@ def train_head(
         **_describe(fit, split, store, config.l2),
         **_describe_trials(trials, outcomes, config),
     }
+    if not config.no_report:
+        targets = number_targets(split.validation, split.classes)
+        metrics["evaluation"] = asdict(evaluate(targets, fit.validation_probabilities, split.classes))
     _write(config, replace(record, solver=solver.value), split, fit, metrics)
+    if config.tensorboard:
+        keep_logs(Run(config.run))
     shutil.rmtree(checkpoints, ignore_errors=True)
     _warn_of_changed_store(store, split, config, console)
     if metrics["diverged"]:
@@ -105,16 +116,25 @@ def train_head(
     return metrics
 
 
-def _check_arguments(config: TrainConfig) -> None:
+def place_checkpoints(run: Path) -> Path:
+    """Says where an interrupted training of a run is kept."""
+    return run.resolve().with_name(f".checkpoint-{run.resolve().name}")
+
+
+def check_arguments(config: TrainConfig) -> None:
+    """Raises UsageError where options contradict each other, or ask for what is not installed."""
     if not 0 < config.learning_rate < float("inf"):
         raise UsageError("--learning-rate", "a number above 0", f"{config.learning_rate:g}", "1e-4 is the default")
     if config.momentum and config.optimizer is not OptimizerName.SGD:
         raise UsageError("--momentum", "--optimizer sgd", f"--optimizer {config.optimizer}", "Leave one of them out")
     if config.rank and config.solver is SolverName.FULL:
         raise UsageError("--rank", "--solver reduced or auto", "--solver full", "Leave one of them out")
+    if config.tensorboard:
+        require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
 
 
-def _settle_views(store: FeatureStore, asked: int | None) -> int:
+def settle_views(store: FeatureStore, asked: int | None) -> int:
+    """Returns how many views are trained on; raises UsageError where the store has fewer than were asked for."""
     if asked is not None and asked > store.num_views:
         raise UsageError(
             "--views",
@@ -125,7 +145,8 @@ def _settle_views(store: FeatureStore, asked: int | None) -> int:
     return asked or store.num_views
 
 
-def _split(store: FeatureStore, config: TrainConfig) -> Split:
+def split_store(store: FeatureStore, config: TrainConfig) -> Split:
+    """Tells what is trained on from what validates; raises HeadstartError where there is not enough of either."""
     if not store.examples and store.num_pending:
         raise HeadstartError(
             config.store,
@@ -238,7 +259,7 @@ def _write(config: TrainConfig, record: RunRecord, split: Split, fit: Fit, metri
         write_run(aside, record, list_run_examples(split), fit, metrics)
         write_predictions(aside / PREDICTIONS_FILE, split.validation, split.classes, fit.validation_probabilities)
         if not config.no_report:
-            from train_head.report import draw_curves
+            from train_head.report.plots import draw_curves
 
             draw_curves(fit.history, f"{folder.name}: {' or '.join(split.classes)}", aside / CURVES_FILE)
         move_into_place(aside, folder)
@@ -266,8 +287,8 @@ def _warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfi
         )
 
 
-def _describe_divergence(config: TrainConfig, diverged: dict[str, Any]) -> HeadstartError:
-    return HeadstartError(
+def _describe_divergence(config: TrainConfig, diverged: dict[str, Any]) -> PartlyDivergedError:
+    return PartlyDivergedError(
         f"{config.run}, {diverged['trial']}, epoch {diverged['epoch']}",
         "a finite loss",
         f"{diverged['losses']} at learning rate {config.learning_rate:g}",

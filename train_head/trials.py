@@ -25,7 +25,18 @@ from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError, Epoch, describe_losses
 from train_head.split import Split
 
-NOT_FITTED = {"store", "run", "cut", "repeats", "folds", "solver", "validation_split", "no_report", "overwrite"}
+NOT_FITTED = {
+    "store",
+    "run",
+    "cut",
+    "repeats",
+    "folds",
+    "solver",
+    "validation_split",
+    "no_report",
+    "tensorboard",
+    "overwrite",
+}
 """Options that change nothing about a single fit of given pictures."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from features.cuts import open_store
 from features.errors import UsageError
 from features.pack import pack_store
 from features.pooled import POOLED, pool_store
-from features.schema import Pool
+from features.schema import Features, Pool
 from features.store import FeatureStore
 from tests.features.stores import fill_store, make_features
 
@@ -40,12 +42,11 @@ def test_pooled_store_reads_each_channels_mean_in_any_order(store: FeatureStore,
 
 
 def test_pooled_store_of_large_values_does_not_overflow(store: FeatureStore) -> None:
-    pooled = pool_store(store)
-
-    def read_large(shard: int, rows: object, out: np.ndarray) -> None:  # type: ignore[type-arg]
+    def read_large(shard: int, rows: Sequence[int], out: Features) -> None:
         out[:] = 60_000
 
-    pooled.contents.read_rows._read_rows = read_large  # type: ignore[attr-defined]
+    store.contents = replace(store.contents, read_rows=read_large)
+    pooled = pool_store(store)
     np.testing.assert_array_equal(pooled.read(pooled.examples[:2]), np.full((2, 3), 60_000, np.float16))
 
 

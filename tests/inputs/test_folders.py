@@ -135,7 +135,9 @@ def test_predict_warns_of_kinds_that_are_not_decoded(
 
 
 ROWS: dict[str, Callable[..., None]] = {
-    "a file larger than 8 bytes for each of those pixels, and than 64 MiB": test_extract_file_larger_than_any_allowed_picture_is_refused,
+    "a file larger than 8 bytes for each of those pixels, and than 64 MiB": (
+        test_extract_file_larger_than_any_allowed_picture_is_refused
+    ),
     "hidden files, `._*`, `__MACOSX`": test_extract_hidden_files_are_not_looked_at,
     "`.heic`, `.avif`, `.svg`, `.jp2`, camera raw and others like them": (
         test_extract_kinds_that_are_not_decoded_are_warned_of

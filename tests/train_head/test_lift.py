@@ -94,7 +94,7 @@ def test_lift_head_of_a_reduced_run_says_what_the_fitted_head_said(
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(compute_dense_logits(lifted, store), expected, atol=1e-5)
     np.testing.assert_allclose(
-        compute_store_logits(lifted, store, split_examples(store.examples, 0.2)), expected, atol=1e-5
+        compute_store_logits(lifted, store, split_examples(store.examples, 0.2).validation), expected, atol=1e-5
     )
 
 

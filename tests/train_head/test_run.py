@@ -91,6 +91,7 @@ def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, mo
         "store": str(tmp_path / "store"),
         "run": str(tmp_path / "run"),
         "cut": "",
+        "pool": "none",
         "views": None,
         "solver": "auto",
         "rank": None,
@@ -109,6 +110,7 @@ def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, mo
         "seed": 0,
         "validation_split": 0.2,
         "no_report": False,
+        "tensorboard": False,
         "overwrite": False,
     }
 

@@ -47,7 +47,17 @@ class Directions:
     """(inputs, r), orthonormal columns."""
 
 
-Kept = TypeVar("Kept", Factors, Directions)
+@dataclass(frozen=True)
+class Means:
+    """Each channel's mean over height and width, rows as in `Factors`; what near-duplicates are looked for with."""
+
+    train: Array
+    """(contents, channels)."""
+    validation: Array
+    """(contents, channels)."""
+
+
+Kept = TypeVar("Kept", Factors, Directions, Means)
 
 
 def make_key(fingerprint: Fingerprint, train: Sequence[bytes], validation: Sequence[bytes], rank: int) -> str:
@@ -65,8 +75,8 @@ def make_key(fingerprint: Fingerprint, train: Sequence[bytes], validation: Seque
     return digest.hexdigest()
 
 
-def keep(folder: Path, key: str, made: Factors | Directions) -> None:
-    """Writes factors or directions beside others, removing what was not used for longest.
+def keep(folder: Path, key: str, made: Factors | Directions | Means) -> None:
+    """Writes what was made beside others, removing what was not used for longest.
 
     Args:
         folder: the store's derived/; made where it is missing.
@@ -96,7 +106,7 @@ def load(folder: Path, key: str, kind: type[Kept], console: Console) -> Kept | N
     Args:
         folder: the store's derived/.
         key: what it was made from.
-        kind: `Factors` or `Directions`.
+        kind: `Factors`, `Directions` or `Means`.
         console: told of damage.
 
     Returns:

@@ -41,6 +41,10 @@ class DivergedError(HeadstartError):
         )
 
 
+class PartlyDivergedError(HeadstartError):
+    """The loss was no number after a good epoch: the run keeps the head of that one."""
+
+
 class Watch:
     """Keeps the history and the weights of the epoch that counts: the last sound one, or the best."""
 

@@ -1,0 +1,71 @@
+"""Reads a report as a reader would: its words, tables, pictures and addresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+VOID = {"meta", "img", "br"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What stands in a page, and that every element is closed in its turn."""
+
+    text: str = ""
+    tables: list[list[list[str]]] = field(default_factory=list)
+    images: list[dict[str, str]] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.addresses += [values[name] for name in ("src", "href", "xlink:href") if name in values]
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        elif tag == "figure":
+            self.figures.append(values["aria-label"])
+        elif tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        self.text += data
+        if self._open and self._open[-1] in ("td", "th", "b") and self.tables and self.tables[-1]:
+            self.tables[-1][-1][-1] += data
+
+    def find_table(self, first: str) -> list[list[str]]:
+        """Finds the table whose first row holds a cell."""
+        (found,) = [table for table in self.tables if table and first in table[0]]
+        return found
+
+
+def read_page(run: Path) -> Page:
+    """Reads the report of a run."""
+    page = Page()
+    page.feed((run / "report.html").read_text(encoding="utf-8"))
+    page.close()
+    assert page._open == []
+    return page

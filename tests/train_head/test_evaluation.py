@@ -1,0 +1,165 @@
+"""What probabilities are worth, against numbers worked out by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
+
+from train_head.evaluation import Evaluation, choose_thresholds, compute_interval, evaluate
+from train_head.head import Array
+
+# Eight pictures of two classes; the second one's probability. Wrong are those at 0.62 and 0.31.
+TARGETS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+SECOND = np.array([0.12, 0.22, 0.35, 0.62, 0.31, 0.72, 0.81, 0.95])
+
+
+def make_two() -> Array:
+    return np.stack([1 - SECOND, SECOND], axis=1).astype(np.float32)
+
+
+def draw_three(count: int = 60) -> tuple[NDArray[np.int64], Array]:
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 3, count)
+    scores = rng.random((count, 3)) + 0.6 * np.eye(3)[targets]
+    return targets, (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def two() -> Evaluation:
+    return evaluate(TARGETS, make_two(), ["cats", "dogs"])
+
+
+@pytest.fixture(scope="module")
+def three() -> Evaluation:
+    return evaluate(*draw_three(), ["cats", "dogs", "owls"])
+
+
+def test_evaluate_two_classes_gives_what_is_counted_by_hand(two: Evaluation) -> None:
+    assert (two.num_pictures, two.accuracy, two.balanced_accuracy) == (8, 0.75, 0.75)
+    assert (two.largest_class, two.largest_class_share) == ("cats", 0.5)
+    assert two.confusion == [[3, 1], [1, 3]]
+    cats, dogs = two.classes
+    assert (cats.label, cats.num_pictures, cats.precision, cats.recall, cats.f1) == ("cats", 4, 0.75, 0.75, 0.75)
+    assert (dogs.label, dogs.num_pictures, dogs.precision, dogs.recall, dogs.f1) == ("dogs", 4, 0.75, 0.75, 0.75)
+    # Of the 16 pairs of a cat and a dog, the dog at 0.31 stands behind the cats at 0.35 and 0.62.
+    assert two.roc_auc == pytest.approx(14 / 16)
+    # Dogs are found at ranks 1, 2, 3 and 6.
+    assert two.average_precision == pytest.approx((1 + 1 + 1 + 4 / 6) / 4)
+    assert two.brier == pytest.approx(np.mean((SECOND - TARGETS) ** 2), abs=1e-7)
+    given = np.where(TARGETS == 1, SECOND, 1 - SECOND)
+    assert two.log_loss == pytest.approx(-np.mean(np.log(given)), abs=1e-6)
+
+
+def test_evaluate_two_classes_measures_the_second_ones_calibration_in_tenths(two: Evaluation) -> None:
+    bins = [(b.low, b.high, b.num_pictures, round(b.mean_probability, 6), b.share_right) for b in two.reliability]
+    expected = [
+        (0.1, 0.2, 1, 0.12, 0.0),
+        (0.2, 0.3, 1, 0.22, 0.0),
+        (0.3, 0.4, 2, 0.33, 0.5),
+        (0.6, 0.7, 1, 0.62, 0.0),
+        (0.7, 0.8, 1, 0.72, 1.0),
+        (0.8, 0.9, 1, 0.81, 1.0),
+        (0.9, 1.0, 1, 0.95, 1.0),
+    ]
+    assert bins == expected
+    error = sum(count * abs(share - mean) for _, _, count, mean, share in expected) / 8
+    assert two.calibration_error == pytest.approx(error, abs=1e-6)
+
+
+def test_evaluate_three_classes_equals_scikit_learn(three: Evaluation) -> None:
+    targets, probabilities = draw_three()
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    assert three.accuracy == pytest.approx(metrics.accuracy_score(targets, predicted))
+    assert three.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(targets, predicted))
+    assert three.roc_auc == pytest.approx(metrics.roc_auc_score(targets, exact, multi_class="ovr"))
+    assert three.average_precision == pytest.approx(metrics.average_precision_score(targets, exact))
+    assert three.log_loss == pytest.approx(metrics.log_loss(targets, exact))
+    assert three.brier == pytest.approx(np.mean(np.sum((exact - np.eye(3)[targets]) ** 2, axis=1)))
+    assert three.confusion == metrics.confusion_matrix(targets, predicted).tolist()
+    for number, found in enumerate(three.classes):
+        truths, called = targets == number, predicted == number
+        assert found.num_pictures == truths.sum()
+        assert found.precision == pytest.approx(metrics.precision_score(truths, called))
+        assert found.recall == pytest.approx(metrics.recall_score(truths, called))
+        assert found.f1 == pytest.approx(metrics.f1_score(truths, called))
+        assert found.roc_auc == pytest.approx(metrics.roc_auc_score(truths, exact[:, number]))
+        assert found.average_precision == pytest.approx(metrics.average_precision_score(truths, exact[:, number]))
+
+
+def test_evaluate_three_classes_measures_the_labels_calibration(three: Evaluation) -> None:
+    targets, probabilities = draw_three()
+    right, confidence = probabilities.argmax(axis=1) == targets, probabilities.max(axis=1)
+    shares, means = calibration_curve(right, confidence, n_bins=10)
+    np.testing.assert_allclose([b.share_right for b in three.reliability], shares)
+    np.testing.assert_allclose([b.mean_probability for b in three.reliability], means, rtol=1e-6)
+    assert sum(b.num_pictures for b in three.reliability) == 60
+    for found in three.reliability:
+        inside = (confidence > found.low) & (confidence <= found.high)
+        assert found.num_pictures == inside.sum()
+        assert found.share_right == pytest.approx(right[inside].mean())
+
+
+def test_choose_thresholds_by_hand_takes_the_best_f1_and_the_most_precise_for_a_recall() -> None:
+    found = {t.wanted: t for t in choose_thresholds(TARGETS == 1, SECOND)}
+    # From 0.72 on: three dogs of three; F1 6/7. From 0.31 on: four dogs of six; F1 0.8.
+    best = found["best F1"]
+    assert (best.threshold, best.precision, best.recall) == (0.72, 1.0, 0.75)
+    assert best.f1 == pytest.approx(6 / 7)
+    for wish in ("recall 0.9", "recall 0.95", "recall 0.99"):
+        assert (found[wish].threshold, found[wish].recall) == (0.31, 1.0)
+        assert found[wish].precision == pytest.approx(4 / 6)
+
+
+def test_choose_thresholds_among_equally_good_ones_takes_the_highest() -> None:
+    truths = np.array([False, True, False, True])
+    found = choose_thresholds(truths, np.array([0.2, 0.4, 0.6, 0.8]))
+    # Precision 1/2 with recall 1/2 at 0.6 is worse than 2/3 with 1 at 0.4; at 0.8 it is 1 with 1/2.
+    assert [(t.wanted, t.threshold) for t in found][:2] == [("best F1", 0.4), ("recall 0.9", 0.4)]
+
+
+def test_choose_thresholds_keeps_its_word_on_any_probabilities() -> None:
+    targets, probabilities = draw_three(300)
+    for number in range(3):
+        truths, given = targets == number, probabilities[:, number].astype(np.float64)
+        all_f1 = [metrics.f1_score(truths, given >= place) for place in given]
+        for found in choose_thresholds(truths, given):
+            called = given >= found.threshold
+            assert found.precision == pytest.approx(metrics.precision_score(truths, called))
+            assert found.recall == pytest.approx(metrics.recall_score(truths, called))
+            assert found.f1 == pytest.approx(metrics.f1_score(truths, called))
+            if found.wanted == "best F1":
+                assert found.f1 == pytest.approx(max(all_f1))
+            else:
+                assert found.recall >= float(found.wanted.split()[1])
+
+
+@pytest.mark.parametrize(("right", "num"), [(394, 400), (0, 10), (10, 10), (1, 3)])
+def test_interval_is_wilsons(right: int, num: int) -> None:
+    z, p = NormalDist().inv_cdf(0.975), right / num
+    center = (p + z * z / (2 * num)) / (1 + z * z / num)
+    half = z / (1 + z * z / num) * np.sqrt(p * (1 - p) / num + z * z / (4 * num * num))
+    np.testing.assert_allclose(compute_interval(right, num), [max(0, center - half), min(1, center + half)], atol=1e-12)
+
+
+def test_evaluate_pictures_of_one_class_alone_has_no_areas_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = evaluate(np.zeros(4, np.int64), np.full((4, 2), 0.5, np.float32), ["cats", "dogs"])
+    assert (found.roc_auc, found.average_precision) == (None, None)
+    assert [c.thresholds for c in found.classes] == [[], []]
+    assert found.classes[1].num_pictures == 0
+    assert found.balanced_accuracy == 1.0
+
+
+def test_evaluation_is_plain_json(two: Evaluation) -> None:
+    assert json.loads(json.dumps(asdict(two)))["classes"][1]["thresholds"][0]["wanted"] == "best F1"

@@ -1,0 +1,98 @@
+"""A run's history as TensorBoard reads it, written without TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+
+from features.console import Console
+from features.errors import UsageError
+from features.store import FeatureStore
+from tests.train_head.training import make_config, run_command
+from train_head.run import Run
+from train_head.solvers.history import Epoch
+from train_head.tensorboard_logs import LOGS_FOLDER, keep_logs, list_scalars, write_events
+from train_head.train import train_head
+
+HISTORY = [Epoch(1, 0.5, 0.75, 0.25, 0.875, 2.0), Epoch(2, 0.125, 1.0, 0.0625, 0.9375, 3.0)]
+
+
+def read_events(path: Path) -> list[Event]:
+    """What TensorBoard's own reader finds; it checks each record's checksum."""
+    return [Event.FromString(record) for record in RawEventFileLoader(str(path)).Load()]
+
+
+def read_scalars(side: Path) -> list[tuple[int, str, float]]:
+    (path,) = side.iterdir()
+    assert "tfevents" in path.name
+    return [(event.step, value.tag, value.simple_value) for event in read_events(path) for value in event.summary.value]
+
+
+def test_write_events_gives_each_epochs_values_in_tensorboards_records(tmp_path: Path) -> None:
+    write_events(tmp_path / "x.tfevents", HISTORY, list_scalars(HISTORY)["validation"], 1000.0)
+    version, *events = read_events(tmp_path / "x.tfevents")
+    assert version.file_version == "brain.Event:2"
+    assert [(event.step, event.wall_time) for event in events] == [(1, 1002.0), (2, 1005.0)]
+    found = [[(value.tag, value.simple_value) for value in event.summary.value] for event in events]
+    assert found == [[("loss", 0.25), ("accuracy", 0.875)], [("loss", 0.0625), ("accuracy", 0.9375)]]
+
+
+def test_list_scalars_has_both_sides_under_common_names() -> None:
+    assert list_scalars(HISTORY) == {
+        "train": {"loss": [0.5, 0.125], "accuracy": [0.75, 1.0]},
+        "validation": {"loss": [0.25, 0.0625], "accuracy": [0.875, 0.9375]},
+    }
+
+
+def test_train_with_tensorboard_logs_the_history_of_the_run(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = make_config(two_classes, tmp_path / "run", tensorboard=True)
+    train_head(config, quiet)
+    history = Run(config.run).read_history()
+    logs = config.run / LOGS_FOLDER
+    assert sorted(path.name for path in logs.iterdir()) == ["train", "validation"]
+    expected = [
+        value for row in history for value in ((row.epoch, "loss", row.loss), (row.epoch, "accuracy", row.accuracy))
+    ]
+    for found, wanted in zip(read_scalars(logs / "train"), expected, strict=True):
+        assert found[:2] == wanted[:2]
+        assert found[2] == pytest.approx(wanted[2], rel=1e-6)
+
+
+def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = make_config(two_classes, tmp_path / "run")
+    train_head(config, quiet)
+    before = {path: path.stat().st_mtime_ns for path in config.run.iterdir()}
+    train_head(replace(config, tensorboard=True), quiet)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(read_scalars(config.run / LOGS_FOLDER / "validation")) == 2 * config.epochs
+    keep_logs(Run(config.run))
+    assert sorted(path.name for path in config.run.iterdir()) == sorted([LOGS_FOLDER, *(path.name for path in before)])
+
+
+def test_train_without_the_package_tells_how_to_install_it_before_anything_is_fitted(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train_head.extras.find_spec", lambda name: None)
+    with pytest.raises(UsageError) as caught:
+        train_head(make_config(two_classes, tmp_path / "run", tensorboard=True), quiet)
+    assert str(caught.value) == (
+        "--tensorboard: expected the package tensorboard, got none installed. Run `pip install "
+        "'headstart[tensorboard]'`, or `make train TENSORBOARD=1`, which installs it."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_command_with_tensorboard_needs_no_tensorflow(two_classes: FeatureStore, tmp_path: Path) -> None:
+    done = run_command(two_classes, tmp_path / "run", "--tensorboard", "--no-report")
+    assert done.returncode == 0, done.stderr
+    imported = done.stderr.rpartition("imported:")[2].split()
+    assert not {"tensorflow", "keras"} & set(imported)
+    assert len(read_scalars(tmp_path / "run" / LOGS_FOLDER / "train")) == 2 * 3

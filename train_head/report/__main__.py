@@ -1,0 +1,35 @@
+"""Command line of the report: `python -m train_head.report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from features.command import run_app
+from features.console import Console
+from train_head.config import ReportConfig
+
+
+def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
+    """Write a run's report again, or with the final number on the pictures in test/."""
+    from train_head.report.final import score_test
+    from train_head.report.page import read_evaluation, write_report
+    from train_head.report.sources import load_sources
+
+    sources = load_sources(config)
+    if config.test:
+        score_test(sources, console)
+    path = write_report(sources, console)
+    evaluation, test = read_evaluation(sources.run), sources.run.read_metrics().get("test")
+    rows = [
+        (f"{side} accuracy", f"{found['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})")
+        for side, found in (("validation", evaluation), ("test", test))
+        if found
+        for low, high in [found["accuracy_interval"]]
+    ]
+    console.show_table(f"run {config.run}", [*rows, ("report", str(path))])
+    return {"report": str(path), "evaluation": evaluation, "test": test}
+
+
+if __name__ == "__main__":
+    run_app(report, ReportConfig, "python -m train_head.report")

@@ -1,0 +1,165 @@
+"""The report's plots as SVG with real text, whose colours follow the page's light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.console import make_printable
+from train_head.evaluation import ReliabilityBin
+from train_head.head import Array
+from train_head.solvers.history import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that the page's style sheet takes the place of.
+INK, FAINT = "#010203", "#020304"
+SERIES = ["#030405", "#040506", "#050607", "#060708", "#070809", "#08090a"]
+TRAIN, VALIDATION = SERIES[0], SERIES[1]
+_VARIABLES = {INK: "--ink", FAINT: "--faint"} | {colour: f"--series-{n}" for n, colour in enumerate(SERIES, 1)}
+_LINE_STYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2))]
+
+
+def draw_gap(history: Sequence[Epoch], kept_epoch: int, train_accuracy: float, train_loss: float) -> str:
+    """Draws accuracy and loss by epoch, and marks at the kept one how far training is from validation.
+
+    Args:
+        history: one row an epoch; training values have dropout on.
+        kept_epoch: from 1.
+        train_accuracy: of the kept head, nothing dropped.
+        train_loss: likewise.
+    """
+    figure = _make_figure(7.6, 3.4)
+    kept = history[kept_epoch - 1]
+    panels = [
+        ("Accuracy", "accuracy", "val_accuracy", train_accuracy, kept.val_accuracy),
+        ("Loss", "loss", "val_loss", train_loss, kept.val_loss),
+    ]
+    for axes, (title, train, validation, clean, held_out) in zip(figure.subplots(1, 2), panels, strict=True):
+        epochs = [row.epoch for row in history]
+        axes.plot(epochs, [getattr(row, train) for row in history], "o-", ms=3, color=TRAIN, label="training")
+        axes.plot(
+            epochs, [getattr(row, validation) for row in history], "s--", ms=3, color=VALIDATION, label="validation"
+        )
+        axes.plot([kept_epoch], [clean], "D", ms=6, mfc="none", color=TRAIN, label="training, dropout off")
+        axes.annotate("", (kept_epoch, clean), (kept_epoch, held_out), arrowprops={"arrowstyle": "<->", "color": INK})
+        axes.annotate(
+            f"gap {abs(clean - held_out):.3f}",
+            (kept_epoch, (clean + held_out) / 2),
+            (-6, 0),
+            "data",
+            "offset points",
+            ha="right",
+            va="center",
+            color=INK,
+        )
+        _finish(axes, title, "epoch", "")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return _encode(figure, "curves")
+
+
+def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str]) -> str:
+    """Draws ROC and precision-recall curves: of the second of two classes, else of each against the others."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    figure = _make_figure(7.6, 3.6)
+    left, right = figure.subplots(1, 2)
+    numbers = [1] if len(labels) == 2 else range(min(len(labels), len(SERIES)))
+    for place, number in enumerate(numbers):
+        truths = targets == number
+        if truths.all() or not truths.any():
+            continue
+        style = {"color": SERIES[place], "linestyle": _LINE_STYLES[place], "label": make_printable(labels[number])}
+        false_positive, true_positive, _ = roc_curve(truths, probabilities[:, number])
+        left.plot(false_positive, true_positive, **style)
+        precision, recall, _ = precision_recall_curve(truths, probabilities[:, number])
+        right.step(recall, precision, where="post", **style)
+    left.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="guessing")
+    _finish(left, "ROC", "false positive rate", "true positive rate")
+    _finish(right, "Precision and recall", "recall", "precision")
+    for axes in (left, right):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    return _encode(figure, "areas")
+
+
+def draw_reliability(bins: Sequence[ReliabilityBin], what: str) -> str:
+    """Draws how often what is said with a probability is so.
+
+    Args:
+        bins: those with pictures.
+        what: whose probability.
+    """
+    figure = _make_figure(4.6, 4)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="as often as said")
+    axes.plot(
+        [found.mean_probability for found in bins],
+        [found.share_right for found in bins],
+        "o-",
+        color=TRAIN,
+        label="this head",
+    )
+    for found in bins:
+        axes.annotate(
+            f"{found.num_pictures:,}",
+            (found.mean_probability, found.share_right),
+            (4, -11),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+        )
+    _finish(
+        axes, "Reliability (number of pictures at each point)", f"mean probability {what}", "share of which it is so"
+    )
+    axes.set(xlim=(-0.02, 1.06), ylim=(-0.08, 1.04))
+    return _encode(figure, "reliability")
+
+
+def _make_figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title, color=INK, fontsize=11)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.tick_params(colors=INK)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+    axes.grid(color=FAINT, alpha=0.35, linewidth=0.6)
+    axes.set_facecolor("none")
+    legend = axes.legend(labelcolor=INK, framealpha=0, fontsize=9)
+    legend.get_frame().set_facecolor("none")
+
+
+def _encode(figure: Figure, name: str) -> str:
+    """Encodes a figure as an element to stand in a page.
+
+    Args:
+        figure: the figure.
+        name: goes before every id, so that those of two figures differ.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    # It grows and shrinks with the page, and is described beside it.
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)

@@ -1,0 +1,39 @@
+"""The final number: what a run's head says of the pictures in test/."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from features.console import Console
+from features.durable import write_durably
+from features.errors import HeadstartError, UsageError
+from train_head.batches import number_targets
+from train_head.evaluation import evaluate
+from train_head.lift import compute_store_logits, lift_head
+from train_head.report.sources import Sources
+from train_head.run import METRICS_FILE
+from train_head.solvers.network import compute_probabilities
+
+
+def score_test(sources: Sources, console: Console) -> None:
+    """Evaluates a run's head on the pictures in test/, and keeps that as `test` with its metrics.
+
+    Raises:
+        UsageError: there are none beside validation/.
+        HeadstartError: a class in test/ was not trained on, or the head cannot be led back to all inputs.
+    """
+    run, store, split = sources.run, sources.store, sources.split
+    if not split.test:
+        raise UsageError(
+            "--test", "pictures in test/ beside validation/", f"none in {store.path}", "Add some, and extract again"
+        )
+    if strangers := sorted({example.label for example in split.test} - set(split.classes)):
+        raise HeadstartError(
+            f"class {strangers[0]!r} in test/", "one that was trained on", "another", "Remove it, and extract again"
+        )
+    head = lift_head(run, store, split, console)
+    probabilities = compute_probabilities(compute_store_logits(head, store, split.test))
+    evaluation = evaluate(number_targets(split.test, split.classes), probabilities, split.classes)
+    metrics = {**run.read_metrics(), "test": asdict(evaluation)}
+    write_durably(run.folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())

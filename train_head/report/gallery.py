@@ -1,0 +1,69 @@
+"""Which pictures to look at, and their thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
+from train_head.run import Prediction
+
+NUM_WORST = 24
+NUM_UNSURE = 12
+THUMBNAIL_SIDE = 200
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture that stands in the page itself, or why there is none."""
+
+    address: str
+    """`data:image/jpeg;base64,…`; empty where there is none."""
+    problem: str = ""
+
+
+def choose_worst(predictions: Sequence[Prediction], count: int = NUM_WORST) -> list[Prediction]:
+    """Chooses the pictures that are called something else, those first whose true class got the least."""
+    wrong = [found for found in predictions if found.predicted != found.label]
+    return sorted(wrong, key=lambda found: (found.probabilities[found.label], found.path))[:count]
+
+
+def choose_unsure(predictions: Sequence[Prediction], count: int = NUM_UNSURE) -> list[Prediction]:
+    """Chooses the pictures whose two most probable classes are closest, right ones too."""
+
+    def measure_lead(found: Prediction) -> float:
+        second, first = sorted(found.probabilities.values())[-2:]
+        return first - second
+
+    return sorted(predictions, key=lambda found: (measure_lead(found), found.path))[:count]
+
+
+def draw_thumbnail(path: Path, content_hash: bytes) -> Thumbnail:
+    """Draws a picture small, if it is still the one that its feature was made from.
+
+    Args:
+        path: the picture.
+        content_hash: SHA-256 of the file that it was.
+    """
+    try:
+        data = read_picture(path)
+        if hashlib.sha256(data).digest() != content_hash:
+            return Thumbnail("", "changed since it was extracted")
+        pixels = decode_image(data)
+    except UndecodableImageError as error:
+        return Thumbnail("", str(error))
+    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(_shrink(pixels)).decode()}")
+
+
+def _shrink(pixels: Pixels) -> bytes:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

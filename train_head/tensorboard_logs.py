@@ -1,0 +1,77 @@
+"""A run's history as TensorBoard reads it; written with TensorBoard's own records, without TensorFlow."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from features.errors import HeadstartError
+from train_head.run import RUN_FILE, Run
+from train_head.solvers.history import Epoch
+from train_head.write_run import move_into_place
+
+LOGS_FOLDER = "tensorboard"
+_FILE = "events.out.tfevents.0.headstart"
+_VERSION = "brain.Event:2"
+"""What the first record of such a file says."""
+
+
+def keep_logs(run: Run) -> None:
+    """Writes the logs of a run that has none yet, aside first.
+
+    Raises:
+        HeadstartError: there is no room, or the run cannot be read.
+    """
+    folder = run.folder / LOGS_FOLDER
+    if folder.exists():
+        return
+    history = run.read_history()
+    # The run was written when its last epoch had ended.
+    started = (run.folder / RUN_FILE).stat().st_mtime - sum(row.seconds for row in history)
+    aside = run.folder / f".partial-{LOGS_FOLDER}"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        for name, scalars in list_scalars(history).items():
+            (aside / name).mkdir(parents=True)
+            write_events(aside / name / _FILE, history, scalars, started)
+        move_into_place(aside, folder)
+    except OSError as error:
+        raise HeadstartError(folder, "room and permission for the logs", str(error), "Make room") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def list_scalars(history: Sequence[Epoch]) -> dict[str, dict[str, list[float]]]:
+    """Lists what is logged: for each side, under names that both share, a value for each epoch."""
+    return {
+        "train": {"loss": [row.loss for row in history], "accuracy": [row.accuracy for row in history]},
+        "validation": {"loss": [row.val_loss for row in history], "accuracy": [row.val_accuracy for row in history]},
+    }
+
+
+def write_events(path: Path, history: Sequence[Epoch], scalars: Mapping[str, Sequence[float]], started: float) -> None:
+    """Writes one event file.
+
+    Args:
+        path: the file; TensorBoard finds it by `tfevents` in its name.
+        history: says which epoch it was, and how long it took.
+        scalars: for each name, a value for each epoch.
+        started: when the first epoch began, in seconds since 1970.
+
+    Source: TensorFlow's record format; `tensorboard.compat.proto.event_pb2`.
+    """
+    # `tensorboard.summary.Writer` would do the same, and import TensorFlow where that is installed.
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with path.open("wb") as file:
+        records = RecordWriter(file)
+        records.write(Event(wall_time=started, file_version=_VERSION).SerializeToString())
+        ended = started
+        for number, row in enumerate(history):
+            ended += row.seconds
+            values = [Summary.Value(tag=name, simple_value=series[number]) for name, series in scalars.items()]
+            event = Event(wall_time=ended, step=row.epoch, summary=Summary(value=values))
+            records.write(event.SerializeToString())
