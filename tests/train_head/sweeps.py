@@ -1,0 +1,76 @@
+"""What tests of sweeps share: small ones, rows, and what was fitted."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.console import Console
+from features.store import FeatureStore
+from tests.train_head.made import FINGERPRINT, draw_features, list_paths, make_store
+from train_head.config import SolverName
+from train_head.solvers import Fit, Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.reduced import fit_reduced
+from train_head.sweeping.config import SweepConfig
+from train_head.sweeping.rows import Row, Status
+from train_head.sweeping.score import UNSCORED, Score
+
+PATHS = list_paths({"train/cats": 6, "train/dogs": 6, "validation/cats": 4, "validation/dogs": 4})
+FOUR = ("units=4,8", "dropout=0.0,0.5")
+FOUR_NAMES = [f"units-{units}_dropout-{dropout}" for units in (4, 8) for dropout in (0.0, 0.5)]
+SHAPES = {"mixed5": (2, 2, 3), "mixed7": (2, 2, 4)}
+
+
+def make_cuts(folder: Path) -> Path:
+    """A folder with the same pictures' features of two cuts."""
+    for cut, shape in SHAPES.items():
+        fingerprint = replace(FINGERPRINT, cut=cut)
+        make_store(folder / cut, PATHS, features=draw_features(PATHS, shape), fingerprint=fingerprint)
+    return folder
+
+
+def make_sweep(store: FeatureStore | Path, out: Path, *tries: str, **options: Any) -> SweepConfig:
+    config = SweepConfig(
+        store if isinstance(store, Path) else store.path,
+        out,
+        tries=list(tries),
+        solver=SolverName.REDUCED,
+        epochs=3,
+        batch_size=8,
+        units=8,
+        learning_rate=0.01,
+        dropout=0.3,
+        seed=3,
+        no_report=True,
+    )
+    return replace(config, **options)
+
+
+def make_row(name: str, value: float | None, loss: float = 0.5, status: Status = Status.DONE, **values: Any) -> Row:
+    score = UNSCORED if value is None else Score(value, value - 0.1, value + 0.1, 0.02)
+    return Row(name, status, values, score, value, loss, 3, 0.5, f"trials/{name}")
+
+
+def count_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[str]:
+    """The names of runs as they are fitted from now on by the reduced solver; Ctrl-C in the one of that number."""
+    fitted: list[str] = []
+
+    def fit(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
+        fitted.append(problem.config.run.name)
+        if len(fitted) == interrupt_at:
+            raise KeyboardInterrupt
+        return fit_reduced(problem, checkpoint, console)
+
+    monkeypatch.setattr("train_head.solvers.reduced.fit_reduced", fit)
+    return fitted
+
+
+def read_table(out: Path) -> list[dict[str, str]]:
+    """The rows of a sweep's table."""
+    with (out / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,123 @@
+"""What `--try` takes: the options of training, with their types and bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.errors import UsageError
+from features.schema import Pool
+from features.store import FeatureStore
+from tests.train_head.sweeps import make_cuts, make_sweep
+from train_head.config import ClassWeight, OptimizerName
+from train_head.sweeping.axes import Axis, complete_axes, parse_axes
+from train_head.sweeping.config import SweepConfig
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("cut=mixed5,mixed7", Axis("cut", ("mixed5", "mixed7"))),
+        ("units=256,1024", Axis("units", (256, 1024))),
+        ("dropout=0.2, 0.5", Axis("dropout", (0.2, 0.5))),
+        ("learning-rate=1e-4,3e-4", Axis("learning_rate", (1e-4, 3e-4))),
+        ("learning_rate=1e-4", Axis("learning_rate", (1e-4,))),
+        ("pool=none,avg", Axis("pool", (Pool.NONE, Pool.AVG))),
+        ("views=1,3", Axis("views", (1, 3))),
+        ("optimizer=rmsprop,adam", Axis("optimizer", (OptimizerName.RMSPROP, OptimizerName.ADAM))),
+        ("class-weight=balanced", Axis("class_weight", (ClassWeight.BALANCED,))),
+        ("store=../a,../b", Axis("store", (Path("../a"), Path("../b")))),
+    ],
+)
+def test_parse_axes_gives_values_of_the_options_type(text: str, axis: Axis) -> None:
+    (found,) = parse_axes([text], takes_ranges=False)
+    assert found == axis
+    assert [type(value) for value in found.values] == [type(value) for value in axis.values]
+
+
+def test_parse_axes_keeps_the_order_of_the_command_line() -> None:
+    assert [axis.name for axis in parse_axes(["l2=0,1", "cut=a,b", "units=4"], takes_ranges=True)] == [
+        "l2",
+        "cut",
+        "units",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("dropout=0.0..0.7", Axis("dropout", (0.0, 0.7), is_range=True)),
+        ("learning-rate=1e-5..1e-2", Axis("learning_rate", (1e-5, 1e-2), is_range=True)),
+        ("units=64..1024", Axis("units", (64, 1024), is_range=True)),
+        ("store=../a", Axis("store", (Path("../a"),))),
+    ],
+)
+def test_parse_axes_for_optuna_takes_ranges_of_numbers(text: str, axis: Axis) -> None:
+    assert parse_axes([text], takes_ranges=True) == [axis]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unit=4", r"expected NAME=VALUE,VALUE with one of batch-size, class-weight, .*, units, views, got unit\."),
+        ("units", r"expected NAME=VALUE,VALUE with one of .*, got units\."),
+        ("folds=2,3", r"expected NAME=VALUE,VALUE with one of .*, got folds\."),
+        ("units=0", r"expected whole numbers and at least 1, got '0'"),
+        ("units=4.5", r"expected whole numbers and at least 1, got '4\.5'"),
+        ("dropout=0.2,1", r"expected numbers and at least 0 and at most 0\.99, got '1'"),
+        ("dropout=nan", r"expected numbers and at least 0 and at most 0\.99, got 'nan'"),
+        ("optimizer=adm", r"expected some of rmsprop, adam, sgd, got 'adm'"),
+        ("cut=mixed5,", r"expected values, got ''"),
+        ("units=4,04", r"expected each value once, got 4,04"),
+        ("units=4..8", r"expected values, got a range\. List values, or search with --search optuna"),
+    ],
+)
+def test_parse_axes_of_a_typing_mistake_names_what_is_possible(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--try {text}: {message}"):
+        parse_axes([text], takes_ranges=False)
+
+
+@pytest.mark.parametrize("text", ["learning-rate=0..1e-3", "dropout=0.5..0.5", "units=8..4"])
+def test_parse_axes_of_a_range_that_cannot_be_searched_says_so(text: str) -> None:
+    with pytest.raises(UsageError, match=r"expected LOW\.\.HIGH with LOW"):
+        parse_axes([text], takes_ranges=True)
+
+
+def test_parse_axes_of_an_option_twice_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="expected each option once, got batch-size again"):
+        parse_axes(["batch-size=4", "batch_size=8"], takes_ranges=False)
+
+
+def test_complete_axes_of_nothing_tries_all_cuts_units_dropouts_and_rates(tmp_path: Path) -> None:
+    axes = complete_axes([], SweepConfig(make_cuts(tmp_path / "cuts"), tmp_path / "out"))
+    assert [(axis.name, axis.values) for axis in axes] == [
+        ("cut", ("mixed5", "mixed7")),
+        ("units", (256, 1024)),
+        ("dropout", (0.2, 0.5)),
+        ("learning_rate", (3e-5, 1e-4, 3e-4)),
+    ]
+
+
+def test_complete_axes_leaves_an_option_that_was_set_as_it_is(two_classes: FeatureStore, tmp_path: Path) -> None:
+    axes = complete_axes([], SweepConfig(two_classes.path, tmp_path / "out", units=32, dropout=0.1))
+    assert [axis.name for axis in axes] == ["learning_rate"]
+
+
+def test_complete_axes_of_named_ones_adds_all_cuts_unless_one_is_named(tmp_path: Path) -> None:
+    store = make_cuts(tmp_path / "cuts")
+    units = Axis("units", (4, 8))
+    config = make_sweep(store, tmp_path / "out")
+    assert complete_axes([units], config) == [Axis("cut", ("mixed5", "mixed7")), units]
+    assert complete_axes([units], make_sweep(store, tmp_path / "out", cut="mixed5")) == [units]
+    named = [Axis("cut", ("mixed7",)), units]
+    assert complete_axes(named, config) == named
+
+
+def test_complete_axes_of_several_stores_adds_the_cuts_that_all_have(tmp_path: Path) -> None:
+    first, second = make_cuts(tmp_path / "a"), make_cuts(tmp_path / "b")
+    stores = Axis("store", (first, second))
+    config = make_sweep(first, tmp_path / "out")
+    assert complete_axes([stores], config) == [Axis("cut", ("mixed5", "mixed7")), stores]
+    mixed = Axis("store", (first, second / "mixed5"))
+    assert complete_axes([mixed], config) == [mixed]

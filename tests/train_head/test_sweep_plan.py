@@ -1,0 +1,134 @@
+"""Which heads a sweep has, what they are called, and which cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features.errors import StoreMissingError, UsageError
+from features.schema import Pool
+from features.store import FeatureStore
+from tests.train_head.made import list_paths, make_store
+from tests.train_head.sweeps import make_cuts, make_sweep
+from train_head.sweeping.axes import parse_axes
+from train_head.sweeping.config import MetricName
+from train_head.sweeping.plan import Candidate, check_candidates, count_other_pictures, name_candidate, plan_grid
+from train_head.sweeping.run import plan_sweep
+
+
+def plan(store: FeatureStore | Path, out: Path, *tries: str, **options: Any) -> list[Candidate]:
+    return plan_grid(make_sweep(store, out, **options), parse_axes(tries, takes_ranges=False))
+
+
+def test_plan_grid_has_every_combination_the_last_axis_changing_fastest(
+    two_classes: FeatureStore, tmp_path: Path
+) -> None:
+    heads = plan(two_classes, tmp_path, "units=4,8", "dropout=0.2,0.5,0.6", epochs=7)
+    assert [head.values for head in heads] == [
+        {"units": units, "dropout": dropout} for units in (4, 8) for dropout in (0.2, 0.5, 0.6)
+    ]
+    config = heads[4].config
+    assert (config.units, config.dropout, config.epochs, config.learning_rate) == (8, 0.5, 7, 0.01)
+    assert config.run == tmp_path / "trials" / "units-8_dropout-0.5"
+    assert config.no_report
+
+
+def test_plan_grid_without_axes_is_one_head(two_classes: FeatureStore, tmp_path: Path) -> None:
+    (head,) = plan(two_classes, tmp_path)
+    assert (head.name, head.values) == ("head", {})
+
+
+def test_name_candidate_is_readable_and_the_same_each_time() -> None:
+    values = {"cut": "mixed7", "units": 256, "learning_rate": 3e-5, "pool": Pool.AVG}
+    assert name_candidate(values) == "cut-mixed7_units-256_learning-rate-3e-05_pool-avg"
+
+
+def test_name_candidate_of_values_that_no_folder_can_have_differs_by_a_hash() -> None:
+    slash, dash = name_candidate({"store": Path("a/b")}), name_candidate({"store": Path("a-b")})
+    assert dash == "store-a-b"
+    assert slash.startswith("store-a-b_")
+    assert slash == name_candidate({"store": Path("a/b")})
+    long = [name_candidate({"cut": "x" * 200 + end}) for end in "ab"]
+    assert len(set(long)) == 2
+    assert max(map(len, long)) < 140
+    assert "/" not in name_candidate({"store": Path("/caf\udce9/ü:*?\n")})
+
+
+@pytest.mark.parametrize(
+    ("tries", "message"),
+    [
+        (["views=1,2"], r"^views 2: --views: expected at most 1, .* got 2\. "),
+        (["cut=mixed9"], r"^cut mixed9: --cut: expected mixed0, "),
+        (["rank=4,13", "units=4"], r"^rank 13, units 4: --rank: expected at most 12, all inputs, got 13\. Lower it\."),
+        (["momentum=0,0.9", "optimizer=sgd,adam"], r"^momentum 0\.9, optimizer adam: --momentum: expected --optimizer"),
+        (["learning-rate=0"], r"^learning rate 0\.0: --learning-rate: expected a number above 0, got 0\. "),
+    ],
+)
+def test_check_candidates_names_the_combination_that_cannot_be(
+    two_classes: FeatureStore, tmp_path: Path, tries: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        check_candidates(plan(two_classes, tmp_path / "out", *tries))
+    assert caught.value.exit_status == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_candidates_with_more_folds_than_pictures_of_a_class_says_so(
+    two_classes: FeatureStore, tmp_path: Path
+) -> None:
+    check_candidates(plan(two_classes, tmp_path, "rank=4,12", folds=3))
+    with pytest.raises(UsageError, match=r"^rank 4: --folds: expected at most 15, .* got 16\. "):
+        check_candidates(plan(two_classes, tmp_path, "rank=4,12", folds=16))
+
+
+def test_check_candidates_refuses_means_of_means(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", list_paths({"cats": 4, "dogs": 4}), features=np.ones((8, 3)))
+    with pytest.raises(UsageError, match=r"^pool avg: --pool avg: expected features with height and width, got \(3,\)"):
+        check_candidates(plan(store, tmp_path / "out", "pool=none,avg"))
+
+
+def test_check_candidates_on_a_missing_store_is_a_store_error(two_classes: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(StoreMissingError, match="nowhere: expected a feature store"):
+        check_candidates(plan(two_classes, tmp_path, f"store={two_classes.path},{tmp_path / 'nowhere'}"))
+
+
+def test_check_candidates_gives_a_measure_for_each_store_and_cut(tmp_path: Path) -> None:
+    store = make_cuts(tmp_path / "cuts")
+    measures = check_candidates(plan(store, tmp_path, "units=4,8", "cut=mixed5,mixed7", "pool=none,avg"))
+    assert [measure.store.fingerprint.cut for measure in measures] == ["mixed5", "mixed7"]
+    assert [(len(m.split.train), len(m.split.validation)) for m in measures] == [(12, 8)] * 2
+    assert count_other_pictures(measures) == 0
+
+
+def test_count_other_pictures_counts_stores_that_validate_with_others(
+    two_classes: FeatureStore, noisy: FeatureStore, tmp_path: Path
+) -> None:
+    measures = check_candidates(plan(two_classes, tmp_path, f"store={two_classes.path},{noisy.path}"))
+    assert count_other_pictures(measures) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 4}, r"^--trials: expected --search optuna, got --search grid"),
+        (
+            {"metric": MetricName.VAL_LOSS, "folds": 2},
+            r"^--metric: expected val_accuracy with --folds or --repeats, got val_loss",
+        ),
+        ({"metric": MetricName.VAL_LOSS, "repeats": 2}, r"^--metric: expected val_accuracy"),
+    ],
+)
+def test_plan_sweep_of_options_that_contradict_each_other_is_wrong_usage(
+    two_classes: FeatureStore, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_sweep(make_sweep(two_classes, tmp_path / "out", "units=4", **options))
+
+
+def test_plan_sweep_into_a_file_is_wrong_usage(two_classes: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match="out: expected a folder for the sweep, got a file"):
+        plan_sweep(make_sweep(two_classes, tmp_path / "out", "units=4"))

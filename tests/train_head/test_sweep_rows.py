@@ -1,0 +1,177 @@
+"""How good a head was found to be, in which order the rows stand, and what the table says."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train_head.sweeps import make_row
+from train_head.baseline import Baseline
+from train_head.sweeping.config import MetricName
+from train_head.sweeping.rows import Status, count_close, find_best, join_rows, sort_rows
+from train_head.sweeping.score import score_accuracy, score_baseline, score_loss, score_run
+from train_head.sweeping.table import list_shown, write_table
+
+ACCURACY, LOSS = MetricName.VAL_ACCURACY, MetricName.VAL_LOSS
+
+
+def test_score_accuracy_of_one_validation_has_wilsons_interval() -> None:
+    # Wilson 1927 by hand for 81 of 100: centre (81 + z²/2) / (100 + z²), z = 1.96.
+    score = score_accuracy([0.81], 100)
+    centre, half = (81 + 1.92073) / 103.84146, 1.959964 / 103.84146 * np.sqrt(81 * 19 / 100 + 1.959964**2 / 4)
+    assert (score.value, score.num_fits) == (0.81, 1)
+    assert score.low == pytest.approx(centre - half, abs=1e-5)
+    assert score.high == pytest.approx(centre + half, abs=1e-5)
+    assert score.standard_error == pytest.approx(np.sqrt(0.81 * 0.19 / 100), rel=0.05)
+
+
+def test_score_accuracy_of_all_right_is_not_certain() -> None:
+    score = score_accuracy([1.0], 50)
+    assert score.high == pytest.approx(1.0)
+    assert score.low == pytest.approx(50 / (50 + 1.959964**2))
+    assert score.standard_error > 0.01
+
+
+def test_score_accuracy_of_several_is_their_mean_and_standard_deviation() -> None:
+    score = score_accuracy([0.4, 0.6, 0.8], 300)
+    assert [score.value, score.low, score.high] == pytest.approx([0.6, 0.4, 0.8])
+    assert score.num_fits == 3
+    assert score.standard_error == pytest.approx(np.sqrt(0.6 * 0.4 / 300), rel=0.02)
+
+
+def test_score_loss_is_the_mean_with_its_standard_error() -> None:
+    # Variance of 1, 2, 3, 6 as of a sample: (4 + 1 + 0 + 9) / 3.
+    score = score_loss(np.array([1, 2, 3, 6], np.float32))
+    error = np.sqrt(14 / 3 / 4)
+    assert [score.value, score.standard_error] == pytest.approx([3.0, error])
+    assert [score.low, score.high] == pytest.approx([3 - 1.96 * error, 3 + 1.96 * error], rel=1e-3)
+    assert score_loss(np.array([0.5], np.float32)).standard_error == 0.0
+
+
+@pytest.mark.parametrize(
+    ("summaries", "value", "num_fits", "num_pictures"),
+    [
+        ({}, 0.75, 1, 40),
+        ({"repeats": {"val_accuracies": [0.75, 0.85]}}, 0.8, 2, 40),
+        ({"repeats": {"val_accuracies": [0.75, 0.85]}, "folds": {"val_accuracies": [0.5, 0.6, 0.7]}}, 0.6, 3, 100),
+    ],
+    ids=["one", "repeats", "folds"],
+)
+def test_score_run_takes_folds_before_repeats_before_one_validation(
+    summaries: dict[str, Any], value: float, num_fits: int, num_pictures: int
+) -> None:
+    metrics = {"val_accuracy": 0.75, "num_train": 60, "num_validation": 40, **summaries}
+    score = score_run(metrics, np.ones(40, np.float32), ACCURACY)
+    assert score.value == pytest.approx(value)
+    assert score.num_fits == num_fits
+    assert score.standard_error == pytest.approx(np.sqrt(value * (1 - value) / num_pictures), rel=0.06)
+
+
+def test_score_run_by_loss_ignores_accuracies() -> None:
+    losses = np.array([0.25, 0.75], np.float32)
+    metrics = {"val_accuracy": 0.75, "num_train": 60, "num_validation": 2}
+    assert score_run(metrics, losses, LOSS) == score_loss(losses)
+
+
+def test_score_baseline_is_scored_as_heads_are() -> None:
+    baseline = Baseline("x", 0.75, np.array([0.25, 0.75], np.float32), [0.5, 0.7])
+    assert score_baseline(baseline, 100, ACCURACY) == score_accuracy([0.5, 0.7], 100)
+    assert score_baseline(baseline, 100, LOSS).value == 0.5
+
+
+def test_sort_rows_has_the_best_first_equal_ones_by_loss_and_unfinished_ones_last() -> None:
+    rows = [
+        make_row("diverged", None, 0.1, Status.DIVERGED),
+        make_row("second", 0.9, 0.3),
+        make_row("baseline", 0.85, 0.1, Status.BASELINE),
+        make_row("pruned", None, 0.05, Status.PRUNED),
+        make_row("worst", 0.8, 0.2),
+        make_row("first", 0.9, 0.2),
+    ]
+    assert [row.name for row in sort_rows(rows, ACCURACY)] == [
+        "first", "second", "baseline", "worst", "pruned", "diverged",
+    ]  # fmt: skip
+
+
+def test_sort_rows_by_loss_has_the_lowest_first() -> None:
+    rows = [make_row("high", 0.9), make_row("low", 0.2), make_row("pruned", None, status=Status.PRUNED)]
+    assert [row.name for row in sort_rows(rows, LOSS)] == ["low", "high", "pruned"]
+
+
+def test_find_best_is_a_head_that_was_fitted_to_its_end() -> None:
+    rows = [
+        make_row("baseline", 0.99, status=Status.BASELINE),
+        make_row("head", 0.7),
+        make_row("diverged", None, status=Status.DIVERGED),
+    ]
+    found = find_best(rows, ACCURACY)
+    assert found is not None
+    assert found.name == "head"
+    assert find_best([rows[0], rows[2]], ACCURACY) is None
+
+
+def test_count_close_counts_heads_within_one_standard_error() -> None:
+    # The standard error is 0.02.
+    rows = [make_row(str(value), value) for value in (0.90, 0.89, 0.881, 0.879, 0.7)]
+    rows += [make_row("b", 0.9, status=Status.BASELINE), make_row("p", None, status=Status.PRUNED)]
+    assert count_close(rows, rows[0], ACCURACY) == 3
+    losses = [make_row(str(value), value) for value in (0.30, 0.319, 0.321)]
+    assert count_close(losses, losses[0], LOSS) == 2
+
+
+def test_join_rows_keeps_one_of_each_head_the_finished_one() -> None:
+    rows = [
+        make_row("a", None, status=Status.PRUNED),
+        make_row("a", 0.9),
+        make_row("b", 0.8),
+        make_row("b", None, status=Status.PRUNED),
+    ]
+    assert [(row.name, row.status) for row in join_rows(rows)] == [("a", Status.DONE), ("b", Status.DONE)]
+
+
+def test_write_table_has_a_column_for_each_axis_and_a_row_for_each_head(tmp_path: Path) -> None:
+    rows = [
+        make_row("a", 0.9, 0.25, cut="mixed7", units=4),
+        make_row("b", None, 0.5, Status.PRUNED, cut="caf\udce9", units=8),
+        make_row("base, line", 0.5, 0.75, Status.BASELINE),
+    ]
+    write_table(tmp_path / "sweep.csv", rows, ["cut", "units"])
+    with (tmp_path / "sweep.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == [
+        "name", "status", "cut", "units", "metric", "low", "high", "standard_error", "num_fits",
+        "val_accuracy", "val_loss", "epochs", "seconds", "run",
+    ]  # fmt: skip
+    assert [(row["name"], row["status"], row["cut"], row["units"], row["metric"]) for row in found] == [
+        ("a", "done", "mixed7", "4", "0.9"),
+        ("b", "pruned", "caf\udce9", "8", ""),
+        ("base, line", "baseline", "", "", "0.5"),
+    ]
+    assert [row["run"] for row in found] == ["trials/a", "trials/b", "trials/base, line"]
+
+
+def test_list_shown_has_the_ten_best_heads_and_every_baseline() -> None:
+    heads = [make_row(f"{n}", 0.9 - n / 100, cut="mixed7", units=n) for n in range(12)]
+    shown = list_shown([*heads, make_row("logistic", 0.8, status=Status.BASELINE)], ["cut", "units"], ACCURACY)
+    assert shown[0] == ("", "cut, units", "accuracy", "95 %", "loss", "time")
+    assert shown[1] == ("1", "mixed7, 0", "0.9000", "0.8000–1.0000", "0.5000", "0.5 s")
+    assert [row[1] for row in shown[10:]] == ["mixed7, 9", "… and 2 more", "logistic"]
+    assert {len(row) for row in shown} == {6}
+
+
+def test_list_shown_says_of_an_unfinished_head_what_became_of_it() -> None:
+    shown = list_shown([make_row("a", None, 0.5, Status.PRUNED, units=4)], ["units"], ACCURACY)
+    assert shown[1] == ("1", "4", "pruned", "epoch 3", "0.5000", "0.5 s")
+
+
+def test_row_describe_is_ready_for_json() -> None:
+    done, pruned = make_row("a", 0.9, store=Path("x")), make_row("b", None, status=Status.PRUNED)
+    described = done.describe()
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    assert (described["values"], described["status"], described["metric"]) == ({"store": "x"}, "done", 0.9)
+    assert pruned.describe()["metric"] is pruned.describe()["low"] is None

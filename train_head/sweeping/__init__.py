@@ -1,0 +1,1 @@
+"""Trial and error: many heads on one extraction, side by side."""

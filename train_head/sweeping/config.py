@@ -1,0 +1,69 @@
+"""The options of a sweep: every option of training, what is tried, and how it is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from train_head.config import HeadConfig, StorePlace, TrainConfig
+
+TRIALS_FOLDER, BEST_FOLDER = "trials", "best"
+TABLE_FILE, PLOT_FILE, STUDY_FILE = "sweep.csv", "sweep.png", "optuna.journal"
+DEFAULT_TRIALS = 40
+
+
+class SearchName(StrEnum):
+    """How heads are chosen."""
+
+    GRID = "grid"
+    OPTUNA = "optuna"
+
+
+class MetricName(StrEnum):
+    """What makes a head a better one."""
+
+    VAL_ACCURACY = "val_accuracy"
+    VAL_LOSS = "val_loss"
+
+
+@dataclass(frozen=True)
+class _SweepPlace(StorePlace):
+    out: Annotated[Path, Option(help="Folder to make for the runs, the table, the plot and the best run.")]
+
+
+@dataclass(frozen=True)
+class SweepConfig(HeadConfig, _SweepPlace):
+    """Which heads to try, on which features, and how to search."""
+
+    tries: Annotated[
+        list[str] | None,
+        Option(
+            "--try",
+            metavar="NAME=VALUE,VALUE",
+            help="Values to try of an option of training; with --search optuna also LOW..HIGH. Repeatable.",
+            show_default="every cut that is stored, two units, two dropouts, three learning rates",
+        ),
+    ] = None
+    search: Annotated[SearchName, Option(help="grid fits every combination; optuna looks where it is promising.")] = (
+        SearchName.GRID
+    )
+    trials: Annotated[int | None, Option(min=1, help="Heads that optuna tries.", show_default=str(DEFAULT_TRIALS))] = (
+        None
+    )
+    metric: Annotated[MetricName, Option(help="What the table is sorted by.")] = MetricName.VAL_ACCURACY
+
+    def make_training(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
+        """Makes the options of one training.
+
+        Args:
+            name: its folder's.
+            values: what it has in the place of this sweep's own options.
+        """
+        options = {field.name: getattr(self, field.name) for field in fields(HeadConfig)}
+        options |= {"store": self.store, "no_report": True, "overwrite": False, **values}
+        return TrainConfig(run=self.out / TRIALS_FOLDER / name, **options)
