@@ -9,6 +9,7 @@
 #   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             what is refused (docs/inputs.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
+#   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   layers trained again after the head (docs/fine-tuning.md)
 #   SOLVER= RANK=    auto, reduced or full          REPEATS= FOLDS=   how sure the accuracy is
 #   SWEEP=folder     many heads side by side        SEARCH= TRIALS=   grid or optuna, and how many heads it tries
 #   TENSORBOARD=1    write logs for TensorBoard too
@@ -19,7 +20,7 @@ DATA ?= data/elpv
 WEIGHTS ?= auto
 NAME := $(or $(notdir $(abspath $(DATA))),root)
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
-	SOLVER RANK REPEATS FOLDS CUT VIEWS
+	SOLVER RANK REPEATS FOLDS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
 # Features that are made in another way get a store of their own; more views and threads do not change them.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 lower = $(shell echo '$(1)' | tr 'A-Z_' 'a-z-')
@@ -53,7 +54,7 @@ FAULTS := $(VENV)/faults.so
 .DELETE_ON_ERROR:
 # Stages read what the one before wrote, also under -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep compare report export predict summary info check data test torture lint lock gpu benchmark benchmark-extraction clean
+.PHONY: help demo extract train sweep compare report export predict summary info check data test torture lint lock gpu benchmark benchmark-tuning benchmark-extraction clean
 
 help:  ## list the targets
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -114,6 +115,9 @@ lint: $(DEV)  ## run ruff, mypy and import-linter
 
 benchmark: $(DEV)  ## measure what an epoch costs with and without the cache
 	$(BIN)/python -m benchmarks.epoch --images "$(DATA)" --weights "$(WEIGHTS)" $(ARGS)
+
+benchmark-tuning: $(DEV)  ## measure an epoch of fine-tuning with its prefix cached, and from pixels
+	$(BIN)/python -m benchmarks.tuning --images "$(DATA)" --weights "$(WEIGHTS)" $(ARGS)
 
 benchmark-extraction: $(DEV)  ## measure engines, files to store, large photographs and memory (half an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-benchmark.lock

@@ -8,40 +8,35 @@ from pathlib import Path
 
 import keras
 
-from extract.weights import find_weights
-from features.console import Console, ConsoleOptions
-from features.store import Example, FeatureStore
+from features.store import Example
 from train_head.head import build_head
 from train_head.split import Split
-from train_head.stitch import rebuild_backbone
 
 
 class CourseLoop:
     """A Keras model from pixels, fitted an epoch at a time."""
 
-    def __init__(self, images: Path, weights: str, store: FeatureStore, split: Split, links: Path) -> None:
+    def __init__(self, images: Path, backbone: keras.Model, split: Split, links: Path, rate: float = 1e-4) -> None:
         """Builds and compiles the model, and lays the pictures out as Keras wants them.
 
         Args:
             images: the folder of pictures.
-            weights: as for `python -m extract`.
-            store: features of the same pictures, which name the backbone.
-            split: which of them to train on.
+            backbone: from prepared pixels to features; what of it is trainable is trained.
+            split: which pictures to train on.
             links: an empty folder for symbolic links.
+            rate: the learning rate.
         """
-        silent = Console(ConsoleOptions(quiet=True))
-        backbone = rebuild_backbone(store, str(find_weights(weights, silent).path or "random"), silent)
-        head = build_head(store.feature_shape, len(split.classes), 1024, 0.2)
+        head = build_head(backbone.output_shape[1:], len(split.classes), 1024, 0.2)
         self._model = keras.Sequential([keras.layers.Rescaling(1 / 127.5, offset=-1), backbone, head])
         binary = len(split.classes) == 2
         self._model.compile(
-            optimizer=keras.optimizers.RMSprop(1e-4),
+            optimizer=keras.optimizers.RMSprop(rate),
             loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
         for name, examples in (("train", split.train), ("validation", split.validation)):
             _link(images, examples, links / name)
-        size = (store.fingerprint.image_size,) * 2
+        size = backbone.input_shape[1:3]
         self._train, self._validation = (
             keras.utils.image_dataset_from_directory(
                 links / name,

@@ -55,6 +55,7 @@ def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[st
     from extract.run import extract_features
     from train_head.solvers.full import fit_full
     from train_head.solvers.reduced import fit_reduced
+    from train_head.stitch import rebuild_backbone
 
     with tempfile.TemporaryDirectory() as scratch:
         extraction = ExtractConfig(config.images, Path(scratch, "store"), weights=config.weights)
@@ -62,7 +63,7 @@ def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[st
         store = FeatureStore(extraction.store)
         split = split_examples(store.examples, 0.2)
         problem = Problem(store, split, TrainConfig(store=extraction.store, run=Path(scratch, "run"), epochs=3))
-        course = CourseLoop(config.images, config.weights, store, split, Path(scratch, "links"))
+        course = CourseLoop(config.images, rebuild_backbone(store, "", console), split, Path(scratch, "links"))
         course.time_epoch()
         times = _Times()
         with console.progress("measure", config.repeats, "rounds") as progress:

@@ -45,6 +45,10 @@ class StorePlace:
     store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
 
 
+NOTHING = "none"
+"""Of the backbone is trained again."""
+
+
 @dataclass(frozen=True)
 class HeadConfig:
     """Which head to fit, and how: what a training and a sweep of many have in common."""
@@ -72,6 +76,12 @@ class HeadConfig:
     learning_rate: Annotated[float, Option(help="The optimizer's learning rate.")] = 1e-4
     optimizer: Annotated[OptimizerName, Option(help="The optimizer.")] = OptimizerName.RMSPROP
     momentum: Annotated[float, Option(min=0.0, max=0.999, help="Of sgd: share of the last change kept.")] = 0.0
+    unfreeze_from: Annotated[
+        str, Option(help="First layer of the backbone to train again, after the head alone; none: only the head.")
+    ] = NOTHING
+    fine_tune_epochs: Annotated[int, Option(min=1, help="Passes with those layers.")] = 10
+    fine_tune_learning_rate: Annotated[float, Option(help="The learning rate then.")] = 1e-5
+    weights: Annotated[str, Option(help="For those layers: the store's weights file, where it was moved.")] = ""
     class_weight: Annotated[
         ClassWeight, Option(help="balanced: each class counts the same, however few its pictures.")
     ] = ClassWeight.NONE

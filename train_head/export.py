@@ -15,7 +15,6 @@ from features.durable import sync_folder
 from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.config import ExportConfig
-from train_head.lift import lift_head
 from train_head.run import Run, hash_views
 from train_head.same_run import refuse_changed_store
 from train_head.split import Split, split_examples
@@ -51,23 +50,23 @@ def export_model(
     from extract.decode import DECODE_POLICY
     from extract.pixels import prepare_pixels
     from train_head.exported import ExportedModel, save_model
-    from train_head.head import restore_head
     from train_head.model_file import ModelCard
     from train_head.parity import TOLERANCE, Parts, check_parity, read_unchanged
-    from train_head.stitch import rebuild_backbone, stitch
+    from train_head.rebuild import rebuild_parts
+    from train_head.stitch import stitch
 
     fingerprint, classes = store.fingerprint, split.classes
-    backbone = rebuild_backbone(store, config.weights, console)
-    head = restore_head(lift_head(run, store, split, console), store.feature_shape, len(classes), run.dropout)
-    model = stitch(backbone, head, fingerprint.image_size)
+    rebuilt = rebuild_parts(run, store, split, config.weights, console)
+    model = stitch(rebuilt.backbone, rebuilt.head, fingerprint.image_size)
     card = ModelCard(
         classes=classes,
         image_size=fingerprint.image_size,
         decode_policy=DECODE_POLICY,
-        cut=fingerprint.cut,
+        cut=rebuilt.cut,
         weights=store.origin.weights_name,
         fingerprint=fingerprint.digest,
         val_accuracy=run.read_metrics()["val_accuracy"],
+        unfreeze_from=run.unfreeze_from,
     )
     aside = config.out / ".partial"
     shutil.rmtree(aside, ignore_errors=True)
@@ -79,8 +78,9 @@ def export_model(
         parts = Parts(
             partial(prepare_pixels, image_size=fingerprint.image_size),
             # Keras's own graph: the engine's folds batch normalisation, which the stored features compare with.
-            backbone.predict_on_batch,
-            head.predict_on_batch,
+            rebuilt.backbone.predict_on_batch,
+            rebuilt.head.predict_on_batch,
+            rebuilt.run_stored,
         )
         folder = Path(config.images or store.images_folder)
         read = partial(read_unchanged, folder, max_pixels=config.max_pixels)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 Array = NDArray[np.float32]
+TAIL_PREFIX = "tail_"
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,21 @@ class HeadWeights:
         """Adds up the squares of both kernels: what an L2 term weighs."""
         return sum(float(np.vdot(kernel, kernel)) for kernel in (self.hidden_kernel, self.output_kernel))
 
+    def list_arrays(self) -> dict[str, Array]:
+        """Lists all that has to be kept, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(HeadWeights)}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, Array]) -> HeadWeights:
+        """Takes what `list_arrays` gave; raises KeyError where something is missing."""
+        head: dict[str, Any] = {field.name: arrays[field.name] for field in fields(HeadWeights)}
+        tail = {name.removeprefix(TAIL_PREFIX): array for name, array in arrays.items() if name.startswith(TAIL_PREFIX)}
+        return TunedWeights(**head, tail=tail) if tail else HeadWeights(**head)
+
     def save(self, path: Path) -> None:
         """Writes the arrays as an uncompressed .npz without pickled objects."""
-        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+        arrays: dict[str, Any] = self.list_arrays()
+        np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> HeadWeights:
@@ -46,11 +59,10 @@ class HeadWeights:
             HeadstartError: the file is missing, cut off, or another.
         """
         try:
-            arrays = load_arrays(path)
-            head = cls(**{field.name: arrays[field.name] for field in fields(cls)})
-            if [getattr(head, field.name).ndim for field in fields(cls)] != [2, 1, 2, 1]:
+            head = cls.from_arrays(load_arrays(path))
+            if [getattr(head, field.name).ndim for field in fields(HeadWeights)] != [2, 1, 2, 1]:
                 raise ValueError("arrays of other dimensions")
-            if any(getattr(head, field.name).dtype != np.float32 for field in fields(cls)):
+            if any(array.dtype != np.float32 for array in head.list_arrays().values()):
                 raise ValueError("arrays of another type than float32")
             return head
         except Exception as error:
@@ -58,6 +70,18 @@ class HeadWeights:
             raise HeadstartError(
                 path, "a fitted head", f"{error or type(error).__name__}", "Train it again with --overwrite"
             ) from error
+
+
+@dataclass(frozen=True)
+class TunedWeights(HeadWeights):
+    """A head, and the backbone's convolutions that were trained again with it."""
+
+    tail: Mapping[str, Array]
+    """Kernels, by the names of their layers."""
+
+    def list_arrays(self) -> dict[str, Array]:
+        """Lists the head's arrays, and the kernels."""
+        return super().list_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
 
 
 def count_outputs(num_classes: int) -> int:
@@ -122,7 +146,7 @@ def restore_head(
     """
     units = weights.hidden_kernel.shape[-1]
     head = build_head(feature_shape, num_classes, units, dropout)
-    arrays = [getattr(weights, field.name) for field in fields(weights)]
+    arrays = [getattr(weights, field.name) for field in fields(HeadWeights)]
     expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
     if [array.shape for array in arrays] != expected:
         raise HeadstartError(

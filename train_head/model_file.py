@@ -20,6 +20,7 @@ import h5py
 from extract.backbone import MAX_IMAGE_SIZE
 from features.errors import HeadstartError
 from features.foreign import check_file
+from train_head.config import NOTHING
 
 CARD_NAME = "headstart.json"
 """The file inside `model.keras` (a zip file) that Keras passes over and `predict` reads."""
@@ -84,6 +85,8 @@ class ModelCard:
     weights: str
     fingerprint: str
     val_accuracy: float
+    unfreeze_from: str = NOTHING
+    """The first layer of the backbone that was trained again."""
 
 
 def read_card(path: Path) -> ModelCard:

@@ -18,7 +18,7 @@ from features.durable import hash_file
 from features.errors import HeadstartError
 from features.schema import Pool
 from features.store import FeatureStore
-from train_head.config import TrainConfig
+from train_head.config import NOTHING, TrainConfig
 from train_head.head import Array, HeadWeights
 from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows
@@ -132,6 +132,11 @@ class Run:
         return float(self.record.config["dropout"])
 
     @property
+    def unfreeze_from(self) -> str:
+        """The first layer of the backbone that was trained again, or `none`."""
+        return str(self.record.config.get("unfreeze_from", NOTHING))
+
+    @property
     def num_views(self) -> int:
         """How many views of each picture it was trained on."""
         return int(self.record.config.get("views") or 1)
@@ -146,7 +151,8 @@ class Run:
             UsageError, FeatureStoreError: it is not there.
         """
         config = self.record.config
-        pool = Pool(config.get("pool", Pool.NONE))
+        # Where the backbone's last layers follow, the means are taken behind them.
+        pool = Pool.NONE if self.unfreeze_from != NOTHING else Pool(config.get("pool", Pool.NONE))
         return open_store(Path(path or self.record.store), str(config.get("cut", "")), pool)
 
     def read_head(self) -> HeadWeights:

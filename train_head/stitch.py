@@ -28,9 +28,23 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
     Raises:
         HeadstartError: the weights cannot be had, or are not those of the store's fingerprint.
     """
+    return cut_backbone(rebuild_whole(store, weights, console), store.fingerprint.cut, _find_pool(store))
+
+
+def rebuild_whole(store: FeatureStore, weights: str, console: Console) -> keras.Model:
+    """Builds the whole backbone that a store's features were made with a part of.
+
+    Args:
+        store: the store.
+        weights: a weights file, or empty for the one that the store names.
+        console: told what was found.
+
+    Raises:
+        HeadstartError: the weights cannot be had, or up to the cut are not those of the store's fingerprint.
+    """
     found = find_weights(weights or _name_weights(store.origin), console)
-    model = cut_backbone(build_backbone(store.fingerprint.image_size, found), store.fingerprint.cut, _find_pool(store))
-    digest = hash_weights(model)
+    model = build_backbone(store.fingerprint.image_size, found)
+    digest = hash_weights(cut_backbone(model, store.fingerprint.cut))
     if digest != store.fingerprint.weights_sha256:
         raise HeadstartError(
             str(found),

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.console import Console, format_seconds, import_quietly
-from features.cuts import open_store
-from features.errors import FeatureStoreError, HeadstartError, UsageError
+from features.cuts import list_cuts, open_store
+from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
 from train_head.batches import number_targets, read_free_memory
-from train_head.config import OptimizerName, SolverName, TrainConfig
+from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
 from train_head.evaluation import evaluate
 from train_head.extras import require_extra
 from train_head.metrics import compute_loss, compute_metrics, predict_classes
+from train_head.remarks import tell_what_there_is, warn_of_changed_store
 from train_head.run import (
     CURVES_FILE,
     PREDICTIONS_FILE,
@@ -31,10 +32,13 @@ from train_head.same_run import refuse_other_run
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.choose import choose_solver, measure_sizes
 from train_head.solvers.history import Epoch, PartlyDivergedError
-from train_head.split import Split, list_rows, split_examples
+from train_head.split import Split, split_examples
 from train_head.tensorboard_logs import keep_logs
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
 from train_head.write_run import move_into_place, write_predictions, write_run
+
+if TYPE_CHECKING:
+    from train_head.tuning.tail import Tail
 
 
 def train_head(
@@ -60,10 +64,10 @@ def train_head(
     """
     started = time.monotonic() if started is None else started
     check_arguments(config)
-    store = open_store(config.store, config.cut, config.pool)
+    store = open_training_store(config)
     config = replace(config, store=store.path, cut=store.fingerprint.cut, views=settle_views(store, config.views))
     split = split_store(store, config)
-    _tell(store, split, config, console)
+    tell_what_there_is(store, split, config, console)
     trials = plan_trials(config, split)
     record = RunRecord(
         config=describe_config(config),
@@ -86,11 +90,17 @@ def train_head(
         if metrics.get("diverged"):
             raise _describe_divergence(config, metrics["diverged"])
         return metrics
-    solver, solve = _choose_solver(Problem(store, split, config), console)
+    tail = _open_tail(store, config, console)
+    top = tail.open_top() if tail else store
+    solver, solve = _choose_solver(Problem(top, split, config), console)
     if solver is SolverName.REDUCED:
         for trial in trials:
             # A rank that a fold is too small for is told before anything is fitted.
-            measure_sizes(Problem(store, trial.split, trial.config))
+            measure_sizes(Problem(top, trial.split, trial.config))
+    if tail:
+        from train_head.tuning.fit import tune_after
+
+        solve = tune_after(solve, tail)
     fit = fit_first(trials, store, solve, checkpoints, console, follow)
     outcomes = [judge_fit(fit, split)]
     answered = time.monotonic() - started
@@ -110,10 +120,22 @@ def train_head(
     if config.tensorboard:
         keep_logs(Run(config.run))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    _warn_of_changed_store(store, split, config, console)
+    warn_of_changed_store(store, split, config, console)
     if metrics["diverged"]:
         raise _describe_divergence(config, metrics["diverged"])
     return metrics
+
+
+def open_training_store(config: TrainConfig) -> FeatureStore:
+    """Opens the store that a training begins with.
+
+    Where layers of the backbone are trained again, it is the last one before them, and means come after them.
+    """
+    if config.unfreeze_from == NOTHING:
+        return open_store(config.store, config.cut, config.pool)
+    from extract.tail import choose_stored_cut
+
+    return open_store(config.store, config.cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from))
 
 
 def place_checkpoints(run: Path) -> Path:
@@ -125,6 +147,9 @@ def check_arguments(config: TrainConfig) -> None:
     """Raises UsageError where options contradict each other, or ask for what is not installed."""
     if not 0 < config.learning_rate < float("inf"):
         raise UsageError("--learning-rate", "a number above 0", f"{config.learning_rate:g}", "1e-4 is the default")
+    if not 0 < config.fine_tune_learning_rate < float("inf"):
+        got = f"{config.fine_tune_learning_rate:g}"
+        raise UsageError("--fine-tune-learning-rate", "a number above 0", got, "1e-5 is the default")
     if config.momentum and config.optimizer is not OptimizerName.SGD:
         raise UsageError("--momentum", "--optimizer sgd", f"--optimizer {config.optimizer}", "Leave one of them out")
     if config.rank and config.solver is SolverName.FULL:
@@ -157,36 +182,15 @@ def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     return split_examples(store.examples, config.validation_split)
 
 
-def _tell(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
-    console.say(
-        f"{store.path}: {len(split.train):,} training and {len(split.validation):,} validation pictures of "
-        f"{', '.join(split.classes)} (by {split.rule})"
-    )
-    if config.views and config.views > 1:
-        num_rows, num_wanted = len(list_rows(store, split.train, config.views)), config.views * len(split.train)
-        console.say(f"{config.views} views of each training picture, {num_rows:,} rows")
-        if num_rows < num_wanted:
-            console.warn(
-                f"{store.path}: {num_wanted - num_rows:,} views of training pictures are not stored, because "
-                "extraction was interrupted, they validated then or hold NaN; run `python -m extract "
-                f"--views {config.views}` again"
-            )
-    if store.num_pending:
-        console.warn(
-            f"{store.path}: {store.num_pending:,} of {len(store.images):,} pictures have no features, because "
-            "extraction was interrupted or a shard was lost, and are left out; run `python -m extract` again"
-        )
-    if leaks := split.count_leaks():
-        console.warn(
-            f"{leaks:,} validation pictures are in the training folder too, byte for byte: "
-            "the validation accuracy is flattered"
-        )
-    labels: dict[bytes, set[str]] = {}
-    for example in split.train + split.validation:
-        labels.setdefault(example.content_hash, set()).add(example.label)
-    conflicts = sum(len(found) > 1 for found in labels.values())
-    if conflicts:
-        console.warn(f"{conflicts:,} pictures are in the folders of several classes")
+def _open_tail(store: FeatureStore, config: TrainConfig, console: Console) -> Tail | None:
+    """Builds the part of the backbone that is trained again, if there is one."""
+    if config.unfreeze_from == NOTHING:
+        return None
+    from train_head.tuning.tail import open_tail
+
+    tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
+    console.say(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
+    return tail
 
 
 def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solve]:
@@ -221,6 +225,7 @@ def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[st
         **compute_metrics(number_targets(split.validation, split.classes), fit.validation_probabilities, split.classes),
         "num_train": len(split.train),
         "cut": store.fingerprint.cut,
+        "before_tuning": asdict(fit.before_tuning) if fit.before_tuning else None,
         "num_validation": len(split.validation),
         "num_leaked": split.count_leaks(),
         "num_pending": store.num_pending,
@@ -269,22 +274,6 @@ def _write(config: TrainConfig, record: RunRecord, split: Split, fit: Fit, metri
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
-    """Says so where the store is no longer the one that the run was fitted on."""
-    try:
-        now = FeatureStore(store.path)
-        same = now.examples == store.examples
-        same = same and hash_views(now, split, config.views) == hash_views(store, split, config.views)
-    except FeatureStoreError as error:
-        console.warn(f"{store.path} can no longer be read: {error}")
-        return
-    if not same:
-        console.warn(
-            f"{store.path} changed during training; the run is of its state at the start. "
-            "Train again for today's pictures"
-        )
 
 
 def _describe_divergence(config: TrainConfig, diverged: dict[str, Any]) -> PartlyDivergedError:

@@ -28,6 +28,7 @@ from train_head.split import Split
 NOT_FITTED = {
     "store",
     "run",
+    "weights",
     "cut",
     "repeats",
     "folds",

@@ -52,7 +52,9 @@ def run_command(module: str, *arguments: str | Path) -> Said:
 @pytest.mark.parametrize(
     ("module", "options"),
     [
-        ("train_head", ["--store", "--run", "--epochs", "--overwrite", "--json"]),
+        ("train_head", ["--store", "--run", "--epochs", "--unfreeze-from", "--overwrite", "--json"]),
+        ("train_head.sweep", ["--store", "--out", "--try", "--search", "--json"]),
+        ("train_head.report", ["--run", "--test", "--images", "--json"]),
         ("train_head.export", ["--run", "--out", "--formats", "--weights", "--json"]),
         ("train_head.predict", ["FILE_OR_DIR...", "--model", "--batch-size", "--json"]),
     ],

@@ -90,6 +90,10 @@ def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, mo
     assert json.loads(json.dumps(described)) == {
         "store": str(tmp_path / "store"),
         "run": str(tmp_path / "run"),
+        "unfreeze_from": "none",
+        "fine_tune_epochs": 10,
+        "fine_tune_learning_rate": 1e-5,
+        "weights": "",
         "cut": "",
         "pool": "none",
         "views": None,

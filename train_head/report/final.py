@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import numpy as np
+
 from features.console import Console
 from features.durable import write_durably
 from features.errors import HeadstartError, UsageError
 from train_head.batches import number_targets
+from train_head.config import NOTHING
 from train_head.evaluation import evaluate
+from train_head.head import Array, expand_probabilities
 from train_head.lift import compute_store_logits, lift_head
 from train_head.report.sources import Sources
 from train_head.run import METRICS_FILE
 from train_head.solvers.network import compute_probabilities
+
+BATCH_SIZE = 256
 
 
 def score_test(sources: Sources, console: Console) -> None:
@@ -32,8 +38,20 @@ def score_test(sources: Sources, console: Console) -> None:
         raise HeadstartError(
             f"class {strangers[0]!r} in test/", "one that was trained on", "another", "Remove it, and extract again"
         )
-    head = lift_head(run, store, split, console)
-    probabilities = compute_probabilities(compute_store_logits(head, store, split.test))
+    probabilities = _predict_test(sources, console)
     evaluation = evaluate(number_targets(split.test, split.classes), probabilities, split.classes)
     metrics = {**run.read_metrics(), "test": asdict(evaluation)}
     write_durably(run.folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def _predict_test(sources: Sources, console: Console) -> Array:
+    run, store, split = sources.run, sources.store, sources.split
+    if run.unfreeze_from == NOTHING:
+        head = lift_head(run, store, split, console)
+        return compute_probabilities(compute_store_logits(head, store, split.test))
+    from train_head.rebuild import rebuild_parts
+
+    rebuilt = rebuild_parts(run, store, split, "", console)
+    chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]
+    outputs = [rebuilt.run_stored(store.read(chunk).astype(np.float32)) for chunk in chunks]
+    return expand_probabilities(np.concatenate(outputs))

@@ -13,6 +13,7 @@ from features.catalog import CATALOG_NAME, Catalog
 from features.console import format_seconds, make_printable
 from features.errors import FeatureStoreError
 from features.store import FeatureStore
+from train_head.config import NOTHING
 from train_head.report.duplicates import MAX_PICTURES, NEAR
 from train_head.run import Prediction, Run
 from train_head.solvers.history import Epoch
@@ -130,7 +131,7 @@ def list_facts(run: Run, store: FeatureStore, split: Split) -> list[tuple[str, s
         ("training", _count_labels([example.label for example in split.train])),
         ("validation", f"{_count_labels([example.label for example in split.validation])}, by {record.split_rule}"),
         *([("test", _count_labels([example.label for example in split.test]))] if split.test else []),
-        ("backbone", f"{fingerprint.backbone} up to {fingerprint.cut}, frozen"),
+        ("backbone", _describe_backbone(run, store)),
         ("weights", f"{weights}, SHA-256 of the tensors {fingerprint.weights_sha256[:16]}…"),
         (
             "picture",
@@ -207,3 +208,10 @@ def _find_versions() -> dict[str, str]:
 
 def _describe_versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
+
+
+def _describe_backbone(run: Run, store: FeatureStore) -> str:
+    name, cut = store.fingerprint.backbone, store.fingerprint.cut
+    if run.unfreeze_from == NOTHING:
+        return f"{name} up to {cut}, frozen"
+    return f"{name} up to mixed7, trained again from {run.unfreeze_from} on"

@@ -58,6 +58,8 @@ class Fit:
     validation_probabilities: Array
     """(validation examples, classes)."""
     reduction: Reduction | None = None
+    before_tuning: Epoch | None = None
+    """The kept epoch of the head alone, where layers of the backbone were trained after it."""
 
 
 Solve = Callable[[Problem, Checkpoint, Console], Fit]

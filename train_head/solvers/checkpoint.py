@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,11 @@ class Checkpoint:
         """
         self._key += inputs.hex()
 
+    def beside(self, name: str) -> Checkpoint:
+        """Names the file of a fit that this one begins with, whose end is kept."""
+        path = self._path and self._path.with_name(f"{name}-{self._path.name}")
+        return Checkpoint(path, f"{self._key} {name}", keeps_end=True)
+
     def remove(self) -> None:
         """Removes the file."""
         if self._path:
@@ -82,7 +87,7 @@ class Checkpoint:
         """Writes a state; a full disk costs the checkpoint, not the fit."""
         started = time.monotonic()
         contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(state.arrays)}
-        contents |= {f"kept_{field.name}": getattr(state.kept, field.name) for field in fields(HeadWeights)}
+        contents |= {f"kept_{name}": array for name, array in state.kept.list_arrays().items()}
         history = [asdict(row) for row in state.history]
         text = json.dumps({"key": self._key, "num_arrays": len(state.arrays), "history": history})
         partial = path.with_suffix(".partial")
@@ -115,8 +120,8 @@ class Checkpoint:
             arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
             if shapes is not None and [array.shape for array in arrays] != list(shapes):
                 raise ValueError("arrays of other shapes, as of another version")
-            kept = HeadWeights(*(contents[f"kept_{field.name}"] for field in fields(HeadWeights)))
-            return FitState(arrays, [Epoch(**row) for row in text["history"]], kept)
+            kept = {name.removeprefix("kept_"): array for name, array in contents.items() if name.startswith("kept_")}
+            return FitState(arrays, [Epoch(**row) for row in text["history"]], HeadWeights.from_arrays(kept))
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib, in json or in NumPy, each with errors of its own.
             console.warn(f"{self._path}: expected a checkpoint, got {error}. Training starts from the beginning")

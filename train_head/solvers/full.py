@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,13 +15,22 @@ from numpy.typing import NDArray
 from features.console import Console, ProgressBar
 from train_head.batches import FeatureBatches
 from train_head.config import OptimizerName, TrainConfig
-from train_head.head import Array, build_head, expand_probabilities, extract_weights
+from train_head.head import Array, HeadWeights, build_head, expand_probabilities, extract_weights
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch, Watch
 
 EVALUATION_BATCH_SIZE = 100
 MAX_STEPS_PER_EXECUTION = 10
+
+
+@dataclass(frozen=True)
+class Fittable:
+    """A Keras model, and the way from it to what is kept, and back."""
+
+    model: keras.Model
+    take_weights: Callable[[], HeadWeights]
+    put_weights: Callable[[HeadWeights], None]
 
 
 class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -41,10 +51,16 @@ class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps history, weights and checkpoints, tells the console, and stops where there is no point in going on."""
 
     def __init__(
-        self, watch: Watch, checkpoint: Checkpoint, progress: ProgressBar, follow: Callable[[Epoch], None]
+        self,
+        watch: Watch,
+        checkpoint: Checkpoint,
+        progress: ProgressBar,
+        follow: Callable[[Epoch], None],
+        take_weights: Callable[[], HeadWeights],
     ) -> None:
         super().__init__()
         self._watch, self._checkpoint, self._progress, self._follow = watch, checkpoint, progress, follow
+        self._take_weights = take_weights
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
@@ -52,7 +68,7 @@ class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row = Epoch(epoch + 1, **values, seconds=time.monotonic() - self._started)
-        self._watch.record(row, lambda: extract_weights(self.model))
+        self._watch.record(row, self._take_weights)
         self._progress.advance(1)
         self._checkpoint.offer(self._list_arrays, self._watch, self.params["epochs"])
         self.model.stop_training = self._watch.is_over
@@ -78,6 +94,26 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     """
     store, split, config = problem.store, problem.split, problem.config
     keras.utils.set_random_seed(config.seed)
+    head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
+    return fit_model(
+        problem, Fittable(head, partial(extract_weights, head), partial(put_weights, head)), checkpoint, console
+    )
+
+
+def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, console: Console) -> Fit:
+    """Fits a Keras model on a problem's features, whatever it is made of.
+
+    Args:
+        problem: what to fit, on what.
+        fittable: the model, with its initial weights.
+        checkpoint: where an interrupted fit goes on.
+        console: where progress goes.
+
+    Raises:
+        HeadstartError: the loss was NaN or infinite in the first epoch.
+    """
+    store, split, config = problem.store, problem.split, problem.config
+    model = fittable.model
     train = FeatureBatches(
         store,
         problem.list_training_rows(),
@@ -89,12 +125,11 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     validation = FeatureBatches(store, split.validation, split.classes, batch_size=EVALUATION_BATCH_SIZE, seed=None)
     where = "in memory" if train.in_memory else "read from the shards in every epoch"
     console.detail(f"features are {where}")
-    head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
-    _compile(head, config, len(split.classes), _find_divisor(train.num_batches))
+    _compile(model, config, len(split.classes), _find_divisor(train.num_batches))
     watch = Watch(config.patience)
-    if state := checkpoint.load(console, [tuple(variable.shape) for variable in _list_variables(head)]):
+    if state := checkpoint.load(console, [tuple(variable.shape) for variable in _list_variables(model)]):
         watch = state.resume(config.patience)
-        for variable, value in zip(_list_variables(head), state.arrays, strict=True):
+        for variable, value in zip(_list_variables(model), state.arrays, strict=True):
             variable.assign(value)
     for row in watch.history:
         problem.follow(row)
@@ -102,7 +137,7 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     if first < config.epochs and not watch.is_over:
         with console.progress("train", config.epochs, "epochs") as progress:
             progress.advance(first)
-            head.fit(
+            model.fit(
                 _KerasBatches(train, range(first, config.epochs)),
                 steps_per_epoch=train.num_batches,
                 validation_data=_KerasBatches(validation),
@@ -110,32 +145,37 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
                 epochs=config.epochs,
                 shuffle=False,
                 verbose=0,
-                callbacks=[_Follow(watch, checkpoint, progress, problem.follow)],
+                callbacks=[_Follow(watch, checkpoint, progress, problem.follow, fittable.take_weights)],
             )
     weights = watch.require_kept(config.learning_rate)
-    head.set_weights([getattr(weights, field.name) for field in fields(weights)])
-    return Fit(weights, watch.history, watch.kept_epoch, _predict(head, train), _predict(head, validation))
+    fittable.put_weights(weights)
+    return Fit(weights, watch.history, watch.kept_epoch, _predict(model, train), _predict(model, validation))
 
 
-def _compile(head: keras.Sequential, config: TrainConfig, num_classes: int, steps_per_execution: int) -> None:
+def put_weights(head: keras.Sequential, weights: HeadWeights) -> None:
+    """Gives a head fitted weights."""
+    head.set_weights([getattr(weights, field.name) for field in fields(HeadWeights)])
+
+
+def _compile(model: keras.Model, config: TrainConfig, num_classes: int, steps_per_execution: int) -> None:
     binary = num_classes == 2
-    head.compile(
+    model.compile(
         optimizer=_build_optimizer(config),
         loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
         metrics=["accuracy" if binary else keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         steps_per_execution=steps_per_execution,
         jit_compile=False,
     )
-    head.optimizer.build(head.trainable_variables)
+    model.optimizer.build(model.trainable_variables)
 
 
-def _list_variables(head: keras.Sequential) -> list[Any]:
+def _list_variables(model: keras.Model) -> list[Any]:
     """Lists everything that the next step depends on: weights, the state of dropout, the optimizer's."""
-    return [*head.variables, *head.optimizer.variables]
+    return [*model.variables, *model.optimizer.variables]
 
 
-def _predict(head: keras.Sequential, batches: FeatureBatches) -> Array:
-    outputs = [head.predict_on_batch(features) for features in batches.list_in_order(EVALUATION_BATCH_SIZE)]
+def _predict(model: keras.Model, batches: FeatureBatches) -> Array:
+    outputs = [model.predict_on_batch(features) for features in batches.list_in_order(EVALUATION_BATCH_SIZE)]
     return expand_probabilities(np.concatenate(outputs))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
@@ -15,7 +15,7 @@ from typer.models import OptionInfo
 
 from features.cuts import list_cuts
 from features.errors import UsageError
-from train_head.config import HeadConfig, TrainConfig
+from train_head.config import NOTHING, HeadConfig, TrainConfig
 from train_head.sweeping.config import SweepConfig
 
 DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
@@ -26,7 +26,7 @@ DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
 """What is tried where nothing is named; an option that was set stays as it is."""
 LOG_SCALED = {"learning_rate", "l2", "units", "batch_size", "rank"}
 """Options whose proportions count: a range of these is searched by its logarithm."""
-_NOT_TRIED = {"run", "repeats", "folds", "validation_split", "no_report", "tensorboard", "overwrite"}
+_NOT_TRIED = {"weights", "run", "repeats", "folds", "validation_split", "no_report", "tensorboard", "overwrite"}
 """Options that say where, or how a head is measured: heads that were measured differently do not compare."""
 _RANGE = re.compile(r"(.+?)\.\.(.+)")
 
@@ -82,12 +82,23 @@ def complete_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     stores = named["store"].values if "store" in named else (config.store,)
     cuts = [tuple(list_cuts(store)) for store in stores]
     added = []
-    if "cut" not in named and not config.cut and len(cuts[0]) > 1 and len(set(cuts)) == 1:
+    if (
+        "cut" not in named
+        and not config.cut
+        and not _is_tuned(config, named)
+        and len(cuts[0]) > 1
+        and len(set(cuts)) == 1
+    ):
         added.append(Axis("cut", cuts[0]))
     if not axes:
         unset = {field.name for field in fields(HeadConfig) if getattr(config, field.name) == field.default}
         added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if name in unset]
     return [*added, *axes]
+
+
+def _is_tuned(config: SweepConfig, named: Mapping[str, Axis]) -> bool:
+    """Says whether heads begin with the cut that the first layer to be trained again asks for."""
+    return "unfreeze_from" in named or config.unfreeze_from != NOTHING
 
 
 def _parse_axis(text: str, takes_ranges: bool) -> Axis:

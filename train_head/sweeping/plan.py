@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.cuts import open_store
+from features.cuts import list_cuts
 from features.errors import UsageError
 from features.store import FeatureStore
-from train_head.config import SolverName, TrainConfig
+from train_head.config import NOTHING, SolverName, TrainConfig
 from train_head.solvers import Problem
 from train_head.solvers.choose import measure_sizes
 from train_head.split import Split
 from train_head.sweeping.axes import Axis
 from train_head.sweeping.config import SweepConfig
-from train_head.train import check_arguments, settle_views, split_store
+from train_head.train import check_arguments, open_training_store, settle_views, split_store
 from train_head.trials import plan_trials
 
 MAX_NAME = 120
@@ -56,8 +56,13 @@ def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
 
 def plan_candidate(config: SweepConfig, values: Mapping[str, Any]) -> Candidate:
     """Plans the head that has the given values."""
-    name = name_candidate(values)
-    return Candidate(name, dict(values), config.make_training(name, values))
+    name, head = name_candidate(values), config.make_training(name_candidate(values), values)
+    if values.get("unfreeze_from") == NOTHING and not head.cut and list_cuts(head.store):
+        # Beside heads with layers trained again below them, one alone stands at the same place.
+        from extract.tail import TOP
+
+        head = replace(head, cut=TOP)
+    return Candidate(name, dict(values), head)
 
 
 def name_candidate(values: Mapping[str, Any]) -> str:
@@ -96,11 +101,11 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:
     measures: dict[tuple[Any, ...], Measure] = {}
     for candidate in candidates:
         config = candidate.config
-        place = (config.store, config.cut)
+        place = (config.store, config.cut, config.unfreeze_from)
         try:
             check_arguments(config)
             if (*place, config.pool) not in stores:
-                stores[*place, config.pool] = open_store(config.store, config.cut, config.pool)
+                stores[*place, config.pool] = open_training_store(config)
             store = stores[*place, config.pool]
             if place not in splits:
                 splits[place] = split_store(store, config)

@@ -1,0 +1,55 @@
+"""The first layer that is trained again as one more axis of a sweep, over one extraction of several cuts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from extract.config import ExtractConfig
+from extract.run import extract_features
+from features.console import Console
+from features.errors import UsageError
+from tests.train_head.sweeps import make_sweep
+from train_head.run import Run
+from train_head.sweeping.axes import complete_axes, parse_axes
+from train_head.sweeping.plan import check_candidates, plan_grid
+from train_head.sweeping.run import sweep_heads
+
+
+@pytest.fixture(scope="module")
+def three(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    folder = tmp_path_factory.mktemp("boundaries") / "stores"
+    cuts = "mixed5,mixed6,mixed7"
+    extract_features(ExtractConfig(shared_pictures, folder, weights="random", image_size=75, cut=cuts), quiet)
+    return folder
+
+
+def test_sweep_over_layers_begins_each_head_with_the_cut_that_it_needs(three: Path, tmp_path: Path) -> None:
+    config = make_sweep(three, tmp_path / "out")
+    axes = complete_axes(parse_axes(["unfreeze-from=none,mixed6,mixed5"], takes_ranges=False), config)
+    assert [axis.name for axis in axes] == ["unfreeze_from"]
+    heads = plan_grid(config, axes)
+    assert [head.name for head in heads] == ["unfreeze-from-none", "unfreeze-from-mixed6", "unfreeze-from-mixed5"]
+    measures = check_candidates(heads)
+    assert [measure.store.fingerprint.cut for measure in measures] == ["mixed7", "mixed6", "mixed5"]
+
+
+def test_sweep_over_layers_fits_them_side_by_side_and_keeps_the_best(
+    three: Path, tmp_path: Path, quiet: Console
+) -> None:
+    options = {"epochs": 3, "fine_tune_epochs": 1, "units": 4}
+    config = make_sweep(three, tmp_path / "out", tries=["unfreeze-from=none,mixed6,mixed5"], **options)
+    result = sweep_heads(config, quiet)
+    assert sorted(trial["values"]["unfreeze_from"] for trial in result["trials"]) == ["mixed5", "mixed6", "none"]
+    cuts = {Run(Path(trial["run"])).record.config["cut"] for trial in result["trials"]}
+    assert cuts == {"mixed5", "mixed6", "mixed7"}
+    best = Run(config.out / "best")
+    assert best.unfreeze_from == result["best"]["values"]["unfreeze_from"]
+
+
+def test_sweep_over_a_layer_before_every_stored_cut_is_wrong_usage(three: Path, tmp_path: Path) -> None:
+    config = make_sweep(three, tmp_path / "out")
+    heads = plan_grid(config, parse_axes(["unfreeze-from=mixed4"], takes_ranges=False))
+    with pytest.raises(UsageError, match="unfreeze from mixed4: --cut: expected one of mixed5, mixed6, mixed7"):
+        check_candidates(heads)

@@ -1,0 +1,302 @@
+"""Fine-tuning: what is trained, what stays, and what comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from extract.backbone import build_backbone, cut_backbone, name_layers
+from extract.weights import Weights, WeightsName
+from features.console import Console
+from features.errors import HeadstartError, UsageError
+from features.schema import Pool
+from features.store import FeatureStore
+from tests.train_head.report.pages import read_page
+from tests.train_head.training import make_config
+from tests.train_head.tuning.conftest import configure
+from train_head.config import NOTHING, ExportConfig, ReportConfig, SolverName
+from train_head.export import export
+from train_head.exported import ExportedModel
+from train_head.head import HeadWeights, TunedWeights
+from train_head.model_file import read_card
+from train_head.report.page import report_run
+from train_head.report.sources import load_sources
+from train_head.run import Run
+from train_head.solvers import Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import Epoch
+from train_head.split import split_examples
+from train_head.train import train_head
+from train_head.tuning import fit as tuning_fit
+from train_head.tuning.tail import Tail, open_tail
+
+LAST_BLOCK = {f"conv2d_{number}" for number in range(60, 70)}
+
+
+def list_weights(model: keras.Model) -> dict[str, list[Any]]:
+    return {name: layer.get_weights() for layer, name in name_layers(model).items() if layer.weights}
+
+
+def list_changed(model: keras.Model, other: keras.Model) -> set[str]:
+    mine, theirs = list_weights(model), list_weights(other)
+    assert mine.keys() == theirs.keys()
+    return {name for name in mine if not all(map(np.array_equal, mine[name], theirs[name]))}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> keras.Model:
+    """The backbone as it is loaded, up to mixed7."""
+    return cut_backbone(build_backbone(75, Weights(WeightsName.RANDOM)), "mixed7")
+
+
+def fit(tail: Tail, quiet: Console, **options: Any) -> Any:
+    split = split_examples(tail.store.examples, 0.2)
+    config = configure(tail.store.path, Path("run"), **options)
+    from train_head.solvers.reduced import fit_reduced
+
+    solve = tuning_fit.tune_after(fit_reduced, tail)
+    return solve(Problem(tail.store, split, config), Checkpoint(None), quiet)
+
+
+def test_gradients_reach_exactly_the_named_layers_and_the_head(
+    tail: Tail, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[keras.Model] = []
+    from train_head.solvers.full import fit_model as plain
+
+    def look(problem: Problem, fittable: Any, *rest: Any) -> Any:
+        built.append(fittable.model)
+        return plain(problem, fittable, *rest)
+
+    monkeypatch.setattr(tuning_fit, "fit_model", look)
+    fit(tail, quiet)
+    (model,) = built
+    layer_of = {
+        id(layer.kernel): name for layer, name in name_layers(tail.backbone).items() if hasattr(layer, "kernel")
+    }
+    found = {layer_of.get(id(variable), variable.path) for variable in model.trainable_variables}
+    head = {path for path in found if path not in LAST_BLOCK}
+    assert found - head == LAST_BLOCK
+    assert sorted(path.partition("/")[2] if "/" in path else path for path in head) == [
+        "hidden/bias",
+        "hidden/kernel",
+        "probability/bias",
+        "probability/kernel",
+    ]
+    features = tail.store.read(tail.store.examples[:8]).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([variable.value for variable in model.variables if variable.dtype == "float32"])
+        total = tf.reduce_sum(model(features, training=True))
+    gradients = tape.gradient(total, [variable.value for variable in model.trainable_variables])
+    assert all(gradient is not None and np.abs(gradient).max() > 0 for gradient in gradients)
+
+
+def test_tuning_changes_the_named_layers_and_nothing_else(tail: Tail, quiet: Console, loaded: keras.Model) -> None:
+    found = fit(tail, quiet)
+    assert isinstance(found.weights, TunedWeights)
+    assert found.weights.tail.keys() == LAST_BLOCK
+    # The next fit begins with the backbone as it was.
+    assert list_changed(tail.cut_whole(), loaded) == set()
+    tail.put_kernels(found.weights.tail)
+    assert list_changed(tail.cut_whole(), loaded) == LAST_BLOCK
+
+
+def test_tuning_keeps_normalisations_in_inference_mode(tail: Tail, quiet: Console, loaded: keras.Model) -> None:
+    features = tail.store.read(tail.store.examples[:8]).astype(np.float32)
+    fit(tail, quiet)
+    model = tail.cut_from("mixed6")
+    np.testing.assert_array_equal(model(features, training=True), model(features, training=False))
+
+
+def test_tuning_goes_on_from_the_head_alone_in_one_history(tail: Tail, quiet: Console) -> None:
+    followed: list[Epoch] = []
+    from train_head.solvers.reduced import fit_reduced
+
+    split = split_examples(tail.store.examples, 0.2)
+    problem = Problem(tail.store, split, configure(tail.store.path, Path("run")), followed.append)
+    found = tuning_fit.tune_after(fit_reduced, tail)(problem, Checkpoint(None), quiet)
+    assert [row.epoch for row in found.history] == list(range(1, 8))
+    assert followed == found.history
+    assert found.kept_epoch == 7
+    assert found.before_tuning == found.history[3]
+    # Small steps from a head that is fitted: the first epoch of both begins near where the head ended.
+    assert abs(found.history[4].val_loss - found.history[3].val_loss) < 0.2
+
+
+def test_tuning_with_no_step_to_speak_of_says_what_the_head_alone_said(tail: Tail, quiet: Console) -> None:
+    found = fit(tail, quiet, fine_tune_learning_rate=1e-12, fine_tune_epochs=1)
+    before, after = found.history[3], found.history[4]
+    assert after.val_loss == pytest.approx(before.val_loss, abs=2e-3)
+    assert after.val_accuracy == before.val_accuracy
+
+
+def test_tuning_with_patience_keeps_the_best_epoch_of_both_layers_and_head(tail: Tail, quiet: Console) -> None:
+    found = fit(tail, quiet, patience=1, fine_tune_epochs=6, fine_tune_learning_rate=0.05)
+    num_head = next(n for n, row in enumerate(found.history) if row.loss > 1)
+    tuned = found.history[num_head:]
+    best = min(tuned, key=lambda row: row.val_loss)
+    assert found.kept_epoch == best.epoch
+    assert tuned[-1].epoch in (best.epoch + 1, num_head + 6)
+
+
+@pytest.mark.parametrize("solver", [SolverName.REDUCED, SolverName.FULL])
+def test_train_from_an_earlier_cut_trains_the_same_layers(
+    stores: Path, tmp_path: Path, quiet: Console, solver: SolverName
+) -> None:
+    config = configure(stores, tmp_path / "run", cut="mixed5", solver=solver)
+    metrics = train_head(config, quiet)
+    weights = Run(config.run).read_head()
+    assert isinstance(weights, TunedWeights)
+    assert weights.tail.keys() == LAST_BLOCK
+    assert weights.hidden_kernel.shape == (3 * 3 * 768, 8)
+    assert metrics["cut"] == "mixed5"
+    assert metrics["before_tuning"]["epoch"] == 4
+    result = export(ExportConfig(config.run, tmp_path / "out"), quiet)
+    assert result["accuracy"] == metrics["val_accuracy"]
+
+
+def test_train_without_a_cut_begins_with_the_last_stored_one_before_the_layer(tuned: Path, stores: Path) -> None:
+    run = Run(tuned)
+    assert run.record.store == str(stores / "mixed6")
+    assert run.record.config["cut"] == "mixed6"
+    assert run.unfreeze_from == "mixed6"
+
+
+def test_train_again_finds_the_same_run_and_other_layers_make_another(
+    stores: Path, tuned: Path, quiet: Console
+) -> None:
+    config = configure(stores, tuned)
+    assert train_head(config, quiet) == Run(tuned).read_metrics()
+    with pytest.raises(HeadstartError, match="unfreeze_from mixed6 instead of none"):
+        train_head(configure(stores, tuned, unfreeze_from=NOTHING, cut="mixed6"), quiet)
+
+
+def test_export_of_tuned_layers_keeps_the_prefix_to_the_bit_and_says_what_training_said(
+    tuned: Path, tmp_path: Path, quiet: Console, loaded: keras.Model, shared_pictures: Path
+) -> None:
+    result = export(ExportConfig(tuned, tmp_path / "out"), quiet)
+    assert result["max_difference"] <= 1e-5
+    assert result["num_flipped"] == 0
+    assert result["accuracy"] == Run(tuned).read_metrics()["val_accuracy"]
+    card = read_card(tmp_path / "out/model.keras")
+    assert (card.cut, card.unfreeze_from) == ("mixed7", "mixed6")
+    model = keras.saving.load_model(tmp_path / "out/model.keras", compile=False)
+    (backbone,) = [layer for layer in model.layers if layer.name.startswith("inception")]
+    assert list_changed(backbone, loaded) == LAST_BLOCK
+    from extract.decode import decode_image
+
+    predictions = Run(tuned).read_predictions()
+    images = [decode_image((shared_pictures / found.path).read_bytes()) for found in predictions]
+    outputs = [float(output[0]) for output in ExportedModel(tmp_path / "out/model.keras").predict(images, 4)]
+    np.testing.assert_allclose(outputs, [found.probabilities["dogs"] for found in predictions], atol=2e-3)
+
+
+def test_export_of_a_run_whose_retrained_layers_are_gone_is_refused(
+    tuned: Path, tmp_path: Path, quiet: Console
+) -> None:
+    weights = Run(tuned).read_head().list_arrays()
+    HeadWeights.from_arrays({name: weights[name] for name in weights if "tail" not in name}).save(tuned / "head.npz")
+    from features.durable import hash_file
+
+    record = json.loads((tuned / "run.json").read_text()) | {"head_sha256": hash_file(tuned / "head.npz")}
+    (tuned / "run.json").write_text(json.dumps(record))
+    with pytest.raises(HeadstartError, match="expected layers from mixed6 on, got none in head.npz"):
+        export(ExportConfig(tuned, tmp_path / "out"), quiet)
+
+
+def test_train_on_means_of_tuned_layers_pools_behind_them(stores: Path, tmp_path: Path, quiet: Console) -> None:
+    config = configure(stores, tmp_path / "run", pool=Pool.AVG)
+    metrics = train_head(config, quiet)
+    weights = Run(config.run).read_head()
+    assert weights.hidden_kernel.shape == (768, 8)
+    result = export(ExportConfig(config.run, tmp_path / "out"), quiet)
+    assert result["accuracy"] == metrics["val_accuracy"]
+
+
+def test_train_with_repeats_begins_each_with_the_same_backbone(stores: Path, tmp_path: Path, quiet: Console) -> None:
+    both = train_head(configure(stores, tmp_path / "both", repeats=2), quiet)
+    alone = train_head(configure(stores, tmp_path / "alone", seed=4), quiet)
+    first = train_head(configure(stores, tmp_path / "first"), quiet)
+    assert both["repeats"]["val_accuracies"] == [first["val_accuracy"], alone["val_accuracy"]]
+    mine, theirs = (Run(tmp_path / name).read_head().list_arrays()["tail_conv2d_60"] for name in ("both", "first"))
+    np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.usefixtures("eager")
+def test_train_interrupted_while_layers_are_trained_goes_on_to_the_same_bits(
+    stores: Path, tuned: Path, tmp_path: Path, quiet: Console
+) -> None:
+    def stop(row: Epoch) -> None:
+        if row.epoch == 6:
+            raise KeyboardInterrupt
+
+    config = configure(stores, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, quiet, follow=stop)
+    assert not config.run.exists()
+    followed: list[Epoch] = []
+    train_head(config, quiet, follow=followed.append)
+    whole, again = Run(tuned).read_head().list_arrays(), Run(config.run).read_head().list_arrays()
+    assert whole.keys() == again.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], again[name], err_msg=name)
+    assert [row.val_loss for row in followed] == [row.val_loss for row in Run(tuned).read_history()]
+
+
+def test_report_of_a_tuned_run_shows_both_stages(tuned: Path, stores: Path, quiet: Console) -> None:
+    report_run(configure(stores, tuned, no_report=False), quiet)
+    page = read_page(tuned)
+    facts = {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
+    assert facts["backbone"] == "InceptionV3 up to mixed7, trained again from mixed6 on"
+    assert facts["fitting"].endswith(" for 7 epochs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unfreeze_from": "mixed5", "cut": "mixed6"}, "--unfreeze-from: expected a layer from mixed6"),
+        ({"unfreeze_from": "mixed7", "cut": "mixed6"}, "--unfreeze-from: expected a layer from mixed6"),
+        ({"unfreeze_from": "mixed4"}, "--cut: expected one of mixed5, mixed6"),
+        ({"fine_tune_learning_rate": 0.0}, "--fine-tune-learning-rate: expected a number above 0, got 0"),
+    ],
+)
+def test_train_with_a_layer_that_cannot_be_is_wrong_usage(
+    stores: Path, tmp_path: Path, quiet: Console, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        train_head(configure(stores, tmp_path / "run", **options), quiet)
+    assert str(raised.value).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_on_stored_means_cannot_go_back_before_them(
+    shared_pictures: Path, tmp_path: Path, quiet: Console
+) -> None:
+    from extract.config import ExtractConfig
+    from extract.run import extract_features
+
+    extraction = ExtractConfig(
+        shared_pictures, tmp_path / "store", weights="random", image_size=75, cut="mixed6", pool=Pool.AVG
+    )
+    extract_features(extraction, quiet)
+    with pytest.raises(UsageError, match="--unfreeze-from: expected features with height and width"):
+        train_head(configure(tmp_path / "store", tmp_path / "run"), quiet)
+
+
+def test_load_sources_of_a_tuned_run_opens_its_store(tuned: Path, stores: Path) -> None:
+    sources = load_sources(ReportConfig(tuned))
+    assert sources.store.path == stores / "mixed6"
+    assert sources.store.feature_shape == (3, 3, 768)
+
+
+def test_open_tail_on_a_plain_training_is_not_needed(stores: Path, tmp_path: Path, quiet: Console) -> None:
+    config = make_config(stores, tmp_path / "run", cut="mixed6")
+    assert train_head(config, quiet)["before_tuning"] is None
+    assert type(Run(config.run).read_head()) is HeadWeights
+    assert open_tail(FeatureStore(stores / "mixed6"), "mixed6", Pool.NONE, "", quiet).boundary == "mixed6"

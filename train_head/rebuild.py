@@ -1,0 +1,66 @@
+"""Rebuilds what a run was fitted with: backbone and head, apart, whichever way it was fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from extract.tail import TOP
+from features.console import Console
+from features.errors import HeadstartError
+from features.schema import Pool
+from features.store import FeatureStore
+from train_head.config import NOTHING
+from train_head.head import Array, TunedWeights, restore_head
+from train_head.lift import lift_head
+from train_head.run import Run
+from train_head.split import Split
+from train_head.stitch import rebuild_backbone
+from train_head.tuning.tail import open_tail
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """Backbone and head of a run."""
+
+    backbone: keras.Model
+    """From prepared pixels to what the head sees; with the layers that were trained again."""
+    head: keras.Model
+    run_stored: Callable[[Array], Array]
+    """From stored features, float32, to the head's outputs."""
+    cut: str
+    """The layer whose output the head sees."""
+
+
+def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> Rebuilt:
+    """Rebuilds a run's backbone and head.
+
+    Args:
+        run: the run.
+        store: the one that it was fitted on.
+        split: its examples.
+        weights: a weights file, or empty for the one that the store names.
+        console: where progress goes.
+
+    Raises:
+        HeadstartError: the weights or the run's own files are not those that it was fitted with.
+    """
+    fitted = lift_head(run, store, split, console)
+    if run.unfreeze_from == NOTHING:
+        backbone = rebuild_backbone(store, weights, console)
+        head = restore_head(fitted, store.feature_shape, len(split.classes), run.dropout)
+        return Rebuilt(backbone, head, head.predict_on_batch, store.fingerprint.cut)
+    if not isinstance(fitted, TunedWeights):
+        raise HeadstartError(
+            run.folder, f"layers from {run.unfreeze_from} on", "none in head.npz", "Train again with --overwrite"
+        )
+    pool = Pool(run.record.config.get("pool", Pool.NONE))
+    tail = open_tail(store, run.unfreeze_from, pool, weights, console)
+    tail.put_kernels(fitted.tail)
+    backbone, from_stored = tail.cut_whole(), tail.cut_from(store.fingerprint.cut)
+    head = restore_head(fitted, backbone.output_shape[1:], len(split.classes), run.dropout)
+    return Rebuilt(backbone, head, lambda stored: head.predict_on_batch(from_stored.predict_on_batch(stored)), TOP)

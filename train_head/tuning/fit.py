@@ -1,0 +1,116 @@
+"""Fits a head alone, then the backbone's last layers and the head together."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from features.console import Console
+from train_head.batches import number_targets
+from train_head.head import HeadWeights, TunedWeights, build_head, extract_weights
+from train_head.metrics import predict_classes
+from train_head.reduction.reduce import Sides, lift_kernel
+from train_head.solvers import Fit, Problem, Solve
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.full import Fittable, fit_model, put_weights
+from train_head.solvers.history import Epoch
+from train_head.tuning.tail import Tail
+
+
+def tune_after(solve: Solve, tail: Tail) -> Solve:
+    """Makes a solver that goes on where another one ends: with the last layers of the backbone.
+
+    Args:
+        solve: fits the head alone.
+        tail: what is trained again then.
+    """
+
+    def fit_tuned(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
+        return _Tuning(tail, problem, checkpoint, console).fit(solve)
+
+    fit_tuned.__name__ = f"{solve.__name__} and {' '.join(tail.trained)}"
+    return fit_tuned
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    tail: Tail
+    problem: Problem
+    checkpoint: Checkpoint
+    console: Console
+
+    def fit(self, solve: Solve) -> Fit:
+        """Fits both stages; the history is that of the head, then of both."""
+        initial = self.tail.list_kernels()
+        try:
+            head = self._fit_head(solve)
+            return self._fit_both(head)
+        finally:
+            # Another seed, or fold, begins with the same backbone.
+            self.tail.put_kernels(initial)
+
+    def _fit_head(self, solve: Solve) -> Fit:
+        problem, top = self.problem, self.tail.open_top()
+        fit = solve(replace(problem, store=top), self.checkpoint.beside("head"), self.console)
+        right = predict_classes(fit.validation_probabilities) == number_targets(
+            problem.split.validation, problem.split.classes
+        )
+        self.console.say(f"the head alone: validation accuracy {right.mean():.4f}")
+        if not fit.reduction:
+            return fit
+        sides = Sides(problem.list_training_rows(), problem.split.validation)
+        kernel = lift_kernel(top, sides, problem.config.rank, fit.weights.hidden_kernel, self.console)
+        return replace(fit, weights=replace(fit.weights, hidden_kernel=kernel), reduction=None)
+
+    def _fit_both(self, head: Fit) -> Fit:
+        problem, offset = self.problem, len(head.history)
+        config = replace(
+            problem.config,
+            learning_rate=problem.config.fine_tune_learning_rate,
+            epochs=problem.config.fine_tune_epochs,
+        )
+
+        def shift(row: Epoch) -> Epoch:
+            return replace(row, epoch=row.epoch + offset)
+
+        boundary = replace(
+            problem,
+            store=self.tail.open_boundary(),
+            config=config,
+            follow=lambda row: problem.follow(shift(row)),
+        )
+        self.checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
+        fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
+        return replace(
+            fit,
+            history=[*head.history, *map(shift, fit.history)],
+            kept_epoch=fit.kept_epoch + offset,
+            before_tuning=head.history[head.kept_epoch - 1],
+        )
+
+    def _build(self, weights: HeadWeights) -> Fittable:
+        """Builds the model from the boundary's output to probabilities, of which only what is named is trained."""
+        config, tail = self.problem.config, self.tail.cut_from(self.tail.boundary)
+        keras.utils.set_random_seed(config.seed)
+        num_classes = len(self.problem.split.classes)
+        head = build_head(tail.output_shape[1:], num_classes, config.units, config.dropout, config.seed, l2=config.l2)
+        put_weights(head, weights)
+        for layer in self.tail.list_layers():
+            layer.trainable = True
+        features = keras.Input(tail.input_shape[1:], name="feature")
+        model = keras.Model(features, head(tail(features)), name="tuned")
+
+        def take() -> TunedWeights:
+            found: dict[str, Any] = extract_weights(head).list_arrays()
+            return TunedWeights(**found, tail=self.tail.list_kernels())
+
+        def put(kept: HeadWeights) -> None:
+            put_weights(head, kept)
+            if isinstance(kept, TunedWeights):
+                self.tail.put_kernels(kept.tail)
+
+        return Fittable(model, take, put)
