@@ -88,7 +88,7 @@ def train_head(
             keep_logs(Run(config.run))
         metrics = Run(config.run).read_metrics()
         if metrics.get("diverged"):
-            raise _describe_divergence(config, metrics["diverged"])
+            raise _describe_divergence(config, metrics)
         return metrics
     tail = _open_tail(store, config, console)
     top = tail.open_top() if tail else store
@@ -122,7 +122,7 @@ def train_head(
     shutil.rmtree(checkpoints, ignore_errors=True)
     warn_of_changed_store(store, split, config, console)
     if metrics["diverged"]:
-        raise _describe_divergence(config, metrics["diverged"])
+        raise _describe_divergence(config, metrics)
     return metrics
 
 
@@ -276,10 +276,13 @@ def _write(config: TrainConfig, record: RunRecord, split: Split, fit: Fit, metri
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _describe_divergence(config: TrainConfig, diverged: dict[str, Any]) -> PartlyDivergedError:
+def _describe_divergence(config: TrainConfig, metrics: dict[str, Any]) -> PartlyDivergedError:
+    diverged, option, rate = metrics["diverged"], "--learning-rate", config.learning_rate
+    if metrics.get("before_tuning"):
+        option, rate = "--fine-tune-learning-rate", config.fine_tune_learning_rate
     return PartlyDivergedError(
         f"{config.run}, {diverged['trial']}, epoch {diverged['epoch']}",
         "a finite loss",
-        f"{diverged['losses']} at learning rate {config.learning_rate:g}",
-        f"The run keeps the head of repeat 0, epoch {diverged['kept_epoch']}. Try a smaller --learning-rate",
+        f"{diverged['losses']} at learning rate {rate:g}",
+        f"The run keeps the head of repeat 0, epoch {diverged['kept_epoch']}. Try a smaller {option}",
     )

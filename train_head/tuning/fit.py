@@ -11,13 +11,13 @@ import numpy as np
 
 from features.console import Console
 from train_head.batches import number_targets
-from train_head.head import HeadWeights, TunedWeights, build_head, extract_weights
+from train_head.head import Array, HeadWeights, TunedWeights, build_head, extract_weights
 from train_head.metrics import predict_classes
 from train_head.reduction.reduce import Sides, lift_kernel
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.full import Fittable, fit_model, put_weights
-from train_head.solvers.history import Epoch
+from train_head.solvers.history import DivergedError, Epoch
 from train_head.tuning.tail import Tail
 
 
@@ -30,7 +30,7 @@ def tune_after(solve: Solve, tail: Tail) -> Solve:
     """
 
     def fit_tuned(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-        return _Tuning(tail, problem, checkpoint, console).fit(solve)
+        return _Tuning(tail, problem, checkpoint, console, tail.list_kernels()).fit(solve)
 
     fit_tuned.__name__ = f"{solve.__name__} and {' '.join(tail.trained)}"
     return fit_tuned
@@ -42,16 +42,19 @@ class _Tuning:
     problem: Problem
     checkpoint: Checkpoint
     console: Console
+    initial: dict[str, Array]
+    """The kernels before they are trained."""
 
     def fit(self, solve: Solve) -> Fit:
         """Fits both stages; the history is that of the head, then of both."""
-        initial = self.tail.list_kernels()
         try:
             head = self._fit_head(solve)
+            if not head.history[-1].is_finite:
+                return self._keep_head(head, head.history)
             return self._fit_both(head)
         finally:
             # Another seed, or fold, begins with the same backbone.
-            self.tail.put_kernels(initial)
+            self.tail.put_kernels(self.initial)
 
     def _fit_head(self, solve: Solve) -> Fit:
         problem, top = self.problem, self.tail.open_top()
@@ -84,13 +87,23 @@ class _Tuning:
             follow=lambda row: problem.follow(shift(row)),
         )
         self.checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
-        fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
+        try:
+            fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
+        except DivergedError as error:
+            # The head alone was good.
+            kept = self._keep_head(head, [*head.history, shift(error.row)])
+            return replace(kept, before_tuning=head.history[head.kept_epoch - 1])
         return replace(
             fit,
             history=[*head.history, *map(shift, fit.history)],
             kept_epoch=fit.kept_epoch + offset,
             before_tuning=head.history[head.kept_epoch - 1],
         )
+
+    def _keep_head(self, head: Fit, history: list[Epoch]) -> Fit:
+        """Keeps the head alone, on the backbone as it was."""
+        arrays: dict[str, Any] = head.weights.list_arrays()
+        return replace(head, weights=TunedWeights(**arrays, tail=self.initial), history=history)
 
     def _build(self, weights: HeadWeights) -> Fittable:
         """Builds the model from the boundary's output to probabilities, of which only what is named is trained."""

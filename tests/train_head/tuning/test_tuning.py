@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ import pytest
 import tensorflow as tf
 
 from extract.backbone import build_backbone, cut_backbone, name_layers
+from extract.config import ExtractConfig
+from extract.decode import decode_image
+from extract.run import extract_features
 from extract.weights import Weights, WeightsName
+from features.compression import Compression
 from features.console import Console
+from features.durable import hash_file
 from features.errors import HeadstartError, UsageError
+from features.pack import pack_store
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.report.pages import read_page
@@ -31,6 +38,7 @@ from train_head.run import Run
 from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch
+from train_head.solvers.reduced import fit_reduced
 from train_head.split import split_examples
 from train_head.train import train_head
 from train_head.tuning import fit as tuning_fit
@@ -58,8 +66,6 @@ def loaded() -> keras.Model:
 def fit(tail: Tail, quiet: Console, **options: Any) -> Any:
     split = split_examples(tail.store.examples, 0.2)
     config = configure(tail.store.path, Path("run"), **options)
-    from train_head.solvers.reduced import fit_reduced
-
     solve = tuning_fit.tune_after(fit_reduced, tail)
     return solve(Problem(tail.store, split, config), Checkpoint(None), quiet)
 
@@ -116,8 +122,6 @@ def test_tuning_keeps_normalisations_in_inference_mode(tail: Tail, quiet: Consol
 
 def test_tuning_goes_on_from_the_head_alone_in_one_history(tail: Tail, quiet: Console) -> None:
     followed: list[Epoch] = []
-    from train_head.solvers.reduced import fit_reduced
-
     split = split_examples(tail.store.examples, 0.2)
     problem = Problem(tail.store, split, configure(tail.store.path, Path("run")), followed.append)
     found = tuning_fit.tune_after(fit_reduced, tail)(problem, Checkpoint(None), quiet)
@@ -189,8 +193,6 @@ def test_export_of_tuned_layers_keeps_the_prefix_to_the_bit_and_says_what_traini
     model = keras.saving.load_model(tmp_path / "out/model.keras", compile=False)
     (backbone,) = [layer for layer in model.layers if layer.name.startswith("inception")]
     assert list_changed(backbone, loaded) == LAST_BLOCK
-    from extract.decode import decode_image
-
     predictions = Run(tuned).read_predictions()
     images = [decode_image((shared_pictures / found.path).read_bytes()) for found in predictions]
     outputs = [float(output[0]) for output in ExportedModel(tmp_path / "out/model.keras").predict(images, 4)]
@@ -202,8 +204,6 @@ def test_export_of_a_run_whose_retrained_layers_are_gone_is_refused(
 ) -> None:
     weights = Run(tuned).read_head().list_arrays()
     HeadWeights.from_arrays({name: weights[name] for name in weights if "tail" not in name}).save(tuned / "head.npz")
-    from features.durable import hash_file
-
     record = json.loads((tuned / "run.json").read_text()) | {"head_sha256": hash_file(tuned / "head.npz")}
     (tuned / "run.json").write_text(json.dumps(record))
     with pytest.raises(HeadstartError, match="expected layers from mixed6 on, got none in head.npz"):
@@ -278,9 +278,6 @@ def test_train_with_a_layer_that_cannot_be_is_wrong_usage(
 def test_train_on_stored_means_cannot_go_back_before_them(
     shared_pictures: Path, tmp_path: Path, quiet: Console
 ) -> None:
-    from extract.config import ExtractConfig
-    from extract.run import extract_features
-
     extraction = ExtractConfig(
         shared_pictures, tmp_path / "store", weights="random", image_size=75, cut="mixed6", pool=Pool.AVG
     )
@@ -300,3 +297,53 @@ def test_open_tail_on_a_plain_training_is_not_needed(stores: Path, tmp_path: Pat
     assert train_head(config, quiet)["before_tuning"] is None
     assert type(Run(config.run).read_head()) is HeadWeights
     assert open_tail(FeatureStore(stores / "mixed6"), "mixed6", Pool.NONE, "", quiet).boundary == "mixed6"
+
+
+def test_train_whose_layers_diverge_keeps_the_head_alone_and_says_which_rate(
+    stores: Path, tmp_path: Path, quiet: Console, loaded: keras.Model
+) -> None:
+    # The L2 term overflows with the first step.
+    config = configure(stores, tmp_path / "run", fine_tune_learning_rate=1e30, l2=0.01)
+    with pytest.raises(HeadstartError) as raised:
+        train_head(config, quiet)
+    assert "epoch 5: expected a finite loss, got " in str(raised.value)
+    assert str(raised.value).endswith(
+        "at learning rate 1e+30. The run keeps the head of repeat 0, epoch 4. Try a smaller --fine-tune-learning-rate."
+    )
+    small = configure(stores, tmp_path / "plain", fine_tune_learning_rate=1e-12, fine_tune_epochs=1, l2=0.01)
+    plain = train_head(small, quiet)
+    metrics = Run(config.run).read_metrics()
+    assert metrics["kept_epoch"] == 4
+    assert metrics["before_tuning"] == {**plain["before_tuning"], "seconds": metrics["before_tuning"]["seconds"]}
+    kernels = Run(config.run).read_head().list_arrays()
+    for name in LAST_BLOCK:
+        np.testing.assert_array_equal(kernels[f"tail_{name}"], list_weights(loaded)[name][0])
+
+
+def test_train_with_the_weights_file_moved_takes_it_where_it_is_named(
+    shared_pictures: Path, tmp_path: Path, quiet: Console, loaded: keras.Model
+) -> None:
+    whole = build_backbone(75, Weights(WeightsName.RANDOM))
+    whole.save_weights(tmp_path / "some.weights.h5")
+    extraction = ExtractConfig(
+        shared_pictures, tmp_path / "store", weights=str(tmp_path / "some.weights.h5"), image_size=75, cut="mixed6"
+    )
+    extract_features(extraction, quiet)
+    moved = (tmp_path / "some.weights.h5").rename(tmp_path / "moved.weights.h5")
+    config = configure(tmp_path / "store", tmp_path / "run", fine_tune_epochs=1)
+    with pytest.raises(HeadstartError, match="no such file. Give --weights FILE"):
+        train_head(config, quiet)
+    assert train_head(replace(config, weights=str(moved)), quiet)["before_tuning"]["epoch"] == 4
+
+
+def test_train_on_a_packed_store_trains_layers_again_on_the_same_features(
+    stores: Path, tail: Tail, tmp_path: Path, quiet: Console
+) -> None:
+    pack_store(FeatureStore(stores / "mixed6"), tmp_path / "pack.h5", Compression.GZIP, lambda _: None)
+    packed = FeatureStore(tmp_path / "pack.h5")
+    rows = [sorted(store.examples, key=lambda example: example.path) for store in (packed, tail.store)]
+    top = open_tail(packed, "mixed6", Pool.NONE, "", quiet).open_top()
+    np.testing.assert_array_equal(top.read(rows[0]), tail.open_top().read(rows[1]))
+    metrics = train_head(configure(tmp_path / "pack.h5", tmp_path / "run"), quiet)
+    assert metrics["before_tuning"]["epoch"] == 4
+    assert export(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)["accuracy"] == metrics["val_accuracy"]
