@@ -77,7 +77,11 @@ def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequenc
         truths = targets == number
         if truths.all() or not truths.any():
             continue
-        style = {"color": SERIES[place], "linestyle": _LINE_STYLES[place], "label": make_printable(labels[number])}
+        style = {
+            "color": SERIES[place],
+            "linestyle": _LINE_STYLES[place],
+            "label": f"class {make_printable(labels[number])}",
+        }
         false_positive, true_positive, _ = roc_curve(truths, probabilities[:, number])
         left.plot(false_positive, true_positive, **style)
         precision, recall, _ = precision_recall_curve(truths, probabilities[:, number])
@@ -131,8 +135,9 @@ def _make_figure(width: float, height: float) -> Figure:
 
 def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, color=INK, fontsize=11)
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
+    # A class may be called $x^$, which is no formula.
+    axes.set_xlabel(x_label, color=INK, parse_math=False)
+    axes.set_ylabel(y_label, color=INK, parse_math=False)
     axes.tick_params(colors=INK)
     for spine in axes.spines.values():
         spine.set_color(FAINT)
@@ -140,6 +145,8 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_facecolor("none")
     legend = axes.legend(labelcolor=INK, framealpha=0, fontsize=9)
     legend.get_frame().set_facecolor("none")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _encode(figure: Figure, name: str) -> str:
