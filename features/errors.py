@@ -27,6 +27,10 @@ class UsageError(HeadstartError):
     exit_status = 2
 
 
+class TargetLockedError(HeadstartError):
+    """Another command is writing to the same folder or file."""
+
+
 class FeatureStoreError(HeadstartError):
     """Base of everything that is wrong with a store."""
 

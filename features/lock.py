@@ -1,9 +1,11 @@
-"""One writer at a time: an advisory lock on STORE/LOCK, held for the whole write."""
+"""One writer at a time: an advisory lock on a file, held for the whole write."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from pathlib import Path
 from features.errors import StoreLockedError
 
 LOCK_NAME = "LOCK"
+_HOLDER = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)
+"""What a lock file may hold."""
 
 
 @contextmanager
@@ -25,21 +29,57 @@ def hold_write_lock(store: Path) -> Iterator[None]:
     Raises:
         StoreLockedError: another process holds it; says which, and touches nothing.
     """
-    path = store / LOCK_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
+    with hold_lock(store / LOCK_NAME) as holder:
+        if holder:
             raise StoreLockedError(
                 store, "no other writer", f"a lock held by {holder}", "Wait until it has finished, or stop it"
-            ) from None
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
+            )
         yield
-        os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
+
+
+@contextmanager
+def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
+    """Try to lock a file; the kernel releases the lock however the process ends.
+
+    Args:
+        path: the lock file, made where it is missing; a link is not followed.
+        is_removed: whether the file is removed at the end.
+
+    Yields:
+        Empty where the lock is held; else who holds it, and the file is not touched.
+
+    Raises:
+        OSError: the file cannot be made or opened.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
+                return
+            if not _HOLDER.match(os.pread(descriptor, 4096, 0)):
+                raise FileExistsError(errno.EEXIST, "a file that is not a lock of Headstart's", str(path))
+            # The holder before may have removed the file after it was opened here.
+            if not is_removed or _is_same_file(path, descriptor):
+                started = time.strftime("%Y-%m-%d %H:%M:%S")
+                holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, holder.encode(), 0)
+                try:
+                    yield ""
+                finally:
+                    os.ftruncate(descriptor, 0)
+                    if is_removed:
+                        path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from features import staging
+from features.errors import HeadstartError, TargetLockedError
+from features.replace import hold_target, recover_target, replace_file, replace_folder
+from features.staging import NEW, Names, Target, make_staging, plan_exchange, settle
+
+NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
+
+
+class Killed(BaseException):
+    pass
+
+
+def accept(_: Path) -> None:
+    pass
+
+
+def refuse(path: Path) -> None:
+    raise HeadstartError(path, "ours", "another", "Move it")
+
+
+def make_target(folder: Path, check: Callable[[Path], None] = accept) -> Target:
+    return Target(folder, NAMES, check, "--out")
+
+
+def fill(folder: Path, text: str, names: tuple[str, ...] = ("a.txt", "b.txt")) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(text)
+
+
+def replace(folder: Path, text: str, names: tuple[str, ...] = ("a.txt", "b.txt"), archive: str = "") -> None:
+    with replace_folder(make_target(folder)) as replacement:
+        fill(replacement.staging, text, names)
+        replacement.commit(archive)
+
+
+def read(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def list_hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_replace_folder_where_nothing_is_makes_it(tmp_path: Path) -> None:
+    replace(tmp_path / "deep" / "out", "new")
+    assert read(tmp_path / "deep" / "out") == {"a.txt": "new", "b.txt": "new"}
+    assert list_hidden(tmp_path / "deep") == []
+
+
+def test_replace_folder_old_entries_that_the_new_one_lacks_are_removed(tmp_path: Path) -> None:
+    replace(tmp_path / "out", "old")
+    replace(tmp_path / "out", "new", ("a.txt",))
+    assert read(tmp_path / "out") == {"a.txt": "new"}
+    assert list_hidden(tmp_path) == []
+
+
+def test_replace_folder_without_commit_leaves_the_old_one(tmp_path: Path) -> None:
+    replace(tmp_path / "out", "old")
+    with replace_folder(make_target(tmp_path / "out")) as replacement:
+        fill(replacement.staging, "new")
+    assert read(tmp_path / "out") == {"a.txt": "old", "b.txt": "old"}
+    assert list_hidden(tmp_path) == []
+
+
+def test_replace_folder_files_of_the_users_stay_where_they_are(tmp_path: Path) -> None:
+    replace(tmp_path / "out", "old")
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    inode = (tmp_path / "out" / "thesis.txt").stat().st_ino
+    replace(tmp_path / "out", "new", ("b.txt",))
+    assert read(tmp_path / "out") == {"b.txt": "new", "thesis.txt": "mine"}
+    assert (tmp_path / "out" / "thesis.txt").stat().st_ino == inode
+
+
+def test_replace_folder_foreign_content_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    fill(tmp_path / "out", "theirs")
+    with pytest.raises(HeadstartError), replace_folder(make_target(tmp_path / "out", refuse)):
+        pytest.fail("opened")
+    assert read(tmp_path / "out") == {"a.txt": "theirs", "b.txt": "theirs"}
+    assert list_hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", ["link", "folder", "foreign inside"])
+def test_replace_folder_entry_of_another_kind_is_refused_by_its_path(tmp_path: Path, make: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if make == "link":
+        (out / "a.txt").symlink_to(tmp_path / "victim")
+    elif make == "folder":
+        (out / "a.txt").mkdir()
+    else:
+        (out / "inside").mkdir()
+        (out / "inside" / "thesis.txt").write_text("mine")
+    expected = out / "inside" / "thesis.txt" if make == "foreign inside" else out / "a.txt"
+    with pytest.raises(HeadstartError) as raised, replace_folder(make_target(out)):
+        pytest.fail("opened")
+    assert raised.value.where == expected
+
+
+def test_replace_folder_through_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
+    replace(tmp_path / "real", "old")
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    replace(tmp_path / "out", "new")
+    assert (tmp_path / "out").is_symlink()
+    assert read(tmp_path / "real") == {"a.txt": "new", "b.txt": "new"}
+
+
+def test_replace_folder_current_directory_keeps_its_inode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace(tmp_path / "out", "old")
+    monkeypatch.chdir(tmp_path / "out")
+    inode = Path.cwd().stat().st_ino
+    replace(Path(), "new")
+    assert Path.cwd().stat().st_ino == inode
+    assert read(Path.cwd()) == {"a.txt": "new", "b.txt": "new"}
+
+
+@pytest.mark.parametrize("keeps_users_file", [False, True])
+def test_replace_folder_archive_keeps_the_old_entries(tmp_path: Path, keeps_users_file: bool) -> None:
+    replace(tmp_path / "out", "old")
+    if keeps_users_file:
+        (tmp_path / "out" / "thesis.txt").write_text("mine")
+    replace(tmp_path / "out", "new", archive="out-before")
+    assert read(tmp_path / "out-before") == {"a.txt": "old", "b.txt": "old"}
+    assert read(tmp_path / "out")["a.txt"] == "new"
+    assert (tmp_path / "out" / "thesis.txt").exists() == keeps_users_file
+
+
+def test_replace_folder_while_another_command_writes_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from features.replace import hold_target; "
+        "from features.staging import Target\n"
+        f"with hold_target(Target(Path({str(tmp_path / 'out')!r}), {{}}, print, '--out')):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(TargetLockedError) as raised, replace_folder(make_target(tmp_path / "out")):
+            pytest.fail("opened")
+        assert str(other.pid) in raised.value.got
+        other.stdin.close()
+        other.wait()
+    replace(tmp_path / "out", "new")
+    assert list_hidden(tmp_path) == []
+
+
+def test_hold_target_lock_file_of_another_content_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / ".out.lock").write_text("mine")
+    with pytest.raises(HeadstartError), hold_target(make_target(tmp_path / "out")):
+        pytest.fail("held")
+    assert (tmp_path / ".out.lock").read_text() == "mine"
+
+
+def test_replace_folder_users_folder_named_like_a_staging_folder_stays(tmp_path: Path) -> None:
+    fill(tmp_path / ".partial-out-mine", "mine")
+    fill(tmp_path / ".partial-out", "mine")
+    replace(tmp_path / "out", "new")
+    assert read(tmp_path / ".partial-out-mine") == read(tmp_path / ".partial-out") == {"a.txt": "mine", "b.txt": "mine"}
+
+
+def test_replace_folder_staging_of_a_killed_command_is_removed(tmp_path: Path) -> None:
+    replace(tmp_path / "out", "old")
+    fill(make_staging(make_target(tmp_path / "out")) / NEW, "new")
+    with hold_target(make_target(tmp_path / "out")):
+        pass
+    assert list_hidden(tmp_path) == []
+    assert read(tmp_path / "out") == {"a.txt": "old", "b.txt": "old"}
+
+
+@pytest.mark.parametrize("archive", ["", "out-before"])
+@pytest.mark.parametrize("keeps_users_file", [False, True])
+@pytest.mark.parametrize("has_exchange", [False, True])
+def test_recover_target_after_a_kill_at_any_rename_completes_the_replacement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_exchange: bool, keeps_users_file: bool, archive: str
+) -> None:
+    if not has_exchange:
+        monkeypatch.setattr(staging, "_exchange", lambda first, second: False)
+    for number in range(20):
+        out = tmp_path / str(number) / "out"
+        replace(out, "old")
+        if keeps_users_file:
+            (out / "thesis.txt").write_text("mine")
+        target = make_target(out)
+        container = make_staging(target)
+        fill(container / NEW, "new", ("b.txt",))
+        plan_exchange(target, container, archive)
+        with monkeypatch.context() as patch:
+            left = _kill_after(patch, number)
+            with contextlib.suppress(Killed):
+                settle(target, container)
+        if left[0] >= 0:
+            break
+        recover_target(target)
+        users = {"thesis.txt": "mine"} if keeps_users_file else {}
+        assert read(out) == {"b.txt": "new", **users}
+        with hold_target(target):
+            pass
+        assert list_hidden(out.parent) == []
+        if archive:
+            assert read(out.parent / archive) == {"a.txt": "old", "b.txt": "old"}
+    assert number > 0
+
+
+def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Let a number of changes to the disk pass, then kill before each further one; return how many are left."""
+    left = [number]
+
+    def wrap(module: object, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*arguments, **options)
+
+        patch.setattr(module, name, call)
+
+    for name in ("rename", "unlink", "rmdir"):
+        wrap(os, name)
+    wrap(staging, "_exchange")
+    return left
+
+
+def test_replace_file_interrupted_keeps_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("old")
+    with contextlib.suppress(Killed), replace_file(tmp_path / "out", "OUT", accept) as new:
+        new.write_text("new")
+        raise Killed
+    assert (tmp_path / "out").read_text() == "old"
+    assert list_hidden(tmp_path) == []
+
+
+def test_replace_file_foreign_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("theirs")
+    with pytest.raises(HeadstartError), replace_file(tmp_path / "out", "OUT", refuse):
+        pytest.fail("opened")
+    assert (tmp_path / "out").read_text() == "theirs"
+
+
+def test_replace_file_at_the_end_has_the_new_content(tmp_path: Path) -> None:
+    with replace_file(tmp_path / "out", "OUT", refuse) as new:
+        new.write_text("new")
+    assert (tmp_path / "out").read_text() == "new"
+    assert list_hidden(tmp_path) == []
+
+
+def test_replace_folder_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HeadstartError), replace_folder(make_target(tmp_path / "file" / "out")):
+        pytest.fail("opened")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="needs Linux")
+def test_replace_folder_mount_point_exchanges_its_entries(tmp_path: Path) -> None:
+    out = tmp_path / "with space"
+    out.mkdir()
+    code = (
+        "import sys; sys.path.insert(0, '.'); from pathlib import Path\n"
+        "from tests.features.test_replace import read, replace\n"
+        "out = Path(sys.argv[1]); replace(out, 'old'); (out / 'mine').write_text('mine'); replace(out, 'new')\n"
+        "replace(out, 'newer', archive='before')\n"
+        "assert read(out) == {'a.txt': 'newer', 'b.txt': 'newer', 'mine': 'mine'}, read(out)\n"
+        "assert read(out / 'before')['a.txt'] == 'new'"
+    )
+    for mount in ("mount -t tmpfs tmpfs", 'mount --bind "$0"'):
+        script = f'{mount} "$0" && exec {sys.executable} -c "$1" "$0"'
+        done = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", script, str(out), code],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "unshare" in done.stderr or "mount:" in done.stderr:
+            pytest.skip(f"no mount namespace here: {done.stderr}")
+        assert done.returncode == 0, done.stderr
