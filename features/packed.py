@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from features.compression import load_filters
+from features.durable import hash_file
 from features.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from features.foreign import check_file, map_file
 from features.hdf5 import read_texts
@@ -71,7 +72,24 @@ def load_pack(path: Path) -> StoreContents:
         FeatureKey(content_hash, view): Location(0, row, FeatureStatus.OK)
         for row, (content_hash, view) in enumerate(zip(hashes, views, strict=True))
     }
-    return StoreContents(fingerprint, origin, images_folder, images, locations, [], partial(_read_rows, path))
+    digests: dict[int, str] = {}
+
+    def hash_pack(number: int) -> str:
+        if number not in digests:
+            digests[number] = hash_file(path)
+        return digests[number]
+
+    return StoreContents(
+        fingerprint,
+        origin,
+        images_folder,
+        images,
+        locations,
+        shards=[],
+        read_rows=partial(_read_rows, path),
+        hash_shard=hash_pack,
+        locate_shard=lambda _: path,
+    )
 
 
 def _read_rows(path: Path, _: int, rows: Sequence[int], out: Features) -> None:

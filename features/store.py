@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,8 +24,9 @@ from features.schema import (
     ImageStatus,
     Origin,
 )
-from features.shard import ShardRef, read_features
+from features.shard import SHARD_FOLDER, ShardRef, read_features
 from features.tables import ImageRow, Location
+from features.unusable import UnusableImage, UnusableReason, list_unusable
 
 DERIVED_FOLDER = "derived"
 
@@ -53,6 +55,10 @@ class StoreContents:
     shards: list[ShardRef]
     read_rows: Callable[[int, Sequence[int], Features], None]
     """Reads rows, ascending, of the shard of a number into an array."""
+    hash_shard: Callable[[int], str]
+    """Returns the SHA-256 of the file that holds the shard of a number, in hexadecimal digits."""
+    locate_shard: Callable[[int], Path]
+    """Returns the path of the file that holds the shard of a number."""
 
 
 class FeatureStore:
@@ -141,6 +147,40 @@ class FeatureStore:
                 found.append(example._replace(shard=place.shard, row=place.row, view=view))
         return found
 
+    def find_examples(self, keys: Iterable[FeatureKey]) -> list[Example | None]:
+        """Find stored rows by content hash and view, whatever images the folder has today.
+
+        Args:
+            keys: content hashes and views.
+
+        Returns:
+            For each key an example to `read`, with empty path, label and split; None where no sound row is stored.
+        """
+        places = [(key, self.contents.locations.get(key)) for key in keys]
+        return [
+            Example("", "", "", key.content_hash, place.shard, place.row, key.view)
+            if place is not None and place.status is FeatureStatus.OK
+            else None
+            for key, place in places
+        ]
+
+    def hash_sources(self, examples: Iterable[Example]) -> str:
+        """Return a digest of the stored bytes that hold examples: equal digests mean equal features.
+
+        It depends on the files, not on the order of the examples. The first call on a packed store reads its file.
+        """
+        numbers = {example.shard for example in examples}
+        digests = sorted({self.contents.hash_shard(number) for number in numbers})
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def describe_source(self, example: Example) -> str:
+        """Return the path of the file that holds an example's feature, for messages."""
+        return str(self.contents.locate_shard(example.shard))
+
+    def list_unusable(self) -> list[UnusableImage]:
+        """Return every image of the folder that is no example, with the reason."""
+        return list_unusable(self.images, self.contents.locations)
+
     @property
     def num_pending(self) -> int:
         """How many of the folder's images have no feature yet, or none any more."""
@@ -208,8 +248,18 @@ def load_folder(path: Path) -> StoreContents:
             images, locations, shards = catalog.read_images(), catalog.read_features(), catalog.read_shards()
     finally:
         catalog.close()
-    read_rows = partial(_read_rows, path, {shard.number: shard for shard in shards})
-    return StoreContents(fingerprint, origin, images_folder, images, locations, shards, read_rows)
+    by_number = {shard.number: shard for shard in shards}
+    return StoreContents(
+        fingerprint,
+        origin,
+        images_folder,
+        images,
+        locations,
+        shards,
+        read_rows=partial(_read_rows, path, by_number),
+        hash_shard=lambda number: by_number[number].sha256,
+        locate_shard=lambda number: path / SHARD_FOLDER / by_number[number].name,
+    )
 
 
 def _read_rows(path: Path, shards: Mapping[int, ShardRef], number: int, rows: Sequence[int], out: Features) -> None:
@@ -230,11 +280,8 @@ def list_examples(images: Sequence[ImageRow], locations: Mapping[FeatureKey, Loc
 
 def count_pending(contents: StoreContents) -> int:
     """Counts images that the next extraction will come to: not extracted yet, or their shard is lost."""
-    return sum(
-        image.status is ImageStatus.PENDING
-        or (image.status is ImageStatus.DONE and FeatureKey(image.content_hash or b"", 0) not in contents.locations)
-        for image in contents.images
-    )
+    unusable = list_unusable(contents.images, contents.locations)
+    return sum(found.reason is UnusableReason.PENDING for found in unusable)
 
 
 def load_fingerprint(catalog: Catalog) -> Fingerprint:

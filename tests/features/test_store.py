@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from features.compression import Compression
 from features.errors import ShardDamagedError, StoreMissingError
+from features.pack import pack_store
+from features.pooled import pool_store
 from features.schema import FeatureStatus, ImageStatus
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
+from features.unusable import UnusableReason
 from tests.features.stores import (
     add_views,
     fill_store,
@@ -131,3 +136,78 @@ def test_views_alone_make_no_example(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     assert [e.path for e in store.examples] == ["cats/00000.jpg", "dogs/00001.jpg"]
     assert store.num_pending == 1
+
+
+def test_find_examples_of_gone_and_duplicate_images_gives_stored_rows(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(4))
+    add_views(tmp_path, range(1, 2), range(1, 2))
+    with make_writer(tmp_path) as writer:
+        writer.add_features([make_key(9)], make_features(range(9, 10)), [FeatureStatus.OVERFLOW])
+        writer.commit()
+        writer.sync_images([], [make_image(number).path for number in range(4)])
+    store = FeatureStore(tmp_path)
+    assert store.examples == []
+    keys = [make_key(3), make_key(1)._replace(view=1), make_key(8), make_key(9), make_key(0)]
+    found = store.find_examples(keys)
+    assert [example is None for example in found] == [False, False, True, True, False]
+    rows = [example for example in found if example is not None]
+    expected = np.concatenate([make_features(range(n, n + 1)) for n in (3, 1001, 0)])
+    np.testing.assert_array_equal(store.read(rows), expected)
+
+
+def test_hash_sources_depends_on_the_files_alone(tmp_path: Path) -> None:
+    fill_store(tmp_path / "a", range(12))
+    fill_store(tmp_path / "b", range(12), rows_per_shard=6)
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    stores = [FeatureStore(tmp_path / name) for name in ("a", "copy", "b")]
+    one, copy, other = (store.hash_sources(store.examples) for store in stores)
+    assert one == copy != other
+    store = stores[0]
+    assert store.hash_sources(store.examples[::-1]) == one
+    first = [example for example in store.examples if example.shard == 1]
+    assert store.hash_sources(first) == store.hash_sources(first[:1]) != one
+    assert pool_store(store).hash_sources(store.examples) == one
+
+
+def test_hash_sources_of_a_pack_is_that_of_its_bytes(tmp_path: Path) -> None:
+    fill_store(tmp_path / "store", range(4))
+    store = FeatureStore(tmp_path / "store")
+    pack_store(store, tmp_path / "a.h5", Compression.GZIP, lambda _: None)
+    pack_store(store, tmp_path / "b.h5", Compression.NONE, lambda _: None)
+    shutil.copy(tmp_path / "a.h5", tmp_path / "copy.h5")
+    one, other, copy = (FeatureStore(tmp_path / f"{name}.h5") for name in ("a", "b", "copy"))
+    assert one.hash_sources(one.examples) == copy.hash_sources(copy.examples[:1])
+    assert one.hash_sources(one.examples) != other.hash_sources(other.examples)
+
+
+def test_describe_source_is_the_file_of_an_example(tmp_path: Path) -> None:
+    fill_store(tmp_path / "store", range(8))
+    store = FeatureStore(tmp_path / "store")
+    by_path = {example.path: example for example in store.examples}
+    second = by_path[make_image(5).path]
+    assert store.describe_source(second) == str(tmp_path / "store" / SHARD_FOLDER / store.shards[1].name)
+    pack_store(store, tmp_path / "a.h5", Compression.GZIP, lambda _: None)
+    packed = FeatureStore(tmp_path / "a.h5")
+    assert packed.describe_source(packed.examples[0]) == str(tmp_path / "a.h5")
+
+
+def test_list_unusable_names_every_image_that_is_no_example(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(3))
+    with make_writer(tmp_path) as writer:
+        statuses = [FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE]
+        writer.add_features([make_key(3), make_key(4)], make_features(range(3, 5)), statuses)
+        for number in (3, 4, 5):
+            writer.add_image(make_image(number))
+        writer.add_image(make_image(6)._replace(status=ImageStatus.PENDING, content_hash=None))
+        writer.add_image(make_image(7)._replace(status=ImageStatus.FAILED, content_hash=None, reason="no picture"))
+        writer.commit()
+    store = FeatureStore(tmp_path)
+    assert len(store.examples) + len(store.list_unusable()) == len(store.images) == 8
+    assert {found.image.path: (found.reason, found.detail) for found in store.list_unusable()} == {
+        make_image(3).path: (UnusableReason.UNSOUND, "overflow"),
+        make_image(4).path: (UnusableReason.UNSOUND, "nonfinite"),
+        make_image(5).path: (UnusableReason.PENDING, ""),
+        make_image(6).path: (UnusableReason.PENDING, ""),
+        make_image(7).path: (UnusableReason.FAILED, "no picture"),
+    }
+    assert store.num_pending == 2
