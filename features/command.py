@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import itertools
 import os
-import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import typer
 
+from features import process, signals, streams
 from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError
+from features.errors import HeadstartError, UsageError, describe_os_error
 
 Config = TypeVar("Config")
 Act = Callable[[Config, Console], Mapping[str, Any]]
+
+_ClickException: Any = typer.BadParameter.__mro__[2]
+"""Base of every error in the arguments; where it is imported from differs between versions of typer."""
+_INTERRUPTED = "interrupted. What was finished is kept; run the same command again."
+_INTERRUPTED_STATUS = 130
+_READER_GONE_STATUS = 141
+"""128 plus the number of SIGPIPE, as of any program in a pipe."""
 
 
 class CommandFailed(Exception):
@@ -50,39 +61,43 @@ def run_app(act: Act[Config], config_type: type[Config], name: str, epilog: str 
     _start(app, name)
 
 
-def _start(app: typer.Typer, name: str) -> None:
-    # SIGTERM ends a run as Ctrl-C does: what is computed is committed first.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _start(app: typer.Typer, name: str) -> NoReturn:
+    """Run the command that `sys.argv` asks for, and end the process with its exit status."""
+    process.start()
+    streams.protect_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    app(prog_name=name)
+    status = _run(app, name)
+    signals.exit_on_signals()
+    if error := streams.find_output_error():
+        is_reader_gone = error.errno == errno.EPIPE
+        if not is_reader_gone:
+            Console().fail(f"standard output: expected room for the result, got {error.strerror}. Write it elsewhere.")
+        status = status or (_READER_GONE_STATUS if is_reader_gone else 1)
+    process.leave(status)
 
 
-def _build_callback(act: Act[Config], config_type: type[Config]) -> Callable[..., None]:
-    def callback(**values: Any) -> None:
+def _run(app: typer.Typer, name: str) -> int:
+    """Run the command, and return its exit status; errors in its arguments have the status 2."""
+    try:
+        return int(app(prog_name=name, standalone_mode=False) or 0)
+    except _ClickException as error:
+        error.show()
+        if "--json" in sys.argv[1:]:
+            Console(ConsoleOptions(json=True)).show_result({"error": error.format_message()})
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return signals.get_exit_status() or _INTERRUPTED_STATUS
+
+
+def _build_callback(act: Act[Config], config_type: type[Config]) -> Callable[..., int]:
+    def callback(**values: Any) -> int:
         console = Console(_take(ConsoleOptions, values))
-        try:
-            console.show_result(act(_take(config_type, values), console))
-        except CommandFailed as failure:
-            if str(failure):
-                console.fail(str(failure))
-            console.show_result(failure.result)
-            sys.exit(1)
-        except HeadstartError as error:
-            console.fail(str(error))
-            console.show_result({"error": str(error)})
-            sys.exit(error.exit_status)
-        except OSError as error:
-            where = error.filename or "a file"
-            got = error.strerror or str(error)
-            message = f"{where}: expected a file that can be used, got {got}. See what stands there and who may use it."
-            console.fail(message)
-            console.show_result({"error": message})
-            sys.exit(1)
-        except KeyboardInterrupt:
-            console.fail("interrupted. What was finished is kept; run the same command again.")
-            console.show_result({"error": "interrupted"})
-            sys.exit(1)
+        outcome = _perform(act, _take(config_type, values), console)
+        if outcome.message:
+            console.fail(outcome.message)
+        console.show_result(outcome.result)
+        return outcome.status
 
     callback.__doc__ = inspect.cleandoc(act.__doc__ or "").split("\n\n")[0]
     callback.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -90,6 +105,60 @@ def _build_callback(act: Act[Config], config_type: type[Config]) -> Callable[...
     )
     callback.__annotations__ = _hints(config_type) | _hints(ConsoleOptions)
     return callback
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a command ended: what `--json` prints, the exit status, and the error's message."""
+
+    result: Mapping[str, Any]
+    status: int = 0
+    message: str = ""
+
+
+def _perform(act: Act[Config], config: Config, console: Console) -> _Outcome:
+    """Do the work, and explain its failure in one line."""
+    try:
+        signals.interrupt_on_signals()
+        _refuse_empty_paths(type(config))
+        outcome = _Outcome(act(config, console))
+        signals.exit_on_signals()
+    except BaseException as error:
+        signals.exit_on_signals()
+        # An interrupt may arrive as another exception: libraries turn one into theirs while they are imported.
+        if isinstance(error, KeyboardInterrupt) or (signals.get_exit_status() and not isinstance(error, CommandFailed)):
+            outcome = _fail(_INTERRUPTED, _INTERRUPTED_STATUS)
+        else:
+            outcome = _explain(error, config, console)
+    return replace(outcome, status=signals.get_exit_status() or outcome.status)
+
+
+def _fail(message: str, status: int) -> _Outcome:
+    return _Outcome({"error": message}, status, message)
+
+
+def _explain(error: BaseException, config: object, console: Console) -> _Outcome:
+    match error:
+        case CommandFailed():
+            return _Outcome(error.result, 1, str(error))
+        case HeadstartError():
+            return _fail(str(error), error.exit_status)
+        case OSError():
+            return _fail(describe_os_error(error, _name_outputs(config)), 1)
+        case MemoryError():
+            return _fail(f"memory: expected enough for this command, got {error or 'none left'}. Free some.", 1)
+        case Exception():
+            if console.options.verbose:
+                traceback.print_exception(error)
+            found = f"{type(error).__name__}: {error}"
+            return _fail(f"Headstart: expected no error of its own, got {found}. Run it with -v, and report it.", 1)
+    raise error
+
+
+def _name_outputs(config: object) -> str:
+    """Name the folders and files that a command writes to: one of them, where an error names none."""
+    names = [str(getattr(config, name)) for name in ("store", "run", "out") if getattr(config, name, None)]
+    return " or ".join(names) or "a file"
 
 
 def _list_parameters(options: type) -> list[inspect.Parameter]:
@@ -110,4 +179,19 @@ def _hints(options: type) -> dict[str, Any]:
 
 
 def _take(options: type[Config], values: dict[str, Any]) -> Config:
-    return options(**{option.name: values[option.name] for option in fields(options)})  # type: ignore[arg-type]
+    taken = {option.name: values[option.name] for option in fields(options)}  # type: ignore[arg-type]
+    return options(**{name: _settle(value) if isinstance(value, Path) else value for name, value in taken.items()})
+
+
+def _refuse_empty_paths(options: type) -> None:
+    """Refuse `--run ""`, which `Path` takes for the current folder."""
+    for name, kind in get_type_hints(options).items():
+        option = f"--{name.replace('_', '-')}"
+        is_empty = f"{option}=" in sys.argv or (option, "") in itertools.pairwise(sys.argv)
+        if is_empty and Path in (kind, *get_args(kind)):
+            raise UsageError(option, "a path", "an empty one", "Leave the option out, or give its path")
+
+
+def _settle(path: Path) -> Path:
+    """Return the same place without `..`: a folder before it may be one that does not exist yet."""
+    return Path(os.path.realpath(path)) if ".." in path.parts and not path.exists() else path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -12,9 +13,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TextIO
+from typing import IO, Annotated, Any, Protocol, TextIO
 
 import typer
+
+from features import signals
 
 _TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks of the direction of writing, with which a name can look like another."""
@@ -81,7 +84,7 @@ class Console:
     def show_result(self, result: Mapping[str, Any]) -> None:
         """Prints the result as one JSON object where `--json` asked for it."""
         if self.options.json:
-            print(json.dumps(result, ensure_ascii=True), flush=True)
+            print(json.dumps(_make_json(result), ensure_ascii=True, allow_nan=False), flush=True)
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
@@ -159,20 +162,37 @@ class _PlainLines:
 
 
 def import_quietly(module: str) -> None:
-    """Imports a module whose native libraries chatter on stderr; what they said is shown if it fails."""
-    with tempfile.TemporaryFile() as said:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
+    """Import a module whose native libraries write to stderr; show what they wrote only if the import fails.
+
+    An interrupt waits until the module is imported: a library that is interrupted there raises errors of its own.
+    """
+    try:
+        written: IO[bytes] | None = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        # A full disk is no reason not to read from it.
+        written = None
+    with signals.defer_interrupt():
+        if written is None:
             importlib.import_module(module)
-        except Exception:
-            said.seek(0)
-            os.write(kept, said.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            return
+        with written:
+            _import_into(module, written)
+
+
+def _import_into(module: str, written: IO[bytes]) -> None:
+    sys.stderr.flush()
+    kept, shown = os.dup(2), b""
+    os.dup2(written.fileno(), 2)
+    try:
+        importlib.import_module(module)
+    except Exception:
+        written.seek(0)
+        shown = written.read()
+        raise
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        print(shown.decode(errors="backslashreplace"), end="", file=sys.stderr, flush=True)
 
 
 def format_seconds(seconds: float) -> str:
@@ -213,6 +233,21 @@ def make_printable(text: str) -> str:
 
     shown = (char.encode("unicode_escape").decode() if is_obeyed(char) else char for char in text)
     return text if text.isprintable() else "".join(shown)
+
+
+def _make_json(value: object) -> object:
+    """Return what JSON can hold: null for numbers that are none, text for what it does not know."""
+    match value:
+        case bool() | int() | str() | None:
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _make_json(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_make_json(inner) for inner in value]
+    # A number of NumPy's is one of Python's own inside.
+    return _make_json(value.item()) if hasattr(value, "item") else str(value)
 
 
 def _escape(cell: object, stream: TextIO) -> str:

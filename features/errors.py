@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 class HeadstartError(Exception):
     """Something that the user can mend; a command prints it without a traceback and exits with its status."""
@@ -57,3 +63,19 @@ class ShardDamagedError(FeatureStoreError):
 
 class StoreWriteError(FeatureStoreError):
     """The disk refused a write; what was committed before it is safe."""
+
+
+def describe_os_error(error: OSError, place: str) -> str:
+    """Return the message for an error of the operating system.
+
+    Args:
+        error: the error; one of `shutil` holds a list of others.
+        place: the files or folders that it may be about, where it names none.
+    """
+    where, got, more = error.filename or place, error.strerror or str(error), ""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        (where, _, got), num_more = error.args[0][0], len(error.args[0]) - 1
+        more = f" and {num_more:,} more" if num_more else ""
+    if error.errno in _FULL or any(text in str(got) for text in map(os.strerror, _FULL)):
+        return f"{where}{more}: expected room on the disk, got {got}. Make room, and run it again."
+    return f"{where}{more}: expected a file that can be used, got {got}. Check that it exists, and who may use it."

@@ -1,0 +1,52 @@
+"""What a command does before anything else and last: encodings, standard streams, signals, and the exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from features import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def start() -> None:
+    """Prepare the process of a command; twice does no harm."""
+    signals.exit_on_signals()
+    _use_utf8()
+    for fd in (0, 1, 2):
+        _open_where_closed(fd)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, without the interpreter's own end, in which signals and threads may end it otherwise."""
+    import atexit
+
+    signals.exit_on_signals()
+    atexit._run_exitfuncs()
+    os._exit(status)
+
+
+def _use_utf8() -> None:
+    """Start Python again in its UTF-8 mode, where the locale is not UTF-8: names of files may hold anything."""
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    if sys.stdout is not None:
+        # The terminal keeps its own encoding.
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _open_where_closed(fd: int) -> None:
+    """Keep a closed standard stream's number from a file that is opened next: libraries write to 1 and 2."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        # Read-only: what is written there fails, so that a lost result is noticed.
+        opened = os.open(os.devnull, os.O_RDONLY)
+        if opened != fd:
+            os.dup2(opened, fd)
+            os.close(opened)
+        os.set_inheritable(fd, True)

@@ -1,0 +1,50 @@
+"""Standard output and standard error of a command, which never end its work: what cannot be written is dropped."""
+
+from __future__ import annotations
+
+import io
+import select
+import sys
+from typing import Any, TextIO
+
+
+class _Stream(io.FileIO):
+    """A standard stream that keeps its first error instead of raising it."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            # None: the stream does not block, and its reader is slower.
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            self.error = self.error or error
+            return len(data)
+
+
+def protect_streams() -> None:
+    """Replace `sys.stdout` and `sys.stderr` by streams that keep their errors, and can write any character."""
+    sys.stdout = _open(1, sys.stdout, is_line_buffered=False)
+    sys.stderr = _open(2, sys.stderr, is_line_buffered=True)
+
+
+def find_output_error() -> OSError | None:
+    """Write what is left in the buffers, and return why standard output is incomplete; None where it is complete."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    raw = getattr(sys.stdout.buffer, "raw", None)
+    return raw.error if isinstance(raw, _Stream) else None
+
+
+def _open(fd: int, replaced: TextIO | None, *, is_line_buffered: bool) -> TextIO:
+    if replaced is not None:
+        replaced.flush()
+    raw = _Stream(fd, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=replaced.encoding if replaced is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=is_line_buffered or raw.isatty(),
+    )
