@@ -94,6 +94,9 @@ class HeadConfig:
     validation_split: Annotated[
         float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")
     ] = 0.2
+    images: Annotated[
+        Path | None, Option(help="Refuse a store that was not made from this folder of pictures.", metavar="DIR")
+    ] = None
     no_report: Annotated[bool, Option("--no-report", help="Leave out the report and the numbers for it.")] = False
     tensorboard: Annotated[bool, Option("--tensorboard", help="Write the history for TensorBoard too.")] = False
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a run of other options or pictures.")] = False

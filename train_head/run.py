@@ -75,8 +75,8 @@ class Prediction:
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Puts a config into JSON's types, with absolute paths."""
-    values = asdict(config).items()
+    """Puts a config into JSON's types, with absolute paths; without the folder that the store is checked against."""
+    values = [(name, value) for name, value in asdict(config).items() if name != "images"]
     return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values}
 
 

@@ -10,7 +10,7 @@ from train_head.config import TrainConfig
 from train_head.run import RUN_FILE, Run, RunExample, RunRecord, list_run_examples
 from train_head.split import Split
 
-_NOT_COMPARED = {"weights", "run", "overwrite", "no_report", "tensorboard"}
+_NOT_COMPARED = {"images", "weights", "run", "overwrite", "no_report", "tensorboard"}
 _NOT_SETTLED = ("cut", "")
 """What older runs have where the store had one cut alone; the fingerprint has it too."""
 DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {

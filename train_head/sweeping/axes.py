@@ -27,6 +27,7 @@ DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
 LOG_SCALED = {"learning_rate", "l2", "units", "batch_size", "rank"}
 """Options whose proportions count: a range of these is searched by its logarithm."""
 _NOT_TRIED = {"weights", "run", "repeats", "folds", "validation_split", "no_report", "tensorboard", "overwrite"}
+_NOT_TRIED |= {"images"}
 """Options that say where, or how a head is measured: heads that were measured differently do not compare."""
 _RANGE = re.compile(r"(.+?)\.\.(.+)")
 
