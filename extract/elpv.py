@@ -10,6 +10,8 @@ Electroluminescence Imagery", EU PVSEC 2018; `labels.csv` holds path, probabilit
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ class ElpvConfig:
     """Where to lay it out."""
 
     out: Annotated[Path, Option(help="Folder to make, with functional/ and defective/ in it.")] = Path("data/elpv")
+    remove: Annotated[bool, Option("--remove", help="Remove the same pictures again, and no others.")] = False
 
 
 def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
@@ -45,6 +48,8 @@ def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
         )
     source = Path(spec.origin).parent / "data"
     wanted = list_labelled((source / "labels.csv").read_text())
+    if config.remove:
+        return _remove(source, wanted, config.out, console)
     for name, label in wanted:
         target = config.out / label / Path(name).name
         if not target.exists():
@@ -54,6 +59,22 @@ def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
             partial.replace(target)
     console.say(f"{config.out}: {len(wanted):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
     return {"images": len(wanted), "folder": str(config.out)}
+
+
+def _remove(source: Path, wanted: list[tuple[str, str]], out: Path, console: Console) -> Mapping[str, Any]:
+    """Remove the pictures that are the package's own, byte for byte, and the folders that are empty then."""
+    num_removed = 0
+    for name, label in wanted:
+        target = out / label / Path(name).name
+        is_link = any(path.is_symlink() for path in (out, target.parent, target))
+        if not is_link and target.is_file() and filecmp.cmp(source / name, target, shallow=False):
+            target.unlink()
+            num_removed += 1
+    for folder in (*(out / label for label in LABELS.values()), out):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    console.say(f"{out}: removed {num_removed:,} pictures of elpv-dataset" + (", kept others" if out.exists() else ""))
+    return {"removed": num_removed, "folder": str(out)}
 
 
 def list_labelled(table: str) -> list[tuple[str, str]]:

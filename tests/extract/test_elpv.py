@@ -90,3 +90,29 @@ def test_lay_out_without_the_package_says_how_to_get_it(
         "elpv-dataset: expected the installed package, got none. Run `pip install elpv-dataset`, or give DATA=folder."
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_remove_takes_the_packages_pictures_and_keeps_all_others(package: Path, tmp_path: Path, quiet: Console) -> None:
+    out, elsewhere = tmp_path / "data/elpv", tmp_path / "elsewhere"
+    lay_out_elpv(ElpvConfig(out), quiet)
+    kept = {
+        "functional/mine.png": b"mine",
+        "functional/cell0005.png": b"picture 5, edited",
+        "owls/cell0004.png": b"picture 4",
+    }
+    for name, content in kept.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(content)
+    (out / "defective").rename(elsewhere)
+    (out / "defective").symlink_to(elsewhere)
+    result = lay_out_elpv(ElpvConfig(out, remove=True), quiet)
+    assert result["removed"] == 1
+    assert list_files(out) == kept
+    assert len(list_files(elsewhere)) == 2
+
+
+def test_remove_leaves_no_empty_folders(package: Path, tmp_path: Path, quiet: Console) -> None:
+    out = tmp_path / "elpv"
+    lay_out_elpv(ElpvConfig(out), quiet)
+    assert lay_out_elpv(ElpvConfig(out, remove=True), quiet)["removed"] == 4
+    assert not out.exists()
