@@ -135,6 +135,7 @@ class ReportConfig:
     test: Annotated[bool, Option("--test", help="Judge the head on the pictures in test/ as well.")] = False
     store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
     images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
+    weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
 
     sources = load_sources(config)
     if config.test:
-        score_test(sources, console)
+        score_test(sources, console, config.weights)
     path = write_report(sources, console)
     evaluation, test = read_evaluation(sources.run), sources.run.read_metrics().get("test")
     rows = [

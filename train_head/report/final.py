@@ -22,8 +22,13 @@ from train_head.solvers.network import compute_probabilities
 BATCH_SIZE = 256
 
 
-def score_test(sources: Sources, console: Console) -> None:
+def score_test(sources: Sources, console: Console, weights: str = "") -> None:
     """Evaluates a run's head on the pictures in test/, and keeps that as `test` with its metrics.
+
+    Args:
+        sources: the run, and what it was fitted on.
+        console: shows progress.
+        weights: a weights file for layers that were trained again, or empty for the one that the store names.
 
     Raises:
         UsageError: there are none beside validation/.
@@ -38,20 +43,20 @@ def score_test(sources: Sources, console: Console) -> None:
         raise HeadstartError(
             f"class {strangers[0]!r} in test/", "one that was trained on", "another", "Remove it, and extract again"
         )
-    probabilities = _predict_test(sources, console)
+    probabilities = _predict_test(sources, console, weights)
     evaluation = evaluate(number_targets(split.test, split.classes), probabilities, split.classes)
     metrics = {**run.read_metrics(), "test": asdict(evaluation)}
     write_durably(run.folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
 
 
-def _predict_test(sources: Sources, console: Console) -> Array:
+def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NOTHING:
         head = lift_head(run, store, split, console)
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.rebuild import rebuild_parts
 
-    rebuilt = rebuild_parts(run, store, split, "", console)
+    rebuilt = rebuild_parts(run, store, split, weights, console)
     chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]
     outputs = [rebuilt.run_stored(store.read(chunk).astype(np.float32)) for chunk in chunks]
     return expand_probabilities(np.concatenate(outputs))
