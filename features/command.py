@@ -127,7 +127,7 @@ def _perform(act: Act[Config], config: Config, console: Console) -> _Outcome:
         signals.exit_on_signals()
         # An interrupt may arrive as another exception: libraries turn one into theirs while they are imported.
         if isinstance(error, KeyboardInterrupt) or (signals.get_exit_status() and not isinstance(error, CommandFailed)):
-            outcome = _fail(_INTERRUPTED, _INTERRUPTED_STATUS)
+            outcome = _Outcome({"error": "interrupted"}, _INTERRUPTED_STATUS, _INTERRUPTED)
         else:
             outcome = _explain(error, config, console)
     return replace(outcome, status=signals.get_exit_status() or outcome.status)

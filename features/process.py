@@ -26,6 +26,8 @@ def leave(status: int) -> NoReturn:
 
     signals.exit_on_signals()
     atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(status)
 
 

@@ -526,7 +526,7 @@ def test_extract_terminated_half_way_commits_what_is_computed_and_says_how_to_go
     stopped: Stopped, uninterrupted: FeatureStore
 ) -> None:
     exit_status, stdout, stderr = stopped.terminated.wait()
-    assert exit_status == 1
+    assert exit_status == 128 + signal.SIGTERM
     assert stderr == "error: interrupted. What was finished is kept; run the same command again.\n"
     assert json.loads(stdout) == {"error": "interrupted"}
     left = FeatureStore(stopped.terminated.store)

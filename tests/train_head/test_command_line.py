@@ -17,12 +17,10 @@ from tests.train_head.made import list_paths, make_store
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train_head", "train_head.export", "train_head.predict")
 AS_A_MODULE = """
-import runpy, sys
+import atexit, runpy, sys
 module = sys.argv.pop(1)
-try:
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-finally:
-    print("imported:", " ".join({"tensorflow", "keras"} & set(sys.modules)), file=sys.stderr)
+atexit.register(lambda: print("imported:", *({"tensorflow", "keras"} & set(sys.modules)), file=sys.stderr))
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
