@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -16,27 +17,31 @@ from extract.decode import Pixels
 from features.console import import_quietly
 from features.errors import HeadstartError
 from train_head.head import Array
-from train_head.model_file import CARD_NAME, ModelCard, check_model
+from train_head.model_card import CARD_NAME, MODEL_FILE, ModelCard, compute_digest
+from train_head.model_file import open_model
 
 if TYPE_CHECKING:
     import keras
 
 
-def save_model(model: keras.Model, card: ModelCard, path: Path) -> None:
-    """Writes a model in Keras's format, with its card in it."""
+def save_model(model: keras.Model, card: ModelCard, path: Path) -> ModelCard:
+    """Write a model in Keras's format with its card in it; return the card with the digest of both."""
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
+        digest = compute_digest(card, {name: archive.read(name) for name in archive.namelist()})
+        card = replace(card, digest=digest)
         archive.writestr(CARD_NAME, json.dumps(asdict(card), indent=2))
+    return card
 
 
-MAX_PIXELS_AT_ONCE = 2**23
-"""Of pictures that the model itself resizes: as float32 they take 12 bytes a pixel, twice."""
+MAX_PIXELS_AT_ONCE = 2**22
+"""Of pictures, before or after the model resizes them: its layers take some 200 bytes a pixel."""
 MAX_NUMBERS = 2**28
 """That a layer makes of one picture; a backbone's largest have 64 for each of the picture's pixels."""
 
 
 class ExportedModel:
-    """A `model.keras` that was read from disk."""
+    """A `model.keras` that was read from disk, once: what was checked is what is loaded."""
 
     def __init__(self, path: Path) -> None:
         """Checks the file, loads the model in safe mode and reads its card.
@@ -44,13 +49,16 @@ class ExportedModel:
         Raises:
             HeadstartError: there is no such file, or it is no exported model.
         """
-        self.card = check_model(path)
-        import_quietly("keras")
-        import keras
-        import tensorflow as tf
+        with open_model(path) as (self.card, file):
+            import_quietly("keras")
+            import tensorflow as tf
 
+            try:
+                self._model = _load_model(file)
+            except Exception as error:
+                # Keras raises whatever its many deserialisers raise.
+                raise _explain(path, error) from error
         try:
-            self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
             specification = tf.TensorSpec((None, None, None, 3), tf.float32)
             _check_shapes(self._model, len(self.card.classes))
             # Traced here, so that a model that does not fit together is no surprise later.
@@ -58,7 +66,7 @@ class ExportedModel:
                 lambda images: self._model(images, training=False), input_signature=[specification]
             ).get_concrete_function()
         except Exception as error:
-            # Keras raises whatever its many deserialisers raise.
+            # TensorFlow and the layers raise kinds of their own.
             raise _explain(path, error) from error
         self._path = path
 
@@ -74,7 +82,8 @@ class ExportedModel:
         """
         group: list[Pixels | Array] = []
         for image in images:
-            num_fitting = min(batch_size, MAX_PIXELS_AT_ONCE // (image.shape[0] * image.shape[1]))
+            num_pixels = max(image.shape[0] * image.shape[1], self.card.image_size**2)
+            num_fitting = min(batch_size, MAX_PIXELS_AT_ONCE // num_pixels)
             if group and (len(group) >= num_fitting or image.shape != group[0].shape):
                 yield from self._predict_group(group)
                 group = []
@@ -90,6 +99,16 @@ class ExportedModel:
         except Exception as error:
             # TensorFlow raises kinds of its own; with a sound model, memory is short.
             raise _explain(self._path, error) from error
+
+
+def _load_model(file: BinaryIO) -> keras.Model:
+    """Load a model from an open file without a name; Keras asks for one."""
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, MODEL_FILE)
+        link.symlink_to(f"/dev/fd/{file.fileno()}")
+        return keras.saving.load_model(link, compile=False, safe_mode=True)
 
 
 def _check_shapes(model: keras.Model, num_classes: int) -> None:

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import stat
+import tempfile
 import zipfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
-from extract.backbone import MAX_IMAGE_SIZE
+from extract.pixels import FACTOR, OFFSET, RESIZE
 from features.errors import HeadstartError
 from features.foreign import check_file
-from train_head.config import NOTHING
+from train_head.model_card import CARD_NAME, ModelCard, compute_digest
 
-CARD_NAME = "headstart.json"
-"""The file inside `model.keras` (a zip file) that Keras passes over and `predict` reads."""
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.weights.h5"
 FILES = frozenset([CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, "metadata.json"])
+MAX_MODEL_BYTES = 2**32
 MAX_TEXT_BYTES = 2**24
 MAX_LAYERS = 2000
+MAX_LAYER_OVERHEAD = 2**16
+"""Bytes that HDF5 adds to a layer's weights."""
 _POOLING = "trainable pool_size strides padding data_format"
 _CONVOLUTION = "trainable filters kernel_size strides padding data_format dilation_rate groups activity_regularizer"
 _KERNEL = "activation use_bias kernel_initializer bias_initializer kernel_regularizer bias_regularizer "
@@ -71,63 +76,97 @@ _ONLY_VALUES: dict[str, tuple[object, ...]] = {
     "renorm": (False,),
 }
 """Options of which an export has these values alone; others make layers hold more than is counted here."""
+_PIXEL_LAYERS: dict[str, dict[str, object]] = {
+    "Resizing": {
+        "interpolation": RESIZE,
+        "crop_to_aspect_ratio": False,
+        "pad_to_aspect_ratio": False,
+        "antialias": False,
+        "fill_mode": "constant",
+        "fill_value": 0.0,
+        "data_format": "channels_last",
+    },
+    "Rescaling": {"scale": FACTOR, "offset": OFFSET},
+}
+"""Layers that an export has once, and their options, as `extract/pixels.py` builds them."""
 ACTIVATIONS = frozenset(["linear", "relu", "sigmoid", "softmax"])
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What an exported model says of itself."""
-
-    classes: list[str]
-    image_size: int
-    decode_policy: str
-    cut: str
-    weights: str
-    fingerprint: str
-    val_accuracy: float
-    unfreeze_from: str = NOTHING
-    """The first layer of the backbone that was trained again."""
-
-
 def read_card(path: Path) -> ModelCard:
-    """Reads an exported model's card, without TensorFlow.
+    """Read an exported model's card, without TensorFlow.
 
     Raises:
         HeadstartError: there is no such file, or it is no exported model.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_members(archive, path.stat().st_size)
-            return _read_card(archive)
-    except FileNotFoundError:
-        raise HeadstartError(
-            path, "an exported model", "no such file", "Run `python -m train_head.export` first"
-        ) from None
-    except Exception as error:
-        raise _refuse(path, error) from error
+    with _open_file(path) as file:
+        try:
+            return _read_card(file)
+        except Exception as error:
+            raise _refuse(path, error) from error
 
 
 def check_model(path: Path) -> ModelCard:
-    """Checks a whole model, and reads its card.
+    """Check a whole model, and return its card.
 
     Raises:
         HeadstartError: it is no exported model, or holds what none does.
     """
-    card = read_card(path)
+    with open_model(path) as (card, _):
+        return card
+
+
+@contextmanager
+def open_model(path: Path) -> Iterator[tuple[ModelCard, BinaryIO]]:
+    """Open a model file once, and yield its card and a private copy of its bytes: those that were checked.
+
+    Raises:
+        HeadstartError: it is no exported model, or holds what none does.
+    """
+    with _open_file(path) as file, tempfile.TemporaryFile() as copy:
+        try:
+            _read_card(file)
+            file.seek(0)
+            # By another name, or with something else in front, Keras would read another file than this.
+            if path.suffix != ".keras" or file.read(4) != b"PK\x03\x04":
+                raise ValueError("a zip file that is not called .keras, or begins with something else")
+            file.seek(0)
+        except Exception as error:
+            raise _refuse(path, error) from error
+        try:
+            shutil.copyfileobj(file, copy, 2**20)
+            copy.flush()
+        except OSError as error:
+            where, room = tempfile.gettempdir(), f"room for a copy of {path}"
+            raise HeadstartError(where, room, error.strerror or str(error), "Make room, or set TMPDIR") from error
+        try:
+            card = _check_copy(copy)
+        except Exception as error:
+            raise _refuse(path, error) from error
+        yield card, copy
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file of a model's size at most; a pipe or a device is neither waited for nor read."""
+    todo = "Give the model.keras that `make export` made"
     try:
-        with zipfile.ZipFile(path) as archive:
-            weights = archive.read(WEIGHTS_NAME)
-            config = json.loads(archive.read(CONFIG_NAME))
-            start = archive.fp.read(4) if archive.fp and archive.fp.seek(0) == 0 else b""
-        # By another name, or with something else in front, Keras would read another file than this.
-        if path.suffix != ".keras" or start != b"PK\x03\x04":
-            raise ValueError("a zip file that is not called .keras, or begins with something else")
-        with h5py.File(io.BytesIO(weights)) as file:
-            check_file(file, weights, len(weights))
-        _check_config(config, card.image_size, len(weights))
-    except Exception as error:
-        raise _refuse(path, error) from error
-    return card
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        todo = "Run `make export DATA=folder` (`python -m train_head.export`) first, or check the path"
+        raise HeadstartError(path, "an exported model", "no such file", todo) from None
+    except OSError as error:
+        raise HeadstartError(path, "an exported model", error.strerror or str(error), todo) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_MODEL_BYTES:
+        os.close(descriptor)
+        got = "a file that is not a regular one"
+        if stat.S_ISDIR(status.st_mode):
+            got = "a folder"
+        elif stat.S_ISREG(status.st_mode):
+            got = f"{status.st_size:,} bytes, more than the {MAX_MODEL_BYTES:,} that are allowed"
+        raise HeadstartError(path, "an exported model", got, todo)
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
 
 
 def _refuse(path: Path, error: Exception) -> HeadstartError:
@@ -154,13 +193,25 @@ def _check_members(archive: zipfile.ZipFile, num_bytes: int) -> None:
         raise ValueError("files that overlap")
 
 
-def _read_card(archive: zipfile.ZipFile) -> ModelCard:
-    card = ModelCard(**json.loads(archive.read(CARD_NAME)))
-    classes = card.classes
-    if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(label, str) for label in classes):
-        raise ValueError("a card without two class names")
-    if type(card.image_size) is not int or not 0 < card.image_size <= MAX_IMAGE_SIZE:
-        raise ValueError(f"a card with pictures of {card.image_size!r} px")
+def _read_card(file: BinaryIO) -> ModelCard:
+    with zipfile.ZipFile(file) as archive:
+        _check_members(archive, os.fstat(file.fileno()).st_size)
+        card = ModelCard(**json.loads(archive.read(CARD_NAME)))
+    card.check()
+    return card
+
+
+def _check_copy(file: BinaryIO) -> ModelCard:
+    card = _read_card(file)
+    with zipfile.ZipFile(file) as archive:
+        _check_config(json.loads(archive.read(CONFIG_NAME)), card.image_size, archive.getinfo(WEIGHTS_NAME).file_size)
+        members = {name: archive.read(name) for name in FILES - {CARD_NAME}}
+    weights = members[WEIGHTS_NAME]
+    with h5py.File(io.BytesIO(weights)) as content:
+        check_file(content, weights, len(weights))
+    # Older exports have neither.
+    if (card.digest or card.weights_sha256) and card.digest != compute_digest(card, members):
+        raise ValueError("edited after it was exported: its digest is another")
     return card
 
 
@@ -182,7 +233,11 @@ def _check_config(config: Any, image_size: int, num_bytes: int) -> None:
             declared += 4 * _count_weights(kind, options, part.get("build_config"))
         if kind == "Resizing" and not options.get("height") == options.get("width") == image_size:
             raise ValueError(f"pictures of another size than {image_size} px")
-    if num_layers > MAX_LAYERS or declared > num_bytes:
+    for kind in _PIXEL_LAYERS:
+        if (num_found := sum(part["class_name"] == kind for part in parts)) != 1:
+            raise ValueError(f"{num_found} layers {kind}")
+    # A layer's largest array is counted; the others are up to three of its size.
+    if num_layers > MAX_LAYERS or not declared <= num_bytes <= 4 * declared + num_layers * MAX_LAYER_OVERHEAD:
         raise ValueError(f"{num_layers:,} layers with {declared:,} bytes of weights, and {num_bytes:,} are stored")
 
 
@@ -192,6 +247,11 @@ def _check_options(kind: str, options: dict[str, Any], known: Collection[str]) -
     for name, values in _ONLY_VALUES.items():
         if name in options and options[name] not in values:
             raise ValueError(f"a {kind} with {name} {options[name]!r}")
+    for name, value in _PIXEL_LAYERS.get(kind, {}).items():
+        if options.get(name) != value:
+            raise ValueError(f"a {kind} with {name} {options.get(name)!r}")
+    if kind == "Dropout" and not 0 <= options["rate"] < 1:
+        raise ValueError(f"a Dropout with rate {options['rate']!r}")
     activation, dtype = options.get("activation", "linear"), options.get("dtype", "float32")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"an activation {activation!r}")

@@ -18,7 +18,7 @@ from features.writer import FeatureWriter
 from train_head.config import SolverName
 from train_head.exported import save_model
 from train_head.head import HeadWeights, restore_head
-from train_head.model_file import ModelCard
+from train_head.model_card import ModelCard
 from train_head.stitch import stitch
 
 SHAPE = (2, 2, 3)

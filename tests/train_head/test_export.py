@@ -30,7 +30,8 @@ from tests.train_head.made import OPTIONS, make_store, read_folder
 from train_head.config import ExportConfig, SolverName, TrainConfig
 from train_head.export import export
 from train_head.exported import ExportedModel
-from train_head.model_file import ModelCard, read_card
+from train_head.model_card import ModelCard
+from train_head.model_file import read_card
 from train_head.parity import TOLERANCE
 from train_head.run import Run
 from train_head.train import train_head

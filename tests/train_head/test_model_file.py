@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +25,8 @@ from features.schema import Pool
 from tests.train_head.made import CLASSES, FINGERPRINT, TINY_SHAPE, TINY_SIZE, build_tiny_backbone
 from train_head.exported import ExportedModel, save_model
 from train_head.head import build_head
-from train_head.model_file import FILES, MAX_LAYERS, MAX_TEXT_BYTES, OBJECTS, ModelCard, check_model, read_card
+from train_head.model_card import CARD_NAME, ModelCard
+from train_head.model_file import FILES, MAX_LAYERS, MAX_MODEL_BYTES, MAX_TEXT_BYTES, OBJECTS, check_model, read_card
 from train_head.stitch import stitch
 
 Config = dict[str, Any]
@@ -76,6 +80,21 @@ def hidden_layer(config: Config) -> Config:
     return layer
 
 
+def find_layer(config: Config, kind: str) -> Config:
+    """Find the options of the first layer of a kind."""
+    found: list[Config] = []
+    pending: list[Any] = [config]
+    while pending:
+        part = pending.pop(0)
+        if isinstance(part, dict):
+            if part.get("class_name") == kind:
+                found.append(part["config"])
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return found[0]
+
+
 def refuse(path: Path, reason: str) -> None:
     """Has a model refused for a reason, before Keras is asked to load anything."""
     with mock.patch.object(keras.saving, "load_model") as load_model:
@@ -91,8 +110,7 @@ def refuse(path: Path, reason: str) -> None:
 def save_export(path: Path, backbone: Any, head: Any, image_size: int = TINY_SIZE, num_classes: int = 2) -> ModelCard:
     classes = [f"class {number}" for number in range(num_classes)]
     card = ModelCard(classes, image_size, DECODE_POLICY, "cut", "none", FINGERPRINT.digest, 0.5)
-    save_model(stitch(backbone, head, image_size), card, path)
-    return card
+    return save_model(stitch(backbone, head, image_size), card, path)
 
 
 def list_parts(path: Path) -> list[tuple[Config, tuple[str | None, str]]]:
@@ -111,8 +129,6 @@ def test_check_model_of_exports_passes_and_gives_their_cards(tiny_two: Path, tin
 def test_check_model_of_an_export_that_was_packed_again_passes(tiny_two: Path, tmp_path: Path) -> None:
     path = write_members(tmp_path / "model.keras", read_members(tiny_two))
     assert check_model(path) == read_card(tiny_two)
-    assert check_model(edit_json(tiny_two, path, lambda _: None)) == read_card(tiny_two)
-    assert check_model(edit_weights(tiny_two, path, lambda _: None)) == read_card(tiny_two)
     ExportedModel(path)
 
 
@@ -234,10 +250,112 @@ def test_check_model_with_parts_that_no_export_has_is_refused(
     refuse(edit_json(tiny_two, tmp_path / "model.keras", edit), reason)
 
 
-def test_check_model_with_other_numbers_in_its_weights_passes(tiny_two: Path, tmp_path: Path) -> None:
+def test_check_model_with_other_numbers_in_its_weights_is_refused(tiny_two: Path, tmp_path: Path) -> None:
     def edit(file: h5py.File) -> None:
         file["layers/sequential/layers/dense_1/vars/1"][...] = 50
 
-    path = edit_weights(tiny_two, tmp_path / "model.keras", edit)
-    assert check_model(path) == read_card(tiny_two)
-    assert next(ExportedModel(path).predict([np.zeros((16, 16, 3), np.uint8)], 1)) == pytest.approx(1)
+    refuse(edit_weights(tiny_two, tmp_path / "model.keras", edit), "its digest is another")
+
+
+def test_check_model_of_an_older_export_without_a_digest_passes(tiny_two: Path, tmp_path: Path) -> None:
+    path = edit_json(tiny_two, tmp_path / "model.keras", make_older, CARD_NAME)
+    assert check_model(path) == replace(read_card(tiny_two), digest="")
+    path = edit_json(path, tmp_path / "again.keras", lambda _: None)
+    assert next(ExportedModel(path).predict([np.zeros((16, 16, 3), np.uint8)], 1)) == pytest.approx(0.5, abs=0.5)
+
+
+def make_older(card: Config) -> None:
+    """Take out of a card what exports before the digest do not have."""
+    del card["digest"], card["weights_sha256"]
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["digest", "older"])
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        (CARD_NAME, lambda c: c.update(classes=["cats", "cats"])),
+        (CARD_NAME, lambda c: c.update(val_accuracy=1.5)),
+        (CARD_NAME, lambda c: c.update(val_accuracy=float("nan"))),
+        (CARD_NAME, lambda c: c.update(val_accuracy=True)),
+        (CARD_NAME, lambda c: c.update(decode_policy=7)),
+        ("config.json", lambda c: find_layer(c, "Rescaling").update(scale=1 / 255)),
+        ("config.json", lambda c: find_layer(c, "Rescaling").update(offset=0.0)),
+        ("config.json", lambda c: find_layer(c, "Resizing").update(interpolation="nearest")),
+        ("config.json", lambda c: find_layer(c, "Resizing").update(antialias=True)),
+        ("config.json", lambda c: find_layer(c, "Resizing").update(crop_to_aspect_ratio=True)),
+        ("config.json", lambda c: add_layer(c, "Rescaling", {"scale": 1 / 127.5, "offset": -1.0})),
+        ("config.json", lambda c: find_layer(c, "Dropout").update(rate=1.0)),
+    ],
+)
+def test_check_model_with_numbers_that_no_export_has_is_refused(
+    tiny_two: Path, tmp_path: Path, is_older: bool, name: str, edit: Edit
+) -> None:
+    path = tmp_path / "model.keras"
+    if is_older:
+        tiny_two = edit_json(tiny_two, tmp_path / "older.keras", make_older, CARD_NAME)
+        check_model(tiny_two)
+    refuse(edit_json(tiny_two, path, edit, name), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        (CARD_NAME, lambda c: c.update(classes=c["classes"][::-1])),
+        (CARD_NAME, lambda c: c.update(val_accuracy=0.9)),
+        (CARD_NAME, lambda c: c.pop("digest") and c.update(weights_sha256="0" * 64)),
+        ("config.json", lambda c: find_layer(c, "Dense").update(activation="linear")),
+        ("config.json", lambda c: find_layer(c, "Dropout").update(rate=0.9)),
+        ("metadata.json", lambda c: c.update(date_saved="2026-01-01")),
+    ],
+)
+def test_check_model_edited_after_the_export_is_refused(tiny_two: Path, tmp_path: Path, name: str, edit: Edit) -> None:
+    refuse(edit_json(tiny_two, tmp_path / "model.keras", edit, name), "its digest is another")
+
+
+def test_check_model_with_far_more_weights_than_its_layers_have_is_refused(tiny_two: Path, tmp_path: Path) -> None:
+    def edit(file: h5py.File) -> None:
+        file["more"] = np.zeros(2**20, np.float32)
+
+    refuse(edit_weights(tiny_two, tmp_path / "model.keras", edit), "10 layers with 588 bytes of weights, and 4,2")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large", "folder", "loop"])
+def test_check_model_of_no_file_of_a_models_size_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.keras"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        path.touch()
+        os.truncate(path, MAX_MODEL_BYTES + 1)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    for open_model in (read_card, check_model, ExportedModel):
+        with pytest.raises(HeadstartError) as caught:
+            open_model(path)
+        assert (caught.value.where, caught.value.expected) == (path, "an exported model")
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["renamed", "rewritten"])
+def test_exported_model_that_is_replaced_while_it_is_opened_is_the_one_that_was_checked(
+    tiny_two: Path, tiny_three: Path, tmp_path: Path, in_place: bool
+) -> None:
+    path, other = tmp_path / "model.keras", tmp_path / "other.keras"
+    shutil.copy(tiny_two, path)
+    shutil.copy(tiny_three, other)
+    load_model = keras.saving.load_model
+
+    def load_later(*args: Any, **options: Any) -> Any:
+        if in_place:
+            path.write_bytes(other.read_bytes())
+        else:
+            other.replace(path)
+        return load_model(*args, **options)
+
+    with mock.patch.object(keras.saving, "load_model", load_later):
+        model = ExportedModel(path)
+    assert model.card == read_card(tiny_two)
+    assert read_card(path) == read_card(tiny_three)
+    pixels = [np.zeros((16, 16, 3), np.uint8)]
+    assert list(model.predict(pixels, 1)) == list(ExportedModel(tiny_two).predict(pixels, 1))
