@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from features.schema import Pool
 
@@ -112,6 +112,16 @@ class TrainConfig(HeadConfig, _RunPlace):
     """Which head to fit, on which features, and how."""
 
 
+def parse_count(text: str) -> int | None:
+    """Parse a number above zero, or `all`, which gives None."""
+    # Defaults come as they are.
+    if str(text) == "all":
+        return None
+    if not str(text).isdecimal() or int(text) < 1:
+        raise BadParameter(f"expected a number above zero, or all, got {text!r}.")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class ExportConfig:
     """Which run to export, and where to."""
@@ -122,6 +132,10 @@ class ExportConfig:
     store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
     images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
     weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
+    check: Annotated[
+        int | None,
+        Option(parser=parse_count, metavar="N|all", help="Validation pictures to check the model on, of each class."),
+    ] = 256
     max_pixels: Annotated[int, Option(min=1, help="Of a picture to check the export on, as it was extracted with.")] = (
         MAX_PIXELS
     )

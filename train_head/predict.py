@@ -7,25 +7,34 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
+from extract.decode import DECODE_POLICY, Pixels, UndecodableImageError, decode_image, read_picture
 from extract.images import EXTENSIONS, describe_unreadable, explain_extension, walk_files
 from features.command import CommandFailed, run_app
 from features.console import Console, ProgressBar
 from features.errors import HeadstartError, UsageError
+from features.replace import recover_target
 from train_head.config import PredictConfig
+from train_head.model_card import MODEL_FILE
 
 
 def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
-    """Say what an exported model sees in pictures."""
+    """Classify pictures with an exported model."""
     from extract.pixels import resize_pixels
+    from train_head.export import describe_target
     from train_head.exported import ExportedModel
     from train_head.head import expand_probabilities
-    from train_head.model_file import read_card
 
     paths, skipped = list_pictures(config.files)
-    read_card(config.model)
+    if config.model.name == MODEL_FILE:
+        # An interrupted export may have left the model beside its folder.
+        recover_target(describe_target(config.model.parent))
     model = ExportedModel(config.model)
     classes = model.card.classes
+    if model.card.decode_policy != DECODE_POLICY:
+        console.warn(
+            f"{config.model} was made for pictures decoded by {model.card.decode_policy!r}; they are decoded by "
+            f"{DECODE_POLICY!r} here, which may change probabilities. Train and export it again"
+        )
     failed: list[dict[str, str]] = []
     done: list[Path] = []
     predictions: list[dict[str, Any]] = []
@@ -59,10 +68,10 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
 
 
 def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
-    """Lists the pictures that files and folders stand for.
+    """List the given files, and the pictures in the given folders.
 
     Returns:
-        Files as they were named, and the pictures of folders by path; and what was passed over in folders.
+        Files as they were given, and the pictures of folders by path; and the files of folders that were skipped.
 
     Raises:
         UsageError: a path does not exist.
@@ -71,8 +80,11 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
     paths: list[Path] = []
     skipped: list[dict[str, str]] = []
     for file in files:
-        if not file.exists():
-            raise UsageError(file, "a picture or a folder", "nothing there", "Check the path")
+        try:
+            file.stat()
+        except OSError as error:
+            got = "nothing there" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            raise UsageError(file, "a picture or a folder", got, "Check the path") from error
         if not file.is_dir():
             paths.append(file)
             continue
@@ -85,12 +97,13 @@ def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
             else:
                 paths.append(path)
     if not paths:
-        raise HeadstartError(", ".join(map(str, files)), "pictures", "none", "Name a picture or a folder of them")
+        shown = f"none ({skipped[0]['image']}: {skipped[0]['reason']})" if skipped else "none"
+        raise HeadstartError(", ".join(map(str, files)), "pictures", shown, "Name a picture or a folder of them")
     return paths, skipped
 
 
 def _is_special(path: Path) -> bool:
-    """Says whether a file is none to be opened, as a pipe is; of one that cannot be reached, reading says why."""
+    """Return whether a path is no regular file, but a pipe or a device; False where it cannot be reached."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,24 @@ from numpy.typing import NDArray
 
 from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
-from extract.pixels import prepare_pixels
+from extract.pixels import prepare_pixels, resize_pixels
+from features.console import Console, ConsoleOptions
 from features.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
-from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head, make_store
+from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head, make_example, make_store
 from train_head.exported import ExportedModel
-from train_head.parity import Parity, Parts, check_parity, count_flips, read_unchanged
+from train_head.parity import STORED_TOLERANCE, Parity, Parts, check_parity, find_flips
+from train_head.parity_pictures import (
+    PictureGoneError,
+    Pictures,
+    decode_unchanged,
+    load_pictures,
+    order_by_class,
+    read_unchanged,
+)
 
+QUIET = Console(ConsoleOptions(quiet=True))
 SOUND = Parity(
     num_pictures=5,
     max_difference=1e-6,
@@ -30,6 +41,8 @@ SOUND = Parity(
     num_flipped=0,
     num_flips_allowed=0,
     accuracy=1.0,
+    stored_accuracy=1.0,
+    stored_difference_allowed=0.02,
 )
 
 
@@ -42,14 +55,15 @@ class Bench:
     exported: ExportedModel
     parts: Parts
 
-    def check(self, **changes: object) -> tuple[Parity, int]:
+    def check(self, num_wanted: int | None = None, **changes: object) -> tuple[Parity, int]:
         advanced: list[int] = []
         if "run_head" in changes:
             # Of a plain run the head is what stored features go through, too.
             changes["run_stored"] = changes["run_head"]
         parts = replace(self.parts, **changes)  # type: ignore[arg-type]
-        read = partial(read_unchanged, self.folder)
-        parity = check_parity(self.exported, parts, self.store, read, self.store.examples, advanced.append)
+        pictures = Pictures(self.folder, self.store.examples, num_wanted)
+        with load_pictures(pictures, TINY_SIZE, QUIET) as loaded:
+            parity = check_parity(self.exported, parts, self.store, loaded, advanced.append)
         return parity, sum(advanced)
 
 
@@ -80,8 +94,8 @@ def test_check_parity_of_a_model_and_its_parts_is_ok(bench: Bench) -> None:
     assert parity.num_pictures == advanced == 40
     assert 0 <= parity.max_difference <= 1e-6
     assert 0 < parity.max_stored_difference < 1e-3
-    assert parity.num_flipped == 0
-    assert parity.accuracy == 39 / 40
+    assert (parity.num_flipped, parity.num_gone) == (0, 0)
+    assert parity.accuracy == parity.stored_accuracy == 39 / 40
 
 
 def test_check_parity_of_a_model_with_another_head_gives_the_largest_difference(bench: Bench) -> None:
@@ -113,13 +127,40 @@ def test_check_parity_of_one_picture_off_by_more_than_the_tolerance_is_not_ok(be
         nonlocal calls
         outputs = np.array(bench.parts.run_head(values))
         if calls == 0:
-            outputs[3] += 2e-5
+            outputs[13] += 2e-5
         calls += 1
         return outputs
 
     parity, _ = bench.check(run_head=run_head)
     assert parity.max_difference == pytest.approx(2e-5, abs=2e-6)
     assert not parity.ok
+    assert parity.worst[0].image == bench.store.examples[13].path
+    assert parity.worst[0].difference == parity.max_difference
+
+
+@pytest.mark.parametrize(("precision", "ok"), [("float32", False), ("bfloat16", True)])
+def test_check_parity_of_one_stored_feature_that_is_another_names_its_picture(
+    bench: Bench, precision: str, ok: bool
+) -> None:
+    store = FeatureStore(bench.store.path)
+    store.contents = replace(store.contents, fingerprint=replace(store.fingerprint, precision=precision))
+    calls = 0
+
+    def run_stored(values: NDArray[np.float32]) -> Any:
+        nonlocal calls
+        outputs = np.array(bench.parts.run_head(values))
+        if calls == 1:
+            outputs[2] += np.where(outputs[2] > 0.9, -0.4, 0.1)
+        calls += 1
+        return outputs
+
+    parity, _ = replace(bench, store=store).check(run_stored=run_stored)
+    assert parity.max_difference < 1e-6
+    assert parity.num_flipped == 0
+    assert parity.stored_difference_allowed == STORED_TOLERANCE[precision]
+    assert parity.ok is ok
+    assert [found.image for found in parity.worst][0] == bench.store.examples[34].path
+    assert parity.worst[0].difference == parity.max_stored_difference > 0.09
 
 
 def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> None:
@@ -144,30 +185,36 @@ def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> N
         (replace(SOUND, num_flipped=2, num_flips_allowed=2), True),
         (replace(SOUND, num_flipped=3, num_flips_allowed=2), False),
         (replace(SOUND, max_difference=float("nan")), False),
-        (replace(SOUND, max_stored_difference=0.4, accuracy=0.0), True),
+        (replace(SOUND, max_stored_difference=0.019, accuracy=0.0), True),
+        (replace(SOUND, max_stored_difference=0.45), False),
+        (replace(SOUND, max_stored_difference=0.45, stored_difference_allowed=0.5), True),
+        (replace(SOUND, max_stored_difference=float("nan")), False),
     ],
 )
 def test_parity_is_ok_within_the_tolerance_and_without_flips(parity: Parity, ok: bool) -> None:
     assert parity.ok is ok
 
 
-def test_count_flips_counts_other_labels_but_not_near_a_tie() -> None:
+def test_find_flips_finds_other_labels_but_not_near_a_tie() -> None:
     stored = np.array([[0.9, 0.1], [0.501, 0.499], [0.502, 0.498], [0.1, 0.9]], np.float32)
     whole = np.array([[0.1, 0.9], [0.499, 0.501], [0.499, 0.501], [0.2, 0.8]], np.float32)
-    assert count_flips(whole, stored) == 2
-    assert count_flips(stored, stored) == 0
+    assert list(find_flips(whole, stored)) == [True, False, True, False]
+    assert not find_flips(stored, stored).any()
 
 
-def test_count_flips_of_three_classes_looks_at_the_two_highest() -> None:
+def test_find_flips_of_three_classes_looks_at_the_two_highest() -> None:
     stored = np.array([[0.4995, 0.0, 0.5005], [0.7, 0.1, 0.2]], np.float32)
     whole = np.array([[0.501, 0.0, 0.499], [0.1, 0.2, 0.7]], np.float32)
-    assert count_flips(whole, stored) == 1
+    assert list(find_flips(whole, stored)) == [False, True]
 
 
-def test_read_unchanged_returns_the_pixels(bench: Bench) -> None:
+def test_read_and_decode_unchanged_return_the_pixels(bench: Bench) -> None:
     example = bench.store.examples[-1]
     assert example.path == "dogs/red.png"
-    np.testing.assert_array_equal(read_unchanged(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21))))
+    data = read_unchanged(bench.folder, example)
+    assert data == (bench.folder / example.path).read_bytes()
+    pixels = decode_unchanged(bench.folder, example, data)
+    np.testing.assert_array_equal(pixels, np.asarray(draw_picture("cats", 77, (40, 21))))
 
 
 def test_read_unchanged_of_an_edited_picture_names_it(bench: Bench, tmp_path: Path) -> None:
@@ -175,13 +222,13 @@ def test_read_unchanged_of_an_edited_picture_names_it(bench: Bench, tmp_path: Pa
     (tmp_path / "cats").mkdir()
     (tmp_path / example.path).write_bytes(encode(draw_picture("cats", 999)))
     with pytest.raises(
-        HeadstartError, match=r"cats/000\.jpg: expected the picture that its feature .*got a changed file"
+        PictureGoneError, match=r"cats/000\.jpg: expected the picture that its feature .*got a changed file"
     ):
         read_unchanged(tmp_path, example)
 
 
 def test_read_unchanged_of_a_missing_picture_names_it_and_says_images(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(HeadstartError) as caught:
+    with pytest.raises(PictureGoneError) as caught:
         read_unchanged(tmp_path, bench.store.examples[0])
     assert str(caught.value) == (
         f"{tmp_path}/cats/000.jpg: expected a validation picture to check the export on, "
@@ -190,17 +237,95 @@ def test_read_unchanged_of_a_missing_picture_names_it_and_says_images(bench: Ben
     )
 
 
-def test_read_unchanged_of_a_file_that_is_no_picture_says_why(tmp_path: Path) -> None:
+def test_decode_unchanged_of_a_file_that_is_no_picture_says_why(tmp_path: Path) -> None:
     page = b"<!doctype html><p>Not found"
     (tmp_path / "page.jpg").write_bytes(page)
     example = Example("page.jpg", "cats", "", hashlib.sha256(page).digest(), 1, 0)
     with pytest.raises(HeadstartError, match=r"page\.jpg: expected a validation picture .*, got not a picture: .*web"):
-        read_unchanged(tmp_path, example)
+        decode_unchanged(tmp_path, example, read_unchanged(tmp_path, example))
 
 
-def test_check_parity_with_a_missing_picture_stops_with_its_name(bench: Bench, tmp_path: Path) -> None:
-    for example in bench.store.examples[:-1]:
+def test_check_parity_passes_over_pictures_that_are_gone_or_changed(bench: Bench, tmp_path: Path) -> None:
+    for example in bench.store.examples[5:]:
         (tmp_path / example.path).parent.mkdir(exist_ok=True)
         os.link(bench.folder / example.path, tmp_path / example.path)
-    with pytest.raises(HeadstartError, match=r"dogs/red\.png: expected a validation picture"):
+    (tmp_path / bench.store.examples[-1].path).unlink()
+    (tmp_path / bench.store.examples[-1].path).write_bytes(encode(draw_picture("cats", 999)))
+    parity, advanced = replace(bench, folder=tmp_path).check()
+    assert parity.ok
+    assert (parity.num_pictures, parity.num_gone, advanced) == (34, 6, 34)
+    parity, _ = replace(bench, folder=tmp_path).check(num_wanted=10)
+    assert (parity.num_pictures, parity.num_gone) == (10, 5)
+
+
+def test_check_parity_with_every_picture_gone_stops_with_the_first(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(PictureGoneError) as caught:
         replace(bench, folder=tmp_path).check()
+    assert caught.value.where == tmp_path / bench.store.examples[0].path
+
+
+def test_check_parity_with_a_picture_that_is_not_allowed_stops_with_its_name(bench: Bench) -> None:
+    pictures = Pictures(bench.folder, bench.store.examples, max_pixels=1000)
+    with (
+        pytest.raises(HeadstartError, match=r"more than the 1,000 that are allowed") as caught,
+        load_pictures(pictures, TINY_SIZE, QUIET),
+    ):
+        pass
+    assert not isinstance(caught.value, PictureGoneError)
+
+
+@pytest.mark.parametrize("num_wanted", [1, 7, 33, 100])
+def test_check_parity_of_some_pictures_takes_the_first(bench: Bench, num_wanted: int) -> None:
+    parity, advanced = bench.check(num_wanted)
+    assert parity.num_pictures == advanced == min(num_wanted, 40)
+
+
+def test_check_parity_decodes_few_pictures_at_a_time_and_holds_none_of_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def decode(data: bytes, max_pixels: int) -> Any:
+        nonlocal most
+        pixels = np.array(decode_image(data, max_pixels))
+        alive.append(weakref.ref(pixels))
+        most = max(most, sum(ref() is not None for ref in alive))
+        return pixels
+
+    monkeypatch.setattr("train_head.parity_pictures.decode_image", decode)
+    monkeypatch.setattr("train_head.parity_pictures.NUM_RAW", 0)
+    assert bench.check()[0].ok
+    assert len(alive) == 40
+    assert most <= 4
+
+
+def test_order_by_class_of_one_class_in_ten_keeps_its_share_in_any_first_part() -> None:
+    examples = [make_example(f"{'owls' if number % 10 == 0 else 'cats'}/{number}.jpg") for number in range(200)]
+    ordered = order_by_class(examples)
+    assert sorted(ordered, key=lambda e: e.path) == sorted(examples, key=lambda e: e.path)
+    for num in (2, 20, 50, 100):
+        assert sum(e.label == "owls" for e in ordered[:num]) == pytest.approx(num / 10, abs=1)
+    assert {e.label for e in ordered[:2]} == {"cats", "owls"}
+    for label in ("cats", "owls"):
+        hashes = [e.content_hash for e in ordered if e.label == label]
+        assert hashes == sorted(hashes)
+
+
+def test_order_by_class_depends_on_content_alone() -> None:
+    examples = [make_example(f"{label}/{number}.jpg") for label in ("cats", "dogs") for number in range(30)]
+    moved = [e._replace(path=f"{e.label}/x{99 - n}.jpg", shard=9 - n % 3, row=n) for n, e in enumerate(examples)]
+    first = [e.content_hash for e in order_by_class(examples)]
+    assert [e.content_hash for e in order_by_class(moved[::-1])] == first
+
+
+def test_loaded_pictures_are_resized_as_in_extraction_and_come_in_batches_of_bounded_size(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train_head.parity_pictures.MAX_PIXELS_AT_ONCE", 3 * 50**2)
+    with load_pictures(Pictures(bench.folder, bench.store.examples, 8), 50, QUIET) as loaded:
+        batches = [(list(rows), pixels.copy()) for rows, pixels in loaded.read_batches()]
+        assert [rows for rows, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+        data = [(bench.folder / example.path).read_bytes() for example in loaded.examples]
+    expected = np.stack([resize_pixels(decode_image(content), 50) for content in data])
+    np.testing.assert_array_equal(np.concatenate([pixels for _, pixels in batches]), expected)
