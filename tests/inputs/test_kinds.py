@@ -26,7 +26,7 @@ from tests.pictures import draw_picture, encode
 from train_head.config import MAX_PIXELS as MAX_PIXELS_OF_STAGE_TWO
 from train_head.config import ExportConfig, PredictConfig
 from train_head.export import export
-from train_head.parity import read_unchanged
+from train_head.parity_pictures import decode_unchanged, read_unchanged
 from train_head.predict import predict
 
 FOLDER_MODULES: list[ModuleType] = [test_folders, test_names, test_unreadable]
@@ -178,9 +178,10 @@ def test_export_more_pixels_than_max_pixels_are_refused_and_as_many_are_not(
     assert not list(tmp_path.iterdir())
     examples = {example.path: example for example in FeatureStore(everything.store).examples}
     plain = examples[everything.place("plain_png")]
-    assert read_unchanged(everything.folder, plain, NUM_PIXELS).shape == (SIZE[1], SIZE[0], 3)
+    data = read_unchanged(everything.folder, plain, NUM_PIXELS)
+    assert decode_unchanged(everything.folder, plain, data, NUM_PIXELS).shape == (SIZE[1], SIZE[0], 3)
     with pytest.raises(HeadstartError, match=r"40 x 30 pixels, more than the 1,199 .* --max-pixels as in extraction"):
-        read_unchanged(everything.folder, plain, NUM_PIXELS - 1)
+        decode_unchanged(everything.folder, plain, data, NUM_PIXELS - 1)
 
 
 def test_max_pixels_is_89_million_everywhere() -> None:

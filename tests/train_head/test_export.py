@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -22,15 +25,16 @@ from extract.decode import DECODE_POLICY
 from extract.run import extract_features
 from features.command import CommandFailed
 from features.console import Console
-from features.errors import HeadstartError, UsageError
+from features.errors import HeadstartError, TargetLockedError, UsageError
+from features.replace import hold_target, recover_target
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
 from tests.train_head.made import OPTIONS, make_store, read_folder
 from train_head.config import ExportConfig, SolverName, TrainConfig
-from train_head.export import export
+from train_head.export import describe_target, export, refuse_foreign_files
 from train_head.exported import ExportedModel
-from train_head.model_card import ModelCard
+from train_head.model_card import ModelCard, format_labels
 from train_head.model_file import read_card
 from train_head.parity import TOLERANCE
 from train_head.run import Run
@@ -46,6 +50,26 @@ images = np.load(sys.argv[2])
 outputs = model.predict(np.stack([images["0"], images["1"]]), verbose=0).tolist()
 outputs += [np.asarray(model(images[name][None].astype("float32")))[0].tolist() for name in images]
 print(json.dumps({"outputs": outputs, "labels": open(sys.argv[3]).read().splitlines()}))
+"""
+
+
+KILLED = """
+import os, pathlib, shutil, sys
+from features.replace import replace_folder
+from train_head.export import describe_target
+left = int(sys.argv[3])
+rename = pathlib.Path.rename
+def rename_or_die(path, target):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), 9)
+    left -= 1
+    return rename(path, target)
+with replace_folder(describe_target(pathlib.Path(sys.argv[2]))) as replacement:
+    shutil.copy(sys.argv[1], replacement.staging / "model.keras")
+    (replacement.staging / "labels.txt").write_text("cats\\ndogs\\nowls\\n")
+    pathlib.Path.rename = rename_or_die
+    replacement.commit()
 """
 
 
@@ -77,14 +101,18 @@ def test_export_of_a_run_on_reduced_inputs_is_the_plain_head_on_raw_pixels(
 
 def test_export_keeps_the_class_names_beside_and_inside_the_model(exported: Exported, shared_store: Path) -> None:
     assert (exported.out / "labels.txt").read_text() == "cats\ndogs\n"
-    assert read_card(exported.model) == ModelCard(
+    card = read_card(exported.model)
+    assert len(card.digest) == 64
+    fingerprint = FeatureStore(shared_store).fingerprint
+    assert replace(card, digest="") == ModelCard(
         classes=["cats", "dogs"],
         image_size=75,
         decode_policy=DECODE_POLICY,
         cut="mixed7",
         weights="random",
-        fingerprint=FeatureStore(shared_store).fingerprint.digest,
+        fingerprint=fingerprint.digest,
         val_accuracy=1.0,
+        weights_sha256=fingerprint.weights_sha256,
     )
 
 
@@ -148,20 +176,187 @@ def test_export_that_disagrees_fails_and_leaves_an_older_export_as_it_was(
     assert caught.value.result["files"] == []
     assert caught.value.result["parity"]["keras"] == exported.result["parity"]["keras"]
     assert read_folder(out) == before
-    assert "warning: the exported model differs from backbone and head by" in capsys.readouterr().err
+    assert len(caught.value.result["worst"]) == 3
+    for found in caught.value.result["worst"]:
+        assert found["image"].startswith("validation/")
+        assert found["image"] in capsys.readouterr().err or found != caught.value.result["worst"][0]
 
 
-def test_export_with_an_edited_validation_picture_names_it_and_writes_nothing(
-    trained: Path, pictures: Path, tmp_path: Path, quiet: Console
+def test_export_with_pictures_gone_and_files_of_the_users_beside_it_uses_and_leaves_the_others(
+    trained: Path, pictures: Path, exported: Exported, tmp_path: Path, quiet: Console
 ) -> None:
-    edited = pictures / "validation/dogs/103.jpg"
-    edited.write_bytes(encode(draw_picture("dogs", 999), "JPEG"))
+    (pictures / "validation/dogs/103.jpg").write_bytes(encode(draw_picture("dogs", 999), "JPEG"))
+    (pictures / "validation/cats/101.jpg").unlink()
+    out = shutil.copytree(exported.out, tmp_path / "place/out")
+    mine = ("notes.txt", ".partial/model.keras", "model/labels.txt")
+    for name in mine:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    inode, names = exported.model.stat().st_ino, read_folder(out).keys()
+    result = export(ExportConfig(trained, out, images=str(pictures), check=None), quiet)
+    assert (result["num_pictures"], result["num_gone"]) == (10, 2)
+    assert result["accuracy"] == 1.0
+    assert read_folder(out).keys() == names
+    assert {(out / name).read_text() for name in mine} == {"mine"}
+    assert (out / "model.keras").stat().st_ino != inode
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_export_without_any_of_its_pictures_names_one_and_writes_nothing(
+    trained: Path, tmp_path: Path, quiet: Console
+) -> None:
+    with pytest.raises(HeadstartError) as caught:
+        export(ExportConfig(trained, tmp_path / "out", images=str(tmp_path)), quiet)
+    assert (tmp_path / "validation") in Path(str(caught.value.where)).parents
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"model.keras": b"mine"},
+        {"labels.txt": b"cats\ndogs\n"},
+        {"model.keras": None, "labels.txt": b"mine\n"},
+        {"model.keras": None, "labels.txt": b"cats\ndogs\n" + bytes(10**6)},
+    ],
+)
+def test_export_over_somebody_elses_files_is_refused_before_any_work(
+    exported: Exported, trained: Path, tmp_path: Path, quiet: Console, files: dict[str, bytes | None]
+) -> None:
     out = tmp_path / "out"
-    with pytest.raises(
-        HeadstartError, match=rf"{edited}: expected the picture that its feature was made from, got a changed"
-    ):
-        export(ExportConfig(trained, out, images=str(pictures)), quiet)
-    assert read_folder(out) == {}
+    out.mkdir()
+    for name, data in files.items():
+        (out / name).write_bytes(exported.model.read_bytes() if data is None else data)
+    before = read_folder(out)
+    with mock.patch("train_head.rebuild.rebuild_parts") as rebuild_parts, pytest.raises(HeadstartError) as caught:
+        export(ExportConfig(trained, out), quiet)
+    rebuild_parts.assert_not_called()
+    assert caught.value.where == out / list(files)[-1]
+    assert read_folder(out) == before
+
+
+@pytest.mark.parametrize("name", ["model.keras", "labels.txt"])
+def test_export_over_a_link_is_refused_and_the_linked_file_stays(
+    exported: Exported, trained: Path, tmp_path: Path, quiet: Console, name: str
+) -> None:
+    out = shutil.copytree(exported.out, tmp_path / "out")
+    (out / name).rename(tmp_path / name)
+    (out / name).symlink_to(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(HeadstartError) as caught:
+        export(ExportConfig(trained, out), quiet)
+    assert caught.value.where == out / name
+    assert (tmp_path / name).read_bytes() == before
+    assert (out / name).is_symlink()
+
+
+def test_export_of_older_class_names_in_labels_is_recognised(tiny_two: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_two, tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("cats\ndogs\n")
+    refuse_foreign_files(tmp_path)
+    (tmp_path / "labels.txt").write_text("dogs\ncats\n")
+    with pytest.raises(HeadstartError):
+        refuse_foreign_files(tmp_path)
+
+
+def test_export_into_a_folder_that_another_export_writes_is_refused(
+    trained: Path, tmp_path: Path, quiet: Console
+) -> None:
+    out = tmp_path / "out"
+    with hold_target(describe_target(out)), pytest.raises(TargetLockedError) as caught:
+        export(ExportConfig(trained, out), quiet)
+    assert caught.value.where == out
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_export_killed_while_it_replaces_another_is_completed_by_the_next_command(
+    tiny_two: Path, tiny_three: Path, tmp_path: Path, steps: int
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(tiny_two, out / "model.keras")
+    (out / "labels.txt").write_text("cats\ndogs\n")
+    (out / "notes.txt").write_text("mine")
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tiny_three), str(out), str(steps)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == -9, child.stderr
+    recover_target(describe_target(out))
+    assert read_card(out / "model.keras").classes == ["cats", "dogs", "owls"]
+    assert (out / "labels.txt").read_text() == "cats\ndogs\nowls\n"
+    assert sorted(path.name for path in out.iterdir()) == ["labels.txt", "model.keras", "notes.txt"]
+    with hold_target(describe_target(out)):
+        pass
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("is_known", ["file", "read-only"])
+def test_export_to_a_place_that_cannot_be_written_is_refused_before_any_work(
+    trained: Path, tmp_path: Path, quiet: Console, is_known: str
+) -> None:
+    out = Path("/proc/headstart/out")
+    if is_known == "file":
+        (tmp_path / "file").write_text("mine")
+        out = tmp_path / "file/out"
+    with mock.patch("train_head.rebuild.rebuild_parts") as rebuild_parts, pytest.raises(HeadstartError):
+        export(ExportConfig(trained, out), quiet)
+    rebuild_parts.assert_not_called()
+
+
+def test_export_holds_no_path_of_this_machine(
+    exported: Exported, trained: Path, shared_store: Path, shared_pictures: Path
+) -> None:
+    record = Run(trained).record
+    paths = {str(trained), str(shared_store), str(shared_pictures), record.store, str(Path.home()), str(Path.cwd())}
+    data = exported.model.read_bytes() + (exported.out / "labels.txt").read_bytes()
+    assert not [path for path in paths if path.encode() in data]
+
+
+def test_export_of_a_store_with_a_weights_file_has_its_name_alone_and_checks_as_many_as_asked_for(
+    trained: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "open_store", open_with_weights_file(Run.open_store))
+    result = export(ExportConfig(trained, tmp_path / "out", weights="random", check=4), quiet)
+    assert result["num_pictures"] == 4
+    assert read_card(tmp_path / "out/model.keras").weights == "mine.h5"
+
+
+def open_with_weights_file(open_store: Callable[..., FeatureStore]) -> Callable[..., FeatureStore]:
+    """Open a run's store as if its features had been made with weights from a file."""
+
+    def open_changed(*args: Any) -> FeatureStore:
+        store = open_store(*args)
+        origin = replace(store.origin, weights_name="file", weights_file="/home/user/secret/mine.h5")
+        store.contents = replace(store.contents, origin=origin)
+        return store
+
+    return open_changed
+
+
+@pytest.mark.parametrize("val_accuracy", [1.5, -0.1, float("nan")])
+def test_export_of_a_run_with_an_accuracy_that_cannot_be_is_refused(
+    run: Path, tmp_path: Path, quiet: Console, val_accuracy: float
+) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"val_accuracy": val_accuracy}))
+    with pytest.raises(HeadstartError):
+        export(ExportConfig(run, tmp_path / "out", check=2), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+LABELS = ["a\nb", "a\\nb", "a\rb", "a\\rb", "a\\", "a\x85b", "a\u2028b", "a\udce9b", "a\\udce9b", "\t", "äöü 猫 🐈"]
+
+
+def test_labels_are_a_line_each_and_read_back_to_the_class_names() -> None:
+    data = format_labels(LABELS)
+    for lines in (data.decode().splitlines(), data.decode().split("\n")[:-1]):
+        assert len(lines) == len(set(lines)) == len(LABELS)
+        assert [codecs.decode(line.encode("latin-1", "backslashreplace"), "unicode_escape") for line in lines] == LABELS
+    assert lines[-1] == LABELS[-1]
 
 
 def test_export_after_the_pictures_changed_and_were_extracted_again_says_what_changed(
