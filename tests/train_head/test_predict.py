@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ from features.console import Console
 from features.errors import HeadstartError, UsageError
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
+from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head
 from train_head.config import PredictConfig
+from train_head.exported import save_model
+from train_head.model_file import read_card
 from train_head.predict import list_pictures, predict, score_by_folder
+from train_head.stitch import stitch
 
 
 def run_predict(model: Path, *files: Path, batch_size: int = 32) -> dict[str, Any]:
@@ -144,6 +150,78 @@ def test_predict_on_a_folder_without_pictures_says_so(tiny_two: Path, tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(HeadstartError, match=r"empty: expected pictures, got none"):
         run_predict(tiny_two, tmp_path / "empty")
+
+
+def test_predict_on_a_folder_of_other_files_names_one_and_why(tiny_two: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.heic").touch()
+    with pytest.raises(HeadstartError) as caught:
+        run_predict(tiny_two, tmp_path)
+    assert caught.value.exit_status == 1
+    assert str(tmp_path / "photo.heic") in caught.value.got
+
+
+@pytest.mark.parametrize("kind", ["loop", "below a file", "long"])
+def test_predict_on_a_path_that_cannot_be_looked_at_is_wrong_usage(tiny_two: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture.jpg"
+    if kind == "loop":
+        path.symlink_to(path)
+    elif kind == "below a file":
+        path.touch()
+        path = path / "inside.jpg"
+    else:
+        path = tmp_path / ("x" * 300)
+    with pytest.raises(UsageError) as caught:
+        run_predict(tiny_two, path)
+    assert caught.value.where == path
+
+
+def test_predict_on_a_pipe_lists_it_as_failed_and_does_not_wait(tiny_two: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(CommandFailed) as caught:
+        run_predict(tiny_two, tmp_path / "pipe.jpg")
+    assert caught.value.result["failed"] == [{"image": str(tmp_path / "pipe.jpg"), "reason": "not a regular file"}]
+
+
+def test_predict_before_the_export_names_its_command(tmp_path: Path) -> None:
+    fill_folder(tmp_path, {"cats": 1})
+    with pytest.raises(HeadstartError) as caught:
+        run_predict(tmp_path / "out/model.keras", tmp_path / "cats")
+    assert "make export DATA=" in caught.value.todo
+    assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_predict_with_a_model_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    fill_folder(tmp_path, {"cats": 1})
+    path = tmp_path / "model.keras"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(HeadstartError) as caught:
+        run_predict(path, tmp_path / "cats")
+    assert caught.value.where == path
+
+
+def test_predict_never_reads_the_class_names_beside_the_model(tiny_two: Path, tmp_path: Path) -> None:
+    fill_folder(tmp_path, {"cats": 1})
+    shutil.copy(tiny_two, tmp_path / "model.keras")
+    os.mkfifo(tmp_path / "labels.txt")
+    assert [label for _, label in list_labels(run_predict(tmp_path / "model.keras", tmp_path / "cats"))] == ["cats"]
+
+
+def test_predict_with_a_model_for_other_decoding_warns(
+    tiny_two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_folder(tmp_path, {"cats": 1})
+    run_predict(tiny_two, tmp_path / "cats")
+    assert "warning" not in capsys.readouterr().err
+    card = replace(read_card(tiny_two), decode_policy="another")
+    save_model(stitch(build_tiny_backbone(), build_tiny_head(2), TINY_SIZE), card, tmp_path / "model.keras")
+    run_predict(tmp_path / "model.keras", tmp_path / "cats")
+    assert "warning" in capsys.readouterr().err
 
 
 def test_predict_with_something_else_for_a_model_is_refused_by_name(tmp_path: Path) -> None:
