@@ -134,7 +134,11 @@ class ExportConfig:
     weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
     check: Annotated[
         int | None,
-        Option(parser=parse_count, metavar="N|all", help="Validation pictures to check the model on, of each class."),
+        Option(
+            parser=parse_count,
+            metavar="N|all",
+            help="Validation pictures to check the model on, of each class in proportion.",
+        ),
     ] = 256
     max_pixels: Annotated[int, Option(min=1, help="Of a picture to check the export on, as it was extracted with.")] = (
         MAX_PIXELS
