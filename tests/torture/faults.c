@@ -1,7 +1,7 @@
 /* Counts, logs, fails or kills at the input/output calls of this process below one folder.
 
    Loaded with LD_PRELOAD; the functions named torture_* are called through ctypes. It sees every call that
-   changes a file or a name, also those that SQLite makes. */
+   changes a file or a name, also those that SQLite, HDF5 and NumPy make. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,11 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { COUNT_ONLY = 0, KILL = -1, KILL_HALF_WRITTEN = -2 }; /* any other kind is an errno */
+enum { COUNT_ONLY = 0, KILL_HALF_WRITTEN = -1000 }; /* of other kinds, N is an errno and -N a signal */
 
 static char root[4096];
 static int armed, kind, sticky, log_fd = -1;
@@ -69,9 +71,13 @@ static int strike(void) {
   counted++;
   if (counted != at && !(sticky && counted > at)) return 0;
   if (kind == COUNT_ONLY) return 0;
-  if (kind < 0) {
+  if (kind == KILL_HALF_WRITTEN || kind == -SIGKILL) {
     kill(getpid(), SIGKILL);
     for (;;) pause();
+  }
+  if (kind < 0) {
+    kill(getpid(), -kind);
+    return 0;
   }
   errno = kind;
   return 1;
@@ -129,51 +135,150 @@ int ftruncate64(int fd, off64_t size) {
 
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
-int rename(const char *from, const char *to) {
-  if (!below_root(from)) return REAL(rename)(from, to);
+/* The whole path of a name below a folder that is open. */
+static const char *join(int folder, const char *path, char *whole) {
+  char link[64];
+  if (!armed || folder == AT_FDCWD || path[0] == '/') return path;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+  ssize_t size = readlink(link, whole, 2048);
+  if (size <= 0) return path;
+  snprintf(whole + size, 2048, "/%s", path);
+  return whole;
+}
+
+/* Of two names: the kernel changes both, or neither. */
+static int move(char op, const char *from, const char *to, int (*real)(void *), void *call) {
+  if (!below_root(from) && !below_root(to)) return real(call);
   if (strike()) return -1;
-  int done = REAL(rename)(from, to);
-  if (done == 0) note('R', 0, 0, from, to, (long)strlen(to));
+  int done = real(call);
+  if (done == 0) note(op, 0, 0, from, to, (long)strlen(to));
   return done;
 }
 
-int unlink(const char *path) {
-  if (!below_root(path)) return REAL(unlink)(path);
+/* Of one name. */
+static int touch(char op, const char *path, int (*real)(void *), void *call) {
+  if (!below_root(path)) return real(call);
   if (strike()) return -1;
-  int done = REAL(unlink)(path);
-  if (done == 0) note('U', 0, 0, path, "", 0);
+  int done = real(call);
+  if (done == 0 && op) note(op, 0, 0, path, "", 0);
   return done;
 }
 
-int mkdir(const char *path, mode_t mode) {
-  if (!below_root(path)) return REAL(mkdir)(path, mode);
-  if (strike()) return -1;
-  int done = REAL(mkdir)(path, mode);
-  if (done == 0) note('M', 0, 0, path, "", 0);
-  return done;
-}
+typedef struct {
+  int from_folder, to_folder, flags;
+  unsigned mode;
+  const char *from, *to;
+  const struct timespec *times;
+} Call;
 
-static int create(const char *path, int flags, mode_t mode, int (*real)(const char *, int, ...)) {
-  struct stat status;
-  if (!(flags & O_CREAT) || !below_root(path) || stat(path, &status) == 0) {
-    int fd = real(path, flags, mode);
-    if (fd >= 0 && (flags & O_TRUNC) && below_root(path) && fstat(fd, &status) == 0)
-      note('T', status.st_ino, 0, path, "", 0);
-    return fd;
+#define MOVE(op, arguments, from_folder, to_folder, name, real_call, ...)                    \
+  static int real_##name(void *given) {                                                      \
+    Call *c = given;                                                                         \
+    return real_call;                                                                        \
+  }                                                                                          \
+  int name arguments {                                                                       \
+    char first[4352], second[4352];                                                          \
+    Call call = {__VA_ARGS__};                                                               \
+    return move(op, join(from_folder, from, first), join(to_folder, to, second), real_##name, &call); \
   }
+#define TOUCH(op, arguments, folder, name, real_call, ...)              \
+  static int real_##name(void *given) {                                 \
+    Call *c = given;                                                    \
+    return real_call;                                                   \
+  }                                                                     \
+  int name arguments {                                                  \
+    char whole[4352];                                                   \
+    Call call = {__VA_ARGS__};                                          \
+    return touch(op, join(folder, from, whole), real_##name, &call);    \
+  }
+
+MOVE('R', (const char *from, const char *to), AT_FDCWD, AT_FDCWD, rename, REAL(rename)(c->from, c->to), .from = from,
+     .to = to)
+MOVE('R', (int a, const char *from, int b, const char *to), a, b, renameat,
+     REAL(renameat)(c->from_folder, c->from, c->to_folder, c->to), a, b, .from = from, .to = to)
+MOVE(flags & RENAME_EXCHANGE ? 'X' : 'R', (int a, const char *from, int b, const char *to, unsigned flags), a, b,
+     renameat2, REAL(renameat2)(c->from_folder, c->from, c->to_folder, c->to, c->mode), a, b, .mode = flags,
+     .from = from, .to = to)
+MOVE('L', (const char *from, const char *to), AT_FDCWD, AT_FDCWD, link, REAL(link)(c->from, c->to), .from = from,
+     .to = to)
+MOVE('L', (int a, const char *from, int b, const char *to, int flags), a, b, linkat,
+     REAL(linkat)(c->from_folder, c->from, c->to_folder, c->to, c->flags), a, b, flags, .from = from, .to = to)
+TOUCH('U', (const char *from), AT_FDCWD, unlink, REAL(unlink)(c->from), .from = from)
+TOUCH(flags & AT_REMOVEDIR ? 'Z' : 'U', (int a, const char *from, int flags), a, unlinkat,
+      REAL(unlinkat)(c->from_folder, c->from, c->flags), a, .flags = flags, .from = from)
+TOUCH('Z', (const char *from), AT_FDCWD, rmdir, REAL(rmdir)(c->from), .from = from)
+TOUCH('M', (const char *from, mode_t mode), AT_FDCWD, mkdir, REAL(mkdir)(c->from, c->mode), .mode = mode, .from = from)
+TOUCH('M', (int a, const char *from, mode_t mode), a, mkdirat, REAL(mkdirat)(c->from_folder, c->from, c->mode), a,
+      .mode = mode, .from = from)
+TOUCH(0, (const char *from, mode_t mode), AT_FDCWD, chmod, REAL(chmod)(c->from, c->mode), .mode = mode, .from = from)
+TOUCH(0, (int a, const char *from, mode_t mode, int flags), a, fchmodat,
+      REAL(fchmodat)(c->from_folder, c->from, c->mode, c->flags), a, .flags = flags, .mode = mode, .from = from)
+TOUCH(0, (int a, const char *from, const struct timespec times[2], int flags), a, utimensat,
+      REAL(utimensat)(c->from_folder, c->from, c->times, c->flags), a, .flags = flags, .from = from, .times = times)
+
+ssize_t sendfile64(int out, int in, off64_t *offset, size_t size) {
+  char path[4096];
+  struct stat status;
+  if (find(out, path, &status) && strike()) return -1;
+  return REAL(sendfile64)(out, in, offset, size);
+}
+
+ssize_t sendfile(int out, int in, off_t *offset, size_t size) { return sendfile64(out, in, offset, size); }
+
+ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t size, unsigned flags) {
+  char path[4096];
+  struct stat status;
+  if (find(out, path, &status) && strike()) return -1;
+  return REAL(copy_file_range)(in, in_offset, out, out_offset, size, flags);
+}
+
+size_t fwrite(const void *data, size_t size, size_t count, FILE *file) {
+  char path[4096];
+  struct stat status;
+  if (!armed || !find(fileno(file), path, &status)) return REAL(fwrite)(data, size, count, file);
+  if (half()) {
+    REAL(fwrite)(data, 1, size * count / 2, file);
+    fflush(file);
+  }
+  if (strike()) return 0;
+  return REAL(fwrite)(data, size, count, file);
+}
+
+static int open_real(int folder, const char *path, int flags, mode_t mode) {
+  return REAL(openat)(folder, path, flags, mode);
+}
+
+static int create(int folder, const char *path, int flags, mode_t mode) {
+  struct stat status;
+  char whole[4352];
+  const char *name = join(folder, path, whole);
+  if (!(flags & (O_CREAT | O_TRUNC)) || !below_root(name)) return open_real(folder, path, flags, mode);
+  int is_new = stat(name, &status) != 0;
+  if (!is_new && !(flags & O_TRUNC)) return open_real(folder, path, flags, mode);
   if (strike()) return -1;
-  int fd = real(path, flags, mode);
-  if (fd >= 0 && fstat(fd, &status) == 0) note('C', status.st_ino, 0, path, "", 0);
+  int fd = open_real(folder, path, flags, mode);
+  if (fd >= 0 && fstat(fd, &status) == 0) note(is_new ? 'C' : 'T', status.st_ino, 0, name, "", 0);
   return fd;
 }
 
-#define OPEN(name)                                        \
-  int name(const char *path, int flags, ...) {            \
-    va_list rest;                                         \
-    va_start(rest, flags);                                \
-    mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0; \
-    va_end(rest);                                         \
-    return create(path, flags, mode, REAL(name));         \
+#define OPEN(name, arguments, folder)                         \
+  int name arguments {                                        \
+    va_list rest;                                             \
+    va_start(rest, flags);                                    \
+    int has_mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE; \
+    mode_t mode = has_mode ? va_arg(rest, mode_t) : 0;        \
+    va_end(rest);                                             \
+    return create(folder, path, flags, mode);                 \
   }
-OPEN(open)
-OPEN(open64)
+OPEN(open, (const char *path, int flags, ...), AT_FDCWD)
+OPEN(open64, (const char *path, int flags, ...), AT_FDCWD)
+OPEN(openat, (int folder, const char *path, int flags, ...), folder)
+OPEN(openat64, (int folder, const char *path, int flags, ...), folder)
+
+static FILE *open_stream(const char *path, const char *mode, FILE *(*real)(const char *, const char *)) {
+  if (mode[0] != 'r' && below_root(path) && strike()) return NULL;
+  return real(path, mode);
+}
+
+FILE *fopen(const char *path, const char *mode) { return open_stream(path, mode, REAL(fopen)); }
+FILE *fopen64(const char *path, const char *mode) { return open_stream(path, mode, REAL(fopen64)); }

@@ -32,6 +32,7 @@ from features.store import FeatureStore
 from tests.features.stores import fill_store
 from tests.pictures import draw_picture, encode
 from tests.torture.mutations import mutate, mutate_member, mutate_png
+from tests.torture.trials import parse_arguments
 from tests.train_head.made import save_tiny_model
 from train_head.model_file import CONFIG_NAME, WEIGHTS_NAME
 
@@ -255,6 +256,8 @@ def run_all(*, short: bool) -> Figures:
 
 
 if __name__ == "__main__":
-    figures = run_all(short="--short" in sys.argv)
-    print(json.dumps(asdict(figures), indent=2))
-    sys.exit(bool(figures.signals or figures.broken))
+    parts, is_short = parse_arguments(["files"])
+    if parts:
+        figures = run_all(short=is_short)
+        print(json.dumps(asdict(figures), indent=2))
+        sys.exit(bool(figures.signals or figures.broken))

@@ -6,17 +6,14 @@ forked child, so that a crash is seen as one.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,9 +23,9 @@ from features.check import find_problems
 from features.errors import FeatureStoreError, StoreWriteError
 from features.shard import SHARD_FOLDER
 from tests.torture.power_cut import cut_power, list_disk, read_log
+from tests.torture.trials import KILL, KILL_HALF_WRITTEN, Trials, parse_arguments
 from tests.torture.workload import NUM_BEFORE, NUM_ROWS, extend_store, find_losses, resume_and_verify
 
-KILL, KILL_HALF_WRITTEN = -1, -2
 NUM_ROWS_POWER_CUT = 24
 
 
@@ -52,25 +49,17 @@ class Torture:
     """All trials on stores in one scratch folder."""
 
     def __init__(self, scratch: Path) -> None:
-        self._faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
         self._scratch = scratch
         self._store = scratch / "store"
         self._start = scratch / "start"
+        self._trials = Trials(scratch, self._store)
         extend_store(self._start, NUM_BEFORE, lambda _: None)
-        self.figures = Figures()
+        self.figures = Figures(signal_deaths=self._trials.signal_deaths, broken_promises=self._trials.broken_promises)
 
     def count_calls(self) -> int:
         """Counts the calls of one run that is left alone."""
         self._reset()
-        report = self._scratch / "calls"
-
-        def act() -> None:
-            self._arm(0, 0)
-            extend_store(self._store, NUM_ROWS, lambda _: None)
-            report.write_text(str(self._faults.torture_disarm()))
-
-        self._expect_exit("counting", act)
-        self.figures.io_calls = int(report.read_text())
+        self.figures.io_calls = self._trials.count_calls(lambda: extend_store(self._store, NUM_ROWS, lambda _: None))
         return self.figures.io_calls
 
     def kill_at(self, call: int, kind: int) -> None:
@@ -78,7 +67,7 @@ class Torture:
         self._reset()
 
         def act(safe: Callable[[int], None]) -> None:
-            self._arm(call, kind)
+            self._trials.arm(call, kind)
             extend_store(self._store, NUM_ROWS, safe)
 
         self._fork(act)
@@ -98,7 +87,7 @@ class Torture:
         name = f"{errno.errorcode[error]} at call {call}{' and after' if from_then_on else ''}"
 
         def act(safe: Callable[[int], None]) -> None:
-            self._arm(call, error, from_then_on=from_then_on)
+            self._trials.arm(call, error, from_then_on=from_then_on)
             try:
                 extend_store(self._store, NUM_ROWS, safe)
             except StoreWriteError:
@@ -116,13 +105,13 @@ class Torture:
         log = self._scratch / "log"
         before = list_disk(self._store)
 
-        def act(_: Callable[[int], None]) -> None:
+        def act() -> None:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            self._arm(0, 0, log=descriptor)
-            extend_store(self._store, NUM_ROWS_POWER_CUT, self._faults.torture_mark)
-            self._faults.torture_disarm()
+            self._trials.arm(0, 0, log=descriptor)
+            extend_store(self._store, NUM_ROWS_POWER_CUT, self._trials.mark)
+            self._trials.disarm()
 
-        self._fork(act)
+        self._trials.fork(act)
         calls = read_log(log)
         for end in range(1, len(calls) + 1, step):
             safe = max([NUM_BEFORE, *(call.offset for call in calls[:end] if call.operation == "A")])
@@ -152,7 +141,7 @@ class Torture:
             path.write_bytes(data)
             name = f"byte {position} of {path.name} ^ {mask:#x}"
 
-            def act(_: Callable[[int], None], name: str = name) -> None:
+            def act(name: str = name) -> None:
                 if not find_problems(self._store, read_data=True, images=None, advance=lambda _: None):
                     raise AssertionError(f"{name}: not found")
                 try:
@@ -162,7 +151,7 @@ class Torture:
                 if losses:
                     raise AssertionError(f"{name}: {losses}")
 
-            self._expect_exit(name, act)
+            self._trials.expect_success(name, act)
             self.figures.byte_flips += 1
         self.figures.flips_found = count - (len(self.figures.broken_promises) - before)
 
@@ -171,51 +160,27 @@ class Torture:
         shutil.copytree(self._start, self._store)
         (self._scratch / "safe").write_text(str(NUM_BEFORE))
 
-    def _arm(self, call: int, kind: int, *, from_then_on: bool = False, log: int = -1) -> None:
-        self._faults.torture_arm(str(self._store).encode(), ctypes.c_long(call), kind, int(from_then_on), log)
-
     def _resume(self, name: str, safe: int | None = None, num_rows: int = NUM_ROWS) -> None:
         num_safe = int((self._scratch / "safe").read_text() or 0) if safe is None else safe
 
-        def act(_: Callable[[int], None]) -> None:
+        def act() -> None:
             problems = resume_and_verify(self._store, num_safe, num_rows)
             if problems:
                 raise AssertionError(f"{name}: {problems}")
 
-        self._expect_exit(name, act)
-
-    def _expect_exit(self, name: str, act: Callable[..., object]) -> None:
-        wants = act.__code__.co_argcount > 0
-        status = self._fork(act if wants else lambda _: act())
-        if status < 0:
-            self.figures.signal_deaths.append(f"{name}: signal {-status}")
-        elif status:
-            self.figures.broken_promises.append(f"{name}: {(self._scratch / 'error').read_text()}")
+        self._trials.expect_success(name, act)
 
     def _fork(self, act: Callable[[Callable[[int], None]], object], kill_after: float | None = None) -> int:
-        """Runs something in a child.
-
-        Returns:
-            Its exit status, or minus the signal that ended it.
-        """
+        """Acts in a child, which is given a function to acknowledge rows with; returns its exit status."""
         safe = os.open(self._scratch / "safe", os.O_WRONLY)
 
         def acknowledge(count: int) -> None:
             os.pwrite(safe, f"{count:4}".encode(), 0)
 
-        child = os.fork()
-        if child == 0:
-            try:
-                act(acknowledge)
-                os._exit(0)
-            except BaseException:
-                (self._scratch / "error").write_text(traceback.format_exc())
-                os._exit(1)
-        os.close(safe)
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            return self._trials.fork(lambda: act(acknowledge), kill_after)
+        finally:
+            os.close(safe)
 
 
 def run_all(*, short: bool) -> Figures:
@@ -246,6 +211,8 @@ def _draw(rng: random.Random, count: int) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    figures = run_all(short="--short" in sys.argv)
-    print(json.dumps(asdict(figures), indent=2))
-    sys.exit(bool(figures.signal_deaths or figures.broken_promises))
+    parts, is_short = parse_arguments(["store"])
+    if parts:
+        figures = run_all(short=is_short)
+        print(json.dumps(asdict(figures), indent=2))
+        sys.exit(bool(figures.signal_deaths or figures.broken_promises))
