@@ -176,8 +176,9 @@ check: $(RUNTIME)  ## check every byte of the store
 data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
 	@$(BIN)/python -m extract.elpv --out data/elpv
 
-torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt the store, and mutate files, thousands of times (ten minutes)
+torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt store and commands, and mutate files, thousands of times (half an hour)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
+	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
 test: $(DEV)  ## run the tests

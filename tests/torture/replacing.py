@@ -1,0 +1,87 @@
+"""A command that does nothing but replace a target: `python -m tests.torture.replacing KIND TEXT FOLDER`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument
+
+from features import staging
+from features.command import run_app
+from features.console import Console
+from features.errors import HeadstartError
+from features.replace import recover_target, replace_file, replace_folder
+from features.staging import Names, Target
+
+NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
+OURS = "made by the torture: "
+ARCHIVE = "kept"
+
+
+class Kind(StrEnum):
+    """How a target is replaced."""
+
+    EXCHANGE = "exchange"
+    TWO_STEPS = "two-steps"
+    """As on a system without RENAME_EXCHANGE."""
+    ARCHIVE = "archive"
+    FILE = "file"
+
+
+@dataclass(frozen=True)
+class ReplaceConfig:
+    """What to replace."""
+
+    kind: Annotated[Kind, Argument()]
+    text: Annotated[str, Argument()]
+    path: Annotated[Path, Argument()]
+
+
+def make_target(folder: Path) -> Target:
+    """Make the target of a folder."""
+    return Target(folder, NAMES, _check_folder, "FOLDER")
+
+
+def act(config: ReplaceConfig, console: Console) -> Mapping[str, Any]:
+    """Replace a folder or a file."""
+    if config.kind is Kind.TWO_STEPS:
+        staging._exchange = lambda first, second: False
+    if config.kind is Kind.FILE:
+        with replace_file(config.path, "FOLDER", _check_file) as new:
+            _write(new, config.text)
+        return {}
+    with replace_folder(make_target(config.path)) as replacement:
+        for name in ("a.txt", "inside/c.txt") if config.text == "new" else ("a.txt", "b.txt", "inside/c.txt"):
+            _write(replacement.staging / name, config.text)
+        replacement.commit(ARCHIVE if config.kind is Kind.ARCHIVE else "")
+    return {}
+
+
+def inspect_target(path: Path) -> set[str]:
+    """Complete an interrupted replacement as a reader does; return the texts of all files that are not the user's."""
+    recover_target(make_target(path))
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {text.split()[-1] for file in files if (text := file.read_text()).startswith(OURS)}
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / "a.txt").exists():
+        _check_file(folder / "a.txt")
+
+
+def _check_file(path: Path) -> None:
+    if not path.read_text().startswith(OURS):
+        raise HeadstartError(path, "a file of the torture", "another", "Move it")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{OURS}{'-' * 20_000} {text}")
+
+
+if __name__ == "__main__":
+    run_app(act, ReplaceConfig, "replacing")
