@@ -10,6 +10,8 @@ from typing import IO, Any
 from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
+from features.regular import RegularFile
+
 _MAX_SIDE = 2**40
 
 
@@ -21,13 +23,13 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         OSError, zipfile.BadZipFile: the file cannot be read.
     """
     arrays = {}
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with RegularFile(path, follow=True) as file, zipfile.ZipFile(file) as archive:
         if file.seek(0) == 0 and file.read(4) != b"PK\x03\x04":
             raise ValueError("something before the first array")
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 raise ValueError(f"{member.filename} is compressed")
-        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+        if sum(member.file_size for member in archive.infolist()) > file.identity.num_bytes:
             raise ValueError("arrays that overlap")
         for member in archive.infolist():
             with archive.open(member) as stream:
@@ -42,8 +44,8 @@ def load_array(path: Path) -> NDArray[Any]:
         ValueError: it is pickled, or declares another size than is stored.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        return _read_array(file, path.stat().st_size)
+    with RegularFile(path, follow=True) as file:
+        return _read_array(file, file.identity.num_bytes)
 
 
 def _read_array(stream: IO[bytes], num_bytes: int) -> NDArray[Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import quote
 
 from features import sealed
+from features.database import APPLICATION_ID, check_header, connect, damaged, explain_errors
+from features.durable import is_regular, write_durably
 from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
+from features.quarantine import move_to_quarantine
 from features.schema import (
     SCHEMA_VERSION,
     FeatureKey,
@@ -36,8 +39,13 @@ from features.tables import (
 )
 
 CATALOG_NAME = "catalog.sqlite"
-APPLICATION_ID = 0x48535452
-"""`PRAGMA application_id` of a catalog: "HSTR"."""
+
+
+def is_missing(path: Path) -> bool:
+    """Return whether a catalog is still to be made: there is none, or an empty file that a killed first run left."""
+    if not os.path.lexists(path):
+        return True
+    return is_regular(path) and path.stat().st_size == 0 and not any((path.parent / SHARD_FOLDER).glob("*.h5"))
 
 
 class Catalog:
@@ -55,42 +63,43 @@ class Catalog:
             CatalogDamagedError: SQLite cannot read it.
             FeatureStoreError: it was written by another schema version.
         """
-        if not path.is_file():
+        if not path.is_file() and not path.is_symlink():
             raise StoreMissingError(
                 path.parent, "a feature store", "no catalog there", "Run `python -m extract --store` first"
             )
         self._path = path
-        self._db = self._connect("rw" if writable else "ro")
+        if check_header(path) == 0:
+            self._refuse_empty()
+        self._db = connect(path, "rw" if writable else "ro")
         try:
             if not writable:
                 self._roll_back()
-            self._check_header()
+            self._check_schema()
         except BaseException:
             self._db.close()
             raise
 
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        with self._explain_damage():
-            name = quote(str(self._path.resolve()), errors="surrogateescape")
-            db = sqlite3.connect(f"file:{name}?mode={mode}", uri=True, timeout=30)
-        db.isolation_level = None
-        db.text_factory = bytes
-        return db
+    def _refuse_empty(self) -> None:
+        if any((self._path.parent / SHARD_FOLDER).glob("*.h5")):
+            raise damaged(self._path, "an empty file")
+        # A first run of an earlier version was killed before it had made it.
+        raise StoreMissingError(
+            self._path.parent, "a feature store", "an empty catalog", "Run `python -m extract --store` first"
+        )
 
     def _roll_back(self) -> None:
         """Undoes, as SQLite does by itself in a writer, a transaction that a killed run left half-way."""
-        try:
-            self._db.execute("PRAGMA schema_version").fetchone()
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
-                # Whatever else is wrong, the header's check says so.
-                return
-            with self._explain_damage(), closing(self._connect("rw")) as writable:
-                writable.execute("PRAGMA schema_version").fetchone()
+        with explain_errors(self._path):
+            try:
+                self._db.execute("PRAGMA schema_version").fetchone()
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                    raise
+                with closing(connect(self._path, "rw")) as writable:
+                    writable.execute("PRAGMA schema_version").fetchone()
 
-    def _check_header(self) -> None:
-        with self._explain_damage():
-            application = self._db.execute("PRAGMA application_id").fetchone()[0]
+    def _check_schema(self) -> None:
+        with explain_errors(self._path):
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             # As SQLite advises for files from elsewhere: views and triggers of theirs may call no function.
             self._db.execute("PRAGMA trusted_schema=OFF")
@@ -98,43 +107,39 @@ class Catalog:
             # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
             self._db.execute("PRAGMA synchronous=EXTRA")
         if self._path.stat().st_size == 0:
-            if any((self._path.parent / SHARD_FOLDER).glob("*.h5")):
-                raise self._damaged("an empty file")
-            # A first run is about to make it, or was killed before it could.
-            raise StoreMissingError(
-                self._path.parent, "a feature store", "an empty catalog", "Run `python -m extract --store` first"
-            )
-        if application != APPLICATION_ID:
-            raise StoreMissingError(
-                self._path, "a Headstart catalog", "another SQLite database", "Give another --store"
-            )
+            self._refuse_empty()
         if version != SCHEMA_VERSION:
             raise FeatureStoreError(
                 self._path, f"schema version {SCHEMA_VERSION}", str(version), "Extract into a new --store"
             )
-        with self._explain_damage():
+        with explain_errors(self._path):
             found = self._db.execute("SELECT sql FROM sqlite_master").fetchall()
         if sorted(sql or b"" for (sql,) in found) != sorted(table.sql.encode() for table in (sealed.META, *TABLES)):
-            raise self._damaged("other tables, views or triggers than its own")
+            raise damaged(self._path, "other tables, views or triggers than its own")
 
     @classmethod
     def create(cls, path: Path, fingerprint: Fingerprint, origin: Origin) -> None:
-        """Creates an empty catalog where there is none; a crash leaves either none or a whole one."""
-        db = sqlite3.connect(path, isolation_level=None)
-        try:
-            db.execute("PRAGMA synchronous=EXTRA")
-            db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for table in (sealed.META, *TABLES):
-                    table.create(db)
-                sealed.write_meta(db, b"fingerprint", fingerprint.encode())
-                sealed.write_meta(db, b"origin", encode_json(asdict(origin)))
-                sealed.write_tally(db, TABLES)
-                db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        """Create an empty catalog where there is none, or an empty file; a crash leaves none or a whole one.
+
+        The caller holds the write lock.
+        """
+        if not is_missing(path):
+            return
+        journal = path.with_name(f"{path.name}-journal")
+        if os.path.lexists(journal):
+            # SQLite would apply it to the new catalog.
+            move_to_quarantine(path.parent, journal)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            db.execute("BEGIN")
+            for table in (sealed.META, *TABLES):
+                table.create(db)
+            sealed.write_meta(db, b"fingerprint", fingerprint.encode())
+            sealed.write_meta(db, b"origin", encode_json(asdict(origin)))
+            sealed.write_tally(db, TABLES)
+            db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             db.execute("COMMIT")
-        finally:
-            db.close()
+            write_durably(path, db.serialize())
 
     def close(self) -> None:
         """Closes the file."""
@@ -142,38 +147,40 @@ class Catalog:
 
     def read_meta(self, key: str) -> str | None:
         """Returns one value of the store's own description, or None."""
-        with self._explain_damage():
+        with explain_errors(self._path):
             return sealed.read_meta(self._db, key.encode())
 
     def read_shards(self) -> list[ShardRef]:
         """Returns every committed shard, by number."""
-        shards = [
-            ShardRef(number, sha256.decode(), num_rows, num_bytes)
-            for number, sha256, num_rows, num_bytes, _ in self._read(SHARDS)
-        ]
+        with explain_errors(self._path):
+            shards = [
+                ShardRef(number, sha256.decode(), num_rows, num_bytes)
+                for number, sha256, num_rows, num_bytes, _ in self._read(SHARDS)
+            ]
         for shard in shards:
             if parse_name(shard.name) != (shard.number, shard.sha256):
-                raise self._damaged(f"a shard named {shard.name!r}")
+                raise damaged(self._path, f"a shard named {shard.name!r}")
         return shards
 
     def read_images(self) -> list[ImageRow]:
         """Returns every image of the folder as it was last scanned, by path."""
-        with self._explain_damage():
+        with explain_errors(self._path):
             images = [decode_image(row) for row in self._read(IMAGES)]
             refuse_outside(image.path for image in images)
         return images
 
     def read_features(self) -> dict[FeatureKey, Location]:
         """Returns where each feature is."""
-        return {
-            FeatureKey(content_hash, view): Location(shard, row, FEATURE_STATUSES[status])
-            for content_hash, view, shard, row, status, _ in self._read(FEATURES)
-        }
+        with explain_errors(self._path):
+            return {
+                FeatureKey(content_hash, view): Location(shard, row, FEATURE_STATUSES[status])
+                for content_hash, view, shard, row, status, _ in self._read(FEATURES)
+            }
 
     def find_damage(self) -> list[str]:
         """Checks the whole file: SQLite's structure, every row's checksum and every table's tally."""
         try:
-            with self._explain_damage():
+            with explain_errors(self._path):
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
                 sealed.compare_meta(self._db)
             for table in TABLES:
@@ -185,9 +192,10 @@ class Catalog:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Makes every read inside it see one and the same state, whatever a writer does meanwhile."""
-        with self._explain_damage():
+        with explain_errors(self._path):
             self._db.execute("BEGIN")
-            yield
+        yield
+        with explain_errors(self._path):
             self._db.execute("ROLLBACK")
 
     @contextmanager
@@ -236,6 +244,15 @@ class Catalog:
                 on_conflict="IGNORE",
             )
 
+    def holds_digest(self, sha256: str) -> bool:
+        """Return whether a shard of these bytes is committed."""
+        found = self._db.execute("SELECT 1 FROM shards WHERE sha256 = CAST(? AS TEXT)", (sha256.encode(),))
+        return found.fetchone() is not None
+
+    def find_next_number(self) -> int:
+        """Return a number above that of every committed shard."""
+        return int(self._db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM shards").fetchone()[0])
+
     def forget_shard(self, number: int) -> None:
         """Forgets a shard and its rows, so that their images are extracted again."""
         with self.transaction():
@@ -243,20 +260,27 @@ class Catalog:
             self._db.execute("DELETE FROM shards WHERE number = ?", (number,))
 
     def _read(self, table: SealedTable) -> list[sealed.Row]:
-        with self._explain_damage():
+        with explain_errors(self._path):
             return table.read(self._db)
 
-    @contextmanager
-    def _explain_damage(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.DatabaseError, sealed.DamagedTableError, ValueError) as error:
-            raise self._damaged(str(error)) from error
 
-    def _damaged(self, got: str) -> CatalogDamagedError:
-        return CatalogDamagedError(
-            self._path,
-            "a sound catalog",
-            got,
-            "Run `python -m features check STORE`, then with --rebuild-catalog",
-        )
+def load_fingerprint(catalog: Catalog) -> Fingerprint:
+    """Reads the fingerprint that a store was made with."""
+    text = catalog.read_meta("fingerprint")
+    try:
+        return Fingerprint.from_json(text or "")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FeatureStoreError(
+            CATALOG_NAME, "a fingerprint", f"{text!r} ({error})", "Extract into a new --store"
+        ) from error
+
+
+def load_origin(catalog: Catalog) -> Origin:
+    """Reads where a store's features came from."""
+    text = catalog.read_meta("origin")
+    try:
+        return Origin.from_json(text or "")
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise FeatureStoreError(
+            CATALOG_NAME, "an origin", f"{text!r} ({error})", "Extract into a new --store"
+        ) from error

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.catalog import CATALOG_NAME, Catalog
+from features.database import describe_write_error
 from features.durable import PARTIAL_PREFIX, hash_file
-from features.errors import CatalogDamagedError, FeatureStoreError
+from features.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
 from features.lock import hold_write_lock
 from features.quarantine import move_to_quarantine
 from features.recover import adopt_orphans, inspect_orphan
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus
 from features.seal import SEAL_NAME, break_seal, find_broken_seals, write_seal
-from features.shard import SHARD_FOLDER, ShardRef, open_shard, parse_name, read_header
+from features.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
 from features.store import StoreContents, count_pending, load_folder
 from features.view import write_view
 
@@ -43,9 +48,10 @@ def find_problems(
     Returns:
         Every problem; none means that every feature is what extraction wrote.
     """
-    problems = _check_catalog(store)
-    if problems:
-        return problems
+    problems = _check_seal(store)
+    damage = _check_catalog(store)
+    if damage:
+        return [*problems, *damage]
     contents = load_folder(store)
     rows_of: dict[int, list[tuple[int, FeatureKey, FeatureStatus]]] = {}
     for key, place in contents.locations.items():
@@ -54,7 +60,6 @@ def find_problems(
         problem = _check_shard(store, shard, contents, rows_of.pop(shard.number, []), read_data=read_data)
         problems += [problem] if problem else []
         advance(1)
-    problems += [Problem(f"shard {number}", "has rows in the catalog, but is not in it") for number in rows_of]
     known = {shard.name for shard in contents.shards}
     for path in list_shard_files(store):
         if path.name not in known and not path.name.startswith(PARTIAL_PREFIX) and not parse_name(path.name):
@@ -95,7 +100,7 @@ def quarantine_shards(store: Path, problems: list[Problem]) -> int:
     if not bad:
         return 0
     num_lost = 0
-    with hold_write_lock(store):
+    with _hold(store):
         break_seal(store)
         catalog = Catalog(store / CATALOG_NAME, writable=True)
         try:
@@ -125,19 +130,11 @@ def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
     Raises:
         FeatureStoreError: there is no sound shard to begin with.
     """
-    with hold_write_lock(store):
-        header = None
-        for path in sorted((store / SHARD_FOLDER).glob("*.h5")):
-            try:
-                _, header = inspect_orphan(store, path, None)
-                break
-            except FeatureStoreError:
-                continue
-        if header is None:
-            raise FeatureStoreError(store, "a sound shard", "none", "Extract into a new --store")
+    with _hold(store):
+        header = _choose_header(store)
         break_seal(store)
         for name in (f"{CATALOG_NAME}-journal", CATALOG_NAME):
-            if (store / name).exists():
+            if os.path.lexists(store / name):
                 move_to_quarantine(store, store / name)
         Catalog.create(store / CATALOG_NAME, header.fingerprint, header.origin)
         catalog = Catalog(store / CATALOG_NAME, writable=True)
@@ -151,18 +148,53 @@ def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
     return num_features, [note for note in notes if not note.startswith("adopted")]
 
 
+@contextmanager
+def _hold(store: Path) -> Iterator[None]:
+    """Hold the write lock, and explain what the disk refuses."""
+    try:
+        with hold_write_lock(store):
+            yield
+    except (OSError, sqlite3.OperationalError) as error:
+        raise describe_write_error(store, error) from error
+
+
+def _choose_header(store: Path) -> ShardHeader:
+    """Return the header of the fingerprint that most features in the sound shards have.
+
+    Raises:
+        FeatureStoreError: there is no sound shard.
+    """
+    headers: dict[Fingerprint, ShardHeader] = {}
+    counts: Counter[Fingerprint] = Counter()
+    for path in sorted((store / SHARD_FOLDER).glob("*.h5")):
+        try:
+            _, header = inspect_orphan(path, None)
+        except FeatureStoreError:
+            continue
+        headers.setdefault(header.fingerprint, header)
+        counts[header.fingerprint] += len(header.keys)
+    if not headers:
+        raise FeatureStoreError(store, "a sound shard", "none", "Extract into a new --store")
+    return headers[max(headers, key=lambda fingerprint: (counts[fingerprint], fingerprint.digest))]
+
+
+def _check_seal(store: Path) -> list[Problem]:
+    return [Problem(str(store / name), _describe_seal(store, name)) for name in find_broken_seals(store)]
+
+
 def _check_catalog(store: Path) -> list[Problem]:
-    broken = find_broken_seals(store)
-    if broken:
-        return [Problem(str(store / name), _describe_seal(store, name)) for name in broken]
+    """Find what keeps the catalog from being read; a catalog that the seal does not fit may be read all the same."""
     try:
         catalog = Catalog(store / CATALOG_NAME, writable=False)
+        try:
+            damage = catalog.find_damage()
+        finally:
+            catalog.close()
+        if not damage:
+            load_folder(store)
     except CatalogDamagedError as error:
         return [Problem(CATALOG_NAME, str(error))]
-    try:
-        return [Problem(CATALOG_NAME, damage) for damage in catalog.find_damage()]
-    finally:
-        catalog.close()
+    return [Problem(CATALOG_NAME, found) for found in damage]
 
 
 def _describe_seal(store: Path, name: str) -> str:
@@ -188,10 +220,13 @@ def _check_shard(
     if not read_data:
         return None
     try:
-        with open_shard(store, shard) as file:
+        with open_shard(store, shard, anew=True) as file:
             header = read_header(file)
-    except FeatureStoreError as error:
+    except ShardDamagedError as error:
         return Problem(str(path), str(error), shard.number)
+    except FeatureStoreError as error:
+        # Its features are not lost: it cannot be opened now, or a package is missing.
+        return Problem(str(path), str(error))
     if header.fingerprint != contents.fingerprint:
         return Problem(str(path), _describe_fingerprints(header.fingerprint, contents.fingerprint), shard.number)
     # Where two shards hold the same feature the catalog names one of them.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog import CATALOG_NAME, Catalog, load_fingerprint
 from features.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.pooled import pool_store
 from features.schema import Pool
 from features.shard import SHARD_FOLDER
-from features.store import FeatureStore, load_fingerprint
+from features.store import FeatureStore
 from features.writer import STORE_NAMES
 
 

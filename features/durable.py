@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from features.errors import StoreWriteError
+from features.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
 
@@ -29,8 +30,11 @@ def write_durably(path: Path, data: bytes) -> None:
         OSError: the disk refused a step; the partial file is removed and `path` is as it was.
     """
     partial = path.with_name(PARTIAL_PREFIX + path.name)
+    # A file that an interrupted write left. Anything else of that name is not ours.
+    if is_regular(partial):
+        partial.unlink()
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             rest = memoryview(data)
             while rest:
@@ -48,7 +52,8 @@ def write_durably(path: Path, data: bytes) -> None:
 @contextmanager
 def open_synced(path: Path) -> Iterator[BinaryIO]:
     """Opens a file to write whose bytes are on the disk when the `with` ends; its name is the caller's to give."""
-    with path.open("wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -81,14 +86,32 @@ def sync_folder(folder: Path) -> None:
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Returns the digest of a file's bytes in hexadecimal digits, without holding the file in memory."""
-    with path.open("rb") as file:
+    """Returns the digest of a file's bytes in hexadecimal digits, without holding the file in memory.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with RegularFile(path, follow=True) as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def remove_partial_files(folder: Path) -> list[Path]:
-    """Removes what interrupted writes left behind, and returns the names."""
-    leftovers = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
+def is_regular(path: Path) -> bool:
+    """Return whether there is a regular file, not a link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def remove_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[Path]:
+    """Remove the files that interrupted writes left.
+
+    Args:
+        folder: where to look.
+        is_ours: whether files of a name are written there; others of that prefix, and folders, stay.
+
+    Returns:
+        Their paths.
+    """
+    found = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
+    leftovers = [path for path in found if is_ours(path.name.removeprefix(PARTIAL_PREFIX)) and is_regular(path)]
     for leftover in leftovers:
         leftover.unlink()
     return leftovers

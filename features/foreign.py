@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 
 from features.compression import ZSTD_FILTER
+from features.regular import RegularFile
 
 KNOWN_FILTERS = frozenset([h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, ZSTD_FILTER])
 """HDF5 loads any other from a shared library, wherever its plugin path says."""
@@ -25,9 +26,27 @@ class ForeignFileError(ValueError):
 
 
 @contextmanager
+def open_foreign(path: Path, max_declared: int | None = None) -> Iterator[tuple[h5py.File, RegularFile]]:
+    """Open an HDF5 file once, and check it as `check_file` does; what was checked is what is read.
+
+    Args:
+        path: the file; may be a link, as paths that the user gives.
+        max_declared: as `check_file` takes it.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file or no HDF5 file.
+        ForeignFileError: it is not what it may be.
+    """
+    with RegularFile(path, follow=True) as source, h5py.File(source, "r") as file:
+        with mmap(source.fileno(), 0, access=ACCESS_READ) as data:
+            check_file(file, data, max_declared)
+        yield file, source
+
+
+@contextmanager
 def map_file(path: Path) -> Iterator[mmap]:
     """Maps a file's bytes without reading them."""
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+    with RegularFile(path, follow=True) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         yield data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from features.durable import sync_folder
@@ -19,7 +20,7 @@ def move_to_quarantine(store: Path, path: Path) -> Path:
     folder.mkdir(exist_ok=True)
     target = folder / path.name
     number = 1
-    while target.exists():
+    while os.path.lexists(target):
         number += 1
         target = folder / f"{path.name}.{number}"
     path.replace(target)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from features.catalog import CATALOG_NAME
 from features.durable import hash_file, sync_folder, write_durably
+from features.errors import FeatureStoreError
+from features.regular import RegularFile
 from features.view import VIEW_NAME
 
 SEAL_NAME = "SHA256SUMS"
 SEALED_NAMES = (CATALOG_NAME, VIEW_NAME)
+_MAX_SEAL_BYTES = 4096
 
 
 def break_seal(store: Path) -> None:
@@ -33,20 +36,38 @@ def find_broken_seals(store: Path) -> list[str]:
     Returns:
         The names of files that are not what was sealed; none where a run that did not end left no seal.
     """
-    path = store / SEAL_NAME
-    if not path.exists():
-        return []
-    sealed = path.read_bytes().splitlines(keepends=True)
-    found = [line.encode() for line in _list_lines(store)]
-    if sealed == found:
-        return []
-    broken = [name for name, line in zip(SEALED_NAMES, found, strict=True) if line not in sealed]
-    return broken or [SEAL_NAME]
+    while (seal := _read_seal(store)) is not None:
+        sealed, found = seal.splitlines(keepends=True), [line.encode() for line in _list_lines(store)]
+        if sealed == found:
+            return []
+        # A run that began meanwhile has removed the seal; one that also ended has written another.
+        if _read_seal(store) == seal:
+            broken = [name for name, line in zip(SEALED_NAMES, found, strict=True) if line not in sealed]
+            return broken or [SEAL_NAME]
+    return []
+
+
+def _read_seal(store: Path) -> bytes | None:
+    try:
+        with RegularFile(store / SEAL_NAME) as file:
+            return file.read(_MAX_SEAL_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        # A link, or something else: not what was written.
+        return b""
 
 
 def _list_lines(store: Path) -> list[str]:
     lines = []
     for name in SEALED_NAMES:
-        digest = hash_file(store / name) if (store / name).exists() else "missing"
+        try:
+            digest = hash_file(store / name)
+        except FileNotFoundError:
+            digest = "missing"
+        except OSError as error:
+            raise FeatureStoreError(
+                store / name, "a file that can be read", error.strerror or str(error), "See what is there"
+            ) from error
         lines.append(f"{digest}  {name}\n")
     return lines

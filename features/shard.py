@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,11 +17,13 @@ import numpy as np
 
 from features.compression import Compression, list_compression_options, load_filters
 from features.durable import write_durably
-from features.errors import ShardDamagedError
+from features.errors import FeatureStoreError, ShardDamagedError
 from features.foreign import check_file
-from features.hdf5 import build_file, read_texts
+from features.hdf5 import build_file, read_rows, read_texts
+from features.regular import FileIdentity, RegularFile, is_settled
 from features.schema import (
     FEATURE_DTYPE,
+    MAX_BYTES_PER_SHARD,
     SCHEMA_VERSION,
     FeatureKey,
     Features,
@@ -31,7 +34,12 @@ from features.schema import (
 )
 
 SHARD_FOLDER = "shards"
-_NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5\Z")
+MAX_BYTES = 2 * MAX_BYTES_PER_SHARD
+"""Of a shard's file: more is not read."""
+_NAME = re.compile(r"([0-9]{6,18})-([0-9a-f]{64})\.h5\Z")
+_VERIFIED: dict[FileIdentity, str] = {}
+"""SHA-256 of the files that were hashed in this process."""
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EIO)
 _STATUS_CODES = {status: code for code, status in enumerate(FeatureStatus)}
 
 
@@ -121,58 +129,81 @@ def read_features(store: Path, shard: ShardRef, rows: Sequence[int], out: Featur
         ShardDamagedError: the file is missing, or not the one that was committed.
     """
     with open_shard(store, shard) as file:
-        features = file["features"]
-        first, last = rows[0], rows[-1]
-        if last - first + 1 == len(rows):
-            features.read_direct(out, np.s_[first : last + 1])
-        else:
-            for position, row in enumerate(rows):
-                features.read_direct(out, np.s_[row], np.s_[position])
+        read_rows(file["features"], rows, out)
 
 
 @contextmanager
-def open_shard(store: Path, shard: ShardRef) -> Iterator[h5py.File]:
-    """Opens a shard whose every byte was checked against its SHA-256.
+def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[h5py.File]:
+    """Open a shard whose every byte was checked against its SHA-256.
 
-    HDF5 reads the very bytes that were checked, from memory: neither a damaged file nor one that changes
-    meanwhile gets as far as HDF5. The digest costs a fortieth of what decompression does.
+    The file is opened once. The first time in a process HDF5 reads the very bytes that were hashed, from memory. Later
+    it reads the file itself, as long as that is the one that was hashed: same inode, size and times. The digest costs
+    a fortieth of what decompression does, but rows in a random order need every shard again and again.
+
+    Args:
+        store: the store's folder.
+        shard: which shard.
+        anew: hash the bytes also where that was done before.
 
     Raises:
         ShardDamagedError: the file is missing, or not the one that was committed.
+        FeatureStoreError: it cannot be opened now, for want of permission or file handles.
     """
     path = store / SHARD_FOLDER / shard.name
     try:
-        status = path.stat()
-        expected = stat.S_ISREG(status.st_mode) and status.st_size == shard.num_bytes
-        # Neither an endless file nor a pipe is waited for.
-        data = path.read_bytes() if expected else b""
+        opened = RegularFile(path)
+    except OSError as error:
+        raise _unreadable(path, shard, error) from error
+    with opened:
+        source, data = _verify(path, shard, opened, anew=anew)
+        try:
+            with h5py.File(source, "r") as file:
+                if data is not None:
+                    check_file(file, data)
+                    if file["features"].dtype != FEATURE_DTYPE:
+                        raise ValueError(f"features of {file['features'].dtype}")
+                load_filters(file["features"])
+                if data is not None and is_settled(opened.identity):
+                    _VERIFIED[opened.identity] = shard.sha256
+                yield file
+        except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            if opened.identify() != opened.identity:
+                raise _damaged(path, shard, "a file that changed while it was read") from error
+            # The bytes are those that were written: they are not Headstart's, or what is missing is a way to read them.
+            raise ShardDamagedError(
+                path, "a shard that this HDF5 can read", str(error), "If it is from a sound store, update h5py"
+            ) from error
+        if opened.identify() != opened.identity:
+            raise _damaged(path, shard, "a file that changed while it was read")
+
+
+def _verify(
+    path: Path, shard: ShardRef, opened: RegularFile, *, anew: bool
+) -> tuple[io.BytesIO | RegularFile, bytes | None]:
+    """Return what HDF5 is to read, and the bytes where they were hashed just now."""
+    num_bytes = opened.identity.num_bytes
+    if num_bytes != shard.num_bytes or num_bytes > MAX_BYTES:
+        raise _damaged(path, shard, f"{num_bytes:,} bytes")
+    if not anew and _VERIFIED.get(opened.identity) == shard.sha256:
+        return opened, None
+    try:
+        data = opened.readall()
     except OSError as error:
         raise _damaged(path, shard, error.strerror or str(error)) from error
-    if not expected or hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise _damaged(path, shard, f"{status.st_size:,} bytes with another SHA-256")
-    try:
-        with h5py.File(h5py.h5f.open_file_image(data)) as file:
-            check_file(file, data)
-            if file["features"].dtype != FEATURE_DTYPE:
-                raise ValueError(f"features of {file['features'].dtype}")
-            load_filters(file["features"])
-            yield file
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        # The bytes are those that were written: they are not Headstart's, or what is missing is a way to read them.
-        raise ShardDamagedError(
-            path, "a shard that this HDF5 can read", str(error), "If it is from a sound store, update h5py"
-        ) from error
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise _damaged(path, shard, f"{num_bytes:,} bytes with another SHA-256")
+    return io.BytesIO(data), data
 
 
 def parse_name(name: str) -> tuple[int, str] | None:
     """Splits a shard's file name into number and digest, or returns None for any other name."""
     match = _NAME.match(name)
-    return (int(match[1]), match[2]) if match else None
+    return (int(match[1]), match[2]) if match and match[1] == f"{int(match[1]):06d}" else None
 
 
 def read_header(file: h5py.File) -> ShardHeader:
     """Reads everything that a shard says of itself, without its features."""
-    return ShardHeader(
+    header = ShardHeader(
         Fingerprint.from_json(*read_texts(file, "fingerprint")),
         Origin.from_json(*read_texts(file, "origin")),
         [
@@ -181,6 +212,17 @@ def read_header(file: h5py.File) -> ShardHeader:
         ],
         [list(FeatureStatus)[code] for code in file["statuses"][:]],
     )
+    if not len(header.keys) == len(header.statuses) == len(file["features"]):
+        raise ValueError("columns of different lengths")
+    return header
+
+
+def _unreadable(path: Path, shard: ShardRef, error: OSError) -> FeatureStoreError:
+    """Return the error for a file that cannot be opened: only one that is not there has lost its features."""
+    got = error.strerror or str(error)
+    if error.errno in _NO_SUCH_FILE:
+        return _damaged(path, shard, got)
+    return FeatureStoreError(path, "a shard that can be opened", got, "See who may read it, and run again")
 
 
 def _damaged(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.catalog import CATALOG_NAME, Catalog
-from features.errors import FeatureStoreError, ShardDamagedError
+from features.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
+from features.database import damaged
+from features.errors import ShardDamagedError
 from features.schema import (
     FEATURE_DTYPE,
     FeatureKey,
@@ -249,6 +250,12 @@ def load_folder(path: Path) -> StoreContents:
     finally:
         catalog.close()
     by_number = {shard.number: shard for shard in shards}
+    num_rows = {shard.number: shard.num_rows for shard in shards}
+    for place in locations.values():
+        if not 0 <= place.row < num_rows.get(place.shard, 0):
+            raise damaged(
+                path / CATALOG_NAME, f"a feature in row {place.row} of shard {place.shard}, which is not there"
+            )
     return StoreContents(
         fingerprint,
         origin,
@@ -282,25 +289,3 @@ def count_pending(contents: StoreContents) -> int:
     """Counts images that the next extraction will come to: not extracted yet, or their shard is lost."""
     unusable = list_unusable(contents.images, contents.locations)
     return sum(found.reason is UnusableReason.PENDING for found in unusable)
-
-
-def load_fingerprint(catalog: Catalog) -> Fingerprint:
-    """Reads the fingerprint that a store was made with."""
-    text = catalog.read_meta("fingerprint")
-    try:
-        return Fingerprint.from_json(text or "")
-    except (TypeError, ValueError) as error:
-        raise FeatureStoreError(
-            CATALOG_NAME, "a fingerprint", f"{text!r} ({error})", "Extract into a new --store"
-        ) from error
-
-
-def load_origin(catalog: Catalog) -> Origin:
-    """Reads where a store's features came from."""
-    text = catalog.read_meta("origin")
-    try:
-        return Origin.from_json(text or "")
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise FeatureStoreError(
-            CATALOG_NAME, "an origin", f"{text!r} ({error})", "Extract into a new --store"
-        ) from error

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.compression import Compression
+from features.database import describe_write_error
 from features.durable import sync_folder
 from features.errors import (
     CatalogDamagedError,
     FingerprintMismatchError,
     StoreMissingError,
-    StoreWriteError,
 )
 from features.lock import LOCK_NAME, hold_write_lock
 from features.quarantine import QUARANTINE_FOLDER
@@ -36,7 +36,8 @@ from features.schema import (
 )
 from features.seal import SEAL_NAME, break_seal, write_seal
 from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
-from features.store import DERIVED_FOLDER, load_fingerprint
+from features.signals import defer_interrupt
+from features.store import DERIVED_FOLDER
 from features.tables import ImageRow
 from features.view import VIEW_NAME, write_view
 
@@ -83,6 +84,8 @@ class FeatureWriter:
         self._store = store
         self._fingerprint = fingerprint
         self._origin = origin
+        # Shards are passed on: where the weights lie on this machine is in the catalog alone.
+        self._shard_origin = replace(origin, weights_file=Path(origin.weights_file).name)
         self._compression = compression
         self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
         self._added: dict[FeatureKey, FeatureStatus] = {}
@@ -109,9 +112,9 @@ class FeatureWriter:
             stack.callback(self.catalog.close)
             self._settle_fingerprint()
             break_seal(self._store)
+            self._note_weights_file()
             self.notes = recover_store(self._store, self.catalog, self._fingerprint)
             self._known = {key: place.status for key, place in self.catalog.read_features().items()}
-            self._next_number = max((shard.number for shard in self.catalog.read_shards()), default=0) + 1
             self._stack = stack.pop_all()
         return self
 
@@ -128,11 +131,19 @@ class FeatureWriter:
         """Refuses other features than the store's; a store that has none yet takes on what comes."""
         stored = load_fingerprint(self.catalog)
         if stored != self._fingerprint and not self.catalog.read_shards():
+            break_seal(self._store)
             with self.catalog.transaction():
                 self.catalog.write_meta("fingerprint", self._fingerprint.encode())
                 self.catalog.write_meta("origin", encode_json(asdict(self._origin)))
             return
         refuse_other_fingerprint(self._store, stored, self._fingerprint)
+
+    def _note_weights_file(self) -> None:
+        """Record where the weights lie now, if they are the same."""
+        stored, now = load_origin(self.catalog), self._origin
+        if now.weights_file not in ("", stored.weights_file) and now.weights_file_sha256 == stored.weights_file_sha256:
+            moved = replace(stored, weights_file=now.weights_file)
+            self.catalog.write_meta("origin", encode_json(asdict(moved)))
 
     @property
     def folder(self) -> Path:
@@ -172,6 +183,9 @@ class FeatureWriter:
             statuses: whether each may be trained on.
         """
         for key, feature, status in zip(keys, features, statuses, strict=True):
+            if len(self._added) == self._rows_per_shard:
+                # The commit of a full shard was interrupted.
+                self.commit()
             self._features[len(self._added)] = feature
             self._added[key] = status
             if len(self._added) == self._rows_per_shard:
@@ -183,36 +197,35 @@ class FeatureWriter:
         Raises:
             StoreWriteError: the disk refused; everything committed earlier is safe.
         """
-        # Taken off first: an interrupt in the middle must not lead to a second commit of the same rows.
-        added, images = self._added, self._images
-        self._added, self._images = {}, []
-        with self._explain_write_errors():
-            if not added:
-                self.catalog.write_images(images)
-                return
-            keys, statuses = list(added), list(added.values())
-            rows = ShardRows(keys, statuses, self._features[: len(keys)])
-            data = encode_shard(rows, self._fingerprint, self._origin, self._compression)
-            shard = write_shard(self._store, self._next_number, data, len(keys))
-            with self.catalog.transaction():
-                self.catalog.add_shard(shard, keys, statuses)
-                self.catalog.write_images(images)
-            self._known.update(added)
-            self._next_number += 1
+        with defer_interrupt(), self._explain_write_errors():
+            # What was added is kept until it is committed: after an interrupt the same commit can be made again.
+            if self._added:
+                self._commit_rows()
+            else:
+                self.catalog.write_images(self._images)
+            self._known.update(self._added)
+            self._added, self._images = {}, []
+
+    def _commit_rows(self) -> None:
+        keys, statuses = list(self._added), list(self._added.values())
+        rows = ShardRows(keys, statuses, self._features[: len(keys)])
+        data = encode_shard(rows, self._fingerprint, self._shard_origin, self._compression)
+        # An interrupt may have come after the transaction. Equal rows give equal bytes.
+        if self.catalog.holds_digest(hashlib.sha256(data).hexdigest()):
+            self.catalog.write_images(self._images)
+            return
+        shard = write_shard(self._store, self.catalog.find_next_number(), data, len(keys))
+        with self.catalog.transaction():
+            self.catalog.add_shard(shard, keys, statuses)
+            self.catalog.write_images(self._images)
 
     @contextmanager
     def _explain_write_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
-            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error)
             safe = f"{self.num_stored:,} features are safe; " if self._known else ""
-            raise StoreWriteError(
-                self._store,
-                "room for the next shard" if full else "a store that can be written to",
-                "a full disk" if full else str(error),
-                f"{safe}{'make room' if full else 'see what stands there and who may write it'}, and run again",
-            ) from error
+            raise describe_write_error(self._store, error, safe) from error
 
 
 def create_folders(store: Path) -> None:
@@ -226,7 +239,7 @@ def create_folders(store: Path) -> None:
 
 def refuse_stored_fingerprint(store: Path, asked: Fingerprint) -> None:
     """Raises FingerprintMismatchError where a store's features are of another fingerprint; touches nothing."""
-    if not (store / CATALOG_NAME).is_file():
+    if is_missing(store / CATALOG_NAME):
         return
     catalog = Catalog(store / CATALOG_NAME, writable=False)
     try:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from features import database, sealed
 from features.catalog import CATALOG_NAME, Catalog
-from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
+from features.check import find_problems
+from features.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
 from features.schema import FeatureStatus, ImageStatus
 from features.shard import ShardRef
-from features.tables import ImageRow
-from tests.features.stores import make_fingerprint, make_image, make_key, make_origin
+from features.store import FeatureStore
+from features.tables import FEATURES, IMAGES, TABLES, ImageRow
+from features.writer import refuse_stored_fingerprint
+from tests.features.stores import fill_store, make_fingerprint, make_image, make_key, make_origin, make_writer
 
 
 @pytest.fixture
@@ -110,3 +116,123 @@ def test_catalog_that_is_empty_is_no_store_yet_and_damaged_beside_shards(tmp_pat
     (tmp_path / "shards" / "000001-x.h5").touch()
     with pytest.raises(CatalogDamagedError, match="an empty file"):
         Catalog(tmp_path / CATALOG_NAME, writable=False)
+
+
+def make_foreign(folder: Path, *, hot: bool) -> dict[str, bytes]:
+    """Makes a database that is not ours under the catalog's name, with a journal to be rolled back or without."""
+    folder.mkdir()
+    db = sqlite3.connect(folder / "notes.sqlite", isolation_level=None)
+    db.execute("CREATE TABLE notes (text)")
+    db.execute("PRAGMA cache_size=1")
+    db.execute("BEGIN IMMEDIATE")
+    db.executemany("INSERT INTO notes VALUES (?)", [("y" * 500,)] * 1000)
+    if not hot:
+        db.execute("COMMIT")
+    for path in list(folder.iterdir()):
+        shutil.copy(path, folder / path.name.replace("notes.sqlite", CATALOG_NAME))
+    db.close()
+    for path in folder.glob("notes*"):
+        path.unlink()
+    return read_files(folder)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "LOCK"}
+
+
+@pytest.mark.parametrize("hot", [False, True])
+def test_foreign_database_under_the_catalogs_name_is_refused_and_not_a_byte_changed(tmp_path: Path, hot: bool) -> None:
+    folder = tmp_path / "store"
+    before = make_foreign(folder, hot=hot)
+    assert len(before) == 1 + hot
+    for act in (FeatureStore, lambda path: make_writer(path).__enter__()):
+        with pytest.raises(StoreMissingError) as caught:
+            act(folder)
+        assert caught.value.got == "another SQLite database"
+        assert read_files(folder) == before
+
+
+def test_catalog_that_is_a_link_to_another_stores_is_not_written_through_it(tmp_path: Path) -> None:
+    fill_store(tmp_path / "mine", range(4))
+    before = read_files(tmp_path / "mine")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / CATALOG_NAME).symlink_to(tmp_path / "mine" / CATALOG_NAME)
+    with pytest.raises(StoreMissingError), make_writer(tmp_path / "foreign"):
+        pass
+    assert read_files(tmp_path / "mine") == before
+
+
+def test_catalog_that_another_process_holds_is_locked_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_store(tmp_path, range(4))
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    holder = sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreLockedError):
+        FeatureStore(tmp_path)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert len(FeatureStore(tmp_path).examples) == 4
+
+
+@pytest.mark.parametrize("leftover", [[CATALOG_NAME], [CATALOG_NAME, f"{CATALOG_NAME}-journal"]])
+def test_first_run_that_was_killed_while_it_made_the_catalog_is_gone_on_with(
+    tmp_path: Path, leftover: list[str]
+) -> None:
+    for name in leftover:
+        (tmp_path / name).touch()
+    refuse_stored_fingerprint(tmp_path, make_fingerprint())
+    fill_store(tmp_path, range(4))
+    assert len(FeatureStore(tmp_path).examples) == 4
+    assert find_problems(tmp_path, read_data=True, images=None, advance=lambda _: None) == []
+
+
+def edit_features(db: sqlite3.Connection, **changes: object) -> None:
+    rows = db.execute("SELECT content_hash, view, shard, row, status FROM features").fetchall()
+    names = ("content_hash", "view", "shard", "row", "status")
+    edited = [tuple((dict(zip(names, row, strict=True)) | changes).values()) for row in rows]
+    FEATURES.write(db, edited, on_conflict="REPLACE")
+
+
+def edit_images(db: sqlite3.Connection) -> None:
+    rows = db.execute("SELECT * FROM images").fetchall()
+    IMAGES.write(db, [(*row[:6], b"weird", row[7]) for row in rows], on_conflict="REPLACE")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        partial(edit_features, status=b"weird"),
+        partial(edit_features, shard=99),
+        partial(edit_features, row=-1),
+        partial(edit_features, row=10**6),
+        edit_images,
+    ],
+)
+def test_catalog_with_right_checksums_and_values_of_no_sense_is_damaged(
+    tmp_path: Path, edit: Callable[[sqlite3.Connection], None]
+) -> None:
+    fill_store(tmp_path, range(4))
+    db = sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)
+    db.text_factory = bytes
+    edit(db)
+    sealed.write_tally(db, TABLES)
+    db.close()
+    (tmp_path / "SHA256SUMS").unlink()
+    with pytest.raises(CatalogDamagedError):
+        FeatureStore(tmp_path)
+    assert find_problems(tmp_path, read_data=True, images=None, advance=lambda _: None) != []
+
+
+@pytest.mark.parametrize("key", ["tally", "fingerprint", "origin"])
+@pytest.mark.parametrize("value", ["[]", "[" * 100_000, "7"])
+def test_catalog_with_other_json_than_its_own_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    fill_store(tmp_path, range(4))
+    db = sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)
+    sealed.write_meta(db, key.encode(), value)
+    if key != "tally":
+        sealed.write_tally(db, TABLES)
+    db.close()
+    with pytest.raises(FeatureStoreError):
+        FeatureStore(tmp_path)

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from features import seal as seal_module
 from features.catalog import CATALOG_NAME
 from features.check import find_problems, list_notes, quarantine_shards, rebuild_catalog
+from features.durable import hash_file
 from features.errors import FeatureStoreError
-from features.schema import Features
+from features.schema import Features, FeatureStatus
 from features.seal import SEAL_NAME
 from features.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
 from features.view import VIEW_NAME
-from tests.features.stores import fill_store, make_features, make_image, make_key, make_writer
+from features.writer import FeatureWriter
+from tests.features.stores import (
+    fill_store,
+    make_features,
+    make_fingerprint,
+    make_image,
+    make_key,
+    make_origin,
+    make_writer,
+)
 
 
 def find(store: Path, *, read_data: bool = True, images: Path | None = None) -> list[str]:
@@ -113,9 +128,11 @@ def test_check_finds_a_catalog_that_was_changed_by_hand(store: Path) -> None:
     with sqlite3.connect(store / CATALOG_NAME) as db:
         db.execute("UPDATE images SET label = 'dogs' WHERE path = 'cats/00000.jpg'")
     db.close()
-    assert find(store) == [
+    changed, damage = find(store)
+    assert changed == (
         f"{store / CATALOG_NAME}: is not the file that SHA256SUMS was written for; check with --rebuild-catalog"
-    ]
+    )
+    assert "a row fails its checksum" in damage
     (store / SEAL_NAME).unlink()
     assert "a row fails its checksum" in find(store)[0]
     with pytest.raises(FeatureStoreError, match="a row fails its checksum"):
@@ -238,3 +255,89 @@ def test_check_command_of_no_store_says_so(tmp_path: Path) -> None:
     done = run_check(str(tmp_path / "nowhere"))
     assert done.returncode == 1
     assert "expected a store's folder, got none there" in done.stderr
+
+
+def test_check_of_a_damaged_view_goes_on_with_the_shards(store: Path) -> None:
+    shard = sorted((store / SHARD_FOLDER).iterdir())[1]
+    flip(shard, 300)
+    (store / VIEW_NAME).write_bytes(b"x")
+    problems = find_problems(store, read_data=True, images=None, advance=lambda _: None)
+    assert [problem.where for problem in problems] == [str(store / VIEW_NAME), str(shard)]
+    assert quarantine_shards(store, problems) == 4
+    assert find(store) == []
+
+
+def test_check_of_a_sound_catalog_that_the_seal_does_not_fit_goes_on_with_the_shards(store: Path) -> None:
+    shard = sorted((store / SHARD_FOLDER).iterdir())[1]
+    flip(shard, 300)
+    seal = store / SEAL_NAME
+    seal.write_text(seal.read_text().replace(seal.read_text()[:64], "0" * 64))
+    problems = find_problems(store, read_data=True, images=None, advance=lambda _: None)
+    assert [problem.where for problem in problems] == [str(store / CATALOG_NAME), str(shard)]
+
+
+def test_check_while_an_extraction_begins_finds_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = hash_file
+    with ExitStack() as stack:
+
+        def begin_extraction(path: Path) -> str:
+            if not stack.__dict__.get("begun"):
+                stack.begun = True  # type: ignore[attr-defined]
+                writer = stack.enter_context(make_writer(store))
+                writer.sync_images([make_image(50)], [])
+            return real(path)
+
+        monkeypatch.setattr(seal_module, "hash_file", begin_extraction)
+        assert find(store, read_data=False) == []
+    assert list_notes(store) == ["1 images have no features; the next extraction computes them"]
+
+
+def test_check_of_shards_that_may_not_be_opened_quarantines_none(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: str | Path, *arguments: Any, **options: Any) -> int:
+        if Path(path).parent.name == SHARD_FOLDER:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        problems = find_problems(store, read_data=True, images=None, advance=lambda _: None)
+    assert len(problems) == 3
+    assert quarantine_shards(store, problems) == 0
+    assert find(store) == []
+
+
+def test_rebuilt_catalog_takes_the_fingerprint_of_most_features(store: Path) -> None:
+    first = sorted(path.name for path in (store / SHARD_FOLDER).iterdir())[0]
+    for size in range(80, 1000):
+        other = store.parent / f"other{size}"
+        with FeatureWriter(other, make_fingerprint(image_size=size), make_origin()) as writer:
+            writer.add_features([make_key(1)], make_features(range(1)), [FeatureStatus.OK])
+            writer.commit()
+        (shard,) = (other / SHARD_FOLDER).iterdir()
+        if shard.name < first:
+            break
+    shutil.copy(shard, store / SHARD_FOLDER)
+    num_features, (note,) = rebuild_catalog(store)
+    assert num_features == 10
+    assert shard.name in note
+    assert FeatureStore(store).fingerprint == make_fingerprint()
+    assert (store / "quarantine" / shard.name).exists()
+
+
+def test_rebuilt_catalog_holds_both_of_two_shards_of_one_number(store: Path) -> None:
+    fill_store(store.parent / "other", range(100, 104))
+    (shard,) = (store.parent / "other" / SHARD_FOLDER).iterdir()
+    shutil.copy(shard, store / SHARD_FOLDER)
+    assert rebuild_catalog(store) == (14, [])
+    assert [shard.number for shard in FeatureStore(store).shards] == [1, 2, 3, 4]
+    assert find(store) == []
+
+
+def test_check_of_a_pipe_among_the_pictures_does_not_wait(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "cats").mkdir(parents=True)
+    os.mkfifo(folder / make_image(2).path)
+    found = find(store, images=folder)
+    assert any(line.startswith(f"{folder}/{make_image(2).path}: cannot be read") for line in found)

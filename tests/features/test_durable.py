@@ -49,5 +49,10 @@ def test_write_durably_short_writes_are_continued(tmp_path: Path, monkeypatch: p
 def test_remove_partial_files_removes_those_alone(tmp_path: Path) -> None:
     (tmp_path / f"{PARTIAL_PREFIX}x").write_bytes(b"half")
     (tmp_path / "whole").write_bytes(b"whole")
-    assert [path.name for path in remove_partial_files(tmp_path)] == [f"{PARTIAL_PREFIX}x"]
-    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+    (tmp_path / f"{PARTIAL_PREFIX}theirs").write_bytes(b"theirs")
+    (tmp_path / f"{PARTIAL_PREFIX}folder").mkdir()
+    (tmp_path / f"{PARTIAL_PREFIX}link").symlink_to("whole")
+    removed = remove_partial_files(tmp_path, ("x", "folder", "link").__contains__)
+    assert [path.name for path in removed] == [f"{PARTIAL_PREFIX}x"]
+    kept = ["whole", *(f"{PARTIAL_PREFIX}{name}" for name in ("theirs", "folder", "link"))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

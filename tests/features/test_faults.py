@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +17,19 @@ import numpy as np
 import pytest
 
 from features.catalog import CATALOG_NAME
-from features.errors import StoreWriteError
+from features.errors import ShardDamagedError, StoreWriteError
 from features.schema import FeatureStatus
 from features.store import FeatureStore
-from tests.features.stores import fill_store, make_features, make_image, make_key, make_writer
+from features.writer import FeatureWriter
+from tests.features.stores import (
+    fill_store,
+    make_features,
+    make_fingerprint,
+    make_image,
+    make_key,
+    make_origin,
+    make_writer,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,3 +161,75 @@ def test_writer_without_room_for_its_first_byte_says_so(tmp_path: Path, monkeypa
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StoreWriteError, match="a full disk"), make_writer(tmp_path / "new"):
         pass
+
+
+def test_catalog_with_a_journal_in_a_read_only_place_says_so(read_only: Path) -> None:
+    read_only.chmod(0o755)
+    catalog = sqlite3.connect(read_only / CATALOG_NAME, isolation_level=None)
+    catalog.execute("PRAGMA cache_size=1")
+    catalog.execute("BEGIN IMMEDIATE")
+    catalog.executemany("INSERT INTO meta VALUES (?, ?, 0)", [(str(n), "y" * 500) for n in range(500)])
+    journal = read_only / f"{CATALOG_NAME}-journal"
+    held = {path: path.read_bytes() for path in (read_only / CATALOG_NAME, journal)}
+    catalog.execute("ROLLBACK")
+    catalog.close()
+    for path, data in held.items():
+        path.write_bytes(data)
+        path.chmod(0o444)
+    read_only.chmod(0o555)
+    program = "try:\n    FeatureStore(Path(sys.argv[1]))\nexcept StoreWriteError as error:\n    print(error.got)\n"
+    assert "read-only" in run_as_nobody(program, read_only)
+    assert journal.exists()
+
+
+def count_bytes_read() -> int:
+    (line,) = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar:")]
+    return int(line.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's count of bytes read")
+def test_shards_read_in_random_blocks_are_hashed_once_each(tmp_path: Path) -> None:
+    shape = (7, 7, 32)
+    with FeatureWriter(tmp_path, make_fingerprint(), make_origin(shape), rows_per_shard=100) as writer:
+        numbers = range(1000)
+        writer.add_features([make_key(n) for n in numbers], make_features(numbers, shape), [FeatureStatus.OK] * 1000)
+        for number in numbers:
+            writer.add_image(make_image(number))
+        writer.commit()
+    store = FeatureStore(tmp_path)
+    examples = sorted(store.examples, key=lambda example: example.content_hash)
+    # Files that were written a moment ago are hashed again: their times may not show another write.
+    time.sleep(0.2)
+    before = count_bytes_read()
+    for start in range(0, 1000, 50):
+        store.read(examples[start : start + 50])
+    # Once to hash all of it, once to read its rows, and twenty times the chunk index of each shard.
+    assert count_bytes_read() - before < 4 * sum(shard.num_bytes for shard in store.shards)
+
+
+@pytest.mark.parametrize("how", ["flipped", "replaced", "a link", "a pipe"])
+def test_shard_that_is_changed_after_it_was_read_is_refused(tmp_path: Path, how: str) -> None:
+    fill_store(tmp_path / "store", range(8))
+    store = FeatureStore(tmp_path / "store")
+    time.sleep(0.2)
+    for _ in range(2):
+        store.read(store.examples)
+    path = tmp_path / "store" / "shards" / store.shards[1].name
+    data = bytearray(path.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+        (tmp_path / "copy").write_bytes(data)
+        data[len(data) // 2] ^= 1
+        match how:
+            case "replaced":
+                path.write_bytes(data)
+            case "a link":
+                path.symlink_to(tmp_path / "copy")
+            case "a pipe":
+                os.mkfifo(path)
+    with pytest.raises(ShardDamagedError) as caught:
+        store.read(store.examples)
+    assert caught.value.where == path

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from features.catalog import CATALOG_NAME, Catalog
-from features.errors import CatalogDamagedError
+from features.check import rebuild_catalog
+from features.errors import CatalogDamagedError, StoreWriteError
 from features.quarantine import QUARANTINE_FOLDER
 from features.schema import FeatureStatus
 from features.shard import SHARD_FOLDER
@@ -140,3 +144,67 @@ def test_forget_shard_leaves_the_others(tmp_path: Path) -> None:
     assert [shard.number for shard in catalog.read_shards()] == [2]
     assert set(catalog.read_features()) == {make_key(number) for number in range(4, 8)}
     catalog.close()
+
+
+def test_shards_of_another_store_whose_numbers_are_taken_are_adopted_under_new_ones(tmp_path: Path) -> None:
+    fill_store(tmp_path / "one", range(8))
+    fill_store(tmp_path / "two", range(100, 108))
+    for path in list_shards(tmp_path / "two"):
+        shutil.copy(path, tmp_path / "one" / SHARD_FOLDER)
+    with make_writer(tmp_path / "one") as writer:
+        assert all(writer.holds(make_key(number)) for number in (*range(8), *range(100, 108)))
+        writer.sync_images([make_image(number) for number in range(100, 108)], [])
+    store = FeatureStore(tmp_path / "one")
+    assert [shard.number for shard in store.shards] == [1, 2, 3, 4]
+    assert [path.name for path in list_shards(tmp_path / "one")] == [shard.name for shard in store.shards]
+    by_number = sorted(store.examples, key=lambda example: example.path[-9:])
+    expected = np.concatenate([make_features(range(8)), make_features(range(100, 108))])
+    np.testing.assert_array_equal(store.read(by_number), expected)
+    assert not (tmp_path / "one" / QUARANTINE_FOLDER).exists()
+
+
+def test_writer_leaves_partial_names_that_are_not_its_own(tmp_path: Path) -> None:
+    fill_store(tmp_path, range(4))
+    for folder in (tmp_path, tmp_path / SHARD_FOLDER):
+        (folder / ".partial-run").mkdir()
+        (folder / ".partial-run" / "thesis.txt").write_text("mine")
+        (folder / ".partial-notes.txt").write_text("mine")
+    fill_store(tmp_path, range(4, 8))
+    assert len(FeatureStore(tmp_path).examples) == 8
+    for folder in (tmp_path, tmp_path / SHARD_FOLDER):
+        assert (folder / ".partial-run" / "thesis.txt").read_text() == "mine"
+        assert (folder / ".partial-notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["LOCK", ".partial-features.h5", ".partial-SHA256SUMS"])
+def test_writer_follows_no_link_in_a_store(tmp_path: Path, name: str) -> None:
+    fill_store(tmp_path / "store", range(4))
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    link = tmp_path / "store" / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    with pytest.raises(StoreWriteError):
+        fill_store(tmp_path / "store", range(4, 8))
+    with pytest.raises(StoreWriteError):
+        rebuild_catalog(tmp_path / "store")
+    assert victim.read_text() == "mine"
+    assert link.is_symlink()
+
+
+def test_orphan_that_cannot_be_opened_now_is_left_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orphan = make_orphan(tmp_path)
+    real = os.open
+
+    def refuse(path: str | Path, *arguments: Any, **options: Any) -> int:
+        if Path(path).name == orphan.name:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with make_writer(tmp_path):
+            pass
+    assert orphan.exists()
+    with make_writer(tmp_path) as writer:
+        assert writer.holds(make_key(7))

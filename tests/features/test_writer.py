@@ -95,7 +95,7 @@ def test_writer_interrupted_right_after_a_transaction_commits_nothing_twice(
 
 def test_writer_removes_what_an_interrupted_write_left(tmp_path: Path) -> None:
     fill_store(tmp_path, range(4))
-    (tmp_path / SHARD_FOLDER / ".partial-000002-x.h5").write_bytes(b"half")
+    (tmp_path / SHARD_FOLDER / f".partial-000002-{'0' * 64}.h5").write_bytes(b"half")
     (tmp_path / ".partial-features.h5").write_bytes(b"half")
     fill_store(tmp_path, range(4, 8))
     assert not list(tmp_path.rglob(".partial*"))

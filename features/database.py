@@ -1,0 +1,123 @@
+"""SQLite files that may be foreign: the header is read as bytes before SQLite may write anything."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from features.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
+from features.regular import RegularFile
+from features.sealed import DamagedTableError
+
+APPLICATION_ID = 0x48535452
+"""`PRAGMA application_id` of a catalog: "HSTR"."""
+BUSY_SECONDS = 30.0
+"""How long SQLite waits for a lock that another process holds."""
+_MAGIC = b"SQLite format 3\0"
+_BUSY, _READ_ONLY, _FAILED = (
+    ("SQLITE_BUSY", "SQLITE_LOCKED"),
+    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"),
+    ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT"),
+)
+
+
+def check_header(path: Path) -> int:
+    """Check that a file is a catalog, without SQLite. Source: SQLite's file format, "The Database Header".
+
+    SQLite rolls back a journal beside a file that it opens, whoever left it.
+
+    Returns:
+        The file's size; an empty file is no database yet.
+
+    Raises:
+        StoreMissingError: it is another SQLite database, a link, or something else than a file.
+        CatalogDamagedError: it is no SQLite database.
+        FeatureStoreError: it cannot be read.
+    """
+    if path.is_symlink():
+        raise StoreMissingError(path, "a catalog", "a link", "Give the --store that it leads to")
+    try:
+        with RegularFile(path) as file:
+            header = file.read(72)
+    except OSError as error:
+        todo = "See what is there and who may read it"
+        raise FeatureStoreError(path, "a catalog that can be read", error.strerror or str(error), todo) from error
+    if header and not header.startswith(_MAGIC):
+        raise damaged(path, "file is not a database")
+    if header and int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise StoreMissingError(path, "a Headstart catalog", "another SQLite database", "Give another --store")
+    return file.identity.num_bytes
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a database whose header was checked.
+
+    Args:
+        path: the file.
+        mode: `ro` or `rw`.
+    """
+    with explain_errors(path):
+        name = quote(str(path.resolve()), errors="surrogateescape")
+        db = sqlite3.connect(f"file:{name}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
+    db.isolation_level = None
+    db.text_factory = bytes
+    return db
+
+
+@contextmanager
+def explain_errors(path: Path) -> Iterator[None]:
+    """Raise what SQLite, or the reading of its rows, raises as an error that a user can act on.
+
+    Raises:
+        StoreLockedError: another process holds the database.
+        StoreWriteError: it has to be written to, and may not be.
+        FeatureStoreError: the disk or the memory failed.
+        CatalogDamagedError: anything else, which is about the file's content.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", None) or ""
+        if name.startswith(_BUSY):
+            expected = "no other process that holds the catalog"
+            todo = "Wait until it has finished, or stop it"
+            raise StoreLockedError(path, expected, f"{error}", todo) from error
+        if name.startswith(_READ_ONLY):
+            raise StoreWriteError(
+                path,
+                "a place that can be written to, where a killed run's journal is rolled back",
+                f"a read-only one ({error})",
+                "Make it writable once, or copy the store to a place that can be written to",
+            ) from error
+        if name.startswith(_FAILED):
+            todo = "See whether the disk has room and works, and run again"
+            raise FeatureStoreError(path, "a catalog that can be read", str(error), todo) from error
+        raise damaged(path, str(error)) from error
+    except (DamagedTableError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # The checksums of a foreign catalog can be right, and what its rows say be of no sense.
+        got = f"the unknown value {error}" if isinstance(error, LookupError) else str(error)
+        raise damaged(path, got) from error
+
+
+def damaged(path: Path, got: str) -> CatalogDamagedError:
+    """Return the error for a catalog whose content is not what was written to it."""
+    todo = "Run `python -m features check STORE`, then with --rebuild-catalog"
+    return CatalogDamagedError(path, "a sound catalog", got, todo)
+
+
+def describe_write_error(store: Path, error: OSError | sqlite3.OperationalError, safe: str = "") -> StoreWriteError:
+    """Return the error for a store that cannot be written to; `safe` is what the advice begins with."""
+    number, text = getattr(error, "errno", None), str(error)
+    expected, got = "a store that can be written to", text
+    if number in (errno.ENOSPC, errno.EDQUOT) or "full" in text:
+        expected, got, todo = "room for the next shard", "a full disk", "make room"
+    elif number == errno.EROFS or "readonly" in text:
+        got, todo = f"a read-only place ({text})", "make it writable, or copy the store to a place that is"
+    else:
+        todo = "see what is there and who may write it"
+    advice = f"{safe}{todo}, and run again"
+    return StoreWriteError(store, expected, got, advice[0].upper() + advice[1:])

@@ -1,0 +1,66 @@
+"""Open files that may be foreign: regular files only, each opened once, and never a wait for a pipe."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+
+class FileIdentity(NamedTuple):
+    """What changes whenever a file is replaced or written to."""
+
+    device: int
+    inode: int
+    num_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+_CLOCK_STEP_NS = 100_000_000
+"""Longest step of the clock that a file's times are taken from: a second write within it may leave them as they are."""
+
+
+class RegularFile(io.FileIO):
+    """A regular file, open for reading; HDF5 takes it in the place of a path.
+
+    HDF5 reads through methods that are written in C: an interrupt cannot come in the middle of one.
+    """
+
+    def __init__(self, path: Path, *, follow: bool = False) -> None:
+        """Open a file once; what is checked is then what is read.
+
+        Args:
+            path: the file.
+            follow: whether its last name may be a link, as in paths that the user gives.
+
+        Raises:
+            OSError: there is no such file, it is a link, or something else than a regular file.
+        """
+        # O_NONBLOCK: opening a pipe would wait for its writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+        descriptor = os.open(path, flags)
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "Not a regular file", str(path))
+        super().__init__(descriptor, "rb")
+        self.identity = self.identify()
+        """As it was when it was opened."""
+
+    def identify(self) -> FileIdentity:
+        """Return the identity that the open file has now."""
+        status = os.fstat(self.fileno())
+        return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_settled(identity: FileIdentity) -> bool:
+    """Return whether a later write would show in a file's identity: its last change lies before the clock's last step.
+
+    Source: Git's "racy-git" documentation, which has the same problem with its index.
+    """
+    return max(identity.modified_ns, identity.changed_ns) < time.time_ns() - _CLOCK_STEP_NS
