@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compression import Compression, list_compression_options
-from features.durable import PARTIAL_PREFIX, require_space, sync_folder
+from features.durable import require_space
 from features.errors import FeatureStoreError, StoreWriteError, UsageError
-from features.hdf5 import write_texts
-from features.packed import PACK_KIND
+from features.hdf5 import NewFile, create_file, write_texts
+from features.packed import MISSING_GROUP, PACK_KIND
+from features.replace import replace_file
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
+from features.signals import defer_interrupt
 from features.store import Example, FeatureStore
+from features.tables import encode_text
+from features.unusable import UnusableImage, UnusableReason
 from features.view import label_dimensions
 
 ROWS_PER_BLOCK = 256
+_SMALLEST_SHARE = 0.2
+"""Compressed to plain bytes of features, where no shard says; a pack that needs more is refused when it does."""
 
 
 def pack_store(store: FeatureStore, out: Path, compression: Compression, advance: Callable[[int], None]) -> int:
@@ -41,29 +49,35 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         FeatureStoreError: there is nothing to pack.
         StoreWriteError: there is no room.
     """
-    if out.exists():
-        raise UsageError(out, "a name that is free", "a file of that name", "Remove it, or give another name")
     if not out.parent.is_dir():
         raise UsageError(out, "a name in a folder that exists", f"no folder {out.parent}", "Make it, or give another")
+    _refuse_existing(out)
     if not store.examples:
         raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
     rows = [view for example in store.examples for view in store.list_views(example, store.num_views)]
-    require_space(out.parent, sum(shard.num_bytes for shard in store.shards))
-    partial = out.with_name(PARTIAL_PREFIX + out.name)
-    try:
-        _write(store, rows, partial, compression, advance)
-        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+    require_space(out.parent, _estimate_bytes(store, len(rows), compression))
+    with replace_file(out, "OUT.h5", _refuse_existing) as partial:
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        partial.replace(out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise StoreWriteError(out, "room for the packed store", str(error), "Make room, and run again") from error
-    finally:
-        partial.unlink(missing_ok=True)
+            _write(store, rows, partial, compression, advance)
+        except OSError as error:
+            raise StoreWriteError(
+                out, "room for the packed store", error.strerror or str(error), "Make room, and run again"
+            ) from error
     return len(rows)
+
+
+def _refuse_existing(out: Path) -> None:
+    if os.path.lexists(out):
+        raise UsageError(out, "a name that is free", "a file of that name", "Remove it, or give another name")
+
+
+def _estimate_bytes(store: FeatureStore, num_rows: int, compression: Compression) -> int:
+    """Estimate what the rows take: as they are, or as well compressed as in the store."""
+    num_stored = sum(shard.num_rows for shard in store.shards)
+    if compression is Compression.NONE or not num_stored:
+        share = 1 if compression is Compression.NONE else _SMALLEST_SHARE
+        return int(num_rows * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * share)
+    return num_rows * sum(shard.num_bytes for shard in store.shards) // num_stored
 
 
 def _write(
@@ -74,44 +88,84 @@ def _write(
     advance: Callable[[int], None],
 ) -> None:
     # In the shards' order each shard is read once; viewers sort by label or path if they want to.
-    examples = sorted(rows, key=lambda example: (example.shard, example.row, example.path))
+    examples = sorted(rows, key=lambda example: (example.shard, example.row, encode_text(example.path)))
+    # An interrupt that came while HDF5 writes would be a failed write to it.
+    with NewFile(path) as target, ExitStack() as stack:
+        with defer_interrupt():
+            file = create_file(target)
+            stack.callback(_close, file)
+            features = _create(store, file, examples, compression)
+        for start in range(0, len(examples), ROWS_PER_BLOCK):
+            block = store.read(examples[start : start + ROWS_PER_BLOCK])
+            with defer_interrupt():
+                features[start : start + len(block)] = block
+            target.check()
+            advance(len(block))
+        _close(file)
+        target.check()
+
+
+def _close(file: h5py.File) -> None:
+    with defer_interrupt():
+        file.close()
+
+
+def _create(
+    store: FeatureStore, file: h5py.File, examples: Sequence[Example], compression: Compression
+) -> h5py.Dataset:
+    """Write everything but the features, and return their dataset."""
     class_names = sorted({example.label for example in examples})
     number_of = {label: number for number, label in enumerate(class_names)}
     shape = store.feature_shape
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        file.attrs["headstart_schema_version"] = SCHEMA_VERSION
-        write_texts(file, "kind", [PACK_KIND])
-        write_texts(file, "fingerprint", [store.fingerprint.encode()])
-        write_texts(file, "origin", [encode_json(asdict(store.origin))])
-        write_texts(file, "images_folder", [store.images_folder])
-        write_texts(file, "class_names", class_names)
-        features = file.create_dataset(
-            "features",
-            (len(examples), *shape),
-            FEATURE_DTYPE,
-            chunks=(1, *shape),
-            fletcher32=True,
-            **list_compression_options(compression),
-        )
-        label_dimensions(features)
-        for start in range(0, len(examples), ROWS_PER_BLOCK):
-            block = examples[start : start + ROWS_PER_BLOCK]
-            features[start : start + len(block)] = store.read(block)
-            advance(len(block))
-        _write_text(file, "paths", [example.path for example in examples])
-        _write_text(file, "splits", [example.split for example in examples])
-        _write_column(file, "labels", np.array([number_of[example.label] for example in examples], np.int32))
-        hashes = np.frombuffer(b"".join(example.content_hash for example in examples), np.uint8)
-        _write_column(file, "content_hashes", hashes.reshape(-1, 32))
-        _write_column(file, "views", np.array([example.view for example in examples], np.int32))
+    # A pack is passed on: no path of this machine is in it.
+    origin = replace(store.origin, weights_file=Path(store.origin.weights_file).name)
+    file.attrs["headstart_schema_version"] = SCHEMA_VERSION
+    write_texts(file, "kind", [PACK_KIND])
+    write_texts(file, "fingerprint", [store.fingerprint.encode()])
+    write_texts(file, "origin", [encode_json(asdict(origin))])
+    write_texts(file, "images_folder", [""])
+    write_texts(file, "class_names", class_names)
+    features = file.create_dataset(
+        "features",
+        (len(examples), *shape),
+        FEATURE_DTYPE,
+        chunks=(1, *shape),
+        fletcher32=True,
+        **list_compression_options(compression),
+    )
+    label_dimensions(features)
+    _write_text(file, "paths", [example.path for example in examples])
+    _write_text(file, "splits", [example.split for example in examples])
+    _write_column(file, "labels", np.array([number_of[example.label] for example in examples], np.int32))
+    _write_hashes(file, [example.content_hash for example in examples])
+    _write_column(file, "views", np.array([example.view for example in examples], np.int32))
+    if unusable := store.list_unusable():
+        _write_missing(file.create_group(MISSING_GROUP), unusable)
+    return features
 
 
-def _write_text(file: h5py.File, name: str, values: list[str]) -> None:
+def _write_missing(group: h5py.Group, unusable: Sequence[UnusableImage]) -> None:
+    """Write the images that have no row, and why."""
+    images = [found.image for found in unusable]
+    _write_text(group, "paths", [image.path for image in images])
+    _write_text(group, "labels", [image.label for image in images])
+    _write_text(group, "splits", [image.split for image in images])
+    statuses = [found.detail if found.reason is UnusableReason.UNSOUND else found.reason.value for found in unusable]
+    _write_text(group, "statuses", statuses)
+    _write_text(group, "reasons", [image.reason for image in images])
+    _write_hashes(group, [image.content_hash or bytes(32) for image in images])
+
+
+def _write_hashes(group: h5py.Group, hashes: Sequence[bytes]) -> None:
+    _write_column(group, "content_hashes", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32))
+
+
+def _write_text(group: h5py.Group, name: str, values: list[str]) -> None:
     encoded = [value.encode("utf-8", "surrogateescape") for value in values]
     length = max(1, max(map(len, encoded)))
-    _write_column(file, name, np.array(encoded, h5py.string_dtype("utf-8", length)))
+    _write_column(group, name, np.array(encoded, h5py.string_dtype("utf-8", length)))
 
 
-def _write_column(file: h5py.File, name: str, values: NDArray[Any]) -> None:
+def _write_column(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
     # Chunked, because only chunks carry a checksum; text of fixed length, because a heap has none.
-    file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+    group.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from features.compression import load_filters
-from features.durable import hash_file
 from features.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
-from features.foreign import check_file, map_file
-from features.hdf5 import read_texts
+from features.foreign import open_foreign
+from features.hdf5 import read_rows, read_texts
+from features.regular import FileIdentity, RegularFile
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,
@@ -25,9 +26,13 @@ from features.schema import (
     Origin,
 )
 from features.store import StoreContents
-from features.tables import ImageRow, Location, refuse_outside
+from features.tables import ImageRow, Location, encode_text, refuse_outside
 
 PACK_KIND = "headstart packed store"
+MISSING_GROUP = "missing"
+"""The HDF5 group of images that have no row."""
+NO_ROW = -1
+"""Row of a feature that is not in the pack, because it is not sound."""
 _TODO = "Pack the store again with `python -m features pack`"
 
 
@@ -39,30 +44,77 @@ def load_pack(path: Path) -> StoreContents:
         FeatureStoreError: it is of another schema version, or damaged.
     """
     try:
-        with h5py.File(path, "r") as file, map_file(path) as data:
-            check_file(file, data)
-            if "kind" not in file.attrs or read_texts(file, "kind") != [PACK_KIND]:
-                raise StoreMissingError(path, "a feature store", "another HDF5 file", "Give another --store")
-            version = int(file.attrs["headstart_schema_version"])
-            if version != SCHEMA_VERSION:
-                raise FeatureStoreError(path, f"schema version {SCHEMA_VERSION}", str(version), _TODO)
-            fingerprint = Fingerprint.from_json(*read_texts(file, "fingerprint"))
-            origin = Origin.from_json(*read_texts(file, "origin"))
-            (images_folder,) = read_texts(file, "images_folder")
-            class_names = read_texts(file, "class_names")
-            paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
-            labels = [class_names[number] for number in file["labels"][:].astype(np.uint32).tolist()]
-            hashes = [row.tobytes() for row in file["content_hashes"][:].reshape(len(paths), 32)]
-            # Files from before there were views hold the first of each.
-            views = file["views"][:].tolist() if "views" in file else [0] * len(hashes)
-            expected = (len(paths), *origin.feature_shape)
-            if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
-                raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
-            if not len(paths) == len(splits) == len(labels) == len(views):
-                raise ValueError("columns of different lengths")
-            refuse_outside(paths)
+        with open_foreign(path) as (file, source):
+            contents = _read_contents(path, file, _PackFile(path.resolve(), source.identity))
+            if source.identify() != source.identity:
+                raise ValueError("a file that changed while it was read")
+            return contents
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise StoreMissingError(path, "a packed store", str(error), _TODO) from error
+
+
+class _PackFile:
+    """The file of a packed store: opened again for each reading, and refused where it is another one then."""
+
+    def __init__(self, path: Path, identity: FileIdentity) -> None:
+        self._path, self._identity = path, identity
+        self._sha256 = ""
+
+    def read_rows(self, _: int, rows: Sequence[int], out: Features) -> None:
+        """Read rows, ascending, into an array."""
+        with self._open() as opened, h5py.File(opened, "r") as file:
+            load_filters(file["features"])
+            read_rows(file["features"], rows, out)
+
+    def hash(self, _: int) -> str:
+        """Return the SHA-256 of the file's bytes, which are read the first time."""
+        if not self._sha256:
+            with self._open() as opened:
+                self._sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        return self._sha256
+
+    def locate(self, _: int) -> Path:
+        """Return the file's path."""
+        return self._path
+
+    @contextmanager
+    def _open(self) -> Iterator[RegularFile]:
+        try:
+            with RegularFile(self._path) as opened:
+                self._compare(opened)
+                try:
+                    yield opened
+                finally:
+                    self._compare(opened)
+        except (OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise ShardDamagedError(self._path, "sound features", str(error), _TODO) from error
+
+    def _compare(self, opened: RegularFile) -> None:
+        if opened.identify() != self._identity:
+            got = "another file, or one that was changed"
+            raise ShardDamagedError(self._path, "the packed store that was opened", got, "Run the command again")
+
+
+def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContents:
+    if "kind" not in file.attrs or read_texts(file, "kind") != [PACK_KIND]:
+        raise StoreMissingError(path, "a feature store", "another HDF5 file", "Give another --store")
+    version = int(file.attrs["headstart_schema_version"])
+    if version != SCHEMA_VERSION:
+        raise FeatureStoreError(path, f"schema version {SCHEMA_VERSION}", str(version), _TODO)
+    fingerprint = Fingerprint.from_json(*read_texts(file, "fingerprint"))
+    origin = Origin.from_json(*read_texts(file, "origin"))
+    (images_folder,) = read_texts(file, "images_folder")
+    class_names = read_texts(file, "class_names")
+    paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
+    labels = [class_names[number] for number in file["labels"][:].astype(np.uint32).tolist()]
+    hashes = _read_hashes(file["content_hashes"], len(paths))
+    # Files from before there were views hold the first of each.
+    views = file["views"][:].tolist() if "views" in file else [0] * len(hashes)
+    expected = (len(paths), *origin.feature_shape)
+    if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
+        raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
+    if not len(paths) == len(splits) == len(labels) == len(views):
+        raise ValueError("columns of different lengths")
     images = [
         ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE)
         for image_path, label, split, content_hash, view in zip(paths, labels, splits, hashes, views, strict=True)
@@ -72,13 +124,12 @@ def load_pack(path: Path) -> StoreContents:
         FeatureKey(content_hash, view): Location(0, row, FeatureStatus.OK)
         for row, (content_hash, view) in enumerate(zip(hashes, views, strict=True))
     }
-    digests: dict[int, str] = {}
-
-    def hash_pack(number: int) -> str:
-        if number not in digests:
-            digests[number] = hash_file(path)
-        return digests[number]
-
+    # Files from before they were kept have no images without a row.
+    if MISSING_GROUP in file:
+        images += _read_missing(file[MISSING_GROUP], locations)
+    refuse_outside(image.path for image in images)
+    # As in a catalog, so that a training on either is the same.
+    images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
         fingerprint,
         origin,
@@ -86,31 +137,29 @@ def load_pack(path: Path) -> StoreContents:
         images,
         locations,
         shards=[],
-        read_rows=partial(_read_rows, path),
-        hash_shard=hash_pack,
-        locate_shard=lambda _: path,
+        read_rows=pack.read_rows,
+        hash_shard=pack.hash,
+        locate_shard=pack.locate,
     )
 
 
-def _read_rows(path: Path, _: int, rows: Sequence[int], out: Features) -> None:
-    try:
-        with h5py.File(path, "r") as file:
-            load_filters(file["features"])
-            for start, stop, position in _find_runs(rows):
-                file["features"].read_direct(out, np.s_[start:stop], np.s_[position : position + stop - start])
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ShardDamagedError(path, "sound features", str(error), _TODO) from error
-
-
-def _find_runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Groups ascending rows into runs of neighbours: (start, stop, position of the first)."""
-    runs: list[tuple[int, int, int]] = []
-    for position, row in enumerate(rows):
-        if runs and runs[-1][1] == row:
-            runs[-1] = (runs[-1][0], row + 1, runs[-1][2])
+def _read_missing(group: h5py.Group, locations: dict[FeatureKey, Location]) -> list[ImageRow]:
+    """Read the images that have no row, and enter the status of those whose features are not sound."""
+    columns = [_read_text(group[name]) for name in ("paths", "labels", "splits", "statuses", "reasons")]
+    hashes = _read_hashes(group["content_hashes"], len(columns[0]))
+    images = []
+    for path, label, split, status, reason, content_hash in zip(*columns, hashes, strict=True):
+        known = content_hash if any(content_hash) else None
+        if status in (FeatureStatus.NONFINITE, FeatureStatus.OVERFLOW):
+            locations.setdefault(FeatureKey(content_hash, 0), Location(0, NO_ROW, FeatureStatus(status)))
+            images.append(ImageRow(path, label, split, 0, 0, known, ImageStatus.DONE))
         else:
-            runs.append((row, row + 1, position))
-    return runs
+            images.append(ImageRow(path, label, split, 0, 0, known, ImageStatus(status), reason))
+    return images
+
+
+def _read_hashes(dataset: h5py.Dataset, count: int) -> list[bytes]:
+    return [row.tobytes() for row in dataset[:].reshape(count, 32)]
 
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,12 +13,31 @@ import numpy as np
 import pytest
 
 from features.compression import Compression
-from features.errors import FeatureStoreError, StoreMissingError, UsageError
+from features.errors import (
+    FeatureStoreError,
+    HeadstartError,
+    ShardDamagedError,
+    StoreMissingError,
+    TargetLockedError,
+    UsageError,
+)
 from features.pack import pack_store
+from features.schema import FeatureStatus, ImageStatus
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.view import VIEW_NAME
-from tests.features.stores import SHAPE, add_views, fill_store, make_features, make_image, make_writer
+from features.writer import FeatureWriter
+from tests.features.stores import (
+    SHAPE,
+    add_views,
+    fill_store,
+    make_features,
+    make_fingerprint,
+    make_image,
+    make_key,
+    make_origin,
+    make_writer,
+)
 
 
 @pytest.fixture
@@ -36,13 +56,11 @@ def test_packed_store_read_as_a_store_has_equal_examples_and_features(
 ) -> None:
     assert pack_store(store, tmp_path / "out.h5", compression, lambda _: None) == 10
     packed = FeatureStore(tmp_path / "out.h5")
-    assert (packed.fingerprint, packed.origin, packed.images_folder) == (store.fingerprint, store.origin, "/pictures")
-    by_path = {example.path: example for example in packed.examples}
-    assert {(e.path, e.label, e.split, e.content_hash) for e in packed.examples} == {
+    assert (packed.fingerprint, packed.origin) == (store.fingerprint, store.origin)
+    assert [(e.path, e.label, e.split, e.content_hash) for e in packed.examples] == [
         (e.path, e.label, e.split, e.content_hash) for e in store.examples
-    }
-    same_order = [by_path[example.path] for example in store.examples]
-    np.testing.assert_array_equal(packed.read(same_order), store.read(store.examples))
+    ]
+    np.testing.assert_array_equal(packed.read(packed.examples), store.read(store.examples))
 
 
 def test_packed_store_is_plain_hdf5_for_anyone(store: FeatureStore, tmp_path: Path) -> None:
@@ -150,3 +168,149 @@ def test_info_and_pack_commands_print_what_they_found(store: FeatureStore, tmp_p
     packed = run("pack", str(store.path), str(tmp_path / "out.h5"))
     assert packed["features"] == 10
     assert run("info", str(tmp_path / "out.h5"))["examples"] == 10
+
+
+def test_packed_store_lists_images_in_the_order_of_their_paths_as_the_folder_does(tmp_path: Path) -> None:
+    numbers = [5, 0, 3, 8, 1, 2]
+    with make_writer(tmp_path / "store") as writer:
+        for number in numbers:
+            writer.add_features([make_key(number)], make_features(range(number, number + 1)), [FeatureStatus.OK])
+            path = f"é/{number}.jpg" if number == 3 else f"Z\udcff/{number}.jpg" if number == 8 else ""
+            writer.add_image(make_image(number)._replace(path=path or make_image(number).path))
+        writer.commit()
+    store = FeatureStore(tmp_path / "store")
+    pack_store(store, tmp_path / "out.h5", Compression.GZIP, lambda _: None)
+    packed = FeatureStore(tmp_path / "out.h5")
+    assert [example.path for example in packed.examples] == [example.path for example in store.examples]
+    assert packed.examples[0].path == "Z\udcff/8.jpg"
+
+
+def test_packed_store_keeps_the_images_that_have_no_row(store: FeatureStore, tmp_path: Path) -> None:
+    with make_writer(store.path) as writer:
+        statuses = [FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE]
+        writer.add_features([make_key(20), make_key(21)], make_features(range(20, 22)), statuses)
+        for number in (20, 21, 22):
+            writer.add_image(make_image(number, split="validation"))
+        pending = make_image(23)._replace(status=ImageStatus.PENDING, content_hash=None)
+        failed = make_image(24)._replace(status=ImageStatus.FAILED, content_hash=None, reason="no picture")
+        for image in (pending, failed):
+            writer.add_image(image)
+        writer.commit()
+    store = FeatureStore(store.path)
+    assert pack_store(store, tmp_path / "out.h5", Compression.GZIP, lambda _: None) == 10
+    packed = FeatureStore(tmp_path / "out.h5")
+    assert packed.num_pending == store.num_pending == 2
+    assert [image.path for image in packed.images] == [image.path for image in store.images]
+
+    def describe(opened: FeatureStore) -> list[tuple[object, ...]]:
+        found = opened.list_unusable()
+        return [(f.image.path, f.image.label, f.image.split, f.reason, f.detail) for f in found]
+
+    assert describe(packed) == describe(store)
+    pack_store(packed, tmp_path / "again.h5", Compression.NONE, lambda _: None)
+    assert describe(FeatureStore(tmp_path / "again.h5")) == describe(store)
+
+
+@pytest.mark.parametrize("how", ["renamed over", "removed", "written in place", "cut short"])
+def test_packed_store_that_is_changed_while_open_gives_no_other_rows(
+    store: FeatureStore, tmp_path: Path, how: str
+) -> None:
+    path, other = tmp_path / "out.h5", tmp_path / "other.h5"
+    pack_store(store, path, Compression.NONE, lambda _: None)
+    fill_store(tmp_path / "two", range(40, 50))
+    pack_store(FeatureStore(tmp_path / "two"), other, Compression.NONE, lambda _: None)
+    packed = FeatureStore(path)
+    before = packed.read(packed.examples)
+    if how == "renamed over":
+        other.replace(path)
+    elif how == "removed":
+        path.unlink()
+    else:
+        data = other.read_bytes()
+        path.write_bytes(data if how == "written in place" else data[:1000])
+    with pytest.raises(ShardDamagedError):
+        packed.read(packed.examples)
+    with pytest.raises(ShardDamagedError):
+        packed.hash_sources(packed.examples)
+    np.testing.assert_array_equal(before, store.read(store.examples))
+
+
+def test_pack_and_shards_hold_no_path_of_this_machine(tmp_path: Path) -> None:
+    place = "/home/somebody/secret"
+    origin = replace(make_origin(), weights_name="file", weights_file=f"{place}/mine.h5", weights_file_sha256="ab" * 32)
+    with FeatureWriter(tmp_path / "store", make_fingerprint(), origin) as writer:
+        writer.add_features([make_key(0)], make_features(range(1)), [FeatureStatus.OK])
+        writer.add_image(make_image(0))
+        writer.commit()
+        writer.write_meta("images_folder", f"{place}/pictures")
+    store = FeatureStore(tmp_path / "store")
+    assert (store.origin, store.images_folder) == (origin, f"{place}/pictures")
+    pack_store(store, tmp_path / "out.h5", Compression.NONE, lambda _: None)
+    packed = FeatureStore(tmp_path / "out.h5")
+    assert (packed.origin, packed.images_folder) == (replace(origin, weights_file="mine.h5"), "")
+    for path in (tmp_path / "out.h5", *(store.path / SHARD_FOLDER).iterdir(), store.path / VIEW_NAME):
+        assert b"secret" not in path.read_bytes()
+
+
+def test_two_packs_of_one_name_at_once_give_one_refusal_and_one_pack(store: FeatureStore, tmp_path: Path) -> None:
+    out, refused = tmp_path / "out.h5", []
+
+    def pack_again(_: int) -> None:
+        with pytest.raises(HeadstartError) as caught:
+            pack_store(store, out, Compression.GZIP, lambda _: None)
+        refused.append(caught.value)
+
+    assert pack_store(store, out, Compression.GZIP, pack_again) == 10
+    assert [type(error) for error in refused] == [TargetLockedError]
+    np.testing.assert_array_equal(FeatureStore(out).read(FeatureStore(out).examples), store.read(store.examples))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "store"]
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("limit", [1, 100_000, 600_000])
+def test_pack_whose_file_may_not_grow_is_an_error_and_leaves_nothing(
+    tmp_path: Path, compression: Compression, limit: int
+) -> None:
+    shape = (7, 7, 96)
+    with FeatureWriter(tmp_path / "store", make_fingerprint(), make_origin(shape)) as writer:
+        writer.add_features(
+            [make_key(n) for n in range(300)], make_features(range(300), shape), [FeatureStatus.OK] * 300
+        )
+        for number in range(300):
+            writer.add_image(make_image(number))
+        writer.commit()
+    program = (
+        "import pathlib, resource, signal, sys\n"
+        "from features.compression import Compression\n"
+        "from features.errors import StoreWriteError\n"
+        "from features.pack import pack_store\n"
+        "from features.store import FeatureStore\n"
+        "from features import replace\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "store = FeatureStore(folder / 'store')\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "make_staging = replace.make_staging\n"
+        "def limited(target):\n"
+        "    made = make_staging(target)\n"
+        f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
+        "    return made\n"
+        "replace.make_staging = limited\n"
+        "try:\n"
+        f"    pack_store(store, folder / 'out.h5', Compression.{compression.name}, lambda _: None)\n"
+        "except StoreWriteError as error:\n"
+        "    print(error.where)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/out.h5\n"), done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == []
+
+
+def test_pack_without_compression_asks_for_the_room_of_plain_features(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = 10 * 2 * int(np.prod(SHAPE))
+    monkeypatch.setattr("features.pack.require_space", lambda _, num_bytes: asked.append(num_bytes))
+    asked: list[int] = []
+    pack_store(store, tmp_path / "out.h5", Compression.NONE, lambda _: None)
+    assert asked == [plain]
