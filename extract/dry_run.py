@@ -17,7 +17,7 @@ from extract.engines.tensorflow import configure_tensorflow
 from extract.identity import recall_features
 from extract.images import Scan
 from extract.plan import KnownStore, count_missing, merge_reading, plan_stores
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog import CATALOG_NAME, Catalog, is_missing
 from features.console import import_quietly
 from features.cuts import place_cuts
 from features.schema import FEATURE_DTYPE
@@ -64,7 +64,7 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
 
 def _read_catalog(store: Path) -> tuple[KnownStore, float]:
     """Reads what a store knows, and how many features a second it was last given; 0 where there is none."""
-    if not (store / CATALOG_NAME).exists():
+    if is_missing(store / CATALOG_NAME):
         return KnownStore([], lambda _: False), 0.0
     catalog = Catalog(store / CATALOG_NAME, writable=False)
     try:

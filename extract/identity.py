@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,8 @@ from extract.config import EngineName, ExtractConfig
 from extract.decode import DECODE_POLICY
 from extract.views import describe_views
 from extract.weights import Weights
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.schema import Fingerprint, Origin
-from features.store import load_fingerprint, load_origin
 from features.writer import refuse_other_fingerprint
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weigh
         FingerprintMismatchError: something else than the weights is to be done in another way.
     """
     path = store / CATALOG_NAME
-    if not path.is_file():
+    if is_missing(path):
         return None
     catalog = Catalog(path, writable=False)
     try:
@@ -68,7 +67,8 @@ def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weigh
     asked = _compose(config, cut, stored.weights_sha256)
     refuse_other_fingerprint(store, stored, asked)
     same = weights and weights.sha256 and origin.weights_file_sha256 == weights.sha256
-    return Description(asked, origin) if same else None
+    # The same file may lie elsewhere now.
+    return Description(asked, replace(origin, weights_file=str(weights.path or ""))) if weights and same else None
 
 
 def _compose(config: ExtractConfig, cut: str, weights_sha256: str) -> Fingerprint:

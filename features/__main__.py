@@ -71,6 +71,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
                 for (split, label, status), count in sorted(counts.items())
             ),
             ("features", f"{store.num_features:,} of {' x '.join(map(str, store.feature_shape))}"),
+            ("numbers", store.fingerprint.numbers),
             *([("views", f"{store.num_views} of each training picture")] if store.num_views > 1 else []),
             ("that can be used", f"{len(store.examples):,} images"),
             ("shards", f"{len(store.shards):,}"),

@@ -108,6 +108,11 @@ class Fingerprint:
         """SHA-256 over the encoded fields, 64 hexadecimal digits."""
         return hashlib.sha256(self.encode().encode()).hexdigest()
 
+    @property
+    def numbers(self) -> str:
+        """Type of the stored numbers, and of those that they were computed in."""
+        return f"{self.dtype}, computed in {self.precision} by {self.engine}"
+
     def list_differences(self, other: Fingerprint) -> list[tuple[str, Any, Any]]:
         """Lists the fields that differ as (name, own value, the other's value)."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
