@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from extract.walk import OWN, OWN_STORE, is_folder, list_entries, walk_files
 from features.errors import HeadstartError, UsageError
 
 SPLIT_FOLDERS = {
@@ -24,6 +25,8 @@ EXTENSIONS = frozenset(
     + [".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
 
+_MAX_TIME_NS = 2**63 - 1
+"""The last time that SQLite can hold, in the year 2262; the first is as long before 1970."""
 UNREADABLE = "a picture of a kind that is not decoded"
 _UNREADABLE_EXTENSIONS = frozenset(
     [".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".tga", ".hdr", ".exr", ".dcm"]
@@ -77,14 +80,16 @@ class Scan:
         return f"{len(self.images):,} pictures ({'; '.join(parts)}){skipped}"
 
 
-def scan_images(folder: Path) -> Scan:
+def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
     """Scans a folder of class folders, or of `train/`, `validation/`, `test/` with class folders in each.
 
     A class is named by the folder at its level; pictures may lie deeper in it. Hidden files, `._*` and
-    `__MACOSX` are not looked at; anything else that is no picture by its name is listed as skipped.
+    `__MACOSX` are not looked at. A hidden folder with pictures at the level of the classes is listed as
+    skipped, and so are Headstart's own folders, wherever they are, and whatever is no picture by its name.
 
     Args:
         folder: the folder of pictures.
+        stores: where features are kept, or will be; listed as skipped where that is inside the folder.
 
     Returns:
         Pictures and skipped files, by path.
@@ -97,61 +102,83 @@ def scan_images(folder: Path) -> Scan:
     if not folder.is_dir():
         got = "a file" if folder.exists() else "nothing"
         raise UsageError(folder, "a folder of pictures", f"{got} there", "Give its path with --images (DATA=)")
+    own = _list_inside(folder, stores)
     images: list[ImageFile] = []
-    skipped: list[Skipped] = []
+    splits, skipped = _list_splits(folder, own)
     class_folders: list[tuple[str, str]] = []
-    splits = _list_splits(folder)
-    if splits != [("", "")]:
-        beside = (entry.name for entry in _list_entries(folder) if not _is_folder(entry))
-        skipped += [Skipped(name, "not in a class folder") for name in beside]
     for split, prefix in splits:
-        for entry in _list_entries(folder / prefix):
+        skipped += _list_hidden(folder, prefix)
+        for entry in list_entries(folder / prefix):
             path = f"{prefix}/{entry.name}" if prefix else entry.name
-            if _is_folder(entry):
-                class_folders.append((split, path))
-                _scan_class(folder, path, split, entry.name, images, skipped)
+            if is_folder(entry):
+                taken, passed = _scan_class(folder, path, split, entry.name, own)
+                images += taken
+                skipped += passed
+                if taken or not _are_own(passed):
+                    class_folders.append((split, path))
             else:
                 skipped.append(Skipped(path, "not in a class folder"))
     _check_classes(folder, class_folders, images)
+    # A store that is made by this very run is listed as it will be by the next.
+    skipped += [Skipped(path, OWN_STORE) for path in own - {found.path for found in skipped}]
     return Scan(sorted(images, key=lambda i: i.path), sorted(skipped, key=lambda s: s.path))
 
 
-def _list_splits(folder: Path) -> list[tuple[str, str]]:
-    """Returns (split, folder name) pairs; ("", "") where class folders stand at the top."""
-    names = [entry.name for entry in _list_entries(folder) if _is_folder(entry)]
-    if "train" not in {SPLIT_FOLDERS.get(name.lower()) for name in names}:
-        return [("", "")]
-    strangers = [name for name in names if name.lower() not in SPLIT_FOLDERS]
-    if strangers:
-        raise HeadstartError(
-            folder,
-            "either class folders or train/ beside validation/ or test/",
-            f"train/ beside {strangers[0]!r}",
-            f"Move {strangers[0]!r} into train/, or rename train/ if it is a class",
-        )
-    return [(SPLIT_FOLDERS[name.lower()], name) for name in names]
+def _list_inside(folder: Path, stores: Collection[Path]) -> frozenset[str]:
+    """Lists those stores that are inside the folder of pictures, relative to it."""
+    top = folder.resolve()
+    return frozenset(
+        found.relative_to(top).as_posix() for store in stores if (found := store.resolve()).is_relative_to(top)
+    ) - {"."}
 
 
-def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            (entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))),
-            key=lambda entry: entry.name,
-        )
+def _list_splits(folder: Path, own: Collection[str]) -> tuple[list[tuple[str, str]], list[Skipped]]:
+    """Returns (split, folder name) pairs, ("", "") where class folders stand at the top; and what is beside splits."""
+    names = {entry.name: is_folder(entry) for entry in list_entries(folder)}
+    folders = [name for name, is_one in names.items() if is_one]
+    if "train" not in {SPLIT_FOLDERS.get(name.lower()) for name in folders}:
+        return [("", "")], []
+    skipped = [Skipped(name, "not in a class folder") for name, is_one in names.items() if not is_one]
+    for name in folders:
+        if name.lower() in SPLIT_FOLDERS:
+            continue
+        taken, passed = _scan_class(folder, name, "", name, own)
+        if taken or not _are_own(passed):
+            raise HeadstartError(
+                folder,
+                "either class folders or train/ beside validation/ or test/",
+                f"train/ beside {name!r}",
+                f"Move {name!r} into train/, or rename train/ if it is a class",
+            )
+        skipped += passed
+    skipped += _list_hidden(folder, "")
+    return [(SPLIT_FOLDERS[name.lower()], name) for name in folders if name.lower() in SPLIT_FOLDERS], skipped
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A link to itself, or into a folder that may not be entered: opening it will say what is wrong.
-        return False
+def _are_own(passed: list[Skipped]) -> bool:
+    """Says whether a folder without a picture holds nothing but Headstart's own."""
+    return bool(passed) and all(found.reason.startswith(OWN) for found in passed)
+
+
+def _list_hidden(folder: Path, prefix: str) -> list[Skipped]:
+    """Lists hidden folders in the place of classes that have pictures in them, and says how many."""
+    with os.scandir(folder / prefix) as entries:
+        hidden = sorted(entry.name for entry in entries if entry.name.startswith(".") and is_folder(entry))
+    skipped = []
+    for name in hidden:
+        path = f"{prefix}/{name}" if prefix else name
+        files = walk_files(folder, path)
+        count = sum(not problem and Path(file).suffix.lower() in EXTENSIONS for file, problem in files)
+        if count:
+            skipped.append(Skipped(path, f"a hidden folder, with {count:,} pictures"))
+    return skipped
 
 
 def _scan_class(
-    folder: Path, top: str, split: str, label: str, images: list[ImageFile], skipped: list[Skipped]
-) -> None:
-    for path, problem in walk_files(folder, top):
+    folder: Path, top: str, split: str, label: str, own: Collection[str]
+) -> tuple[list[ImageFile], list[Skipped]]:
+    images, skipped = [], []
+    for path, problem in walk_files(folder, top, own):
         if problem:
             skipped.append(Skipped(path, problem))
         elif Path(path).suffix.lower() not in EXTENSIONS:
@@ -163,9 +190,11 @@ def _scan_class(
                 skipped.append(Skipped(path, error.strerror or str(error)))
                 continue
             if stat.S_ISREG(status.st_mode):
-                images.append(ImageFile(path, label, split, status.st_size, status.st_mtime_ns))
+                modified_ns = max(-_MAX_TIME_NS, min(status.st_mtime_ns, _MAX_TIME_NS))
+                images.append(ImageFile(path, label, split, status.st_size, modified_ns))
             else:
                 skipped.append(Skipped(path, "not a regular file"))
+    return images, skipped
 
 
 def explain_extension(path: str) -> str:
@@ -188,40 +217,6 @@ def describe_unreadable(files: Iterable[tuple[str, str]]) -> str:
     return f"{len(unreadable):,} pictures are skipped, such as {unreadable[0][0]}: {unreadable[0][1]}"
 
 
-def walk_files(folder: Path, top: str) -> Iterator[tuple[str, str]]:
-    """Walks a tree of folders, following links but never round a loop.
-
-    Args:
-        folder: what paths are relative to.
-        top: where to start, relative to it.
-
-    Yields:
-        (path relative to `folder`, problem), the problem empty for a file, else why a folder is not
-        entered.
-    """
-    parts = Path(top).parts
-    parents = [folder.joinpath(*parts[:depth]).stat() for depth in range(len(parts))]
-    pending = [(top, frozenset((status.st_dev, status.st_ino) for status in parents))]
-    while pending:
-        path, above = pending.pop()
-        try:
-            status = (folder / path).stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                yield path, "a link back to a folder that it is in"
-                continue
-            entries = _list_entries(folder / path)
-        except OSError as error:
-            yield path, error.strerror or str(error)
-            continue
-        for entry in entries:
-            inside = f"{path}/{entry.name}"
-            if _is_folder(entry):
-                pending.append((inside, above | {identity}))
-            else:
-                yield inside, ""
-
-
 def _check_classes(folder: Path, class_folders: list[tuple[str, str]], images: list[ImageFile]) -> None:
     filled = {(image.split, image.label) for image in images}
     if not filled:
@@ -233,7 +228,8 @@ def _check_classes(folder: Path, class_folders: list[tuple[str, str]], images: l
         )
     empty = [path for split, path in class_folders if (split, Path(path).name) not in filled]
     if empty:
-        raise HeadstartError(folder / empty[0], "pictures of the class", "none", "Add some, or remove the folder")
+        todo = f"Add pictures of the class, or move the folder out of {folder}"
+        raise HeadstartError(folder / empty[0], "pictures of the class", "none", todo)
     for split in sorted({split for split, _ in filled}):
         labels = sorted(label for other, label in filled if other == split)
         if len(labels) == 1 and split in ("", "train"):
@@ -247,5 +243,5 @@ def _check_classes(folder: Path, class_folders: list[tuple[str, str]], images: l
             folder,
             "the classes of train/ in every split",
             f"{strangers[0]!r}, which is not in train/",
-            "Add the class to train/, or remove it from the other splits",
+            "Add pictures of that class to train/, or move its folder out of the other splits",
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.decode import DECODE_POLICY, Pixels, UndecodableImageError, decode_image, read_picture
-from extract.images import EXTENSIONS, describe_unreadable, explain_extension, walk_files
+from extract.images import EXTENSIONS, describe_unreadable, explain_extension
+from extract.walk import walk_files
 from features.command import CommandFailed, run_app
 from features.console import Console, ProgressBar
 from features.errors import HeadstartError, UsageError

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from extract.images import ImageFile, Scan, Skipped, scan_images
 from features.errors import HeadstartError, UsageError
+from tests.features.stores import fill_store
 
 
 def make(folder: Path, *paths: str) -> None:
@@ -105,12 +107,104 @@ def test_scan_deeper_folders_belong_to_the_class_above(tmp_path: Path) -> None:
 def test_scan_hidden_and_mac_files_are_neither_taken_nor_listed(tmp_path: Path) -> None:
     make(tmp_path, "cats/1.jpg", "dogs/2.jpg")
     make(tmp_path, "cats/.3.jpg", "cats/._1.jpg", "cats/.thumbs/4.jpg", "cats/__MACOSX/5.jpg")
-    make(tmp_path, "__MACOSX/cats/6.jpg", ".git/7.jpg", ".DS_Store", "cats/.DS_Store")
+    make(tmp_path, "__MACOSX/cats/6.jpg", ".git/config", ".DS_Store", "cats/.DS_Store")
 
     scan = scan_images(tmp_path)
 
     assert [image.path for image in scan.images] == ["cats/1.jpg", "dogs/2.jpg"]
     assert scan.skipped == []
+
+
+def test_scan_hidden_folders_in_the_place_of_classes_are_skipped_with_their_number_of_pictures(tmp_path: Path) -> None:
+    make(tmp_path, "train/cats/1.jpg", "train/dogs/2.jpg", "train/.owls/3.jpg", "train/.owls/deep/4.png")
+    make(tmp_path, "train/.owls/notes.txt", ".old/cats/5.jpg", ".git/config")
+
+    scan = scan_images(tmp_path)
+
+    assert [image.path for image in scan.images] == ["train/cats/1.jpg", "train/dogs/2.jpg"]
+    assert scan.skipped == [
+        Skipped(".old", "a hidden folder, with 1 pictures"),
+        Skipped("train/.owls", "a hidden folder, with 2 pictures"),
+    ]
+
+
+def make_own_folders(folder: Path) -> None:
+    """Makes one of each of Headstart's own folders, pictures and all."""
+    fill_store(folder / "store", range(2))
+    fill_store(folder / "cuts/mixed7", range(2))
+    make(folder, "run/run.json", "run/head.npz", "run/curves.png", "model/model.keras", "model/labels.txt")
+    make(folder, "sweep/sweep.csv", "sweep/sweep.png", "sweep/trials/a/curves.png", "sweep/best/curves.png")
+    make(folder, "compare/compare.png", "compare/one/run.json", "compare/one/head.npz", "compare/one/curves.png")
+
+
+OWN = {
+    "store": "Headstart's own feature store",
+    "cuts/mixed7": "Headstart's own feature store",
+    "run": "Headstart's own run",
+    "model": "Headstart's own exported model",
+    "sweep": "Headstart's own sweep",
+    "compare": "Headstart's own comparison",
+}
+
+
+@pytest.mark.parametrize("place", [".", "train/cats", "work"])
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_scan_headstarts_own_folders_are_skipped_wherever_they_are(tmp_path: Path, place: str, top: str) -> None:
+    make(tmp_path, f"{top}cats/1.jpg", f"{top}dogs/2.jpg")
+    place = place if top else place.removeprefix("train/")
+    make_own_folders(tmp_path / place)
+
+    scan = scan_images(tmp_path)
+
+    assert [image.path for image in scan.images] == [f"{top}cats/1.jpg", f"{top}dogs/2.jpg"]
+    assert {(Path(found.path), found.reason) for found in scan.skipped} == {
+        (Path(place, path), reason) for path, reason in OWN.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["owls/catalog.sqlite", "owls/1.jpg"],
+        ["owls/run.json", "owls/1.jpg"],
+        ["owls/labels.txt", "owls/1.jpg"],
+        ["owls/sweep.csv", "owls/1.jpg"],
+        ["owls/compare.png", "owls/deep/1.jpg"],
+    ],
+)
+def test_scan_folder_with_one_file_of_such_a_name_is_a_class(tmp_path: Path, paths: list[str]) -> None:
+    make(tmp_path, "cats/1.jpg", "dogs/2.jpg", *paths)
+    assert {image.label for image in scan_images(tmp_path).images} == {"cats", "dogs", "owls"}
+
+
+@pytest.mark.parametrize("made", ["nothing", "an empty folder", "a killed first run", "a store"])
+@pytest.mark.parametrize("place", ["store", "work/store", "cats/store"])
+def test_scan_store_inside_the_folder_is_listed_alike_before_and_after_it_is_made(
+    tmp_path: Path, place: str, made: str
+) -> None:
+    make(tmp_path, "cats/1.jpg", "dogs/2.jpg")
+    if made == "a store":
+        fill_store(tmp_path / place, range(2))
+    elif made == "a killed first run":
+        (tmp_path / place / "shards").mkdir(parents=True)
+        (tmp_path / place / "catalog.sqlite").touch()
+    elif made == "an empty folder":
+        (tmp_path / place).mkdir(parents=True)
+
+    scan = scan_images(tmp_path, [tmp_path / place])
+
+    assert [image.path for image in scan.images] == ["cats/1.jpg", "dogs/2.jpg"]
+    assert scan.skipped == [Skipped(place, "Headstart's own feature store")]
+
+
+@pytest.mark.parametrize("year", [2400, 1600])
+def test_scan_file_of_a_year_that_sqlite_cannot_hold_is_taken(tmp_path: Path, year: int) -> None:
+    make(tmp_path, "cats/1.jpg", "dogs/2.jpg")
+    seconds = int((datetime(year, 1, 1) - datetime(1970, 1, 1)).total_seconds())
+    os.utime(tmp_path / "cats/1.jpg", (seconds, seconds))
+    if (tmp_path / "cats/1.jpg").stat().st_mtime != seconds:
+        pytest.skip("the file system does not hold such a time")
+    assert -(2**63) <= scan_images(tmp_path).images[0].modified_ns < 2**63
 
 
 def test_scan_file_that_is_no_picture_by_name_is_skipped_with_its_extension(tmp_path: Path) -> None:

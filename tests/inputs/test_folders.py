@@ -12,11 +12,14 @@ import pytest
 from extract.__main__ import extract
 from extract.config import MAX_PIXELS
 from extract.decode import MAX_BYTES_PER_PIXEL
+from extract.images import scan_images
 from tests.inputs.commands import Done
 from tests.inputs.folders import configure, draw_new, list_reasons, list_stored, predict_all, put_pictures, run_here
+from train_head.predict import list_pictures
 
 NOT_DECODED = "a picture of a kind that is not decoded ({}); convert it to JPEG or PNG"
 SKIPPED = {
+    ".thumbs": "a hidden folder, with 1 pictures",
     "cats/README": "not a picture by its name (no extension)",
     "cats/camera.dng": NOT_DECODED.format(".dng"),
     "cats/film.jp2": NOT_DECODED.format(".jp2"),
@@ -104,8 +107,8 @@ def test_extract_nested_and_linked_pictures_belong_to_the_class_above(untidy: Un
 
 
 def test_extract_hidden_files_are_not_looked_at(untidy: Untidy) -> None:
-    assert not {"hidden", "._", "__MACOSX", "thumbs", "kept"} & set(untidy.extract.out.replace("/", " ").split())
-    for part in (".hidden", "._000", "__MACOSX", ".thumbs", ".kept"):
+    assert not {"._", "__MACOSX", "kept"} & set(untidy.extract.out.replace("/", " ").split())
+    for part in (".hidden", "._000", "__MACOSX", "cats/.thumbs", ".kept"):
         assert part not in untidy.extract.out + untidy.extract.err
     assert untidy.extract.result["images"] == len(TAKEN) + 1
 
@@ -122,7 +125,7 @@ def test_predict_takes_what_extract_does_and_accounts_for_the_others_once(untidy
     skipped = list_reasons(result["skipped"], folder=untidy.folder)
     assert failed["dogs/endless.bmp"] == ENDLESS
     assert not failed.keys() & skipped.keys()
-    assert sorted([*failed, *skipped]) == sorted([*SKIPPED.keys() - {"stray.jpg"}, "dogs/endless.bmp"])
+    assert sorted([*failed, *skipped]) == sorted([*SKIPPED.keys() - {"stray.jpg", ".thumbs"}, "dogs/endless.bmp"])
     for path, reason in (failed | skipped).items():
         assert path == "dogs/endless.bmp" or reason.removeprefix("cannot be read: ") == SKIPPED[path]
 
@@ -134,11 +137,29 @@ def test_predict_warns_of_kinds_that_are_not_decoded(
     assert "warning: 5 pictures are skipped, such as " in capsys.readouterr().err
 
 
+def test_extract_and_predict_skip_headstarts_own_folders_alike(tmp_path: Path) -> None:
+    put_pictures(tmp_path, ["cats/1.jpg", "dogs/2.jpg"])
+    (tmp_path / "work/run").mkdir(parents=True)
+    for name in ("run.json", "head.npz", "curves.png"):
+        (tmp_path / "work/run" / name).write_bytes(draw_new(12))
+    scan = scan_images(tmp_path)
+    paths, skipped = list_pictures([tmp_path])
+    assert [image.path for image in scan.images] == ["cats/1.jpg", "dogs/2.jpg"]
+    assert paths == [tmp_path / "cats/1.jpg", tmp_path / "dogs/2.jpg"]
+    assert [found.reason for found in scan.skipped] == [file["reason"] for file in skipped] == ["Headstart's own run"]
+
+
 ROWS: dict[str, Callable[..., None]] = {
     "a file larger than 8 bytes for each of those pixels, and than 64 MiB": (
         test_extract_file_larger_than_any_allowed_picture_is_refused
     ),
     "hidden files, `._*`, `__MACOSX`": test_extract_hidden_files_are_not_looked_at,
+    "a hidden folder in the place of a class": (
+        test_extract_links_and_other_files_are_skipped_each_once_with_its_reason
+    ),
+    "Headstart's own folders: a store, a run, an exported model, a sweep, a comparison": (
+        test_extract_and_predict_skip_headstarts_own_folders_alike
+    ),
     "`.heic`, `.avif`, `.svg`, `.jp2`, camera raw and others like them": (
         test_extract_kinds_that_are_not_decoded_are_warned_of
     ),
