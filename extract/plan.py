@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from extract.images import ImageFile
@@ -30,11 +30,13 @@ class Plan:
     """Images whose content is not known or not all stored, in the order in which they are to be read."""
     gone: list[str]
     """Paths that are no longer in the folder."""
+    known: dict[str, ImageRow] = field(default_factory=dict)
+    """Images to read that stay in the catalog as they are until they have been read, by path."""
 
     @property
     def rows(self) -> list[ImageRow]:
-        """Today's folder as catalog rows."""
-        return self.unchanged + self.to_read
+        """Today's folder as the catalog is to have it before anything is read."""
+        return self.unchanged + [self.known.get(row.path, row) for row in self.to_read]
 
 
 def plan_images(scanned: Iterable[ImageFile], known: Iterable[ImageRow], *, rehash: bool) -> Plan:
@@ -51,10 +53,13 @@ def plan_images(scanned: Iterable[ImageFile], known: Iterable[ImageRow], *, reha
         trained on, and training that goes through the shards in turn sees the classes mixed.
     """
     by_path = {row.path: row for row in known}
-    unchanged, to_read = [], []
+    unchanged, to_read, kept = [], [], {}
     for image in scanned:
         fresh = ImageRow(image.path, image.label, image.split, image.num_bytes, image.modified_ns)
         old = by_path.pop(image.path, None)
+        if old is not None and old.status is not ImageStatus.PENDING and old.num_bytes == image.num_bytes:
+            # With its old time, so that it is read by the next run where this one does not come to it.
+            kept[image.path] = old._replace(label=image.label, split=image.split)
         if (
             old is not None
             and not rehash
@@ -64,7 +69,8 @@ def plan_images(scanned: Iterable[ImageFile], known: Iterable[ImageRow], *, reha
             unchanged.append(fresh._replace(content_hash=old.content_hash, status=ImageStatus.DONE))
         else:
             to_read.append(fresh)
-    return Plan(unchanged, sorted(to_read, key=_order_by_hash), sorted(by_path))
+    waiting = {row.path: kept[row.path] for row in to_read if row.path in kept}
+    return Plan(unchanged, sorted(to_read, key=_order_by_hash), sorted(by_path), waiting)
 
 
 def plan_stores(
@@ -109,7 +115,7 @@ def read_incomplete(plan: Plan, holds: Callable[[FeatureKey], bool], num_views: 
             unchanged.append(row)
         else:
             to_read.append(row)
-    return Plan(unchanged, sorted(to_read, key=_order_by_hash), plan.gone)
+    return replace(plan, unchanged=unchanged, to_read=sorted(to_read, key=_order_by_hash))
 
 
 def _order_by_hash(row: ImageRow) -> bytes:

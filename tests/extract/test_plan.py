@@ -41,7 +41,21 @@ def test_plan_image_of_another_size_or_time_is_read_again(change: dict[str, int]
     today = replace(FILE, num_bytes=change.get("num_bytes", 100), modified_ns=change.get("modified_ns", 7))
     plan = plan_images([today], [ROW], rehash=False)
     expected = ImageRow("cats/1.jpg", "cats", "", today.num_bytes, today.modified_ns, None, ImageStatus.PENDING)
-    assert plan == Plan(unchanged=[], to_read=[expected], gone=[])
+    assert (plan.unchanged, plan.to_read, plan.gone) == ([], [expected], [])
+
+
+@pytest.mark.parametrize("status", [ImageStatus.DONE, ImageStatus.FAILED])
+def test_plan_image_of_the_same_size_stays_in_the_catalog_until_it_is_read(status: ImageStatus) -> None:
+    known = ROW._replace(status=status)
+    today = replace(FILE, modified_ns=8, label="dogs")
+    plan = plan_images([today], [known], rehash=False)
+    assert plan.rows == [known._replace(label="dogs")]
+    assert plan_images([today], plan.rows, rehash=False).to_read == plan.to_read
+
+
+def test_plan_image_of_another_size_is_pending_before_it_is_read() -> None:
+    plan = plan_images([replace(FILE, num_bytes=101)], [ROW], rehash=False)
+    assert plan.rows == [NOT_READ._replace(num_bytes=101)]
 
 
 def test_plan_image_that_is_gone_is_listed_by_path() -> None:
@@ -66,11 +80,12 @@ def test_plan_image_moved_to_another_class_is_read_at_its_new_path() -> None:
 @pytest.mark.parametrize("status", [ImageStatus.FAILED, ImageStatus.PENDING])
 def test_plan_failed_and_pending_images_are_tried_again(status: ImageStatus) -> None:
     known = ROW._replace(content_hash=None, status=status, reason="the file is empty")
-    assert plan_images([FILE], [known], rehash=False) == Plan([], [NOT_READ], [])
+    assert plan_images([FILE], [known], rehash=False).to_read == [NOT_READ]
 
 
 def test_plan_rehash_reads_everything_again() -> None:
-    assert plan_images([FILE], [ROW], rehash=True) == Plan([], [NOT_READ], [])
+    plan = plan_images([FILE], [ROW], rehash=True)
+    assert (plan.unchanged, plan.to_read, plan.gone) == ([], [NOT_READ], [])
 
 
 def test_plan_rows_are_the_whole_folder() -> None:
@@ -128,7 +143,7 @@ def test_plan_stores_what_one_lacks_is_read_and_stays_as_it_is_in_the_other(
 ) -> None:
     whole, lacking = plan_stores([FILE], [KnownStore([ROW], holds_all), KnownStore(images, holds)], 1, rehash=False)
     assert whole == Plan([ROW], [], [])
-    assert lacking == Plan([], [NOT_READ], [])
+    assert (lacking.unchanged, lacking.to_read, lacking.gone) == ([], [NOT_READ], [])
     assert merge_reading([whole, lacking]) == merge_reading([lacking, whole]) == [NOT_READ]
 
 
