@@ -7,7 +7,8 @@ import os
 import stat
 import threading
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,11 @@ MAX_BYTES_PER_PIXEL = 8
 """Of a file: four samples of 16 bits, stored as they are."""
 ALWAYS_ALLOWED_BYTES = 2**26
 LARGE_PIXELS = 32_000_000
+"""Of a picture that is to be decoded alone where the threads do not share the limit below."""
+LARGE_FILE_BYTES = 2**24
+"""From this size on, files of pictures are read and decoded one at a time."""
+PIXELS_AT_A_TIME = 96_000_000
+"""Decoded at a time by all threads together: 7 bytes each in Pillow and in the array that is made from it."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Pillow opens a camera's MPO as JPEG; it registers no opener under that name and would raise KeyError."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -39,8 +45,31 @@ _VIDEO_PARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _MEDIA_BRANDS = dict.fromkeys([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"], "an HEIC")
 _MEDIA_BRANDS |= dict.fromkeys([b"avif", b"avis"], "an AVIF")
 
-_one_large_picture = threading.Lock()
-"""A large picture takes up to 8 bytes a pixel while it is decoded: reading threads take them in turn."""
+# Above malloc's largest threshold, blocks go back to the system at once; Pillow's own of 16 MB stay with each thread.
+Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
+
+
+class _PixelBudget:
+    """Limits what several threads decode at a time; a picture beyond the limit is decoded alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._used, self._changed = limit, 0, threading.Condition()
+
+    @contextmanager
+    def hold(self, num_pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + num_pixels <= self._limit)
+            self._used += num_pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= num_pixels
+                self._changed.notify_all()
+
+
+_budget = _PixelBudget(PIXELS_AT_A_TIME)
+_one_large_file = threading.Lock()
 
 
 class UndecodableImageError(Exception):
@@ -79,6 +108,11 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     return data
 
 
+def hold_file(num_bytes: int) -> AbstractContextManager[object]:
+    """Return what to hold while a file of this size is read and decoded: large ones take turns."""
+    return _one_large_file if num_bytes > LARGE_FILE_BYTES else nullcontext()
+
+
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decodes the bytes of a picture file (docs/inputs.md).
 
@@ -92,21 +126,37 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     Raises:
         UndecodableImageError: empty, truncated, damaged, too large, or not a picture.
     """
+    with hold_pixels(data, max_pixels) as pixels:
+        return pixels
+
+
+@contextmanager
+def hold_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
+    """Decodes as `decode_image` does, in several threads within one limit, which includes the use of the pixels."""
     if not data:
         raise UndecodableImageError("the file is empty")
     # Pillow's own limit cannot be set for one call: it warns at ours and refuses at twice as much.
     Image.MAX_IMAGE_PIXELS = None
     # Its warnings name no file, and what keeps a picture from being used is an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with ExitStack() as held:
+        with _explain_damage(data):
+            image = held.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
             width, height = image.size
             if width * height > max_pixels:
                 raise UndecodableImageError(f"{width} x {height} pixels, more than the {max_pixels:,} that are allowed")
-            with _one_large_picture if width * height > LARGE_PIXELS else nullcontext():
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _convert_to_rgb(image)
+            held.enter_context(_budget.hold(width * height))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _convert_to_rgb(image)
+            image.close()
+        yield pixels
+
+
+@contextmanager
+def _explain_damage(data: bytes) -> Iterator[None]:
+    try:
+        yield
     except UnidentifiedImageError:
         raise UndecodableImageError(_describe_foreign_bytes(data)) from None
     except UndecodableImageError:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
+from extract.decode import Pixels, UndecodableImageError, hold_file, hold_pixels, read_picture
 from extract.views import Prepared
 from features.tables import ImageRow
 
@@ -55,16 +55,15 @@ class ImageReader:
                     future.cancel()
 
     def _load(self, image: ImageRow) -> LoadedImage:
+        content_hash = None
         try:
-            data = read_picture(self.folder / image.path, self.max_pixels)
-        except UndecodableImageError as error:
-            return LoadedImage(image, failure=str(error))
-        content_hash = hashlib.sha256(data).digest()
-        missing = self.list_missing(image, content_hash)
-        if not missing:
-            return LoadedImage(image, content_hash)
-        try:
-            pixels = decode_image(data, self.max_pixels)
-            return LoadedImage(image, content_hash, self.prepare(pixels, content_hash, missing))
+            with hold_file(image.num_bytes):
+                data = read_picture(self.folder / image.path, self.max_pixels)
+                content_hash = hashlib.sha256(data).digest()
+                missing = self.list_missing(image, content_hash)
+                if not missing:
+                    return LoadedImage(image, content_hash)
+                with hold_pixels(data, self.max_pixels) as pixels:
+                    return LoadedImage(image, content_hash, self.prepare(pixels, content_hash, missing))
         except UndecodableImageError as error:
             return LoadedImage(image, content_hash, failure=str(error))
