@@ -31,17 +31,24 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
             f"{len(result.failed):,} pictures could not be used, such as {result.failed[0]['image']}: "
             f"{result.failed[0]['reason']}"
         )
+    if result.unsound:
+        console.warn(
+            f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
+            f"{result.unsound_images[0]}"
+        )
     if unreadable := describe_unreadable((file["path"], file["reason"]) for file in result.skipped):
         console.warn(unreadable)
     for skipped in result.skipped:
         console.detail(f"skipped {skipped['path']}: {skipped['reason']}")
-    nothing = " (nothing to do: the store is up to date)" if not result.computed else ""
+    is_done = not result.computed and not result.failed
+    nothing = " (nothing to do: the store is up to date)" if is_done else ""
     console.show_table(
         f"features in {config.store}",
         [
             ("pictures", f"{result.images:,}"),
             ("computed", f"{result.computed:,}{nothing}"),
             ("already there", f"{result.reused:,}"),
+            *([("duplicates", f"{result.duplicates:,}, byte for byte")] if result.duplicates else []),
             ("failed", f"{len(result.failed):,}"),
             *([("not to be trained on", f"{result.unsound:,} with NaN or overflow")] if result.unsound else []),
             *([("no longer in the folder", f"{result.removed:,}")] if result.removed else []),

@@ -7,8 +7,9 @@ that does, before its features are mixed with the others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,16 @@ from extract.config import MAX_PIXELS
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
 from extract.views import Prepared
 from features.errors import FeatureStoreError
-from features.schema import Features, round_features
+from features.schema import FeatureKey, Features, round_features
 from features.store import Example, FeatureStore
 
 NUM_ROWS = 8
+NUM_LOOKED_AT = 256
+"""Pictures that are looked for in the store by their content, where none is known by its path."""
+NOTHING_COMPARED = (
+    "Nothing shows that these libraries make the same features, and they are not added to the others. Give another "
+    "--store (STORE=), or --new-store (NEW_STORE=1), which keeps this one under another name"
+)
 TOLERANCE = 2e-3
 """Largest difference within a row over the row's largest value: two roundings to float16 give 1e-3."""
 
@@ -38,33 +45,33 @@ class Canary:
     """Of the libraries in use now."""
     max_pixels: int = MAX_PIXELS
 
-    def compare(self, store: FeatureStore, unchanged: Sequence[str]) -> int:
+    def compare(self, store: FeatureStore, unchanged: Sequence[str], others: Sequence[str] = ()) -> int:
         """Extracts rows again and compares them with what is stored.
 
         Args:
             store: the store, as it is before anything is added.
             unchanged: paths of pictures that are as they were when they were extracted.
+            others: paths to look for stored pictures in, by content, where there is none of those.
 
         Returns:
             How many rows were compared: fewer than eight where fewer pictures are still there.
 
         Raises:
-            FeatureStoreError: a row differs beyond the tolerance; names the picture and the libraries.
+            FeatureStoreError: a row differs beyond the tolerance, or there is nothing to compare.
         """
-        chosen, images = [], []
         known = frozenset(unchanged)
         examples = [e for e in store.examples if e.path in known]
-        for example in choose_examples([view for e in examples for view in store.list_views(e, store.num_views)]):
-            try:
-                data = read_picture(self.folder / example.path, self.max_pixels)
-                if hashlib.sha256(data).digest() == example.content_hash:
-                    pixels = decode_image(data, self.max_pixels)
-                    images.append(self.prepare(pixels, example.content_hash, [example.view])[example.view])
-                    chosen.append(example)
-            except UndecodableImageError:
-                continue
+        rows = choose_examples([view for e in examples for view in store.list_views(e, store.num_views)])
+        chosen, images = self._load(rows)
         if not chosen:
-            return 0
+            chosen, images = self._load(self._find_stored(store, others))
+        if not chosen:
+            raise FeatureStoreError(
+                store.path,
+                f"a picture in {self.folder} whose feature is stored, to extract again and compare",
+                f"none ({describe_versions(store.origin.versions, self.versions)})",
+                NOTHING_COMPARED,
+            )
         again, _ = round_features(self.run_backbone(np.stack(images)))
         differences = measure_differences(store.read(chosen), again)
         worst = int(np.argmax(differences))
@@ -74,9 +81,38 @@ class Canary:
                 f"to extract the same features again (within {TOLERANCE:g} of a row's largest value)",
                 f"a difference of {differences[worst]:.2g} for {chosen[worst].path}"
                 f" ({describe_versions(store.origin.versions, self.versions)})",
-                "Extract into a new --store, or go back to the libraries that the store was made with",
+                "Go back to the libraries that the store was made with, or give another --store or --new-store",
             )
         return len(chosen)
+
+    def _load(self, examples: Iterable[Example]) -> tuple[list[Example], list[NDArray[np.float32]]]:
+        """Loads those of some examples whose pictures are still what was extracted."""
+        chosen, images = [], []
+        for example in examples:
+            try:
+                data = read_picture(self.folder / example.path, self.max_pixels)
+                if hashlib.sha256(data).digest() == example.content_hash:
+                    pixels = decode_image(data, self.max_pixels)
+                    images.append(self.prepare(pixels, example.content_hash, [example.view])[example.view])
+                    chosen.append(example)
+            except UndecodableImageError:
+                continue
+        return chosen, images
+
+    def _find_stored(self, store: FeatureStore, paths: Iterable[str]) -> Iterator[Example]:
+        """Finds a few pictures whose content is stored, as after they were renamed, or the catalog was rebuilt."""
+        num_found = 0
+        for path in islice(paths, NUM_LOOKED_AT):
+            try:
+                content_hash = hashlib.sha256(read_picture(self.folder / path, self.max_pixels)).digest()
+            except UndecodableImageError:
+                continue
+            (found,) = store.find_examples([FeatureKey(content_hash, 0)])
+            if found is not None:
+                yield found._replace(path=path)
+                num_found += 1
+            if num_found == NUM_ROWS:
+                return
 
 
 def choose_examples(examples: Sequence[Example]) -> list[Example]:

@@ -73,6 +73,9 @@ class ExtractConfig:
     rehash: Annotated[
         bool, Option("--rehash", help="Read every file again instead of trusting size and modification time.")
     ] = False
+    new_store: Annotated[
+        bool, Option("--new-store", help="Start a new store; one that is there is kept beside it, with the date.")
+    ] = False
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False
 
     @property

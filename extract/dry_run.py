@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,11 @@ from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.config import ExtractConfig
 from extract.engines import build_engine, count_cores, plan_streams
 from extract.engines.tensorflow import configure_tensorflow
-from extract.identity import recall_features
+from extract.identity import open_catalog, recall_features
 from extract.images import Scan
 from extract.plan import KnownStore, count_missing, merge_reading, plan_stores
-from features.catalog import CATALOG_NAME, Catalog, is_missing
+from extract.store_checks import place_stores, refuse_other_folder
 from features.console import import_quietly
-from features.cuts import place_cuts
 from features.schema import FEATURE_DTYPE
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
     The rate is the last run's on this store; without one it is measured on two batches of random pixels.
     """
     stores, rates = [], []
-    for cut, folder in place_cuts(config.store, config.cuts).items():
+    for cut, folder in place_stores(config.store, config.cuts, is_new=config.new_store).items():
+        if config.new_store:
+            stores.append(KnownStore([], lambda _: False))
+            continue
         recall_features(config, cut, folder, None)
+        refuse_other_folder(folder, config.images, scan)
         store, rate = _read_catalog(folder)
         stores.append(store)
         rates += [rate] if rate else []
@@ -64,14 +68,12 @@ def estimate_run(config: ExtractConfig, scan: Scan) -> dict[str, Any]:
 
 def _read_catalog(store: Path) -> tuple[KnownStore, float]:
     """Reads what a store knows, and how many features a second it was last given; 0 where there is none."""
-    if is_missing(store / CATALOG_NAME):
+    catalog = open_catalog(store)
+    if catalog is None:
         return KnownStore([], lambda _: False), 0.0
-    catalog = Catalog(store / CATALOG_NAME, writable=False)
-    try:
+    with closing(catalog):
         rate = catalog.read_meta("rows_per_second") or catalog.read_meta("images_per_second") or 0
         return KnownStore(catalog.read_images(), frozenset(catalog.read_features()).__contains__), float(rate)
-    finally:
-        catalog.close()
 
 
 def estimate_bytes(num_rows: int, feature_shape: tuple[int, ...]) -> int:

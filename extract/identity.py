@@ -1,7 +1,9 @@
-"""What a store is told about its features: how they are made, and where they came from."""
+"""What a store records of its features: how they are made, and where they came from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +14,7 @@ from extract.backbone import BACKBONE_NAME, hash_weights
 from extract.config import EngineName, ExtractConfig
 from extract.decode import DECODE_POLICY
 from extract.views import describe_views
-from extract.weights import Weights
+from extract.weights import UNOFFICIAL, Weights, WeightsName
 from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.schema import Fingerprint, Origin
 from features.writer import refuse_other_fingerprint
@@ -45,6 +47,12 @@ def describe_features(config: ExtractConfig, cut: str, weights: Weights, model: 
     return Description(fingerprint, origin)
 
 
+def open_catalog(store: Path) -> Catalog | None:
+    """Open a store's catalog for reading; None where there is none, or a first run was killed while making it."""
+    path = store / CATALOG_NAME
+    return None if is_missing(path) else Catalog(path, writable=False)
+
+
 def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weights | None) -> Description | None:
     """Recalls fingerprint and origin from a store, where it was made from the same weights file.
 
@@ -53,22 +61,40 @@ def recall_features(config: ExtractConfig, cut: str, store: Path, weights: Weigh
     Raises:
         FingerprintMismatchError: something else than the weights is to be done in another way.
     """
-    path = store / CATALOG_NAME
-    if is_missing(path):
+    catalog = open_catalog(store)
+    if catalog is None:
         return None
-    catalog = Catalog(path, writable=False)
-    try:
+    with closing(catalog):
         if not catalog.read_shards():
             return None
         stored = load_fingerprint(catalog)
         origin = load_origin(catalog)
-    finally:
-        catalog.close()
     asked = _compose(config, cut, stored.weights_sha256)
     refuse_other_fingerprint(store, stored, asked)
-    same = weights and weights.sha256 and origin.weights_file_sha256 == weights.sha256
+    if weights is None or weights.sha256 != origin.weights_file_sha256:
+        return None
+    if not weights.sha256 and weights.name != origin.weights_name:
+        return None
     # The same file may lie elsewhere now.
-    return Description(asked, replace(origin, weights_file=str(weights.path or ""))) if weights and same else None
+    return Description(asked, replace(origin, weights_file=str(weights.path or "")))
+
+
+def recall_weights(stores: Iterable[Path]) -> Weights | None:
+    """Return the weights that the first store with features was made with, by its own record; None without one."""
+    for store in stores:
+        catalog = open_catalog(store)
+        if catalog is None:
+            continue
+        with closing(catalog):
+            if not catalog.read_shards():
+                continue
+            origin = load_origin(catalog)
+            is_known = UNOFFICIAL not in (catalog.read_meta("weights") or "")
+        if origin.weights_name in set(WeightsName):
+            path = Path(origin.weights_file) if origin.weights_file else None
+            name = WeightsName(origin.weights_name)
+            return Weights(name, path, origin.weights_file_sha256, is_known, is_recalled=True)
+    return None
 
 
 def _compose(config: ExtractConfig, cut: str, weights_sha256: str) -> Fingerprint:

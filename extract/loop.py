@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +24,6 @@ from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, ro
 from features.tables import ImageRow
 from features.writer import FeatureWriter
 
-MAX_UNSOUND_SHARE = 0.001
 BATCHES_WAITING = 2
 """Given to the backbone beyond those that it works on: it has work while a shard is written."""
 
@@ -69,11 +68,14 @@ class ExtractionLoop:
         self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
         self._waits = {"reading and decoding": 0.0, "the backbone": 0.0, "the disk": 0.0}
         self._coming: set[FeatureKey] = set()
-        self._num_rows = self._max_unsound = self._max_bad = 0
-        self.num_done = self.num_computed = self.num_unsound = 0
-        """Pictures come to; those that something was computed of; features that may not be trained on."""
+        self._contents: set[bytes] = set()
+        self._num_rows = self._max_bad = 0
+        self.num_done = self.num_computed = self.num_duplicates = 0
+        """Pictures that were processed; those of which something was computed; copies of those."""
         self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
+        self.unsound: list[str] = []
+        """Pictures of which a feature has NaN, infinity or more than float16 holds, so that it is not trained on."""
 
     @property
     def bottleneck(self) -> str:
@@ -85,16 +87,17 @@ class ExtractionLoop:
 
         Args:
             images: rows of the catalog of which something is not stored.
-            max_bad: how many of them may be bad.
+            max_bad: how many of the folder's pictures may be bad.
 
         Raises:
-            BadPicturesError: more are.
-            HeadstartError: too many unsound features, or a disk that refuses.
+            BadPicturesError: more are, or more have features that are not to be trained on.
+            HeadstartError: a disk that refuses, or an engine that failed.
         """
         self._max_bad = max_bad
+        if not images:
+            self._check_bad()
+            return
         config, num_streams = self._config, self._backbone.streams.num_streams
-        num_rows = len(self._writers) * sum(len(list_views(image.split, config.views)) for image in images)
-        self._max_unsound = int(MAX_UNSOUND_SHARE * num_rows)
         reader = ImageReader(
             config.images,
             self._backbone.prepare,
@@ -113,9 +116,14 @@ class ExtractionLoop:
                 for loaded in self._group(reader.read(images)):
                     pending.append(self._start(loaded, pool))
                     if len(pending) >= num_streams + BATCHES_WAITING:
-                        progress.advance(self._finish(pending.popleft()), f"limited by {self.bottleneck}")
+                        progress.advance(self._finish(pending), f"limited by {self.bottleneck}")
                 while pending:
-                    progress.advance(self._finish(pending.popleft()), f"limited by {self.bottleneck}")
+                    progress.advance(self._finish(pending), f"limited by {self.bottleneck}")
+            except KeyboardInterrupt:
+                # The backbone ends what it has begun with in any case: without this, a run of a few seconds keeps
+                # nothing, since the first batches are stored only when later ones have been given to the backbone.
+                self._finish_begun(pending)
+                raise
             finally:
                 for batch in pending:
                     if batch.features:
@@ -165,8 +173,18 @@ class ExtractionLoop:
     def _compute(self, prepared: list[NDArray[np.float32]]) -> list[Rounded]:
         return [round_features(values) for values in self._backbone.run(np.stack(prepared))]
 
-    def _finish(self, batch: _Batch) -> int:
-        """Stores a batch's features and records its pictures; returns how many."""
+    def _finish_begun(self, pending: deque[_Batch]) -> None:
+        """Stores those first batches that the backbone is done with, or is working on."""
+        for batch in pending:
+            if batch.features:
+                batch.features.cancel()
+        with suppress(Exception):
+            while pending and not (pending[0].features and pending[0].features.cancelled()):
+                self._finish(pending)
+
+    def _finish(self, pending: deque[_Batch]) -> int:
+        """Stores the first batch's features and records its pictures; returns how many."""
+        batch = pending[0]
         if batch.features:
             with self._waiting("the backbone"):
                 computed = batch.features.result()
@@ -176,11 +194,13 @@ class ExtractionLoop:
                     writer.add_features(
                         [batch.keys[row] for row in rows], features[rows], [statuses[row] for row in rows]
                     )
-                    self._count_unsound([statuses[row] for row in rows])
+                    self._num_rows += len(rows)
             self._coming.difference_update(batch.keys)
-            self.num_computed += len({key.content_hash for key in batch.keys})
+        computed_now = {key.content_hash for key in batch.keys}
         for loaded in batch.loaded:
-            self._record(loaded)
+            self._record(loaded, computed_now)
+        # Taken off only now: an interruption before it lets the batch be stored once more, which changes nothing.
+        pending.popleft()
         self._check_bad()
         return len(batch.loaded)
 
@@ -192,33 +212,44 @@ class ExtractionLoop:
         finally:
             self._waits[what] += time.monotonic() - started
 
-    def _count_unsound(self, statuses: Sequence[FeatureStatus]) -> None:
-        self._num_rows += len(statuses)
-        self.num_unsound += sum(status is not FeatureStatus.OK for status in statuses)
-        if self.num_unsound > self._max_unsound:
-            raise HeadstartError(
-                self._config.store,
-                f"at most {MAX_UNSOUND_SHARE:.1%} of the features with NaN, infinity or more than float16 holds",
-                f"{self.num_unsound:,} of {self._num_rows:,}",
-                "Check the weights; what is sound is kept, and the others are never trained on",
-            )
+    def note_unsound(self, image: ImageRow, content_hash: bytes) -> None:
+        """Notes a picture if one of its stored features is not to be trained on."""
+        keys = [FeatureKey(content_hash, view) for view in list_views(image.split, self._config.views)]
+        statuses = {writer.read_status(key) for writer in self._writers for key in keys}
+        if statuses - {FeatureStatus.OK, None}:
+            self.unsound.append(image.path)
 
-    def _record(self, loaded: LoadedImage) -> None:
+    def _record(self, loaded: LoadedImage, computed_now: set[bytes]) -> None:
         self.num_done += 1
-        if not loaded.failure:
+        if loaded.content_hash and not loaded.failure:
+            if loaded.content_hash in self._contents:
+                self.num_duplicates += 1
+            elif loaded.content_hash in computed_now:
+                self._contents.add(loaded.content_hash)
+                self.num_computed += 1
+            self.note_unsound(loaded.image, loaded.content_hash)
             self._enter(loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE))
             return
         self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
         self._enter(loaded.image._replace(content_hash=None, status=ImageStatus.FAILED, reason=loaded.failure))
 
     def _check_bad(self) -> None:
+        """Raise BadPicturesError where more pictures are bad than may be."""
         if len(self.failed) > self._max_bad:
             last = self.failed[-1]
             raise BadPicturesError(
                 self._config.images,
                 f"at most {self._max_bad:,} bad pictures",
                 f"{len(self.failed):,}, the last of them {last['image']}: {last['reason']}",
-                "Mend or remove them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept",
+                "Repair or move them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept",
+            )
+        if len(self.unsound) > self._max_bad:
+            raise BadPicturesError(
+                self._config.store,
+                f"at most {self._max_bad:,} pictures whose features have NaN, infinity or more than float16 holds",
+                f"{len(self.unsound):,}, the last of them {self.unsound[-1]}",
+                "Check the weights, or allow more with --max-bad (MAX_BAD=); the other features are kept, and can be "
+                "trained on",
             )
 
     def _enter(self, image: ImageRow) -> None:

@@ -109,7 +109,7 @@ def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
             path,
             f"the npm package {PACKAGE} with an InceptionV3 in it",
             f"a file that it cannot be read from ({error})",
-            "Remove the file and run again, so that it is fetched anew",
+            "Give the package as npm serves it; a damaged copy in the cache is fetched anew once it is moved elsewhere",
         ) from error
 
 

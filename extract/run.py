@@ -19,18 +19,18 @@ from extract.config import EngineName, ExtractConfig, Precision
 from extract.decode import Pixels
 from extract.dry_run import estimate_bytes
 from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams, refuse_float32
-from extract.identity import Description, describe_features, recall_features
+from extract.identity import Description, describe_features, recall_features, recall_weights
 from extract.images import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
-from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_stores
+from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_images, plan_stores
+from extract.store_checks import place_stores, refuse_other_folder, set_aside
 from extract.views import Prepared, compile_views
-from extract.weights import Weights, check_weights_argument, find_weights
+from extract.weights import AUTO, Weights, check_weights_argument, find_weights, reopen_weights
 from features.console import Console, import_quietly
-from features.cuts import place_cuts
 from features.durable import require_space
 from features.errors import HeadstartError
 from features.store import FeatureStore
-from features.writer import FeatureWriter, refuse_foreign_folder, refuse_other_fingerprint, refuse_stored_fingerprint
+from features.writer import FeatureWriter, refuse_other_fingerprint, refuse_stored_fingerprint
 
 if TYPE_CHECKING:
     import keras
@@ -43,10 +43,15 @@ class ExtractResult:
     images: int
     computed: int
     reused: int
+    """Pictures whose features were stored before."""
+    duplicates: int
+    """Copies, byte for byte, of pictures that were computed."""
     failed: list[dict[str, str]]
     """Each bad picture that the run came to, and why."""
     unsound: int
-    """New features with NaN, infinity or a value beyond float16; stored, and never trained on."""
+    """Pictures of which a feature has NaN, infinity or a value beyond float16; stored, and never trained on."""
+    unsound_images: list[str]
+    """Their paths."""
     skipped: list[dict[str, str]]
     removed: int
     seconds: float
@@ -75,16 +80,23 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """
     started = time.monotonic()
     scan = check_arguments(config)
-    stores = place_cuts(config.store, config.cuts)
+    stores = place_stores(config.store, config.cuts, is_new=config.new_store)
     console.say(f"{config.images}: {scan.describe()}")
-    weights = find_weights(config.weights, console, config.weights_sha256)
+    weights = _choose_weights(config, console, stores.values())
     console.say(f"weights: {weights}")
     backbone = _Backbone(config, weights, console)
-    recalled = {cut: recall_features(config, cut, store, weights) for cut, store in stores.items()}
+    recalled = {
+        cut: None if config.new_store else recall_features(config, cut, store, weights) for cut, store in stores.items()
+    }
     described = {cut: found or backbone.describe(cut) for cut, found in recalled.items()}
-    for cut, store in stores.items():
-        # Before any store is made: a run that is refused for one leaves nothing of the others.
-        refuse_stored_fingerprint(store, described[cut].fingerprint)
+    if config.new_store:
+        if aside := set_aside(config.store):
+            console.say(f"{config.store}: a new store; the one that was there is {aside}")
+    else:
+        for cut, store in stores.items():
+            # Before any store is made: a run that is refused for one leaves nothing of the others.
+            refuse_stored_fingerprint(store, described[cut].fingerprint)
+            refuse_other_folder(store, config.images, scan)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -98,6 +110,9 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         plans = plan_stores(scan.images, known, config.views, rehash=config.rehash)
         to_read = merge_reading(plans)
         loop = ExtractionLoop(config, console, writers, backbone)
+        waiting = {row.path for row in to_read}
+        for row in {row.path: row for plan in plans for row in plan.unchanged if row.path not in waiting}.values():
+            loop.note_unsound(row, row.content_hash or b"")
         if to_read:
             for cut, store in stores.items():
                 refuse_other_fingerprint(store, described[cut].fingerprint, backbone.describe(cut).fingerprint)
@@ -116,21 +131,27 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             writer.write_meta("images_folder", str(config.images.resolve()))
             writer.write_meta("weights", str(weights))
         error = ""
-        if to_read:
-            try:
-                loop.run(to_read, config.count_bad_allowed(len(scan.images)))
-            except BadPicturesError as stopped:
-                error = str(stopped)
+        try:
+            loop.run(to_read, config.count_bad_allowed(len(scan.images)))
+        except BadPicturesError as stopped:
+            error = str(stopped)
+        except KeyboardInterrupt:
+            num_kept = len(scan.images) - len(to_read) + loop.num_done - len(loop.failed)
+            console.warn(f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures are extracted, and kept")
+            raise
         if loop.num_computed:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
                 writer.write_meta("rows_per_second", str(loop.rows_per_second))
+    num_others = loop.num_duplicates + len(loop.failed)
     return ExtractResult(
         images=len(scan.images),
         computed=loop.num_computed,
-        reused=len(scan.images) - len(to_read) + loop.num_done - loop.num_computed - len(loop.failed),
+        reused=len(scan.images) - len(to_read) + loop.num_done - loop.num_computed - num_others,
+        duplicates=loop.num_duplicates,
         failed=loop.failed,
-        unsound=loop.num_unsound,
+        unsound=len(loop.unsound),
+        unsound_images=loop.unsound,
         skipped=[asdict(skipped) for skipped in scan.skipped],
         removed=len({path for plan in plans for path in plan.gone}),
         seconds=round(time.monotonic() - started, 3),
@@ -147,9 +168,16 @@ def check_arguments(config: ExtractConfig) -> Scan:
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
     check_engine(config.engine, config.precision)
-    for store in place_cuts(config.store, config.cuts).values():
-        refuse_foreign_folder(store)
-    return scan_images(config.images)
+    return scan_images(config.images, place_stores(config.store, config.cuts, is_new=config.new_store).values())
+
+
+def _choose_weights(config: ExtractConfig, console: Console, stores: Iterable[Path]) -> Weights:
+    """Chooses the weights: for `auto` the store's own, where it has features."""
+    if config.weights == AUTO and not config.new_store:
+        own = recall_weights(stores)
+        if own and config.weights_sha256.strip().lower() in ("", own.sha256):
+            return own
+    return find_weights(config.weights, console, config.weights_sha256)
 
 
 def _warn_of_other_folder(config: ExtractConfig, console: Console, writer: FeatureWriter, plan: Plan) -> None:
@@ -165,13 +193,15 @@ def _compare_canaries(
     config: ExtractConfig, console: Console, backbone: _Backbone, scan: Scan, stores: Mapping[str, Path]
 ) -> None:
     paths = [image.path for image in scan.images]
+    others = [row.path for row in plan_images(scan.images, [], rehash=False).to_read]
     for number, (cut, folder) in enumerate(stores.items()):
         store = FeatureStore(folder)
+        if not store.num_features:
+            continue
         versions = backbone.describe(cut).origin.versions
         canary = Canary(config.images, backbone.prepare, partial(backbone.run_cut, number), versions, config.max_pixels)
-        if store.examples:
-            num_rows = canary.compare(store, paths)
-            console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
+        num_rows = canary.compare(store, paths, others)
+        console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
 
 
 class _Backbone:
@@ -184,6 +214,7 @@ class _Backbone:
     @cached_property
     def _models(self) -> dict[str, keras.Model]:
         config = self._config
+        self._weights = reopen_weights(self._weights, self._console)
         import_quietly("keras")
         from extract.engines.tensorflow import configure_tensorflow
 

@@ -7,7 +7,8 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from features.catalog import APPLICATION_ID, CATALOG_NAME
+from features.catalog import CATALOG_NAME
+from features.database import APPLICATION_ID
 from features.lock import LOCK_NAME
 
 OWN = "Headstart's own"

@@ -28,6 +28,11 @@ URL_VARIABLE = "HEADSTART_WEIGHTS_URL"
 CACHE_VARIABLE = "HEADSTART_CACHE"
 
 
+AUTO = "auto"
+"""`--weights auto`: the store's own; for a new store ImageNet's, else nsfwjs."""
+UNOFFICIAL = ", NOT THE OFFICIAL FILE"
+
+
 class WeightsName(StrEnum):
     """Where weights came from."""
 
@@ -46,18 +51,20 @@ class Weights:
     sha256: str = ""
     is_known: bool = True
     """Whether it is the very file that it was taken for; a file of the user's own always is."""
+    is_recalled: bool = False
+    """Whether a store's record names the file, which has not been looked at."""
 
     def __str__(self) -> str:
         """What people are told."""
         if self.path is None:
             return str(self.name)
-        remark = "" if self.is_known else ", NOT THE OFFICIAL FILE"
+        remark = "" if self.is_known else UNOFFICIAL
         return f"{self.name}{remark} ({self.path}, SHA-256 {self.sha256[:12]}…)"
 
 
 def check_weights_argument(weights: str) -> None:
     """Raises UsageError for a `--weights` that is neither a known name nor a file; answers at once."""
-    if weights in ("auto", *(name for name in WeightsName if name is not WeightsName.FILE)):
+    if weights in (AUTO, *(name for name in WeightsName if name is not WeightsName.FILE)):
         return
     path = Path(weights)
     if not path.is_file():
@@ -93,6 +100,27 @@ def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
     return found
 
 
+def reopen_weights(weights: Weights, console: Console) -> Weights:
+    """Return weights whose file is there: one that a store's record names may have been moved since.
+
+    Raises:
+        HeadstartError: it was moved or changed, and can't be fetched.
+    """
+    if not weights.is_recalled:
+        return weights
+    path = weights.path
+    if path is not None and path.is_file() and hash_file(path, "sha256") == weights.sha256:
+        return replace(weights, is_recalled=False)
+    if path is not None and weights.name is WeightsName.FILE:
+        raise HeadstartError(
+            path,
+            f"the weights file that the store was made with, SHA-256 {weights.sha256[:12]}…",
+            "another file" if path.exists() else "no such file",
+            "Give it with --weights FILE (WEIGHTS=FILE)",
+        )
+    return find_weights(weights.name.value, console)
+
+
 def _find_named(weights: str, console: Console) -> Weights:
     match weights:
         case "random":
@@ -101,7 +129,7 @@ def _find_named(weights: str, console: Console) -> Weights:
             return _find_imagenet(console)
         case "nsfwjs":
             return _find_nsfwjs()
-        case "auto":
+        case weights if weights == AUTO:
             return _find_any(console)
         case _:
             return _describe(WeightsName.FILE, Path(weights))
@@ -203,7 +231,7 @@ def _find_nsfwjs() -> Weights:
             path,
             f"{nsfwjs.PACKAGE} with SHA-256 {nsfwjs.PACKAGE_SHA256[:12]}…",
             f"SHA-256 {weights.sha256[:12]}…",
-            "Remove the file and run again, so that it is fetched anew",
+            "Move it out of the cache and run again, so that it is fetched anew",
         )
     return weights
 

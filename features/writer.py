@@ -159,6 +159,10 @@ class FeatureWriter:
         """Says whether a feature is committed, or added and about to be."""
         return key in self._known or key in self._added
 
+    def read_status(self, key: FeatureKey) -> FeatureStatus | None:
+        """Return whether a feature that is held may be trained on; None where it is not held."""
+        return self._known.get(key) or self._added.get(key)
+
     def sync_images(self, images: Sequence[ImageRow], gone: Sequence[str]) -> None:
         """Makes the catalog's images today's folder's, in one transaction."""
         with self._explain_write_errors(), self.catalog.transaction():
@@ -255,8 +259,8 @@ def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprin
     if differences:
         raise FingerprintMismatchError(
             store,
-            ", ".join(f"{name} {_shorten(theirs)}" for name, _, theirs in differences),
-            ", ".join(f"{name} {_shorten(mine)}" for name, mine, _ in differences),
+            ", ".join(f"{name} {_shorten(has)}" for name, has, _ in differences),
+            ", ".join(f"{name} {_shorten(wanted)}" for name, _, wanted in differences),
             "Give another --store for these features, or extract as the store was made",
         )
 

@@ -107,7 +107,27 @@ def test_canary_edited_missing_and_changed_pictures_are_not_compared(store: Feat
     (tmp_path / "pictures/01.png").unlink()
     canary = make_canary(tmp_path / "pictures")
     assert canary.compare(store, ["00.png", "01.png", "02.png"]) == 1
-    assert canary.compare(store, []) == 0
+
+
+def test_canary_without_a_picture_to_compare_refuses(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "pictures/00.png").write_bytes(encode(draw_picture("owls", 1)))
+    canary = make_canary(tmp_path / "pictures")
+    with pytest.raises(FeatureStoreError) as raised:
+        canary.compare(store, ["00.png", "missing.png"], ["00.png"])
+    assert (raised.value.where, raised.value.got) == (store.path, "none (keras 3 then, 4 now)")
+
+
+@pytest.mark.parametrize(("factor", "is_same"), [(1.0, True), (1.5, False)])
+def test_canary_finds_renamed_pictures_by_their_content(
+    store: FeatureStore, tmp_path: Path, factor: float, is_same: bool
+) -> None:
+    names = [path.rename(path.with_name(f"new {path.name}")).name for path in (tmp_path / "pictures").iterdir()]
+    canary = make_canary(tmp_path / "pictures", factor)
+    if is_same:
+        assert canary.compare(store, names, names) == NUM_ROWS
+    else:
+        with pytest.raises(FeatureStoreError, match=r"a difference of 0\.5 for new "):
+            canary.compare(store, names, names)
 
 
 def test_choose_examples_are_spread_over_the_shards() -> None:

@@ -113,7 +113,7 @@ def test_dry_run_of_a_second_cut_counts_what_that_one_lacks(
 
 def test_dry_run_of_other_features_than_the_stores_is_refused(pictures: Path, store: Path) -> None:
     config = ExtractConfig(pictures, store, weights="random", image_size=75, pool=Pool.AVG)
-    with pytest.raises(FingerprintMismatchError, match="expected pool avg, got pool none"):
+    with pytest.raises(FingerprintMismatchError, match="expected pool none, got pool avg"):
         estimate_run(config, check_arguments(config))
 
 

@@ -140,14 +140,25 @@ def test_incremental_edit_that_keeps_size_and_time_is_seen_with_rehash_alone(
     assert result.reused == 35
 
 
-def test_incremental_store_filled_from_another_folder_says_what_leaves_the_training_set(
+def test_incremental_folder_that_was_moved_and_thinned_says_what_leaves_the_training_set(
     extract: Run, pictures: Path, store: Path, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = tmp_path / "other"
-    fill_folder(other, {"cats": 2, "dogs": 2}, start=70)
-    result = extract_features(ExtractConfig(other, store, weights="random", image_size=75), quiet)
-    assert (result.computed, result.removed) == (4, 36)
-    warning = capsys.readouterr().err
-    assert f"was filled from {pictures}; 36 of its pictures are not in {other}" in warning
+    moved = shutil.copytree(pictures, tmp_path / "other")
+    for number in range(3):
+        (moved / f"train/cats/{number:03}.jpg").unlink()
+    result = extract_features(ExtractConfig(moved, store, weights="random", image_size=75), quiet)
+    assert (result.computed, result.removed) == (0, 3)
+    assert f"was filled from {pictures}; 3 of its pictures are not in {moved}" in capsys.readouterr().err
     assert extract().computed == 0
     assert len(read_rows(store)) == 36
+
+
+def test_incremental_copies_of_new_pictures_are_duplicates_and_nothing_is_already_there(
+    extract: Run, pictures: Path
+) -> None:
+    fill_folder(pictures, {"train/cats": 2}, start=80)
+    shutil.copy(pictures / "train/cats/080.jpg", pictures / "train/cats/a copy.jpg")
+    shutil.copy(pictures / "train/cats/080.jpg", pictures / "train/dogs/another.jpg")
+    result = extract()
+    assert (result.computed, result.duplicates, result.reused) == (2, 2, 36)
+    assert (extract().duplicates, extract().reused) == (0, 40)

@@ -91,7 +91,7 @@ def test_loop_rows_stand_in_the_shards_in_the_order_of_the_pictures(tmp_path: Pa
     assert places == [(f"{number:03}.png", number // 6 + 1, number % 6) for number in range(23)]
     np.testing.assert_array_equal(store.read(store.examples)[:, 0, 0, 0], colours)
     assert backbone.batches == [4, 4, 4, 4, 4, 3]
-    assert (loop.num_computed, loop.num_unsound, loop.failed) == (23, 0, [])
+    assert (loop.num_computed, loop.unsound, loop.failed) == (23, [], [])
     assert backbone.threads == {"backbone_0"}
 
 
@@ -164,13 +164,37 @@ def test_loop_with_one_bad_picture_more_than_allowed_stops_there_and_keeps_the_o
     assert str(raised.value) == (
         f"{tmp_path / 'pictures'}: expected at most 2 bad pictures, "
         "got 3, the last of them 009.png: the file is empty. "
-        "Mend or remove them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept."
+        "Repair or move them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept."
     )
     store = FeatureStore(tmp_path / "store")
     whole_batch = (0, 1, 4, 5, 6, 7, 8, 10, 11)
     assert [example.path for example in store.examples] == [f"{n:03}.png" for n in whole_batch]
     failed = {image.path: image.reason for image in store.images if image.status is ImageStatus.FAILED}
     assert failed == {f"{n:03}.png": "the file is empty" for n in (2, 3, 9)}
+
+
+class Overflowing(Means):
+    """A backbone whose features of two pictures are beyond float16."""
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [np.where((features == 3) | (features == 9), 1e6, features) for features in super().run(batch)]
+
+
+@pytest.mark.parametrize("max_bad", [1, 2])
+def test_loop_counts_unsound_features_as_bad_pictures_in_the_first_run_and_in_the_next(
+    tmp_path: Path, max_bad: int
+) -> None:
+    rows = write_pictures(tmp_path / "pictures", range(12))
+    for _ in range(2):
+        if max_bad == 2:
+            assert run_loop(tmp_path, rows, Overflowing(), max_bad).unsound == ["003.png", "009.png"]
+        else:
+            with pytest.raises(BadPicturesError) as raised:
+                run_loop(tmp_path, rows, Overflowing(), max_bad)
+            assert raised.value.got == "2, the last of them 009.png"
+    store = FeatureStore(tmp_path / "store")
+    assert [found.image.path for found in store.list_unusable()] == ["003.png", "009.png"]
+    assert (len(store.examples), store.num_features) == (10, 12)
 
 
 def test_loop_names_what_the_others_wait_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -287,7 +287,7 @@ def test_find_weights_nsfwjs_other_bytes_than_the_pinned_are_refused(
     install_npm(tmp_path / "bin", f'printf other > "$5/{PACKAGE_FILE}"', monkeypatch)
     with pytest.raises(HeadstartError) as raised:
         find_weights("nsfwjs", quiet)
-    assert "with SHA-256 585cd178f3b9…, got SHA-256 d9298a10d1b0…. Remove the file" in str(raised.value)
+    assert "with SHA-256 585cd178f3b9…, got SHA-256 d9298a10d1b0…. Move it out of the cache" in str(raised.value)
 
 
 def test_find_weights_auto_takes_imagenet_where_it_can_be_had(

@@ -135,7 +135,7 @@ def test_writer_of_another_fingerprint_is_refused_with_field_and_both_values(tmp
     other = FeatureWriter(tmp_path, make_fingerprint(cut="mixed6", image_size=150), make_origin())
     with pytest.raises(FingerprintMismatchError) as caught, other:
         pass
-    assert "expected cut mixed6, image_size 150, got cut mixed7, image_size 75." in str(caught.value)
+    assert "expected cut mixed7, image_size 75, got cut mixed6, image_size 150." in str(caught.value)
 
 
 def test_writer_store_without_features_takes_on_another_fingerprint_and_origin(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_refuse_stored_fingerprint_goes_by_the_features_and_makes_nothing(tmp_pa
     refuse_stored_fingerprint(tmp_path / "empty", other)
     fill_store(tmp_path / "store", range(1))
     refuse_stored_fingerprint(tmp_path / "store", make_fingerprint())
-    with pytest.raises(FingerprintMismatchError, match="expected image_size 150, got image_size 75"):
+    with pytest.raises(FingerprintMismatchError, match="expected image_size 75, got image_size 150"):
         refuse_stored_fingerprint(tmp_path / "store", other)
     assert not (tmp_path / "none").exists()
 
