@@ -83,3 +83,22 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def is_locked(store: Path) -> bool:
+    """Return whether a process is writing to a store; False also for a packed store, or where there is none."""
+    try:
+        descriptor = os.open(store / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # A holder writes its name: an empty file is not even tried, since a writer that starts now would be refused.
+        if os.pread(descriptor, 1, 0):
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

@@ -18,7 +18,13 @@ from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
 from train_head.evaluation import evaluate
 from train_head.extras import require_extra
 from train_head.metrics import compute_loss, compute_metrics, predict_classes
-from train_head.remarks import tell_what_there_is, warn_of_changed_store
+from train_head.remarks import (
+    count_unusable,
+    refuse_other_images,
+    refuse_unfinished_store,
+    tell_what_there_is,
+    warn_of_changed_store,
+)
 from train_head.run import (
     CURVES_FILE,
     PREDICTIONS_FILE,
@@ -172,13 +178,8 @@ def settle_views(store: FeatureStore, asked: int | None) -> int:
 
 def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     """Tells what is trained on from what validates; raises HeadstartError where there is not enough of either."""
-    if not store.examples and store.num_pending:
-        raise HeadstartError(
-            config.store,
-            "features to train on",
-            f"none yet of {store.num_pending:,} pictures",
-            "Wait for `python -m extract`, or run it again to go on",
-        )
+    refuse_other_images(store, config.images)
+    refuse_unfinished_store(store)
     return split_examples(store.examples, config.validation_split)
 
 
@@ -228,7 +229,7 @@ def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[st
         "before_tuning": asdict(fit.before_tuning) if fit.before_tuning else None,
         "num_validation": len(split.validation),
         "num_leaked": split.count_leaks(),
-        "num_pending": store.num_pending,
+        **count_unusable(store),
         "split_rule": split.rule,
     }
 
