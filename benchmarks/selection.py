@@ -1,0 +1,162 @@
+"""How often the 95 % interval of a chosen head holds its true accuracy, judged by the pictures that it was chosen by.
+
+`python -m benchmarks.selection`. Nothing is read: heads are simulated, so that their true accuracies are known.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train_head.uncertainty import compute_interval
+
+Floats = NDArray[np.float64]
+NUM_INPUTS, NUM_TRAIN = 60, 200
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Heads that were judged on the same pictures."""
+
+    num_right: NDArray[np.int64]
+    """(heads,) of the validation pictures."""
+    accuracies: Floats
+    """(heads,) true ones."""
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Share of draws in which an interval holds the chosen head's true accuracy, and the mean optimism."""
+
+    plain: float
+    allowed: float
+    optimism: float
+    """How far the chosen head's validation accuracy is above its true one."""
+
+
+Make = Callable[[np.random.Generator, int, int], Draw]
+
+
+def measure_coverage(make: Make, num_heads: int, num_pictures: int, num_draws: int, seed: int = 0) -> Coverage:
+    """Measure the coverage of both intervals: the one of a single head, and the one that allows for the choice.
+
+    Args:
+        make: draws heads, given a generator and the numbers of heads and pictures.
+        num_heads: of which one is chosen.
+        num_pictures: that they are judged on.
+        num_draws: repetitions.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+
+    @cache
+    def hold(num_right: int, num_candidates: int) -> tuple[float, float]:
+        return compute_interval(num_right, num_pictures, num_candidates)
+
+    held, optimism = np.zeros(2), 0.0
+    for _ in range(num_draws):
+        draw = make(rng, num_heads, num_pictures)
+        right, truth = int(draw.num_right[draw.chosen]), float(draw.accuracies[draw.chosen])
+        for number, num_candidates in enumerate((1, num_heads)):
+            low, high = hold(right, num_candidates)
+            held[number] += low <= truth <= high
+        optimism += right / num_pictures - truth
+    return Coverage(float(held[0]) / num_draws, float(held[1]) / num_draws, optimism / num_draws)
+
+
+def draw_noise(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
+    """Draw heads that have learned nothing: each picture is right with 50 %, in each head by itself."""
+    num_right = rng.binomial(num_pictures, 0.5, num_heads)
+    return Draw(num_right, np.full(num_heads, 0.5), int(num_right.argmax()))
+
+
+def draw_alike(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
+    """Draw heads of 90 to 95 % that err on much the same pictures (latent correlation 0.8)."""
+    accuracies = rng.uniform(0.9, 0.95, num_heads)
+    limits = np.array([NormalDist().inv_cdf(accuracy) for accuracy in accuracies])
+    shared = rng.normal(size=num_pictures)
+    own = rng.normal(size=(num_heads, num_pictures))
+    num_right = (np.sqrt(0.8) * shared + np.sqrt(0.2) * own < limits[:, None]).sum(axis=1)
+    return Draw(num_right, accuracies, int(num_right.argmax()))
+
+
+def draw_trained(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
+    """Fit ridge classifiers of other regularisations on random halves of the inputs, and choose by accuracy."""
+    truth, train, targets, inputs, labels = _draw_classes(rng, num_pictures)
+    kernels = np.zeros((num_heads, NUM_INPUTS))
+    for kernel in kernels:
+        used = rng.permutation(NUM_INPUTS)[: NUM_INPUTS // 2]
+        gram = train[:, used].T @ train[:, used] + 10 ** rng.uniform(0, 3) * np.eye(len(used))
+        kernel[used] = np.linalg.solve(gram, train[:, used].T @ targets)
+    return _judge(kernels, truth, inputs, labels)
+
+
+def draw_epochs(rng: np.random.Generator, num_epochs: int, num_pictures: int) -> Draw:
+    """Fit a logistic regression by gradient descent, and choose the epoch of the lowest validation loss."""
+    truth, train, targets, inputs, labels = _draw_classes(rng, num_pictures)
+    kernel, kernels = np.zeros(NUM_INPUTS), []
+    for _ in range(num_epochs):
+        kernel = kernel + 0.5 * train.T @ (targets / (1 + np.exp(targets * (train @ kernel)))) / len(train)
+        kernels.append(kernel)
+    losses = np.logaddexp(0, -labels[:, None] * (inputs @ np.array(kernels).T)).mean(axis=0)
+    draw = _judge(np.array(kernels), truth, inputs, labels)
+    return Draw(draw.num_right, draw.accuracies, int(losses.argmin()))
+
+
+def _draw_classes(rng: np.random.Generator, num_pictures: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Draw two Gaussian classes, -center and +center: the center, and inputs and labels of both sides."""
+    center = rng.normal(size=NUM_INPUTS)
+    center *= rng.uniform(0.3, 1.5) / np.linalg.norm(center)
+    sides = []
+    for num in (NUM_TRAIN, num_pictures):
+        labels = rng.choice([-1.0, 1.0], num)
+        sides += [labels[:, None] * center + rng.normal(size=(num, NUM_INPUTS)), labels]
+    return center, sides[0], sides[1], sides[2], sides[3]
+
+
+def _judge(kernels: Floats, center: Floats, inputs: Floats, labels: Floats) -> Draw:
+    """Judge linear heads; their true accuracies are known: that of a normal variable above 0."""
+    num_right = (labels[:, None] * (inputs @ kernels.T) > 0).sum(axis=0)
+    lengths = np.maximum(np.linalg.norm(kernels, axis=1), 1e-12)
+    accuracies = np.array([NormalDist().cdf(lead) for lead in kernels @ center / lengths])
+    return Draw(num_right, accuracies, int(num_right.argmax()))
+
+
+CASES: dict[str, Make] = {
+    "noise": draw_noise,
+    "alike, 90 to 95 %": draw_alike,
+    "trained ridge heads": draw_trained,
+    "epochs, lowest loss": draw_epochs,
+}
+
+
+def main() -> None:
+    """Print a table: for each kind of heads and each size, the coverage of both intervals."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=1000, help="repetitions of each case")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(
+        f"| heads | k | pictures | optimism | plain 95 % interval holds | at level 1 - 0.05/k | ({options.draws} draws)"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, make in CASES.items():
+        for num_pictures in (40, 200, 1000):
+            for num_heads in (6, 24, 100):
+                found = measure_coverage(make, num_heads, num_pictures, options.draws, options.seed)
+                print(
+                    f"| {name} | {num_heads} | {num_pictures} | {100 * found.optimism:+.1f} points | "
+                    f"{found.plain:.3f} | {found.allowed:.3f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""How far an accuracy can be off, also where the head was chosen by the pictures that it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import ceil, floor, sqrt
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from train_head.config import NOTHING, HeadConfig
+
+CONFIDENCE = 0.95
+_NUM_HALVINGS = 60
+
+
+class Interval(NamedTuple):
+    """The two ends of a confidence interval of an accuracy."""
+
+    low: float
+    high: float
+
+    def format(self) -> str:
+        """Format as `0.8012 to 0.9120`, rounded outwards, so that what it holds is not lost by rounding."""
+        return f"{floor(self.low * 1e4 + 1e-9) / 1e4:.4f} to {ceil(self.high * 1e4 - 1e-9) / 1e4:.4f}"
+
+    def format_percent(self) -> str:
+        """Format as `80.1% to 91.2%`, rounded outwards likewise."""
+        return f"{floor(self.low * 1e3 + 1e-9) / 10:.1f}% to {ceil(self.high * 1e3 - 1e-9) / 10:.1f}%"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Number of heads and epochs that one was chosen from, by the pictures that it is judged by."""
+
+    num_heads: int = 1
+    num_epochs: int = 1
+    """Epochs of a head that could have been kept: as many as were planned, since the last one depends on the data."""
+    metric: str = ""
+    num_possible: int = 0
+    """Heads that a search which looks at results could have come to; 0 where all heads were fixed beforehand."""
+
+    @classmethod
+    def read(cls, metrics: Mapping[str, Any]) -> Selection:
+        """Read what a run's metrics record of the choice; nothing recorded means that nothing was chosen."""
+        return cls(**(metrics.get("selection") or {}))
+
+    @classmethod
+    def of_epochs(cls, config: HeadConfig) -> Selection:
+        """Return the choice that one training makes: with patience the epoch of the lowest validation loss."""
+        if not config.patience:
+            return cls()
+        tuned = config.fine_tune_epochs if config.unfreeze_from != NOTHING else 0
+        return cls(num_epochs=config.epochs + tuned, metric="val_loss")
+
+    @property
+    def num_candidates(self) -> int:
+        """The number of heads, counting each epoch, any of which could have been chosen."""
+        return max(1, self.num_heads, self.num_possible) * max(1, self.num_epochs)
+
+    def describe(self) -> str:
+        """Describe the choice: `the best of 24 heads`; empty where there was none."""
+        parts = []
+        if max(self.num_heads, self.num_possible) > 1:
+            parts.append(f"{self.num_heads:,} heads")
+        if self.num_possible > 1:
+            parts[0] += f" that a search picked from {self.num_possible:,} possible ones"
+        if self.num_epochs > 1:
+            parts.append(f"up to {self.num_epochs:,} epochs" + (" of each" if parts else ""))
+        return f"the best of {' and '.join(parts)}" if parts else ""
+
+
+def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
+    """Return a run's metrics with the choice recorded, and its intervals widened by it."""
+    right, num = round(metrics["val_accuracy"] * metrics["num_validation"]), metrics["num_validation"]
+    interval = list(compute_interval(right, num, selection.num_candidates))
+    changed = {**metrics, "val_accuracy_interval": interval, "selection": None}
+    if selection.num_candidates > 1:
+        changed["selection"] = asdict(selection)
+    if metrics.get("evaluation"):
+        changed["evaluation"] = {**metrics["evaluation"], "accuracy_interval": interval}
+    return changed
+
+
+def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 1) -> Interval:
+    """Compute a 95 % confidence interval of an accuracy.
+
+    Args:
+        num_right: pictures classified correctly; a fraction for a mean of several fits.
+        num_pictures: above 0.
+        num_candidates: heads, counting each epoch, from which this one was chosen by the same pictures.
+
+    Returns:
+        For one head Wilson's interval (Wilson 1927). For one of k the Clopper-Pearson interval (1934) at the level
+        1 - 0.05 / k: by Bonferroni's inequality the intervals of all k hold at once with 95 %, so that of the chosen
+        one does, whatever the rule it was chosen by and however alike the heads are.
+    """
+    if num_candidates == 1:
+        z, share = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), num_right / num_pictures
+        centre, scale = share + z * z / (2 * num_pictures), 1 + z * z / num_pictures
+        half = z * sqrt(share * (1 - share) / num_pictures + (z / num_pictures) ** 2 / 4)
+        return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+    chance = (1 - CONFIDENCE) / num_candidates / 2
+    # A mean of several fits may be a fraction of a picture.
+    least, most = floor(num_right + 1e-6), ceil(num_right - 1e-6)
+    low = _find_low_end(least, num_pictures, chance)
+    return Interval(low, 1 - _find_low_end(num_pictures - most, num_pictures, chance))
+
+
+def format_share(share: float | None) -> str:
+    """Format with four digits; 0 and 1 are written for exactly these alone."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.00005:
+        return "<0.0001"
+    return ">0.9999" if 0.99995 <= share < 1 else f"{share:.4f}"
+
+
+def format_percent(share: float) -> str:
+    """Format as a percentage with one digit after the point, likewise."""
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
+
+
+def describe_accuracy(metrics: Mapping[str, Any]) -> str:
+    """Describe a run's validation accuracy beside what guessing gives."""
+    guess = format_share(metrics["largest_class_share"])
+    return f"{format_share(metrics['val_accuracy'])} (guessing the largest class: {guess})"
+
+
+def describe_interval(metrics: Mapping[str, Any]) -> str:
+    """Describe the interval of a run's validation accuracy, and what choice it allows for."""
+    selection, num = Selection.read(metrics), metrics["num_validation"]
+    interval = compute_interval(metrics["val_accuracy"] * num, num, selection.num_candidates).format()
+    choice = selection.describe()
+    return f"{interval}, for {choice}, chosen by these pictures" if choice else interval
+
+
+def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
+    """Describe the accuracies of repeats or folds: what ± is, and how many pictures each was trained on.
+
+    Args:
+        kind: `repeats` or `folds`.
+        metrics: of the run, which has some.
+    """
+    summary = metrics[kind]
+    num, asked = len(summary["val_accuracies"]), summary.get("num_planned", 0)
+    count = f"{num} of {asked}" if num < asked else str(num)
+    what = f"{count} seeds, same pictures" if kind == "repeats" else f"{count} folds"
+    words = f"{summary['mean']:.4f} ± {summary['std']:.4f} (mean and standard deviation over {what}"
+    sizes = summary.get("num_train") or []
+    if kind == "folds" and sizes:
+        least, most = min(sizes), max(sizes)
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        words += f", each trained on {each} pictures"
+        if most < metrics["num_train"]:
+            words += f", fewer than the {metrics['num_train']:,} of the kept head: expect lower accuracies"
+    if Selection.read(metrics).num_epochs > 1:
+        words += "; each kept its best epoch by the pictures that judge it, so they are optimistically biased"
+    return f"{words})"
+
+
+def _find_low_end(num_right: int, num_pictures: int, chance: float) -> float:
+    """Find the accuracy at which so many right ones, or more, have the given probability."""
+    if num_right == 0:
+        return 0.0
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num_pictures + 1)))])
+    counts = np.arange(num_right, num_pictures + 1)
+    log_ways = log_factorials[-1] - log_factorials[counts] - log_factorials[num_pictures - counts]
+    low, high = 0.0, 1.0
+    for _ in range(_NUM_HALVINGS):
+        middle = (low + high) / 2
+        tail = np.exp(log_ways + counts * np.log(middle) + (num_pictures - counts) * np.log1p(-middle)).sum()
+        low, high = (middle, high) if tail < chance else (low, middle)
+    return low
