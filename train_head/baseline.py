@@ -1,4 +1,4 @@
-"""What a head has to beat: always naming the largest class, and logistic regression on pooled features."""
+"""What a head has to beat: always predicting the largest class, and logistic regression on pooled features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from features.pooled import pool_store
 from features.store import Example, FeatureStore
 from train_head.batches import number_targets
 from train_head.head import Array
-from train_head.metrics import predict_classes
+from train_head.metrics import find_largest_class, list_losses, predict_classes
 from train_head.split import Split
 from train_head.trials import split_into_folds
 
@@ -26,8 +26,8 @@ class Baseline:
 
     name: str
     val_accuracy: float
-    losses: Array
-    """(validation pictures,) cross-entropy in nats, at most 16."""
+    losses: NDArray[np.float64]
+    """(validation pictures,) cross-entropy in nats."""
     fold_accuracies: list[float]
     """Where folds were asked for, each one's."""
 
@@ -50,16 +50,17 @@ def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list
     def take(side: Sequence[Example]) -> Array:
         return features[[row_of[example.path] for example in side]]
 
-    found: dict[str, list[tuple[float, Array]]] = {MAJORITY: [], LOGISTIC: []}
+    found: dict[str, list[tuple[float, NDArray[np.float64]]]] = {MAJORITY: [], LOGISTIC: []}
     for part in [split, *(split_into_folds(split, num_folds) if num_folds else [])]:
         targets = number_targets(part.train, split.classes)
         truth = number_targets(part.validation, split.classes)
         shares = np.bincount(targets, minlength=len(split.classes)) / len(targets)
         guesses = np.tile(shares, (len(truth), 1)).astype(np.float32)
         fitted = fit_logistic(take(part.train), targets, take(part.validation))
-        for name, probabilities in ((MAJORITY, guesses), (LOGISTIC, fitted)):
-            accuracy = float(np.mean(predict_classes(probabilities) == truth))
-            found[name].append((accuracy, list_losses(truth, probabilities)))
+        guessed = np.full(len(truth), find_largest_class(targets, len(split.classes)))
+        predictions = ((MAJORITY, guessed, guesses), (LOGISTIC, predict_classes(fitted), fitted))
+        for name, predicted, probabilities in predictions:
+            found[name].append((float(np.mean(predicted == truth)), list_losses(truth, probabilities)))
     return [
         Baseline(name, *measured[0], [accuracy for accuracy, _ in measured[1:]]) for name, measured in found.items()
     ]
@@ -82,9 +83,3 @@ def fit_logistic(features: Array, targets: NDArray[np.int64], others: Array) -> 
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
     return np.asarray(model.fit(features, targets).predict_proba(others), np.float32)
-
-
-def list_losses(targets: NDArray[np.int64], probabilities: Array) -> Array:
-    """Lists each row's cross-entropy in nats, of probabilities not below 1e-7, as `compute_loss` does their mean."""
-    given = probabilities[np.arange(len(targets)), targets]
-    return np.asarray(-np.log(np.clip(given, 1e-7, 1)), np.float32)

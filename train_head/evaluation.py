@@ -7,27 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train_head.head import Array
-from train_head.metrics import predict_classes
+from train_head.metrics import compute_loss, predict_classes
+from train_head.typed import Amount, Count, Share, check_type
+from train_head.uncertainty import compute_interval
 
 NUM_BINS = 10
-CONFIDENCE = 0.95
+THRESHOLD_DIGITS = 4
+"""Decimal places of a threshold; what is reported for it holds for the number with so many."""
+NUM_THRESHOLDS = 10**THRESHOLD_DIGITS + 1
 WANTED_RECALLS = (0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Calling pictures by a class's name from a probability on, and what comes of it."""
+    """Predicting a class from a probability on, and what comes of it."""
 
     wanted: str
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
+    threshold: Share
+    """Of four decimal places, so that it can be written down; the rest holds for it as it is written."""
+    precision: Share
+    recall: Share
+    f1: Share
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,12 @@ class ClassEvaluation:
     """One class against all others; an area is None where the pictures are all of it, or none."""
 
     label: str
-    num_pictures: int
-    precision: float
-    recall: float
-    f1: float
-    roc_auc: float | None
-    average_precision: float | None
+    num_pictures: Count
+    precision: Share
+    recall: Share
+    f1: Share
+    roc_auc: Share | None
+    average_precision: Share | None
     thresholds: list[Threshold]
 
 
@@ -48,46 +54,48 @@ class ClassEvaluation:
 class ReliabilityBin:
     """Pictures whose probability lies in a tenth of [0, 1], at its upper edge included."""
 
-    low: float
-    high: float
-    num_pictures: int
-    mean_probability: float
-    share_right: float
+    low: Share
+    high: Share
+    num_pictures: Count
+    mean_probability: Share
+    share_right: Share
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What a head's probabilities are worth on some pictures."""
 
-    num_pictures: int
-    accuracy: float
-    accuracy_interval: list[float]
-    """Wilson's, 95 %."""
+    num_pictures: Count
+    accuracy: Share
+    accuracy_interval: list[Share]
+    """95 %; `record_selection` widens it where the head was chosen by these pictures."""
     largest_class: str
-    largest_class_share: float
-    balanced_accuracy: float
+    """The class with most training pictures, and its share of these pictures: the accuracy of guessing it."""
+    largest_class_share: Share
+    balanced_accuracy: Share
     """The recalls' mean: guessing gives 1 / classes."""
-    roc_auc: float | None
+    roc_auc: Share | None
     """Of the second of two classes; of more, the mean of each against the others. Likewise average_precision."""
-    average_precision: float | None
-    log_loss: float
-    brier: float
+    average_precision: Share | None
+    log_loss: Amount
+    brier: Amount
     """The mean squared difference of probability and truth: 0–1 for two classes, 0–2 summed over more."""
-    calibration_error: float
+    calibration_error: Share
     """Expected calibration error, 0–1: of the second of two classes; of more, of each picture's label."""
-    confusion: list[list[int]]
+    confusion: list[list[Count]]
     """Rows are the truth."""
     classes: list[ClassEvaluation]
     reliability: list[ReliabilityBin]
 
 
-def evaluate(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str]) -> Evaluation:
+def evaluate(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], largest_class: int) -> Evaluation:
     """Evaluates probabilities against the truth.
 
     Args:
         targets: (n,) class numbers, n above 0.
         probabilities: (n, classes) float32, rows that add up to 1.
         labels: of the classes, in order.
+        largest_class: number of the class that is largest in training (`metrics.find_largest_class`).
     """
     from sklearn import metrics
 
@@ -101,17 +109,16 @@ def evaluate(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[
     ]
     decisive = classes[1:] if len(classes) == 2 else classes
     bins = _measure_reliability(*_choose_events(targets, exact))
-    shares = np.bincount(targets, minlength=len(labels)) / len(targets)
     return Evaluation(
         num_pictures=len(targets),
         accuracy=float(metrics.accuracy_score(targets, predicted)),
         accuracy_interval=list(compute_interval(int(np.sum(predicted == targets)), len(targets))),
-        largest_class=labels[int(shares.argmax())],
-        largest_class_share=float(shares.max()),
+        largest_class=labels[largest_class],
+        largest_class_share=float(np.mean(targets == largest_class)),
         balanced_accuracy=float(np.mean([found.recall for found in classes if found.num_pictures])),
         roc_auc=_average([found.roc_auc for found in decisive]),
         average_precision=_average([found.average_precision for found in decisive]),
-        log_loss=float(metrics.log_loss(targets, exact, labels=numbers)),
+        log_loss=compute_loss(targets, probabilities),
         brier=float(metrics.brier_score_loss(targets, exact, labels=numbers)),
         calibration_error=sum(b.num_pictures * abs(b.share_right - b.mean_probability) for b in bins) / len(targets),
         confusion=metrics.confusion_matrix(targets, predicted, labels=numbers).tolist(),
@@ -120,16 +127,27 @@ def evaluate(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[
     )
 
 
-def compute_interval(num_right: int, num_pictures: int) -> tuple[float, float]:
-    """Computes the interval that holds the true share 95 times in a hundred. Source: Wilson 1927."""
-    from scipy.stats import binomtest
+def check_evaluation(values: object, labels: Sequence[str]) -> dict[str, Any]:
+    """Return an evaluation as it was read from JSON.
 
-    interval = binomtest(num_right, num_pictures).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    Raises:
+        ValueError: values of other kinds, or of other classes.
+    """
+    check_type(Evaluation, values, "evaluation")
+    found = cast("dict[str, Any]", values)
+    if [judged["label"] for judged in found["classes"]] != list(labels):
+        raise ValueError("evaluation.classes are others than the run's")
+    if [len(row) for row in found["confusion"]] != [len(labels)] * len(labels):
+        raise ValueError("evaluation.confusion is not a square of the classes")
+    if len(found["accuracy_interval"]) != 2:
+        raise ValueError("evaluation.accuracy_interval is not two numbers")
+    if found["num_pictures"] < 1:
+        raise ValueError("evaluation.num_pictures is 0")
+    return found
 
 
 def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> list[Threshold]:
-    """Chooses from which probability on to call a picture by a class's name.
+    """Choose from which probability on to predict a class.
 
     Args:
         truths: (n,) whether a picture is of the class; some are.
@@ -137,14 +155,14 @@ def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float
 
     Returns:
         The threshold with the best F1, and for each wanted recall the one that has it with the best precision. Of
-        equally good ones the highest.
+        equally good ones the highest. All have four decimal places, rounded down before anything is counted.
     """
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, places = precision_recall_curve(truths, probabilities)
-    # The curve's last point belongs to no threshold.
-    precision, recall = precision[:-1], recall[:-1]
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    places = np.unique(_round_down(probabilities))
+    # What lies at a place or above it, by one sort: thousands of thresholds with millions of pictures stay cheap.
+    called = len(truths) - np.searchsorted(np.sort(probabilities), places)
+    right = truths.sum() - np.searchsorted(np.sort(probabilities[truths]), places)
+    precision, recall = right / called, right / truths.sum()
+    f1 = 2 * right / (called + truths.sum())
     wishes = [("best F1", f1)]
     wishes += [(f"recall {wish:g}", np.where(recall >= wish, precision, -1)) for wish in WANTED_RECALLS]
     found = []
@@ -152,6 +170,13 @@ def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float
         best = len(merit) - 1 - int(np.argmax(merit[::-1]))
         found.append(Threshold(wanted, *(float(values[best]) for values in (places, precision, recall, f1))))
     return found
+
+
+def _round_down(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to the digits of a threshold, never up: what was at or above the number still is."""
+    steps = np.floor(probabilities * 10**THRESHOLD_DIGITS)
+    steps -= steps / 10**THRESHOLD_DIGITS > probabilities
+    return np.asarray(steps / 10**THRESHOLD_DIGITS, np.float64)
 
 
 def _judge_class(

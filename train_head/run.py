@@ -20,6 +20,7 @@ from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NOTHING, TrainConfig
 from train_head.head import Array, HeadWeights
+from train_head.metrics import check_metrics
 from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows
 
@@ -185,11 +186,8 @@ class Run:
     def read_metrics(self) -> dict[str, Any]:
         """Reads metrics.json."""
         try:
-            metrics = json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8"))
-            if not isinstance(metrics, dict) or not isinstance(metrics.get("val_accuracy"), float):
-                raise ValueError("no val_accuracy in it")
-            return metrics
-        except (OSError, ValueError) as error:
+            return check_metrics(json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
             raise HeadstartError(
                 self.folder / METRICS_FILE, "metrics", str(error), "Train again with --overwrite"
             ) from error

@@ -17,7 +17,7 @@ from train_head.batches import number_targets, read_free_memory
 from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
 from train_head.evaluation import evaluate
 from train_head.extras import require_extra
-from train_head.metrics import compute_loss, compute_metrics, predict_classes
+from train_head.metrics import compute_loss, compute_metrics, find_largest_class, predict_classes
 from train_head.remarks import (
     count_unusable,
     refuse_other_images,
@@ -41,6 +41,7 @@ from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.split import Split, split_examples
 from train_head.tensorboard_logs import keep_logs
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, plan_trials, summarize_trials
+from train_head.uncertainty import Selection, record_selection
 from train_head.write_run import move_into_place, write_predictions, write_run
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ def train_head(
     }
     if not config.no_report:
         targets = number_targets(split.validation, split.classes)
-        metrics["evaluation"] = asdict(evaluate(targets, fit.validation_probabilities, split.classes))
+        largest = find_largest_class(number_targets(split.train, split.classes), len(split.classes))
+        metrics["evaluation"] = asdict(evaluate(targets, fit.validation_probabilities, split.classes, largest))
+    metrics = record_selection(metrics, Selection.of_epochs(config))
     _write(config, replace(record, solver=solver.value), split, fit, metrics)
     if config.tensorboard:
         keep_logs(Run(config.run))
@@ -223,7 +226,12 @@ def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[st
         "train_loss": compute_loss(train_targets, fit.train_probabilities) + l2 * fit.weights.sum_squares(),
         "val_loss": kept.val_loss,
         "classes": split.classes,
-        **compute_metrics(number_targets(split.validation, split.classes), fit.validation_probabilities, split.classes),
+        **compute_metrics(
+            number_targets(split.validation, split.classes),
+            fit.validation_probabilities,
+            split.classes,
+            find_largest_class(train_targets, len(split.classes)),
+        ),
         "num_train": len(split.train),
         "cut": store.fingerprint.cut,
         "before_tuning": asdict(fit.before_tuning) if fit.before_tuning else None,
@@ -239,11 +247,13 @@ def _describe_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], confi
     done = list(zip(trials, outcomes, strict=False))
     summaries: dict[str, Any] = {"diverged": None}
     for kind, asked in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
-        accuracies = [
-            outcome.val_accuracy for trial, outcome in done if trial.name.startswith(kind) and outcome.bad_epoch is None
-        ]
-        if asked and accuracies:
-            summaries[f"{kind}s"] = summarize_trials(accuracies)
+        sound = [(t, o) for t, o in done if t.name.startswith(kind) and o.bad_epoch is None]
+        if asked and sound:
+            summaries[f"{kind}s"] = {
+                **summarize_trials([outcome.val_accuracy for _, outcome in sound]),
+                "num_train": [len(trial.split.train) for trial, _ in sound],
+                "num_planned": sum(trial.name.startswith(kind) for trial in trials),
+            }
     for trial, outcome in done:
         if outcome.bad_epoch is not None and summaries["diverged"] is None:
             summaries["diverged"] = {

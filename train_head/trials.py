@@ -136,7 +136,8 @@ def fit_others(
             outcome = judge_fit(fit, trial.split)
             _save_outcome(outcome_file, key, outcome)
             checkpoint.remove()
-        console.say(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}")
+        trained = f"trained on {len(trial.split.train):,} pictures"
+        console.say(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, {trained}")
         yield outcome
         if outcome.bad_epoch is not None:
             return

@@ -56,7 +56,7 @@ def write_predictions(path: Path, examples: Sequence[Example], classes: Sequence
         writer = csv.writer(file)
         writer.writerow(["path", "label", "predicted", *(f"p({label})" for label in classes)])
         for example, number, row in zip(examples, predicted, probabilities, strict=True):
-            writer.writerow([example.path, example.label, classes[number], *(f"{p:.7g}" for p in row)])
+            writer.writerow([example.path, example.label, classes[number], *(f"{p:.9g}" for p in row)])
 
 
 def move_into_place(aside: Path, folder: Path) -> None:

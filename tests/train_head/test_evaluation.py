@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from train_head.evaluation import Evaluation, choose_thresholds, compute_interval, evaluate
+from train_head.evaluation import Evaluation, check_evaluation, choose_thresholds, evaluate
 from train_head.head import Array
+from train_head.uncertainty import compute_interval
 
 # Eight pictures of two classes; the second one's probability. Wrong are those at 0.62 and 0.31.
 TARGETS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -34,12 +35,12 @@ def draw_three(count: int = 60) -> tuple[NDArray[np.int64], Array]:
 
 @pytest.fixture(scope="module")
 def two() -> Evaluation:
-    return evaluate(TARGETS, make_two(), ["cats", "dogs"])
+    return evaluate(TARGETS, make_two(), ["cats", "dogs"], 0)
 
 
 @pytest.fixture(scope="module")
 def three() -> Evaluation:
-    return evaluate(*draw_three(), ["cats", "dogs", "owls"])
+    return evaluate(*draw_three(), ["cats", "dogs", "owls"], 0)
 
 
 def test_evaluate_two_classes_gives_what_is_counted_by_hand(two: Evaluation) -> None:
@@ -143,6 +144,55 @@ def test_choose_thresholds_keeps_its_word_on_any_probabilities() -> None:
                 assert found.recall >= float(found.wanted.split()[1])
 
 
+@pytest.mark.parametrize("sharpness", [0.02, 0.5, 5.0])
+def test_choose_thresholds_of_sure_heads_hold_at_four_digits(sharpness: float) -> None:
+    rng = np.random.default_rng(0)
+    truths = np.arange(40) % 2 == 1
+    given = np.clip(0.5 + 0.49999 * np.where(truths, 1, -1) * rng.random(40) ** sharpness, 0, 1)
+    for found in choose_thresholds(truths, given):
+        shown = float(f"{found.threshold:.4f}")
+        called = given >= shown
+        assert found.recall == (called & truths).sum() / truths.sum()
+        assert found.precision == (called & truths).sum() / called.sum()
+
+
+def test_choose_thresholds_never_rounds_up() -> None:
+    given = np.nextafter(np.arange(1, 1000) / 1000, 0)
+    for place in (0, 299, 700):
+        (best, *_) = choose_thresholds(np.arange(999) >= place, given)
+        assert best.threshold <= given[place]
+        assert (best.precision, best.recall) == (1.0, 1.0)
+
+
+def test_evaluate_log_loss_of_a_sure_mistake_is_that_of_its_logit() -> None:
+    logits = np.array([[18.0]] + [[3.0]] * 4 + [[-3.0]] * 5, np.float32)
+    targets = np.array([0] + [1] * 4 + [0] * 5)
+    exact = np.logaddexp(0, np.where(targets == 1, -1, 1) * logits[:, 0].astype(np.float64)).mean()
+    second = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+    first = np.exp(-np.logaddexp(0, logits.astype(np.float64)))
+    found = evaluate(targets, np.concatenate([first, second], axis=1).astype(np.float32), ["cats", "dogs"], 0)
+    assert found.log_loss == pytest.approx(exact, abs=1e-6)
+    # Where float32 left 0 of it, it counts as much as the rounding hides, and not 36 nats.
+    rounded = second.astype(np.float32)
+    found = evaluate(targets, np.concatenate([1 - rounded, rounded], axis=1), ["cats", "dogs"], 0)
+    assert found.log_loss == pytest.approx(exact, abs=0.1)
+
+
+def test_check_evaluation_takes_its_own_and_refuses_what_differs(two: Evaluation) -> None:
+    sound = json.loads(json.dumps(asdict(two)))
+    assert check_evaluation(sound, ["cats", "dogs"]) == sound
+    with pytest.raises(ValueError, match=r"evaluation\.classes"):
+        check_evaluation(sound, ["dogs", "cats"])
+    for name, value in (
+        ("accuracy", "0.5"), ("accuracy", 2), ("confusion", [[1, 2]]), ("classes", {}), ("reliability", [1]),
+        ("accuracy_interval", [1]), ("num_pictures", 0), ("roc_auc", float("inf")), ("largest_class", None),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"evaluation.{name}"):
+            check_evaluation(sound | {name: value}, ["cats", "dogs"])
+    with pytest.raises(ValueError, match="no brier"):
+        check_evaluation({name: sound[name] for name in sound if name != "brier"}, ["cats", "dogs"])
+
+
 @pytest.mark.parametrize(("right", "num"), [(394, 400), (0, 10), (10, 10), (1, 3)])
 def test_interval_is_wilsons(right: int, num: int) -> None:
     z, p = NormalDist().inv_cdf(0.975), right / num
@@ -154,7 +204,7 @@ def test_interval_is_wilsons(right: int, num: int) -> None:
 def test_evaluate_pictures_of_one_class_alone_has_no_areas_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = evaluate(np.zeros(4, np.int64), np.full((4, 2), 0.5, np.float32), ["cats", "dogs"])
+        found = evaluate(np.zeros(4, np.int64), np.full((4, 2), 0.5, np.float32), ["cats", "dogs"], 0)
     assert (found.roc_auc, found.average_precision) == (None, None)
     assert [c.thresholds for c in found.classes] == [[], []]
     assert found.classes[1].num_pictures == 0

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from train_head.metrics import compute_loss, compute_metrics, predict_classes
+from tests.train_head.made import list_paths, make_store
+from train_head.baseline import measure_baselines
+from train_head.batches import number_targets
+from train_head.evaluation import evaluate
+from train_head.metrics import check_metrics, compute_loss, compute_metrics, find_largest_class, predict_classes
+from train_head.split import split_examples
 
 CLASSES = ["cats", "dogs", "owls"]
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
@@ -21,8 +28,10 @@ def make_probabilities(predicted: list[int], num_classes: int = 3) -> NDArray[np
 
 
 def test_compute_metrics_of_a_small_case_gives_the_values_worked_out_by_hand() -> None:
-    assert compute_metrics(TARGETS, make_probabilities(PREDICTED), CLASSES) == {
+    assert compute_metrics(TARGETS, make_probabilities(PREDICTED), CLASSES, 0) == {
         "val_accuracy": pytest.approx(2 / 6),
+        "val_accuracy_interval": pytest.approx([0.0968, 0.7], abs=1e-4),
+        "largest_class": "cats",
         "largest_class_share": 0.5,
         "per_class": {
             "cats": {
@@ -39,7 +48,7 @@ def test_compute_metrics_of_a_small_case_gives_the_values_worked_out_by_hand() -
 
 
 def test_compute_metrics_confusion_has_the_truth_in_rows() -> None:
-    metrics = compute_metrics(np.array([0, 0, 0]), make_probabilities([1, 1, 0], 2), ["cats", "dogs"])
+    metrics = compute_metrics(np.array([0, 0, 0]), make_probabilities([1, 1, 0], 2), ["cats", "dogs"], 0)
     assert metrics["confusion"] == [[1, 2], [0, 0]]
 
 
@@ -71,7 +80,7 @@ def test_compute_metrics_agrees_with_scikit_learn(
     targets: NDArray[np.int64], predicted: list[int], num_classes: int
 ) -> None:
     labels = [f"class {number}" for number in range(num_classes)]
-    metrics = compute_metrics(np.asarray(targets), make_probabilities(predicted, num_classes), labels)
+    metrics = compute_metrics(np.asarray(targets), make_probabilities(predicted, num_classes), labels, 0)
     numbers = list(range(num_classes))
     expected = precision_recall_fscore_support(targets, predicted, labels=numbers, average=None, zero_division=0)
     rows = [metrics["per_class"][label] for label in labels]
@@ -80,7 +89,7 @@ def test_compute_metrics_agrees_with_scikit_learn(
     assert list(metrics["per_class"]) == labels
     assert metrics["confusion"] == confusion_matrix(targets, predicted, labels=numbers).tolist()
     assert metrics["val_accuracy"] == pytest.approx(accuracy_score(targets, predicted))
-    assert metrics["largest_class_share"] == max(np.bincount(targets)) / len(targets)
+    assert metrics["largest_class_share"] == np.mean(np.asarray(targets) == 0)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
@@ -95,22 +104,75 @@ def test_compute_loss_agrees_with_scikit_learn(num_classes: int) -> None:
     assert compute_loss(targets, probabilities) == pytest.approx(expected, rel=1e-6)
 
 
-def test_compute_loss_takes_the_probability_of_the_truth_and_no_row_for_more_than_16_nats() -> None:
+def test_compute_loss_takes_the_probability_of_the_truth_as_it_is() -> None:
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
     assert compute_loss(np.array([1, 0]), probabilities) == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
     certain = np.array([[1, 0], [1, 0]], np.float32)
     assert compute_loss(np.array([0, 0]), certain) == 0
-    assert compute_loss(np.array([0, 1]), certain) == pytest.approx(-np.log(1e-7) / 2)
+    sure = np.array([[1, 1.5e-8], [1, 1e-30]], np.float32)
+    assert compute_loss(np.array([1, 1]), sure) == pytest.approx(-np.log(1.5e-8 * 1e-30) / 2)
 
 
-def test_compute_metrics_largest_class_share_counts_the_truth_not_the_predictions() -> None:
-    metrics = compute_metrics(np.array([1, 1, 1, 0]), make_probabilities([0, 0, 0, 0], 2), ["cats", "dogs"])
-    assert metrics["largest_class_share"] == 0.75
-    assert metrics["val_accuracy"] == 0.25
+def test_compute_loss_of_a_probability_that_was_rounded_to_0_is_what_the_rounding_hides() -> None:
+    # 1 - 2**-25 is 1 in float32, 1 - 2**-24 is not.
+    assert compute_loss(np.array([1]), np.array([[1, 0]], np.float32)) == pytest.approx(25 * np.log(2))
+
+
+def test_largest_class_is_that_of_training_in_metrics_evaluation_and_baseline(tmp_path: Path) -> None:
+    counts = {"train/cats": 4, "train/dogs": 9, "validation/cats": 6, "validation/dogs": 5}
+    store = make_store(tmp_path / "store", list_paths(counts))
+    split = split_examples(store.examples, 0.2)
+    largest = find_largest_class(number_targets(split.train, split.classes), 2)
+    truth, probabilities = number_targets(split.validation, split.classes), np.full((11, 2), 0.5, np.float32)
+    found = compute_metrics(truth, probabilities, split.classes, largest)
+    evaluation = evaluate(truth, probabilities, split.classes, largest)
+    majority, _ = measure_baselines(store, split, 0)
+    assert (found["largest_class"], evaluation.largest_class) == ("dogs", "dogs")
+    assert found["largest_class_share"] == evaluation.largest_class_share == majority.val_accuracy == 5 / 11
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("val_accuracy", "0.9"),
+        ("val_accuracy", True),
+        ("val_accuracy", 1.5),
+        ("train_loss", float("nan")),
+        ("train_loss", [0.1]),
+        ("kept_epoch", 2.5),
+        ("kept_epoch", None),
+        ("seconds", "fast"),
+        ("num_leaked", -1),
+        ("num_pending", {}),
+        ("diverged", {"trial": "repeat 1"}),
+        ("diverged", {"trial": 1, "epoch": 2, "losses": "nan", "kept_epoch": 1}),
+        ("folds", []),
+        ("folds", {"val_accuracies": [], "mean": 0.5, "std": 0.0}),
+        ("repeats", {"val_accuracies": ["a"], "mean": 0.5, "std": 0.0}),
+        ("selection", {"num_heads": "24"}),
+        ("selection", 24),
+        ("val_accuracy_interval", [0.5]),
+        ("largest_class", 3),
+    ],
+)
+def test_check_metrics_of_a_value_of_another_kind_names_it(name: str, value: object) -> None:
+    sound = {"val_accuracy": 0.9, "kept_epoch": 3, "train_loss": 1, "diverged": None}
+    assert check_metrics(sound) == sound
+    with pytest.raises(ValueError, match=name):
+        check_metrics({**sound, name: value})
+
+
+def test_check_metrics_of_what_is_missing_names_it() -> None:
+    cases: list[Any] = [{}, [], None, {"train_loss": 0.5}]
+    for values in cases:
+        with pytest.raises(ValueError, match="no "):
+            check_metrics(values)
+    with pytest.raises(ValueError, match="no kept_epoch"):
+        check_metrics({"val_accuracy": 0.5}, ["kept_epoch"])
 
 
 def test_compute_metrics_reads_back_from_json_unchanged() -> None:
-    metrics = compute_metrics(TARGETS, make_probabilities(PREDICTED), CLASSES)
+    metrics = compute_metrics(TARGETS, make_probabilities(PREDICTED), CLASSES, 0)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 

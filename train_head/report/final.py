@@ -15,6 +15,7 @@ from train_head.config import NOTHING
 from train_head.evaluation import evaluate
 from train_head.head import Array, expand_probabilities
 from train_head.lift import compute_store_logits, lift_head
+from train_head.metrics import find_largest_class
 from train_head.report.sources import Sources
 from train_head.run import METRICS_FILE
 from train_head.solvers.network import compute_probabilities
@@ -44,7 +45,8 @@ def score_test(sources: Sources, console: Console, weights: str = "") -> None:
             f"class {strangers[0]!r} in test/", "one that was trained on", "another", "Remove it, and extract again"
         )
     probabilities = _predict_test(sources, console, weights)
-    evaluation = evaluate(number_targets(split.test, split.classes), probabilities, split.classes)
+    largest = find_largest_class(number_targets(split.train, split.classes), len(split.classes))
+    evaluation = evaluate(number_targets(split.test, split.classes), probabilities, split.classes, largest)
     metrics = {**run.read_metrics(), "test": asdict(evaluation)}
     write_durably(run.folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
 

@@ -73,7 +73,7 @@ def test_score_test_is_what_the_whole_head_says_of_the_test_features(
     head = restore_head(lift_head(Run(config.run), store, split, quiet), store.feature_shape, 2, 0.3)
     second = head.predict_on_batch(store.read(split.test).astype(np.float32))[:, 0]
     targets = np.array([CLASSES.index(example.label) for example in split.test])
-    expected: dict[str, Any] = asdict(evaluate(targets, np.stack([1 - second, second], axis=1), CLASSES[:2]))
+    expected: dict[str, Any] = asdict(evaluate(targets, np.stack([1 - second, second], axis=1), CLASSES[:2], 0))
     found = Run(config.run).read_metrics()
     assert found["test"]["confusion"] == expected["confusion"] == [[4, 1], [0, 3]]
     assert found["test"]["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
