@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train_head.sweeping.config import MetricName
-from train_head.sweeping.rows import Row, Status, sort_rows
+from train_head.sweeping.rows import Row, Status, shorten_paths, sort_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +40,9 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
         style, value = _LINES[number % len(_LINES)], row.score.value
         axes.axhline(value, color="0.35", linestyle=style, linewidth=1, label=_make_plain(f"{row.name}: {value:.3f}"))
     axes.set_ylim(low, high)
-    several = any(row.score.num_fits > 1 for row in ordered)
-    spread = "one standard deviation" if several else "95 % interval"
-    axes.set(xlabel=f"{len(ordered)} heads, best first", ylabel=f"{_NAMES[metric]} with {spread}")
+    num = max(row.score.num_candidates for row in ordered)
+    spread = "95 % interval" if num == 1 else f"95 % intervals, {num:,} at once"
+    axes.set(xlabel=f"{len(ordered)} heads, best first", ylabel=f"{_NAMES[metric]}\n{spread}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, axis="y")
     handles, labels = axes.get_legend_handles_labels()
@@ -80,6 +80,7 @@ def _compare_means(groups: Mapping[str, Sequence[float]]) -> float:
 
 def _draw_heads(axes: Axes, ordered: Sequence[Row]) -> None:
     axis = choose_colours(ordered)
+    stores = shorten_paths(row.values[axis] for row in ordered if isinstance(row.values.get(axis), Path))
     groups: dict[Any, list[tuple[int, Row]]] = {}
     for place, row in enumerate(ordered, 1):
         groups.setdefault(row.values.get(axis, ""), []).append((place, row))
@@ -91,7 +92,7 @@ def _draw_heads(axes: Axes, ordered: Sequence[Row]) -> None:
             [max(score.value - score.low, 0.0) for score in scores],
             [max(score.high - score.value, 0.0) for score in scores],
         ]
-        label = f"{axis.replace('_', ' ')} {value}" if axis else "heads"
+        label = f"{axis.replace('_', ' ')} {stores.get(value, value)}" if axis else "heads"
         colour = f"C{number}"
         axes.errorbar(places, values, errors, label=_make_plain(label), color=colour, fmt="o", markersize=5, capsize=2)
 

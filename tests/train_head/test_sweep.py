@@ -62,7 +62,37 @@ def test_sweep_keeps_the_whole_run_of_the_best(noisy: FeatureStore, tmp_path: Pa
     best = sweep(config, quiet)["best"]
     assert best["run"] == str(config.out / "best")
     assert best["trial"] == str(config.out / "trials" / best["name"])
-    assert read_folder(config.out / "best") == read_folder(Path(best["trial"]))
+    kept, trial = read_folder(config.out / "best"), read_folder(Path(best["trial"]))
+    assert {name for name in kept if kept[name] != trial.get(name)} == {"metrics.json"}
+    metrics, before = Run(config.out / "best").read_metrics(), Run(Path(best["trial"])).read_metrics()
+    assert metrics["selection"] == {"num_heads": 4, "num_epochs": 1, "metric": "val_accuracy", "num_possible": 0}
+    assert metrics["val_accuracy_interval"] == [best["low"], best["high"]]
+    changed = {"selection", "val_accuracy_interval"}
+    assert {name for name in metrics if metrics[name] != before[name]} == changed
+
+
+def test_sweep_that_goes_on_with_more_heads_says_so_of_the_same_best(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    first = make_sweep(noisy, tmp_path / "out", "seed=3,4", epochs=1, no_report=False)
+    sweep(first, quiet)
+    second = sweep(replace(first, tries=["seed=3,4,5"]), quiet)
+    metrics = Run(first.out / "best").read_metrics()
+    assert metrics["selection"]["num_heads"] == 3
+    assert "the best of 3 heads" in (first.out / "best/report.html").read_text()
+    assert metrics["val_accuracy_interval"] == [second["best"]["low"], second["best"]["high"]]
+
+
+def test_sweep_files_hold_no_path_of_the_machine(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+    other = make_store(tmp_path / "other", [example.path for example in noisy.examples])
+    config = make_sweep(noisy, tmp_path / "out", f"store={noisy.path},{other.path}", no_report=False)
+    sweep(config, quiet)
+    for path in (config.out / "sweep.csv", config.out / "best/report.html"):
+        text = path.read_text()
+        assert str(tmp_path) not in text
+        assert str(noisy.path) not in text
+        assert str(noisy.path.parent) not in text
+    assert not [path for path in config.out.rglob("*") if tmp_path.name in path.name]
 
 
 def test_sweep_of_two_cuts_compares_them_on_the_same_pictures(tmp_path: Path, quiet: Console) -> None:
@@ -100,7 +130,8 @@ def test_sweep_with_repeats_or_folds_sorts_by_their_mean(
     for row in result["trials"]:
         summary = Run(Path(row["run"])).read_metrics()[kind]
         assert row["metric"] == pytest.approx(summary["mean"])
-        assert row["high"] - row["metric"] == pytest.approx(summary["std"])
+        assert row["std"] == pytest.approx(summary["std"])
+        assert row["low"] < row["metric"] < row["high"]
         assert row["num_fits"] == num_fits
     logistic = next(row for row in result["baselines"] if row["name"].startswith("logistic"))
     assert logistic["num_fits"] == (num_fits if kind == "folds" else 1)

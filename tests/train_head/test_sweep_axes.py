@@ -10,7 +10,7 @@ from features.errors import UsageError
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.sweeps import make_cuts, make_sweep
-from train_head.config import ClassWeight, OptimizerName
+from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.sweeping.axes import Axis, complete_axes, parse_axes
 from train_head.sweeping.config import SweepConfig
 
@@ -102,6 +102,41 @@ def test_complete_axes_of_nothing_tries_all_cuts_units_dropouts_and_rates(tmp_pa
 def test_complete_axes_leaves_an_option_that_was_set_as_it_is(two_classes: FeatureStore, tmp_path: Path) -> None:
     axes = complete_axes([], SweepConfig(two_classes.path, tmp_path / "out", units=32, dropout=0.1))
     assert [axis.name for axis in axes] == ["learning_rate"]
+
+
+def test_complete_axes_leaves_an_option_that_was_set_to_its_default_as_it_is(
+    two_classes: FeatureStore, tmp_path: Path
+) -> None:
+    config = SweepConfig(two_classes.path, tmp_path / "out", units=1024, learning_rate=1e-4)
+    assert [axis.name for axis in complete_axes([], config)] == ["dropout"]
+    head = config.make_training("head", {"dropout": 0.5})
+    assert (head.units, head.dropout, head.learning_rate) == (1024, 0.5, 1e-4)
+
+
+def test_make_training_without_options_has_the_defaults_of_training(tmp_path: Path) -> None:
+    made = SweepConfig(tmp_path / "store", tmp_path / "out").make_training("head", {})
+    expected = TrainConfig(tmp_path / "store", tmp_path / "out/trials/head", no_report=True)
+    assert made == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("units=4,8,16", 3),
+        ("units=64..1024", 961),
+        # 1.00 to 9.99 of each of three decades; both ends are counted twice.
+        ("learning-rate=1e-5..1e-2", 2702),
+        ("learning-rate=0.1..0.2", 102),
+    ],
+)
+def test_count_values_counts_what_a_search_could_come_to(text: str, count: int) -> None:
+    (axis,) = parse_axes([text], takes_ranges=True)
+    assert axis.count_values() == count
+
+
+def test_count_values_of_a_range_from_0_is_finite() -> None:
+    (axis,) = parse_axes(["dropout=0.0..0.7"], takes_ranges=True)
+    assert 900 * 5 < axis.count_values() < 900 * 7
 
 
 def test_complete_axes_of_named_ones_adds_all_cuts_unless_one_is_named(tmp_path: Path) -> None:

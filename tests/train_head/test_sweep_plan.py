@@ -14,8 +14,15 @@ from features.store import FeatureStore
 from tests.train_head.made import list_paths, make_store
 from tests.train_head.sweeps import make_cuts, make_sweep
 from train_head.sweeping.axes import parse_axes
-from train_head.sweeping.config import MetricName
-from train_head.sweeping.plan import Candidate, check_candidates, count_other_pictures, name_candidate, plan_grid
+from train_head.sweeping.config import MetricName, SearchName
+from train_head.sweeping.plan import (
+    Candidate,
+    check_candidates,
+    count_other_pictures,
+    name_candidate,
+    plan_grid,
+    plan_selection,
+)
 from train_head.sweeping.run import plan_sweep
 
 
@@ -49,7 +56,7 @@ def test_name_candidate_is_readable_and_the_same_each_time() -> None:
 def test_name_candidate_of_values_that_no_folder_can_have_differs_by_a_hash() -> None:
     slash, dash = name_candidate({"store": Path("a/b")}), name_candidate({"store": Path("a-b")})
     assert dash == "store-a-b"
-    assert slash.startswith("store-a-b_")
+    assert slash.startswith("store-b_")
     assert slash == name_candidate({"store": Path("a/b")})
     long = [name_candidate({"cut": "x" * 200 + end}) for end in "ab"]
     assert len(set(long)) == 2
@@ -132,3 +139,27 @@ def test_plan_sweep_into_a_file_is_wrong_usage(two_classes: FeatureStore, tmp_pa
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UsageError, match="out: expected a folder for the sweep, got a file"):
         plan_sweep(make_sweep(two_classes, tmp_path / "out", "units=4"))
+
+
+@pytest.mark.parametrize(
+    ("tries", "options", "num_heads", "num_possible", "num_candidates"),
+    [
+        (["units=4,8", "dropout=0.1,0.2"], {}, 4, 0, 4),
+        (["units=4,8"], {"patience": 3, "epochs": 50}, 2, 0, 100),
+        (["patience=0,3", "epochs=5,20"], {}, 4, 0, 80),
+        (["units=4,8"], {"search": SearchName.OPTUNA}, 2, 0, 2),
+        (["units=4..103"], {"search": SearchName.OPTUNA, "trials": 10}, 10, 100, 100),
+    ],
+)
+def test_plan_selection_counts_what_the_best_could_have_been(
+    tries: list[str],
+    options: dict[str, Any],
+    num_heads: int,
+    num_possible: int,
+    num_candidates: int,
+    tmp_path: Path,
+) -> None:
+    config = make_sweep(tmp_path / "store", tmp_path / "out", *tries, **options)
+    axes = parse_axes(tries, takes_ranges=True)
+    found = plan_selection(config, axes, plan_grid(config, axes))
+    assert (found.num_heads, found.num_possible, found.num_candidates) == (num_heads, num_possible, num_candidates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,19 @@ import pytest
 from tests.train_head.sweeps import make_row
 from train_head.baseline import Baseline
 from train_head.sweeping.config import MetricName
-from train_head.sweeping.rows import Status, count_close, find_best, join_rows, sort_rows
-from train_head.sweeping.score import score_accuracy, score_baseline, score_loss, score_run
-from train_head.sweeping.table import list_shown, write_table
+from train_head.sweeping.rows import (
+    Row,
+    Status,
+    allow_for_choice,
+    count_close,
+    find_best,
+    join_rows,
+    shorten_paths,
+    sort_rows,
+)
+from train_head.sweeping.score import UNSCORED, score_accuracy, score_baseline, score_loss, score_run
+from train_head.sweeping.table import describe_best, list_shown, write_table
+from train_head.uncertainty import compute_interval
 
 ACCURACY, LOSS = MetricName.VAL_ACCURACY, MetricName.VAL_LOSS
 
@@ -39,8 +50,8 @@ def test_score_accuracy_of_all_right_is_not_certain() -> None:
 
 def test_score_accuracy_of_several_is_their_mean_and_standard_deviation() -> None:
     score = score_accuracy([0.4, 0.6, 0.8], 300)
-    assert [score.value, score.low, score.high] == pytest.approx([0.6, 0.4, 0.8])
-    assert score.num_fits == 3
+    assert [score.value, score.std, score.num_fits] == pytest.approx([0.6, 0.2, 3])
+    assert (score.low, score.high) == compute_interval(180, 300)
     assert score.standard_error == pytest.approx(np.sqrt(0.6 * 0.4 / 300), rel=0.02)
 
 
@@ -49,7 +60,9 @@ def test_score_loss_is_the_mean_with_its_standard_error() -> None:
     score = score_loss(np.array([1, 2, 3, 6], np.float32))
     error = np.sqrt(14 / 3 / 4)
     assert [score.value, score.standard_error] == pytest.approx([3.0, error])
-    assert [score.low, score.high] == pytest.approx([3 - 1.96 * error, 3 + 1.96 * error], rel=1e-3)
+    # Student's t of three degrees of freedom: 3.1824; the best of five has a level of 99 %, 5.8409.
+    assert [score.low, score.high] == pytest.approx([max(0, 3 - 3.1824 * error), 3 + 3.1824 * error], rel=1e-3)
+    assert score.allow_for_choice(LOSS, 5).high == pytest.approx(3 + 5.8409 * error, rel=1e-3)
     assert score_loss(np.array([0.5], np.float32)).standard_error == 0.0
 
 
@@ -144,8 +157,8 @@ def test_write_table_has_a_column_for_each_axis_and_a_row_for_each_head(tmp_path
     with (tmp_path / "sweep.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         found = list(csv.DictReader(file))
     assert list(found[0]) == [
-        "name", "status", "cut", "units", "metric", "low", "high", "standard_error", "num_fits",
-        "val_accuracy", "val_loss", "epochs", "seconds", "run",
+        "name", "status", "cut", "units", "metric", "low", "high", "num_candidates", "standard_error", "num_fits",
+        "std", "val_accuracy", "val_loss", "epochs", "seconds", "run",
     ]  # fmt: skip
     assert [(row["name"], row["status"], row["cut"], row["units"], row["metric"]) for row in found] == [
         ("a", "done", "mixed7", "4", "0.9"),
@@ -158,10 +171,49 @@ def test_write_table_has_a_column_for_each_axis_and_a_row_for_each_head(tmp_path
 def test_list_shown_has_the_ten_best_heads_and_every_baseline() -> None:
     heads = [make_row(f"{n}", 0.9 - n / 100, cut="mixed7", units=n) for n in range(12)]
     shown = list_shown([*heads, make_row("logistic", 0.8, status=Status.BASELINE)], ["cut", "units"], ACCURACY)
-    assert shown[0] == ("", "cut, units", "accuracy", "95 %", "loss", "time")
-    assert shown[1] == ("1", "mixed7, 0", "0.9000", "0.8000–1.0000", "0.5000", "0.5 s")
+    assert shown[0] == ("", "cut, units", "accuracy", "95 % interval", "loss", "time")
+    assert shown[1] == ("1", "mixed7, 0", "0.9000", "0.8000 to 1.0000", "0.5000", "0.5 s")
     assert [row[1] for row in shown[10:]] == ["mixed7, 9", "… and 2 more", "logistic"]
     assert {len(row) for row in shown} == {6}
+
+
+def test_allow_for_choice_widens_the_heads_and_not_the_baselines() -> None:
+    score = score_accuracy([0.72], 100)
+    rows = [
+        Row("a", Status.DONE, {}, score, 0.72),
+        Row("pruned", Status.PRUNED, {}, UNSCORED),
+        Row("guess", Status.BASELINE, {}, score, 0.72),
+    ]
+    head, pruned, baseline = allow_for_choice(rows, ACCURACY, 24)
+    assert (head.score.low, head.score.high) == compute_interval(72, 100, 24)
+    assert head.score.low < score.low < score.high < head.score.high
+    assert (head.score.value, head.score.standard_error) == (score.value, score.standard_error)
+    assert (head.score.num_candidates, baseline.score.num_candidates) == (24, 1)
+    assert (pruned, baseline) == (rows[1], rows[2])
+    assert not pruned.is_scored
+    assert list_shown([head, baseline], [], ACCURACY)[0][3] == "95 %, 24 at once"
+    assert "the best of 24 heads" in describe_best([head, baseline], head, ACCURACY, "the best of 24 heads")
+
+
+def test_write_table_names_runs_from_its_folder_and_stores_by_their_last_parts(tmp_path: Path) -> None:
+    rows = [
+        make_row("a", 0.9, store=tmp_path / "one/store"),
+        make_row("b", 0.8, store=tmp_path / "two/store"),
+        make_row("c", 0.7, store=Path("plain")),
+    ]
+    rows = [replace(row, run=str(tmp_path / row.run)) for row in rows]
+    write_table(tmp_path / "sweep.csv", rows, ["store"])
+    text = (tmp_path / "sweep.csv").read_text()
+    assert str(tmp_path) not in text
+    found = list(csv.DictReader(text.splitlines()))
+    assert [row["run"] for row in found] == ["trials/a", "trials/b", "trials/c"]
+    assert [row["store"] for row in found] == ["one/store", "two/store", "plain"]
+
+
+def test_shorten_paths_takes_as_few_parts_as_set_them_apart() -> None:
+    paths = [Path("/x/a/s"), Path("/x/b/s"), Path("/y/a/s"), Path("/x/t")]
+    assert list(shorten_paths(paths).values()) == ["x/a/s", "b/s", "y/a/s", "t"]
+    assert shorten_paths([Path("/x/a/s")] * 2) == {Path("/x/a/s"): "s"}
 
 
 def test_list_shown_says_of_an_unfinished_head_what_became_of_it() -> None:

@@ -15,7 +15,7 @@ from typer.models import OptionInfo
 
 from features.cuts import list_cuts
 from features.errors import UsageError
-from train_head.config import NOTHING, HeadConfig, TrainConfig
+from train_head.config import NOTHING, TrainConfig
 from train_head.sweeping.config import SweepConfig
 
 DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
@@ -23,9 +23,12 @@ DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
     "dropout": (0.2, 0.5),
     "learning_rate": (3e-5, 1e-4, 3e-4),
 }
-"""What is tried where nothing is named; an option that was set stays as it is."""
+"""What is tried where nothing is named; an option that was set, be it to its default, stays as it is."""
 LOG_SCALED = {"learning_rate", "l2", "units", "batch_size", "rank"}
 """Options whose proportions count: a range of these is searched by its logarithm."""
+SIGNIFICANT_DIGITS = 3
+"""Of a number from a range: more would only make long names."""
+_NUMBERS_PER_DECADE: int = 9 * 10 ** (SIGNIFICANT_DIGITS - 1)
 _NOT_TRIED = {"weights", "run", "repeats", "folds", "validation_split", "no_report", "tensorboard", "overwrite"}
 _NOT_TRIED |= {"images"}
 """Options that say where, or how a head is measured: heads that were measured differently do not compare."""
@@ -40,6 +43,16 @@ class Axis:
     values: tuple[Any, ...]
     """Each of the option's own type; of a range its two ends."""
     is_range: bool = False
+
+    def count_values(self) -> int:
+        """Count the values that could be tried: those listed, or all of a range, of three significant digits."""
+        if not self.is_range:
+            return len(self.values)
+        low, high = self.values
+        if isinstance(low, int):
+            return int(high - low + 1)
+        # Less than one draw in a million of a range that begins with 0 lies below a millionth of its end.
+        return _count_numbers(high) - _count_numbers(max(low, high * 1e-6)) + 2
 
 
 @dataclass(frozen=True)
@@ -92,8 +105,7 @@ def complete_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     ):
         added.append(Axis("cut", cuts[0]))
     if not axes:
-        unset = {field.name for field in fields(HeadConfig) if getattr(config, field.name) == field.default}
-        added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if name in unset]
+        added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if getattr(config, name) is None]
     return [*added, *axes]
 
 
@@ -158,6 +170,13 @@ def _list_options() -> dict[str, _Tried]:
         info = next(extra for extra in extras if isinstance(extra, OptionInfo))
         options[field.name] = _Tried(kind, info.min, info.max)
     return options
+
+
+def _count_numbers(value: float) -> int:
+    """Count the numbers of so many significant digits up to a value, from an arbitrary one on."""
+    decade = math.floor(math.log10(value))
+    unit: float = 10.0 ** (decade - SIGNIFICANT_DIGITS + 1)
+    return _NUMBERS_PER_DECADE * decade + math.floor(value / unit)
 
 
 def _dash(name: str) -> str:

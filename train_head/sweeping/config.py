@@ -40,6 +40,16 @@ class _SweepPlace(StorePlace):
 class SweepConfig(HeadConfig, _SweepPlace):
     """Which heads to try, on which features, and how to search."""
 
+    # What is tried where nothing is named (axes.DEFAULT_AXES) has no value until the user sets one.
+    units: Annotated[int | None, Option(min=1, help="Units of the hidden layer.", show_default="256 and 1024")] = None  # type: ignore[assignment]
+    dropout: Annotated[
+        float | None,
+        Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.", show_default="0.2 and 0.5"),
+    ] = None  # type: ignore[assignment]
+    learning_rate: Annotated[
+        float | None, Option(help="The optimizer's learning rate.", show_default="3e-5, 1e-4 and 3e-4")
+    ] = None  # type: ignore[assignment]
+
     tries: Annotated[
         list[str] | None,
         Option(
@@ -64,6 +74,8 @@ class SweepConfig(HeadConfig, _SweepPlace):
             name: its folder's.
             values: what it has in the place of this sweep's own options.
         """
-        options = {field.name: getattr(self, field.name) for field in fields(HeadConfig)}
+        given = {field.name: getattr(self, field.name) for field in fields(HeadConfig)}
+        options: dict[str, Any] = {field.name: field.default for field in fields(HeadConfig)}
+        options |= {name: value for name, value in given.items() if value is not None}
         options |= {"store": self.store, "no_report": True, "overwrite": False, **values}
         return TrainConfig(run=self.out / TRIALS_FOLDER / name, **options)

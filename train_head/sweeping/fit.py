@@ -17,7 +17,7 @@ from train_head.solvers import ignore_epoch
 from train_head.solvers.history import DivergedError, Epoch, PartlyDivergedError
 from train_head.sweeping.config import SweepConfig
 from train_head.sweeping.plan import Candidate, Measure
-from train_head.sweeping.rows import Row, Status
+from train_head.sweeping.rows import Row, Status, shorten_paths
 from train_head.sweeping.score import UNSCORED, read_losses, score_baseline, score_run
 from train_head.train import train_head
 
@@ -78,7 +78,7 @@ def fit_candidate(
 def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]:
     """Fits the baselines: of each store and cut, and what needs no features once for the same pictures."""
     rows = []
-    several = len({measure.place for measure in measures}) > 1
+    places = shorten_paths(measure.place for measure in measures)
     guessed: set[frozenset[RunExample]] = set()
     for measure in measures:
         started = time.monotonic()
@@ -86,7 +86,7 @@ def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]
         num_pictures = len(split.validation) + (len(split.train) if config.folds else 0)
         examples = frozenset(list_run_examples(split))
         for baseline in measure_baselines(measure.store, split, config.folds):
-            name = f"{baseline.name}, {measure.place} {cut}" if several else f"{baseline.name}, {cut}"
+            name = f"{baseline.name}, {places[measure.place]} {cut}" if len(places) > 1 else f"{baseline.name}, {cut}"
             values, seconds = {"store": measure.place, "cut": cut}, time.monotonic() - started
             if baseline.name == MAJORITY:
                 if examples in guessed:

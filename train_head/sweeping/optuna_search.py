@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from train_head.run import describe_config, list_run_examples
 from train_head.solvers.history import Epoch
-from train_head.sweeping.axes import LOG_SCALED, Axis
+from train_head.sweeping.axes import LOG_SCALED, SIGNIFICANT_DIGITS, Axis
 from train_head.sweeping.config import DEFAULT_TRIALS, STUDY_FILE, MetricName, SweepConfig
 from train_head.sweeping.plan import Candidate, Measure, plan_candidate
 from train_head.sweeping.rows import Row, Status
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import optuna
 
 PRUNED_ATTRIBUTE = "pruned"
-SIGNIFICANT_DIGITS = 3
-"""Of a number from a range: more would only make long names."""
 
 FitFollowed = Callable[[Candidate, Callable[[Epoch], None]], Row]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from train_head.solvers import Problem
 from train_head.solvers.choose import measure_sizes
 from train_head.split import Split
 from train_head.sweeping.axes import Axis
-from train_head.sweeping.config import SweepConfig
+from train_head.sweeping.config import DEFAULT_TRIALS, SearchName, SweepConfig
 from train_head.train import check_arguments, open_training_store, settle_views, split_store
 from train_head.trials import plan_trials
+from train_head.uncertainty import Selection
 
 MAX_NAME = 120
 """Characters of a folder's name; file systems take 255 bytes."""
@@ -69,21 +71,45 @@ def name_candidate(values: Mapping[str, Any]) -> str:
     """Names a head by its values: readable, the same each time, and a folder's name everywhere.
 
     `cut-mixed7_units-256_dropout-0.2`; where that would be too long, or values hold what a name cannot, a hash of
-    the values makes up for what is lost.
+    the values makes up for what is lost. Of a store's path only the last part is shown: a sweep may be passed on.
     """
     if not values:
         return "head"
-    plain = "_".join(f"{name.replace('_', '-')}-{value}" for name, value in values.items())
+
+    def join(shown: Mapping[str, Any]) -> str:
+        return "_".join(f"{name.replace('_', '-')}-{value}" for name, value in shown.items())
+
+    whole = join(values)
+    plain = join({name: value.name if isinstance(value, Path) else value for name, value in values.items()})
     safe = re.sub(r"[^A-Za-z0-9_.+-]", "-", plain)
-    if safe == plain and len(plain) <= MAX_NAME:
-        return plain
-    digest = hashlib.sha256(plain.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    if safe == whole and len(whole) <= MAX_NAME:
+        return whole
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:10]
     return f"{safe[:MAX_NAME]}_{digest}"
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
     """Says which head it is: `cut mixed7, units 256`."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequence[Candidate]) -> Selection:
+    """Plan what the best head will have been chosen from.
+
+    Args:
+        config: of the sweep.
+        axes: what is tried.
+        candidates: every head of a grid; for optuna the corners of what it searches.
+
+    A search looks at results to decide what to try next, so that any head it could have come to counts.
+    """
+    num_epochs = max(Selection.of_epochs(candidate.config).num_epochs for candidate in candidates)
+    if config.search is SearchName.GRID:
+        return Selection(len(candidates), num_epochs, config.metric.value)
+    num_heads, num_possible = config.trials or DEFAULT_TRIALS, math.prod(axis.count_values() for axis in axes)
+    if num_possible <= num_heads:
+        return Selection(num_possible, num_epochs, config.metric.value)
+    return Selection(num_heads, num_epochs, config.metric.value, num_possible)
 
 
 def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from train_head.sweeping.config import MetricName
@@ -73,6 +74,33 @@ def count_close(rows: Sequence[Row], best: Row, metric: MetricName) -> int:
     """Counts the heads within one standard error of the best, itself among them: chance could have chosen any."""
     limit = _measure_badness(best, metric) + best.score.standard_error
     return sum(row.status is Status.DONE and _measure_badness(row, metric) <= limit for row in rows)
+
+
+def allow_for_choice(rows: Sequence[Row], metric: MetricName, num_candidates: int) -> list[Row]:
+    """Return the rows with intervals of the heads that hold all at once, and so for the best; baselines are as before.
+
+    Args:
+        rows: heads and baselines.
+        metric: what was scored by.
+        num_candidates: heads, counting each epoch, that the best could have been chosen from.
+    """
+    return [
+        replace(row, score=row.score.allow_for_choice(metric, num_candidates)) if row.status is Status.DONE else row
+        for row in rows
+    ]
+
+
+def shorten_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """Name folders by as few of their last parts as set them apart, which shows no more of a machine than it must."""
+    parts = {path: path.resolve().parts for path in paths}
+
+    def count_needed(path: Path) -> int:
+        others = {found for found in parts.values() if found != parts[path]}
+        return next(
+            (num for num in range(1, len(parts[path])) if all(o[-num:] != parts[path][-num:] for o in others)), 1
+        )
+
+    return {path: "/".join(parts[path][-count_needed(path) :]) for path in parts}
 
 
 def join_rows(rows: Sequence[Row]) -> list[Row]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from features.command import CommandFailed
 from features.console import Console, format_seconds
+from features.durable import write_durably
 from features.errors import UsageError
 from train_head.extras import require_extra
-from train_head.run import RUN_FILE
+from train_head.run import METRICS_FILE, RUN_FILE, Run
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import Epoch
 from train_head.sweeping.axes import Axis, complete_axes, parse_axes
 from train_head.sweeping.config import BEST_FOLDER, PLOT_FILE, TABLE_FILE, MetricName, SearchName, SweepConfig
 from train_head.sweeping.fit import TrialConsole, fit_baselines, fit_candidate
-from train_head.sweeping.plan import Candidate, Measure, check_candidates, count_other_pictures, plan_grid
-from train_head.sweeping.rows import Row, Status, count_close, find_best, join_rows, sort_rows
-from train_head.sweeping.table import list_shown, write_table
+from train_head.sweeping.plan import (
+    Candidate,
+    Measure,
+    check_candidates,
+    count_other_pictures,
+    plan_grid,
+    plan_selection,
+)
+from train_head.sweeping.rows import Row, Status, allow_for_choice, count_close, find_best, join_rows, sort_rows
+from train_head.sweeping.table import describe_best, list_shown, write_table
+from train_head.uncertainty import Selection, record_selection
 from train_head.write_run import move_into_place
 
 
@@ -33,6 +43,8 @@ class Plan:
     candidates: list[Candidate]
     """Every head of a grid; for optuna, which chooses others, the corners of what it searches."""
     measures: list[Measure]
+    selection: Selection
+    """What the best will have been chosen from."""
 
 
 def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
@@ -64,10 +76,11 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
     finally:
         # After Ctrl-C too: what is done can be looked at.
         rows = sort_rows(join_rows(found), config.metric)
+        rows = allow_for_choice(rows, config.metric, plan.selection.num_candidates)
         if rows:
             write_table(config.out / TABLE_FILE, rows, names)
     console.show_table(f"sweep {config.out}", list_shown(rows, names, config.metric))
-    result = _describe(config, rows)
+    result = _describe(config, rows) | {"selection": asdict(plan.selection)}
     best = find_best(rows, config.metric)
     if best is None:
         expected = f"{config.out}: expected a head that was fitted to its end, got none. Try smaller learning rates."
@@ -77,8 +90,8 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
 
         draw_sweep(rows, config.metric, config.out / PLOT_FILE)
         console.say(f"every head with its uncertainty: {config.out / PLOT_FILE}")
-    keep_best(Path(best.run), config.out / BEST_FOLDER)
-    _conclude(config, rows, best, console)
+    keep_best(Path(best.run), config.out / BEST_FOLDER, plan.selection)
+    _conclude(config, rows, best, plan.selection, console)
     seconds = time.monotonic() - started
     console.say(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {config.out / BEST_FOLDER}")
     return result | {"seconds": round(seconds, 3)}
@@ -103,20 +116,32 @@ def plan_sweep(config: SweepConfig) -> Plan:
         raise UsageError(config.out, "a folder for the sweep", "a file", "Give another --out (SWEEP=)")
     axes = complete_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
     candidates = plan_grid(config, axes)
-    return Plan(axes, candidates, check_candidates(candidates))
+    return Plan(axes, candidates, check_candidates(candidates), plan_selection(config, axes, candidates))
 
 
-def keep_best(run: Path, folder: Path) -> None:
-    """Copies a run to where the best one is looked for, unless it is there already, with what was added to it."""
+def keep_best(run: Path, folder: Path, selection: Selection) -> None:
+    """Copies a run to where the best one is looked for, unless it is there already, with what was added to it.
+
+    Its metrics record what it was chosen from.
+    """
+    metrics = record_selection(Run(run).read_metrics(), selection)
     if (folder / RUN_FILE).is_file() and (folder / RUN_FILE).read_bytes() == (run / RUN_FILE).read_bytes():
+        kept = Run(folder).read_metrics()
+        if Selection.read(kept) != Selection.read(metrics):
+            _write_metrics(folder, kept | {name: metrics[name] for name in metrics})
         return
     aside = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         shutil.copytree(run, aside)
+        _write_metrics(aside, metrics)
         move_into_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    write_durably(folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
 
 
 def _fit_all(config: SweepConfig, plan: Plan, found: list[Row], console: Console) -> None:
@@ -167,20 +192,11 @@ def _describe(config: SweepConfig, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _conclude(config: SweepConfig, rows: Sequence[Row], best: Row, console: Console) -> None:
+def _conclude(config: SweepConfig, rows: Sequence[Row], best: Row, selection: Selection, console: Console) -> None:
     """Says how much the choice of the best one means."""
-    done = [row for row in rows if row.status is Status.DONE]
-    close = count_close(done, best, config.metric)
-    name = config.metric.value.replace("_", " ")
-    console.say(
-        f"{close} of {len(done)} heads lie within one standard error ({best.score.standard_error:.4f}) of the best: "
-        "which of them is first is chance"
-    )
+    said = describe_best(rows, best, config.metric, selection.describe())
+    (console.warn if selection.num_candidates > 1 else console.say)(said)
     strongest = sort_rows([row for row in rows if row.status is Status.BASELINE], config.metric)[0]
     if sort_rows([strongest, best], config.metric)[0] is strongest:
+        name = config.metric.value.replace("_", " ")
         console.warn(f"no head is better than {strongest.name}, {name} {strongest.score.value:.4f}")
-    if len(done) > 1:
-        console.warn(
-            f"{name} {best.score.value:.4f} is the best of {len(done)} on the same pictures, and so flattered; "
-            "judge the head that you keep on pictures that had no say in choosing it"
-        )
