@@ -13,19 +13,24 @@ from train_head.config import ReportConfig
 def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
     """Write a run's report again, or with the final number on the pictures in test/."""
     from train_head.report.final import score_test
-    from train_head.report.page import read_evaluation, write_report
+    from train_head.report.page import read_evaluation, read_test, write_report
     from train_head.report.sources import load_sources
+    from train_head.uncertainty import Interval, Selection, format_share
 
     sources = load_sources(config)
     if config.test:
         score_test(sources, console, config.weights)
     path = write_report(sources, console)
-    evaluation, test = read_evaluation(sources.run), sources.run.read_metrics().get("test")
+    evaluation, test = read_evaluation(sources.run), read_test(sources.run)
+    choice = Selection.read(sources.run.read_metrics()).describe()
     rows = [
-        (f"{side} accuracy", f"{found['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})")
-        for side, found in (("validation", evaluation), ("test", test))
+        (f"{side} accuracy", f"{format_share(found['accuracy'])} (95 % interval {interval.format()}{chosen})")
+        for side, found, chosen in (
+            ("validation", evaluation, f", for {choice}, chosen by these pictures" if choice else ""),
+            ("test", test, ""),
+        )
         if found
-        for low, high in [found["accuracy_interval"]]
+        for interval in [Interval(*found["accuracy_interval"])]
     ]
     console.show_table(f"run {config.run}", [*rows, ("report", str(path))])
     return {"report": str(path), "evaluation": evaluation, "test": test}

@@ -66,17 +66,26 @@ def draw_gap(history: Sequence[Epoch], kept_epoch: int, train_accuracy: float, t
     return _encode(figure, "curves")
 
 
-def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str]) -> str:
-    """Draws ROC and precision-recall curves: of the second of two classes, else of each against the others."""
+def choose_drawn(targets: NDArray[np.int64], num_classes: int) -> list[int]:
+    """Choose the classes whose curves are drawn: the second of two, else those with most pictures, as many as differ.
+
+    A class without pictures, or without others, has no curves.
+    """
+    counts = np.bincount(targets, minlength=num_classes)
+    possible = [number for number in range(num_classes) if 0 < counts[number] < len(targets)]
+    if num_classes == 2:
+        return possible[1:]
+    return sorted(sorted(possible, key=lambda number: -counts[number])[: len(SERIES)])
+
+
+def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], drawn: Sequence[int]) -> str:
+    """Draws ROC and precision-recall curves of the given classes, each against the others."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure = _make_figure(7.6, 3.6)
     left, right = figure.subplots(1, 2)
-    numbers = [1] if len(labels) == 2 else range(min(len(labels), len(SERIES)))
-    for place, number in enumerate(numbers):
+    for place, number in enumerate(drawn):
         truths = targets == number
-        if truths.all() or not truths.any():
-            continue
         style = {
             "color": SERIES[place],
             "linestyle": _LINE_STYLES[place],
@@ -95,7 +104,7 @@ def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequenc
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin], what: str) -> str:
-    """Draws how often what is said with a probability is so.
+    """Draw how often what has a probability is so.
 
     Args:
         bins: those with pictures.
@@ -103,7 +112,7 @@ def draw_reliability(bins: Sequence[ReliabilityBin], what: str) -> str:
     """
     figure = _make_figure(4.6, 4)
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="as often as said")
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="as often as predicted")
     axes.plot(
         [found.mean_probability for found in bins],
         [found.share_right for found in bins],

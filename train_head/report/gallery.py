@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
+from features.console import make_printable
 from train_head.run import Prediction
 
 NUM_WORST = 24
@@ -52,12 +54,15 @@ def draw_thumbnail(path: Path, content_hash: bytes) -> Thumbnail:
         content_hash: SHA-256 of the file that it was.
     """
     try:
-        data = read_picture(path)
+        # Under a locale without UTF-8 a name of other characters has no bytes: it is looked for by those that it has.
+        data = read_picture(Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape"))))
         if hashlib.sha256(data).digest() != content_hash:
             return Thumbnail("", "changed since it was extracted")
         pixels = decode_image(data)
     except UndecodableImageError as error:
-        return Thumbnail("", str(error))
+        return Thumbnail("", make_printable(str(error)))
+    except ValueError:
+        return Thumbnail("", "no file can have its name")
     return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(_shrink(pixels)).decode()}")
 
 

@@ -1,96 +1,170 @@
-"""What a report says in words: summary, warnings, descriptions of the plots, facts, commands."""
+"""What a report says in words: title, summary, warnings, descriptions of the plots."""
 
 from __future__ import annotations
 
-import platform
-import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from math import floor
 from typing import Any
 
-from features.catalog import CATALOG_NAME, Catalog
-from features.console import format_seconds, make_printable
-from features.errors import FeatureStoreError
-from features.store import FeatureStore
-from train_head.config import NOTHING
+from features.console import make_printable
+from train_head.evaluation import NUM_THRESHOLDS, THRESHOLD_DIGITS
 from train_head.report.duplicates import MAX_PICTURES, NEAR
-from train_head.run import Prediction, Run
+from train_head.run import Prediction
 from train_head.solvers.history import Epoch
-from train_head.split import Split
+from train_head.uncertainty import Interval, Selection, compute_interval, describe_fits, format_percent, format_share
 
-_HEAD_OPTIONS = ["solver", "rank", "epochs", "batch_size", "units", "dropout", "l2", "optimizer", "learning_rate"]
-_HEAD_OPTIONS += ["momentum", "class_weight", "patience", "seed"]
-_LIBRARIES = ("numpy", "scikit-learn", "keras")
+MAX_TITLE = 5
+"""Classes in the title."""
+KEPT_TRIAL = "repeat 0"
+"""The fit whose head a run keeps."""
+
+
+def describe_title(classes: Sequence[str]) -> str:
+    """Return the page's title: the classes, the first of many."""
+    shown = [make_printable(label) for label in classes[:MAX_TITLE]]
+    if len(classes) > MAX_TITLE:
+        return f"{', '.join(shown)} and {len(classes) - MAX_TITLE:,} more classes"
+    return " or ".join(shown)
 
 
 def summarize(metrics: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
-    """Says in a few sentences how good the head is."""
+    """Summarize in a few sentences how good the head is."""
     num, right = evaluation["num_pictures"], sum(row[n] for n, row in enumerate(evaluation["confusion"]))
-    low, high = evaluation["accuracy_interval"]
+    choice = Selection.read(metrics).describe()
     words = [
-        f"Of {num:,} validation pictures it called {right:,} by their name.",
-        f"On other pictures of the same kind expect {low:.1%} to {high:.1%}.",
+        f"{right:,} of {num:,} validation pictures classified correctly ({format_percent(right / num)}).",
+        f"On other pictures of the same kind expect {Interval(*evaluation['accuracy_interval']).format_percent()}"
+        + (f"; this interval allows for the choice of {choice}." if choice else "."),
     ]
-    for kind in ("repeats", "folds"):
-        if found := metrics.get(kind):
-            each = f"{len(found['val_accuracies'])} {'seeds' if kind == 'repeats' else 'folds'}"
-            words.append(f"Over {each}: {found['mean']:.4f} ± {found['std']:.4f}.")
+    for kind, name in (("repeats", "With other seeds"), ("folds", "Cross-validated")):
+        if metrics.get(kind):
+            words.append(f"{name}: {describe_fits(kind, metrics)}.")
     return " ".join(words)
 
 
 def list_warnings(metrics: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
-    """Lists what keeps the numbers from being taken at their word."""
+    """List what limits the numbers: what happened, what it means for them, and what to do."""
     found = []
     if diverged := metrics.get("diverged"):
-        found.append(f"The loss became {diverged['losses']} in epoch {diverged['epoch']}; an earlier epoch is kept.")
-    if evaluation["accuracy_interval"][0] <= evaluation["largest_class_share"]:
-        found.append("It cannot be told from always naming the largest class: the interval holds what that would give.")
+        found.append(_describe_divergence(metrics, diverged))
+    if choice := Selection.read(metrics).describe():
+        found.append(
+            f"This is {choice}, chosen by the validation pictures that it is judged by: its validation accuracy is "
+            "optimistically biased. The interval allows for the choice. For a number without bias, keep pictures in "
+            "test/ that nothing is chosen by (make report TEST=1)."
+        )
+    (low, high), guess = evaluation["accuracy_interval"], evaluation["largest_class_share"]
+    always = f"always predicting {make_printable(evaluation['largest_class'])}, the largest class of training"
+    shown = f"({Interval(low, high).format_percent()})"
+    if high < guess:
+        found.append(
+            f"The head is worse than {always}: all of its interval {shown} lies below the {format_percent(guess)} that "
+            "this gives. What it learned does not hold for these pictures: check that both sides are labelled alike."
+        )
+    elif low <= guess:
+        found.append(
+            f"The head cannot be distinguished from {always}: its interval {shown} contains the "
+            f"{format_percent(guess)} that this gives. Validate with more pictures, or train on more."
+        )
     if leaks := metrics.get("num_leaked"):
-        found.append(f"{leaks:,} validation pictures were trained on too, byte for byte: the accuracy is flattered.")
+        found.append(
+            f"{leaks:,} validation pictures were trained on too, byte for byte: the accuracy is optimistically biased. "
+            "Remove one of each pair, extract and train again."
+        )
     if pending := metrics.get("num_pending"):
-        found.append(f"{pending:,} pictures of the folder had no features yet, and were left out.")
+        found.append(
+            f"{pending:,} pictures of the folder had no features yet and were left out: the head has not learned from "
+            "them. Extract again to go on, and train again."
+        )
     return found
 
 
 def describe_curves(metrics: Mapping[str, Any], history: Sequence[Epoch]) -> str:
     """Says what the learning curves show."""
     kept = history[metrics["kept_epoch"] - 1]
-    gap = metrics["train_accuracy"] - kept.val_accuracy
     best = min(history, key=lambda row: row.val_loss)
+    shown = [round(accuracy, 4) for accuracy in (metrics["train_accuracy"], kept.val_accuracy)]
     words = (
-        f"After epoch {kept.epoch} of {len(history)} training accuracy is {metrics['train_accuracy']:.4f} with dropout "
-        f"off, validation accuracy {kept.val_accuracy:.4f}: a gap of {gap:.4f}. Loss: {metrics['train_loss']:.4f} and "
-        f"{kept.val_loss:.4f}."
+        f"After epoch {kept.epoch} of {len(history)} training accuracy is {shown[0]:.4f} with dropout "
+        f"off, validation accuracy {shown[1]:.4f}: a gap of {shown[0] - shown[1]:.4f}. Loss: "
+        f"{metrics['train_loss']:.4f} and {kept.val_loss:.4f}."
     )
     if best.epoch < kept.epoch:
         words += f" Validation loss was lowest in epoch {best.epoch} ({best.val_loss:.4f}): since then it overfits."
     return words
 
 
-def describe_areas(evaluation: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """Says what the ROC and the precision-recall curve show."""
-    which = f"for calling a picture {labels[1]}" if len(labels) == 2 else "for each class against the others"
-    area, precision = evaluation["roc_auc"], evaluation["average_precision"]
-    areas = "" if area is None else f" Area {area:.4f}, average precision {precision:.4f}."
+def describe_areas(evaluation: Mapping[str, Any], labels: Sequence[str], drawn: Sequence[int]) -> str:
+    """Describe what the ROC and the precision-recall curves show, and of which classes.
+
+    Args:
+        evaluation: of the head.
+        labels: of the classes.
+        drawn: numbers of the classes that are drawn.
+    """
+    area, precision = format_share(evaluation["roc_auc"]), format_share(evaluation["average_precision"])
+    if len(labels) == 2:
+        which, areas = f"for predicting {labels[1]}", f" Area {area}, average precision {precision}."
+    else:
+        with_pictures = sum(found["roc_auc"] is not None for found in evaluation["classes"])
+        which = "for each class against the others"
+        if len(drawn) < with_pictures:
+            which = f"of the {len(drawn)} classes with most validation pictures, of {len(labels):,}"
+        elif len(drawn) < len(labels):
+            which = f"of the {len(drawn)} classes that have validation pictures, of {len(labels):,}"
+        areas = f" Mean of all classes: area {area}, average precision {precision}."
+    if evaluation["roc_auc"] is None:
+        areas = ""
     return f"ROC and precision against recall {which}, over all thresholds.{areas}"
 
 
 def describe_reliability(evaluation: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """Says what the reliability diagram shows."""
-    what = f"is {labels[1]}" if len(labels) == 2 else "is what it is called"
+    """Describe what the reliability diagram shows."""
+    if len(labels) == 2:
+        what = f"of the pictures to which the head gives a probability of {labels[1]}, the share that is {labels[1]}"
+        sides = f"Above the line {labels[1]} is more frequent than predicted, below it less"
+    else:
+        what = "of the pictures whose predicted class has a probability, the share that is classified correctly"
+        sides = "Above the line the head is under-confident, below it over-confident"
     return (
-        f"How often a picture {what} when the head says so with a probability. Expected calibration error "
-        f"{evaluation['calibration_error']:.4f}, Brier score {evaluation['brier']:.4f}. Above the line it is too "
-        "timid, below it too sure."
+        f"Calibration: {what}. {sides}. Expected calibration error {format_share(evaluation['calibration_error'])}, "
+        f"Brier score {format_share(evaluation['brier'])}, log loss {evaluation['log_loss']:.4f}."
     )
 
 
+def list_thresholds(evaluation: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """List the thresholds of each class, with intervals that allow for their choice from all of four digits.
+
+    Returns:
+        Rows of class, purpose, threshold, precision, its interval, recall, its interval and F1.
+    """
+    num_candidates = NUM_THRESHOLDS * Selection.read(metrics).num_candidates
+    rows: list[tuple[str, ...]] = []
+    for found in evaluation["classes"]:
+        for choice in found["thresholds"]:
+            num = found["num_pictures"]
+            right = round(choice["recall"] * num)
+            predicted = max(round(right / choice["precision"]), 1) if choice["precision"] else 1
+            rows.append(
+                (
+                    make_printable(found["label"]),
+                    choice["wanted"],
+                    f"{choice['threshold']:.{THRESHOLD_DIGITS}f}",
+                    format_share(choice["precision"]),
+                    compute_interval(right, predicted, num_candidates).format(),
+                    format_share(choice["recall"]),
+                    compute_interval(right, num, num_candidates).format(),
+                    format_share(choice["f1"]),
+                )
+            )
+    return rows
+
+
 def count_wrong(predictions: Sequence[Prediction], num_shown: int) -> str:
-    """Says how many pictures were called something else."""
+    """Describe how many pictures were classified incorrectly."""
     num_wrong = sum(found.predicted != found.label for found in predictions)
-    rest = f"; the {num_shown} whose true class got the least" if num_wrong > num_shown else ""
-    return f"{num_wrong:,} of {len(predictions):,} were called something else{rest}:"
+    rest = f"; the {num_shown} whose true class has the lowest probability" if num_wrong > num_shown else ""
+    return f"{num_wrong:,} of {len(predictions):,} were classified incorrectly{rest}:"
 
 
 def count_exact(num_exact: int, num_shown: int) -> str:
@@ -99,7 +173,7 @@ def count_exact(num_exact: int, num_shown: int) -> str:
         return "No held-out picture was trained on too, byte for byte."
     found = f"{num_exact:,} held-out pictures were" if num_exact > 1 else "1 held-out picture was"
     shown = f"; the first {num_shown}" if num_exact > num_shown else ""
-    return f"{found} trained on too, byte for byte, which flatters the accuracy{shown}:"
+    return f"{found} trained on too, byte for byte, which makes the accuracy too high{shown}:"
 
 
 def count_near(num_near: int | None, likeness: float) -> str:
@@ -114,104 +188,28 @@ def count_near(num_near: int | None, likeness: float) -> str:
     found = f"{num_near:,} validation pictures are" if num_near > 1 else "1 validation picture is"
     words = (
         f"{found if num_near else 'No validation picture is'} nearly the same as one that was trained on, going by "
-        f"features (similarity {NEAR} or more: saved again, cut, brightened, mirrored). For comparison: training "
-        f"pictures and the nearest other have {likeness:.2f} in the middle"
+        f"features (similarity {NEAR} or more: saved again, cut, brightened, mirrored). For comparison: the median "
+        f"similarity of a training picture to the nearest other is {format_similarity(likeness, 2)}"
     )
     if likeness >= NEAR:
-        words += ", so pictures of this kind are alike altogether, and only the pairs can tell copies from siblings"
+        words += ", so all pictures of this kind are alike, and copies can only be recognised by looking at the pairs"
     return f"{words}. The pairs that are most alike:"
 
 
-def list_facts(run: Run, store: FeatureStore, split: Split) -> list[tuple[str, str]]:
-    """Lists what was trained on what."""
-    record, fingerprint, origin = run.record, store.fingerprint, store.origin
-    weights = f"{origin.weights_name} {origin.weights_file}".strip()
-    facts = [
-        ("pictures", store.images_folder),
-        ("training", _count_labels([example.label for example in split.train])),
-        ("validation", f"{_count_labels([example.label for example in split.validation])}, by {record.split_rule}"),
-        *([("test", _count_labels([example.label for example in split.test]))] if split.test else []),
-        ("backbone", _describe_backbone(run, store)),
-        ("weights", f"{weights}, SHA-256 of the tensors {fingerprint.weights_sha256[:16]}…"),
-        (
-            "picture",
-            f"{fingerprint.image_size} x {fingerprint.image_size} px, {fingerprint.resize}, {fingerprint.scale}",
-        ),
-        ("features", f"{' x '.join(map(str, record.feature_shape))}, {fingerprint.precision}, {fingerprint.engine}"),
-        ("views", f"{run.num_views} of each training picture"),
-        ("store", f"{record.store}, fingerprint {record.fingerprint[:16]}…"),
-        ("head", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in _list_options(run))),
-        ("versions", _describe_versions({**origin.versions, **_find_versions()})),
-    ]
-    return [(name, make_printable(text)) for name, text in facts]
+def format_similarity(similarity: float, digits: int = 3) -> str:
+    """Format a similarity, rounded down, so that what is below the limit of near ones is never shown as on it."""
+    return f"{floor(similarity * 10**digits + 1e-9) / 10**digits:.{digits}f}"
 
 
-def list_times(run: Run, store: FeatureStore) -> list[tuple[str, str]]:
-    """Lists how long each step took."""
-    fitting = sum(row.seconds for row in run.read_history())
-    answered = float(run.read_metrics()["seconds"])
-    times = [
-        ("extraction, once", _describe_extraction(store)),
-        ("start, reading and reduction", format_seconds(max(0.0, answered - fitting))),
-        ("fitting", f"{format_seconds(fitting)} for {len(run.read_history()):,} epochs"),
-    ]
-    return [(name, text) for name, text in times if text]
-
-
-def list_commands(run: Run) -> str:
-    """Lists what to type next, ready to be pasted."""
-    folder = shlex.quote(make_printable(str(run.folder)))
-    out = shlex.quote(make_printable(str(run.folder.with_name(f"{run.folder.name}-model"))))
+def _describe_divergence(metrics: Mapping[str, Any], diverged: Mapping[str, Any]) -> str:
+    happened = f"The loss of {diverged['trial']} became {diverged['losses']} in epoch {diverged['epoch']}"
+    option = "--fine-tune-learning-rate" if metrics.get("before_tuning") else "--learning-rate"
+    if diverged["trial"] == KEPT_TRIAL:
+        return (
+            f"{happened}, and its training ended there: this head is that of epoch {metrics['kept_epoch']}. "
+            f"Try a smaller {option}."
+        )
     return (
-        f"python -m train_head.export --run {folder} --out {out}\n"
-        f"python -m train_head.predict --model {out}/model.keras FILE_OR_DIR\n"
-        f"python -m train_head.report --run {folder}"
+        f"{happened}, and no other was fitted after it: means and standard deviations are of the fits before. This "
+        f"head, of {KEPT_TRIAL}, is not affected. Try a smaller {option}."
     )
-
-
-def _count_labels(labels: Sequence[str]) -> str:
-    counts = ", ".join(f"{count:,} {label}" for label, count in sorted(Counter(labels).items()))
-    return f"{len(labels):,} ({counts})"
-
-
-def _list_options(run: Run) -> list[tuple[str, Any]]:
-    options = {**run.record.config, "solver": run.record.solver}
-    return [(name, options[name]) for name in _HEAD_OPTIONS if options.get(name) is not None]
-
-
-def _describe_extraction(store: FeatureStore) -> str:
-    """Says how long the features took, at the rate of the last extraction; empty where nothing says it."""
-    if not store.path.is_dir():
-        return ""
-    try:
-        catalog = Catalog(store.path / CATALOG_NAME, writable=False)
-    except FeatureStoreError:
-        return ""
-    try:
-        rate = float(catalog.read_meta("rows_per_second") or catalog.read_meta("images_per_second") or 0)
-    finally:
-        catalog.close()
-    if not rate:
-        return ""
-    return f"{format_seconds(store.num_features / rate)} for {store.num_features:,} features at {rate:.1f}/s"
-
-
-def _find_versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _describe_versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
-
-
-def _describe_backbone(run: Run, store: FeatureStore) -> str:
-    name, cut = store.fingerprint.backbone, store.fingerprint.cut
-    if run.unfreeze_from == NOTHING:
-        return f"{name} up to {cut}, frozen"
-    return f"{name} up to mixed7, trained again from {run.unfreeze_from} on"

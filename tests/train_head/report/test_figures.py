@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train_head.evaluation import ReliabilityBin
-from train_head.report.figures import draw_areas, draw_gap, draw_reliability
+from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
 from train_head.solvers.history import Epoch
 
 
@@ -21,9 +21,24 @@ def list_texts(svg: str) -> list[str]:
 def test_plots_take_a_classs_name_literally(label: str) -> None:
     targets = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]], np.float32)
-    assert f"class {label}" in list_texts(draw_areas(targets, probabilities, ["other", label]))
+    assert f"class {label}" in list_texts(draw_areas(targets, probabilities, ["other", label], [1]))
     bins = [ReliabilityBin(0.4, 0.5, 4, 0.45, 0.5)]
     assert f"mean probability of {label}" in list_texts(draw_reliability(bins, f"of {label}"))
+
+
+def test_choose_drawn_takes_the_largest_classes_as_many_as_there_are_colours() -> None:
+    targets = np.repeat(np.arange(9), [3, 9, 1, 8, 7, 2, 6, 5, 0])
+    assert choose_drawn(targets, 9) == [0, 1, 3, 4, 6, 7]
+    assert choose_drawn(np.arange(9) % 3, 5) == [0, 1, 2]
+    assert choose_drawn(np.arange(4) % 2, 2) == [1]
+    assert choose_drawn(np.zeros(4, np.int64), 3) == []
+
+
+def test_draw_areas_draws_the_given_classes() -> None:
+    targets, labels = np.arange(80) % 8, [f"c{number}" for number in range(8)]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(8), 80).astype(np.float32)
+    texts = list_texts(draw_areas(targets, probabilities, labels, [0, 5, 7]))
+    assert {text for text in texts if text.startswith("class ")} == {"class c0", "class c5", "class c7"}
 
 
 def test_draw_gap_says_both_gaps_and_names_no_colour_of_its_own() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ import pytest
 from PIL import Image
 
 from tests.pictures import draw_picture, encode
-from train_head.report.gallery import THUMBNAIL_SIDE, choose_unsure, choose_worst, draw_thumbnail
+from tests.train_head.training import ROOT
+from train_head.report.gallery import THUMBNAIL_SIDE, Thumbnail, choose_unsure, choose_worst, draw_thumbnail
 from train_head.run import Prediction
 
 
@@ -90,3 +94,26 @@ def test_draw_thumbnail_of_a_picture_that_changed_is_gone_or_damaged_says_why(tm
     assert (gone.address, gone.problem) == ("", "cannot be read: No such file or directory")
     (tmp_path / "empty.png").write_bytes(b"")
     assert draw_thumbnail(tmp_path / "empty.png", hashlib.sha256(b"").digest()).problem == "the file is empty"
+
+
+def test_thumbnail_is_drawn_under_a_locale_that_has_no_bytes_for_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "Größe 猫.png"
+    path.write_bytes(encode(draw_picture("cats", 1)))
+    code = f"""
+import hashlib, sys
+from pathlib import Path
+from train_head.report.gallery import draw_thumbnail
+assert sys.getfilesystemencoding() == "ascii"
+path = Path({ascii(str(path))})
+found = draw_thumbnail(path, bytes.fromhex("{hashlib.sha256(path.read_bytes()).hexdigest()}"))
+print(found.problem or found.address[:10])
+"""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | plain, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("data:image\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png"])
+def test_thumbnail_of_a_name_that_no_file_can_have_says_so(tmp_path: Path, name: str) -> None:
+    assert draw_thumbnail(tmp_path / name, b"") == Thumbnail("", "no file can have its name")

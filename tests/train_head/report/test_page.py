@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from train_head.report.page import read_evaluation, report_run, write_report
 from train_head.report.sources import load_sources
 from train_head.run import Run
 from train_head.train import train_head
+from train_head.uncertainty import Interval, Selection, compute_interval, record_selection
 
 MISTAKE = "validation/cats/a dog.png"
 SAME, ORIGINAL = "validation/dogs/same.jpg", "train/dogs/003.jpg"
@@ -72,11 +74,10 @@ def test_report_needs_nothing_but_itself(planted: Planted) -> None:
 
 def test_report_says_the_numbers_of_the_metrics(planted: Planted) -> None:
     evaluation, page = planted.metrics["evaluation"], planted.page
-    low, high = evaluation["accuracy_interval"]
     said = f"{evaluation['accuracy']:.1%}accuracy on {evaluation['num_pictures']} validation pictures"
-    assert f"{said}; 95% interval {low:.1%} to {high:.1%}" in page.text
+    assert f"{said}; 95% interval {Interval(*evaluation['accuracy_interval']).format_percent()}" in page.text
     assert evaluation["accuracy"] == planted.metrics["val_accuracy"]
-    matrix = page.find_table("called cats")
+    matrix = page.find_table("predicted cats")
     assert [[int(cell) for cell in row[1:]] for row in matrix[1:]] == evaluation["confusion"]
     for row, found in zip(page.find_table("ROC AUC")[1:], evaluation["classes"], strict=True):
         names = ("precision", "recall", "f1", "roc_auc", "average_precision")
@@ -84,15 +85,18 @@ def test_report_says_the_numbers_of_the_metrics(planted: Planted) -> None:
     thresholds = [(c["label"], t) for c in evaluation["classes"] for t in c["thresholds"]]
     for row, (label, found) in zip(page.find_table("threshold")[1:], thresholds, strict=True):
         numbers = [f"{found[name]:.4f}" for name in ("threshold", "precision", "recall", "f1")]
-        assert row == [label, found["wanted"], *numbers]
+        assert [*row[:4], row[5], row[7]] == [label, found["wanted"], *numbers]
+        for share, interval in ((found["precision"], row[4]), (found["recall"], row[6])):
+            low, high = map(float, interval.split(" to "))
+            assert low < share <= high
     assert f"error {evaluation['calibration_error']:.4f}, Brier score {evaluation['brier']:.4f}" in page.text
 
 
 def test_report_shows_the_planted_mistake_first_among_what_is_wrong(planted: Planted) -> None:
-    after = planted.page.text.partition("What it got most wrong")[2].partition("least sure")[0]
-    assert after.index("wrong: called dogs") < after.index(MISTAKE)
+    after = planted.page.text.partition("Largest errors")[2].partition("Least certain")[0]
+    assert after.index("incorrect: predicted dogs") < after.index(MISTAKE)
     shown = [image["alt"] for image in planted.page.images]
-    assert shown[0] == f"Picture {MISTAKE}, in truth cats, called dogs"
+    assert shown[0] == f"Picture {MISTAKE}, true class cats, predicted dogs"
 
 
 def test_report_lists_the_copy_and_shows_the_one_that_was_saved_again_side_by_side(planted: Planted) -> None:
@@ -124,7 +128,7 @@ def test_report_can_be_read_without_seeing(planted: Planted) -> None:
 
 def test_report_says_what_was_trained_on_what(planted: Planted) -> None:
     facts = {row[0]: row[1] for table in planted.page.tables for row in table if len(row) == 2}
-    assert facts["pictures"] == str(planted.pictures)
+    assert facts["pictures"] == "pictures"
     assert facts["training"] == "24 (12 cats, 12 dogs)"
     assert facts["validation"] == "16 (8 cats, 8 dogs), by folder validation/"
     assert facts["backbone"] == "InceptionV3 up to mixed5, frozen"
@@ -161,7 +165,7 @@ def test_report_of_a_run_from_before_there_were_evaluations_computes_them(
     assert found["confusion"] == expected["confusion"]
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
     write_report(load_sources(ReportConfig(run.folder)), quiet)
-    assert read_page(run.folder).find_table("called cats") == planted.page.find_table("called cats")
+    assert read_page(run.folder).find_table("predicted cats") == planted.page.find_table("predicted cats")
 
 
 def test_report_that_cannot_be_written_costs_itself_and_not_the_run(
@@ -179,12 +183,110 @@ def test_report_on_another_store_is_refused(planted: Planted, shared_store: Path
         load_sources(ReportConfig(planted.config.run, store=str(shared_store)))
 
 
+def test_report_holds_no_path_of_the_machine(planted: Planted) -> None:
+    text = (planted.config.run / "report.html").read_text()
+    assert str(planted.pictures.parent) not in text
+    facts = {row[0]: row[1] for table in planted.page.tables for row in table if len(row) == 2}
+    assert facts["store"].startswith("store, fingerprint ")
+    assert "python -m train_head.export --run run --out run-model" in planted.page.text
+
+
+def test_report_commands_name_the_run_as_seen_from_the_working_folder(
+    planted: Planted, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(planted.config.run, tmp_path / "work/my run")
+    monkeypatch.chdir(tmp_path)
+    write_report(load_sources(ReportConfig(run)), quiet)
+    assert "--run 'work/my run' --out 'work/my run-model'" in read_page(run).text
+
+
+def test_report_gives_the_stored_type_and_the_precision_of_features(planted: Planted) -> None:
+    facts = {row[0]: row[1] for table in planted.page.tables for row in table if len(row) == 2}
+    assert "stored as float16, computed in float32 with " in facts["features"]
+
+
+def change_metrics(run: Path, **values: object) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | values))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kept_epoch", "3"),
+        ("kept_epoch", 0),
+        ("kept_epoch", 99),
+        ("train_loss", "low"),
+        ("folds", {"val_accuracies": 3}),
+        ("diverged", {"epoch": 1}),
+        ("selection", [24]),
+        ("test", 0.5),
+        ("test", {"accuracy": 0.5}),
+    ],
+)
+def test_report_of_metrics_with_a_wrong_value_names_it(
+    planted: Planted, tmp_path: Path, quiet: Console, name: str, value: object
+) -> None:
+    run = shutil.copytree(planted.config.run, tmp_path / "run")
+    change_metrics(run, **{name: value})
+    with pytest.raises(HeadstartError) as caught:
+        write_report(load_sources(ReportConfig(run)), quiet)
+    assert "metrics.json" in str(caught.value.where)
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", {"accuracy": []}, {"confusion": [[1]], "accuracy_interval": [1]}])
+def test_report_evaluates_anew_whatever_was_kept_as_evaluation(
+    planted: Planted, tmp_path: Path, quiet: Console, value: object
+) -> None:
+    run = shutil.copytree(planted.config.run, tmp_path / "run")
+    change_metrics(run, evaluation=value)
+    write_report(load_sources(ReportConfig(run)), quiet)
+    assert read_page(run).find_table("threshold") == planted.page.find_table("threshold")
+
+
+def test_report_thresholds_hold_as_they_are_written(planted: Planted) -> None:
+    targets, probabilities = Run(planted.config.run).read_probabilities()
+    for label, _, threshold, precision, _, recall, _, f1 in planted.page.find_table("threshold")[1:]:
+        number = ["cats", "dogs"].index(label)
+        predicted, truths = probabilities[:, number] >= float(threshold), targets == number
+        right = (predicted & truths).sum()
+        found = (right / predicted.sum(), right / truths.sum(), 2 * right / (predicted.sum() + truths.sum()))
+        assert [f"{share:.4f}" for share in found] == [precision, recall, f1]
+
+
+def test_report_of_a_class_that_is_never_predicted_gives_it_no_precision(
+    planted: Planted, tmp_path: Path, quiet: Console
+) -> None:
+    run = Run(shutil.copytree(planted.config.run, tmp_path / "run"))
+    lines = (run.folder / "predictions.csv").read_text().splitlines(keepends=True)
+    rows = list(csv.reader(lines))
+    with (run.folder / "predictions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([rows[0], *([*row[:2], "cats", "0.9", "0.1"] for row in rows[1:])])
+    write_report(load_sources(ReportConfig(run.folder)), quiet)
+    cats, dogs = read_page(run.folder).find_table("ROC AUC")[1:]
+    assert (cats[2:5], dogs[2:5]) == (["0.5000", "1.0000", "0.6667"], ["–", "0.0000", "0.0000"])
+
+
+def test_report_of_a_chosen_head_says_so_and_is_written_anew(planted: Planted, tmp_path: Path, quiet: Console) -> None:
+    run = Run(shutil.copytree(planted.config.run, tmp_path / "run"))
+    selection = Selection(24, 1, "val_accuracy")
+    change_metrics(run.folder, **record_selection(run.read_metrics(), selection))
+    config = replace(planted.config, run=run.folder)
+    assert report_run(config, quiet) == run.folder / "report.html"
+    page = read_page(run.folder)
+    assert "This is the best of 24 heads, chosen by the validation pictures" in page.text
+    right = sum(row[n] for n, row in enumerate(run.read_metrics()["confusion"]))
+    expected = compute_interval(right, 16, 24)
+    assert read_evaluation(run)["accuracy_interval"] == list(expected)
+    assert f"95% interval {expected.format_percent()}, which allows for the choice: the best of 24 heads" in page.text
+
+
 def test_report_of_three_classes_has_a_curve_for_each(three_classes: Any, tmp_path: Path, quiet: Console) -> None:
     config = make_config(three_classes, tmp_path / "run", no_report=False)
     train_head(config, quiet)
     report_run(config, quiet)
     page = read_page(config.run)
-    assert len(page.find_table("called owls")) == 4
+    assert len(page.find_table("predicted owls")) == 4
     areas = page.text.partition("Probabilities and thresholds")[2].partition("over all thresholds")[0]
     for label in ("cats", "dogs", "owls"):
         assert label in areas
