@@ -18,6 +18,7 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     from train_head.report.page import report_run
     from train_head.solvers.history import PartlyDivergedError
     from train_head.train import train_head
+    from train_head.uncertainty import describe_accuracy, describe_fits, describe_interval
 
     try:
         metrics = train_head(config, console, find_start())
@@ -25,10 +26,10 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
         report_run(config, console)
         raise
     report = report_run(config, console)
-    accuracy, guessing = metrics["val_accuracy"], metrics["largest_class_share"]
     kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     rows = [
-        ("validation accuracy", f"{accuracy:.4f} (guessing the largest class: {guessing:.4f})"),
+        ("validation accuracy", describe_accuracy(metrics)),
+        ("its 95 % interval", describe_interval(metrics)),
         ("validation loss", f"{metrics['val_loss']:.4f}"),
         ("training accuracy", f"{metrics['train_accuracy']:.4f}, loss {metrics['train_loss']:.4f}"),
         ("pictures", f"{metrics['num_train']:,} to train, {metrics['num_validation']:,} to validate"),
@@ -37,7 +38,7 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     ]
     for kind in ("repeats", "folds"):
         if summary := metrics.get(kind):
-            rows.append((f"{len(summary['val_accuracies'])} {kind}", f"{summary['mean']:.4f} ± {summary['std']:.4f}"))
+            rows.append((f"{len(summary['val_accuracies'])} {kind}", describe_fits(kind, metrics)))
     if report:
         rows.append(("report", str(report)))
     console.show_table(f"run {config.run}", rows)

@@ -13,6 +13,7 @@ from features.command import run_app
 from features.console import Console
 from features.errors import UsageError
 from train_head.config import TrainConfig
+from train_head.uncertainty import describe_interval
 
 PICTURE_FILE = "compare.png"
 
@@ -56,6 +57,7 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     ]
     rows: list[tuple[str, ...]] = [("", *results)]
     rows += [(title, *(f"{result[key]:{form}}" for result in results.values())) for title, key, form in lines]
+    rows.insert(3, ("its 95 % interval", *(describe_interval(result) for result in results.values())))
     console.show_table(f"the same head, twice, in {config.run}", rows)
     if not config.no_report:
         console.say(f"learning curves side by side: {config.run / PICTURE_FILE}")

@@ -184,6 +184,10 @@ def test_compare_shows_both_heads_in_one_table(
     keys = ["train_accuracy", "val_accuracy", "accuracy_gap", "train_loss", "val_loss", "loss_gap"]
     titles = ["training accuracy", "validation accuracy", "gap", "training loss", "validation loss", "gap"]
     assert rows[0] == ["", *NAMES]
+    interval = rows.pop(3)
+    assert interval[0] == "its 95 % interval"
+    low, high = map(float, interval[1].split(" to "))
+    assert low < results[NAMES[0]]["val_accuracy"] < high
     for (title, *cells), name, key in zip(rows[1:], titles, keys, strict=True):
         assert title == name
         assert cells == [format(results[each][key], "+.4f" if "gap" in key else ".4f") for each in NAMES]

@@ -21,6 +21,7 @@ from train_head.solvers.reduced import fit_reduced
 from train_head.split import split_examples
 from train_head.train import train_head
 from train_head.trials import split_into_folds
+from train_head.uncertainty import compute_interval
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +108,16 @@ def test_train_command_says_repeats_and_folds_in_json_and_in_its_table(
         assert len(summary["val_accuracies"]) == count
         assert summary["mean"] == pytest.approx(mean(summary["val_accuracies"]))
         assert summary["std"] == pytest.approx(stdev(summary["val_accuracies"]))
-        assert re.search(rf"{count} {kind} +│ {summary['mean']:.4f} ± {summary['std']:.4f}", done.stderr)
+        assert re.search(rf"{count} {kind} +│ {summary['mean']:.4f} ± {summary['std']:.4f} \(mean and", done.stderr)
     names = ["repeat 1", *(f"fold {fold} of repeat {number}" for number in (0, 1) for fold in (0, 1))]
     accuracies = metrics["repeats"]["val_accuracies"][1:] + metrics["folds"]["val_accuracies"]
-    lines = [f"{name}: validation accuracy {a:.4f}" for name, a in zip(names, accuracies, strict=True)]
+    # Folds share out 31 pictures; the kept head and the repeat have 23.
+    assert metrics["folds"]["num_train"] == [15, 16] * 2
+    sizes = metrics["repeats"]["num_train"][1:] + metrics["folds"]["num_train"]
+    lines = [
+        f"{name}: validation accuracy {accuracy:.4f}, trained on {size} pictures"
+        for name, accuracy, size in zip(names, accuracies, sizes, strict=True)
+    ]
     assert [line for line in done.stderr.splitlines() if re.match("repeat|fold", line)] == lines
 
 
@@ -127,3 +134,19 @@ def test_train_says_the_accuracy_before_it_fits_the_others(
         told[0] - 1,
         told[1] - 1,
     ]
+
+
+def test_train_with_patience_says_that_the_epoch_was_chosen_by_the_pictures_that_judge_it(
+    noisy: FeatureStore, tmp_path: Path
+) -> None:
+    done = run_command(noisy, tmp_path / "run", "--patience", "1", "--folds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert metrics["selection"] == {"num_heads": 1, "num_epochs": 3, "metric": "val_loss", "num_possible": 0}
+    right = round(metrics["val_accuracy"] * metrics["num_validation"])
+    expected = list(compute_interval(right, metrics["num_validation"], 3))
+    assert metrics["val_accuracy_interval"] == metrics["evaluation"]["accuracy_interval"] == expected
+    said = re.sub(r"[\s│]+", " ", done.stderr)
+    assert "for the best of up to 3 epochs, chosen by these pictures" in said
+    assert "each kept its best epoch by the pictures that judge it" in said
+    assert "This is the best of up to 3 epochs" in (tmp_path / "run/report.html").read_text()
