@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,39 +12,22 @@ from features.schema import FEATURE_DTYPE, Features
 from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
 
-MEMORY_SHARE = 0.5
-"""How much of the memory that is free may be taken for features."""
+HELD_BYTES = 512 * 2**20
+"""Features are held in memory up to this size. Training and validation together take at most twice as much."""
 BLOCK_BYTES = 256 * 2**20
-"""What is held at a time where the features do not fit: the shuffle buffer."""
+"""Features that are read at a time where they are not held."""
 
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class EpochOrder:
-    """The order of one epoch: blocks of picture numbers, batches cut from each block."""
-
-    blocks: list[Indices]
-    rows: Indices
-    """For each picture, which row it is this time: that of one of its views."""
-
-    def list_batches(self, batch_size: int) -> list[tuple[int, slice]]:
-        """Lists (block number, positions within the block), each batch from one block."""
-        return [
-            (number, slice(start, start + batch_size))
-            for number, block in enumerate(self.blocks)
-            for start in range(0, len(block), batch_size)
-        ]
-
-
 def number_targets(examples: Sequence[Example], classes: Sequence[str]) -> Indices:
-    """Gives each example the number of its class, its label's place among the classes."""
+    """Return the class number of each example: its label's place among the classes."""
     number_of = {label: number for number, label in enumerate(classes)}
     return np.array([number_of[example.label] for example in examples], np.int64)
 
 
 def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.float32]:
-    """Says how much each example counts in the loss.
+    """Return how much each example counts in the loss.
 
     Args:
         targets: (n,) class numbers; each class occurs.
@@ -60,48 +41,45 @@ def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.fl
     return (len(targets) / (len(counts) * counts[targets])).astype(np.float32)
 
 
-def plan_epoch(examples: Sequence[Example], rows_per_block: int, rng: np.random.Generator | None) -> list[Indices]:
-    """Plans the order in which an epoch sees its examples.
+class EpochPlan(NamedTuple):
+    """The pictures of one epoch in their order, and the view that each is seen in."""
 
-    Args:
-        examples: what is trained on, one view of each picture.
-        rows_per_block: how many are held at a time; as many as there are gives a perfect shuffle.
-        rng: draws the order; None keeps the examples' own order.
+    pictures: Indices
+    rows: Indices
+    """For each of `pictures`, the row of the drawn view."""
 
-    Returns:
-        Blocks of example numbers, each once. With several blocks, shards are drawn in a random order and read in
-        turn, and examples are shuffled within a block.
+
+class PictureOrder:
+    """The order of pictures and their views in each epoch, the same for every solver.
+
+    It depends on the rows' order, the seed and the epoch: never on shards, memory or what was read before.
     """
-    numbers = np.arange(len(examples))
-    if rng is None:
-        order = numbers
-    elif rows_per_block >= len(examples):
-        order = rng.permutation(numbers)
-    else:
-        shards = np.array([example.shard for example in examples])
-        rank = rng.permutation(shards.max() + 1)
-        order = numbers[np.lexsort((rng.random(len(numbers)), rank[shards]))]
-    blocks = [order[start : start + rows_per_block] for start in range(0, len(order), rows_per_block)]
-    if rng is not None and len(blocks) > 1:
-        blocks = [rng.permutation(block) for block in blocks]
-    return blocks
 
+    def __init__(self, rows: Sequence[Example], seed: int | None) -> None:
+        """Group the rows into pictures.
 
-class _Views:
-    """Which rows are views of one picture: those of its path."""
-
-    def __init__(self, rows: Sequence[Example]) -> None:
+        Args:
+            rows: views of one picture have its path; the first of them counts where none is drawn.
+            seed: of order and views; None keeps the pictures' own order, and their first views.
+        """
         of_path: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
             of_path.setdefault(row.path, []).append(number)
-        self.rows = np.array([number for numbers in of_path.values() for number in numbers], np.int64)
-        self.counts = np.array([len(numbers) for numbers in of_path.values()], np.int64)
-        self.starts = np.cumsum(self.counts) - self.counts
+        self._rows = np.array([number for numbers in of_path.values() for number in numbers], np.int64)
+        self._counts = np.array([len(numbers) for numbers in of_path.values()], np.int64)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._seed = seed
+        self.first_rows: Indices = self._rows[self._starts]
+        """The first view of each picture."""
 
-    def draw(self, rng: np.random.Generator | None) -> Indices:
-        """Draws a view for each picture; view 0 without a generator."""
-        places = self.starts if rng is None else self.starts + rng.integers(self.counts)
-        return np.asarray(self.rows[places], np.int64)
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return the order of an epoch: each picture once, in one of its views."""
+        if self._seed is None:
+            return EpochPlan(np.arange(len(self._counts)), self.first_rows)
+        pictures = np.random.default_rng((self._seed, epoch)).permutation(len(self._counts))
+        # The views have a generator of their own: how many there are does not change the order.
+        views = np.random.default_rng((self._seed, epoch, 1)).integers(self._counts)
+        return EpochPlan(pictures, self._rows[self._starts + views][pictures])
 
 
 class FeatureBatches:
@@ -110,7 +88,8 @@ class FeatureBatches:
     Each epoch sees each picture once, in one of its views, drawn anew.
 
     A batch is a function of its number alone, counted through all epochs: Keras prefetches in threads of its
-    own, also beyond the end of an epoch, and none of that may change what is trained on.
+    own, also beyond the end of an epoch, and none of that may change what is trained on. Nor does it matter
+    whether the features are held in memory or read block by block.
     """
 
     def __init__(
@@ -122,33 +101,27 @@ class FeatureBatches:
         batch_size: int,
         seed: int | None,
         class_weight: ClassWeight = ClassWeight.NONE,
-        memory: int | None = None,
     ) -> None:
-        """Reads the features where they fit in memory.
+        """Read the features where they are few enough to be held.
 
         Args:
             store: where they are.
             examples: which; views of one picture have its path, and the first of them counts where none is drawn.
             classes: the labels in order.
-            batch_size: rows of a batch, the last of a block maybe fewer.
+            batch_size: rows of a batch; the last of an epoch may have fewer.
             seed: of the order; None for the examples' own.
             class_weight: how much an example counts.
-            memory: bytes that may be held; None for a share of what is free.
         """
-        self._store, self._rows, self._views = store, list(examples), _Views(examples)
-        self.targets = number_targets([self._rows[row] for row in self._views.draw(None)], classes)
+        self._store, self._rows, self._order = store, list(examples), PictureOrder(examples, seed)
+        self.targets = number_targets([self._rows[row] for row in self._order.first_rows], classes)
         self._weights = weigh_examples(self.targets, class_weight)
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size = batch_size
         row_bytes = int(np.prod(store.feature_shape)) * FEATURE_DTYPE.itemsize
-        memory = int(read_free_memory() * MEMORY_SHARE) if memory is None else memory
-        fits = row_bytes * len(self._rows) <= memory
-        self._rows_per_block = (
-            max(1, len(self._rows)) if fits else max(batch_size, min(BLOCK_BYTES, memory) // row_bytes)
-        )
-        self._all = store.read(self._rows) if fits else None
-        self._planned: tuple[int, EpochOrder] | None = None
+        self._rows_at_once = max(1, BLOCK_BYTES // row_bytes)
+        self._all = store.read(self._rows) if row_bytes * len(self._rows) <= HELD_BYTES else None
+        self._planned: tuple[int, EpochPlan] | None = None
         self._held: tuple[tuple[int, int], Features] | None = None
-        self.num_batches = len(self._plan(0).list_batches(batch_size))
+        self.num_batches = -(-len(self.targets) // batch_size)
         """In each epoch."""
 
     @property
@@ -157,7 +130,7 @@ class FeatureBatches:
         return self._all is not None
 
     def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Reads a batch.
+        """Read a batch.
 
         Args:
             number: counted from the first batch of the first epoch.
@@ -167,54 +140,41 @@ class FeatureBatches:
             loss (b,) float32.
         """
         epoch, number_in_epoch = divmod(number, self.num_batches)
-        order = self._plan(epoch)
-        block_number, positions = order.list_batches(self._batch_size)[number_in_epoch]
-        chosen = order.blocks[block_number][positions]
-        if self._all is None:
-            features = self._read_block(epoch, block_number, order)[positions]
-        else:
-            features = self._all[order.rows[chosen]]
-        return features.astype(np.float32), self.targets[chosen].astype(np.float32)[:, None], self._weights[chosen]
+        plan = self._plan(epoch)
+        batch = slice(number_in_epoch * self._batch_size, (number_in_epoch + 1) * self._batch_size)
+        pictures = plan.pictures[batch]
+        features = self._all[plan.rows[batch]] if self._all is not None else self._read_from_block(epoch, batch, plan)
+        return features.astype(np.float32), self.targets[pictures].astype(np.float32)[:, None], self._weights[pictures]
 
     def list_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
-        """Yields the first view of each picture in the examples' order, `batch_size` rows at a time, as float32."""
-        first = self._views.draw(None)
-        # Whole blocks at a time: every read checks the bytes of each shard that it touches.
-        step = batch_size if self.in_memory else max(batch_size, self._rows_per_block // batch_size * batch_size)
+        """Yield the first view of each picture in the examples' order, `batch_size` rows at a time, as float32."""
+        first = self._order.first_rows
+        step = batch_size if self.in_memory else self._round_block(batch_size)
         for start in range(0, len(first), step):
             rows = first[start : start + step]
-            block = self._store.read([self._rows[row] for row in rows]) if self._all is None else self._all[rows]
+            block = self._read(rows) if self._all is None else self._all[rows]
             for offset in range(0, len(block), batch_size):
                 yield block[offset : offset + batch_size].astype(np.float32)
 
-    def _plan(self, epoch: int) -> EpochOrder:
+    def _plan(self, epoch: int) -> EpochPlan:
         planned = self._planned
         if planned is None or planned[0] != epoch:
-            order = views = None
-            if self._seed is not None:
-                # The views have a generator of their own: how many there are does not change the order.
-                order = np.random.default_rng((self._seed, epoch))
-                views = np.random.default_rng((self._seed, epoch, 1))
-            rows = self._views.draw(views)
-            blocks = plan_epoch([self._rows[row] for row in rows], self._rows_per_block, order)
-            self._planned = planned = epoch, EpochOrder(blocks, rows)
+            self._planned = planned = epoch, self._order.plan(epoch)
         return planned[1]
 
-    def _read_block(self, epoch: int, number: int, order: EpochOrder) -> Features:
+    def _read_from_block(self, epoch: int, batch: slice, plan: EpochPlan) -> Features:
+        step = self._round_block(self._batch_size)
+        number, offset = divmod(batch.start, step)
         held = self._held
         if held is None or held[0] != (epoch, number):
             self._held = held = None
-            block = order.blocks[number]
-            rows = order.rows[block]
-            self._held = held = (epoch, number), self._store.read([self._rows[row] for row in rows])
-        return held[1]
+            rows = plan.rows[number * step : (number + 1) * step]
+            self._held = held = (epoch, number), self._read(rows)
+        return held[1][offset : offset + self._batch_size]
 
+    def _round_block(self, batch_size: int) -> int:
+        """Return how many rows are read at a time: whole batches, one at least."""
+        return max(1, self._rows_at_once // batch_size) * batch_size
 
-def read_free_memory() -> int:
-    """Returns how many bytes of memory could be taken without swapping; half of all where no kernel says."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    def _read(self, rows: Indices) -> Features:
+        return self._store.read([self._rows[row] for row in rows])

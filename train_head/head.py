@@ -113,7 +113,8 @@ def build_head(
     if seed is None:
         initial = [keras.initializers.Zeros()] * 2
     else:
-        initial = [keras.initializers.GlorotUniform(seed=2 * seed + offset) for offset in (0, 1)]
+        # TensorFlow takes seeds of 32 bits.
+        initial = [keras.initializers.GlorotUniform(seed=(2 * seed + offset) % 2**32) for offset in (0, 1)]
     return keras.Sequential(
         [
             keras.Input(tuple(feature_shape), name="feature"),

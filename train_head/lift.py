@@ -1,7 +1,8 @@
-"""Leads the head of a run back to the features' own inputs, whichever solver fitted it."""
+"""The head of a run on all inputs, whichever solver fitted it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,52 +10,92 @@ import numpy as np
 
 from features.console import Console
 from features.errors import HeadstartError
+from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.head import Array, HeadWeights
-from train_head.reduction.reduce import Sides, lift_kernel
+from train_head.reduction.factors import Directions, Factors, get
+from train_head.reduction.record import REDUCTION_FILE, Expansion, make_expansion
 from train_head.reduction.rows import FeatureRows
+from train_head.reduction.workers import open_workers
 from train_head.run import Run
 from train_head.solvers.network import compute_outputs
-from train_head.split import Split, list_rows
+from train_head.split import sort_examples
 
 TOLERANCE = 1e-3
-"""Of logits, between the head that was fitted and the one that is led back."""
+"""Of logits, between the head that was fitted and the one on all inputs."""
 
 
-def lift_head(run: Run, store: FeatureStore, split: Split, console: Console) -> HeadWeights:
-    """Returns a run's head on all inputs.
+def lift_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
+    """Return a run's head on all inputs.
+
+    Training rows are found in the store by content hash and view, so that it does not matter which pictures, labels
+    or derived files there are today.
 
     Args:
         run: the run.
-        store: the store that it was fitted on.
-        split: its examples in that store.
+        store: the store that it was fitted on, or a packed copy.
+        validation: the run's validation examples in that store.
         console: where progress goes.
 
     Raises:
-        HeadstartError: the head that is led back does not say of the validation features what the fitted one said.
+        HeadstartError: a training feature is no longer stored, or the head on all inputs does not give the logits of
+            the fitted one.
     """
     head = run.read_head()
     if not run.record.reduction:
         return head
-    sides = Sides(list_rows(store, split.train, run.num_views), split.validation)
-    kernel = lift_kernel(store, sides, run.record.rank, head.hidden_kernel, console)
-    lifted = replace(head, hidden_kernel=kernel)
+    path = run.folder / REDUCTION_FILE
+    is_old = not path.exists()
+    expansion = _find_old_expansion(run, store, head, console) if is_old else Expansion.load(path)
+    expanded = replace(head, hidden_kernel=expansion.expand(store, head.hidden_kernel))
     expected = run.read_validation_logits()
-    found = compute_store_logits(lifted, store, split.validation)
+    found = compute_store_logits(expanded, store, _sort_as_old(validation) if is_old else sort_examples(validation))
     if found.shape != expected.shape:
         raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
     difference = float(np.abs(found - expected).max())
-    console.detail(f"{run.folder}: led back to {len(lifted.hidden_kernel):,} inputs; logits differ by {difference:.2g}")
+    num_inputs = len(expanded.hidden_kernel)
+    console.detail(f"{run.folder}: expanded to {num_inputs:,} inputs; logits differ by {difference:.2g}")
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
         raise _disagree(run, f"a difference of {difference:.2g}")
-    return lifted
+    return expanded
 
 
 def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Sequence[Example]) -> Array:
-    """Computes what a head on all inputs says of features, straight from the store."""
-    rows = FeatureRows(store, examples)
-    hidden = rows.multiply(head.hidden_kernel)
-    return compute_outputs(head, hidden)
+    """Compute the logits of a head on all inputs for stored features."""
+    with open_workers() as workers:
+        hidden = FeatureRows(store, examples, workers).multiply(head.hidden_kernel)
+        return compute_outputs(head, hidden)
+
+
+def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, console: Console) -> Expansion:
+    """Find what expands the kernel of a run from before runs kept it: the factors in derived/ that it was fitted on.
+
+    Raises:
+        HeadstartError: they are gone, or of other rows.
+    """
+    folder, key = store.derived_folder, run.record.reduction
+    factors, basis = get(folder, key, Factors, console), get(folder, key, Directions, console)
+    hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.side == "train"}
+    keys = [FeatureKey(content_hash, view) for content_hash in sorted(hashes) for view in range(run.num_views)]
+    rows = [row for row in store.find_examples(keys) if row is not None]
+    if basis and basis.directions.shape[1] == len(head.hidden_kernel):
+        return make_expansion(store, rows, None, basis.directions)
+    if factors and factors.train.shape == (len(rows), len(head.hidden_kernel)):
+        coefficients = np.asarray((factors.train / factors.eigenvalues) @ head.hidden_kernel, np.float32)
+        return make_expansion(store, rows, coefficients, None)
+    raise HeadstartError(
+        run.folder,
+        f"the factors that this older run was fitted on, in {folder}",
+        "none of them" if factors is None else "those of other rows",
+        "Train again, which takes seconds; newer runs keep what they need themselves",
+    )
+
+
+def _sort_as_old(validation: Sequence[Example]) -> list[Example]:
+    """Sort as older runs did: by path, or in a packed store by place."""
+    if all(example.shard == 0 for example in validation):
+        return sorted(validation, key=lambda example: (example.row, os.fsencode(example.path)))
+    return sorted(validation, key=lambda example: os.fsencode(example.path))
 
 
 def _disagree(run: Run, got: str) -> HeadstartError:

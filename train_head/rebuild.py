@@ -1,4 +1,4 @@
-"""Rebuilds what a run was fitted with: backbone and head, apart, whichever way it was fitted."""
+"""Rebuild a run's backbone and head, apart, whichever way they were fitted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from features.errors import HeadstartError
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NOTHING
-from train_head.head import Array, TunedWeights, restore_head
+from train_head.head import Array, HeadWeights, TunedWeights, restore_head
 from train_head.lift import lift_head
 from train_head.run import Run
 from train_head.split import Split
@@ -32,6 +32,8 @@ class Rebuilt:
     head: keras.Model
     run_stored: Callable[[Array], Array]
     """From stored features, float32, to the head's outputs."""
+    compute_logits: Callable[[Array], Array]
+    """From stored features, float32, to the head's logits."""
     cut: str
     """The layer whose output the head sees."""
 
@@ -49,11 +51,11 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
     Raises:
         HeadstartError: the weights or the run's own files are not those that it was fitted with.
     """
-    fitted = lift_head(run, store, split, console)
+    fitted, num_classes = lift_head(run, store, split.validation, console), len(run.record.classes)
     if run.unfreeze_from == NOTHING:
         backbone = rebuild_backbone(store, weights, console)
-        head = restore_head(fitted, store.feature_shape, len(split.classes), run.dropout)
-        return Rebuilt(backbone, head, head.predict_on_batch, store.fingerprint.cut)
+        head = restore_head(fitted, store.feature_shape, num_classes, run.dropout)
+        return Rebuilt(backbone, head, head.predict_on_batch, _find_logits(head, fitted), store.fingerprint.cut)
     if not isinstance(fitted, TunedWeights):
         raise HeadstartError(
             run.folder, f"layers from {run.unfreeze_from} on", "none in head.npz", "Train again with --overwrite"
@@ -62,5 +64,20 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
     tail = open_tail(store, run.unfreeze_from, pool, weights, console)
     tail.put_kernels(fitted.tail)
     backbone, from_stored = tail.cut_whole(), tail.cut_from(store.fingerprint.cut)
-    head = restore_head(fitted, backbone.output_shape[1:], len(split.classes), run.dropout)
-    return Rebuilt(backbone, head, lambda stored: head.predict_on_batch(from_stored.predict_on_batch(stored)), TOP)
+    head = restore_head(fitted, backbone.output_shape[1:], num_classes, run.dropout)
+    compute_logits = _find_logits(head, fitted)
+    return Rebuilt(
+        backbone,
+        head,
+        lambda stored: head.predict_on_batch(from_stored.predict_on_batch(stored)),
+        lambda stored: compute_logits(from_stored.predict_on_batch(stored)),
+        TOP,
+    )
+
+
+def _find_logits(head: keras.Sequential, weights: HeadWeights) -> Callable[[Array], Array]:
+    """Return what computes a head's logits, before its sigmoid or softmax rounds sure ones to 1."""
+    from train_head.solvers.full import cut_hidden
+
+    hidden = cut_hidden(head)
+    return lambda inputs: hidden.predict_on_batch(inputs) @ weights.output_kernel + weights.output_bias

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from features.errors import HeadstartError
 from features.store import Example, FeatureStore
+from features.tables import ImageRow
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation examples, and how they were told apart."""
+    """Training and validation examples in the order of their content hashes, and the rule that split them."""
 
     train: list[Example]
     validation: list[Example]
     rule: str
     test: list[Example] = field(default_factory=list)
-    """Those in test/ where there is a validation/ too: for the final number alone."""
+    """Those in test/: for the final number alone."""
 
     @property
     def classes(self) -> list[str]:
@@ -25,20 +26,24 @@ class Split:
         return sorted({example.label for example in self.train})
 
     def count_leaks(self) -> int:
-        """Counts validation examples whose very file is in training too: they flatter the accuracy."""
+        """Count validation examples whose very bytes are in training too: they bias the accuracy upwards."""
         trained = {example.content_hash for example in self.train}
         return sum(example.content_hash in trained for example in self.validation)
 
 
-def split_examples(examples: Sequence[Example], validation_share: float) -> Split:
-    """Splits by the folders where they say, else by content hash.
+def split_examples(examples: Sequence[Example], validation_share: float, images: Iterable[ImageRow] = ()) -> Split:
+    """Split by the folders where there is a validation/, else by content hash.
+
+    Pictures in test/ are never used for validation: they are kept apart, for the final number alone.
 
     Args:
         examples: a store's examples.
-        validation_share: how much to set aside where the folders have no validation/ or test/.
+        validation_share: how much of the training pictures to set aside where there is no validation/.
+        images: every image of the store's folder, also those without a feature: they decide which folders there are.
 
     Raises:
-        HeadstartError: nothing to train on, one class only, or too little of a class for both sides.
+        HeadstartError: nothing to train on, one class only, too little of a class for both sides, or a validation/
+            of which nothing is extracted yet.
     """
     if not examples:
         raise HeadstartError(
@@ -47,14 +52,22 @@ def split_examples(examples: Sequence[Example], validation_share: float) -> Spli
             "none",
             "Run `python -m extract` first, and look at what failed",
         )
-    held_out = next((name for name in ("validation", "test") if any(e.split == name for e in examples)), "")
-    if held_out:
-        train = [example for example in examples if example.split in ("train", "")]
-        validation = [example for example in examples if example.split == held_out]
-        test = [example for example in examples if example.split == "test"] if held_out != "test" else []
-        split = Split(train, validation, f"folder {held_out}/", test)
+    train, validation, test = (
+        sort_examples(example for example in examples if example.split in names)
+        for names in (("train", ""), ("validation",), ("test",))
+    )
+    num_in_folder = sum(image.split == "validation" for image in images)
+    if num_in_folder and not validation:
+        raise HeadstartError(
+            "the folder validation/",
+            "features to validate with",
+            f"none of its {num_in_folder:,} pictures",
+            "Run `python -m extract` to the end, and look at what failed",
+        )
+    if validation:
+        split = Split(train, validation, "folder validation/", test)
     else:
-        split = split_by_content(examples, validation_share)
+        split = replace(split_by_content(train, validation_share), test=test)
     _check(split)
     return split
 
@@ -76,14 +89,16 @@ def split_by_content(examples: Sequence[Example], validation_share: float) -> Sp
         elif hashes <= held_out:
             held_out.remove(max(hashes, key=_place))
     return Split(
-        [example for example in examples if example.content_hash not in held_out],
-        [example for example in examples if example.content_hash in held_out],
+        sort_examples(example for example in examples if example.content_hash not in held_out),
+        sort_examples(example for example in examples if example.content_hash in held_out),
         f"content hash, {validation_share:g} set aside",
     )
 
 
 def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
-    """Lists examples, each as view 0, and after them all their further views that are stored.
+    """List examples, each as view 0, and after them all their further views that are stored.
+
+    The further views are in the order of content hash and view, whatever the store's layout.
 
     Args:
         store: where they are.
@@ -92,8 +107,13 @@ def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int |
     """
     if not num_views or num_views == 1:
         return list(examples)
-    views = [store.list_views(example, num_views) for example in examples]
-    return [*examples, *(view for found in views for view in found[1:])]
+    views = [view for example in examples for view in store.list_views(example, num_views)[1:]]
+    return [*examples, *sorted(views, key=lambda view: (view.content_hash, view.view, view.label, view.path))]
+
+
+def sort_examples(examples: Iterable[Example]) -> list[Example]:
+    """Sort by what a picture is before what it is named, so that neither paths nor shards decide a number."""
+    return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
 
 
 def _place(content_hash: bytes) -> float:

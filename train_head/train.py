@@ -13,7 +13,7 @@ from features.console import Console, format_seconds, import_quietly
 from features.cuts import list_cuts, open_store
 from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
-from train_head.batches import number_targets, read_free_memory
+from train_head.batches import number_targets
 from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
 from train_head.evaluation import evaluate
 from train_head.extras import require_extra
@@ -183,7 +183,7 @@ def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     """Tells what is trained on from what validates; raises HeadstartError where there is not enough of either."""
     refuse_other_images(store, config.images)
     refuse_unfinished_store(store)
-    return split_examples(store.examples, config.validation_split)
+    return split_examples(store.examples, config.validation_split, store.images)
 
 
 def _open_tail(store: FeatureStore, config: TrainConfig, console: Console) -> Tail | None:
@@ -201,7 +201,7 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
     """Settles on a solver, and imports what it needs."""
     solver = problem.config.solver
     if solver is SolverName.AUTO:
-        solver, why = choose_solver(measure_sizes(problem), read_free_memory())
+        solver, why = choose_solver(measure_sizes(problem))
         console.say(f"solver: {solver.value} ({why})")
         if problem.config.rank and solver is SolverName.FULL:
             console.warn("the full solver takes all inputs; --rank is for the reduced one")

@@ -23,8 +23,10 @@ from train_head.run import hash_views
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError, Epoch, describe_losses
-from train_head.split import Split
+from train_head.split import Split, list_rows, sort_examples
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that Keras and NumPy take; each further repeat takes the next one."""
 NOT_FITTED = {
     "store",
     "run",
@@ -71,8 +73,12 @@ def plan_trials(config: TrainConfig, split: Split) -> list[Trial]:
         split: of the kept fit and its repeats; the folds share out both sides of it anew.
 
     Raises:
-        UsageError: a class has fewer different pictures than there are folds.
+        UsageError: a class has fewer different pictures than there are folds, or a repeat's seed would be too large.
     """
+    largest = MAX_SEED + 1 - config.repeats
+    if config.seed > largest:
+        of_repeats = f" for {config.repeats:,} repeats" if config.repeats > 1 else ""
+        raise UsageError("--seed", f"at most {largest}{of_repeats}", str(config.seed), "0 is the default")
     configs = [replace(config, seed=config.seed + repeat) for repeat in range(config.repeats)]
     trials = [Trial(f"repeat {number}", split, each) for number, each in enumerate(configs)]
     if config.folds:
@@ -96,14 +102,15 @@ def fit_first(
     """Fits the trial that is kept.
 
     Args:
-        trials: all of them; where others follow, the first one's end is kept for an interrupted training.
+        trials: all of them. The end of the first is kept as well: an interruption while metrics are computed or
+            other trials are fitted costs nothing of it.
         store: what to fit on.
         solve: how.
         folder: for checkpoints.
         console: where progress goes.
         follow: told of each epoch.
     """
-    checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keeps_end=len(trials) > 1)
+    checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keeps_end=True)
     return solve(Problem(store, trials[0].split, trials[0].config, follow), checkpoint, console)
 
 
@@ -147,7 +154,8 @@ def judge_fit(fit: Fit, split: Split) -> Outcome:
     """Says what a fit came to on the validation pictures."""
     right = predict_classes(fit.validation_probabilities) == number_targets(split.validation, split.classes)
     last = fit.history[-1]
-    return Outcome(float(right.mean()), fit.kept_epoch, None if last.is_finite else last.epoch, describe_losses(last))
+    bad_epoch = None if last.is_finite else last.epoch
+    return Outcome(float(right.mean()), fit.kept_epoch, bad_epoch, describe_losses(last))
 
 
 def split_into_folds(split: Split, num_folds: int) -> list[Split]:
@@ -167,7 +175,7 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
         raise UsageError("--folds", "0, or 2 and more", str(num_folds), "5 and 10 are usual")
     examples = split.train + split.validation
     label_of: dict[bytes, str] = {}
-    for example in sorted(examples, key=lambda example: example.path):
+    for example in sort_examples(examples):
         label_of.setdefault(example.content_hash, example.label)
     fold_of: dict[bytes, int] = {}
     for label in split.classes:
@@ -184,9 +192,18 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
     return [_hold_out(examples, fold_of, fold, num_folds) for fold in range(num_folds)]
 
 
-def summarize_trials(accuracies: Sequence[float]) -> dict[str, Any]:
-    """Summarizes validation accuracies: each, their mean, and their standard deviation (of a sample, n - 1)."""
+def summarize_trials(accuracies: Sequence[float], num_train: Sequence[int] = ()) -> dict[str, Any]:
+    """Summarize trials.
+
+    Args:
+        accuracies: validation accuracy of each.
+        num_train: pictures that each was trained on.
+
+    Returns:
+        The accuracies, their mean, their standard deviation (of a sample, n - 1), and `num_train` where it is given.
+    """
     return {
+        **({"num_train": list(num_train)} if num_train else {}),
         "val_accuracies": list(accuracies),
         "mean": float(np.mean(accuracies)),
         "std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
@@ -195,8 +212,8 @@ def summarize_trials(accuracies: Sequence[float]) -> dict[str, Any]:
 
 def _hold_out(examples: Sequence[Example], fold_of: dict[bytes, int], fold: int, num_folds: int) -> Split:
     return Split(
-        [example for example in examples if fold_of[example.content_hash] != fold],
-        [example for example in examples if fold_of[example.content_hash] == fold],
+        sort_examples(example for example in examples if fold_of[example.content_hash] != fold),
+        sort_examples(example for example in examples if fold_of[example.content_hash] == fold),
         f"fold {fold + 1} of {num_folds}",
     )
 
@@ -204,7 +221,9 @@ def _hold_out(examples: Sequence[Example], fold_of: dict[bytes, int], fold: int,
 def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
     """Says what a trial fits, on what, how."""
     config = {name: value for name, value in asdict(trial.config).items() if name not in NOT_FITTED}
-    text = json.dumps([solve.__name__, store.fingerprint.digest, config], default=str)
+    rows = list_rows(store, trial.split.train, trial.config.views)
+    sources = store.hash_sources([*rows, *trial.split.validation])
+    text = json.dumps([solve.__name__, store.fingerprint.digest, sources, config], default=str)
     digest = hashlib.sha256(text.encode())
     for example in (*trial.split.train, None, *trial.split.validation):
         digest.update(example.content_hash + example.label.encode("utf-8", "surrogateescape") if example else b"|")

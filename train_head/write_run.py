@@ -16,6 +16,7 @@ from features.durable import hash_file
 from features.store import Example
 from train_head.head import Array
 from train_head.metrics import predict_classes
+from train_head.reduction.record import REDUCTION_FILE
 from train_head.run import (
     EXAMPLES_FILE,
     HEAD_FILE,
@@ -45,6 +46,7 @@ def write_run(
     written = replace(record, head_sha256=hash_file(folder / HEAD_FILE))
     if fit.reduction:
         written = replace(written, reduction=fit.reduction.key, rank=fit.reduction.rank)
+        fit.reduction.save(folder / REDUCTION_FILE)
         np.save(folder / LOGITS_FILE, fit.reduction.validation_logits, allow_pickle=False)
     (folder / RUN_FILE).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
 

@@ -70,7 +70,7 @@ def seen(
     engine = build_engine(EngineName.TENSORFLOW, Precision.FLOAT32, join_cuts([backbone]), streams)
     (engine_features,) = engine.run(prepared)
     split = split_examples(store.examples, float(run.record.config["validation_split"]))
-    head = restore_head(lift_head(run, store, split, quiet), store.feature_shape, 2, run.dropout)
+    head = restore_head(lift_head(run, store, split.validation, quiet), store.feature_shape, 2, run.dropout)
 
     def judge(features: NDArray[Any]) -> Array:
         return expand_probabilities(head.predict_on_batch(features.astype(np.float32)))

@@ -83,7 +83,7 @@ def test_train_on_a_named_cut_keeps_a_run_of_that_store(both: Path, tmp_path: Pa
     assert run.record.feature_shape == list(SHAPES[cut])
     store = FeatureStore(both / cut)
     assert run.record.fingerprint == store.fingerprint.digest
-    lifted = lift_head(run, store, split_examples(store.examples, 0.2), quiet)
+    lifted = lift_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
     assert lifted.hidden_kernel.shape == (np.prod(SHAPES[cut]), 8)
     assert train_head(config, quiet) == metrics
     other = "mixed7" if cut == "mixed5" else "mixed5"
@@ -137,7 +137,7 @@ def test_train_on_pooled_features_learns_and_keeps_a_head_that_says_the_same(
     config = make_config(store, tmp_path / "run", solver=solver, epochs=15)
     assert train_head(config, quiet)["val_accuracy"] == 1.0
     run, split = Run(config.run), split_examples(store.examples, 0.2)
-    lifted = lift_head(run, store, split, quiet)
+    lifted = lift_head(run, store, split.validation, quiet)
     assert lifted.hidden_kernel.shape == (768, 8)
     head = restore_head(lifted, (768,), 2, 0.3)
     outputs = head.predict_on_batch(store.read(split.validation).astype(np.float32))[:, 0]

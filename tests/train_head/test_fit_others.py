@@ -224,20 +224,18 @@ def save_end(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     return make_fit(np.eye(2, dtype=np.float32), [0.5], 1)
 
 
-@pytest.mark.parametrize(("num_trials", "said"), [(1, ["anew", "anew"]), (5, ["anew", "from the checkpoint"])])
-def test_fit_first_keeps_its_end_where_others_follow(
+@pytest.mark.parametrize("num_trials", [1, 5])
+def test_fit_first_keeps_its_end(
     five: list[Trial],
     two_classes: FeatureStore,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     num_trials: int,
-    said: list[str],
 ) -> None:
     console = Console(ConsoleOptions())
     for _ in range(2):
         assert fit_first(five[:num_trials], two_classes, save_end, tmp_path / "folder", console).kept_epoch == 1
-    assert capsys.readouterr().err.splitlines() == said
-    assert (tmp_path / "folder/fit-0.npz").exists() == (num_trials > 1)
+    assert capsys.readouterr().err.splitlines() == ["anew", "from the checkpoint"]
 
 
 def test_fit_others_leaves_no_checkpoints_of_finished_trials(

@@ -81,7 +81,7 @@ def test_fit_full_with_features_beyond_memory_learns_from_the_shards(
     two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(BASE, epochs=8, batch_size=3, units=32, learning_rate=0.02)
-    monkeypatch.setattr("train_head.batches.MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
     console = Console(ConsoleOptions(verbose=True))
     assert fit(two_classes, config, console).history[-1].val_accuracy == 1.0
     assert "features are read from the shards in every epoch" in capsys.readouterr().err

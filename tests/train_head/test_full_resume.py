@@ -70,15 +70,15 @@ def test_fit_full_of_three_classes_interrupted_after_every_epoch_ends_where_it_w
 
 
 @pytest.mark.usefixtures("eager")
-def test_fit_full_interrupted_with_features_beyond_memory_ends_where_it_would_have(
+def test_fit_full_interrupted_and_resumed_beyond_memory_ends_as_in_memory(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 36 features of 24 bytes; two blocks of 20, read in turn.
-    monkeypatch.setattr("train_head.batches.MEMORY_SHARE", 1.0)
-    monkeypatch.setattr("train_head.batches.read_free_memory", lambda: 20 * 24)
     expected = fit(noisy, BASE, quiet)
     with pytest.raises(KeyboardInterrupt):
         fit(noisy, BASE, Interrupting(4), Checkpoint(tmp_path / "fit.npz", "key"))
+    # 36 features of 24 bytes: nothing is held, and a block is two batches and a bit.
+    monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.batches.BLOCK_BYTES", (2 * BASE.batch_size + 1) * 24)
     assert_same_fit(fit(noisy, BASE, quiet, Checkpoint(tmp_path / "fit.npz", "key")), expected)
 
 

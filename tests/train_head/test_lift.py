@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +15,16 @@ from features.compression import Compression
 from features.console import Console, ConsoleOptions
 from features.errors import HeadstartError
 from features.pack import pack_store
+from features.schema import FeatureKey, FeatureStatus, ImageStatus
 from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from tests.train_head.made import CLASSES, list_paths, make_store
+from features.tables import ImageRow
+from features.writer import FeatureWriter
+from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
 from train_head.config import SolverName, TrainConfig
 from train_head.head import HeadWeights, expand_probabilities, restore_head
 from train_head.lift import compute_store_logits, lift_head
-from train_head.reduction.factors import Directions, Factors, keep, load
+from train_head.reduction.record import REDUCTION_FILE
 from train_head.run import LOGITS_FILE, Run
 from train_head.solvers.network import compute_probabilities
 from train_head.split import split_examples
@@ -31,15 +34,16 @@ FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
 SHAPE = (4, 4, 3)
 
 
+PATHS = list_paths({f"train/{label}": 9 for label in CLASSES} | {f"validation/{label}": 4 for label in CLASSES})
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
     """A store of its own with three classes: 27 training and 12 validation pictures of 48 inputs."""
-    counts = {f"train/{label}": 9 for label in CLASSES} | {f"validation/{label}": 4 for label in CLASSES}
-    paths = list_paths(counts)
-    features = np.random.default_rng(1).normal(0.5, 0.5, (len(paths), *SHAPE))
-    for feature, path in zip(features, paths, strict=True):
+    features = np.random.default_rng(1).normal(0.5, 0.5, (len(PATHS), *SHAPE))
+    for feature, path in zip(features, PATHS, strict=True):
         feature[..., CLASSES.index(path.split("/")[1])] += 0.5
-    return make_store(tmp_path / "store", paths, features=features)
+    return make_store(tmp_path / "store", PATHS, features=features)
 
 
 def train(store: FeatureStore, *, solver: SolverName = SolverName.REDUCED, rank: int | None = None) -> Run:
@@ -59,7 +63,7 @@ def train(store: FeatureStore, *, solver: SolverName = SolverName.REDUCED, rank:
 
 
 def lift(run: Run, store: FeatureStore, console: Console) -> HeadWeights:
-    return lift_head(run, store, split_examples(store.examples, 0.2), console)
+    return lift_head(run, store, split_examples(store.examples, 0.2).validation, console)
 
 
 def compute_dense_logits(head: HeadWeights, store: FeatureStore) -> NDArray[np.float64]:
@@ -112,7 +116,7 @@ def test_lift_head_fits_the_keras_head_and_agrees_with_the_written_predictions(
 
 
 @pytest.mark.parametrize("way", ["exact", "sketch"])
-def test_lift_head_without_kept_factors_makes_them_again_and_is_right(
+def test_lift_head_needs_no_derived_file(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "sketch":
@@ -121,9 +125,70 @@ def test_lift_head_without_kept_factors_makes_them_again_and_is_right(
     first = lift(run, store, quiet)
     shutil.rmtree(store.derived_folder)
     again = lift(run, store, quiet)
-    np.testing.assert_allclose(again.hidden_kernel, first.hidden_kernel, atol=1e-5)
-    np.testing.assert_allclose(compute_dense_logits(again, store), run.read_validation_logits(), atol=1e-5)
-    assert list(store.derived_folder.iterdir())
+    np.testing.assert_array_equal(again.hidden_kernel, first.hidden_kernel)
+    assert not store.derived_folder.exists()
+
+
+def relabel(store: FeatureStore) -> None:
+    images = [image._replace(label="owls", path=image.path.replace("cats", "owls")) for image in store.images]
+    with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
+        writer.sync_images(images, [image.path for image in store.images])
+
+
+def remove_pictures(store: FeatureStore) -> None:
+    with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
+        writer.sync_images([], [image.path for image in store.images if image.split == "train"])
+
+
+def add_others(store: FeatureStore) -> None:
+    names = [f"train/dogs/new-{number}.jpg" for number in range(5)]
+    features = np.random.default_rng(3).normal(size=(5, *SHAPE)).astype(np.float16)
+    with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
+        for name, feature in zip(names, features, strict=True):
+            key = FeatureKey(hash_text(name), 0)
+            writer.add_features([key], feature[None], [FeatureStatus.OK])
+            writer.add_image(ImageRow(name, "dogs", "train", 1, 1, key.content_hash, ImageStatus.DONE))
+        writer.commit()
+
+
+@pytest.mark.parametrize("change", [relabel, remove_pictures, add_others])
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+def test_lift_head_does_not_depend_on_what_the_folder_holds_today(
+    store: FeatureStore,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    change: Callable[[FeatureStore], None],
+) -> None:
+    if way == "sketch":
+        force_sketch(monkeypatch)
+    run = train(store)
+    expected, validation = lift(run, store, quiet), split_examples(store.examples, 0.2).validation
+    shutil.rmtree(store.derived_folder)
+    change(store)
+    # The run's own examples, in an order of the caller's.
+    found = lift_head(run, FeatureStore(store.path), validation[::-1], quiet)
+    np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
+
+
+def test_lift_head_with_a_lost_shard_names_it(store: FeatureStore, quiet: Console) -> None:
+    run, validation = train(store), split_examples(store.examples, 0.2).validation
+    lost = store.shards[1]
+    (store.path / SHARD_FOLDER / lost.name).unlink()
+    with pytest.raises(HeadstartError) as caught:
+        lift_head(run, FeatureStore(store.path), validation, quiet)
+    assert lost.name in f"{caught.value.where} {caught.value.got}"
+    # Once the catalog has forgotten it too.
+    fresh = make_store(
+        store.path.parent / "fresh", [path for path in PATHS if path not in list_shard(store, lost.number)]
+    )
+    with pytest.raises(HeadstartError) as caught:
+        lift_head(run, fresh, validation, quiet)
+    assert str(caught.value.where).endswith(lost.name)
+
+
+def list_shard(store: FeatureStore, number: int) -> set[str]:
+    return {example.path for example in store.examples if example.shard == number}
 
 
 def test_lift_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_path: Path, quiet: Console) -> None:
@@ -132,7 +197,7 @@ def test_lift_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_pa
     packed = FeatureStore(tmp_path / "packed.h5")
     by_path = {example.path: example for example in packed.examples}
     split = split_examples([by_path[example.path] for example in store.examples], 0.2)
-    lifted = lift_head(run, packed, split, quiet)
+    lifted = lift_head(run, packed, split.validation, quiet)
     np.testing.assert_allclose(compute_dense_logits(lifted, store), run.read_validation_logits(), atol=1e-5)
 
 
@@ -207,66 +272,112 @@ def test_lift_head_with_tampered_logits_is_refused(
         lift(run, store, quiet)
 
 
-def turn(factors: Factors) -> Factors:
-    """The same span with one direction the other way round."""
-    signs = np.ones(len(factors.eigenvalues), np.float32)
-    signs[0] = -1
-    return replace(factors, train=factors.train * signs, validation=factors.validation * signs)
+def write(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    with np.load(path) as found:
+        arrays: dict[str, Any] = dict(found)
+    change(arrays)
+    np.savez(path, **arrays)
 
 
-def shorten(factors: Factors) -> Factors:
-    """One direction fewer."""
-    return Factors(factors.train[:, :-1], factors.validation[:, :-1], factors.eigenvalues[:-1])
+def lose_a_coefficient_row(arrays: dict[str, Any]) -> None:
+    arrays["coefficients"] = arrays["coefficients"][1:]
+
+
+def lose_coefficients(arrays: dict[str, Any]) -> None:
+    del arrays["coefficients"]
+
+
+def widen_coefficients(arrays: dict[str, Any]) -> None:
+    arrays["coefficients"] = arrays["coefficients"].astype(np.float64)
+
+
+def put_infinity(arrays: dict[str, Any]) -> None:
+    arrays["coefficients"][2, 3] = np.inf
+
+
+def shorten_hashes(arrays: dict[str, Any]) -> None:
+    arrays["row_hashes"] = arrays["row_hashes"][:, :16]
+
+
+def point_beyond_the_files(arrays: dict[str, Any]) -> None:
+    arrays["row_files"][0] = len(arrays["files"])
+
+
+def add_directions(arrays: dict[str, Any]) -> None:
+    arrays["directions"] = np.ones((48, 27), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        pytest.param(turn, "a head on all inputs whose logits agree within", id="turned"),
-        pytest.param(shorten, "27 inputs", id="shortened"),
+        lose_a_coefficient_row,
+        lose_coefficients,
+        widen_coefficients,
+        put_infinity,
+        shorten_hashes,
+        point_beyond_the_files,
+        add_directions,
     ],
 )
-def test_lift_head_with_factors_of_another_basis_is_refused(
-    store: FeatureStore, quiet: Console, change: Callable[[Factors], Factors], message: str
+def test_lift_head_with_other_arrays_than_were_written_names_the_file(
+    store: FeatureStore, quiet: Console, change: Callable[[dict[str, Any]], None]
 ) -> None:
     run = train(store)
-    factors = load(store.derived_folder, run.record.reduction, Factors, quiet)
-    assert factors is not None
-    shutil.rmtree(store.derived_folder)
-    keep(store.derived_folder, run.record.reduction, change(factors))
-    with pytest.raises(HeadstartError, match=message):
+    write(run.folder / REDUCTION_FILE, change)
+    with pytest.raises(HeadstartError) as caught:
         lift(run, store, quiet)
+    assert caught.value.where == run.folder / REDUCTION_FILE
 
 
-def test_lift_head_with_directions_of_another_basis_is_refused(
-    store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tamper", [truncate, empty, write_text])
+def test_lift_head_with_a_damaged_reduction_names_the_file(
+    store: FeatureStore, quiet: Console, tamper: Callable[[Path], None]
 ) -> None:
-    force_sketch(monkeypatch)
-    run = train(store, rank=10)
-    kept = load(store.derived_folder, run.record.reduction, Directions, quiet)
-    assert kept is not None
-    for path in store.derived_folder.glob("directions-*"):
-        path.unlink()
-    keep(store.derived_folder, run.record.reduction, Directions(kept.directions[::-1].copy()))
-    with pytest.raises(HeadstartError, match="a head on all inputs whose logits agree within"):
+    run = train(store)
+    tamper(run.folder / REDUCTION_FILE)
+    with pytest.raises(HeadstartError) as caught:
         lift(run, store, quiet)
+    assert caught.value.where == run.folder / REDUCTION_FILE
+
+
+def turn_coefficients(arrays: dict[str, Any]) -> None:
+    arrays["coefficients"] *= -1
+
+
+def turn_directions(arrays: dict[str, Any]) -> None:
+    arrays["directions"] = arrays["directions"][::-1].copy()
+
+
+@pytest.mark.parametrize(("way", "change"), [("exact", turn_coefficients), ("sketch", turn_directions)])
+def test_lift_head_with_the_reduction_of_another_head_is_refused(
+    store: FeatureStore,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    change: Callable[[dict[str, Any]], None],
+) -> None:
+    if way == "sketch":
+        force_sketch(monkeypatch)
+    run = train(store, rank=10)
+    write(run.folder / REDUCTION_FILE, change)
+    with pytest.raises(HeadstartError) as caught:
+        lift(run, store, quiet)
+    assert caught.value.where == run.folder
 
 
 def test_lift_head_of_other_features_under_the_same_names_is_refused(
     store: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     run = train(store)
-    shutil.copytree(store.derived_folder, tmp_path / "derived")
     features = store.read(store.examples)[::-1].copy()
     other = make_store(tmp_path / "other", [example.path for example in store.examples], features=features)
-    shutil.copytree(tmp_path / "derived", other.derived_folder)
     with pytest.raises(HeadstartError, match="a head on all inputs whose logits agree within"):
         lift(run, other, quiet)
 
 
-def test_lift_head_tells_the_difference_where_details_are_asked_for(
+def test_lift_head_logs_the_difference_where_details_are_asked_for(
     store: FeatureStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(store)
     lift(run, store, Console(ConsoleOptions(verbose=True)))
-    assert f"{run.folder}: led back to 48 inputs; logits differ by " in capsys.readouterr().err
+    assert f"{run.folder}: expanded to 48 inputs; logits differ by " in capsys.readouterr().err

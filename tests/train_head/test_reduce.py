@@ -1,4 +1,4 @@
-"""Reduced features: the same scalar products as all features have, made once, and led back."""
+"""Reduced features: the same scalar products as all features have, made once, and mapped to all inputs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ from features.pack import pack_store
 from features.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
 from tests.train_head.made import FINGERPRINT, hash_text, list_paths, make_example, make_store
-from train_head.reduction.factors import Directions, Factors, load
 from train_head.reduction.reduce import (
     DEFAULT_RANK,
     Reduced,
-    Sides,
+    TrainValidation,
     choose_rank,
-    lift_kernel,
-    list_contents,
+    list_unique,
     reduce_features,
 )
 from train_head.split import split_examples
@@ -47,26 +45,30 @@ def store(tmp_path: Path) -> FeatureStore:
     return make_store(tmp_path / "store", PATHS, features=VALUES, rows_per_shard=5)
 
 
-def split(store: FeatureStore) -> Sides:
+def split(store: FeatureStore) -> TrainValidation:
     found = split_examples(store.examples, 0.2)
-    return Sides(found.train, found.validation)
+    return TrainValidation(found.train, found.validation)
 
 
 def read_dense(store: FeatureStore, examples: Sequence[Example]) -> Wide:
     return store.read(examples).reshape(len(examples), -1).astype(np.float64)
 
 
-def load_factors(store: FeatureStore, reduced: Reduced) -> Factors:
-    factors = load(store.derived_folder, reduced.key, Factors, Console())
-    assert factors is not None
-    return factors
+def expand(reduced: Reduced) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Training and validation features on reduced inputs, in the order of the examples asked for."""
+    return reduced.factors.train[reduced.train.rows], reduced.factors.validation[reduced.validation.rows]
+
+
+def expand_kernel(store: FeatureStore, reduced: Reduced, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The kernel on all inputs, by what a run keeps."""
+    return reduced.make_expansion(store, kernel).expand(store, kernel)
 
 
 def solve_directions(store: FeatureStore, reduced: Reduced) -> Wide:
     """V, kept or from its definition: X V = Z with Z in the span of X."""
-    if kept := load(store.derived_folder, reduced.key, Directions, Console()):
-        return kept.directions.astype(np.float64)
-    dense, factors = read_dense(store, list_contents(split(store).train).examples), load_factors(store, reduced)
+    if reduced.directions:
+        return reduced.directions.directions.astype(np.float64)
+    dense, factors = read_dense(store, reduced.train.examples), reduced.factors
     return np.asarray(dense.T @ factors.train / factors.eigenvalues)
 
 
@@ -86,8 +88,8 @@ def force_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_same_reduction(mine: Reduced, theirs: Reduced) -> None:
-    np.testing.assert_array_equal(mine.train, theirs.train)
-    np.testing.assert_array_equal(mine.validation, theirs.validation)
+    for side, other in zip(expand(mine), expand(theirs), strict=True):
+        np.testing.assert_array_equal(side, other)
     assert (mine.key, mine.rank) == (theirs.key, theirs.rank)
 
 
@@ -104,13 +106,14 @@ def test_reduce_features_at_full_rank_keeps_all_scalar_products_in_the_examples_
     # An order that neither the hashes nor the shards have.
     sides = replace(sides, train=sides.train[::-1], validation=[*sides.validation[3:], *sides.validation[:3]])
     reduced = reduce_features(store, sides, None, quiet)
-    assert (reduced.rank, reduced.was_kept) == (NUM_TRAIN, False)
-    assert reduced.train.shape == (NUM_TRAIN, NUM_TRAIN)
-    assert reduced.validation.shape == (NUM_VALIDATION, NUM_TRAIN)
-    assert reduced.train.dtype == reduced.validation.dtype == np.float32
+    assert (reduced.rank, reduced.from_cache) == (NUM_TRAIN, False)
+    mine, other = expand(reduced)
+    assert mine.shape == (NUM_TRAIN, NUM_TRAIN)
+    assert other.shape == (NUM_VALIDATION, NUM_TRAIN)
+    assert mine.dtype == other.dtype == np.float32
     train, validation = read_dense(store, sides.train), read_dense(store, sides.validation)
-    np.testing.assert_allclose(reduced.train @ reduced.train.T, train @ train.T, atol=2e-4)
-    np.testing.assert_allclose(reduced.validation @ reduced.train.T, validation @ train.T, atol=2e-4)
+    np.testing.assert_allclose(mine @ mine.T, train @ train.T, atol=2e-4)
+    np.testing.assert_allclose(other @ mine.T, validation @ train.T, atol=2e-4)
     kinds = ["factors"] if way == "exact" else ["directions", "factors"]
     assert [path.name.split("-")[:2] for path in list_kept(store)] == [[kind, reduced.key[:32]] for kind in kinds]
 
@@ -127,16 +130,17 @@ def test_reduce_features_projects_both_sides_on_the_same_directions(
     directions = solve_directions(store, reduced)
     num_kept = rank or NUM_TRAIN
     np.testing.assert_allclose(directions.T @ directions, np.eye(num_kept), atol=1e-5)
-    np.testing.assert_allclose(reduced.train, read_dense(store, sides.train) @ directions, atol=1e-4)
-    np.testing.assert_allclose(reduced.validation, read_dense(store, sides.validation) @ directions, atol=1e-4)
+    train, validation = expand(reduced)
+    np.testing.assert_allclose(train, read_dense(store, sides.train) @ directions, atol=1e-4)
+    np.testing.assert_allclose(validation, read_dense(store, sides.validation) @ directions, atol=1e-4)
     best = np.linalg.svd(read_dense(store, sides.train), compute_uv=False)[:num_kept] ** 2
-    np.testing.assert_allclose(load_factors(store, reduced).eigenvalues, best, rtol=1e-4)
+    np.testing.assert_allclose(reduced.factors.eigenvalues, best, rtol=1e-4)
 
 
 @pytest.mark.parametrize("way", ["exact", "sketch"])
 @pytest.mark.parametrize("rank", [10, None])
 @pytest.mark.parametrize("blocks", ["one", "several"])
-def test_lift_kernel_gives_on_all_inputs_what_the_kernel_gives_on_the_reduced(
+def test_expand_kernel_gives_on_all_inputs_what_the_kernel_gives_on_the_reduced(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str, rank: int | None, blocks: str
 ) -> None:
     if way == "sketch":
@@ -145,17 +149,18 @@ def test_lift_kernel_gives_on_all_inputs_what_the_kernel_gives_on_the_reduced(
         force_blocks(monkeypatch)
     sides = split(store)
     reduced = reduce_features(store, sides, rank, quiet)
-    kernel = np.random.default_rng(2).normal(size=(reduced.train.shape[1], 6)).astype(np.float32)
-    lifted = lift_kernel(store, sides, rank, kernel, quiet)
-    assert lifted.dtype == np.float32
-    np.testing.assert_allclose(lifted, solve_directions(store, reduced) @ kernel, atol=1e-4)
-    for examples, inputs in ((sides.train, reduced.train), (sides.validation, reduced.validation)):
+    kernel = np.random.default_rng(2).normal(size=(len(reduced.factors.eigenvalues), 6)).astype(np.float32)
+    expanded = expand_kernel(store, reduced, kernel)
+    assert expanded.dtype == np.float32
+    np.testing.assert_allclose(expanded, solve_directions(store, reduced) @ kernel, atol=1e-4)
+    for examples, inputs in zip((sides.train, sides.validation), expand(reduced), strict=True):
         expected = inputs @ kernel
-        difference = np.abs(read_dense(store, examples) @ lifted - expected).max()
+        difference = np.abs(read_dense(store, examples) @ expanded - expected).max()
         assert difference < 1e-4 * np.abs(expected).max()
     shutil.rmtree(store.derived_folder)
-    np.testing.assert_array_equal(lift_kernel(store, sides, rank, kernel, quiet), lifted)
-    assert reduce_features(store, sides, rank, quiet).was_kept
+    again = reduce_features(store, sides, rank, quiet)
+    assert_same_reduction(again, reduced)
+    np.testing.assert_array_equal(expand_kernel(store, again, kernel), expanded)
 
 
 def test_reduce_features_again_reads_no_shard(
@@ -166,27 +171,27 @@ def test_reduce_features_again_reads_no_shard(
     with pytest.raises(HeadstartError):
         store.read(store.examples[:1])
     again = reduce_features(FeatureStore(store.path), split(store), 10, quiet)
-    assert (first.was_kept, again.was_kept) == (False, True)
+    assert (first.from_cache, again.from_cache) == (False, True)
     assert again.rank == 10
     assert_same_reduction(again, first)
     assert capsys.readouterr().err == ""
 
 
-def test_lift_kernel_of_a_sketch_whose_directions_are_kept_reads_no_shard(
+def test_expand_kernel_of_a_sketch_reads_no_shard(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     force_sketch(monkeypatch)
     reduced = reduce_features(store, split(store), 10, quiet)
     directions = solve_directions(store, reduced)
-    shutil.rmtree(store.path / SHARD_FOLDER)
     kernel = np.random.default_rng(2).normal(size=(10, 6)).astype(np.float32)
-    lifted = lift_kernel(store, split(store), 10, kernel, quiet)
-    np.testing.assert_allclose(lifted, directions @ kernel, atol=1e-5)
+    expansion = reduced.make_expansion(store, kernel)
+    shutil.rmtree(store.path / SHARD_FOLDER)
+    np.testing.assert_allclose(expansion.expand(store, kernel), directions @ kernel, atol=1e-5)
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
 @pytest.mark.parametrize("kind", ["factors", "directions"])
-def test_lift_kernel_of_a_sketch_that_was_lost_in_part_makes_it_again(
+def test_reduce_features_by_a_sketch_that_was_lost_in_part_makes_it_again(
     store: FeatureStore,
     quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
@@ -196,41 +201,18 @@ def test_lift_kernel_of_a_sketch_that_was_lost_in_part_makes_it_again(
 ) -> None:
     force_sketch(monkeypatch)
     first = reduce_features(store, split(store), 10, quiet)
-    kernel = np.random.default_rng(2).normal(size=(10, 6)).astype(np.float32)
-    lifted = lift_kernel(store, split(store), 10, kernel, quiet)
     kept = {path: path.read_bytes() for path in list_kept(store)}
     (path,) = store.derived_folder.glob(f"{kind}-*")
     if harm == "gone":
         path.unlink()
     else:
         flip_a_bit(path, path)
-    np.testing.assert_array_equal(lift_kernel(store, split(store), 10, kernel, quiet), lifted)
-    said = capsys.readouterr().err
-    assert said.startswith(f"warning: {path}: expected {kind} with") if harm == "damaged" else said == ""
-    assert {path: path.read_bytes() for path in list_kept(store)} == kept
     again = reduce_features(store, split(store), 10, quiet)
-    assert again.was_kept
+    assert not again.from_cache
     assert_same_reduction(again, first)
-
-
-def test_lift_kernel_of_a_sketch_that_there_is_no_room_to_keep_is_right_all_the_same(
-    store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    force_sketch(monkeypatch)
-    reduce_features(store, split(store), 10, quiet)
-    kernel = np.random.default_rng(2).normal(size=(10, 6)).astype(np.float32)
-    lifted = lift_kernel(store, split(store), 10, kernel, quiet)
-    shutil.rmtree(store.derived_folder)
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", 0)
-    reduce_features(store, split(store), 10, quiet)
-    assert [path.name.split("-")[0] for path in list_kept(store)] == ["factors"]
-    np.testing.assert_array_equal(lift_kernel(store, split(store), 10, kernel, quiet), lifted)
-
-
-def test_lift_kernel_of_another_number_of_inputs_says_so(store: FeatureStore, quiet: Console) -> None:
-    reduce_features(store, split(store), 10, quiet)
-    with pytest.raises(HeadstartError, match=r": expected a reduction to the 9 inputs of the fitted head, got 10\. "):
-        lift_kernel(store, split(store), 10, np.ones((9, 6), np.float32), quiet)
+    assert (f"warning: {path}: expected {kind} with" in capsys.readouterr().err) == (harm == "damaged")
+    assert {path: path.read_bytes() for path in list_kept(store)} == kept
+    assert reduce_features(store, split(store), 10, quiet).from_cache
 
 
 def truncate(path: Path, _: Path) -> None:
@@ -272,11 +254,11 @@ def test_reduce_features_with_damaged_factors_says_so_and_makes_them_again(
     assert said.startswith(f"warning: {path.parent}/factors-{first.key[:32]}-")
     assert said.endswith("They are made again\n")
     assert said.count("\n") == 1
-    assert not again.was_kept
+    assert not again.from_cache
     assert_same_reduction(again, first)
     assert list_kept(store) == sorted([path, other])
     assert path.read_bytes() == sound
-    assert reduce_features(store, split(store), 10, quiet).was_kept
+    assert reduce_features(store, split(store), 10, quiet).from_cache
 
 
 def test_reduce_features_with_a_file_in_the_place_of_the_folder_goes_on_and_says_so(
@@ -288,7 +270,7 @@ def test_reduce_features_with_a_file_in_the_place_of_the_folder_goes_on_and_says
     for _ in range(2):
         again = reduce_features(store, split(store), 10, quiet)
         assert_same_reduction(again, first)
-        assert not again.was_kept
+        assert not again.from_cache
         said = capsys.readouterr().err
         assert said.startswith(f"warning: {store.derived_folder}: the factors are not kept (")
         assert said.endswith("); the next run makes them again\n")
@@ -322,10 +304,10 @@ def test_reduce_features_beyond_the_cap_keeps_the_newest(
 ) -> None:
     monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", 0)
     for rank in (10, 9):
-        assert not reduce_features(store, split(store), rank, quiet).was_kept
-    assert reduce_features(store, split(store), 9, quiet).was_kept
+        assert not reduce_features(store, split(store), rank, quiet).from_cache
+    assert reduce_features(store, split(store), 9, quiet).from_cache
     assert len(list_kept(store)) == 1
-    assert not reduce_features(store, split(store), 10, quiet).was_kept
+    assert not reduce_features(store, split(store), 10, quiet).from_cache
 
 
 def rearrange(folder: Path) -> FeatureStore:
@@ -340,22 +322,44 @@ def rearrange(folder: Path) -> FeatureStore:
     return make_store(folder, paths, features=VALUES[order], contents=contents, rows_per_shard=7)
 
 
-def test_reduce_features_after_renaming_relabelling_and_moving_takes_the_kept_factors(
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+@pytest.mark.parametrize("blocks", ["one", "several"])
+def test_reduce_features_of_the_same_contents_elsewhere_gives_the_same_bits(
+    store: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str, blocks: str
+) -> None:
+    if way == "sketch":
+        force_sketch(monkeypatch)
+    if blocks == "several":
+        force_blocks(monkeypatch)
+    first = reduce_features(store, split(store), 10, quiet)
+    other = rearrange(tmp_path / "other")
+    reduced = reduce_features(other, split(other), 10, quiet)
+    for side in ("train", "validation", "eigenvalues"):
+        np.testing.assert_array_equal(getattr(reduced.factors, side), getattr(first.factors, side))
+    kernel = np.random.default_rng(2).normal(size=(10, 6)).astype(np.float32)
+    np.testing.assert_array_equal(expand_kernel(other, reduced, kernel), expand_kernel(store, first, kernel))
+
+
+def test_reduce_features_of_other_features_of_the_same_contents_makes_them_anew(
     store: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    first = reduce_features(store, split(store), None, quiet)
-    other = rearrange(tmp_path / "other")
-    shutil.copytree(store.derived_folder, other.derived_folder)
-    sides = split(other)
-    reduced = reduce_features(other, sides, None, quiet)
-    assert (reduced.key, reduced.was_kept) == (first.key, True)
-    # The rows follow their contents to where these are now, and so does what is led back.
-    train, validation = read_dense(other, sides.train), read_dense(other, sides.validation)
-    np.testing.assert_allclose(reduced.train @ reduced.train.T, train @ train.T, atol=2e-4)
-    np.testing.assert_allclose(reduced.validation @ reduced.train.T, validation @ train.T, atol=2e-4)
-    kernel = np.random.default_rng(2).normal(size=(NUM_TRAIN, 6)).astype(np.float32)
-    lifted = lift_kernel(other, sides, None, kernel, quiet)
-    np.testing.assert_allclose(validation @ lifted, reduced.validation @ kernel, atol=1e-3)
+    reduce_features(store, split(store), None, quiet)
+    again = make_store(tmp_path / "again", PATHS, features=VALUES * 1.001, rows_per_shard=5)
+    shutil.copytree(store.derived_folder, again.derived_folder)
+    reduced = reduce_features(again, split(again), None, quiet)
+    assert not reduced.from_cache
+    train = read_dense(again, split(again).train)
+    np.testing.assert_allclose(expand(reduced)[0] @ expand(reduced)[0].T, train @ train.T, atol=2e-4)
+
+
+def test_reduce_features_with_as_many_inputs_as_are_kept_turns_them_exactly(
+    store: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    few = make_store(tmp_path / "few", PATHS, features=VALUES[:, :2, :2, :])
+    reduced = reduce_features(few, split(few), None, quiet)
+    assert (reduced.rank, len(reduced.factors.eigenvalues)) == (12, 12)
+    train, dense = expand(reduced)[0], read_dense(few, split(few).train)
+    np.testing.assert_allclose(train @ train.T, dense @ dense.T, atol=2e-4)
 
 
 def test_reduce_features_key_depends_on_contents_sides_rank_and_fingerprint(
@@ -363,7 +367,7 @@ def test_reduce_features_key_depends_on_contents_sides_rank_and_fingerprint(
 ) -> None:
     sides = split(store)
 
-    def find_key(store: FeatureStore, sides: Sides, rank: int | None = 10) -> str:
+    def find_key(store: FeatureStore, sides: TrainValidation, rank: int | None = 10) -> str:
         return reduce_features(store, sides, rank, quiet).key
 
     key = find_key(store, sides)
@@ -383,7 +387,7 @@ def test_reduce_features_key_depends_on_contents_sides_rank_and_fingerprint(
         find_key(store, sides, 11),
     ]
     assert len({key, *others}) == 6
-    assert not reduce_features(store, moved, None, quiet).was_kept
+    assert not reduce_features(store, moved, None, quiet).from_cache
 
 
 def test_reduce_features_of_duplicates_gives_each_of_them_the_same_row(tmp_path: Path, quiet: Console) -> None:
@@ -394,11 +398,14 @@ def test_reduce_features_of_duplicates_gives_each_of_them_the_same_row(tmp_path:
     sides = split(store)
     reduced = reduce_features(store, sides, None, quiet)
     assert reduced.rank == 21
-    assert reduced.train.shape == (NUM_TRAIN, 21)
-    np.testing.assert_array_equal(reduced.train[[5, 14]], reduced.train[[2, 2]])
-    np.testing.assert_allclose(reduced.validation[27 - NUM_TRAIN], reduced.train[8], atol=1e-4)
-    dense = read_dense(store, sides.train)
-    np.testing.assert_allclose(reduced.train @ reduced.train.T, dense @ dense.T, atol=2e-4)
+    assert reduced.factors.train.shape == (21, 21)
+    by_path = {example.path: row for example, row in zip(sides.train, expand(reduced)[0], strict=True)}
+    np.testing.assert_array_equal(by_path[PATHS[5]], by_path[PATHS[2]])
+    np.testing.assert_array_equal(by_path[PATHS[14]], by_path[PATHS[2]])
+    held_out = {example.path: row for example, row in zip(sides.validation, expand(reduced)[1], strict=True)}
+    np.testing.assert_allclose(held_out[PATHS[27]], by_path[PATHS[8]], atol=1e-4)
+    train, dense = expand(reduced)[0], read_dense(store, sides.train)
+    np.testing.assert_allclose(train @ train.T, dense @ dense.T, atol=2e-4)
 
 
 def test_reduce_features_with_a_rank_above_the_number_of_contents_names_it(tmp_path: Path, quiet: Console) -> None:
@@ -410,7 +417,7 @@ def test_reduce_features_with_a_rank_above_the_number_of_contents_names_it(tmp_p
     ):
         reduce_features(store, split(store), 23, quiet)
     assert not store.derived_folder.exists()
-    assert reduce_features(store, split(store), 22, quiet).train.shape == (NUM_TRAIN, 22)
+    assert reduce_features(store, split(store), 22, quiet).factors.train.shape == (22, 22)
 
 
 def test_choose_rank_takes_what_is_asked_for_or_the_default() -> None:
@@ -439,14 +446,13 @@ def test_reduce_features_of_a_packed_store_keeps_factors_beside_the_file(
     reduced = reduce_features(packed, sides, None, quiet)
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["store.h5", "store.h5.derived"]
     assert [entry.name.split("-")[1] for entry in list_kept(packed)] == [reduced.key[:32]]
-    # The same contents make the same key, wherever they are.
-    assert reduced.key == reduce_features(store, split(store), None, quiet).key
-    assert reduce_features(FeatureStore(path), sides, None, quiet).was_kept
-    train = read_dense(packed, sides.train)
-    np.testing.assert_allclose(reduced.train @ reduced.train.T, train @ train.T, atol=2e-4)
+    assert_same_values = np.testing.assert_array_equal
+    assert_same_values(expand(reduced)[0], expand(reduce_features(store, split(store), None, quiet))[0])
+    assert reduce_features(FeatureStore(path), sides, None, quiet).from_cache
     kernel = np.random.default_rng(2).normal(size=(NUM_TRAIN, 6)).astype(np.float32)
-    lifted = lift_kernel(packed, sides, None, kernel, quiet)
-    np.testing.assert_allclose(read_dense(packed, sides.validation) @ lifted, reduced.validation @ kernel, atol=1e-3)
+    expanded = expand_kernel(packed, reduced, kernel)
+    validation = expand(reduced)[1]
+    np.testing.assert_allclose(read_dense(packed, sides.validation) @ expanded, validation @ kernel, atol=1e-3)
 
 
 def test_reduce_features_by_sketching_shows_its_progress(
@@ -457,11 +463,16 @@ def test_reduce_features_by_sketching_shows_its_progress(
     assert capsys.readouterr().err.startswith("reduce: 46/46 rows")
 
 
-def test_list_contents_orders_by_hash_and_finds_each_examples_row() -> None:
-    hashes = [bytes([letter]) * 32 for letter in (3, 1, 3, 2)]
+def test_list_unique_orders_by_hash_and_view_and_finds_each_examples_row() -> None:
+    hashes = [bytes([letter]) * 32 for letter in (3, 1, 3, 2, 1)]
     examples: list[Any] = [make_example(f"cats/{number}.jpg", content) for number, content in enumerate(hashes)]
-    contents = list_contents(examples)
-    assert contents.hashes == sorted(set(hashes))
-    assert [example.content_hash for example in contents.examples] == contents.hashes
-    assert contents.rows.tolist() == [2, 0, 2, 1]
-    assert list_contents([]).rows.tolist() == []
+    examples[4] = examples[4]._replace(view=2)
+    unique = list_unique(examples)
+    assert [(example.content_hash, example.view) for example in unique.examples] == [
+        (hashes[1], 0),
+        (hashes[1], 2),
+        (hashes[3], 0),
+        (hashes[0], 0),
+    ]
+    assert unique.rows.tolist() == [3, 0, 3, 2, 1]
+    assert list_unique([]).rows.tolist() == []

@@ -20,8 +20,7 @@ from tests.train_head.fits import FIELDS, Interrupting, assert_same_weights, lis
 from tests.train_head.made import CLASSES, list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.metrics import predict_classes
-from train_head.reduction.factors import Factors, load
-from train_head.reduction.reduce import Reduced, Sides, list_contents, reduce_features
+from train_head.reduction.reduce import Reduced, TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.network import Batch, Stepper, draw_mask
@@ -112,11 +111,11 @@ def read_sides(store: FeatureStore, class_weight: ClassWeight) -> tuple[Side, Si
     return train, validation
 
 
-def lead_back(store: FeatureStore, key: str, kernel: NDArray[Any]) -> NDArray[Any]:
+def expand(store: FeatureStore, rank: int | None, kernel: NDArray[Any]) -> NDArray[Any]:
     """V A in float64, with V from its definition: Xᵀ Z diag(1 / λ)."""
-    factors = load(store.derived_folder, key, Factors, Console())
-    assert factors is not None
-    examples = list_contents(split(store).train).examples
+    sides = split(store)
+    reduced = reduce_features(store, TrainValidation(sides.train, sides.validation), rank, Console())
+    examples, factors = reduced.train.examples, reduced.factors
     dense = store.read(examples).reshape(len(examples), -1).astype(np.float64)
     return np.asarray(dense.T @ (factors.train.astype(np.float64) / factors.eigenvalues @ kernel))
 
@@ -188,7 +187,7 @@ def test_fit_reduced_of_full_rank_equals_keras_on_all_inputs_epoch_by_epoch(
     assert fitted.weights.hidden_kernel.shape == (num_train, config.units)
     outputs = 1 if num_classes == 2 else num_classes
     start = draw_head(NUM_INPUTS, num_train, config.units, outputs, config.seed)
-    kernel = lead_back(store, fitted.reduction.key, start.hidden_kernel)
+    kernel = expand(store, None, start.hidden_kernel)
     initial = [kernel.astype(np.float32), start.hidden_bias, start.output_kernel, start.output_bias]
     losses, probabilities = fit_full_by_hand(store, config, initial)
     np.testing.assert_allclose([(row.loss, row.val_loss) for row in fitted.history], losses, rtol=2e-5)
@@ -203,20 +202,20 @@ def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
     config = replace(BASE, epochs=3, dropout=0.4)
     fitted = fit(noisy_two, config, checkpoint, quiet)
     sides = split(noisy_two)
-    reduced = reduce_features(noisy_two, Sides(sides.train, sides.validation), None, quiet)
+    reduced = reduce_features(noisy_two, TrainValidation(sides.train, sides.validation), None, quiet)
     side = read_sides(noisy_two, ClassWeight.NONE)[0]
     stepper = Stepper(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
     losses, drawn = [], set()
     for epoch in range(3):
         order = np.random.default_rng((config.seed, epoch)).permutation(23)
-        rng = np.random.default_rng((config.seed, epoch, 1))
+        rng = np.random.default_rng((config.seed, epoch, 2))
         total = 0.0
         for start in range(0, 23, config.batch_size):
             rows = order[start : start + config.batch_size]
             mask = draw_mask(rng, (len(rows), config.units), config.dropout)
             assert mask is not None
             drawn.add(mask.tobytes())
-            batch = Batch(reduced.train[rows], side.targets[rows], side.weights[rows], mask)
+            batch = Batch(reduced.factors.train[rows], side.targets[rows], side.weights[rows], mask)
             total += stepper.take_step(batch)[0] * len(rows)
         losses.append(total / 23)
     assert len(drawn) == 15
@@ -232,7 +231,7 @@ def test_fit_reduced_says_what_its_head_says_and_where_it_belongs(
     assert fitted.reduction is not None
     assert fitted.reduction.rank == 9
     assert fitted.weights.hidden_kernel.shape == (9, BASE.units)
-    kernel = lead_back(noisy_three, fitted.reduction.key, fitted.weights.hidden_kernel)
+    kernel = expand(noisy_three, 9, fitted.weights.hidden_kernel)
     train, validation = read_sides(noisy_three, ClassWeight.NONE)
     for side, probabilities in (
         (train, fitted.train_probabilities),
@@ -322,7 +321,8 @@ def test_fit_reduced_ignores_a_checkpoint_in_another_basis(
 
     def reduce_mirrored(*arguments: Any) -> Reduced:
         reduced = reduce_features(*arguments)
-        return replace(reduced, train=-reduced.train, validation=-reduced.validation)
+        factors = replace(reduced.factors, train=-reduced.factors.train, validation=-reduced.factors.validation)
+        return replace(reduced, factors=factors)
 
     monkeypatch.setattr("train_head.solvers.reduced.reduce_features", reduce_mirrored)
     expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other.npz", "key"), quiet)

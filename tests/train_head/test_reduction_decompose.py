@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,21 @@ import pytest
 from numpy.typing import NDArray
 
 from features.errors import HeadstartError
-from features.store import FeatureStore
+from features.store import Example, FeatureStore
 from tests.train_head.made import make_store
 from train_head.head import Array
-from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, sketch
+from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, sketch
 from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
+from train_head.reduction.workers import Workers
 
 Wide = NDArray[np.float64]
 SHAPE = (3, 4, 5)
 NUM_COLUMNS = 60
+WORKERS = Workers(ThreadPoolExecutor(3))
+
+
+def open_rows(store: FeatureStore, examples: Sequence[Example]) -> FeatureRows:
+    return FeatureRows(store, examples, WORKERS)
 
 
 def make_rows(folder: Path, values: NDArray[Any], shape: tuple[int, ...] | None = None) -> tuple[FeatureStore, Wide]:
@@ -49,7 +57,7 @@ def force_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def solve_directions(dense: Wide, basis: Basis) -> Wide:
-    """V, kept or led back from X V."""
+    """V, kept or from its definition."""
     if basis.directions is not None:
         return basis.directions.astype(np.float64)
     return np.asarray(dense.T @ basis.train / basis.eigenvalues)
@@ -66,7 +74,7 @@ def test_feature_rows_products_equal_numpys_on_the_dense_matrix(
 ) -> None:
     if blocks == "several":
         force_blocks(monkeypatch)
-    rows = FeatureRows(store, store.examples)
+    rows = open_rows(store, store.examples)
     assert rows.num_blocks == (1 if blocks == "one" else 5)
     assert (rows.num_rows, rows.num_columns) == (23, NUM_COLUMNS)
     gram = rows.compute_gram()
@@ -85,7 +93,7 @@ def test_feature_rows_of_some_examples_in_an_order_of_their_own_follow_it(
 ) -> None:
     force_blocks(monkeypatch)
     chosen = [20, 3, 3, 11, 0, 22, 7]
-    rows = FeatureRows(store, [store.examples[number] for number in chosen])
+    rows = open_rows(store, [store.examples[number] for number in chosen])
     np.testing.assert_allclose(rows.compute_gram(), dense[chosen] @ dense[chosen].T, rtol=1e-5, atol=1e-4)
     factor = np.eye(NUM_COLUMNS, dtype=np.float32)
     np.testing.assert_array_equal(rows.multiply(factor), dense[chosen])
@@ -96,9 +104,10 @@ def test_feature_rows_blocks_hold_each_row_once_and_panels_each_column(
 ) -> None:
     force_blocks(monkeypatch)
     found = np.zeros_like(dense)
-    rows = FeatureRows(store, store.examples)
+    rows = open_rows(store, store.examples)
     for block in rows.list_blocks():
-        for columns, panel in block.list_panels():
+        for columns in block.list_panels():
+            panel = block.widen(columns)
             assert panel.dtype == np.float32
             found[block.rows, columns] += panel
     np.testing.assert_array_equal(found, dense)
@@ -108,10 +117,10 @@ def test_feature_rows_blocks_hold_each_row_once_and_panels_each_column(
 def test_feature_rows_that_fit_are_read_once_and_others_each_time(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = FeatureRows(store, store.examples)
+    held = open_rows(store, store.examples)
     assert held.read_block(0) is held.read_block(0)
     force_blocks(monkeypatch)
-    beyond = FeatureRows(store, store.examples)
+    beyond = open_rows(store, store.examples)
     assert beyond.read_block(4) is not beyond.read_block(4)
 
 
@@ -119,12 +128,12 @@ def test_multiply_block_and_add_transposed_equal_numpy(
     store: FeatureStore, dense: Wide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     force_blocks(monkeypatch)
-    block = FeatureRows(store, store.examples).read_block(1)
+    block = open_rows(store, store.examples).read_block(1)
     factor = np.random.default_rng(3).normal(size=(NUM_COLUMNS, 3)).astype(np.float32)
-    product = multiply_block(block, factor)
+    product = multiply_block(block, factor, WORKERS)
     np.testing.assert_allclose(product, dense[5:10] @ factor, rtol=1e-5, atol=1e-5)
     result = np.ones((NUM_COLUMNS, 3), np.float32)
-    add_transposed(block, product, result)
+    add_transposed(block, product, result, WORKERS)
     np.testing.assert_allclose(result, 1 + dense[5:10].T @ product, rtol=1e-5, atol=1e-4)
 
 
@@ -134,7 +143,7 @@ def test_decompose_exactly_at_full_rank_reproduces_all_scalar_products(
 ) -> None:
     if blocks == "several":
         force_blocks(monkeypatch)
-    basis = decompose_exactly(FeatureRows(store, store.examples), 23)
+    basis = decompose_exactly(open_rows(store, store.examples), 23)
     assert basis.train.shape == (23, 23)
     assert basis.train.dtype == np.float32
     assert basis.directions is None
@@ -151,7 +160,7 @@ def test_decompose_exactly_at_full_rank_reproduces_all_scalar_products(
 def test_decompose_exactly_below_full_rank_is_the_best_approximation(
     store: FeatureStore, dense: Wide, rank: int
 ) -> None:
-    basis = decompose_exactly(FeatureRows(store, store.examples), rank)
+    basis = decompose_exactly(open_rows(store, store.examples), rank)
     values = np.linalg.svd(dense, compute_uv=False)
     assert basis.train.shape == (23, rank)
     np.testing.assert_allclose(basis.eigenvalues, values[:rank] ** 2, rtol=1e-5)
@@ -161,7 +170,7 @@ def test_decompose_exactly_below_full_rank_is_the_best_approximation(
 
 def test_decompose_exactly_of_duplicated_rows_finds_fewer_directions(store: FeatureStore, dense: Wide) -> None:
     doubled = [*range(23), *range(10)]
-    basis = decompose_exactly(FeatureRows(store, [store.examples[number] for number in doubled]), len(doubled))
+    basis = decompose_exactly(open_rows(store, [store.examples[number] for number in doubled]), len(doubled))
     assert basis.train.shape == (33, 23)
     assert np.isfinite(basis.train).all()
     np.testing.assert_allclose(basis.train[23:], basis.train[:10], atol=1e-4)
@@ -170,7 +179,7 @@ def test_decompose_exactly_of_duplicated_rows_finds_fewer_directions(store: Feat
 
 def test_decompose_exactly_of_more_rows_than_inputs_finds_as_many_directions_as_inputs(tmp_path: Path) -> None:
     store, dense = make_rows(tmp_path / "store", np.random.default_rng(4).normal(2, 1, (30, 8)))
-    basis = decompose_exactly(FeatureRows(store, store.examples), 30)
+    basis = decompose_exactly(open_rows(store, store.examples), 30)
     assert basis.train.shape == (30, 8)
     np.testing.assert_allclose(basis.eigenvalues, np.linalg.svd(dense, compute_uv=False) ** 2, rtol=1e-4)
     assert measure_error(dense, basis) < 1e-3
@@ -181,7 +190,7 @@ def test_decompose_exactly_of_nothing_but_zeros_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         HeadstartError, match=r"^the training features: expected features that differ from zero, got nothing but zeros"
     ):
-        decompose_exactly(FeatureRows(store, store.examples), 5)
+        decompose_exactly(open_rows(store, store.examples), 5)
 
 
 def decay(num_rows: int, num_columns: int, spectrum: NDArray[Any]) -> Wide:
@@ -207,7 +216,7 @@ def test_sketch_of_a_decaying_spectrum_captures_nearly_the_best_energy(
     if blocks == "several":
         force_blocks(monkeypatch)
     dense = decaying.read(decaying.examples).reshape(120, 300).astype(np.float64)
-    basis = sketch(FeatureRows(decaying, decaying.examples), rank, seed=0)
+    basis = sketch(open_rows(decaying, decaying.examples), rank, seed=0)
     assert basis.directions is not None
     assert basis.directions.shape == (300, rank)
     directions = basis.directions.astype(np.float64)
@@ -224,7 +233,7 @@ def test_sketch_of_a_decaying_spectrum_captures_nearly_the_best_energy(
 
 def test_sketch_of_a_steep_spectrum_has_orthonormal_directions_down_to_a_hundredth(tmp_path: Path) -> None:
     store, dense = make_rows(tmp_path / "store", decay(80, 200, np.logspace(3, -6, 80)))
-    basis = sketch(FeatureRows(store, store.examples), 60, seed=0)
+    basis = sketch(open_rows(store, store.examples), 60, seed=0)
     assert basis.directions is not None
     num_directions = basis.directions.shape[1]
     np.testing.assert_allclose(basis.directions.T @ basis.directions, np.eye(num_directions), atol=1e-5)
@@ -242,7 +251,7 @@ def test_sketch_of_few_dimensions_finds_no_more_than_there_are(tmp_path: Path) -
     values = rng.integers(-3, 4, (90, 6)) @ rng.integers(-3, 4, (6, 150))
     store, dense = make_rows(tmp_path / "store", values)
     assert np.linalg.matrix_rank(dense) == 6
-    basis = sketch(FeatureRows(store, store.examples), 20, seed=0)
+    basis = sketch(open_rows(store, store.examples), 20, seed=0)
     assert basis.directions is not None
     assert basis.directions.shape == (150, 6)
     assert np.isfinite(basis.train).all()
@@ -251,7 +260,7 @@ def test_sketch_of_few_dimensions_finds_no_more_than_there_are(tmp_path: Path) -
 
 def test_sketch_with_more_directions_than_inputs_is_exact(tmp_path: Path) -> None:
     store, dense = make_rows(tmp_path / "store", np.random.default_rng(7).normal(1, 1, (90, OVERSAMPLING // 2)))
-    basis = sketch(FeatureRows(store, store.examples), 90, seed=0)
+    basis = sketch(open_rows(store, store.examples), 90, seed=0)
     assert basis.directions is not None
     assert basis.directions.shape == (16, 16)
     np.testing.assert_allclose(basis.eigenvalues, np.linalg.svd(dense, compute_uv=False) ** 2, rtol=1e-5)
@@ -262,7 +271,7 @@ def test_sketch_twice_with_a_seed_gives_the_same_bits_and_another_seed_nearly_th
     decaying: FeatureStore,
 ) -> None:
     def run(seed: int) -> tuple[Array, Wide, Array]:
-        basis = sketch(FeatureRows(decaying, decaying.examples), 8, seed)
+        basis = sketch(open_rows(decaying, decaying.examples), 8, seed)
         assert basis.directions is not None
         return basis.train, basis.eigenvalues, basis.directions
 
@@ -272,10 +281,10 @@ def test_sketch_twice_with_a_seed_gives_the_same_bits_and_another_seed_nearly_th
     np.testing.assert_allclose(run(4)[1], run(3)[1], rtol=0.01)
 
 
-def test_sketch_tells_of_every_row_twice(decaying: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sketch_advances_by_every_row_twice(decaying: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     force_blocks(monkeypatch)
     advanced: list[int] = []
-    sketch(FeatureRows(decaying, decaying.examples), 8, 0, advanced.append)
+    sketch(open_rows(decaying, decaying.examples), 8, 0, advanced.append)
     assert advanced == [1] * 240
 
 
@@ -284,4 +293,21 @@ def test_sketch_of_nothing_but_zeros_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         HeadstartError, match=r"^the training features: expected features that differ from zero, got nothing but zeros"
     ):
-        sketch(FeatureRows(store, store.examples), 5, seed=0)
+        sketch(open_rows(store, store.examples), 5, seed=0)
+
+
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+def test_directions_have_their_largest_component_positive(tmp_path: Path, way: str) -> None:
+    # An eigenvector and its opposite are both right. Which one LAPACK gives must not decide a head.
+    store, dense = make_rows(tmp_path / "store", np.random.default_rng(8).normal(0.2, 1, (30, 50)))
+    rows = open_rows(store, store.examples)
+    basis = decompose_exactly(rows, 12) if way == "exact" else sketch(rows, 12, 0)
+    columns = basis.train if basis.directions is None else basis.directions
+    largest = np.abs(columns).argmax(axis=0)
+    assert (columns[largest, np.arange(12)] > 0).all()
+    np.testing.assert_allclose(dense @ solve_directions(dense, basis), basis.train, atol=1e-4)
+
+
+def test_find_signs_makes_the_first_of_the_largest_components_positive() -> None:
+    vectors = np.array([[1.0, -2.0, 0.5, -3.0], [-2.0, 2.0, -0.4, -1.0], [1.5, 1.0, 0.0, 2.0]])
+    assert find_signs(vectors).tolist() == [-1, -1, 1, -1]

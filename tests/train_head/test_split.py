@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from features.errors import HeadstartError
+from features.schema import ImageStatus
 from features.store import Example
+from features.tables import ImageRow
 from tests.train_head.made import list_paths, make_example, place_hash
 from train_head.split import Split, split_by_content, split_examples
 
@@ -26,7 +30,39 @@ def place_examples(places: dict[str, list[float]]) -> list[Example]:
 
 
 def list_paths_of(examples: list[Example]) -> list[str]:
-    return [example.path for example in examples]
+    return sorted(example.path for example in examples)
+
+
+def make_image(path: str, status: ImageStatus = ImageStatus.DONE) -> ImageRow:
+    example = make_example(path)
+    content = example.content_hash if status is ImageStatus.DONE else None
+    return ImageRow(path, example.label, example.split, 1, 1, content, status)
+
+
+def test_split_orders_sides_by_content_then_label_then_path() -> None:
+    rng = np.random.default_rng(3)
+    contents = [rng.bytes(32) for _ in range(6)]
+    named: list[tuple[str, bytes | None]] = [
+        (f"train/{label}/{n}.jpg", contents[n]) for n in range(6) for label in ("dogs", "cats")
+    ]
+    named += [("train/cats/again.jpg", contents[0])]
+    named += [
+        (f"{side}/{label}/{n}.jpg", None)
+        for side in ("validation", "test")
+        for label in ("dogs", "cats")
+        for n in range(4)
+    ]
+    examples = [make_example(path, content) for path, content in named]
+    first = split_examples(examples, 0.2)
+    for side in (first.train, first.validation, first.test):
+        assert side == sorted(side, key=lambda example: (example.content_hash, example.label, example.path))
+    for _ in range(5):
+        moved = [examples[n]._replace(shard=int(rng.integers(9)), row=int(n)) for n in rng.permutation(len(examples))]
+        again = split_examples(moved, 0.2)
+        for mine, theirs in zip(
+            (again.train, again.validation, again.test), (first.train, first.validation, first.test), strict=True
+        ):
+            assert [example.path for example in mine] == [example.path for example in theirs]
 
 
 def test_split_with_validation_folder_follows_the_folders() -> None:
@@ -37,12 +73,34 @@ def test_split_with_validation_folder_follows_the_folders() -> None:
     assert split.rule == "folder validation/"
 
 
-def test_split_without_validation_folder_falls_back_to_test() -> None:
-    paths = list_paths({"test/cats": 1, "test/dogs": 2, "train/cats": 2, "train/dogs": 1})
-    split = split_examples([make_example(path) for path in paths], 0.2)
-    assert list_paths_of(split.train) == list_paths({"train/cats": 2, "train/dogs": 1})
-    assert list_paths_of(split.validation) == list_paths({"test/cats": 1, "test/dogs": 2})
-    assert split.rule == "folder test/"
+def test_split_without_validation_folder_sets_training_pictures_aside_and_keeps_test() -> None:
+    examples = [e._replace(path=f"train/{e.path}", split="train") for e in draw_examples(60)]
+    test = [make_example(path) for path in list_paths({"test/cats": 1, "test/dogs": 2})]
+    split = split_examples([*test, *examples], 0.3)
+    assert split == replace(split_by_content(examples, 0.3), test=split.test)
+    assert list_paths_of(split.test) == list_paths_of(test)
+    assert split.rule == "content hash, 0.3 set aside"
+
+
+@pytest.mark.parametrize("status", [ImageStatus.PENDING, ImageStatus.FAILED])
+@pytest.mark.parametrize("with_test", [False, True])
+def test_split_with_a_validation_folder_of_which_nothing_is_extracted_is_refused(
+    status: ImageStatus, with_test: bool
+) -> None:
+    done = list_paths({"train/cats": 9, "train/dogs": 9} | ({"test/cats": 3, "test/dogs": 3} if with_test else {}))
+    waiting = list_paths({"validation/cats": 2, "validation/dogs": 2})
+    images = [*map(make_image, done), *(make_image(path, status) for path in waiting)]
+    with pytest.raises(HeadstartError) as caught:
+        split_examples([make_example(path) for path in done], 0.2, images)
+    assert caught.value.where == "the folder validation/"
+    assert caught.value.got == "none of its 4 pictures"
+
+
+def test_split_with_a_part_of_the_validation_folder_extracted_validates_with_that() -> None:
+    done = list_paths({"train/cats": 2, "train/dogs": 2, "validation/cats": 1, "validation/dogs": 1})
+    images = [*map(make_image, done), make_image("validation/cats/9.jpg", ImageStatus.PENDING)]
+    split = split_examples([make_example(path) for path in done], 0.2, images)
+    assert list_paths_of(split.validation) == ["validation/cats/00.jpg", "validation/dogs/00.jpg"]
 
 
 @pytest.mark.parametrize("prefix", ["", "train/"])
@@ -51,11 +109,7 @@ def test_split_without_held_out_folder_goes_by_content(prefix: str) -> None:
     split = split_examples(examples, 0.3)
     assert split == split_by_content(examples, 0.3)
     assert split.rule == "content hash, 0.3 set aside"
-    assert sorted(list_paths_of(split.train + split.validation)) == list_paths_of(sorted(examples, key=by_path))
-
-
-def by_path(example: Example) -> str:
-    return example.path
+    assert list_paths_of(split.train + split.validation) == list_paths_of(examples)
 
 
 def test_split_by_content_puts_places_below_the_share_aside() -> None:
@@ -115,8 +169,8 @@ def test_split_by_content_of_two_pictures_a_class_has_every_class_on_both_sides(
             for number in range(2)
         ]
         split = split_examples(examples, 0.2)
-        assert [e.label for e in split.train] == ["cats", "dogs", "owls"]
-        assert [e.label for e in split.validation] == ["cats", "dogs", "owls"]
+        assert sorted(e.label for e in split.train) == ["cats", "dogs", "owls"]
+        assert sorted(e.label for e in split.validation) == ["cats", "dogs", "owls"]
 
 
 def test_split_by_content_without_validation_picture_moves_the_nearest_with_its_duplicates() -> None:

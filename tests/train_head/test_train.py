@@ -150,7 +150,7 @@ def test_train_that_cannot_take_the_older_runs_place_leaves_it_and_no_leftovers(
     with pytest.raises(HeadstartError, match=r"run: expected room and permission for the run, got .*directory"):
         train_head(config, quiet)
     assert read_folder(run) == before
-    assert sorted(path.name for path in run.parent.iterdir()) == [".partial-run-old", "run", "store"]
+    assert sorted(path.name for path in run.parent.iterdir()) == [".checkpoint-run", ".partial-run-old", "run", "store"]
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
@@ -181,7 +181,9 @@ def test_train_into_a_folder_however_it_is_named_fills_that_folder(
 def test_train_makes_missing_folders_above_the_run(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = tmp_path / "runs" / "of today" / "first"
     train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
-    assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"] + ["validation_logits.npy"]
+    assert sorted(read_folder(run)) == sorted(
+        [*(name for name in RUN_FILES if name != "curves.png"), "reduction.npz", "validation_logits.npy"]
+    )
 
 
 def test_train_of_three_classes_keeps_a_softmax_head(

@@ -137,16 +137,16 @@ class Adding(Interrupting):
         add_picture(self.store)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0], ids=["in memory", "beyond memory"])
+@pytest.mark.parametrize("num_bytes", [2**20, 0], ids=["in memory", "beyond memory"])
 def test_train_full_on_a_store_that_changes_meanwhile_warns_and_the_run_is_of_the_snapshot(
     noisy: FeatureStore,
     tmp_path: Path,
     quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    share: float,
+    num_bytes: int,
 ) -> None:
-    monkeypatch.setattr("train_head.batches.MEMORY_SHARE", share)
+    monkeypatch.setattr("train_head.batches.HELD_BYTES", num_bytes)
     expected = make_config(noisy.path, tmp_path / "expected")
     train_head(expected, quiet)
     store = shutil.copytree(noisy.path, tmp_path / "store")

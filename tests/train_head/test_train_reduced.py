@@ -19,7 +19,7 @@ from features.store import Example, FeatureStore
 from tests.train_head.made import read_folder
 from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
 from train_head.config import OptimizerName, SolverName
-from train_head.reduction.reduce import Sides, lift_kernel
+from train_head.lift import lift_head
 from train_head.run import Run, list_run_examples
 from train_head.split import split_examples
 from train_head.train import train_head
@@ -27,10 +27,8 @@ from train_head.train import train_head
 
 def say(run: Run, store: FeatureStore, examples: list[Example], quiet: Console) -> NDArray[np.float64]:
     """What the run's head says of examples, (n, classes), from all inputs and in plain NumPy."""
-    head, split = run.read_head(), split_examples(store.examples, 0.2)
-    rank = run.record.rank
-    sides = Sides(split.train, split.validation)
-    kernel = lift_kernel(store, sides, rank, head.hidden_kernel, quiet).astype(np.float64)
+    head = lift_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
+    kernel = head.hidden_kernel.astype(np.float64)
     inputs = store.read(examples).reshape(len(examples), -1).astype(np.float64)
     logits = np.maximum(inputs @ kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias
     if logits.shape[1] == 1:

@@ -16,7 +16,7 @@ from features.store import Example
 from tests.train_head.fits import make_fit
 from tests.train_head.made import list_paths, make_example, place_hash
 from train_head.config import TrainConfig
-from train_head.split import Split
+from train_head.split import Split, sort_examples
 from train_head.trials import Outcome, judge_fit, plan_trials, split_into_folds, summarize_trials
 
 RULE = "folder validation/"
@@ -78,7 +78,9 @@ def test_split_into_folds_holds_out_every_picture_once_and_trains_on_the_others(
     assert sorted(e.path for fold in folds for e in fold.validation) == sorted(everything)
     for fold in folds:
         held_out = {example.path for example in fold.validation}
-        assert [example.path for example in fold.train] == [path for path in everything if path not in held_out]
+        assert {example.path for example in fold.train} == set(everything) - held_out
+        for side in (fold.train, fold.validation):
+            assert side == sort_examples(side)
         assert fold.classes == UNEVEN.classes
         assert fold.count_leaks() == 0
 
@@ -102,10 +104,37 @@ def test_split_into_folds_deals_contents_out_in_the_order_of_their_hashes() -> N
     folds = split_into_folds(split, 3)
     # Cats 0.1, 0.3, 0.5, 0.9 to folds 0, 1, 2, 0; dogs 0.2, 0.4, 0.8 to 1, 2, 0.
     assert [[example.path for example in fold.validation] for fold in folds] == [
-        ["train/cats/b", "train/cats/c", "validation/dogs/c"],
+        ["train/cats/b", "validation/dogs/c", "train/cats/c"],
         ["train/dogs/b", "validation/cats/d"],
-        ["train/cats/a", "train/dogs/a"],
+        ["train/dogs/a", "train/cats/a"],
     ]
+
+
+def test_split_into_folds_does_not_depend_on_paths_and_places() -> None:
+    examples = [*UNEVEN.train, *UNEVEN.validation]
+    # Two pictures in the folders of two classes each: whichever path comes first, they count as one class.
+    examples += [
+        make_example(f"{folder}/{number}.jpg", examples[number].content_hash)
+        for number in (0, 20)
+        for folder in ("train/owls", "train/dogs")
+    ]
+    moved = [
+        example._replace(path=f"train/{example.label}/{place}.jpg", split="train", shard=place % 3, row=place)
+        for place, example in enumerate(reversed(examples))
+    ]
+    expected, found = (
+        [[(e.content_hash, e.label) for e in fold.validation] for fold in split_into_folds(Split(side, [], RULE), 4)]
+        for side in (examples, moved)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(("seed", "repeats"), [(2**32, 1), (2**32 - 2, 3), (2**40, 1)])
+def test_plan_trials_with_a_seed_beyond_32_bits_is_wrong_usage(seed: int, repeats: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_trials(make_config(repeats=repeats, folds=0, seed=seed), UNEVEN)
+    assert (caught.value.where, caught.value.got) == ("--seed", str(seed))
+    assert len(plan_trials(make_config(repeats=repeats, folds=0, seed=2**32 - repeats), UNEVEN)) == repeats
 
 
 def test_split_into_folds_keeps_duplicates_on_one_side_whatever_they_are_called() -> None:

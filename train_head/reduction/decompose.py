@@ -1,9 +1,13 @@
-"""Finds the directions in which training features differ most: exactly for few rows, by sketching for many."""
+"""Find the directions in which training features differ most: exactly for few rows, by sketching for many.
+
+Everything is computed in an order that the rows' own decides, and each direction has a fixed sign, so that the same
+features give the same bits. LAPACK and BLAS run in one thread; see `workers`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +15,11 @@ from numpy.typing import NDArray
 from features.errors import HeadstartError
 from train_head.head import Array
 from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
+from train_head.reduction.workers import Workers
 
 MAX_EXACT_ROWS = 4096
+CHUNK_ROWS = 4096
+"""Rows of a tall matrix that are multiplied at a time."""
 OVERSAMPLING = 32
 """Directions more than asked for in a sketch, so that the last ones wanted are good too."""
 ROUNDING = float(np.finfo(np.float32).eps)
@@ -28,11 +35,12 @@ class Basis(NamedTuple):
     eigenvalues: NDArray[np.float64]
     """(r,) of X Xᵀ, falling: the squared lengths of the columns of X V."""
     directions: Array | None
-    """(columns, r): V; None where it is Xᵀ X V diag(1 / eigenvalues) exactly."""
+    """(columns, r): V, each column's largest component positive; None where it is Xᵀ X V diag(1 / eigenvalues)
+    exactly. Then the largest component of each column of `train` is positive."""
 
 
 def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
-    """Finds the r strongest directions from the Gram matrix.
+    """Find the r strongest directions from the Gram matrix.
 
     With X Xᵀ = Q Λ Qᵀ the directions are V = Xᵀ Q Λ^-½, and X V = Q Λ^½. Memory for rows² numbers.
 
@@ -45,11 +53,12 @@ def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
     eigenvalues, vectors = np.linalg.eigh(rows.compute_gram())
     strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
     kept = eigenvalues[strongest]
-    return Basis((vectors[:, strongest] * np.sqrt(kept)).astype(np.float32), kept, None)
+    chosen = vectors[:, strongest]
+    return Basis((chosen * (find_signs(chosen) * np.sqrt(kept))).astype(np.float32), kept, None)
 
 
 def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _: None) -> Basis:
-    """Finds nearly the r strongest directions in two passes over rows that need not fit in memory.
+    """Find nearly the r strongest directions in two passes over rows that need not fit in memory.
 
     A random Gaussian Ω is multiplied by Xᵀ X in one pass (the range finder with one power iteration), its range
     made orthonormal, and in the second pass X is projected on it and the projection diagonalised
@@ -61,47 +70,75 @@ def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _:
         rows: the training features.
         rank: how many directions; fewer come back where the rows span fewer.
         seed: of Ω.
-        advance: told how many rows were done, twice as many as there are in all.
+        advance: called with the number of rows that were done, twice as many in all as there are.
     """
     num_directions = min(rank + OVERSAMPLING, rows.num_columns)
     start = np.random.default_rng(seed).standard_normal((rows.num_columns, num_directions), np.float32)
     found = np.zeros_like(start)
     for block in rows.list_blocks():
-        add_transposed(block, multiply_block(block, start), found)
+        add_transposed(block, multiply_block(block, start, rows.workers), found, rows.workers)
         advance(len(block.features))
     del start
-    directions = _orthonormalize(_orthonormalize(found))
-    projected = np.empty((rows.num_rows, directions.shape[1]), np.float32)
-    gram = np.zeros((directions.shape[1],) * 2)
+    found = _orthonormalize(_orthonormalize(found, rows.workers), rows.workers)
+    projected = np.empty((rows.num_rows, found.shape[1]), np.float32)
+    gram = np.zeros((found.shape[1],) * 2)
     for block in rows.list_blocks():
-        projected[block.rows] = part = multiply_block(block, directions)
+        projected[block.rows] = part = multiply_block(block, found, rows.workers)
         gram += part.T @ part
         advance(len(block.features))
     eigenvalues, vectors = np.linalg.eigh(gram)
     strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
     turn = vectors[:, strongest].astype(np.float32)
-    return Basis(projected @ turn, eigenvalues[strongest], directions @ turn)
+    directions = _turn(found, turn, rows.workers)
+    signs = find_signs(directions)
+    directions *= signs
+    return Basis(_turn(projected, turn * signs, rows.workers), eigenvalues[strongest], directions)
 
 
-def _orthonormalize(columns: Array) -> Array:
-    """Makes columns orthonormal, leaving out those that depend on the others.
+def find_signs(vectors: NDArray[Any]) -> Array:
+    """Return for each column the sign that makes its largest component positive, the first of equal ones.
+
+    An eigenvector's sign is LAPACK's choice, and another order of its sums chooses another.
+    """
+    largest = np.argmax(np.abs(vectors), axis=0)
+    return np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, np.float32(-1), np.float32(1))
+
+
+def _turn(columns: Array, turn: Array, workers: Workers) -> Array:
+    """Compute (n, k) @ (k, r) in place of the first r columns, and return those: n may be most of what is held."""
+
+    def turn_chunk(rows: slice) -> None:
+        columns[rows, : turn.shape[1]] = columns[rows] @ turn
+
+    workers.run(turn_chunk, _list_chunks(columns))
+    return columns[:, : turn.shape[1]]
+
+
+def _list_chunks(columns: Array) -> list[slice]:
+    return [slice(start, start + CHUNK_ROWS) for start in range(0, len(columns), CHUNK_ROWS)]
+
+
+def _orthonormalize(columns: Array, workers: Workers) -> Array:
+    """Make columns orthonormal, leaving out those that depend on the others.
 
     By the eigenvectors of their own Gram matrix, in float64; two rounds give float32's full accuracy.
     """
     if not columns.any():
         return columns[:, :0]
-    gram = np.zeros((columns.shape[1],) * 2)
-    for start in range(0, len(columns), MAX_EXACT_ROWS):
-        part = columns[start : start + MAX_EXACT_ROWS].astype(np.float64)
-        gram += part.T @ part
+
+    def multiply_chunk(rows: slice) -> NDArray[np.float64]:
+        part = columns[rows].astype(np.float64)
+        return part.T @ part
+
+    gram = workers.add(multiply_chunk, _list_chunks(columns), np.zeros((columns.shape[1],) * 2))
     eigenvalues, vectors = np.linalg.eigh(gram)
     kept = eigenvalues > ROUNDING**2 * eigenvalues.max() * len(gram)
     turn = vectors[:, kept] / np.sqrt(eigenvalues[kept])
-    return np.asarray(columns @ turn.astype(np.float32), np.float32)
+    return _turn(columns, turn.astype(np.float32), workers)
 
 
 def _choose_strongest(eigenvalues: NDArray[np.float64], rank: int, num_rows: int) -> NDArray[np.int64]:
-    """Chooses the largest eigenvalues of X Xᵀ, strongest first, without those that rounding could have made.
+    """Choose the largest eigenvalues of X Xᵀ, strongest first, without those that rounding could have made.
 
     Rounding errors of the entries are independent: their matrix has a norm of about √rows times an entry's error,
     which is in proportion to the mean squared length of a row.

@@ -1,4 +1,4 @@
-"""Reduces a split's features, or takes the factors that were kept, and leads a fitted kernel back."""
+"""Reduces a split's features to a few hundred inputs, or takes the factors that an earlier run kept."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.console import Console
-from features.errors import HeadstartError, UsageError
+from features.errors import UsageError
+from features.schema import FeatureKey
 from features.store import Example, FeatureStore
+from train_head.batches import Indices
 from train_head.head import Array
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
-from train_head.reduction.factors import Directions, Factors, keep, load, make_key
+from train_head.reduction.factors import Directions, Factors, get, make_key, put
+from train_head.reduction.record import Expansion, make_expansion
 from train_head.reduction.rows import FeatureRows
+from train_head.reduction.workers import open_workers
 
 DEFAULT_RANK = 512
 SKETCH_SEED = 0
 
 
 @dataclass(frozen=True)
-class Contents:
+class UniqueRows:
     """The distinct contents, and views of contents, among some examples."""
 
-    hashes: list[bytes]
-    """In ascending order, with the number of a view behind that is not the first: the rows of factors."""
     examples: list[Example]
-    """One for each hash."""
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    """One for each, in ascending order of content hash and view: the rows of factors."""
+    rows: Indices
     """For each of the examples asked for, its row."""
 
 
 @dataclass(frozen=True)
-class Sides:
+class TrainValidation:
     """What is reduced."""
 
     train: Sequence[Example]
@@ -44,52 +46,61 @@ class Sides:
 class Reduced:
     """Features with a few hundred inputs."""
 
-    train: Array
-    """(training examples, r)."""
-    validation: Array
-    """(validation examples, r)."""
+    factors: Factors
+    directions: Directions | None
+    """Of a sketch; None where they follow from the training features."""
+    train: UniqueRows
+    validation: UniqueRows
     key: str
     """Of what the reduction was made from."""
     rank: int
     """How many inputs were asked for; r is less where the training features span less."""
-    was_kept: bool
+    from_cache: bool
+
+    def make_expansion(self, store: FeatureStore, kernel: Array) -> Expansion:
+        """Make what a run keeps to expand its kernel.
+
+        Args:
+            store: where the features are.
+            kernel: A, (r, units).
+        """
+        if self.directions:
+            return make_expansion(store, self.train.examples, None, self.directions.directions)
+        coefficients = np.asarray((self.factors.train / self.factors.eigenvalues) @ kernel, np.float32)
+        return make_expansion(store, self.train.examples, coefficients, None)
 
 
-def list_contents(examples: Iterable[Example]) -> Contents:
-    """Lists distinct contents; pure, and the same for any order and any names."""
+def list_unique(examples: Iterable[Example]) -> UniqueRows:
+    """List distinct contents and views; pure, and the same for any order, names, labels and places."""
     asked = list(examples)
-    by_hash = {_name_content(example): example for example in asked}
-    hashes = sorted(by_hash)
-    row_of = {name: row for row, name in enumerate(hashes)}
-    rows = np.array([row_of[_name_content(example)] for example in asked], np.int64)
-    return Contents(hashes, [by_hash[name] for name in hashes], rows)
+    by_key = {FeatureKey(example.content_hash, example.view): example for example in asked}
+    keys = sorted(by_key)
+    row_of = {key: row for row, key in enumerate(keys)}
+    rows = np.array([row_of[FeatureKey(example.content_hash, example.view)] for example in asked], np.int64)
+    return UniqueRows([by_key[key] for key in keys], rows)
 
 
-def _name_content(example: Example) -> bytes:
-    return example.content_hash + (example.view.to_bytes(4, "big") if example.view else b"")
-
-
-def choose_rank(asked: int | None, num_contents: int, num_inputs: int) -> int:
-    """Chooses how many inputs to keep.
+def choose_rank(asked: int | None, num_rows: int, num_inputs: int) -> int:
+    """Choose how many inputs to keep.
 
     Args:
         asked: what the user wants; None for the default.
-        num_contents: how many different training rows there are: views of pictures that differ.
+        num_rows: how many different training rows there are: views of pictures that differ.
         num_inputs: how many numbers a feature has.
 
     Raises:
         UsageError: more were asked for than the training features can span.
     """
     if asked is None:
-        return min(DEFAULT_RANK, num_contents, num_inputs)
-    for largest, what in ((num_contents, "the number of different training rows"), (num_inputs, "all inputs")):
+        return min(DEFAULT_RANK, num_rows, num_inputs)
+    for largest, what in ((num_rows, "the number of different training rows"), (num_inputs, "all inputs")):
         if asked > largest:
             raise UsageError("--rank", f"at most {largest:,}, {what}", f"{asked:,}", "Lower it")
     return asked
 
 
-def reduce_features(store: FeatureStore, sides: Sides, rank: int | None, console: Console) -> Reduced:
-    """Reduces features, from kept factors where there are some.
+def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | None, console: Console) -> Reduced:
+    """Reduce features, from kept factors where there are some.
 
     Args:
         store: where the features are; its derived/ keeps the factors.
@@ -101,100 +112,43 @@ def reduce_features(store: FeatureStore, sides: Sides, rank: int | None, console
         UsageError: the rank is above the number of training pictures.
         HeadstartError: there is nothing to train on in the features.
     """
-    task = _Task(store, list_contents(sides.train), list_contents(sides.validation), rank)
-    kept = load(store.derived_folder, task.key, Factors, console)
-    factors = kept or task.make(console)[0]
-    return Reduced(
-        factors.train[task.train.rows],
-        factors.validation[task.validation.rows],
-        task.key,
-        task.rank,
-        kept is not None,
-    )
+    train, validation = list_unique(sides.train), list_unique(sides.validation)
+    num_inputs = int(np.prod(store.feature_shape))
+    rank = choose_rank(rank, len(train.examples), num_inputs)
+    # Where nothing is left out, the inputs' own second moments are the smaller problem, and the sketch is exact.
+    is_exact = len(train.examples) <= MAX_EXACT_ROWS and rank < num_inputs
+    key = make_key(store, [train.examples, validation.examples], rank)
+    folder = store.derived_folder
+    factors = get(folder, key, Factors, console)
+    directions = None if is_exact or factors is None else get(folder, key, Directions, console)
+    if factors and (is_exact or directions):
+        return Reduced(factors, directions, train, validation, key, rank, from_cache=True)
+    factors, directions = _make(store, train, validation, rank, console, is_exact=is_exact)
+    try:
+        # The directions first: factors without them would have to be made again.
+        if directions:
+            put(folder, key, directions)
+        put(folder, key, factors)
+    except OSError as error:
+        console.warn(f"{folder}: the factors are not kept ({error}); the next run makes them again")
+    return Reduced(factors, directions, train, validation, key, rank, from_cache=False)
 
 
-def lift_kernel(store: FeatureStore, sides: Sides, rank: int | None, kernel: Array, console: Console) -> Array:
-    """Leads a kernel on reduced inputs back to the features' own inputs.
-
-    W = V A; where V is not kept it is Xᵀ Z diag(1 / λ), and the product runs over the shards.
-
-    Args:
-        store: where the features are.
-        sides: what was reduced.
-        rank: how many inputs were asked for.
-        kernel: A, (r, units).
-        console: where progress goes, if the reduction has to be made again.
-
-    Returns:
-        W, (inputs, units) float32.
-
-    Raises:
-        HeadstartError: the reduction has another number of inputs.
-    """
-    task = _Task(store, list_contents(sides.train), list_contents(sides.validation), rank)
-    factors = load(store.derived_folder, task.key, Factors, console)
-    basis = load(store.derived_folder, task.key, Directions, console)
-    if factors is None or (basis is None and not task.is_exact):
-        factors, basis = task.make(console)
-    if len(factors.eigenvalues) != len(kernel):
-        raise HeadstartError(
-            store.derived_folder,
-            f"a reduction to the {len(kernel):,} inputs of the fitted head",
-            f"{len(factors.eigenvalues):,}",
-            "Train again with --overwrite (OVERWRITE=1), which takes seconds",
-        )
-    if basis:
-        return np.asarray(basis.directions @ kernel, np.float32)
-    order, examples = _order_by_place(task.train.examples)
-    coefficients = np.asarray((factors.train / factors.eigenvalues) @ kernel, np.float32)
-    return FeatureRows(store, examples).multiply_transposed(coefficients[order])
-
-
-class _Task:
-    """A reduction to be made, or found."""
-
-    def __init__(self, store: FeatureStore, train: Contents, validation: Contents, rank: int | None) -> None:
-        self.store, self.train, self.validation = store, train, validation
-        self.rank = choose_rank(rank, len(train.hashes), int(np.prod(store.feature_shape)))
-        self.key = make_key(store.fingerprint, train.hashes, validation.hashes, self.rank)
-        self.is_exact = len(train.hashes) <= MAX_EXACT_ROWS
-
-    def make(self, console: Console) -> tuple[Factors, Directions | None]:
-        """Makes the factors, and the directions unless they follow from them, and keeps both if it can."""
-        order, examples = _order_by_place(self.train.examples)
-        rows = FeatureRows(self.store, examples)
-        if self.is_exact:
-            basis = decompose_exactly(rows, self.rank)
+def _make(
+    store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
+) -> tuple[Factors, Directions | None]:
+    """Make the factors, and the directions unless they follow from them."""
+    with open_workers() as workers:
+        rows = FeatureRows(store, train.examples, workers)
+        if is_exact:
+            basis = decompose_exactly(rows, rank)
         else:
             with console.progress("reduce", 2 * rows.num_rows, "rows") as progress:
-                basis = sketch(rows, self.rank, SKETCH_SEED, progress.advance)
+                basis = sketch(rows, rank, SKETCH_SEED, progress.advance)
         eigenvalues = basis.eigenvalues.astype(np.float32)
         directions = basis.directions
         if directions is None:
             directions = rows.multiply_transposed(basis.train / eigenvalues)
         del rows
-        validation_order, validation_examples = _order_by_place(self.validation.examples)
-        projected = FeatureRows(self.store, validation_examples).multiply(directions)
-        factors = Factors(_unsort(basis.train, order), _unsort(projected, validation_order), eigenvalues)
-        kept = None if self.is_exact else Directions(directions)
-        folder = self.store.derived_folder
-        try:
-            # The directions first: factors without them would have to be made again.
-            if kept:
-                keep(folder, self.key, kept)
-            keep(folder, self.key, factors)
-        except OSError as error:
-            console.warn(f"{folder}: the factors are not kept ({error}); the next run makes them again")
-        return factors, kept
-
-
-def _order_by_place(examples: Sequence[Example]) -> tuple[list[int], list[Example]]:
-    """Orders examples as the store holds them, so that each shard is opened once."""
-    order = sorted(range(len(examples)), key=lambda number: (examples[number].shard, examples[number].row))
-    return order, [examples[number] for number in order]
-
-
-def _unsort(rows: Array, order: Sequence[int]) -> Array:
-    result = np.empty_like(rows)
-    result[order] = rows
-    return result
+        projected = FeatureRows(store, validation.examples, workers).multiply(directions)
+    return Factors(basis.train, projected, eigenvalues), None if is_exact else Directions(directions)

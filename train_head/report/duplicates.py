@@ -12,7 +12,7 @@ from features.console import Console
 from features.pooled import pool_store
 from features.store import Example, FeatureStore
 from train_head.head import Array
-from train_head.reduction.factors import Means, keep, load, make_key
+from train_head.reduction.factors import Means, get, make_key, put
 from train_head.split import Split
 
 NEAR = 0.75
@@ -92,14 +92,13 @@ def load_means(store: FeatureStore, split: Split, console: Console) -> Means | N
     if len(train) + len(validation) > MAX_PICTURES:
         return None
     pooled = pool_store(store) if len(store.feature_shape) == 3 else store
-    hashes, held_out = ([example.content_hash for example in side] for side in (train, validation))
-    key = make_key(pooled.fingerprint, hashes, held_out, 0)
-    if kept := load(store.derived_folder, key, Means, console):
+    key = make_key(pooled, [train, validation], 0)
+    if kept := get(store.derived_folder, key, Means, console):
         return kept
     values = pooled.read([*train, *validation]).astype(np.float32)
     means = Means(values[: len(train)], values[len(train) :])
     with suppress(OSError):
-        keep(store.derived_folder, key, means)
+        put(store.derived_folder, key, means)
     return means
 
 

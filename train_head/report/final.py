@@ -13,7 +13,7 @@ from features.errors import HeadstartError, UsageError
 from train_head.batches import number_targets
 from train_head.config import NOTHING
 from train_head.evaluation import evaluate
-from train_head.head import Array, expand_probabilities
+from train_head.head import Array
 from train_head.lift import compute_store_logits, lift_head
 from train_head.metrics import find_largest_class
 from train_head.report.sources import Sources
@@ -54,11 +54,11 @@ def score_test(sources: Sources, console: Console, weights: str = "") -> None:
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NOTHING:
-        head = lift_head(run, store, split, console)
+        head = lift_head(run, store, split.validation, console)
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.rebuild import rebuild_parts
 
     rebuilt = rebuild_parts(run, store, split, weights, console)
     chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]
-    outputs = [rebuilt.run_stored(store.read(chunk).astype(np.float32)) for chunk in chunks]
-    return expand_probabilities(np.concatenate(outputs))
+    logits = [rebuilt.compute_logits(store.read(chunk).astype(np.float32)) for chunk in chunks]
+    return compute_probabilities(np.concatenate(logits))

@@ -9,6 +9,7 @@ from features.console import Console
 from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights
+from train_head.reduction.record import Reduction
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows
@@ -26,23 +27,11 @@ class Problem:
     split: Split
     config: TrainConfig
     follow: Callable[[Epoch], None] = ignore_epoch
-    """Told of each epoch, those before an interruption too."""
+    """Called after each epoch, and for those before an interruption too."""
 
     def list_training_rows(self) -> list[Example]:
         """Lists the training examples, then the further views of each that are trained on."""
         return list_rows(self.store, self.split.train, self.config.views)
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """Which reduction a head belongs to."""
-
-    key: str
-    """Of what the reduction was made from."""
-    rank: int
-    """How many inputs were asked for; there are fewer where the training features span fewer."""
-    validation_logits: Array
-    """(validation examples, outputs), what the head must still say when it is led back."""
 
 
 @dataclass(frozen=True)

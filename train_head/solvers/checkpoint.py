@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from train_head.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch
 
 MIN_INTERVAL_S = 10.0
+OWN_NAMES = re.compile(r"(?:head-)?fit-[0-9]+\.(?:npz|partial)|(?:\.partial-)?outcome-[0-9]+\.json")
+"""Of what a training keeps in the folder of its checkpoints."""
 MAX_COST_SHARE = 0.05
 """Of the time between two checkpoints, what writing one may take."""
 
@@ -29,13 +32,24 @@ class FitState:
     """A fit at the end of an epoch."""
 
     arrays: list[NDArray[Any]]
-    """The solver's own: weights, the optimizer's state."""
+    """The solver's own: weights, the optimizer's state; none at the end of the fit."""
     history: list[Epoch]
     kept: HeadWeights
 
     def resume(self, patience: int) -> Watch:
         """Goes on with the watch."""
         return Watch(patience, self.history, self.kept)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints and outcomes in a folder, and the folder where nothing else is in it."""
+    with suppress(OSError):
+        if folder.is_symlink():
+            return
+        for path in folder.iterdir():
+            if OWN_NAMES.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
+        folder.rmdir()
 
 
 class Checkpoint:
@@ -62,7 +76,9 @@ class Checkpoint:
         """
         is_end = watch.is_over or len(watch.history) >= num_epochs
         if self._path and watch.kept and (self._keeps_end if is_end else time.monotonic() >= self._due):
-            self._save(self._path, FitState(list(list_arrays()), watch.history, watch.kept))
+            # After the end there is no step that would need them.
+            arrays = [] if is_end else list(list_arrays())
+            self._save(self._path, FitState(arrays, watch.history, watch.kept))
 
     def narrow(self, inputs: bytes) -> None:
         """Ties the state to what the weights are weights of, where the key does not say it.
@@ -118,7 +134,7 @@ class Checkpoint:
             if text["key"] != self._key:
                 return None
             arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
-            if shapes is not None and [array.shape for array in arrays] != list(shapes):
+            if arrays and shapes is not None and [array.shape for array in arrays] != list(shapes):
                 raise ValueError("arrays of other shapes, as of another version")
             kept = {name.removeprefix("kept_"): array for name, array in contents.items() if name.startswith("kept_")}
             return FitState(arrays, [Epoch(**row) for row in text["history"]], HeadWeights.from_arrays(kept))

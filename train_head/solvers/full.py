@@ -11,14 +11,16 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from features.console import Console, ProgressBar
 from train_head.batches import FeatureBatches
 from train_head.config import OptimizerName, TrainConfig
-from train_head.head import Array, HeadWeights, build_head, expand_probabilities, extract_weights
+from train_head.head import Array, HeadWeights, build_head, extract_weights
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch, Watch
+from train_head.solvers.network import compute_probabilities
 
 EVALUATION_BATCH_SIZE = 100
 MAX_STEPS_PER_EXECUTION = 10
@@ -31,6 +33,8 @@ class Fittable:
     model: keras.Model
     take_weights: Callable[[], HeadWeights]
     put_weights: Callable[[HeadWeights], None]
+    hidden: keras.Model
+    """From the model's inputs to the hidden layer: probabilities are computed from logits, outside of float32."""
 
 
 class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -95,9 +99,8 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     store, split, config = problem.store, problem.split, problem.config
     keras.utils.set_random_seed(config.seed)
     head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
-    return fit_model(
-        problem, Fittable(head, partial(extract_weights, head), partial(put_weights, head)), checkpoint, console
-    )
+    fittable = Fittable(head, partial(extract_weights, head), partial(put_weights, head), cut_hidden(head))
+    return fit_model(problem, fittable, checkpoint, console)
 
 
 def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, console: Console) -> Fit:
@@ -129,7 +132,7 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
     watch = Watch(config.patience)
     if state := checkpoint.load(console, [tuple(variable.shape) for variable in _list_variables(model)]):
         watch = state.resume(config.patience)
-        for variable, value in zip(_list_variables(model), state.arrays, strict=True):
+        for variable, value in zip(_list_variables(model), state.arrays, strict=bool(state.arrays)):
             variable.assign(value)
     for row in watch.history:
         problem.follow(row)
@@ -149,7 +152,15 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
             )
     weights = watch.require_kept(config.learning_rate)
     fittable.put_weights(weights)
-    return Fit(weights, watch.history, watch.kept_epoch, _predict(model, train), _predict(model, validation))
+    train_probabilities, validation_probabilities = (
+        compute_probabilities(_compute_logits(fittable.hidden, weights, batches)) for batches in (train, validation)
+    )
+    return Fit(weights, watch.history, watch.kept_epoch, train_probabilities, validation_probabilities)
+
+
+def cut_hidden(head: keras.Sequential) -> keras.Model:
+    """Return a head without its last layer, sharing its weights."""
+    return keras.Model(head.inputs, head.layers[-2].output, name="hidden")
 
 
 def put_weights(head: keras.Sequential, weights: HeadWeights) -> None:
@@ -174,9 +185,10 @@ def _list_variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _predict(model: keras.Model, batches: FeatureBatches) -> Array:
-    outputs = [model.predict_on_batch(features) for features in batches.list_in_order(EVALUATION_BATCH_SIZE)]
-    return expand_probabilities(np.concatenate(outputs))
+def _compute_logits(hidden: keras.Model, weights: HeadWeights, batches: FeatureBatches) -> Array:
+    outputs = [hidden.predict_on_batch(features) for features in batches.list_in_order(EVALUATION_BATCH_SIZE)]
+    with threadpool_limits(1, user_api="blas"):
+        return np.asarray(np.concatenate(outputs) @ weights.output_kernel + weights.output_bias, np.float32)
 
 
 def _find_divisor(num_batches: int) -> int:

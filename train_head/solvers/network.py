@@ -43,9 +43,10 @@ def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) 
     return kept * np.float32(1 / (1 - dropout))
 
 
-def compute_logits(head: HeadWeights, features: Array) -> Array:
-    """Computes (n, outputs) logits of (n, inputs) features, nothing dropped."""
-    parts = [features[start : start + LOGIT_ROWS] for start in range(0, len(features), LOGIT_ROWS)]
+def compute_logits(head: HeadWeights, features: Array, rows: NDArray[np.int64] | None = None) -> Array:
+    """Compute (n, outputs) logits of (n, inputs) features, or of some of their rows, nothing dropped."""
+    rows = np.arange(len(features)) if rows is None else rows
+    parts = [features[rows[start : start + LOGIT_ROWS]] for start in range(0, len(rows), LOGIT_ROWS)]
     return np.concatenate([compute_outputs(head, part @ head.hidden_kernel) for part in parts])
 
 
@@ -57,11 +58,15 @@ def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
 
 
 def compute_probabilities(logits: Array) -> Array:
-    """Turns (n, outputs) logits into (n, classes) probabilities: a sigmoid for one output, else a softmax."""
-    if logits.shape[1] == 1:
-        second = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
-        return np.concatenate([1 - second, second], axis=1).astype(np.float32)
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    """Turn (n, outputs) logits into (n, classes) probabilities: a sigmoid for one output, else a softmax.
+
+    Each of two classes has its own from the logit, in float64 before it is rounded: 1 - p would be 0 where p rounds
+    to 1, and the loss of a sure mistake would be whatever 0 is clipped to.
+    """
+    exact = logits.astype(np.float64)
+    if exact.shape[1] == 1:
+        return np.asarray(np.exp(-np.logaddexp(0, np.concatenate([exact, -exact], axis=1))), np.float32)
+    raised = np.exp(exact - exact.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 

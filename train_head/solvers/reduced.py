@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,12 @@ from threadpoolctl import threadpool_limits
 
 from features.console import Console
 from features.store import Example
-from train_head.batches import number_targets, weigh_examples
-from train_head.config import TrainConfig
+from train_head.batches import Indices, PictureOrder, number_targets, weigh_examples
+from train_head.config import ClassWeight, TrainConfig
 from train_head.head import Array, HeadWeights, count_outputs
-from train_head.reduction.reduce import Reduced, Sides, reduce_features
-from train_head.solvers import Fit, Problem, Reduction
+from train_head.reduction.record import Reduction
+from train_head.reduction.reduce import TrainValidation, reduce_features
+from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch, Watch
 from train_head.solvers.network import (
@@ -31,15 +33,45 @@ from train_head.solvers.network import (
 )
 from train_head.solvers.optimizers import make_optimizer
 
+HASHED_ROWS = 4096
+
 
 class _Side(NamedTuple):
-    """Training or validation pictures as the solver sees them."""
+    """Training or validation pictures, in the order of their content hashes."""
 
     features: Array
-    """(n, r)."""
+    """(distinct rows, r)."""
+    rows: Indices
+    """The row of each example; of training pictures the views as well."""
     targets: NDArray[np.int64]
+    """(pictures,) class numbers."""
     weights: Array
-    """(n,) how much each counts in the loss."""
+    """(pictures,) how much each counts in the loss."""
+
+
+@dataclass(frozen=True)
+class _Epochs:
+    """The epochs of a fit, each a function of its number and of the weights before it."""
+
+    order: PictureOrder
+    train: _Side
+    config: TrainConfig
+
+    def run(self, stepper: Stepper, number: int) -> tuple[float, float]:
+        """Run an epoch; return the mean loss and the accuracy, as they were step by step."""
+        train, config, plan = self.train, self.config, self.order.plan(number)
+        masks = np.random.default_rng((config.seed, number, 2))
+        num_pictures = len(plan.pictures)
+        total, right = 0.0, 0
+        for start in range(0, num_pictures, config.batch_size):
+            batch = slice(start, start + config.batch_size)
+            pictures, rows = plan.pictures[batch], train.rows[plan.rows[batch]]
+            mask = draw_mask(masks, (len(rows), config.units), config.dropout)
+            step = Batch(train.features[rows], train.targets[pictures], train.weights[pictures], mask)
+            loss, num_right = stepper.take_step(step)
+            total += loss * len(rows)
+            right += num_right
+        return total / num_pictures, right / num_pictures
 
 
 def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
@@ -57,29 +89,35 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
         UsageError: the rank is above the number of training pictures.
         HeadstartError: the loss was NaN or infinite in the first epoch.
     """
-    split, config = problem.split, problem.config
+    store, split, config = problem.store, problem.split, problem.config
     started = time.monotonic()
     rows = problem.list_training_rows()
-    reduced = reduce_features(problem.store, Sides(rows, split.validation), config.rank, console)
-    source = "kept by an earlier run" if reduced.was_kept else f"made in {time.monotonic() - started:.1f} s"
-    num_kept, num_inputs = reduced.train.shape[1], int(np.prod(problem.store.feature_shape))
+    reduced = reduce_features(store, TrainValidation(rows, split.validation), config.rank, console)
+    source = "from the cache" if reduced.from_cache else f"made in {time.monotonic() - started:.1f} s"
+    num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
     console.detail(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
-    train, validation = _arrange(problem, rows, reduced)
+    train = _arrange(problem, split.train, reduced.factors.train, reduced.train.rows, config.class_weight)
+    validation = _arrange(
+        problem, split.validation, reduced.factors.validation, reduced.validation.rows, ClassWeight.NONE
+    )
     # Factors that were lost and made again may be another basis, in which a checkpoint's weights mean nothing.
-    checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(reduced.train).data).digest())
+    checkpoint.narrow(_hash_rows(train.features))
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
+    order = PictureOrder(rows, config.seed)
     # A step is too small to share: a second thread gains 5 % alone, and costs 20 times as much on a busy machine.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-        stepper, watch = _run(initial, train, validation, problem, checkpoint, console)
-    head = watch.require_kept(config.learning_rate)
-    logits = compute_logits(head, validation.features)
+        stepper, watch = _run(initial, _Epochs(order, train, config), validation, problem, checkpoint, console)
+        head = watch.require_kept(config.learning_rate)
+        logits = compute_logits(head, validation.features, validation.rows)
+        train_logits = compute_logits(head, train.features, train.rows[order.first_rows])
+        expansion = reduced.make_expansion(store, head.hidden_kernel)
     return Fit(
         head,
         watch.history,
         watch.kept_epoch,
-        compute_probabilities(compute_logits(head, train.features[: len(split.train)])),
+        compute_probabilities(train_logits),
         compute_probabilities(logits),
-        Reduction(reduced.key, reduced.rank, logits),
+        Reduction(reduced.key, reduced.rank, logits, expansion),
     )
 
 
@@ -106,24 +144,36 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
     )
 
 
-def _arrange(problem: Problem, rows: Sequence[Example], reduced: Reduced) -> tuple[_Side, _Side]:
-    split = problem.split
-    train_targets = number_targets(rows, split.classes)
-    validation_targets = number_targets(split.validation, split.classes)
-    return (
-        _Side(reduced.train, train_targets, weigh_examples(train_targets, problem.config.class_weight)),
-        _Side(reduced.validation, validation_targets, np.ones(len(validation_targets), np.float32)),
-    )
+def _arrange(
+    problem: Problem, examples: Sequence[Example], features: Array, rows: Indices, class_weight: ClassWeight
+) -> _Side:
+    """Put together a side; pictures are weighed, not their views."""
+    targets = number_targets(examples, problem.split.classes)
+    return _Side(features, rows, targets, weigh_examples(targets, class_weight))
+
+
+def _hash_rows(features: Array) -> bytes:
+    """Hash features without a copy of all of them."""
+    digest = hashlib.sha256()
+    for start in range(0, len(features), HASHED_ROWS):
+        digest.update(np.ascontiguousarray(features[start : start + HASHED_ROWS]).data)
+    return digest.digest()
 
 
 def _run(
-    initial: HeadWeights, train: _Side, validation: _Side, problem: Problem, checkpoint: Checkpoint, console: Console
+    initial: HeadWeights,
+    epochs: _Epochs,
+    validation: _Side,
+    problem: Problem,
+    checkpoint: Checkpoint,
+    console: Console,
 ) -> tuple[Stepper, Watch]:
     config = problem.config
     stepper = Stepper(initial, make_optimizer(config), config.l2)
     watch = Watch(config.patience)
     if state := checkpoint.load(console, [array.shape for array in stepper.list_arrays()]):
-        stepper.restore(state.arrays)
+        if state.arrays:
+            stepper.restore(state.arrays)
         watch = state.resume(config.patience)
     for row in watch.history:
         problem.follow(row)
@@ -132,7 +182,7 @@ def _run(
         while len(watch.history) < config.epochs and not watch.is_over:
             started = time.monotonic()
             number = len(watch.history)
-            loss, accuracy = _run_epoch(stepper, train, config, number)
+            loss, accuracy = epochs.run(stepper, number)
             val_loss, val_accuracy = _evaluate(stepper, validation)
             seconds = time.monotonic() - started
             watch.record(Epoch(number + 1, loss, accuracy, val_loss, val_accuracy, seconds), stepper.copy_head)
@@ -142,23 +192,8 @@ def _run(
     return stepper, watch
 
 
-def _run_epoch(stepper: Stepper, train: _Side, config: TrainConfig, number: int) -> tuple[float, float]:
-    """Returns the mean loss and the accuracy, as they were step by step."""
-    num_rows = len(train.targets)
-    order = np.random.default_rng((config.seed, number)).permutation(num_rows)
-    masks = np.random.default_rng((config.seed, number, 1))
-    total, right = 0.0, 0
-    for start in range(0, num_rows, config.batch_size):
-        rows = order[start : start + config.batch_size]
-        mask = draw_mask(masks, (len(rows), config.units), config.dropout)
-        loss, num_right = stepper.take_step(Batch(train.features[rows], train.targets[rows], train.weights[rows], mask))
-        total += loss * len(rows)
-        right += num_right
-    return total / num_rows, right / num_rows
-
-
 def _evaluate(stepper: Stepper, side: _Side) -> tuple[float, float]:
-    logits = compute_logits(stepper.head, side.features)
+    logits = compute_logits(stepper.head, side.features, side.rows)
     losses, _ = compute_losses(logits, side.targets)
     accuracy = np.mean(predict_targets(logits) == side.targets)
     return float(np.mean(losses)) + stepper.compute_penalty(), float(accuracy)

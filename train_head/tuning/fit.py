@@ -13,10 +13,9 @@ from features.console import Console
 from train_head.batches import number_targets
 from train_head.head import Array, HeadWeights, TunedWeights, build_head, extract_weights
 from train_head.metrics import predict_classes
-from train_head.reduction.reduce import Sides, lift_kernel
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.full import Fittable, fit_model, put_weights
+from train_head.solvers.full import Fittable, cut_hidden, fit_model, put_weights
 from train_head.solvers.history import DivergedError, Epoch
 from train_head.tuning.tail import Tail
 
@@ -65,12 +64,11 @@ class _Tuning:
         self.console.say(f"the head alone: validation accuracy {right.mean():.4f}")
         if not fit.reduction:
             return fit
-        sides = Sides(problem.list_training_rows(), problem.split.validation)
-        kernel = lift_kernel(top, sides, problem.config.rank, fit.weights.hidden_kernel, self.console)
+        kernel = fit.reduction.expansion.expand(top, fit.weights.hidden_kernel)
         return replace(fit, weights=replace(fit.weights, hidden_kernel=kernel), reduction=None)
 
     def _fit_both(self, head: Fit) -> Fit:
-        problem, offset = self.problem, len(head.history)
+        problem, offset, before = self.problem, len(head.history), head.history[head.kept_epoch - 1]
         config = replace(
             problem.config,
             learning_rate=problem.config.fine_tune_learning_rate,
@@ -92,13 +90,12 @@ class _Tuning:
         except DivergedError as error:
             # The head alone was good.
             kept = self._keep_head(head, [*head.history, shift(error.row)])
-            return replace(kept, before_tuning=head.history[head.kept_epoch - 1])
-        return replace(
-            fit,
-            history=[*head.history, *map(shift, fit.history)],
-            kept_epoch=fit.kept_epoch + offset,
-            before_tuning=head.history[head.kept_epoch - 1],
-        )
+            return replace(kept, before_tuning=before)
+        history = [*head.history, *map(shift, fit.history)]
+        if config.patience and before.val_loss <= fit.history[fit.kept_epoch - 1].val_loss:
+            # The best epoch of all is kept, and it was one of the head alone.
+            return replace(self._keep_head(head, history), before_tuning=before)
+        return replace(fit, history=history, kept_epoch=fit.kept_epoch + offset, before_tuning=before)
 
     def _keep_head(self, head: Fit, history: list[Epoch]) -> Fit:
         """Keeps the head alone, on the backbone as it was."""
@@ -126,4 +123,5 @@ class _Tuning:
             if isinstance(kept, TunedWeights):
                 self.tail.put_kernels(kept.tail)
 
-        return Fittable(model, take, put)
+        hidden = keras.Sequential([keras.Input(tail.input_shape[1:]), tail, cut_hidden(head)], name="tuned_hidden")
+        return Fittable(model, take, put, hidden)

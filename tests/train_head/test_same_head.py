@@ -1,0 +1,214 @@
+"""One head for one problem: the same pictures, labels, options and seed give the same bits, however they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.compression import Compression
+from features.console import Console
+from features.pack import pack_store
+from features.store import FeatureStore
+from tests.train_head.fits import Interrupting
+from tests.train_head.made import add_views, draw_view, hash_text, list_paths, make_store
+from tests.train_head.training import ROOT, make_config
+from train_head.config import SolverName, TrainConfig
+from train_head.run import LOGITS_FILE, Run
+from train_head.train import train_head
+
+SHAPE = (5, 5, 96)
+COUNTS = {"train/cats": 70, "train/dogs": 60, "validation/cats": 20, "validation/dogs": 20}
+PATHS = list_paths(COUNTS)
+WIDE = np.maximum(np.random.default_rng(0).normal(0.3, 1, (len(PATHS), *SHAPE)), 0)
+WIDE += np.array(["dogs" in path for path in PATHS])[:, None, None, None] * (np.arange(96) % 17 == 0) * 0.2
+SOLVERS = pytest.mark.parametrize("solver", [SolverName.REDUCED, SolverName.FULL])
+WAYS = pytest.mark.parametrize("way", ["exact", "sketch", "full"])
+COMMAND = """
+import hashlib, sys
+from pathlib import Path
+from features.console import Console, ConsoleOptions
+from features.store import FeatureStore
+from tests.train_head.test_same_head import fit_digest
+print(fit_digest(FeatureStore(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], Console(ConsoleOptions(quiet=True))))
+"""
+
+
+def store_in_order(folder: Path) -> FeatureStore:
+    return make_store(folder, PATHS, features=WIDE, rows_per_shard=64)
+
+
+def store_in_another_order(folder: Path) -> FeatureStore:
+    order = np.random.default_rng(1).permutation(len(PATHS))
+    return make_store(folder, [PATHS[n] for n in order], features=WIDE[order], rows_per_shard=23)
+
+
+def store_in_two_sessions(folder: Path) -> FeatureStore:
+    # The first session ends in the middle of a class; the folder's listing is the same as ever.
+    late = [n for n in range(len(PATHS)) if n % 3 == 0]
+    order = [n for n in range(len(PATHS)) if n % 3] + late
+    return make_store(folder, [PATHS[n] for n in order], features=WIDE[order], rows_per_shard=50)
+
+
+def store_under_other_names(folder: Path) -> FeatureStore:
+    order = np.random.default_rng(2).permutation(len(PATHS))
+    names = [f"{PATHS[n].rpartition('/')[0]}/{place:03}.png" for place, n in enumerate(order)]
+    contents = [hash_text(PATHS[n]) for n in order]
+    return make_store(folder, names, features=WIDE[order], contents=contents, rows_per_shard=64)
+
+
+def store_packed(folder: Path) -> FeatureStore:
+    pack_store(store_in_another_order(folder), folder.with_suffix(".h5"), Compression.GZIP, lambda _: None)
+    return FeatureStore(folder.with_suffix(".h5"))
+
+
+def make_problem(store: FeatureStore, run: Path, way: str) -> TrainConfig:
+    solver = SolverName.FULL if way == "full" else SolverName.REDUCED
+    return make_config(store, run, solver=solver, epochs=3, batch_size=19, units=24, rank=None, views=None)
+
+
+def hash_run(run: Path) -> str:
+    """Everything that was fitted, and what it gives for the validation pictures."""
+    digest = hashlib.sha256()
+    for name, array in sorted(Run(run).read_head().list_arrays().items()):
+        digest.update(name.encode() + array.tobytes())
+    for row in Run(run).read_history():
+        digest.update(repr((row.loss, row.accuracy, row.val_loss, row.val_accuracy)).encode())
+    logits = run / LOGITS_FILE
+    digest.update(logits.read_bytes() if logits.exists() else b"")
+    return digest.hexdigest()
+
+
+def fit_digest(store: FeatureStore, run: Path, way: str, console: Console) -> str:
+    train_head(make_problem(store, run, way), console)
+    return hash_run(run)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return store_in_order(tmp_path_factory.mktemp("same") / "store")
+
+
+@pytest.fixture(autouse=True)
+def uncached(plain: FeatureStore) -> None:
+    """No test takes factors that another one made, maybe in other pieces."""
+    shutil.rmtree(plain.derived_folder, ignore_errors=True)
+
+
+def force_sketch(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    if way == "sketch":
+        monkeypatch.setattr("train_head.reduction.reduce.MAX_EXACT_ROWS", 50)
+
+
+@WAYS
+def test_train_on_the_same_pictures_stored_otherwise_gives_the_same_head(
+    plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    force_sketch(monkeypatch, way)
+    expected = fit_digest(plain, tmp_path / "plain", way, quiet)
+    makers: list[Callable[[Path], FeatureStore]] = [store_packed, store_under_other_names]
+    if way != "full":
+        makers += [store_in_another_order, store_in_two_sessions]
+    for make in makers:
+        store = make(tmp_path / make.__name__)
+        assert fit_digest(store, tmp_path / f"run-{make.__name__}", way, quiet) == expected, make.__name__
+
+
+@pytest.mark.parametrize("way", ["exact", "full"])
+def test_train_with_any_number_of_threads_gives_the_same_head(plain: FeatureStore, tmp_path: Path, way: str) -> None:
+    found = set()
+    for threads in (1, 2):
+        store = shutil.copytree(plain.path, tmp_path / f"store-{threads}", ignore=shutil.ignore_patterns("derived"))
+        limits = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(threads))
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, str(store), str(tmp_path / f"run-{threads}"), way],
+            cwd=ROOT,
+            env={**os.environ, **limits},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+def test_train_with_any_number_of_workers_gives_the_same_head(
+    plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    force_sketch(monkeypatch, way)
+    monkeypatch.setattr("train_head.reduction.rows.PANEL_COLUMNS", 200)
+    found = set()
+    for threads in (1, 3, 8):
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        shutil.rmtree(plain.derived_folder, ignore_errors=True)
+        found.add(fit_digest(plain, tmp_path / f"run-{threads}", way, quiet))
+    assert len(found) == 1
+
+
+@WAYS
+def test_train_with_features_held_or_read_in_blocks_gives_the_same_head(
+    plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    force_sketch(monkeypatch, way)
+    expected = fit_digest(plain, tmp_path / "held", way, quiet)
+    shutil.rmtree(plain.derived_folder, ignore_errors=True)
+    monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
+    monkeypatch.setattr("train_head.reduction.rows.HELD_BYTES", 0)
+    assert fit_digest(plain, tmp_path / "blocks", way, quiet) == expected
+
+
+@pytest.mark.parametrize("way", ["exact", "sketch"])
+def test_train_from_cached_factors_gives_the_same_head(
+    plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    force_sketch(monkeypatch, way)
+    first = fit_digest(plain, tmp_path / "first", way, quiet)
+    assert fit_digest(plain, tmp_path / "second", way, quiet) == first
+
+
+@pytest.mark.usefixtures("eager")
+@WAYS
+def test_train_interrupted_and_resumed_gives_the_same_head(
+    plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    force_sketch(monkeypatch, way)
+    expected = fit_digest(plain, tmp_path / "whole", way, quiet)
+    config = make_problem(plain, tmp_path / "run", way)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, Interrupting(2))
+    # What is derived may be gone by then, and the pictures stored anew, in another order.
+    shutil.rmtree(plain.derived_folder, ignore_errors=True)
+    other = store_in_another_order(tmp_path / "other")
+    train_head(replace(config, store=other.path), quiet)
+    assert hash_run(config.run) == expected
+
+
+@SOLVERS
+def test_train_with_views_stored_otherwise_gives_the_same_head(
+    tmp_path: Path, quiet: Console, solver: SolverName
+) -> None:
+    names = list_paths({"train/cats": 9, "train/dogs": 8, "validation/cats": 4, "validation/dogs": 4})
+    trained = [name for name in names if name.startswith("train")]
+    found = set()
+    for number, order in enumerate((names, names[::-1])):
+        store = make_store(tmp_path / f"store-{number}", order)
+        # In one session all views, or view by view, the last pictures first.
+        if number == 0:
+            store = add_views(store, {name: [1, 2] for name in trained}, draw=draw_view)
+        else:
+            for view in (2, 1):
+                store = add_views(store, {name: [view] for name in reversed(trained)}, draw=draw_view)
+        config = make_config(store, tmp_path / f"run-{number}", solver=solver, epochs=3)
+        train_head(config, quiet)
+        found.add(hash_run(config.run))
+    assert len(found) == 1
