@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,7 +48,9 @@ def lift_head(run: Run, store: FeatureStore, validation: Sequence[Example], cons
     expansion = _find_old_expansion(run, store, head, console) if is_old else Expansion.load(path)
     expanded = replace(head, hidden_kernel=expansion.expand(store, head.hidden_kernel))
     expected = run.read_validation_logits()
-    found = compute_store_logits(expanded, store, _sort_as_old(validation) if is_old else sort_examples(validation))
+    found = compute_store_logits(
+        expanded, store, _sort_as_old(run, validation) if is_old else sort_examples(validation)
+    )
     if found.shape != expected.shape:
         raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
     difference = float(np.abs(found - expected).max())
@@ -91,11 +92,10 @@ def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, consol
     )
 
 
-def _sort_as_old(validation: Sequence[Example]) -> list[Example]:
-    """Sort as older runs did: by path, or in a packed store by place."""
-    if all(example.shard == 0 for example in validation):
-        return sorted(validation, key=lambda example: (example.row, os.fsencode(example.path)))
-    return sorted(validation, key=lambda example: os.fsencode(example.path))
+def _sort_as_old(run: Run, validation: Sequence[Example]) -> list[Example]:
+    """Sort as an older run did, by its store's layout: its predictions are in that order."""
+    place_of = {prediction.path: place for place, prediction in enumerate(run.read_predictions())}
+    return sorted(validation, key=lambda example: place_of.get(example.path, len(place_of)))
 
 
 def _disagree(run: Run, got: str) -> HeadstartError:
