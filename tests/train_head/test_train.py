@@ -63,10 +63,10 @@ def test_train_metrics_hold_the_contracts_keys_and_agree_with_the_history(traine
     metrics = Run(trained).read_metrics()
     history = read_rows(trained / "history.csv")
     assert metrics["solver"] == "full"
-    assert metrics["epochs"] == len(history) == 4
+    assert metrics["epochs"] == len(history) == OPTIONS["epochs"]
     assert isinstance(metrics["seconds"], float)
     assert metrics["classes"] == ["cats", "dogs"]
-    assert metrics["kept_epoch"] == 4
+    assert metrics["kept_epoch"] == OPTIONS["epochs"]
     assert metrics["train_accuracy"] == 1.0
     assert metrics["val_loss"] == float(history[-1]["val_loss"])
     assert metrics["val_accuracy"] == pytest.approx(float(history[-1]["val_accuracy"]))
