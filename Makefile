@@ -15,7 +15,10 @@
 #   SWEEP=folder     many heads side by side        SEARCH= TRIALS=   grid or optuna, and how many heads it tries
 #   TENSORBOARD=yes  write logs for TensorBoard too
 #   TEST=yes         evaluate the pictures in test/ too
-#   OVERWRITE=yes    replace another run in RUN     ARGS=        anything else, passed on as it is
+#   OVERWRITE=yes    replace another run in RUN, instead of keeping it beside the new one
+#   NEW_STORE=yes    start a new store in STORE, and keep the old one beside it
+#   CHECK=           how many pictures an export is checked on, or all
+#   ARGS=            anything else, passed on as it is
 #   FILES=paths      what to predict: one path, or several, each with its spaces quoted: FILES="a.jpg 'my pictures'"
 #   CONFIRM=yes      remove what `make clean-all` lists
 #   PYTHON=python3   the Python that .venv is made with; it alone may come from the environment as well
@@ -31,9 +34,9 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 # Features that are made in another way get a store of their own; more views and threads do not change them.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
-SWITCHES := OVERWRITE TENSORBOARD TEST CONFIRM
+SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
 VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) WEIGHTS WEIGHTS_SHA256 THREADS MAX_BAD MAX_PIXELS \
-	SEARCH TRIALS $(SWITCHES) FILES ARGS
+	CHECK SEARCH TRIALS $(SWITCHES) FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO OPTUNA TENSORBOARD_DONE FAULTS
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -101,7 +104,7 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS MAX_BAD MAX_PIXELS $(STORE_VARIABLES)
-RUN_VARIABLES := $(filter-out SEARCH TRIALS FILES ARGS $(SWITCHES),$(VARIABLES))
+RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
 hint = status=$$?; test -e $(call quote,$(1)) || echo $(call quote,First run: $(strip make $(2) $(call assign,$(3)))) >&2; exit $$status
 train sweep compare info check: export HINT = $(call hint,$(STORE),extract,$(EXTRACT_VARIABLES))
 report export: export HINT = $(call hint,$(RUN),train,$(RUN_VARIABLES))
@@ -134,7 +137,8 @@ demo: extract train export  ## extract, train and export on the default data, an
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
 extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(is_default),data)  ## run the backbone over every new picture once
-	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) $(ARGS)
+	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
+		$(if $(NEW_STORE),--new-store) $(ARGS)
 
 train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
 	$(BIN)/python -m train_head --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
@@ -154,7 +158,7 @@ report: $(RUNTIME)  ## write the run's report.html again; TEST=yes evaluates the
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
 	$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS) $(ARGS) $(OR_HINT)
+		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK) $(ARGS) $(OR_HINT)
 
 predict: $(RUNTIME)  ## use the exported model on FILES="..."
 	$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
