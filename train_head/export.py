@@ -38,12 +38,14 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     store = run.open_store(config.store)
     split = split_examples(store.examples, float(run.record.config["validation_split"]))
     refuse_changed_store(run, store.fingerprint.digest, split, hash_views(store, split, run.num_views))
+    images = config.images or store.images_folder
+    if not images:
+        raise UsageError("--images", "the folder of the pictures", f"no path in the pack {store.path}", "Give --images")
     with replace_folder(describe_target(config.out)) as replacement:
         import_quietly("keras")
         from train_head.parity_pictures import Pictures, load_pictures, order_by_class
 
-        images = Path(config.images or store.images_folder)
-        pictures = Pictures(images, order_by_class(split.validation), config.check, config.max_pixels)
+        pictures = Pictures(Path(images), order_by_class(split.validation), config.check, config.max_pixels)
         with load_pictures(pictures, store.fingerprint.image_size, console) as loaded:
             parts = write_export(config, run, store, split, replacement.staging, console)
             parity = check_export(replacement.staging / MODEL_FILE, parts, store, loaded, console)

@@ -337,7 +337,7 @@ def test_train_with_the_weights_file_moved_takes_it_where_it_is_named(
 
 
 def test_train_on_a_packed_store_trains_layers_again_on_the_same_features(
-    stores: Path, tail: Tail, tmp_path: Path, quiet: Console
+    stores: Path, shared_pictures: Path, tail: Tail, tmp_path: Path, quiet: Console
 ) -> None:
     pack_store(FeatureStore(stores / "mixed6"), tmp_path / "pack.h5", Compression.GZIP, lambda _: None)
     packed = FeatureStore(tmp_path / "pack.h5")
@@ -346,4 +346,7 @@ def test_train_on_a_packed_store_trains_layers_again_on_the_same_features(
     np.testing.assert_array_equal(top.read(rows[0]), tail.open_top().read(rows[1]))
     metrics = train_head(configure(tmp_path / "pack.h5", tmp_path / "run"), quiet)
     assert metrics["before_tuning"]["epoch"] == 4
-    assert export(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)["accuracy"] == metrics["val_accuracy"]
+    with pytest.raises(UsageError):
+        export(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)
+    config = ExportConfig(tmp_path / "run", tmp_path / "out", images=str(shared_pictures))
+    assert export(config, quiet)["accuracy"] == metrics["val_accuracy"]
