@@ -31,9 +31,10 @@ from features.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.features.stores import fill_store
 from tests.pictures import draw_picture, encode
-from tests.torture.mutations import mutate, mutate_member, mutate_png
+from tests.torture.mutations import mutate, mutate_member, mutate_png, remove_digest
 from tests.torture.trials import parse_arguments
 from tests.train_head.made import save_tiny_model
+from train_head.model_card import CARD_NAME
 from train_head.model_file import CONFIG_NAME, WEIGHTS_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -171,12 +172,13 @@ class Hostile:
 
     def open_models(self, count: int) -> None:
         """Opens exported models that are mutated as they are, or inside with checksums that are right again."""
-        data = save_tiny_model(self._scratch / "sound.keras", 2).read_bytes()
+        # One with a digest would be refused for that alone.
+        data = remove_digest(save_tiny_model(self._scratch / "sound.keras", 2).read_bytes())
         changes: list[Callable[[random.Random], bytes]] = [
             lambda rng: mutate(rng, data),
             lambda rng: mutate_member(rng, data, CONFIG_NAME),
             lambda rng: mutate_member(rng, data, WEIGHTS_NAME),
-            lambda rng: mutate_member(rng, data, "headstart.json"),
+            lambda rng: mutate_member(rng, data, CARD_NAME),
         ]
         self._open("model", self._make_files("mutated.keras", count, lambda rng: rng.choice(changes)(rng)))
 

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from train_head.model_card import CARD_NAME
+
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 HEADER_BYTES = 96
 
@@ -39,14 +41,22 @@ def mutate_png(rng: random.Random, data: bytes) -> bytes:
 
 def mutate_member(rng: random.Random, data: bytes, name: str) -> bytes:
     """Changes one file in a zip file whose checksums are right again afterwards; JSON stays JSON half of the time."""
+    keeps_form = name.endswith(".json") and rng.random() < 0.5
+    return change_member(data, name, lambda content: (mutate_json if keeps_form else mutate)(rng, content))
+
+
+def remove_digest(data: bytes) -> bytes:
+    """Makes an exported model one of an earlier version, whose parts are checked one by one."""
+    return change_member(data, CARD_NAME, lambda card: json.dumps({**json.loads(card), "digest": ""}).encode())
+
+
+def change_member(data: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    """Changes one file in a zip file whose checksums are right again afterwards."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
         for member in old.namelist():
             content = old.read(member)
-            if member == name:
-                keeps_form = name.endswith(".json") and rng.random() < 0.5
-                content = mutate_json(rng, content) if keeps_form else mutate(rng, content)
-            new.writestr(member, content)
+            new.writestr(member, change(content) if member == name else content)
     return buffer.getvalue()
 
 
