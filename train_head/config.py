@@ -90,7 +90,9 @@ class HeadConfig:
     ] = 0
     repeats: Annotated[int, Option(min=1, help="Fits with as many seeds, for mean and standard deviation.")] = 1
     folds: Annotated[int, Option(min=0, help="Cross-validates as well, each picture held out once. 0: not.")] = 0
-    seed: Annotated[int, Option(min=0, help="Of initial weights, order and dropout: same seed, same head.")] = 0
+    seed: Annotated[
+        int, Option(min=0, max=2**32 - 1, help="Of initial weights, order and dropout: same seed, same head.")
+    ] = 0
     validation_split: Annotated[
         float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")
     ] = 0.2

@@ -117,3 +117,16 @@ def test_fit_full_that_diverges_names_epoch_and_learning_rate(
         HeadstartError, match=rf"^epoch 1: expected a finite loss, got {got} at learning rate 1e\+30\. Nothing was"
     ):
         fit(two_classes, config, quiet)
+
+
+def test_fit_full_of_sure_mistakes_gives_probabilities_of_the_loss_that_it_reports(
+    noisy: FeatureStore, quiet: Console
+) -> None:
+    config = replace(BASE, epochs=60, learning_rate=0.3, dropout=0.0, units=32, optimizer=OptimizerName.RMSPROP)
+    fitted = fit(noisy, config, quiet)
+    split = split_examples(noisy.examples, 0.2)
+    targets = np.array([split.classes.index(example.label) for example in split.validation])
+    given = fitted.validation_probabilities[np.arange(len(targets)), targets]
+    # Float32 knows no number between 1 - 6e-8 and 1.
+    assert 0 < given.min() < 1e-8
+    assert -np.log(given.astype(np.float64)).mean() == pytest.approx(fitted.history[-1].val_loss, rel=1e-4)

@@ -228,3 +228,10 @@ def test_compute_logits_of_a_head_equals_its_definition() -> None:
     np.testing.assert_array_equal(features, batch.features)
     mirrored = replace(head, output_kernel=-head.output_kernel, output_bias=-head.output_bias)
     np.testing.assert_array_equal(compute_logits(mirrored, features), -compute_logits(head, features))
+
+
+@pytest.mark.parametrize("logit", [18.0, 30.0, 80.0])
+def test_compute_probabilities_of_a_sure_mistake_keeps_its_loss(logit: float) -> None:
+    logits, targets = np.array([[logit], [-logit]], np.float32), np.array([0, 1])
+    found = compute_probabilities(logits)[np.arange(2), targets]
+    np.testing.assert_allclose(-np.log(found), compute_losses(logits, targets)[0], rtol=1e-5)

@@ -111,7 +111,7 @@ def test_train_with_other_options_needs_overwrite_and_then_replaces_the_run(
     (run / "notes.txt").write_text("of the older run")
     before = read_folder(run)
     config = replace(TrainConfig(store, run, **OPTIONS), epochs=1, units=8, no_report=True)
-    with pytest.raises(HeadstartError, match=r"epochs 4 instead of 1; .*units 16 instead of 8"):
+    with pytest.raises(HeadstartError, match=r"epochs 12 instead of 1; .*units 16 instead of 8"):
         train_head(config, quiet)
     assert read_folder(run) == before
     metrics = train_head(replace(config, overwrite=True), quiet)

@@ -140,13 +140,21 @@ def test_tuning_with_no_step_to_speak_of_says_what_the_head_alone_said(tail: Tai
     assert after.val_accuracy == before.val_accuracy
 
 
-def test_tuning_with_patience_keeps_the_best_epoch_of_both_layers_and_head(tail: Tail, quiet: Console) -> None:
-    found = fit(tail, quiet, patience=1, fine_tune_epochs=6, fine_tune_learning_rate=0.05)
-    num_head = next(n for n, row in enumerate(found.history) if row.loss > 1)
-    tuned = found.history[num_head:]
-    best = min(tuned, key=lambda row: row.val_loss)
+@pytest.mark.parametrize(("rate", "is_better"), [(0.05, False), (1e-3, True)])
+def test_tuning_with_patience_keeps_the_best_epoch_of_all(
+    tail: Tail, quiet: Console, rate: float, is_better: bool
+) -> None:
+    found = fit(tail, quiet, patience=2, fine_tune_epochs=4, fine_tune_learning_rate=rate)
+    best = min(found.history, key=lambda row: row.val_loss)
     assert found.kept_epoch == best.epoch
-    assert tuned[-1].epoch in (best.epoch + 1, num_head + 6)
+    assert found.before_tuning is not None
+    assert (best.val_loss < found.before_tuning.val_loss) == is_better
+    unchanged = all(np.array_equal(found.weights.tail[name], kernel) for name, kernel in tail.list_kernels().items())
+    assert unchanged == (not is_better)
+    split = split_examples(tail.store.examples, 0.2)
+    targets = [split.classes.index(example.label) for example in split.validation]
+    losses = -np.log(found.validation_probabilities[np.arange(len(targets)), targets])
+    assert losses.mean() == pytest.approx(best.val_loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("solver", [SolverName.REDUCED, SolverName.FULL])
