@@ -91,7 +91,7 @@ def test_train_full_interrupted_and_then_asked_for_the_other_solver_starts_anew(
     with pytest.raises(KeyboardInterrupt):
         train_head(config, Interrupting(3))
     console = Interrupting(0)
-    metrics = train_head(replace(config, solver=SolverName.REDUCED), console)
+    metrics = train_head(replace(config, solver=SolverName.REDUCED, rank=5), console)
     assert (metrics["solver"], metrics["epochs"], console.told) == ("reduced", 4, 4)
     assert capsys.readouterr().err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -16,12 +16,13 @@ ROOT = Path(__file__).parents[2]
 NEW_OPTIONS = ("rank", "l2", "momentum", "class_weight", "patience", "repeats", "folds")
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib")
 RUN_AND_LOOK = f"""
-import runpy, sys
+import atexit, runpy, sys
 sys.argv = ["train_head", *sys.argv[1:]]
-try:
-    runpy.run_module("train_head", run_name="__main__", alter_sys=True)
-finally:
-    print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+# A command ends its process itself, and runs nothing after these.
+atexit.register(
+    lambda: print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+)
+runpy.run_module("train_head", run_name="__main__", alter_sys=True)
 """
 UNSTABLE: dict[str, Any] = {"epochs": 40, "learning_rate": 0.3, "l2": 5.0, "optimizer": OptimizerName.SGD}
 """Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end."""
