@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from math import prod
 from pathlib import Path
@@ -22,14 +23,24 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         ValueError: something in it is compressed, pickled, or declares another size than is stored.
         OSError, zipfile.BadZipFile: the file cannot be read.
     """
+    with RegularFile(path, follow=True) as file:
+        return _read_arrays(file, file.identity.num_bytes)
+
+
+def parse_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """Parse the bytes of an `.npz` as `load_arrays` reads it."""
+    return _read_arrays(io.BytesIO(data), len(data))
+
+
+def _read_arrays(file: Any, num_bytes: int) -> dict[str, NDArray[Any]]:
     arrays = {}
-    with RegularFile(path, follow=True) as file, zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(file) as archive:
         if file.seek(0) == 0 and file.read(4) != b"PK\x03\x04":
             raise ValueError("something before the first array")
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 raise ValueError(f"{member.filename} is compressed")
-        if sum(member.file_size for member in archive.infolist()) > file.identity.num_bytes:
+        if sum(member.file_size for member in archive.infolist()) > num_bytes:
             raise ValueError("arrays that overlap")
         for member in archive.infolist():
             with archive.open(member) as stream:
@@ -46,6 +57,11 @@ def load_array(path: Path) -> NDArray[Any]:
     """
     with RegularFile(path, follow=True) as file:
         return _read_array(file, file.identity.num_bytes)
+
+
+def parse_array(data: bytes) -> NDArray[Any]:
+    """Parse the bytes of a `.npy` as `load_array` reads it."""
+    return _read_array(io.BytesIO(data), len(data))
 
 
 def _read_array(stream: IO[bytes], num_bytes: int) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -93,6 +94,23 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """
     with RegularFile(path, follow=True) as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """Read a whole file that may be foreign, opening it once: no link, pipe or device, and never more than a limit.
+
+    Args:
+        path: the file.
+        max_bytes: the most that such a file may have.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger.
+    """
+    with RegularFile(path) as file:
+        num_bytes = file.identity.num_bytes
+        if num_bytes > max_bytes:
+            raise OSError(errno.EFBIG, f"{num_bytes:,} bytes, where {max_bytes:,} are possible", str(path))
+        return file.readall()
 
 
 def is_regular(path: Path) -> bool:

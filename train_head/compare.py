@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from features.command import run_app
 from features.console import Console
-from features.errors import UsageError
+from features.errors import HeadstartError, UsageError
+from features.staging import Target
 from train_head.config import TrainConfig
+from train_head.run_record import (
+    COMPARISON_FILE,
+    RUN_FILE,
+    RUN_NAMES,
+    WITH_DROPOUT,
+    WITHOUT_DROPOUT,
+    refuse_foreign_run,
+)
 from train_head.uncertainty import describe_interval
 
-PICTURE_FILE = "compare.png"
+if TYPE_CHECKING:
+    from train_head.prepare import Training
 
 
 @dataclass(frozen=True)
@@ -29,24 +41,14 @@ class CompareConfig(TrainConfig):
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     """Fit the same head without and with dropout from one store, and show how far each overfits."""
     from train_head.report.page import report_run
-    from train_head.train import train_head
+    from train_head.train import refuse_divergence
 
-    if config.run.is_file():
-        raise UsageError(config.run, "a folder for both runs", "a file", "Give another --run (RUN=)")
-    results: dict[str, dict[str, Any]] = {}
-    for name, dropout in (("without dropout", 0.0), (f"with dropout {config.dropout:g}", config.dropout)):
-        options = asdict(config) | {"dropout": dropout, "run": config.run / name.replace(" ", "-")}
-        head = TrainConfig(**options)
-        metrics = train_head(head, console)
-        report_run(head, console)
-        results[name] = {"run": str(options["run"]), **metrics, **measure_gap(metrics)}
-    if not config.no_report:
-        from train_head.report.plots import draw_comparison
-        from train_head.run import Run
-
-        histories = {name: Run(Path(result["run"])).read_history() for name, result in results.items()}
-        titles = {name: f"{name}: gap {result['accuracy_gap']:+.4f}" for name, result in results.items()}
-        draw_comparison({titles[name]: history for name, history in histories.items()}, config.run / PICTURE_FILE)
+    halves = plan_halves(config)
+    results = fit_halves(config, halves, console)
+    for name, half in halves.items():
+        refuse_divergence(half.config, results[name])
+        report_run(half.config, console)
+        results[name] = {"run": str(half.config.run), **results[name], **measure_gap(results[name])}
     lines = [
         ("training accuracy", "train_accuracy", ".4f"),
         ("validation accuracy", "val_accuracy", ".4f"),
@@ -60,8 +62,114 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     rows.insert(3, ("its 95 % interval", *(describe_interval(result) for result in results.values())))
     console.show_table(f"the same head, twice, in {config.run}", rows)
     if not config.no_report:
-        console.say(f"learning curves side by side: {config.run / PICTURE_FILE}")
+        console.say(f"learning curves side by side: {config.run / COMPARISON_FILE}")
     return {"comparison": results}
+
+
+def plan_halves(config: CompareConfig) -> dict[str, Training]:
+    """Check both trainings before either is fitted; raise UsageError or HeadstartError where one cannot be."""
+    from train_head.prepare import prepare_training
+
+    halves = {}
+    folders = {"without dropout": (WITHOUT_DROPOUT, 0.0)}
+    folders[f"with dropout {config.dropout:g}"] = (f"{WITH_DROPOUT}{config.dropout:g}", config.dropout)
+    for name, (folder, dropout) in folders.items():
+        options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
+        options |= {"dropout": dropout, "run": config.run / folder}
+        halves[name] = prepare_training(TrainConfig(**options))
+    return halves
+
+
+def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: Console) -> dict[str, dict[str, Any]]:
+    """Fit what is not there yet, and make both runs and the picture appear together.
+
+    An earlier comparison of other options or pictures is kept beside, under its name and date.
+
+    Returns:
+        The metrics of both.
+    """
+    from features.replace import replace_folder
+    from train_head.remarks import tell_what_there_is
+    from train_head.run import Run
+    from train_head.same_run import holds_run
+    from train_head.solvers.checkpoint import remove_checkpoints
+    from train_head.train import Fitting, fit_run
+    from train_head.write_run import copy_run, name_archive, seal_run
+
+    for half in halves.values():
+        # Completes an interrupted replacement, before what is there is listed.
+        holds_run(half.config.run)
+    target = describe_comparison(config, halves)
+    with replace_folder(target) as replacement:
+        same = [] if config.overwrite else [name for name, half in halves.items() if half.is_completed()]
+        is_whole = len(same) == len(halves) and (config.no_report or (config.run / COMPARISON_FILE).is_file())
+        if is_whole:
+            console.say(f"{config.run}: holds this very comparison already; nothing to do")
+            return {name: Run(half.config.run).read_metrics() for name, half in halves.items()}
+        first = next(iter(halves.values()))
+        tell_what_there_is(first.store, first.split, first.config, console)
+        results, checkpoints = {}, []
+        for name, half in halves.items():
+            run = half.config.run
+            folder = replacement.staging / run.name
+            folder.mkdir()
+            if name in same:
+                seal_run(folder, copy_run(Run(run), folder))
+            else:
+                checkpoints.append(
+                    config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}-{run.name}")
+                )
+                fit_run(half, Fitting(folder, checkpoints[-1], time.monotonic()), console)
+            results[name] = Run(folder).read_metrics()
+        if not config.no_report:
+            _draw(halves, results, replacement.staging, console)
+        old = [config.run / name for name in target.names if (config.run / name / RUN_FILE).is_file()]
+        is_kept = old and len(same) < len(halves) and not config.overwrite
+        archive = name_archive(config.run, old[-1]) if is_kept else ""
+        replacement.commit(archive)
+    if archive:
+        console.say(f"the earlier comparison is kept as {archive}")
+    for folder in checkpoints:
+        remove_checkpoints(folder)
+    return results
+
+
+def describe_comparison(config: CompareConfig, halves: Mapping[str, Training]) -> Target:
+    """Describe what a comparison makes in its folder as a whole: both runs and the picture."""
+    out = config.run
+    if not out.resolve().name:
+        raise UsageError(out, "a folder below the root", "the root itself", "Give another --run (RUN=)")
+    if os.path.lexists(out) and not out.is_dir():
+        raise UsageError(out, "a folder for both runs", "a file", "Give another --run (RUN=)")
+    # The second half of an earlier comparison has its dropout in its name.
+    earlier = [path.name for path in out.glob(f"{WITH_DROPOUT}*") if (path / RUN_FILE).is_file()]
+    runs = {half.config.run.name for half in halves.values()} | {WITHOUT_DROPOUT, *earlier}
+
+    def refuse_foreign(folder: Path) -> None:
+        found = [folder / name for name in sorted(runs) if os.path.lexists(folder / name)]
+        for run in found:
+            refuse_foreign_run(run)
+        if not found:
+            got = "one alone"
+            todo = "Move it, or give another --run (RUN=)"
+            raise HeadstartError(folder / COMPARISON_FILE, "a picture beside the runs of a comparison", got, todo)
+
+    return Target(
+        out, {COMPARISON_FILE: None, **dict.fromkeys(sorted(runs), RUN_NAMES)}, refuse_foreign, "--run (RUN=)"
+    )
+
+
+def _draw(
+    halves: Mapping[str, Training], results: Mapping[str, Mapping[str, Any]], folder: Path, console: Console
+) -> None:
+    from train_head.report.plots import draw_comparison
+    from train_head.run import Run
+    from train_head.write_run import keep_going
+
+    titles = {name: f"{name}: gap {measure_gap(result)['accuracy_gap']:+.4f}" for name, result in results.items()}
+    histories = {titles[name]: Run(folder / half.config.run.name).read_history() for name, half in halves.items()}
+    with keep_going(COMPARISON_FILE, console):
+        draw_comparison(histories, folder / COMPARISON_FILE)
 
 
 def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -16,9 +16,8 @@ from features.staging import Target
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.model_card import LABELS_FILE, MODEL_FILE, format_labels
-from train_head.run import Run, hash_views
-from train_head.same_run import refuse_changed_store
-from train_head.split import Split, split_examples
+from train_head.run import Run
+from train_head.split import Split
 
 if TYPE_CHECKING:
     from train_head.parity import Parity, Parts
@@ -36,9 +35,8 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
         raise UsageError(config.out, "a folder for the model", "a file", "Give another --out (OUT=)")
     run = Run(config.run)
     store = run.open_store(config.store)
-    split = split_examples(store.examples, float(run.record.config["validation_split"]))
-    refuse_changed_store(run, store.fingerprint.digest, split, hash_views(store, split, run.num_views))
-    images = config.images or store.images_folder
+    split = run.find_split(store)
+    images = run.find_images(store, config.images)
     if not images:
         raise UsageError("--images", "the folder of the pictures", f"no path in the pack {store.path}", "Give --images")
     with replace_folder(describe_target(config.out)) as replacement:
@@ -109,6 +107,7 @@ def write_export(
         val_accuracy=run.read_metrics()["val_accuracy"],
         unfreeze_from=run.unfreeze_from,
         weights_sha256=fingerprint.weights_sha256,
+        run=run.record.head,
     )
     try:
         card.check()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import load_arrays
+from features.arrays import parse_arrays
 from features.errors import HeadstartError
 
 if TYPE_CHECKING:
@@ -59,17 +59,22 @@ class HeadWeights:
             HeadstartError: the file is missing, cut off, or another.
         """
         try:
-            head = cls.from_arrays(load_arrays(path))
-            if [getattr(head, field.name).ndim for field in fields(HeadWeights)] != [2, 1, 2, 1]:
-                raise ValueError("arrays of other dimensions")
-            if any(array.dtype != np.float32 for array in head.list_arrays().values()):
-                raise ValueError("arrays of another type than float32")
-            return head
+            return cls.parse(path.read_bytes())
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
             raise HeadstartError(
                 path, "a fitted head", f"{error or type(error).__name__}", "Train it again with --overwrite"
             ) from error
+
+    @classmethod
+    def parse(cls, data: bytes) -> HeadWeights:
+        """Parse the bytes that `save` wrote; raise some exception where they are not."""
+        head = cls.from_arrays(parse_arrays(data))
+        if [getattr(head, field.name).ndim for field in fields(HeadWeights)] != [2, 1, 2, 1]:
+            raise ValueError("arrays of other dimensions")
+        if any(array.dtype != np.float32 for array in head.list_arrays().values()):
+            raise ValueError("arrays of another type than float32")
+        return head
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.head import Array, HeadWeights
 from train_head.reduction.factors import Directions, Factors, get
-from train_head.reduction.record import REDUCTION_FILE, Expansion, make_expansion
+from train_head.reduction.record import Expansion, make_expansion
 from train_head.reduction.rows import FeatureRows
 from train_head.reduction.workers import open_workers
 from train_head.run import Run
+from train_head.run_record import REDUCTION_FILE
 from train_head.solvers.network import compute_outputs
 from train_head.split import sort_examples
 
@@ -43,9 +44,11 @@ def lift_head(run: Run, store: FeatureStore, validation: Sequence[Example], cons
     head = run.read_head()
     if not run.record.reduction:
         return head
-    path = run.folder / REDUCTION_FILE
-    is_old = not path.exists()
-    expansion = _find_old_expansion(run, store, head, console) if is_old else Expansion.load(path)
+    is_old = REDUCTION_FILE not in run.record.files and not (run.folder / REDUCTION_FILE).exists()
+    if is_old:
+        expansion = _find_old_expansion(run, store, head, console)
+    else:
+        expansion = Expansion.load(run.check_file(REDUCTION_FILE))
     expanded = replace(head, hidden_kernel=expansion.expand(store, head.hidden_kernel))
     expected = run.read_validation_logits()
     found = compute_store_logits(

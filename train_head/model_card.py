@@ -32,6 +32,8 @@ class ModelCard:
     """The first layer of the backbone that was trained again."""
     weights_sha256: str = ""
     """SHA-256 of the backbone's weights up to the cut, as loaded; empty in older exports."""
+    run: str = ""
+    """SHA-256 of the head of the run that was exported; empty in older exports."""
     digest: str = ""
     """SHA-256 of the card and of the other members; empty in older exports."""
 

@@ -2,93 +2,58 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import load_array
+from features.arrays import parse_array
 from features.cuts import open_store
-from features.durable import hash_file
+from features.durable import read_regular_file
 from features.errors import HeadstartError
-from features.schema import Pool
-from features.store import FeatureStore
-from train_head.config import NOTHING, TrainConfig
+from features.schema import FeatureKey, Pool
+from features.store import Example, FeatureStore
+from train_head.config import NOTHING
 from train_head.head import Array, HeadWeights
 from train_head.metrics import check_metrics
+from train_head.run_record import (
+    EXAMPLES_FILE,
+    HEAD_FILE,
+    HISTORY_FILE,
+    LOCAL_FILE,
+    LOGITS_FILE,
+    MAX_JSON_BYTES,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    REDUCTION_FILE,
+    read_record,
+)
+from train_head.run_tables import (
+    SIDES,
+    Prediction,
+    RunExample,
+    parse_examples,
+    parse_history,
+    parse_predictions,
+)
 from train_head.solvers.history import Epoch
 from train_head.split import Split, list_rows
 
-RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
-EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
-CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
-HEAD_FILE, LOGITS_FILE = "head.npz", "validation_logits.npy"
-RUN_VERSION = 1
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run was made from; kept as run.json."""
-
-    config: dict[str, Any]
-    solver: str
-    store: str
-    fingerprint: str
-    feature_shape: list[int]
-    classes: list[str]
-    split_rule: str
-    head_sha256: str = ""
-    """Of the head's file; known once it is written."""
-    reduction: str = ""
-    """The key of the reduction whose inputs the head has; empty for a head on the features' own."""
-    rank: int | None = None
-    """How many inputs the reduction was asked for."""
-    views_sha256: str = ""
-    """Over which views of the training examples there were; empty for the first of each alone."""
-    run_version: int = RUN_VERSION
-
-
-@dataclass(frozen=True)
-class RunExample:
-    """An example that a run used, and on which side."""
-
-    side: str
-    label: str
-    content_hash: str
-    path: str
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run's head says of a validation picture."""
-
-    path: str
-    label: str
-    """The truth."""
-    predicted: str
-    probabilities: dict[str, float]
-    """By class."""
-
-
-def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Puts a config into JSON's types, with absolute paths; without the folder that the store is checked against."""
-    values = [(name, value) for name, value in asdict(config).items() if name != "images"]
-    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values}
-
-
-def list_run_examples(split: Split) -> list[RunExample]:
-    """Lists what a split uses, in a fixed order."""
-    sides = (("train", split.train), ("validation", split.validation))
-    return [
-        RunExample(side, example.label, example.content_hash.hex(), example.path)
-        for side, examples in sides
-        for example in sorted(examples, key=lambda example: example.path)
-    ]
+Parsed = TypeVar("Parsed")
+MAX_BYTES = {
+    METRICS_FILE: MAX_JSON_BYTES,
+    HISTORY_FILE: 2**26,
+    EXAMPLES_FILE: 2**29,
+    PREDICTIONS_FILE: 2**29,
+    LOGITS_FILE: 2**30,
+    HEAD_FILE: 2**32,
+    REDUCTION_FILE: 2**32,
+}
+"""The most that a file of a run may have."""
 
 
 def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
@@ -100,32 +65,16 @@ def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
 
 
 class Run:
-    """A finished run on disk."""
+    """A finished run on disk. Each file is opened once, and refused where it is not the one that was written."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads what the run was made from.
+        """Read what the run was made from.
 
         Raises:
-            HeadstartError: there is no run in the folder, or it is of another version.
+            HeadstartError: there is no run in the folder, it is of another version, or run.json was edited.
         """
         self.folder = folder
-        try:
-            self.record = RunRecord(**json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
-            _check_record(self.record)
-        except (OSError, ValueError, TypeError) as error:
-            raise HeadstartError(
-                folder,
-                "a run",
-                f"no readable {RUN_FILE} ({error})",
-                "Train first, or give another --run (RUN=)",
-            ) from error
-        if self.record.run_version != RUN_VERSION:
-            raise HeadstartError(
-                folder,
-                f"run version {RUN_VERSION}",
-                str(self.record.run_version),
-                "Train again with --overwrite",
-            )
+        self.record = read_record(folder)
 
     @property
     def dropout(self) -> float:
@@ -142,87 +91,135 @@ class Run:
         """How many views of each picture it was trained on."""
         return int(self.record.config.get("views") or 1)
 
+    def read_places(self) -> dict[str, str]:
+        """Read where the store and the pictures were on this machine; empty where that is not known."""
+        try:
+            values = json.loads(read_regular_file(self.folder / LOCAL_FILE, 2**16))
+            return {str(name): value for name, value in dict(values).items() if isinstance(value, str)}
+        except (OSError, ValueError, TypeError, RecursionError):
+            return {}
+
     def open_store(self, path: str = "") -> FeatureStore:
-        """Opens the store that it was fitted on.
+        """Open the store that it was fitted on.
 
         Args:
             path: where that is now; empty where it was not moved.
 
         Raises:
             UsageError, FeatureStoreError: it is not there.
+            HeadstartError: the store has other features.
         """
         config = self.record.config
         # Where the backbone's last layers follow, the means are taken behind them.
         pool = Pool.NONE if self.unfreeze_from != NOTHING else Pool(config.get("pool", Pool.NONE))
-        return open_store(Path(path or self.record.store), str(config.get("cut", "")), pool)
+        known = [self.read_places().get("store", ""), str(self.folder.resolve() / self.record.store)]
+        places = [Path(path)] if path else [Path(place) for place in known if place]
+        place = next((place for place in places if place.exists()), places[0])
+        store = open_store(place, str(config.get("cut", "")), pool)
+        if store.fingerprint.digest != self.record.fingerprint:
+            raise HeadstartError(
+                self.folder,
+                f"a store with fingerprint {self.record.fingerprint[:12]}…, which the run was fitted on",
+                f"{store.fingerprint.digest[:12]}…",
+                "Train again on this store, or give the run's own with --store",
+            )
+        return store
+
+    def find_images(self, store: FeatureStore, path: str = "") -> str:
+        """Find the folder of the run's pictures: the one that is given, else where they were, else the store's.
+
+        Returns:
+            Its path; empty where none is known, as of a packed store.
+        """
+        known = self.read_places().get("images", "")
+        return path or (known if known and Path(known).is_dir() else store.images_folder)
+
+    def find_split(self, store: FeatureStore) -> Split:
+        """Find the run's own examples in a store, by content hash, whatever its catalog lists today.
+
+        Pictures in test/ are those that the store has now: nothing was trained on them.
+
+        Raises:
+            HeadstartError: some have no feature there any more; names the shard that held the first.
+        """
+        examples = self.read_examples()
+        rows = store.find_examples(FeatureKey(bytes.fromhex(example.content_hash), 0) for example in examples)
+        lost = [example for example, row in zip(examples, rows, strict=True) if row is None]
+        if lost:
+            raise HeadstartError(
+                f"{store.path}, {lost[0].shard or 'a shard'}",
+                f"the features of all {len(examples):,} pictures that {self.folder} was fitted on",
+                f"{len(lost):,} missing, {lost[0].path} first",
+                "Put the shard back, or extract these pictures and train again",
+            )
+        sides: dict[str, list[Example]] = {side: [] for side in SIDES}
+        for example, row in zip(examples, rows, strict=True):
+            if row is not None:
+                sides[example.side].append(row._replace(path=example.path, label=example.label, split=example.side))
+        is_test_used = self.record.split_rule == "folder test/"
+        test = [] if is_test_used else [example for example in store.examples if example.split == "test"]
+        return Split(sides["train"], sides["validation"], self.record.split_rule, test)
+
+    def check_file(self, name: str) -> Path:
+        """Return a data file's path, once its digest was compared.
+
+        Raises:
+            HeadstartError: it is missing, no regular file, or not the one that was written.
+        """
+        self._read(name, "a file of the run", len)
+        return self.folder / name
+
+    def check_files(self) -> None:
+        """Compare the digests of all data files; raise HeadstartError with the name of one that differs."""
+        for name in self.record.files:
+            self.check_file(name)
 
     def read_head(self) -> HeadWeights:
-        """Reads the fitted head.
+        """Read the fitted head.
 
         Raises:
             HeadstartError: it is not the one that was fitted.
         """
-        path = self.folder / HEAD_FILE
-        head = HeadWeights.load(path)
-        if hash_file(path) != self.record.head_sha256:
-            raise HeadstartError(
-                path,
-                f"the fitted head, SHA-256 {self.record.head_sha256[:12]}…",
-                f"another file, {hash_file(path)[:12]}…",
-                "Train it again with --overwrite",
-            )
-        return head
+
+        def parse(data: bytes) -> HeadWeights:
+            head = HeadWeights.parse(data)
+            if not all(np.isfinite(array).all() for array in head.list_arrays().values()):
+                raise ValueError("numbers that are not finite")
+            return head
+
+        return self._read(HEAD_FILE, "the fitted head", parse)
 
     def read_validation_logits(self) -> Array:
-        """Reads what a head on reduced inputs said of the validation examples, (n, outputs)."""
-        path = self.folder / LOGITS_FILE
-        try:
-            return np.asarray(load_array(path), np.float32)
-        except (OSError, EOFError, ValueError) as error:
-            raise HeadstartError(
-                path, "the fitted head's logits", str(error), "Train again with --overwrite"
-            ) from error
+        """Read the logits of a head on reduced inputs for the validation examples, (n, outputs)."""
+
+        def parse(data: bytes) -> Array:
+            logits = np.asarray(parse_array(data), np.float32)
+            if logits.ndim != 2 or not np.isfinite(logits).all():
+                raise ValueError(f"{logits.shape} with numbers that are not finite, or of another shape")
+            return logits
+
+        return self._read(LOGITS_FILE, "the fitted head's logits", parse)
 
     def read_metrics(self) -> dict[str, Any]:
-        """Reads metrics.json."""
-        try:
-            return check_metrics(json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
-            raise HeadstartError(
-                self.folder / METRICS_FILE, "metrics", str(error), "Train again with --overwrite"
-            ) from error
+        """Read metrics.json."""
+
+        def parse(data: bytes) -> dict[str, Any]:
+            return check_metrics(json.loads(data))
+
+        return self._read(METRICS_FILE, "metrics", parse)
 
     def read_history(self) -> list[Epoch]:
-        """Reads what happened in each epoch."""
-        try:
-            with (self.folder / HISTORY_FILE).open(newline="", encoding="utf-8") as file:
-                rows = [dict(row) for row in csv.DictReader(file)]
-            if not rows:
-                raise ValueError("no epochs in it")
-            names = [field.name for field in fields(Epoch)][1:]
-            return [Epoch(int(row["epoch"]), *(float(row[name]) for name in names)) for row in rows]
-        except (OSError, TypeError, ValueError, KeyError, csv.Error) as error:
-            raise HeadstartError(
-                self.folder / HISTORY_FILE, "a history", str(error), "Train again with --overwrite"
-            ) from error
+        """Read what happened in each epoch."""
+        return self._read(HISTORY_FILE, "a history", parse_history)
 
     def read_predictions(self) -> list[Prediction]:
-        """Reads what the head says of each validation picture.
+        """Read the head's predictions for the validation pictures.
 
         Raises:
             HeadstartError: the file is missing, or another.
         """
-        path, classes = self.folder / PREDICTIONS_FILE, self.record.classes
-        try:
-            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                header, *rows = csv.reader(file, strict=True)
-            if header[:3] != ["path", "label", "predicted"] or len(header) != 3 + len(classes):
-                raise ValueError("other columns")
-            return [
-                Prediction(row[0], row[1], row[2], dict(zip(classes, map(float, row[3:]), strict=True))) for row in rows
-            ]
-        except (OSError, TypeError, ValueError, csv.Error) as error:
-            raise HeadstartError(path, "the run's predictions", str(error), "Train again with --overwrite") from error
+        classes = self.record.classes
+        return self._read(PREDICTIONS_FILE, "the run's predictions", lambda data: parse_predictions(data, classes))
 
     def read_probabilities(self) -> tuple[NDArray[np.int64], Array]:
         """Reads the truth of each validation picture, (n,) class numbers, and its probabilities, (n, classes)."""
@@ -232,29 +229,26 @@ class Run:
         return np.array(targets, np.int64), np.array(probabilities, np.float32)
 
     def read_examples(self) -> list[RunExample]:
-        """Reads what the run was trained on and validated with."""
+        """Read what the run was trained on and validated with."""
+        classes = self.record.classes
+        return self._read(EXAMPLES_FILE, "the run's examples", lambda data: parse_examples(data, classes))
+
+    def _read(self, name: str, expected: str, parse: Callable[[bytes], Parsed]) -> Parsed:
+        """Read a data file, compare its digest, and parse it; raise HeadstartError with its name."""
+        path, todo = self.folder / name, "Train it again with --overwrite, or put the file back"
+        wanted = self.record.files.get(name, "")
+        if self.record.run_version == 1 and name == HEAD_FILE:
+            wanted = self.record.head
         try:
-            with (self.folder / EXAMPLES_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                rows = list(csv.reader(file, strict=True))
-            if not rows or rows[0] != [field.name for field in fields(RunExample)]:
-                raise ValueError("other columns")
-            return [RunExample(*row) for row in rows[1:]]
-        except (OSError, TypeError, ValueError, csv.Error) as error:
-            raise HeadstartError(
-                self.folder / EXAMPLES_FILE, "the run's examples", str(error), "Train again with --overwrite"
-            ) from error
-
-
-def _check_record(record: RunRecord) -> None:
-    """Raises ValueError where a value is of another kind than was written."""
-    config = record.config
-    expected = (
-        isinstance(config, dict)
-        and all(isinstance(config.get(name), float) for name in ("dropout", "validation_split"))
-        and all(isinstance(text, str) for text in (record.store, record.fingerprint, record.head_sha256))
-        and isinstance(record.classes, list)
-        and isinstance(config.get("views"), int | None)
-        and config.get("pool", Pool.NONE) in list(Pool)
-    )
-    if not expected:
-        raise ValueError("values of other kinds than a run has")
+            data = read_regular_file(path, MAX_BYTES[name])
+            found = hashlib.sha256(data).hexdigest()
+            if found != wanted and (wanted or self.record.run_version > 1):
+                wanted_text = f"{expected}, SHA-256 {wanted[:12] or 'none'}…"
+                raise HeadstartError(path, wanted_text, f"another file, {found[:12]}…", todo)
+            return parse(data)
+        except HeadstartError:
+            raise
+        except Exception as error:
+            # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
+            got = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            raise HeadstartError(path, expected, got, todo) from error

@@ -8,7 +8,8 @@ from typing import Any
 
 from features.command import run_app
 from features.console import Console
-from train_head.sweeping.config import BEST_FOLDER, SweepConfig
+from train_head.run_record import BEST_FOLDER
+from train_head.sweeping.config import SweepConfig
 
 
 def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from features.errors import HeadstartError
-from train_head.run import RUN_FILE, Run
+from train_head.run import Run
+from train_head.run_record import LOGS_FILE, LOGS_FOLDER, RUN_FILE
 from train_head.solvers.history import Epoch
-from train_head.write_run import move_into_place
+from train_head.write_run import rewrite_run
 
-LOGS_FOLDER = "tensorboard"
-_FILE = "events.out.tfevents.0.headstart"
 _VERSION = "brain.Event:2"
 """What the first record of such a file says."""
 
 
 def keep_logs(run: Run) -> None:
-    """Writes the logs of a run that has none yet, aside first.
+    """Add the logs to a run that has none yet.
 
     Raises:
-        HeadstartError: there is no room, or the run cannot be read.
+        HeadstartError: there is no room, or the run cannot be read or is being written.
     """
-    folder = run.folder / LOGS_FOLDER
-    if folder.exists():
+    if (run.folder / LOGS_FOLDER).exists():
         return
-    history = run.read_history()
-    # The run was written when its last epoch had ended.
-    started = (run.folder / RUN_FILE).stat().st_mtime - sum(row.seconds for row in history)
-    aside = run.folder / f".partial-{LOGS_FOLDER}"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        for name, scalars in list_scalars(history).items():
-            (aside / name).mkdir(parents=True)
-            write_events(aside / name / _FILE, history, scalars, started)
-        move_into_place(aside, folder)
-    except OSError as error:
-        raise HeadstartError(folder, "room and permission for the logs", str(error), "Make room") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    history, ended = run.read_history(), (run.folder / RUN_FILE).stat().st_mtime
+    with rewrite_run(run) as folder:
+        write_logs(folder / LOGS_FOLDER, history, ended)
+
+
+def write_logs(folder: Path, history: Sequence[Epoch], ended: float) -> None:
+    """Write the logs into a folder that is not there yet.
+
+    Args:
+        folder: the folder to make.
+        history: the epochs.
+        ended: when the last one ended, in seconds since 1970.
+    """
+    started = ended - sum(row.seconds for row in history)
+    for name, scalars in list_scalars(history).items():
+        (folder / name).mkdir(parents=True)
+        write_events(folder / name / LOGS_FILE, history, scalars, started)
 
 
 def list_scalars(history: Sequence[Epoch]) -> dict[str, dict[str, list[float]]]:

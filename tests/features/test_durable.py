@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from features.durable import PARTIAL_PREFIX, remove_partial_files, write_durably
+from features.durable import PARTIAL_PREFIX, read_regular_file, remove_partial_files, write_durably
 
 
 def test_write_durably_new_file_has_exactly_the_bytes(tmp_path: Path) -> None:
@@ -56,3 +56,27 @@ def test_remove_partial_files_removes_those_alone(tmp_path: Path) -> None:
     assert [path.name for path in removed] == [f"{PARTIAL_PREFIX}x"]
     kept = ["whole", *(f"{PARTIAL_PREFIX}{name}" for name in ("theirs", "folder", "link"))]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_read_regular_file_gives_its_bytes_up_to_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert read_regular_file(tmp_path / "a", 3) == b"abc"
+    with pytest.raises(OSError, match="3 bytes") as raised:
+        read_regular_file(tmp_path / "a", 2)
+    assert raised.value.errno == errno.EFBIG
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "device", "folder", "nothing"])
+def test_read_regular_file_of_anything_else_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        (tmp_path / "b").write_bytes(b"abc")
+        path.symlink_to(tmp_path / "b")
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(OSError):  # noqa: PT011 - each kind has its own number
+        read_regular_file(path, 10)

@@ -18,10 +18,14 @@ from features.errors import HeadstartError
 from features.pack import pack_store
 from features.store import FeatureStore
 from features.writer import FeatureWriter
+from train_head.config import ReportConfig
 from train_head.lift import lift_head
-from train_head.reduction.record import REDUCTION_FILE
+from train_head.report.page import write_report
+from train_head.report.sources import load_sources
 from train_head.run import Run
+from train_head.run_record import REDUCTION_FILE
 from train_head.split import split_examples
+from train_head.write_run import rewrite_run
 
 GOLDEN = Path(__file__).parent / "v1-run"
 
@@ -71,3 +75,17 @@ def test_golden_run_on_a_packed_copy_takes_the_factors_beside_it(folder: Path, q
     shutil.copytree(store.derived_folder, packed.derived_folder)
     validation = split_examples(packed.examples, 0.2).validation
     assert lift_head(run, packed, validation, quiet).hidden_kernel.shape == (48, 6)
+
+
+def test_golden_run_is_reported_and_after_a_rewrite_still_expanded(folder: Path, quiet: Console) -> None:
+    sources = load_sources(ReportConfig(folder / "run", store=str(folder / "store")))
+    assert write_report(sources, quiet) == folder / "run" / "report.html"
+    with rewrite_run(sources.run):
+        pass
+    run = Run(folder / "run")
+    assert run.record.run_version == 2
+    run.check_files()
+    head = lift_head(run, sources.store, run.find_split(sources.store).validation, quiet)
+    np.testing.assert_array_equal(
+        head.hidden_kernel, lift_head(sources.run, sources.store, sources.split.validation, quiet).hidden_kernel
+    )

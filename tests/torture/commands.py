@@ -20,7 +20,8 @@ from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.stand_in import SIZE
 from tests.train_head.made import list_paths, make_store
-from train_head.run import CURVES_FILE, REPORT_FILE, Run
+from train_head.run import Run
+from train_head.run_record import CURVES_FILE, REPORT_FILE
 
 NOTHING, OLD, NEW = "nothing", "old", "new"
 THESIS = "thesis.txt"

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.console import Console
-from features.errors import UsageError
+from features.errors import HeadstartError, UsageError
 from features.store import FeatureStore
+from tests.train_head.fits import Interrupting
 from tests.train_head.made import SHAPE, list_paths, make_store, read_folder
 from train_head.compare import CompareConfig, compare, measure_gap
 from train_head.config import SolverName, TrainConfig
@@ -86,7 +87,7 @@ def test_compare_fits_the_same_head_without_and_with_dropout(
         assert others == run.read_metrics()
     records = [Run(config.run / folder).record.config for folder in FOLDERS]
     differing = {key for key in records[0] if records[0][key] != records[1][key]}
-    assert differing == {"dropout", "run"}
+    assert differing == {"dropout"}
     assert len(read_picture(config.run / "compare.png")) == 840
     assert 10_000 < (config.run / "compare.png").stat().st_size < 500_000
 
@@ -137,9 +138,49 @@ def test_compare_again_trains_nothing_and_says_the_same(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert read_folder(config.run) == contents
     said = capsys.readouterr().err
-    for folder in FOLDERS:
-        assert f"{config.run / folder}: holds this very run already; nothing to do" in said
+    assert f"{config.run}: holds this very comparison already; nothing to do" in said
     assert "train:" not in said
+
+
+def test_compare_interrupted_in_the_second_half_leaves_the_earlier_one_and_goes_on(
+    noise: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(noise, tmp_path, epochs=3, no_report=True)
+    compare(config, quiet)
+    before = read_folder(config.run)
+    other = replace(config, epochs=4, dropout=0.25)
+    with pytest.raises(KeyboardInterrupt):
+        compare(other, Interrupting(6))
+    assert read_folder(config.run) == before
+    counting = Interrupting(0)
+    compare(other, counting)
+    # The end of the first half was kept.
+    assert counting.told == 4 + 4
+    assert sorted(path.name for path in config.run.iterdir()) == ["with-dropout-0.25", "without-dropout"]
+    (kept,) = (path for path in tmp_path.iterdir() if path != config.run)
+    assert read_folder(kept) == before
+
+
+@pytest.mark.parametrize("name", ["compare.png", "without-dropout/run.json", "with-dropout-0.6/thesis.txt"])
+def test_compare_over_foreign_files_is_refused_before_anything_is_fitted(
+    noise: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config = make_config(noise, tmp_path, epochs=3, overwrite=True)
+    path = config.run / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mine": 1}')
+    console = Interrupting(0)
+    with pytest.raises(HeadstartError):
+        compare(config, console)
+    assert console.told == 0
+    assert read_folder(config.run) == {name: b'{"mine": 1}'}
+
+
+def test_compare_checks_the_second_half_before_the_first_is_fitted(noise: FeatureStore, tmp_path: Path) -> None:
+    console = Interrupting(0)
+    with pytest.raises(UsageError):
+        compare(make_config(noise, tmp_path, rank=3, solver=SolverName.FULL), console)
+    assert console.told == 0
 
 
 def test_compare_makes_the_runs_that_training_makes(noise: FeatureStore, tmp_path: Path, quiet: Console) -> None:

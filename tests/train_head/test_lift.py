@@ -24,8 +24,8 @@ from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
 from train_head.config import SolverName, TrainConfig
 from train_head.head import HeadWeights, expand_probabilities, restore_head
 from train_head.lift import compute_store_logits, lift_head
-from train_head.reduction.record import REDUCTION_FILE
-from train_head.run import LOGITS_FILE, Run
+from train_head.run import Run
+from train_head.run_record import LOGITS_FILE, REDUCTION_FILE
 from train_head.solvers.network import compute_probabilities
 from train_head.split import split_examples
 from train_head.train import train_head

@@ -7,21 +7,23 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from features.errors import HeadstartError
-from features.store import Example
-from tests.train_head.made import hash_text, list_paths, make_example, read_folder
+from tests.train_head.made import hash_text, list_paths, make_example
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.head import HeadWeights
-from train_head.run import RUN_VERSION, Run, RunExample, RunRecord, describe_config, list_run_examples
-from train_head.same_run import refuse_changed_store, refuse_other_run
+from train_head.run import Run
+from train_head.run_record import RUN_VERSION, RunRecord, describe_config
+from train_head.run_tables import RunExample, format_predictions, list_run_examples
+from train_head.same_run import holds_run, list_differences
 from train_head.solvers import Fit
 from train_head.solvers.history import Epoch
 from train_head.split import Split
-from train_head.write_run import move_into_place, write_predictions, write_run
+from train_head.write_run import write_run
 
 HEAD = HeadWeights(
     np.zeros((12, 3), np.float32),
@@ -33,7 +35,7 @@ HISTORY = [
     Epoch(1, 0.7000000000000001, 0.5, 0.6931471805599453, 1 / 3, 0.25),
     Epoch(2, 1e-17, 1.0, 12345.678901234567, 2 / 3, 0.125),
 ]
-FIT = Fit(HEAD, HISTORY, 2, np.zeros((4, 2), np.float32), np.zeros((2, 2), np.float32))
+FIT = Fit(HEAD, HISTORY, 2, np.zeros((4, 2), np.float32), np.full((2, 2), 0.5, np.float32))
 METRICS = {"val_accuracy": 2 / 3, "classes": ["cats", "dogs"]}
 ODD_PATHS = [
     "train/cats/a, b.jpg",
@@ -66,7 +68,7 @@ def make_record(config: TrainConfig, fingerprint: str = "f" * 64) -> RunRecord:
     return RunRecord(
         config=describe_config(config),
         solver="full",
-        store=str(config.store),
+        store="../store",
         fingerprint=fingerprint,
         feature_shape=[2, 2, 3],
         classes=["cats", "dogs"],
@@ -76,24 +78,21 @@ def make_record(config: TrainConfig, fingerprint: str = "f" * 64) -> RunRecord:
 
 def make_run(config: TrainConfig, split: Split = SPLIT) -> Run:
     config.run.mkdir(parents=True)
-    write_run(config.run, make_record(config), list_run_examples(split), FIT, METRICS)
+    fit = replace(FIT, validation_probabilities=np.full((len(split.validation), 2), 0.5, np.float32))
+    write_run(config.run, make_record(config), split, None, fit, METRICS)
     return Run(config.run)
 
 
-def look(config: TrainConfig, *, fingerprint: str = "f" * 64, split: Split = SPLIT) -> bool:
-    return refuse_other_run(config, make_record(config, fingerprint), list_run_examples(split))
+def look(config: TrainConfig, *, fingerprint: str = "f" * 64, split: Split = SPLIT) -> list[str]:
+    return list_differences(Run(config.run), make_record(config, fingerprint), list_run_examples(split))
 
 
-def test_describe_config_gives_json_types_with_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_describe_config_gives_json_types_without_places() -> None:
     described = describe_config(TrainConfig(Path("store"), Path("run"), optimizer=OptimizerName.ADAM))
     assert json.loads(json.dumps(described)) == {
-        "store": str(tmp_path / "store"),
-        "run": str(tmp_path / "run"),
         "unfreeze_from": "none",
         "fine_tune_epochs": 10,
         "fine_tune_learning_rate": 1e-5,
-        "weights": "",
         "cut": "",
         "pool": "none",
         "views": None,
@@ -136,9 +135,10 @@ def test_list_run_examples_goes_by_side_then_path_whatever_the_order_before() ->
 def test_run_reads_back_what_was_written(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     written = make_run(config)
-    assert replace(written.record, head_sha256="") == make_record(config)
+    made: dict[str, Any] = {"head": "", "created": "", "files": {}, "digest": ""}
+    assert replace(written.record, **made) == make_record(config)
     assert written.dropout == 0.2
-    assert written.read_metrics() == METRICS
+    assert written.read_metrics() == {"head": written.record.head, **METRICS}
     assert written.read_examples() == list_run_examples(SPLIT)
     assert written.read_head().hidden_kernel.shape == (12, 3)
 
@@ -190,10 +190,10 @@ def test_run_history_csv_holds_every_digit(tmp_path: Path) -> None:
     assert read == HISTORY
 
 
-def test_write_predictions_gives_each_picture_its_label_prediction_and_probabilities(tmp_path: Path) -> None:
+def test_format_predictions_gives_each_picture_its_label_prediction_and_probabilities(tmp_path: Path) -> None:
     examples = [make_example("validation/cats/a, b.jpg"), make_example("validation/dogs/caf\udce9.jpg")]
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
-    write_predictions(tmp_path / "p.csv", examples, ["cats", "dogs"], probabilities)
+    (tmp_path / "p.csv").write_bytes(format_predictions(examples, ["cats", "dogs"], probabilities))
     with (tmp_path / "p.csv").open(newline="", errors="surrogateescape") as file:
         assert list(csv.reader(file)) == [
             ["path", "label", "predicted", "p(cats)", "p(dogs)"],
@@ -244,134 +244,58 @@ def test_run_with_damaged_metrics_or_examples_names_the_file(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("made", [False, True], ids=["absent", "empty"])
-def test_refuse_other_run_where_nothing_is_says_free(tmp_path: Path, made: bool) -> None:
+def test_holds_run_where_nothing_is_says_no(tmp_path: Path, made: bool) -> None:
     config = make_config(tmp_path)
     if made:
         config.run.mkdir()
-    assert look(config) is False
+    assert holds_run(config.run) is False
 
 
-def test_refuse_other_run_for_this_very_run_says_done(tmp_path: Path) -> None:
+def test_list_differences_of_this_very_run_has_none(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     make_run(config)
-    assert look(config) is True
-    assert look(replace(config, no_report=True)) is True
+    assert holds_run(config.run) is True
+    assert look(config) == []
+    assert look(replace(config, no_report=True, overwrite=True, store=tmp_path / "moved")) == []
 
 
-def test_refuse_other_run_for_the_same_store_by_a_relative_path_says_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = make_config(tmp_path)
-    make_run(config)
-    monkeypatch.chdir(tmp_path)
-    assert look(replace(config, store=Path("store"), run=Path("run"))) is True
-
-
-def test_refuse_other_run_with_other_options_names_each_with_both_values(tmp_path: Path) -> None:
+def test_list_differences_of_other_options_names_each_with_both_values(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     make_run(config)
     other = replace(config, units=64, learning_rate=0.5, optimizer=OptimizerName.SGD, solver=SolverName.FULL)
-    with pytest.raises(HeadstartError) as caught:
-        look(other)
-    assert str(caught.value) == (
-        f"{config.run}: expected an empty folder or this same run, got another run: "
-        "solver auto instead of full; units 3 instead of 64; learning_rate 0.0001 instead of 0.5; "
-        "optimizer rmsprop instead of sgd. "
-        "Give another --run (RUN=), or --overwrite (OVERWRITE=1)."
-    )
+    record = make_record(other)
+    assert list_differences(Run(config.run), record, list_run_examples(SPLIT)) == [
+        "solver auto instead of full",
+        "units 3 instead of 64",
+        "learning_rate 0.0001 instead of 0.5",
+        "optimizer rmsprop instead of sgd",
+    ]
 
 
-def test_refuse_other_run_with_other_features_or_examples_says_so(tmp_path: Path) -> None:
+def test_list_differences_of_other_features_or_pictures_has_one(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     make_run(config)
-    with pytest.raises(HeadstartError, match="another run: features of another fingerprint"):
-        look(config, fingerprint="e" * 64)
+    assert len(look(config, fingerprint="e" * 64)) == 1
     moved = Split(SPLIT.train[1:], [*SPLIT.validation, SPLIT.train[0]], "")
     for split in (make_split(list_paths({"train/cats": 2, "validation/cats": 1})), moved):
-        with pytest.raises(HeadstartError, match="other examples: the store has changed since"):
-            look(config, split=split)
+        assert len(look(config, split=split)) == 1
 
 
-def test_refuse_other_run_with_overwrite_says_free_over_a_run_sound_or_not(tmp_path: Path) -> None:
-    config = make_config(tmp_path)
-    make_run(config)
-    assert look(replace(config, overwrite=True, units=5)) is False
-    assert look(replace(config, overwrite=True)) is False
-    (config.run / "run.json").write_text("{")
-    assert look(replace(config, overwrite=True)) is False
-    with pytest.raises(HeadstartError, match=r"no readable run\.json"):
-        look(config)
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_refuse_other_run_over_foreign_files_never_takes_the_folder(tmp_path: Path, overwrite: bool) -> None:
-    config = replace(make_config(tmp_path), overwrite=overwrite)
-    config.run.mkdir()
-    (config.run / "thesis.txt").write_text("mine")
-    with pytest.raises(HeadstartError, match=r"run: expected an empty folder, got a folder with other files"):
-        look(config)
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_refuse_other_run_over_a_file_says_so(tmp_path: Path, overwrite: bool) -> None:
-    config = replace(make_config(tmp_path), overwrite=overwrite)
-    config.run.write_text("mine")
-    with pytest.raises(HeadstartError, match=r"run: expected a folder for the run, got a file"):
-        look(config)
-
-
-@pytest.mark.parametrize("old", [None, {}, {"run.json": b"old", "only-before/deep.txt": b"old"}])
-def test_move_into_place_leaves_the_new_folder_alone(tmp_path: Path, old: dict[str, bytes] | None) -> None:
-    aside, folder = tmp_path / ".partial-run", tmp_path / "run"
-    aside.mkdir()
-    (aside / "run.json").write_text("new")
-    if old is not None:
-        folder.mkdir()
-        for name, content in old.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
-    move_into_place(aside, folder)
-    assert read_folder(tmp_path) == {"run/run.json": b"new"}
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_move_into_place_clears_what_an_interrupted_move_left(tmp_path: Path) -> None:
-    aside, folder = tmp_path / ".partial-run", tmp_path / "run"
-    for path, content in ((aside, "new"), (folder, "old"), (tmp_path / ".partial-run-old", "older")):
-        path.mkdir()
-        (path / "run.json").write_text(content)
-    move_into_place(aside, folder)
-    assert read_folder(tmp_path) == {"run/run.json": b"new"}
-
-
-def test_refuse_changed_store_of_the_same_examples_passes(tmp_path: Path) -> None:
-    written = make_run(make_config(tmp_path))
-    refuse_changed_store(written, "f" * 64, Split(SPLIT.train[::-1], SPLIT.validation, "another rule"), "")
-
-
-def test_refuse_changed_store_of_another_fingerprint_gives_both(tmp_path: Path) -> None:
-    written = make_run(make_config(tmp_path))
-    with pytest.raises(HeadstartError, match="a store with fingerprint ffffffffffff….* got eeeeeeeeeeee…"):
-        refuse_changed_store(written, "e" * 64, SPLIT, "")
-
-
-def test_refuse_changed_store_counts_and_names_what_changed(tmp_path: Path) -> None:
-    written = make_run(make_config(tmp_path))
-    edited: Example = SPLIT.train[1]._replace(content_hash=hash_text("edited"))
-    new = make_example("train/cats/99.jpg")
-    split = Split([edited, new, *SPLIT.train[2:]], SPLIT.validation, "")
-    with pytest.raises(HeadstartError) as caught:
-        refuse_changed_store(written, "f" * 64, split, "")
-    assert (
-        "got 2 examples gone or changed, 2 new or changed "
-        "(such as train/cats/00.jpg, train/cats/01.jpg, train/cats/01.jpg). Train again"
-    ) in str(caught.value)
+def test_holds_run_over_foreign_files_or_a_file_is_refused(tmp_path: Path) -> None:
+    folder = make_config(tmp_path).run
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(HeadstartError) as raised:
+        holds_run(folder)
+    assert raised.value.where == folder
+    with pytest.raises(HeadstartError):
+        holds_run(folder / "thesis.txt")
 
 
 def test_run_example_is_what_a_row_of_examples_csv_holds(tmp_path: Path) -> None:
     folder = make_run(make_config(tmp_path)).folder
     with (folder / "examples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["side", "label", "content_hash", "path"]
+    assert list(rows[0]) == ["side", "label", "content_hash", "path", "shard"]
     assert rows == [asdict(example) for example in list_run_examples(SPLIT)]
     assert RunExample(**rows[0]).path == "train/cats/00.jpg"

@@ -22,7 +22,8 @@ from tests.train_head.fits import Interrupting
 from tests.train_head.made import add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import SolverName, TrainConfig
-from train_head.run import LOGITS_FILE, Run
+from train_head.run import Run
+from train_head.run_record import LOGITS_FILE
 from train_head.train import train_head
 
 SHAPE = (5, 5, 96)

@@ -46,11 +46,9 @@ def make_leak(store: FeatureStore, folder: Path) -> FeatureStore:
 
 def test_sweep_command_help_lists_every_option_of_training_and_imports_nothing_heavy() -> None:
     look = f"""
-import runpy, sys
-try:
-    runpy.run_module("train_head.sweep", run_name="__main__", alter_sys=True)
-finally:
-    print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+import atexit, runpy, sys
+atexit.register(lambda: print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr))
+runpy.run_module("train_head.sweep", run_name="__main__", alter_sys=True)
 """
     done = subprocess.run([sys.executable, "-c", look, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0

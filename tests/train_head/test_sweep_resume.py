@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from features.console import Console
-from features.errors import HeadstartError
 from features.store import FeatureStore
 from tests.train_head.made import add_picture
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, count_fits, make_sweep, read_table
+from train_head.run import Run
 from train_head.sweep import sweep
 
 
@@ -20,14 +20,14 @@ def test_sweep_again_fits_nothing_and_says_the_same(
 ) -> None:
     config = make_sweep(noisy, tmp_path / "out", *FOUR)
     first = sweep(config, quiet)
-    (config.out / "best" / "note.txt").write_text("kept")
+    (config.out / "note.txt").write_text("kept")
     before = {path: path.stat().st_mtime_ns for path in (config.out / "trials").rglob("*")}
     fitted = count_fits(monkeypatch)
     again = sweep(config, quiet)
     assert fitted == []
     assert {path: path.stat().st_mtime_ns for path in (config.out / "trials").rglob("*")} == before
     assert [again[key] for key in ("trials", "best")] == [first[key] for key in ("trials", "best")]
-    assert (config.out / "best" / "note.txt").is_file()
+    assert (config.out / "note.txt").read_text() == "kept"
 
 
 def test_sweep_with_more_values_fits_only_those(
@@ -60,25 +60,26 @@ def test_sweep_interrupted_writes_what_is_done_and_goes_on(
     ]
 
 
-def test_sweep_into_the_folder_of_another_is_refused_and_overwrites_where_asked(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_sweep_of_other_options_fits_anew_and_keeps_earlier_trials_unless_overwriting(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
     config = make_sweep(noisy, tmp_path / "out", "units=4,8")
     sweep(config, quiet)
-    other = replace(config, epochs=4)
-    with pytest.raises(HeadstartError, match=r"another run: epochs 3 instead of 4\. Give another --out \(SWEEP=\), or"):
-        sweep(other, quiet)
+    other = replace(config, epochs=4, overwrite=overwrite)
     fitted = count_fits(monkeypatch)
-    assert [row["epochs"] for row in sweep(replace(other, overwrite=True), quiet)["trials"]] == [4, 4]
+    assert [row["epochs"] for row in sweep(other, quiet)["trials"]] == [4, 4]
     assert len(fitted) == 2
-    sweep(replace(other, overwrite=True), quiet)
+    epochs = sorted(Run(path).record.config["epochs"] for path in (config.out / "trials").iterdir())
+    assert epochs == ([4, 4] if overwrite else [3, 3, 4, 4])
+    sweep(other, quiet)
     assert len(fitted) == 2
 
 
-def test_sweep_on_a_store_that_has_changed_since_says_so(own_store: Path, tmp_path: Path, quiet: Console) -> None:
+def test_sweep_on_a_store_that_has_changed_since_fits_anew(own_store: Path, tmp_path: Path, quiet: Console) -> None:
     config = make_sweep(own_store, tmp_path / "out", "units=4,8")
     sweep(config, quiet)
     add_picture(own_store)
-    with pytest.raises(HeadstartError, match=r"the store has changed since\. Give another --out .* or --overwrite"):
-        sweep(config, quiet)
-    sweep(replace(config, overwrite=True), quiet)
+    sweep(config, quiet)
+    assert Run(config.out / "best").read_metrics()["num_train"] == 24
+    assert sorted(len(Run(path).read_examples()) for path in (config.out / "trials").iterdir()) == [31, 31, 32, 32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from features.store import FeatureStore
 from tests.train_head.made import OPTIONS, list_paths, make_store, place_hash, read_folder
 from train_head.config import OptimizerName, TrainConfig
 from train_head.head import expand_probabilities, restore_head
-from train_head.run import Run, list_run_examples
+from train_head.run import Run
+from train_head.run_tables import list_run_examples
 from train_head.split import split_examples
 from train_head.train import train_head
 
@@ -27,6 +29,7 @@ RUN_FILES = [
     "examples.csv",
     "head.npz",
     "history.csv",
+    "local.json",
     "metrics.json",
     "predictions.csv",
     "run.json",
@@ -48,7 +51,8 @@ def test_train_on_extracted_features_writes_a_whole_run(trained: Path, shared_st
     run = Run(trained)
     store = FeatureStore(shared_store)
     assert run.record.solver == "full"
-    assert run.record.store == str(shared_store)
+    assert run.read_places()["store"] == str(shared_store)
+    assert run.open_store().path == shared_store
     assert run.record.fingerprint == store.fingerprint.digest
     assert run.record.feature_shape == [3, 3, 768]
     assert run.record.classes == ["cats", "dogs"]
@@ -105,20 +109,35 @@ def test_train_again_does_nothing_and_returns_the_same_metrics(
     assert f"{run}: holds this very run already; nothing to do" in capsys.readouterr().err
 
 
-def test_train_with_other_options_needs_overwrite_and_then_replaces_the_run(
-    run: Path, store: Path, quiet: Console
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_train_with_other_options_takes_the_place_and_keeps_the_earlier_run_unless_overwriting(
+    run: Path, store: Path, quiet: Console, overwrite: bool
 ) -> None:
-    (run / "notes.txt").write_text("of the older run")
+    (run / "notes.txt").write_text("mine")
     before = read_folder(run)
-    config = replace(TrainConfig(store, run, **OPTIONS), epochs=1, units=8, no_report=True)
-    with pytest.raises(HeadstartError, match=r"epochs 12 instead of 1; .*units 16 instead of 8"):
-        train_head(config, quiet)
-    assert read_folder(run) == before
-    metrics = train_head(replace(config, overwrite=True), quiet)
-    assert sorted(read_folder(run)) == [name for name in RUN_FILES if name != "curves.png"]
+    config = replace(TrainConfig(store, run, **OPTIONS), epochs=1, units=8, no_report=True, overwrite=overwrite)
+    metrics = train_head(config, quiet)
+    assert sorted(read_folder(run)) == sorted([*(name for name in RUN_FILES if name != "curves.png"), "notes.txt"])
+    assert (run / "notes.txt").read_text() == "mine"
     assert Run(run).read_metrics() == metrics
     assert Run(run).read_head().hidden_bias.shape == (8,)
-    assert sorted(path.name for path in run.parent.iterdir()) == ["run", "store"]
+    kept = [path for path in run.parent.iterdir() if path.name not in ("run", "store")]
+    assert len(kept) == (0 if overwrite else 1)
+    for path in kept:
+        assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", path.name)
+        assert read_folder(path) | {"notes.txt": b"mine"} == before
+        assert Run(path).read_head().hidden_bias.shape == (16,)
+
+
+def test_train_twice_in_a_second_keeps_each_earlier_run(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = replace(make_config(two_classes, tmp_path), epochs=1)
+    for units in (4, 5, 6, 7):
+        train_head(replace(config, units=units), quiet)
+    sizes = sorted(Run(path).record.config["units"] for path in tmp_path.iterdir())
+    assert sizes == [4, 5, 6, 7]
+    assert Run(config.run).record.config["units"] == 7
 
 
 def test_train_twice_with_a_seed_gives_the_same_files(
@@ -141,16 +160,17 @@ def test_train_that_diverges_leaves_an_older_run_and_no_leftovers(run: Path, sto
     assert sorted(path.name for path in run.parent.iterdir()) == ["run", "store"]
 
 
-def test_train_that_cannot_take_the_older_runs_place_leaves_it_and_no_leftovers(
-    run: Path, store: Path, quiet: Console
+def test_train_beside_a_users_folder_of_a_like_name_leaves_it(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    before = read_folder(run)
-    (run.parent / ".partial-run-old").write_text("a file in the way")
-    config = TrainConfig(store, run, epochs=1, units=4, overwrite=True)
-    with pytest.raises(HeadstartError, match=r"run: expected room and permission for the run, got .*directory"):
-        train_head(config, quiet)
-    assert read_folder(run) == before
-    assert sorted(path.name for path in run.parent.iterdir()) == [".checkpoint-run", ".partial-run-old", "run", "store"]
+    for name in (".partial-run", ".partial-run-old", ".checkpoint-run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    config = make_config(two_classes, tmp_path)
+    train_head(config, quiet)
+    train_head(replace(config, overwrite=True), quiet)
+    for name in (".partial-run", ".partial-run-old", ".checkpoint-run"):
+        assert read_folder(tmp_path / name) == {"thesis.txt": b"mine"}
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])

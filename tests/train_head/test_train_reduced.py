@@ -14,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 from features.console import Console
-from features.errors import HeadstartError, UsageError
+from features.errors import UsageError
 from features.store import Example, FeatureStore
 from tests.train_head.made import read_folder
 from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
 from train_head.config import OptimizerName, SolverName
 from train_head.lift import lift_head
-from train_head.run import Run, list_run_examples
+from train_head.prepare import prepare_training
+from train_head.run import Run
+from train_head.run_tables import list_run_examples
 from train_head.split import split_examples
 from train_head.train import train_head
 
@@ -169,14 +171,15 @@ def test_train_on_a_run_that_is_older_than_some_options_takes_it_for_one_with_th
         ({"momentum": 0.5, "optimizer": OptimizerName.SGD}, "momentum 0.0 instead of 0.5"),
     ],
 )
-def test_train_on_a_run_that_is_older_than_an_option_refuses_another_value_than_its_default(
+def test_list_differences_of_a_run_that_is_older_than_an_option_takes_its_default(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, change: dict[str, Any], message: str
 ) -> None:
     config = make_config(two_classes, tmp_path / "run", epochs=1)
     train_head(config, quiet)
     forget_options(config.run, NEW_OPTIONS)
-    with pytest.raises(HeadstartError, match=re.escape(message)):
-        train_head(replace(config, **change), quiet)
+    asked = prepare_training(replace(config, **change))
+    assert message in asked.list_differences(config.run)
+    assert prepare_training(config).list_differences(config.run) == []
 
 
 def test_train_with_a_full_disk_for_derived_files_warns_and_keeps_the_run(

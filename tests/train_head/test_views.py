@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from features.console import Console
-from features.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values
@@ -23,8 +22,7 @@ from train_head.batches import FeatureBatches, weigh_examples
 from train_head.config import ClassWeight, OptimizerName
 from train_head.head import HeadWeights
 from train_head.lift import TOLERANCE, lift_head
-from train_head.run import Run, hash_views
-from train_head.same_run import refuse_changed_store
+from train_head.run import Run
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.choose import measure_sizes
@@ -361,27 +359,26 @@ def test_train_again_after_views_were_added_is_another_run_unless_the_same_numbe
     assert train_head(config, Console()) == first
     assert "holds this very run already" in capsys.readouterr().err
     add_views(own, {path: [4] for path in TRAIN})
-    with pytest.raises(HeadstartError, match=r"another run: views 4 instead of 5\. ") as caught:
-        train_head(config, Console())
-    assert caught.value.exit_status == 1
     assert train_head(replace(config, views=4), Console()) == first
-    assert train_head(replace(config, overwrite=True), Console())["views"] == 5
+    assert train_head(config, Console())["views"] == 5
+    (kept,) = (path for path in tmp_path.iterdir() if path.name.startswith("run-"))
+    assert Run(kept).read_metrics() == first
 
 
-def test_train_again_after_missing_views_came_is_another_run_and_the_export_is_refused(
+def test_train_again_after_missing_views_came_is_another_run_and_the_earlier_one_keeps_its_split(
     plain: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     shutil.copytree(plain.path, tmp_path / "store")
     partly = add_views(FeatureStore(tmp_path / "store"), {path: [1, 2] for path in TRAIN[:-3]})
     config = make_config(partly, tmp_path / "run")
     train_head(config, quiet)
+    before = Run(config.run)
     whole = add_views(partly, {path: [1, 2] for path in TRAIN[-3:]})
-    with pytest.raises(HeadstartError, match="another run: other views of the examples"):
-        train_head(config, quiet)
-    run, split = Run(config.run), split_examples(whole.examples, 0.2)
-    with pytest.raises(HeadstartError, match="expected the views that the run was fitted on, got others"):
-        refuse_changed_store(run, whole.fingerprint.digest, split, hash_views(whole, split, run.num_views))
-    refuse_changed_store(run, partly.fingerprint.digest, split, hash_views(partly, split, run.num_views))
+    train_head(config, quiet)
+    (kept,) = (path for path in tmp_path.iterdir() if path.name.startswith("run-"))
+    assert Run(kept).record == before.record
+    assert Run(config.run).record.views_sha256 != before.record.views_sha256
+    assert Run(kept).find_split(whole).train == Run(config.run).find_split(whole).train
 
 
 def test_train_over_a_run_from_before_views_knows_it_as_one_of_a_single_view(
@@ -396,8 +393,7 @@ def test_train_over_a_run_from_before_views_knows_it_as_one_of_a_single_view(
     train_head(viewed, quiet)
     forget_options(viewed.run, ("views", "cut"))
     train_head(viewed, quiet)
-    with pytest.raises(HeadstartError, match=r"another run: views 1 instead of 4\. "):
-        train_head(replace(viewed, views=None), quiet)
+    assert train_head(replace(viewed, views=None), quiet)["views"] == 4
 
 
 @pytest.mark.parametrize("way", ["exact", "sketch"])

@@ -11,6 +11,8 @@ from typing import Any
 
 from features.store import FeatureStore
 from train_head.config import OptimizerName, SolverName, TrainConfig
+from train_head.run_record import RunRecord
+from train_head.write_run import seal_run
 
 ROOT = Path(__file__).parents[2]
 NEW_OPTIONS = ("rank", "l2", "momentum", "class_weight", "patience", "repeats", "folds")
@@ -18,10 +20,7 @@ HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib")
 RUN_AND_LOOK = f"""
 import atexit, runpy, sys
 sys.argv = ["train_head", *sys.argv[1:]]
-# A command ends its process itself, and runs nothing after these.
-atexit.register(
-    lambda: print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
-)
+atexit.register(lambda: print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr))
 runpy.run_module("train_head", run_name="__main__", alter_sys=True)
 """
 UNSTABLE: dict[str, Any] = {"epochs": 40, "learning_rate": 0.3, "l2": 5.0, "optimizer": OptimizerName.SGD}
@@ -59,7 +58,13 @@ def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.Com
 
 
 def forget_options(run: Path, names: tuple[str, ...]) -> None:
+    """Take options out of run.json, as if the run were older than they are."""
     record = json.loads((run / "run.json").read_text())
     for name in names:
         del record["config"][name]
-    (run / "run.json").write_text(json.dumps(record))
+    seal_run(run, RunRecord(**record))
+
+
+def reseal(run: Path) -> None:
+    """Seal a run's files as they are by now, as if they had been written so."""
+    forget_options(run, ())

@@ -19,8 +19,6 @@ from train_head.head import Array
 from train_head.reduction.rows import FeatureRows
 from train_head.reduction.workers import open_workers
 
-REDUCTION_FILE = "reduction.npz"
-
 
 @dataclass(frozen=True)
 class Expansion:

@@ -19,7 +19,7 @@ def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
 
     sources = load_sources(config)
     if config.test:
-        score_test(sources, console, config.weights)
+        sources = score_test(sources, console, config.weights)
     path = write_report(sources, console)
     evaluation, test = read_evaluation(sources.run), read_test(sources.run)
     choice = Selection.read(sources.run.read_metrics()).describe()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from features.console import Console
-from features.durable import write_durably
 from features.errors import HeadstartError, UsageError
 from train_head.batches import number_targets
 from train_head.config import NOTHING
@@ -17,19 +15,23 @@ from train_head.head import Array
 from train_head.lift import compute_store_logits, lift_head
 from train_head.metrics import find_largest_class
 from train_head.report.sources import Sources
-from train_head.run import METRICS_FILE
+from train_head.run import Run
 from train_head.solvers.network import compute_probabilities
+from train_head.write_run import rewrite_run, write_metrics
 
 BATCH_SIZE = 256
 
 
-def score_test(sources: Sources, console: Console, weights: str = "") -> None:
-    """Evaluates a run's head on the pictures in test/, and keeps that as `test` with its metrics.
+def score_test(sources: Sources, console: Console, weights: str = "") -> Sources:
+    """Evaluate a run's head on the pictures in test/, and keep that as `test` with its metrics.
 
     Args:
         sources: the run, and what it was fitted on.
         console: shows progress.
         weights: a weights file for layers that were trained again, or empty for the one that the store names.
+
+    Returns:
+        The sources, with the run as it is now.
 
     Raises:
         UsageError: there are none beside validation/.
@@ -48,7 +50,9 @@ def score_test(sources: Sources, console: Console, weights: str = "") -> None:
     largest = find_largest_class(number_targets(split.train, split.classes), len(split.classes))
     evaluation = evaluate(number_targets(split.test, split.classes), probabilities, split.classes, largest)
     metrics = {**run.read_metrics(), "test": asdict(evaluation)}
-    write_durably(run.folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
+    with rewrite_run(run) as folder:
+        write_metrics(folder, metrics)
+    return replace(sources, run=Run(run.folder))
 
 
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
 from features.console import make_printable
-from train_head.run import Prediction
+from train_head.run_tables import Prediction
 
 NUM_WORST = 24
 NUM_UNSURE = 12

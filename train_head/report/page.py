@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from features.console import Console, format_seconds, make_printable
-from features.durable import hash_file, write_durably
+from features.durable import hash_file
 from features.errors import HeadstartError
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation import ReliabilityBin, check_evaluation, evaluate
@@ -22,8 +22,11 @@ from train_head.report.duplicates import NEAR, NUM_SHOWN, Pair, find_exact, find
 from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
 from train_head.report.gallery import Thumbnail, choose_unsure, choose_worst, draw_thumbnail
 from train_head.report.sources import Sources, load_sources
-from train_head.run import METRICS_FILE, REPORT_FILE, Prediction, Run
+from train_head.run import Run
+from train_head.run_record import METRICS_FILE, REPORT_FILE
+from train_head.run_tables import Prediction
 from train_head.uncertainty import Interval, Selection, compute_interval, format_percent, format_share
+from train_head.write_run import write_page
 
 TEMPLATE = "page.html.jinja"
 NUM_EXACT_SHOWN = 50
@@ -81,10 +84,8 @@ def write_report(sources: Sources, console: Console) -> Path:
     )
     environment.filters |= {"percent": format_percent, "share": format_share}
     page = environment.get_template(TEMPLATE).render(values, times=times)
-    path = run.folder / REPORT_FILE
     # A lone surrogate that no caller made printable costs a character, not the report.
-    write_durably(path, page.encode("utf-8", "backslashreplace"))
-    return path
+    return write_page(run, page.encode("utf-8", "backslashreplace"))
 
 
 def read_evaluation(run: Run) -> dict[str, Any]:

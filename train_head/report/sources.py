@@ -1,4 +1,4 @@
-"""What a report is made from: a run, and the store that it was fitted on as it was then."""
+"""What a report is made from: a run, and its own examples in the store that it was fitted on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 from features.store import FeatureStore
 from train_head.config import ReportConfig
-from train_head.run import Run, hash_views
-from train_head.same_run import refuse_changed_store
-from train_head.split import Split, split_examples
+from train_head.run import Run
+from train_head.split import Split
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,12 @@ class Sources:
 
 
 def load_sources(config: ReportConfig) -> Sources:
-    """Opens a run and its store.
+    """Open a run and its store.
 
     Raises:
-        HeadstartError: there is no run, or the store is not the one that it was fitted on.
+        HeadstartError: there is no run, one of its files was edited, or the store lacks features that it was fitted on.
     """
     run = Run(config.run)
+    run.check_files()
     store = run.open_store(config.store)
-    split = split_examples(store.examples, float(run.record.config["validation_split"]))
-    refuse_changed_store(run, store.fingerprint.digest, split, hash_views(store, split, run.num_views))
-    return Sources(run, store, split, Path(config.images or store.images_folder))
+    return Sources(run, store, run.find_split(store), Path(run.find_images(store, config.images)))

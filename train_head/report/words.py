@@ -9,7 +9,7 @@ from typing import Any
 from features.console import make_printable
 from train_head.evaluation import NUM_THRESHOLDS, THRESHOLD_DIGITS
 from train_head.report.duplicates import MAX_PICTURES, NEAR
-from train_head.run import Prediction
+from train_head.run_tables import Prediction
 from train_head.solvers.history import Epoch
 from train_head.uncertainty import Interval, Selection, compute_interval, describe_fits, format_percent, format_share
 

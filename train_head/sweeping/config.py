@@ -12,8 +12,7 @@ from typer import Option
 
 from train_head.config import HeadConfig, StorePlace, TrainConfig
 
-TRIALS_FOLDER, BEST_FOLDER = "trials", "best"
-TABLE_FILE, PLOT_FILE, STUDY_FILE = "sweep.csv", "sweep.png", "optuna.journal"
+TRIALS_FOLDER, STUDY_FILE = "trials", "optuna.journal"
 DEFAULT_TRIALS = 40
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError
 from train_head.baseline import MAJORITY, measure_baselines
-from train_head.config import TrainConfig
-from train_head.run import Run, RunExample, list_run_examples
-from train_head.same_run import OtherRunError
+from train_head.run import Run
+from train_head.run_tables import RunExample, list_run_examples
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import DivergedError, Epoch, PartlyDivergedError
 from train_head.sweeping.config import SweepConfig
@@ -40,7 +37,12 @@ class TrialConsole(Console):
 def fit_candidate(
     candidate: Candidate, config: SweepConfig, console: Console, follow: Callable[[Epoch], None] = ignore_epoch
 ) -> Row:
-    """Fits a head, or finds the run that an earlier sweep made of it.
+    """Fit a head, or find the run that an earlier sweep made of it.
+
+    A trial's folder is named by its values. Where it holds a run of other options or pictures, that run is kept beside
+    it under its date, as an earlier run of `train` is: `units-256-2026-11-25-140327`. The table and the best run are
+    of this sweep's own trials alone. With `--overwrite`, earlier runs are replaced; those that are the same head on
+    the same pictures stay as they are, so that an interrupted `--overwrite` goes on.
 
     Args:
         candidate: which head.
@@ -49,12 +51,12 @@ def fit_candidate(
         follow: told of each epoch; what it raises ends the training, and goes on from here.
 
     Raises:
-        HeadstartError: its folder holds another run; or whatever else ends a training but a diverged loss.
+        HeadstartError: whatever ends a training but a diverged loss.
     """
     started = time.monotonic()
     status = Status.DONE
     try:
-        _train(candidate.config, config.overwrite, console, follow)
+        train_head(candidate.config, console, None, follow, keeps_earlier=not config.overwrite)
     except DivergedError as error:
         seconds = round(time.monotonic() - started, 3)
         return Row(candidate.name, Status.DIVERGED, candidate.values, UNSCORED, epochs=error.row.epoch, seconds=seconds)
@@ -71,7 +73,7 @@ def fit_candidate(
         float(losses.mean()),
         metrics["epochs"],
         metrics["seconds"],
-        str(run.folder),
+        run.folder.relative_to(config.out).as_posix(),
     )
 
 
@@ -105,14 +107,3 @@ def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]
                 )
             )
     return rows
-
-
-def _train(config: TrainConfig, overwrite: bool, console: Console, follow: Callable[[Epoch], None]) -> dict[str, Any]:
-    try:
-        return train_head(config, console, None, follow)
-    except OtherRunError as error:
-        if not overwrite:
-            todo = "Give another --out (SWEEP=), or --overwrite (OVERWRITE=1)"
-            raise HeadstartError(error.where, error.expected, error.got, todo) from error
-    # Only what is of other options or pictures is fitted again, so that an interrupted --overwrite goes on too.
-    return train_head(replace(config, overwrite=True), console, None, follow)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train_head.run import describe_config, list_run_examples
+from features.durable import read_regular_file
+from features.errors import HeadstartError
+from train_head.run_record import describe_config
+from train_head.run_tables import list_run_examples
+from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch
 from train_head.sweeping.axes import LOG_SCALED, SIGNIFICANT_DIGITS, Axis
 from train_head.sweeping.config import DEFAULT_TRIALS, STUDY_FILE, MetricName, SweepConfig
@@ -20,8 +25,12 @@ from train_head.train import place_checkpoints
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
 PRUNED_ATTRIBUTE = "pruned"
+
+MAX_JOURNAL_BYTES = 2**28
+_JOURNAL_START = b'{"op_code":'
 
 FitFollowed = Callable[[Candidate, Callable[[Epoch], None]], Row]
 
@@ -38,12 +47,10 @@ class Search:
             measures: what heads are measured on.
         """
         import optuna
-        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config, self._axes = config, axes
-        config.out.mkdir(parents=True, exist_ok=True)
-        backend = JournalFileBackend(str(config.out / STUDY_FILE))
+        backend = _open_journal(config.out / STUDY_FILE)
         self._study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name=name_study(config, axes, measures),
@@ -93,7 +100,7 @@ class Search:
         try:
             row = fit(candidate, follow)
         except optuna.TrialPruned:
-            shutil.rmtree(place_checkpoints(candidate.config.run), ignore_errors=True)
+            remove_checkpoints(place_checkpoints(candidate.config.run))
             last = replace(told[-1], seconds=sum(epoch.seconds for epoch in told))
             trial.set_user_attr(PRUNED_ATTRIBUTE, asdict(last))
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -124,10 +131,43 @@ class Search:
         return values
 
 
+def _open_journal(path: Path) -> JournalFileBackend:
+    """Open the journal of a folder's studies, which the caller has locked; make it where it is missing.
+
+    Raises:
+        HeadstartError: it is another file.
+    """
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class HeldLock(JournalFileOpenLock):
+        """The sweep holds its folder's lock: one of the journal's own would outlive a kill by half a minute."""
+
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    if os.path.lexists(path):
+        try:
+            data = read_regular_file(path, MAX_JOURNAL_BYTES)
+            *lines, last = data.split(b"\n")
+            is_ours = all("op_code" in dict(json.loads(line)) for line in lines)
+            if not is_ours or not last.startswith(_JOURNAL_START[: len(last)]):
+                raise ValueError("something else")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            todo = "Move it, or give another --out (SWEEP=)"
+            raise HeadstartError(path, "the journal of an earlier sweep", str(error), todo) from error
+        if last:
+            # A kill came while a line was written.
+            os.truncate(path, len(data) - len(last))
+    return JournalFileBackend(str(path), HeldLock(str(path)))
+
+
 def name_study(config: SweepConfig, axes: Sequence[Axis], measures: Sequence[Measure]) -> str:
     """Names a study by all that its values depend on: another search, or other pictures, is another study."""
     options = describe_config(config.make_training("", {}))
-    base = {name: value for name, value in options.items() if name not in ("run", "no_report", "tensorboard")}
+    base = {name: value for name, value in options.items() if name not in ("overwrite", "no_report", "tensorboard")}
     tried = [[axis.name, [str(value) for value in axis.values], axis.is_range] for axis in axes]
     digest = hashlib.sha256(json.dumps([config.metric, base, tried], default=str).encode())
     for measure in measures:

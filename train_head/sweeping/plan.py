@@ -15,12 +15,12 @@ from features.cuts import list_cuts
 from features.errors import UsageError
 from features.store import FeatureStore
 from train_head.config import NOTHING, SolverName, TrainConfig
+from train_head.prepare import check_arguments, open_training_store, settle_views, split_store
 from train_head.solvers import Problem
 from train_head.solvers.choose import measure_sizes
 from train_head.split import Split
 from train_head.sweeping.axes import Axis
 from train_head.sweeping.config import DEFAULT_TRIALS, SearchName, SweepConfig
-from train_head.train import check_arguments, open_training_store, settle_views, split_store
 from train_head.trials import plan_trials
 from train_head.uncertainty import Selection
 

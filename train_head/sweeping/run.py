@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from features.command import CommandFailed
 from features.console import Console, format_seconds
-from features.durable import write_durably
-from features.errors import UsageError
+from features.durable import read_regular_file
+from features.errors import HeadstartError, UsageError
+from features.replace import Replacement, replace_folder
+from features.staging import Names, Target
 from train_head.extras import require_extra
-from train_head.run import METRICS_FILE, RUN_FILE, Run
+from train_head.run import Run
+from train_head.run_record import (
+    BEST_FOLDER,
+    CURVES_FILE,
+    PLOT_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    RUN_NAMES,
+    TABLE_FILE,
+    refuse_foreign_run,
+)
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import Epoch
 from train_head.sweeping.axes import Axis, complete_axes, parse_axes
-from train_head.sweeping.config import BEST_FOLDER, PLOT_FILE, TABLE_FILE, MetricName, SearchName, SweepConfig
+from train_head.sweeping.config import TRIALS_FOLDER, MetricName, SearchName, SweepConfig
 from train_head.sweeping.fit import TrialConsole, fit_baselines, fit_candidate
 from train_head.sweeping.plan import (
     Candidate,
@@ -32,7 +44,11 @@ from train_head.sweeping.plan import (
 from train_head.sweeping.rows import Row, Status, allow_for_choice, count_close, find_best, join_rows, sort_rows
 from train_head.sweeping.table import describe_best, list_shown, write_table
 from train_head.uncertainty import Selection, record_selection
-from train_head.write_run import move_into_place
+from train_head.write_run import copy_run, keep_going, seal_run, shorten_path, write_metrics
+
+RESULT_NAMES: Names = {TABLE_FILE: None, PLOT_FILE: None, BEST_FOLDER: RUN_NAMES}
+"""What a sweep makes as a whole."""
+MAX_TABLE_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -69,28 +85,32 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
             f"{others} of {len(plan.measures)} stores and cuts have other validation pictures than the first: "
             "their accuracies do not compare"
         )
-    found: list[Row] = []
-    names = [axis.name for axis in plan.axes]
-    try:
-        _fit_all(config, plan, found, console)
-    finally:
-        # After Ctrl-C too: what is done can be looked at.
-        rows = sort_rows(join_rows(found), config.metric)
-        rows = allow_for_choice(rows, config.metric, plan.selection.num_candidates)
-        if rows:
-            write_table(config.out / TABLE_FILE, rows, names)
-    console.show_table(f"sweep {config.out}", list_shown(rows, names, config.metric))
-    result = _describe(config, rows) | {"selection": asdict(plan.selection)}
-    best = find_best(rows, config.metric)
-    if best is None:
-        expected = f"{config.out}: expected a head that was fitted to its end, got none. Try smaller learning rates."
-        raise CommandFailed(result, expected)
-    if not config.no_report:
-        from train_head.sweep_plot import draw_sweep
+    with replace_folder(describe_results(config.out)) as replacement:
+        rows: list[Row] = []
+        try:
+            _fit_all(config, plan, rows, console)
+        except BaseException:
+            _keep_rows(config, plan, rows, replacement)
+            raise
+        rows = _sort(config, plan, rows)
+        best = find_best(rows, config.metric)
+        result = _describe(config, rows) | {"selection": asdict(plan.selection)}
+        if best is None:
+            _keep_rows(config, plan, rows, replacement)
+            _show_table(config, plan, rows, console)
+            where = f"{config.out}: expected a head that was fitted to its end, got none"
+            raise CommandFailed(result, f"{where}. Try smaller learning rates.")
+        _write_table(plan, rows, replacement.staging)
+        if not config.no_report:
+            from train_head.sweep_plot import draw_sweep
 
-        draw_sweep(rows, config.metric, config.out / PLOT_FILE)
+            with keep_going(PLOT_FILE, console):
+                draw_sweep(rows, config.metric, replacement.staging / PLOT_FILE)
+        copy_best(config, plan, best, replacement.staging / BEST_FOLDER)
+        replacement.commit()
+    _show_table(config, plan, rows, console)
+    if not config.no_report:
         console.say(f"every head with its uncertainty: {config.out / PLOT_FILE}")
-    keep_best(Path(best.run), config.out / BEST_FOLDER, plan.selection)
     _conclude(config, rows, best, plan.selection, console)
     seconds = time.monotonic() - started
     console.say(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {config.out / BEST_FOLDER}")
@@ -119,36 +139,81 @@ def plan_sweep(config: SweepConfig) -> Plan:
     return Plan(axes, candidates, check_candidates(candidates), plan_selection(config, axes, candidates))
 
 
-def keep_best(run: Path, folder: Path, selection: Selection) -> None:
-    """Copies a run to where the best one is looked for, unless it is there already, with what was added to it.
+def describe_results(out: Path) -> Target:
+    """Describe what a sweep makes in its folder as a whole: the table, the plot and the best run.
 
-    Its metrics record what it was chosen from.
+    The folder may hold anything else; `trials/` and the study of Optuna grow with each head.
     """
-    metrics = record_selection(Run(run).read_metrics(), selection)
-    if (folder / RUN_FILE).is_file() and (folder / RUN_FILE).read_bytes() == (run / RUN_FILE).read_bytes():
-        kept = Run(folder).read_metrics()
-        if Selection.read(kept) != Selection.read(metrics):
-            _write_metrics(folder, kept | {name: metrics[name] for name in metrics})
-        return
-    aside = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        shutil.copytree(run, aside)
-        _write_metrics(aside, metrics)
-        move_into_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    if not out.resolve().name:
+        raise UsageError(out, "a folder below the root", "the root itself", "Give another --out (SWEEP=)")
+    return Target(out, RESULT_NAMES, refuse_foreign_results, "--out (SWEEP=)")
 
 
-def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    write_durably(folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
+def refuse_foreign_results(out: Path) -> None:
+    """Raise HeadstartError where a folder's sweep.csv, sweep.png or best/ is not a sweep's."""
+    table, plot, best = out / TABLE_FILE, out / PLOT_FILE, out / BEST_FOLDER
+    todo = "Move it, or give another --out (SWEEP=)"
+    if table.exists():
+        try:
+            header = read_regular_file(table, MAX_TABLE_BYTES).split(b"\n")[0].strip().split(b",")
+        except OSError as error:
+            raise HeadstartError(table, "the table of a sweep", error.strerror or str(error), todo) from error
+        if header[:2] != [b"name", b"status"] or header[-1] != b"run":
+            raise HeadstartError(table, "the table of a sweep", "another file", todo)
+    elif plot.exists():
+        raise HeadstartError(plot, f"a plot beside the {TABLE_FILE} of a sweep", "one alone", todo)
+    if best.exists():
+        try:
+            refuse_foreign_run(best)
+        except HeadstartError as error:
+            raise HeadstartError(error.where, error.expected, error.got, todo) from error
+
+
+def copy_best(config: SweepConfig, plan: Plan, best: Row, folder: Path) -> None:
+    """Copy the best run into a staging folder, with what it was chosen from, and the report that it has already."""
+    source, old = Run(config.out / best.run), config.out / BEST_FOLDER
+    folder.mkdir()
+    record = copy_run(source, folder)
+    write_metrics(folder, record_selection(source.read_metrics(), plan.selection))
+    store = Path(source.read_places().get("store", source.record.store))
+    seal_run(folder, replace(record, store=shorten_path(store, old)))
+    if (old / RUN_FILE).is_file() and (old / RUN_FILE).read_bytes() == (folder / RUN_FILE).read_bytes():
+        for name in (REPORT_FILE, CURVES_FILE):
+            if (old / name).is_file() and not (folder / name).exists():
+                shutil.copyfile(old / name, folder / name)
+
+
+def _keep_rows(config: SweepConfig, plan: Plan, rows: Sequence[Row], replacement: Replacement) -> None:
+    """Write the table of what is done so far, where no earlier results would be lost by it."""
+    if rows and not any(os.path.lexists(config.out / name) for name in RESULT_NAMES):
+        _write_table(plan, _sort(config, plan, rows), replacement.staging)
+        replacement.commit()
+
+
+def _sort(config: SweepConfig, plan: Plan, rows: Sequence[Row]) -> list[Row]:
+    """Sort the rows, and widen their intervals by the choice among them."""
+    joined = sort_rows(join_rows(rows), config.metric)
+    return allow_for_choice(joined, config.metric, plan.selection.num_candidates)
+
+
+def _write_table(plan: Plan, rows: Sequence[Row], folder: Path) -> None:
+    write_table(folder / TABLE_FILE, rows, [axis.name for axis in plan.axes])
+
+
+def _show_table(config: SweepConfig, plan: Plan, rows: Sequence[Row], console: Console) -> None:
+    names = [axis.name for axis in plan.axes]
+    console.show_table(f"sweep {config.out}", list_shown(rows, names, config.metric))
 
 
 def _fit_all(config: SweepConfig, plan: Plan, found: list[Row], console: Console) -> None:
     """Fits the baselines and every head, and adds each to the rows as soon as it is known."""
     axes = " x ".join(f"{_count(axis)} {axis.name.replace('_', ' ')}" for axis in plan.axes) or "one"
     trial_console = TrialConsole(console.options)
-    config.out.mkdir(parents=True, exist_ok=True)
+    trials = config.out / TRIALS_FOLDER
+    if trials.is_symlink() or (trials.exists() and not trials.is_dir()):
+        todo = "Move it, or give another --out (SWEEP=)"
+        raise HeadstartError(trials, "a folder of runs", "a link or something else", todo)
+    trials.mkdir(parents=True, exist_ok=True)
 
     def fit(candidate: Candidate, follow: Callable[[Epoch], None] = ignore_epoch) -> Row:
         return fit_candidate(candidate, config, trial_console, follow)
@@ -183,13 +248,18 @@ def _describe(config: SweepConfig, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "metric": config.metric.value,
         "num_heads": len(heads),
-        "trials": [row.describe() for row in heads],
+        "trials": [_describe_row(config, row) for row in heads],
         "baselines": [row.describe() for row in rows if row.status is Status.BASELINE],
-        "best": best and best.describe() | {"run": str(config.out / BEST_FOLDER), "trial": best.run},
+        "best": best
+        and best.describe() | {"run": str(config.out / BEST_FOLDER), "trial": _describe_row(config, best)["run"]},
         "num_close": best and count_close(rows, best, config.metric),
         "table": str(config.out / TABLE_FILE),
         "plot": None if config.no_report or not best else str(config.out / PLOT_FILE),
     }
+
+
+def _describe_row(config: SweepConfig, row: Row) -> dict[str, Any]:
+    return row.describe() | {"run": str(config.out / row.run) if row.run else ""}
 
 
 def _conclude(config: SweepConfig, rows: Sequence[Row], best: Row, selection: Selection, console: Console) -> None:

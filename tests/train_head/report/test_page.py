@@ -19,7 +19,7 @@ from features.console import Console
 from features.errors import HeadstartError
 from tests.pictures import draw_picture, encode
 from tests.train_head.report.pages import Page, read_page
-from tests.train_head.training import make_config
+from tests.train_head.training import make_config, reseal
 from train_head.config import ReportConfig, TrainConfig
 from train_head.report.page import read_evaluation, report_run, write_report
 from train_head.report.sources import load_sources
@@ -161,7 +161,8 @@ def test_report_of_a_run_from_before_there_were_evaluations_computes_them(
     metrics = run.read_metrics()
     expected = metrics.pop("evaluation")
     (run.folder / "metrics.json").write_text(json.dumps(metrics))
-    found = json.loads(json.dumps(read_evaluation(run)))
+    reseal(run.folder)
+    found = json.loads(json.dumps(read_evaluation(Run(run.folder))))
     assert found["confusion"] == expected["confusion"]
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
     write_report(load_sources(ReportConfig(run.folder)), quiet)
@@ -208,6 +209,7 @@ def test_report_gives_the_stored_type_and_the_precision_of_features(planted: Pla
 def change_metrics(run: Path, **values: object) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | values))
+    reseal(run)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,7 @@ def test_report_of_a_class_that_is_never_predicted_gives_it_no_precision(
     rows = list(csv.reader(lines))
     with (run.folder / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([rows[0], *([*row[:2], "cats", "0.9", "0.1"] for row in rows[1:])])
+    reseal(run.folder)
     write_report(load_sources(ReportConfig(run.folder)), quiet)
     cats, dogs = read_page(run.folder).find_table("ROC AUC")[1:]
     assert (cats[2:5], dogs[2:5]) == (["0.5000", "1.0000", "0.6667"], ["–", "0.0000", "0.0000"])
@@ -271,6 +274,7 @@ def test_report_of_a_chosen_head_says_so_and_is_written_anew(planted: Planted, t
     run = Run(shutil.copytree(planted.config.run, tmp_path / "run"))
     selection = Selection(24, 1, "val_accuracy")
     change_metrics(run.folder, **record_selection(run.read_metrics(), selection))
+    run = Run(run.folder)
     config = replace(planted.config, run=run.folder)
     assert report_run(config, quiet) == run.folder / "report.html"
     page = read_page(run.folder)

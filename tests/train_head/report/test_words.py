@@ -22,7 +22,7 @@ from train_head.report.words import (
     list_warnings,
     summarize,
 )
-from train_head.run import Prediction
+from train_head.run_tables import Prediction
 from train_head.solvers.history import Epoch
 from train_head.uncertainty import compute_interval, format_share
 
