@@ -21,6 +21,7 @@ from features.store import FeatureStore
 from features.tables import ImageRow
 from features.writer import FeatureWriter
 from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
+from tests.train_head.training import reseal
 from train_head.config import SolverName, TrainConfig
 from train_head.head import HeadWeights, expand_probabilities, restore_head
 from train_head.lift import compute_store_logits, lift_head
@@ -324,8 +325,9 @@ def test_lift_head_with_other_arrays_than_were_written_names_the_file(
 ) -> None:
     run = train(store)
     write(run.folder / REDUCTION_FILE, change)
+    reseal(run.folder)
     with pytest.raises(HeadstartError) as caught:
-        lift(run, store, quiet)
+        lift(Run(run.folder), store, quiet)
     assert caught.value.where == run.folder / REDUCTION_FILE
 
 
@@ -360,8 +362,9 @@ def test_lift_head_with_the_reduction_of_another_head_is_refused(
         force_sketch(monkeypatch)
     run = train(store, rank=10)
     write(run.folder / REDUCTION_FILE, change)
+    reseal(run.folder)
     with pytest.raises(HeadstartError) as caught:
-        lift(run, store, quiet)
+        lift(Run(run.folder), store, quiet)
     assert caught.value.where == run.folder
 
 
