@@ -74,7 +74,7 @@ def test_fit_others_fits_all_but_the_first_in_order_and_says_what_each_came_to(
     assert outcomes == expect_outcomes(five[1:])
     assert solve.solved == list_solved(five[1:])
     assert capsys.readouterr().err.splitlines() == [
-        f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}"
+        f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, trained on {len(trial.split.train)} pictures"
         for trial, outcome in zip(five[1:], outcomes, strict=True)
     ]
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [f"outcome-{n}.json" for n in (1, 2, 3, 4)]
