@@ -119,7 +119,7 @@ def test_compare_with_l2_measures_a_gap_of_the_same_loss_on_both_sides(
     for folder, result in zip(FOLDERS, results.values(), strict=True):
         run = Run(config.run / folder)
         logits = run.read_validation_logits()[:, 0].astype(np.float64)
-        targets = np.array([example.label == "dogs" for example in noise.examples if example.split == "validation"])
+        targets = np.array([found.label == "dogs" for found in run.read_predictions()])
         loss = np.mean(np.logaddexp(0, np.where(targets, -logits, logits)))
         penalty = 0.05 * run.read_head().sum_squares()
         assert result["loss_gap"] == pytest.approx(loss + penalty - result["train_loss"], rel=1e-4)
