@@ -55,7 +55,7 @@ def refuse_other_folder(store: Path, folder: Path, scan: Scan) -> None:
         return
     with closing(catalog):
         before = catalog.read_meta("images_folder")
-        if before in (None, "", str(folder.resolve())):
+        if before in (None, "", str(folder.resolve())) or not catalog.read_shards():
             return
         known = catalog.read_images()
     num_same = count_same(known, scan)

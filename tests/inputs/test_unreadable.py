@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,8 +160,8 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Moving:
     images, store = folder / "images", folder / "store"
     put_pictures(images, [*WHILE_READ, *AFTER_SCAN, "cats/kept.jpg", "dogs/kept.jpg"])
 
-    def scan_then_change(images: Path) -> Scan:
-        found = scan_images(images)
+    def scan_then_change(images: Path, stores: Collection[Path] = ()) -> Scan:
+        found = scan_images(images, stores)
         for path, (change, _) in AFTER_SCAN.items():
             change(images / path)
         return found
