@@ -39,7 +39,7 @@ def test_predict_on_the_validation_pictures_says_what_training_said(
     exported: Exported, trained: Path, shared_pictures: Path
 ) -> None:
     with (trained / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
     result = run_predict(exported.model, shared_pictures / "validation")
     assert list_labels(result) == [(str(shared_pictures / row["path"]), row["predicted"]) for row in rows]
     probabilities = [prediction["probability"] for prediction in result["predictions"]]
