@@ -185,8 +185,8 @@ torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt store and commands,
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
-test: $(DEV)  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV)  ## run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
