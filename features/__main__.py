@@ -147,12 +147,15 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     """Write a store as one plain HDF5 file, for h5py, h5web and HDFView; every command takes it as --store."""
     from features.cuts import open_store
-    from features.pack import pack_store
+    from features.pack import is_packed, list_rows, pack_store
 
     store = open_store(config.store, config.cut)
-    num_rows = sum(len(store.list_views(example, store.num_views)) for example in store.examples)
-    with console.progress("pack", num_rows, "features") as progress:
-        num_rows = pack_store(store, config.out, config.compression, progress.advance)
+    num_rows = len(list_rows(store))
+    if is_packed(store, config.out):
+        console.say(f"{config.out}: holds this store's features already; nothing to do")
+    else:
+        with console.progress("pack", num_rows, "features") as progress:
+            pack_store(store, config.out, config.compression, progress.advance)
     size = config.out.stat().st_size
     console.show_table(f"{config.out}", [("features", f"{num_rows:,}"), ("size", format_bytes(size))])
     return {"features": num_rows, "bytes": size, "file": str(config.out)}

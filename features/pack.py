@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compression import Compression, list_compression_options
-from features.durable import require_space
+from features.durable import is_regular, require_space
 from features.errors import FeatureStoreError, StoreWriteError, UsageError
 from features.hdf5 import NewFile, create_file, write_texts
 from features.packed import MISSING_GROUP, PACK_KIND
-from features.replace import replace_file
+from features.replace import hold_target, replace_file
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
 from features.signals import defer_interrupt
+from features.staging import Target
 from features.store import Example, FeatureStore
 from features.tables import encode_text
 from features.unusable import UnusableImage, UnusableReason
@@ -54,7 +55,7 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
     _refuse_existing(out)
     if not store.examples:
         raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
-    rows = [view for example in store.examples for view in store.list_views(example, store.num_views)]
+    rows = list_rows(store)
     require_space(out.parent, _estimate_bytes(store, len(rows), compression))
     with replace_file(out, "OUT.h5", _refuse_existing) as partial:
         try:
@@ -64,6 +65,41 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
                 out, "room for the packed store", error.strerror or str(error), "Make room, and run again"
             ) from error
     return len(rows)
+
+
+def list_rows(store: FeatureStore) -> list[Example]:
+    """List what a pack has a row of: each view of each example."""
+    return [view for example in store.examples for view in store.list_views(example, store.num_views)]
+
+
+def is_packed(store: FeatureStore, out: Path) -> bool:
+    """Return whether a file is a store's pack already, as after a command that was ended when the pack was whole.
+
+    Every feature is read and compared; how they are compressed is not. What such a command left is removed.
+    """
+    if not is_regular(out):
+        return False
+    with hold_target(Target(out, {}, _refuse_existing, "OUT.h5")):
+        pass
+    try:
+        packed = FeatureStore(out)
+        ours, theirs = list_rows(store), list_rows(packed)
+        return (
+            packed.fingerprint == store.fingerprint
+            and _list_missing(packed) == _list_missing(store)
+            and [row._replace(shard=0, row=0) for row in ours] == [row._replace(shard=0, row=0) for row in theirs]
+            and all(
+                np.array_equal(store.read(ours[some]), packed.read(theirs[some]))
+                for start in range(0, len(ours), ROWS_PER_BLOCK)
+                for some in [slice(start, start + ROWS_PER_BLOCK)]
+            )
+        )
+    except FeatureStoreError:
+        return False
+
+
+def _list_missing(store: FeatureStore) -> list[tuple[str, str, str]]:
+    return [(found.image.path, found.image.label, found.reason.value) for found in store.list_unusable()]
 
 
 def _refuse_existing(out: Path) -> None:

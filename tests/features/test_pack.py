@@ -117,6 +117,30 @@ def test_pack_onto_an_existing_file_is_refused(store: FeatureStore, tmp_path: Pa
     assert (tmp_path / "out.h5").read_bytes() == b"precious"
 
 
+def run_pack(store: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "features", "pack", str(store), str(out), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_pack_onto_its_own_result_succeeds_and_leaves_it(store: FeatureStore, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    first = run_pack(store.path, out)
+    inode = out.stat().st_ino
+    again = run_pack(store.path, out)
+    assert (first.returncode, again.returncode) == (0, 0), again.stderr
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert out.stat().st_ino == inode
+
+
+def test_pack_onto_a_pack_of_other_pictures_is_refused(store: FeatureStore, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    pack_store(store, out, Compression.GZIP, lambda _: None)
+    data = out.read_bytes()
+    fill_store(store.path, range(11))
+    done = run_pack(store.path, out)
+    assert (done.returncode, out.read_bytes() == data) == (2, True), done.stderr
+
+
 def test_store_that_is_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_bytes(b"text")
     with pytest.raises(StoreMissingError):
