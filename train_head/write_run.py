@@ -141,6 +141,8 @@ def rewrite_run(run: Run) -> Iterator[Path]:
     with replace_folder(describe_run_target(run.folder)) as replacement:
         _require_unchanged(run)
         record = copy_run(run, replacement.staging)
+        # The copy is a run, too, while it is changed: of today's version, from which a report can be made.
+        seal_run(replacement.staging, record)
         yield replacement.staging
         seal_run(replacement.staging, record)
         replacement.commit()

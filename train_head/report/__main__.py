@@ -15,12 +15,15 @@ def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
     from train_head.report.final import score_test
     from train_head.report.page import read_evaluation, read_test, write_report
     from train_head.report.sources import load_sources
+    from train_head.run_record import REPORT_FILE
     from train_head.uncertainty import Interval, Selection, format_share
 
     sources = load_sources(config)
     if config.test:
         sources = score_test(sources, console, config.weights)
-    path = write_report(sources, console)
+        path = sources.run.folder / REPORT_FILE
+    else:
+        path = write_report(sources, console)
     evaluation, test = read_evaluation(sources.run), read_test(sources.run)
     choice = Selection.read(sources.run.read_metrics()).describe()
     rows = [

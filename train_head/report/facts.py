@@ -63,12 +63,12 @@ def list_times(run: Run, store: FeatureStore) -> list[tuple[str, str]]:
     return [(name, text) for name, text in times if text]
 
 
-def list_commands(run: Run) -> str:
+def list_commands(place: Path) -> str:
     """List what to type next, with the run's folder as seen from the one in which the report is made.
 
     A run elsewhere is named by its last part: the page may be passed on, and holds no path of this machine.
     """
-    place, here = run.folder.resolve(), Path.cwd()
+    here = Path.cwd()
     shown = place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)
     folder = shlex.quote(make_printable(str(shown)))
     out = shlex.quote(make_printable(str(shown.with_name(f"{shown.name}-model"))))

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from features.console import Console
+from features.durable import write_durably
 from features.errors import HeadstartError, UsageError
 from train_head.batches import number_targets
 from train_head.config import NOTHING
@@ -14,16 +15,20 @@ from train_head.evaluation import evaluate
 from train_head.head import Array
 from train_head.lift import compute_store_logits, lift_head
 from train_head.metrics import find_largest_class
+from train_head.report.page import render_report
 from train_head.report.sources import Sources
 from train_head.run import Run
+from train_head.run_record import REPORT_FILE, read_record
 from train_head.solvers.network import compute_probabilities
-from train_head.write_run import rewrite_run, write_metrics
+from train_head.write_run import rewrite_run, seal_run, write_metrics
 
 BATCH_SIZE = 256
 
 
 def score_test(sources: Sources, console: Console, weights: str = "") -> Sources:
-    """Evaluate a run's head on the pictures in test/, and keep that as `test` with its metrics.
+    """Evaluate a run's head on the pictures in test/, and keep that as `test` with its metrics and in its report.
+
+    Metrics and report appear together: no report is older than its metrics.
 
     Args:
         sources: the run, and what it was fitted on.
@@ -52,6 +57,9 @@ def score_test(sources: Sources, console: Console, weights: str = "") -> Sources
     metrics = {**run.read_metrics(), "test": asdict(evaluation)}
     with rewrite_run(run) as folder:
         write_metrics(folder, metrics)
+        seal_run(folder, read_record(folder))
+        page = render_report(replace(sources, run=Run(folder)), run.folder, console)
+        write_durably(folder / REPORT_FILE, page)
     return replace(sources, run=Run(run.folder))
 
 

@@ -63,11 +63,25 @@ def write_report(sources: Sources, console: Console) -> Path:
         HeadstartError: the run or the store cannot be read.
         OSError: the page cannot be written.
     """
+    return write_page(sources.run, render_report(sources, sources.run.folder, console))
+
+
+def render_report(sources: Sources, place: Path, console: Console) -> bytes:
+    """Return a run's report.
+
+    Args:
+        sources: the run, and what it was fitted on.
+        place: the folder that the report names; another than the run's while the run is in a staging folder.
+        console: shows damage in what was kept.
+
+    Raises:
+        HeadstartError: the run or the store cannot be read.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     started = time.monotonic()
     run, store, split = sources.run, sources.store, sources.split
-    folder = run.folder.resolve()
+    folder = place.resolve()
     values = {
         "title": words.describe_title(run.record.classes),
         "subtitle": f"Report on a head trained by Headstart. Folder of the run: {make_printable(folder.name)}",
@@ -75,7 +89,7 @@ def write_report(sources: Sources, console: Console) -> Path:
         **_describe_numbers(run),
         **_show_pictures(sources, console),
         "facts": facts.list_facts(run, store, split),
-        "commands": facts.list_commands(run),
+        "commands": facts.list_commands(folder),
     }
     times = [*facts.list_times(run, store), ("this page", format_seconds(time.monotonic() - started))]
     # What comes from a file's name or a class's is escaped, and a forgotten value is an error.
@@ -85,7 +99,7 @@ def write_report(sources: Sources, console: Console) -> Path:
     environment.filters |= {"percent": format_percent, "share": format_share}
     page = environment.get_template(TEMPLATE).render(values, times=times)
     # A lone surrogate that no caller made printable costs a character, not the report.
-    return write_page(run, page.encode("utf-8", "backslashreplace"))
+    return page.encode("utf-8", "backslashreplace")
 
 
 def read_evaluation(run: Run) -> dict[str, Any]:

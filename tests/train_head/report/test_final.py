@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import TemplateNotFound
 
 from features.console import Console
+from features.durable import hash_file
 from features.errors import HeadstartError
 from features.store import FeatureStore
 from tests.train_head.made import CLASSES, draw_features, list_paths, make_store
@@ -26,6 +28,7 @@ from train_head.report.final import score_test
 from train_head.report.page import report_run
 from train_head.report.sources import load_sources
 from train_head.run import Run
+from train_head.run_record import METRICS_FILE, REPORT_FILE
 from train_head.split import split_examples
 from train_head.train import train_head
 
@@ -115,6 +118,21 @@ def test_report_command_without_a_run_ends_with_1_and_says_what_to_do(tmp_path: 
     done = run_report(tmp_path / "none")
     assert done.returncode == 1
     assert "expected a run, got no readable run.json" in done.stderr
+
+
+def test_score_test_makes_metrics_and_report_appear_together(
+    config: TrainConfig, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in config.run.iterdir() if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr("train_head.report.page.TEMPLATE", "gone")
+        with pytest.raises(TemplateNotFound):
+            score_test(load_sources(ReportConfig(config.run)), quiet)
+    assert {path.name: path.read_bytes() for path in config.run.iterdir() if path.is_file()} == before
+    score_test(load_sources(ReportConfig(config.run)), quiet)
+    page = (config.run / REPORT_FILE).read_text()
+    assert hash_file(config.run / METRICS_FILE) in page
+    assert f"--run {config.run.name}</pre>" in page
 
 
 def test_score_test_with_a_class_that_was_not_trained_on_names_it(tmp_path: Path, quiet: Console) -> None:
