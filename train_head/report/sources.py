@@ -8,6 +8,7 @@ from pathlib import Path
 from features.store import FeatureStore
 from train_head.config import ReportConfig
 from train_head.run import Run
+from train_head.run_record import recover_run
 from train_head.split import Split
 
 
@@ -28,6 +29,8 @@ def load_sources(config: ReportConfig) -> Sources:
     Raises:
         HeadstartError: there is no run, one of its files was edited, or the store lacks features that it was fitted on.
     """
+    # Before it is read, as one that is completed later is another run than the one that was read.
+    recover_run(config.run)
     run = Run(config.run)
     run.check_files()
     store = run.open_store(config.store)

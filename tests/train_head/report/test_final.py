@@ -135,6 +135,20 @@ def test_score_test_makes_metrics_and_report_appear_together(
     assert f"--run {config.run.name}</pre>" in page
 
 
+def test_score_test_interrupted_before_the_exchange_succeeds_again(
+    config: TrainConfig, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sources = load_sources(ReportConfig(config.run))
+    with monkeypatch.context() as patch:
+        patch.setattr("features.replace.settle", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            score_test(sources, quiet)
+    assert "test" in score_test(load_sources(ReportConfig(config.run)), quiet).run.read_metrics()
+
+
 def test_score_test_with_a_class_that_was_not_trained_on_names_it(tmp_path: Path, quiet: Console) -> None:
     store = make_store(tmp_path / "store", [*PATHS, "test/owls/00.jpg"])
     config = make_config(store, tmp_path / "run")
