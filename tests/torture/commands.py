@@ -6,22 +6,27 @@ import csv
 import json
 import runpy
 import sys
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 
+from features import process
+from features.durable import hash_file
 from features.store import FeatureStore
 from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.stand_in import SIZE
 from tests.train_head.made import list_paths, make_store
+from train_head.reduction import factors
 from train_head.run import Run
-from train_head.run_record import CURVES_FILE, REPORT_FILE
+from train_head.run_record import CURVES_FILE, METRICS_FILE, REPORT_FILE
 
 NOTHING, OLD, NEW = "nothing", "old", "new"
 THESIS = "thesis.txt"
@@ -46,6 +51,8 @@ class Workload:
     start: str = OLD
     """What is there before the command."""
     num_kills: int = 30
+    num_errors: int = 2
+    """How many of the ways to fail are tried at each call, in turn; with all of them, also each signal at each call."""
     needs_process: bool = False
     """Whether a command that gets a signal runs in a process of its own, not in a fork of one that is warm."""
 
@@ -58,17 +65,20 @@ def fill_in(command: Sequence[str], work: Path) -> list[str]:
 def run_command(command: Sequence[str], work: Path) -> None:
     """Run a command in this process as `python -m` does; it ends in SystemExit."""
     sys.argv = fill_in(command, work)
+    # By this the command recognises what an interrupted one left in derived/.
+    factors._STARTED = time.time()
     # The modules are imported already, also the one that is run.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def run_to_end(command: Sequence[str], work: Path) -> None:
-    """Run a command; raise AssertionError where it does not succeed."""
-    try:
-        run_command(command, work)
-    except SystemExit as end:
-        require(not end.code, f"{command[0]} ended with {end.code}")
+    """Run a command, and go on after it; raise AssertionError where it does not succeed."""
+    with patch.object(process, "leave", sys.exit):
+        try:
+            run_command(command, work)
+        except SystemExit as end:
+            require(not end.code, f"{command[0]} ended with {end.code}")
 
 
 def train(*options: str, module: str = "train_head", units: int = OLD_UNITS, run: str = "WORK/run") -> list[str]:
@@ -134,7 +144,7 @@ def _inspect_report(work: Path) -> str:
     require(inspect_run(work / "run") == OLD_UNITS, "the run is another")
     has_test = "test" in Run(work / "run").read_metrics()
     page = (work / "run" / REPORT_FILE).read_text()
-    require(not has_test or "test/" in page, "the page is older than its metrics")
+    require(hash_file(work / "run" / METRICS_FILE) in page, "the page is of other metrics")
     return NEW if has_test else OLD
 
 
@@ -171,7 +181,7 @@ def _inspect_sweep(work: Path) -> str:
     with (folder / "sweep.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
     for row in rows:
-        require(inspect_run(Path(row["run"])) is not None, f"no run {row['run']}")
+        require(inspect_run(folder / row["run"]) is not None, f"no run {row['run']}")
     require(inspect_run(folder / "best") is not None, "no best run")
     best = Run(folder / "best").record.config["learning_rate"]
     require(float(rows[0]["learning_rate"]) == best, f"best/ is of rate {best}, the table's first row is {rows[0]}")
@@ -223,18 +233,25 @@ def replace(kind: str, target: str) -> Workload:
     def prepare(work: Path) -> None:
         run_to_end([*command, OLD, f"WORK/{target}"], work)
 
-    return Workload([*command, NEW, f"WORK/{target}"], prepare, inspect, target)
+    return Workload([*command, NEW, f"WORK/{target}"], prepare, inspect, target, num_errors=5)
 
 
 WORKLOADS = {
     **{f"replace-{kind}": replace(kind, "target") for kind in Kind},
     "pack": Workload(
-        ["features", "pack", "WORK/store", "WORK/packed.h5"], make_plain_store, _inspect_pack, "packed.h5", NOTHING
+        ["features", "pack", "WORK/store", "WORK/packed.h5"],
+        make_plain_store,
+        _inspect_pack,
+        "packed.h5",
+        NOTHING,
+        num_errors=5,
     ),
     "train": Workload(train(units=NEW_UNITS), make_plain_store, _inspect_train, "run", NOTHING),
     "overwrite": Workload(train("--overwrite", units=NEW_UNITS), make_run, _inspect_train, "run"),
     "report": Workload(["train_head.report", "--run", "WORK/run", "--test"], make_run, _inspect_report, "run"),
-    "sweep": Workload(sweep("0.000001,0.05"), _prepare_sweep, _inspect_sweep, "sweep"),
-    "compare": Workload(compare("--overwrite", units=NEW_UNITS), _prepare_compare, _inspect_compare, "compare"),
+    "sweep": Workload(sweep("0.000001,0.05"), _prepare_sweep, _inspect_sweep, "sweep", num_errors=1),
+    "compare": Workload(
+        compare("--overwrite", units=NEW_UNITS), _prepare_compare, _inspect_compare, "compare", num_errors=1
+    ),
     "export": Workload(export(NEW), _prepare_export, _inspect_export, "model", num_kills=20, needs_process=True),
 }

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.torture.commands import (
     NEW,
@@ -82,17 +84,14 @@ class CommandTorture:
         self._trials = Trials(scratch, self._work)
         self._work.mkdir()
         self._trials.expect_success("preparing", self._prepare)
+        require(not self._trials.broken_promises, f"{self._trials.broken_promises}, said {self._read_said()}")
         import_all((scratch / "modules").read_text().split())
         if self._workload.needs_process:
             replace_backbone()
         (self._start / THESIS).write_text("mine")
         started = time.monotonic()
         self.num_calls = self._trials.count_calls(self._run_to_end)
-        self._seconds = {False: time.monotonic() - started}
-        self._reset(has_thesis_inside=False)
-        started = time.monotonic()
-        require(self._run_process(None) == 0, "the command alone does not succeed")
-        self._seconds[True] = time.monotonic() - started
+        self._seconds = time.monotonic() - started
         self.figures = Figures(
             self.num_calls, signal_deaths=self._trials.signal_deaths, broken_promises=self._trials.broken_promises
         )
@@ -109,19 +108,35 @@ class CommandTorture:
         shutil.rmtree(self._work)
         shutil.copytree(self._start, self._work, symlinks=True)
 
+    @cached_property
+    def _process_seconds(self) -> float:
+        """How long the command takes in a process of its own; the folder is as before."""
+        started = time.monotonic()
+        require(self._run_process(None) == 0, "the command alone does not succeed")
+        seconds = time.monotonic() - started
+        self._reset(has_thesis_inside=len(self._theses) > 1)
+        return seconds
+
     def plan(self, *, short: bool) -> list[Trial]:
         """List all trials, or a small part of them."""
         rng = random.Random(self.name)
-        num_kills = 4 if short else self._workload.num_kills
-        trials = [Trial(-STOPS[number % len(STOPS)], moment=rng.uniform(0, 1.1)) for number in range(num_kills)]
+        num_kills = self._workload.num_kills
+        if short:
+            num_kills = 0 if self._workload.needs_process else 1
+        stops = rng.sample(STOPS, len(STOPS))
+        trials = [Trial(-stops[number % len(stops)], moment=rng.uniform(0, 1.1)) for number in range(num_kills)]
         for call in range(1, self.num_calls + 1):
-            at_call = [
-                *(Trial(error, call) for error in ERRORS),
-                Trial(errno.ENOSPC, call, from_then_on=True),
-                Trial(KILL, call),
-                Trial(-STOPS[1 + call % 3], call),
-            ]
-            trials += at_call if not short else [at_call[call // 7 % len(at_call)]] if call % 7 == 0 else []
+            errors = [*(Trial(error, call) for error in ERRORS), Trial(errno.ENOSPC, call, from_then_on=True)]
+            signals = [Trial(KILL, call), Trial(-STOPS[1 + call // 3 % 3], call)]
+            num_errors = self._workload.num_errors
+            if short:
+                at_call = [(errors + signals)[call % 7]] if call % (self.num_calls // 5 + 1) == 0 else []
+            elif num_errors == len(errors):
+                at_call = errors + signals
+            else:
+                at_call = [errors[(call * num_errors + number) % len(errors)] for number in range(num_errors)]
+                at_call += [signals[call // 3 % 2]] if call % 3 == 0 else []
+            trials += at_call
         return trials
 
     def try_one(self, number: int, trial: Trial) -> None:
@@ -131,8 +146,9 @@ class CommandTorture:
         if trial.call:
             status = self._strike(trial)
         else:
-            in_process = self._workload.needs_process or number % 5 == 0
-            moment = trial.moment * self._seconds[in_process], signal.Signals(-trial.kind)
+            in_process = self._workload.needs_process or number % 5 == 4
+            seconds = self._process_seconds if in_process else self._seconds
+            moment = trial.moment * seconds, signal.Signals(-trial.kind)
             status = self._run_process(moment) if in_process else self._trials.fork(self._run, *moment)
         self._judge_status(trial, status)
         goes_on = not self._workload.needs_process or number % 4 == 0
@@ -236,16 +252,17 @@ class CommandTorture:
 
 
 def run_share(names: list[str], worker: int, scratch: Path, *, short: bool) -> dict[str, Figures]:
-    """Run one worker's share of the trials: every trial has a number, and every worker takes its own."""
+    """Run one worker's share: of all commands its own trials, in the short form all trials of its own commands."""
     shares = {}
-    for name in names:
+    num_sharing = 1 if short else NUM_WORKERS
+    for name in names[worker::NUM_WORKERS] if short else names:
         started = time.monotonic()
         folder = scratch / f"{name}-{worker}"
         folder.mkdir()
         torture = CommandTorture(name, folder)
         for number, trial in enumerate(torture.plan(short=short)):
-            if number % NUM_WORKERS == worker:
-                torture.try_one(number // NUM_WORKERS, trial)
+            if number % num_sharing == worker % num_sharing:
+                torture.try_one(number // num_sharing, trial)
         torture.figures.seconds = round(time.monotonic() - started, 1)
         shares[name] = torture.figures
         shutil.rmtree(folder, ignore_errors=True)
@@ -254,21 +271,33 @@ def run_share(names: list[str], worker: int, scratch: Path, *, short: bool) -> d
 
 def run_all(names: list[str], *, short: bool) -> dict[str, Figures]:
     """Run the trials of some commands in as many processes as there are workers."""
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder).resolve()
-        simplify()
-        children = []
-        for worker in range(NUM_WORKERS):
-            children.append(child := os.fork())
-            if not child:
-                shares = run_share(names, worker, scratch, short=short)
-                report = {name: asdict(figures) for name, figures in shares.items()}
-                (scratch / f"share-{worker}").write_text(json.dumps(report))
-                os._exit(0)
-        for child in children:
-            os.waitpid(child, 0)
-        reports = [json.loads((scratch / f"share-{worker}").read_text()) for worker in range(NUM_WORKERS)]
-    return {name: _add_up([report[name] for report in reports]) for name in names}
+    # Not a TemporaryDirectory, which every child that ends as a command does would remove.
+    scratch = Path(tempfile.mkdtemp()).resolve()
+    simplify()
+    children = []
+    for worker in range(NUM_WORKERS):
+        children.append(child := os.fork())
+        if not child:
+            _work(names, worker, scratch, short=short)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    require(not any(statuses), f"a worker did not end, see its error above; {scratch} is kept")
+    reports = [json.loads((scratch / f"share-{worker}").read_text()) for worker in range(NUM_WORKERS)]
+    shutil.rmtree(scratch)
+    return {name: _add_up([report[name] for report in reports if name in report]) for name in names}
+
+
+def _work(names: list[str], worker: int, scratch: Path, *, short: bool) -> NoReturn:
+    """Run a worker's share, write its figures, and end the process."""
+    status = 1
+    try:
+        shares = run_share(names, worker, scratch, short=short)
+        report = {name: asdict(figures) for name, figures in shares.items()}
+        (scratch / f"share-{worker}").write_text(json.dumps(report))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 def _add_up(shares: list[dict[str, Any]]) -> Figures:

@@ -41,6 +41,21 @@ def test_store_tortured_keeps_every_committed_row_and_always_resumes(faults: Pat
         assert figures[trials] > 0, trials
 
 
+def test_commands_tortured_leave_the_old_or_the_new_result_and_go_on(faults: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.torture.run_commands", "--short"],
+        env={**os.environ, "LD_PRELOAD": str(faults)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for name, figures in json.loads(done.stdout).items():
+        assert (figures["signal_deaths"], figures["broken_promises"]) == ([], []), name
+        assert figures["signals_at_random_times"] > 0, name
+        assert figures["failed_calls"] > 0, name
+
+
 def test_mutated_files_end_in_no_crash_and_each_refused_one_is_named_once() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture.hostile", "--short"],
