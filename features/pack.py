@@ -22,7 +22,7 @@ from features.packed import MISSING_GROUP, PACK_KIND
 from features.replace import hold_target, replace_file
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
 from features.signals import defer_interrupt
-from features.staging import Target
+from features.staging import Target, list_staging
 from features.store import Example, FeatureStore
 from features.tables import encode_text
 from features.unusable import UnusableImage, UnusableReason
@@ -79,8 +79,10 @@ def is_packed(store: FeatureStore, out: Path) -> bool:
     """
     if not is_regular(out):
         return False
-    with hold_target(Target(out, {}, _refuse_existing, "OUT.h5")):
-        pass
+    target = Target(out, {}, _refuse_existing, "OUT.h5")
+    if list_staging(target):
+        with hold_target(target):
+            pass
     try:
         packed = FeatureStore(out)
         ours, theirs = list_rows(store), list_rows(packed)
