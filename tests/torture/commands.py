@@ -53,6 +53,8 @@ class Workload:
     num_kills: int = 30
     num_errors: int = 2
     """How many of the ways to fail are tried at each call, in turn; with all of them, also each signal at each call."""
+    call_step: int = 1
+    """Of a command that does another's work twice, every second call."""
     needs_process: bool = False
     """Whether a command that gets a signal runs in a process of its own, not in a fork of one that is warm."""
 
@@ -249,9 +251,14 @@ WORKLOADS = {
     "train": Workload(train(units=NEW_UNITS), make_plain_store, _inspect_train, "run", NOTHING),
     "overwrite": Workload(train("--overwrite", units=NEW_UNITS), make_run, _inspect_train, "run"),
     "report": Workload(["train_head.report", "--run", "WORK/run", "--test"], make_run, _inspect_report, "run"),
-    "sweep": Workload(sweep("0.000001,0.05"), _prepare_sweep, _inspect_sweep, "sweep", num_errors=1),
+    "sweep": Workload(sweep("0.000001,0.05"), _prepare_sweep, _inspect_sweep, "sweep", num_errors=1, call_step=2),
     "compare": Workload(
-        compare("--overwrite", units=NEW_UNITS), _prepare_compare, _inspect_compare, "compare", num_errors=1
+        compare("--overwrite", units=NEW_UNITS),
+        _prepare_compare,
+        _inspect_compare,
+        "compare",
+        num_errors=1,
+        call_step=2,
     ),
     "export": Workload(export(NEW), _prepare_export, _inspect_export, "model", num_kills=20, needs_process=True),
 }

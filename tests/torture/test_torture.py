@@ -50,9 +50,10 @@ def test_commands_tortured_leave_the_old_or_the_new_result_and_go_on(faults: Pat
         text=True,
         check=False,
     )
+    assert done.stdout, done.stderr
     for name, figures in json.loads(done.stdout).items():
         assert (figures["signal_deaths"], figures["broken_promises"]) == ([], []), name
-        assert figures["signals_at_random_times"] > 0, name
+        assert figures["signals_at_random_times"] + figures["signals_at_calls"] > 0, name
         assert figures["failed_calls"] > 0, name
 
 
