@@ -70,7 +70,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
                 (f"{split}/{label}" if split else label, f"{count:,} {status}")
                 for (split, label, status), count in sorted(counts.items())
             ),
-            ("features", f"{store.num_features:,} of {' x '.join(map(str, store.feature_shape))}"),
+            ("features", f"{store.num_features:,}, each {' x '.join(map(str, store.feature_shape))}"),
             ("numbers", store.fingerprint.numbers),
             *([("views", f"{store.num_views} of each training picture")] if store.num_views > 1 else []),
             ("that can be used", f"{len(store.examples):,} images"),

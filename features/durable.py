@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +15,8 @@ from features.errors import StoreWriteError
 from features.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
+_MAX_IN_THE_WAY = 9
+"""Entries of others that may have the names of partial files."""
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -30,11 +32,7 @@ def write_durably(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk refused a step; the partial file is removed and `path` is as it was.
     """
-    partial = path.with_name(PARTIAL_PREFIX + path.name)
-    # A file that an interrupted write left. Anything else of that name is not ours.
-    if is_regular(partial):
-        partial.unlink()
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    partial, descriptor = _open_partial(path)
     try:
         try:
             rest = memoryview(data)
@@ -48,6 +46,19 @@ def write_durably(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _open_partial(path: Path) -> tuple[Path, int]:
+    """Make the file to write before it gets its name; a link or a folder in the way is not ours, and stays."""
+    name = PARTIAL_PREFIX + path.name
+    for number in range(1, _MAX_IN_THE_WAY + 1):
+        partial = path.with_name(name if number == 1 else f"{name}-{number}")
+        if is_regular(partial):
+            # An interrupted write left it.
+            partial.unlink()
+        with suppress(FileExistsError):
+            return partial, os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path.with_name(name)))
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def _accept(_: Path) -> None:
 
 
 def _parse_record(data: bytes) -> RunRecord:
-    """Parse run.json of any version; raise ValueError or TypeError where it is not what a run has."""
+    """Parse run.json of any version; raise ValueError where it is not what a run has."""
     values = json.loads(data, parse_constant=_refuse_constant)
     if not isinstance(values, dict):
         raise ValueError("no dictionary")
@@ -174,7 +174,10 @@ def _parse_record(data: bytes) -> RunRecord:
         values = {name: value for name, value in values.items() if name in known}
     if version == 1:
         values["head"] = values.pop("head_sha256", "")
-    record = RunRecord(**values)
+    try:
+        record = RunRecord(**values)
+    except TypeError:
+        raise ValueError("other entries than a run has") from None
     if type(version) is not int or version < 1 or not _is_typed(record):
         raise ValueError("values of other kinds than a run has")
     if version <= RUN_VERSION:

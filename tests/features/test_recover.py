@@ -176,20 +176,37 @@ def test_writer_leaves_partial_names_that_are_not_its_own(tmp_path: Path) -> Non
         assert (folder / ".partial-notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["LOCK", ".partial-features.h5", ".partial-SHA256SUMS"])
-def test_writer_follows_no_link_in_a_store(tmp_path: Path, name: str) -> None:
+def test_writer_follows_no_lock_that_is_a_link(tmp_path: Path) -> None:
     fill_store(tmp_path / "store", range(4))
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
-    link = tmp_path / "store" / name
-    link.unlink(missing_ok=True)
-    link.symlink_to(victim)
+    (tmp_path / "store" / "LOCK").unlink()
+    (tmp_path / "store" / "LOCK").symlink_to(victim)
     with pytest.raises(StoreWriteError):
         fill_store(tmp_path / "store", range(4, 8))
     with pytest.raises(StoreWriteError):
         rebuild_catalog(tmp_path / "store")
     assert victim.read_text() == "mine"
-    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("name", [".partial-features.h5", ".partial-SHA256SUMS", ".partial-catalog.sqlite"])
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_writer_with_an_entry_of_others_under_a_partial_name_goes_on_and_leaves_it(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    store = tmp_path / "store"
+    fill_store(store, range(4))
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    if kind == "link":
+        (store / name).symlink_to(victim)
+    else:
+        (store / name).mkdir()
+    fill_store(store, range(4, 8))
+    assert rebuild_catalog(store) == (8, [])
+    assert victim.read_text() == "mine"
+    assert os.path.lexists(store / name)
+    assert [path.name for path in store.iterdir() if path.name.startswith(".")] == [name]
 
 
 def test_orphan_that_cannot_be_opened_now_is_left_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
