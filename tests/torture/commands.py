@@ -19,14 +19,16 @@ from PIL import Image
 
 from features import process
 from features.durable import hash_file
+from features.replace import recover_target
 from features.store import FeatureStore
 from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.stand_in import SIZE
 from tests.train_head.made import list_paths, make_store
+from train_head.export import describe_target
 from train_head.reduction import factors
 from train_head.run import Run
-from train_head.run_record import CURVES_FILE, METRICS_FILE, REPORT_FILE
+from train_head.run_record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run
 
 NOTHING, OLD, NEW = "nothing", "old", "new"
 THESIS = "thesis.txt"
@@ -100,7 +102,11 @@ def make_run(work: Path) -> None:
 
 
 def inspect_run(folder: Path) -> int | None:
-    """Read everything of a run; return how many units it has, or None where there is none."""
+    """Read everything of a run; return how many units it has, or None where there is none.
+
+    An interrupted replacement is completed first, as by each command that reads the run.
+    """
+    recover_run(folder)
     if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {THESIS}:
         return None
     run = Run(folder)
@@ -180,6 +186,7 @@ def _prepare_sweep(work: Path) -> None:
 
 def _inspect_sweep(work: Path) -> str:
     folder = work / "sweep"
+    recover_run(folder / "best")
     with (folder / "sweep.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
     for row in rows:
@@ -216,6 +223,7 @@ def export(name: str) -> list[str]:
 
 
 def _inspect_export(work: Path) -> str:
+    recover_target(describe_target(work / "model"))
     labels = (work / "model/labels.txt").read_text().split()
     with zipfile.ZipFile(work / "model/model.keras") as archive:
         require(archive.testzip() is None, "model.keras is damaged")
