@@ -133,7 +133,7 @@ help:  ## list the targets
 
 demo: extract train export  ## extract, train and export on the default data, and show what was found
 	@echo
-	@echo $(call quote,The model is in $(OUT). What it learned, and what it gets wrong: open $(RUN)/report.html)
+	@echo $(call quote,The model is in $(OUT). Open $(RUN)/report.html to see what it learned and what it gets wrong.)
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
 extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(is_default),data)  ## run the backbone over every new picture once

@@ -145,6 +145,13 @@ def test_data_of_one_last_name_have_folders_of_their_own(checkout: Path) -> None
     assert make(checkout, "train", "DATA=pics").get("--store") == stores["pics"]
 
 
+def test_demo_names_the_model_and_the_report(checkout: Path) -> None:
+    done = make(checkout, "demo", "RUN=my run", "OUT=my model")
+    assert done.status == 0
+    assert "my model" in done.out
+    assert "my run/report.html" in done.out
+
+
 def test_default_data_keep_their_folder(checkout: Path) -> None:
     assert make(checkout, "train").get("--run") == "work/elpv/run"
     done = make(checkout, "extract", "DATA=./data/elpv/")
