@@ -85,7 +85,7 @@ def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
 
     A class is named by the folder at its level; pictures may lie deeper in it. Hidden files, `._*` and
     `__MACOSX` are not looked at. A hidden folder with pictures at the level of the classes is listed as
-    skipped, and so are Headstart's own folders, wherever they are, and whatever is no picture by its name.
+    skipped. So are Headstart's own folders at any level, and files whose extension is not a picture's.
 
     Args:
         folder: the folder of pictures.

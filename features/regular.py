@@ -28,7 +28,7 @@ _CLOCK_STEP_NS = 100_000_000
 class RegularFile(io.FileIO):
     """A regular file, open for reading; HDF5 takes it in the place of a path.
 
-    HDF5 reads through methods that are written in C: an interrupt cannot come in the middle of one.
+    HDF5 reads through methods written in C, which an interrupt cannot stop half-way.
     """
 
     def __init__(self, path: Path, *, follow: bool = False) -> None:

@@ -107,7 +107,7 @@ def settle_views(store: FeatureStore, asked: int | None) -> int:
 
 
 def split_store(store: FeatureStore, config: TrainConfig) -> Split:
-    """Tells what is trained on from what validates; raises HeadstartError where there is not enough of either."""
+    """Split a store into training and validation pictures; raise HeadstartError where either has too few."""
     refuse_other_images(store, config.images)
     refuse_unfinished_store(store)
     return split_examples(store.examples, config.validation_split, store.images)
