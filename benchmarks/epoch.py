@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from base.command_line import run_app
+from base.terminal import Console, ConsoleOptions, format_bytes, format_seconds, import_quietly
 from benchmarks.process import Cost, run_module
 from extract.config import ExtractConfig
-from features.command import run_app
-from features.console import Console, ConsoleOptions, format_bytes, format_seconds, import_quietly
 from features.store import DERIVED_FOLDER, FeatureStore
 from train_head.config import TrainConfig
 from train_head.solvers import Problem, Solve

@@ -23,13 +23,13 @@ import numpy as np
 from PIL import Image
 from typer import Option
 
+from base.command_line import run_app
+from base.terminal import Console, format_bytes
 from benchmarks.process import run_module
 from benchmarks.worker import Task, Worker
 from extract.decode import decode_image
 from extract.engines import count_cores, has_bfloat16
 from extract.images import scan_images
-from features.command import run_app
-from features.console import Console, format_bytes
 
 LARGE_SIZE = (4000, 3000)
 NUM_LARGE, NUM_COPIES = 24, 6

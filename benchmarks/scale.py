@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import numpy as np
 from typer import Option
 
+from base.command_line import run_app
+from base.terminal import Console, format_bytes, format_seconds
 from benchmarks.made import SHAPE, write_store
 from benchmarks.process import Cost, run_module
-from features.command import run_app
-from features.console import Console, format_bytes, format_seconds
 from features.schema import Features
 from train_head.head import Array
 

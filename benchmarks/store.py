@@ -18,9 +18,9 @@ from unittest import mock
 import numpy as np
 from typer import Option
 
+from base.command_line import run_app
+from base.terminal import Console
 from benchmarks.made import ROWS_PER_BLOCK, SHAPE, write_store
-from features.command import run_app
-from features.console import Console
 from features.schema import Features
 from features.shard import encode_shard
 from features.store import FeatureStore

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from base.command_line import run_app
+from base.terminal import Console, ConsoleOptions, import_quietly
 from extract.config import ExtractConfig
-from features.command import run_app
-from features.console import Console, ConsoleOptions, import_quietly
 from features.cuts import open_store
 from features.schema import Pool
 from train_head.config import TrainConfig

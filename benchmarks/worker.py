@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from base.terminal import Console, ConsoleOptions
 from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.config import EngineName, ExtractConfig, Precision
 from extract.engines import build_engine, count_cores, plan_streams
 from extract.weights import find_weights
-from features.console import Console, ConsoleOptions
 
 if TYPE_CHECKING:
     import keras

@@ -1,3 +1,3 @@
 """Stage one: images in, features out."""
 
-import features  # noqa: F401  # A command handles signals from here on.
+import base  # noqa: F401  # A command handles signals from here on.

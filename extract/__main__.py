@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from base.command_line import CommandFailed, run_app
+from base.terminal import Console, format_bytes, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig
 from extract.images import describe_unreadable
-from features.command import CommandFailed, run_app
-from features.console import Console, format_bytes, format_seconds, import_quietly
 
 
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:

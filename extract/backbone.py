@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError, UsageError
 from extract import nsfwjs, weights_file
 from extract.weights import Weights, WeightsName
 from extract.weights_file import NamedLayers, WeightsFormat
-from features.errors import HeadstartError, UsageError
 from features.schema import Pool
 
 if TYPE_CHECKING:

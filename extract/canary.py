@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import FeatureStoreError
 from extract.config import MAX_PIXELS
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
 from extract.views import Prepared
-from features.errors import FeatureStoreError
 from features.schema import FeatureKey, Features, round_features
 from features.store import Example, FeatureStore
 

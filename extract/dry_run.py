@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from base.terminal import import_quietly
 from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.config import ExtractConfig
 from extract.engines import build_engine, count_cores, plan_streams
@@ -19,7 +20,6 @@ from extract.identity import open_catalog, recall_features
 from extract.images import Scan
 from extract.plan import KnownStore, count_missing, merge_reading, plan_stores
 from extract.store_checks import place_stores, refuse_other_folder
-from features.console import import_quietly
 from features.schema import FEATURE_DTYPE
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from features.command import run_app
-from features.console import Console
-from features.errors import HeadstartError
+from base.command_line import run_app
+from base.errors import HeadstartError
+from base.terminal import Console
 
 LABELS = {0.0: "functional", 1.0: "defective"}
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.errors import HeadstartError, UsageError
 from extract.walk import OWN, OWN_STORE, is_folder, list_entries, walk_files
-from features.errors import HeadstartError, UsageError
 
 SPLIT_FOLDERS = {
     "train": "train",

@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.decode import Pixels
 from extract.engines import Streams
 from extract.reader import ImageReader, LoadedImage
 from extract.views import Prepared, list_views
-from features.console import Console
-from features.errors import HeadstartError
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
 from features.tables import ImageRow
 from features.writer import FeatureWriter

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 
 PACKAGE = "nsfwjs@4.4.0"
 PACKAGE_FILE = "nsfwjs-4.4.0.tgz"

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError
+from base.files import require_space
+from base.terminal import Console, import_quietly
 from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone, join_cuts
 from extract.canary import Canary
 from extract.config import EngineName, ExtractConfig, Precision
@@ -26,9 +29,6 @@ from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_im
 from extract.store_checks import place_stores, refuse_other_folder, set_aside
 from extract.views import Prepared, compile_views
 from extract.weights import AUTO, Weights, check_weights_argument, find_weights, reopen_weights
-from features.console import Console, import_quietly
-from features.durable import require_space
-from features.errors import HeadstartError
 from features.store import FeatureStore
 from features.writer import FeatureWriter, refuse_other_fingerprint, refuse_stored_fingerprint
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from base.errors import HeadstartError, StoreMissingError, StoreWriteError
+from base.files import sync_folder
+from base.lock import hold_write_lock
 from extract.identity import open_catalog
 from extract.images import Scan
 from extract.walk import OWN_STORE, identify_own
 from features.cuts import list_cuts, place_cuts
-from features.durable import sync_folder
-from features.errors import HeadstartError, StoreMissingError, StoreWriteError
-from features.lock import hold_write_lock
 from features.tables import ImageRow
 from features.writer import refuse_foreign_folder
 

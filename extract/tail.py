@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from base.errors import UsageError
 from extract.backbone import cut_backbone, name_layers
-from features.errors import UsageError
 
 if TYPE_CHECKING:
     import keras

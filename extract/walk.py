@@ -7,9 +7,9 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from base.lock import LOCK_NAME
 from features.catalog import CATALOG_NAME
 from features.database import APPLICATION_ID
-from features.lock import LOCK_NAME
 
 OWN = "Headstart's own"
 OWN_STORE = f"{OWN} feature store"

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from features.foreign import ForeignFileError, check_file, map_file
 
 MAX_DECLARED_BYTES = 2**30

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from features.command import CommandFailed, run_commands
+from base.command_line import CommandFailed, run_commands
+from base.terminal import Console, format_bytes
 from features.compression import Compression
-from features.console import Console, format_bytes
 
 Store = Annotated[Path, Argument(help="The store's folder (info, pack: or a packed store).", metavar="STORE")]
 
@@ -103,10 +103,10 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     """Check that a store holds what it says. Nothing is repaired unless asked for."""
+    from base.errors import StoreMissingError
     from features import check as checks
     from features.catalog import CATALOG_NAME
     from features.cuts import choose_cut
-    from features.errors import StoreMissingError
     from features.shard import SHARD_FOLDER
 
     store = choose_cut(config.store, config.cut)

@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
+from base.files import is_regular, write_durably
 from features import sealed
 from features.database import APPLICATION_ID, check_header, connect, damaged, explain_errors
-from features.durable import is_regular, write_durably
-from features.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from features.quarantine import move_to_quarantine
 from features.schema import (
     SCHEMA_VERSION,

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
+from base.files import PARTIAL_PREFIX, hash_file
+from base.lock import hold_write_lock
 from features.catalog import CATALOG_NAME, Catalog
 from features.database import describe_write_error
-from features.durable import PARTIAL_PREFIX, hash_file
-from features.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
-from features.lock import hold_write_lock
 from features.quarantine import move_to_quarantine
 from features.recover import adopt_orphans, inspect_orphan
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus

@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from features.errors import FeatureStoreError
+from base.errors import FeatureStoreError
 
 ZSTD_FILTER = 32015
 """Its number in the HDF Group's registry of filters."""

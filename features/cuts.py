@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from base.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.catalog import CATALOG_NAME, Catalog, load_fingerprint
-from features.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.pooled import pool_store
 from features.schema import Pool
 from features.shard import SHARD_FOLDER

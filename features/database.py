@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from features.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
-from features.regular import RegularFile
+from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
+from base.regular import RegularFile
 from features.sealed import DamagedTableError
 
 APPLICATION_ID = 0x48535452

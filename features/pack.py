@@ -14,15 +14,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import FeatureStoreError, StoreWriteError, UsageError
+from base.files import is_regular, require_space
+from base.replace import hold_target, replace_file
+from base.signals import defer_interrupt
+from base.staging import Target, list_staging
 from features.compression import Compression, list_compression_options
-from features.durable import is_regular, require_space
-from features.errors import FeatureStoreError, StoreWriteError, UsageError
 from features.hdf5 import NewFile, create_file, write_texts
 from features.packed import MISSING_GROUP, PACK_KIND
-from features.replace import hold_target, replace_file
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
-from features.signals import defer_interrupt
-from features.staging import Target, list_staging
 from features.store import Example, FeatureStore
 from features.tables import encode_text
 from features.unusable import UnusableImage, UnusableReason

@@ -10,11 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
+from base.regular import FileIdentity, RegularFile
 from features.compression import load_filters
-from features.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from features.foreign import open_foreign
 from features.hdf5 import read_rows, read_texts
-from features.regular import FileIdentity, RegularFile
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,

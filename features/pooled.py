@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.errors import UsageError
+from base.errors import UsageError
 from features.schema import FEATURE_DTYPE, Features, count_rows_per_shard
 from features.store import FeatureStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from features.durable import sync_folder
+from base.files import sync_folder
 
 QUARANTINE_FOLDER = "quarantine"
 

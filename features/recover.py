@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from base.errors import FeatureStoreError, ShardDamagedError
+from base.files import PARTIAL_PREFIX, is_regular, remove_partial_files, sync_folder
 from features.catalog import CATALOG_NAME, Catalog
-from features.durable import PARTIAL_PREFIX, is_regular, remove_partial_files, sync_folder
-from features.errors import FeatureStoreError, ShardDamagedError
 from features.quarantine import move_to_quarantine
 from features.schema import Fingerprint
 from features.seal import SEAL_NAME

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from base.errors import FeatureStoreError
+from base.files import hash_file, sync_folder, write_durably
+from base.regular import RegularFile
 from features.catalog import CATALOG_NAME
-from features.durable import hash_file, sync_folder, write_durably
-from features.errors import FeatureStoreError
-from features.regular import RegularFile
 from features.view import VIEW_NAME
 
 SEAL_NAME = "SHA256SUMS"

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from base.errors import FeatureStoreError, ShardDamagedError
+from base.files import write_durably
+from base.regular import FileIdentity, RegularFile, is_settled
 from features.compression import Compression, list_compression_options, load_filters
-from features.durable import write_durably
-from features.errors import FeatureStoreError, ShardDamagedError
 from features.foreign import check_file
 from features.hdf5 import build_file, read_rows, read_texts
-from features.regular import FileIdentity, RegularFile, is_settled
 from features.schema import (
     FEATURE_DTYPE,
     MAX_BYTES_PER_SHARD,

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from base.errors import ShardDamagedError
 from features.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
 from features.database import damaged
-from features.errors import ShardDamagedError
 from features.schema import (
     FEATURE_DTYPE,
     FeatureKey,

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.durable import write_durably
+from base.files import write_durably
 from features.hdf5 import build_file
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION
 from features.shard import SHARD_FOLDER

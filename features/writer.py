@@ -12,16 +12,17 @@ from typing import Self
 
 import numpy as np
 
-from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
-from features.compression import Compression
-from features.database import describe_write_error
-from features.durable import sync_folder
-from features.errors import (
+from base.errors import (
     CatalogDamagedError,
     FingerprintMismatchError,
     StoreMissingError,
 )
-from features.lock import LOCK_NAME, hold_write_lock
+from base.files import sync_folder
+from base.lock import LOCK_NAME, hold_write_lock
+from base.signals import defer_interrupt
+from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
+from features.compression import Compression
+from features.database import describe_write_error
 from features.quarantine import QUARANTINE_FOLDER
 from features.recover import recover_store
 from features.schema import (
@@ -36,7 +37,6 @@ from features.schema import (
 )
 from features.seal import SEAL_NAME, break_seal, write_seal
 from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
-from features.signals import defer_interrupt
 from features.store import DERIVED_FOLDER
 from features.tables import ImageRow
 from features.view import VIEW_NAME, write_view

@@ -11,9 +11,9 @@ import pytest
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from features.console import Console, ConsoleOptions
 from tests.pictures import fill_folder
 
 

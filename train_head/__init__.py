@@ -1,3 +1,3 @@
 """Stage two: features in, a fitted head and an exported model out."""
 
-import features  # noqa: F401  # A command handles signals from here on.
+import base  # noqa: F401  # A command handles signals from here on.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from features.command import run_app
-from features.console import Console, format_seconds
+from base.command_line import run_app
+from base.terminal import Console, format_seconds
 from train_head.config import TrainConfig
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from features.command import run_app
-from features.console import Console
-from features.errors import HeadstartError, UsageError
-from features.staging import Target
+from base.command_line import run_app
+from base.errors import HeadstartError, UsageError
+from base.staging import Target
+from base.terminal import Console
 from train_head.config import TrainConfig
 from train_head.run_record import (
     COMPARISON_FILE,
@@ -88,7 +88,7 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
     Returns:
         The metrics of both.
     """
-    from features.replace import replace_folder
+    from base.replace import replace_folder
     from train_head.remarks import tell_what_there_is
     from train_head.run import Run
     from train_head.same_run import holds_run

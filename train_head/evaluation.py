@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from base.typed import Amount, Count, Share, check_type
 from train_head.head import Array
 from train_head.metrics import compute_loss, predict_classes
-from train_head.typed import Amount, Count, Share, check_type
 from train_head.uncertainty import compute_interval
 
 NUM_BINS = 10

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.command import CommandFailed, run_app
-from features.console import Console, format_bytes, import_quietly
-from features.errors import HeadstartError, UsageError
-from features.replace import replace_folder
-from features.staging import Target
+from base.command_line import CommandFailed, run_app
+from base.errors import HeadstartError, UsageError
+from base.replace import replace_folder
+from base.staging import Target
+from base.terminal import Console, format_bytes, import_quietly
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.model_card import LABELS_FILE, MODEL_FILE, format_labels

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from base.errors import HeadstartError
+from base.terminal import import_quietly
 from extract.decode import Pixels
-from features.console import import_quietly
-from features.errors import HeadstartError
 from train_head.head import Array
 from train_head.model_card import CARD_NAME, MODEL_FILE, ModelCard, compute_digest
 from train_head.model_file import open_model

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import parse_arrays
-from features.errors import HeadstartError
+from base.arrays import parse_arrays
+from base.errors import HeadstartError
 
 if TYPE_CHECKING:
     import keras

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.console import Console
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.head import Array, HeadWeights

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from base.typed import Amount, Count, Share, check_type
 from train_head.head import Array
-from train_head.typed import Amount, Count, Share, check_type
 from train_head.uncertainty import Selection, compute_interval
 
 _ROUNDED_AWAY = 2.0**-25

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 import h5py
 
+from base.errors import HeadstartError
 from extract.pixels import FACTOR, OFFSET, RESIZE
-from features.errors import HeadstartError
 from features.foreign import check_file
 from train_head.model_card import CARD_NAME, ModelCard, compute_digest
 

@@ -19,10 +19,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.decode import FORMATS, LARGE_PIXELS, Pixels, UndecodableImageError, decode_image, read_picture
 from extract.pixels import resize_pixels
-from features.console import Console
-from features.errors import HeadstartError
 from features.store import Example
 from train_head.config import MAX_PIXELS
 from train_head.exported import MAX_PIXELS_AT_ONCE

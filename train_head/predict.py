@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from base.command_line import CommandFailed, run_app
+from base.errors import HeadstartError, UsageError
+from base.replace import recover_target
+from base.terminal import Console, ProgressBar
 from extract.decode import DECODE_POLICY, Pixels, UndecodableImageError, decode_image, read_picture
 from extract.images import EXTENSIONS, describe_unreadable, explain_extension
 from extract.walk import walk_files
-from features.command import CommandFailed, run_app
-from features.console import Console, ProgressBar
-from features.errors import HeadstartError, UsageError
-from features.replace import recover_target
 from train_head.config import PredictConfig
 from train_head.model_card import MODEL_FILE
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from base.errors import UsageError
+from base.extras import require_extra
 from features.cuts import list_cuts, open_store
-from features.errors import UsageError
 from features.store import FeatureStore
 from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
-from train_head.extras import require_extra
 from train_head.remarks import refuse_other_images, refuse_unfinished_store
 from train_head.run import Run, hash_views
 from train_head.run_record import RunRecord, describe_config

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.tail import TOP
-from features.console import Console
-from features.errors import HeadstartError
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NOTHING

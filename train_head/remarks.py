@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from features.console import Console
-from features.errors import FeatureStoreError, HeadstartError
-from features.lock import is_locked
+from base.errors import FeatureStoreError, HeadstartError
+from base.lock import is_locked
+from base.terminal import Console
 from features.store import Example, FeatureStore
 from features.unusable import UnusableImage, UnusableReason
 from train_head.config import TrainConfig

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import parse_array
+from base.arrays import parse_array
+from base.errors import HeadstartError
+from base.files import read_regular_file
 from features.cuts import open_store
-from features.durable import read_regular_file
-from features.errors import HeadstartError
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
 from train_head.config import NOTHING

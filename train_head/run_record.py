@@ -13,10 +13,10 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 from typer.models import OptionInfo
 
-from features.durable import PARTIAL_PREFIX, read_regular_file
-from features.errors import HeadstartError, UsageError
-from features.replace import recover_target
-from features.staging import Names, Target
+from base.errors import HeadstartError, UsageError
+from base.files import PARTIAL_PREFIX, read_regular_file
+from base.replace import recover_target
+from base.staging import Names, Target
 from train_head.config import TrainConfig
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"

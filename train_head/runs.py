@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from features.command import run_app
-from features.console import Console, make_printable
-from features.errors import HeadstartError, UsageError
+from base.command_line import run_app
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console, make_printable
 
 MAX_DEPTH = 3
 MODEL_FILE = "model.keras"

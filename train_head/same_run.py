@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from train_head.run import Run
 from train_head.run_record import DEFAULTS, PLACES, RUN_FILE, RunRecord, recover_run
 from train_head.run_tables import RunExample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from features.store import Example, FeatureStore
 from features.tables import ImageRow
 

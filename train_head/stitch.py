@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.backbone import build_backbone, cut_backbone, hash_weights
 from extract.pixels import build_pixel_layers
 from extract.weights import find_weights
-from features.console import Console
-from features.errors import HeadstartError
 from features.schema import Origin, Pool
 from features.store import FeatureStore
 

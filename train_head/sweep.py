@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from features.command import run_app
-from features.console import Console
+from base.command_line import run_app
+from base.terminal import Console
 from train_head.run_record import BEST_FOLDER
 from train_head.sweeping.config import SweepConfig
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.console import Console, format_seconds, import_quietly
-from features.replace import replace_folder
+from base.replace import replace_folder
+from base.terminal import Console, format_seconds, import_quietly
 from features.store import FeatureStore
 from train_head.batches import number_targets
 from train_head.config import NOTHING, SolverName, TrainConfig

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from features.console import Console
-from features.durable import write_durably
-from features.errors import UsageError
+from base.errors import UsageError
+from base.files import write_durably
+from base.terminal import Console
 from features.store import Example, FeatureStore
 from train_head.batches import number_targets
 from train_head.config import TrainConfig

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from features.console import Console
-from features.durable import hash_file, write_durably
-from features.errors import HeadstartError
-from features.replace import check_target, hold_target, replace_folder
+from base.errors import HeadstartError
+from base.files import hash_file, write_durably
+from base.replace import check_target, hold_target, replace_folder
+from base.terminal import Console
 from features.store import FeatureStore
 from train_head.run import Run
 from train_head.run_record import (

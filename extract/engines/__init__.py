@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import UsageError
 from extract.config import EngineName, Precision
-from features.errors import UsageError
 
 if TYPE_CHECKING:
     import keras

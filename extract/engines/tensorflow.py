@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import UsageError
 from extract.config import Precision
 from extract.engines import Streams
-from features.errors import UsageError
 
 if TYPE_CHECKING:
     import keras

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError, UsageError
 from extract.backbone import (
     build_backbone,
     check_backbone_arguments,
@@ -22,7 +23,6 @@ from extract.backbone import (
 )
 from extract.nsfwjs import PACKAGE_FILE
 from extract.weights import FILE_NAME, Weights, WeightsName
-from features.errors import HeadstartError, UsageError
 from tests.extract.weight_files import KERNEL_SHAPES, Tensor, write_package
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import FeatureStoreError
 from extract.canary import NUM_ROWS, Canary, choose_examples, describe_versions, measure_differences
 from extract.decode import Pixels
 from extract.views import Prepared
-from features.errors import FeatureStoreError
 from features.schema import FeatureKey, ImageStatus, round_features
 from features.store import Example, FeatureStore
 from features.tables import ImageRow

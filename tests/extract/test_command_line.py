@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from features.console import Console
 from features.store import FeatureStore
 from tests.features.stores import fill_store
 from tests.pictures import fill_folder
@@ -62,7 +62,7 @@ def finish(process: subprocess.Popen[str]) -> Done:
 
 
 def assert_answered_at_once(done: Done) -> None:
-    assert {"extract.config", "features.command"} <= done.modules, "the imports were traced"
+    assert {"extract.config", "base.command_line"} <= done.modules, "the imports were traced"
     assert not {"tensorflow", "keras"} & done.modules
 
 

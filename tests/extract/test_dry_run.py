@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from base.errors import FingerprintMismatchError, HeadstartError
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.dry_run import estimate_run
 from extract.run import check_arguments, extract_features
 from features.catalog import CATALOG_NAME, Catalog
-from features.console import Console
-from features.errors import FingerprintMismatchError, HeadstartError
 from features.schema import Pool
 from tests.pictures import fill_folder
 

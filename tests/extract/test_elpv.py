@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.elpv import ElpvConfig, lay_out_elpv, list_labelled
-from features.console import Console
-from features.errors import HeadstartError
 
 TABLE = """\
 images/cell0001.png  1.0  mono

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import UsageError
 from extract.backbone import cut_backbone, join_cuts
 from extract.config import EngineName, Precision
 from extract.engines import (
@@ -25,7 +26,6 @@ from extract.engines import (
     plan_streams,
     refuse_float32,
 )
-from features.errors import UsageError
 from features.store import FeatureStore
 from tests.pictures import fill_folder
 

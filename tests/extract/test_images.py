@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import HeadstartError, UsageError
 from extract.images import ImageFile, Scan, Skipped, scan_images
-from features.errors import HeadstartError, UsageError
 from tests.features.stores import fill_store
 
 

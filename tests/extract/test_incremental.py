@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import ExtractResult, extract_features
-from features.console import Console
 from features.schema import Features
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder

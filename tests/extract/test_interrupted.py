@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import FeatureStoreError
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.loop import ExtractionLoop
 from extract.run import extract_features
-from features.console import Console
-from features.errors import FeatureStoreError
 from features.store import FeatureStore
 from features.tables import ImageRow
 from features.writer import FeatureWriter
@@ -30,7 +30,7 @@ import os, sys
 import extract.run
 from extract.__main__ import extract
 from extract.config import ExtractConfig
-from features.command import run_app
+from base.command_line import run_app
 
 build_engine, number, at, runs = extract_run.build_engine, int(sys.argv.pop(1)), int(sys.argv.pop(1)), []
 

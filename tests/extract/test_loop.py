@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.decode import Pixels
 from extract.engines import Streams
 from extract.loop import BATCHES_WAITING, BadPicturesError, ExtractionLoop
 from extract.views import Prepared
-from features.console import Console
 from features.schema import ImageStatus, Origin
 from features.store import FeatureStore
 from features.tables import ImageRow

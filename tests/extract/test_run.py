@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.errors import FingerprintMismatchError, StoreMissingError
+from base.lock import LOCK_NAME
+from base.terminal import Console, ConsoleOptions
 from extract.backbone import cut_backbone, hash_weights, name_layers
 from extract.config import ExtractConfig
 from extract.images import scan_images
 from extract.plan import plan_images
 from extract.run import ExtractResult, extract_features
 from features.catalog import CATALOG_NAME, Catalog
-from features.console import Console, ConsoleOptions
-from features.errors import FingerprintMismatchError, StoreMissingError
-from features.lock import LOCK_NAME
 from features.schema import Features, ImageStatus
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder

@@ -12,6 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import (
+    FeatureStoreError,
+    FingerprintMismatchError,
+    HeadstartError,
+    StoreMissingError,
+    UsageError,
+)
+from base.terminal import Console, ConsoleOptions
 from extract.backbone import cut_backbone
 from extract.config import ExtractConfig
 from extract.decode import decode_image
@@ -21,14 +29,6 @@ from extract.run import ExtractResult, extract_features
 from extract.store_checks import OtherFolderError
 from extract.views import compile_views
 from features.check import find_problems
-from features.console import Console, ConsoleOptions
-from features.errors import (
-    FeatureStoreError,
-    FingerprintMismatchError,
-    HeadstartError,
-    StoreMissingError,
-    UsageError,
-)
 from features.schema import FeatureKey, Features, ImageStatus, Pool
 from features.store import FeatureStore
 from features.writer import FeatureWriter

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import FeatureStoreError, StoreWriteError
+from base.terminal import Console
 from extract import canary
 from extract.backbone import build_backbone
 from extract.config import ExtractConfig
@@ -17,8 +19,6 @@ from extract.run import extract_features
 from extract.weights import Weights, WeightsName
 from features.catalog import CATALOG_NAME
 from features.check import find_problems, rebuild_catalog
-from features.console import Console
-from features.errors import FeatureStoreError, StoreWriteError
 from features.schema import FeatureStatus
 from features.store import FeatureStore
 from tests.pictures import fill_folder

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from base.errors import FeatureStoreError, HeadstartError, StoreLockedError
+from base.lock import hold_write_lock
+from base.terminal import Console
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.engines import Engine, build_engine
 from extract.run import extract_features
 from extract.store_checks import OtherFolderError
 from features.catalog import Catalog
-from features.console import Console
-from features.errors import FeatureStoreError, HeadstartError, StoreLockedError
-from features.lock import hold_write_lock
 from features.store import FeatureStore
 from tests.inputs.folders import run_here
 from tests.pictures import fill_folder

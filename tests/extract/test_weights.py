@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console, ConsoleOptions
 from extract.nsfwjs import PACKAGE_FILE
 from extract.weights import (
     FILE_NAME,
@@ -20,8 +22,6 @@ from extract.weights import (
     find_cache_folder,
     find_weights,
 )
-from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError, UsageError
 from tests.extract.fake_npm import install_npm
 from tests.extract.webserver import WebServer
 from tests.extract.weight_files import draw_small_layers, draw_tensors, write_legacy_file, write_package

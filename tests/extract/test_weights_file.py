@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
 from extract.weights_file import WeightsFormat, detect_format, read_legacy_layers
-from features.errors import HeadstartError
 from tests.extract.weight_files import draw_small_layers, write_legacy_file
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.arrays import load_array, load_arrays
+from base.arrays import load_array, load_arrays
 
 ARRAYS: dict[str, NDArray[Any]] = {
     "z last": np.arange(6, dtype=np.float32).reshape(2, 3),

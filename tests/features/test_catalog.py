@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
 from features import database, sealed
 from features.catalog import CATALOG_NAME, Catalog
 from features.check import find_problems
-from features.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
 from features.schema import FeatureStatus, ImageStatus
 from features.shard import ShardRef
 from features.store import FeatureStore

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from base.errors import FeatureStoreError
+from base.files import hash_file
 from features import seal as seal_module
 from features.catalog import CATALOG_NAME
 from features.check import find_problems, list_notes, quarantine_shards, rebuild_catalog
-from features.durable import hash_file
-from features.errors import FeatureStoreError
 from features.schema import Features, FeatureStatus
 from features.seal import SEAL_NAME
 from features.shard import SHARD_FOLDER

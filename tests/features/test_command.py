@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.console import Console, ConsoleOptions
+from base.terminal import Console, ConsoleOptions
 
 PROGRAM = """
 import errno
@@ -21,8 +21,8 @@ from pathlib import Path
 from dataclasses import dataclass
 from typing import Annotated
 from typer import Option
-from features.command import CommandFailed, run_app
-from features.errors import HeadstartError, UsageError
+from base.command_line import CommandFailed, run_app
+from base.errors import HeadstartError, UsageError
 
 @dataclass(frozen=True)
 class Config:

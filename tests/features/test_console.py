@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from features.console import Console, ConsoleOptions, format_bytes, format_rate, format_seconds, make_printable
+from base.terminal import Console, ConsoleOptions, format_bytes, format_rate, format_seconds, make_printable
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_import_quietly_shows_what_was_said_only_if_the_import_fails(tmp_path: o
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         f"pathlib.Path({str(tmp_path)!r}, 'chatty.py').write_text('import os; os.write(2, b\"chatter\")')\n"
         f"pathlib.Path({str(tmp_path)!r}, 'broken.py').write_text('import os; os.write(2, b\"clue\"); 1/0')\n"
-        "from features.console import import_quietly\n"
+        "from base.terminal import import_quietly\n"
         "import_quietly('chatty')\n"
         "try:\n    import_quietly('broken')\nexcept ZeroDivisionError:\n    os.write(2, b' after')\n"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import StoreMissingError, UsageError
+from base.terminal import Console
 from features.__main__ import InfoConfig, PackConfig, info, pack
-from features.console import Console
 from features.cuts import choose_cut, list_cuts, place_cuts
-from features.errors import StoreMissingError, UsageError
 from tests.features.stores import fill_store
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from features.durable import PARTIAL_PREFIX, read_regular_file, remove_partial_files, write_durably
+from base.files import PARTIAL_PREFIX, read_regular_file, remove_partial_files, write_durably
 
 
 def test_write_durably_new_file_has_exactly_the_bytes(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import ShardDamagedError, StoreWriteError
 from features.catalog import CATALOG_NAME
-from features.errors import ShardDamagedError, StoreWriteError
 from features.schema import FeatureStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter
@@ -89,7 +89,7 @@ def run_as_nobody(program: str, folder: Path) -> str:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from features.check import find_problems\n"
-        "from features.errors import StoreWriteError\n"
+        "from base.errors import StoreWriteError\n"
         "from features.packed import load_pack\n"
         "from features.store import FeatureStore\n"
         "from tests.features.stores import make_writer\n"

@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from features.compression import Compression
-from features.errors import (
+from base.errors import (
     FeatureStoreError,
     HeadstartError,
     ShardDamagedError,
@@ -21,6 +20,7 @@ from features.errors import (
     TargetLockedError,
     UsageError,
 )
+from features.compression import Compression
 from features.pack import pack_store
 from features.schema import FeatureStatus, ImageStatus
 from features.shard import SHARD_FOLDER
@@ -306,7 +306,7 @@ def test_pack_whose_file_may_not_grow_is_an_error_and_leaves_nothing(
     program = (
         "import pathlib, resource, signal, sys\n"
         "from features.compression import Compression\n"
-        "from features.errors import StoreWriteError\n"
+        "from base.errors import StoreWriteError\n"
         "from features.pack import pack_store\n"
         "from features.store import FeatureStore\n"
         "from features import replace\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import UsageError
 from features.compression import Compression
 from features.cuts import open_store
-from features.errors import UsageError
 from features.pack import pack_store
 from features.pooled import POOLED, pool_store
 from features.schema import Features, Pool

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from base.errors import CatalogDamagedError, StoreWriteError
 from features.catalog import CATALOG_NAME, Catalog
 from features.check import rebuild_catalog
-from features.errors import CatalogDamagedError, StoreWriteError
 from features.quarantine import QUARANTINE_FOLDER
 from features.schema import FeatureStatus
 from features.shard import SHARD_FOLDER

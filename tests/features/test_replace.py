@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from features import staging
-from features.errors import HeadstartError, TargetLockedError
-from features.replace import hold_target, recover_target, replace_file, replace_folder
-from features.staging import NEW, Names, Target, make_staging, plan_exchange, settle
+from base import staging
+from base.errors import HeadstartError, TargetLockedError
+from base.replace import hold_target, recover_target, replace_file, replace_folder
+from base.staging import NEW, Names, Target, make_staging, plan_exchange, settle
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
 
@@ -138,8 +138,8 @@ def test_replace_folder_archive_keeps_the_old_entries(tmp_path: Path, keeps_user
 
 def test_replace_folder_while_another_command_writes_is_refused(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from features.replace import hold_target; "
-        "from features.staging import Target\n"
+        "import sys; from pathlib import Path; from base.replace import hold_target; "
+        "from base.staging import Target\n"
         f"with hold_target(Target(Path({str(tmp_path / 'out')!r}), {{}}, print, '--out')):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

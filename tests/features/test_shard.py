@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
+from base.errors import ShardDamagedError
 from features.compression import Compression
-from features.errors import ShardDamagedError
 from features.schema import FeatureKey, FeatureStatus
 from features.shard import (
     SHARD_FOLDER,

@@ -17,8 +17,8 @@ import gc, signal, sys, time
 from dataclasses import dataclass
 from typing import Annotated
 from typer import Option
-from features.command import run_app
-from features.signals import defer_interrupt
+from base.command_line import run_app
+from base.signals import defer_interrupt
 
 @dataclass(frozen=True)
 class Config:
@@ -63,7 +63,7 @@ def act(config, console):
     return {}
 
 def config_received():
-    from features.signals import get_exit_status
+    from base.signals import get_exit_status
     return get_exit_status()
 
 run_app(act, Config, "program")

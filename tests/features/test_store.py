@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import ShardDamagedError, StoreMissingError
 from features.compression import Compression
-from features.errors import ShardDamagedError, StoreMissingError
 from features.pack import pack_store
 from features.pooled import pool_store
 from features.schema import FeatureStatus, ImageStatus

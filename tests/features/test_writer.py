@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.errors import (
+from base.errors import (
     FingerprintMismatchError,
     StoreLockedError,
     StoreMissingError,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from base.lock import LOCK_NAME
 from features.compression import Compression
-from features.lock import LOCK_NAME
 from features.pack import pack_store
 from features.schema import SCHEMA_VERSION
 from features.store import FeatureStore

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from features.compression import Compression
-from features.console import Console
-from features.errors import HeadstartError
 from features.pack import pack_store
 from features.store import FeatureStore
 from features.writer import FeatureWriter

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from base.terminal import Console
 from extract.backbone import build_backbone
-from features.console import Console
 from features.store import FeatureStore
 from tests.inputs.commands import EXTRACT, PREDICT, SMALL, TRAIN, Done, finish, run, start
 from tests.inputs.kinds import KINDS

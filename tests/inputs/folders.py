@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from base.command_line import CommandFailed
+from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.run import ExtractResult, extract_features
-from features.command import CommandFailed
-from features.console import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.inputs.commands import Done
 from tests.pictures import draw_picture, encode

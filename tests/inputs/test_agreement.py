@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.terminal import Console
 from extract.backbone import join_cuts
 from extract.config import MAX_PIXELS, EngineName, Precision
 from extract.decode import Pixels, decode_image
@@ -17,7 +18,6 @@ from extract.engines import build_engine, count_cores, plan_streams
 from extract.pixels import prepare_pixels, resize_pixels
 from extract.reader import ImageReader
 from extract.views import compile_views
-from features.console import Console
 from features.schema import Features, round_features
 from features.store import FeatureStore
 from tests.inputs.commands import Done

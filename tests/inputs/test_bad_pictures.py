@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.terminal import Console
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.images import scan_images
 from extract.plan import plan_images
 from extract.run import extract_features
-from features.console import Console
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.inputs.commands import EXTRACT, SMALL, Done, run

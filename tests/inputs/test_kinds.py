@@ -9,11 +9,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.__main__ import extract
 from extract.config import MAX_PIXELS
 from extract.decode import decode_image
-from features.console import Console
-from features.errors import HeadstartError
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.inputs import test_folders, test_names, test_unreadable

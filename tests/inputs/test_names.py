@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from features.console import Console, make_printable
+from base.terminal import Console, make_printable
 from features.store import FeatureStore
 from tests.inputs.commands import EXTRACT, PREDICT, SMALL, Done, finish, start
 from tests.inputs.folders import run_here

@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 from PIL import Image
 
-from features import process
-from features.durable import hash_file
-from features.replace import recover_target
+from base import process
+from base.files import hash_file
+from base.replace import recover_target
 from features.store import FeatureStore
 from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from features.schema import Features
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from features import staging
-from features.command import run_app
-from features.console import Console
-from features.errors import HeadstartError
-from features.replace import recover_target, replace_file, replace_folder
-from features.staging import Names, Target
+from base import staging
+from base.command_line import run_app
+from base.errors import HeadstartError
+from base.replace import recover_target, replace_file, replace_folder
+from base.staging import Names, Target
+from base.terminal import Console
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
 OURS = "made by the torture: "

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from base.errors import FeatureStoreError, StoreWriteError
 from features.catalog import CATALOG_NAME
 from features.check import find_problems
-from features.errors import FeatureStoreError, StoreWriteError
 from features.shard import SHARD_FOLDER
 from tests.torture.power_cut import cut_power, list_disk, read_log
 from tests.torture.trials import KILL, KILL_HALF_WRITTEN, Trials, parse_arguments

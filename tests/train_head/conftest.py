@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import ExportConfig, TrainConfig

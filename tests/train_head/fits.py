@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.console import Console, ConsoleOptions, ProgressBar
+from base.terminal import Console, ConsoleOptions, ProgressBar
 from features.store import FeatureStore
 from tests.train_head.made import SHAPE
 from train_head.config import OptimizerName, TrainConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import FINGERPRINT, draw_features, list_paths, make_store
 from train_head.config import SolverName

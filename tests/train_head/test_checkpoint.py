@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.console import Console
+from base.terminal import Console
 from train_head.head import HeadWeights
 from train_head.solvers.checkpoint import Checkpoint, FitState, remove_checkpoints
 from train_head.solvers.history import Epoch, Watch

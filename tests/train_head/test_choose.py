@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import UsageError
+from base.errors import UsageError
 from tests.train_head.made import hash_text, list_paths, make_store
 from train_head.config import SolverName, TrainConfig
 from train_head.solvers import Problem

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.console import Console
-from features.errors import HeadstartError, UsageError
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
 from tests.train_head.made import SHAPE, list_paths, make_store, read_folder

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.errors import StoreMissingError, UsageError
+from base.terminal import Console
 from extract.backbone import cut_backbone, hash_weights
-from features.console import Console
 from features.cuts import open_store
-from features.errors import StoreMissingError, UsageError
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.pictures import draw_picture, fill_folder

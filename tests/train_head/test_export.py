@@ -20,13 +20,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from base.command_line import CommandFailed
+from base.errors import HeadstartError, TargetLockedError, UsageError
+from base.replace import hold_target, recover_target
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.decode import DECODE_POLICY
 from extract.run import extract_features
-from features.command import CommandFailed
-from features.console import Console
-from features.errors import HeadstartError, TargetLockedError, UsageError
-from features.replace import hold_target, recover_target
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
@@ -56,7 +56,7 @@ print(json.dumps({"outputs": outputs, "labels": open(sys.argv[3]).read().splitli
 
 KILLED = """
 import os, pathlib, shutil, sys
-from features.replace import replace_folder
+from base.replace import replace_folder
 from train_head.export import describe_target
 left = int(sys.argv[3])
 rename = pathlib.Path.rename

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
 from extract.decode import DECODE_POLICY, Pixels
-from features.errors import HeadstartError
 from tests.train_head.made import CLASSES, FINGERPRINT, TINY_SIZE
 from train_head.exported import ExportedModel, save_model
 from train_head.model_card import ModelCard

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.console import Console, ConsoleOptions
+from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head.fits import make_fit
 from train_head.config import TrainConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head.fits import assert_as_by_hand, assert_same_weights, fit, list_values
 from tests.train_head.made import CLASSES, SHAPE

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import FIELDS, assert_as_by_hand, assert_same_fit, assert_same_weights, fit, list_values
 from tests.train_head.made import list_paths, make_store

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting, assert_same_fit, fit
 from train_head.config import ClassWeight, OptimizerName, TrainConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from train_head.head import (
     Array,
     HeadWeights,

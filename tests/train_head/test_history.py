@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from features.errors import HeadstartError, UsageError
+from base.errors import HeadstartError, UsageError
 from train_head.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch, describe_losses
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError
+from base.terminal import Console, ConsoleOptions
 from features.compression import Compression
-from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError
 from features.pack import pack_store
 from features.schema import FeatureKey, FeatureStatus, ImageStatus
 from features.shard import SHARD_FOLDER

@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
 from extract.backbone import build_backbone, cut_backbone
 from extract.decode import DECODE_POLICY
-from features.errors import HeadstartError
 from features.schema import Pool
 from tests.train_head.made import CLASSES, FINGERPRINT, TINY_SHAPE, TINY_SIZE, build_tiny_backbone
 from train_head.exported import ExportedModel, save_model

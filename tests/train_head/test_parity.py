@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError
+from base.terminal import Console, ConsoleOptions
 from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels, resize_pixels
-from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head, make_example, make_store

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.command import CommandFailed
-from features.console import Console
-from features.errors import HeadstartError, UsageError
+from base.command_line import CommandFailed
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
 from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head
@@ -26,7 +26,7 @@ from train_head.stitch import stitch
 
 
 def run_predict(model: Path, *files: Path, batch_size: int = 32) -> dict[str, Any]:
-    from features.console import ConsoleOptions
+    from base.terminal import ConsoleOptions
 
     return dict(predict(PredictConfig(list(files), model, batch_size), Console(ConsoleOptions(quiet=True))))
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError, UsageError
+from base.files import hash_file
+from base.terminal import Console
 from features.compression import Compression
-from features.console import Console
-from features.durable import hash_file
-from features.errors import HeadstartError, UsageError
 from features.pack import pack_store
 from features.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.console import Console
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head import fits
 from tests.train_head.fits import FIELDS, Interrupting, assert_same_weights, list_values

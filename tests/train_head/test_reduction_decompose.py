@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.train_head.made import make_store
 from train_head.head import Array

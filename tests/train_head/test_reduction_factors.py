@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.console import Console
-from features.durable import hash_file
+from base.files import hash_file
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import FINGERPRINT, draw_features, hash_text, list_paths, make_store
 from train_head.reduction.factors import Directions, Factors, get, make_key, put

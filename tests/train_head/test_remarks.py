@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from features.console import Console
-from features.errors import HeadstartError
-from features.lock import hold_write_lock, is_locked
+from base.errors import HeadstartError
+from base.lock import hold_write_lock, is_locked
+from base.terminal import Console
 from features.schema import FeatureKey, FeatureStatus, ImageStatus, Origin
 from features.store import FeatureStore
 from features.tables import ImageRow

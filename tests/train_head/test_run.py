@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from tests.train_head.made import hash_text, list_paths, make_example
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.head import HeadWeights

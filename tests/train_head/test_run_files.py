@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from features.console import Console
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import list_paths, make_store, read_folder
 from tests.train_head.training import make_config

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from features.console import Console
-from features.errors import UsageError
+from base.errors import UsageError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.conftest import Exported
 from tests.train_head.test_command_line import run_command

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.terminal import Console
 from features.compression import Compression
-from features.console import Console
 from features.pack import pack_store
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
@@ -36,7 +36,7 @@ WAYS = pytest.mark.parametrize("way", ["exact", "sketch", "full"])
 COMMAND = """
 import hashlib, sys
 from pathlib import Path
-from features.console import Console, ConsoleOptions
+from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head.test_same_head import fit_digest
 print(fit_digest(FeatureStore(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], Console(ConsoleOptions(quiet=True))))

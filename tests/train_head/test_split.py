@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from features.schema import ImageStatus
 from features.store import Example
 from features.tables import ImageRow

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.decode import decode_image
 from extract.pixels import prepare_pixels
-from features.console import Console
-from features.errors import HeadstartError
 from features.store import FeatureStore
 from tests.pictures import COLOURS
 from tests.train_head.made import (

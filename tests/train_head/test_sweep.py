@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.command_line import CommandFailed
+from base.terminal import Console
 from extract.backbone import hash_weights
-from features.command import CommandFailed
-from features.console import Console
 from features.store import FeatureStore
 from tests.pictures import draw_picture, fill_folder
 from tests.train_head.made import FINGERPRINT, TINY_SIZE, build_tiny_backbone, make_store, read_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import UsageError
+from base.errors import UsageError
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.sweeps import make_cuts, make_sweep

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import make_store
 from tests.train_head.sweeps import make_sweep

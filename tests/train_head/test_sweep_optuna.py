@@ -11,8 +11,8 @@ from typing import Any
 import optuna
 import pytest
 
-from features.console import Console
-from features.errors import UsageError
+from base.errors import UsageError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.sweeps import count_fits, make_cuts, make_sweep
 from train_head.config import OptimizerName
@@ -146,7 +146,7 @@ def test_search_over_cuts_takes_them_all(tmp_path: Path, quiet: Console) -> None
 def test_search_without_optuna_tells_how_to_install_it_before_anything_is_fitted(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         sweep(make_search(two_classes, tmp_path / "out"), quiet)
     assert str(caught.value) == (

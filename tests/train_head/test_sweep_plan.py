@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.errors import StoreMissingError, UsageError
+from base.errors import StoreMissingError, UsageError
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.made import list_paths, make_store

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from features.console import Console
-from features.errors import HeadstartError, TargetLockedError
+from base.errors import HeadstartError, TargetLockedError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import read_folder
 from tests.train_head.sweeps import count_fits, make_sweep, read_table

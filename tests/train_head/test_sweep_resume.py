@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import add_picture
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, count_fits, make_sweep, read_table

@@ -9,8 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from features.console import Console
-from features.errors import UsageError
+from base.errors import UsageError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.training import make_config, run_command
 from train_head.run import Run
@@ -81,7 +81,7 @@ def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
 def test_train_without_the_package_tells_how_to_install_it_before_anything_is_fitted(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         train_head(make_config(two_classes, tmp_path / "run", tensorboard=True), quiet)
     assert str(caught.value) == (

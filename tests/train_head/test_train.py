@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.errors import HeadstartError, StoreMissingError, UsageError
+from base.terminal import Console
 from features.catalog import Catalog
-from features.console import Console
-from features.errors import HeadstartError, StoreMissingError, UsageError
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.train_head.made import OPTIONS, list_paths, make_store, place_hash, read_folder

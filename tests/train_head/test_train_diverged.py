@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from features.console import Console
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import assert_same_weights
 from tests.train_head.training import UNSTABLE, make_config, run_command

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head import training
 from tests.train_head.fits import Interrupting, assert_same_weights, fit

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.console import Console
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting, assert_same_weights
 from tests.train_head.made import add_picture, read_folder

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.console import Console
-from features.errors import UsageError
+from base.errors import UsageError
+from base.terminal import Console
 from features.store import Example, FeatureStore
 from tests.train_head.made import read_folder
 from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command

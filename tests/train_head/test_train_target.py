@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from base.errors import HeadstartError, TargetLockedError, UsageError
+from base.terminal import Console
 from features.catalog import Catalog
-from features.console import Console
-from features.errors import HeadstartError, TargetLockedError, UsageError
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
 from tests.train_head.made import add_picture, read_folder

@@ -9,8 +9,8 @@ from statistics import mean, stdev
 
 import pytest
 
-from features.console import Console
-from features.errors import UsageError
+from base.errors import UsageError
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import CLASSES, list_paths, make_store, read_folder
 from tests.train_head.training import make_config, run_command

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.errors import UsageError
+from base.errors import UsageError
 from features.store import Example
 from tests.train_head.fits import make_fit
 from tests.train_head.made import list_paths, make_example, place_hash

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.console import Console
+from base.terminal import Console
 from features.store import Example, FeatureStore
 from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values

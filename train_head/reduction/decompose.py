@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from train_head.head import Array
 from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
 from train_head.reduction.workers import Workers

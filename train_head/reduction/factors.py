@@ -15,9 +15,9 @@ from typing import TypeVar
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from features.arrays import load_arrays
-from features.console import Console
-from features.durable import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
+from base.arrays import load_arrays
+from base.files import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
+from base.terminal import Console
 from features.store import Example, FeatureStore
 from train_head.head import Array
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import load_arrays
-from features.errors import HeadstartError
+from base.arrays import load_arrays
+from base.errors import HeadstartError
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.head import Array

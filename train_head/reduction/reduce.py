@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.console import Console
-from features.errors import UsageError
+from base.errors import UsageError
+from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.batches import Indices

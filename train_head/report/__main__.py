@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from features.command import run_app
-from features.console import Console
+from base.command_line import run_app
+from base.terminal import Console
 from train_head.config import ReportConfig
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.console import Console
+from base.terminal import Console
 from features.pooled import pool_store
 from features.store import Example, FeatureStore
 from train_head.head import Array

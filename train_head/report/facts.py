@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
 
+from base.errors import FeatureStoreError
+from base.terminal import format_seconds, make_printable
 from features.catalog import CATALOG_NAME, Catalog
-from features.console import format_seconds, make_printable
-from features.errors import FeatureStoreError
 from features.store import FeatureStore
 from train_head.config import NOTHING
 from train_head.run import Run

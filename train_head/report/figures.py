@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from features.console import make_printable
+from base.terminal import make_printable
 from train_head.evaluation import ReliabilityBin
 from train_head.head import Array
 from train_head.solvers.history import Epoch

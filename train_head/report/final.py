@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from features.console import Console
-from features.durable import write_durably
-from features.errors import HeadstartError, UsageError
+from base.errors import HeadstartError, UsageError
+from base.files import write_durably
+from base.terminal import Console
 from train_head.batches import number_targets
 from train_head.config import NOTHING
 from train_head.evaluation import evaluate

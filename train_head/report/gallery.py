@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from base.terminal import make_printable
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
-from features.console import make_printable
 from train_head.run_tables import Prediction
 
 NUM_WORST = 24

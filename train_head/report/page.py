@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from features.console import Console, format_seconds, make_printable
-from features.durable import hash_file
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.files import hash_file
+from base.terminal import Console, format_seconds, make_printable
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation import ReliabilityBin, check_evaluation, evaluate
 from train_head.metrics import check_metrics, find_largest_class

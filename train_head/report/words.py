@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import floor
 from typing import Any
 
-from features.console import make_printable
+from base.terminal import make_printable
 from train_head.evaluation import NUM_THRESHOLDS, THRESHOLD_DIGITS
 from train_head.report.duplicates import MAX_PICTURES, NEAR
 from train_head.run_tables import Prediction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from features.console import Console
+from base.terminal import Console
 from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
 from train_head.head import Array, HeadWeights

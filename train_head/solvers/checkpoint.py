@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arrays import load_arrays
-from features.console import Console
-from features.durable import open_synced, sync_folder
+from base.arrays import load_arrays
+from base.files import open_synced, sync_folder
+from base.terminal import Console
 from train_head.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.console import format_bytes
+from base.terminal import format_bytes
 from train_head.config import SolverName
 from train_head.reduction.reduce import choose_rank, list_unique
 from train_head.solvers import Problem

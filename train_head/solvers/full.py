@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from features.console import Console, ProgressBar
+from base.terminal import Console, ProgressBar
 from train_head.batches import FeatureBatches
 from train_head.config import OptimizerName, TrainConfig
 from train_head.head import Array, HeadWeights, build_head, extract_weights

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from features.errors import HeadstartError
+from base.errors import HeadstartError
 from train_head.head import HeadWeights
 
 

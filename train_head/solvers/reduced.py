@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from features.console import Console
+from base.terminal import Console
 from features.store import Example
 from train_head.batches import Indices, PictureOrder, number_targets, weigh_examples
 from train_head.config import ClassWeight, TrainConfig

@@ -13,8 +13,8 @@ from typing import Any, get_args, get_type_hints
 
 from typer.models import OptionInfo
 
+from base.errors import UsageError
 from features.cuts import list_cuts
-from features.errors import UsageError
 from train_head.config import NOTHING, TrainConfig
 from train_head.sweeping.config import SweepConfig
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from features.console import Console, ConsoleOptions
+from base.terminal import Console, ConsoleOptions
 from train_head.baseline import MAJORITY, measure_baselines
 from train_head.run import Run
 from train_head.run_tables import RunExample, list_run_examples

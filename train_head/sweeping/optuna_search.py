@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.durable import read_regular_file
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.files import read_regular_file
 from train_head.run_record import describe_config
 from train_head.run_tables import list_run_examples
 from train_head.solvers.checkpoint import remove_checkpoints

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from base.errors import UsageError
 from features.cuts import list_cuts
-from features.errors import UsageError
 from features.store import FeatureStore
 from train_head.config import NOTHING, SolverName, TrainConfig
 from train_head.prepare import check_arguments, open_training_store, settle_views, split_store

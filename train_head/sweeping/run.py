@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.command import CommandFailed
-from features.console import Console, format_seconds
-from features.durable import read_regular_file
-from features.errors import HeadstartError, UsageError
-from features.replace import Replacement, replace_folder
-from features.staging import Names, Target
-from train_head.extras import require_extra
+from base.command_line import CommandFailed
+from base.errors import HeadstartError, UsageError
+from base.extras import require_extra
+from base.files import read_regular_file
+from base.replace import Replacement, replace_folder
+from base.staging import Names, Target
+from base.terminal import Console, format_seconds
 from train_head.run import Run
 from train_head.run_record import (
     BEST_FOLDER,

@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.console import format_seconds
-from features.durable import write_durably
+from base.files import write_durably
+from base.terminal import format_seconds
 from train_head.sweeping.config import MetricName
 from train_head.sweeping.rows import Row, Status, count_close, shorten_paths
 from train_head.uncertainty import Interval

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.errors import UsageError
+from base.errors import UsageError
 from features.schema import FEATURE_DTYPE, Features, count_rows_per_shard
 from features.store import FeatureStore
 

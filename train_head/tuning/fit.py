@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from features.console import Console
+from base.terminal import Console
 from train_head.batches import number_targets
 from train_head.head import Array, HeadWeights, TunedWeights, build_head, extract_weights
 from train_head.metrics import predict_classes

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from base.errors import HeadstartError
+from base.terminal import Console, import_quietly
 from extract.backbone import cut_backbone, name_layers
 from extract.tail import TOP, cut_tail, find_boundary, list_trained
-from features.console import Console, import_quietly
-from features.errors import HeadstartError
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.head import Array

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.console import Console
+from base.terminal import Console
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.made import FINGERPRINT, hash_text, make_store

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jinja2 import TemplateNotFound
 
-from features.console import Console
-from features.durable import hash_file
-from features.errors import HeadstartError
+from base.errors import HeadstartError
+from base.files import hash_file
+from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import CLASSES, draw_features, list_paths, make_store
 from tests.train_head.report.pages import read_page
@@ -143,7 +143,7 @@ def test_score_test_interrupted_before_the_exchange_succeeds_again(
 
     sources = load_sources(ReportConfig(config.run))
     with monkeypatch.context() as patch:
-        patch.setattr("features.replace.settle", interrupt)
+        patch.setattr("base.replace.settle", interrupt)
         with pytest.raises(KeyboardInterrupt):
             score_test(sources, quiet)
     assert "test" in score_test(load_sources(ReportConfig(config.run)), quiet).run.read_metrics()

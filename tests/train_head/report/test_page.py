@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from base.errors import HeadstartError
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from features.console import Console
-from features.errors import HeadstartError
 from tests.pictures import draw_picture, encode
 from tests.train_head.report.pages import Page, read_page
 from tests.train_head.training import make_config, reseal

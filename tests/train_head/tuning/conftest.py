@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from features.console import Console
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.training import make_config

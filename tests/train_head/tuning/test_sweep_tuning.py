@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import UsageError
+from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from features.console import Console
-from features.errors import UsageError
 from tests.train_head.sweeps import make_sweep
 from train_head.run import Run
 from train_head.sweeping.axes import complete_axes, parse_axes

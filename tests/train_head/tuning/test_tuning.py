@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console
 from extract.backbone import build_backbone, cut_backbone, name_layers
 from extract.config import ExtractConfig
 from extract.decode import decode_image
 from extract.run import extract_features
 from extract.weights import Weights, WeightsName
 from features.compression import Compression
-from features.console import Console
-from features.errors import HeadstartError, UsageError
 from features.pack import pack_store
 from features.schema import Pool
 from features.store import FeatureStore

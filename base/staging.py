@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.durable import PARTIAL_PREFIX, sync_folder, write_durably
+from base.files import PARTIAL_PREFIX, sync_folder, write_durably
 
 PLAN_NAME = "headstart-replacement.json"
 """The file by which a staging folder is recognised as ours."""

@@ -15,9 +15,9 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import typer
 
-from features import process, signals, streams
-from features.console import Console, ConsoleOptions
-from features.errors import HeadstartError, UsageError, describe_os_error
+from base import process, signals, streams
+from base.errors import HeadstartError, UsageError, describe_os_error
+from base.terminal import Console, ConsoleOptions
 
 Config = TypeVar("Config")
 Act = Callable[[Config, Console], Mapping[str, Any]]

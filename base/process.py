@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from features import signals
+from base import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

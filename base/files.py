@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from features.errors import StoreWriteError
-from features.regular import RegularFile
+from base.errors import StoreWriteError
+from base.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
 _MAX_IN_THE_WAY = 9

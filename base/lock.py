@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from features.errors import StoreLockedError
+from base.errors import StoreLockedError
 
 LOCK_NAME = "LOCK"
 _HOLDER = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)

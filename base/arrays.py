@@ -11,7 +11,7 @@ from typing import IO, Any
 from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
-from features.regular import RegularFile
+from base.regular import RegularFile
 
 _MAX_SIDE = 2**40
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from features.errors import UsageError
+from base.errors import UsageError
 
 
 def require_extra(package: str, option: str, target: str) -> None:

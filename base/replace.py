@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from features.durable import sync_folder
-from features.errors import HeadstartError, TargetLockedError
-from features.lock import hold_lock
-from features.staging import (
+from base.errors import HeadstartError, TargetLockedError
+from base.files import sync_folder
+from base.lock import hold_lock
+from base.staging import (
     NEW,
     Target,
     find_foreign,

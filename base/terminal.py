@@ -17,7 +17,7 @@ from typing import IO, Annotated, Any, Protocol, TextIO
 
 import typer
 
-from features import signals
+from base import signals
 
 _TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks of the direction of writing, with which a name can look like another."""
