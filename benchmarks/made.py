@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 
 SHAPE = (7, 7, 768)

@@ -22,7 +22,7 @@ from base.command_line import run_app
 from base.terminal import Console
 from benchmarks.made import ROWS_PER_BLOCK, SHAPE, write_store
 from features.schema import Features
-from features.shard import encode_shard
+from features.shards.shard import encode_shard
 from features.store import FeatureStore
 
 EXTRACTION_RATE = 100.0

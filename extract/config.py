@@ -10,8 +10,8 @@ from typing import Annotated
 
 from typer import Option
 
-from features.compression import Compression
 from features.schema import Pool
+from features.shards.compression import Compression
 
 MAX_PIXELS = 89_000_000
 """As Pillow has it: a quarter of a gigabyte, decoded."""

@@ -15,7 +15,7 @@ from extract.config import EngineName, ExtractConfig
 from extract.decode import DECODE_POLICY
 from extract.views import describe_views
 from extract.weights import UNOFFICIAL, Weights, WeightsName
-from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
+from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.schema import Fingerprint, Origin
 from features.writer import refuse_other_fingerprint
 

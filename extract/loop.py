@@ -20,8 +20,8 @@ from extract.decode import Pixels
 from extract.engines import Streams
 from extract.reader import ImageReader, LoadedImage
 from extract.views import Prepared, list_views
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 
 BATCHES_WAITING = 2

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from extract.images import ImageFile
 from extract.views import list_views
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus
-from features.tables import ImageRow
 
 
 class KnownStore(NamedTuple):

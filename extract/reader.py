@@ -11,7 +11,7 @@ from pathlib import Path
 
 from extract.decode import Pixels, UndecodableImageError, hold_file, hold_pixels, read_picture
 from extract.views import Prepared
-from features.tables import ImageRow
+from features.catalog.tables import ImageRow
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from base.lock import hold_write_lock
 from extract.identity import open_catalog
 from extract.images import Scan
 from extract.walk import OWN_STORE, identify_own
+from features.catalog.tables import ImageRow
 from features.cuts import list_cuts, place_cuts
-from features.tables import ImageRow
 from features.writer import refuse_foreign_folder
 
 NEW_STORE = "Give another --store (STORE=), or --new-store (NEW_STORE=1), which keeps this one under another name"

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from base.lock import LOCK_NAME
-from features.catalog import CATALOG_NAME
-from features.database import APPLICATION_ID
+from features.catalog.catalog import CATALOG_NAME
+from features.catalog.database import APPLICATION_ID
 
 OWN = "Headstart's own"
 OWN_STORE = f"{OWN} feature store"

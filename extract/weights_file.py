@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from features.foreign import ForeignFileError, check_file, map_file
+from features.shards.validate import ForeignFileError, check_file, map_file
 
 MAX_DECLARED_BYTES = 2**30
 """Of all arrays together; InceptionV3 has 88 MB of them."""

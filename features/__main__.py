@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from base.command_line import CommandFailed, run_commands
 from base.terminal import Console, format_bytes
-from features.compression import Compression
+from features.shards.compression import Compression
 
 Store = Annotated[Path, Argument(help="The store's folder (info, pack: or a packed store).", metavar="STORE")]
 
@@ -104,10 +104,10 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     """Check that a store holds what it says. Nothing is repaired unless asked for."""
     from base.errors import StoreMissingError
-    from features import check as checks
-    from features.catalog import CATALOG_NAME
+    from features.catalog.catalog import CATALOG_NAME
     from features.cuts import choose_cut
-    from features.shard import SHARD_FOLDER
+    from features.maintenance import check as checks
+    from features.shards.shard import SHARD_FOLDER
 
     store = choose_cut(config.store, config.cut)
     if not store.is_dir() or not any((store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
@@ -147,7 +147,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     """Write a store as one plain HDF5 file, for h5py, h5web and HDFView; every command takes it as --store."""
     from features.cuts import open_store
-    from features.pack import is_packed, list_rows, pack_store
+    from features.packed.write import is_packed, list_rows, pack_store
 
     store = open_store(config.store, config.cut)
     num_rows = len(list_rows(store))

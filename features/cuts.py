@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreMissingError, UsageError
-from features.catalog import CATALOG_NAME, Catalog, load_fingerprint
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
 from features.pooled import pool_store
 from features.schema import Pool
-from features.shard import SHARD_FOLDER
+from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.writer import STORE_NAMES
 

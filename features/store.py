@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from base.errors import ShardDamagedError
-from features.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
-from features.database import damaged
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
+from features.catalog.database import damaged
+from features.catalog.tables import ImageRow, Location
 from features.schema import (
     FEATURE_DTYPE,
     FeatureKey,
@@ -25,8 +26,7 @@ from features.schema import (
     ImageStatus,
     Origin,
 )
-from features.shard import SHARD_FOLDER, ShardRef, read_features
-from features.tables import ImageRow, Location
+from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
 from features.unusable import UnusableImage, UnusableReason, list_unusable
 
 DERIVED_FOLDER = "derived"
@@ -79,7 +79,7 @@ class FeatureStore:
             StoreMissingError: there is no store.
             CatalogDamagedError: the catalog does not hold what was written to it.
         """
-        from features.packed import load_pack
+        from features.packed.read import load_pack
 
         self.path = path
         with _pause_collector():

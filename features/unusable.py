@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from features.catalog.tables import ImageRow, Location
 from features.schema import FeatureKey, FeatureStatus, ImageStatus
-from features.tables import ImageRow, Location
 
 
 class UnusableReason(StrEnum):

@@ -20,11 +20,13 @@ from base.errors import (
 from base.files import sync_folder
 from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
-from features.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
-from features.compression import Compression
-from features.database import describe_write_error
-from features.quarantine import QUARANTINE_FOLDER
-from features.recover import recover_store
+from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
+from features.catalog.database import describe_write_error
+from features.catalog.manifest import SEAL_NAME, break_seal, write_seal
+from features.catalog.tables import ImageRow
+from features.maintenance.quarantine import QUARANTINE_FOLDER
+from features.maintenance.recover import recover_store
+from features.packed.view import VIEW_NAME, write_view
 from features.schema import (
     FEATURE_DTYPE,
     FeatureKey,
@@ -35,11 +37,9 @@ from features.schema import (
     count_rows_per_shard,
     encode_json,
 )
-from features.seal import SEAL_NAME, break_seal, write_seal
-from features.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
+from features.shards.compression import Compression
+from features.shards.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
 from features.store import DERIVED_FOLDER
-from features.tables import ImageRow
-from features.view import VIEW_NAME, write_view
 
 STORE_NAMES = frozenset(
     {

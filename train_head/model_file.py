@@ -23,7 +23,7 @@ import h5py
 
 from base.errors import HeadstartError
 from extract.pixels import FACTOR, OFFSET, RESIZE
-from features.foreign import check_file
+from features.shards.validate import check_file
 from train_head.model_card import CARD_NAME, ModelCard, compute_digest
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.weights.h5"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from base.errors import HeadstartError
+from features.catalog.tables import ImageRow
 from features.store import Example, FeatureStore
-from features.tables import ImageRow
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from base.errors import FeatureStoreError
 from extract.canary import NUM_ROWS, Canary, choose_examples, describe_versions, measure_differences
 from extract.decode import Pixels
 from extract.views import Prepared
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus, round_features
 from features.store import Example, FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 from tests.features.stores import make_fingerprint, make_origin
 from tests.pictures import draw_picture, encode

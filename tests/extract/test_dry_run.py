@@ -14,7 +14,7 @@ from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.dry_run import estimate_run
 from extract.run import check_arguments, extract_features
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Pool
 from tests.pictures import fill_folder
 

@@ -17,8 +17,8 @@ from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.loop import ExtractionLoop
 from extract.run import extract_features
+from features.catalog.tables import ImageRow
 from features.store import FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 from tests.extract.test_loop import Means, run_loop, write_pictures
 from tests.pictures import fill_folder

@@ -20,9 +20,9 @@ from extract.decode import Pixels
 from extract.engines import Streams
 from extract.loop import BATCHES_WAITING, BadPicturesError, ExtractionLoop
 from extract.views import Prepared
+from features.catalog.tables import ImageRow
 from features.schema import ImageStatus, Origin
 from features.store import FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 from tests.pictures import encode
 from tests.train_head.made import FINGERPRINT

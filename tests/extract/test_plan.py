@@ -19,8 +19,8 @@ from extract.plan import (
     plan_stores,
     read_incomplete,
 )
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus
-from features.tables import ImageRow
 
 HASH = hashlib.sha256(b"content").digest()
 FILE = ImageFile("cats/1.jpg", "cats", "", num_bytes=100, modified_ns=7)

@@ -14,7 +14,7 @@ from extract.config import MAX_PIXELS
 from extract.decode import Pixels
 from extract.reader import ImageReader, LoadedImage
 from extract.views import Prepared
-from features.tables import ImageRow
+from features.catalog.tables import ImageRow
 from tests.pictures import draw_picture, encode
 
 

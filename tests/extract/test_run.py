@@ -27,7 +27,7 @@ from extract.config import ExtractConfig
 from extract.images import scan_images
 from extract.plan import plan_images
 from extract.run import ExtractResult, extract_features
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Features, ImageStatus
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder

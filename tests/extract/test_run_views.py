@@ -28,7 +28,7 @@ from extract.loop import ExtractionLoop
 from extract.run import ExtractResult, extract_features
 from extract.store_checks import OtherFolderError
 from extract.views import compile_views
-from features.check import find_problems
+from features.maintenance.check import find_problems
 from features.schema import FeatureKey, Features, ImageStatus, Pool
 from features.store import FeatureStore
 from features.writer import FeatureWriter

@@ -17,8 +17,8 @@ from extract.backbone import build_backbone
 from extract.config import ExtractConfig
 from extract.run import extract_features
 from extract.weights import Weights, WeightsName
-from features.catalog import CATALOG_NAME
-from features.check import find_problems, rebuild_catalog
+from features.catalog.catalog import CATALOG_NAME
+from features.maintenance.check import find_problems, rebuild_catalog
 from features.schema import FeatureStatus
 from features.store import FeatureStore
 from tests.pictures import fill_folder

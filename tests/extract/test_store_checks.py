@@ -18,7 +18,7 @@ from extract.config import ExtractConfig
 from extract.engines import Engine, build_engine
 from extract.run import extract_features
 from extract.store_checks import OtherFolderError
-from features.catalog import Catalog
+from features.catalog.catalog import Catalog
 from features.store import FeatureStore
 from tests.inputs.folders import run_here
 from tests.pictures import fill_folder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 
 SHAPE = (2, 2, 3)

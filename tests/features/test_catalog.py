@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
-from features import database, sealed
-from features.catalog import CATALOG_NAME, Catalog
-from features.check import find_problems
+from features.catalog import checksummed as sealed
+from features.catalog.catalog import CATALOG_NAME, Catalog, database
+from features.catalog.tables import FEATURES, IMAGES, TABLES, ImageRow
+from features.maintenance.check import find_problems
 from features.schema import FeatureStatus, ImageStatus
-from features.shard import ShardRef
+from features.shards.shard import ShardRef
 from features.store import FeatureStore
-from features.tables import FEATURES, IMAGES, TABLES, ImageRow
 from features.writer import refuse_stored_fingerprint
 from tests.features.stores import fill_store, make_fingerprint, make_image, make_key, make_origin, make_writer
 

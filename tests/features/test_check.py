@@ -20,14 +20,14 @@ import pytest
 
 from base.errors import FeatureStoreError
 from base.files import hash_file
-from features import seal as seal_module
-from features.catalog import CATALOG_NAME
-from features.check import find_problems, list_notes, quarantine_shards, rebuild_catalog
+from features.catalog import manifest as seal_module
+from features.catalog.catalog import CATALOG_NAME
+from features.catalog.manifest import SEAL_NAME
+from features.maintenance.check import find_problems, list_notes, quarantine_shards, rebuild_catalog
+from features.packed.view import VIEW_NAME
 from features.schema import Features, FeatureStatus
-from features.seal import SEAL_NAME
-from features.shard import SHARD_FOLDER
+from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
-from features.view import VIEW_NAME
 from features.writer import FeatureWriter
 from tests.features.stores import (
     fill_store,

@@ -67,8 +67,8 @@ def test_choose_cut_of_a_store_or_of_nothing_is_the_path_itself(tmp_path: Path) 
 
 
 def test_choose_cut_of_a_store_that_lost_its_second_catalog_is_still_the_store(tmp_path: Path) -> None:
-    from features.catalog import CATALOG_NAME
-    from features.check import rebuild_catalog
+    from features.catalog.catalog import CATALOG_NAME
+    from features.maintenance.check import rebuild_catalog
 
     fill_store(tmp_path, range(1))
     rebuild_catalog(tmp_path)  # the first catalog is in quarantine now

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from base.errors import ShardDamagedError, StoreWriteError
-from features.catalog import CATALOG_NAME
+from features.catalog.catalog import CATALOG_NAME
 from features.schema import FeatureStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter
@@ -88,9 +88,9 @@ def run_as_nobody(program: str, folder: Path) -> str:
     start = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from features.check import find_problems\n"
+        "from features.maintenance.check import find_problems\n"
         "from base.errors import StoreWriteError\n"
-        "from features.packed import load_pack\n"
+        "from features.packed.read import load_pack\n"
         "from features.store import FeatureStore\n"
         "from tests.features.stores import make_writer\n"
         "if os.getuid() == 0:\n    os.setuid(65534)\n"

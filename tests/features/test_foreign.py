@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import pytest
 
-from features.compression import Compression, import_hdf5plugin, list_compression_options
-from features.foreign import MAX_RATIO, ForeignFileError, check_file, map_file
-from features.hdf5 import build_file, write_texts
+from features.shards.compression import Compression, import_hdf5plugin, list_compression_options
+from features.shards.hdf5 import build_file, write_texts
+from features.shards.validate import MAX_RATIO, ForeignFileError, check_file, map_file
 
 Fill = Callable[[h5py.File], object]
 VALUES = np.arange(4096, dtype=np.float32)

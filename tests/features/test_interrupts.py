@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from features import writer as writer_module
-from features.check import find_problems
+from features.maintenance.check import find_problems
 from features.schema import FeatureStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter
@@ -71,7 +71,7 @@ def test_commit_interrupted_at_a_step_is_made_by_the_next_one(
 def test_commit_interrupted_at_its_transaction_is_made_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    from features.catalog import Catalog
+    from features.catalog.catalog import Catalog
 
     monkeypatch.setattr(Catalog, "add_shard", interrupt_once(Catalog.add_shard, before=before))
     with pytest.raises(KeyboardInterrupt):

@@ -20,12 +20,12 @@ from base.errors import (
     TargetLockedError,
     UsageError,
 )
-from features.compression import Compression
-from features.pack import pack_store
+from features.packed.view import VIEW_NAME
+from features.packed.write import pack_store
 from features.schema import FeatureStatus, ImageStatus
-from features.shard import SHARD_FOLDER
+from features.shards.compression import Compression
+from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.view import VIEW_NAME
 from features.writer import FeatureWriter
 from tests.features.stores import (
     SHAPE,
@@ -305,9 +305,9 @@ def test_pack_whose_file_may_not_grow_is_an_error_and_leaves_nothing(
         writer.commit()
     program = (
         "import pathlib, resource, signal, sys\n"
-        "from features.compression import Compression\n"
+        "from features.shards.compression import Compression\n"
         "from base.errors import StoreWriteError\n"
-        "from features.pack import pack_store\n"
+        "from features.packed.write import pack_store\n"
         "from features.store import FeatureStore\n"
         "from features import replace\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -334,7 +334,7 @@ def test_pack_without_compression_asks_for_the_room_of_plain_features(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = 10 * 2 * int(np.prod(SHAPE))
-    monkeypatch.setattr("features.pack.require_space", lambda _, num_bytes: asked.append(num_bytes))
+    monkeypatch.setattr("features.packed.write.require_space", lambda _, num_bytes: asked.append(num_bytes))
     asked: list[int] = []
     pack_store(store, tmp_path / "out.h5", Compression.NONE, lambda _: None)
     assert asked == [plain]

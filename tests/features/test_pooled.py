@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from base.errors import UsageError
-from features.compression import Compression
 from features.cuts import open_store
-from features.pack import pack_store
+from features.packed.write import pack_store
 from features.pooled import POOLED, pool_store
 from features.schema import Features, Pool
+from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.features.stores import fill_store, make_features
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from base.errors import ShardDamagedError
-from features.compression import Compression
 from features.schema import FeatureKey, FeatureStatus
-from features.shard import (
+from features.shards.compression import Compression
+from features.shards.shard import (
     SHARD_FOLDER,
     ShardRef,
     ShardRows,
@@ -67,7 +67,7 @@ def test_read_features_chosen_rows_come_in_order(tmp_path: Path, shard: ShardRef
 def test_shard_is_plain_hdf5_with_checksums_and_gzip(tmp_path: Path, shard: ShardRef) -> None:
     with h5py.File(tmp_path / SHARD_FOLDER / shard.name) as file:
         features = file["features"]
-        assert (features.compression, features.compression_opts, features.fletcher32) == ("gzip", 1, True)
+        assert (features.shards.compression, features.compression_opts, features.fletcher32) == ("gzip", 1, True)
         assert features.chunks == (1, *SHAPE)
         np.testing.assert_array_equal(features[:], ROWS.features)
 
@@ -112,8 +112,8 @@ def test_zstd_shard_without_hdf5plugin_says_what_to_install(tmp_path: Path) -> N
     program = (
         "import sys, pathlib, numpy as np\n"
         "sys.modules['hdf5plugin'] = None\n"
-        "from features.shard import *\n"
-        "from features.compression import Compression, list_compression_options\n"
+        "from features.shards.shard import *\n"
+        "from features.shards.compression import Compression, list_compression_options\n"
         f"shard = ShardRef(1, {shard.sha256!r}, 3, {shard.num_bytes})\n"
         "for act in (lambda: read_features(pathlib.Path(sys.argv[1]), shard, [0], np.empty((1, 2, 2, 3), 'f2')),\n"
         "            lambda: list_compression_options(Compression.ZSTD)):\n"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from base.errors import ShardDamagedError, StoreMissingError
-from features.compression import Compression
-from features.pack import pack_store
+from features.packed.write import pack_store
 from features.pooled import pool_store
 from features.schema import FeatureStatus, ImageStatus
-from features.shard import SHARD_FOLDER
+from features.shards.compression import Compression
+from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.unusable import UnusableReason
 from tests.features.stores import (

@@ -18,7 +18,7 @@ from base.errors import (
     StoreWriteError,
 )
 from features.schema import FeatureStatus
-from features.shard import SHARD_FOLDER
+from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.writer import FeatureWriter, refuse_stored_fingerprint
 from tests.features.stores import (

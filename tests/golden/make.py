@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 from base.lock import LOCK_NAME
-from features.compression import Compression
-from features.pack import pack_store
+from features.packed.write import pack_store
 from features.schema import SCHEMA_VERSION
+from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.features.stores import fill_store, make_image, make_writer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.check import find_problems
+from features.maintenance.check import find_problems
 from features.store import FeatureStore
 from tests.features.stores import fill_store, make_features, make_fingerprint, make_image
 

@@ -14,8 +14,8 @@ import pytest
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from features.compression import Compression
-from features.pack import pack_store
+from features.packed.write import pack_store
+from features.shards.compression import Compression
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from train_head.config import ReportConfig

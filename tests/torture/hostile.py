@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from features.compression import Compression
-from features.pack import pack_store
-from features.shard import SHARD_FOLDER
+from features.packed.write import pack_store
+from features.shards.compression import Compression
+from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.features.stores import fill_store
 from tests.pictures import draw_picture, encode

@@ -15,7 +15,7 @@ from features.schema import Features
 
 def open_shard(path: Path) -> None:
     """Rebuilds the catalog of a store of one shard, whose name has its digest, and reads every feature."""
-    from features.check import rebuild_catalog
+    from features.maintenance.check import rebuild_catalog
     from features.store import FeatureStore
 
     rebuild_catalog(path)

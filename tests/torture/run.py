@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreWriteError
-from features.catalog import CATALOG_NAME
-from features.check import find_problems
-from features.shard import SHARD_FOLDER
+from features.catalog.catalog import CATALOG_NAME
+from features.maintenance.check import find_problems
+from features.shards.shard import SHARD_FOLDER
 from tests.torture.power_cut import cut_power, list_disk, read_log
 from tests.torture.trials import KILL, KILL_HALF_WRITTEN, Trials, parse_arguments
 from tests.torture.workload import NUM_BEFORE, NUM_ROWS, extend_store, find_losses, resume_and_verify

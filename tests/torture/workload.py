@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.check import find_problems
+from features.maintenance.check import find_problems
 from features.schema import FeatureStatus, ImageStatus
 from features.store import FeatureStore
 from tests.features.stores import make_features, make_image, make_key, make_writer

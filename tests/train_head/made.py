@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.decode import DECODE_POLICY
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.store import Example, FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 from train_head.config import SolverName
 from train_head.exported import save_model

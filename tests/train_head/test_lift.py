@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
-from features.compression import Compression
-from features.pack import pack_store
+from features.catalog.tables import ImageRow
+from features.packed.write import pack_store
 from features.schema import FeatureKey, FeatureStatus, ImageStatus
-from features.shard import SHARD_FOLDER
+from features.shards.compression import Compression
+from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
 from tests.train_head.training import reseal

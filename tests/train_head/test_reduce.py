@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.terminal import Console
-from features.compression import Compression
-from features.pack import pack_store
-from features.shard import SHARD_FOLDER
+from features.packed.write import pack_store
+from features.shards.compression import Compression
+from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
 from tests.train_head.made import FINGERPRINT, hash_text, list_paths, make_example, make_store
 from train_head.reduction.reduce import (

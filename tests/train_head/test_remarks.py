@@ -10,9 +10,9 @@ import pytest
 from base.errors import HeadstartError
 from base.lock import hold_write_lock, is_locked
 from base.terminal import Console
+from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, FeatureStatus, ImageStatus, Origin
 from features.store import FeatureStore
-from features.tables import ImageRow
 from features.writer import FeatureWriter
 from tests.train_head.made import FINGERPRINT, SHAPE, draw_features, hash_text, list_paths, make_store
 from train_head.config import TrainConfig

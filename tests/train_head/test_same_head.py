@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from base.terminal import Console
-from features.compression import Compression
-from features.pack import pack_store
+from features.packed.write import pack_store
+from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
 from tests.train_head.made import add_views, draw_view, hash_text, list_paths, make_store

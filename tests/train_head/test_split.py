@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError
+from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 from features.store import Example
-from features.tables import ImageRow
 from tests.train_head.made import list_paths, make_example, place_hash
 from train_head.split import Split, split_by_content, split_examples
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from base.errors import HeadstartError, StoreMissingError, UsageError
 from base.terminal import Console
-from features.catalog import Catalog
+from features.catalog.catalog import Catalog
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.train_head.made import OPTIONS, list_paths, make_store, place_hash, read_folder

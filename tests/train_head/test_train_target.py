@@ -16,7 +16,7 @@ import pytest
 
 from base.errors import HeadstartError, TargetLockedError, UsageError
 from base.terminal import Console
-from features.catalog import Catalog
+from features.catalog.catalog import Catalog
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
 from tests.train_head.made import add_picture, read_folder

@@ -12,7 +12,7 @@ from typing import Any
 
 from base.errors import FeatureStoreError
 from base.terminal import format_seconds, make_printable
-from features.catalog import CATALOG_NAME, Catalog
+from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.config import NOTHING
 from train_head.run import Run

@@ -18,9 +18,9 @@ from extract.config import ExtractConfig
 from extract.decode import decode_image
 from extract.run import extract_features
 from extract.weights import Weights, WeightsName
-from features.compression import Compression
-from features.pack import pack_store
+from features.packed.write import pack_store
 from features.schema import Pool
+from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.report.pages import read_page
 from tests.train_head.training import make_config, reseal

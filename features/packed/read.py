@@ -12,9 +12,7 @@ import numpy as np
 
 from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
-from features.compression import load_filters
-from features.foreign import open_foreign
-from features.hdf5 import read_rows, read_texts
+from features.catalog.tables import ImageRow, Location, encode_text, refuse_outside
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,
@@ -25,8 +23,10 @@ from features.schema import (
     ImageStatus,
     Origin,
 )
+from features.shards.compression import load_filters
+from features.shards.hdf5 import read_rows, read_texts
+from features.shards.validate import open_foreign
 from features.store import StoreContents
-from features.tables import ImageRow, Location, encode_text, refuse_outside
 
 PACK_KIND = "headstart packed store"
 MISSING_GROUP = "missing"

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from base.regular import RegularFile
-from features.compression import ZSTD_FILTER
+from features.shards.compression import ZSTD_FILTER
 
 KNOWN_FILTERS = frozenset([h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, ZSTD_FILTER])
 """HDF5 loads any other from a shared library, wherever its plugin path says."""

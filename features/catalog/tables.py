@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from features.catalog.checksummed import Row, SealedTable
 from features.schema import FeatureStatus, ImageStatus
-from features.sealed import Row, SealedTable
 
 SHARDS = SealedTable(
     "shards", {"number": "INTEGER", "sha256": "TEXT", "num_rows": "INTEGER", "num_bytes": "INTEGER"}, "number"

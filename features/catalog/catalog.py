@@ -11,20 +11,10 @@ from pathlib import Path
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from base.files import is_regular, write_durably
-from features import sealed
-from features.database import APPLICATION_ID, check_header, connect, damaged, explain_errors
-from features.quarantine import move_to_quarantine
-from features.schema import (
-    SCHEMA_VERSION,
-    FeatureKey,
-    FeatureStatus,
-    Fingerprint,
-    Origin,
-    encode_json,
-)
-from features.sealed import SealedTable
-from features.shard import SHARD_FOLDER, ShardRef, parse_name
-from features.tables import (
+from features.catalog import checksummed as sealed
+from features.catalog.checksummed import SealedTable
+from features.catalog.database import APPLICATION_ID, check_header, connect, damaged, explain_errors
+from features.catalog.tables import (
     FEATURE_STATUSES,
     FEATURES,
     IMAGES,
@@ -37,6 +27,16 @@ from features.tables import (
     encode_text,
     refuse_outside,
 )
+from features.maintenance.quarantine import move_to_quarantine
+from features.schema import (
+    SCHEMA_VERSION,
+    FeatureKey,
+    FeatureStatus,
+    Fingerprint,
+    Origin,
+    encode_json,
+)
+from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
 
 CATALOG_NAME = "catalog.sqlite"
 

@@ -18,9 +18,6 @@ import numpy as np
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import write_durably
 from base.regular import FileIdentity, RegularFile, is_settled
-from features.compression import Compression, list_compression_options, load_filters
-from features.foreign import check_file
-from features.hdf5 import build_file, read_rows, read_texts
 from features.schema import (
     FEATURE_DTYPE,
     MAX_BYTES_PER_SHARD,
@@ -32,6 +29,9 @@ from features.schema import (
     Origin,
     encode_json,
 )
+from features.shards.compression import Compression, list_compression_options, load_filters
+from features.shards.hdf5 import build_file, read_rows, read_texts
+from features.shards.validate import check_file
 
 SHARD_FOLDER = "shards"
 MAX_BYTES = 2 * MAX_BYTES_PER_SHARD

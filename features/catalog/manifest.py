@@ -11,8 +11,8 @@ from pathlib import Path
 from base.errors import FeatureStoreError
 from base.files import hash_file, sync_folder, write_durably
 from base.regular import RegularFile
-from features.catalog import CATALOG_NAME
-from features.view import VIEW_NAME
+from features.catalog.catalog import CATALOG_NAME
+from features.packed.view import VIEW_NAME
 
 SEAL_NAME = "SHA256SUMS"
 SEALED_NAMES = (CATALOG_NAME, VIEW_NAME)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, is_regular, remove_partial_files, sync_folder
-from features.catalog import CATALOG_NAME, Catalog
-from features.quarantine import move_to_quarantine
+from features.catalog.catalog import CATALOG_NAME, Catalog
+from features.catalog.manifest import SEAL_NAME
+from features.maintenance.quarantine import move_to_quarantine
+from features.packed.view import VIEW_NAME
 from features.schema import Fingerprint
-from features.seal import SEAL_NAME
-from features.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
-from features.view import VIEW_NAME
+from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
 
 
 class ForeignShardError(FeatureStoreError):

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 
 from base.files import write_durably
-from features.hdf5 import build_file
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION
-from features.shard import SHARD_FOLDER
+from features.shards.hdf5 import build_file
+from features.shards.shard import SHARD_FOLDER
 from features.store import load_folder
 
 VIEW_NAME = "features.h5"

@@ -13,15 +13,15 @@ from pathlib import Path
 from base.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, hash_file
 from base.lock import hold_write_lock
-from features.catalog import CATALOG_NAME, Catalog
-from features.database import describe_write_error
-from features.quarantine import move_to_quarantine
-from features.recover import adopt_orphans, inspect_orphan
+from features.catalog.catalog import CATALOG_NAME, Catalog
+from features.catalog.database import describe_write_error
+from features.catalog.manifest import SEAL_NAME, break_seal, find_broken_seals, write_seal
+from features.maintenance.quarantine import move_to_quarantine
+from features.maintenance.recover import adopt_orphans, inspect_orphan
+from features.packed.view import write_view
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus
-from features.seal import SEAL_NAME, break_seal, find_broken_seals, write_seal
-from features.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
+from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
 from features.store import StoreContents, count_pending, load_folder
-from features.view import write_view
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
 from base.regular import RegularFile
-from features.sealed import DamagedTableError
+from features.catalog.checksummed import DamagedTableError
 
 APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog: "HSTR"."""

@@ -19,14 +19,14 @@ from base.files import is_regular, require_space
 from base.replace import hold_target, replace_file
 from base.signals import defer_interrupt
 from base.staging import Target, list_staging
-from features.compression import Compression, list_compression_options
-from features.hdf5 import NewFile, create_file, write_texts
-from features.packed import MISSING_GROUP, PACK_KIND
+from features.catalog.tables import encode_text
+from features.packed.read import MISSING_GROUP, PACK_KIND
+from features.packed.view import label_dimensions
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
+from features.shards.compression import Compression, list_compression_options
+from features.shards.hdf5 import NewFile, create_file, write_texts
 from features.store import Example, FeatureStore
-from features.tables import encode_text
 from features.unusable import UnusableImage, UnusableReason
-from features.view import label_dimensions
 
 ROWS_PER_BLOCK = 256
 _SMALLEST_SHARE = 0.2

@@ -1,0 +1,1 @@
+"""Maintenance: check, recover and quarantine."""
