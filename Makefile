@@ -178,7 +178,7 @@ check: $(RUNTIME)  ## check every byte of the store
 		$(OR_HINT)
 
 data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
-	@$(BIN)/python -m extract.elpv --out data/elpv
+	@$(BIN)/python -m extract.demo_data --out data/elpv
 
 torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt store and commands, and mutate files, thousands of times (half an hour)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
@@ -228,7 +228,7 @@ clean-all:  ## remove work/ and the solar cells in data/elpv too: lists them, an
 	@test ! -e work || du -sh work/* work
 	@test ! -e data/elpv || echo "	data/elpv: the pictures that make data put there, and no others"
 	@$(if $(CONFIRM),:,{ echo "CONFIRM: expected yes, got none. To remove all that: make clean-all CONFIRM=yes" >&2; exit 2; })
-	@if test ! -e data/elpv; then :; elif test -x $(BIN)/python; then $(BIN)/python -m extract.elpv --remove; \
+	@if test ! -e data/elpv; then :; elif test -x $(BIN)/python; then $(BIN)/python -m extract.demo_data --remove; \
 		else echo "data/elpv: kept, as only the package in $(VENV) shows which pictures are its own" >&2; fi
 	rm -rf work
 	@$(MAKE) --no-print-directory clean

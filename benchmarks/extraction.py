@@ -29,7 +29,7 @@ from benchmarks.process import run_module
 from benchmarks.worker import Task, Worker
 from extract.decode import decode_image
 from extract.engines import count_cores, has_bfloat16
-from extract.images import scan_images
+from extract.images.scan import scan_images
 
 LARGE_SIZE = (4000, 3000)
 NUM_LARGE, NUM_COPIES = 24, 6

@@ -21,7 +21,7 @@ from base.terminal import Console, ConsoleOptions
 from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.config import EngineName, ExtractConfig, Precision
 from extract.engines import build_engine, count_cores, plan_streams
-from extract.weights import find_weights
+from extract.weights.find import find_weights
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ from typing import Any
 from base.command_line import CommandFailed, run_app
 from base.terminal import Console, format_bytes, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig
-from extract.images import describe_unreadable
+from extract.images.scan import describe_unreadable
 
 
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
-from extract import nsfwjs, weights_file
-from extract.weights import Weights, WeightsName
-from extract.weights_file import NamedLayers, WeightsFormat
+from extract.weights import keras_file as weights_file
+from extract.weights import nsfwjs
+from extract.weights.find import Weights, WeightsName
+from extract.weights.keras_file import NamedLayers, WeightsFormat
 from features.schema import Pool
 
 if TYPE_CHECKING:

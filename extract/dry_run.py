@@ -17,7 +17,7 @@ from extract.config import ExtractConfig
 from extract.engines import build_engine, count_cores, plan_streams
 from extract.engines.tensorflow import configure_tensorflow
 from extract.identity import open_catalog, recall_features
-from extract.images import Scan
+from extract.images.scan import Scan
 from extract.plan import KnownStore, count_missing, merge_reading, plan_stores
 from extract.store_checks import place_stores, refuse_other_folder
 from features.schema import FEATURE_DTYPE

@@ -14,7 +14,7 @@ from extract.backbone import BACKBONE_NAME, hash_weights
 from extract.config import EngineName, ExtractConfig
 from extract.decode import DECODE_POLICY
 from extract.views import describe_views
-from extract.weights import UNOFFICIAL, Weights, WeightsName
+from extract.weights.find import UNOFFICIAL, Weights, WeightsName
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.schema import Fingerprint, Origin
 from features.writer import refuse_other_fingerprint

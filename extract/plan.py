@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from extract.images import ImageFile
+from extract.images.scan import ImageFile
 from extract.views import list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus

@@ -23,12 +23,12 @@ from extract.decode import Pixels
 from extract.dry_run import estimate_bytes
 from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams, refuse_float32
 from extract.identity import Description, describe_features, recall_features, recall_weights
-from extract.images import Scan, scan_images
+from extract.images.scan import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_images, plan_stores
 from extract.store_checks import place_stores, refuse_other_folder, set_aside
 from extract.views import Prepared, compile_views
-from extract.weights import AUTO, Weights, check_weights_argument, find_weights, reopen_weights
+from extract.weights.find import AUTO, Weights, check_weights_argument, find_weights, reopen_weights
 from features.store import FeatureStore
 from features.writer import FeatureWriter, refuse_other_fingerprint, refuse_stored_fingerprint
 

@@ -11,8 +11,8 @@ from base.errors import HeadstartError, StoreMissingError, StoreWriteError
 from base.files import sync_folder
 from base.lock import hold_write_lock
 from extract.identity import open_catalog
-from extract.images import Scan
-from extract.walk import OWN_STORE, identify_own
+from extract.images.scan import Scan
+from extract.images.walk import OWN_STORE, identify_own
 from features.catalog.tables import ImageRow
 from features.cuts import list_cuts, place_cuts
 from features.writer import refuse_foreign_folder

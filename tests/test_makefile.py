@@ -155,7 +155,7 @@ def test_demo_names_the_model_and_the_report(checkout: Path) -> None:
 def test_default_data_keep_their_folder(checkout: Path) -> None:
     assert make(checkout, "train").get("--run") == "work/elpv/run"
     done = make(checkout, "extract", "DATA=./data/elpv/")
-    assert [call[1] for call in done.calls] == ["extract.elpv", "extract"]
+    assert [call[1] for call in done.calls] == ["extract.demo_data", "extract"]
     assert "work/elpv/store" in done.calls[1]
 
 
@@ -258,7 +258,7 @@ def test_clean_all_lists_what_goes_and_removes_it_only_when_confirmed(checkout: 
     assert "CONFIRM=yes" in done.err
     assert (checkout / "work/elpv/run/run.json").exists()
     done = make(checkout, "clean-all", "CONFIRM=yes")
-    assert (done.status, done.call) == (0, ["-m", "extract.elpv", "--remove"])
+    assert (done.status, done.call) == (0, ["-m", "extract.demo_data", "--remove"])
     assert not (checkout / "work").exists()
     assert not (checkout / ".venv").exists()
     assert (checkout / "data/holiday/1.jpg").exists()

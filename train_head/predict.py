@@ -12,8 +12,8 @@ from base.errors import HeadstartError, UsageError
 from base.replace import recover_target
 from base.terminal import Console, ProgressBar
 from extract.decode import DECODE_POLICY, Pixels, UndecodableImageError, decode_image, read_picture
-from extract.images import EXTENSIONS, describe_unreadable, explain_extension
-from extract.walk import walk_files
+from extract.images.scan import EXTENSIONS, describe_unreadable, explain_extension
+from extract.images.walk import walk_files
 from train_head.config import PredictConfig
 from train_head.model_card import MODEL_FILE
 

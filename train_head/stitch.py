@@ -9,7 +9,7 @@ from base.errors import HeadstartError
 from base.terminal import Console
 from extract.backbone import build_backbone, cut_backbone, hash_weights
 from extract.pixels import build_pixel_layers
-from extract.weights import find_weights
+from extract.weights.find import find_weights
 from features.schema import Origin, Pool
 from features.store import FeatureStore
 

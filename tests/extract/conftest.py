@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from extract.backbone import build_backbone
-from extract.weights import Weights, WeightsName
+from extract.weights.find import Weights, WeightsName
 from tests.extract.webserver import WebServer, run_server
 from tests.extract.weight_files import write_legacy_file
 

@@ -21,8 +21,8 @@ from extract.backbone import (
     name_layers,
     summarise_layers,
 )
-from extract.nsfwjs import PACKAGE_FILE
-from extract.weights import FILE_NAME, Weights, WeightsName
+from extract.weights.find import FILE_NAME, Weights, WeightsName
+from extract.weights.nsfwjs import PACKAGE_FILE
 from tests.extract.weight_files import KERNEL_SHAPES, Tensor, write_package
 
 if TYPE_CHECKING:

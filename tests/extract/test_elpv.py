@@ -9,7 +9,7 @@ import pytest
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.elpv import ElpvConfig, lay_out_elpv, list_labelled
+from extract.demo_data import ElpvConfig, lay_out_elpv, list_labelled
 
 TABLE = """\
 images/cell0001.png  1.0  mono

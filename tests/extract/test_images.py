@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import HeadstartError, UsageError
-from extract.images import ImageFile, Scan, Skipped, scan_images
+from extract.images.scan import ImageFile, Scan, Skipped, scan_images
 from tests.features.stores import fill_store
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError
-from extract.nsfwjs import PACKAGE_FILE, fetch_package, read_layers
+from extract.weights.nsfwjs import PACKAGE_FILE, fetch_package, read_layers
 from tests.extract.fake_npm import install_npm
 from tests.extract.weight_files import Tensor, draw_tensors, write_package
 

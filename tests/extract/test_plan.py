@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from extract.images import ImageFile
+from extract.images.scan import ImageFile
 from extract.plan import (
     KnownStore,
     Plan,

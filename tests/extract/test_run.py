@@ -24,7 +24,7 @@ from base.lock import LOCK_NAME
 from base.terminal import Console, ConsoleOptions
 from extract.backbone import cut_backbone, hash_weights, name_layers
 from extract.config import ExtractConfig
-from extract.images import scan_images
+from extract.images.scan import scan_images
 from extract.plan import plan_images
 from extract.run import ExtractResult, extract_features
 from features.catalog.catalog import CATALOG_NAME, Catalog

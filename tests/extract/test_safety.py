@@ -16,7 +16,7 @@ from extract import canary
 from extract.backbone import build_backbone
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from extract.weights import Weights, WeightsName
+from extract.weights.find import Weights, WeightsName
 from features.catalog.catalog import CATALOG_NAME
 from features.maintenance.check import find_problems, rebuild_catalog
 from features.schema import FeatureStatus

@@ -185,8 +185,8 @@ def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("weights were looked for")
 
-    monkeypatch.setattr("extract.weights.download_first", fail)
-    monkeypatch.setattr("extract.nsfwjs.fetch_package", fail)
+    monkeypatch.setattr("extract.weights.find.download_first", fail)
+    monkeypatch.setattr("extract.weights.nsfwjs.fetch_package", fail)
 
 
 def test_extract_auto_takes_a_stores_own_weights_by_name(

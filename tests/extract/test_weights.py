@@ -11,8 +11,7 @@ import pytest
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, ConsoleOptions
-from extract.nsfwjs import PACKAGE_FILE
-from extract.weights import (
+from extract.weights.find import (
     FILE_NAME,
     KNOWN_MD5,
     Weights,
@@ -22,6 +21,7 @@ from extract.weights import (
     find_cache_folder,
     find_weights,
 )
+from extract.weights.nsfwjs import PACKAGE_FILE
 from tests.extract.fake_npm import install_npm
 from tests.extract.webserver import WebServer
 from tests.extract.weight_files import draw_small_layers, draw_tensors, write_legacy_file, write_package
@@ -48,7 +48,7 @@ def pack_and_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     package = write_package(folder / "made.tgz", draw_tensors([(3, 3, 4, 8), (1, 1, 8, 16)] * 47))
     install_npm(folder / "bin", f'cp "{package}" "$5/{PACKAGE_FILE}"', monkeypatch)
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
-    monkeypatch.setattr("extract.nsfwjs.PACKAGE_SHA256", digest)
+    monkeypatch.setattr("extract.weights.nsfwjs.PACKAGE_SHA256", digest)
     return digest
 
 
@@ -128,7 +128,7 @@ def test_find_weights_downloaded_says_and_records_whether_it_is_the_official_fil
     data = small_file.read_bytes()
     monkeypatch.setenv("HEADSTART_WEIGHTS_URL", server.serve("/weights.h5", data))
     if is_known:
-        monkeypatch.setattr("extract.weights.KNOWN_MD5", hashlib.md5(data).hexdigest())
+        monkeypatch.setattr("extract.weights.find.KNOWN_MD5", hashlib.md5(data).hexdigest())
     found = find_weights("imagenet", Console())
     assert (found.name, found.is_known) == (WeightsName.IMAGENET, is_known)
     assert found.sha256 == hashlib.sha256(data).hexdigest()
@@ -261,8 +261,8 @@ def test_find_weights_imagenet_without_a_mirror_asks_the_course_then_keras(
 ) -> None:
     server.serve("/keras", small_file.read_bytes())
     monkeypatch.delenv("HEADSTART_WEIGHTS_URL", raising=False)
-    monkeypatch.setattr("extract.weights.COURSE_URL", server.url + "/course")
-    monkeypatch.setattr("extract.weights.KERAS_URL", server.url + "/keras")
+    monkeypatch.setattr("extract.weights.find.COURSE_URL", server.url + "/course")
+    monkeypatch.setattr("extract.weights.find.KERAS_URL", server.url + "/keras")
 
     found = find_weights("imagenet", quiet)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError
-from extract.weights_file import WeightsFormat, detect_format, read_legacy_layers
+from extract.weights.keras_file import WeightsFormat, detect_format, read_legacy_layers
 from tests.extract.weight_files import draw_small_layers, write_legacy_file
 
 

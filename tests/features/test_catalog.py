@@ -12,7 +12,8 @@ import pytest
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
 from features.catalog import checksummed as sealed
-from features.catalog.catalog import CATALOG_NAME, Catalog, database
+from features.catalog import database
+from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.catalog.tables import FEATURES, IMAGES, TABLES, ImageRow
 from features.maintenance.check import find_problems
 from features.schema import FeatureStatus, ImageStatus

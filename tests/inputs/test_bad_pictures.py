@@ -13,7 +13,7 @@ from PIL import Image
 from base.terminal import Console
 from extract.__main__ import extract
 from extract.config import ExtractConfig
-from extract.images import scan_images
+from extract.images.scan import scan_images
 from extract.plan import plan_images
 from extract.run import extract_features
 from features.schema import ImageStatus

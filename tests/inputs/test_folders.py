@@ -12,7 +12,7 @@ import pytest
 from extract.__main__ import extract
 from extract.config import MAX_PIXELS
 from extract.decode import MAX_BYTES_PER_PIXEL
-from extract.images import scan_images
+from extract.images.scan import scan_images
 from tests.inputs.commands import Done
 from tests.inputs.folders import configure, draw_new, list_reasons, list_stored, predict_all, put_pictures, run_here
 from train_head.predict import list_pictures

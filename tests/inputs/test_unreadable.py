@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from extract.decode import UndecodableImageError, read_picture
-from extract.images import Scan, scan_images
+from extract.images.scan import Scan, scan_images
 from extract.run import ExtractResult
 from tests.inputs.commands import EXTRACT, PREDICT, SMALL, Done, finish, start
 from tests.inputs.folders import draw_new, extract_small, list_reasons, list_stored, predict_all, put_pictures

@@ -114,7 +114,7 @@ def test_rebuild_from_a_weights_file_that_was_moved_takes_it_where_it_is_now(
     tmp_path: Path, quiet: Console, shared_store: Path
 ) -> None:
     from extract.backbone import build_backbone
-    from extract.weights import Weights, WeightsName
+    from extract.weights.find import Weights, WeightsName
 
     file = tmp_path / "moved.weights.h5"
     build_backbone(75, Weights(WeightsName.RANDOM)).save_weights(file)

@@ -17,7 +17,7 @@ from extract.backbone import build_backbone, cut_backbone, name_layers
 from extract.config import ExtractConfig
 from extract.decode import decode_image
 from extract.run import extract_features
-from extract.weights import Weights, WeightsName
+from extract.weights.find import Weights, WeightsName
 from features.packed.write import pack_store
 from features.schema import Pool
 from features.shards.compression import Compression

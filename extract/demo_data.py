@@ -91,4 +91,4 @@ def list_labelled(table: str) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    run_app(lay_out_elpv, ElpvConfig, "python -m extract.elpv")
+    run_app(lay_out_elpv, ElpvConfig, "python -m extract.demo_data")

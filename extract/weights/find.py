@@ -15,8 +15,8 @@ from pathlib import Path
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.terminal import Console, import_quietly
-from extract import nsfwjs
-from extract.weights_file import WeightsFormat, detect_format
+from extract.weights import nsfwjs
+from extract.weights.keras_file import WeightsFormat, detect_format
 
 FILE_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 COURSE_URL = f"https://storage.googleapis.com/mledu-datasets/{FILE_NAME}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
-from extract.walk import OWN, OWN_STORE, is_folder, list_entries, walk_files
+from extract.images.walk import OWN, OWN_STORE, is_folder, list_entries, walk_files
 
 SPLIT_FOLDERS = {
     "train": "train",

@@ -1,0 +1,1 @@
+"""Finding pictures: which there are, of which class and split, and what was passed over."""
