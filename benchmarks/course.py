@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 
 from features.store import Example
-from train_head.head import build_head
-from train_head.split import Split
+from train_head.data.split import Split
+from train_head.solvers.head import build_head
 
 
 class CourseLoop:

@@ -21,9 +21,9 @@ from benchmarks.process import Cost, run_module
 from extract.config import ExtractConfig
 from features.store import DERIVED_FOLDER, FeatureStore
 from train_head.config import TrainConfig
+from train_head.data.split import split_examples
 from train_head.solvers import Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.split import split_examples
 
 EPOCHS = 20
 
@@ -53,9 +53,9 @@ def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[st
     import_quietly("keras")
     from benchmarks.course import CourseLoop
     from extract.run import extract_features
+    from train_head.export.stitch import rebuild_backbone
     from train_head.solvers.full import fit_full
     from train_head.solvers.reduced import fit_reduced
-    from train_head.stitch import rebuild_backbone
 
     with tempfile.TemporaryDirectory() as scratch:
         extraction = ExtractConfig(config.images, Path(scratch, "store"), weights=config.weights)

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from train_head.uncertainty import compute_interval
+from train_head.evaluation.uncertainty import compute_interval
 
 Floats = NDArray[np.float64]
 NUM_INPUTS, NUM_TRAIN = 60, 200

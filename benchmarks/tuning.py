@@ -21,9 +21,9 @@ from extract.config import ExtractConfig
 from features.cuts import open_store
 from features.schema import Pool
 from train_head.config import TrainConfig
+from train_head.data.split import split_examples
 from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.split import split_examples
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ def measure_tuning(config: TuningBenchmarkConfig, console: Console) -> Mapping[s
     import_quietly("keras")
     from benchmarks.course import CourseLoop
     from extract.run import extract_features
+    from train_head.finetuning.fit import tune_after
+    from train_head.finetuning.tail import open_tail
     from train_head.solvers.reduced import fit_reduced
-    from train_head.tuning.fit import tune_after
-    from train_head.tuning.tail import open_tail
 
     silent = Console(ConsoleOptions(quiet=True))
     found: dict[str, dict[str, Any]] = {}

@@ -15,10 +15,10 @@ from train_head.config import TrainConfig
 
 def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     """Fit a head on stored features: Flatten, Dense, Dropout, and a sigmoid (softmax above two classes)."""
+    from train_head.evaluation.uncertainty import describe_accuracy, describe_fits, describe_interval
     from train_head.report.page import report_run
     from train_head.solvers.history import PartlyDivergedError
     from train_head.train import train_head
-    from train_head.uncertainty import describe_accuracy, describe_fits, describe_interval
 
     try:
         metrics = train_head(config, console, find_start())

@@ -16,7 +16,8 @@ from base.errors import HeadstartError, UsageError
 from base.staging import Target
 from base.terminal import Console
 from train_head.config import TrainConfig
-from train_head.run_record import (
+from train_head.evaluation.uncertainty import describe_interval
+from train_head.runs.record import (
     COMPARISON_FILE,
     RUN_FILE,
     RUN_NAMES,
@@ -24,7 +25,6 @@ from train_head.run_record import (
     WITHOUT_DROPOUT,
     refuse_foreign_run,
 )
-from train_head.uncertainty import describe_interval
 
 if TYPE_CHECKING:
     from train_head.prepare import Training
@@ -89,12 +89,12 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
         The metrics of both.
     """
     from base.replace import replace_folder
-    from train_head.remarks import tell_what_there_is
-    from train_head.run import Run
-    from train_head.same_run import holds_run
+    from train_head.data.summary import tell_what_there_is
+    from train_head.runs.compatibility import holds_run
+    from train_head.runs.read import Run
+    from train_head.runs.write import copy_run, name_archive, seal_run
     from train_head.solvers.checkpoint import remove_checkpoints
     from train_head.train import Fitting, fit_run
-    from train_head.write_run import copy_run, name_archive, seal_run
 
     for half in halves.values():
         # Completes an interrupted replacement, before what is there is listed.
@@ -162,9 +162,9 @@ def describe_comparison(config: CompareConfig, halves: Mapping[str, Training]) -
 def _draw(
     halves: Mapping[str, Training], results: Mapping[str, Mapping[str, Any]], folder: Path, console: Console
 ) -> None:
-    from train_head.report.plots import draw_comparison
-    from train_head.run import Run
-    from train_head.write_run import keep_going
+    from train_head.evaluation.plots import draw_comparison
+    from train_head.runs.read import Run
+    from train_head.runs.write import keep_going
 
     titles = {name: f"{name}: gap {measure_gap(result)['accuracy_gap']:+.4f}" for name, result in results.items()}
     histories = {titles[name]: Run(folder / half.config.run.name).read_history() for name, half in halves.items()}

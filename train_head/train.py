@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 from base.replace import replace_folder
 from base.terminal import Console, format_seconds, import_quietly
 from features.store import FeatureStore
-from train_head.batches import number_targets
 from train_head.config import NOTHING, SolverName, TrainConfig
-from train_head.evaluation import evaluate
-from train_head.metrics import compute_loss, compute_metrics, find_largest_class, predict_classes
+from train_head.data.batches import number_targets
+from train_head.data.split import Split
+from train_head.data.summary import count_unusable, tell_what_there_is, warn_of_changed_store
+from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.metrics import compute_loss, compute_metrics, find_largest_class, predict_classes
+from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.prepare import Training, prepare_training
-from train_head.remarks import count_unusable, tell_what_there_is, warn_of_changed_store
-from train_head.run import Run
-from train_head.run_record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
-from train_head.same_run import holds_run
+from train_head.runs.compatibility import holds_run
+from train_head.runs.read import Run
+from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
+from train_head.runs.tensorboard import keep_logs, write_logs
+from train_head.runs.write import keep_going, name_archive, write_places, write_run
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.choose import choose_solver, measure_sizes
 from train_head.solvers.history import Epoch, PartlyDivergedError
-from train_head.split import Split
-from train_head.tensorboard_logs import keep_logs, write_logs
 from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, summarize_trials
-from train_head.uncertainty import Selection, record_selection
-from train_head.write_run import keep_going, name_archive, write_places, write_run
 
 if TYPE_CHECKING:
-    from train_head.tuning.tail import Tail
+    from train_head.finetuning.tail import Tail
 
 
 def train_head(
@@ -118,7 +118,7 @@ def fit_run(training: Training, fitting: Fitting, console: Console) -> dict[str,
             # A rank that a fold is too small for is an error before anything is fitted.
             measure_sizes(Problem(top, trial.split, trial.config))
     if tail:
-        from train_head.tuning.fit import tune_after
+        from train_head.finetuning.fit import tune_after
 
         solve = tune_after(solve, tail)
     fit = fit_first(trials, store, solve, fitting.checkpoints, console, fitting.follow)
@@ -143,7 +143,7 @@ def fit_run(training: Training, fitting: Fitting, console: Console) -> dict[str,
     written = write_run(fitting.folder, record, split, store, fit, metrics)
     write_places(fitting.folder, store.path, store.images_folder)
     if not config.no_report:
-        from train_head.report.plots import draw_curves
+        from train_head.evaluation.plots import draw_curves
 
         with keep_going(CURVES_FILE, console):
             title = f"{config.run.resolve().name}: {' or '.join(split.classes)}"
@@ -163,7 +163,7 @@ def _open_tail(store: FeatureStore, config: TrainConfig, console: Console) -> Ta
     """Builds the part of the backbone that is trained again, if there is one."""
     if config.unfreeze_from == NOTHING:
         return None
-    from train_head.tuning.tail import open_tail
+    from train_head.finetuning.tail import open_tail
 
     tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
     console.say(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")

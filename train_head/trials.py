@@ -16,14 +16,14 @@ from base.errors import UsageError
 from base.files import write_durably
 from base.terminal import Console
 from features.store import Example, FeatureStore
-from train_head.batches import number_targets
 from train_head.config import TrainConfig
-from train_head.metrics import predict_classes
-from train_head.run import hash_views
+from train_head.data.batches import number_targets
+from train_head.data.split import Split, list_rows, sort_examples
+from train_head.evaluation.metrics import predict_classes
+from train_head.runs.read import hash_views
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError, Epoch, describe_losses
-from train_head.split import Split, list_rows, sort_examples
 
 MAX_SEED = 2**32 - 1
 """The largest seed that Keras and NumPy take; each further repeat takes the next one."""

@@ -19,13 +19,13 @@ from features.shards.compression import Compression
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from train_head.config import ReportConfig
-from train_head.lift import lift_head
+from train_head.data.split import split_examples
+from train_head.export.expand import lift_head
 from train_head.report.page import write_report
 from train_head.report.sources import load_sources
-from train_head.run import Run
-from train_head.run_record import REDUCTION_FILE
-from train_head.split import split_examples
-from train_head.write_run import rewrite_run
+from train_head.runs.read import Run
+from train_head.runs.record import REDUCTION_FILE
+from train_head.runs.write import rewrite_run
 
 GOLDEN = Path(__file__).parent / "v1-run"
 

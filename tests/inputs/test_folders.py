@@ -15,7 +15,7 @@ from extract.decode import MAX_BYTES_PER_PIXEL
 from extract.images.scan import scan_images
 from tests.inputs.commands import Done
 from tests.inputs.folders import configure, draw_new, list_reasons, list_stored, predict_all, put_pictures, run_here
-from train_head.predict import list_pictures
+from train_head.predict.classify import list_pictures
 
 NOT_DECODED = "a picture of a kind that is not decoded ({}); convert it to JPEG or PNG"
 SKIPPED = {

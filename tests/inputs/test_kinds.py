@@ -25,9 +25,9 @@ from tests.inputs.makers import SIZE
 from tests.pictures import draw_picture, encode
 from train_head.config import MAX_PIXELS as MAX_PIXELS_OF_STAGE_TWO
 from train_head.config import ExportConfig, PredictConfig
-from train_head.export import export
-from train_head.parity_pictures import decode_unchanged, read_unchanged
-from train_head.predict import predict
+from train_head.export.pictures import decode_unchanged, read_unchanged
+from train_head.export.write import export
+from train_head.predict.classify import predict
 
 FOLDER_MODULES: list[ModuleType] = [test_folders, test_names, test_unreadable]
 """Each names in ROWS the rows of the table that are about files in folders, with the test of each."""

@@ -25,10 +25,10 @@ from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.stand_in import SIZE
 from tests.train_head.made import list_paths, make_store
-from train_head.export import describe_target
+from train_head.export.write import describe_target
 from train_head.reduction import factors
-from train_head.run import Run
-from train_head.run_record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run
+from train_head.runs.read import Run
+from train_head.runs.record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run
 
 NOTHING, OLD, NEW = "nothing", "old", "new"
 THESIS = "thesis.txt"

@@ -34,8 +34,8 @@ from tests.pictures import draw_picture, encode
 from tests.torture.mutations import mutate, mutate_member, mutate_png, remove_digest
 from tests.torture.trials import parse_arguments
 from tests.train_head.made import save_tiny_model
-from train_head.model_card import CARD_NAME
-from train_head.model_file import CONFIG_NAME, WEIGHTS_NAME
+from train_head.export.card import CARD_NAME
+from train_head.export.model_file import CONFIG_NAME, WEIGHTS_NAME
 
 ROOT = Path(__file__).parents[2]
 MAX_MEGABYTES = 2_500

@@ -36,7 +36,7 @@ def open_model(path: Path) -> None:
     """Loads an exported model as `predict` does, and uses it."""
     import numpy as np
 
-    from train_head.exported import ExportedModel
+    from train_head.export.model import ExportedModel
 
     for outputs in ExportedModel(path).predict([np.zeros((20, 30, 3), np.uint8)], 1):
         outputs.sum()

@@ -14,9 +14,9 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import ExportConfig, TrainConfig
-from train_head.export import export
-from train_head.exported import ExportedModel
-from train_head.stitch import rebuild_backbone
+from train_head.export.model import ExportedModel
+from train_head.export.stitch import rebuild_backbone
+from train_head.export.write import export
 from train_head.train import train_head
 
 

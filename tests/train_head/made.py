@@ -16,10 +16,10 @@ from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, Im
 from features.store import Example, FeatureStore
 from features.writer import FeatureWriter
 from train_head.config import SolverName
-from train_head.exported import save_model
-from train_head.head import HeadWeights, restore_head
-from train_head.model_card import ModelCard
-from train_head.stitch import stitch
+from train_head.export.card import ModelCard
+from train_head.export.model import save_model
+from train_head.export.stitch import stitch
+from train_head.solvers.head import HeadWeights, restore_head
 
 SHAPE = (2, 2, 3)
 CLASSES = ["cats", "dogs", "owls"]

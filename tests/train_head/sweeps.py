@@ -16,9 +16,9 @@ from train_head.config import SolverName
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.reduced import fit_reduced
-from train_head.sweeping.config import SweepConfig
-from train_head.sweeping.rows import Row, Status
-from train_head.sweeping.score import UNSCORED, Score
+from train_head.sweep.config import SweepConfig
+from train_head.sweep.rows import Row, Status
+from train_head.sweep.score import UNSCORED, Score
 
 PATHS = list_paths({"train/cats": 6, "train/dogs": 6, "validation/cats": 4, "validation/dogs": 4})
 FOUR = ("units=4,8", "dropout=0.0,0.5")

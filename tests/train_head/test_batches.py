@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from features.store import Example, FeatureStore
 from tests.train_head.made import CLASSES, draw_features, list_paths, make_example, make_store
-from train_head.batches import FeatureBatches, PictureOrder
 from train_head.config import ClassWeight
+from train_head.data.batches import FeatureBatches, PictureOrder
 
 ROW_BYTES = 2 * 2 * 3 * 2
 """Of a made-up feature."""
@@ -33,8 +33,8 @@ def plan(seed: int | None, epoch: int, examples: list[Example] | None = None) ->
 def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
     """Nothing is held, and so many bytes are read at a time; None holds everything."""
     if num_bytes is not None:
-        monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
-        monkeypatch.setattr("train_head.batches.BLOCK_BYTES", num_bytes)
+        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
+        monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
 
 
 def read_epoch(batches: FeatureBatches, epoch: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
@@ -129,7 +129,7 @@ def test_batches_read_block_by_block_are_those_from_memory(
 def test_batches_that_fit_exactly_are_held(three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = ROW_BYTES * len(three_classes.examples)
     for held_bytes in (needed, needed - 1):
-        monkeypatch.setattr("train_head.batches.HELD_BYTES", held_bytes)
+        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", held_bytes)
         assert open_batches(three_classes).in_memory == (held_bytes == needed)
 
 

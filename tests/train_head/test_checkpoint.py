@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console
-from train_head.head import HeadWeights
 from train_head.solvers.checkpoint import Checkpoint, FitState, remove_checkpoints
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch
 
 ARRAYS: list[NDArray[Any]] = [

@@ -21,8 +21,8 @@ from tests.train_head.fits import Interrupting
 from tests.train_head.made import SHAPE, list_paths, make_store, read_folder
 from train_head.compare import CompareConfig, compare, measure_gap
 from train_head.config import SolverName, TrainConfig
-from train_head.report.plots import draw_comparison
-from train_head.run import Run
+from train_head.evaluation.plots import draw_comparison
+from train_head.runs.read import Run
 from train_head.solvers.history import Epoch
 from train_head.train import train_head
 

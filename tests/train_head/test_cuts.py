@@ -30,14 +30,14 @@ from tests.train_head.made import (
 )
 from tests.train_head.training import make_config, run_command
 from train_head.config import ExportConfig, SolverName
-from train_head.export import export
-from train_head.exported import ExportedModel
-from train_head.head import HeadWeights, restore_head
-from train_head.lift import lift_head
-from train_head.model_file import read_card
-from train_head.run import Run
-from train_head.split import split_examples
-from train_head.stitch import rebuild_backbone, stitch
+from train_head.data.split import split_examples
+from train_head.export.expand import lift_head
+from train_head.export.model import ExportedModel
+from train_head.export.model_file import read_card
+from train_head.export.stitch import rebuild_backbone, stitch
+from train_head.export.write import export
+from train_head.runs.read import Run
+from train_head.solvers.head import HeadWeights, restore_head
 from train_head.train import train_head
 
 PATHS = list_paths({"train/cats": 6, "train/dogs": 5, "validation/cats": 3, "validation/dogs": 3})
@@ -168,7 +168,7 @@ def test_stitched_model_of_a_pooled_backbone_is_pixels_then_backbone_pool_and_he
 
 @pytest.fixture
 def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train_head.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
+    monkeypatch.setattr("train_head.export.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
 
 
 @pytest.mark.usefixtures("_tiny_backbone")

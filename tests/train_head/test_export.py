@@ -32,14 +32,14 @@ from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
 from tests.train_head.made import OPTIONS, make_store, read_folder
 from train_head.config import ExportConfig, SolverName, TrainConfig
-from train_head.export import describe_target, export, refuse_foreign_files
-from train_head.exported import ExportedModel
-from train_head.model_card import ModelCard, format_labels
-from train_head.model_file import read_card
-from train_head.parity import TOLERANCE
-from train_head.run import Run
+from train_head.export.card import ModelCard, format_labels
+from train_head.export.model import ExportedModel
+from train_head.export.model_file import read_card
+from train_head.export.parity import TOLERANCE
+from train_head.export.write import describe_target, export, refuse_foreign_files
+from train_head.runs.read import Run
+from train_head.runs.write import seal_run
 from train_head.train import train_head
-from train_head.write_run import seal_run
 
 PLAIN_KERAS = """
 import sys
@@ -57,7 +57,7 @@ print(json.dumps({"outputs": outputs, "labels": open(sys.argv[3]).read().splitli
 KILLED = """
 import os, pathlib, shutil, sys
 from base.replace import replace_folder
-from train_head.export import describe_target
+from train_head.export.write import describe_target
 left = int(sys.argv[3])
 rename = pathlib.Path.rename
 def rename_or_die(path, target):
@@ -174,7 +174,7 @@ def test_export_that_disagrees_fails_and_leaves_an_older_export_as_it_was(
 ) -> None:
     out = shutil.copytree(exported.out, tmp_path / "out")
     before = read_folder(out)
-    monkeypatch.setattr("train_head.parity.TOLERANCE", -1.0)
+    monkeypatch.setattr("train_head.export.parity.TOLERANCE", -1.0)
     with pytest.raises(CommandFailed) as caught:
         export(ExportConfig(trained, out), quiet)
     assert caught.value.result["files"] == []
@@ -232,7 +232,10 @@ def test_export_over_somebody_elses_files_is_refused_before_any_work(
     for name, data in files.items():
         (out / name).write_bytes(exported.model.read_bytes() if data is None else data)
     before = read_folder(out)
-    with mock.patch("train_head.rebuild.rebuild_parts") as rebuild_parts, pytest.raises(HeadstartError) as caught:
+    with (
+        mock.patch("train_head.export.rebuild.rebuild_parts") as rebuild_parts,
+        pytest.raises(HeadstartError) as caught,
+    ):
         export(ExportConfig(trained, out), quiet)
     rebuild_parts.assert_not_called()
     assert caught.value.where == out / list(files)[-1]
@@ -306,7 +309,7 @@ def test_export_to_a_place_that_cannot_be_written_is_refused_before_any_work(
     if is_known == "file":
         (tmp_path / "file").write_text("mine")
         out = tmp_path / "file/out"
-    with mock.patch("train_head.rebuild.rebuild_parts") as rebuild_parts, pytest.raises(HeadstartError):
+    with mock.patch("train_head.export.rebuild.rebuild_parts") as rebuild_parts, pytest.raises(HeadstartError):
         export(ExportConfig(trained, out), quiet)
     rebuild_parts.assert_not_called()
 

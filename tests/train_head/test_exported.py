@@ -14,9 +14,9 @@ import pytest
 from base.errors import HeadstartError
 from extract.decode import DECODE_POLICY, Pixels
 from tests.train_head.made import CLASSES, FINGERPRINT, TINY_SIZE
-from train_head.exported import ExportedModel, save_model
-from train_head.model_card import ModelCard
-from train_head.model_file import read_card
+from train_head.export.card import ModelCard
+from train_head.export.model import ExportedModel, save_model
+from train_head.export.model_file import read_card
 
 
 def draw_images(*sizes: tuple[int, int]) -> list[Pixels]:

@@ -15,10 +15,10 @@ from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head.fits import make_fit
 from train_head.config import TrainConfig
+from train_head.data.split import Split, split_examples
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import Epoch, Watch
-from train_head.split import Split, split_examples
 from train_head.trials import Outcome, Trial, fit_first, fit_others, plan_trials
 
 

@@ -14,9 +14,9 @@ from features.store import FeatureStore
 from tests.train_head.fits import assert_as_by_hand, assert_same_weights, fit, list_values
 from tests.train_head.made import CLASSES, SHAPE
 from train_head.config import OptimizerName, TrainConfig
-from train_head.head import build_head, restore_head
-from train_head.metrics import predict_classes
-from train_head.split import split_examples
+from train_head.data.split import split_examples
+from train_head.evaluation.metrics import predict_classes
+from train_head.solvers.head import build_head, restore_head
 
 BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=2, units=6, dropout=0.0, learning_rate=0.01, seed=7)
 
@@ -81,7 +81,7 @@ def test_fit_full_with_features_beyond_memory_learns_from_the_shards(
     two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(BASE, epochs=8, batch_size=3, units=32, learning_rate=0.02)
-    monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
     console = Console(ConsoleOptions(verbose=True))
     assert fit(two_classes, config, console).history[-1].val_accuracy == 1.0
     assert "features are read from the shards in every epoch" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from features.store import FeatureStore
 from tests.train_head.fits import FIELDS, assert_as_by_hand, assert_same_fit, assert_same_weights, fit, list_values
 from tests.train_head.made import list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
-from train_head.split import split_examples
+from train_head.data.split import split_examples
 
 BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=4, units=6, dropout=0.0, learning_rate=0.01, seed=7)
 UNSTABLE = replace(BASE, epochs=60, learning_rate=0.3, l2=5.0, optimizer=OptimizerName.SGD)

@@ -77,8 +77,8 @@ def test_fit_full_interrupted_and_resumed_beyond_memory_ends_as_in_memory(
     with pytest.raises(KeyboardInterrupt):
         fit(noisy, BASE, Interrupting(4), Checkpoint(tmp_path / "fit.npz", "key"))
     # 36 features of 24 bytes: nothing is held, and a block is two batches and a bit.
-    monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
-    monkeypatch.setattr("train_head.batches.BLOCK_BYTES", (2 * BASE.batch_size + 1) * 24)
+    monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", (2 * BASE.batch_size + 1) * 24)
     assert_same_fit(fit(noisy, BASE, quiet, Checkpoint(tmp_path / "fit.npz", "key")), expected)
 
 

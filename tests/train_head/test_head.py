@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from train_head.head import (
+from train_head.solvers.head import (
     Array,
     HeadWeights,
     build_head,

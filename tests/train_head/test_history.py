@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError, UsageError
-from train_head.head import HeadWeights
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch, describe_losses
 
 NAN, INF = math.nan, math.inf

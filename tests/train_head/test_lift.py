@@ -23,12 +23,12 @@ from features.writer import FeatureWriter
 from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
 from tests.train_head.training import reseal
 from train_head.config import SolverName, TrainConfig
-from train_head.head import HeadWeights, expand_probabilities, restore_head
-from train_head.lift import compute_store_logits, lift_head
-from train_head.run import Run
-from train_head.run_record import LOGITS_FILE, REDUCTION_FILE
+from train_head.data.split import split_examples
+from train_head.export.expand import compute_store_logits, lift_head
+from train_head.runs.read import Run
+from train_head.runs.record import LOGITS_FILE, REDUCTION_FILE
+from train_head.solvers.head import HeadWeights, expand_probabilities, restore_head
 from train_head.solvers.network import compute_probabilities
-from train_head.split import split_examples
 from train_head.train import train_head
 
 FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")

@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 from tests.train_head.made import list_paths, make_store
-from train_head.baseline import measure_baselines
-from train_head.batches import number_targets
-from train_head.evaluation import evaluate
-from train_head.metrics import check_metrics, compute_loss, compute_metrics, find_largest_class, predict_classes
-from train_head.split import split_examples
+from train_head.data.batches import number_targets
+from train_head.data.split import split_examples
+from train_head.evaluation.baselines import measure_baselines
+from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.metrics import (
+    check_metrics,
+    compute_loss,
+    compute_metrics,
+    find_largest_class,
+    predict_classes,
+)
 
 CLASSES = ["cats", "dogs", "owls"]
 TARGETS = np.array([0, 0, 0, 1, 1, 2])

@@ -23,11 +23,19 @@ from extract.backbone import build_backbone, cut_backbone
 from extract.decode import DECODE_POLICY
 from features.schema import Pool
 from tests.train_head.made import CLASSES, FINGERPRINT, TINY_SHAPE, TINY_SIZE, build_tiny_backbone
-from train_head.exported import ExportedModel, save_model
-from train_head.head import build_head
-from train_head.model_card import CARD_NAME, ModelCard
-from train_head.model_file import FILES, MAX_LAYERS, MAX_MODEL_BYTES, MAX_TEXT_BYTES, OBJECTS, check_model, read_card
-from train_head.stitch import stitch
+from train_head.export.card import CARD_NAME, ModelCard
+from train_head.export.model import ExportedModel, save_model
+from train_head.export.model_file import (
+    FILES,
+    MAX_LAYERS,
+    MAX_MODEL_BYTES,
+    MAX_TEXT_BYTES,
+    OBJECTS,
+    check_model,
+    read_card,
+)
+from train_head.export.stitch import stitch
+from train_head.solvers.head import build_head
 
 Config = dict[str, Any]
 Edit = Callable[[Config], object]

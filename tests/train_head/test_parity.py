@@ -22,9 +22,9 @@ from extract.pixels import prepare_pixels, resize_pixels
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head, make_example, make_store
-from train_head.exported import ExportedModel
-from train_head.parity import STORED_TOLERANCE, Parity, Parts, check_parity, find_flips
-from train_head.parity_pictures import (
+from train_head.export.model import ExportedModel
+from train_head.export.parity import STORED_TOLERANCE, Parity, Parts, check_parity, find_flips
+from train_head.export.pictures import (
     PictureGoneError,
     Pictures,
     decode_unchanged,
@@ -293,8 +293,8 @@ def test_check_parity_decodes_few_pictures_at_a_time_and_holds_none_of_them(
         most = max(most, sum(ref() is not None for ref in alive))
         return pixels
 
-    monkeypatch.setattr("train_head.parity_pictures.decode_image", decode)
-    monkeypatch.setattr("train_head.parity_pictures.NUM_RAW", 0)
+    monkeypatch.setattr("train_head.export.pictures.decode_image", decode)
+    monkeypatch.setattr("train_head.export.pictures.NUM_RAW", 0)
     assert bench.check()[0].ok
     assert len(alive) == 40
     assert most <= 4
@@ -322,7 +322,7 @@ def test_order_by_class_depends_on_content_alone() -> None:
 def test_loaded_pictures_are_resized_as_in_extraction_and_come_in_batches_of_bounded_size(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.parity_pictures.MAX_PIXELS_AT_ONCE", 3 * 50**2)
+    monkeypatch.setattr("train_head.export.pictures.MAX_PIXELS_AT_ONCE", 3 * 50**2)
     with load_pictures(Pictures(bench.folder, bench.store.examples, 8), 50, QUIET) as loaded:
         batches = [(list(rows), pixels.copy()) for rows, pixels in loaded.read_batches()]
         assert [rows for rows, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]

@@ -19,10 +19,10 @@ from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
 from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head
 from train_head.config import PredictConfig
-from train_head.exported import save_model
-from train_head.model_file import read_card
-from train_head.predict import list_pictures, predict, score_by_folder
-from train_head.stitch import stitch
+from train_head.export.model import save_model
+from train_head.export.model_file import read_card
+from train_head.export.stitch import stitch
+from train_head.predict.classify import list_pictures, predict, score_by_folder
 
 
 def run_predict(model: Path, *files: Path, batch_size: int = 32) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_predict_of_mixed_sizes_gives_each_picture_its_own_prediction(
 def test_predict_probability_is_that_of_the_label_for_both_kinds_of_heads(
     tiny_two: Path, tiny_three: Path, tmp_path: Path
 ) -> None:
-    from train_head.exported import ExportedModel
+    from train_head.export.model import ExportedModel
 
     pictures = {label: draw_picture(label, 1) for label in ("cats", "dogs")}
     for label, picture in pictures.items():

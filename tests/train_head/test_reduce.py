@@ -22,6 +22,7 @@ from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
 from tests.train_head.made import FINGERPRINT, hash_text, list_paths, make_example, make_store
+from train_head.data.split import split_examples
 from train_head.reduction.reduce import (
     DEFAULT_RANK,
     Reduced,
@@ -30,7 +31,6 @@ from train_head.reduction.reduce import (
     list_unique,
     reduce_features,
 )
-from train_head.split import split_examples
 
 Wide = NDArray[np.float64]
 SHAPE = (4, 4, 3)

@@ -19,14 +19,14 @@ from tests.train_head import fits
 from tests.train_head.fits import FIELDS, Interrupting, assert_same_weights, list_values
 from tests.train_head.made import CLASSES, list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
-from train_head.metrics import predict_classes
+from train_head.data.split import Split, split_examples
+from train_head.evaluation.metrics import predict_classes
 from train_head.reduction.reduce import Reduced, TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.network import Batch, Stepper, draw_mask
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head, fit_reduced
-from train_head.split import Split, split_examples
 
 SHAPE = (4, 4, 3)
 NUM_INPUTS = 48

@@ -16,9 +16,9 @@ from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.train_head.made import FINGERPRINT, SHAPE, draw_features, hash_text, list_paths, make_store
 from train_head.config import TrainConfig
+from train_head.data.split import split_examples
+from train_head.data.summary import count_unusable, list_conflicts, tell_what_there_is
 from train_head.prepare import split_store
-from train_head.remarks import count_unusable, list_conflicts, tell_what_there_is
-from train_head.split import split_examples
 
 PATHS = list_paths({"train/cats": 8, "train/dogs": 8, "validation/cats": 4, "validation/dogs": 4})
 

@@ -15,15 +15,15 @@ import pytest
 from base.errors import HeadstartError
 from tests.train_head.made import hash_text, list_paths, make_example
 from train_head.config import OptimizerName, SolverName, TrainConfig
-from train_head.head import HeadWeights
-from train_head.run import Run
-from train_head.run_record import RUN_VERSION, RunRecord, describe_config
-from train_head.run_tables import RunExample, format_predictions, list_run_examples
-from train_head.same_run import holds_run, list_differences
+from train_head.data.split import Split
+from train_head.runs.compatibility import holds_run, list_differences
+from train_head.runs.read import Run
+from train_head.runs.record import RUN_VERSION, RunRecord, describe_config
+from train_head.runs.tables import RunExample, format_predictions, list_run_examples
+from train_head.runs.write import write_run
 from train_head.solvers import Fit
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
-from train_head.split import Split
-from train_head.write_run import write_run
 
 HEAD = HeadWeights(
     np.zeros((12, 3), np.float32),

@@ -18,9 +18,9 @@ from tests.train_head.made import list_paths, make_store, read_folder
 from tests.train_head.training import make_config
 from train_head.config import ReportConfig
 from train_head.report.sources import load_sources
-from train_head.run import Run
+from train_head.runs.read import Run
+from train_head.runs.write import rewrite_run, write_metrics
 from train_head.train import train_head
-from train_head.write_run import rewrite_run, write_metrics
 
 READS: dict[str, Callable[[Run], object]] = {
     "run.json": lambda run: Run(run.folder),

@@ -15,7 +15,7 @@ from features.store import FeatureStore
 from tests.train_head.conftest import Exported
 from tests.train_head.test_command_line import run_command
 from tests.train_head.training import make_config
-from train_head.runs import RunsConfig, runs
+from train_head.runs.listing import RunsConfig, runs
 from train_head.train import train_head
 
 
@@ -55,7 +55,7 @@ def test_runs_names_the_export_of_a_run_and_of_another_not(exported: Exported, t
     shutil.copytree(exported.out, tmp_path / "model")
     other = shutil.copytree(trained, tmp_path / "other")
     record = json.loads((other / "run.json").read_text())
-    from train_head.run_record import RunRecord
+    from train_head.runs.record import RunRecord
 
     (other / "run.json").write_bytes(RunRecord(**record | {"head": "0" * 64}).format())
     done = run_command("train_head.runs", tmp_path, "--json")

@@ -22,8 +22,8 @@ from tests.train_head.fits import Interrupting
 from tests.train_head.made import add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import SolverName, TrainConfig
-from train_head.run import Run
-from train_head.run_record import LOGITS_FILE
+from train_head.runs.read import Run
+from train_head.runs.record import LOGITS_FILE
 from train_head.train import train_head
 
 SHAPE = (5, 5, 96)
@@ -162,8 +162,8 @@ def test_train_with_features_held_or_read_in_blocks_gives_the_same_head(
     force_sketch(monkeypatch, way)
     expected = fit_digest(plain, tmp_path / "held", way, quiet)
     shutil.rmtree(plain.derived_folder, ignore_errors=True)
-    monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
-    monkeypatch.setattr("train_head.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
+    monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
     monkeypatch.setattr("train_head.reduction.rows.HELD_BYTES", 0)
     assert fit_digest(plain, tmp_path / "blocks", way, quiet) == expected
 

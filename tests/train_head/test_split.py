@@ -12,7 +12,7 @@ from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 from features.store import Example
 from tests.train_head.made import list_paths, make_example, place_hash
-from train_head.split import Split, split_by_content, split_examples
+from train_head.data.split import Split, split_by_content, split_examples
 
 
 def draw_examples(count: int, seed: int = 0) -> list[Example]:

@@ -27,8 +27,8 @@ from tests.train_head.made import (
     list_paths,
     make_store,
 )
-from train_head.head import restore_head
-from train_head.stitch import rebuild_backbone, stitch
+from train_head.export.stitch import rebuild_backbone, stitch
+from train_head.solvers.head import restore_head
 
 
 def build_tiny(num_classes: int) -> Any:

@@ -21,11 +21,11 @@ from tests.train_head.made import FINGERPRINT, TINY_SIZE, build_tiny_backbone, m
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, make_cuts, make_sweep, read_table
 from tests.train_head.training import UNSTABLE, make_config
 from train_head.config import ExportConfig, OptimizerName
-from train_head.export import export
-from train_head.run import Run
-from train_head.run_record import LOGS_FOLDER, describe_config
-from train_head.sweep import sweep
-from train_head.sweeping.config import MetricName
+from train_head.export.write import export
+from train_head.runs.read import Run
+from train_head.runs.record import LOGS_FOLDER, describe_config
+from train_head.sweep.__main__ import sweep
+from train_head.sweep.config import MetricName
 from train_head.train import train_head
 
 
@@ -203,7 +203,7 @@ def test_sweep_draws_its_picture_and_the_report_of_the_best(
 def test_sweep_best_is_exported_and_says_what_training_said(
     tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
+    monkeypatch.setattr("train_head.export.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
     pictures, backbone = tmp_path / "pictures", build_tiny_backbone()
     fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
     fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)

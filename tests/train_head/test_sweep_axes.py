@@ -11,8 +11,8 @@ from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.sweeps import make_cuts, make_sweep
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
-from train_head.sweeping.axes import Axis, complete_axes, parse_axes
-from train_head.sweeping.config import SweepConfig
+from train_head.sweep.config import SweepConfig
+from train_head.sweep.space import Axis, complete_axes, parse_axes
 
 
 @pytest.mark.parametrize(

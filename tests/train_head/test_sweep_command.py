@@ -15,7 +15,7 @@ from tests.train_head.made import make_store
 from tests.train_head.sweeps import make_sweep
 from tests.train_head.test_command_line import run_command
 from tests.train_head.training import ROOT
-from train_head.sweep import sweep
+from train_head.sweep.__main__ import sweep
 
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "optuna", "tensorboard")
 

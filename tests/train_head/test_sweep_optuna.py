@@ -16,11 +16,11 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.sweeps import count_fits, make_cuts, make_sweep
 from train_head.config import OptimizerName
-from train_head.sweep import sweep
-from train_head.sweeping.axes import parse_axes
-from train_head.sweeping.config import MetricName, SearchName, SweepConfig
-from train_head.sweeping.optuna_search import name_study, round_number
-from train_head.sweeping.plan import check_candidates, plan_grid
+from train_head.sweep.__main__ import sweep
+from train_head.sweep.config import MetricName, SearchName, SweepConfig
+from train_head.sweep.optuna_search import name_study, round_number
+from train_head.sweep.plan import check_candidates, plan_grid
+from train_head.sweep.space import parse_axes
 
 RANGES = ("units=4..16", "dropout=0.0..0.7", "learning-rate=1e-4..1e-1", "optimizer=rmsprop,adam")
 

@@ -13,9 +13,8 @@ from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.made import list_paths, make_store
 from tests.train_head.sweeps import make_cuts, make_sweep
-from train_head.sweeping.axes import parse_axes
-from train_head.sweeping.config import MetricName, SearchName
-from train_head.sweeping.plan import (
+from train_head.sweep.config import MetricName, SearchName
+from train_head.sweep.plan import (
     Candidate,
     check_candidates,
     count_other_pictures,
@@ -23,7 +22,8 @@ from train_head.sweeping.plan import (
     plan_grid,
     plan_selection,
 )
-from train_head.sweeping.run import plan_sweep
+from train_head.sweep.run import plan_sweep
+from train_head.sweep.space import parse_axes
 
 
 def plan(store: FeatureStore | Path, out: Path, *tries: str, **options: Any) -> list[Candidate]:

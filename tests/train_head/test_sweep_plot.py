@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.train_head.sweeps import make_row
-from train_head.sweep_plot import choose_colours, draw_sweep
-from train_head.sweeping.config import MetricName
-from train_head.sweeping.rows import Row, Status
+from train_head.sweep.config import MetricName
+from train_head.sweep.plot import choose_colours, draw_sweep
+from train_head.sweep.rows import Row, Status
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 """Matplotlib's first two colours."""

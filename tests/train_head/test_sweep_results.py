@@ -18,11 +18,11 @@ from tests.train_head.made import read_folder
 from tests.train_head.sweeps import count_fits, make_sweep, read_table
 from train_head.config import ReportConfig
 from train_head.report.sources import load_sources
-from train_head.run import Run
-from train_head.sweep import sweep
-from train_head.sweeping.config import SearchName
-from train_head.sweeping.fit import fit_baselines
-from train_head.sweeping.run import sweep_heads
+from train_head.runs.read import Run
+from train_head.sweep.__main__ import sweep
+from train_head.sweep.config import SearchName
+from train_head.sweep.fit import fit_baselines
+from train_head.sweep.run import sweep_heads
 
 RESULTS = ("sweep.csv", "sweep.png", "best")
 
@@ -103,7 +103,7 @@ def test_sweep_while_another_sweeps_the_folder_is_refused(
         refused.append(raised.value.where)
         return fit_baselines(*arguments)
 
-    monkeypatch.setattr("train_head.sweeping.run.fit_baselines", sweep_too)
+    monkeypatch.setattr("train_head.sweep.run.fit_baselines", sweep_too)
     sweep(config, quiet)
     assert refused == [config.out]
 
@@ -153,7 +153,7 @@ def test_sweep_whose_plot_fails_keeps_the_table_and_the_best(
     def fail(*_: Any) -> None:
         raise ValueError("a colour that there is not")
 
-    monkeypatch.setattr("train_head.sweep_plot.draw_sweep", fail)
+    monkeypatch.setattr("train_head.sweep.plot.draw_sweep", fail)
     config = make_sweep(noisy, tmp_path / "out", "units=4,8", no_report=False)
     sweep(config, quiet)
     assert sorted(path.name for path in config.out.iterdir()) == ["best", "sweep.csv", "trials"]

@@ -11,8 +11,8 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.made import add_picture
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, count_fits, make_sweep, read_table
-from train_head.run import Run
-from train_head.sweep import sweep
+from train_head.runs.read import Run
+from train_head.sweep.__main__ import sweep
 
 
 def test_sweep_again_fits_nothing_and_says_the_same(

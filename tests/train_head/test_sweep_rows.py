@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.train_head.sweeps import make_row
-from train_head.baseline import Baseline
-from train_head.sweeping.config import MetricName
-from train_head.sweeping.rows import (
+from train_head.evaluation.baselines import Baseline
+from train_head.evaluation.uncertainty import compute_interval
+from train_head.sweep.config import MetricName
+from train_head.sweep.rows import (
     Row,
     Status,
     allow_for_choice,
@@ -24,9 +25,8 @@ from train_head.sweeping.rows import (
     shorten_paths,
     sort_rows,
 )
-from train_head.sweeping.score import UNSCORED, score_accuracy, score_baseline, score_loss, score_run
-from train_head.sweeping.table import describe_best, list_shown, write_table
-from train_head.uncertainty import compute_interval
+from train_head.sweep.score import UNSCORED, score_accuracy, score_baseline, score_loss, score_run
+from train_head.sweep.table import describe_best, list_shown, write_table
 
 ACCURACY, LOSS = MetricName.VAL_ACCURACY, MetricName.VAL_LOSS
 

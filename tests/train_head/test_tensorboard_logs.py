@@ -13,10 +13,10 @@ from base.errors import UsageError
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.training import make_config, run_command
-from train_head.run import Run
-from train_head.run_record import LOGS_FOLDER
+from train_head.runs.read import Run
+from train_head.runs.record import LOGS_FOLDER
+from train_head.runs.tensorboard import keep_logs, list_scalars, write_events
 from train_head.solvers.history import Epoch
-from train_head.tensorboard_logs import keep_logs, list_scalars, write_events
 from train_head.train import train_head
 
 HISTORY = [Epoch(1, 0.5, 0.75, 0.25, 0.875, 2.0), Epoch(2, 0.125, 1.0, 0.0625, 0.9375, 3.0)]

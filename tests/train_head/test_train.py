@@ -18,10 +18,10 @@ from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.train_head.made import OPTIONS, list_paths, make_store, place_hash, read_folder
 from train_head.config import OptimizerName, TrainConfig
-from train_head.head import expand_probabilities, restore_head
-from train_head.run import Run
-from train_head.run_tables import list_run_examples
-from train_head.split import split_examples
+from train_head.data.split import split_examples
+from train_head.runs.read import Run
+from train_head.runs.tables import list_run_examples
+from train_head.solvers.head import expand_probabilities, restore_head
 from train_head.train import train_head
 
 RUN_FILES = [

@@ -15,7 +15,7 @@ from features.store import FeatureStore
 from tests.train_head.fits import assert_same_weights
 from tests.train_head.training import UNSTABLE, make_config, run_command
 from train_head.config import OptimizerName
-from train_head.run import Run
+from train_head.runs.read import Run
 from train_head.solvers.network import Batch, Stepper
 from train_head.train import train_head
 

@@ -21,7 +21,7 @@ from tests.train_head.fits import Interrupting, assert_same_weights, fit
 from tests.train_head.made import add_picture, list_paths, make_store, read_folder
 from tests.train_head.training import NEW_OPTIONS, UNSTABLE, forget_options, reseal
 from train_head.config import SolverName, TrainConfig
-from train_head.run import Run
+from train_head.runs.read import Run
 from train_head.train import train_head
 
 RUN_FILES = ["examples.csv", "head.npz", "history.csv", "local.json", "metrics.json", "predictions.csv", "run.json"]
@@ -146,7 +146,7 @@ def test_train_full_on_a_store_that_changes_meanwhile_warns_and_the_run_is_of_th
     capsys: pytest.CaptureFixture[str],
     num_bytes: int,
 ) -> None:
-    monkeypatch.setattr("train_head.batches.HELD_BYTES", num_bytes)
+    monkeypatch.setattr("train_head.data.batches.HELD_BYTES", num_bytes)
     expected = make_config(noisy.path, tmp_path / "expected")
     train_head(expected, quiet)
     store = shutil.copytree(noisy.path, tmp_path / "store")

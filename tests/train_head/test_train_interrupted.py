@@ -18,7 +18,7 @@ from tests.train_head.made import add_picture, read_folder
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.reduction.reduce import Reduced, reduce_features
-from train_head.run import Run
+from train_head.runs.read import Run
 from train_head.solvers.network import Batch, Stepper
 from train_head.train import train_head
 

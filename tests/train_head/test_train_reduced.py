@@ -19,11 +19,11 @@ from features.store import Example, FeatureStore
 from tests.train_head.made import read_folder
 from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
 from train_head.config import OptimizerName, SolverName
-from train_head.lift import lift_head
+from train_head.data.split import split_examples
+from train_head.export.expand import lift_head
 from train_head.prepare import prepare_training
-from train_head.run import Run
-from train_head.run_tables import list_run_examples
-from train_head.split import split_examples
+from train_head.runs.read import Run
+from train_head.runs.tables import list_run_examples
 from train_head.train import train_head
 
 

@@ -24,9 +24,9 @@ from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
 from train_head.report.page import report_run, write_report
 from train_head.report.sources import load_sources
-from train_head.run import Run
+from train_head.runs.read import Run
+from train_head.runs.tensorboard import keep_logs
 from train_head.solvers.network import Batch, Stepper
-from train_head.tensorboard_logs import keep_logs
 from train_head.train import train_head
 
 
@@ -94,7 +94,7 @@ def test_train_command_interrupted_after_its_answer_keeps_the_fit(two_classes: F
     assert json.loads(done.stdout)["head"] == Run(tmp_path / "run").record.head
 
 
-@pytest.mark.parametrize("broken", ["train_head.train.evaluate", "train_head.report.plots.draw_curves"])
+@pytest.mark.parametrize("broken", ["train_head.train.evaluate", "train_head.evaluation.plots.draw_curves"])
 def test_train_whose_evaluation_or_plot_fails_warns_and_keeps_the_run(
     two_classes: FeatureStore,
     tmp_path: Path,

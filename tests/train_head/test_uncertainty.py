@@ -13,7 +13,7 @@ from scipy.stats import beta, binomtest
 
 from benchmarks.selection import CASES, draw_noise, measure_coverage
 from train_head.config import TrainConfig
-from train_head.uncertainty import (
+from train_head.evaluation.uncertainty import (
     Interval,
     Selection,
     compute_interval,

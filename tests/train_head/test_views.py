@@ -18,17 +18,17 @@ from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values
 from tests.train_head.made import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import forget_options, make_config, run_command
-from train_head.batches import FeatureBatches, weigh_examples
 from train_head.config import ClassWeight, OptimizerName
-from train_head.head import HeadWeights
-from train_head.lift import TOLERANCE, lift_head
-from train_head.run import Run
+from train_head.data.batches import FeatureBatches, weigh_examples
+from train_head.data.split import list_rows, split_examples
+from train_head.export.expand import TOLERANCE, lift_head
+from train_head.runs.read import Run
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.choose import measure_sizes
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import Batch, Stepper, compute_probabilities
 from train_head.solvers.reduced import fit_reduced
-from train_head.split import list_rows, split_examples
 from train_head.train import train_head
 
 PATHS = list_paths({"train/cats": 6, "train/dogs": 5, "validation/cats": 3, "validation/dogs": 3})
@@ -101,8 +101,8 @@ def open_batches(
 def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
     """Nothing is held, and so many bytes are read at a time; None holds everything."""
     if num_bytes is not None:
-        monkeypatch.setattr("train_head.batches.HELD_BYTES", 0)
-        monkeypatch.setattr("train_head.batches.BLOCK_BYTES", num_bytes)
+        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
+        monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
 
 
 def read_epoch(batches: FeatureBatches, epoch: int) -> list[tuple[str, int]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from features.store import FeatureStore
 from train_head.config import OptimizerName, SolverName, TrainConfig
-from train_head.run_record import RunRecord
-from train_head.write_run import seal_run
+from train_head.runs.record import RunRecord
+from train_head.runs.write import seal_run
 
 ROOT = Path(__file__).parents[2]
 NEW_OPTIONS = ("rank", "l2", "momentum", "class_weight", "patience", "repeats", "folds")

@@ -12,11 +12,11 @@ from train_head.config import ReportConfig
 
 def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
     """Write a run's report again, or with the final number on the pictures in test/."""
+    from train_head.evaluation.uncertainty import Interval, Selection, format_share
     from train_head.report.final import score_test
     from train_head.report.page import read_evaluation, read_test, write_report
     from train_head.report.sources import load_sources
-    from train_head.run_record import REPORT_FILE
-    from train_head.uncertainty import Interval, Selection, format_share
+    from train_head.runs.record import REPORT_FILE
 
     sources = load_sources(config)
     if config.test:

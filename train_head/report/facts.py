@@ -15,8 +15,8 @@ from base.terminal import format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.config import NOTHING
-from train_head.run import Run
-from train_head.split import Split
+from train_head.data.split import Split
+from train_head.runs.read import Run
 
 _HEAD_OPTIONS = ["solver", "rank", "epochs", "batch_size", "units", "dropout", "l2", "optimizer", "learning_rate"]
 _HEAD_OPTIONS += ["momentum", "class_weight", "patience", "seed"]

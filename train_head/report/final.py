@@ -9,18 +9,18 @@ import numpy as np
 from base.errors import HeadstartError, UsageError
 from base.files import write_durably
 from base.terminal import Console
-from train_head.batches import number_targets
 from train_head.config import NOTHING
-from train_head.evaluation import evaluate
-from train_head.head import Array
-from train_head.lift import compute_store_logits, lift_head
-from train_head.metrics import find_largest_class
+from train_head.data.batches import number_targets
+from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.metrics import find_largest_class
+from train_head.export.expand import compute_store_logits, lift_head
 from train_head.report.page import render_report
 from train_head.report.sources import Sources
-from train_head.run import Run
-from train_head.run_record import REPORT_FILE, read_record
+from train_head.runs.read import Run
+from train_head.runs.record import REPORT_FILE, read_record
+from train_head.runs.write import rewrite_run, seal_run, write_metrics
+from train_head.solvers.head import Array
 from train_head.solvers.network import compute_probabilities
-from train_head.write_run import rewrite_run, seal_run, write_metrics
 
 BATCH_SIZE = 256
 
@@ -68,7 +68,7 @@ def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     if run.unfreeze_from == NOTHING:
         head = lift_head(run, store, split.validation, console)
         return compute_probabilities(compute_store_logits(head, store, split.test))
-    from train_head.rebuild import rebuild_parts
+    from train_head.export.rebuild import rebuild_parts
 
     rebuilt = rebuild_parts(run, store, split, weights, console)
     chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from base.terminal import make_printable
 from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
-from train_head.run_tables import Prediction
+from train_head.runs.tables import Prediction
 
 NUM_WORST = 24
 NUM_UNSURE = 12

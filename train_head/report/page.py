@@ -15,18 +15,18 @@ from base.errors import HeadstartError
 from base.files import hash_file
 from base.terminal import Console, format_seconds, make_printable
 from train_head.config import ReportConfig, TrainConfig
-from train_head.evaluation import ReliabilityBin, check_evaluation, evaluate
-from train_head.metrics import check_metrics, find_largest_class
+from train_head.evaluation.evaluate import ReliabilityBin, check_evaluation, evaluate
+from train_head.evaluation.metrics import check_metrics, find_largest_class
+from train_head.evaluation.uncertainty import Interval, Selection, compute_interval, format_percent, format_share
 from train_head.report import facts, words
 from train_head.report.duplicates import NEAR, NUM_SHOWN, Pair, find_exact, find_nearest, load_means, measure_likeness
 from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
 from train_head.report.gallery import Thumbnail, choose_unsure, choose_worst, draw_thumbnail
 from train_head.report.sources import Sources, load_sources
-from train_head.run import Run
-from train_head.run_record import METRICS_FILE, REPORT_FILE
-from train_head.run_tables import Prediction
-from train_head.uncertainty import Interval, Selection, compute_interval, format_percent, format_share
-from train_head.write_run import write_page
+from train_head.runs.read import Run
+from train_head.runs.record import METRICS_FILE, REPORT_FILE
+from train_head.runs.tables import Prediction
+from train_head.runs.write import write_page
 
 TEMPLATE = "page.html.jinja"
 NUM_EXACT_SHOWN = 50

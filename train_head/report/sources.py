@@ -7,9 +7,9 @@ from pathlib import Path
 
 from features.store import FeatureStore
 from train_head.config import ReportConfig
-from train_head.run import Run
-from train_head.run_record import recover_run
-from train_head.split import Split
+from train_head.data.split import Split
+from train_head.runs.read import Run
+from train_head.runs.record import recover_run
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,18 @@ from math import floor
 from typing import Any
 
 from base.terminal import make_printable
-from train_head.evaluation import NUM_THRESHOLDS, THRESHOLD_DIGITS
+from train_head.evaluation.evaluate import NUM_THRESHOLDS, THRESHOLD_DIGITS
+from train_head.evaluation.uncertainty import (
+    Interval,
+    Selection,
+    compute_interval,
+    describe_fits,
+    format_percent,
+    format_share,
+)
 from train_head.report.duplicates import MAX_PICTURES, NEAR
-from train_head.run_tables import Prediction
+from train_head.runs.tables import Prediction
 from train_head.solvers.history import Epoch
-from train_head.uncertainty import Interval, Selection, compute_interval, describe_fits, format_percent, format_share
 
 MAX_TITLE = 5
 """Classes in the title."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from base.arrays import load_arrays
 from base.files import open_synced, sync_folder
 from base.terminal import Console
-from train_head.head import HeadWeights
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch, Watch
 
 MIN_INTERVAL_S = 10.0

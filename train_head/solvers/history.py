@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from base.errors import HeadstartError
-from train_head.head import HeadWeights
+from train_head.solvers.head import HeadWeights
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from base.terminal import Console
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.made import FINGERPRINT, hash_text, make_store
+from train_head.data.split import Split, split_examples
 from train_head.reduction.factors import Means
 from train_head.report import duplicates
 from train_head.report.duplicates import NEAR, find_exact, find_nearest, load_means, measure_likeness
-from train_head.split import Split, split_examples
 
 TRAIN = [f"train/{label}/{n}.jpg" for label in ("cats", "dogs") for n in range(12)]
 VALIDATION = [f"validation/{label}/{n}.jpg" for label in ("cats", "dogs") for n in range(5)]

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from train_head.evaluation import ReliabilityBin
+from train_head.evaluation.evaluate import ReliabilityBin
 from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
 from train_head.solvers.history import Epoch
 

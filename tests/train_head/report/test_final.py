@@ -21,15 +21,15 @@ from tests.train_head.made import CLASSES, draw_features, list_paths, make_store
 from tests.train_head.report.pages import read_page
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig, SolverName, TrainConfig
-from train_head.evaluation import evaluate
-from train_head.head import restore_head
-from train_head.lift import lift_head
+from train_head.data.split import split_examples
+from train_head.evaluation.evaluate import evaluate
+from train_head.export.expand import lift_head
 from train_head.report.final import score_test
 from train_head.report.page import report_run
 from train_head.report.sources import load_sources
-from train_head.run import Run
-from train_head.run_record import METRICS_FILE, REPORT_FILE
-from train_head.split import split_examples
+from train_head.runs.read import Run
+from train_head.runs.record import METRICS_FILE, REPORT_FILE
+from train_head.solvers.head import restore_head
 from train_head.train import train_head
 
 COUNTS = {"train/cats": 12, "train/dogs": 11, "validation/cats": 4, "validation/dogs": 4}

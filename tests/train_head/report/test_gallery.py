@@ -17,7 +17,7 @@ from PIL import Image
 from tests.pictures import draw_picture, encode
 from tests.train_head.training import ROOT
 from train_head.report.gallery import THUMBNAIL_SIDE, Thumbnail, choose_unsure, choose_worst, draw_thumbnail
-from train_head.run_tables import Prediction
+from train_head.runs.tables import Prediction
 
 
 def make_prediction(path: str, label: str, dogs: float) -> Prediction:

@@ -21,11 +21,11 @@ from tests.pictures import draw_picture, encode
 from tests.train_head.report.pages import Page, read_page
 from tests.train_head.training import make_config, reseal
 from train_head.config import ReportConfig, TrainConfig
+from train_head.evaluation.uncertainty import Interval, Selection, compute_interval, record_selection
 from train_head.report.page import read_evaluation, report_run, write_report
 from train_head.report.sources import load_sources
-from train_head.run import Run
+from train_head.runs.read import Run
 from train_head.train import train_head
-from train_head.uncertainty import Interval, Selection, compute_interval, record_selection
 
 MISTAKE = "validation/cats/a dog.png"
 SAME, ORIGINAL = "validation/dogs/same.jpg", "train/dogs/003.jpg"

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from train_head.report.plots import draw_curves
+from train_head.evaluation.plots import draw_curves
 from train_head.solvers.history import Epoch
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)

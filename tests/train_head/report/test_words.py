@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train_head.evaluation import evaluate
+from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.uncertainty import compute_interval, format_share
 from train_head.report.duplicates import MAX_PICTURES
 from train_head.report.words import (
     count_exact,
@@ -22,9 +23,8 @@ from train_head.report.words import (
     list_warnings,
     summarize,
 )
-from train_head.run_tables import Prediction
+from train_head.runs.tables import Prediction
 from train_head.solvers.history import Epoch
-from train_head.uncertainty import compute_interval, format_share
 
 
 def make_evaluation(num_right: int, num: int = 100, num_candidates: int = 1) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.training import make_config
 from train_head.config import TrainConfig
+from train_head.finetuning.tail import Tail, open_tail
 from train_head.train import train_head
-from train_head.tuning.tail import Tail, open_tail
 
 CUTS = ("mixed5", "mixed6")
 

@@ -11,10 +11,10 @@ from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
 from tests.train_head.sweeps import make_sweep
-from train_head.run import Run
-from train_head.sweeping.axes import complete_axes, parse_axes
-from train_head.sweeping.plan import check_candidates, plan_grid
-from train_head.sweeping.run import sweep_heads
+from train_head.runs.read import Run
+from train_head.sweep.plan import check_candidates, plan_grid
+from train_head.sweep.run import sweep_heads
+from train_head.sweep.space import complete_axes, parse_axes
 
 
 @pytest.fixture(scope="module")

@@ -26,21 +26,21 @@ from tests.train_head.report.pages import read_page
 from tests.train_head.training import make_config, reseal
 from tests.train_head.tuning.conftest import configure
 from train_head.config import NOTHING, ExportConfig, ReportConfig, SolverName
-from train_head.export import export
-from train_head.exported import ExportedModel
-from train_head.head import HeadWeights, TunedWeights
-from train_head.model_file import read_card
+from train_head.data.split import split_examples
+from train_head.export.model import ExportedModel
+from train_head.export.model_file import read_card
+from train_head.export.write import export
+from train_head.finetuning import fit as tuning_fit
+from train_head.finetuning.tail import Tail, open_tail
 from train_head.report.page import report_run
 from train_head.report.sources import load_sources
-from train_head.run import Run
+from train_head.runs.read import Run
 from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.head import HeadWeights, TunedWeights
 from train_head.solvers.history import Epoch
 from train_head.solvers.reduced import fit_reduced
-from train_head.split import split_examples
 from train_head.train import train_head
-from train_head.tuning import fit as tuning_fit
-from train_head.tuning.tail import Tail, open_tail
 
 LAST_BLOCK = {f"conv2d_{number}" for number in range(60, 70)}
 

@@ -1,0 +1,128 @@
+"""What a training says of its pictures, before and after it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from base.errors import FeatureStoreError, HeadstartError
+from base.lock import is_locked
+from base.terminal import Console
+from features.store import Example, FeatureStore
+from features.unusable import UnusableImage, UnusableReason
+from train_head.config import TrainConfig
+from train_head.runs.read import hash_views
+from train_head.data.split import Split, list_rows
+
+NUM_SHOWN = 3
+"""Of the pictures that a warning is about."""
+
+
+def tell_what_there_is(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
+    """Says what is trained on, and what keeps the accuracy from being taken at its word."""
+    console.say(
+        f"{store.path}: {len(split.train):,} training and {len(split.validation):,} validation pictures of "
+        f"{', '.join(split.classes)} (by {split.rule})"
+    )
+    if config.views and config.views > 1:
+        num_rows, num_wanted = len(list_rows(store, split.train, config.views)), config.views * len(split.train)
+        console.say(f"{config.views} views of each training picture, {num_rows:,} rows")
+        if num_rows < num_wanted:
+            console.warn(
+                f"{store.path}: {num_wanted - num_rows:,} views of training pictures are not stored, because "
+                "extraction was interrupted, they validated then or hold NaN; run `python -m extract "
+                f"--views {config.views}` again"
+            )
+    _log_left_out(store, split, console)
+    if leaks := split.count_leaks():
+        console.warn(
+            f"{leaks:,} validation pictures are in the training folder too, byte for byte: "
+            "the validation accuracy is optimistically biased"
+        )
+    if conflicts := list_conflicts([*split.train, *split.validation]):
+        shown = ", ".join(" = ".join(paths) for paths in conflicts[:NUM_SHOWN])
+        more = f" and {len(conflicts) - NUM_SHOWN:,} more" if len(conflicts) > NUM_SHOWN else ""
+        console.warn(
+            f"{len(conflicts):,} pictures are in the folders of several classes, byte for byte: {shown}{more}. "
+            "Each copy is used with the label of its own folder; keep one, or the head cannot be right on both"
+        )
+
+
+def _log_left_out(store: FeatureStore, split: Split, console: Console) -> None:
+    """Log every picture of the folder that is neither trained on nor validates, by reason."""
+    by_reason: dict[UnusableReason, list[UnusableImage]] = {}
+    for found in store.list_unusable():
+        by_reason.setdefault(found.reason, []).append(found)
+    for reason, unusable in by_reason.items():
+        first = unusable[0]
+        match reason:
+            case UnusableReason.PENDING:
+                why = "have no features, because extraction was interrupted or a shard was lost, and are left out; "
+                why += "an extraction is running" if is_locked(store.path) else "run `python -m extract` again"
+            case UnusableReason.FAILED:
+                why = f"could not be decoded, such as {first.image.path}: {first.detail}"
+            case UnusableReason.UNSOUND:
+                why = f"have features with NaN or overflow, such as {first.image.path}, and are left out"
+        console.warn(f"{store.path}: {len(unusable):,} of {len(store.images):,} pictures {why}")
+    if split.test:
+        console.say(f"{len(split.test):,} pictures in test/ are kept for the final number")
+    num_used = len(split.train) + len(split.validation) + len(split.test)
+    if num_used < len(store.examples):
+        console.warn(f"{len(store.examples) - num_used:,} pictures are in folders that are not used (by {split.rule})")
+
+
+def count_unusable(store: FeatureStore) -> dict[str, int]:
+    """Return how many pictures of the folder cannot be trained on, by reason, for the metrics: `num_pending`, ..."""
+    found = Counter(unusable.reason for unusable in store.list_unusable())
+    return {f"num_{reason.value}": found[reason] for reason in UnusableReason}
+
+
+def list_conflicts(examples: Iterable[Example]) -> list[list[str]]:
+    """Return the pictures that are in the folders of several classes: for each content its paths, one a class."""
+    paths: dict[bytes, dict[str, str]] = {}
+    for example in sorted(examples, key=lambda example: example.path):
+        paths.setdefault(example.content_hash, {}).setdefault(example.label, example.path)
+    return sorted(list(by_label.values()) for by_label in paths.values() if len(by_label) > 1)
+
+
+def refuse_other_images(store: FeatureStore, images: Path | None) -> None:
+    """Raise HeadstartError where a store was not made from a folder of pictures; a pack may not record its folder."""
+    if images is None or not store.images_folder:
+        return
+    if Path(store.images_folder) != images.resolve():
+        raise HeadstartError(
+            store.path,
+            f"a store of the pictures in {images.resolve()}",
+            f"one of the pictures in {store.images_folder}",
+            "Run `python -m extract` on that folder first, or give its own store with --store (STORE=)",
+        )
+
+
+def refuse_unfinished_store(store: FeatureStore) -> None:
+    """Raise HeadstartError where a store has nothing to train on yet, because its extraction is not done."""
+    is_running = is_locked(store.path)
+    if store.examples or not (store.num_pending or is_running):
+        return
+    raise HeadstartError(
+        store.path,
+        "features to train on",
+        f"none yet of {store.num_pending:,} pictures" if store.num_pending else "none yet",
+        "An extraction is running: wait until it has finished" if is_running else "Run `python -m extract` to go on",
+    )
+
+
+def warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
+    """Says so where the store is no longer the one that the run was fitted on."""
+    try:
+        now = FeatureStore(store.path)
+        same = now.examples == store.examples
+        same = same and hash_views(now, split, config.views) == hash_views(store, split, config.views)
+    except FeatureStoreError as error:
+        console.warn(f"{store.path} can no longer be read: {error}")
+        return
+    if not same:
+        console.warn(
+            f"{store.path} changed during training; the run is of its state at the start. "
+            "Train again for today's pictures"
+        )

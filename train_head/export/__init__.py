@@ -1,0 +1,1 @@
+"""Export: backbone and head as one Keras model from raw pixels to probabilities."""

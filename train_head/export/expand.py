@@ -1,0 +1,110 @@
+"""The head of a run on all inputs, whichever solver fitted it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from base.errors import HeadstartError
+from base.terminal import Console
+from features.schema import FeatureKey
+from features.store import Example, FeatureStore
+from train_head.data.split import sort_examples
+from train_head.reduction.factors import Directions, Factors, get
+from train_head.reduction.record import Expansion, make_expansion
+from train_head.reduction.rows import FeatureRows
+from train_head.reduction.workers import open_workers
+from train_head.runs.read import Run
+from train_head.runs.record import REDUCTION_FILE
+from train_head.solvers.head import Array, HeadWeights
+from train_head.solvers.network import compute_outputs
+
+TOLERANCE = 1e-3
+"""Of logits, between the head that was fitted and the one on all inputs."""
+
+
+def lift_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
+    """Return a run's head on all inputs.
+
+    Training rows are found in the store by content hash and view, so that it does not matter which pictures, labels
+    or derived files there are today.
+
+    Args:
+        run: the run.
+        store: the store that it was fitted on, or a packed copy.
+        validation: the run's validation examples in that store.
+        console: where progress goes.
+
+    Raises:
+        HeadstartError: a training feature is no longer stored, or the head on all inputs does not give the logits of
+            the fitted one.
+    """
+    head = run.read_head()
+    if not run.record.reduction:
+        return head
+    is_old = REDUCTION_FILE not in run.record.files and not (run.folder / REDUCTION_FILE).exists()
+    if is_old:
+        expansion = _find_old_expansion(run, store, head, console)
+    else:
+        expansion = Expansion.load(run.check_file(REDUCTION_FILE))
+    expanded = replace(head, hidden_kernel=expansion.expand(store, head.hidden_kernel))
+    expected = run.read_validation_logits()
+    found = compute_store_logits(
+        expanded, store, _sort_as_old(run, validation) if is_old else sort_examples(validation)
+    )
+    if found.shape != expected.shape:
+        raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
+    difference = float(np.abs(found - expected).max())
+    num_inputs = len(expanded.hidden_kernel)
+    console.detail(f"{run.folder}: expanded to {num_inputs:,} inputs; logits differ by {difference:.2g}")
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
+        raise _disagree(run, f"a difference of {difference:.2g}")
+    return expanded
+
+
+def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Sequence[Example]) -> Array:
+    """Compute the logits of a head on all inputs for stored features."""
+    with open_workers() as workers:
+        hidden = FeatureRows(store, examples, workers).multiply(head.hidden_kernel)
+        return compute_outputs(head, hidden)
+
+
+def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, console: Console) -> Expansion:
+    """Find what expands the kernel of a run from before runs kept it: the factors in derived/ that it was fitted on.
+
+    Raises:
+        HeadstartError: they are gone, or of other rows.
+    """
+    folder, key = store.derived_folder, run.record.reduction
+    factors, basis = get(folder, key, Factors, console), get(folder, key, Directions, console)
+    hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.side == "train"}
+    keys = [FeatureKey(content_hash, view) for content_hash in sorted(hashes) for view in range(run.num_views)]
+    rows = [row for row in store.find_examples(keys) if row is not None]
+    if basis and basis.directions.shape[1] == len(head.hidden_kernel):
+        return make_expansion(store, rows, None, basis.directions)
+    if factors and factors.train.shape == (len(rows), len(head.hidden_kernel)):
+        coefficients = np.asarray((factors.train / factors.eigenvalues) @ head.hidden_kernel, np.float32)
+        return make_expansion(store, rows, coefficients, None)
+    raise HeadstartError(
+        run.folder,
+        f"the factors that this older run was fitted on, in {folder}",
+        "none of them" if factors is None else "those of other rows",
+        "Train again, which takes seconds; newer runs keep what they need themselves",
+    )
+
+
+def _sort_as_old(run: Run, validation: Sequence[Example]) -> list[Example]:
+    """Sort as an older run did, by its store's layout: its predictions are in that order."""
+    place_of = {prediction.path: place for place, prediction in enumerate(run.read_predictions())}
+    return sorted(validation, key=lambda example: place_of.get(example.path, len(place_of)))
+
+
+def _disagree(run: Run, got: str) -> HeadstartError:
+    return HeadstartError(
+        run.folder,
+        f"a head on all inputs whose logits agree within {TOLERANCE:g} with those of the fitted one",
+        got,
+        "Train it again with --overwrite (OVERWRITE=1), which takes seconds, then export",
+    )

@@ -1,0 +1,127 @@
+"""Fits a head alone, then the backbone's last layers and the head together."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from base.terminal import Console
+from train_head.data.batches import number_targets
+from train_head.evaluation.metrics import predict_classes
+from train_head.finetuning.tail import Tail
+from train_head.solvers import Fit, Problem, Solve
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.full import Fittable, cut_hidden, fit_model, put_weights
+from train_head.solvers.head import Array, HeadWeights, TunedWeights, build_head, extract_weights
+from train_head.solvers.history import DivergedError, Epoch
+
+
+def tune_after(solve: Solve, tail: Tail) -> Solve:
+    """Makes a solver that goes on where another one ends: with the last layers of the backbone.
+
+    Args:
+        solve: fits the head alone.
+        tail: what is trained again then.
+    """
+
+    def fit_tuned(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
+        return _Tuning(tail, problem, checkpoint, console, tail.list_kernels()).fit(solve)
+
+    fit_tuned.__name__ = f"{solve.__name__} and {' '.join(tail.trained)}"
+    return fit_tuned
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    tail: Tail
+    problem: Problem
+    checkpoint: Checkpoint
+    console: Console
+    initial: dict[str, Array]
+    """The kernels before they are trained."""
+
+    def fit(self, solve: Solve) -> Fit:
+        """Fits both stages; the history is that of the head, then of both."""
+        try:
+            head = self._fit_head(solve)
+            if not head.history[-1].is_finite:
+                return self._keep_head(head, head.history)
+            return self._fit_both(head)
+        finally:
+            # Another seed, or fold, begins with the same backbone.
+            self.tail.put_kernels(self.initial)
+
+    def _fit_head(self, solve: Solve) -> Fit:
+        problem, top = self.problem, self.tail.open_top()
+        fit = solve(replace(problem, store=top), self.checkpoint.beside("head"), self.console)
+        right = predict_classes(fit.validation_probabilities) == number_targets(
+            problem.split.validation, problem.split.classes
+        )
+        self.console.say(f"the head alone: validation accuracy {right.mean():.4f}")
+        if not fit.reduction:
+            return fit
+        kernel = fit.reduction.expansion.expand(top, fit.weights.hidden_kernel)
+        return replace(fit, weights=replace(fit.weights, hidden_kernel=kernel), reduction=None)
+
+    def _fit_both(self, head: Fit) -> Fit:
+        problem, offset, before = self.problem, len(head.history), head.history[head.kept_epoch - 1]
+        config = replace(
+            problem.config,
+            learning_rate=problem.config.fine_tune_learning_rate,
+            epochs=problem.config.fine_tune_epochs,
+        )
+
+        def shift(row: Epoch) -> Epoch:
+            return replace(row, epoch=row.epoch + offset)
+
+        boundary = replace(
+            problem,
+            store=self.tail.open_boundary(),
+            config=config,
+            follow=lambda row: problem.follow(shift(row)),
+        )
+        self.checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
+        try:
+            fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
+        except DivergedError as error:
+            # The head alone was good.
+            kept = self._keep_head(head, [*head.history, shift(error.row)])
+            return replace(kept, before_tuning=before)
+        history = [*head.history, *map(shift, fit.history)]
+        if config.patience and before.val_loss <= fit.history[fit.kept_epoch - 1].val_loss:
+            # The best epoch of all is kept, and it was one of the head alone.
+            return replace(self._keep_head(head, history), before_tuning=before)
+        return replace(fit, history=history, kept_epoch=fit.kept_epoch + offset, before_tuning=before)
+
+    def _keep_head(self, head: Fit, history: list[Epoch]) -> Fit:
+        """Keeps the head alone, on the backbone as it was."""
+        arrays: dict[str, Any] = head.weights.list_arrays()
+        return replace(head, weights=TunedWeights(**arrays, tail=self.initial), history=history)
+
+    def _build(self, weights: HeadWeights) -> Fittable:
+        """Builds the model from the boundary's output to probabilities, of which only what is named is trained."""
+        config, tail = self.problem.config, self.tail.cut_from(self.tail.boundary)
+        keras.utils.set_random_seed(config.seed)
+        num_classes = len(self.problem.split.classes)
+        head = build_head(tail.output_shape[1:], num_classes, config.units, config.dropout, config.seed, l2=config.l2)
+        put_weights(head, weights)
+        for layer in self.tail.list_layers():
+            layer.trainable = True
+        features = keras.Input(tail.input_shape[1:], name="feature")
+        model = keras.Model(features, head(tail(features)), name="tuned")
+
+        def take() -> TunedWeights:
+            found: dict[str, Any] = extract_weights(head).list_arrays()
+            return TunedWeights(**found, tail=self.tail.list_kernels())
+
+        def put(kept: HeadWeights) -> None:
+            put_weights(head, kept)
+            if isinstance(kept, TunedWeights):
+                self.tail.put_kernels(kept.tail)
+
+        hidden = keras.Sequential([keras.Input(tail.input_shape[1:]), tail, cut_hidden(head)], name="tuned_hidden")
+        return Fittable(model, take, put, hidden)

@@ -1,0 +1,220 @@
+"""Write a run: into a staging folder, sealed with the digests of its files, and into place when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from base.errors import HeadstartError
+from base.files import hash_file, write_durably
+from base.replace import check_target, hold_target, replace_folder
+from base.terminal import Console
+from features.store import FeatureStore
+from train_head.data.split import Split
+from train_head.runs.read import Run
+from train_head.runs.record import (
+    DATA_FILES,
+    EXAMPLES_FILE,
+    HEAD_FILE,
+    HISTORY_FILE,
+    LOCAL_FILE,
+    LOGITS_FILE,
+    METRICS_FILE,
+    PLACES,
+    PREDICTIONS_FILE,
+    REDUCTION_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    RUN_NAMES,
+    RUN_VERSION,
+    RunRecord,
+    describe_run_target,
+    read_record,
+)
+from train_head.runs.tables import format_examples, format_history, format_predictions, list_run_examples
+from train_head.solvers import Fit
+
+MAX_UP, MAX_DOWN = 3, 2
+"""Folders up and down that a path in run.json may go; a longer one could be the whole path of the machine."""
+
+
+def write_run(
+    folder: Path, record: RunRecord, split: Split, store: FeatureStore | None, fit: Fit, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the files of a run into an empty folder that has no readers yet.
+
+    Args:
+        folder: the staging folder.
+        record: what the run was made from.
+        split: its examples.
+        store: where they are; None leaves out what names the shards.
+        fit: what the solver returned.
+        metrics: what is known of the head.
+
+    Returns:
+        The metrics, with the head's digest.
+    """
+    fit.weights.save(folder / HEAD_FILE)
+    head = hash_file(folder / HEAD_FILE)
+    if fit.reduction:
+        record = replace(record, reduction=fit.reduction.key, rank=fit.reduction.rank)
+        fit.reduction.save(folder / REDUCTION_FILE)
+        np.save(folder / LOGITS_FILE, fit.reduction.validation_logits, allow_pickle=False)
+    written = {"head": head, **metrics}
+    write_metrics(folder, written)
+    (folder / HISTORY_FILE).write_bytes(format_history(fit.history))
+    (folder / EXAMPLES_FILE).write_bytes(format_examples(list_run_examples(split, store)))
+    predictions = format_predictions(split.validation, record.classes, fit.validation_probabilities)
+    (folder / PREDICTIONS_FILE).write_bytes(predictions)
+    seal_run(folder, replace(record, head=head, created=datetime.now(UTC).isoformat(timespec="seconds")))
+    return written
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write metrics.json into a staging folder."""
+    _write(folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def write_places(folder: Path, store: Path, images: str) -> None:
+    """Write local.json into a staging folder.
+
+    Args:
+        folder: the staging folder.
+        store: the store's folder or file.
+        images: the pictures' folder.
+    """
+    places = {"store": str(store.resolve()), "images": images}
+    _write(folder / LOCAL_FILE, (json.dumps(places, indent=2) + "\n").encode())
+
+
+def seal_run(folder: Path, record: RunRecord) -> None:
+    """Write run.json with the digests of the data files that are in a staging folder."""
+    files = {name: hash_file(folder / name) for name in DATA_FILES if (folder / name).exists()}
+    _write(folder / RUN_FILE, replace(record, files=files).format())
+
+
+def copy_run(source: Run, folder: Path) -> RunRecord:
+    """Copy a run into a staging folder; its files are shared where the disk can do that.
+
+    A file in the copy is replaced by `write_metrics` and the like, never written to.
+
+    Returns:
+        The record to seal the copy with, in today's version.
+
+    Raises:
+        HeadstartError: a file of it is not the one that was written.
+    """
+    source.check_files()
+    for name in RUN_NAMES:
+        path = source.folder / name
+        if path.is_dir():
+            shutil.copytree(path, folder / name, copy_function=_link)
+        elif path.exists():
+            _link(path, folder / name)
+    record = source.record
+    if record.run_version == RUN_VERSION:
+        return record
+    write_places(folder, source.folder.resolve() / record.store, "")
+    config = {name: value for name, value in record.config.items() if name not in PLACES}
+    created = datetime.fromtimestamp((source.folder / RUN_FILE).stat().st_mtime, UTC).isoformat(timespec="seconds")
+    store = shorten_path(Path(record.store), source.folder)
+    return replace(record, config=config, store=store, created=created, run_version=RUN_VERSION)
+
+
+@contextmanager
+def rewrite_run(run: Run) -> Iterator[Path]:
+    """Yield a copy of a run to be changed, which takes the run's place at the end.
+
+    Raises:
+        TargetLockedError: another command is writing the run.
+        HeadstartError: it is no longer the run that was read, or the disk refused.
+    """
+    with replace_folder(describe_run_target(run.folder)) as replacement:
+        _require_unchanged(run)
+        record = copy_run(run, replacement.staging)
+        # The copy is a run, too, while it is changed: of today's version, from which a report can be made.
+        seal_run(replacement.staging, record)
+        yield replacement.staging
+        seal_run(replacement.staging, record)
+        replacement.commit()
+
+
+def write_page(run: Run, page: bytes) -> Path:
+    """Write a run's report.html, and return its path.
+
+    Raises:
+        TargetLockedError: another command is writing the run.
+        HeadstartError: it is no longer the run that was read, or the page is not a file.
+        OSError: the disk refused.
+    """
+    path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)
+    with hold_target(target):
+        check_target(target)
+        _require_unchanged(run)
+        write_durably(path, page)
+    return path
+
+
+@contextmanager
+def keep_going(what: str, console: Console) -> Iterator[None]:
+    """Keep what is derived from finished work from costing it: warn, and go on without it."""
+    try:
+        yield
+    except Exception as error:
+        console.warn(f"expected {what}, got {error or type(error).__name__}. The rest is kept")
+
+
+def name_archive(folder: Path, run: Path) -> str:
+    """Name the folder in which what is there now is kept: its name with its date and time, `run-2026-11-25-140327`.
+
+    Args:
+        folder: what is kept.
+        run: the run in it whose date counts.
+    """
+    place = folder.resolve()
+    try:
+        made = datetime.fromisoformat(read_record(run, checks_digest=False).created).astimezone()
+    except ValueError:
+        made = datetime.fromtimestamp((run / RUN_FILE).stat().st_mtime).astimezone()
+    name = f"{place.name}-{made:%Y-%m-%d-%H%M%S}"
+    names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
+    # Where the folder is a mount point, it is kept inside.
+    return next(name for name in names if not any(os.path.lexists(near / name) for near in (place.parent, place)))
+
+
+def shorten_path(path: Path, folder: Path) -> str:
+    """Return a path from a folder where it is near, else its name alone."""
+    near = os.path.relpath(path.resolve(), folder.resolve())
+    num_up = Path(near).parts.count("..")
+    is_near = num_up <= MAX_UP and len(Path(near).parts) - num_up <= MAX_DOWN
+    shared = os.path.commonpath([path.resolve(), folder.resolve()])
+    return near if is_near and shared != os.path.sep else path.name
+
+
+def _require_unchanged(run: Run) -> None:
+    if read_record(run.folder) != run.record:
+        raise HeadstartError(run.folder, "the run that was read", "another one by now", "Run the command again")
+
+
+def _write(path: Path, data: bytes) -> None:
+    if path.exists() and path.read_bytes() == data:
+        return
+    # Another name may share the file, which is not to be changed.
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copyfile(source, target, follow_symlinks=False)

@@ -1,0 +1,1 @@
+"""Sweeps: many heads on one extraction, side by side."""

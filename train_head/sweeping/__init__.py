@@ -1,1 +1,0 @@
-"""Trial and error: many heads on one extraction, side by side."""
