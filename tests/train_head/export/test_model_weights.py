@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.features.test_foreign import SECRET, add_virtual, watch
-from tests.train_head.test_model_file import (
+from tests.features.shards.test_validate import SECRET, add_virtual, watch
+from tests.train_head.export.test_model_file import (
     Edit,
     add_layer,
     edit_json,

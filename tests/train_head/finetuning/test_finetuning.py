@@ -22,9 +22,9 @@ from features.packed.write import pack_store
 from features.schema import Pool
 from features.shards.compression import Compression
 from features.store import FeatureStore
+from tests.train_head.finetuning.conftest import configure
 from tests.train_head.report.pages import read_page
 from tests.train_head.training import make_config, reseal
-from tests.train_head.tuning.conftest import configure
 from train_head.config import NOTHING, ExportConfig, ReportConfig, SolverName
 from train_head.data.split import split_examples
 from train_head.export.model import ExportedModel

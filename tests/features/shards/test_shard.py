@@ -124,7 +124,7 @@ def test_zstd_shard_without_hdf5plugin_says_what_to_install(tmp_path: Path) -> N
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     reading, writing = done.stdout.splitlines()
     message = "FeatureStoreError zstd: expected the package hdf5plugin, got none. Run `pip install 'headstart[zstd]'`."

@@ -92,7 +92,7 @@ def test_packed_store_keeps_views(store: FeatureStore, tmp_path: Path) -> None:
 
 
 def test_packed_store_from_before_there_were_views_has_one_of_each(tmp_path: Path) -> None:
-    packed = FeatureStore(Path(__file__).parents[1] / "golden/v1/packed.h5")
+    packed = FeatureStore(Path(__file__).parents[2] / "golden/v1/packed.h5")
     assert packed.num_views == 1
     assert [packed.list_views(example, 3) for example in packed.examples] == [[e] for e in packed.examples]
 
@@ -179,7 +179,7 @@ def test_view_shows_nan_for_a_missing_shard(store: FeatureStore) -> None:
 def test_info_and_pack_commands_print_what_they_found(store: FeatureStore, tmp_path: Path) -> None:
     def run(*arguments: str) -> dict[str, object]:
         command = [sys.executable, "-m", "features", *arguments, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
         return dict(json.loads(done.stdout))
 
     info = run("info", str(store.path))
@@ -325,7 +325,7 @@ def test_pack_whose_file_may_not_grow_is_an_error_and_leaves_nothing(
         "    print(error.where)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/out.h5\n"), done.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == []
 

@@ -19,9 +19,9 @@ import tensorflow as tf
 from keras.src.datasets import mnist
 from keras.src.saving.serialization_lib import in_safe_mode
 
-from tests.features.test_foreign import SECRET, watch
-from tests.train_head import test_model_weights
-from tests.train_head.test_model_file import (
+from tests.features.shards.test_validate import SECRET, watch
+from tests.train_head.export import test_model_weights
+from tests.train_head.export.test_model_file import (
     Config,
     Edit,
     add_layer,
@@ -32,7 +32,7 @@ from tests.train_head.test_model_file import (
     write_members,
 )
 
-DOCUMENT = Path(__file__).parents[2] / "docs/security.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/security.md"
 
 
 @pytest.fixture(autouse=True)

@@ -271,7 +271,7 @@ def test_replace_folder_mount_point_exchanges_its_entries(tmp_path: Path) -> Non
     out.mkdir()
     code = (
         "import sys; sys.path.insert(0, '.'); from pathlib import Path\n"
-        "from tests.features.test_replace import read, replace\n"
+        "from tests.base.test_replace import read, replace\n"
         "out = Path(sys.argv[1]); replace(out, 'old'); (out / 'mine').write_text('mine'); replace(out, 'new')\n"
         "replace(out, 'newer', archive='before')\n"
         "assert read(out) == {'a.txt': 'newer', 'b.txt': 'newer', 'mine': 'mine'}, read(out)\n"
