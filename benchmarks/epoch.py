@@ -53,7 +53,7 @@ def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[st
     import_quietly("keras")
     from benchmarks.course import CourseLoop
     from extract.run import extract_features
-    from train_head.export.stitch import rebuild_backbone
+    from train_head.finetuning.backbone import rebuild_backbone
     from train_head.solvers.full import fit_full
     from train_head.solvers.reduced import fit_reduced
 

@@ -18,7 +18,7 @@ from base.terminal import Console, format_bytes, format_seconds
 from benchmarks.made import SHAPE, write_store
 from benchmarks.process import Cost, run_module
 from features.schema import Features
-from train_head.solvers.head import Array
+from train_head.data.batches import Array
 
 LABELS = ("cats", "dogs")
 

@@ -10,10 +10,10 @@ from base.extras import require_extra
 from features.cuts import list_cuts, open_store
 from features.store import FeatureStore
 from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
-from train_head.data.split import Split, split_examples
+from train_head.data.split import Split, hash_views, split_examples
 from train_head.data.summary import refuse_other_images, refuse_unfinished_store
 from train_head.runs.compatibility import holds_run, list_differences
-from train_head.runs.read import Run, hash_views
+from train_head.runs.read import Run
 from train_head.runs.record import RunRecord, describe_config
 from train_head.runs.tables import list_run_examples
 from train_head.runs.write import shorten_path
@@ -74,7 +74,7 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
     """
     if config.unfreeze_from == NOTHING:
         return open_store(config.store, config.cut, config.pool)
-    from train_head.finetuning.boundary import choose_stored_cut
+    from train_head.finetuning.backbone import choose_stored_cut
 
     return open_store(config.store, config.cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from))
 

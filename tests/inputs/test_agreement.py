@@ -23,13 +23,14 @@ from features.store import FeatureStore
 from tests.inputs.commands import Done
 from tests.inputs.conftest import Everything, Exported
 from tests.inputs.kinds import ACCEPTED, Kind
+from train_head.data.batches import Array
 from train_head.data.split import split_examples
 from train_head.export.expand import lift_head
 from train_head.export.model import ExportedModel
 from train_head.export.parity import TOLERANCE
-from train_head.export.stitch import rebuild_backbone
+from train_head.finetuning.backbone import rebuild_backbone
 from train_head.runs.read import Run
-from train_head.solvers.head import Array, expand_probabilities, restore_head
+from train_head.solvers.head import expand_probabilities, restore_head
 
 each = pytest.mark.parametrize("kind", ACCEPTED, ids=lambda kind: kind.name)
 

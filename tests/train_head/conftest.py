@@ -15,8 +15,8 @@ from features.store import FeatureStore
 from tests.train_head.made import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import ExportConfig, TrainConfig
 from train_head.export.model import ExportedModel
-from train_head.export.stitch import rebuild_backbone
 from train_head.export.write import export
+from train_head.finetuning.backbone import rebuild_backbone
 from train_head.train import train_head
 
 

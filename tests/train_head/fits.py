@@ -13,10 +13,11 @@ from base.terminal import Console, ConsoleOptions, ProgressBar
 from features.store import FeatureStore
 from tests.train_head.made import SHAPE
 from train_head.config import OptimizerName, TrainConfig
+from train_head.data.batches import Array
 from train_head.data.split import split_examples
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.head import Array, HeadWeights, build_head
+from train_head.solvers.head import HeadWeights, build_head
 from train_head.solvers.history import Epoch
 
 FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")

@@ -34,8 +34,9 @@ from train_head.data.split import split_examples
 from train_head.export.expand import lift_head
 from train_head.export.model import ExportedModel
 from train_head.export.model_file import read_card
-from train_head.export.stitch import rebuild_backbone, stitch
+from train_head.export.stitch import stitch
 from train_head.export.write import export
+from train_head.finetuning.backbone import rebuild_backbone
 from train_head.runs.read import Run
 from train_head.solvers.head import HeadWeights, restore_head
 from train_head.train import train_head
@@ -168,7 +169,7 @@ def test_stitched_model_of_a_pooled_backbone_is_pixels_then_backbone_pool_and_he
 
 @pytest.fixture
 def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train_head.export.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
+    monkeypatch.setattr("train_head.finetuning.backbone.build_backbone", lambda size, weights: build_tiny_backbone())
 
 
 @pytest.mark.usefixtures("_tiny_backbone")

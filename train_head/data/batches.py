@@ -17,6 +17,7 @@ HELD_BYTES = 512 * 2**20
 BLOCK_BYTES = 256 * 2**20
 """Features that are read at a time where they are not held."""
 
+Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 

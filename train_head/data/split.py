@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -109,6 +110,14 @@ def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int |
         return list(examples)
     views = [view for example in examples for view in store.list_views(example, num_views)[1:]]
     return [*examples, *sorted(views, key=lambda view: (view.content_hash, view.view, view.label, view.path))]
+
+
+def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
+    """Hashes which views of the training examples a store holds; empty where one of each is asked for."""
+    if not num_views or num_views == 1:
+        return ""
+    rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})
+    return hashlib.sha256(b"".join(content_hash + view.to_bytes(4, "big") for content_hash, view in rows)).hexdigest()
 
 
 def sort_examples(examples: Iterable[Example]) -> list[Example]:

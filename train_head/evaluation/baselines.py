@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from features.pooled import pool_store
 from features.store import Example, FeatureStore
-from train_head.data.batches import number_targets
+from train_head.data.batches import Array, number_targets
+from train_head.data.folds import split_into_folds
 from train_head.data.split import Split
 from train_head.evaluation.metrics import find_largest_class, list_losses, predict_classes
-from train_head.solvers.head import Array
-from train_head.trials import split_into_folds
 
 MAJORITY, LOGISTIC = "largest class", "logistic regression"
 MAX_ITERATIONS = 10_000

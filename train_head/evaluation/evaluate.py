@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.typed import Amount, Count, Share, check_type
+from train_head.data.batches import Array
 from train_head.evaluation.metrics import compute_loss, predict_classes
 from train_head.evaluation.uncertainty import compute_interval
-from train_head.solvers.head import Array
 
 NUM_BINS = 10
 THRESHOLD_DIGITS = 4

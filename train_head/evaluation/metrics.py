@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.typed import Amount, Count, Share, check_type
+from train_head.data.batches import Array
 from train_head.evaluation.uncertainty import Selection, compute_interval
-from train_head.solvers.head import Array
 
 _ROUNDED_AWAY = 2.0**-25
 """What a probability of exactly 0 counts as: in float32, 1 minus anything smaller is 1."""

@@ -11,6 +11,7 @@ from base.errors import HeadstartError
 from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
+from train_head.data.batches import Array
 from train_head.data.split import sort_examples
 from train_head.reduction.factors import Directions, Factors, get
 from train_head.reduction.record import Expansion, make_expansion
@@ -18,7 +19,7 @@ from train_head.reduction.rows import FeatureRows
 from train_head.reduction.workers import open_workers
 from train_head.runs.read import Run
 from train_head.runs.record import REDUCTION_FILE
-from train_head.solvers.head import Array, HeadWeights
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import compute_outputs
 
 TOLERANCE = 1e-3

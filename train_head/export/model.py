@@ -16,9 +16,9 @@ import numpy as np
 from base.errors import HeadstartError
 from base.terminal import import_quietly
 from extract.decode import Pixels
+from train_head.data.batches import Array
 from train_head.export.card import CARD_NAME, MODEL_FILE, ModelCard, compute_digest
 from train_head.export.model_file import open_model
-from train_head.solvers.head import Array
 
 if TYPE_CHECKING:
     import keras

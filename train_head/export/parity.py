@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.store import FeatureStore
+from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
 from train_head.export.model import ExportedModel
 from train_head.export.pictures import LoadedPictures
-from train_head.solvers.head import Array, expand_probabilities
+from train_head.solvers.head import expand_probabilities
 
 NUM_WORST = 3
 NUM_APART = 64

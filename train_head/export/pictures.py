@@ -25,8 +25,8 @@ from extract.decode import FORMATS, LARGE_PIXELS, Pixels, UndecodableImageError,
 from extract.pixels import resize_pixels
 from features.store import Example
 from train_head.config import MAX_PIXELS
+from train_head.data.batches import Array
 from train_head.export.model import MAX_PIXELS_AT_ONCE
-from train_head.solvers.head import Array
 
 BATCH_SIZE = 32
 NUM_READERS = 2

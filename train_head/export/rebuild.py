@@ -11,13 +11,13 @@ from base.terminal import Console
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NOTHING
+from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.export.expand import lift_head
-from train_head.export.stitch import rebuild_backbone
-from train_head.finetuning.boundary import TOP
+from train_head.finetuning.backbone import TOP, rebuild_backbone
 from train_head.finetuning.tail import open_tail
 from train_head.runs.read import Run
-from train_head.solvers.head import Array, HeadWeights, TunedWeights, restore_head
+from train_head.solvers.head import HeadWeights, TunedWeights, restore_head
 
 if TYPE_CHECKING:
     import keras

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from base.terminal import Console
-from train_head.data.batches import number_targets
+from train_head.data.batches import Array, number_targets
 from train_head.evaluation.metrics import predict_classes
 from train_head.finetuning.tail import Tail
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.full import Fittable, cut_hidden, fit_model, put_weights
-from train_head.solvers.head import Array, HeadWeights, TunedWeights, build_head, extract_weights
+from train_head.solvers.head import HeadWeights, TunedWeights, build_head, extract_weights
 from train_head.solvers.history import DivergedError, Epoch
 
 

@@ -11,10 +11,9 @@ from base.terminal import Console, import_quietly
 from extract.backbone import cut_backbone, name_layers
 from features.schema import Pool
 from features.store import FeatureStore
-from train_head.export.stitch import rebuild_whole
-from train_head.finetuning.boundary import TOP, cut_tail, find_boundary, list_trained
+from train_head.data.batches import Array
+from train_head.finetuning.backbone import TOP, cut_tail, find_boundary, list_trained, rebuild_whole
 from train_head.finetuning.store_view import extend_store
-from train_head.solvers.head import Array
 
 if TYPE_CHECKING:
     import keras

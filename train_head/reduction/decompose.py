@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
+from train_head.data.batches import Array
 from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
 from train_head.reduction.workers import Workers
-from train_head.solvers.head import Array
 
 MAX_EXACT_ROWS = 4096
 CHUNK_ROWS = 4096

@@ -19,7 +19,7 @@ from base.arrays import load_arrays
 from base.files import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
 from base.terminal import Console
 from features.store import Example, FeatureStore
-from train_head.solvers.head import Array
+from train_head.data.batches import Array
 
 FORMAT = 2
 """Of keys and of what is computed: other numbers from the same features need another one."""

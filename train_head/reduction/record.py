@@ -15,9 +15,9 @@ from base.arrays import load_arrays
 from base.errors import HeadstartError
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
+from train_head.data.batches import Array
 from train_head.reduction.rows import FeatureRows
 from train_head.reduction.workers import open_workers
-from train_head.solvers.head import Array
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from base.errors import UsageError
 from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
-from train_head.data.batches import Indices
+from train_head.data.batches import Array, Indices
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
 from train_head.reduction.factors import Directions, Factors, get, make_key, put
 from train_head.reduction.record import Expansion, make_expansion
 from train_head.reduction.rows import FeatureRows
 from train_head.reduction.workers import open_workers
-from train_head.solvers.head import Array
 
 DEFAULT_RANK = 512
 SKETCH_SEED = 0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from features.schema import FEATURE_DTYPE, Features
 from features.store import Example, FeatureStore
+from train_head.data.batches import Array
 from train_head.reduction.workers import Workers
-from train_head.solvers.head import Array
 
 BLOCK_BYTES = 64 * 2**20
 """What is read at a time."""

@@ -11,9 +11,9 @@ import numpy as np
 from base.terminal import Console
 from features.pooled import pool_store
 from features.store import Example, FeatureStore
+from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.reduction.factors import Means, get, make_key, put
-from train_head.solvers.head import Array
 
 NEAR = 0.75
 """Correlation of standardised channel means, above which two pictures are nearly the same.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.terminal import make_printable
+from train_head.data.batches import Array
 from train_head.evaluation.evaluate import ReliabilityBin
-from train_head.solvers.head import Array
 from train_head.solvers.history import Epoch
 
 if TYPE_CHECKING:

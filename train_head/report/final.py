@@ -10,7 +10,7 @@ from base.errors import HeadstartError, UsageError
 from base.files import write_durably
 from base.terminal import Console
 from train_head.config import NOTHING
-from train_head.data.batches import number_targets
+from train_head.data.batches import Array, number_targets
 from train_head.evaluation.evaluate import evaluate
 from train_head.evaluation.metrics import find_largest_class
 from train_head.export.expand import compute_store_logits, lift_head
@@ -19,7 +19,6 @@ from train_head.report.sources import Sources
 from train_head.runs.read import Run
 from train_head.runs.record import REPORT_FILE, read_record
 from train_head.runs.write import rewrite_run, seal_run, write_metrics
-from train_head.solvers.head import Array
 from train_head.solvers.network import compute_probabilities
 
 BATCH_SIZE = 256

@@ -18,7 +18,8 @@ from features.cuts import open_store
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
 from train_head.config import NOTHING
-from train_head.data.split import Split, list_rows
+from train_head.data.batches import Array
+from train_head.data.split import Split
 from train_head.evaluation.metrics import check_metrics
 from train_head.runs.record import (
     EXAMPLES_FILE,
@@ -40,7 +41,7 @@ from train_head.runs.tables import (
     parse_history,
     parse_predictions,
 )
-from train_head.solvers.head import Array, HeadWeights
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 
 Parsed = TypeVar("Parsed")
@@ -54,14 +55,6 @@ MAX_BYTES = {
     REDUCTION_FILE: 2**32,
 }
 """The most that a file of a run may have."""
-
-
-def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
-    """Hashes which views of the training examples a store holds; empty where one of each is asked for."""
-    if not num_views or num_views == 1:
-        return ""
-    rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})
-    return hashlib.sha256(b"".join(content_hash + view.to_bytes(4, "big") for content_hash, view in rows)).hexdigest()
 
 
 class Run:

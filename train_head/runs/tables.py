@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.store import Example, FeatureStore
+from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.metrics import predict_classes
-from train_head.solvers.head import Array
 from train_head.solvers.history import Epoch
 
 _HASH = re.compile(r"[0-9a-f]{64}")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from base.terminal import Console
 from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
+from train_head.data.batches import Array
 from train_head.data.split import Split, list_rows
 from train_head.reduction.record import Reduction
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.head import Array, HeadWeights
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 
 

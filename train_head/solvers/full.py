@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from base.terminal import Console, ProgressBar
 from train_head.config import OptimizerName, TrainConfig
-from train_head.data.batches import FeatureBatches
+from train_head.data.batches import Array, FeatureBatches
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.head import Array, HeadWeights, build_head, extract_weights
+from train_head.solvers.head import HeadWeights, build_head, extract_weights
 from train_head.solvers.history import Epoch, Watch
 from train_head.solvers.network import compute_probabilities
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.arrays import parse_arrays
 from base.errors import HeadstartError
+from train_head.data.batches import Array
 
 if TYPE_CHECKING:
     import keras
 
-Array = NDArray[np.float32]
 TAIL_PREFIX = "tail_"
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from train_head.solvers.head import Array, HeadWeights
+from train_head.data.batches import Array
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.optimizers import Optimizer
 
 SLAB_ROWS = 32

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from train_head.config import OptimizerName, TrainConfig
-from train_head.solvers.head import Array
+from train_head.data.batches import Array
 
 EPSILON = 1e-7
 

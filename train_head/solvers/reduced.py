@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 from base.terminal import Console
 from features.store import Example
 from train_head.config import ClassWeight, TrainConfig
-from train_head.data.batches import Indices, PictureOrder, number_targets, weigh_examples
+from train_head.data.batches import Array, Indices, PictureOrder, number_targets, weigh_examples
 from train_head.reduction.record import Reduction
 from train_head.reduction.reduce import TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.head import Array, HeadWeights, count_outputs
+from train_head.solvers.head import HeadWeights, count_outputs
 from train_head.solvers.history import Epoch, Watch
 from train_head.solvers.network import (
     Batch,

@@ -61,7 +61,7 @@ def plan_candidate(config: SweepConfig, values: Mapping[str, Any]) -> Candidate:
     name, head = name_candidate(values), config.make_training(name_candidate(values), values)
     if values.get("unfreeze_from") == NOTHING and not head.cut and list_cuts(head.store):
         # Beside heads with layers trained again below them, one alone stands at the same place.
-        from train_head.finetuning.boundary import TOP
+        from train_head.finetuning.backbone import TOP
 
         head = replace(head, cut=TOP)
     return Candidate(name, dict(values), head)

@@ -12,10 +12,10 @@ from sklearn.preprocessing import StandardScaler
 
 from features.store import Example, FeatureStore
 from tests.train_head.made import FINGERPRINT, list_paths, make_store
+from train_head.data.folds import split_into_folds
 from train_head.data.split import Split, split_examples
 from train_head.evaluation.baselines import LOGISTIC, MAJORITY, measure_baselines
 from train_head.evaluation.metrics import compute_loss, list_losses
-from train_head.trials import split_into_folds
 
 
 def fit_by_hand(store: FeatureStore, split: Split) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
+from train_head.data.batches import Array
 from train_head.evaluation.evaluate import Evaluation, check_evaluation, choose_thresholds, evaluate
 from train_head.evaluation.uncertainty import compute_interval
-from train_head.solvers.head import Array
 
 # Eight pictures of two classes; the second one's probability. Wrong are those at 0.62 and 0.31.
 TARGETS = np.array([0, 0, 0, 0, 1, 1, 1, 1])

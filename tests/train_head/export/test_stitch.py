@@ -27,7 +27,8 @@ from tests.train_head.made import (
     list_paths,
     make_store,
 )
-from train_head.export.stitch import rebuild_backbone, stitch
+from train_head.export.stitch import stitch
+from train_head.finetuning.backbone import rebuild_backbone
 from train_head.solvers.head import restore_head
 
 

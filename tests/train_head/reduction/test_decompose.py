@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.train_head.made import make_store
+from train_head.data.batches import Array
 from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, sketch
 from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
 from train_head.reduction.workers import Workers
-from train_head.solvers.head import Array
 
 Wide = NDArray[np.float64]
 SHAPE = (3, 4, 5)

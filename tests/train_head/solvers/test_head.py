@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
+from train_head.data.batches import Array
 from train_head.solvers.head import (
-    Array,
     HeadWeights,
     build_head,
     count_outputs,

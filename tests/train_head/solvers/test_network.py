@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from train_head.config import OptimizerName, TrainConfig
+from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
-from train_head.solvers.head import Array, HeadWeights
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import (
     SLAB_ROWS,
     Batch,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from train_head.config import OptimizerName, TrainConfig
-from train_head.solvers.head import Array, HeadWeights
+from train_head.data.batches import Array
+from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import Batch, Stepper, draw_mask
 from train_head.solvers.optimizers import make_optimizer
 

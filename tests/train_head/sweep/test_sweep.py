@@ -203,7 +203,7 @@ def test_sweep_draws_its_picture_and_the_report_of_the_best(
 def test_sweep_best_is_exported_and_says_what_training_said(
     tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.export.stitch.build_backbone", lambda size, weights: build_tiny_backbone())
+    monkeypatch.setattr("train_head.finetuning.backbone.build_backbone", lambda size, weights: build_tiny_backbone())
     pictures, backbone = tmp_path / "pictures", build_tiny_backbone()
     fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
     fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)

@@ -9,7 +9,7 @@ import pytest
 
 from base.errors import UsageError
 from extract.backbone import cut_backbone, name_layers
-from train_head.finetuning.boundary import TOP, choose_stored_cut, cut_tail, find_boundary, list_trained
+from train_head.finetuning.backbone import TOP, choose_stored_cut, cut_tail, find_boundary, list_trained
 
 LAST_BLOCK = [f"conv2d_{number}" for number in range(60, 70)]
 """Those that make mixed7 of mixed6. Source: Szegedy et al. 2015 (arXiv:1512.00567), figure 6; Keras's numbers."""
