@@ -10,25 +10,30 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class HeadstartError(Exception):
-    """Something that the user can mend; a command prints it without a traceback and exits with its status."""
+    """An error that the user can fix; a command prints it without a traceback and exits with its status."""
 
     exit_status = 1
 
-    def __init__(self, where: object, expected: str, got: str, todo: str) -> None:
-        """Makes the error.
+    def __init__(self, where: object, expected: str, got: str, advice: str) -> None:
+        """Create the error.
 
         Args:
             where: the file, folder, option or field that is wrong.
             expected: what should have been there.
             got: what is there.
-            todo: what the user can do now, a sentence without its full stop.
+            advice: what the user can do now, a sentence without its full stop.
         """
-        super().__init__(f"{where}: expected {expected}, got {got}. {todo}.")
-        self.where, self.expected, self.got, self.todo = where, expected, got, todo
+        # All four are arguments, so that the error passes between processes.
+        super().__init__(where, expected, got, advice)
+        self.where, self.expected, self.got, self.advice = where, expected, got, advice
+
+    def __str__(self) -> str:
+        """Return the error in one sentence, and the advice in another."""
+        return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}."
 
 
 class UsageError(HeadstartError):
-    """An argument that can be told to be wrong without doing any work."""
+    """Invalid argument, detected before any work starts."""
 
     exit_status = 2
 

@@ -19,5 +19,5 @@ def require_extra(package: str, option: str, target: str) -> None:
         UsageError: it is not.
     """
     if find_spec(package) is None:
-        todo = f"Run `pip install 'headstart[{package}]'`, or `make {target}`, which installs it"
-        raise UsageError(option, f"the package {package}", "none installed", todo)
+        advice = f"Run `pip install 'headstart[{package}]'`, or `make {target}`, which installs it"
+        raise UsageError(option, f"the package {package}", "none installed", advice)

@@ -88,8 +88,10 @@ def hold_target(target: Target) -> Iterator[None]:
             path = folder / ".lock" if is_fixed(folder) else folder.with_name(f".{folder.name}.lock")
             holder = stack.enter_context(hold_lock(path, is_removed=True))
         if holder:
-            todo = f"Wait until it has finished, or give another {target.option}"
-            raise TargetLockedError(target.folder, "no other command that writes it", f"a lock held by {holder}", todo)
+            advice = f"Wait until it has finished, or give another {target.option}"
+            raise TargetLockedError(
+                target.folder, "no other command that writes it", f"a lock held by {holder}", advice
+            )
         with _explain_errors(target):
             for container, _ in list_staging(target):
                 settle(target, container)

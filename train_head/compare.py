@@ -151,8 +151,8 @@ def describe_comparison(config: CompareConfig, halves: Mapping[str, Training]) -
             refuse_foreign_run(run)
         if not found:
             got = "one alone"
-            todo = "Move it, or give another --run (RUN=)"
-            raise HeadstartError(folder / COMPARISON_FILE, "a picture beside the runs of a comparison", got, todo)
+            advice = "Move it, or give another --run (RUN=)"
+            raise HeadstartError(folder / COMPARISON_FILE, "a picture beside the runs of a comparison", got, advice)
 
     return Target(
         out, {COMPARISON_FILE: None, **dict.fromkeys(sorted(runs), RUN_NAMES)}, refuse_foreign, "--run (RUN=)"

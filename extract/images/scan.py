@@ -228,8 +228,8 @@ def _check_classes(folder: Path, class_folders: list[tuple[str, str]], images: l
         )
     empty = [path for split, path in class_folders if (split, Path(path).name) not in filled]
     if empty:
-        todo = f"Add pictures of the class, or move the folder out of {folder}"
-        raise HeadstartError(folder / empty[0], "pictures of the class", "none", todo)
+        advice = f"Add pictures of the class, or move the folder out of {folder}"
+        raise HeadstartError(folder / empty[0], "pictures of the class", "none", advice)
     for split in sorted({split for split, _ in filled}):
         labels = sorted(label for other, label in filled if other == split)
         if len(labels) == 1 and split in ("", "train"):

@@ -44,8 +44,8 @@ def check_header(path: Path) -> int:
         with RegularFile(path) as file:
             header = file.read(72)
     except OSError as error:
-        todo = "See what is there and who may read it"
-        raise FeatureStoreError(path, "a catalog that can be read", error.strerror or str(error), todo) from error
+        advice = "See what is there and who may read it"
+        raise FeatureStoreError(path, "a catalog that can be read", error.strerror or str(error), advice) from error
     if header and not header.startswith(_MAGIC):
         raise damaged(path, "file is not a database")
     if header and int.from_bytes(header[68:72], "big") != APPLICATION_ID:
@@ -84,8 +84,8 @@ def explain_errors(path: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", None) or ""
         if name.startswith(_BUSY):
             expected = "no other process that holds the catalog"
-            todo = "Wait until it has finished, or stop it"
-            raise StoreLockedError(path, expected, f"{error}", todo) from error
+            advice = "Wait until it has finished, or stop it"
+            raise StoreLockedError(path, expected, f"{error}", advice) from error
         if name.startswith(_READ_ONLY):
             raise StoreWriteError(
                 path,
@@ -94,8 +94,8 @@ def explain_errors(path: Path) -> Iterator[None]:
                 "Make it writable once, or copy the store to a place that can be written to",
             ) from error
         if name.startswith(_FAILED):
-            todo = "See whether the disk has room and works, and run again"
-            raise FeatureStoreError(path, "a catalog that can be read", str(error), todo) from error
+            advice = "See whether the disk has room and works, and run again"
+            raise FeatureStoreError(path, "a catalog that can be read", str(error), advice) from error
         raise damaged(path, str(error)) from error
     except (DamagedTableError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # The checksums of a foreign catalog can be right, and what its rows say be of no sense.
@@ -105,8 +105,8 @@ def explain_errors(path: Path) -> Iterator[None]:
 
 def damaged(path: Path, got: str) -> CatalogDamagedError:
     """Return the error for a catalog whose content is not what was written to it."""
-    todo = "Run `python -m features check STORE`, then with --rebuild-catalog"
-    return CatalogDamagedError(path, "a sound catalog", got, todo)
+    advice = "Run `python -m features check STORE`, then with --rebuild-catalog"
+    return CatalogDamagedError(path, "a sound catalog", got, advice)
 
 
 def describe_write_error(store: Path, error: OSError | sqlite3.OperationalError, safe: str = "") -> StoreWriteError:
@@ -114,10 +114,10 @@ def describe_write_error(store: Path, error: OSError | sqlite3.OperationalError,
     number, text = getattr(error, "errno", None), str(error)
     expected, got = "a store that can be written to", text
     if number in (errno.ENOSPC, errno.EDQUOT) or "full" in text:
-        expected, got, todo = "room for the next shard", "a full disk", "make room"
+        expected, got, advice = "room for the next shard", "a full disk", "make room"
     elif number == errno.EROFS or "readonly" in text:
-        got, todo = f"a read-only place ({text})", "make it writable, or copy the store to a place that is"
+        got, advice = f"a read-only place ({text})", "make it writable, or copy the store to a place that is"
     else:
-        todo = "see what is there and who may write it"
-    advice = f"{safe}{todo}, and run again"
+        advice = "see what is there and who may write it"
+    advice = f"{safe}{advice}, and run again"
     return StoreWriteError(store, expected, got, advice[0].upper() + advice[1:])

@@ -52,7 +52,7 @@ def test_extract_another_folder_into_a_store_is_refused_and_names_both(
     assert raised.value.where == store
     assert str(pictures) in raised.value.expected
     assert str(other) in raised.value.got
-    assert "--new-store" in raised.value.todo
+    assert "--new-store" in raised.value.advice
     assert read_files(store) == before
 
 
@@ -132,7 +132,7 @@ def test_extract_with_no_picture_to_compare_is_refused_and_leaves_the_shards(
         monkeypatch.setattr("extract.run.build_engine", lambda *given: Louder(build_engine(*given)))
     with pytest.raises(FeatureStoreError) as raised:
         extract_features(configure(pictures, store), quiet)
-    assert "--new-store" in raised.value.todo
+    assert "--new-store" in raised.value.advice
     assert FeatureStore(store).shards == shards
     assert extract_features(configure(pictures, store, new_store=True), quiet).computed == 6
 

@@ -148,14 +148,14 @@ def open_model(path: Path) -> Iterator[tuple[ModelCard, BinaryIO]]:
 @contextmanager
 def _open_file(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file of a model's size at most; a pipe or a device is neither waited for nor read."""
-    todo = "Give the model.keras that `make export` made"
+    advice = "Give the model.keras that `make export` made"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        todo = "Run `make export DATA=folder` (`python -m train_head.export`) first, or check the path"
-        raise HeadstartError(path, "an exported model", "no such file", todo) from None
+        advice = "Run `make export DATA=folder` (`python -m train_head.export`) first, or check the path"
+        raise HeadstartError(path, "an exported model", "no such file", advice) from None
     except OSError as error:
-        raise HeadstartError(path, "an exported model", error.strerror or str(error), todo) from error
+        raise HeadstartError(path, "an exported model", error.strerror or str(error), advice) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_MODEL_BYTES:
         os.close(descriptor)
@@ -164,7 +164,7 @@ def _open_file(path: Path) -> Iterator[BinaryIO]:
             got = "a folder"
         elif stat.S_ISREG(status.st_mode):
             got = f"{status.st_size:,} bytes, more than the {MAX_MODEL_BYTES:,} that are allowed"
-        raise HeadstartError(path, "an exported model", got, todo)
+        raise HeadstartError(path, "an exported model", got, advice)
     with os.fdopen(descriptor, "rb") as file:
         yield file
 

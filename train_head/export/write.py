@@ -64,18 +64,18 @@ def refuse_foreign_files(out: Path) -> None:
     from train_head.export.model_file import read_card
 
     model, labels = out / MODEL_FILE, out / LABELS_FILE
-    todo = "Move it, or give another --out (OUT=)"
+    advice = "Move it, or give another --out (OUT=)"
     if not model.exists():
-        raise HeadstartError(labels, f"a {LABELS_FILE} beside the {MODEL_FILE} of an export", "one alone", todo)
+        raise HeadstartError(labels, f"a {LABELS_FILE} beside the {MODEL_FILE} of an export", "one alone", advice)
     try:
         classes = read_card(model).classes
     except HeadstartError as error:
-        raise HeadstartError(model, "an earlier export", error.got, todo) from error
+        raise HeadstartError(model, "an earlier export", error.got, advice) from error
     # Exports before the escape of every line's end wrote the second.
     older = "".join(label.replace("\n", "\\n") + "\n" for label in classes).encode("utf-8", "surrogateescape")
     allowed = (format_labels(classes), older)
     if labels.exists() and (labels.stat().st_size > max(map(len, allowed)) or labels.read_bytes() not in allowed):
-        raise HeadstartError(labels, f"the class names of {model}", "others", todo)
+        raise HeadstartError(labels, f"the class names of {model}", "others", advice)
 
 
 def write_export(
@@ -116,8 +116,8 @@ def write_export(
     except ValueError as error:
         raise HeadstartError(run.folder, "a run's values", str(error), "Train it again with --overwrite") from error
     except OSError as error:
-        got, todo = error.strerror or str(error), "Make room, or give another --out (OUT=)"
-        raise HeadstartError(config.out, "room and permission for the model", got, todo) from error
+        got, advice = error.strerror or str(error), "Make room, or give another --out (OUT=)"
+        raise HeadstartError(config.out, "room and permission for the model", got, advice) from error
     # Keras's own graph: the engine's is hardly faster, and folds batch normalisation.
     return Parts(
         partial(prepare_pixels, image_size=fingerprint.image_size),

@@ -62,7 +62,7 @@ def find_boundary(model: keras.Model, cut: str, layer: str) -> str:
     try:
         before = _list_before(model, layer)
     except UsageError as error:
-        raise UsageError("--unfreeze-from", error.expected, error.got, error.todo) from error
+        raise UsageError("--unfreeze-from", error.expected, error.got, error.advice) from error
     known = _list_before(model, TOP)
     if layer == TOP or layer not in known or cut not in before:
         raise UsageError(

@@ -124,8 +124,8 @@ def read_test(run: Run) -> dict[str, Any] | None:
     try:
         test = check_evaluation(found, run.record.classes)
     except ValueError as error:
-        todo = "Write the report again with --test (TEST=1)"
-        raise HeadstartError(run.folder / METRICS_FILE, "an evaluation as test", str(error), todo) from error
+        advice = "Write the report again with --test (TEST=1)"
+        raise HeadstartError(run.folder / METRICS_FILE, "an evaluation as test", str(error), advice) from error
     largest = _find_largest(run)
     share = sum(test["confusion"][largest]) / test["num_pictures"]
     return test | {"largest_class": run.record.classes[largest], "largest_class_share": share}
@@ -151,8 +151,8 @@ def _describe_numbers(run: Run) -> dict[str, Any]:
         if not 1 <= metrics["kept_epoch"] <= len(history):
             raise ValueError(f"kept_epoch is {metrics['kept_epoch']} of {len(history)} epochs")
     except ValueError as error:
-        todo = "Train again with --overwrite"
-        raise HeadstartError(run.folder / METRICS_FILE, "metrics to report", str(error), todo) from error
+        advice = "Train again with --overwrite"
+        raise HeadstartError(run.folder / METRICS_FILE, "metrics to report", str(error), advice) from error
     labels = [make_printable(label) for label in run.record.classes]
     targets, probabilities = run.read_probabilities()
     bins = [ReliabilityBin(**found) for found in evaluation["reliability"]]

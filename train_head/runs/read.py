@@ -228,7 +228,7 @@ class Run:
 
     def _read(self, name: str, expected: str, parse: Callable[[bytes], Parsed]) -> Parsed:
         """Read a data file, compare its digest, and parse it; raise HeadstartError with its name."""
-        path, todo = self.folder / name, "Train it again with --overwrite, or put the file back"
+        path, advice = self.folder / name, "Train it again with --overwrite, or put the file back"
         wanted = self.record.files.get(name, "")
         if self.record.run_version == 1 and name == HEAD_FILE:
             wanted = self.record.head
@@ -237,11 +237,11 @@ class Run:
             found = hashlib.sha256(data).hexdigest()
             if found != wanted and (wanted or self.record.run_version > 1):
                 wanted_text = f"{expected}, SHA-256 {wanted[:12] or 'none'}…"
-                raise HeadstartError(path, wanted_text, f"another file, {found[:12]}…", todo)
+                raise HeadstartError(path, wanted_text, f"another file, {found[:12]}…", advice)
             return parse(data)
         except HeadstartError:
             raise
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
             got = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-            raise HeadstartError(path, expected, got, todo) from error
+            raise HeadstartError(path, expected, got, advice) from error

@@ -138,8 +138,8 @@ def refuse_foreign_run(folder: Path) -> None:
     try:
         read_record(folder, checks_digest=False)
     except HeadstartError as error:
-        todo = "Move what is there, or give another --run (RUN=)"
-        raise HeadstartError(error.where, error.expected, error.got, todo) from error
+        advice = "Move what is there, or give another --run (RUN=)"
+        raise HeadstartError(error.where, error.expected, error.got, advice) from error
 
 
 def recover_run(folder: Path) -> None:

@@ -156,8 +156,8 @@ def _open_journal(path: Path) -> JournalFileBackend:
             if not is_ours or not last.startswith(_JOURNAL_START[: len(last)]):
                 raise ValueError("something else")
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            todo = "Move it, or give another --out (SWEEP=)"
-            raise HeadstartError(path, "the journal of an earlier sweep", str(error), todo) from error
+            advice = "Move it, or give another --out (SWEEP=)"
+            raise HeadstartError(path, "the journal of an earlier sweep", str(error), advice) from error
         if last:
             # A kill came while a line was written.
             os.truncate(path, len(data) - len(last))

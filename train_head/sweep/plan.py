@@ -139,7 +139,7 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:
             _check_fits(config, store, split)
         except UsageError as error:
             where = f"{describe_values(candidate.values)}: {error.where}" if candidate.values else error.where
-            raise UsageError(where, error.expected, error.got, error.todo) from error
+            raise UsageError(where, error.expected, error.got, error.advice) from error
         measures.setdefault(place, Measure(config.store, store, split))
     return list(measures.values())
 

@@ -130,8 +130,8 @@ def plan_sweep(config: SweepConfig) -> Plan:
     elif config.trials:
         raise UsageError("--trials", "--search optuna", "--search grid, which fits them all", "Leave one of them out")
     if config.metric is MetricName.VAL_LOSS and (config.folds or config.repeats > 1):
-        todo = "Leave out --folds and --repeats, which measure accuracies, or the metric"
-        raise UsageError("--metric", "val_accuracy with --folds or --repeats", "val_loss", todo)
+        advice = "Leave out --folds and --repeats, which measure accuracies, or the metric"
+        raise UsageError("--metric", "val_accuracy with --folds or --repeats", "val_loss", advice)
     if config.out.is_file():
         raise UsageError(config.out, "a folder for the sweep", "a file", "Give another --out (SWEEP=)")
     axes = complete_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
@@ -152,21 +152,21 @@ def describe_results(out: Path) -> Target:
 def refuse_foreign_results(out: Path) -> None:
     """Raise HeadstartError where a folder's sweep.csv, sweep.png or best/ is not a sweep's."""
     table, plot, best = out / TABLE_FILE, out / PLOT_FILE, out / BEST_FOLDER
-    todo = "Move it, or give another --out (SWEEP=)"
+    advice = "Move it, or give another --out (SWEEP=)"
     if table.exists():
         try:
             header = read_regular_file(table, MAX_TABLE_BYTES).split(b"\n")[0].strip().split(b",")
         except OSError as error:
-            raise HeadstartError(table, "the table of a sweep", error.strerror or str(error), todo) from error
+            raise HeadstartError(table, "the table of a sweep", error.strerror or str(error), advice) from error
         if header[:2] != [b"name", b"status"] or header[-1] != b"run":
-            raise HeadstartError(table, "the table of a sweep", "another file", todo)
+            raise HeadstartError(table, "the table of a sweep", "another file", advice)
     elif plot.exists():
-        raise HeadstartError(plot, f"a plot beside the {TABLE_FILE} of a sweep", "one alone", todo)
+        raise HeadstartError(plot, f"a plot beside the {TABLE_FILE} of a sweep", "one alone", advice)
     if best.exists():
         try:
             refuse_foreign_run(best)
         except HeadstartError as error:
-            raise HeadstartError(error.where, error.expected, error.got, todo) from error
+            raise HeadstartError(error.where, error.expected, error.got, advice) from error
 
 
 def copy_best(config: SweepConfig, plan: Plan, best: Row, folder: Path) -> None:
@@ -211,8 +211,8 @@ def _fit_all(config: SweepConfig, plan: Plan, found: list[Row], console: Console
     trial_console = TrialConsole(console.options)
     trials = config.out / TRIALS_FOLDER
     if trials.is_symlink() or (trials.exists() and not trials.is_dir()):
-        todo = "Move it, or give another --out (SWEEP=)"
-        raise HeadstartError(trials, "a folder of runs", "a link or something else", todo)
+        advice = "Move it, or give another --out (SWEEP=)"
+        raise HeadstartError(trials, "a folder of runs", "a link or something else", advice)
     trials.mkdir(parents=True, exist_ok=True)
 
     def fit(candidate: Candidate, follow: Callable[[Epoch], None] = ignore_epoch) -> Row:

@@ -91,10 +91,10 @@ def test_split_store_says_that_a_first_extraction_is_running(tmp_path: Path, num
         store = FeatureStore(tmp_path / "store")
         with pytest.raises(HeadstartError) as running:
             split_store(store, TrainConfig(store.path, Path("run")))
-    assert "is running" in running.value.todo
+    assert "is running" in running.value.advice
     with pytest.raises(HeadstartError) as stopped:
         split_store(FeatureStore(tmp_path / "store"), TrainConfig(store.path, Path("run")))
-    assert "is running" not in stopped.value.todo
+    assert "is running" not in stopped.value.advice
 
 
 def test_split_store_made_from_another_folder_is_refused_and_names_both(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_predict_before_the_export_names_its_command(tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 1})
     with pytest.raises(HeadstartError) as caught:
         run_predict(tmp_path / "out/model.keras", tmp_path / "cats")
-    assert "make export DATA=" in caught.value.todo
+    assert "make export DATA=" in caught.value.advice
     assert caught.value.exit_status == 1
 
 
