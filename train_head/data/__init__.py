@@ -1,0 +1,1 @@
+"""Data: which examples train and validate, and their batches."""
