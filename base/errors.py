@@ -32,6 +32,10 @@ class HeadstartError(Exception):
         return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}."
 
 
+class HeadstartWarning(UserWarning):
+    """Something that does not stop the work, but changes what its result means; issued by the Python API."""
+
+
 class UsageError(HeadstartError):
     """Invalid argument, detected before any work starts."""
 

@@ -1,4 +1,4 @@
-"""How every command talks: results on stdout, everything else on stderr; `--json`, `-q`, `-v`; progress."""
+"""Terminal output: messages, tables, progress, JSON. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Annotated, Any, Protocol, TextIO
@@ -34,19 +34,29 @@ class ConsoleOptions:
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False
 
 
+ProgressCallback = Callable[[str, int, int, float], None]
+"""Receives the stage, the number done, the total, and the rate a second."""
+
+
 class ProgressBar(Protocol):
-    """What a loop needs of a progress bar."""
+    """Progress of one loop."""
 
     def advance(self, num_done: int, note: str = "") -> None:
-        """Adds to what is done, with a word about it."""
+        """Add to the number done, with a note for the end of the line."""
 
 
 class Console:
-    """Where a command's words go."""
+    """Terminal output of one command."""
 
-    def __init__(self, options: ConsoleOptions | None = None) -> None:
-        """Makes a console; without options it says everything but details."""
+    def __init__(self, options: ConsoleOptions | None = None, callback: ProgressCallback | None = None) -> None:
+        """Create a console.
+
+        Args:
+            options: by default everything but details is printed.
+            callback: receives the progress, which is not printed then.
+        """
         self.options = options or ConsoleOptions()
+        self._callback = callback
 
     def say(self, message: str) -> None:
         """Says what is going on, on stderr."""
@@ -88,8 +98,10 @@ class Console:
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
-        """Shows progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
-        if self.options.quiet or total == 0:
+        """Show progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
+        if self._callback and total:
+            yield _Callback(self._callback, description, total)
+        elif self.options.quiet or total == 0:
             yield _Silence()
         elif sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -115,6 +127,17 @@ class Console:
 class _Silence:
     def advance(self, num_done: int, note: str = "") -> None:
         pass
+
+
+class _Callback:
+    def __init__(self, callback: ProgressCallback, description: str, total: int) -> None:
+        self._callback, self._description, self._total = callback, description, total
+        self._done, self._started = 0, time.monotonic()
+
+    def advance(self, num_done: int, note: str = "") -> None:
+        self._done += num_done
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        self._callback(self._description, self._done, self._total, rate)
 
 
 class _TerminalBar:

@@ -1,4 +1,4 @@
-"""The options of stage one; the command line is made from this."""
+"""Options of extraction, for the command line and the Python API."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from features.schema import Pool
 from features.shards.compression import Compression
 
 MAX_PIXELS = 89_000_000
-"""As Pillow has it: a quarter of a gigabyte, decoded."""
+"""Default limit of a picture's size, as Pillow sets it: 0.25 GB decoded."""
 
 
 class EngineName(StrEnum):
-    """What runs the backbone."""
+    """Library that runs the backbone."""
 
     TENSORFLOW = "tensorflow"
     OPENVINO = "openvino"
 
 
 class Precision(StrEnum):
-    """In what the backbone computes; features are float16 either way."""
+    """Precision that the backbone computes in; features are stored as float16 either way."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -33,58 +33,74 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """What to extract, from where, to where."""
+    """Options of `extract`."""
 
-    images: Annotated[Path, Option(help="Folder of class folders, or of train/ and validation/ with them.")]
-    store: Annotated[Path, Option(help="Folder of the feature store; made, or gone on with.")]
-    weights: Annotated[str, Option(help="auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE")] = (
-        "auto"
-    )
-    weights_sha256: Annotated[str, Option(help="What the weights file's SHA-256 has to be.", metavar="DIGEST")] = ""
+    images: Annotated[
+        Path,
+        Option(
+            help="Folder with one folder of pictures for each class, or with train/ and validation/ of such folders."
+        ),
+    ]
+    store: Annotated[Path, Option(help="Folder of the feature store. It is created, or brought up to date.")]
+    weights: Annotated[
+        str,
+        Option(help="Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE"),
+    ] = "auto"
+    weights_sha256: Annotated[str, Option(help="Expected SHA-256 of the weights file.", metavar="DIGEST")] = ""
     cut: Annotated[
-        str, Option(help="Layer whose output is stored; several, as in mixed5,mixed7, in one pass.", metavar="LAYER,…")
+        str,
+        Option(help="Layer whose output is stored. Several, such as mixed5,mixed7, take one pass.", metavar="LAYER,…"),
     ] = "mixed7"
     image_size: Annotated[int, Option(help="Side of the square that pictures are resized to, in pixels.")] = 150
-    pool: Annotated[Pool, Option(help="avg stores each channel's mean: 768 numbers a picture, less to learn from.")] = (
-        Pool.NONE
-    )
+    pool: Annotated[
+        Pool,
+        Option(
+            help="avg stores the mean of each channel, 768 numbers a picture at mixed7, instead of the whole output."
+        ),
+    ] = Pool.NONE
     views: Annotated[
-        int, Option(min=1, help="Of each training picture: itself, and as many less one seeded augmentations.")
+        int,
+        Option(min=1, help="Versions stored of each training picture: the picture itself and random augmentations."),
     ] = 1
-    view_seed: Annotated[int, Option(min=0, help="Of the augmentations: same seed, same views.")] = 0
-    engine: Annotated[EngineName, Option(help="What runs the backbone; openvino needs an extra.")] = (
-        EngineName.TENSORFLOW
-    )
+    view_seed: Annotated[int, Option(min=0, help="Random seed of the augmentations.")] = 0
+    engine: Annotated[
+        EngineName, Option(help="Library that runs the backbone. openvino needs the extra of that name.")
+    ] = EngineName.TENSORFLOW
     precision: Annotated[
-        Precision, Option(help="bfloat16 is about twice as fast where the processor has it; features differ by 2 %.")
+        Precision, Option(help="bfloat16 is about twice as fast on processors that support it; features differ by 2 %.")
     ] = Precision.FLOAT32
     batch_size: Annotated[
-        int, Option(min=0, help="Pictures that the backbone sees at once; 0: 32 of 150 px, fewer of larger ones.")
+        int, Option(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer of larger ones.")
     ] = 0
-    threads: Annotated[int, Option(min=0, help="Cores to use; 0: all that this process may use.")] = 0
-    compression: Annotated[Compression, Option(help="Of features on disk; zstd reads faster, needs an extra.")] = (
-        Compression.GZIP
+    threads: Annotated[int, Option(min=0, help="Processor cores to use. 0 means all that are available.")] = 0
+    compression: Annotated[
+        Compression, Option(help="Compression of features on disk. zstd reads faster and needs the extra of that name.")
+    ] = Compression.GZIP
+    max_pixels: Annotated[int, Option(min=1, help="Pictures with more pixels are refused without decoding.")] = (
+        MAX_PIXELS
     )
-    max_pixels: Annotated[int, Option(min=1, help="A picture that declares more is not decoded.")] = MAX_PIXELS
     max_bad: Annotated[
-        float, Option(min=0.0, max=1.0, help="Share of the pictures, rounded up, that may be bad before the run stops.")
+        float,
+        Option(
+            min=0.0, max=1.0, help="Share of the pictures, rounded up, that may be unreadable before extraction stops."
+        ),
     ] = 0.01
-    strict: Annotated[bool, Option("--strict", help="Stop at the first bad picture, as --max-bad 0 does.")] = False
+    strict: Annotated[bool, Option("--strict", help="Stop at the first unreadable picture, like --max-bad 0.")] = False
     rehash: Annotated[
-        bool, Option("--rehash", help="Read every file again instead of trusting size and modification time.")
+        bool, Option("--rehash", help="Read every file again, even if its size and modification time are unchanged.")
     ] = False
     new_store: Annotated[
-        bool, Option("--new-store", help="Start a new store; one that is there is kept beside it, with the date.")
+        bool, Option("--new-store", help="Start a new store. An existing one is renamed with its date and kept.")
     ] = False
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be done, and do nothing.")] = False
 
     @property
     def cuts(self) -> list[str]:
-        """The cut layers, in the order given."""
+        """Cut layers in the given order."""
         return [cut.strip() for cut in self.cut.split(",")]
 
     def count_bad_allowed(self, num_images: int) -> int:
-        """Says how many of a folder's pictures may be bad."""
+        """Return how many of a folder's pictures may be unreadable."""
         return 0 if self.strict else math.ceil(round(self.max_bad * num_images, 6))
 
     @property
@@ -95,7 +111,7 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class SummaryConfig:
-    """What of the architecture to show."""
+    """Options of `extract summary`."""
 
     cut: Annotated[str, Option(help="Layer whose output would be stored.")] = "mixed7"
     image_size: Annotated[int, Option(help="Side of the square input, in pixels.")] = 150

@@ -1,4 +1,4 @@
-"""The options of stage two; the command lines are made from these, and a run keeps its own."""
+"""Options of training, export, report and prediction, for the command line and the Python API. A run keeps its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typer import Argument, BadParameter, Option
 from features.schema import Pool
 
 MAX_PIXELS = 89_000_000
-"""As in extraction, whose options stage two does not import."""
+"""Default limit of a picture's size, the same as in extraction."""
 
 
 class SolverName(StrEnum):
-    """How a head is fitted."""
+    """Solver of a head."""
 
     AUTO = "auto"
     FULL = "full"
@@ -24,7 +24,7 @@ class SolverName(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """Keras's optimisers."""
+    """Optimizer, by its name in Keras."""
 
     RMSPROP = "rmsprop"
     ADAM = "adam"
@@ -32,7 +32,7 @@ class OptimizerName(StrEnum):
 
 
 class ClassWeight(StrEnum):
-    """How much a picture counts in the loss."""
+    """Weight of each picture in the loss."""
 
     NONE = "none"
     BALANCED = "balanced"
@@ -40,78 +40,95 @@ class ClassWeight(StrEnum):
 
 @dataclass(frozen=True)
 class StorePlace:
-    """Where the features are; every command that fits heads begins with it."""
+    """The store, the first option of every command that fits heads."""
 
-    store: Annotated[Path, Option(help="The feature store that `python -m extract` made.")]
+    store: Annotated[Path, Option(help="Folder of the feature store.")]
 
 
 NOTHING = "none"
-"""Of the backbone is trained again."""
+"""Value of `unfreeze_from` that leaves the backbone frozen."""
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Which head to fit, and how: what a training and a sweep of many have in common."""
+    """Options of a head and its fit, common to `train` and `sweep`."""
 
-    cut: Annotated[str, Option(help="Whose features to train on, where the store holds several cut layers.")] = ""
-    pool: Annotated[Pool, Option(help="avg trains on each channel's mean, of features that are stored whole.")] = (
+    cut: Annotated[str, Option(help="Layer whose features to train on, if the store holds several.")] = ""
+    pool: Annotated[Pool, Option(help="avg trains on the mean of each channel of features that are stored whole.")] = (
         Pool.NONE
     )
     views: Annotated[
         int | None,
-        Option(min=1, help="Views of each training picture to train on.", show_default="as many as are stored"),
+        Option(min=1, help="Stored views of each training picture to train on.", show_default="as many as are stored"),
     ] = None
-    solver: Annotated[SolverName, Option(help="auto chooses, and says why.")] = SolverName.AUTO
+    solver: Annotated[
+        SolverName,
+        Option(help="How the head is fitted: reduced is fast, full is Keras's fit on all inputs; auto chooses."),
+    ] = SolverName.AUTO
     rank: Annotated[
         int | None,
         Option(
-            min=1, help="Inputs that the reduced solver keeps.", show_default="512, or as many as there are pictures"
+            min=1,
+            help="Dimensions that the reduced solver keeps.",
+            show_default="512, or as many as there are pictures",
         ),
     ] = None
     epochs: Annotated[int, Option(min=1, help="Passes over the training pictures.")] = 20
-    batch_size: Annotated[int, Option(min=1, help="Pictures for each step.")] = 20
+    batch_size: Annotated[int, Option(min=1, help="Pictures in one training step.")] = 20
     units: Annotated[int, Option(min=1, help="Units of the hidden layer.")] = 1024
     dropout: Annotated[float, Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.")] = 0.2
-    l2: Annotated[float, Option(min=0.0, help="Weight of the kernels' sum of squares in the loss.")] = 0.0
-    learning_rate: Annotated[float, Option(help="The optimizer's learning rate.")] = 1e-4
-    optimizer: Annotated[OptimizerName, Option(help="The optimizer.")] = OptimizerName.RMSPROP
-    momentum: Annotated[float, Option(min=0.0, max=0.999, help="Of sgd: share of the last change kept.")] = 0.0
+    l2: Annotated[
+        float, Option(min=0.0, help="L2 penalty: weight of the sum of squared kernel weights in the loss.")
+    ] = 0.0
+    learning_rate: Annotated[float, Option(help="Learning rate of the optimizer.")] = 1e-4
+    optimizer: Annotated[OptimizerName, Option(help="Optimizer.")] = OptimizerName.RMSPROP
+    momentum: Annotated[float, Option(min=0.0, max=0.999, help="Momentum of sgd.")] = 0.0
     unfreeze_from: Annotated[
-        str, Option(help="First layer of the backbone to train again, after the head alone; none: only the head.")
+        str,
+        Option(help="First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone."),
     ] = NOTHING
-    fine_tune_epochs: Annotated[int, Option(min=1, help="Passes with those layers.")] = 10
-    fine_tune_learning_rate: Annotated[float, Option(help="The learning rate then.")] = 1e-5
-    weights: Annotated[str, Option(help="For those layers: the store's weights file, where it was moved.")] = ""
+    fine_tune_epochs: Annotated[int, Option(min=1, help="Passes over the training pictures while fine-tuning.")] = 10
+    fine_tune_learning_rate: Annotated[float, Option(help="Learning rate of fine-tuning.")] = 1e-5
+    weights: Annotated[
+        str, Option(help="Weights file of the backbone for fine-tuning, if it was moved since extraction.")
+    ] = ""
     class_weight: Annotated[
-        ClassWeight, Option(help="balanced: each class counts the same, however few its pictures.")
+        ClassWeight, Option(help="balanced gives every class the same total weight in the loss.")
     ] = ClassWeight.NONE
     patience: Annotated[
-        int, Option(min=0, help="Epochs without a better validation loss before stopping; the best is kept. 0: never.")
+        int,
+        Option(
+            min=0,
+            help="Stop after this many epochs without a lower validation loss and keep the best. 0 trains to the end.",
+        ),
     ] = 0
-    repeats: Annotated[int, Option(min=1, help="Fits with as many seeds, for mean and standard deviation.")] = 1
-    folds: Annotated[int, Option(min=0, help="Cross-validates as well, each picture held out once. 0: not.")] = 0
-    seed: Annotated[
-        int, Option(min=0, max=2**32 - 1, help="Of initial weights, order and dropout: same seed, same head.")
-    ] = 0
+    repeats: Annotated[
+        int, Option(min=1, help="Number of fits with different seeds, for mean and standard deviation.")
+    ] = 1
+    folds: Annotated[int, Option(min=0, help="Number of folds for cross-validation. 0 does none.")] = 0
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Random seed of initial weights, order and dropout.")] = 0
     validation_split: Annotated[
-        float, Option(min=0.01, max=0.9, help="Share set aside where the folders have no validation/.")
+        float,
+        Option(
+            min=0.01, max=0.9, help="Share of the pictures set aside for validation if there is no folder validation/."
+        ),
     ] = 0.2
     images: Annotated[
-        Path | None, Option(help="Refuse a store that was not made from this folder of pictures.", metavar="DIR")
+        Path | None, Option(help="Folder of pictures that the store must have been made from.", metavar="DIR")
     ] = None
-    no_report: Annotated[bool, Option("--no-report", help="Leave out the report and the numbers for it.")] = False
-    tensorboard: Annotated[bool, Option("--tensorboard", help="Write the history for TensorBoard too.")] = False
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace a run of other options or pictures.")] = False
+    no_report: Annotated[bool, Option("--no-report", help="Write no report, and skip the evaluation for it.")] = False
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Write logs for TensorBoard too.")] = False
+    overwrite: Annotated[bool, Option("--overwrite", help="Fit again, and replace the run that is there.")] = False
 
 
 @dataclass(frozen=True)
 class _RunPlace(StorePlace):
-    run: Annotated[Path, Option(help="Folder to make for the fitted head, its metrics and its report.")]
+    run: Annotated[Path, Option(help="Folder for the fitted head, its metrics and its report.")]
 
 
 @dataclass(frozen=True)
 class TrainConfig(HeadConfig, _RunPlace):
-    """Which head to fit, on which features, and how."""
+    """Options of `train`."""
 
 
 def parse_count(text: str) -> int | None:
@@ -126,43 +143,45 @@ def parse_count(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Which run to export, and where to."""
+    """Options of `export`."""
 
-    run: Annotated[Path, Option(help="The run that `python -m train_head` made.")]
+    run: Annotated[Path, Option(help="Folder of the run.")]
     out: Annotated[Path, Option(help="Folder for model.keras and labels.txt.")]
-    formats: Annotated[str, Option(help="Comma-separated; keras is the one there is.")] = "keras"
-    store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
-    images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
-    weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
+    formats: Annotated[str, Option(help="Formats, comma-separated. keras is the only one.")] = "keras"
+    store: Annotated[str, Option(help="Feature store of the run, if it was moved.")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.")] = ""
     check: Annotated[
         int | None,
         Option(
             parser=parse_count,
             metavar="N|all",
-            help="Validation pictures to check the model on, of each class in proportion.",
+            help="Number of validation pictures that the model is checked on, from each class in proportion.",
         ),
     ] = 256
-    max_pixels: Annotated[int, Option(min=1, help="Of a picture to check the export on, as it was extracted with.")] = (
+    max_pixels: Annotated[int, Option(min=1, help="Pictures with more pixels are refused, as in extraction.")] = (
         MAX_PIXELS
     )
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Of which run to write the report."""
+    """Options of `report`."""
 
-    run: Annotated[Path, Option(help="The run that `python -m train_head` made.")]
-    test: Annotated[bool, Option("--test", help="Judge the head on the pictures in test/ as well.")] = False
-    store: Annotated[str, Option(help="The run's store, where it was moved.")] = ""
-    images: Annotated[str, Option(help="The folder of pictures, where it was moved.")] = ""
-    weights: Annotated[str, Option(help="The store's weights file, where it was moved.")] = ""
+    run: Annotated[Path, Option(help="Folder of the run.")]
+    test: Annotated[bool, Option("--test", help="Evaluate the pictures in test/ too.")] = False
+    store: Annotated[str, Option(help="Feature store of the run, if it was moved.")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.")] = ""
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Which model to use, on which pictures."""
+    """Options of `predict`."""
 
-    files: Annotated[list[Path], Argument(help="Pictures, or folders of them.", metavar="FILE_OR_DIR...")]
-    model: Annotated[Path, Option(help="OUT/model.keras, as `python -m train_head.export` made it.")]
-    batch_size: Annotated[int, Option(min=1, help="Pictures of one size that the model sees at once.")] = 32
-    max_pixels: Annotated[int, Option(min=1, help="A picture that declares more is not decoded.")] = MAX_PIXELS
+    files: Annotated[list[Path], Argument(help="Pictures, or folders of pictures.", metavar="FILE_OR_DIR...")]
+    model: Annotated[Path, Option(help="The model.keras that export wrote.")]
+    batch_size: Annotated[int, Option(min=1, help="Pictures in one batch.")] = 32
+    max_pixels: Annotated[int, Option(min=1, help="Pictures with more pixels are refused without decoding.")] = (
+        MAX_PIXELS
+    )

@@ -12,8 +12,7 @@ from base.terminal import Console
 from features.store import Example, FeatureStore
 from features.unusable import UnusableImage, UnusableReason
 from train_head.config import TrainConfig
-from train_head.data.split import hash_views
-from train_head.data.split import Split, list_rows
+from train_head.data.split import Split, hash_views, list_rows
 
 NUM_SHOWN = 3
 """Of the pictures that a warning is about."""

@@ -1,4 +1,4 @@
-"""The options of a sweep: every option of training, what is tried, and how it is searched."""
+"""Options of a sweep: those of training, the values to try, and the search."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DEFAULT_TRIALS = 40
 
 
 class SearchName(StrEnum):
-    """How heads are chosen."""
+    """Strategy that chooses the heads to fit."""
 
     GRID = "grid"
     OPTUNA = "optuna"
 
 
 class MetricName(StrEnum):
-    """What makes a head a better one."""
+    """Metric that heads are sorted by."""
 
     VAL_ACCURACY = "val_accuracy"
     VAL_LOSS = "val_loss"
@@ -32,12 +32,12 @@ class MetricName(StrEnum):
 
 @dataclass(frozen=True)
 class _SweepPlace(StorePlace):
-    out: Annotated[Path, Option(help="Folder to make for the runs, the table, the plot and the best run.")]
+    out: Annotated[Path, Option(help="Folder for the runs, the table, the plot and the best run.")]
 
 
 @dataclass(frozen=True)
 class SweepConfig(HeadConfig, _SweepPlace):
-    """Which heads to try, on which features, and how to search."""
+    """Options of `sweep`."""
 
     # What is tried where nothing is named (axes.DEFAULT_AXES) has no value until the user sets one.
     units: Annotated[int | None, Option(min=1, help="Units of the hidden layer.", show_default="256 and 1024")] = None  # type: ignore[assignment]
@@ -46,7 +46,7 @@ class SweepConfig(HeadConfig, _SweepPlace):
         Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.", show_default="0.2 and 0.5"),
     ] = None  # type: ignore[assignment]
     learning_rate: Annotated[
-        float | None, Option(help="The optimizer's learning rate.", show_default="3e-5, 1e-4 and 3e-4")
+        float | None, Option(help="Learning rate of the optimizer.", show_default="3e-5, 1e-4 and 3e-4")
     ] = None  # type: ignore[assignment]
 
     tries: Annotated[
@@ -54,17 +54,17 @@ class SweepConfig(HeadConfig, _SweepPlace):
         Option(
             "--try",
             metavar="NAME=VALUE,VALUE",
-            help="Values to try of an option of training; with --search optuna also LOW..HIGH. Repeatable.",
+            help="Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.",
             show_default="every cut that is stored, two units, two dropouts, three learning rates",
         ),
     ] = None
-    search: Annotated[SearchName, Option(help="grid fits every combination; optuna looks where it is promising.")] = (
+    search: Annotated[SearchName, Option(help="grid fits every combination; optuna searches near the best so far.")] = (
         SearchName.GRID
     )
-    trials: Annotated[int | None, Option(min=1, help="Heads that optuna tries.", show_default=str(DEFAULT_TRIALS))] = (
-        None
-    )
-    metric: Annotated[MetricName, Option(help="What the table is sorted by.")] = MetricName.VAL_ACCURACY
+    trials: Annotated[
+        int | None, Option(min=1, help="Number of heads that optuna tries.", show_default=str(DEFAULT_TRIALS))
+    ] = None
+    metric: Annotated[MetricName, Option(help="Metric that the table is sorted by.")] = MetricName.VAL_ACCURACY
 
     def make_training(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
         """Makes the options of one training.

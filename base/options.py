@@ -1,0 +1,128 @@
+"""Options: a frozen dataclass made from keyword arguments, each value checked before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from enum import StrEnum
+from functools import cache
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from base.errors import UsageError
+
+Options = TypeVar("Options")
+
+
+class OptionSpec(NamedTuple):
+    """Declaration of one option."""
+
+    name: str
+    kind: Any
+    """`Path`, `str`, `int`, `float`, `bool`, a `StrEnum`, or a list of one of them."""
+    is_optional: bool
+    """Whether None is a value."""
+    default: Any
+    """`MISSING` where the option must be given."""
+    help: str
+    lowest: float | None
+    highest: float | None
+
+
+@cache
+def list_options(options: type) -> tuple[OptionSpec, ...]:
+    """List the options that a dataclass declares, from the annotations that the command line is made from too."""
+    hints = get_type_hints(options, include_extras=True)
+    return tuple(_read_option(field.name, hints[field.name], field.default) for field in fields(options))
+
+
+def _read_option(name: str, hint: Any, default: Any) -> OptionSpec:
+    kind, info = (hint.__origin__, hint.__metadata__[0]) if hasattr(hint, "__metadata__") else (hint, None)
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    (kind,) = (part for part in parts if part is not NoneType)
+    help_text, lowest, highest = (getattr(info, attribute, None) for attribute in ("help", "min", "max"))
+    return OptionSpec(name, kind, NoneType in parts, default, help_text or "", lowest, highest)
+
+
+def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:
+    """Make an options dataclass from keyword arguments.
+
+    Args:
+        options: the frozen dataclass.
+        values: keyword arguments. Paths may be any path-like object; a list is taken for comma-separated text.
+        function: name of the function that was called, for messages.
+
+    Raises:
+        TypeError: an argument that does not exist, or one that is missing.
+        UsageError: a value of another type, or out of range.
+    """
+    known = {option.name: option for option in list_options(options)}
+    for name in values:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+    missing = [option.name for option in known.values() if option.default is MISSING and option.name not in values]
+    if missing:
+        raise TypeError(f"{function}() missing required argument {missing[0]!r}")
+    return options(**{name: convert_value(known[name], value) for name, value in values.items()})
+
+
+def convert_value(option: OptionSpec, value: Any) -> Any:
+    """Convert one value to an option's type.
+
+    Raises:
+        UsageError: it is of another type, or out of range.
+    """
+    if value is None and option.is_optional:
+        return None
+    if get_origin(option.kind) is list:
+        (kind,) = get_args(option.kind)
+        values = [value] if isinstance(value, str | os.PathLike) else value
+        if not isinstance(values, Iterable):
+            raise _refuse(option, value)
+        return [convert_value(option._replace(kind=kind), each) for each in values]
+    if option.kind is bool:
+        return value if isinstance(value, bool) else _fail(option, value)
+    if option.kind is Path:
+        return Path(value) if isinstance(value, str | os.PathLike) and os.fspath(value) else _fail(option, value)
+    if option.kind is str:
+        if isinstance(value, list | tuple):
+            return ",".join(str(each) for each in value)
+        return os.fspath(value) if isinstance(value, str | os.PathLike) else _fail(option, value)
+    if issubclass(option.kind, StrEnum):
+        return option.kind(value) if value in list(option.kind) else _fail(option, value)
+    number_type = Integral if option.kind is int else Real
+    if isinstance(value, bool) or not isinstance(value, number_type):
+        raise _refuse(option, value)
+    number = option.kind(value)
+    lowest, highest = option.lowest, option.highest
+    if number != number or (lowest is not None and number < lowest) or (highest is not None and number > highest):
+        raise _refuse(option, value)
+    return number
+
+
+def _fail(option: OptionSpec, value: object) -> Any:
+    raise _refuse(option, value)
+
+
+def _refuse(option: OptionSpec, value: object) -> UsageError:
+    default = "" if option.default is MISSING else f"; the default is {option.default}"
+    return UsageError(option.name, describe_kind(option), repr(value), f"{option.help.rstrip('.')}{default}")
+
+
+def describe_kind(option: OptionSpec) -> str:
+    """Describe the values that an option takes, such as `a number from 0 to 0.99`."""
+    if isinstance(option.kind, type) and issubclass(option.kind, StrEnum):
+        return " or ".join(map(repr, map(str, option.kind)))
+    words = {Path: "a path", str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+    text = words.get(option.kind, "a list")
+    if option.lowest is not None and option.highest is not None:
+        text += f" from {option.lowest:g} to {option.highest:g}"
+    elif option.lowest is not None:
+        text += f" of at least {option.lowest:g}"
+    return text + (" or None" if option.is_optional else "")
