@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from train_head.config import OptimizerName, TrainConfig
+from train_head.config import HeadConfig, OptimizerName
 from train_head.data.batches import Array
 
 EPSILON = 1e-7
@@ -117,7 +117,7 @@ class SGD:
             variable -= gradient
 
 
-def make_optimizer(config: TrainConfig) -> Optimizer:
+def make_optimizer(config: HeadConfig) -> Optimizer:
     """Makes the optimizer that a config names."""
     match config.optimizer:
         case OptimizerName.RMSPROP:

@@ -1,0 +1,247 @@
+"""The head as a scikit-learn classifier: scikit-learn's own checks, the head of `train_head`, and options."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console
+from features.cuts import open_store
+from features.schema import Pool
+from features.store import FeatureStore
+from tests.train_head import fits
+from tests.train_head.made import list_paths, make_store
+from tests.train_head.training import make_config
+from train_head.classifier import EstimatorError, HeadClassifier
+from train_head.config import HeadConfig, OptimizerName, SolverName
+from train_head.data.split import split_examples
+from train_head.solvers import Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.reduced import fit_reduced
+
+SMALL: dict[str, Any] = {"units": 16, "learning_rate": 0.01, "epochs": 10}
+RENAMED = {"random_state": "seed", "validation_fraction": "validation_split"}
+ROOT = Path(__file__).parents[2]
+
+
+def make_blobs(num_rows: int = 60, num_classes: int = 3, num_inputs: int = 40) -> tuple[NDArray[Any], NDArray[Any]]:
+    """float16 features that differ by class, and names of classes; a third of the channels is noise."""
+    rng = np.random.default_rng(4)
+    targets = np.arange(num_rows) % num_classes
+    features = rng.normal(0, 0.5, (num_rows, num_inputs)) + rng.normal(0, 0.4, (num_classes, num_inputs))[targets]
+    return features.astype(np.float16), np.array(["cats", "dogs", "owls"])[targets]
+
+
+# The defaults pass as they are. Keras compiles a model for each fit, so its checks have a small head.
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [HeadClassifier(), HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50)]
+)
+def test_estimator_check_of_scikit_learn_passes(estimator: HeadClassifier, check: Callable[..., None]) -> None:
+    check(estimator)
+
+
+def test_default_options_are_the_command_lines() -> None:
+    expected = HeadConfig()
+    for name, parameter in inspect.signature(HeadClassifier).parameters.items():
+        if name != "class_weight":
+            assert parameter.default == getattr(expected, RENAMED.get(name, name)), name
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_reduced_gives_the_head_that_training_from_a_store_gives(
+    tmp_path: Path, num_classes: int, quiet: Console
+) -> None:
+    labels = ["cats", "dogs", "owls"][:num_classes]
+    counts = {f"{side}/{label}": count for side, count in (("train", 9), ("validation", 5)) for label in labels}
+    store = make_store(tmp_path / "store", list_paths(counts))
+    config = make_config(store, tmp_path / "run", optimizer=OptimizerName.ADAM)
+    split = split_examples(store.examples, 0.2)
+    expected = fit_reduced(Problem(store, split, config), Checkpoint(None), quiet)
+    names = ("solver", "units", "dropout", "epochs", "batch_size", "learning_rate", "optimizer")
+    options = {name: getattr(config, name) for name in names}
+
+    classifier = HeadClassifier(**options, random_state=config.seed)
+    classifier.fit(store.read(split.train), [example.label for example in split.train])
+
+    np.testing.assert_allclose(classifier.history_["loss"], [row.loss for row in expected.history], rtol=1e-5)
+    mine = classifier.predict_proba(store.read(split.validation))
+    np.testing.assert_allclose(mine, expected.validation_probabilities, atol=1e-5)
+
+
+def test_full_gives_the_head_that_training_from_a_store_gives(
+    three_classes: FeatureStore, tmp_path: Path, quiet: Console
+) -> None:
+    config = make_config(three_classes, tmp_path / "run", solver=SolverName.FULL, dropout=0.0, l2=0.01)
+    expected = fits.fit(three_classes, config, quiet)
+    split = split_examples(three_classes.examples, 0.2)
+    options = {name: getattr(config, name) for name in ("solver", "units", "epochs", "batch_size", "l2")}
+
+    classifier = HeadClassifier(**options, dropout=0.0, learning_rate=0.01, random_state=config.seed)
+    classifier.fit(three_classes.read(split.train), [example.label for example in split.train])
+
+    np.testing.assert_allclose(classifier.history_["loss"], [row.loss for row in expected.history], rtol=1e-4)
+    mine = classifier.predict_proba(three_classes.read(split.validation))
+    np.testing.assert_allclose(mine, expected.validation_probabilities, atol=1e-4)
+    copy = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(copy.predict_proba(three_classes.read(split.validation)), mine)
+
+
+def test_features_of_any_shape_are_flattened() -> None:
+    features, labels = make_blobs()
+    flat = HeadClassifier(**SMALL).fit(features, labels)
+    shaped = HeadClassifier(**SMALL).fit(features.reshape(-1, 2, 2, 10), labels)
+    assert shaped.n_features_in_ == 40
+    np.testing.assert_array_equal(shaped.predict_proba(features.reshape(-1, 2, 2, 10)), flat.predict_proba(features))
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "rank"), [(60, None), (60, 7), (4200, None), (4200, 12)], ids=["gram", "rank", "sketch", "both"]
+)
+def test_prediction_on_all_inputs_is_that_of_the_reduced_inputs(num_rows: int, rank: int | None) -> None:
+    features, labels = make_blobs(num_rows)
+    classifier = HeadClassifier(**SMALL, rank=rank, dropout=0.0, batch_size=num_rows // 6).fit(features, labels)
+    hidden_kernel = classifier.head_.hidden_kernel
+    assert hidden_kernel.shape == (40, 16)
+    assert np.linalg.matrix_rank(hidden_kernel) <= (rank or 40)
+    assert classifier.score(features, labels) >= classifier.history_["accuracy"][-1] - 0.02
+    assert classifier.score(features, labels) > 0.8
+
+
+def test_same_random_state_gives_same_head_and_another_another() -> None:
+    features, labels = make_blobs()
+
+    def predict(state: Any) -> Any:
+        return HeadClassifier(**SMALL, random_state=state).fit(features, labels).decision_function(features)
+
+    np.testing.assert_array_equal(predict(3), predict(3))
+    np.testing.assert_array_equal(predict(np.random.RandomState(3)), predict(np.random.RandomState(3)))
+    assert (predict(3) != predict(4)).any()
+
+
+def test_patience_sets_rows_aside_and_keeps_the_best_epoch() -> None:
+    features, labels = make_blobs(90)
+    options = SMALL | {"epochs": 200, "patience": 3, "learning_rate": 0.05}
+    classifier = HeadClassifier(**options).fit(features, labels)
+    losses = classifier.history_["val_loss"]
+    assert classifier.n_iter_ == len(losses) == classifier.kept_epoch_ + 3 < 200
+    assert classifier.kept_epoch_ == np.argmin(losses) + 1
+    assert set(HeadClassifier(**SMALL).fit(features, labels).history_) == {"loss", "accuracy"}
+
+
+def test_class_weight_raises_a_rare_class() -> None:
+    features, labels = make_blobs(300, 2)
+    rare = np.r_[0:300:2, 1:300:20]
+    noise = np.random.default_rng(0).normal(0, 2, (len(rare), 40)).astype(np.float16)
+
+    def count(class_weight: Any) -> int:
+        classifier = HeadClassifier(**SMALL, class_weight=class_weight).fit(features[rare] + noise, labels[rare])
+        return int((classifier.predict(features) == "dogs").sum())
+
+    assert count(None) < count("balanced")
+    assert count({"cats": 1.0, "dogs": 0.001}) < count(None)
+
+
+def test_works_in_pipeline_grid_search_and_clone() -> None:
+    features, labels = make_blobs()
+    pipeline = make_pipeline(StandardScaler(), HeadClassifier(**SMALL))
+    search = GridSearchCV(pipeline, {"headclassifier__dropout": [0.0, 0.5], "headclassifier__rank": [5, None]}, cv=3)
+    search.fit(features.astype(np.float32), labels)
+    assert search.best_score_ > 0.9
+    copy = clone(search.best_estimator_[-1])
+    assert copy.get_params() == search.best_estimator_[-1].get_params()
+    assert not hasattr(copy, "head_")
+
+
+def test_cross_validates_over_pooled_features_of_a_store(three_classes: FeatureStore) -> None:
+    store = open_store(three_classes.path, "", Pool.AVG)
+    features, labels = store.read(store.examples), [example.label for example in store.examples]
+    assert features.shape == (42, 3)
+    scores = cross_val_score(HeadClassifier(**SMALL | {"epochs": 40}), features, labels, cv=3)
+    assert scores.mean() > 0.9
+
+
+def test_auto_takes_the_full_solver_where_the_matrix_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = make_blobs()
+    assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "reduced"
+    monkeypatch.setattr("train_head.solvers.choose.MAX_TRAINING_BYTES", 0)
+    assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "full"
+
+
+def test_auto_and_reduced_do_without_tensorflow() -> None:
+    code = """
+import sys
+import numpy as np
+from train_head.classifier import HeadClassifier
+X, y = np.eye(6, dtype=np.float32), [0, 1] * 3
+for solver in ("auto", "reduced"):
+    HeadClassifier(solver=solver, units=4, epochs=1).fit(X, y).predict(X)
+assert not {"tensorflow", "keras"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("solver", "ridge"),
+        ("optimizer", "adamw"),
+        ("units", 0),
+        ("units", 2.5),
+        ("epochs", True),
+        ("batch_size", "20"),
+        ("patience", -1),
+        ("rank", 0),
+        ("dropout", 1.0),
+        ("momentum", 0.9),
+        ("l2", -1.0),
+        ("l2", float("inf")),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("validation_fraction", 1.0),
+        ("class_weight", "none"),
+    ],
+)
+def test_invalid_option_is_refused_by_fit(name: str, value: Any) -> None:
+    classifier = HeadClassifier(**{name: value})
+    with pytest.raises(EstimatorError) as caught:
+        classifier.fit(*make_blobs())
+    assert isinstance(caught.value, UsageError)
+    assert isinstance(caught.value, ValueError)
+    assert (caught.value.where, caught.value.got) == (name, repr(value))
+
+
+@pytest.mark.parametrize("options", [{"rank": 41}, {"rank": 5, "solver": "full"}])
+def test_rank_that_cannot_be_kept_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(EstimatorError) as caught:
+        HeadClassifier(**options).fit(*make_blobs())
+    assert (caught.value.where, caught.value.got) == ("rank", str(options["rank"]))
+
+
+@pytest.mark.parametrize("solver", ["reduced", "full"])
+def test_loss_that_is_not_finite_is_an_error_or_a_warning(solver: str) -> None:
+    features, labels = make_blobs()
+    options = SMALL | {"solver": solver, "optimizer": "sgd", "l2": 5.0, "dropout": 0.0}
+    with pytest.raises(HeadstartError) as caught:
+        HeadClassifier(**options | {"learning_rate": 1e30}).fit(features, labels)
+    assert caught.value.where == "epoch 1"
+    # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end.
+    with pytest.warns(ConvergenceWarning):
+        classifier = HeadClassifier(**options | {"learning_rate": 0.3, "epochs": 80}).fit(features, labels)
+    assert 0 < classifier.kept_epoch_ == classifier.n_iter_ - 1 < 79
+    assert np.isfinite(classifier.head_.sum_squares())
