@@ -208,12 +208,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Fit on the strongest directions of the training features, and map the kernel to all inputs."""
         X, (num_rows, num_inputs) = train.features, train.features.shape
         store: Any = SimpleNamespace(feature_shape=(num_inputs,), read=lambda rows: X[rows.start : rows.stop])
-        examples: Any = range(num_rows)
         name = OptimizerName(self.optimizer)
         config = HeadConfig(optimizer=name, learning_rate=self.learning_rate, momentum=self.momentum)
-        with open_workers() as workers, np.errstate(all="ignore"):
-            rows = FeatureRows(store, examples, workers)
-            # As in training from a store: where no input is left out, the sketch is exact, and smaller.
+        with open_workers() as workers:
+            rows = FeatureRows(store, range(num_rows), workers)  # type: ignore[arg-type]
+            # As in `reduce_features`: where no input is left out, the sketch is exact, and the smaller problem.
             is_exact = num_rows <= MAX_EXACT_ROWS and rank < num_inputs
             basis = decompose_exactly(rows, rank) if is_exact else sketch(rows, rank, SKETCH_SEED)
             directions = basis.directions
@@ -226,6 +225,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             head = self._run(stepper, train._replace(features=basis.train), validation, seed)
             return replace(head, hidden_kernel=np.asarray(directions @ head.hidden_kernel, np.float32))
 
+    @np.errstate(all="ignore")
     def _run(self, stepper: Stepper | _KerasStepper, train: Batch, validation: Batch | None, seed: int) -> HeadWeights:
         """Run the epochs, record them in `history_`, and return the head of the last finite one, or of the best."""
         watch = Watch(self.patience)
