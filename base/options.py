@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -101,7 +102,11 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         raise _refuse(option, value)
     number = option.kind(value)
     lowest, highest = option.lowest, option.highest
-    if number != number or (lowest is not None and number < lowest) or (highest is not None and number > highest):
+    if (
+        not math.isfinite(number)
+        or (lowest is not None and number < lowest)
+        or (highest is not None and number > highest)
+    ):
         raise _refuse(option, value)
     return number
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Integral
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from base.errors import UsageError
+from base.options import convert_value, list_options
 from base.terminal import import_quietly
 from train_head.config import HeadConfig, OptimizerName, SolverName
 from train_head.data.batches import Array
@@ -182,27 +182,22 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts)
 
     def _check_options(self) -> None:
-        is_sgd = self.optimizer == OptimizerName.SGD
-        is_rank = self.rank is None or (self.solver != SolverName.FULL and _is_whole(self.rank, 1))
-        is_weight = isinstance(self.class_weight, dict) or self.class_weight in (None, "balanced")
-        valid = {
-            "solver": (self.solver in list(SolverName), "auto, reduced or full"),
-            "optimizer": (self.optimizer in list(OptimizerName), "rmsprop, adam or sgd"),
-            "class_weight": (is_weight, "None, balanced or a dictionary"),
-            "units": (_is_whole(self.units, 1), "a whole number above 0"),
-            "epochs": (_is_whole(self.epochs, 1), "a whole number above 0"),
-            "batch_size": (_is_whole(self.batch_size, 1), "a whole number above 0"),
-            "patience": (_is_whole(self.patience, 0), "a whole number, 0 or more"),
-            "rank": (is_rank, "None, or without solver full a whole number above 0"),
-            "dropout": (_is_within(self.dropout, 0, 0.99), "a number from 0 to 0.99"),
-            "momentum": (_is_within(self.momentum, 0, 0.999 * is_sgd), "a number from 0 to 0.999, 0 without sgd"),
-            "l2": (_is_within(self.l2, 0), "a number, 0 or more"),
-            "learning_rate": (_is_within(self.learning_rate, sys.float_info.min), "a number above 0"),
-            "validation_fraction": (_is_within(self.validation_fraction, 0.01, 0.9), "a number from 0.01 to 0.9"),
-        }
-        for name, (is_valid, expected) in valid.items():
-            if not is_valid:
-                raise EstimatorError(name, expected, repr(getattr(self, name)), "See help(HeadClassifier)")
+        declared = {option.name: option for option in list_options(HeadConfig)}
+        declared["validation_fraction"] = declared["validation_split"]._replace(name="validation_fraction")
+        for name in self.get_params().keys() & declared.keys() - {"class_weight"}:
+            try:
+                convert_value(declared[name], getattr(self, name))
+            except UsageError as error:
+                raise EstimatorError(*error.args) from error
+        weight = self.class_weight
+        if weight is not None and weight != "balanced" and not isinstance(weight, dict):
+            raise EstimatorError("class_weight", "None, balanced or a dictionary", repr(weight), "Leave it out")
+        if self.learning_rate <= 0:
+            raise EstimatorError("learning_rate", "a number above 0", repr(self.learning_rate), "The default is 1e-4")
+        if self.momentum and self.optimizer != OptimizerName.SGD:
+            raise EstimatorError("momentum", f"0 for {self.optimizer}", repr(self.momentum), "It is an option of sgd")
+        if self.rank and self.solver == SolverName.FULL:
+            raise EstimatorError("rank", "None for the full solver", repr(self.rank), "It is for the reduced one")
 
     def _fit_reduced(self, train: Batch, validation: Batch | None, rank: int, seed: int) -> HeadWeights:
         """Fit on the strongest directions of the training features, and map the kernel to all inputs."""
@@ -290,11 +285,3 @@ class _KerasStepper:
 def _flatten(X: Any) -> Any:
     """Flatten features of more than two dimensions; scikit-learn checks everything else."""
     return np.asarray(X).reshape(len(X), -1) if getattr(X, "ndim", 2) > 2 else X
-
-
-def _is_whole(value: object, low: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
-
-
-def _is_within(value: object, low: float, high: float = sys.float_info.max) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high
