@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
-from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -34,7 +33,6 @@ class OptionSpec(NamedTuple):
     highest: float | None
 
 
-@cache
 def list_options(options: type) -> tuple[OptionSpec, ...]:
     """List the options that a dataclass declares, from the annotations that the command line is made from too."""
     hints = get_type_hints(options, include_extras=True)

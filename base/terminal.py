@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Annotated, Any, Protocol, TextIO
+from typing import IO, Annotated, Any, TextIO
 
 import typer
 
@@ -36,13 +36,6 @@ class ConsoleOptions:
 
 ProgressCallback = Callable[[str, int, int, float], None]
 """Receives the stage, the number done, the total, and the rate a second."""
-
-
-class ProgressBar(Protocol):
-    """Progress of one loop."""
-
-    def advance(self, num_done: int, note: str = "") -> None:
-        """Add to the number done, with a note for the end of the line."""
 
 
 class Console:
@@ -100,10 +93,15 @@ class Console:
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
         """Show progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
         if self._callback and total:
-            yield _Callback(self._callback, description, total)
+            yield _CallbackProgress(self._callback, description, total)
         elif self.options.quiet or total == 0:
-            yield _Silence()
-        elif sys.stderr.isatty():
+            yield ProgressBar(total)
+        elif not sys.stderr.isatty():
+            lines = _PlainLines(description, total, unit)
+            yield lines
+            lines.print()
+        else:
+            from rich.console import Console as RichConsole
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (
@@ -114,74 +112,70 @@ class Console:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            from rich.console import Console as RichConsole
-
             with Progress(*columns, console=RichConsole(stderr=True)) as bar:
                 yield _TerminalBar(bar, description, total)
-        else:
-            lines = _PlainLines(description, total, unit)
-            yield lines
-            lines.finish()
 
 
-class _Silence:
+class ProgressBar:
+    """Progress of one loop; shown by the subclasses."""
+
+    def __init__(self, total: int) -> None:
+        """Start the clock, with nothing done."""
+        self.total, self.num_done, self.note = total, 0, ""
+        self._started = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Number done a second, so far."""
+        return self.num_done / max(time.monotonic() - self._started, 1e-9)
+
     def advance(self, num_done: int, note: str = "") -> None:
-        pass
+        """Add to the number done, with a note for the end of the line."""
+        self.num_done, self.note = self.num_done + num_done, note
+        self.show()
+
+    def show(self) -> None:
+        """Show the progress after a step."""
 
 
-class _Callback:
+class _CallbackProgress(ProgressBar):
     def __init__(self, callback: ProgressCallback, description: str, total: int) -> None:
-        self._callback, self._description, self._total = callback, description, total
-        self._done, self._started = 0, time.monotonic()
+        super().__init__(total)
+        self._callback, self._description = callback, description
 
-    def advance(self, num_done: int, note: str = "") -> None:
-        self._done += num_done
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        self._callback(self._description, self._done, self._total, rate)
+    def show(self) -> None:
+        self._callback(self._description, self.num_done, self.total, self.rate)
 
 
-class _TerminalBar:
+class _TerminalBar(ProgressBar):
     def __init__(self, bar: Any, description: str, total: int) -> None:
+        super().__init__(total)
         self._bar, self._task = bar, bar.add_task(description, total=total, rate="", note="")
-        self._done, self._started = 0, time.monotonic()
 
-    def advance(self, num_done: int, note: str = "") -> None:
-        self._done += num_done
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(self._task, advance=num_done, rate=format_rate(rate), note=note)
+    def show(self) -> None:
+        self._bar.update(self._task, completed=self.num_done, rate=format_rate(self.rate), note=self.note)
 
 
-class _PlainLines:
+class _PlainLines(ProgressBar):
     """A line every five seconds, and one at the end."""
 
     INTERVAL_S = 5.0
 
     def __init__(self, description: str, total: int, unit: str) -> None:
-        self._description, self._total, self._unit = description, total, unit
-        self._done, self._started = 0, time.monotonic()
-        self._last = self._started
-        self._note = ""
+        super().__init__(total)
+        self._description, self._unit, self._printed = description, unit, time.monotonic()
 
-    def advance(self, num_done: int, note: str = "") -> None:
-        self._done += num_done
-        self._note = f", {note}" if note else ""
-        if time.monotonic() - self._last >= self.INTERVAL_S and self._done < self._total:
-            self._last = time.monotonic()
-            self._print()
+    def show(self) -> None:
+        if time.monotonic() - self._printed >= self.INTERVAL_S and self.num_done < self.total:
+            self._printed = time.monotonic()
+            self.print()
 
-    def finish(self) -> None:
-        self._print()
-
-    def _print(self) -> None:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = self._done / seconds
-        left = format_seconds((self._total - self._done) / rate) if rate else "unknown"
-        print(
-            f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {format_rate(rate)}, {left} left"
-            f"{self._note}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def print(self) -> None:
+        rate = self.rate
+        left = format_seconds((self.total - self.num_done) / rate) if rate else "unknown"
+        done = f"{self.num_done:,}/{self.total:,} {self._unit}"
+        note = f", {self.note}" if self.note else ""
+        print(f"{self._description}: {done}, {format_rate(rate)}, {left} left{note}", file=sys.stderr, flush=True)
 
 
 def import_quietly(module: str) -> None:

@@ -23,6 +23,15 @@ from train_head.solvers.history import Epoch
 FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
 
 
+class _Followed(ProgressBar):
+    def __init__(self, console: Interrupting, total: int) -> None:
+        super().__init__(total)
+        self._console = console
+
+    def advance(self, num_done: int, note: str = "") -> None:
+        self._console.advance(num_done, note)
+
+
 class Interrupting(Console):
     """Ctrl-C when some epoch is told as done, counted through all fits; 0 only counts."""
 
@@ -32,7 +41,7 @@ class Interrupting(Console):
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
-        yield self
+        yield _Followed(self, total)
 
     def advance(self, num_done: int, note: str = "") -> None:
         self.told += num_done
