@@ -1,16 +1,17 @@
-"""Errors that a user can act on, all in one form: where, what was expected, what was found, what to do."""
+"""Errors that a user can act on: where, what was expected, what was found, what to do."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+from importlib.util import find_spec
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class HeadstartError(Exception):
-    """An error that the user can fix; a command prints it without a traceback and exits with its status."""
+    """Error that the user can fix; a command prints it without a traceback and exits with `exit_status`."""
 
     exit_status = 1
 
@@ -19,16 +20,16 @@ class HeadstartError(Exception):
 
         Args:
             where: the file, folder, option or field that is wrong.
-            expected: what should have been there.
-            got: what is there.
-            advice: what the user can do now, a sentence without its full stop.
+            expected: description of a valid value.
+            got: description of the value found.
+            advice: what to do now, a sentence without its full stop.
         """
         # All four are arguments, so that the error passes between processes.
         super().__init__(where, expected, got, advice)
         self.where, self.expected, self.got, self.advice = where, expected, got, advice
 
     def __str__(self) -> str:
-        """Return the error in one sentence, and the advice in another."""
+        """Return the error as one line: where, expected, got, advice."""
         return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}."
 
 
@@ -47,15 +48,15 @@ class TargetLockedError(HeadstartError):
 
 
 class FeatureStoreError(HeadstartError):
-    """Base of everything that is wrong with a store."""
+    """Base class of errors about a store."""
 
 
 class StoreMissingError(FeatureStoreError):
-    """There is no store at that path, or something that is not a store."""
+    """No store at a path, or something else there."""
 
 
 class CatalogDamagedError(FeatureStoreError):
-    """The catalog cannot be read, or does not hold what was written to it."""
+    """Unreadable catalog, or one whose checksums do not match."""
 
 
 class StoreLockedError(FeatureStoreError):
@@ -63,23 +64,39 @@ class StoreLockedError(FeatureStoreError):
 
 
 class FingerprintMismatchError(FeatureStoreError):
-    """The store's features were made in another way than the ones asked for."""
+    """The features of the store were computed in another way than the requested ones."""
 
 
 class ShardDamagedError(FeatureStoreError):
-    """A shard is missing, or does not hold what the catalog says."""
+    """Missing shard, or one whose bytes are not those that were committed."""
 
 
 class StoreWriteError(FeatureStoreError):
-    """The disk refused a write; what was committed before it is safe."""
+    """The disk refused a write; what was committed before is safe."""
+
+
+def require_extra(package: str, option: str, target: str) -> None:
+    """Check that an optional package is installed, without importing it.
+
+    Args:
+        package: its name, which is the extra's name too.
+        option: the option that needs it.
+        target: the `make` target that installs it.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if find_spec(package) is None:
+        advice = f"Run `pip install 'headstart[{package}]'`, or `make {target}`, which installs it"
+        raise UsageError(option, f"the package {package}", "none installed", advice)
 
 
 def describe_os_error(error: OSError, place: str) -> str:
     """Return the message for an error of the operating system.
 
     Args:
-        error: the error; one of `shutil` holds a list of others.
-        place: the files or folders that it may be about, where it names none.
+        error: the error; a `shutil.Error` holds a list of others.
+        place: the files or folders to name where the error names none.
     """
     where, got, more = error.filename or place, error.strerror or str(error), ""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:

@@ -1,46 +1,56 @@
-"""Files that are either wholly there or not at all, also after kill -9, a full disk or a power cut."""
+"""Files that are whole or absent after any interruption: kill -9, a full disk, a power cut."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
+import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from base.errors import StoreWriteError
 from base.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
-_MAX_IN_THE_WAY = 9
-"""Entries of others that may have the names of partial files."""
+_MAX_OBSTACLES = 9
+"""Foreign entries with the names of partial files that are tolerated."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a file so that no reader and no crash ever sees a part of it.
+@contextmanager
+def open_synced(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file, whose bytes are on the disk when the block ends; the caller gives it its final name."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "w+b") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
-    The bytes go to a hidden file beside `path`, reach the disk, and only then get their name; the
-    folder is synchronised last, so that the name survives a power cut too.
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that replaces another one when the block ends; no reader and no crash sees a part of it.
+
+    The bytes go to a hidden file in the same folder, reach the disk, and only then get their name. The folder is
+    synchronised last, so that the name survives a power cut.
 
     Args:
-        path: where the file will stand; its folder exists.
-        data: the whole content.
+        path: the final name; its folder exists.
 
     Raises:
-        OSError: the disk refused a step; the partial file is removed and `path` is as it was.
+        OSError: the disk refused a step. After any error the hidden file is removed, and `path` is unchanged.
     """
-    partial, descriptor = _open_partial(path)
+    partial = _clear_partial(path)
     try:
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open_synced(partial) as file:
+            yield file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -48,36 +58,25 @@ def write_durably(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _open_partial(path: Path) -> tuple[Path, int]:
-    """Make the file to write before it gets its name; a link or a folder in the way is not ours, and stays."""
-    name = PARTIAL_PREFIX + path.name
-    for number in range(1, _MAX_IN_THE_WAY + 1):
-        partial = path.with_name(name if number == 1 else f"{name}-{number}")
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a whole file as `atomic_file` does."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def _clear_partial(path: Path) -> Path:
+    """Return a free name for a partial file; one that an interrupted write left is removed, a link or folder stays."""
+    for number in ("", *(f"-{number}" for number in range(2, _MAX_OBSTACLES + 1))):
+        partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}{number}")
         if is_regular(partial):
-            # An interrupted write left it.
             partial.unlink()
-        with suppress(FileExistsError):
-            return partial, os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path.with_name(name)))
-
-
-@contextmanager
-def open_synced(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file to write whose bytes are on the disk when the `with` ends; its name is the caller's to give."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        if not os.path.lexists(partial):
+            return partial
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(partial))
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Raises StoreWriteError where a disk has not room for what is to come.
-
-    Args:
-        folder: an existing folder on the disk.
-        num_bytes: what is to be written.
-    """
+    """Raise StoreWriteError where the disk of an existing folder has less room than a number of bytes."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise StoreWriteError(
@@ -86,11 +85,23 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut.
+    """Make the names in a folder survive a power cut.
 
     Source: fsync(2): a new file's name is durable only once its folder was synchronised.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder, and the names in it, survive a power cut."""
+    for place, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync(Path(place) / name, os.O_NOFOLLOW)
+        sync_folder(Path(place))
+
+
+def _sync(path: Path, flag: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
     try:
         os.fsync(descriptor)
     finally:
@@ -98,7 +109,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Returns the digest of a file's bytes in hexadecimal digits, without holding the file in memory.
+    """Return the digest of a file in hexadecimal digits, without holding the file in memory.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -108,14 +119,10 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Read a whole file that may be foreign, opening it once: no link, pipe or device, and never more than a limit.
-
-    Args:
-        path: the file.
-        max_bytes: the most that such a file may have.
+    """Read a whole foreign file, opening it once.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
+        OSError: it cannot be read, is no regular file, or is larger than `max_bytes`.
     """
     with RegularFile(path) as file:
         num_bytes = file.identity.num_bytes
@@ -130,17 +137,43 @@ def is_regular(path: Path) -> bool:
 
 
 def remove_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[Path]:
-    """Remove the files that interrupted writes left.
+    """Remove the partial files of interrupted writes to files whose names are ours; return their paths.
 
-    Args:
-        folder: where to look.
-        is_ours: whether files of a name are written there; others of that prefix, and folders, stay.
-
-    Returns:
-        Their paths.
+    Other files with the prefix, links and folders stay.
     """
     found = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
     leftovers = [path for path in found if is_ours(path.name.removeprefix(PARTIAL_PREFIX)) and is_regular(path)]
     for leftover in leftovers:
         leftover.unlink()
     return leftovers
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a folder, read-only folders too; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    for place, _, _ in os.walk(path):
+        Path(place).chmod(Path(place).stat().st_mode | stat.S_IRWXU)
+    shutil.rmtree(path)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; return False where the system cannot. Source: rename(2), RENAME_EXCHANGE."""
+    renameat2: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if not renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
+
+
+def is_mount(folder: Path) -> bool:
+    """Return whether a folder is a mount point, also one mounted from its own file system."""
+    # Such a one is in this list alone. Source: proc_pid_mountinfo(5), field 5.
+    lines = _MOUNTS.read_text(errors="surrogateescape").splitlines() if _MOUNTS.exists() else []
+    escaped = re.sub(r"[\\ \t\n]", lambda found: f"\\{ord(found[0]):03o}", str(folder))
+    return folder.is_mount() or any(line.split(" ")[4] == escaped for line in lines)

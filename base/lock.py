@@ -15,19 +15,15 @@ from pathlib import Path
 from base.errors import StoreLockedError
 
 LOCK_NAME = "LOCK"
-_HOLDER = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)
-"""What a lock file may hold."""
+_CONTENT = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)
 
 
 @contextmanager
 def hold_write_lock(store: Path) -> Iterator[None]:
-    """Holds the store's write lock; the kernel lets go of it however the process ends.
-
-    Args:
-        store: an existing folder.
+    """Hold the write lock of a store, which is an existing folder.
 
     Raises:
-        StoreLockedError: another process holds it; says which, and touches nothing.
+        StoreLockedError: another process holds it; the error names the process.
     """
     with hold_lock(store / LOCK_NAME) as holder:
         if holder:
@@ -42,14 +38,14 @@ def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
     """Try to lock a file; the kernel releases the lock however the process ends.
 
     Args:
-        path: the lock file, made where it is missing; a link is not followed.
+        path: the lock file, created where it is missing; a link is not followed.
         is_removed: whether the file is removed at the end.
 
     Yields:
-        Empty where the lock is held; else who holds it, and the file is not touched.
+        Empty where the lock is held, else the description of its holder.
 
     Raises:
-        OSError: the file cannot be made or opened.
+        OSError: the file cannot be created or opened, or is not a lock file.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
@@ -59,21 +55,21 @@ def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
             except BlockingIOError:
                 yield os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
                 return
-            if not _HOLDER.match(os.pread(descriptor, 4096, 0)):
+            if not _CONTENT.match(os.pread(descriptor, 4096, 0)):
                 raise FileExistsError(errno.EEXIST, "a file that is not a lock of Headstart's", str(path))
             # The holder before may have removed the file after it was opened here.
-            if not is_removed or _is_same_file(path, descriptor):
-                started = time.strftime("%Y-%m-%d %H:%M:%S")
-                holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
+            if is_removed and not _is_same_file(path, descriptor):
+                continue
+            started = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode(), 0)
+            try:
+                yield ""
+            finally:
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, holder.encode(), 0)
-                try:
-                    yield ""
-                finally:
-                    os.ftruncate(descriptor, 0)
-                    if is_removed:
-                        path.unlink(missing_ok=True)
-                return
+                if is_removed:
+                    path.unlink(missing_ok=True)
+            return
         finally:
             os.close(descriptor)
 
@@ -92,13 +88,11 @@ def is_locked(store: Path) -> bool:
     except OSError:
         return False
     try:
-        # A holder writes its name: an empty file is not even tried, since a writer that starts now would be refused.
+        # A holder writes its name. An empty file is not tried: a writer that starts now would be refused.
         if os.pread(descriptor, 1, 0):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     finally:
         os.close(descriptor)
     return False

@@ -19,7 +19,8 @@ from base.command_line import run_app
 from base.terminal import Console, ConsoleOptions, format_bytes, format_seconds, import_quietly
 from benchmarks.process import Cost, run_module
 from extract.config import ExtractConfig
-from features.store import DERIVED_FOLDER, FeatureStore
+from features.schema import DERIVED_FOLDER
+from features.store import FeatureStore
 from train_head.config import TrainConfig
 from train_head.data.split import split_examples
 from train_head.solvers import Problem, Solve

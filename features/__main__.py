@@ -123,7 +123,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
             console.warn(line)
     elif not (store / CATALOG_NAME).is_file():
         raise StoreMissingError(store, "a catalog", "none", "Run it with --rebuild-catalog")
-    num_shards = len(checks.list_shard_files(store))
+    num_shards = len(list((store / SHARD_FOLDER).glob("*.h5")))
     with console.progress("check", num_shards, "shards") as progress:
         problems = checks.find_problems(
             store, read_data=config.read_data, images=config.images, advance=progress.advance

@@ -1,8 +1,10 @@
-"""Several cut layers from one pass: a folder of stores, one for each cut, named by it."""
+"""Several cut layers from one pass: a folder of stores, each named after its cut."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreMissingError, UsageError
@@ -15,21 +17,21 @@ from features.writer import STORE_NAMES
 
 
 def list_cuts(path: Path) -> list[str]:
-    """Lists the cuts that a folder holds a store of, by name; none where it is a store itself, or no folder."""
+    """List the cuts that a folder holds a store of; none where it is a store itself, or no folder."""
     if not path.is_dir() or any((path / name).exists() for name in (CATALOG_NAME, SHARD_FOLDER)):
         return []
-    return sorted(found.parent.name for found in path.glob(f"*/{CATALOG_NAME}") if _holds_cut(found.parent))
+    return sorted(found.parent.name for found in path.glob(f"*/{CATALOG_NAME}") if _holds_own_cut(found.parent))
 
 
 def choose_cut(path: Path, cut: str) -> Path:
-    """Chooses the store to read.
+    """Return the store to read.
 
     Args:
         path: a store, or a folder of stores.
-        cut: which one; may be empty where there is only one.
+        cut: the cut layer; may be empty where there is only one.
 
     Raises:
-        UsageError: there is no store of that cut, or there are several and none was named.
+        UsageError: there is no store of that cut, or there are several and none was given.
     """
     cuts = list_cuts(path)
     if not cuts:
@@ -42,11 +44,11 @@ def choose_cut(path: Path, cut: str) -> Path:
 
 
 def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
-    """Decides where the features of each cut are to be stored.
+    """Decide where the features of each cut are stored.
 
     Args:
-        path: the folder of a store, or of several, or one to be made.
-        cuts: what is extracted.
+        path: the folder of a store, or of several; need not exist.
+        cuts: the cut layers to extract.
 
     Returns:
         The folder itself for a single cut, unless it holds stores by cut already; else a folder in it for each.
@@ -54,59 +56,55 @@ def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     Raises:
         StoreMissingError: several cuts, and the folder is a store of one, or holds something else.
     """
-    held = list_cuts(path)
-    if len(cuts) == 1 and not held:
+    if len(cuts) == 1 and not list_cuts(path):
         return {cuts[0]: path}
+    expected, got = "", ""
     if (path / CATALOG_NAME).exists():
-        raise StoreMissingError(
-            path, "a folder for several cuts", "a store of one cut", "Give another --store (STORE=)"
-        )
-    if path.exists() and not path.is_dir():
-        raise StoreMissingError(path, "a folder for the stores", "a file", "Give another --store (STORE=)")
-    entries = [] if not path.is_dir() else [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    foreign = sorted(entry.name for entry in entries if not _is_store(entry))
-    if foreign:
-        raise StoreMissingError(
-            path, "feature stores or an empty folder", f"a folder with {foreign[0]!r} in it", "Give another --store"
-        )
+        expected, got = "a folder for several cuts", "a store of one cut"
+    elif path.exists() and not path.is_dir():
+        expected, got = "a folder for the stores", "a file"
+    elif path.is_dir():
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        foreign = [entry.name for entry in entries if not _is_store(entry)]
+        if foreign:
+            expected, got = "feature stores or an empty folder", f"a folder with {foreign[0]!r} in it"
+    if expected:
+        raise StoreMissingError(path, expected, got, "Give another --store (STORE=)")
     return {cut: path / cut for cut in cuts}
 
 
-def open_store(path: Path, cut: str, pool: Pool = Pool.NONE) -> FeatureStore:
-    """Opens the store to read, and makes sure that it is of the cut that was named.
+def open_store(path: str | os.PathLike[str], cut: str = "", pool: Pool | str = Pool.NONE) -> FeatureStore:
+    """Open a store.
 
     Args:
         path: a store, or a folder with one for each cut layer.
-        cut: whose features; empty where there is only one.
-        pool: AVG gives each channel's mean in the place of features that are stored whole.
+        cut: cut layer of the features; may be empty where there is only one.
+        pool: `avg` replaces features that are stored whole by the mean of each channel.
 
     Raises:
-        UsageError: there is no such cut in it, or there are several; or its features are means already.
+        UsageError: the path has no such cut, or several and none was given; or its features are means already.
         FeatureStoreError: there is no store, or it is damaged.
     """
-    store = FeatureStore(choose_cut(path, cut))
+    if pool not in list(Pool):
+        raise UsageError("--pool", " or ".join(Pool), repr(pool), "Choose one of these")
+    store = FeatureStore(choose_cut(Path(path), cut))
     if cut not in ("", store.fingerprint.cut):
-        whose = f"{store.fingerprint.cut}, whose features {path} holds"
-        raise UsageError("--cut", whose, cut, "Extract that cut first")
-    return pool_store(store) if pool is Pool.AVG else store
+        expected = f"{store.fingerprint.cut}, whose features {path} holds"
+        raise UsageError("--cut", expected, cut, "Extract that cut first")
+    return pool_store(store) if pool == Pool.AVG else store
 
 
 def _is_store(path: Path) -> bool:
-    """Says whether a folder is the store of a cut, or one that was only begun."""
+    """Return whether a folder is the store of a cut, or one that was only begun."""
     if (path / CATALOG_NAME).exists():
-        return _holds_cut(path)
+        return _holds_own_cut(path)
     return path.is_dir() and all(entry.name in STORE_NAMES for entry in path.iterdir())
 
 
-def _holds_cut(path: Path) -> bool:
-    """Says whether a store is of the cut that its folder is named after; a damaged one is told of when it is read."""
+def _holds_own_cut(path: Path) -> bool:
+    """Return whether a store is of the cut that its folder is named after; a damaged one is refused when it is read."""
     try:
-        catalog = Catalog(path / CATALOG_NAME, writable=False)
+        with closing(Catalog(path / CATALOG_NAME, writable=False)) as catalog:
+            return load_fingerprint(catalog).cut == path.name
     except FeatureStoreError:
         return True
-    try:
-        return load_fingerprint(catalog).cut == path.name
-    except FeatureStoreError:
-        return True
-    finally:
-        catalog.close()

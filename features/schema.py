@@ -1,4 +1,4 @@
-"""What a store holds: names, versions, and the fingerprint over everything that changes a feature's value."""
+"""Schema of a store: names, versions, and the fingerprint over everything that changes a feature's value."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 FEATURE_DTYPE = np.dtype(np.float16)
 MAX_ROWS_PER_SHARD = 1024
 MAX_BYTES_PER_SHARD = 128 * 2**20
+VIEW_NAME, DERIVED_FOLDER, QUARANTINE_FOLDER = "features.h5", "derived", "quarantine"
 
 _WITHOUT_SIGN, _INFINITY = np.uint16(0x7FFF), 0x7C00
 
@@ -32,7 +33,7 @@ class FeatureStatus(StrEnum):
 
 
 class ImageStatus(StrEnum):
-    """How far extraction came with an image of today's folder."""
+    """How far extraction came with an image of the folder."""
 
     PENDING = "pending"
     DONE = "done"
@@ -40,16 +41,16 @@ class ImageStatus(StrEnum):
 
 
 class FeatureKey(NamedTuple):
-    """What a feature is found by: features follow content, not names."""
+    """Key of a stored feature: content hash and view index."""
 
     content_hash: bytes
-    """SHA-256 of the image file's bytes, 32 bytes."""
+    """SHA-256 of the image file, 32 bytes."""
     view: int
     """0 for the image itself, from 1 on for its augmentations."""
 
 
 class Pool(StrEnum):
-    """What is done to the cut layer's output."""
+    """Pooling of the cut layer's output."""
 
     NONE = "none"
     AVG = "avg"
@@ -75,15 +76,14 @@ class Fingerprint:
     dtype: str = FEATURE_DTYPE.name
     schema_version: int = SCHEMA_VERSION
     pool: str = "none"
-    """What is done to the cut layer's output before it is stored."""
+    """Pooling of the cut layer's output before it is stored."""
 
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
-        """Reads back what `encode` wrote.
+        """Decode the result of `encode`.
 
         Raises:
-            ValueError: other fields, or of other types.
-            TypeError: likewise.
+            ValueError, TypeError: other fields, or of other types.
         """
         found = cls(**json.loads(text))
         for name, value in asdict(found).items():
@@ -94,9 +94,9 @@ class Fingerprint:
         return found
 
     def encode(self) -> str:
-        """Encodes the fields as canonical JSON.
+        """Encode the fields as canonical JSON.
 
-        A field that older stores do not have is left out at its default, so that theirs stays as it is.
+        A field that older stores do not have is left out at its default, so that their digests do not change.
         """
         values = asdict(self)
         if self.pool == "none":
@@ -110,18 +110,18 @@ class Fingerprint:
 
     @property
     def numbers(self) -> str:
-        """Type of the stored numbers, and of those that they were computed in."""
+        """Types of the stored numbers and of the computation, for tables."""
         return f"{self.dtype}, computed in {self.precision} by {self.engine}"
 
     def list_differences(self, other: Fingerprint) -> list[tuple[str, Any, Any]]:
-        """Lists the fields that differ as (name, own value, the other's value)."""
+        """List the fields that differ as (name, own value, the other's value)."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
         return [(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a store's features came from: recorded for people and for export, not fingerprinted."""
+    """Source of a store's features: recorded for people and for export, not fingerprinted."""
 
     feature_shape: tuple[int, ...]
     weights_name: str
@@ -131,11 +131,10 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str) -> Origin:
-        """Reads back what `encode_json(asdict(origin))` wrote.
+        """Decode the result of `encode_json(asdict(origin))`.
 
         Raises:
-            ValueError: other fields, or of other types.
-            TypeError, KeyError: likewise.
+            ValueError, TypeError, KeyError: other fields, or of other types.
         """
         values = json.loads(text)
         found = cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
@@ -143,31 +142,31 @@ class Origin:
             raise ValueError(f"feature_shape is {values['feature_shape']!r}")
         if prod(found.feature_shape) > MAX_BYTES_PER_SHARD // FEATURE_DTYPE.itemsize:
             raise ValueError(f"features of {found.feature_shape}")
-        names = [found.weights_name, found.weights_file, found.weights_file_sha256, *found.versions.items()]
-        if not all(type(name) is str for name in (*names[:3], *chain(*names[3:]))):
+        texts = [found.weights_name, found.weights_file, found.weights_file_sha256, *chain(*found.versions.items())]
+        if not all(type(text) is str for text in texts):
             raise ValueError("names that are no text")
         return found
 
 
 def encode_json(value: Any) -> str:
-    """Encodes a value as JSON in one canonical form: sorted keys, no spaces."""
+    """Encode a value as JSON in one canonical form: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def count_rows_per_shard(feature_shape: tuple[int, ...]) -> int:
-    """Says how many features a shard holds, so that building one in memory stays cheap for any shape."""
+    """Return how many features a shard holds, so that building one in memory stays cheap for any shape."""
     bytes_per_row = int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize
     return max(1, min(MAX_ROWS_PER_SHARD, MAX_BYTES_PER_SHARD // bytes_per_row))
 
 
 def round_features(values: NDArray[np.float32]) -> tuple[Features, list[FeatureStatus]]:
-    """Rounds features to the stored dtype and says of each row whether it may be trained on.
+    """Round features to the stored dtype, and find the rows that may not be trained on.
 
     Args:
-        values: (n, ...) float32, as the backbone made them.
+        values: (n, ...) float32, outputs of the backbone.
 
     Returns:
-        The rows as float16, and for each `NONFINITE` where the backbone itself gave NaN or infinity,
+        The rows as float16, and the status of each: `NONFINITE` where the backbone's output has NaN or infinity,
         `OVERFLOW` where a finite value is beyond float16's 65,504, else `OK`.
     """
     with np.errstate(over="ignore"):

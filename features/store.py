@@ -1,105 +1,69 @@
-"""The read side of a store: which examples there are, and their features straight from the shards."""
+"""Read a store: its examples, and their features from the shards."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from base.errors import ShardDamagedError
-from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
-from features.catalog.database import damaged
-from features.catalog.tables import ImageRow, Location
-from features.schema import (
-    FEATURE_DTYPE,
-    FeatureKey,
-    Features,
-    FeatureStatus,
-    Fingerprint,
-    ImageStatus,
-    Origin,
-)
-from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
-from features.unusable import UnusableImage, UnusableReason, list_unusable
+from base.errors import ShardDamagedError, UsageError
+from features.arrays import read_array, stream_dataset
+from features.catalog.tables import ImageRow, encode_text
+from features.contents import Example as Example
+from features.contents import UnusableImage, load_folder
+from features.packed.read import load_pack
+from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
+from features.shards.shard import ShardRef
 
-DERIVED_FOLDER = "derived"
-
-
-class Example(NamedTuple):
-    """A view of an image of today's folder that has a feature to learn from, and where that is."""
-
-    path: str
-    label: str
-    split: str
-    content_hash: bytes
-    shard: int
-    row: int
-    view: int = 0
-
-
-@dataclass(frozen=True)
-class StoreContents:
-    """What is known of a store without its features."""
-
-    fingerprint: Fingerprint
-    origin: Origin
-    images_folder: str
-    images: list[ImageRow]
-    locations: dict[FeatureKey, Location]
-    shards: list[ShardRef]
-    read_rows: Callable[[int, Sequence[int], Features], None]
-    """Reads rows, ascending, of the shard of a number into an array."""
-    hash_shard: Callable[[int], str]
-    """Returns the SHA-256 of the file that holds the shard of a number, in hexadecimal digits."""
-    locate_shard: Callable[[int], Path]
-    """Returns the path of the file that holds the shard of a number."""
+_NUM_CLASSES_SHOWN = 10
 
 
 class FeatureStore:
     """A store opened for reading: a snapshot of its catalog, and its shards on demand.
 
-    Reading takes no lock and never waits for a writer: shards do not change, and the catalog is read
-    in one go.
+    Reading takes no lock and never waits for a writer: shards do not change, and the catalog is read in one go.
+    `len(store)` is the number of pictures with features.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads the catalog, or the header of a packed store.
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read the catalog, or the header of a packed store.
 
         Args:
-            path: the store's folder, or one HDF5 file that `python -m features pack` made.
+            path: the store's folder, or an HDF5 file that `python -m features pack` made.
 
         Raises:
             StoreMissingError: there is no store.
             CatalogDamagedError: the catalog does not hold what was written to it.
         """
-        from features.packed.read import load_pack
-
-        self.path = path
+        self.path = Path(path)
         with _pause_collector():
-            self.contents = load_pack(path) if path.is_file() else load_folder(path)
-            self.examples = list_examples(self.contents.images, self.contents.locations)
-            """View 0 of each image that has a sound one, in the order of the paths."""
+            self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
+            self.examples = self.contents.list_examples()
+            """View 0 of each image that has a sound one, in the order of the paths' bytes."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """How the features were made."""
+        """Everything that determines the features' values."""
         return self.contents.fingerprint
 
     @property
     def origin(self) -> Origin:
-        """Where the features came from."""
+        """Source of the features."""
         return self.contents.origin
 
     @property
     def images_folder(self) -> str:
-        """The folder that was scanned last, an absolute path."""
+        """Folder that was scanned last, an absolute path; empty for a packed store."""
         return self.contents.images_folder
 
     @property
@@ -114,54 +78,52 @@ class FeatureStore:
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """The shape of one feature, (7, 7, 768) for mixed7 at 150 px."""
+        """Shape of one feature, (7, 7, 768) for mixed7 at 150 px."""
         return self.origin.feature_shape
 
     @property
     def derived_folder(self) -> Path:
-        """Where things that can be made again are kept, not made yet maybe; beside the file of a packed store."""
+        """Folder for data that can be computed again; need not exist. Of a packed store it is beside the file."""
         if self.path.is_file():
             return self.path.with_name(f"{self.path.name}.{DERIVED_FOLDER}")
         return self.path / DERIVED_FOLDER
 
     @property
     def num_features(self) -> int:
-        """How many features are stored, also those that no image of today has."""
+        """Number of stored features, also of those that no image of the folder has."""
         return len(self.contents.locations)
 
     @cached_property
     def num_views(self) -> int:
-        """How many views the images that have most of them have."""
+        """Number of views of the images that have most of them."""
         return max((key.view for key in self.contents.locations), default=0) + 1
 
-    def list_views(self, example: Example, num_views: int) -> list[Example]:
-        """Lists the sound views of an example's image, itself first.
+    @property
+    def num_pending(self) -> int:
+        """Number of the folder's images without a feature that the next extraction will compute."""
+        return self.contents.num_pending
 
-        Args:
-            example: view 0 of an image.
-            num_views: how many views to look for.
-        """
+    def list_unusable(self) -> list[UnusableImage]:
+        """Return every image of the folder that is no example, with the reason."""
+        return self.contents.list_unusable()
+
+    def list_views(self, example: Example, num_views: int) -> list[Example]:
+        """List the sound ones of the first views of an example's image; the example is view 0."""
         found = [example]
         for view in range(1, num_views):
-            place = self.contents.locations.get(FeatureKey(example.content_hash, view))
-            if place is not None and place.status is FeatureStatus.OK:
+            if place := self.contents.find_sound(FeatureKey(example.content_hash, view)):
                 found.append(example._replace(shard=place.shard, row=place.row, view=view))
         return found
 
     def find_examples(self, keys: Iterable[FeatureKey]) -> list[Example | None]:
-        """Find stored rows by content hash and view, whatever images the folder has today.
-
-        Args:
-            keys: content hashes and views.
+        """Find stored rows by content hash and view, whatever images the folder has now.
 
         Returns:
             For each key an example to `read`, with empty path, label and split; None where no sound row is stored.
         """
-        places = [(key, self.contents.locations.get(key)) for key in keys]
+        places = [(key, self.contents.find_sound(key)) for key in keys]
         return [
-            Example("", "", "", key.content_hash, place.shard, place.row, key.view)
-            if place is not None and place.status is FeatureStatus.OK
-            else None
+            Example("", "", "", key.content_hash, place.shard, place.row, key.view) if place else None
             for key, place in places
         ]
 
@@ -170,25 +132,15 @@ class FeatureStore:
 
         It depends on the files, not on the order of the examples. The first call on a packed store reads its file.
         """
-        numbers = {example.shard for example in examples}
-        digests = sorted({self.contents.hash_shard(number) for number in numbers})
+        digests = sorted({self.contents.hash_shard(number) for number in {example.shard for example in examples}})
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def describe_source(self, example: Example) -> str:
         """Return the path of the file that holds an example's feature, for messages."""
         return str(self.contents.locate_shard(example.shard))
 
-    def list_unusable(self) -> list[UnusableImage]:
-        """Return every image of the folder that is no example, with the reason."""
-        return list_unusable(self.images, self.contents.locations)
-
-    @property
-    def num_pending(self) -> int:
-        """How many of the folder's images have no feature yet, or none any more."""
-        return count_pending(self.contents)
-
     def read(self, examples: Sequence[Example]) -> Features:
-        """Reads the features of examples, in their order, opening each shard once.
+        """Read the features of examples, in their order, opening each shard once.
 
         Args:
             examples: from this store, in any order, repeats allowed.
@@ -218,17 +170,99 @@ class FeatureStore:
     def _read_sound(self, number: int, rows: Sequence[int], out: Features) -> None:
         self.contents.read_rows(number, rows, out)
         if not np.isfinite(out).all():
-            raise ShardDamagedError(
-                self.path,
-                "finite features",
-                "NaN or infinity in rows that the catalog calls sound",
-                "Extract again into a new --store",
-            )
+            got = "NaN or infinity in rows that are recorded as sound"
+            raise ShardDamagedError(self.path, "finite features", got, "Extract again into a new --store")
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels of the pictures with features, sorted; class numbers are positions in this list."""
+        return sorted({example.label for example in self.examples})
+
+    def paths(self, split: str | None = None) -> list[str]:
+        """List the pictures' paths, relative to their folder, in the order of `to_numpy`."""
+        return [example.path for example in self._select(split)]
+
+    def to_numpy(self, split: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Read features and class numbers into memory, in the order of the pictures' content hashes.
+
+        Args:
+            split: name of a split folder, `train`, `validation` or `test`, where the store has it; None for all.
+            dtype: `float16`, as the features are stored, `float32` or `float64`.
+
+        Returns:
+            Features, (n, *feature_shape) of the dtype, and class numbers, (n,) int64.
+
+        Raises:
+            UsageError: invalid dtype, or a split that the store does not have.
+            HeadstartError: the features need more than the free memory; nothing is allocated.
+            ShardDamagedError: a shard is missing, or is not the one that was committed.
+        """
+        examples = self._select(split)
+        return read_array(self.read, examples, self.feature_shape, dtype), self._number_classes(examples)
+
+    def to_tf_dataset(self, split: str | None = None, batch_size: int = 32) -> Any:
+        """Stream features and class numbers as a `tf.data.Dataset`, shard by shard, never all in memory.
+
+        Args:
+            split: as in `to_numpy`.
+            batch_size: rows of a batch; the last one may have fewer.
+
+        Returns:
+            Batches of features, (b, *feature_shape) float32, and class numbers, (b,) int64, in the shards' order.
+
+        Raises:
+            UsageError: the batch size is not positive, or the store does not have the split.
+        """
+        examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
+        return stream_dataset(self.read, examples, self._number_classes(examples), self.feature_shape, batch_size)
+
+    def _select(self, split: str | None) -> list[Example]:
+        splits = sorted({example.split for example in self.examples} - {""})
+        if split is not None and split not in splits:
+            expected = f"one of {', '.join(splits)}, or None" if splits else "None, as its folder has no splits"
+            raise UsageError("split", expected, repr(split), f"Choose one that {self.path} has")
+        chosen = [example for example in self.examples if split in (None, example.split)]
+        return sorted(chosen, key=lambda example: (example.content_hash, encode_text(example.path)))
+
+    def _number_classes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
+        number_of = {label: number for number, label in enumerate(self.classes)}
+        return np.array([number_of[example.label] for example in examples], np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of pictures with features."""
+        return len(self.examples)
+
+    def __bool__(self) -> bool:
+        """Return True, also for a store without features."""
+        return True
+
+    def __repr__(self) -> str:
+        """Return path, counts and kind of features in one line."""
+        return f"FeatureStore({', '.join(f'{name}={value}' for name, value in self._describe().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._describe().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _describe(self) -> dict[str, str]:
+        labels = Counter(example.label for example in self.examples)
+        shown = [f"{label!r}: {labels[label]}" for label in self.classes[:_NUM_CLASSES_SHOWN]]
+        more = [f"{len(labels) - len(shown)} more"] if len(labels) > len(shown) else []
+        splits = Counter(example.split for example in self.examples if example.split)
+        return {
+            "path": repr(str(self.path)),
+            "pictures": f"{len(self)}",
+            **({"splits": repr(dict(sorted(splits.items())))} if splits else {}),
+            "classes": f"{{{', '.join([*shown, *more])}}}",
+            "feature_shape": f"{self.feature_shape}",
+            "cut": repr(self.fingerprint.cut),
+            "dtype": repr(FEATURE_DTYPE.name),
+        }
 
 
 @contextmanager
 def _pause_collector() -> Iterator[None]:
-    """Keeps the garbage collector from walking, again and again, objects that all stay."""
+    """Keep the garbage collector from walking, again and again, objects that all stay."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -236,56 +270,3 @@ def _pause_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def load_folder(path: Path) -> StoreContents:
-    """Reads what a store's catalog holds, in one snapshot."""
-    catalog = Catalog(path / CATALOG_NAME, writable=False)
-    try:
-        with catalog.snapshot():
-            fingerprint = load_fingerprint(catalog)
-            origin = load_origin(catalog)
-            images_folder = catalog.read_meta("images_folder") or ""
-            images, locations, shards = catalog.read_images(), catalog.read_features(), catalog.read_shards()
-    finally:
-        catalog.close()
-    by_number = {shard.number: shard for shard in shards}
-    num_rows = {shard.number: shard.num_rows for shard in shards}
-    for place in locations.values():
-        if not 0 <= place.row < num_rows.get(place.shard, 0):
-            raise damaged(
-                path / CATALOG_NAME, f"a feature in row {place.row} of shard {place.shard}, which is not there"
-            )
-    return StoreContents(
-        fingerprint,
-        origin,
-        images_folder,
-        images,
-        locations,
-        shards,
-        read_rows=partial(_read_rows, path, by_number),
-        hash_shard=lambda number: by_number[number].sha256,
-        locate_shard=lambda number: path / SHARD_FOLDER / by_number[number].name,
-    )
-
-
-def _read_rows(path: Path, shards: Mapping[int, ShardRef], number: int, rows: Sequence[int], out: Features) -> None:
-    read_features(path, shards[number], rows, out)
-
-
-def list_examples(images: Sequence[ImageRow], locations: Mapping[FeatureKey, Location]) -> list[Example]:
-    """Joins today's images with the sound features of their content; pure, and in the images' order."""
-    examples = []
-    for image in images:
-        if image.status is not ImageStatus.DONE or image.content_hash is None:
-            continue
-        found = locations.get(FeatureKey(image.content_hash, 0))
-        if found is not None and found.status is FeatureStatus.OK:
-            examples.append(Example(image.path, image.label, image.split, image.content_hash, found.shard, found.row))
-    return examples
-
-
-def count_pending(contents: StoreContents) -> int:
-    """Counts images that the next extraction will come to: not extracted yet, or their shard is lost."""
-    unusable = list_unusable(contents.images, contents.locations)
-    return sum(found.reason is UnusableReason.PENDING for found in unusable)

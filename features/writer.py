@@ -1,34 +1,31 @@
-"""The write side of a store: collects features and commits them a shard at a time."""
+"""Write a store: features are collected, and committed a shard at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from base.errors import (
-    CatalogDamagedError,
-    FingerprintMismatchError,
-    StoreMissingError,
-)
+from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError
 from base.files import sync_folder
 from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.catalog.database import describe_write_error
-from features.catalog.manifest import SEAL_NAME, break_seal, write_seal
 from features.catalog.tables import ImageRow
-from features.maintenance.quarantine import QUARANTINE_FOLDER
 from features.maintenance.recover import recover_store
-from features.packed.view import VIEW_NAME, write_view
+from features.packed.view import write_view
 from features.schema import (
+    DERIVED_FOLDER,
     FEATURE_DTYPE,
+    QUARANTINE_FOLDER,
+    VIEW_NAME,
     FeatureKey,
     Features,
     FeatureStatus,
@@ -38,22 +35,10 @@ from features.schema import (
     encode_json,
 )
 from features.shards.compression import Compression
-from features.shards.shard import SHARD_FOLDER, ShardRows, encode_shard, write_shard
-from features.store import DERIVED_FOLDER
+from features.shards.shard import SHARD_FOLDER, ShardHeader, encode_shard, write_shard
 
-STORE_NAMES = frozenset(
-    {
-        CATALOG_NAME,
-        f"{CATALOG_NAME}-journal",
-        LOCK_NAME,
-        SHARD_FOLDER,
-        SEAL_NAME,
-        VIEW_NAME,
-        QUARANTINE_FOLDER,
-        DERIVED_FOLDER,
-    }
-)
-"""What may stand in a store."""
+STORE_NAMES = frozenset({CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER})
+"""Entries of a store, beside the catalog's journal."""
 
 
 class FeatureWriter:
@@ -72,20 +57,18 @@ class FeatureWriter:
         compression: Compression = Compression.GZIP,
         rows_per_shard: int = 0,
     ) -> None:
-        """Names the store; nothing is touched before the `with`.
+        """Name the store; nothing is written before the `with`.
 
         Args:
-            store: the store's folder; made where it does not exist.
-            fingerprint: how the features to come are made.
-            origin: what is recorded about them.
+            store: the store's folder; created where it does not exist.
+            fingerprint: of the features to come.
+            origin: source of the features to come.
             compression: of the features to come.
-            rows_per_shard: how many features are committed at a time; 0 for as many as suit their size.
+            rows_per_shard: features in a commit; 0 for as many as suit their size.
         """
-        self._store = store
+        self.folder = store
         self._fingerprint = fingerprint
         self._origin = origin
-        # Shards are passed on: where the weights lie on this machine is in the catalog alone.
-        self._shard_origin = replace(origin, weights_file=Path(origin.weights_file).name)
         self._compression = compression
         self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
         self._added: dict[FeatureKey, FeatureStatus] = {}
@@ -93,96 +76,83 @@ class FeatureWriter:
         self._images: list[ImageRow] = []
         self._known: dict[FeatureKey, FeatureStatus] = {}
         self.notes: list[str] = []
-        """What had to be brought into order when the store was opened, a line each."""
+        """Changes that were made when the store was opened after an interrupted run, a line each."""
 
     def __enter__(self) -> Self:
-        """Takes the lock, opens or creates the store, and brings in order what an interrupted run left.
+        """Take the lock, open or create the store, and bring in order what an interrupted run left.
 
         Raises:
             StoreLockedError: another process is writing.
-            FingerprintMismatchError: the store's features were made in another way.
+            FingerprintMismatchError: the store's features were computed in another way.
             StoreMissingError: the folder holds something else.
         """
-        refuse_foreign_folder(self._store)
+        refuse_foreign_folder(self.folder)
         with self._explain_write_errors(), ExitStack() as stack:
-            create_folders(self._store)
-            stack.enter_context(hold_write_lock(self._store))
-            Catalog.create(self._store / CATALOG_NAME, self._fingerprint, self._origin)
-            self.catalog = Catalog(self._store / CATALOG_NAME, writable=True)
-            stack.callback(self.catalog.close)
+            _create_folders(self.folder)
+            stack.enter_context(hold_write_lock(self.folder))
+            Catalog.create(self.folder / CATALOG_NAME, self._fingerprint, self._origin)
+            self.catalog = stack.enter_context(closing(Catalog(self.folder / CATALOG_NAME, writable=True)))
             self._settle_fingerprint()
-            break_seal(self._store)
-            self._note_weights_file()
-            self.notes = recover_store(self._store, self.catalog, self._fingerprint)
+            self.notes = recover_store(self.folder, self.catalog, self._fingerprint)
             self._known = {key: place.status for key, place in self.catalog.read_features().items()}
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        """Lets go of the lock; what was not committed is dropped. A run that ended well seals the catalog."""
+        """Release the lock; what was not committed is dropped. A run without an error writes the view."""
         with self._explain_write_errors(), self._stack:
             if error_type is None:
                 self.catalog.close()
                 self._known = {}
-                write_view(self._store)
-                write_seal(self._store)
+                write_view(self.folder)
 
     def _settle_fingerprint(self) -> None:
-        """Refuses other features than the store's; a store that has none yet takes on what comes."""
-        stored = load_fingerprint(self.catalog)
+        """Refuse other features than the store's; a store without features takes on the new fingerprint."""
+        stored, origin = load_fingerprint(self.catalog), load_origin(self.catalog)
         if stored != self._fingerprint and not self.catalog.read_shards():
-            break_seal(self._store)
             with self.catalog.transaction():
                 self.catalog.write_meta("fingerprint", self._fingerprint.encode())
                 self.catalog.write_meta("origin", encode_json(asdict(self._origin)))
             return
-        refuse_other_fingerprint(self._store, stored, self._fingerprint)
-
-    def _note_weights_file(self) -> None:
-        """Record where the weights lie now, if they are the same."""
-        stored, now = load_origin(self.catalog), self._origin
-        if now.weights_file not in ("", stored.weights_file) and now.weights_file_sha256 == stored.weights_file_sha256:
-            moved = replace(stored, weights_file=now.weights_file)
-            self.catalog.write_meta("origin", encode_json(asdict(moved)))
-
-    @property
-    def folder(self) -> Path:
-        """Where the store is."""
-        return self._store
+        refuse_other_fingerprint(self.folder, stored, self._fingerprint)
+        # The same weights file may be in another place now.
+        now = self._origin
+        if now.weights_file not in ("", origin.weights_file) and now.weights_file_sha256 == origin.weights_file_sha256:
+            self.catalog.write_meta("origin", encode_json(asdict(replace(origin, weights_file=now.weights_file))))
 
     @property
     def num_stored(self) -> int:
-        """How many features are committed."""
+        """Number of committed features."""
         return len(self._known)
 
     def holds(self, key: FeatureKey) -> bool:
-        """Says whether a feature is committed, or added and about to be."""
-        return key in self._known or key in self._added
+        """Return whether a feature is committed, or added and about to be."""
+        return self.read_status(key) is not None
 
     def read_status(self, key: FeatureKey) -> FeatureStatus | None:
         """Return whether a feature that is held may be trained on; None where it is not held."""
         return self._known.get(key) or self._added.get(key)
 
     def sync_images(self, images: Sequence[ImageRow], gone: Sequence[str]) -> None:
-        """Makes the catalog's images today's folder's, in one transaction."""
+        """Replace the catalog's images by those of the folder, in one transaction."""
         with self._explain_write_errors(), self.catalog.transaction():
             self.catalog.remove_images(gone)
             self.catalog.write_images(images)
 
     def write_meta(self, key: str, value: str) -> None:
-        """Records something about the store as a whole."""
+        """Record a value about the store as a whole."""
         with self._explain_write_errors():
             self.catalog.write_meta(key, value)
 
     def add_image(self, image: ImageRow) -> None:
-        """Records, at the next commit, how extraction went with an image; its features were added before."""
+        """Record the outcome for an image at the next commit; its features were added before."""
         self._images.append(image)
 
     def add_features(self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]) -> None:
-        """Adds rows, committing whenever a shard is full.
+        """Add rows, committing whenever a shard is full.
 
         Args:
-            keys: who they are; none is held already.
+            keys: of the rows; none is held already.
             features: (len(keys), ...) float16.
             statuses: whether each may be trained on.
         """
@@ -196,7 +166,7 @@ class FeatureWriter:
                 self.commit()
 
     def commit(self) -> None:
-        """Commits what was added: one shard with its rows, and the images recorded so far.
+        """Commit what was added: one shard with its rows, and the images recorded so far.
 
         Raises:
             StoreWriteError: the disk refused; everything committed earlier is safe.
@@ -212,13 +182,17 @@ class FeatureWriter:
 
     def _commit_rows(self) -> None:
         keys, statuses = list(self._added), list(self._added.values())
-        rows = ShardRows(keys, statuses, self._features[: len(keys)])
-        data = encode_shard(rows, self._fingerprint, self._shard_origin, self._compression)
+        # Shards are passed on: the folder of the weights on this machine is in the catalog alone.
+        origin = replace(self._origin, weights_file=Path(self._origin.weights_file).name)
+        header = ShardHeader(self._fingerprint, origin, keys, statuses)
+        data = encode_shard(header, self._features[: len(keys)], self._compression)
+        shards = self.catalog.read_shards()
         # An interrupt may have come after the transaction. Equal rows give equal bytes.
-        if self.catalog.holds_digest(hashlib.sha256(data).hexdigest()):
+        if hashlib.sha256(data).hexdigest() in {shard.sha256 for shard in shards}:
             self.catalog.write_images(self._images)
             return
-        shard = write_shard(self._store, self.catalog.find_next_number(), data, len(keys))
+        number = max((shard.number for shard in shards), default=0) + 1
+        shard = write_shard(self.folder, number, data, len(keys))
         with self.catalog.transaction():
             self.catalog.add_shard(shard, keys, statuses)
             self.catalog.write_images(self._images)
@@ -229,11 +203,11 @@ class FeatureWriter:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             safe = f"{self.num_stored:,} features are safe; " if self._known else ""
-            raise describe_write_error(self._store, error, safe) from error
+            raise describe_write_error(self.folder, error, safe) from error
 
 
-def create_folders(store: Path) -> None:
-    """Makes a store's folders, so that they survive a power cut."""
+def _create_folders(store: Path) -> None:
+    """Create a store's folders, so that they survive a power cut."""
     folder = store / SHARD_FOLDER
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,19 +216,16 @@ def create_folders(store: Path) -> None:
 
 
 def refuse_stored_fingerprint(store: Path, asked: Fingerprint) -> None:
-    """Raises FingerprintMismatchError where a store's features are of another fingerprint; touches nothing."""
+    """Raise FingerprintMismatchError where a store's features are of another fingerprint; write nothing."""
     if is_missing(store / CATALOG_NAME):
         return
-    catalog = Catalog(store / CATALOG_NAME, writable=False)
-    try:
+    with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog:
         if catalog.read_shards():
             refuse_other_fingerprint(store, load_fingerprint(catalog), asked)
-    finally:
-        catalog.close()
 
 
 def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:
-    """Raises FingerprintMismatchError, naming each field that differs with both values."""
+    """Raise FingerprintMismatchError, naming each field that differs with both values."""
     differences = stored.list_differences(asked)
     if differences:
         raise FingerprintMismatchError(
@@ -271,7 +242,7 @@ def _shorten(value: object) -> str:
 
 
 def refuse_foreign_folder(store: Path) -> None:
-    """Raises StoreMissingError for a folder that holds something else, CatalogDamagedError for shards alone."""
+    """Raise StoreMissingError for a folder that holds something else, CatalogDamagedError for shards alone."""
     if store.exists() and not store.is_dir():
         raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
     if not store.is_dir() or (store / CATALOG_NAME).exists():
@@ -285,9 +256,5 @@ def refuse_foreign_folder(store: Path) -> None:
         )
     foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in STORE_NAMES)
     if foreign:
-        raise StoreMissingError(
-            store,
-            "a feature store or an empty folder",
-            f"a folder with {foreign[0]!r} in it",
-            "Give another --store",
-        )
+        got = f"a folder with {foreign[0]!r} in it"
+        raise StoreMissingError(store, "a feature store or an empty folder", got, "Give another --store")

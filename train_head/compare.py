@@ -13,7 +13,7 @@ from typer import Option
 
 from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
-from base.staging import Target
+from base.replace import Target
 from base.terminal import Console
 from train_head.config import TrainConfig
 from train_head.evaluation.uncertainty import describe_interval

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from base.errors import UsageError
-from base.extras import require_extra
+from base.errors import UsageError, require_extra
 from features.cuts import list_cuts, open_store
 from features.store import FeatureStore
 from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig

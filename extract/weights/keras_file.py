@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from features.shards.validate import ForeignFileError, check_file, map_file
+from features.shards.validate import ForeignFileError, open_untrusted_hdf5
 
 MAX_DECLARED_BYTES = 2**30
 """Of all arrays together; InceptionV3 has 88 MB of them."""
@@ -49,9 +49,7 @@ def detect_format(path: Path) -> WeightsFormat:
     if not start.startswith(_HDF5_SIGNATURE):
         raise HeadstartError(path, _EXPECTED, _describe_start(start), _TODO)
     try:
-        with h5py.File(path, "r") as file:
-            with map_file(path) as data:
-                check_file(file, data, MAX_DECLARED_BYTES)
+        with open_untrusted_hdf5(path, MAX_DECLARED_BYTES) as (file, _):
             if "layer_names" in file.attrs:
                 _check_layer_count(path, file)
                 return WeightsFormat.LEGACY

@@ -11,27 +11,22 @@ from urllib.parse import quote
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
 from base.regular import RegularFile
-from features.catalog.checksummed import DamagedTableError
 
 APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog: "HSTR"."""
 BUSY_SECONDS = 30.0
 """How long SQLite waits for a lock that another process holds."""
 _MAGIC = b"SQLite format 3\0"
-_BUSY, _READ_ONLY, _FAILED = (
-    ("SQLITE_BUSY", "SQLITE_LOCKED"),
-    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"),
-    ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT"),
-)
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+_FAILED = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT")
 
 
-def check_header(path: Path) -> int:
-    """Check that a file is a catalog, without SQLite. Source: SQLite's file format, "The Database Header".
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a catalog's file, after checking its header without SQLite.
 
-    SQLite rolls back a journal beside a file that it opens, whoever left it.
-
-    Returns:
-        The file's size; an empty file is no database yet.
+    SQLite rolls back a journal beside a file that it opens, whoever left it. Source for the header: SQLite's file
+    format, "The Database Header".
 
     Raises:
         StoreMissingError: it is another SQLite database, a link, or something else than a file.
@@ -46,23 +41,14 @@ def check_header(path: Path) -> int:
     except OSError as error:
         advice = "See what is there and who may read it"
         raise FeatureStoreError(path, "a catalog that can be read", error.strerror or str(error), advice) from error
-    if header and not header.startswith(_MAGIC):
+    if not header.startswith(_MAGIC):
         raise damaged(path, "file is not a database")
-    if header and int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreMissingError(path, "a Headstart catalog", "another SQLite database", "Give another --store")
-    return file.identity.num_bytes
-
-
-def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a database whose header was checked.
-
-    Args:
-        path: the file.
-        mode: `ro` or `rw`.
-    """
     with explain_errors(path):
         name = quote(str(path.resolve()), errors="surrogateescape")
-        db = sqlite3.connect(f"file:{name}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
+        # Readers too: where a killed run left a transaction half-way, SQLite undoes it. It falls back to read-only.
+        db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     db.text_factory = bytes
     return db
@@ -70,22 +56,21 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 @contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Raise what SQLite, or the reading of its rows, raises as an error that a user can act on.
+    """Raise errors of SQLite, and of decoding its rows, as errors that a user can act on.
 
     Raises:
         StoreLockedError: another process holds the database.
         StoreWriteError: it has to be written to, and may not be.
         FeatureStoreError: the disk or the memory failed.
-        CatalogDamagedError: anything else, which is about the file's content.
+        CatalogDamagedError: any other error, which is about the file's content.
     """
     try:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", None) or ""
         if name.startswith(_BUSY):
-            expected = "no other process that holds the catalog"
-            advice = "Wait until it has finished, or stop it"
-            raise StoreLockedError(path, expected, f"{error}", advice) from error
+            expected, advice = "no other process that holds the catalog", "Wait until it has finished, or stop it"
+            raise StoreLockedError(path, expected, str(error), advice) from error
         if name.startswith(_READ_ONLY):
             raise StoreWriteError(
                 path,
@@ -97,8 +82,8 @@ def explain_errors(path: Path) -> Iterator[None]:
             advice = "See whether the disk has room and works, and run again"
             raise FeatureStoreError(path, "a catalog that can be read", str(error), advice) from error
         raise damaged(path, str(error)) from error
-    except (DamagedTableError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # The checksums of a foreign catalog can be right, and what its rows say be of no sense.
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # A foreign catalog can have right checksums and values without a meaning.
         got = f"the unknown value {error}" if isinstance(error, LookupError) else str(error)
         raise damaged(path, got) from error
 
@@ -111,13 +96,11 @@ def damaged(path: Path, got: str) -> CatalogDamagedError:
 
 def describe_write_error(store: Path, error: OSError | sqlite3.OperationalError, safe: str = "") -> StoreWriteError:
     """Return the error for a store that cannot be written to; `safe` is what the advice begins with."""
-    number, text = getattr(error, "errno", None), str(error)
-    expected, got = "a store that can be written to", text
-    if number in (errno.ENOSPC, errno.EDQUOT) or "full" in text:
+    number, got = getattr(error, "errno", None), str(error)
+    expected, advice = "a store that can be written to", "see what is there and who may write it"
+    if number in (errno.ENOSPC, errno.EDQUOT) or "full" in got:
         expected, got, advice = "room for the next shard", "a full disk", "make room"
-    elif number == errno.EROFS or "readonly" in text:
-        got, advice = f"a read-only place ({text})", "make it writable, or copy the store to a place that is"
-    else:
-        advice = "see what is there and who may write it"
+    elif number == errno.EROFS or "readonly" in got:
+        got, advice = f"a read-only place ({got})", "make it writable, or copy the store to a place that is"
     advice = f"{safe}{advice}, and run again"
     return StoreWriteError(store, expected, got, advice[0].upper() + advice[1:])

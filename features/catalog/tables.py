@@ -1,22 +1,95 @@
-"""The catalog's tables, and what their rows mean."""
+"""Tables of the catalog: each row ends with a checksum, and the rows of each table are counted.
+
+SQLite notices damage to its own structure, not to the values in a row. Here each row ends with the CRC-32 of its other
+values, and `meta` holds the totals of each table: the number of rows and the sum of their checksums. So a changed, lost
+or additional row is noticed by every reader.
+"""
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from features.catalog.checksummed import Row, SealedTable
 from features.schema import FeatureStatus, ImageStatus
 
-SHARDS = SealedTable(
+TOTALS_KEY = b"tally"
+"""Key in `meta`; the totals do not count this row itself."""
+
+Row = tuple[Any, ...]
+"""Values of a row, int or bytes, also for columns of text."""
+
+
+@dataclass(frozen=True)
+class ChecksummedTable:
+    """Table whose rows end with their CRC-32."""
+
+    name: str
+    columns: dict[str, str]
+    """SQL type of each: TEXT, BLOB or INTEGER."""
+    key: str
+    """Columns of the primary key, comma-separated."""
+
+    @property
+    def sql(self) -> str:
+        """Statement that creates the table."""
+        columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in self.columns.items())
+        return f"CREATE TABLE {self.name} ({columns}, crc INTEGER NOT NULL, PRIMARY KEY ({self.key})) WITHOUT ROWID"
+
+    def write(self, db: sqlite3.Connection, rows: Iterable[Row], *, on_conflict: str) -> None:
+        """Write rows with their checksums, within the caller's transaction.
+
+        Args:
+            db: the database.
+            rows: in the order of the columns.
+            on_conflict: `REPLACE`, `IGNORE` or `ABORT`, where the key exists.
+        """
+        # Text that is not UTF-8 cannot be bound as text, but it can be cast from its bytes.
+        marks = ", ".join("CAST(? AS TEXT)" if kind == "TEXT" else "?" for kind in self.columns.values())
+        statement = f"INSERT OR {on_conflict} INTO {self.name} VALUES ({marks}, ?)"
+        db.executemany(statement, ((*row, zlib.crc32(self._pattern % row)) for row in rows))
+
+    def read(self, db: sqlite3.Connection) -> list[Row]:
+        """Read all rows by key, each with its checksum at the end.
+
+        Raises:
+            ValueError: a row fails its checksum, or rows are missing or left over.
+        """
+        rows = self._select(db)
+        meta = {row[0]: row[1] for row in (rows if self is META else META._select(db))}
+        if self is META:
+            rows = [row for row in rows if row[0] != TOTALS_KEY]
+        if json.loads(meta.get(TOTALS_KEY, b"{}")).get(self.name) != [len(rows), sum(row[-1] for row in rows)]:
+            raise ValueError(f"table {self.name}: rows are missing or left over")
+        return rows
+
+    def _select(self, db: sqlite3.Connection) -> list[Row]:
+        rows: list[Row] = db.execute(f"SELECT * FROM {self.name}").fetchall()
+        pattern, crc32 = self._pattern, zlib.crc32
+        if not all(crc32(pattern % row[:-1]) == row[-1] for row in rows):
+            raise ValueError(f"table {self.name}: a row fails its checksum")
+        return rows
+
+    @cached_property
+    def _pattern(self) -> bytes:
+        """Form of a row that the CRC-32 is of: integers in decimal and everything else as it is, NUL between."""
+        return b"\0".join(b"%d" if kind == "INTEGER" else b"%b" for kind in self.columns.values())
+
+
+META = ChecksummedTable("meta", {"key": "TEXT", "value": "TEXT"}, "key")
+SHARDS = ChecksummedTable(
     "shards", {"number": "INTEGER", "sha256": "TEXT", "num_rows": "INTEGER", "num_bytes": "INTEGER"}, "number"
 )
-FEATURES = SealedTable(
+FEATURES = ChecksummedTable(
     "features",
     {"content_hash": "BLOB", "view": "INTEGER", "shard": "INTEGER", "row": "INTEGER", "status": "TEXT"},
     "content_hash, view",
 )
-IMAGES = SealedTable(
+IMAGES = ChecksummedTable(
     "images",
     {
         "path": "TEXT",
@@ -30,13 +103,26 @@ IMAGES = SealedTable(
     },
     "path",
 )
-TABLES = (SHARDS, FEATURES, IMAGES)
-_IMAGE_STATUSES = {status.value.encode(): status for status in ImageStatus}
+TABLES = (META, SHARDS, FEATURES, IMAGES)
 FEATURE_STATUSES = {status.value.encode(): status for status in FeatureStatus}
+_IMAGE_STATUSES = {status.value.encode(): status for status in ImageStatus}
+
+
+def write_meta(db: sqlite3.Connection, key: bytes, value: str) -> None:
+    """Set a value of `meta`."""
+    META.write(db, [(key, encode_text(value))], on_conflict="REPLACE")
+
+
+def write_totals(db: sqlite3.Connection) -> None:
+    """Count the rows of all tables; the last step of a transaction."""
+    db.execute("DELETE FROM meta WHERE key = CAST(? AS TEXT)", (TOTALS_KEY,))
+    count = "SELECT COUNT(*), COALESCE(SUM(crc), 0) FROM"
+    totals = {table.name: list(db.execute(f"{count} {table.name}").fetchone()) for table in TABLES}
+    write_meta(db, TOTALS_KEY, json.dumps(totals, sort_keys=True))
 
 
 class ImageRow(NamedTuple):
-    """One image of today's folder, and how far extraction came with it."""
+    """Image of the folder, and how far extraction came with it."""
 
     path: str
     """Relative to the images' folder, with `/`; bytes that are not UTF-8 as surrogate escapes."""
@@ -51,7 +137,7 @@ class ImageRow(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a feature is, and whether it may be trained on."""
+    """Shard and row of a feature, and whether it may be trained on."""
 
     shard: int
     row: int
@@ -59,22 +145,22 @@ class Location(NamedTuple):
 
 
 def decode_image(row: Row) -> ImageRow:
-    """Decodes a row of `images`, which may end with its checksum."""
-    path, label, split, num_bytes, modified_ns, content_hash, status, reason = row[: len(IMAGES.columns)]
+    """Decode a row of `images` that ends with its checksum."""
+    path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
     return ImageRow(
-        path.decode("utf-8", "surrogateescape"),
-        label.decode("utf-8", "surrogateescape"),
+        decode_text(path),
+        decode_text(label),
         split.decode(),
         num_bytes,
         modified_ns,
         content_hash or None,
         _IMAGE_STATUSES[status],
-        reason.decode("utf-8", "surrogateescape"),
+        decode_text(reason),
     )
 
 
 def encode_image(image: ImageRow) -> Row:
-    """Encodes an image as a row of `images`."""
+    """Encode an image as a row of `images`."""
     return (
         encode_text(image.path),
         encode_text(image.label),
@@ -87,13 +173,18 @@ def encode_image(image: ImageRow) -> Row:
     )
 
 
-def refuse_outside(paths: Iterable[str]) -> None:
-    """Raises ValueError for a picture's path that leads out of the folder of pictures."""
-    for path in paths:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"a picture outside its folder, {path!r}")
+def refuse_outside(images: Iterable[ImageRow]) -> None:
+    """Raise ValueError for a path that leads out of the folder of pictures."""
+    for image in images:
+        if image.path.startswith("/") or ".." in image.path.split("/"):
+            raise ValueError(f"a picture outside its folder, {image.path!r}")
 
 
 def encode_text(text: str) -> bytes:
-    """Encodes a path or a label; bytes that are not UTF-8 come out as they were."""
+    """Encode a path or a label; bytes that are not UTF-8 come out as they were."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def decode_text(data: bytes) -> str:
+    """Decode a path or a label; bytes that are not UTF-8 become surrogate escapes."""
+    return data.decode("utf-8", "surrogateescape")

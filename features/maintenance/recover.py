@@ -1,69 +1,70 @@
-"""Makes catalog and shards agree after a run that was cut off: adopts, forgets, quarantines, and says so."""
+"""Make catalog and shards agree after an interrupted run; every change is reported, and nothing is deleted."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, is_regular, remove_partial_files, sync_folder
 from features.catalog.catalog import CATALOG_NAME, Catalog
-from features.catalog.manifest import SEAL_NAME
-from features.maintenance.quarantine import move_to_quarantine
-from features.packed.view import VIEW_NAME
-from features.schema import Fingerprint
+from features.schema import QUARANTINE_FOLDER, VIEW_NAME, Fingerprint
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
 
 
 class ForeignShardError(FeatureStoreError):
-    """A file among the shards that is none, or one of another store."""
+    """File among the shards that is no shard, or one of another store."""
 
 
 def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> list[str]:
-    """Brings a store into order before it is written to; the caller holds the write lock.
-
-    Args:
-        store: the store's folder.
-        catalog: its catalog, writable.
-        fingerprint: the store's.
+    """Bring a store in order before it is written to; the caller holds the write lock.
 
     Returns:
-        A line for each thing that was done.
+        A line for each change.
     """
-    ours = (CATALOG_NAME, SEAL_NAME, VIEW_NAME)
     partial = [
         *remove_partial_files(store / SHARD_FOLDER, lambda name: parse_name(name) is not None),
-        *remove_partial_files(store, ours.__contains__),
+        *remove_partial_files(store, (CATALOG_NAME, VIEW_NAME).__contains__),
     ]
     notes = [f"removed {path.name}, left by an interrupted write" for path in partial]
-    notes += forget_lost_shards(store, catalog)
+    # Features of a shard whose file is gone or of another size are computed again.
+    for shard in catalog.read_shards():
+        problem = find_size_problem(store, shard)
+        if problem:
+            forget_shard(store, catalog, shard)
+            notes.append(f"shard {shard.name} {problem}: its {shard.num_rows:,} features are computed again")
     return notes + adopt_orphans(store, catalog, fingerprint)
 
 
-def forget_lost_shards(store: Path, catalog: Catalog) -> list[str]:
-    """Forgets shards whose file is gone or of another size, so that their features are computed again."""
-    notes = []
-    for shard in catalog.read_shards():
-        path = store / SHARD_FOLDER / shard.name
-        size = path.stat().st_size if path.exists() else None
-        if size == shard.num_bytes:
-            continue
-        if size is not None:
-            move_to_quarantine(store, path)
-        catalog.forget_shard(shard.number)
-        state = "is missing" if size is None else f"has {size:,} bytes instead of {shard.num_bytes:,}"
-        notes.append(f"shard {shard.name} {state}: its {shard.num_rows:,} features are computed again")
-    return notes
+def find_size_problem(store: Path, shard: ShardRef) -> str:
+    """Return why a shard's file cannot be the one that was committed, by its size; empty where it can."""
+    path = store / SHARD_FOLDER / shard.name
+    if not path.exists():
+        return "is missing"
+    size = path.stat().st_size
+    return "" if size == shard.num_bytes else f"has {size:,} bytes instead of {shard.num_bytes:,}"
+
+
+def forget_shard(store: Path, catalog: Catalog, shard: ShardRef) -> None:
+    """Move a shard's file to quarantine, and remove its rows from the catalog."""
+    path = store / SHARD_FOLDER / shard.name
+    if path.exists():
+        move_to_quarantine(store, path)
+    catalog.forget_shard(shard.number)
 
 
 def adopt_orphans(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> list[str]:
-    """Enter sound shards that the catalog does not know; anything else in the folder goes to quarantine.
+    """Enter sound shards that the catalog does not list; any other file in the folder goes to quarantine.
 
     A shard whose number is taken is renamed to a number that is free.
+
+    Returns:
+        A line for each file.
     """
     notes = []
     shards = {shard.name: shard.number for shard in catalog.read_shards()}
     known = set(catalog.read_features())
-    for path in sorted((store / SHARD_FOLDER).iterdir()):
+    for path in list_shard_files(store):
         if path.name in shards or path.name.startswith(PARTIAL_PREFIX):
             continue
         try:
@@ -80,8 +81,9 @@ def adopt_orphans(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
         reason = "of an interrupted run"
         if shard.number in shards.values():
             reason = "under a new number"
-            taken = {*shards.values(), *(number for number, _ in filter(None, map(parse_name, list_names(store))))}
-            shard = ShardRef(max(taken) + 1, shard.sha256, shard.num_rows, shard.num_bytes)
+            names = [parse_name(found.name) for found in list_shard_files(store)]
+            number = max([*shards.values(), *(parts[0] for parts in names if parts)]) + 1
+            shard = ShardRef(number, shard.sha256, shard.num_rows, shard.num_bytes)
             path.rename(store / SHARD_FOLDER / shard.name)
             sync_folder(store / SHARD_FOLDER)
         catalog.add_shard(shard, header.keys, header.statuses)
@@ -91,18 +93,18 @@ def adopt_orphans(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
     return notes
 
 
-def list_names(store: Path) -> list[str]:
-    """List what is in the shards' folder by name; nothing where that is missing."""
+def list_shard_files(store: Path) -> list[Path]:
+    """List the entries of the shards' folder; none where that is missing."""
     folder = store / SHARD_FOLDER
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def inspect_orphan(path: Path, fingerprint: Fingerprint | None) -> tuple[ShardRef, ShardHeader]:
-    """Checks a file in the shards' folder against its own name and the store's fingerprint.
+    """Check a file in the shards' folder against its own name and the store's fingerprint, if any.
 
     Raises:
         ForeignShardError: it is no shard, or of another fingerprint.
-        ShardDamagedError: its bytes are not those that its name says.
+        ShardDamagedError: its bytes do not have the digest of its name.
         FeatureStoreError: it cannot be read now.
     """
     parts = parse_name(path.name)
@@ -111,11 +113,21 @@ def inspect_orphan(path: Path, fingerprint: Fingerprint | None) -> tuple[ShardRe
     shard = ShardRef(*parts, 0, path.stat().st_size)
     with open_shard(path.parents[1], shard) as opened:
         header = read_header(opened)
-    if fingerprint is not None and header.fingerprint != fingerprint:
-        raise ForeignShardError(
-            path,
-            f"fingerprint {fingerprint.digest[:12]}…",
-            f"{header.fingerprint.digest[:12]}…",
-            "It belongs to another store",
-        )
+    if fingerprint not in (None, header.fingerprint):
+        expected, got = (f"fingerprint {found.digest[:12]}…" for found in (fingerprint, header.fingerprint))
+        raise ForeignShardError(path, expected, got, "It belongs to another store")
     return ShardRef(*parts, len(header.keys), shard.num_bytes), header
+
+
+def move_to_quarantine(store: Path, path: Path) -> Path:
+    """Move a file of a store into its quarantine, under a name that is free there; return its new path."""
+    folder = store / QUARANTINE_FOLDER
+    folder.mkdir(exist_ok=True)
+    target, number = folder / path.name, 1
+    while os.path.lexists(target):
+        number += 1
+        target = folder / f"{path.name}.{number}"
+    path.replace(target)
+    sync_folder(folder)
+    sync_folder(path.parent)
+    return target

@@ -1,4 +1,4 @@
-"""Reads a packed store: one plain HDF5 file that `python -m features pack` made."""
+"""Read a packed store: one plain HDF5 file that `python -m features pack` made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
-from features.catalog.tables import ImageRow, Location, encode_text, refuse_outside
+from features.catalog.tables import ImageRow, Location, decode_text, encode_text, refuse_outside
+from features.contents import StoreContents
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,
@@ -25,56 +26,54 @@ from features.schema import (
 )
 from features.shards.compression import load_filters
 from features.shards.hdf5 import read_rows, read_texts
-from features.shards.validate import open_foreign
-from features.store import StoreContents
+from features.shards.validate import open_untrusted_hdf5
 
 PACK_KIND = "headstart packed store"
 MISSING_GROUP = "missing"
-"""The HDF5 group of images that have no row."""
+"""HDF5 group of the images that have no row."""
 NO_ROW = -1
 """Row of a feature that is not in the pack, because it is not sound."""
 _TODO = "Pack the store again with `python -m features pack`"
+_ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
+"""Errors of h5py and of decoding, for a damaged or foreign file."""
 
 
 def load_pack(path: Path) -> StoreContents:
-    """Reads everything of a packed store but its features.
+    """Read everything of a packed store but its features.
 
     Raises:
         StoreMissingError: the file is no packed store.
         FeatureStoreError: it is of another schema version, or damaged.
     """
     try:
-        with open_foreign(path) as (file, source):
+        with open_untrusted_hdf5(path) as (file, source):
             contents = _read_contents(path, file, _PackFile(path.resolve(), source.identity))
             if source.identify() != source.identity:
                 raise ValueError("a file that changed while it was read")
             return contents
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except _ERRORS as error:
         raise StoreMissingError(path, "a packed store", str(error), _TODO) from error
 
 
 class _PackFile:
-    """The file of a packed store: opened again for each reading, and refused where it is another one then."""
+    """File of a packed store: opened again for each reading, and refused where it is another one then."""
 
     def __init__(self, path: Path, identity: FileIdentity) -> None:
         self._path, self._identity = path, identity
         self._sha256 = ""
 
     def read_rows(self, _: int, rows: Sequence[int], out: Features) -> None:
-        """Read rows, ascending, into an array."""
         with self._open() as opened, h5py.File(opened, "r") as file:
             load_filters(file["features"])
             read_rows(file["features"], rows, out)
 
     def hash(self, _: int) -> str:
-        """Return the SHA-256 of the file's bytes, which are read the first time."""
         if not self._sha256:
             with self._open() as opened:
                 self._sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         return self._sha256
 
     def locate(self, _: int) -> Path:
-        """Return the file's path."""
         return self._path
 
     @contextmanager
@@ -86,7 +85,7 @@ class _PackFile:
                     yield opened
                 finally:
                     self._compare(opened)
-        except (OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        except _ERRORS as error:
             raise ShardDamagedError(self._path, "sound features", str(error), _TODO) from error
 
     def _compare(self, opened: RegularFile) -> None:
@@ -113,21 +112,17 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     expected = (len(paths), *origin.feature_shape)
     if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
         raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
-    if not len(paths) == len(splits) == len(labels) == len(views):
-        raise ValueError("columns of different lengths")
-    images = [
-        ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE)
-        for image_path, label, split, content_hash, view in zip(paths, labels, splits, hashes, views, strict=True)
-        if view == 0
-    ]
-    locations = {
-        FeatureKey(content_hash, view): Location(0, row, FeatureStatus.OK)
-        for row, (content_hash, view) in enumerate(zip(hashes, views, strict=True))
-    }
-    # Files from before they were kept have no images without a row.
+    images, locations = [], {}
+    for row, (image_path, label, split, content_hash, view) in enumerate(
+        zip(paths, labels, splits, hashes, views, strict=True)
+    ):
+        locations[FeatureKey(content_hash, view)] = Location(0, row, FeatureStatus.OK)
+        if view == 0:
+            images.append(ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE))
+    # Older files have no images without a row.
     if MISSING_GROUP in file:
         images += _read_missing(file[MISSING_GROUP], locations)
-    refuse_outside(image.path for image in images)
+    refuse_outside(images)
     # As in a catalog, so that a training on either is the same.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
@@ -152,9 +147,8 @@ def _read_missing(group: h5py.Group, locations: dict[FeatureKey, Location]) -> l
         known = content_hash if any(content_hash) else None
         if status in (FeatureStatus.NONFINITE, FeatureStatus.OVERFLOW):
             locations.setdefault(FeatureKey(content_hash, 0), Location(0, NO_ROW, FeatureStatus(status)))
-            images.append(ImageRow(path, label, split, 0, 0, known, ImageStatus.DONE))
-        else:
-            images.append(ImageRow(path, label, split, 0, 0, known, ImageStatus(status), reason))
+            status, reason = ImageStatus.DONE, ""
+        images.append(ImageRow(path, label, split, 0, 0, known, ImageStatus(status), reason))
     return images
 
 
@@ -163,4 +157,4 @@ def _read_hashes(dataset: h5py.Dataset, count: int) -> list[bytes]:
 
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:
-    return [value.decode("utf-8", "surrogateescape") for value in dataset[:].tolist()]
+    return [decode_text(value) for value in dataset[:].tolist()]

@@ -1,4 +1,4 @@
-"""Writes a store as one plain HDF5 file: a row for each view of an example, with path, label and split."""
+"""Write a store as one plain HDF5 file: a row for each view of an example, with path, label and split."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, StoreWriteError, UsageError
-from base.files import is_regular, require_space
-from base.replace import hold_target, replace_file
+from base.files import atomic_file, is_regular, require_space
+from base.replace import Target, hold_target
 from base.signals import defer_interrupt
-from base.staging import Target, list_staging
 from features.catalog.tables import encode_text
+from features.contents import UnusableImage, UnusableReason
 from features.packed.read import MISSING_GROUP, PACK_KIND
 from features.packed.view import label_dimensions
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
 from features.shards.compression import Compression, list_compression_options
-from features.shards.hdf5 import NewFile, create_file, write_texts
+from features.shards.hdf5 import UnfailingFile, create_file, write_texts
 from features.store import Example, FeatureStore
-from features.unusable import UnusableImage, UnusableReason
 
 ROWS_PER_BLOCK = 256
 _SMALLEST_SHARE = 0.2
-"""Compressed to plain bytes of features, where no shard says; a pack that needs more is refused when it does."""
+"""Of compressed to plain bytes of features, where no shard gives the share; a pack may still fail for want of room."""
 
 
 def pack_store(store: FeatureStore, out: Path, compression: Compression, advance: Callable[[int], None]) -> int:
-    """Packs the examples of a store.
+    """Pack the examples of a store; the file appears when it is whole.
 
     Args:
-        store: what to pack.
+        store: the store to pack.
         out: the file to write; must not exist.
         compression: of the features.
-        advance: told how many rows are done.
+        advance: called with the number of rows that were written since the last time.
 
     Returns:
-        How many rows were packed, one for each view. The file appears when it is whole.
+        The number of rows, one for each view.
 
     Raises:
         UsageError: `out` exists.
@@ -57,9 +56,11 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
     rows = list_rows(store)
     require_space(out.parent, _estimate_bytes(store, len(rows), compression))
-    with replace_file(out, "OUT.h5", _refuse_existing) as partial:
+    with hold_target(Target(out, {}, _refuse_existing, "OUT.h5")):
+        _refuse_existing(out)
         try:
-            _write(store, rows, partial, compression, advance)
+            with atomic_file(out) as file:
+                _write(store, rows, UnfailingFile(file.fileno()), compression, advance)
         except OSError as error:
             raise StoreWriteError(
                 out, "room for the packed store", error.strerror or str(error), "Make room, and run again"
@@ -68,33 +69,26 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
 
 
 def list_rows(store: FeatureStore) -> list[Example]:
-    """List what a pack has a row of: each view of each example."""
+    """List the rows of a pack: each view of each example."""
     return [view for example in store.examples for view in store.list_views(example, store.num_views)]
 
 
 def is_packed(store: FeatureStore, out: Path) -> bool:
     """Return whether a file is a store's pack already, as after a command that was ended when the pack was whole.
 
-    Every feature is read and compared; how they are compressed is not. What such a command left is removed.
+    Every feature is read and compared; how they are compressed is not.
     """
     if not is_regular(out):
         return False
-    target = Target(out, {}, _refuse_existing, "OUT.h5")
-    if list_staging(target):
-        with hold_target(target):
-            pass
     try:
         packed = FeatureStore(out)
         ours, theirs = list_rows(store), list_rows(packed)
+        blocks = [slice(start, start + ROWS_PER_BLOCK) for start in range(0, len(ours), ROWS_PER_BLOCK)]
         return (
             packed.fingerprint == store.fingerprint
             and _list_missing(packed) == _list_missing(store)
             and [row._replace(shard=0, row=0) for row in ours] == [row._replace(shard=0, row=0) for row in theirs]
-            and all(
-                np.array_equal(store.read(ours[some]), packed.read(theirs[some]))
-                for start in range(0, len(ours), ROWS_PER_BLOCK)
-                for some in [slice(start, start + ROWS_PER_BLOCK)]
-            )
+            and all(np.array_equal(store.read(ours[block]), packed.read(theirs[block])) for block in blocks)
         )
     except FeatureStoreError:
         return False
@@ -110,36 +104,38 @@ def _refuse_existing(out: Path) -> None:
 
 
 def _estimate_bytes(store: FeatureStore, num_rows: int, compression: Compression) -> int:
-    """Estimate what the rows take: as they are, or as well compressed as in the store."""
+    """Estimate the size of the features: as they are, or as well compressed as in the store."""
     num_stored = sum(shard.num_rows for shard in store.shards)
-    if compression is Compression.NONE or not num_stored:
-        share = 1 if compression is Compression.NONE else _SMALLEST_SHARE
-        return int(num_rows * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * share)
-    return num_rows * sum(shard.num_bytes for shard in store.shards) // num_stored
+    if compression is not Compression.NONE and num_stored:
+        return num_rows * sum(shard.num_bytes for shard in store.shards) // num_stored
+    share = 1 if compression is Compression.NONE else _SMALLEST_SHARE
+    return int(num_rows * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * share)
 
 
 def _write(
     store: FeatureStore,
     rows: Sequence[Example],
-    path: Path,
+    target: UnfailingFile,
     compression: Compression,
     advance: Callable[[int], None],
 ) -> None:
     # In the shards' order each shard is read once; viewers sort by label or path if they want to.
     examples = sorted(rows, key=lambda example: (example.shard, example.row, encode_text(example.path)))
-    # An interrupt that came while HDF5 writes would be a failed write to it.
-    with NewFile(path) as target, ExitStack() as stack:
-        with defer_interrupt():
-            file = create_file(target)
-            stack.callback(_close, file)
-            features = _create(store, file, examples, compression)
-        for start in range(0, len(examples), ROWS_PER_BLOCK):
-            block = store.read(examples[start : start + ROWS_PER_BLOCK])
+    try:
+        # An interrupt that came while HDF5 writes would be a failed write to it.
+        with ExitStack() as stack:
             with defer_interrupt():
-                features[start : start + len(block)] = block
-            target.check()
-            advance(len(block))
-        _close(file)
+                file = create_file(target)
+                stack.callback(_close, file)
+                features = _create(store, file, examples, compression)
+            for start in range(0, len(examples), ROWS_PER_BLOCK):
+                block = store.read(examples[start : start + ROWS_PER_BLOCK])
+                with defer_interrupt():
+                    features[start : start + len(block)] = block
+                target.check()
+                advance(len(block))
+    finally:
+        # HDF5's own errors, where it reads what could not be written, are not the cause.
         target.check()
 
 
@@ -199,7 +195,7 @@ def _write_hashes(group: h5py.Group, hashes: Sequence[bytes]) -> None:
 
 
 def _write_text(group: h5py.Group, name: str, values: list[str]) -> None:
-    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+    encoded = [encode_text(value) for value in values]
     length = max(1, max(map(len, encoded)))
     _write_column(group, name, np.array(encoded, h5py.string_dtype("utf-8", length)))
 

@@ -1,4 +1,4 @@
-"""How features are compressed on disk, and what each way costs to read."""
+"""Compression of features on disk, and the cost of reading each kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ZSTD_FILTER = 32015
 
 
 class Compression(StrEnum):
-    """Which HDF5 filter a shard's features go through; recorded in the file, not fingerprinted."""
+    """HDF5 filter of a shard's features; recorded in the file, not fingerprinted."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -23,7 +23,7 @@ class Compression(StrEnum):
 
 
 def list_compression_options(compression: Compression) -> dict[str, Any]:
-    """Returns what h5py's `create_dataset` needs.
+    """Return the arguments of h5py's `create_dataset`.
 
     gzip at level 1 is readable everywhere and brings mixed7 to a quarter, since 80% of it is zeros; byte
     shuffling makes it larger (0.30 against 0.25). zstd reads twice as fast and needs hdf5plugin.
@@ -40,20 +40,24 @@ def list_compression_options(compression: Compression) -> dict[str, Any]:
             return {"compression": import_hdf5plugin().Zstd(clevel=1)}
 
 
+def list_filters(dataset: h5py.Dataset) -> set[int]:
+    """Return the numbers of the HDF5 filters that a dataset goes through."""
+    properties = dataset.id.get_create_plist()
+    return {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+
+
 def load_filters(dataset: h5py.Dataset) -> None:
-    """Loads what it takes to read a dataset; gzip needs nothing.
+    """Load the filters of a dataset.
 
     Raises:
         FeatureStoreError: it is compressed with zstd, and hdf5plugin is not installed.
     """
-    properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
-    if ZSTD_FILTER in filters:
+    if ZSTD_FILTER in list_filters(dataset):
         import_hdf5plugin()
 
 
 def import_hdf5plugin() -> Any:
-    """Imports hdf5plugin, which teaches HDF5 to read and write zstd.
+    """Import hdf5plugin, with which HDF5 reads and writes zstd.
 
     Raises:
         FeatureStoreError: it is not installed.

@@ -1,4 +1,4 @@
-"""A shard: one HDF5 file of up to 1,024 features, built in memory, written once, never changed."""
+"""Shards: HDF5 files of up to 1,024 features, built in memory, written once, never changed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import write_durably
@@ -31,21 +32,22 @@ from features.schema import (
 )
 from features.shards.compression import Compression, list_compression_options, load_filters
 from features.shards.hdf5 import build_file, read_rows, read_texts
-from features.shards.validate import check_file
+from features.shards.validate import validate_untrusted_hdf5
 
 SHARD_FOLDER = "shards"
 MAX_BYTES = 2 * MAX_BYTES_PER_SHARD
-"""Of a shard's file: more is not read."""
+"""Limit for a shard's file: more is not read."""
 _NAME = re.compile(r"([0-9]{6,18})-([0-9a-f]{64})\.h5\Z")
 _VERIFIED: dict[FileIdentity, str] = {}
 """SHA-256 of the files that were hashed in this process."""
-_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EIO)
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EIO)
+"""Errors of opening a file whose features are lost; of any other the file may be sound."""
 _STATUS_CODES = {status: code for code, status in enumerate(FeatureStatus)}
 
 
 @dataclass(frozen=True)
 class ShardRef:
-    """A committed shard as the catalog knows it."""
+    """Committed shard, as listed in the catalog."""
 
     number: int
     sha256: str
@@ -54,12 +56,12 @@ class ShardRef:
 
     @property
     def name(self) -> str:
-        """The file's name, which also holds the digest of its bytes."""
+        """Name of the file, which also holds the digest of its bytes."""
         return f"{self.number:06d}-{self.sha256}.h5"
 
 
 class ShardHeader(NamedTuple):
-    """What a shard says of itself."""
+    """Content of a shard, without its features."""
 
     fingerprint: Fingerprint
     origin: Origin
@@ -67,63 +69,48 @@ class ShardHeader(NamedTuple):
     statuses: list[FeatureStatus]
 
 
-@dataclass(frozen=True)
-class ShardRows:
-    """The rows of one shard in their order: who they are, whether they may be used, and the features."""
-
-    keys: list[FeatureKey]
-    statuses: list[FeatureStatus]
-    features: Features
-
-
-def encode_shard(
-    rows: ShardRows, fingerprint: Fingerprint, origin: Origin, compression: Compression = Compression.GZIP
-) -> bytes:
-    """Encodes rows as a self-describing HDF5 file; equal rows give equal bytes.
+def encode_shard(header: ShardHeader, features: Features, compression: Compression = Compression.GZIP) -> bytes:
+    """Encode rows as a self-describing HDF5 file; equal rows give equal bytes.
 
     Each row is one chunk, so that a single feature can be read without its neighbours, compressed and guarded
     by a Fletcher-32 checksum. docs/format.md is the specification.
 
     Raises:
-        FeatureStoreError: zstd was asked for and hdf5plugin is not installed.
+        FeatureStoreError: zstd, and hdf5plugin is not installed.
     """
+    hashes = np.frombuffer(b"".join(key.content_hash for key in header.keys), np.uint8).reshape(-1, 32)
+    columns: dict[str, NDArray[Any]] = {
+        "content_hashes": hashes,
+        "views": np.array([key.view for key in header.keys], np.uint16),
+        "statuses": np.array([_STATUS_CODES[status] for status in header.statuses], np.uint8),
+    }
 
     def fill(file: h5py.File) -> None:
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
-        file.attrs["fingerprint"] = fingerprint.encode()
-        file.attrs["origin"] = encode_json(asdict(origin))
+        file.attrs["fingerprint"] = header.fingerprint.encode()
+        file.attrs["origin"] = encode_json(asdict(header.origin))
         file.create_dataset(
             "features",
-            data=rows.features,
-            chunks=(1, *rows.features.shape[1:]),
+            data=features,
+            chunks=(1, *features.shape[1:]),
             fletcher32=True,
             **list_compression_options(compression),
         )
-        hashes = np.frombuffer(b"".join(key.content_hash for key in rows.keys), np.uint8).reshape(-1, 32)
-        file.create_dataset("content_hashes", data=hashes, fletcher32=True, chunks=hashes.shape)
-        views = np.array([key.view for key in rows.keys], np.uint16)
-        file.create_dataset("views", data=views, fletcher32=True, chunks=views.shape)
-        statuses = np.array([_STATUS_CODES[status] for status in rows.statuses], np.uint8)
-        file.create_dataset("statuses", data=statuses, fletcher32=True, chunks=statuses.shape)
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, fletcher32=True, chunks=values.shape)
 
     return build_file(fill)
 
 
 def write_shard(store: Path, number: int, data: bytes, num_rows: int) -> ShardRef:
-    """Writes an encoded shard durably under its final name; it is not committed until the catalog says so."""
+    """Write an encoded shard durably under its final name; it is committed by the catalog's transaction."""
     shard = ShardRef(number, hashlib.sha256(data).hexdigest(), num_rows, len(data))
     write_durably(store / SHARD_FOLDER / shard.name, data)
     return shard
 
 
 def read_features(store: Path, shard: ShardRef, rows: Sequence[int], out: Features) -> None:
-    """Reads rows of a shard into `out`, after checking every byte of the file.
-
-    Args:
-        store: the store's folder.
-        shard: which shard.
-        rows: row numbers in it, ascending.
-        out: (len(rows), ...) float16, filled in place.
+    """Read rows of a shard, ascending, into an array, after checking every byte of the file.
 
     Raises:
         ShardDamagedError: the file is missing, or not the one that was committed.
@@ -142,8 +129,8 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
 
     Args:
         store: the store's folder.
-        shard: which shard.
-        anew: hash the bytes also where that was done before.
+        shard: the shard to open.
+        anew: whether to hash the bytes also where that was done before.
 
     Raises:
         ShardDamagedError: the file is missing, or not the one that was committed.
@@ -153,13 +140,17 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
     try:
         opened = RegularFile(path)
     except OSError as error:
-        raise _unreadable(path, shard, error) from error
+        got = error.strerror or str(error)
+        if error.errno in _LOST:
+            raise _damaged(path, shard, got) from error
+        advice = "See who may read it, and run again"
+        raise FeatureStoreError(path, "a shard that can be opened", got, advice) from error
     with opened:
         source, data = _verify(path, shard, opened, anew=anew)
         try:
             with h5py.File(source, "r") as file:
                 if data is not None:
-                    check_file(file, data)
+                    validate_untrusted_hdf5(file, data)
                     if file["features"].dtype != FEATURE_DTYPE:
                         raise ValueError(f"features of {file['features'].dtype}")
                 load_filters(file["features"])
@@ -169,7 +160,7 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if opened.identify() != opened.identity:
                 raise _damaged(path, shard, "a file that changed while it was read") from error
-            # The bytes are those that were written: they are not Headstart's, or what is missing is a way to read them.
+            # The bytes are those that were written: they are not Headstart's, or this HDF5 cannot read them.
             raise ShardDamagedError(
                 path, "a shard that this HDF5 can read", str(error), "If it is from a sound store, update h5py"
             ) from error
@@ -180,7 +171,7 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
 def _verify(
     path: Path, shard: ShardRef, opened: RegularFile, *, anew: bool
 ) -> tuple[io.BytesIO | RegularFile, bytes | None]:
-    """Return what HDF5 is to read, and the bytes where they were hashed just now."""
+    """Return the source for HDF5, and the bytes where they were hashed just now."""
     num_bytes = opened.identity.num_bytes
     if num_bytes != shard.num_bytes or num_bytes > MAX_BYTES:
         raise _damaged(path, shard, f"{num_bytes:,} bytes")
@@ -196,13 +187,13 @@ def _verify(
 
 
 def parse_name(name: str) -> tuple[int, str] | None:
-    """Splits a shard's file name into number and digest, or returns None for any other name."""
+    """Split a shard's file name into number and digest; return None for any other name."""
     match = _NAME.match(name)
     return (int(match[1]), match[2]) if match and match[1] == f"{int(match[1]):06d}" else None
 
 
 def read_header(file: h5py.File) -> ShardHeader:
-    """Reads everything that a shard says of itself, without its features."""
+    """Read everything of a shard but its features."""
     header = ShardHeader(
         Fingerprint.from_json(*read_texts(file, "fingerprint")),
         Origin.from_json(*read_texts(file, "origin")),
@@ -215,14 +206,6 @@ def read_header(file: h5py.File) -> ShardHeader:
     if not len(header.keys) == len(header.statuses) == len(file["features"]):
         raise ValueError("columns of different lengths")
     return header
-
-
-def _unreadable(path: Path, shard: ShardRef, error: OSError) -> FeatureStoreError:
-    """Return the error for a file that cannot be opened: only one that is not there has lost its features."""
-    got = error.strerror or str(error)
-    if error.errno in _NO_SUCH_FILE:
-        return _damaged(path, shard, got)
-    return FeatureStoreError(path, "a shard that can be opened", got, "See who may read it, and run again")
 
 
 def _damaged(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:

@@ -1,4 +1,4 @@
-"""Looks at an HDF5 file from elsewhere before anything in it is believed."""
+"""Validation of foreign HDF5 files, before anything in them is used."""
 
 from __future__ import annotations
 
@@ -12,59 +12,51 @@ from pathlib import Path
 import h5py
 
 from base.regular import RegularFile
-from features.shards.compression import ZSTD_FILTER
+from features.shards.compression import ZSTD_FILTER, list_filters
 
 KNOWN_FILTERS = frozenset([h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, ZSTD_FILTER])
-"""HDF5 loads any other from a shared library, wherever its plugin path says."""
-_HEAP_SIGNATURE = b"GCOL\x01"
+"""HDF5 loads any other from a shared library, wherever its plugin path points."""
 MAX_RATIO = 4096
 """Of declared to stored bytes: gzip reaches 1,030 on zeros, zstd 3,700 on a feature of zeros."""
+_HEAP_SIGNATURE = b"GCOL\x01"
 
 
 class ForeignFileError(ValueError):
-    """A file is not what it may be; the message is the reason."""
+    """Invalid foreign file; the message is the reason."""
 
 
 @contextmanager
-def open_foreign(path: Path, max_declared: int | None = None) -> Iterator[tuple[h5py.File, RegularFile]]:
-    """Open an HDF5 file once, and check it as `check_file` does; what was checked is what is read.
+def open_untrusted_hdf5(path: Path, max_declared: int | None = None) -> Iterator[tuple[h5py.File, RegularFile]]:
+    """Open an HDF5 file once and validate it; what was validated is what is read.
 
     Args:
-        path: the file; may be a link, as paths that the user gives.
-        max_declared: as `check_file` takes it.
+        path: the file; may be a link.
+        max_declared: as in `validate_untrusted_hdf5`.
 
     Raises:
         OSError: it cannot be opened, is no regular file or no HDF5 file.
-        ForeignFileError: it is not what it may be.
+        ForeignFileError: it is not valid.
     """
     with RegularFile(path, follow=True) as source, h5py.File(source, "r") as file:
         with mmap(source.fileno(), 0, access=ACCESS_READ) as data:
-            check_file(file, data, max_declared)
+            validate_untrusted_hdf5(file, data, max_declared)
         yield file, source
 
 
-@contextmanager
-def map_file(path: Path) -> Iterator[mmap]:
-    """Maps a file's bytes without reading them."""
-    with RegularFile(path, follow=True) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        yield data
+def validate_untrusted_hdf5(file: h5py.File, data: bytes | mmap, max_declared: int | None = None) -> None:
+    """Check that an HDF5 file is self-contained, and declares no more than it holds.
 
-
-def check_file(file: h5py.File, data: bytes | mmap, max_declared: int | None = None) -> None:
-    """Checks that a file is self-contained, and declares no more than it holds.
-
-    Refused are links other than hard ones, data that lie in another file (external storage, virtual datasets),
-    filters that this project does not write, values that point elsewhere (references, variable length), and
-    datasets that declare more than what is stored of them can be. Source: HDF5's file format specification;
-    docs/security.md says against what.
+    Refused are links other than hard ones, data in other files (external storage, virtual datasets), filters that
+    this project does not write, values that point elsewhere (references, variable length), and datasets that declare
+    more than what is stored of them can be. Source: HDF5's file format specification; docs/security.md has the reasons.
 
     Args:
         file: the file, opened for reading.
         data: its bytes.
-        max_declared: of all datasets together, in bytes; None where only a part is read at a time.
+        max_declared: limit for all datasets together, in bytes; None where only a part is read at a time.
 
     Raises:
-        ForeignFileError: it is not so; names the object.
+        ForeignFileError: it is not valid; names the object.
     """
     # Others are hardly ever used, and the heap check reads sizes of 8 bytes.
     if file.id.get_create_plist().get_sizes() != (8, 8):
@@ -78,41 +70,36 @@ def check_file(file: h5py.File, data: bytes | mmap, max_declared: int | None = N
 
 
 def _check_objects(file: h5py.File, data: bytes | mmap) -> int:
-    """Checks every object, and returns how many bytes they declare together."""
-    declared, has_heaps = 0, _points_elsewhere(file)
-    pending: list[h5py.Group] = [file["/"]]
-    seen = {h5py.h5o.get_info(pending[0].id).addr}
+    """Check every object, and return how many bytes they declare together."""
+    declared, has_heaps = 0, False
+    pending: list[h5py.Group | h5py.Dataset] = [file["/"]]
+    seen = set()
     while pending:
-        group = pending.pop()
-        for name in group:
+        item = pending.pop()
+        address = h5py.h5o.get_info(item.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        # The value of such an attribute lies in a heap, as text of variable length does.
+        has_heaps = has_heaps or any(item.attrs.get_id(name).dtype.hasobject for name in item.attrs)
+        if isinstance(item, h5py.Dataset):
+            declared += _check_dataset(item, len(data))
+            continue
+        if not isinstance(item, h5py.Group):
+            raise ForeignFileError(f"{item.name} is neither a group nor a dataset")
+        for name in item:
             # h5py gives a name that is not UTF-8 as bytes.
             raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-            if group.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
-                raise ForeignFileError(f"{group.name}/{name} is a link to somewhere else")
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                continue
-            seen.add(address)
-            has_heaps = has_heaps or _points_elsewhere(item)
-            if isinstance(item, h5py.Group):
-                pending.append(item)
-            elif isinstance(item, h5py.Dataset):
-                declared += _check_dataset(item, len(data))
-            else:
-                raise ForeignFileError(f"{item.name} is neither a group nor a dataset")
+            if item.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+                raise ForeignFileError(f"{item.name}/{name} is a link to somewhere else")
+            pending.append(item[name])
     if has_heaps:
         _check_heaps(data)
     return declared
 
 
-def _points_elsewhere(item: h5py.Group | h5py.Dataset) -> bool:
-    """Says whether an attribute's value lies in a heap, as text of variable length does."""
-    return any(item.attrs.get_id(name).dtype.hasobject for name in item.attrs)
-
-
 def _check_heaps(data: bytes | mmap) -> None:
-    """Checks that each global heap's objects lead to its end: HDF5 1.14 walks them for ever where one has no size.
+    """Check that each global heap's objects lead to its end: HDF5 1.14 never ends where one has no size.
 
     Source: HDF5's file format specification, III.E, "Disk Format: Level 1E - Global Heap". Heaps carry no checksum.
     """
@@ -131,11 +118,11 @@ def _check_heaps(data: bytes | mmap) -> None:
 
 
 def _check_dataset(dataset: h5py.Dataset, num_bytes: int) -> int:
-    """Checks one dataset, and returns how many bytes it declares."""
+    """Check one dataset, and return how many bytes it declares."""
     properties = dataset.id.get_create_plist()
     if properties.get_external_count() or properties.get_layout() == h5py.h5d.VIRTUAL:
         raise ForeignFileError(f"{dataset.name} lies in another file")
-    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+    filters = list_filters(dataset)
     if not filters <= KNOWN_FILTERS:
         raise ForeignFileError(f"{dataset.name} needs the HDF5 filters {sorted(filters - KNOWN_FILTERS)}")
     if dataset.dtype.hasobject:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from base.files import PARTIAL_PREFIX, read_regular_file, remove_partial_files, write_durably
+from base.files import PARTIAL_PREFIX, atomic_file, read_regular_file, remove_partial_files, write_durably
 
 
 def test_write_durably_new_file_has_exactly_the_bytes(tmp_path: Path) -> None:
@@ -32,18 +33,42 @@ def test_write_durably_refused_by_the_disk_leaves_the_old_file_and_no_leftover(
     def refuse(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, step, refuse)
-    with pytest.raises(OSError, match="No space left"):
-        write_durably(tmp_path / "a", b"new")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if step == "write":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    else:
+        monkeypatch.setattr(os, step, refuse)
+    try:
+        with pytest.raises(OSError, match=r"No space left|File too large"):
+            write_durably(tmp_path / "a", bytes(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_write_durably_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:3])))
-    write_durably(tmp_path / "a", b"0123456789")
-    assert (tmp_path / "a").read_bytes() == b"0123456789"
+def test_atomic_file_interrupted_keeps_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def write_and_interrupt() -> None:
+        with atomic_file(tmp_path / "a") as file:
+            file.write(b"new")
+            assert (tmp_path / "a").read_bytes() == b"old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_interrupt()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_atomic_file_replaces_what_an_interrupted_write_left_and_avoids_others_entries(tmp_path: Path) -> None:
+    (tmp_path / f"{PARTIAL_PREFIX}a").write_bytes(b"half")
+    write_durably(tmp_path / "a", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    (tmp_path / f"{PARTIAL_PREFIX}a").symlink_to("a")
+    write_durably(tmp_path / "a", b"newer")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / f"{PARTIAL_PREFIX}a").read_bytes() == b"newer"
 
 
 def test_remove_partial_files_removes_those_alone(tmp_path: Path) -> None:

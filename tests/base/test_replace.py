@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from base import staging
+from base import replace as replace_module
 from base.errors import HeadstartError, TargetLockedError
-from base.replace import hold_target, recover_target, replace_file, replace_folder
-from base.staging import NEW, Names, Target, make_staging, plan_exchange, settle
+from base.replace import Names, Target, hold_target, recover_target, replace_folder
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
 
@@ -138,8 +137,7 @@ def test_replace_folder_archive_keeps_the_old_entries(tmp_path: Path, keeps_user
 
 def test_replace_folder_while_another_command_writes_is_refused(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from base.replace import hold_target; "
-        "from base.staging import Target\n"
+        "import sys; from pathlib import Path; from base.replace import Target, hold_target\n"
         f"with hold_target(Target(Path({str(tmp_path / 'out')!r}), {{}}, print, '--out')):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
@@ -172,9 +170,23 @@ def test_replace_folder_users_folder_named_like_a_staging_folder_stays(tmp_path:
     assert read(tmp_path / ".partial-out-mine") == read(tmp_path / ".partial-out") == {"a.txt": "mine", "b.txt": "mine"}
 
 
+def kill_command(folder: Path, killed_at: int, archive: str = "", is_committed: bool = True) -> int:
+    """Replace a folder by a command that is killed before one of its renames; return how many it had left to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        left = [sys.maxsize]
+        with contextlib.suppress(Killed), replace_folder(make_target(folder)) as replacement:
+            fill(replacement.staging, "new", ("b.txt",))
+            left = _kill_after(patch, killed_at)
+            if not is_committed:
+                raise Killed
+            replacement.commit(archive)
+        return left[0]
+
+
 def test_replace_folder_staging_of_a_killed_command_is_removed(tmp_path: Path) -> None:
     replace(tmp_path / "out", "old")
-    fill(make_staging(make_target(tmp_path / "out")) / NEW, "new")
+    kill_command(tmp_path / "out", 0, is_committed=False)
+    assert any(name.startswith(".partial-out-") for name in list_hidden(tmp_path))
     with hold_target(make_target(tmp_path / "out")):
         pass
     assert list_hidden(tmp_path) == []
@@ -188,26 +200,18 @@ def test_recover_target_after_a_kill_at_any_rename_completes_the_replacement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_exchange: bool, keeps_users_file: bool, archive: str
 ) -> None:
     if not has_exchange:
-        monkeypatch.setattr(staging, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(replace_module, "exchange", lambda first, second: False)
     for number in range(20):
         out = tmp_path / str(number) / "out"
         replace(out, "old")
         if keeps_users_file:
             (out / "thesis.txt").write_text("mine")
-        target = make_target(out)
-        container = make_staging(target)
-        fill(container / NEW, "new", ("b.txt",))
-        plan_exchange(target, container, archive)
-        with monkeypatch.context() as patch:
-            left = _kill_after(patch, number)
-            with contextlib.suppress(Killed):
-                settle(target, container)
-        if left[0] >= 0:
+        if kill_command(out, number, archive) >= 0:
             break
-        recover_target(target)
+        recover_target(make_target(out))
         users = {"thesis.txt": "mine"} if keeps_users_file else {}
         assert read(out) == {"b.txt": "new", **users}
-        with hold_target(target):
+        with hold_target(make_target(out)):
             pass
         assert list_hidden(out.parent) == []
         if archive:
@@ -232,31 +236,8 @@ def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
 
     for name in ("rename", "unlink", "rmdir"):
         wrap(os, name)
-    wrap(staging, "_exchange")
+    wrap(replace_module, "exchange")
     return left
-
-
-def test_replace_file_interrupted_keeps_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("old")
-    with contextlib.suppress(Killed), replace_file(tmp_path / "out", "OUT", accept) as new:
-        new.write_text("new")
-        raise Killed
-    assert (tmp_path / "out").read_text() == "old"
-    assert list_hidden(tmp_path) == []
-
-
-def test_replace_file_foreign_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("theirs")
-    with pytest.raises(HeadstartError), replace_file(tmp_path / "out", "OUT", refuse):
-        pytest.fail("opened")
-    assert (tmp_path / "out").read_text() == "theirs"
-
-
-def test_replace_file_at_the_end_has_the_new_content(tmp_path: Path) -> None:
-    with replace_file(tmp_path / "out", "OUT", refuse) as new:
-        new.write_text("new")
-    assert (tmp_path / "out").read_text() == "new"
-    assert list_hidden(tmp_path) == []
 
 
 def test_replace_folder_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_commit_interrupted_right_after_its_transaction_enters_no_row_twice(tmp_
 def test_signal_while_a_shard_is_made_is_handled_after_it_is_committed(tmp_path: Path, number: signal.Signals) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from features import signals, writer\n"
+        "from base import signals\n"
+        "from features import writer\n"
         "from features.store import FeatureStore\n"
         "from tests.features.test_interrupts import fill_interrupted\n"
         "signals.interrupt_on_signals()\n"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from base.errors import ShardDamagedError, StoreMissingError
+from features.contents import UnusableReason
 from features.packed.write import pack_store
 from features.pooled import pool_store
 from features.schema import FeatureStatus, ImageStatus
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.unusable import UnusableReason
 from tests.features.stores import (
     add_views,
     fill_store,

@@ -175,7 +175,7 @@ def test_writer_full_disk_says_how_many_are_safe_and_goes_on_afterwards(
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", refuse)
+        patch.setattr(os, "fsync", refuse)
         with pytest.raises(StoreWriteError, match="got a full disk. 4 features are safe"):
             fill_store(tmp_path, range(4, 8))
     assert len(FeatureStore(tmp_path).shards) == 1

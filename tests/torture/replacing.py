@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 from typer import Argument
 
-from base import staging
+from base import replace
 from base.command_line import run_app
 from base.errors import HeadstartError
-from base.replace import recover_target, replace_file, replace_folder
-from base.staging import Names, Target
+from base.files import atomic_file
+from base.replace import Names, Target, hold_target, recover_target, replace_folder
 from base.terminal import Console
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
@@ -49,10 +49,10 @@ def make_target(folder: Path) -> Target:
 def act(config: ReplaceConfig, console: Console) -> Mapping[str, Any]:
     """Replace a folder or a file."""
     if config.kind is Kind.TWO_STEPS:
-        staging._exchange = lambda first, second: False
+        replace.__dict__["exchange"] = lambda first, second: False
     if config.kind is Kind.FILE:
-        with replace_file(config.path, "FOLDER", _check_file) as new:
-            _write(new, config.text)
+        with hold_target(make_target(config.path)), atomic_file(config.path) as file:
+            file.write(_compose(config.text))
         return {}
     with replace_folder(make_target(config.path)) as replacement:
         for name in ("a.txt", "inside/c.txt") if config.text == "new" else ("a.txt", "b.txt", "inside/c.txt"):
@@ -80,7 +80,11 @@ def _check_file(path: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"{OURS}{'-' * 20_000} {text}")
+    path.write_bytes(_compose(text))
+
+
+def _compose(text: str) -> bytes:
+    return f"{OURS}{'-' * 20_000} {text}".encode()
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 from base.errors import FeatureStoreError, HeadstartError
 from base.lock import is_locked
 from base.terminal import Console
+from features.contents import UnusableImage, UnusableReason
 from features.store import Example, FeatureStore
-from features.unusable import UnusableImage, UnusableReason
 from train_head.config import TrainConfig
 from train_head.data.split import Split, hash_views, list_rows
 

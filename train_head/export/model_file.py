@@ -23,7 +23,7 @@ import h5py
 
 from base.errors import HeadstartError
 from extract.pixels import FACTOR, OFFSET, RESIZE
-from features.shards.validate import check_file
+from features.shards.validate import validate_untrusted_hdf5
 from train_head.export.card import CARD_NAME, ModelCard, compute_digest
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.weights.h5"
@@ -208,7 +208,7 @@ def _check_copy(file: BinaryIO) -> ModelCard:
         members = {name: archive.read(name) for name in FILES - {CARD_NAME}}
     weights = members[WEIGHTS_NAME]
     with h5py.File(io.BytesIO(weights)) as content:
-        check_file(content, weights, len(weights))
+        validate_untrusted_hdf5(content, weights, len(weights))
     # Older exports have neither.
     if (card.digest or card.weights_sha256) and card.digest != compute_digest(card, members):
         raise ValueError("edited after it was exported: its digest is another")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from base.command_line import CommandFailed
 from base.errors import HeadstartError, UsageError
-from base.replace import replace_folder
-from base.staging import Target
+from base.replace import Target, replace_folder
 from base.terminal import Console, format_bytes, import_quietly
 from features.store import FeatureStore
 from train_head.config import ExportConfig

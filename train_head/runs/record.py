@@ -15,8 +15,7 @@ from typer.models import OptionInfo
 
 from base.errors import HeadstartError, UsageError
 from base.files import PARTIAL_PREFIX, read_regular_file
-from base.replace import recover_target
-from base.staging import Names, Target
+from base.replace import Names, Target, recover_target
 from train_head.config import TrainConfig
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from base.command_line import CommandFailed
-from base.errors import HeadstartError, UsageError
-from base.extras import require_extra
+from base.errors import HeadstartError, UsageError, require_extra
 from base.files import read_regular_file
-from base.replace import Replacement, replace_folder
-from base.staging import Names, Target
+from base.replace import Names, Replacement, Target, replace_folder
 from base.terminal import Console, format_seconds
 from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.runs.read import Run

@@ -14,8 +14,7 @@ import pytest
 from base.errors import CatalogDamagedError, StoreWriteError
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.maintenance.check import rebuild_catalog
-from features.maintenance.quarantine import QUARANTINE_FOLDER
-from features.schema import FeatureStatus
+from features.schema import QUARANTINE_FOLDER, FeatureStatus
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.features.stores import fill_store, make_features, make_fingerprint, make_image, make_key, make_writer
@@ -128,7 +127,7 @@ def test_lost_catalog_is_not_taken_for_an_empty_store(tmp_path: Path) -> None:
 
 
 def test_quarantine_keeps_files_of_the_same_name_apart(tmp_path: Path) -> None:
-    from features.maintenance.quarantine import move_to_quarantine
+    from features.maintenance.recover import move_to_quarantine
 
     for content in ("one", "two", "three"):
         (tmp_path / "file").write_text(content)

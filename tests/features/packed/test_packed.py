@@ -20,9 +20,8 @@ from base.errors import (
     TargetLockedError,
     UsageError,
 )
-from features.packed.view import VIEW_NAME
 from features.packed.write import pack_store
-from features.schema import FeatureStatus, ImageStatus
+from features.schema import VIEW_NAME, FeatureStatus, ImageStatus
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
@@ -309,16 +308,15 @@ def test_pack_whose_file_may_not_grow_is_an_error_and_leaves_nothing(
         "from base.errors import StoreWriteError\n"
         "from features.packed.write import pack_store\n"
         "from features.store import FeatureStore\n"
-        "from features import replace\n"
+        "from base import files\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "store = FeatureStore(folder / 'store')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "make_staging = replace.make_staging\n"
-        "def limited(target):\n"
-        "    made = make_staging(target)\n"
+        "open_synced = files.open_synced\n"
+        "def limited(path):\n"
         f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
-        "    return made\n"
-        "replace.make_staging = limited\n"
+        "    return open_synced(path)\n"
+        "files.open_synced = limited\n"
         "try:\n"
         f"    pack_store(store, folder / 'out.h5', Compression.{compression.name}, lambda _: None)\n"
         "except StoreWriteError as error:\n"

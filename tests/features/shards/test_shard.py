@@ -16,8 +16,8 @@ from features.schema import FeatureKey, FeatureStatus
 from features.shards.compression import Compression
 from features.shards.shard import (
     SHARD_FOLDER,
+    ShardHeader,
     ShardRef,
-    ShardRows,
     encode_shard,
     open_shard,
     read_features,
@@ -26,22 +26,24 @@ from features.shards.shard import (
 )
 from tests.features.stores import SHAPE, make_features, make_fingerprint, make_key, make_origin
 
-ROWS = ShardRows(
+HEADER = ShardHeader(
+    make_fingerprint(),
+    make_origin(),
     [make_key(0), make_key(1), FeatureKey(make_key(1).content_hash, 3)],
     [FeatureStatus.OK, FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE],
-    make_features(range(3)),
 )
+FEATURES = make_features(range(3))
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> ShardRef:
     (tmp_path / SHARD_FOLDER).mkdir()
-    return write_shard(tmp_path, 17, encode_shard(ROWS, make_fingerprint(), make_origin()), 3)
+    return write_shard(tmp_path, 17, encode_shard(HEADER, FEATURES), 3)
 
 
 def test_encode_shard_equal_rows_give_equal_bytes() -> None:
-    one = encode_shard(ROWS, make_fingerprint(), make_origin())
-    assert one == encode_shard(ROWS, make_fingerprint(), make_origin())
+    one = encode_shard(HEADER, FEATURES)
+    assert one == encode_shard(HEADER, FEATURES)
 
 
 def test_write_shard_name_holds_number_and_digest_of_the_bytes(tmp_path: Path, shard: ShardRef) -> None:
@@ -54,22 +56,22 @@ def test_write_shard_name_holds_number_and_digest_of_the_bytes(tmp_path: Path, s
 def test_read_header_returns_all_that_was_said_of_the_rows(tmp_path: Path, shard: ShardRef) -> None:
     with open_shard(tmp_path, shard) as file:
         header = read_header(file)
-    assert header == (make_fingerprint(), make_origin(), ROWS.keys, ROWS.statuses)
+    assert header == HEADER
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [0, 2], [1]])
 def test_read_features_chosen_rows_come_in_order(tmp_path: Path, shard: ShardRef, rows: list[int]) -> None:
     out = np.empty((len(rows), *SHAPE), np.float16)
     read_features(tmp_path, shard, rows, out)
-    np.testing.assert_array_equal(out, ROWS.features[rows])
+    np.testing.assert_array_equal(out, FEATURES[rows])
 
 
 def test_shard_is_plain_hdf5_with_checksums_and_gzip(tmp_path: Path, shard: ShardRef) -> None:
     with h5py.File(tmp_path / SHARD_FOLDER / shard.name) as file:
         features = file["features"]
-        assert (features.shards.compression, features.compression_opts, features.fletcher32) == ("gzip", 1, True)
+        assert (features.compression, features.compression_opts, features.fletcher32) == ("gzip", 1, True)
         assert features.chunks == (1, *SHAPE)
-        np.testing.assert_array_equal(features[:], ROWS.features)
+        np.testing.assert_array_equal(features[:], FEATURES)
 
 
 def test_read_features_missing_shard_is_named(tmp_path: Path, shard: ShardRef) -> None:
@@ -99,16 +101,16 @@ def test_read_features_flipped_byte_anywhere_is_refused(tmp_path: Path, shard: S
 @pytest.mark.parametrize("compression", list(Compression))
 def test_read_features_gives_the_same_values_for_every_compression(tmp_path: Path, compression: Compression) -> None:
     (tmp_path / SHARD_FOLDER).mkdir()
-    data = encode_shard(ROWS, make_fingerprint(), make_origin(), compression)
+    data = encode_shard(HEADER, FEATURES, compression)
     shard = write_shard(tmp_path, 1, data, 3)
     out = np.empty((3, *SHAPE), np.float16)
     read_features(tmp_path, shard, [0, 1, 2], out)
-    np.testing.assert_array_equal(out, ROWS.features)
+    np.testing.assert_array_equal(out, FEATURES)
 
 
 def test_zstd_shard_without_hdf5plugin_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / SHARD_FOLDER).mkdir()
-    shard = write_shard(tmp_path, 1, encode_shard(ROWS, make_fingerprint(), make_origin(), Compression.ZSTD), 3)
+    shard = write_shard(tmp_path, 1, encode_shard(HEADER, FEATURES, Compression.ZSTD), 3)
     program = (
         "import sys, pathlib, numpy as np\n"
         "sys.modules['hdf5plugin'] = None\n"

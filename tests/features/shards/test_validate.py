@@ -17,7 +17,7 @@ import pytest
 
 from features.shards.compression import Compression, import_hdf5plugin, list_compression_options
 from features.shards.hdf5 import build_file, write_texts
-from features.shards.validate import MAX_RATIO, ForeignFileError, check_file, map_file
+from features.shards.validate import MAX_RATIO, ForeignFileError, open_untrusted_hdf5, validate_untrusted_hdf5
 
 Fill = Callable[[h5py.File], object]
 VALUES = np.arange(4096, dtype=np.float32)
@@ -38,7 +38,7 @@ def build(fill: Fill, sizeof_length: int = 8) -> bytes:
 
 def check(data: bytes, max_declared: int | None = None) -> None:
     with h5py.File(io.BytesIO(data)) as file:
-        check_file(file, data, max_declared)
+        validate_untrusted_hdf5(file, data, max_declared)
 
 
 def refuse(data: bytes, reason: str, max_declared: int | None = None) -> None:
@@ -105,7 +105,7 @@ def fill_sound(file: h5py.File) -> None:
         lambda file: file.create_dataset(b"not utf-8 \xff", data=VALUES),
     ],
 )
-def test_check_file_of_a_sound_file_passes(fill: Fill) -> None:
+def test_validate_untrusted_hdf5_of_a_sound_file_passes(fill: Fill) -> None:
     def fill_in(file: h5py.File) -> None:
         fill(file)
 
@@ -113,24 +113,24 @@ def test_check_file_of_a_sound_file_passes(fill: Fill) -> None:
     check(build_file(fill_in))
 
 
-def test_check_file_counts_what_is_linked_twice_once() -> None:
+def test_validate_untrusted_hdf5_counts_what_is_linked_twice_once() -> None:
     data = build(link_twice)
     check(data, VALUES.nbytes)
     refuse(data, f"{VALUES.nbytes:,} bytes are declared, more than {VALUES.nbytes - 1:,}", VALUES.nbytes - 1)
 
 
-def test_check_file_adds_up_what_all_datasets_declare() -> None:
+def test_validate_untrusted_hdf5_adds_up_what_all_datasets_declare() -> None:
     data = build(lambda file: [file.create_dataset(f"deep/{n}", data=VALUES) for n in range(3)])
     check(data, 3 * VALUES.nbytes)
     refuse(data, "49,152 bytes are declared, more than 49,151", 3 * VALUES.nbytes - 1)
 
 
-def test_check_file_counts_whole_chunks_since_they_are_unpacked_whole() -> None:
+def test_validate_untrusted_hdf5_counts_whole_chunks_since_they_are_unpacked_whole() -> None:
     data = build(lambda file: file.create_dataset("d", data=np.zeros(5, np.uint8), chunks=(4,), compression="gzip"))
     refuse(data, "8 bytes are declared, more than 7", 7)
 
 
-def test_check_file_of_groups_linked_in_a_circle_ends() -> None:
+def test_validate_untrusted_hdf5_of_groups_linked_in_a_circle_ends() -> None:
     def fill(file: h5py.File) -> None:
         file["a/b/d"] = VALUES
         file["a/b/back"] = file["a"]
@@ -139,12 +139,11 @@ def test_check_file_of_groups_linked_in_a_circle_ends() -> None:
     check(build(fill), VALUES.nbytes)
 
 
-def test_map_file_gives_the_bytes_that_check_file_takes(tmp_path: Path) -> None:
+def test_open_untrusted_hdf5_gives_the_file_that_was_validated(tmp_path: Path) -> None:
     (tmp_path / "some.h5").write_bytes(build(fill_sound))
-    with h5py.File(tmp_path / "some.h5") as file, map_file(tmp_path / "some.h5") as data:
-        check_file(file, data)
-        assert data[:8] == b"\x89HDF\r\n\x1a\n"
-        assert len(data) == (tmp_path / "some.h5").stat().st_size
+    with open_untrusted_hdf5(tmp_path / "some.h5") as (file, source):
+        assert isinstance(file, h5py.File)
+        assert source.identity.num_bytes == (tmp_path / "some.h5").stat().st_size
 
 
 @pytest.mark.parametrize("place", ["", "deep/er/"])
@@ -156,7 +155,7 @@ def test_map_file_gives_the_bytes_that_check_file_takes(tmp_path: Path) -> None:
         ("link", "/d is a link to somewhere else"),
     ],
 )
-def test_check_file_that_leads_to_another_file_is_refused_and_never_opens_it(
+def test_validate_untrusted_hdf5_that_leads_to_another_file_is_refused_and_never_opens_it(
     tmp_path: Path, kind: str, reason: str, place: str
 ) -> None:
     secret = tmp_path / "secret"
@@ -180,7 +179,7 @@ def test_check_file_that_leads_to_another_file_is_refused_and_never_opens_it(
         refuse(data, reason)
         with h5py.File(tmp_path / "some.h5") as file:
             with pytest.raises(ForeignFileError, match=reason):
-                check_file(file, data)
+                validate_untrusted_hdf5(file, data)
             assert not was_read()
             assert file[f"{place}d"][:].tobytes() == SECRET
         assert was_read()
@@ -224,11 +223,11 @@ def test_check_file_that_leads_to_another_file_is_refused_and_never_opens_it(
         ),
     ],
 )
-def test_check_file_of_what_no_store_has_is_refused_by_name(fill: Fill, reason: str) -> None:
+def test_validate_untrusted_hdf5_of_what_no_store_has_is_refused_by_name(fill: Fill, reason: str) -> None:
     refuse(build(fill), reason)
 
 
-def test_check_file_of_more_than_compression_reaches_is_refused() -> None:
+def test_validate_untrusted_hdf5_of_more_than_compression_reaches_is_refused() -> None:
     def fill(file: h5py.File, stored: int = 64) -> None:
         dataset = file.create_dataset("d", (MAX_RATIO * 64,), np.uint8, chunks=(MAX_RATIO * 64,), compression="gzip")
         dataset.id.write_direct_chunk((0,), bytes(stored))
@@ -237,14 +236,14 @@ def test_check_file_of_more_than_compression_reaches_is_refused() -> None:
     refuse(build(partial(fill, stored=63)), f"/d declares {MAX_RATIO * 64:,} bytes, and 63 are stored")
 
 
-def test_check_file_of_uncompressed_chunks_shorter_than_declared_is_refused() -> None:
+def test_validate_untrusted_hdf5_of_uncompressed_chunks_shorter_than_declared_is_refused() -> None:
     def fill(file: h5py.File) -> None:
         file.create_dataset("d", (100,), np.uint8, chunks=(100,)).id.write_direct_chunk((0,), bytes(99))
 
     refuse(build(fill), "/d declares 100 bytes, and 99 are stored")
 
 
-def test_check_file_of_a_shape_that_was_edited_is_refused() -> None:
+def test_validate_untrusted_hdf5_of_a_shape_that_was_edited_is_refused() -> None:
     data = build(lambda file: file.create_dataset("d", data=np.zeros(4321, np.float64)))
     assert data.count(struct.pack("<Q", 4321)) == 2
     edited = data.replace(struct.pack("<Q", 4321), struct.pack("<Q", 10**13))
@@ -259,7 +258,7 @@ def edit_heap(data: bytes, place: int, value: bytes) -> bytes:
 
 @pytest.mark.parametrize("index", [1, 2, 0])
 @pytest.mark.parametrize("num_bytes", [0, 5000, 2**64 - 1, 2**64 - 16, 2**63])
-def test_check_file_of_a_heap_that_never_ends_is_refused(index: int, num_bytes: int) -> None:
+def test_validate_untrusted_hdf5_of_a_heap_that_never_ends_is_refused(index: int, num_bytes: int) -> None:
     data = build(lambda file: file.attrs.update(text="of variable length"))
     edited = edit_heap(data, 16, struct.pack("<HHIQ", index, 1, 0, num_bytes))
     if index and not num_bytes:
@@ -268,7 +267,7 @@ def test_check_file_of_a_heap_that_never_ends_is_refused(index: int, num_bytes: 
     refuse(edited, f"holds an object of {num_bytes:,} bytes")
 
 
-def test_check_file_of_a_second_heap_that_never_ends_is_refused() -> None:
+def test_validate_untrusted_hdf5_of_a_second_heap_that_never_ends_is_refused() -> None:
     data = build(lambda file: [file.attrs.create(f"text{n}", "long " * 700) for n in range(6)])
     assert data.count(b"GCOL\x01") > 1
     check(data)
@@ -278,20 +277,20 @@ def test_check_file_of_a_second_heap_that_never_ends_is_refused() -> None:
 
 
 @pytest.mark.parametrize("create", [h5py.h5d.create, h5py.h5a.create])
-def test_check_file_of_a_type_that_numpy_lacks_is_refused(create: Callable[..., object]) -> None:
+def test_validate_untrusted_hdf5_of_a_type_that_numpy_lacks_is_refused(create: Callable[..., object]) -> None:
     data = build(lambda file: create(file.id, b"d", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((2,))))
     refuse(data, "")
 
 
 @pytest.mark.parametrize("sizeof_length", [2, 4])
-def test_check_file_of_a_heap_that_never_ends_with_short_lengths_is_refused(sizeof_length: int) -> None:
+def test_validate_untrusted_hdf5_of_a_heap_that_never_ends_with_short_lengths_is_refused(sizeof_length: int) -> None:
     data = build(lambda file: file.attrs.update(text="of variable length"), sizeof_length)
     padding = b"\xff" * (8 - sizeof_length)
     edited = edit_heap(edit_heap(data, 16, bytes(16)), 8 + sizeof_length, padding)
     refuse(edited, "")
 
 
-def test_check_file_of_text_that_looks_like_a_heap_passes_where_there_are_no_heaps() -> None:
+def test_validate_untrusted_hdf5_of_text_that_looks_like_a_heap_passes_where_there_are_no_heaps() -> None:
     def fill(file: h5py.File) -> None:
         looks = b"GCOL\x01\0\0\0" + struct.pack("<Q", 4096) + bytes(5000)
         file["d"] = np.frombuffer(looks, np.uint8)

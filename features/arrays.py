@@ -1,0 +1,84 @@
+"""Features in memory as one array, or streamed as a `tf.data.Dataset`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base.errors import HeadstartError, UsageError
+from features.contents import Example
+from features.schema import Features, count_rows_per_shard
+
+DTYPES = ("float16", "float32", "float64")
+_MEMORY_FILE = Path("/proc/meminfo")
+
+Read = Callable[[Sequence[Example]], Features]
+
+
+def read_array(read: Read, examples: Sequence[Example], feature_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Read the features of examples, in their order, into an array of a dtype.
+
+    Raises:
+        UsageError: another dtype than float16, float32 and float64.
+        HeadstartError: the array needs more than the free memory; nothing is allocated.
+    """
+    if dtype not in DTYPES:
+        raise UsageError("dtype", f"one of {', '.join(DTYPES)}", repr(dtype), "Choose one of these")
+    shape = (len(examples), *feature_shape)
+    needed, free = prod(shape) * np.dtype(dtype).itemsize, find_free_memory()
+    if free is not None and needed > free:
+        advice = 'Use dtype="float16", a single split with split=, or means: extract with pool="avg", or '
+        raise HeadstartError(
+            "memory",
+            f"{needed:,} bytes for {shape} {dtype}",
+            f"{free:,} bytes free",
+            f'{advice}open_store(path, pool="avg")',
+        )
+    array = np.empty(shape, dtype)
+    order = sorted(range(len(examples)), key=lambda position: (examples[position].shard, examples[position].row))
+    step = count_rows_per_shard(feature_shape)
+    for start in range(0, len(order), step):
+        block = order[start : start + step]
+        array[block] = read([examples[position] for position in block])
+    return array
+
+
+def find_free_memory() -> int | None:
+    """Return how many bytes of memory are free; None where the system does not report it."""
+    if _MEMORY_FILE.exists():
+        for line in _MEMORY_FILE.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def stream_dataset(
+    read: Read, examples: Sequence[Example], classes: NDArray[np.int64], feature_shape: tuple[int, ...], batch_size: int
+) -> Any:
+    """Return a `tf.data.Dataset` of batches of features and classes, which holds one shard's features at a time.
+
+    Raises:
+        UsageError: the batch size is not positive.
+    """
+    if batch_size < 1:
+        raise UsageError("batch_size", "a positive number", repr(batch_size), "Choose another")
+    num_read = max(1, count_rows_per_shard(feature_shape) // batch_size) * batch_size
+
+    def generate() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        for start in range(0, len(examples), num_read):
+            features = read(examples[start : start + num_read])
+            for row in range(0, len(features), batch_size):
+                batch = features[row : row + batch_size].astype(np.float32)
+                yield batch, classes[start + row : start + row + len(batch)]
+
+    # The store does not depend on TensorFlow: it is imported only for its own kind of data set.
+    tf = importlib.import_module("tensorflow")
+    signature = (tf.TensorSpec((None, *feature_shape), tf.float32), tf.TensorSpec((None,), tf.int64))
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(-(-len(examples) // batch_size)))
