@@ -36,7 +36,8 @@ def test_store_tortured_keeps_every_committed_row_and_always_resumes(faults: Pat
     )
     figures = json.loads(done.stdout)
     assert (figures["signal_deaths"], figures["broken_promises"]) == ([], []), done.stderr
-    assert figures["flips_found"] == figures["byte_flips"]
+    assert figures["flips_found"] + figures["flips_unused"] == figures["byte_flips"]
+    assert figures["flips_found"] > figures["byte_flips"] // 2
     for trials in ("kills_at_calls", "kills_at_random_times", "failed_calls", "power_cuts", "byte_flips"):
         assert figures[trials] > 0, trials
 
