@@ -24,11 +24,7 @@ def list_cuts(path: Path) -> list[str]:
 
 
 def choose_cut(path: Path, cut: str) -> Path:
-    """Return the store to read.
-
-    Args:
-        path: a store, or a folder of stores.
-        cut: the cut layer; may be empty where there is only one.
+    """Return the store of a cut, where a path is a folder of stores; the cut may be empty where there is one.
 
     Raises:
         UsageError: there is no store of that cut, or there are several and none was given.
@@ -44,14 +40,10 @@ def choose_cut(path: Path, cut: str) -> Path:
 
 
 def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
-    """Decide where the features of each cut are stored.
-
-    Args:
-        path: the folder of a store, or of several; need not exist.
-        cuts: the cut layers to extract.
+    """Decide where the features of each cut to extract are stored.
 
     Returns:
-        The folder itself for a single cut, unless it holds stores by cut already; else a folder in it for each.
+        The path itself for a single cut, unless it holds stores by cut already; else a folder in it for each.
 
     Raises:
         StoreMissingError: several cuts, and the folder is a store of one, or holds something else.

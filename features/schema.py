@@ -58,10 +58,7 @@ class Pool(StrEnum):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that changes a feature's value; two stores with equal fingerprints hold equal features.
-
-    Library versions are not part of it: they are recorded, and the canary compares values instead.
-    """
+    """Everything that changes a feature's value, except library versions, for which the canary compares values."""
 
     backbone: str
     weights_sha256: str
@@ -87,8 +84,7 @@ class Fingerprint:
         """
         found = cls(**json.loads(text))
         for name, value in asdict(found).items():
-            expected = int if name in ("image_size", "schema_version") else str
-            if type(value) is not expected:
+            if type(value) is not (int if name in ("image_size", "schema_version") else str):
                 raise ValueError(f"{name} is {value!r}")
         found.encode().encode()  # A lone surrogate, which JSON can hold, has no digest.
         return found
@@ -98,10 +94,7 @@ class Fingerprint:
 
         A field that older stores do not have is left out at its default, so that their digests do not change.
         """
-        values = asdict(self)
-        if self.pool == "none":
-            del values["pool"]
-        return encode_json(values)
+        return encode_json({name: value for name, value in asdict(self).items() if (name, value) != ("pool", "none")})
 
     @property
     def digest(self) -> str:

@@ -44,11 +44,7 @@ class Catalog:
     """Catalog of a store; every change is one transaction that has reached the disk when it returns."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        """Open an existing catalog.
-
-        Args:
-            path: the SQLite file.
-            writable: whether changes will be made; the caller then holds the write lock.
+        """Open an existing catalog; the caller holds the write lock if it is writable.
 
         Raises:
             StoreMissingError: there is no catalog, or the file is something else.
@@ -56,9 +52,8 @@ class Catalog:
             FeatureStoreError: it was written by another schema version.
         """
         if is_missing(path):
-            raise StoreMissingError(
-                path.parent, "a feature store", "no catalog there", "Run `python -m extract --store` first"
-            )
+            advice = "Run `python -m extract --store` first"
+            raise StoreMissingError(path.parent, "a feature store", "no catalog there", advice)
         self.path = path
         self._db = connect(path)
         try:
@@ -72,20 +67,18 @@ class Catalog:
 
     def _check_schema(self, writable: bool) -> None:
         with explain_errors(self.path):
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
             # As SQLite advises for foreign files: their views and triggers may call no function.
             self._db.execute("PRAGMA trusted_schema=OFF")
             self._db.execute("PRAGMA cell_size_check=ON")
             # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
             self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute(f"PRAGMA query_only={not writable}")
+            found = [sql or b"" for (sql,) in self._db.execute("SELECT sql FROM sqlite_master")]
         if version != SCHEMA_VERSION:
-            raise FeatureStoreError(
-                self.path, f"schema version {SCHEMA_VERSION}", str(version), "Extract into a new --store"
-            )
-        with explain_errors(self.path):
-            found = self._db.execute("SELECT sql FROM sqlite_master").fetchall()
-        if sorted(sql or b"" for (sql,) in found) != sorted(table.sql.encode() for table in TABLES):
+            advice = "Extract into a new --store"
+            raise FeatureStoreError(self.path, f"schema version {SCHEMA_VERSION}", str(version), advice)
+        if sorted(found) != sorted(table.sql.encode() for table in TABLES):
             raise damaged(self.path, "other tables, views or triggers than its own")
 
     @classmethod
@@ -117,13 +110,10 @@ class Catalog:
     def read_shards(self) -> list[ShardRef]:
         """Return every committed shard, by number."""
         with explain_errors(self.path):
-            shards = [
-                ShardRef(number, sha256.decode(), num_rows, num_bytes)
-                for number, sha256, num_rows, num_bytes, _ in SHARDS.read(self._db)
-            ]
-        for shard in shards:
-            if parse_name(shard.name) != (shard.number, shard.sha256):
-                raise damaged(self.path, f"a shard named {shard.name!r}")
+            shards = [ShardRef(row[0], row[1].decode(), row[2], row[3]) for row in SHARDS.read(self._db)]
+            for shard in shards:
+                if parse_name(shard.name) != (shard.number, shard.sha256):
+                    raise ValueError(f"a shard named {shard.name!r}")
         return shards
 
     def read_images(self) -> list[ImageRow]:
@@ -186,14 +176,13 @@ class Catalog:
     def write_images(self, images: Iterable[ImageRow]) -> None:
         """Add images, or replace those of the same path."""
         with self.transaction():
-            IMAGES.write(self._db, map(encode_image, images), on_conflict="REPLACE")
+            IMAGES.write(self._db, map(encode_image, images))
 
     def remove_images(self, paths: Iterable[str]) -> None:
         """Remove images that are no longer in the folder; their features stay, in case they come back."""
         with self.transaction():
-            self._db.executemany(
-                "DELETE FROM images WHERE path = CAST(? AS TEXT)", ((encode_text(path),) for path in paths)
-            )
+            statement = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
+            self._db.executemany(statement, ((encode_text(path),) for path in paths))
 
     def add_shard(self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]) -> None:
         """Commit a shard that is on the disk, with those of its rows that no other shard has."""
@@ -201,11 +190,8 @@ class Catalog:
             entry = (shard.number, shard.sha256.encode(), shard.num_rows, shard.num_bytes)
             SHARDS.write(self._db, [entry], on_conflict="ABORT")
             rows = enumerate(zip(keys, statuses, strict=True))
-            FEATURES.write(
-                self._db,
-                ((*key, shard.number, row, status.value.encode()) for row, (key, status) in rows),
-                on_conflict="IGNORE",
-            )
+            entries = ((*key, shard.number, row, status.encode()) for row, (key, status) in rows)
+            FEATURES.write(self._db, entries, on_conflict="IGNORE")
 
     def forget_shard(self, number: int) -> None:
         """Remove a shard and its rows, so that their images are extracted again."""

@@ -29,9 +29,9 @@ def connect(path: Path) -> sqlite3.Connection:
     format, "The Database Header".
 
     Raises:
-        StoreMissingError: it is another SQLite database, a link, or something else than a file.
+        StoreMissingError: it is another SQLite database, or a link.
         CatalogDamagedError: it is no SQLite database.
-        FeatureStoreError: it cannot be read.
+        FeatureStoreError: it cannot be read, or is something else than a file.
     """
     if path.is_symlink():
         raise StoreMissingError(path, "a catalog", "a link", "Give the --store that it leads to")
@@ -56,14 +56,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Raise errors of SQLite, and of decoding its rows, as errors that a user can act on.
-
-    Raises:
-        StoreLockedError: another process holds the database.
-        StoreWriteError: it has to be written to, and may not be.
-        FeatureStoreError: the disk or the memory failed.
-        CatalogDamagedError: any other error, which is about the file's content.
-    """
+    """Raise errors of SQLite, and of decoding its rows, as errors that a user can act on."""
     try:
         yield
     except sqlite3.Error as error:
@@ -72,12 +65,9 @@ def explain_errors(path: Path) -> Iterator[None]:
             expected, advice = "no other process that holds the catalog", "Wait until it has finished, or stop it"
             raise StoreLockedError(path, expected, str(error), advice) from error
         if name.startswith(_READ_ONLY):
-            raise StoreWriteError(
-                path,
-                "a place that can be written to, where a killed run's journal is rolled back",
-                f"a read-only one ({error})",
-                "Make it writable once, or copy the store to a place that can be written to",
-            ) from error
+            expected = "a place that can be written to, where a killed run's journal is rolled back"
+            advice = "Make it writable once, or copy the store to a place that can be written to"
+            raise StoreWriteError(path, expected, f"a read-only one ({error})", advice) from error
         if name.startswith(_FAILED):
             advice = "See whether the disk has room and works, and run again"
             raise FeatureStoreError(path, "a catalog that can be read", str(error), advice) from error

@@ -29,18 +29,17 @@ class ChecksummedTable:
     """Table whose rows end with their CRC-32."""
 
     name: str
-    columns: dict[str, str]
-    """SQL type of each: TEXT, BLOB or INTEGER."""
+    columns: str
+    """Names and SQL types: `path TEXT, num_bytes INTEGER`."""
     key: str
-    """Columns of the primary key, comma-separated."""
 
     @property
     def sql(self) -> str:
         """Statement that creates the table."""
-        columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in self.columns.items())
-        return f"CREATE TABLE {self.name} ({columns}, crc INTEGER NOT NULL, PRIMARY KEY ({self.key})) WITHOUT ROWID"
+        columns = "".join(f"{column} NOT NULL, " for column in [*self.columns.split(", "), "crc INTEGER"])
+        return f"CREATE TABLE {self.name} ({columns}PRIMARY KEY ({self.key})) WITHOUT ROWID"
 
-    def write(self, db: sqlite3.Connection, rows: Iterable[Row], *, on_conflict: str) -> None:
+    def write(self, db: sqlite3.Connection, rows: Iterable[Row], *, on_conflict: str = "REPLACE") -> None:
         """Write rows with their checksums, within the caller's transaction.
 
         Args:
@@ -49,7 +48,7 @@ class ChecksummedTable:
             on_conflict: `REPLACE`, `IGNORE` or `ABORT`, where the key exists.
         """
         # Text that is not UTF-8 cannot be bound as text, but it can be cast from its bytes.
-        marks = ", ".join("CAST(? AS TEXT)" if kind == "TEXT" else "?" for kind in self.columns.values())
+        marks = ", ".join("CAST(? AS TEXT)" if kind == "TEXT" else "?" for kind in self._kinds)
         statement = f"INSERT OR {on_conflict} INTO {self.name} VALUES ({marks}, ?)"
         db.executemany(statement, ((*row, zlib.crc32(self._pattern % row)) for row in rows))
 
@@ -74,33 +73,25 @@ class ChecksummedTable:
             raise ValueError(f"table {self.name}: a row fails its checksum")
         return rows
 
+    @property
+    def _kinds(self) -> list[str]:
+        return [column.split()[1] for column in self.columns.split(", ")]
+
     @cached_property
     def _pattern(self) -> bytes:
         """Form of a row that the CRC-32 is of: integers in decimal and everything else as it is, NUL between."""
-        return b"\0".join(b"%d" if kind == "INTEGER" else b"%b" for kind in self.columns.values())
+        return b"\0".join(b"%d" if kind == "INTEGER" else b"%b" for kind in self._kinds)
 
 
-META = ChecksummedTable("meta", {"key": "TEXT", "value": "TEXT"}, "key")
-SHARDS = ChecksummedTable(
-    "shards", {"number": "INTEGER", "sha256": "TEXT", "num_rows": "INTEGER", "num_bytes": "INTEGER"}, "number"
-)
+META = ChecksummedTable("meta", "key TEXT, value TEXT", "key")
+SHARDS = ChecksummedTable("shards", "number INTEGER, sha256 TEXT, num_rows INTEGER, num_bytes INTEGER", "number")
 FEATURES = ChecksummedTable(
-    "features",
-    {"content_hash": "BLOB", "view": "INTEGER", "shard": "INTEGER", "row": "INTEGER", "status": "TEXT"},
-    "content_hash, view",
+    "features", "content_hash BLOB, view INTEGER, shard INTEGER, row INTEGER, status TEXT", "content_hash, view"
 )
 IMAGES = ChecksummedTable(
     "images",
-    {
-        "path": "TEXT",
-        "label": "TEXT",
-        "split": "TEXT",
-        "num_bytes": "INTEGER",
-        "modified_ns": "INTEGER",
-        "content_hash": "BLOB",
-        "status": "TEXT",
-        "reason": "TEXT",
-    },
+    "path TEXT, label TEXT, split TEXT, num_bytes INTEGER, modified_ns INTEGER, content_hash BLOB, status TEXT, "
+    "reason TEXT",
     "path",
 )
 TABLES = (META, SHARDS, FEATURES, IMAGES)
@@ -110,7 +101,7 @@ _IMAGE_STATUSES = {status.value.encode(): status for status in ImageStatus}
 
 def write_meta(db: sqlite3.Connection, key: bytes, value: str) -> None:
     """Set a value of `meta`."""
-    META.write(db, [(key, encode_text(value))], on_conflict="REPLACE")
+    META.write(db, [(key, encode_text(value))])
 
 
 def write_totals(db: sqlite3.Connection) -> None:
@@ -147,30 +138,16 @@ class Location(NamedTuple):
 def decode_image(row: Row) -> ImageRow:
     """Decode a row of `images` that ends with its checksum."""
     path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
-    return ImageRow(
-        decode_text(path),
-        decode_text(label),
-        split.decode(),
-        num_bytes,
-        modified_ns,
-        content_hash or None,
-        _IMAGE_STATUSES[status],
-        decode_text(reason),
-    )
+    path, label, split, reason = map(decode_text, (path, label, split, reason))
+    return ImageRow(path, label, split, num_bytes, modified_ns, content_hash or None, _IMAGE_STATUSES[status], reason)
 
 
 def encode_image(image: ImageRow) -> Row:
     """Encode an image as a row of `images`."""
-    return (
-        encode_text(image.path),
-        encode_text(image.label),
-        image.split.encode(),
-        image.num_bytes,
-        image.modified_ns,
-        image.content_hash or b"",
-        image.status.value.encode(),
-        encode_text(image.reason),
+    path, label, split, status, reason = map(
+        encode_text, (image.path, image.label, image.split, image.status, image.reason)
     )
+    return path, label, split, image.num_bytes, image.modified_ns, image.content_hash or b"", status, reason
 
 
 def refuse_outside(images: Iterable[ImageRow]) -> None:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,8 @@ from base.lock import hold_write_lock
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.catalog.database import describe_write_error
 from features.contents import StoreContents, load_folder
-from features.maintenance.recover import (
-    adopt_orphans,
-    find_size_problem,
-    forget_shard,
-    inspect_orphan,
-    list_shard_files,
-    move_to_quarantine,
-)
+from features.maintenance import recover
+from features.maintenance.recover import list_shard_files
 from features.packed.view import write_view
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
@@ -92,11 +86,7 @@ def list_notes(store: Path) -> list[str]:
 
 
 def quarantine_shards(store: Path, problems: list[Problem]) -> int:
-    """Move the shards that have problems to quarantine, and remove their rows from the catalog.
-
-    Returns:
-        Number of features that the next extraction has to compute again.
-    """
+    """Move the shards with problems to quarantine; return the number of features to compute again."""
     bad = {problem.shard for problem in problems if problem.shard is not None}
     if not bad:
         return 0
@@ -104,7 +94,7 @@ def quarantine_shards(store: Path, problems: list[Problem]) -> int:
         with closing(Catalog(store / CATALOG_NAME, writable=True)) as catalog:
             lost = [shard for shard in catalog.read_shards() if shard.number in bad]
             for shard in lost:
-                forget_shard(store, catalog, shard)
+                recover.forget_shard(store, catalog, shard)
         write_view(store)
     return sum(shard.num_rows for shard in lost)
 
@@ -112,8 +102,7 @@ def quarantine_shards(store: Path, problems: list[Problem]) -> int:
 def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
     """Create a new catalog from the shards alone; the old one goes to quarantine.
 
-    Images, labels and splits are entered by the next `python -m extract`, which computes nothing for
-    pictures whose features are stored.
+    The next `python -m extract` enters the images; it computes nothing for pictures whose features are stored.
 
     Returns:
         Number of features found, and a line for each file that could not be used.
@@ -125,10 +114,10 @@ def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
         header = _choose_header(store)
         for name in (f"{CATALOG_NAME}-journal", CATALOG_NAME):
             if os.path.lexists(store / name):
-                move_to_quarantine(store, store / name)
+                recover.move_to_quarantine(store, store / name)
         Catalog.create(store / CATALOG_NAME, header.fingerprint, header.origin)
         with closing(Catalog(store / CATALOG_NAME, writable=True)) as catalog:
-            notes = adopt_orphans(store, catalog, header.fingerprint)
+            notes = recover.adopt_orphans(store, catalog, header.fingerprint)
             num_features = len(catalog.read_features())
         write_view(store)
     return num_features, [note for note in notes if not note.startswith("adopted")]
@@ -146,44 +135,39 @@ def _hold(store: Path) -> Iterator[None]:
 
 def _choose_header(store: Path) -> ShardHeader:
     """Return a header with the fingerprint that most features in the sound shards have."""
-    headers: dict[Fingerprint, ShardHeader] = {}
-    counts: Counter[Fingerprint] = Counter()
+    headers = []
     for path in list_shard_files(store):
-        try:
-            _, header = inspect_orphan(path, None)
-        except FeatureStoreError:
-            continue
-        headers.setdefault(header.fingerprint, header)
-        counts[header.fingerprint] += len(header.keys)
+        with suppress(FeatureStoreError):
+            headers.append(recover.inspect_orphan(path, None)[1])
     if not headers:
         raise FeatureStoreError(store, "a sound shard", "none", "Extract into a new --store")
-    return headers[max(headers, key=lambda fingerprint: (counts[fingerprint], fingerprint.digest))]
+    counts: Counter[Fingerprint] = Counter()
+    for header in headers:
+        counts[header.fingerprint] += len(header.keys)
+    return max(headers, key=lambda header: (counts[header.fingerprint], header.fingerprint.digest))
 
 
 def _check_shard(
     store: Path, shard: ShardRef, fingerprint: Fingerprint, rows: set[_Row], *, read_data: bool
 ) -> list[Problem]:
+    problem = recover.find_size_problem(store, shard)
+    is_lost = True
+    if read_data and not problem:
+        try:
+            with open_shard(store, shard, anew=True) as file:
+                header = read_header(file)
+            # Where two shards hold the same feature the catalog lists one of them.
+            found = set(zip(range(len(header.keys)), header.keys, header.statuses, strict=True))
+            if differences := header.fingerprint.list_differences(fingerprint):
+                names = ", ".join(name for name, _, _ in differences)
+                problem = f"its features were made in another way: {names}"
+            elif len(found) != shard.num_rows or not rows <= found:
+                problem = "its rows are not those of the catalog"
+        except FeatureStoreError as error:
+            # Otherwise it cannot be opened now, or a package is missing.
+            problem, is_lost = str(error), isinstance(error, ShardDamagedError)
     path = str(store / SHARD_FOLDER / shard.name)
-    if problem := find_size_problem(store, shard):
-        return [Problem(path, problem, shard.number)]
-    if not read_data:
-        return []
-    try:
-        with open_shard(store, shard, anew=True) as file:
-            header = read_header(file)
-    except ShardDamagedError as error:
-        return [Problem(path, str(error), shard.number)]
-    except FeatureStoreError as error:
-        # Its features are not lost: it cannot be opened now, or a package is missing.
-        return [Problem(path, str(error))]
-    if differences := header.fingerprint.list_differences(fingerprint):
-        names = ", ".join(name for name, _, _ in differences)
-        return [Problem(path, f"its features were made in another way: {names}", shard.number)]
-    # Where two shards hold the same feature the catalog lists one of them.
-    found = set(zip(range(len(header.keys)), header.keys, header.statuses, strict=True))
-    if len(found) != shard.num_rows or not rows <= found:
-        return [Problem(path, "its rows are not those of the catalog", shard.number)]
-    return []
+    return [Problem(path, problem, shard.number if is_lost else None)] if problem else []
 
 
 def _check_images(contents: StoreContents, folder: Path) -> list[Problem]:

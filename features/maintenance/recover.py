@@ -17,11 +17,7 @@ class ForeignShardError(FeatureStoreError):
 
 
 def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> list[str]:
-    """Bring a store in order before it is written to; the caller holds the write lock.
-
-    Returns:
-        A line for each change.
-    """
+    """Bring a store in order before it is written to, and return a line for each change."""
     partial = [
         *remove_partial_files(store / SHARD_FOLDER, lambda name: parse_name(name) is not None),
         *remove_partial_files(store, (CATALOG_NAME, VIEW_NAME).__contains__),
@@ -29,8 +25,7 @@ def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
     notes = [f"removed {path.name}, left by an interrupted write" for path in partial]
     # Features of a shard whose file is gone or of another size are computed again.
     for shard in catalog.read_shards():
-        problem = find_size_problem(store, shard)
-        if problem:
+        if problem := find_size_problem(store, shard):
             forget_shard(store, catalog, shard)
             notes.append(f"shard {shard.name} {problem}: its {shard.num_rows:,} features are computed again")
     return notes + adopt_orphans(store, catalog, fingerprint)
@@ -56,10 +51,7 @@ def forget_shard(store: Path, catalog: Catalog, shard: ShardRef) -> None:
 def adopt_orphans(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> list[str]:
     """Enter sound shards that the catalog does not list; any other file in the folder goes to quarantine.
 
-    A shard whose number is taken is renamed to a number that is free.
-
-    Returns:
-        A line for each file.
+    A shard whose number is taken is renamed to a number that is free. Returns a line for each file.
     """
     notes = []
     shards = {shard.name: shard.number for shard in catalog.read_shards()}

@@ -182,12 +182,12 @@ def edit_features(db: sqlite3.Connection, **changes: object) -> None:
     rows = db.execute("SELECT content_hash, view, shard, row, status FROM features").fetchall()
     names = ("content_hash", "view", "shard", "row", "status")
     edited = [tuple((dict(zip(names, row, strict=True)) | changes).values()) for row in rows]
-    FEATURES.write(db, edited, on_conflict="REPLACE")
+    FEATURES.write(db, edited)
 
 
 def edit_images(db: sqlite3.Connection) -> None:
     rows = db.execute("SELECT * FROM images").fetchall()
-    IMAGES.write(db, [(*row[:6], b"weird", row[7]) for row in rows], on_conflict="REPLACE")
+    IMAGES.write(db, [(*row[:6], b"weird", row[7]) for row in rows])
 
 
 @pytest.mark.parametrize(
