@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,56 +54,50 @@ class PackConfig:
 
 
 def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
-    """Say what a store holds."""
+    """Show what a store holds."""
     from features.cuts import open_store
 
     store = open_store(config.store, config.cut)
-    path = store.path
-    counts = Counter((image.split, image.label, image.status.value) for image in store.images)
-    stored = sum(shard.num_bytes for shard in store.shards) or path.stat().st_size
-    plain = store.num_features * 2
-    for side in store.feature_shape:
-        plain *= side
+    counts = sorted(Counter((image.split, image.label, image.status.value) for image in store.images).items())
+    num_bytes = sum(shard.num_bytes for shard in store.shards) or store.path.stat().st_size
+    share = num_bytes / max(2 * store.num_features * prod(store.feature_shape), 1)
+    fingerprint = {**asdict(store.fingerprint), "digest": store.fingerprint.digest}
     console.show_table(
-        f"{path}",
+        f"{store.path}",
         [
-            *(
-                (f"{split}/{label}" if split else label, f"{count:,} {status}")
-                for (split, label, status), count in sorted(counts.items())
-            ),
+            *(("/".join(filter(None, key[:2])), f"{count:,} {key[2]}") for key, count in counts),
             ("features", f"{store.num_features:,}, each {' x '.join(map(str, store.feature_shape))}"),
             ("numbers", store.fingerprint.numbers),
             *([("views", f"{store.num_views} of each training picture")] if store.num_views > 1 else []),
-            ("that can be used", f"{len(store.examples):,} images"),
+            ("usable", f"{len(store):,} images"),
             ("shards", f"{len(store.shards):,}"),
-            ("on disk", f"{format_bytes(stored)}, {stored / max(plain, 1):.2f} of the plain size"),
+            ("on disk", f"{format_bytes(num_bytes)}, {share:.2f} of the plain size"),
             ("pictures from", store.images_folder or "unknown"),
             ("weights", f"{store.origin.weights_name} {store.origin.weights_file}"),
-            *((f"fingerprint: {name}", value) for name, value in asdict(store.fingerprint).items()),
-            ("fingerprint", store.fingerprint.digest),
+            *((f"fingerprint: {name}", value) for name, value in fingerprint.items()),
             *((f"made with {name}", value) for name, value in store.origin.versions.items()),
         ],
     )
     return {
         "images": [
             {"split": split, "label": label, "status": status, "count": count}
-            for (split, label, status), count in sorted(counts.items())
+            for (split, label, status), count in counts
         ],
         "features": store.num_features,
-        "examples": len(store.examples),
+        "examples": len(store),
         "views": store.num_views,
         "feature_shape": list(store.feature_shape),
         "shards": len(store.shards),
-        "bytes": stored,
-        "compression": stored / max(plain, 1),
+        "bytes": num_bytes,
+        "compression": share,
         "images_folder": store.images_folder,
-        "fingerprint": {**asdict(store.fingerprint), "digest": store.fingerprint.digest},
+        "fingerprint": fingerprint,
         "origin": asdict(store.origin),
     }
 
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
-    """Check that a store holds what it says. Nothing is repaired unless asked for."""
+    """Check a store for damage. Nothing is repaired unless asked for."""
     from base.errors import StoreMissingError
     from features.catalog.catalog import CATALOG_NAME
     from features.cuts import choose_cut
@@ -123,8 +118,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
             console.warn(line)
     elif not (store / CATALOG_NAME).is_file():
         raise StoreMissingError(store, "a catalog", "none", "Run it with --rebuild-catalog")
-    num_shards = len(list((store / SHARD_FOLDER).glob("*.h5")))
-    with console.progress("check", num_shards, "shards") as progress:
+    with console.progress("check", len(list((store / SHARD_FOLDER).glob("*.h5"))), "shards") as progress:
         problems = checks.find_problems(
             store, read_data=config.read_data, images=config.images, advance=progress.advance
         )
@@ -137,10 +131,9 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     if problems:
         raise CommandFailed(result)
     notes = checks.list_notes(store)
-    for note in notes:
-        console.say(note)
     how = "every byte was read" if config.read_data else "sizes only; --read-data reads every byte"
-    console.say(f"{store}: no problem found ({how})")
+    for line in (*notes, f"{store}: no problem found ({how})"):
+        console.say(line)
     return {**result, "notes": notes}
 
 
@@ -163,6 +156,5 @@ def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     run_commands(
-        {"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)},
-        "python -m features",
+        {"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)}, "python -m features"
     )

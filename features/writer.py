@@ -57,13 +57,13 @@ class FeatureWriter:
         compression: Compression = Compression.GZIP,
         rows_per_shard: int = 0,
     ) -> None:
-        """Name the store; nothing is written before the `with`.
+        """Name the store, which is created where it does not exist; nothing is written before the `with`.
 
         Args:
-            store: the store's folder; created where it does not exist.
+            store: the store's folder.
             fingerprint: of the features to come.
-            origin: source of the features to come.
-            compression: of the features to come.
+            origin: their source.
+            compression: of their shards.
             rows_per_shard: features in a commit; 0 for as many as suit their size.
         """
         self.folder = store
@@ -149,13 +149,7 @@ class FeatureWriter:
         self._images.append(image)
 
     def add_features(self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]) -> None:
-        """Add rows, committing whenever a shard is full.
-
-        Args:
-            keys: of the rows; none is held already.
-            features: (len(keys), ...) float16.
-            statuses: whether each may be trained on.
-        """
+        """Add rows of keys that are not held, features being (len(keys), ...) float16; commit full shards."""
         for key, feature, status in zip(keys, features, statuses, strict=True):
             if len(self._added) == self._rows_per_shard:
                 # The commit of a full shard was interrupted.
@@ -228,12 +222,10 @@ def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprin
     """Raise FingerprintMismatchError, naming each field that differs with both values."""
     differences = stored.list_differences(asked)
     if differences:
-        raise FingerprintMismatchError(
-            store,
-            ", ".join(f"{name} {_shorten(has)}" for name, has, _ in differences),
-            ", ".join(f"{name} {_shorten(wanted)}" for name, _, wanted in differences),
-            "Give another --store for these features, or extract as the store was made",
-        )
+        expected = ", ".join(f"{name} {_shorten(has)}" for name, has, _ in differences)
+        got = ", ".join(f"{name} {_shorten(wanted)}" for name, _, wanted in differences)
+        advice = "Give another --store for these features, or extract as the store was made"
+        raise FingerprintMismatchError(store, expected, got, advice)
 
 
 def _shorten(value: object) -> str:
@@ -248,12 +240,8 @@ def refuse_foreign_folder(store: Path) -> None:
     if not store.is_dir() or (store / CATALOG_NAME).exists():
         return
     if any((store / SHARD_FOLDER).glob("*.h5")):
-        raise CatalogDamagedError(
-            store,
-            "a catalog beside the shards",
-            "shards alone",
-            "Run `python -m features check STORE --rebuild-catalog`",
-        )
+        advice = "Run `python -m features check STORE --rebuild-catalog`"
+        raise CatalogDamagedError(store, "a catalog beside the shards", "shards alone", advice)
     foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in STORE_NAMES)
     if foreign:
         got = f"a folder with {foreign[0]!r} in it"

@@ -59,7 +59,7 @@ class _PackFile:
     """File of a packed store: opened again for each reading, and refused where it is another one then."""
 
     def __init__(self, path: Path, identity: FileIdentity) -> None:
-        self._path, self._identity = path, identity
+        self.path, self._identity = path, identity
         self._sha256 = ""
 
     def read_rows(self, _: int, rows: Sequence[int], out: Features) -> None:
@@ -73,25 +73,22 @@ class _PackFile:
                 self._sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         return self._sha256
 
-    def locate(self, _: int) -> Path:
-        return self._path
-
     @contextmanager
     def _open(self) -> Iterator[RegularFile]:
         try:
-            with RegularFile(self._path) as opened:
+            with RegularFile(self.path) as opened:
                 self._compare(opened)
                 try:
                     yield opened
                 finally:
                     self._compare(opened)
         except _ERRORS as error:
-            raise ShardDamagedError(self._path, "sound features", str(error), _TODO) from error
+            raise ShardDamagedError(self.path, "sound features", str(error), _TODO) from error
 
     def _compare(self, opened: RegularFile) -> None:
         if opened.identify() != self._identity:
             got = "another file, or one that was changed"
-            raise ShardDamagedError(self._path, "the packed store that was opened", got, "Run the command again")
+            raise ShardDamagedError(self.path, "the packed store that was opened", got, "Run the command again")
 
 
 def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContents:
@@ -126,15 +123,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     # As in a catalog, so that a training on either is the same.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
-        fingerprint,
-        origin,
-        images_folder,
-        images,
-        locations,
-        shards=[],
-        read_rows=pack.read_rows,
-        hash_shard=pack.hash,
-        locate_shard=pack.locate,
+        fingerprint, origin, images_folder, images, locations, [], pack.read_rows, pack.hash, lambda _: pack.path
     )
 
 

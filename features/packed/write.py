@@ -29,15 +29,15 @@ from features.store import Example, FeatureStore
 
 ROWS_PER_BLOCK = 256
 _SMALLEST_SHARE = 0.2
-"""Of compressed to plain bytes of features, where no shard gives the share; a pack may still fail for want of room."""
+"""Of compressed to plain bytes of features; a pack that needs more fails when the disk is full."""
 
 
 def pack_store(store: FeatureStore, out: Path, compression: Compression, advance: Callable[[int], None]) -> int:
-    """Pack the examples of a store; the file appears when it is whole.
+    """Pack the examples of a store into a new file, which appears when it is whole.
 
     Args:
         store: the store to pack.
-        out: the file to write; must not exist.
+        out: the file to write.
         compression: of the features.
         advance: called with the number of rows that were written since the last time.
 
@@ -55,7 +55,8 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
     if not store.examples:
         raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
     rows = list_rows(store)
-    require_space(out.parent, _estimate_bytes(store, len(rows), compression))
+    share = 1 if compression is Compression.NONE else _SMALLEST_SHARE
+    require_space(out.parent, int(len(rows) * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * share))
     with hold_target(Target(out, {}, _refuse_existing, "OUT.h5")):
         _refuse_existing(out)
         try:
@@ -76,40 +77,25 @@ def list_rows(store: FeatureStore) -> list[Example]:
 def is_packed(store: FeatureStore, out: Path) -> bool:
     """Return whether a file is a store's pack already, as after a command that was ended when the pack was whole.
 
-    Every feature is read and compared; how they are compressed is not.
+    The features themselves are not compared: fingerprint, content hash and view determine them.
     """
     if not is_regular(out):
         return False
     try:
-        packed = FeatureStore(out)
-        ours, theirs = list_rows(store), list_rows(packed)
-        blocks = [slice(start, start + ROWS_PER_BLOCK) for start in range(0, len(ours), ROWS_PER_BLOCK)]
-        return (
-            packed.fingerprint == store.fingerprint
-            and _list_missing(packed) == _list_missing(store)
-            and [row._replace(shard=0, row=0) for row in ours] == [row._replace(shard=0, row=0) for row in theirs]
-            and all(np.array_equal(store.read(ours[block]), packed.read(theirs[block])) for block in blocks)
-        )
+        return _identify(FeatureStore(out)) == _identify(store)
     except FeatureStoreError:
         return False
 
 
-def _list_missing(store: FeatureStore) -> list[tuple[str, str, str]]:
-    return [(found.image.path, found.image.label, found.reason.value) for found in store.list_unusable()]
+def _identify(store: FeatureStore) -> tuple[object, ...]:
+    """Return everything that a pack holds of a store, except the features."""
+    unusable = [(found.image.path, found.image.label, found.reason) for found in store.list_unusable()]
+    return store.fingerprint, unusable, [row._replace(shard=0, row=0) for row in list_rows(store)]
 
 
 def _refuse_existing(out: Path) -> None:
     if os.path.lexists(out):
         raise UsageError(out, "a name that is free", "a file of that name", "Remove it, or give another name")
-
-
-def _estimate_bytes(store: FeatureStore, num_rows: int, compression: Compression) -> int:
-    """Estimate the size of the features: as they are, or as well compressed as in the store."""
-    num_stored = sum(shard.num_rows for shard in store.shards)
-    if compression is not Compression.NONE and num_stored:
-        return num_rows * sum(shard.num_bytes for shard in store.shards) // num_stored
-    share = 1 if compression is Compression.NONE else _SMALLEST_SHARE
-    return int(num_rows * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * share)
 
 
 def _write(
@@ -148,7 +134,7 @@ def _create(
     store: FeatureStore, file: h5py.File, examples: Sequence[Example], compression: Compression
 ) -> h5py.Dataset:
     """Write everything but the features, and return their dataset."""
-    class_names = sorted({example.label for example in examples})
+    class_names = store.classes
     number_of = {label: number for number, label in enumerate(class_names)}
     shape = store.feature_shape
     # A pack is passed on: no path of this machine is in it.
@@ -181,10 +167,10 @@ def _create(
 def _write_missing(group: h5py.Group, unusable: Sequence[UnusableImage]) -> None:
     """Write the images that have no row, and why."""
     images = [found.image for found in unusable]
+    statuses = [found.detail if found.reason is UnusableReason.UNSOUND else found.reason.value for found in unusable]
     _write_text(group, "paths", [image.path for image in images])
     _write_text(group, "labels", [image.label for image in images])
     _write_text(group, "splits", [image.split for image in images])
-    statuses = [found.detail if found.reason is UnusableReason.UNSOUND else found.reason.value for found in unusable]
     _write_text(group, "statuses", statuses)
     _write_text(group, "reasons", [image.reason for image in images])
     _write_hashes(group, [image.content_hash or bytes(32) for image in images])

@@ -127,10 +127,7 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
     it reads the file itself, as long as that is the one that was hashed: same inode, size and times. The digest costs
     a fortieth of what decompression does, but rows in a random order need every shard again and again.
 
-    Args:
-        store: the store's folder.
-        shard: the shard to open.
-        anew: whether to hash the bytes also where that was done before.
+    With `anew` the bytes are hashed also where that was done before.
 
     Raises:
         ShardDamagedError: the file is missing, or not the one that was committed.
@@ -209,10 +206,8 @@ def read_header(file: h5py.File) -> ShardHeader:
 
 
 def _damaged(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:
-    return ShardDamagedError(
-        path,
-        f"{shard.num_bytes:,} bytes with SHA-256 {shard.sha256[:12]}…",
-        got,
+    advice = (
         "Run `python -m features check STORE --read-data --quarantine`, then `python -m extract` as before: "
-        "only the features in it are computed again",
+        "only the features in it are computed again"
     )
+    return ShardDamagedError(path, f"{shard.num_bytes:,} bytes with SHA-256 {shard.sha256[:12]}…", got, advice)
