@@ -1,4 +1,4 @@
-"""What a command does before anything else and last: encodings, standard streams, signals, and the exit."""
+"""First and last steps of a command: encodings, standard streams, signals, and the exit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def start() -> None:
-    """Prepare the process of a command; twice does no harm."""
+    """Prepare the process of a command; may be called twice."""
     signals.exit_on_signals()
     _use_utf8()
     for fd in (0, 1, 2):
@@ -21,7 +21,7 @@ def start() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process, without the interpreter's own end, in which signals and threads may end it otherwise."""
+    """End the process without the interpreter's own shutdown, where signals and threads may change the status."""
     import atexit
 
     signals.exit_on_signals()
@@ -32,7 +32,7 @@ def leave(status: int) -> NoReturn:
 
 
 def _use_utf8() -> None:
-    """Start Python again in its UTF-8 mode, where the locale is not UTF-8: names of files may hold anything."""
+    """Start Python again in its UTF-8 mode where the locale is not UTF-8: file names may hold anything."""
     if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return
     if sys.stdout is not None:
@@ -42,7 +42,7 @@ def _use_utf8() -> None:
 
 
 def _open_where_closed(fd: int) -> None:
-    """Keep a closed standard stream's number from a file that is opened next: libraries write to 1 and 2."""
+    """Reserve a closed standard stream's number, so that no file gets it: libraries write to 1 and 2."""
     try:
         os.fstat(fd)
     except OSError:

@@ -1,4 +1,4 @@
-"""Open files that may be foreign: regular files only, each opened once, and never a wait for a pipe."""
+"""Regular files that may be foreign: each is opened once, and a pipe is never waited for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class FileIdentity(NamedTuple):
-    """What changes whenever a file is replaced or written to."""
+    """Properties of a file of which one changes whenever it is replaced or written to."""
 
     device: int
     inode: int
@@ -22,21 +22,17 @@ class FileIdentity(NamedTuple):
 
 
 _CLOCK_STEP_NS = 100_000_000
-"""Longest step of the clock that a file's times are taken from: a second write within it may leave them as they are."""
+"""Longest step of the clock for files' times: a second write within it may leave them unchanged."""
 
 
 class RegularFile(io.FileIO):
-    """A regular file, open for reading; HDF5 takes it in the place of a path.
+    """Regular file, open for reading; HDF5 accepts it in the place of a path.
 
     HDF5 reads through methods written in C, which an interrupt cannot stop half-way.
     """
 
     def __init__(self, path: Path, *, follow: bool = False) -> None:
-        """Open a file once; what is checked is then what is read.
-
-        Args:
-            path: the file.
-            follow: whether its last name may be a link, as in paths that the user gives.
+        """Open a file; `follow` allows a link, for paths that the user gives.
 
         Raises:
             OSError: there is no such file, it is a link, or something else than a regular file.
@@ -50,17 +46,14 @@ class RegularFile(io.FileIO):
             raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "Not a regular file", str(path))
         super().__init__(descriptor, "rb")
         self.identity = self.identify()
-        """As it was when it was opened."""
+        """Identity at the time of opening."""
 
     def identify(self) -> FileIdentity:
-        """Return the identity that the open file has now."""
+        """Return the identity of the open file now."""
         status = os.fstat(self.fileno())
         return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def is_settled(identity: FileIdentity) -> bool:
-    """Return whether a later write would show in a file's identity: its last change lies before the clock's last step.
-
-    Source: Git's "racy-git" documentation, which has the same problem with its index.
-    """
+    """Return whether a later write would change a file's identity. Source: Git's "racy-git" documentation."""
     return max(identity.modified_ns, identity.changed_ns) < time.time_ns() - _CLOCK_STEP_NS

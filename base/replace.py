@@ -18,12 +18,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from base.errors import HeadstartError, TargetLockedError
-from base.files import PARTIAL_PREFIX, exchange, is_mount, remove_tree, sync_folder, sync_tree, write_durably
+from base.files import (
+    PARTIAL_PREFIX,
+    exchange,
+    is_mount,
+    read_regular_file,
+    remove_tree,
+    sync_folder,
+    sync_tree,
+    write_durably,
+)
 from base.lock import hold_lock
 
 PLAN_NAME = "headstart-replacement.json"
 """File by which a staging folder is recognised as ours."""
 NEW, OLD = "new", "old"
+_MAX_PLAN_BYTES = 2**20
 
 Names = Mapping[str, "Names | None"]
 """Entries of a folder: None for a file, else the entries of that folder."""
@@ -49,7 +59,7 @@ class Target:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is needed to complete an interrupted replacement; kept in the staging folder."""
+    """Plan by which an interrupted replacement is completed; kept in the staging folder."""
 
     target: str
     """Name of the folder that is replaced."""
@@ -58,7 +68,6 @@ class _Plan:
     whole: bool = False
     """Whether the folder itself is exchanged, not its entries."""
     archive: str = ""
-    """Name under which the old entries are kept beside the new ones; empty where they are removed."""
 
 
 class Replacement:
@@ -73,18 +82,17 @@ class Replacement:
     def commit(self, archive: str = "") -> None:
         """Put the staging folder in the target's place; from here on an interrupted replacement is completed.
 
-        Args:
-            archive: name under which the old entries are kept, in a folder beside the target; empty removes them.
+        The old entries are kept in a folder `archive` beside the target, or removed where that is empty.
 
         Raises:
-            HeadstartError: the disk refused, or the target now holds something that is not ours; it is as it was.
+            HeadstartError: the disk refused, or the target now holds something that is not ours; it is unchanged.
         """
         check_target(self._target)
         with _explain_errors(self._target):
             sync_tree(self.staging)
             whole = _can_exchange(self._target, self._container)
             entries = [self.staging] if whole else sorted(self.staging.iterdir())
-            inodes = {entry.name: _read_inode(entry) for entry in entries}
+            inodes = {entry.name: entry.lstat().st_ino for entry in entries}
             _write_plan(self._container, _Plan(self._target.place.name, inodes, whole, archive))
             _settle(self._target, self._container)
 
@@ -200,12 +208,12 @@ def _write_plan(container: Path, plan: _Plan) -> None:
 def _read_plan(container: Path) -> _Plan | None:
     """Read a staging folder's plan; None for a folder that is not ours."""
     try:
-        # A kill may come before the plan is there, or after it is gone again.
-        if not container.is_symlink() and {entry.name for entry in container.iterdir()} <= {PARTIAL_PREFIX + PLAN_NAME}:
-            return _Plan("")
-        if container.is_symlink() or not stat.S_ISREG((container / PLAN_NAME).lstat().st_mode):
+        if container.is_symlink():
             return None
-        return _Plan(**json.loads((container / PLAN_NAME).read_bytes()))
+        # A kill may come before the plan is there, or after it is gone again.
+        if {entry.name for entry in container.iterdir()} <= {PARTIAL_PREFIX + PLAN_NAME}:
+            return _Plan("")
+        return _Plan(**json.loads(read_regular_file(container / PLAN_NAME, _MAX_PLAN_BYTES)))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -237,7 +245,7 @@ def _settle(target: Target, container: Path) -> None:
 def _exchange_folder(place: Path, container: Path, plan: _Plan) -> Path | None:
     """Exchange the folder itself; return where the old one is now."""
     new, old = container / NEW, container / OLD
-    if _read_inode(new) == plan.inodes[NEW]:
+    if new.exists() and new.stat().st_ino == plan.inodes[NEW]:
         if not os.path.lexists(place):
             new.rename(place)
         else:
@@ -254,13 +262,13 @@ def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | No
     place, new, old = target.place, container / NEW, container / OLD
     place.mkdir(exist_ok=True)
     old.mkdir(exist_ok=True)
-    if all(_read_inode(new / name) == inode for name, inode in plan.inodes.items()):
+    left = [name for name in plan.inodes if os.path.lexists(new / name)]
+    if len(left) == len(plan.inodes):
         for name in target.names:
             if os.path.lexists(place / name):
                 (place / name).rename(old / name)
-    for name, inode in plan.inodes.items():
-        if _read_inode(new / name) == inode:
-            (new / name).rename(place / name)
+    for name in left:
+        (new / name).rename(place / name)
     sync_folder(place)
     return old if any(old.iterdir()) else None
 
@@ -268,9 +276,8 @@ def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | No
 def _can_exchange(target: Target, container: Path) -> bool:
     """Return whether the folder itself can be exchanged: it holds nothing else, and nobody depends on its inode."""
     place, here = target.place, Path.cwd()
-    if container.parent == place or not place.exists():
-        return container.parent != place
-    return place not in (here, *here.parents) and all(entry.name in target.names for entry in place.iterdir())
+    is_ours = not place.exists() or all(entry.name in target.names for entry in place.iterdir())
+    return is_ours and container.parent != place and place not in (here, *here.parents)
 
 
 def _is_fixed(folder: Path) -> bool:
@@ -290,11 +297,3 @@ def _find_foreign(path: Path, names: Names | None) -> Path | None:
         if foreign:
             return foreign
     return None
-
-
-def _read_inode(path: Path) -> int:
-    """Read a path's inode, of a link its own; 0 where there is nothing."""
-    try:
-        return path.lstat().st_ino
-    except FileNotFoundError:
-        return 0

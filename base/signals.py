@@ -1,4 +1,4 @@
-"""Signals that end a command: SIGINT, SIGTERM and SIGHUP, at every moment with the status 128 plus the number."""
+"""Signals that end a command, SIGINT, SIGTERM and SIGHUP: the exit status is 128 plus the number."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _SAME_EVENT_S = 0.5
 
 
 class _State:
-    """What has arrived in this process."""
+    """Signals received by this process."""
 
     number = 0
-    """The first signal; 0 before one."""
+    """First signal; 0 before it."""
     arrived_at = 0.0
     num_deferring = 0
     is_due = False
-    """The interrupt was held back, or lost in code that cannot raise, and is still to be raised."""
+    """Whether the interrupt was deferred, or lost in code that cannot raise, and is still to be raised."""
 
 
 def exit_on_signals() -> None:
-    """End the process at once on a signal: nothing is under way before the work and after it."""
+    """End the process at once on a signal, as before and after the work."""
     _install(_exit)
 
 
@@ -49,7 +49,7 @@ def get_exit_status() -> int:
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Hold the first signal back until the block is done; a second one still ends the process at once."""
+    """Defer the first signal until the block is done; a second one still ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,7 +86,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
-    """Raise an interrupt again that came where none can be raised, as in a finalizer; it is not printed."""
+    """Raise an interrupt again that was raised in a finalizer, where Python drops it; do not print it."""
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
     elif _State.number:

@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command, which never end its work: what cannot be written is dropped."""
+"""Standard output and standard error of a command; output that cannot be written is dropped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class _Stream(io.FileIO):
-    """A standard stream that keeps its first error instead of raising it."""
+    """Standard stream that keeps its first error instead of raising it."""
 
     error: OSError | None = None
 
@@ -31,7 +31,7 @@ def protect_streams() -> None:
 
 
 def find_output_error() -> OSError | None:
-    """Write what is left in the buffers, and return why standard output is incomplete; None where it is complete."""
+    """Flush both streams, and return why standard output is incomplete; None where it is complete."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     raw = getattr(sys.stdout.buffer, "raw", None)

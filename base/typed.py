@@ -1,4 +1,4 @@
-"""Check that a value read from a file has the type and the range that its declaration gives."""
+"""Check values from JSON against declared types and ranges."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Count = Annotated[int, (0, math.inf)]
 
 
 def check_type(kind: Any, value: object, where: str) -> None:
-    """Raise ValueError where a value from JSON is not what is declared, naming which.
+    """Raise ValueError where a value from JSON is not of a declared type.
 
     Args:
-        kind: int, float (finite; a whole number will do), bool, str, a number annotated with (least, most),
-            `list[…]`, `dict[str, …]`, a union, or a dataclass, for which a dictionary of its fields is expected:
-            those without a default must be there, and others than its own are not looked at.
-        value: what was read.
-        where: what it is called, for the error.
+        kind: int, float (finite, or a whole number), bool, str, a number annotated with (least, most), `list[…]`,
+            `dict[str, …]`, a union with None, or a dataclass for a dictionary of its fields, where unknown fields
+            are ignored.
+        value: the value.
+        where: its name, for the error.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
