@@ -76,28 +76,14 @@ class StoreWriteError(FeatureStoreError):
 
 
 def require_extra(package: str, option: str, target: str) -> None:
-    """Check that an optional package is installed, without importing it.
-
-    Args:
-        package: its name, which is the extra's name too.
-        option: the option that needs it.
-        target: the `make` target that installs it.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Raise UsageError where an option's package is not installed; the extra and the `make` target install it."""
     if find_spec(package) is None:
         advice = f"Run `pip install 'headstart[{package}]'`, or `make {target}`, which installs it"
         raise UsageError(option, f"the package {package}", "none installed", advice)
 
 
 def describe_os_error(error: OSError, place: str) -> str:
-    """Return the message for an error of the operating system.
-
-    Args:
-        error: the error; a `shutil.Error` holds a list of others.
-        place: the files or folders to name where the error names none.
-    """
+    """Return the message for an error of the operating system, with a place where it names no file."""
     where, got, more = error.filename or place, error.strerror or str(error), ""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         (where, _, got), num_more = error.args[0][0], len(error.args[0]) - 1

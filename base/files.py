@@ -41,9 +41,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     The bytes go to a hidden file in the same folder, reach the disk, and only then get their name. The folder is
     synchronised last, so that the name survives a power cut.
 
-    Args:
-        path: the final name; its folder exists.
-
     Raises:
         OSError: the disk refused a step. After any error the hidden file is removed, and `path` is unchanged.
     """

@@ -27,25 +27,20 @@ def hold_write_lock(store: Path) -> Iterator[None]:
     """
     with hold_lock(store / LOCK_NAME) as holder:
         if holder:
-            raise StoreLockedError(
-                store, "no other writer", f"a lock held by {holder}", "Wait until it has finished, or stop it"
-            )
+            advice = "Wait until it has finished, or stop it"
+            raise StoreLockedError(store, "no other writer", f"a lock held by {holder}", advice)
         yield
 
 
 @contextmanager
 def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
-    """Try to lock a file; the kernel releases the lock however the process ends.
-
-    Args:
-        path: the lock file, created where it is missing; a link is not followed.
-        is_removed: whether the file is removed at the end.
+    """Try to lock a file, which is created if needed; the kernel releases the lock however the process ends.
 
     Yields:
         Empty where the lock is held, else the description of its holder.
 
     Raises:
-        OSError: the file cannot be created or opened, or is not a lock file.
+        OSError: the file cannot be created or opened, is a link, or is not a lock file.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)

@@ -77,11 +77,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
-        """Decode the result of `encode`.
-
-        Raises:
-            ValueError, TypeError: other fields, or of other types.
-        """
+        """Decode the result of `encode`; raise ValueError or TypeError for other fields, or of other types."""
         found = cls(**json.loads(text))
         for name, value in asdict(found).items():
             if type(value) is not (int if name in ("image_size", "schema_version") else str):
@@ -124,11 +120,7 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str) -> Origin:
-        """Decode the result of `encode_json(asdict(origin))`.
-
-        Raises:
-            ValueError, TypeError, KeyError: other fields, or of other types.
-        """
+        """Decode the result of `encode_json(asdict(origin))`; raise ValueError, TypeError or KeyError for any other."""
         values = json.loads(text)
         found = cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
         if not found.feature_shape or not all(type(size) is int and size > 0 for size in found.feature_shape):

@@ -36,10 +36,7 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read the catalog, or the header of a packed store.
-
-        Args:
-            path: the store's folder, or an HDF5 file that `python -m features pack` made.
+        """Read the catalog of a store's folder, or a file that `python -m features pack` made.
 
         Raises:
             StoreMissingError: there is no store.
@@ -116,10 +113,9 @@ class FeatureStore:
         return found
 
     def find_examples(self, keys: Iterable[FeatureKey]) -> list[Example | None]:
-        """Find stored rows by content hash and view, whatever images the folder has now.
+        """Find stored rows by content hash and view; None where no sound one is stored.
 
-        Returns:
-            For each key an example to `read`, with empty path, label and split; None where no sound row is stored.
+        Path, label and split of the examples are empty: the rows may be of images that the folder no longer has.
         """
         places = [(key, self.contents.find_sound(key)) for key in keys]
         return [
@@ -128,10 +124,7 @@ class FeatureStore:
         ]
 
     def hash_sources(self, examples: Iterable[Example]) -> str:
-        """Return a digest of the stored bytes that hold examples: equal digests mean equal features.
-
-        It depends on the files, not on the order of the examples. The first call on a packed store reads its file.
-        """
+        """Return a digest of the files that hold examples: equal digests mean equal features."""
         digests = sorted({self.contents.hash_shard(number) for number in {example.shard for example in examples}})
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -140,13 +133,9 @@ class FeatureStore:
         return str(self.contents.locate_shard(example.shard))
 
     def read(self, examples: Sequence[Example]) -> Features:
-        """Read the features of examples, in their order, opening each shard once.
+        """Read the features of examples of this store, (len(examples), *feature_shape) float16, in their order.
 
-        Args:
-            examples: from this store, in any order, repeats allowed.
-
-        Returns:
-            (len(examples), *feature_shape) float16.
+        Each shard is opened once. Examples may be repeated.
 
         Raises:
             ShardDamagedError: a shard is missing, or is not the one that was committed.

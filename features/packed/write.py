@@ -136,7 +136,6 @@ def _create(
     """Write everything but the features, and return their dataset."""
     class_names = store.classes
     number_of = {label: number for number, label in enumerate(class_names)}
-    shape = store.feature_shape
     # A pack is passed on: no path of this machine is in it.
     origin = replace(store.origin, weights_file=Path(store.origin.weights_file).name)
     file.attrs["headstart_schema_version"] = SCHEMA_VERSION
@@ -145,14 +144,8 @@ def _create(
     write_texts(file, "origin", [encode_json(asdict(origin))])
     write_texts(file, "images_folder", [""])
     write_texts(file, "class_names", class_names)
-    features = file.create_dataset(
-        "features",
-        (len(examples), *shape),
-        FEATURE_DTYPE,
-        chunks=(1, *shape),
-        fletcher32=True,
-        **list_compression_options(compression),
-    )
+    shape, options = (len(examples), *store.feature_shape), list_compression_options(compression)
+    features = file.create_dataset("features", shape, FEATURE_DTYPE, chunks=(1, *shape[1:]), fletcher32=True, **options)
     label_dimensions(features)
     _write_text(file, "paths", [example.path for example in examples])
     _write_text(file, "splits", [example.split for example in examples])

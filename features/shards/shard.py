@@ -70,13 +70,9 @@ class ShardHeader(NamedTuple):
 
 
 def encode_shard(header: ShardHeader, features: Features, compression: Compression = Compression.GZIP) -> bytes:
-    """Encode rows as a self-describing HDF5 file; equal rows give equal bytes.
+    """Encode rows as an HDF5 file, specified in docs/format.md; equal rows give equal bytes.
 
-    Each row is one chunk, so that a single feature can be read without its neighbours, compressed and guarded
-    by a Fletcher-32 checksum. docs/format.md is the specification.
-
-    Raises:
-        FeatureStoreError: zstd, and hdf5plugin is not installed.
+    Each row is one chunk, so that a single feature can be read without its neighbours.
     """
     hashes = np.frombuffer(b"".join(key.content_hash for key in header.keys), np.uint8).reshape(-1, 32)
     columns: dict[str, NDArray[Any]] = {
@@ -89,13 +85,8 @@ def encode_shard(header: ShardHeader, features: Features, compression: Compressi
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
         file.attrs["fingerprint"] = header.fingerprint.encode()
         file.attrs["origin"] = encode_json(asdict(header.origin))
-        file.create_dataset(
-            "features",
-            data=features,
-            chunks=(1, *features.shape[1:]),
-            fletcher32=True,
-            **list_compression_options(compression),
-        )
+        options = list_compression_options(compression)
+        file.create_dataset("features", data=features, chunks=(1, *features.shape[1:]), fletcher32=True, **options)
         for name, values in columns.items():
             file.create_dataset(name, data=values, fletcher32=True, chunks=values.shape)
 

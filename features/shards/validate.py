@@ -27,11 +27,7 @@ class ForeignFileError(ValueError):
 
 @contextmanager
 def open_untrusted_hdf5(path: Path, max_declared: int | None = None) -> Iterator[tuple[h5py.File, RegularFile]]:
-    """Open an HDF5 file once and validate it; what was validated is what is read.
-
-    Args:
-        path: the file; may be a link.
-        max_declared: as in `validate_untrusted_hdf5`.
+    """Open an HDF5 file, or a link to one, once and validate it; what was validated is what is read.
 
     Raises:
         OSError: it cannot be opened, is no regular file or no HDF5 file.
@@ -53,7 +49,7 @@ def validate_untrusted_hdf5(file: h5py.File, data: bytes | mmap, max_declared: i
     Args:
         file: the file, opened for reading.
         data: its bytes.
-        max_declared: limit for all datasets together, in bytes; None where only a part is read at a time.
+        max_declared: limit for all datasets together, in bytes.
 
     Raises:
         ForeignFileError: it is not valid; names the object.
