@@ -11,24 +11,9 @@ from pathlib import Path
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from base.files import write_durably
+from features.catalog import tables
 from features.catalog.database import APPLICATION_ID, connect, damaged, explain_errors
-from features.catalog.tables import (
-    FEATURE_STATUSES,
-    FEATURES,
-    IMAGES,
-    META,
-    SHARDS,
-    TABLES,
-    ImageRow,
-    Location,
-    decode_image,
-    decode_text,
-    encode_image,
-    encode_text,
-    refuse_outside,
-    write_meta,
-    write_totals,
-)
+from features.catalog.tables import ImageRow, Location
 from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerprint, Origin, encode_json
 from features.shards.shard import ShardRef, parse_name
 
@@ -78,7 +63,7 @@ class Catalog:
         if version != SCHEMA_VERSION:
             advice = "Extract into a new --store"
             raise FeatureStoreError(self.path, f"schema version {SCHEMA_VERSION}", str(version), advice)
-        if sorted(found) != sorted(table.sql.encode() for table in TABLES):
+        if sorted(found) != sorted(table.sql.encode() for table in tables.TABLES):
             raise damaged(self.path, "other tables, views or triggers than its own")
 
     @classmethod
@@ -88,11 +73,11 @@ class Catalog:
             return
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
             db.execute("BEGIN")
-            for table in TABLES:
+            for table in tables.TABLES:
                 db.execute(table.sql)
-            write_meta(db, b"fingerprint", fingerprint.encode())
-            write_meta(db, b"origin", encode_json(asdict(origin)))
-            write_totals(db)
+            tables.write_meta(db, b"fingerprint", fingerprint.encode())
+            tables.write_meta(db, b"origin", encode_json(asdict(origin)))
+            tables.write_totals(db)
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             db.execute("COMMIT")
@@ -105,12 +90,13 @@ class Catalog:
     def read_meta(self, key: str) -> str | None:
         """Return one value of the store's own description, or None."""
         with explain_errors(self.path):
-            return {decode_text(row[0]): decode_text(row[1]) for row in META.read(self._db)}.get(key)
+            values = {row[0]: tables.decode_text(row[1]) for row in tables.META.read(self._db)}
+        return values.get(key.encode())
 
     def read_shards(self) -> list[ShardRef]:
         """Return every committed shard, by number."""
         with explain_errors(self.path):
-            shards = [ShardRef(row[0], row[1].decode(), row[2], row[3]) for row in SHARDS.read(self._db)]
+            shards = [ShardRef(row[0], row[1].decode(), row[2], row[3]) for row in tables.SHARDS.read(self._db)]
             for shard in shards:
                 if parse_name(shard.name) != (shard.number, shard.sha256):
                     raise ValueError(f"a shard named {shard.name!r}")
@@ -119,16 +105,16 @@ class Catalog:
     def read_images(self) -> list[ImageRow]:
         """Return every image of the folder as it was last scanned, by path."""
         with explain_errors(self.path):
-            images = [decode_image(row) for row in IMAGES.read(self._db)]
-            refuse_outside(images)
+            images = [tables.decode_image(row) for row in tables.IMAGES.read(self._db)]
+            tables.refuse_outside(images)
         return images
 
     def read_features(self) -> dict[FeatureKey, Location]:
         """Return the location of each feature."""
         with explain_errors(self.path):
             return {
-                FeatureKey(content_hash, view): Location(shard, row, FEATURE_STATUSES[status])
-                for content_hash, view, shard, row, status, _ in FEATURES.read(self._db)
+                FeatureKey(content_hash, view): Location(shard, row, tables.FEATURE_STATUSES[status])
+                for content_hash, view, shard, row, status, _ in tables.FEATURES.read(self._db)
             }
 
     def find_damage(self) -> list[str]:
@@ -136,7 +122,7 @@ class Catalog:
         try:
             with explain_errors(self.path):
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
-                for table in TABLES:
+                for table in tables.TABLES:
                     table.read(self._db)
         except CatalogDamagedError as error:
             return [str(error)]
@@ -160,7 +146,7 @@ class Catalog:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-            write_totals(self._db)
+            tables.write_totals(self._db)
             self._db.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back already where the disk refused.
@@ -171,27 +157,27 @@ class Catalog:
     def write_meta(self, key: str, value: str) -> None:
         """Set one value of the store's own description."""
         with self.transaction():
-            write_meta(self._db, key.encode(), value)
+            tables.write_meta(self._db, key.encode(), value)
 
     def write_images(self, images: Iterable[ImageRow]) -> None:
         """Add images, or replace those of the same path."""
         with self.transaction():
-            IMAGES.write(self._db, map(encode_image, images))
+            tables.IMAGES.write(self._db, map(tables.encode_image, images))
 
     def remove_images(self, paths: Iterable[str]) -> None:
         """Remove images that are no longer in the folder; their features stay, in case they come back."""
         with self.transaction():
             statement = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
-            self._db.executemany(statement, ((encode_text(path),) for path in paths))
+            self._db.executemany(statement, ((tables.encode_text(path),) for path in paths))
 
     def add_shard(self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]) -> None:
         """Commit a shard that is on the disk, with those of its rows that no other shard has."""
         with self.transaction():
             entry = (shard.number, shard.sha256.encode(), shard.num_rows, shard.num_bytes)
-            SHARDS.write(self._db, [entry], on_conflict="ABORT")
+            tables.SHARDS.write(self._db, [entry], on_conflict="ABORT")
             rows = enumerate(zip(keys, statuses, strict=True))
             entries = ((*key, shard.number, row, status.encode()) for row, (key, status) in rows)
-            FEATURES.write(self._db, entries, on_conflict="IGNORE")
+            tables.FEATURES.write(self._db, entries, on_conflict="IGNORE")
 
     def forget_shard(self, number: int) -> None:
         """Remove a shard and its rows, so that their images are extracted again."""
