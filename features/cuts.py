@@ -50,17 +50,15 @@ def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     """
     if len(cuts) == 1 and not list_cuts(path):
         return {cuts[0]: path}
-    expected, got = "", ""
+    expected, got = "feature stores or an empty folder", ""
     if (path / CATALOG_NAME).exists():
         expected, got = "a folder for several cuts", "a store of one cut"
     elif path.exists() and not path.is_dir():
         expected, got = "a folder for the stores", "a file"
     elif path.is_dir():
-        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        foreign = [entry.name for entry in entries if not _is_store(entry)]
-        if foreign:
-            expected, got = "feature stores or an empty folder", f"a folder with {foreign[0]!r} in it"
-    if expected:
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name[0] != "." and not _is_store(entry))
+        got = f"a folder with {foreign[0]!r} in it" if foreign else ""
+    if got:
         raise StoreMissingError(path, expected, got, "Give another --store (STORE=)")
     return {cut: path / cut for cut in cuts}
 

@@ -88,7 +88,10 @@ class FeatureWriter:
         """
         refuse_foreign_folder(self.folder)
         with self._explain_write_errors(), ExitStack() as stack:
-            _create_folders(self.folder)
+            if not (self.folder / SHARD_FOLDER).is_dir():
+                (self.folder / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+                sync_folder(self.folder)
+                sync_folder(self.folder.parent)
             stack.enter_context(hold_write_lock(self.folder))
             Catalog.create(self.folder / CATALOG_NAME, self._fingerprint, self._origin)
             self.catalog = stack.enter_context(closing(Catalog(self.folder / CATALOG_NAME, writable=True)))
@@ -198,15 +201,6 @@ class FeatureWriter:
         except (OSError, sqlite3.OperationalError) as error:
             safe = f"{self.num_stored:,} features are safe; " if self._known else ""
             raise describe_write_error(self.folder, error, safe) from error
-
-
-def _create_folders(store: Path) -> None:
-    """Create a store's folders, so that they survive a power cut."""
-    folder = store / SHARD_FOLDER
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(store)
-        sync_folder(store.parent)
 
 
 def refuse_stored_fingerprint(store: Path, asked: Fingerprint) -> None:

@@ -77,16 +77,14 @@ class _PackFile:
     def _open(self) -> Iterator[RegularFile]:
         try:
             with RegularFile(self.path) as opened:
-                self._compare(opened)
-                try:
-                    yield opened
-                finally:
-                    self._compare(opened)
+                self._compare(opened.identity)
+                yield opened
+                self._compare(opened.identify())
         except _ERRORS as error:
             raise ShardDamagedError(self.path, "sound features", str(error), _TODO) from error
 
-    def _compare(self, opened: RegularFile) -> None:
-        if opened.identify() != self._identity:
+    def _compare(self, identity: FileIdentity) -> None:
+        if identity != self._identity:
             got = "another file, or one that was changed"
             raise ShardDamagedError(self.path, "the packed store that was opened", got, "Run the command again")
 
