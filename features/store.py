@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from base.errors import ShardDamagedError, UsageError
 from features.arrays import read_array, stream_dataset
-from features.catalog.tables import ImageRow, encode_text
+from features.catalog.tables import ImageRow
 from features.contents import Example as Example
 from features.contents import UnusableImage, load_folder
 from features.packed.read import load_pack
@@ -211,7 +211,7 @@ class FeatureStore:
             expected = f"one of {', '.join(splits)}, or None" if splits else "None, as its folder has no splits"
             raise UsageError("split", expected, repr(split), f"Choose one that {self.path} has")
         chosen = [example for example in self.examples if split in (None, example.split)]
-        return sorted(chosen, key=lambda example: (example.content_hash, encode_text(example.path)))
+        return sorted(chosen, key=lambda example: (example.content_hash, example.label, example.path))
 
     def _number_classes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
         number_of = {label: number for number, label in enumerate(self.classes)}
