@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
@@ -27,10 +26,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     result = extract_features(config, console)
     if result.failed:
         console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed])
-        console.warn(
-            f"{len(result.failed):,} pictures could not be used, such as {result.failed[0]['image']}: "
-            f"{result.failed[0]['reason']}"
-        )
+        first = result.failed[0]
+        console.warn(f"{len(result.failed):,} pictures could not be used, such as {first['image']}: {first['reason']}")
     if result.unsound:
         console.warn(
             f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
@@ -41,28 +38,25 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     for skipped in result.skipped:
         console.detail(f"skipped {skipped['path']}: {skipped['reason']}")
     is_done = not result.computed and not result.failed
-    nothing = " (nothing to do: the store is up to date)" if is_done else ""
-    console.show_table(
-        f"features in {config.store}",
-        [
-            ("pictures", f"{result.images:,}"),
-            ("computed", f"{result.computed:,}{nothing}"),
-            ("already there", f"{result.reused:,}"),
-            *([("duplicates", f"{result.duplicates:,}, byte for byte")] if result.duplicates else []),
-            ("failed", f"{len(result.failed):,}"),
-            *([("not to be trained on", f"{result.unsound:,} with NaN or overflow")] if result.unsound else []),
-            *([("no longer in the folder", f"{result.removed:,}")] if result.removed else []),
-            ("skipped files", f"{len(result.skipped):,}"),
-            *(("", f"{count:,} {reason}") for reason, count in _count_reasons(result.skipped)),
-            ("on disk", format_bytes(_measure(config.store))),
-            ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
-            ("weights", result.weights),
-            *(
-                (f"fingerprint of {cut}" if len(result.fingerprints) > 1 else "fingerprint", digest[:16])
-                for cut, digest in result.fingerprints.items()
-            ),
-        ],
-    )
+    num_bytes = sum(path.stat().st_size for path in config.store.rglob("*") if path.is_file())
+    reasons = Counter(file["reason"] for file in result.skipped).most_common()
+    fingerprint = "fingerprint of {}" if len(result.fingerprints) > 1 else "fingerprint"
+    rows = [
+        ("pictures", f"{result.images:,}"),
+        ("computed", f"{result.computed:,}" + " (nothing to do: the store is up to date)" * is_done),
+        ("already there", f"{result.reused:,}"),
+        ("duplicates", f"{result.duplicates:,}, byte for byte" if result.duplicates else ""),
+        ("failed", f"{len(result.failed):,}"),
+        ("not to be trained on", f"{result.unsound:,} with NaN or overflow" if result.unsound else ""),
+        ("no longer in the folder", f"{result.removed:,}" if result.removed else ""),
+        ("skipped files", f"{len(result.skipped):,}"),
+        *(("", f"{count:,} {reason}") for reason, count in reasons),
+        ("on disk", format_bytes(num_bytes)),
+        ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
+        ("weights", result.weights),
+        *((fingerprint.format(cut), digest[:16]) for cut, digest in result.fingerprints.items()),
+    ]
+    console.show_table(f"features in {config.store}", [row for row in rows if row[1]])
     if result.error:
         raise CommandFailed(asdict(result), result.error)
     return asdict(result)
@@ -75,68 +69,37 @@ def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
     check_backbone_arguments([config.cut], config.image_size)
     import_quietly("keras")
     layers = summarise_layers(build_backbone(config.image_size, None), config.cut)
-    shape = next(layer.output_shape for layer in layers if layer.name == config.cut)
-    before = sum(layer.num_parameters for layer in layers if layer.in_prefix)
-    after = sum(layer.num_parameters for layer in layers) - before
-    console.show_table(
-        f"InceptionV3 at {config.image_size} px, every layer frozen",
-        [
-            (layer.name, layer.kind, layer.output_shape, f"{layer.num_parameters:,}",
-             "<== cut" if layer.name == config.cut else "" if layer.in_prefix else "not run")
-            for layer in layers
-        ],
-    )  # fmt: skip
-    console.show_table(
-        "cut",
-        [
-            ("layer", config.cut),
-            ("output shape", shape),
-            ("parameters up to it", f"{before:,}"),
-            ("parameters after it", f"{after:,}"),
-        ],
-    )
-    return {
-        "cut": config.cut,
-        "output_shape": list(shape),
-        "parameters_before": before,
-        "parameters_after": after,
-        "layers": [asdict(layer) for layer in layers],
-    }
+    shape = next(layer["output_shape"] for layer in layers if layer["name"] == config.cut)
+    before = sum(layer["num_parameters"] for layer in layers if layer["in_prefix"])
+    after = sum(layer["num_parameters"] for layer in layers) - before
+    rows = []
+    for layer in layers:
+        mark = "<== cut" if layer["name"] == config.cut else "" if layer["in_prefix"] else "not run"
+        rows.append((layer["name"], layer["kind"], layer["output_shape"], f"{layer['num_parameters']:,}", mark))
+    console.show_table(f"InceptionV3 at {config.image_size} px, every layer frozen", rows)
+    cut = [("layer", config.cut), ("output shape", shape), ("parameters up to it", f"{before:,}")]
+    console.show_table("cut", [*cut, ("parameters after it", f"{after:,}")])
+    found = {"cut": config.cut, "output_shape": list(shape), "layers": layers}
+    return found | {"parameters_before": before, "parameters_after": after}
 
 
 def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
-    from extract.dry_run import estimate_run
-    from extract.run import check_arguments
+    from extract.run import estimate_run
 
-    found = estimate_run(config, check_arguments(config))
-    classes = [
+    found = estimate_run(config, console)
+    rows = [
         (f"{split}/{label}" if split else label, f"{count:,}")
         for split, counts in sorted(found["classes"].items())
         for label, count in sorted(counts.items())
     ]
-    console.show_table(
-        "dry run: nothing was done",
-        [
-            *classes,
-            ("to compute, at most", f"{found['to_read']:,}"),
-            ("already there", f"{found['reused']:,}"),
-            ("on disk, about", format_bytes(found["estimated_bytes"])),
-            (
-                "time, about",
-                f"{format_seconds(found['estimated_seconds'])} at {found['images_per_second']}/s",
-            ),
-        ],
-    )
+    rows += [
+        ("to compute, at most", f"{found['to_read']:,}"),
+        ("already there", f"{found['reused']:,}"),
+        ("on disk, about", format_bytes(found["estimated_bytes"])),
+        ("time, about", f"{format_seconds(found['estimated_seconds'])} at {found['images_per_second']}/s"),
+    ]
+    console.show_table("dry run: nothing was done", rows)
     return found
-
-
-def _count_reasons(skipped: Sequence[Mapping[str, str]]) -> list[tuple[str, int]]:
-    """Counts skipped files by reason, the most frequent first."""
-    return Counter(file["reason"] for file in skipped).most_common()
-
-
-def _measure(store: Path) -> int:
-    return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":
@@ -144,9 +107,5 @@ if __name__ == "__main__":
         del sys.argv[1]
         run_app(summary, SummaryConfig, "python -m extract summary")
     else:
-        run_app(
-            extract,
-            ExtractConfig,
-            "python -m extract",
-            epilog="`python -m extract summary` shows the layers.",
-        )
+        epilog = "`python -m extract summary` shows the layers."
+        run_app(extract, ExtractConfig, "python -m extract", epilog=epilog)

@@ -7,17 +7,19 @@ import hashlib
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
-from extract.weights import keras_file as weights_file
+from base.terminal import Console, import_quietly
+from extract.config import EngineName, ExtractConfig
+from extract.engines import Engine, build_engine, count_cores, plan_streams
+from extract.views import Prepare, compile_views
 from extract.weights import nsfwjs
-from extract.weights.find import Weights, WeightsName
-from extract.weights.keras_file import NamedLayers, WeightsFormat
+from extract.weights.find import Weights, WeightsName, reopen_weights
 from features.schema import Pool
 
 if TYPE_CHECKING:
@@ -26,33 +28,16 @@ if TYPE_CHECKING:
 BACKBONE_NAME = "InceptionV3"
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 75, 1024
 RANDOM_SEED = 0
-_NUMBERED = re.compile(r"^(.*?)(?:_(\d+))?$")
 _LAYER_NAME = re.compile(
     r"^(mixed(\d|10|9_[01])|(conv2d|batch_normalization|activation|max_pooling2d|average_pooling2d|concatenate)(_\d+)?)$"
 )
 
 
-@dataclass(frozen=True)
-class LayerSummary:
-    """A line of the architecture."""
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...]
-    num_parameters: int
-    in_prefix: bool
-    """Whether the cut layer needs it."""
-
-
 def check_backbone_arguments(cuts: Sequence[str], image_size: int) -> None:
-    """Raises UsageError for a cut or a size that cannot be; needs no TensorFlow, so it answers at once."""
+    """Raise UsageError for an impossible cut or size, without TensorFlow."""
     if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
-        raise UsageError(
-            "--image-size",
-            f"{MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels",
-            str(image_size),
-            "150 is the default",
-        )
+        expected = f"{MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
+        raise UsageError("--image-size", expected, str(image_size), "150 is the default")
     for cut in cuts:
         if not _LAYER_NAME.match(cut):
             raise _no_such_layer(cut, [f"mixed{number}" for number in range(11)])
@@ -61,11 +46,11 @@ def check_backbone_arguments(cuts: Sequence[str], image_size: int) -> None:
 
 
 def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
-    """Builds InceptionV3 without its top, loads weights, and freezes every layer.
+    """Build InceptionV3 without its top, load weights, and freeze every layer.
 
     Args:
         image_size: side of the square input, in pixels.
-        weights: what to load; None leaves Keras's own initial values, for a look at the architecture.
+        weights: the weights; None keeps Keras's own initial values, for the architecture alone.
 
     Returns:
         The model; its input is (n, image_size, image_size, 3) float32 in [-1, 1].
@@ -76,20 +61,17 @@ def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
     import keras
 
     model = keras.applications.InceptionV3(input_shape=(image_size, image_size, 3), include_top=False, weights=None)
-    if weights is not None:
-        _load(model, weights)
+    if weights is not None and weights.path is None:
+        _draw_weights(model)
+    elif weights is not None:
+        _load_weights(model, weights)
     for layer in model.layers:
         layer.trainable = False
     return model
 
 
 def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.Model:
-    """Returns the part of the backbone up to the cut layer.
-
-    Args:
-        model: the whole backbone.
-        cut: the layer.
-        pool: AVG adds the mean over height and width.
+    """Return the part of the backbone up to the cut layer; AVG adds the mean over height and width.
 
     Raises:
         UsageError: there is no such layer; names the nearest ones.
@@ -106,14 +88,14 @@ def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.
 
 
 def join_cuts(models: Sequence[keras.Model]) -> keras.Model:
-    """Joins cut backbones, made from one model, into one with an output for each, so that one pass gives them all."""
+    """Join cut backbones that were made from one model into one with an output for each."""
     import keras
 
     return keras.Model(models[0].inputs[0], [model.output for model in models], name=f"{BACKBONE_NAME.lower()}_cuts")
 
 
 def hash_weights(model: keras.Model) -> str:
-    """Hashes a model's weight tensors: SHA-256 over dtype, shape and bytes of each, in the layers' order."""
+    """Return the SHA-256 over dtype, shape and bytes of each weight tensor, in the layers' order."""
     digest = hashlib.sha256()
     for value in model.get_weights():
         array = np.ascontiguousarray(value, np.dtype("<f4"))
@@ -123,129 +105,149 @@ def hash_weights(model: keras.Model) -> str:
 
 
 def name_layers(model: keras.Model) -> dict[keras.layers.Layer, str]:
-    """Names layers as a fresh process would: Keras goes on counting when a model is built again."""
-    families: dict[str, list[tuple[int, keras.layers.Layer]]] = {}
-    names = {}
-    for layer in model.layers:
-        names[layer] = layer.name
+    """Return the layers' names as in a fresh process: Keras goes on counting when a model is built again."""
+    names = {layer: layer.name for layer in model.layers}
+    families: dict[str, list[keras.layers.Layer]] = {}
+    for layer in sorted(model.layers, key=lambda layer: _find_number(layer.name)):
         if not layer.name.startswith("mixed"):
-            family, number = _split_name(layer.name)
-            families.setdefault(family, []).append((number, layer))
+            families.setdefault(re.sub(r"_\d+$", "", layer.name), []).append(layer)
     for family, members in families.items():
-        for rank, (_, layer) in enumerate(sorted(members, key=lambda member: member[0])):
-            names[layer] = family if rank == 0 else f"{family}_{rank}"
+        names |= {layer: f"{family}_{rank}" if rank else family for rank, layer in enumerate(members)}
     return names
 
 
-def summarise_layers(model: keras.Model, cut: str) -> list[LayerSummary]:
-    """Lists the architecture in the model's order."""
+def summarise_layers(model: keras.Model, cut: str) -> list[dict[str, Any]]:
+    """List name, kind, output_shape and num_parameters of the layers, and in_prefix: whether the cut layer needs it."""
     prefix = {id(layer) for layer in cut_backbone(model, cut).layers}
     return [
-        LayerSummary(
-            name,
-            type(layer).__name__,
-            tuple(layer.output.shape[1:]),
-            int(layer.count_params()),
-            id(layer) in prefix,
-        )
+        {
+            "name": name,
+            "kind": type(layer).__name__,
+            "output_shape": tuple(layer.output.shape[1:]),
+            "num_parameters": int(layer.count_params()),
+            "in_prefix": id(layer) in prefix,
+        }
         for layer, name in name_layers(model).items()
     ]
 
 
-def _load(model: keras.Model, weights: Weights) -> None:
-    if weights.path is None:
-        _assign(model, "random", _draw_layers(model), _list_weighted(model))
-        return
-    kind = WeightsFormat.NSFWJS if weights.name is WeightsName.NSFWJS else weights_file.detect_format(weights.path)
-    if kind is WeightsFormat.NSFWJS:
-        _assign(model, weights.path, nsfwjs.read_layers(weights.path), _list_in_creation_order(model))
-    elif kind is WeightsFormat.LEGACY:
-        _assign(model, weights.path, weights_file.read_legacy_layers(weights.path), _list_weighted(model))
-    else:
+class CutBackbone:
+    """Backbone with an output for each cut, built when it is first needed."""
+
+    def __init__(self, config: ExtractConfig, weights: Weights, console: Console) -> None:
+        """Create the backbone; nothing is loaded yet."""
+        self._config, self.weights, self._console = config, weights, console
+        self.streams = plan_streams(count_cores(config.threads))
+
+    @cached_property
+    def models(self) -> dict[str, keras.Model]:
+        """The part of the backbone up to each cut."""
+        config = self._config
+        self.weights = reopen_weights(self.weights, self._console)
+        import_quietly("keras")
+        from extract.engines.tensorflow import configure_tensorflow
+
+        if not configure_tensorflow(self.streams):
+            self._console.detail("TensorFlow has computed in this process already, and keeps its threads")
+        backbone = build_backbone(config.image_size, self.weights)
+        return {cut: cut_backbone(backbone, cut, config.pool) for cut in config.cuts}
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the features, by cut."""
+        return [tuple(model.output.shape[1:]) for model in self.models.values()]
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, after its first batch."""
+        config, model = self._config, join_cuts(list(self.models.values()))
+        engine = build_engine(config.engine, config.precision, model, self.streams)
+        # The first batch takes two seconds, whatever its size: kernels are chosen, and weights laid out for them.
+        engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
+        return engine
+
+    @cached_property
+    def prepare(self) -> Prepare:
+        """Function from decoded pixels to views."""
+        return compile_views(self._config.image_size, self._config.view_seed)
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return the features of each cut; the batch is run in parts that fit the memory.
+
+        Raises:
+            HeadstartError: the engine failed.
+        """
+        engine, size = self.engine, self._config.effective_batch_size
         try:
+            parts = [engine.run(batch[start : start + size]) for start in range(0, len(batch), size)]
+        except Exception as error:
+            # TensorFlow, OpenVINO and drivers raise kinds of their own; most of them mean that memory is short.
+            raise HeadstartError(
+                f"--engine {self._config.engine}",
+                f"to run {min(size, len(batch))} pictures of {self._config.image_size} px",
+                f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+                "Try a smaller --batch-size, or fewer --threads",
+            ) from error
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def describe(self) -> str:
+        """Return what runs where, and the shapes of the features."""
+        from extract.engines.tensorflow import describe_devices
+
+        config = self._config
+        device = describe_devices() if config.engine is EngineName.TENSORFLOW else "the CPU"
+        shapes = [
+            f"{cut} is {' x '.join(map(str, shape))}" for cut, shape in zip(config.cuts, self.shapes, strict=True)
+        ]
+        return (
+            f"running {config.engine} in {config.precision} on {device}, {self.streams.num_cores} cores; "
+            f"at {config.image_size} px {', '.join(shapes)}"
+        )
+
+
+def _load_weights(model: keras.Model, weights: Weights) -> None:
+    """Load a checked file, whose layers and shapes must be the model's; refuse NaN and infinity."""
+    names, path = name_layers(model), weights.path
+    try:
+        if path is not None and weights.name is WeightsName.NSFWJS:
+            weighted = [layer for layer in model.layers if layer.weights]
+            # In the order of creation: each convolution, then its normalisation.
+            ordered = sorted(weighted, key=lambda layer: (_find_number(names[layer]), "conv2d" not in names[layer]))
+            for layer, (_, arrays) in zip(ordered, nsfwjs.read_layers(path), strict=True):
+                layer.set_weights(arrays)
+        else:
             with warnings.catch_warnings():
                 # Of a file that does not fit, Keras warns once for each layer before it raises.
                 warnings.simplefilter("ignore", UserWarning)
-                model.load_weights(weights.path)
-        except (ValueError, OSError, KeyError) as error:
-            raise HeadstartError(
-                weights.path,
-                "Keras 3 weights of InceptionV3 without the top",
-                str(error).splitlines()[0],
-                "Give the file that `model.save_weights` wrote for that model",
-            ) from error
-        for layer, name in name_layers(model).items():
-            _refuse_nonfinite(weights.path, name, layer.get_weights())
+                model.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        expected, got = f"weights of {BACKBONE_NAME} without the top", str(error).splitlines()[0]
+        raise HeadstartError(path, expected, got, "Give the file that Keras wrote for that model") from error
+    for layer, name in names.items():
+        if not all(np.isfinite(array).all() for array in layer.get_weights()):
+            raise HeadstartError(f"{path}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew")
 
 
-def _assign(model: keras.Model, where: object, found: NamedLayers, layers: list[keras.layers.Layer]) -> None:
-    if len(found) != len(layers):
-        raise HeadstartError(
-            where, f"{len(layers)} layers with weights", str(len(found)), "Give InceptionV3's no-top weights"
-        )
-    names = name_layers(model)
-    for layer, (name, arrays) in zip(layers, found, strict=True):
-        expected = [tuple(weight.shape) for weight in layer.weights]
-        got = [array.shape for array in arrays]
-        if expected != got:
-            raise HeadstartError(
-                f"{where}, layer {name!r}",
-                f"shapes {expected} for {names[layer]}",
-                str(got),
-                "Give InceptionV3's no-top weights",
-            )
-        _refuse_nonfinite(where, name, arrays)
-        layer.set_weights(arrays)
-
-
-def _refuse_nonfinite(where: object, name: str, arrays: list[NDArray[np.float32]]) -> None:
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise HeadstartError(f"{where}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew")
-
-
-def _draw_layers(model: keras.Model) -> NamedLayers:
-    """Draws weights that keep activations alive: He et al. 2015 (arXiv:1502.01852), and no normalisation."""
+def _draw_weights(model: keras.Model) -> None:
+    """Draw weights that keep activations alive: He et al. 2015 (arXiv:1502.01852), and no normalisation."""
     rng = np.random.default_rng(RANDOM_SEED)
-    drawn: NamedLayers = []
-    for layer in _list_weighted(model):
+    for layer in model.layers:
         shapes = [tuple(weight.shape) for weight in layer.weights]
         if len(shapes) == 1:
             deviation = np.sqrt(2.0 / np.prod(shapes[0][:-1]))
-            arrays = [rng.normal(0.0, deviation, shapes[0]).astype(np.float32)]
-        else:
-            arrays = [
-                np.zeros(shapes[0], np.float32),
-                np.zeros(shapes[1], np.float32),
-                np.ones(shapes[2], np.float32),
-            ]
-        drawn.append((layer.name, arrays))
-    return drawn
+            layer.set_weights([rng.normal(0.0, deviation, shapes[0]).astype(np.float32)])
+        elif shapes:
+            beta, mean, variance = shapes
+            layer.set_weights([np.zeros(beta), np.zeros(mean), np.ones(variance)])
 
 
-def _list_weighted(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if layer.weights]
-
-
-def _list_in_creation_order(model: keras.Model) -> list[keras.layers.Layer]:
-    names = name_layers(model)
-
-    def by_creation(layer: keras.layers.Layer) -> tuple[int, bool]:
-        family, number = _split_name(names[layer])
-        return number, family != "conv2d"
-
-    return sorted(_list_weighted(model), key=by_creation)
-
-
-def _split_name(name: str) -> tuple[str, int]:
-    match = _NUMBERED.match(name)
-    return (match[1], int(match[2] or 0)) if match else (name, 0)
+def _find_number(name: str) -> int:
+    """Return the number at the end of a layer's name, by which Keras counts layers of a family; 0 without one."""
+    match = re.search(r"_(\d+)$", name)
+    return int(match[1]) if match else 0
 
 
 def _no_such_layer(cut: str, names: list[str]) -> UsageError:
     nearest = difflib.get_close_matches(cut, names, n=3) or ["mixed7"]
-    return UsageError(
-        "--cut",
-        f"a layer of {BACKBONE_NAME}",
-        repr(cut),
-        f"Did you mean {' or '.join(nearest)}? `python -m extract summary` lists them all",
-    )
+    advice = f"Did you mean {' or '.join(nearest)}? `python -m extract summary` lists them all"
+    return UsageError("--cut", f"a layer of {BACKBONE_NAME}", repr(cut), advice)

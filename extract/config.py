@@ -104,8 +104,8 @@ class ExtractConfig:
         return 0 if self.strict else math.ceil(round(self.max_bad * num_images, 6))
 
     @property
-    def num_at_once(self) -> int:
-        """How many pictures a batch has: memory stays as it is for any size, and speed is the same from 8 on."""
+    def effective_batch_size(self) -> int:
+        """Number of pictures a batch: memory stays the same for any image size, and speed from 8 on."""
         return self.batch_size or max(1, min(32, 32 * 150**2 // self.image_size**2))
 
 

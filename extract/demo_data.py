@@ -1,4 +1,4 @@
-"""Lays out the default data set, PyPI's `elpv-dataset`, as class folders.
+"""Lay out the default data set, PyPI's `elpv-dataset`, as class folders.
 
 2,624 photographs of solar cells, each with the probability that the cell is defective. The 2,223 that
 are surely functional (0) or surely defective (1) are taken; the 401 in between (1/3, 2/3) are left out.
@@ -30,7 +30,7 @@ LABELS = {0.0: "functional", 1.0: "defective"}
 
 @dataclass(frozen=True)
 class ElpvConfig:
-    """Where to lay it out."""
+    """Options of the command."""
 
     out: Annotated[Path, Option(help="Folder to make, with functional/ and defective/ in it.")] = Path("data/elpv")
     remove: Annotated[bool, Option("--remove", help="Remove the same pictures again, and no others.")] = False
@@ -38,54 +38,42 @@ class ElpvConfig:
 
 def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
     """Lay out the default data set as class folders."""
-    spec = find_spec("elpv_dataset")
+    spec, out = find_spec("elpv_dataset"), config.out
     if spec is None or spec.origin is None:
-        raise HeadstartError(
-            "elpv-dataset",
-            "the installed package",
-            "none",
-            "Run `pip install elpv-dataset`, or give DATA=folder",
-        )
+        advice = "Run `pip install elpv-dataset`, or give DATA=folder"
+        raise HeadstartError("elpv-dataset", "the installed package", "none", advice)
     source = Path(spec.origin).parent / "data"
-    wanted = list_labelled((source / "labels.csv").read_text())
+    labelled = list_labelled((source / "labels.csv").read_text())
+    pairs = [(source / name, out / label / Path(name).name) for name, label in labelled]
     if config.remove:
-        return _remove(source, wanted, config.out, console)
-    for name, label in wanted:
-        target = config.out / label / Path(name).name
+        num_removed = sum(_remove(picture, target, out) for picture, target in pairs)
+        for folder in (*(out / label for label in LABELS.values()), out):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        kept = ", kept others" if out.exists() else ""
+        console.say(f"{out}: removed {num_removed:,} pictures of elpv-dataset{kept}")
+        return {"removed": num_removed, "folder": str(out)}
+    for picture, target in pairs:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}")
-            shutil.copyfile(source / name, partial)
+            shutil.copyfile(picture, partial)
             partial.replace(target)
-    console.say(f"{config.out}: {len(wanted):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
-    return {"images": len(wanted), "folder": str(config.out)}
+    console.say(f"{out}: {len(pairs):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
+    return {"images": len(pairs), "folder": str(out)}
 
 
-def _remove(source: Path, wanted: list[tuple[str, str]], out: Path, console: Console) -> Mapping[str, Any]:
-    """Remove the pictures that are the package's own, byte for byte, and the folders that are empty then."""
-    num_removed = 0
-    for name, label in wanted:
-        target = out / label / Path(name).name
-        is_link = any(path.is_symlink() for path in (out, target.parent, target))
-        if not is_link and target.is_file() and filecmp.cmp(source / name, target, shallow=False):
-            target.unlink()
-            num_removed += 1
-    for folder in (*(out / label for label in LABELS.values()), out):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-    console.say(f"{out}: removed {num_removed:,} pictures of elpv-dataset" + (", kept others" if out.exists() else ""))
-    return {"removed": num_removed, "folder": str(out)}
+def _remove(picture: Path, target: Path, out: Path) -> bool:
+    """Remove a picture that is the package's own, byte for byte, and not behind a link."""
+    is_link = any(path.is_symlink() for path in (out, target.parent, target))
+    is_same = not is_link and target.is_file() and filecmp.cmp(picture, target, shallow=False)
+    if is_same:
+        target.unlink()
+    return is_same
 
 
 def list_labelled(table: str) -> list[tuple[str, str]]:
-    """Lists the pictures with a sure label.
-
-    Args:
-        table: `labels.csv`: a line of path, probability of a defect, and cell type for each picture.
-
-    Returns:
-        (path, label) pairs in the table's order.
-    """
+    """List (path, label) of the pictures with a sure label, in the table's order."""
     rows = (line.split() for line in table.splitlines() if line.strip())
     return [(path, LABELS[float(probability)]) for path, probability, _ in rows if float(probability) in LABELS]
 

@@ -1,14 +1,15 @@
-"""One pass over the pictures that have to be read: reading, the backbone and the disk at the same time."""
+"""Extract features: reading, the backbone and the disk work at the same time."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,204 +17,183 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.decode import Pixels
+from extract.decode import UndecodableImageError, hold_file, hold_pixels, read_picture
 from extract.engines import Streams
-from extract.reader import ImageReader, LoadedImage
-from extract.views import Prepared, list_views
+from extract.views import Prepare, Prepared, list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
 from features.writer import FeatureWriter
 
 BATCHES_WAITING = 2
-"""Given to the backbone beyond those that it works on: it has work while a shard is written."""
+"""Batches beyond those that the backbone works on, so that it has work while a shard is written."""
 
-Rounded = tuple[Features, list[FeatureStatus]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class BadPicturesError(HeadstartError):
-    """More pictures of the folder are bad than may be."""
+    """More pictures of the folder are bad than allowed."""
 
 
 class Backbone(Protocol):
-    """What the loop needs of the backbone."""
+    """Interface of the backbone that the loop needs."""
+
+    streams: Streams
 
     @property
-    def streams(self) -> Streams:
-        """How many batches it takes at a time."""
-
-    @property
-    def prepare(self) -> Callable[[Pixels, bytes, Iterable[int]], Prepared]:
-        """From RGB pixels, content hash and the numbers of views to what the backbone sees."""
+    def prepare(self) -> Prepare:
+        """Function from decoded pixels to views."""
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Runs on prepared pictures; for each cut (n, *feature_shape)."""
+        """Return (n, *feature_shape) for each cut."""
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Pictures that were read together, and the features to come of those that are new."""
+class LoadedImage:
+    """Result of reading one picture."""
 
-    loaded: list[LoadedImage]
-    keys: list[FeatureKey]
-    features: Future[list[Rounded]] | None
+    image: ImageRow
+    content_hash: bytes = b""
+    views: Prepared = field(default_factory=dict)
+    """Views that are not stored yet; none where the picture failed."""
+    failure: str = ""
+
+
+Batch = tuple[list[LoadedImage], dict[FeatureKey, NDArray[np.float32]]]
+"""Pictures that were read together, and those of their views that no earlier batch has."""
+ComputedBatch = tuple[list[LoadedImage], list[FeatureKey], list[tuple[Features, list[FeatureStatus]]]]
+"""Pictures, keys of their new features, and these features for each output of the backbone."""
 
 
 class ExtractionLoop:
-    """Reads ahead in threads, runs the backbone in others, and writes in this one; rows keep the order."""
+    """Extraction that reads ahead in threads, runs the backbone in others, and writes in this one, in order."""
 
     def __init__(
         self, config: ExtractConfig, console: Console, writers: Sequence[FeatureWriter], backbone: Backbone
     ) -> None:
-        """Takes what it works with, a writer for each of the backbone's outputs; nothing starts before `run`."""
+        """Create the loop with a writer for each of the backbone's outputs; nothing starts before `run`."""
         self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
-        self._waits = {"reading and decoding": 0.0, "the backbone": 0.0, "the disk": 0.0}
+        self._started = self._reading = self._writing = 0.0
         self._coming: set[FeatureKey] = set()
         self._contents: set[bytes] = set()
         self._num_rows = self._max_bad = 0
         self.num_done = self.num_computed = self.num_duplicates = 0
-        """Pictures that were processed; those of which something was computed; copies of those."""
+        """Numbers of pictures processed, of those with a new feature, and of copies of those."""
         self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
         self.unsound: list[str] = []
-        """Pictures of which a feature has NaN, infinity or more than float16 holds, so that it is not trained on."""
+        """Paths of pictures with a feature that has NaN, infinity or more than float16 holds; never trained on."""
 
     @property
     def bottleneck(self) -> str:
-        """What the others waited for longest."""
-        return max(self._waits, key=lambda name: self._waits[name])
+        """Name of the part that the others waited for longest."""
+        backbone = time.monotonic() - self._started - self._reading - self._writing
+        waits = {"reading and decoding": self._reading, "the backbone": backbone, "the disk": self._writing}
+        return max(waits, key=lambda name: waits[name])
 
     def run(self, images: Sequence[ImageRow], max_bad: int) -> None:
-        """Extracts pictures, in their order.
+        """Extract pictures in their order.
 
         Args:
-            images: rows of the catalog of which something is not stored.
-            max_bad: how many of the folder's pictures may be bad.
+            images: rows of the catalog with features that are not stored.
+            max_bad: number of the folder's pictures that may be bad, and of those that may be unsound.
 
         Raises:
-            BadPicturesError: more are, or more have features that are not to be trained on.
-            HeadstartError: a disk that refuses, or an engine that failed.
+            BadPicturesError: more are.
+            HeadstartError: the disk refused, or the engine failed.
         """
-        self._max_bad = max_bad
+        self._max_bad, self._started = max_bad, time.monotonic()
         if not images:
             self._check_bad()
             return
-        config, num_streams = self._config, self._backbone.streams.num_streams
-        reader = ImageReader(
-            config.images,
-            self._backbone.prepare,
-            self._list_missing,
-            self._backbone.streams.num_cores,
-            num_ahead=-(-2 * config.num_at_once // config.views) + self._backbone.streams.num_cores,
-            max_pixels=config.max_pixels,
-        )
-        started = time.monotonic()
+        streams, prepare = self._backbone.streams, self._backbone.prepare
+        num_ahead = -(-2 * self._config.effective_batch_size // self._config.views) + streams.num_cores
+        pending: deque[Future[ComputedBatch]] = deque()
+
+        def load(image: ImageRow) -> LoadedImage:
+            return load_image(image, self._config, prepare, self._list_missing)
+
         with (
             self._console.progress("extract", len(images), "pictures") as progress,
-            ThreadPoolExecutor(num_streams, thread_name_prefix="backbone") as pool,
+            ThreadPoolExecutor(streams.num_streams, thread_name_prefix="backbone") as running,
+            ThreadPoolExecutor(streams.num_cores, thread_name_prefix="read") as reading,
         ):
-            pending: deque[_Batch] = deque()
+            batches = self._group(map_ahead(reading, load, images, num_ahead))
             try:
-                for loaded in self._group(reader.read(images)):
-                    pending.append(self._start(loaded, pool))
-                    if len(pending) >= num_streams + BATCHES_WAITING:
-                        progress.advance(self._finish(pending), f"limited by {self.bottleneck}")
-                while pending:
-                    progress.advance(self._finish(pending), f"limited by {self.bottleneck}")
+                for done in map_ahead(running, self._compute, batches, streams.num_streams + BATCHES_WAITING, pending):
+                    self._store(done)
+                    progress.advance(len(done[0]), f"limited by {self.bottleneck}")
             except KeyboardInterrupt:
-                # The backbone ends what it has begun with in any case: without this, a run of a few seconds keeps
+                # The backbone finishes what it has begun in any case: without this, a run of a few seconds keeps
                 # nothing, since the first batches are stored only when later ones have been given to the backbone.
-                self._finish_begun(pending)
+                cancel(pending)
+                with suppress(Exception):
+                    while pending and not pending[0].cancelled():
+                        self._store(pending[0].result())
+                        pending.popleft()
                 raise
             finally:
-                for batch in pending:
-                    if batch.features:
-                        batch.features.cancel()
-                # Also when interrupted, and each also where another fails: what was handed over is not thrown away.
+                cancel(pending)
+                batches.close()
+                # Also when interrupted, and each also where another fails: computed features are kept.
                 with ExitStack() as commits:
                     for writer in self._writers:
                         commits.callback(writer.commit)
-        seconds = max(time.monotonic() - started, 1e-9)
+        seconds = max(time.monotonic() - self._started, 1e-9)
         self.images_per_second = self.num_computed / seconds
         self.rows_per_second = self._num_rows / len(self._writers) / seconds
 
     def _list_missing(self, image: ImageRow, content_hash: bytes) -> list[int]:
-        """Lists the views of a picture that not every writer holds."""
         views = list_views(image.split, self._config.views)
         return [view for view in views if not self._is_held(FeatureKey(content_hash, view))]
 
     def _is_held(self, key: FeatureKey) -> bool:
         return all(writer.holds(key) for writer in self._writers)
 
-    def _group(self, items: Iterator[LoadedImage]) -> Iterator[list[LoadedImage]]:
-        """Groups pictures until they have a batch of views, or are as many as a batch."""
+    def _group(self, images: Iterator[LoadedImage]) -> Generator[Batch, None, None]:
+        """Group pictures until they have a batch of views, or are as many as a batch."""
         group: list[LoadedImage] = []
         while True:
-            with self._waiting("reading and decoding"):
-                item = next(items, None)
-            if item is not None:
-                group.append(item)
-            num_views = sum(len(loaded.views) for loaded in group)
-            if group and (item is None or max(len(group), num_views) >= self._config.num_at_once):
-                yield group
-                group = []
+            started = time.monotonic()
+            item = next(images, None)
+            self._reading += time.monotonic() - started
             if item is None:
-                return
+                break
+            group.append(item)
+            if max(len(group), sum(len(loaded.views) for loaded in group)) >= self._config.effective_batch_size:
+                yield group, self._take_new(group)
+                group = []
+        if group:
+            yield group, self._take_new(group)
 
-    def _start(self, loaded: list[LoadedImage], pool: ThreadPoolExecutor) -> _Batch:
-        """Gives the backbone what is new in a batch."""
-        new: dict[FeatureKey, NDArray[np.float32]] = {}
-        for image in loaded:
-            for view, prepared in image.views.items():
-                key = FeatureKey(image.content_hash or b"", view)
-                if key not in self._coming and not self._is_held(key):
-                    new.setdefault(key, prepared)
+    def _take_new(self, group: Iterable[LoadedImage]) -> dict[FeatureKey, NDArray[np.float32]]:
+        views = {FeatureKey(found.content_hash, view): found.views[view] for found in group for view in found.views}
+        new = {key: view for key, view in views.items() if key not in self._coming and not self._is_held(key)}
         self._coming.update(new)
-        return _Batch(loaded, list(new), pool.submit(self._compute, list(new.values())) if new else None)
+        return new
 
-    def _compute(self, prepared: list[NDArray[np.float32]]) -> list[Rounded]:
-        return [round_features(values) for values in self._backbone.run(np.stack(prepared))]
+    def _compute(self, batch: Batch) -> ComputedBatch:
+        loaded, new = batch
+        features = self._backbone.run(np.stack(list(new.values()))) if new else []
+        return loaded, list(new), [round_features(values) for values in features]
 
-    def _finish_begun(self, pending: deque[_Batch]) -> None:
-        """Stores those first batches that the backbone is done with, or is working on."""
-        for batch in pending:
-            if batch.features:
-                batch.features.cancel()
-        with suppress(Exception):
-            while pending and not (pending[0].features and pending[0].features.cancelled()):
-                self._finish(pending)
-
-    def _finish(self, pending: deque[_Batch]) -> int:
-        """Stores the first batch's features and records its pictures; returns how many."""
-        batch = pending[0]
-        if batch.features:
-            with self._waiting("the backbone"):
-                computed = batch.features.result()
-            with self._waiting("the disk"):
-                for writer, (features, statuses) in zip(self._writers, computed, strict=True):
-                    rows = [row for row, key in enumerate(batch.keys) if not writer.holds(key)]
-                    writer.add_features(
-                        [batch.keys[row] for row in rows], features[rows], [statuses[row] for row in rows]
-                    )
-                    self._num_rows += len(rows)
-            self._coming.difference_update(batch.keys)
-        computed_now = {key.content_hash for key in batch.keys}
-        for loaded in batch.loaded:
-            self._record(loaded, computed_now)
-        # Taken off only now: an interruption before it lets the batch be stored once more, which changes nothing.
-        pending.popleft()
-        self._check_bad()
-        return len(batch.loaded)
-
-    @contextmanager
-    def _waiting(self, what: str) -> Iterator[None]:
+    def _store(self, batch: ComputedBatch) -> None:
+        """Store a batch; after an interruption it may be stored once more, which changes nothing."""
+        loaded, keys, computed = batch
         started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waits[what] += time.monotonic() - started
+        for writer, (features, statuses) in zip(self._writers, computed, strict=bool(keys)):
+            rows = [row for row, key in enumerate(keys) if not writer.holds(key)]
+            writer.add_features([keys[row] for row in rows], features[rows], [statuses[row] for row in rows])
+            self._num_rows += len(rows)
+        self._writing += time.monotonic() - started
+        self._coming.difference_update(keys)
+        contents = {key.content_hash for key in keys}
+        for image in loaded:
+            self._record(image, contents)
+        self._check_bad()
 
     def note_unsound(self, image: ImageRow, content_hash: bytes) -> None:
-        """Notes a picture if one of its stored features is not to be trained on."""
+        """Note a picture if one of its stored features cannot be trained on."""
         keys = [FeatureKey(content_hash, view) for view in list_views(image.split, self._config.views)]
         statuses = {writer.read_status(key) for writer in self._writers for key in keys}
         if statuses - {FeatureStatus.OK, None}:
@@ -221,20 +201,21 @@ class ExtractionLoop:
 
     def _record(self, loaded: LoadedImage, computed_now: set[bytes]) -> None:
         self.num_done += 1
-        if loaded.content_hash and not loaded.failure:
+        if loaded.failure:
+            self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
+            row = loaded.image._replace(content_hash=None, status=ImageStatus.FAILED, reason=loaded.failure)
+        else:
             if loaded.content_hash in self._contents:
                 self.num_duplicates += 1
             elif loaded.content_hash in computed_now:
                 self._contents.add(loaded.content_hash)
                 self.num_computed += 1
             self.note_unsound(loaded.image, loaded.content_hash)
-            self._enter(loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE))
-            return
-        self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
-        self._enter(loaded.image._replace(content_hash=None, status=ImageStatus.FAILED, reason=loaded.failure))
+            row = loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE)
+        for writer in self._writers:
+            writer.add_image(row)
 
     def _check_bad(self) -> None:
-        """Raise BadPicturesError where more pictures are bad than may be."""
         if len(self.failed) > self._max_bad:
             last = self.failed[-1]
             raise BadPicturesError(
@@ -248,10 +229,51 @@ class ExtractionLoop:
                 self._config.store,
                 f"at most {self._max_bad:,} pictures whose features have NaN, infinity or more than float16 holds",
                 f"{len(self.unsound):,}, the last of them {self.unsound[-1]}",
-                "Check the weights, or allow more with --max-bad (MAX_BAD=); the other features are kept, and can be "
-                "trained on",
+                "Check the weights, or allow more with --max-bad (MAX_BAD=); the other features are kept and usable",
             )
 
-    def _enter(self, image: ImageRow) -> None:
-        for writer in self._writers:
-            writer.add_image(image)
+
+def load_image(
+    image: ImageRow, config: ExtractConfig, prepare: Prepare, list_missing: Callable[[ImageRow, bytes], Sequence[int]]
+) -> LoadedImage:
+    """Read and hash a picture, and decode it where `list_missing` returns views for that content."""
+    content_hash = b""
+    try:
+        with hold_file(image.num_bytes):
+            data = read_picture(config.images / image.path, config.max_pixels)
+            content_hash = hashlib.sha256(data).digest()
+            missing = list_missing(image, content_hash)
+            if not missing:
+                return LoadedImage(image, content_hash)
+            with hold_pixels(data, config.max_pixels) as pixels:
+                return LoadedImage(image, content_hash, prepare(pixels, content_hash, missing))
+    except UndecodableImageError as error:
+        return LoadedImage(image, content_hash, failure=str(error))
+
+
+def map_ahead(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_ahead: int,
+    pending: deque[Future[Result]] | None = None,
+) -> Generator[Result, None, None]:
+    """Yield the results in order, while those of later items are computed; `pending` begins with the one yielded."""
+    pending = deque() if pending is None else pending
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= num_ahead:
+                yield pending[0].result()
+                pending.popleft()
+        while pending:
+            yield pending[0].result()
+            pending.popleft()
+    finally:
+        cancel(pending)
+
+
+def cancel(futures: Iterable[Future[Any]]) -> None:
+    """Cancel what has not begun."""
+    for future in futures:
+        future.cancel()

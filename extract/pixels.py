@@ -18,14 +18,7 @@ FACTOR, OFFSET = 1 / 127.5, -1.0
 
 
 def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
-    """Builds the layers that take raw RGB pixels, 0–255 and of any size, to what the backbone sees.
-
-    Args:
-        image_size: the side of the square that pictures are resized to, in pixels.
-
-    Returns:
-        `Resizing` and `Rescaling`; an exported model holds the very same ones.
-    """
+    """Build the exported model's `Resizing` and `Rescaling`, from RGB pixels in 0–255 of any size to the backbone."""
     import keras
 
     return [
@@ -35,9 +28,7 @@ def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
 
 
 def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Does to one picture what the first of the pixel layers does, to the bit.
-
-    That layer leaves what comes of it as it is.
+    """Resize one picture as the first pixel layer does, to the bit; that layer leaves the result as it is.
 
     Args:
         pixels: (height, width, 3) uint8.
@@ -48,18 +39,14 @@ def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
     """
     import tensorflow as tf
 
-    # The operation behind `Resizing`, which would round what comes of integers; given floats, it would copy them first.
+    # The operation behind `Resizing`, which rounds the result where integers come in; floats it would copy first.
     resized = tf.raw_ops.ResizeBilinear(images=pixels[None], size=[image_size, image_size], half_pixel_centers=True)
     values: NDArray[np.float32] = resized.numpy()[0]
     return values
 
 
 def prepare_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Does to one picture what the pixel layers do, to the bit, in a third of the time.
-
-    Args:
-        pixels: (height, width, 3) uint8.
-        image_size: the side of the square, in pixels.
+    """Resize and scale one picture as the pixel layers do, to the bit, in a third of the time.
 
     Returns:
         (image_size, image_size, 3) float32 in [-1, 1]. May be called from several threads.

@@ -1,134 +1,165 @@
-"""Stage one's loop: from a folder of pictures to a feature store."""
+"""Stage one: from a folder of pictures to a feature store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from base.errors import HeadstartError
 from base.files import require_space
-from base.terminal import Console, import_quietly
-from extract.backbone import build_backbone, check_backbone_arguments, cut_backbone, join_cuts
-from extract.canary import Canary
-from extract.config import EngineName, ExtractConfig, Precision
-from extract.decode import Pixels
-from extract.dry_run import estimate_bytes
-from extract.engines import Engine, build_engine, check_engine, count_cores, plan_streams, refuse_float32
-from extract.identity import Description, describe_features, recall_features, recall_weights
+from base.terminal import Console
+from extract.backbone import CutBackbone, check_backbone_arguments
+from extract.canary import compare_rows
+from extract.config import ExtractConfig
+from extract.engines import check_engine
 from extract.images.scan import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
-from extract.plan import KnownStore, Plan, count_missing, merge_reading, plan_images, plan_stores
-from extract.store_checks import place_stores, refuse_other_folder, set_aside
-from extract.views import Prepared, compile_views
-from extract.weights.find import AUTO, Weights, check_weights_argument, find_weights, reopen_weights
+from extract.plan import KnownStore, estimate_bytes, hash_path, merge_reading, plan_images
+from extract.stores import (
+    StoredState,
+    compose_fingerprint,
+    describe_features,
+    load_stored_spec,
+    load_stored_weights,
+    place_stores,
+    read_store,
+    refuse_other_folder,
+    set_aside,
+)
+from extract.weights.find import AUTO, Weights, WeightsName, check_weights_argument, find_weights
 from features.store import FeatureStore
-from features.writer import FeatureWriter, refuse_other_fingerprint, refuse_stored_fingerprint
-
-if TYPE_CHECKING:
-    import keras
+from features.writer import FeatureWriter, refuse_other_fingerprint
 
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """What a run did; what `--json` prints."""
+    """Result of a run, as printed by `--json`."""
 
+    store: Path
+    """Folder of the store, or of a store for each of several cuts."""
     images: int
+    """Number of pictures in the folder."""
     computed: int
+    """Number of pictures with a feature that was computed."""
     reused: int
-    """Pictures whose features were stored before."""
+    """Number of pictures whose features were stored before."""
     duplicates: int
-    """Copies, byte for byte, of pictures that were computed."""
+    """Number of copies, byte for byte, of pictures that were computed."""
     failed: list[dict[str, str]]
-    """Each bad picture that the run came to, and why."""
+    """Bad pictures that the run reached: `image` and `reason` of each."""
     unsound: int
-    """Pictures of which a feature has NaN, infinity or a value beyond float16; stored, and never trained on."""
+    """Number of pictures with a feature that has NaN, infinity or a value beyond float16; stored, never trained on."""
     unsound_images: list[str]
-    """Their paths."""
+    """Paths of the unsound pictures."""
     skipped: list[dict[str, str]]
+    """Files that are no pictures to extract: `path` and `reason` of each."""
     removed: int
+    """Number of pictures in the store's catalog that are no longer in the folder."""
     seconds: float
+    """Duration of the run."""
     images_per_second: float
+    """Rate of extraction; 0 where nothing was computed."""
     fingerprint: str
-    """Of several cuts comma-separated."""
+    """Digest of the fingerprint; of several cuts comma-separated."""
     fingerprints: dict[str, str]
-    """By cut."""
+    """Digest of the fingerprint by cut."""
     weights: str
+    """Name of the weights, with file and digest."""
     error: str
-    """Why the run stopped before its end; empty where it did not."""
+    """Reason why the run stopped before its end; empty otherwise."""
+
+
+def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
+    """Check all that can be checked without TensorFlow, scan the folder and read the stores; write nothing.
+
+    Returns:
+        The scan, the folder of the store by cut, and the earlier contents of those with features that are added to.
+
+    Raises:
+        HeadstartError: an argument, the folder or a store is unsuitable.
+    """
+    check_backbone_arguments(config.cuts, config.image_size)
+    check_weights_argument(config.weights)
+    check_engine(config.engine, config.precision)
+    places = place_stores(config.store, config.cuts, is_new=config.new_store)
+    scan = scan_images(config.images, places.values())
+    found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
+    stored = {cut: state for cut, state in found.items() if state is not None}
+    for cut, state in stored.items():
+        asked = compose_fingerprint(config, cut, state.fingerprint.weights_sha256)
+        refuse_other_fingerprint(state.path, state.fingerprint, asked)
+        refuse_other_folder(state, config.images, scan)
+    return scan, places, stored
 
 
 def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
-    """Brings a store up to date with a folder: computes what is new, forgets what is gone.
-
-    Args:
-        config: what, from where, to where.
-        console: where progress goes.
+    """Bring a store up to date with a folder: compute new features, remove pictures that are gone.
 
     Returns:
-        What was done, also where too many bad pictures ended it.
+        The result, also where too many bad pictures stopped the run.
 
     Raises:
-        HeadstartError: anything that a user can mend; what was committed stays.
+        HeadstartError: an error that the user can fix; committed features stay.
     """
     started = time.monotonic()
-    scan = check_arguments(config)
-    stores = place_stores(config.store, config.cuts, is_new=config.new_store)
+    scan, places, stored = prepare_run(config)
     console.say(f"{config.images}: {scan.describe()}")
-    weights = _choose_weights(config, console, stores.values())
+    weights = load_stored_weights(stored.values()) if config.weights == AUTO else None
+    if weights is None or config.weights_sha256.strip().lower() not in ("", weights.sha256):
+        weights = find_weights(config.weights, console, config.weights_sha256)
     console.say(f"weights: {weights}")
-    backbone = _Backbone(config, weights, console)
-    recalled = {
-        cut: None if config.new_store else recall_features(config, cut, store, weights) for cut, store in stores.items()
-    }
-    described = {cut: found or backbone.describe(cut) for cut, found in recalled.items()}
-    if config.new_store:
-        if aside := set_aside(config.store):
-            console.say(f"{config.store}: a new store; the one that was there is {aside}")
-    else:
-        for cut, store in stores.items():
-            # Before any store is made: a run that is refused for one leaves nothing of the others.
-            refuse_stored_fingerprint(store, described[cut].fingerprint)
-            refuse_other_folder(store, config.images, scan)
+    backbone = CutBackbone(config, weights, console)
+    known_specs = {cut: load_stored_spec(config, cut, state, weights) for cut, state in stored.items()}
+    specs = {cut: known_specs.get(cut) or describe_features(config, cut, backbone) for cut in places}
+    # Before any store is made: a run that is refused for one cut leaves nothing of the others.
+    for cut, state in stored.items():
+        refuse_other_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
+    if config.new_store and (aside := set_aside(config.store)):
+        console.say(f"{config.store}: a new store; the old one is now {aside}")
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                FeatureWriter(store, described[cut].fingerprint, described[cut].origin, compression=config.compression)
+                FeatureWriter(place, specs[cut].fingerprint, specs[cut].origin, compression=config.compression)
             )
-            for cut, store in stores.items()
+            for cut, place in places.items()
         ]
         for note in [note for writer in writers for note in writer.notes]:
             console.warn(note)
         known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
-        plans = plan_stores(scan.images, known, config.views, rehash=config.rehash)
+        plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
         to_read = merge_reading(plans)
         loop = ExtractionLoop(config, console, writers, backbone)
         waiting = {row.path for row in to_read}
         for row in {row.path: row for plan in plans for row in plan.unchanged if row.path not in waiting}.values():
             loop.note_unsound(row, row.content_hash or b"")
         if to_read:
-            for cut, store in stores.items():
-                refuse_other_fingerprint(store, described[cut].fingerprint, backbone.describe(cut).fingerprint)
-            shapes = [description.origin.feature_shape for description in described.values()]
-            num_rows = [
-                count_missing(plan, store.holds, config.views) for plan, store in zip(plans, known, strict=True)
-            ]
-            require_space(writers[0].folder, sum(map(estimate_bytes, num_rows, shapes)))
-            _compare_canaries(config, console, backbone, scan, stores)
-            console.say(backbone.describe_work(shapes))
-            # Built here, so that the progress bar does not take it for slow pictures.
+            num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))
+            require_space(writers[0].folder, num_bytes)
+            paths = [image.path for image in sorted(scan.images, key=hash_path)]
+            for number, (cut, place) in enumerate(places.items()):
+                made, store = describe_features(config, cut, backbone), FeatureStore(place)
+                refuse_other_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
+                if store.num_features:
+                    num_rows = compare_rows(store, paths, config, backbone, made.origin.versions, number)
+                    console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
+            console.say(backbone.describe())
+            # Built here, so that the progress bar does not count it as slow pictures.
             _ = backbone.engine
+        folder = str(config.images.resolve())
         for writer, plan in zip(writers, plans, strict=True):
-            _warn_of_other_folder(config, console, writer, plan)
+            before = writer.catalog.read_meta("images_folder")
+            if before not in (None, folder) and plan.gone:
+                console.warn(
+                    f"{writer.folder} was filled from {before}; {len(plan.gone):,} of its pictures are not in {folder} "
+                    "and leave the training set. Give each folder a --store (STORE=) of its own to keep both"
+                )
             writer.sync_images(plan.rows, plan.gone)
-            writer.write_meta("images_folder", str(config.images.resolve()))
+            writer.write_meta("images_folder", folder)
             writer.write_meta("weights", str(weights))
         error = ""
         try:
@@ -143,11 +174,13 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
                 writer.write_meta("rows_per_second", str(loop.rows_per_second))
-    num_others = loop.num_duplicates + len(loop.failed)
+    num_others = loop.num_computed + loop.num_duplicates + len(loop.failed)
+    digests = {cut: spec.fingerprint.digest for cut, spec in specs.items()}
     return ExtractResult(
+        store=config.store,
         images=len(scan.images),
         computed=loop.num_computed,
-        reused=len(scan.images) - len(to_read) + loop.num_done - loop.num_computed - num_others,
+        reused=len(scan.images) - len(to_read) + loop.num_done - num_others,
         duplicates=loop.num_duplicates,
         failed=loop.failed,
         unsound=len(loop.unsound),
@@ -156,128 +189,43 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         removed=len({path for plan in plans for path in plan.gone}),
         seconds=round(time.monotonic() - started, 3),
         images_per_second=round(loop.images_per_second, 1),
-        fingerprint=",".join(description.fingerprint.digest for description in described.values()),
-        fingerprints={cut: description.fingerprint.digest for cut, description in described.items()},
+        fingerprint=",".join(digests.values()),
+        fingerprints=digests,
         weights=str(weights),
         error=error,
     )
 
 
-def check_arguments(config: ExtractConfig) -> Scan:
-    """Checks everything that can be checked without TensorFlow, and scans the folder."""
-    check_backbone_arguments(config.cuts, config.image_size)
-    check_weights_argument(config.weights)
-    check_engine(config.engine, config.precision)
-    return scan_images(config.images, place_stores(config.store, config.cuts, is_new=config.new_store).values())
+def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
+    """Estimate what a run would compute, how long it would take and how much it would store; change nothing.
+
+    The rate is the last run's on this store, else measured on random pixels.
+    """
+    scan, places, stored = prepare_run(config)
+    known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
+    plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
+    num_to_read, num_rows = len(merge_reading(plans)), [plan.num_missing for plan in plans]
+    backbone = CutBackbone(config, Weights(WeightsName.RANDOM), console)
+    found = [state.meta.get("rows_per_second") or state.meta.get("images_per_second") for state in stored.values()]
+    rates = [float(rate) for rate in found if rate and float(rate)]
+    seconds = max(num_rows) / (min(rates) if rates else _measure_rate(config, backbone))
+    return {
+        "images": len(scan.images),
+        "classes": scan.count_by_class(),
+        "to_read": num_to_read,
+        "reused": len(scan.images) - num_to_read,
+        "skipped": [asdict(skipped) for skipped in scan.skipped],
+        "estimated_bytes": sum(map(estimate_bytes, num_rows, backbone.shapes)),
+        "estimated_seconds": round(seconds, 1),
+        "images_per_second": round(num_to_read / seconds, 1) if seconds else 0.0,
+    }
 
 
-def _choose_weights(config: ExtractConfig, console: Console, stores: Iterable[Path]) -> Weights:
-    """Chooses the weights: for `auto` the store's own, where it has features."""
-    if config.weights == AUTO and not config.new_store:
-        own = recall_weights(stores)
-        if own and config.weights_sha256.strip().lower() in ("", own.sha256):
-            return own
-    return find_weights(config.weights, console, config.weights_sha256)
-
-
-def _warn_of_other_folder(config: ExtractConfig, console: Console, writer: FeatureWriter, plan: Plan) -> None:
-    before, now = writer.catalog.read_meta("images_folder"), str(config.images.resolve())
-    if before not in (None, now) and plan.gone:
-        console.warn(
-            f"{writer.folder} was filled from {before}; {len(plan.gone):,} of its pictures are not in {now} and leave "
-            "the training set. Give each folder a --store (STORE=) of its own to keep both"
-        )
-
-
-def _compare_canaries(
-    config: ExtractConfig, console: Console, backbone: _Backbone, scan: Scan, stores: Mapping[str, Path]
-) -> None:
-    paths = [image.path for image in scan.images]
-    others = [row.path for row in plan_images(scan.images, [], rehash=False).to_read]
-    for number, (cut, folder) in enumerate(stores.items()):
-        store = FeatureStore(folder)
-        if not store.num_features:
-            continue
-        versions = backbone.describe(cut).origin.versions
-        canary = Canary(config.images, backbone.prepare, partial(backbone.run_cut, number), versions, config.max_pixels)
-        num_rows = canary.compare(store, paths, others)
-        console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
-
-
-class _Backbone:
-    """The cut backbone, built when it is first needed."""
-
-    def __init__(self, config: ExtractConfig, weights: Weights, console: Console) -> None:
-        self._config, self._weights, self._console = config, weights, console
-        self.streams = plan_streams(count_cores(config.threads))
-
-    @cached_property
-    def _models(self) -> dict[str, keras.Model]:
-        config = self._config
-        self._weights = reopen_weights(self._weights, self._console)
-        import_quietly("keras")
-        from extract.engines.tensorflow import configure_tensorflow
-
-        if not configure_tensorflow(self.streams):
-            self._console.detail("TensorFlow has computed in this process already, and keeps its threads")
-        backbone = build_backbone(config.image_size, self._weights)
-        return {cut: cut_backbone(backbone, cut, config.pool) for cut in config.cuts}
-
-    @cached_property
-    def engine(self) -> Engine:
-        config = self._config
-        model = join_cuts(list(self._models.values()))
-        engine = build_engine(config.engine, config.precision, model, self.streams)
-        picture = np.random.default_rng(0).uniform(-1, 1, (1, config.image_size, config.image_size, 3))
-        # The first batch takes two seconds, whatever its size: kernels are chosen, and weights laid out for them.
-        found = engine.run(picture.astype(np.float32))
-        if config.precision is Precision.BFLOAT16:
-            refuse_float32(found, model(picture.astype(np.float32), training=False))
-        return engine
-
-    @cached_property
-    def prepare(self) -> Callable[[Pixels, bytes, Iterable[int]], Prepared]:
-        return compile_views(self._config.image_size, self._config.view_seed)
-
-    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Runs the backbone on prepared pictures, no more at once than memory is meant for.
-
-        Raises:
-            HeadstartError: the engine failed.
-        """
-        size = self._config.num_at_once
-        try:
-            parts = [self.engine.run(batch[start : start + size]) for start in range(0, len(batch), size)]
-        except HeadstartError:
-            raise
-        except Exception as error:
-            # TensorFlow, OpenVINO and drivers raise kinds of their own; most of them mean that memory is short.
-            raise HeadstartError(
-                f"--engine {self._config.engine}",
-                f"to run {min(size, len(batch))} pictures of {self._config.image_size} px",
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                "Try a smaller --batch-size, or fewer --threads",
-            ) from error
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
-
-    def run_cut(self, number: int, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Runs the backbone, for the features of one cut."""
-        return self.run(batch)[number]
-
-    def describe(self, cut: str) -> Description:
-        """Describes the features of a cut."""
-        return describe_features(self._config, cut, self._weights, self._models[cut])
-
-    def describe_work(self, shapes: Sequence[Sequence[int]]) -> str:
-        """Says what runs where, and what comes out."""
-        from extract.engines.tensorflow import describe_devices
-
-        config = self._config
-        device = describe_devices() if config.engine is EngineName.TENSORFLOW else "the CPU"
-        sizes = ", ".join(
-            f"{cut} is {' x '.join(map(str, shape))}" for cut, shape in zip(config.cuts, shapes, strict=True)
-        )
-        return (
-            f"running {config.engine} in {config.precision} on {device}, {self.streams.num_cores} cores; "
-            f"at {config.image_size} px {sizes}"
-        )
+def _measure_rate(config: ExtractConfig, backbone: CutBackbone) -> float:
+    num_streams, side, engine = backbone.streams.num_streams, config.image_size, backbone.engine
+    batch = np.random.default_rng(0).uniform(-1, 1, (config.effective_batch_size, side, side, 3)).astype(np.float32)
+    with ThreadPoolExecutor(num_streams) as pool:
+        list(pool.map(engine.run, [batch] * num_streams))
+        started = time.monotonic()
+        list(pool.map(engine.run, [batch] * num_streams))
+    return num_streams * len(batch) / (time.monotonic() - started)

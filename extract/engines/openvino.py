@@ -18,27 +18,19 @@ from extract.engines.tensorflow import freeze_model
 if TYPE_CHECKING:
     import keras
 
-_PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
-
 
 class OpenVinoEngine:
-    """Runs a cut backbone on batches."""
+    """Engine for a cut backbone with one output or several."""
 
     def __init__(self, model: keras.Model, precision: Precision, streams: Streams) -> None:
-        """Converts and compiles the model.
-
-        Args:
-            model: the cut backbone; input (n, s, s, 3) float32, one output or several.
-            precision: what it computes in.
-            streams: how many batches are run at a time, each in a thread of the caller's.
-        """
-        # OpenVINO tells a server of each import, unless the package that does so is missing.
+        """Convert and compile the model."""
+        # OpenVINO reports each import to a server, unless the package that does so is missing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
         graph = freeze_model(model)
         options = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BFLOAT16 else "f32",
             "NUM_STREAMS": streams.num_streams,
             "INFERENCE_NUM_THREADS": streams.num_cores,
         }
@@ -51,7 +43,7 @@ class OpenVinoEngine:
         self._requests = threading.local()
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Runs the backbone; see `Engine.run`."""
+        """Run the backbone; see `Engine.run`."""
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         outputs = self._requests.own.infer([batch], share_inputs=True)

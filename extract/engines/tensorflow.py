@@ -14,22 +14,16 @@ from extract.engines import Streams
 if TYPE_CHECKING:
     import keras
 
-_BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
-
 
 class TensorFlowEngine:
-    """Runs a cut backbone on batches.
+    """Engine for a cut backbone with one output or several.
 
     The weights become constants of the graph, so that TensorFlow folds batch normalisation and lays
     kernels out once (docs/performance.md has the figures).
     """
 
     def __init__(self, model: keras.Model, precision: Precision = Precision.FLOAT32) -> None:
-        """Freezes the model.
-
-        Args:
-            model: the cut backbone; input (n, s, s, 3) float32, one output or several.
-            precision: bfloat16 lets TensorFlow convert convolutions and what stands between them.
+        """Freeze the model; bfloat16 lets TensorFlow convert convolutions and the layers between them.
 
         Raises:
             UsageError: bfloat16 on a GPU, where TensorFlow would go on in float32.
@@ -37,23 +31,21 @@ class TensorFlowEngine:
         import tensorflow as tf
 
         if precision is Precision.BFLOAT16 and tf.config.list_physical_devices("GPU"):
-            raise UsageError(
-                "--precision bfloat16", "no GPU, for it is the processor's", "a GPU", "Leave the option out"
-            )
-        self._uses_bfloat16 = precision is Precision.BFLOAT16
+            raise UsageError("--precision bfloat16", "a computer without a GPU", "a GPU", "Leave the option out")
+        self._options = {"auto_mixed_precision_onednn_bfloat16": precision is Precision.BFLOAT16}
         self._graph = freeze_model(model)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Runs the backbone; see `Engine.run`."""
+        """Run the backbone; see `Engine.run`."""
         import tensorflow as tf
 
         # Every time: each thread looks at this when it calls a graph, and only its own call makes it look again.
-        tf.config.optimizer.set_experimental_options({_BFLOAT16: self._uses_bfloat16})
+        tf.config.optimizer.set_experimental_options(self._options)
         return [output.numpy() for output in self._graph(tf.convert_to_tensor(batch))]
 
 
 def freeze_model(model: keras.Model) -> Any:
-    """Makes a graph of a model, its weights constants: a `ConcreteFunction` from a batch to the list of outputs."""
+    """Return a `ConcreteFunction` from a batch to the list of a model's outputs, with the weights as constants."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -63,11 +55,7 @@ def freeze_model(model: keras.Model) -> Any:
 
 
 def configure_tensorflow(streams: Streams) -> bool:
-    """Gives TensorFlow its threads, as far as it has not begun to compute.
-
-    Returns:
-        Whether it took them; a process that has computed keeps what it had.
-    """
+    """Set TensorFlow's threads; return False in a process that has computed already, which keeps its own."""
     import tensorflow as tf
 
     try:
@@ -79,7 +67,7 @@ def configure_tensorflow(streams: Streams) -> bool:
 
 
 def describe_devices() -> str:
-    """Says what TensorFlow runs on."""
+    """Return the names of the devices that TensorFlow runs on."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

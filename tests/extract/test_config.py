@@ -15,9 +15,11 @@ from train_head.config import ExportConfig, PredictConfig
     ("image_size", "asked", "expected"),
     [(75, 0, 32), (150, 0, 32), (151, 0, 31), (299, 0, 8), (512, 0, 2), (1024, 0, 1), (512, 32, 32), (150, 1, 1)],
 )
-def test_num_at_once_keeps_a_batchs_memory_unless_asked_for(image_size: int, asked: int, expected: int) -> None:
+def test_effective_batch_size_keeps_a_batchs_memory_unless_asked_for(
+    image_size: int, asked: int, expected: int
+) -> None:
     config = ExtractConfig(Path("pictures"), Path("store"), image_size=image_size, batch_size=asked)
-    assert config.num_at_once == expected
+    assert config.effective_batch_size == expected
 
 
 def test_cuts_are_those_between_commas_in_the_order_given() -> None:

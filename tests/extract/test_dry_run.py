@@ -12,8 +12,7 @@ import pytest
 from base.errors import FingerprintMismatchError, HeadstartError
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.dry_run import estimate_run
-from extract.run import check_arguments, extract_features
+from extract.run import estimate_run, extract_features
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Pool
 from tests.pictures import fill_folder
@@ -26,7 +25,7 @@ def test_dry_run_without_a_store_counts_everything_and_makes_nothing(pictures: P
     (pictures / "train/cats/notes.txt").write_text("no picture")
     config = ExtractConfig(pictures, tmp_path / "new", weights="random", image_size=75, cut="mixed0", batch_size=4)
 
-    found = estimate_run(config, check_arguments(config))
+    found = estimate_run(config, Console())
 
     assert (found["images"], found["to_read"], found["reused"]) == (36, 36, 0)
     assert found["classes"] == {"train": {"cats": 12, "dogs": 12}, "validation": {"cats": 6, "dogs": 6}}
@@ -46,7 +45,7 @@ def test_dry_run_on_a_store_takes_its_last_rate_and_leaves_it_as_it_was(pictures
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     config = ExtractConfig(pictures, store, weights="random", image_size=75)
 
-    found = estimate_run(config, check_arguments(config))
+    found = estimate_run(config, Console())
 
     assert (found["images"], found["to_read"], found["reused"]) == (26, 2, 24)
     assert (found["images_per_second"], found["estimated_seconds"]) == (8.0, 0.2)
@@ -73,11 +72,11 @@ def test_dry_run_counts_views_cuts_and_pooling(
     options: dict[str, Any],
     num_bytes: list[float],
 ) -> None:
-    monkeypatch.setattr("extract.dry_run.build_backbone", lambda *_: backbone)
+    monkeypatch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
     defaults: dict[str, Any] = {"weights": "random", "image_size": 75, "cut": "mixed0", "batch_size": 2}
     config = ExtractConfig(pictures, tmp_path / "new", **(defaults | options))
 
-    found = estimate_run(config, check_arguments(config))
+    found = estimate_run(config, Console())
 
     assert (found["images"], found["to_read"], found["reused"]) == (36, 36, 0)
     assert found["estimated_bytes"] == sum(round(estimate) for estimate in num_bytes)
@@ -88,25 +87,23 @@ def test_dry_run_counts_views_cuts_and_pooling(
 def test_dry_run_of_more_views_reads_the_training_pictures_alone(
     pictures: Path, store: Path, quiet: Console, backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extract.run.build_backbone", lambda *_: backbone)
-    monkeypatch.setattr("extract.dry_run.build_backbone", lambda *_: backbone)
+    monkeypatch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
     config = ExtractConfig(pictures, store, weights="random", image_size=75)
     extract_features(config, quiet)  # The store was made from another copy: files have other times.
     for num_views, to_read in ((1, 0), (2, 24)):
         config = replace(config, views=num_views)
-        found = estimate_run(config, check_arguments(config))
+        found = estimate_run(config, Console())
         assert (found["to_read"], found["reused"]) == (to_read, 36 - to_read)
 
 
 def test_dry_run_of_a_second_cut_counts_what_that_one_lacks(
     pictures: Path, tmp_path: Path, quiet: Console, backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extract.run.build_backbone", lambda *_: backbone)
-    monkeypatch.setattr("extract.dry_run.build_backbone", lambda *_: backbone)
+    monkeypatch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
     config = ExtractConfig(pictures, tmp_path / "stores/mixed0", weights="random", image_size=75, cut="mixed0")
     extract_features(config, quiet)
     config = replace(config, store=tmp_path / "stores", cut="mixed0,mixed1")
-    found = estimate_run(config, check_arguments(config))
+    found = estimate_run(config, Console())
     assert (found["to_read"], found["reused"]) == (36, 0)
     assert found["estimated_bytes"] == round(36 * 7 * 7 * 288 * 2 * 0.26), "mixed1's alone"
 
@@ -114,10 +111,10 @@ def test_dry_run_of_a_second_cut_counts_what_that_one_lacks(
 def test_dry_run_of_other_features_than_the_stores_is_refused(pictures: Path, store: Path) -> None:
     config = ExtractConfig(pictures, store, weights="random", image_size=75, pool=Pool.AVG)
     with pytest.raises(FingerprintMismatchError, match="expected pool none, got pool avg"):
-        estimate_run(config, check_arguments(config))
+        estimate_run(config, Console())
 
 
 def test_dry_run_bad_argument_is_refused_like_a_real_run(pictures: Path, tmp_path: Path) -> None:
     config = ExtractConfig(pictures, tmp_path / "new", weights="random", cut="mixd7")
     with pytest.raises(HeadstartError, match="Did you mean mixed7"):
-        estimate_run(config, check_arguments(config))
+        estimate_run(config, Console())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,10 +23,7 @@ from extract.engines import (
     count_cores,
     has_bfloat16,
     plan_streams,
-    refuse_float32,
 )
-from features.store import FeatureStore
-from tests.pictures import fill_folder
 
 if TYPE_CHECKING:
     import keras
@@ -144,32 +140,6 @@ def test_engine_in_bfloat16_differs_a_little_and_leaves_float32_as_it_was(
         assert_equal(pool.submit(rough.run, batch).result(), rounded)
 
 
-def test_refuse_float32_of_features_that_are_too_exact_says_what_does_it(batch: NDArray[np.float32]) -> None:
-    rounded, exact = batch * np.float32(1.002), batch * np.float32(1.00001)
-    refuse_float32([rounded], batch)
-    refuse_float32([exact, rounded], [batch, batch])
-    for found, expected in (([exact], batch), ([exact, batch], [batch, batch])):
-        with pytest.raises(UsageError, match=r"--precision bfloat16: .* to 1e-05\. Unset TF_ENABLE_ONEDNN_OPTS"):
-            refuse_float32(found, expected)
-
-
-@needs_bfloat16
-def test_extract_in_bfloat16_where_tensorflow_ignores_it_ends_with_2_and_stores_nothing(tmp_path: Path) -> None:
-    fill_folder(tmp_path / "pictures", {"cats": 2, "dogs": 2})
-    done = subprocess.run(
-        f"{sys.executable} -m extract --images {tmp_path}/pictures --store {tmp_path}/store --weights random "
-        "--image-size 75 --cut mixed0 --precision bfloat16".split(),
-        cwd=ROOT,
-        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "error: --precision bfloat16: expected an engine that computes in it, got float32's features" in done.stderr
-    assert FeatureStore(tmp_path / "store").num_features == 0
-
-
 @pytest.mark.parametrize(
     ("cpuinfo", "expected"),
     [
@@ -213,6 +183,16 @@ def test_check_engine_that_is_not_installed_says_how_to_install_it(monkeypatch: 
         "--engine openvino: expected OpenVINO, got none installed. "
         "Run `pip install openvino`, or `make extract ENGINE=openvino`, which does."
     )
+
+
+def test_check_engine_bfloat16_where_tensorflow_ignores_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extract.engines.has_bfloat16", lambda _: True)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    check_engine(EngineName.OPENVINO, Precision.BFLOAT16)
+    check_engine(EngineName.TENSORFLOW, Precision.FLOAT32)
+    with pytest.raises(UsageError) as raised:
+        check_engine(EngineName.TENSORFLOW, Precision.BFLOAT16)
+    assert raised.value.got == "TF_ENABLE_ONEDNN_OPTS=0"
 
 
 @pytest.mark.parametrize("name", list(EngineName))

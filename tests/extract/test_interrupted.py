@@ -27,12 +27,12 @@ ROOT = Path(__file__).parents[2]
 NUM_PICTURES = 40
 COMMAND = """
 import os, sys
-import extract.run
+from extract import backbone
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from base.command_line import run_app
 
-build_engine, number, at, runs = extract_run.build_engine, int(sys.argv.pop(1)), int(sys.argv.pop(1)), []
+build_engine, number, at, runs = backbone.build_engine, int(sys.argv.pop(1)), int(sys.argv.pop(1)), []
 
 
 class Interrupting:
@@ -46,9 +46,9 @@ class Interrupting:
         return self.engine.run(batch)
 
 
-extract_run.build_engine = lambda *given: Interrupting(build_engine(*given))
+backbone.build_engine = lambda *given: Interrupting(build_engine(*given))
 run_app(extract, ExtractConfig, "python -m extract")
-""".replace("import extract.run\n", "import extract.run as extract_run\n")
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

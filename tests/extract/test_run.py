@@ -25,7 +25,7 @@ from base.terminal import Console, ConsoleOptions
 from extract.backbone import cut_backbone, hash_weights, name_layers
 from extract.config import ExtractConfig
 from extract.images.scan import scan_images
-from extract.plan import plan_images
+from extract.plan import KnownStore, hash_path, plan_images
 from extract.run import ExtractResult, extract_features
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Features, ImageStatus
@@ -326,8 +326,8 @@ def test_extract_rehash_finds_an_edit_that_kept_size_and_time(own: tuple[Path, P
     path.write_bytes(data[:15] + b"\x07" + data[16:])  # another density: the same pixels, other content
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    trusting = plan_images(scan_images(pictures).images, FeatureStore(store).images, rehash=False)
-    assert trusting.to_read == []
+    known = KnownStore(FeatureStore(store).images, lambda _: True)
+    assert plan_images(scan_images(pictures).images, known).to_read == [], "it trusts size and time"
     result = extract(pictures, store, rehash=True)
 
     assert (result.images, result.computed, result.reused) == (16, 1, 15)
@@ -336,7 +336,7 @@ def test_extract_rehash_finds_an_edit_that_kept_size_and_time(own: tuple[Path, P
 def test_extract_strict_names_the_first_bad_picture_and_commits_what_was_computed(tmp_path: Path) -> None:
     pictures, store = tmp_path / "pictures", tmp_path / "store"
     fill_folder(pictures, {"cats": 10, "dogs": 10})
-    order = [row.path for row in plan_images(scan_images(pictures).images, [], rehash=False).to_read]
+    order = [image.path for image in sorted(scan_images(pictures).images, key=hash_path)]
     bad = order[9]
     (pictures / bad).write_bytes(b"")
 

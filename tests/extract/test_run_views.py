@@ -26,7 +26,7 @@ from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.loop import ExtractionLoop
 from extract.run import ExtractResult, extract_features
-from extract.store_checks import OtherFolderError
+from extract.stores import OtherFolderError
 from extract.views import compile_views
 from features.maintenance.check import find_problems
 from features.schema import FeatureKey, Features, ImageStatus, Pool
@@ -44,7 +44,7 @@ CUTS = ("mixed0", "mixed1")
 def build_once(backbone: keras.Model) -> Iterator[None]:
     """Lends every run the backbone that it would build: random weights, 75 px."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.run.build_backbone", lambda *_: backbone)
+        patch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
         yield
 
 
@@ -237,20 +237,20 @@ def test_extract_views_of_another_seed_are_refused_with_both_seeds(pictures: Pat
 
 def stop_before_batch(number: int, patch: pytest.MonkeyPatch, *, kill: bool = False) -> None:
     """Has a run interrupted before its n-th batch is stored; killed, it commits nothing after that."""
-    finish, commit = ExtractionLoop._finish, FeatureWriter.commit
+    store, commit = ExtractionLoop._store, FeatureWriter.commit
     finished: list[int] = []
 
-    def stop(loop: ExtractionLoop, batch: Any) -> int:
+    def stop(loop: ExtractionLoop, batch: Any) -> None:
         finished.append(len(finished))
         if len(finished) == number:
             raise KeyboardInterrupt
-        return finish(loop, batch)
+        store(loop, batch)
 
     def commit_unless_killed(writer: FeatureWriter) -> None:
         if len(finished) < number:
             commit(writer)
 
-    patch.setattr(ExtractionLoop, "_finish", stop)
+    patch.setattr(ExtractionLoop, "_store", stop)
     if kill:
         patch.setattr(FeatureWriter, "commit", commit_unless_killed)
 

@@ -28,7 +28,7 @@ LABELS = ("cats", "dogs")
 def _one_backbone() -> Iterator[None]:
     """Extractions in this process share one backbone: to build it takes most of the time of a small one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.run.build_backbone", functools.cache(build_backbone))
+        patch.setattr("extract.backbone.build_backbone", functools.cache(build_backbone))
         yield
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from base.terminal import Console
 from extract.backbone import join_cuts
-from extract.config import MAX_PIXELS, EngineName, Precision
+from extract.config import EngineName, ExtractConfig, Precision
 from extract.decode import Pixels, decode_image
 from extract.engines import build_engine, count_cores, plan_streams
+from extract.loop import load_image
 from extract.pixels import prepare_pixels, resize_pixels
-from extract.reader import ImageReader
 from extract.views import compile_views
 from features.schema import Features, round_features
 from features.store import FeatureStore
@@ -62,8 +62,8 @@ def seen(
     names = [kind.name for kind in ACCEPTED if everything.place(kind.name) in by_path]
     examples = [by_path[everything.place(name)] for name in names]
     images = {image.path: image for image in store.images}
-    reader = ImageReader(everything.folder, compile_views(75, 0), lambda *_: [0], 2, 8, MAX_PIXELS)
-    loaded = list(reader.read(images[example.path] for example in examples))
+    config, prepare = ExtractConfig(everything.folder, everything.store), compile_views(75, 0)
+    loaded = [load_image(images[example.path], config, prepare, lambda *_: [0]) for example in examples]
     assert [image.content_hash for image in loaded] == [example.content_hash for example in examples]
     prepared = np.stack([image.views[0] for image in loaded])
     backbone = rebuild_backbone(store, "", quiet)

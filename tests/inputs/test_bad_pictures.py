@@ -14,7 +14,7 @@ from base.terminal import Console
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.images.scan import scan_images
-from extract.plan import plan_images
+from extract.plan import hash_path
 from extract.run import extract_features
 from features.schema import ImageStatus
 from features.store import FeatureStore
@@ -36,7 +36,7 @@ def configure(images: Path, store: Path) -> ExtractConfig:
 
 
 def list_in_order(images: Path) -> list[str]:
-    return [row.path for row in plan_images(scan_images(images).images, [], rehash=False).to_read]
+    return [image.path for image in sorted(scan_images(images).images, key=hash_path)]
 
 
 @dataclass(frozen=True)

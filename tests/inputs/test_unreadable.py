@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from base.regular import FileIdentity, RegularFile
 from extract.decode import UndecodableImageError, read_picture
 from extract.images.scan import Scan, scan_images
 from extract.run import ExtractResult
@@ -119,30 +120,30 @@ def replace_by(make: Change) -> Change:
 
 
 AFTER_SCAN: dict[str, tuple[Change, str]] = {
-    "cats/pipe.jpg": (replace_by(os.mkfifo), "not a regular file"),
+    "cats/pipe.jpg": (replace_by(os.mkfifo), "cannot be read: Not a regular file"),
     "cats/gone.jpg": (Path.unlink, "cannot be read: No such file or directory"),
-    "cats/device.jpg": (replace_by(lambda path: path.symlink_to("/dev/zero")), "not a regular file"),
+    "cats/device.jpg": (replace_by(lambda path: path.symlink_to("/dev/zero")), "cannot be read: Not a regular file"),
     "dogs/loop.jpg": (
         replace_by(lambda path: path.symlink_to(path)),
         "cannot be read: Too many levels of symbolic links",
     ),
-    "dogs/folder.jpg": (replace_by(Path.mkdir), "not a regular file"),
+    "dogs/folder.jpg": (replace_by(Path.mkdir), "cannot be read: Not a regular file"),
 }
 
 
 def change_while_read(patch: pytest.MonkeyPatch, changes: dict[Path, Change]) -> None:
-    """Has files changed for real, each once, between the first look at it and the reading."""
+    """Has files changed for real, each once, between the taking of its identity and the reading."""
     pending = {path.stat().st_ino: (path, change) for path, change in changes.items()}
-    look = os.fstat
+    identify = RegularFile.identify
 
-    def look_then_change(descriptor: int) -> os.stat_result:
-        status = look(descriptor)
-        if status.st_ino in pending:
-            path, change = pending.pop(status.st_ino)
+    def identify_then_change(file: RegularFile) -> FileIdentity:
+        identity = identify(file)
+        if identity.inode in pending:
+            path, change = pending.pop(identity.inode)
             change(path)
-        return status
+        return identity
 
-    patch.setattr("extract.decode.os.fstat", look_then_change)
+    patch.setattr(RegularFile, "identify", identify_then_change)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from base.errors import HeadstartError, UsageError
-from extract.images.scan import ImageFile, Scan, Skipped, scan_images
+from extract.images.scan import Scan, Skipped, scan_images
+from features.catalog.tables import ImageRow
 from tests.features.stores import fill_store
 
 
@@ -34,7 +35,7 @@ def test_scan_class_folders_gives_path_label_size_and_time(tmp_path: Path) -> No
         ("cats/c.PNG", "cats", ""),
         ("dogs/b.jpg", "dogs", ""),
     ]
-    assert scan.images[0] == ImageFile("cats/a.jpeg", "cats", "", 20, 1_700_000_000_123_456_789)
+    assert scan.images[0] == ImageRow("cats/a.jpeg", "cats", "", 20, 1_700_000_000_123_456_789)
     assert scan.skipped == []
 
 

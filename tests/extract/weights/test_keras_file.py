@@ -7,52 +7,56 @@ import zipfile
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 
 from base.errors import HeadstartError
-from extract.weights.keras_file import WeightsFormat, detect_format, read_legacy_layers
+from extract.weights.keras_file import check_weights_file
 from tests.extract.weight_files import draw_small_layers, write_legacy_file
 
 
 def refuse(path: Path) -> str:
     with pytest.raises(HeadstartError) as raised:
-        detect_format(path)
+        check_weights_file(path)
     message = str(raised.value)
     assert message.startswith(f"{path}: expected ")
     return message.split(", got ", 1)[1]
 
 
 def test_detect_legacy_file_of_188_layers_is_legacy(tmp_path: Path) -> None:
-    assert detect_format(write_legacy_file(tmp_path / "w.h5", draw_small_layers(188))) is WeightsFormat.LEGACY
+    assert not check_weights_file(write_legacy_file(tmp_path / "w.h5", draw_small_layers(188)))
 
 
 def test_detect_legacy_file_counts_only_layers_with_weights(tmp_path: Path) -> None:
     layers = [("input", []), *draw_small_layers(188), ("mixed0", [])]
-    assert detect_format(write_legacy_file(tmp_path / "w.h5", layers)) is WeightsFormat.LEGACY
+    assert not check_weights_file(write_legacy_file(tmp_path / "w.h5", layers))
 
 
 def test_detect_legacy_file_that_the_tests_write_in_full_is_legacy(legacy_file: Path) -> None:
-    assert detect_format(legacy_file) is WeightsFormat.LEGACY
+    assert not check_weights_file(legacy_file)
 
 
 def test_detect_file_that_keras_saves_is_keras3(keras3_file: Path) -> None:
-    assert detect_format(keras3_file) is WeightsFormat.KERAS3
+    assert not check_weights_file(keras3_file)
 
 
 def test_detect_gzip_file_is_the_npm_package(tmp_path: Path) -> None:
     (tmp_path / "nsfwjs-4.4.0.tgz").write_bytes(gzip.compress(b"tar"))
-    assert detect_format(tmp_path / "nsfwjs-4.4.0.tgz") is WeightsFormat.NSFWJS
+    assert check_weights_file(tmp_path / "nsfwjs-4.4.0.tgz")
 
 
 def test_detect_keras3_file_under_another_name_asks_to_rename_it(keras3_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.h5"
     path.symlink_to(keras3_file)
     with pytest.raises(HeadstartError) as raised:
-        detect_format(path)
-    assert str(raised.value) == (
-        f"{path}: expected a name ending in .weights.h5, got Keras 3 weights under another. Rename the file."
-    )
+        check_weights_file(path)
+    assert (raised.value.where, raised.value.expected) == (path, "a name ending in .weights.h5")
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "w.weights.h5"])
+def test_detect_legacy_file_under_another_name_asks_to_rename_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HeadstartError) as raised:
+        check_weights_file(write_legacy_file(tmp_path / name, draw_small_layers(188)))
+    assert (raised.value.where, raised.value.expected) == (tmp_path / name, "a name ending in .h5")
 
 
 @pytest.mark.parametrize(
@@ -112,27 +116,3 @@ def test_detect_hdf5_file_with_nothing_in_it_says_so(tmp_path: Path) -> None:
 
 def test_detect_missing_file_gives_the_systems_reason(tmp_path: Path) -> None:
     assert refuse(tmp_path / "w.h5") == "No such file or directory. Check the path."
-
-
-def test_read_legacy_layers_gives_names_and_values_in_the_files_order(tmp_path: Path) -> None:
-    layers = [
-        ("zebra", [np.array([[1, 2]], np.float32), np.array([3], np.float32)]),
-        ("empty", []),
-        ("ant", [np.array([0.1, -0.2, 1e-30], np.float32)]),
-    ]
-
-    found = read_legacy_layers(write_legacy_file(tmp_path / "w.h5", layers))
-
-    assert [name for name, _ in found] == ["zebra", "ant"]
-    for (_, arrays), (_, expected) in zip(found, [layers[0], layers[2]], strict=True):
-        assert [array.dtype for array in arrays] == [np.float32] * len(expected)
-        for array, original in zip(arrays, expected, strict=True):
-            np.testing.assert_array_equal(array, original)
-
-
-def test_read_legacy_layers_of_a_file_without_one_of_its_arrays_says_damaged(tmp_path: Path) -> None:
-    path = write_legacy_file(tmp_path / "w.h5", draw_small_layers(188))
-    with h5py.File(path, "a") as file:
-        del file["layer_7/layer_7/weight_0:0"]
-    with pytest.raises(HeadstartError, match=r"got a damaged file \(.*weight_0:0"):
-        read_legacy_layers(path)

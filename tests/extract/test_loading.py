@@ -5,34 +5,38 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from extract.config import MAX_PIXELS
+from extract.config import ExtractConfig
 from extract.decode import Pixels
-from extract.reader import ImageReader, LoadedImage
+from extract.loop import LoadedImage, load_image, map_ahead
 from extract.views import Prepared
 from features.catalog.tables import ImageRow
 from tests.pictures import draw_picture, encode
 
 
-def make_reader(
+def read(
     folder: Path,
+    rows: Iterable[ImageRow],
     *,
     stored: Container[bytes] = (),
     views: Sequence[int] = (0,),
     threads: int = 4,
     ahead: int = 6,
-) -> ImageReader:
+) -> Iterator[LoadedImage]:
     def mirror(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
         return {view: pixels[:, ::-1].astype(np.float32) + view * content_hash[0] for view in views}
 
-    def list_missing(_: ImageRow, content_hash: bytes) -> Sequence[int]:
-        return [] if content_hash in stored else views
+    def load(image: ImageRow) -> LoadedImage:
+        return load_image(image, config, mirror, lambda _, content_hash: [] if content_hash in stored else views)
 
-    return ImageReader(folder, mirror, list_missing, threads, ahead, MAX_PIXELS)
+    config = ExtractConfig(folder, folder / "store")
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        yield from map_ahead(pool, load, rows, ahead)
 
 
 def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:
@@ -49,7 +53,7 @@ def test_reader_with_threads_keeps_order_hashes_and_pixels(tmp_path: Path, threa
     pictures = [draw_picture("cats", n, (900, 700) if n % 5 == 0 else (9, 7)) for n in range(25)]
     rows = make_rows(tmp_path, {f"{n}.png": encode(p) for n, p in enumerate(pictures)})
 
-    loaded = list(make_reader(tmp_path, threads=threads).read(rows))
+    loaded = list(read(tmp_path, rows, threads=threads))
 
     assert [found.image for found in loaded] == rows
     for found, picture in zip(loaded, pictures, strict=True):
@@ -63,7 +67,7 @@ def test_reader_stored_content_is_hashed_but_not_decoded(tmp_path: Path) -> None
     stored = hashlib.sha256(b"not decodable").digest()
     rows = make_rows(tmp_path, {"known.jpg": b"not decodable", "unknown.jpg": b"neither"})
 
-    known, unknown = make_reader(tmp_path, stored={stored}).read(rows)
+    known, unknown = read(tmp_path, rows, stored={stored})
 
     assert known == LoadedImage(rows[0], stored, {}, "")
     assert unknown.failure.startswith("not a picture")
@@ -74,7 +78,7 @@ def test_reader_prepares_the_missing_views_alone_each_from_the_content_hash(tmp_
     rows = make_rows(tmp_path, {"0.png": encode(picture)})
     first_byte = hashlib.sha256(encode(picture)).digest()[0]
 
-    (found,) = make_reader(tmp_path, views=[2, 5]).read(rows)
+    (found,) = read(tmp_path, rows, views=[2, 5])
 
     assert list(found.views) == [2, 5]
     for view, prepared in found.views.items():
@@ -85,7 +89,7 @@ def test_reader_bad_pictures_carry_their_reasons_and_the_others_their_pixels(tmp
     good = encode(draw_picture("dogs", 1))
     rows = make_rows(tmp_path, {"0.png": good, "1.png": b"", "2.png": b"<html>", "3.png": good[:1000], "4.png": good})
 
-    loaded = list(make_reader(tmp_path).read(rows))
+    loaded = list(read(tmp_path, rows))
 
     assert [found.failure.split(":")[0] for found in loaded] == [
         "",
@@ -101,15 +105,15 @@ def test_reader_file_deleted_after_the_scan_fails_with_the_systems_reason(tmp_pa
     rows = make_rows(tmp_path, {"0.png": encode(draw_picture("dogs", 1)), "1.png": b"x"})
     (tmp_path / "1.png").unlink()
 
-    gone = list(make_reader(tmp_path).read(rows))[1]
+    gone = list(read(tmp_path, rows))[1]
 
-    assert gone == LoadedImage(rows[1], None, {}, "cannot be read: No such file or directory")
+    assert gone == LoadedImage(rows[1], b"", {}, "cannot be read: No such file or directory")
 
 
 def test_reader_path_that_became_a_folder_is_no_regular_file(tmp_path: Path) -> None:
     (tmp_path / "1.png").mkdir()
-    (found,) = make_reader(tmp_path).read([ImageRow("1.png", "cats", "", 1, 1)])
-    assert found.failure == "not a regular file"
+    (found,) = read(tmp_path, [ImageRow("1.png", "cats", "", 1, 1)])
+    assert found.failure == "cannot be read: Not a regular file"
 
 
 def test_reader_reads_no_further_ahead_than_it_is_told(tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_reader_reads_no_further_ahead_than_it_is_told(tmp_path: Path) -> None:
             taken.append(row.path)
             yield row
 
-    reading = make_reader(tmp_path, ahead=6).read(give())
+    reading = read(tmp_path, give(), ahead=6)
     assert next(reading).image == rows[0]
     assert taken == [f"{n}.png" for n in range(6)]
     assert next(reading).image == rows[1]
@@ -131,7 +135,7 @@ def test_reader_reads_no_further_ahead_than_it_is_told(tmp_path: Path) -> None:
 
 def test_reader_left_half_way_leaves_no_thread_behind(tmp_path: Path) -> None:
     rows = make_rows(tmp_path, {f"{n}.png": encode(draw_picture("cats", n)) for n in range(30)})
-    reading = make_reader(tmp_path).read(rows)
+    reading = read(tmp_path, rows)
     next(reading)
 
     reading.close()  # type: ignore[attr-defined]
@@ -140,4 +144,4 @@ def test_reader_left_half_way_leaves_no_thread_behind(tmp_path: Path) -> None:
 
 
 def test_reader_without_images_yields_nothing(tmp_path: Path) -> None:
-    assert list(make_reader(tmp_path).read([])) == []
+    assert list(read(tmp_path, [])) == []

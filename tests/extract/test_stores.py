@@ -17,7 +17,7 @@ from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.engines import Engine, build_engine
 from extract.run import extract_features
-from extract.store_checks import OtherFolderError
+from extract.stores import OtherFolderError
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore
 from tests.inputs.folders import run_here
@@ -129,7 +129,7 @@ def test_extract_with_no_picture_to_compare_is_refused_and_leaves_the_shards(
     shutil.rmtree(pictures)
     shutil.copytree(other, pictures)  # the same folder, all of whose pictures are others
     if is_changed:
-        monkeypatch.setattr("extract.run.build_engine", lambda *given: Louder(build_engine(*given)))
+        monkeypatch.setattr("extract.backbone.build_engine", lambda *given: Louder(build_engine(*given)))
     with pytest.raises(FeatureStoreError) as raised:
         extract_features(configure(pictures, store), quiet)
     assert "--new-store" in raised.value.advice
@@ -162,11 +162,11 @@ class Overflowing(Louder):
 def test_extract_counts_unsound_and_failed_pictures_in_every_run(
     other: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extract.run.build_engine", lambda *given: Overflowing(build_engine(*given)))
+    monkeypatch.setattr("extract.backbone.build_engine", lambda *given: Overflowing(build_engine(*given)))
     (other / "train/cats/bad.jpg").write_bytes(b"")
     config = configure(other, tmp_path / "own", cut="mixed0")
     first = run_here(extract, config)
-    monkeypatch.setattr("extract.run.build_engine", build_engine)
+    monkeypatch.setattr("extract.backbone.build_engine", build_engine)
     second = run_here(extract, config)
     assert (first.status, second.status) == (0, 0)
     assert first.result["unsound"] == second.result["unsound"] == 1
