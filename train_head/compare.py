@@ -89,7 +89,7 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
         The metrics of both.
     """
     from base.replace import replace_folder
-    from train_head.data.summary import tell_what_there_is
+    from train_head.data.summary import log_dataset_summary
     from train_head.runs.compatibility import holds_run
     from train_head.runs.read import Run
     from train_head.runs.write import copy_run, name_archive, seal_run
@@ -107,7 +107,7 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
             console.say(f"{config.run}: holds this very comparison already; nothing to do")
             return {name: Run(half.config.run).read_metrics() for name, half in halves.items()}
         first = next(iter(halves.values()))
-        tell_what_there_is(first.store, first.split, first.config, console)
+        log_dataset_summary(first.store, first.split, first.config, console)
         results, checkpoints = {}, []
         for name, half in halves.items():
             run = half.config.run

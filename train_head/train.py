@@ -14,7 +14,7 @@ from features.store import FeatureStore
 from train_head.config import NOTHING, SolverName, TrainConfig
 from train_head.data.batches import number_targets
 from train_head.data.split import Split
-from train_head.data.summary import count_unusable, tell_what_there_is, warn_of_changed_store
+from train_head.data.summary import count_unusable, log_dataset_summary, warn_of_changed_store
 from train_head.evaluation.evaluate import evaluate
 from train_head.evaluation.metrics import compute_loss, compute_metrics, find_largest_class, predict_classes
 from train_head.evaluation.uncertainty import Selection, record_selection
@@ -66,7 +66,7 @@ def train_head(
     target = describe_run_target(config.run)
     training = prepare_training(config)
     config = training.config
-    tell_what_there_is(training.store, training.split, config, console)
+    log_dataset_summary(training.store, training.split, config, console)
     checkpoints = place_checkpoints(config.run)
     is_taken = holds_run(config.run)
     differences = training.list_differences(config.run) if is_taken and not config.overwrite else []

@@ -20,9 +20,9 @@ from features.store import FeatureStore
 from features.writer import FeatureWriter
 from train_head.config import ReportConfig
 from train_head.data.split import split_examples
-from train_head.export.expand import lift_head
 from train_head.report.page import write_report
 from train_head.report.sources import load_sources
+from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import REDUCTION_FILE
 from train_head.runs.write import rewrite_run
@@ -39,7 +39,7 @@ def test_golden_run_is_expanded_to_all_inputs_and_gives_its_own_predictions(fold
     run, store = Run(folder / "run"), FeatureStore(folder / "store")
     assert not (run.folder / REDUCTION_FILE).exists()
     validation = split_examples(store.examples, 0.2).validation
-    head = lift_head(run, store, validation, quiet)
+    head = expand_head(run, store, validation, quiet)
     assert head.hidden_kernel.shape == (48, 6)
     inputs = store.read(validation).reshape(7, -1).astype(np.float64)
     logits = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias
@@ -50,11 +50,11 @@ def test_golden_run_is_expanded_to_all_inputs_and_gives_its_own_predictions(fold
 def test_golden_run_is_expanded_after_pictures_were_removed_and_relabelled(folder: Path, quiet: Console) -> None:
     run, store = Run(folder / "run"), FeatureStore(folder / "store")
     validation = split_examples(store.examples, 0.2).validation
-    expected = lift_head(run, store, validation, quiet)
+    expected = expand_head(run, store, validation, quiet)
     kept = [image._replace(label="owls") for image in store.images[5:]]
     with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
         writer.sync_images(kept, [image.path for image in store.images[:5]])
-    found = lift_head(run, FeatureStore(store.path), validation, quiet)
+    found = expand_head(run, FeatureStore(store.path), validation, quiet)
     np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
 
 
@@ -63,7 +63,7 @@ def test_golden_run_without_its_factors_is_refused_with_what_to_do(folder: Path,
     validation = split_examples(store.examples, 0.2).validation
     shutil.rmtree(store.derived_folder)
     with pytest.raises(HeadstartError) as caught:
-        lift_head(run, store, validation, quiet)
+        expand_head(run, store, validation, quiet)
     assert caught.value.where == run.folder
     assert "Train again" in str(caught.value)
 
@@ -74,7 +74,7 @@ def test_golden_run_on_a_packed_copy_takes_the_factors_beside_it(folder: Path, q
     packed = FeatureStore(folder / "packed.h5")
     shutil.copytree(store.derived_folder, packed.derived_folder)
     validation = split_examples(packed.examples, 0.2).validation
-    assert lift_head(run, packed, validation, quiet).hidden_kernel.shape == (48, 6)
+    assert expand_head(run, packed, validation, quiet).hidden_kernel.shape == (48, 6)
 
 
 def test_golden_run_is_reported_and_after_a_rewrite_still_expanded(folder: Path, quiet: Console) -> None:
@@ -85,7 +85,7 @@ def test_golden_run_is_reported_and_after_a_rewrite_still_expanded(folder: Path,
     run = Run(folder / "run")
     assert run.record.run_version == 2
     run.check_files()
-    head = lift_head(run, sources.store, run.find_split(sources.store).validation, quiet)
+    head = expand_head(run, sources.store, run.find_split(sources.store).validation, quiet)
     np.testing.assert_array_equal(
-        head.hidden_kernel, lift_head(sources.run, sources.store, sources.split.validation, quiet).hidden_kernel
+        head.hidden_kernel, expand_head(sources.run, sources.store, sources.split.validation, quiet).hidden_kernel
     )

@@ -25,10 +25,10 @@ from tests.inputs.conftest import Everything, Exported
 from tests.inputs.kinds import ACCEPTED, Kind
 from train_head.data.batches import Array
 from train_head.data.split import split_examples
-from train_head.export.expand import lift_head
 from train_head.export.model import ExportedModel
 from train_head.export.parity import TOLERANCE
 from train_head.finetuning.backbone import rebuild_backbone
+from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.solvers.head import expand_probabilities, restore_head
 
@@ -71,7 +71,7 @@ def seen(
     engine = build_engine(EngineName.TENSORFLOW, Precision.FLOAT32, join_cuts([backbone]), streams)
     (engine_features,) = engine.run(prepared)
     split = split_examples(store.examples, float(run.record.config["validation_split"]))
-    head = restore_head(lift_head(run, store, split.validation, quiet), store.feature_shape, 2, run.dropout)
+    head = restore_head(expand_head(run, store, split.validation, quiet), store.feature_shape, 2, run.dropout)
 
     def judge(features: NDArray[Any]) -> Array:
         return expand_probabilities(head.predict_on_batch(features.astype(np.float32)))

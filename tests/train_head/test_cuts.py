@@ -31,12 +31,12 @@ from tests.train_head.made import (
 from tests.train_head.training import make_config, run_command
 from train_head.config import ExportConfig, SolverName
 from train_head.data.split import split_examples
-from train_head.export.expand import lift_head
 from train_head.export.model import ExportedModel
 from train_head.export.model_file import read_card
 from train_head.export.stitch import stitch
 from train_head.export.write import export
 from train_head.finetuning.backbone import rebuild_backbone
+from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.solvers.head import HeadWeights, restore_head
 from train_head.train import train_head
@@ -84,7 +84,7 @@ def test_train_on_a_named_cut_keeps_a_run_of_that_store(both: Path, tmp_path: Pa
     assert run.record.feature_shape == list(SHAPES[cut])
     store = FeatureStore(both / cut)
     assert run.record.fingerprint == store.fingerprint.digest
-    lifted = lift_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
+    lifted = expand_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
     assert lifted.hidden_kernel.shape == (np.prod(SHAPES[cut]), 8)
     assert train_head(config, quiet) == metrics
     other = "mixed7" if cut == "mixed5" else "mixed5"
@@ -139,7 +139,7 @@ def test_train_on_pooled_features_learns_and_keeps_a_head_that_says_the_same(
     config = make_config(store, tmp_path / "run", solver=solver, epochs=15)
     assert train_head(config, quiet)["val_accuracy"] == 1.0
     run, split = Run(config.run), split_examples(store.examples, 0.2)
-    lifted = lift_head(run, store, split.validation, quiet)
+    lifted = expand_head(run, store, split.validation, quiet)
     assert lifted.hidden_kernel.shape == (768, 8)
     head = restore_head(lifted, (768,), 2, 0.3)
     outputs = head.predict_on_batch(store.read(split.validation).astype(np.float32))[:, 0]

@@ -20,8 +20,8 @@ from tests.train_head.made import read_folder
 from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
 from train_head.config import OptimizerName, SolverName
 from train_head.data.split import split_examples
-from train_head.export.expand import lift_head
 from train_head.prepare import prepare_training
+from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.runs.tables import list_run_examples
 from train_head.train import train_head
@@ -29,7 +29,7 @@ from train_head.train import train_head
 
 def say(run: Run, store: FeatureStore, examples: list[Example], quiet: Console) -> NDArray[np.float64]:
     """What the run's head says of examples, (n, classes), from all inputs and in plain NumPy."""
-    head = lift_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
+    head = expand_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
     kernel = head.hidden_kernel.astype(np.float64)
     inputs = store.read(examples).reshape(len(examples), -1).astype(np.float64)
     logits = np.maximum(inputs @ kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias

@@ -21,7 +21,7 @@ from tests.train_head.training import forget_options, make_config, run_command
 from train_head.config import ClassWeight, OptimizerName
 from train_head.data.batches import FeatureBatches, weigh_examples
 from train_head.data.split import list_rows, split_examples
-from train_head.export.expand import TOLERANCE, lift_head
+from train_head.runs.expand import TOLERANCE, expand_head
 from train_head.runs.read import Run
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
@@ -281,7 +281,7 @@ def test_fit_with_views_gives_training_probabilities_of_view_0_in_the_examples_o
         fitted = solve(own, 4, quiet)
         config = make_config(own, tmp_path / "run", views=4)
         train_head(config, quiet)
-        head = lift_head(Run(config.run), own, split.validation, quiet)
+        head = expand_head(Run(config.run), own, split.validation, quiet)
     else:
         fitted = fits.fit(own, make_config(own, tmp_path / "run", views=4), quiet)
         head = fitted.weights
@@ -408,14 +408,14 @@ def test_lift_head_of_a_run_with_views_agrees_also_after_others_were_added(
     run = Run(config.run)
     expected = run.read_validation_logits()
     split = split_examples(own.examples, 0.2)
-    lifted = lift_head(run, own, split.validation, quiet)
+    lifted = expand_head(run, own, split.validation, quiet)
     assert lifted.hidden_kernel.shape == (12, 8)
     assert np.abs(expected).max() > 0.2
     np.testing.assert_allclose(compute_dense_logits(lifted, own, split.validation), expected, atol=TOLERANCE / 10)
     shutil.rmtree(own.derived_folder)
     more = add_views(own, {path: [4, 5] for path in TRAIN})
     assert more.num_views == 6
-    again = lift_head(run, more, split_examples(more.examples, 0.2).validation, quiet)
+    again = expand_head(run, more, split_examples(more.examples, 0.2).validation, quiet)
     np.testing.assert_allclose(again.hidden_kernel, lifted.hidden_kernel, atol=1e-4)
 
 

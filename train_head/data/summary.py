@@ -18,7 +18,7 @@ NUM_SHOWN = 3
 """Of the pictures that a warning is about."""
 
 
-def tell_what_there_is(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
+def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     """Says what is trained on, and what keeps the accuracy from being taken at its word."""
     console.say(
         f"{store.path}: {len(split.train):,} training and {len(split.validation):,} validation pictures of "

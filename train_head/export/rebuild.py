@@ -13,9 +13,9 @@ from features.store import FeatureStore
 from train_head.config import NOTHING
 from train_head.data.batches import Array
 from train_head.data.split import Split
-from train_head.export.expand import lift_head
 from train_head.finetuning.backbone import TOP, rebuild_backbone
 from train_head.finetuning.tail import open_tail
+from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.solvers.head import HeadWeights, TunedWeights, restore_head
 
@@ -51,7 +51,7 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
     Raises:
         HeadstartError: the weights or the run's own files are not those that it was fitted with.
     """
-    fitted, num_classes = lift_head(run, store, split.validation, console), len(run.record.classes)
+    fitted, num_classes = expand_head(run, store, split.validation, console), len(run.record.classes)
     if run.unfreeze_from == NOTHING:
         backbone = rebuild_backbone(store, weights, console)
         head = restore_head(fitted, store.feature_shape, num_classes, run.dropout)

@@ -13,9 +13,9 @@ from train_head.config import NOTHING
 from train_head.data.batches import Array, number_targets
 from train_head.evaluation.evaluate import evaluate
 from train_head.evaluation.metrics import find_largest_class
-from train_head.export.expand import compute_store_logits, lift_head
 from train_head.report.page import render_report
 from train_head.report.sources import Sources
+from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import REPORT_FILE, read_record
 from train_head.runs.write import rewrite_run, seal_run, write_metrics
@@ -65,7 +65,7 @@ def score_test(sources: Sources, console: Console, weights: str = "") -> Sources
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NOTHING:
-        head = lift_head(run, store, split.validation, console)
+        head = expand_head(run, store, split.validation, console)
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.export.rebuild import rebuild_parts
 

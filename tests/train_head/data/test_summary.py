@@ -17,7 +17,7 @@ from features.writer import FeatureWriter
 from tests.train_head.made import FINGERPRINT, SHAPE, draw_features, hash_text, list_paths, make_store
 from train_head.config import TrainConfig
 from train_head.data.split import split_examples
-from train_head.data.summary import count_unusable, list_conflicts, tell_what_there_is
+from train_head.data.summary import count_unusable, list_conflicts, log_dataset_summary
 from train_head.prepare import split_store
 
 PATHS = list_paths({"train/cats": 8, "train/dogs": 8, "validation/cats": 4, "validation/dogs": 4})
@@ -40,7 +40,7 @@ def make_mixed_store(folder: Path, statuses: Sequence[FeatureStatus]) -> Feature
 
 
 def listen(store: FeatureStore, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    tell_what_there_is(store, split_examples(store.examples, 0.2), TrainConfig(store.path, Path("run")), Console())
+    log_dataset_summary(store, split_examples(store.examples, 0.2), TrainConfig(store.path, Path("run")), Console())
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
 
 

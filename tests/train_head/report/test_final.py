@@ -23,10 +23,10 @@ from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig, SolverName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.evaluation.evaluate import evaluate
-from train_head.export.expand import lift_head
 from train_head.report.final import score_test
 from train_head.report.page import report_run
 from train_head.report.sources import load_sources
+from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import METRICS_FILE, REPORT_FILE
 from train_head.solvers.head import restore_head
@@ -73,7 +73,7 @@ def test_score_test_is_what_the_whole_head_says_of_the_test_features(
     before = Run(config.run).read_metrics()
     score_test(load_sources(ReportConfig(config.run)), quiet)
     split = split_examples(store.examples, 0.2)
-    head = restore_head(lift_head(Run(config.run), store, split.validation, quiet), store.feature_shape, 2, 0.3)
+    head = restore_head(expand_head(Run(config.run), store, split.validation, quiet), store.feature_shape, 2, 0.3)
     second = head.predict_on_batch(store.read(split.test).astype(np.float32))[:, 0]
     targets = np.array([CLASSES.index(example.label) for example in split.test])
     expected: dict[str, Any] = asdict(evaluate(targets, np.stack([1 - second, second], axis=1), CLASSES[:2], 0))

@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 """Of logits, between the head that was fitted and the one on all inputs."""
 
 
-def lift_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
+def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
     """Return a run's head on all inputs.
 
     Training rows are found in the store by content hash and view, so that it does not matter which pictures, labels

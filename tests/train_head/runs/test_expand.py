@@ -24,7 +24,7 @@ from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
 from tests.train_head.training import reseal
 from train_head.config import SolverName, TrainConfig
 from train_head.data.split import split_examples
-from train_head.export.expand import compute_store_logits, lift_head
+from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import LOGITS_FILE, REDUCTION_FILE
 from train_head.solvers.head import HeadWeights, expand_probabilities, restore_head
@@ -64,7 +64,7 @@ def train(store: FeatureStore, *, solver: SolverName = SolverName.REDUCED, rank:
 
 
 def lift(run: Run, store: FeatureStore, console: Console) -> HeadWeights:
-    return lift_head(run, store, split_examples(store.examples, 0.2).validation, console)
+    return expand_head(run, store, split_examples(store.examples, 0.2).validation, console)
 
 
 def compute_dense_logits(head: HeadWeights, store: FeatureStore) -> NDArray[np.float64]:
@@ -168,7 +168,7 @@ def test_lift_head_does_not_depend_on_what_the_folder_holds_today(
     shutil.rmtree(store.derived_folder)
     change(store)
     # The run's own examples, in an order of the caller's.
-    found = lift_head(run, FeatureStore(store.path), validation[::-1], quiet)
+    found = expand_head(run, FeatureStore(store.path), validation[::-1], quiet)
     np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
 
 
@@ -177,14 +177,14 @@ def test_lift_head_with_a_lost_shard_names_it(store: FeatureStore, quiet: Consol
     lost = store.shards[1]
     (store.path / SHARD_FOLDER / lost.name).unlink()
     with pytest.raises(HeadstartError) as caught:
-        lift_head(run, FeatureStore(store.path), validation, quiet)
+        expand_head(run, FeatureStore(store.path), validation, quiet)
     assert lost.name in f"{caught.value.where} {caught.value.got}"
     # Once the catalog has forgotten it too.
     fresh = make_store(
         store.path.parent / "fresh", [path for path in PATHS if path not in list_shard(store, lost.number)]
     )
     with pytest.raises(HeadstartError) as caught:
-        lift_head(run, fresh, validation, quiet)
+        expand_head(run, fresh, validation, quiet)
     assert str(caught.value.where).endswith(lost.name)
 
 
@@ -198,7 +198,7 @@ def test_lift_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_pa
     packed = FeatureStore(tmp_path / "packed.h5")
     by_path = {example.path: example for example in packed.examples}
     split = split_examples([by_path[example.path] for example in store.examples], 0.2)
-    lifted = lift_head(run, packed, split.validation, quiet)
+    lifted = expand_head(run, packed, split.validation, quiet)
     np.testing.assert_allclose(compute_dense_logits(lifted, store), run.read_validation_logits(), atol=1e-5)
 
 
