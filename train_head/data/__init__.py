@@ -1,1 +1,1 @@
-"""Data: which examples train and validate, and their batches."""
+"""Training data: splits, folds, and batches of features."""

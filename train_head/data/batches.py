@@ -13,9 +13,9 @@ from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
 
 HELD_BYTES = 512 * 2**20
-"""Features are held in memory up to this size. Training and validation together take at most twice as much."""
+"""Largest features of one side that are held in memory."""
 BLOCK_BYTES = 256 * 2**20
-"""Features that are read at a time where they are not held."""
+"""Features read at a time where they are not held."""
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -28,14 +28,7 @@ def number_targets(examples: Sequence[Example], classes: Sequence[str]) -> Indic
 
 
 def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.float32]:
-    """Return how much each example counts in the loss.
-
-    Args:
-        targets: (n,) class numbers; each class occurs.
-        class_weight: `balanced` gives every class the same sum, and all together n.
-
-    Source: `class_weight="balanced"` of scikit-learn: n / (classes * count of the class).
-    """
+    """Return (n,) weights in the loss of (n,) class numbers, each of which occurs; `balanced` as in scikit-learn."""
     if class_weight is ClassWeight.NONE:
         return np.ones(len(targets), np.float32)
     counts = np.bincount(targets)
@@ -43,11 +36,11 @@ def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.fl
 
 
 class EpochPlan(NamedTuple):
-    """The pictures of one epoch in their order, and the view that each is seen in."""
+    """The pictures of one epoch in their order."""
 
     pictures: Indices
     rows: Indices
-    """For each of `pictures`, the row of the drawn view."""
+    """(n,) row of each picture's drawn view."""
 
 
 class PictureOrder:
@@ -57,12 +50,7 @@ class PictureOrder:
     """
 
     def __init__(self, rows: Sequence[Example], seed: int | None) -> None:
-        """Group the rows into pictures.
-
-        Args:
-            rows: views of one picture have its path; the first of them counts where none is drawn.
-            seed: of order and views; None keeps the pictures' own order, and their first views.
-        """
+        """Group rows into pictures by path; without a seed, their own order and first views are kept."""
         of_path: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
             of_path.setdefault(row.path, []).append(number)
@@ -84,13 +72,10 @@ class PictureOrder:
 
 
 class FeatureBatches:
-    """Features and targets of some examples, batch by batch, epoch after epoch.
+    """Features and targets of some examples, batch by batch; each epoch sees each picture once, in a drawn view.
 
-    Each epoch sees each picture once, in one of its views, drawn anew.
-
-    A batch is a function of its number alone, counted through all epochs: Keras prefetches in threads of its
-    own, also beyond the end of an epoch, and none of that may change what is trained on. Nor does it matter
-    whether the features are held in memory or read block by block.
+    A batch is a function of its number alone, counted through all epochs, because Keras prefetches in threads of its
+    own, also beyond the end of an epoch. It does not depend on whether the features are held in memory.
     """
 
     def __init__(
@@ -103,16 +88,7 @@ class FeatureBatches:
         seed: int | None,
         class_weight: ClassWeight = ClassWeight.NONE,
     ) -> None:
-        """Read the features where they are few enough to be held.
-
-        Args:
-            store: where they are.
-            examples: which; views of one picture have its path, and the first of them counts where none is drawn.
-            classes: the labels in order.
-            batch_size: rows of a batch; the last of an epoch may have fewer.
-            seed: of the order; None for the examples' own.
-            class_weight: how much an example counts.
-        """
+        """Read the features where they are few enough to be held; for `seed` see `PictureOrder`."""
         self._store, self._rows, self._order = store, list(examples), PictureOrder(examples, seed)
         self.targets = number_targets([self._rows[row] for row in self._order.first_rows], classes)
         self._weights = weigh_examples(self.targets, class_weight)
@@ -131,14 +107,10 @@ class FeatureBatches:
         return self._all is not None
 
     def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Read a batch.
-
-        Args:
-            number: counted from the first batch of the first epoch.
+        """Read a batch by its number from the first epoch on.
 
         Returns:
-            Features (b, *feature_shape) float32, class numbers (b, 1) float32, and how much each counts in the
-            loss (b,) float32.
+            Features (b, *feature_shape), class numbers (b, 1) and weights in the loss (b,), all float32.
         """
         epoch, number_in_epoch = divmod(number, self.num_batches)
         plan = self._plan(epoch)
@@ -158,10 +130,9 @@ class FeatureBatches:
                 yield block[offset : offset + batch_size].astype(np.float32)
 
     def _plan(self, epoch: int) -> EpochPlan:
-        planned = self._planned
-        if planned is None or planned[0] != epoch:
-            self._planned = planned = epoch, self._order.plan(epoch)
-        return planned[1]
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = epoch, self._order.plan(epoch)
+        return self._planned[1]
 
     def _read_from_block(self, epoch: int, batch: slice, plan: EpochPlan) -> Features:
         step = self._round_block(self._batch_size)
@@ -174,7 +145,7 @@ class FeatureBatches:
         return held[1][offset : offset + self._batch_size]
 
     def _round_block(self, batch_size: int) -> int:
-        """Return how many rows are read at a time: whole batches, one at least."""
+        """Return the rows read at a time: whole batches, one at least."""
         return max(1, self._rows_at_once // batch_size) * batch_size
 
     def _read(self, rows: Indices) -> Features:

@@ -1,12 +1,12 @@
-"""Decides which examples are trained on and which validate: from folders, or by content hash."""
+"""Training and validation examples: by folder, by content hash, or in folds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from base.errors import HeadstartError
+from base.errors import HeadstartError, UsageError
 from features.catalog.tables import ImageRow
 from features.store import Example, FeatureStore
 
@@ -35,50 +35,39 @@ class Split:
 def split_examples(examples: Sequence[Example], validation_share: float, images: Iterable[ImageRow] = ()) -> Split:
     """Split by the folders where there is a validation/, else by content hash.
 
-    Pictures in test/ are never used for validation: they are kept apart, for the final number alone.
-
     Args:
-        examples: a store's examples.
-        validation_share: how much of the training pictures to set aside where there is no validation/.
-        images: every image of the store's folder, also those without a feature: they decide which folders there are.
+        examples: a store's examples; those in test/ are kept apart.
+        validation_share: share of the training pictures to set aside where there is no validation/.
+        images: every image of the store's folder, also those without a feature.
 
     Raises:
         HeadstartError: nothing to train on, one class only, too little of a class for both sides, or a validation/
             of which nothing is extracted yet.
     """
     if not examples:
-        raise HeadstartError(
-            "the store",
-            "features to train on",
-            "none",
-            "Run `python -m extract` first, and look at what failed",
-        )
+        advice = "Run `python -m extract` first, and look at what failed"
+        raise HeadstartError("the store", "features to train on", "none", advice)
     train, validation, test = (
         sort_examples(example for example in examples if example.split in names)
         for names in (("train", ""), ("validation",), ("test",))
     )
     num_in_folder = sum(image.split == "validation" for image in images)
     if num_in_folder and not validation:
-        raise HeadstartError(
-            "the folder validation/",
-            "features to validate with",
-            f"none of its {num_in_folder:,} pictures",
-            "Run `python -m extract` to the end, and look at what failed",
-        )
+        got, advice = f"none of its {num_in_folder:,} pictures", "Run `python -m extract` to the end, and look at what failed"
+        raise HeadstartError("the folder validation/", "features to validate with", got, advice)
     if validation:
         split = Split(train, validation, "folder validation/", test)
     else:
         split = replace(split_by_content(train, validation_share), test=test)
-    _check(split)
+    _check_classes(split)
     return split
 
 
 def split_by_content(examples: Sequence[Example], validation_share: float) -> Split:
-    """Sets examples aside by their content hash, whatever their names and whatever else there is.
+    """Set examples aside by their content hash, whatever their names and the other examples.
 
-    An example's side depends on its own bytes alone, so it stays when others come or go, and duplicates
-    are always on one side. Only where a class would be missing on a side, the picture of that class that
-    is nearest to the border goes over, with its duplicates.
+    An example stays on its side when others come or go, and duplicates are on one side. Only where a class would be
+    missing on a side, the picture of that class nearest to the border goes over, with its duplicates.
     """
     held_out = {e.content_hash for e in examples if _place(e.content_hash) < validation_share}
     for label in sorted({example.label for example in examples}):
@@ -89,22 +78,44 @@ def split_by_content(examples: Sequence[Example], validation_share: float) -> Sp
             held_out.add(min(hashes, key=_place))
         elif hashes <= held_out:
             held_out.remove(max(hashes, key=_place))
-    return Split(
-        sort_examples(example for example in examples if example.content_hash not in held_out),
-        sort_examples(example for example in examples if example.content_hash in held_out),
-        f"content hash, {validation_share:g} set aside",
-    )
+    return _hold_out(examples, held_out, f"content hash, {validation_share:g} set aside")
+
+
+def split_into_folds(split: Split, num_folds: int) -> list[Split]:
+    """Return stratified folds: each picture of a split is held out once, duplicates together.
+
+    Within each class, contents are dealt out in the order of their hashes.
+
+    Raises:
+        UsageError: one fold, or a class with fewer different pictures than folds.
+    """
+    if num_folds < 2:
+        raise UsageError("--folds", "0, or 2 and more", str(num_folds), "5 and 10 are usual")
+    examples = split.train + split.validation
+    label_of: dict[bytes, str] = {}
+    for example in sort_examples(examples):
+        label_of.setdefault(example.content_hash, example.label)
+    fold_of: dict[bytes, int] = {}
+    for label in split.classes:
+        hashes = sorted(content_hash for content_hash, found in label_of.items() if found == label)
+        if len(hashes) < num_folds:
+            expected = f"at most {len(hashes):,}, the number of different pictures of class {label!r}"
+            raise UsageError("--folds", expected, str(num_folds), "Ask for fewer folds, or add pictures")
+        # Every class starts where the one before ended, so that no fold gets the odd one of each.
+        fold_of |= {content_hash: (len(fold_of) + place) % num_folds for place, content_hash in enumerate(hashes)}
+    return [
+        _hold_out(examples, {key for key, found in fold_of.items() if found == fold}, f"fold {fold + 1} of {num_folds}")
+        for fold in range(num_folds)
+    ]
 
 
 def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
-    """List examples, each as view 0, and after them all their further views that are stored.
-
-    The further views are in the order of content hash and view, whatever the store's layout.
+    """List examples as view 0, then their further stored views in the order of content hash and view.
 
     Args:
-        store: where they are.
+        store: the store of the views.
         examples: view 0 of each picture.
-        num_views: how many views of a picture at most; None for one.
+        num_views: views of a picture at most; None for one.
     """
     if not num_views or num_views == 1:
         return list(examples)
@@ -113,7 +124,7 @@ def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int |
 
 
 def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
-    """Hashes which views of the training examples a store holds; empty where one of each is asked for."""
+    """Hash which views of the training examples a store holds; empty where one of each is asked for."""
     if not num_views or num_views == 1:
         return ""
     rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})
@@ -121,36 +132,33 @@ def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
 
 
 def sort_examples(examples: Iterable[Example]) -> list[Example]:
-    """Sort by what a picture is before what it is named, so that neither paths nor shards decide a number."""
+    """Sort by content before label and path, so that neither paths nor shards decide a number."""
     return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
 
 
 def _place(content_hash: bytes) -> float:
-    """Where a content hash lies in [0, 1)."""
+    """Map a content hash to [0, 1)."""
     return int.from_bytes(content_hash[:8], "big") / 2**64
 
 
-def _check(split: Split) -> None:
+def _hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str) -> Split:
+    return Split(
+        sort_examples(example for example in examples if example.content_hash not in held_out),
+        sort_examples(example for example in examples if example.content_hash in held_out),
+        rule,
+    )
+
+
+def _check_classes(split: Split) -> None:
+    """Raise HeadstartError unless there are two classes, each on both sides."""
     if len(split.classes) < 2:
-        raise HeadstartError(
-            "the training pictures",
-            "two or more classes",
-            f"only {split.classes}" if split.classes else "none",
-            "Add pictures of the others, and extract again",
-        )
-    for label in split.classes:
-        if sum(example.label == label for example in split.validation) == 0:
-            raise HeadstartError(
-                f"class {label!r}",
-                "pictures on both sides",
-                "none to validate with",
-                "Add different pictures of that class, and extract again",
-            )
-    strangers = sorted({example.label for example in split.validation} - set(split.classes))
-    if strangers:
-        raise HeadstartError(
-            f"class {strangers[0]!r}",
-            "pictures on both sides",
-            "none to train on",
-            "Add some to the training folder, or remove the class from validation, and extract again",
-        )
+        got = f"only {split.classes}" if split.classes else "none"
+        advice = "Add pictures of the others, and extract again"
+        raise HeadstartError("the training pictures", "two or more classes", got, advice)
+    validated = {example.label for example in split.validation}
+    for label in sorted(validated ^ set(split.classes)):
+        got, advice = "none to validate with", "Add different pictures of that class, and extract again"
+        if label in validated:
+            got = "none to train on"
+            advice = "Add some to the training folder, or remove the class from validation, and extract again"
+        raise HeadstartError(f"class {label!r}", "pictures on both sides", got, advice)

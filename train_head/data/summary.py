@@ -1,4 +1,4 @@
-"""What a training says of its pictures, before and after it."""
+"""The pictures of a training: what is logged of them, and stores that are refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from train_head.config import TrainConfig
 from train_head.data.split import Split, hash_views, list_rows
 
 NUM_SHOWN = 3
-"""Of the pictures that a warning is about."""
+"""Pictures listed in a warning."""
 
 
 def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
-    """Says what is trained on, and what keeps the accuracy from being taken at its word."""
+    """Log what is trained on; warn of missing views, left-out pictures, leaks and conflicting labels."""
     console.say(
         f"{store.path}: {len(split.train):,} training and {len(split.validation):,} validation pictures of "
         f"{', '.join(split.classes)} (by {split.rule})"
@@ -72,13 +72,13 @@ def _log_left_out(store: FeatureStore, split: Split, console: Console) -> None:
 
 
 def count_unusable(store: FeatureStore) -> dict[str, int]:
-    """Return how many pictures of the folder cannot be trained on, by reason, for the metrics: `num_pending`, ..."""
+    """Count the pictures that cannot be trained on, by reason, for the metrics: `num_pending`, ..."""
     found = Counter(unusable.reason for unusable in store.list_unusable())
     return {f"num_{reason.value}": found[reason] for reason in UnusableReason}
 
 
 def list_conflicts(examples: Iterable[Example]) -> list[list[str]]:
-    """Return the pictures that are in the folders of several classes: for each content its paths, one a class."""
+    """List the pictures that are in the folders of several classes: for each content its paths, one a class."""
     paths: dict[bytes, dict[str, str]] = {}
     for example in sorted(examples, key=lambda example: example.path):
         paths.setdefault(example.content_hash, {}).setdefault(example.label, example.path)
@@ -86,10 +86,8 @@ def list_conflicts(examples: Iterable[Example]) -> list[list[str]]:
 
 
 def refuse_other_images(store: FeatureStore, images: Path | None) -> None:
-    """Raise HeadstartError where a store was not made from a folder of pictures; a pack may not record its folder."""
-    if images is None or not store.images_folder:
-        return
-    if Path(store.images_folder) != images.resolve():
+    """Raise HeadstartError where a store is of another folder of pictures; a pack may not record its folder."""
+    if images and store.images_folder and Path(store.images_folder) != images.resolve():
         raise HeadstartError(
             store.path,
             f"a store of the pictures in {images.resolve()}",
@@ -112,7 +110,7 @@ def refuse_unfinished_store(store: FeatureStore) -> None:
 
 
 def warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
-    """Says so where the store is no longer the one that the run was fitted on."""
+    """Warn where the store is no longer the one that the run was fitted on."""
     try:
         now = FeatureStore(store.path)
         same = now.examples == store.examples

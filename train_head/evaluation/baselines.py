@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from features.pooled import pool_store
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array, number_targets
-from train_head.data.folds import split_into_folds
-from train_head.data.split import Split
+from train_head.data.split import Split, split_into_folds
 from train_head.evaluation.metrics import find_largest_class, list_losses, predict_classes
 
 MAJORITY, LOGISTIC = "largest class", "logistic regression"
