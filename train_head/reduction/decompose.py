@@ -1,12 +1,13 @@
 """Find the directions in which training features differ most: exactly for few rows, by sketching for many.
 
-Everything is computed in an order that the rows' own decides, and each direction has a fixed sign, so that the same
-features give the same bits. LAPACK and BLAS run in one thread; see `workers`.
+The order of the rows decides the order of all sums, and each direction has a fixed sign, so that the same features give
+the same bits. LAPACK and BLAS run in one thread; see `open_workers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,14 +15,13 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from train_head.data.batches import Array
-from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
-from train_head.reduction.workers import Workers
+from train_head.reduction.rows import FeatureRows, add_pieces, add_transposed, multiply_block
 
 MAX_EXACT_ROWS = 4096
 CHUNK_ROWS = 4096
 """Rows of a tall matrix that are multiplied at a time."""
 OVERSAMPLING = 32
-"""Directions more than asked for in a sketch, so that the last ones wanted are good too."""
+"""Extra directions of a sketch, so that the last ones asked for are good too."""
 ROUNDING = float(np.finfo(np.float32).eps)
 
 Advance = Callable[[int], None]
@@ -40,15 +40,11 @@ class Basis(NamedTuple):
 
 
 def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
-    """Find the r strongest directions from the Gram matrix.
+    """Find the `rank` strongest directions from the Gram matrix; fewer where the rows span fewer.
 
     With X Xᵀ = Q Λ Qᵀ the directions are V = Xᵀ Q Λ^-½, and X V = Q Λ^½. Memory for rows² numbers.
 
     Source: the "method of snapshots", Sirovich 1987.
-
-    Args:
-        rows: the training features.
-        rank: how many directions; fewer come back where the rows span fewer.
     """
     eigenvalues, vectors = np.linalg.eigh(rows.compute_gram())
     strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
@@ -58,19 +54,14 @@ def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
 
 
 def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _: None) -> Basis:
-    """Find nearly the r strongest directions in two passes over rows that need not fit in memory.
+    """Find nearly the `rank` strongest directions in two passes over rows that need not fit in memory.
 
     A random Gaussian Ω is multiplied by Xᵀ X in one pass (the range finder with one power iteration), its range
     made orthonormal, and in the second pass X is projected on it and the projection diagonalised
-    (Rayleigh-Ritz). Memory for two matrices of (columns, r + 32) and one of (rows, r + 32).
+    (Rayleigh-Ritz). Memory for two matrices of (columns, r + 32) and one of (rows, r + 32). `advance` is called with
+    the number of rows done, twice as many in all as there are.
 
     Source: Halko, Martinsson and Tropp 2011, algorithms 4.3 and 5.1.
-
-    Args:
-        rows: the training features.
-        rank: how many directions; fewer come back where the rows span fewer.
-        seed: of Ω.
-        advance: called with the number of rows that were done, twice as many in all as there are.
     """
     num_directions = min(rank + OVERSAMPLING, rows.num_columns)
     start = np.random.default_rng(seed).standard_normal((rows.num_columns, num_directions), np.float32)
@@ -96,21 +87,18 @@ def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _:
 
 
 def find_signs(vectors: NDArray[Any]) -> Array:
-    """Return for each column the sign that makes its largest component positive, the first of equal ones.
-
-    An eigenvector's sign is LAPACK's choice, and another order of its sums chooses another.
-    """
+    """Return each column's sign that makes its largest component positive; LAPACK's depends on the order of sums."""
     largest = np.argmax(np.abs(vectors), axis=0)
     return np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, np.float32(-1), np.float32(1))
 
 
-def _turn(columns: Array, turn: Array, workers: Workers) -> Array:
-    """Compute (n, k) @ (k, r) in place of the first r columns, and return those: n may be most of what is held."""
+def _turn(columns: Array, turn: Array, workers: ThreadPoolExecutor) -> Array:
+    """Compute (n, k) @ (k, r) in place of the first r columns, because n is large, and return those."""
 
     def turn_chunk(rows: slice) -> None:
         columns[rows, : turn.shape[1]] = columns[rows] @ turn
 
-    workers.run(turn_chunk, _list_chunks(columns))
+    list(workers.map(turn_chunk, _list_chunks(columns)))
     return columns[:, : turn.shape[1]]
 
 
@@ -118,11 +106,8 @@ def _list_chunks(columns: Array) -> list[slice]:
     return [slice(start, start + CHUNK_ROWS) for start in range(0, len(columns), CHUNK_ROWS)]
 
 
-def _orthonormalize(columns: Array, workers: Workers) -> Array:
-    """Make columns orthonormal, leaving out those that depend on the others.
-
-    By the eigenvectors of their own Gram matrix, in float64; two rounds give float32's full accuracy.
-    """
+def _orthonormalize(columns: Array, workers: ThreadPoolExecutor) -> Array:
+    """Make columns nearly orthonormal by the eigenvectors of their Gram matrix, without those that depend on others."""
     if not columns.any():
         return columns[:, :0]
 
@@ -130,7 +115,7 @@ def _orthonormalize(columns: Array, workers: Workers) -> Array:
         part = columns[rows].astype(np.float64)
         return part.T @ part
 
-    gram = workers.add(multiply_chunk, _list_chunks(columns), np.zeros((columns.shape[1],) * 2))
+    gram = add_pieces(workers, multiply_chunk, _list_chunks(columns), np.zeros((columns.shape[1],) * 2))
     eigenvalues, vectors = np.linalg.eigh(gram)
     kept = eigenvalues > ROUNDING**2 * eigenvalues.max() * len(gram)
     turn = vectors[:, kept] / np.sqrt(eigenvalues[kept])
@@ -147,10 +132,6 @@ def _choose_strongest(eigenvalues: NDArray[np.float64], rank: int, num_rows: int
     strongest = np.asarray(np.argsort(-eigenvalues)[:rank], np.int64)
     strongest = strongest[eigenvalues[strongest] > noise]
     if not len(strongest):
-        raise HeadstartError(
-            "the training features",
-            "features that differ from zero",
-            "nothing but zeros",
-            "Look at the pictures and the weights, and extract again; or use --solver full",
-        )
+        advice = "Look at the pictures and the weights, and extract again; or use --solver full"
+        raise HeadstartError("the training features", "features that differ from zero", "nothing but zeros", advice)
     return np.asarray(strongest, np.int64)

@@ -6,38 +6,34 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from base.arrays import load_arrays
-from base.files import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
+from base.files import PARTIAL_PREFIX, hash_file, is_regular, open_synced, sync_folder
+from base.regular import RegularFile
 from base.terminal import Console
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 
 FORMAT = 2
-"""Of keys and of what is computed: other numbers from the same features need another one."""
+"""Version of keys and of the numbers: other numbers from the same features need another one."""
 MAX_KEPT_BYTES = 2**30
-"""Of all that is kept for a store; what is unused for longest goes first."""
+"""Size of a store's cache; the file unused for longest is removed first."""
 _STARTED = time.time()
 _KINDS = "factors|directions|means"
 _KEPT = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
-_LEFT_OVER = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-(?P<pid>[0-9]+)")
+_LEFT_OVER = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Training and validation features in the basis of a reduction.
-
-    Rows are distinct contents in the order of their hashes, so that neither a new name nor another label nor
-    another place in the store makes them stale.
-    """
+    """Training and validation features in the basis of a reduction; rows in the order of content hash and view."""
 
     train: Array
     """(contents, r)."""
@@ -46,10 +42,14 @@ class Factors:
     eigenvalues: Array
     """(r,) squared lengths of the columns of `train`, falling."""
 
+    def compute_coefficients(self, kernel: Array) -> Array:
+        """Compute C = Z diag(1 / λ) A, (contents, units), of a kernel A, (r, units): all inputs' kernel is Xᵀ C."""
+        return np.asarray((self.train / self.eigenvalues) @ kernel, np.float32)
+
 
 @dataclass(frozen=True)
 class Directions:
-    """The basis itself, kept where it does not follow from the training features and `Factors.train`."""
+    """The basis itself, where it does not follow from the training features and `Factors.train`."""
 
     directions: Array
     """(inputs, r), orthonormal columns."""
@@ -57,7 +57,7 @@ class Directions:
 
 @dataclass(frozen=True)
 class Means:
-    """Each channel's mean over height and width, rows as in `Factors`; what near-duplicates are looked for with."""
+    """Each channel's mean over height and width, rows as in `Factors`: for finding near-duplicates."""
 
     train: Array
     """(contents, channels)."""
@@ -69,17 +69,15 @@ Derived = TypeVar("Derived", Factors, Directions, Means)
 
 
 def make_key(store: FeatureStore, sides: Sequence[Sequence[Example]], rank: int) -> str:
-    """Make the key of what is derived from features.
+    """Make the key of what is derived from the views of each side, in their order; rank 0 where there is none.
 
-    It holds the bytes that the features are stored in, not only their names: features that were extracted again
-    under the same fingerprint may differ. It also holds what the bits of a sum depend on beside them.
-
-    Args:
-        store: where the features are.
-        sides: whose: views of contents, each side in order.
-        rank: how many directions were asked for; 0 where there are none.
+    It holds the digests of the shards, because features that were extracted again under the same fingerprint may
+    differ, and the BLAS library, which decides the bits of a sum.
     """
-    digest = hashlib.sha256(f"derived {FORMAT}\n{store.fingerprint.digest}\n{rank}\n{_describe_blas()}\n".encode())
+    # NumPy's own BLAS is loaded first; SciPy brings another.
+    blas: dict[str, Any] = next((found for found in threadpool_info() if found["user_api"] == "blas"), {})
+    computed_by = f"numpy {np.__version__} {blas.get('version')} {blas.get('architecture')}"
+    digest = hashlib.sha256(f"derived {FORMAT}\n{store.fingerprint.digest}\n{rank}\n{computed_by}\n".encode())
     for examples in sides:
         digest.update(f"{len(examples)} {store.hash_sources(examples)}\n".encode())
         for example in examples:
@@ -88,23 +86,15 @@ def make_key(store: FeatureStore, sides: Sequence[Sequence[Example]], rank: int)
 
 
 def put(folder: Path, key: str, made: Factors | Directions | Means) -> None:
-    """Write what was made beside others, and remove what was not used for longest.
-
-    Args:
-        folder: the store's derived/; made where it is missing.
-        key: what they were made from.
-        made: what to write.
-
-    Raises:
-        OSError: the disk or its permissions refused; no file appears.
-    """
+    """Write what was made to a cache folder, which may be missing, and remove what was not used for longest."""
     folder.mkdir(exist_ok=True)
-    partial = folder / f"{PARTIAL_PREFIX}{type(made).__name__.lower()}-{key[:32]}-{os.getpid()}"
+    stem = f"{type(made).__name__.lower()}-{key[:32]}"
+    partial = folder / f"{PARTIAL_PREFIX}{stem}-{os.getpid()}"
     try:
         with open_synced(partial) as file:
             arrays = {field.name: getattr(made, field.name) for field in fields(made)}
             np.savez(file, key=np.frombuffer(bytes.fromhex(key), np.uint8), **arrays)
-        name = _name(type(made), key, hash_file(partial))
+        name = f"{stem}-{hash_file(partial)}.npz"
         _make_room(folder, partial.stat().st_size)
         partial.replace(folder / name)
     finally:
@@ -113,32 +103,24 @@ def put(folder: Path, key: str, made: Factors | Directions | Means) -> None:
 
 
 def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derived | None:
-    """Read what was kept after checking every byte; warn of a damaged file, and remove it.
-
-    Args:
-        folder: the store's derived/.
-        key: what it was made from.
-        kind: `Factors`, `Directions` or `Means`.
-        console: where warnings go.
-
-    Returns:
-        What was kept, or None where it has to be made.
-    """
+    """Read a cached file after comparing its digest, or None; a damaged file is a warning, and removed."""
+    what = kind.__name__.lower()
     for path in _list_own(folder, _KEPT):
-        if not path.name.startswith(f"{kind.__name__.lower()}-{key[:32]}-"):
+        if not path.name.startswith(f"{what}-{key[:32]}-"):
             continue
         expected = path.stem.rpartition("-")[2]
         try:
-            found = hash_file(path)
-            if found != expected:
-                raise ValueError(f"another file, {found[:12]}…")
-            arrays = load_arrays(path)
-            if arrays["key"].tobytes().hex() != key:
-                raise ValueError("those of other features")
-            kept = kind(*(arrays[field.name] for field in fields(kind)))
+            with RegularFile(path) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                if found != expected:
+                    raise ValueError(f"another file, {found[:12]}…")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    if arrays["key"].tobytes().hex() != key:
+                        raise ValueError("those of other features")
+                    kept = kind(*(arrays[field.name] for field in fields(kind)))
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
-            what = kind.__name__.lower()
             console.warn(f"{path}: expected {what} with SHA-256 {expected[:12]}…, got {error}. They are made again")
             if not folder.is_symlink():
                 with suppress(OSError):
@@ -150,23 +132,10 @@ def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derive
     return None
 
 
-def _describe_blas() -> str:
-    """Describe the library that adds up, and the kind of processor that it adds for."""
-    libraries = [found for found in threadpool_info() if found["user_api"] == "blas"]
-    # NumPy's own is loaded first; SciPy brings another.
-    found = libraries[0] if libraries else {}
-    return f"numpy {np.__version__} {found.get('version')} {found.get('architecture')}"
-
-
-def _name(kind: type, key: str, sha256: str) -> str:
-    return f"{kind.__name__.lower()}-{key[:32]}-{sha256}.npz"
-
-
 def _list_own(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     """List the regular files in a folder that have a name of ours."""
     with suppress(OSError):
-        named = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
-        return [path for path in named if path.is_file() and not path.is_symlink()]
+        return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name) and is_regular(path))
     return []
 
 
@@ -174,19 +143,13 @@ def _make_room(folder: Path, num_bytes: int) -> None:
     """Remove leftovers, and files until another one fits under the cap; never behind a link that somebody made."""
     if folder.is_symlink():
         return
-    for path in _list_left_over(folder):
-        with suppress(OSError):
-            path.unlink()
+    for path in _list_own(folder, _LEFT_OVER):
+        # Partial files that no process writes any more are older than this process, and their own is gone.
+        if path.stat().st_mtime < _STARTED and not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
+            with suppress(OSError):
+                path.unlink()
     total = num_bytes
     for path in sorted(_list_own(folder, _KEPT), key=lambda path: path.stat().st_mtime, reverse=True):
         total += path.stat().st_size
         if total > MAX_KEPT_BYTES:
             path.unlink(missing_ok=True)
-
-
-def _list_left_over(folder: Path) -> Iterator[Path]:
-    """Yield partial files that no process writes any more: older than this one, and their own is gone."""
-    for path in _list_own(folder, _LEFT_OVER):
-        found = _LEFT_OVER.fullmatch(path.name)
-        if found and path.stat().st_mtime < _STARTED and not Path(f"/proc/{found['pid']}").exists():
-            yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from base.arrays import load_arrays
 from base.errors import HeadstartError
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
-from train_head.reduction.rows import FeatureRows
-from train_head.reduction.workers import open_workers
+from train_head.reduction.rows import FeatureRows, open_workers
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """What maps a kernel on reduced inputs to all inputs.
-
-    W = Xᵀ C, with the rows of X found by content hash and view; or W = V A.
-    """
+    """Map of a kernel A on reduced inputs to all inputs: Xᵀ C, with rows X found by content hash and view, or V A."""
 
     row_hashes: NDArray[np.uint8]
     """(n, 32) content hashes of the training rows, ascending."""
@@ -40,19 +36,8 @@ class Expansion:
     directions: Array | None
     """(inputs, r) V of a sketch, else None."""
 
-    def expand(self, store: FeatureStore, kernel: Array) -> Array:
-        """Map a kernel on reduced inputs to all inputs.
-
-        Args:
-            store: where the training rows are.
-            kernel: A, (r, units); for a sketch alone.
-
-        Returns:
-            W, (inputs, units) float32.
-
-        Raises:
-            HeadstartError: a training row is no longer stored.
-        """
+    def expand_kernel(self, store: FeatureStore, kernel: Array) -> Array:
+        """Map a reduced kernel (r, units) to (inputs, units); raise HeadstartError where a row is not stored."""
         with open_workers() as workers:
             if self.directions is not None:
                 return np.asarray(self.directions @ kernel, np.float32)
@@ -66,29 +51,34 @@ class Expansion:
         np.savez(path, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Expansion:
-        """Read what `save` wrote.
-
-        Raises:
-            HeadstartError: the file is missing or damaged.
-        """
-        try:
-            arrays = load_arrays(path)
-            found = cls(
-                arrays["row_hashes"],
-                arrays["row_views"],
-                arrays["row_files"],
-                arrays["files"],
-                arrays.get("coefficients"),
-                arrays.get("directions"),
-            )
-            found._check()
-            return found
-        except Exception as error:
-            # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
-            raise HeadstartError(
-                path, "the reduction of the fitted head", f"{error or type(error).__name__}", "Train again"
-            ) from error
+    def parse(cls, data: bytes) -> Expansion:
+        """Parse the bytes that `save` wrote; raise ValueError or an error of NumPy's where they are not."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            found = dict(file)
+        num_rows, files = len(found["row_views"]), found["files"]
+        for name, dtype, shape in (
+            ("row_hashes", np.uint8, (num_rows, 32)),
+            ("row_views", np.int32, (num_rows,)),
+            ("row_files", np.int32, (num_rows,)),
+        ):
+            if found[name].dtype != dtype or found[name].shape != shape:
+                raise ValueError(f"{name} of another shape or type")
+        places = found["row_files"]
+        if (
+            not num_rows
+            or files.ndim != 1
+            or files.dtype.kind != "S"
+            or not 0 <= places.min() <= places.max() < len(files)
+        ):
+            raise ValueError("files of another shape or type")
+        (kind,) = {"coefficients", "directions"} & set(found)
+        factor = found[kind]
+        if factor.ndim != 2 or factor.dtype != np.float32 or (kind == "coefficients" and len(factor) != num_rows):
+            raise ValueError(f"{kind} of another shape or type")
+        if not np.isfinite(factor).all():
+            raise ValueError("numbers that are not finite")
+        factors = found.get("coefficients"), found.get("directions")
+        return cls(found["row_hashes"], found["row_views"], places, files, *factors)
 
     def _find_rows(self, store: FeatureStore) -> list[Example]:
         keys = [FeatureKey(row.tobytes(), int(view)) for row, view in zip(self.row_hashes, self.row_views, strict=True)]
@@ -104,60 +94,32 @@ class Expansion:
             )
         return [row for row in rows if row is not None]
 
-    def _check(self) -> None:
-        """Raise ValueError where shapes or types are others than were written, or a number is not finite."""
-        num_rows = len(self.row_views)
-        if (self.coefficients is None) == (self.directions is None):
-            raise ValueError("not one of coefficients and directions")
-        factor = self.coefficients if self.directions is None else self.directions
-        expected = (
-            self.row_hashes.shape == (num_rows, 32)
-            and self.row_hashes.dtype == np.uint8
-            and self.row_views.shape == self.row_files.shape == (num_rows,)
-            and self.row_views.dtype == self.row_files.dtype == np.int32
-            and self.files.ndim == 1
-            and self.files.dtype.kind == "S"
-            and num_rows > 0
-            and bool((self.row_files >= 0).all() and (self.row_files < len(self.files)).all())
-            and factor is not None
-            and factor.ndim == 2
-            and factor.dtype == np.float32
-            and (factor is self.directions or len(factor) == num_rows)
-        )
-        if not expected or factor is None:
-            raise ValueError("arrays of other shapes or types")
-        if not np.isfinite(factor).all():
-            raise ValueError("numbers that are not finite")
-
 
 @dataclass(frozen=True)
 class Reduction:
     """The reduction that a head belongs to."""
 
     key: str
-    """Of what the reduction was made from."""
+    """Digest of what the reduction was made from."""
     rank: int
-    """How many inputs were asked for; there are fewer where the training features span fewer."""
+    """Inputs that were asked for; there are fewer where the training features span fewer."""
     validation_logits: Array
-    """(validation examples, outputs) of the fitted head, which the expanded one must give as well."""
+    """(validation examples, outputs) of the kept head; to compare with the head on all inputs."""
     expansion: Expansion
 
-    def save(self, path: Path) -> None:
-        """Write what expands the head's kernel, as `Expansion.load` reads it."""
-        self.expansion.save(path)
+
+def parse_logits(data: bytes) -> Array:
+    """Parse `validation_logits` as `numpy.save` wrote them; raise ValueError where they are not finite rows."""
+    logits = np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+    if logits.ndim != 2 or not np.isfinite(logits).all():
+        raise ValueError(f"{logits.shape} with numbers that are not finite, or of another shape")
+    return logits
 
 
 def make_expansion(
     store: FeatureStore, rows: Sequence[Example], coefficients: Array | None, directions: Array | None
 ) -> Expansion:
-    """Make what a run keeps.
-
-    Args:
-        store: where the training rows are.
-        rows: distinct training rows in their order.
-        coefficients: of each row, or None.
-        directions: V, or None.
-    """
+    """Make the expansion of distinct training rows, with the coefficients of each row or a sketch's directions."""
     shards = sorted({row.shard: row for row in rows}.items())
     place_of = {shard: place for place, (shard, _) in enumerate(shards)}
     return Expansion(

@@ -1,4 +1,4 @@
-"""Reduces a split's features to a few hundred inputs, or takes the factors that an earlier run kept."""
+"""Reduce a split's features to a few hundred inputs, or take the factors of an earlier run from the cache."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from train_head.data.batches import Array, Indices
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
 from train_head.reduction.factors import Directions, Factors, get, make_key, put
 from train_head.reduction.record import Expansion, make_expansion
-from train_head.reduction.rows import FeatureRows
-from train_head.reduction.workers import open_workers
+from train_head.reduction.rows import FeatureRows, open_workers
 
 DEFAULT_RANK = 512
 SKETCH_SEED = 0
@@ -24,7 +23,7 @@ SKETCH_SEED = 0
 
 @dataclass(frozen=True)
 class UniqueRows:
-    """The distinct contents, and views of contents, among some examples."""
+    """The distinct views of contents among some examples."""
 
     examples: list[Example]
     """One for each, in ascending order of content hash and view: the rows of factors."""
@@ -34,10 +33,9 @@ class UniqueRows:
 
 @dataclass(frozen=True)
 class TrainValidation:
-    """What is reduced."""
+    """Training examples, with all views that are trained on, and validation examples."""
 
     train: Sequence[Example]
-    """With all views that are trained on."""
     validation: Sequence[Example]
 
 
@@ -51,26 +49,20 @@ class Reduced:
     train: UniqueRows
     validation: UniqueRows
     key: str
-    """Of what the reduction was made from."""
+    """Digest of what the reduction was made from."""
     rank: int
-    """How many inputs were asked for; r is less where the training features span less."""
+    """Inputs that were asked for; r is less where the training features span less."""
     from_cache: bool
 
     def make_expansion(self, store: FeatureStore, kernel: Array) -> Expansion:
-        """Make what a run keeps to expand its kernel.
-
-        Args:
-            store: where the features are.
-            kernel: A, (r, units).
-        """
+        """Make what expands a kernel A, (r, units), to all inputs."""
         if self.directions:
             return make_expansion(store, self.train.examples, None, self.directions.directions)
-        coefficients = np.asarray((self.factors.train / self.factors.eigenvalues) @ kernel, np.float32)
-        return make_expansion(store, self.train.examples, coefficients, None)
+        return make_expansion(store, self.train.examples, self.factors.compute_coefficients(kernel), None)
 
 
 def list_unique(examples: Iterable[Example]) -> UniqueRows:
-    """List distinct contents and views; pure, and the same for any order, names, labels and places."""
+    """List distinct contents and views: the same for any order, labels and places of the examples."""
     asked = list(examples)
     by_key = {FeatureKey(example.content_hash, example.view): example for example in asked}
     keys = sorted(by_key)
@@ -80,16 +72,7 @@ def list_unique(examples: Iterable[Example]) -> UniqueRows:
 
 
 def choose_rank(asked: int | None, num_rows: int, num_inputs: int) -> int:
-    """Choose how many inputs to keep.
-
-    Args:
-        asked: what the user wants; None for the default.
-        num_rows: how many different training rows there are: views of pictures that differ.
-        num_inputs: how many numbers a feature has.
-
-    Raises:
-        UsageError: more were asked for than the training features can span.
-    """
+    """Choose the number of inputs to keep; raise UsageError where more are asked for than the features can span."""
     if asked is None:
         return min(DEFAULT_RANK, num_rows, num_inputs)
     for largest, what in ((num_rows, "the number of different training rows"), (num_inputs, "all inputs")):
@@ -99,17 +82,11 @@ def choose_rank(asked: int | None, num_rows: int, num_inputs: int) -> int:
 
 
 def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | None, console: Console) -> Reduced:
-    """Reduce features, from kept factors where there are some.
-
-    Args:
-        store: where the features are; its derived/ keeps the factors.
-        sides: what to train on, whose span counts, and what to validate with.
-        rank: how many inputs to keep; None for the default.
-        console: where progress goes.
+    """Reduce features, from cached factors in the store's derived/ where there are some.
 
     Raises:
         UsageError: the rank is above the number of training pictures.
-        HeadstartError: there is nothing to train on in the features.
+        HeadstartError: the features are all zero.
     """
     train, validation = list_unique(sides.train), list_unique(sides.validation)
     num_inputs = int(np.prod(store.feature_shape))
@@ -122,7 +99,8 @@ def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | Non
     directions = None if is_exact or factors is None else get(folder, key, Directions, console)
     if factors and (is_exact or directions):
         return Reduced(factors, directions, train, validation, key, rank, from_cache=True)
-    factors, directions = _make(store, train, validation, rank, console, is_exact=is_exact)
+    factors, found = _reduce(store, train, validation, rank, console, is_exact=is_exact)
+    directions = None if is_exact else found
     try:
         # The directions first: factors without them would have to be made again.
         if directions:
@@ -133,10 +111,9 @@ def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | Non
     return Reduced(factors, directions, train, validation, key, rank, from_cache=False)
 
 
-def _make(
+def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
-) -> tuple[Factors, Directions | None]:
-    """Make the factors, and the directions unless they follow from them."""
+) -> tuple[Factors, Directions]:
     with open_workers() as workers:
         rows = FeatureRows(store, train.examples, workers)
         if is_exact:
@@ -150,4 +127,4 @@ def _make(
             directions = rows.multiply_transposed(basis.train / eigenvalues)
         del rows
         projected = FeatureRows(store, validation.examples, workers).multiply(directions)
-    return Factors(basis.train, projected, eigenvalues), None if is_exact else Directions(directions)
+    return Factors(basis.train, projected, eigenvalues), Directions(directions)

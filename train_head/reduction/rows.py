@@ -1,25 +1,51 @@
-"""Features as the rows of a matrix that is never held whole: products with it, block by block."""
+"""Features as a matrix that is never held whole: products in fixed pieces, the same bits for any number of threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from features.schema import FEATURE_DTYPE, Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
-from train_head.reduction.workers import Workers
 
 BLOCK_BYTES = 64 * 2**20
-"""What is read at a time."""
+"""Features read at a time."""
 HELD_BYTES = 320 * 2**20
-"""Where all rows take no more, they are read once and held: 4,096 features of mixed7 at 150 px fit."""
+"""Largest matrix that is read once and held: 4,096 features of mixed7 at 150 px fit."""
 PANEL_COLUMNS = 2048
 """Columns that are widened to float32 at a time."""
+MAX_THREADS = 8
+"""Each holds a panel and its product, so that memory stays bounded on machines with many cores."""
+
+Piece = TypeVar("Piece")
+
+
+@contextmanager
+def open_workers() -> Iterator[ThreadPoolExecutor]:
+    """Start threads, and limit BLAS to one thread in each: how BLAS shares a product decides the order of its sums."""
+    num_threads = min(os.cpu_count() or 1, MAX_THREADS)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads, "pieces") as pool:
+        yield pool
+
+
+def add_pieces(
+    workers: ThreadPoolExecutor,
+    compute: Callable[[Piece], NDArray[Any]],
+    pieces: Iterable[Piece],
+    total: NDArray[Any],
+) -> NDArray[Any]:
+    """Add the results of all pieces to a total, in the order of the pieces, and return it."""
+    for part in workers.map(compute, pieces):
+        total += part
+    return total
 
 
 class Block(NamedTuple):
@@ -41,14 +67,8 @@ class Block(NamedTuple):
 class FeatureRows:
     """The features of some examples as a matrix X of (examples, inputs)."""
 
-    def __init__(self, store: FeatureStore, examples: Sequence[Example], workers: Workers) -> None:
-        """Name the rows.
-
-        Args:
-            store: where they are.
-            examples: which, in the order that the results depend on: never that of their places in the store.
-            workers: compute the products.
-        """
+    def __init__(self, store: FeatureStore, examples: Sequence[Example], workers: ThreadPoolExecutor) -> None:
+        """Describe the matrix; results depend on the order of the examples, never on their places in the store."""
         self._store, self._examples, self.workers = store, examples, workers
         self.num_rows, self.num_columns = len(examples), int(np.prod(store.feature_shape))
         row_bytes = self.num_columns * FEATURE_DTYPE.itemsize
@@ -58,7 +78,7 @@ class FeatureRows:
 
     @property
     def num_blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return len(self._slices)
 
     def read_block(self, number: int) -> Block:
@@ -85,8 +105,7 @@ class FeatureRows:
     def compute_gram(self) -> NDArray[np.float64]:
         """Compute X Xᵀ, (rows, rows).
 
-        Products of float16 numbers are exact in float32; sums run over a panel in float32 and over the panels
-        in float64.
+        Products of float16 numbers are exact in float32; sums run over a panel in float32 and over panels in float64.
         """
         gram = np.empty((self.num_rows, self.num_rows))
         for number in range(self.num_blocks):
@@ -118,19 +137,19 @@ class FeatureRows:
             return left @ (left if first is second else second.widen(columns)).T
 
         product = np.zeros((len(first.features), len(second.features)))
-        return self.workers.add(multiply_panels, first.list_panels(), product)
+        return add_pieces(self.workers, multiply_panels, first.list_panels(), product)
 
 
-def multiply_block(block: Block, factor: Array, workers: Workers) -> Array:
+def multiply_block(block: Block, factor: Array, workers: ThreadPoolExecutor) -> Array:
     """Compute B F, (b, k), of (columns, k)."""
     result = np.zeros((len(block.features), factor.shape[1]), np.float32)
-    return workers.add(lambda columns: block.widen(columns) @ factor[columns], block.list_panels(), result)
+    return add_pieces(workers, lambda columns: block.widen(columns) @ factor[columns], block.list_panels(), result)
 
 
-def add_transposed(block: Block, factor: Array, result: Array, workers: Workers) -> None:
+def add_transposed(block: Block, factor: Array, result: Array, workers: ThreadPoolExecutor) -> None:
     """Add Bᵀ F of (b, k) to (columns, k), in place."""
 
     def add_panel(columns: slice) -> None:
         result[columns] += block.widen(columns).T @ factor
 
-    workers.run(add_panel, block.list_panels())
+    list(workers.map(add_panel, block.list_panels()))

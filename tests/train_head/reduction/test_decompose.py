@@ -17,12 +17,11 @@ from tests.train_head.made import make_store
 from train_head.data.batches import Array
 from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, sketch
 from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
-from train_head.reduction.workers import Workers
 
 Wide = NDArray[np.float64]
 SHAPE = (3, 4, 5)
 NUM_COLUMNS = 60
-WORKERS = Workers(ThreadPoolExecutor(3))
+WORKERS = ThreadPoolExecutor(3)
 
 
 def open_rows(store: FeatureStore, examples: Sequence[Example]) -> FeatureRows:

@@ -61,7 +61,7 @@ def expand(reduced: Reduced) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def expand_kernel(store: FeatureStore, reduced: Reduced, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     """The kernel on all inputs, by what a run keeps."""
-    return reduced.make_expansion(store, kernel).expand(store, kernel)
+    return reduced.make_expansion(store, kernel).expand_kernel(store, kernel)
 
 
 def solve_directions(store: FeatureStore, reduced: Reduced) -> Wide:
@@ -186,7 +186,7 @@ def test_expand_kernel_of_a_sketch_reads_no_shard(
     kernel = np.random.default_rng(2).normal(size=(10, 6)).astype(np.float32)
     expansion = reduced.make_expansion(store, kernel)
     shutil.rmtree(store.path / SHARD_FOLDER)
-    np.testing.assert_allclose(expansion.expand(store, kernel), directions @ kernel, atol=1e-5)
+    np.testing.assert_allclose(expansion.expand_kernel(store, kernel), directions @ kernel, atol=1e-5)
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
