@@ -23,9 +23,8 @@ from train_head.data.batches import FeatureBatches, weigh_examples
 from train_head.data.split import list_rows, split_examples
 from train_head.runs.expand import TOLERANCE, expand_head
 from train_head.runs.read import Run
-from train_head.solvers import Fit, Problem
+from train_head.solvers import Fit, Problem, measure_sizes
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.choose import measure_sizes
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import Batch, Stepper, compute_probabilities
 from train_head.solvers.reduced import fit_reduced

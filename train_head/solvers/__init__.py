@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from base.terminal import Console
+import numpy as np
+
+from base.terminal import Console, format_bytes
 from features.store import Example, FeatureStore
-from train_head.config import TrainConfig
+from train_head.config import SolverName, TrainConfig
 from train_head.data.batches import Array
 from train_head.data.split import Split, list_rows
 from train_head.reduction.record import Reduction
+from train_head.reduction.reduce import choose_rank, list_unique
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 
+MAX_TRAINING_BYTES = 768 * 2**20
+"""Largest training matrix on reduced inputs: with validation, catalog and products a process stays below 2 GB."""
+
 
 def ignore_epoch(_: Epoch) -> None:
-    """Follows no fit."""
+    """Follow no fit."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be fitted: which head, on which examples of which store."""
+    """A head to fit on examples of a store."""
 
     store: FeatureStore
     split: Split
@@ -31,16 +37,16 @@ class Problem:
     """Called after each epoch, and for those before an interruption too."""
 
     def list_training_rows(self) -> list[Example]:
-        """Lists the training examples, then the further views of each that are trained on."""
+        """List the training examples, then the further views of each that are trained on."""
         return list_rows(self.store, self.split.train, self.config.views)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a solver returns."""
+    """A fitted head and its history."""
 
     weights: HeadWeights
-    """Of the kept epoch; of the reduced inputs where there is a reduction."""
+    """Weights of the kept epoch; on reduced inputs where there is a reduction."""
     history: list[Epoch]
     kept_epoch: int
     train_probabilities: Array
@@ -53,3 +59,26 @@ class Fit:
 
 
 Solve = Callable[[Problem, Checkpoint, Console], Fit]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shape of the matrix that the reduced solver would hold."""
+
+    num_rows: int
+    """Different training rows: views of pictures that differ."""
+    rank: int
+
+
+def measure_sizes(problem: Problem) -> Sizes:
+    """Return a problem's sizes; raise UsageError where more inputs are to be kept than the rows can span."""
+    num_rows = len(list_unique(problem.list_training_rows()).examples)
+    num_inputs = int(np.prod(problem.store.feature_shape))
+    return Sizes(num_rows, choose_rank(problem.config.rank, num_rows, num_inputs))
+
+
+def choose_solver(sizes: Sizes) -> tuple[SolverName, str]:
+    """Choose the reduced solver unless its training matrix is too large, whatever memory is free; return why."""
+    num_bytes = 4 * sizes.num_rows * sizes.rank
+    solver = SolverName.FULL if num_bytes > MAX_TRAINING_BYTES else SolverName.REDUCED
+    return solver, f"{sizes.num_rows:,} rows of {sizes.rank:,} inputs, {format_bytes(num_bytes)}"

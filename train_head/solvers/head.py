@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from base.arrays import parse_arrays
 from base.errors import HeadstartError
 from train_head.data.batches import Array
 
@@ -21,7 +21,7 @@ TAIL_PREFIX = "tail_"
 
 @dataclass(frozen=True)
 class HeadWeights:
-    """A fitted head as plain arrays: all that has to be kept, since the layers are built in code."""
+    """A fitted head as plain arrays; its layers are built in code."""
 
     hidden_kernel: Array
     """(inputs, units), inputs in Flatten's order."""
@@ -31,83 +31,74 @@ class HeadWeights:
     output_bias: Array
 
     def sum_squares(self) -> float:
-        """Adds up the squares of both kernels: what an L2 term weighs."""
+        """Compute the sum of squares of both kernels, for the L2 term."""
         return sum(float(np.vdot(kernel, kernel)) for kernel in (self.hidden_kernel, self.output_kernel))
 
+    def list_layers(self) -> list[Array]:
+        """List the head's four arrays in the order of its layers."""
+        return [getattr(self, field.name) for field in fields(HeadWeights)]
+
     def list_arrays(self) -> dict[str, Array]:
-        """Lists all that has to be kept, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(HeadWeights)}
+        """List all arrays to keep, by name."""
+        return dict(zip((field.name for field in fields(HeadWeights)), self.list_layers(), strict=True))
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, Array]) -> HeadWeights:
-        """Takes what `list_arrays` gave; raises KeyError where something is missing."""
+        """Make a head of what `list_arrays` returned; raise KeyError where something is missing."""
         head: dict[str, Any] = {field.name: arrays[field.name] for field in fields(HeadWeights)}
         tail = {name.removeprefix(TAIL_PREFIX): array for name, array in arrays.items() if name.startswith(TAIL_PREFIX)}
         return TunedWeights(**head, tail=tail) if tail else HeadWeights(**head)
 
     def save(self, path: Path) -> None:
-        """Writes the arrays as an uncompressed .npz without pickled objects."""
+        """Write the arrays as an uncompressed .npz without pickled objects."""
         arrays: dict[str, Any] = self.list_arrays()
         np.savez(path, **arrays)
 
-    @classmethod
-    def load(cls, path: Path) -> HeadWeights:
-        """Reads what `save` wrote.
-
-        Raises:
-            HeadstartError: the file is missing, cut off, or another.
-        """
-        try:
-            return cls.parse(path.read_bytes())
-        except Exception as error:
-            # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
-            raise HeadstartError(
-                path, "a fitted head", f"{error or type(error).__name__}", "Train it again with --overwrite"
-            ) from error
-
-    @classmethod
-    def parse(cls, data: bytes) -> HeadWeights:
-        """Parse the bytes that `save` wrote; raise some exception where they are not."""
-        head = cls.from_arrays(parse_arrays(data))
-        if [getattr(head, field.name).ndim for field in fields(HeadWeights)] != [2, 1, 2, 1]:
+    @staticmethod
+    def parse(data: bytes) -> HeadWeights:
+        """Parse the bytes that `save` wrote; raise ValueError, KeyError or an error of NumPy's where they are not."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = dict(file)
+        if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("arrays of another type than float32, or numbers that are not finite")
+        head = HeadWeights.from_arrays(arrays)
+        if [array.ndim for array in head.list_layers()] != [2, 1, 2, 1]:
             raise ValueError("arrays of other dimensions")
-        if any(array.dtype != np.float32 for array in head.list_arrays().values()):
-            raise ValueError("arrays of another type than float32")
         return head
 
 
 @dataclass(frozen=True)
 class TunedWeights(HeadWeights):
-    """A head, and the backbone's convolutions that were trained again with it."""
+    """A head, and the backbone's convolutions that were trained with it."""
 
     tail: Mapping[str, Array]
     """Kernels, by the names of their layers."""
 
     def list_arrays(self) -> dict[str, Array]:
-        """Lists the head's arrays, and the kernels."""
+        """List the head's arrays, and the kernels."""
         return super().list_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
 
 
 def count_outputs(num_classes: int) -> int:
-    """Says how many outputs a head has: one sigmoid for two classes, else a softmax of as many."""
+    """Return the number of a head's outputs: one sigmoid for two classes, else a softmax of as many."""
     return 1 if num_classes == 2 else num_classes
 
 
 def build_head(
     feature_shape: Sequence[int], num_classes: int, units: int, dropout: float, seed: int | None = 0, *, l2: float = 0.0
 ) -> keras.Sequential:
-    """Builds the head with Keras's initial weights (Glorot uniform, zero biases).
+    """Build a head with Keras's initial weights (Glorot uniform, zero biases).
 
     Args:
-        feature_shape: of one feature, (7, 7, 768) for mixed7 at 150 px.
+        feature_shape: shape of one feature, (7, 7, 768) for mixed7 at 150 px.
         num_classes: two or more.
-        units: of the hidden layer.
+        units: units of the hidden layer.
         dropout: share of hidden units dropped in training.
-        seed: of initial weights and dropout; None makes zeros, which take a third of the memory, to be replaced.
+        seed: seed of initial weights and dropout; None makes zeros, which take a third of the memory, to be replaced.
         l2: weight of both kernels' sum of squares in the loss.
 
     Returns:
-        From (n, *feature_shape) float32 to (n, outputs) probabilities; for two classes the one output is
+        A model from (n, *feature_shape) float32 to (n, outputs) probabilities; for two classes the one output is
         the probability of the second.
     """
     import keras
@@ -140,42 +131,25 @@ def build_head(
 
 
 def extract_weights(head: keras.Sequential) -> HeadWeights:
-    """Takes the arrays out of a head."""
+    """Copy the arrays of a head."""
     return HeadWeights(*head.get_weights())
 
 
 def restore_head(
     weights: HeadWeights, feature_shape: Sequence[int], num_classes: int, dropout: float
 ) -> keras.Sequential:
-    """Builds a head and gives it fitted weights.
-
-    Raises:
-        HeadstartError: the arrays do not fit the features.
-    """
-    units = weights.hidden_kernel.shape[-1]
-    head = build_head(feature_shape, num_classes, units, dropout, seed=None)
-    arrays = [getattr(weights, field.name) for field in fields(HeadWeights)]
+    """Build a head with fitted weights; raise HeadstartError where the arrays do not fit the features."""
+    head = build_head(feature_shape, num_classes, weights.hidden_kernel.shape[-1], dropout, seed=None)
+    shapes = [array.shape for array in weights.list_layers()]
     expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
-    if [array.shape for array in arrays] != expected:
-        raise HeadstartError(
-            "the fitted head",
-            f"arrays of shapes {expected}",
-            str([a.shape for a in arrays]),
-            "Train it again",
-        )
-    head.set_weights(arrays)
+    if shapes != expected:
+        raise HeadstartError("the fitted head", f"arrays of shapes {expected}", str(shapes), "Train it again")
+    head.set_weights(weights.list_layers())
     return head
 
 
 def expand_probabilities(outputs: Array) -> Array:
-    """Turns a head's outputs into a probability for each class.
-
-    Args:
-        outputs: (n, 1) sigmoid or (n, classes) softmax.
-
-    Returns:
-        (n, classes) float32; rows add up to 1.
-    """
+    """Turn (n, 1) sigmoid or (n, classes) softmax outputs into (n, classes) float32 probabilities."""
     if outputs.shape[1] > 1:
         return outputs
     return np.concatenate([1 - outputs, outputs], axis=1)

@@ -1,4 +1,4 @@
-"""Follows a fit from epoch to epoch: what it did, which weights to keep, when to stop."""
+"""The history of a fit: its epochs, which weights to keep, and when to stop."""
 
 from __future__ import annotations
 
@@ -23,39 +23,34 @@ class Epoch:
 
     @property
     def is_finite(self) -> bool:
-        """Whether both losses are numbers."""
+        """Whether both losses are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.val_loss)
+
+    def describe_losses(self) -> str:
+        """Describe both losses."""
+        return f"{self.loss:.4g} (validation: {self.val_loss:.4g})"
 
 
 class DivergedError(HeadstartError):
-    """The loss was no number before any epoch was good: there is no head."""
+    """The loss was NaN or infinite before any epoch was good: there is no head."""
 
     def __init__(self, row: Epoch, learning_rate: float) -> None:
-        """Says at which epoch and learning rate."""
+        """Create the error for an epoch."""
         self.row = row
-        super().__init__(
-            f"epoch {row.epoch}",
-            "a finite loss",
-            f"{describe_losses(row)} at learning rate {learning_rate:g}",
-            "Nothing was kept. Try a smaller --learning-rate (LEARNING_RATE=)",
-        )
+        got = f"{row.describe_losses()} at learning rate {learning_rate:g}"
+        advice = "Nothing was kept. Try a smaller --learning-rate (LEARNING_RATE=)"
+        super().__init__(f"epoch {row.epoch}", "a finite loss", got, advice)
 
 
 class PartlyDivergedError(HeadstartError):
-    """The loss was no number after a good epoch: the run keeps the head of that one."""
+    """The loss was NaN or infinite after a good epoch: the run keeps the head of that one."""
 
 
-class Watch:
-    """Keeps the history and the weights of the epoch that counts: the last sound one, or the best."""
+class EarlyStopping:
+    """The history of a fit and the weights of the epoch to keep: the last finite one, or with patience the best."""
 
     def __init__(self, patience: int, history: Sequence[Epoch] = (), kept: HeadWeights | None = None) -> None:
-        """Starts anew, or goes on.
-
-        Args:
-            patience: epochs without a better validation loss before stopping; 0 never stops, and keeps the last.
-            history: what was recorded before.
-            kept: the weights that were kept then.
-        """
+        """Start, or resume; a patience of 0 never stops, and keeps the last epoch."""
         self.history = list(history)
         self.kept = kept
         self._patience = patience
@@ -63,41 +58,27 @@ class Watch:
     @property
     def kept_epoch(self) -> int:
         """The epoch whose weights are kept, from 1; 0 where there is none."""
-        sound = [row for row in self.history if row.is_finite]
-        if not sound:
+        finite = [row for row in self.history if row.is_finite]
+        if not finite:
             return 0
-        return min(sound, key=lambda row: row.val_loss).epoch if self._patience else sound[-1].epoch
+        return min(finite, key=lambda row: row.val_loss).epoch if self._patience else finite[-1].epoch
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no point in another epoch."""
+        """Whether to stop."""
         if not self.history:
             return False
         last = self.history[-1]
         return not last.is_finite or 0 < self._patience <= last.epoch - self.kept_epoch
 
     def record(self, row: Epoch, take_weights: Callable[[], HeadWeights]) -> None:
-        """Adds an epoch.
-
-        Args:
-            row: the epoch.
-            take_weights: gives a copy of its weights; called where they are to be kept.
-        """
+        """Add an epoch; `take_weights` returns a copy of its weights, and is called where they are to be kept."""
         self.history.append(row)
         if self.kept_epoch == row.epoch:
             self.kept = take_weights()
 
     def require_kept(self, learning_rate: float) -> HeadWeights:
-        """Returns the weights that count.
-
-        Raises:
-            DivergedError: there are none, because the first epoch's loss was no number.
-        """
+        """Return the kept weights; raise DivergedError where the first epoch's loss was NaN or infinite."""
         if self.kept is None:
             raise DivergedError(self.history[-1], learning_rate)
         return self.kept
-
-
-def describe_losses(row: Epoch) -> str:
-    """Says both losses of an epoch."""
-    return f"{row.loss:.4g} (validation: {row.val_loss:.4g})"

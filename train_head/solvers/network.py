@@ -1,9 +1,8 @@
-"""The head in NumPy: what it says, its loss, and one step of fitting it, by Keras's definitions."""
+"""The head in NumPy: its probabilities, its loss, and one step of fitting it, by Keras's definitions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,27 +13,26 @@ from train_head.solvers.head import HeadWeights
 from train_head.solvers.optimizers import Optimizer
 
 SLAB_ROWS = 32
-"""Rows of the hidden kernel that are updated at a time: slab, gradient and slots stay in a core's own cache."""
-
+"""Rows of the hidden kernel updated at a time: slab, gradient and slots stay in a core's own cache."""
 LOGIT_ROWS = 1024
-"""Rows that are taken through the hidden layer at a time where nothing is fitted."""
+"""Rows taken through the hidden layer at a time where nothing is fitted."""
 
 
 class Batch(NamedTuple):
-    """What one step sees."""
+    """The rows of one step."""
 
     features: Array
     """(b, inputs)."""
     targets: NDArray[np.int64]
     """(b,) class numbers."""
     weights: Array
-    """(b,) how much each row counts."""
+    """(b,) weight of each row."""
     mask: Array | None
     """(b, units): 0 for a dropped unit, 1 / (1 - dropout) for one that stays; None without dropout."""
 
 
 def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) -> Array | None:
-    """Draws which hidden units stay, scaled so that their sum keeps its mean ("inverted dropout").
+    """Draw which hidden units stay, scaled so that their sum keeps its mean ("inverted dropout").
 
     Source: Srivastava et al. 2014, section 10, as `keras.layers.Dropout` does it.
     """
@@ -52,7 +50,7 @@ def compute_logits(head: HeadWeights, features: Array, rows: NDArray[np.int64] |
 
 
 def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
-    """Computes (n, outputs) logits of (n, units) products with the hidden kernel, which are used up."""
+    """Compute (n, outputs) logits of (n, units) products with the hidden kernel, which are overwritten."""
     hidden += head.hidden_bias
     np.maximum(hidden, 0, out=hidden)
     return np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
@@ -61,8 +59,7 @@ def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
 def compute_probabilities(logits: Array) -> Array:
     """Turn (n, outputs) logits into (n, classes) probabilities: a sigmoid for one output, else a softmax.
 
-    Each of two classes has its own from the logit, in float64 before it is rounded: 1 - p would be 0 where p rounds
-    to 1, and the loss of a sure mistake would be whatever 0 is clipped to.
+    Both of two classes come from the logit, in float64 before rounding: 1 - p would be 0 where p rounds to 1.
     """
     exact = logits.astype(np.float64)
     if exact.shape[1] == 1:
@@ -72,24 +69,16 @@ def compute_probabilities(logits: Array) -> Array:
 
 
 def predict_targets(logits: Array) -> NDArray[np.int64]:
-    """Says which class each row of logits stands for; of two equal ones the first."""
+    """Return the class number of each row of logits; of two equal ones the first."""
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).astype(np.int64)
     return np.asarray(np.argmax(logits, axis=1), np.int64)
 
 
 def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Computes the cross-entropy of each row and its slope.
+    """Compute (n,) cross-entropies in nats and their (n, outputs) derivatives by the (n, outputs) logits.
 
-    From logits rather than probabilities, as Keras on TensorFlow does too, so that a sure mistake has a finite
-    loss and a slope.
-
-    Args:
-        logits: (n, 1) of a sigmoid, or (n, classes) of a softmax.
-        targets: (n,) class numbers.
-
-    Returns:
-        (n,) losses in nats, and (n, outputs) derivatives by the logits.
+    From logits rather than probabilities, as in Keras on TensorFlow, so that a sure mistake has a finite loss.
     """
     rows = np.arange(len(targets))
     if logits.shape[1] == 1:
@@ -105,32 +94,21 @@ def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Ar
 
 
 class Stepper:
-    """A head in fitting: its weights and the optimizer's state, changed in place step by step."""
+    """A head in fitting: its weights and the optimizer's state, changed in place."""
 
     def __init__(self, head: HeadWeights, optimizer: Optimizer, l2: float) -> None:
-        """Starts from a head.
-
-        Args:
-            head: the initial weights; copied.
-            optimizer: how a gradient becomes a change.
-            l2: weight of the sum of squares of both kernels in the loss.
-        """
-        self.head = head
-        self.head = self.copy_head()
+        """Start from a copy of initial weights; `l2` is the weight of both kernels' sum of squares in the loss."""
+        self.head = HeadWeights(*(array.copy() for array in head.list_layers()))
         self.slots = {
-            field.name: [np.zeros_like(getattr(head, field.name)) for _ in range(optimizer.num_slots)]
-            for field in fields(head)
+            name: [np.zeros_like(array) for _ in range(optimizer.num_slots)]
+            for name, array in self.head.list_arrays().items()
         }
         self.num_steps = 0
         self._optimizer, self._l2 = optimizer, np.float32(l2)
         self._gradient = np.empty((min(SLAB_ROWS, len(head.hidden_kernel)), head.hidden_kernel.shape[1]), np.float32)
 
     def take_step(self, batch: Batch) -> tuple[float, int]:
-        """Takes one step down the gradient of the batch's mean loss.
-
-        Returns:
-            The loss before the step, with dropout and with the L2 term; and how many rows were right.
-        """
+        """Take a step; return the batch's loss before it, with dropout and L2 term, and the number of correct rows."""
         head = self.head
         hidden = np.asarray(batch.features @ head.hidden_kernel, np.float32)
         hidden += head.hidden_bias
@@ -154,25 +132,23 @@ class Stepper:
         return loss, int(np.sum(predict_targets(logits) == batch.targets))
 
     def copy_head(self) -> HeadWeights:
-        """Copies the weights as they are now."""
-        return HeadWeights(*(getattr(self.head, field.name).copy() for field in fields(self.head)))
+        """Copy the weights."""
+        return HeadWeights(*(array.copy() for array in self.head.list_layers()))
 
     def list_arrays(self) -> list[NDArray[Any]]:
-        """Lists everything that the next step depends on, not copied."""
-        weights = [getattr(self.head, field.name) for field in fields(self.head)]
-        return [np.array(self.num_steps), *weights, *(slot for slots in self.slots.values() for slot in slots)]
+        """List everything that the next step depends on, not copied."""
+        slots = [slot for slots in self.slots.values() for slot in slots]
+        return [np.array(self.num_steps), *self.head.list_layers(), *slots]
 
     def restore(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Goes on where `list_arrays` was called."""
+        """Resume where `list_arrays` was called."""
         self.num_steps = int(arrays[0])
         for mine, theirs in zip(self.list_arrays()[1:], arrays[1:], strict=True):
             mine[...] = theirs
 
     def compute_penalty(self) -> float:
-        """Computes the L2 term of the loss."""
-        if not self._l2:
-            return 0.0
-        return float(self._l2) * self.head.sum_squares()
+        """Compute the L2 term of the loss."""
+        return float(self._l2) * self.head.sum_squares() if self._l2 else 0.0
 
     def _update(self, name: str, gradient: Array, *, decays: bool = False) -> None:
         variable = getattr(self.head, name)

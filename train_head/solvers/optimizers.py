@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -13,37 +12,34 @@ from train_head.data.batches import Array
 EPSILON = 1e-7
 
 
-class Optimizer(Protocol):
+class Optimizer:
     """How a gradient becomes a change of a variable."""
 
-    num_slots: int
-    """How many arrays of a variable's shape it remembers, all zeros at first."""
+    num_slots = 1
+    """Arrays of a variable's shape that the optimizer keeps, all zeros at first."""
+
+    def __init__(self, learning_rate: float) -> None:
+        """Take the learning rate."""
+        self._rate = learning_rate
 
     def begin_step(self, number: int) -> None:
-        """Is told a step's number, from 0, before the variables are updated."""
+        """Prepare a step, counted from 0, before the variables are updated."""
 
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Changes a variable, or a part of it, and its slots in place; the gradient is used up."""
+        """Change a variable, or a part of it, and its slots in place; the gradient is overwritten."""
+        raise NotImplementedError
 
 
-class RMSprop:
-    """Divides by the root of a running mean of squares.
+class RMSprop(Optimizer):
+    """Division by the root of a running mean of squares.
 
     Source: Tieleman and Hinton 2012, Coursera lecture 6.5; `keras.optimizers.RMSprop`.
     """
 
-    num_slots = 1
     _RHO = 0.9
 
-    def __init__(self, learning_rate: float) -> None:
-        """Takes the learning rate."""
-        self._rate = learning_rate
-
-    def begin_step(self, number: int) -> None:
-        """Has nothing to prepare."""
-
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Updates in place."""
+        """Update in place."""
         (velocity,) = slots
         scratch = np.square(gradient)
         scratch *= 1 - self._RHO
@@ -56,7 +52,7 @@ class RMSprop:
         variable -= gradient
 
 
-class Adam:
+class Adam(Optimizer):
     """Moments of first and second order, corrected for their start at zero.
 
     Source: Kingma and Ba 2015, algorithm 1 in the form of its section 2's last remark; `keras.optimizers.Adam`.
@@ -65,17 +61,13 @@ class Adam:
     num_slots = 2
     _BETA_1, _BETA_2 = 0.9, 0.999
 
-    def __init__(self, learning_rate: float) -> None:
-        """Takes the learning rate."""
-        self._rate = self._alpha = learning_rate
-
     def begin_step(self, number: int) -> None:
-        """Corrects the rate for the moments' start."""
+        """Correct the rate for the moments' start."""
         power = number + 1
         self._alpha = self._rate * (1 - self._BETA_2**power) ** 0.5 / (1 - self._BETA_1**power)
 
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Updates in place."""
+        """Update in place."""
         momentum, velocity = slots
         scratch = gradient - momentum
         scratch *= 1 - self._BETA_1
@@ -91,22 +83,20 @@ class Adam:
         variable -= gradient
 
 
-class SGD:
+class SGD(Optimizer):
     """Steps down the gradient, with momentum where it is asked for.
 
     Source: Polyak 1964; `keras.optimizers.SGD`.
     """
 
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
-        """Takes the learning rate and the share of the last change that is kept."""
-        self._rate, self._momentum = learning_rate, momentum
+        """Take the learning rate and the share of the last change that is kept."""
+        super().__init__(learning_rate)
+        self._momentum = momentum
         self.num_slots = 1 if momentum else 0
 
-    def begin_step(self, number: int) -> None:
-        """Has nothing to prepare."""
-
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Updates in place."""
+        """Update in place."""
         gradient *= self._rate
         if slots:
             (change,) = slots
@@ -118,7 +108,7 @@ class SGD:
 
 
 def make_optimizer(config: HeadConfig) -> Optimizer:
-    """Makes the optimizer that a config names."""
+    """Make the optimizer of a config."""
     match config.optimizer:
         case OptimizerName.RMSPROP:
             return RMSprop(config.learning_rate)

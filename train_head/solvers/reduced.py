@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from base.terminal import Console
-from features.store import Example
 from train_head.config import ClassWeight, TrainConfig
 from train_head.data.batches import Array, Indices, PictureOrder, number_targets, weigh_examples
 from train_head.reduction.record import Reduction
@@ -21,7 +17,7 @@ from train_head.reduction.reduce import TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights, count_outputs
-from train_head.solvers.history import Epoch, Watch
+from train_head.solvers.history import Epoch
 from train_head.solvers.network import (
     Batch,
     Stepper,
@@ -43,52 +39,14 @@ class _Side(NamedTuple):
     """(distinct rows, r)."""
     rows: Indices
     """The row of each example; of training pictures the views as well."""
-    targets: NDArray[np.int64]
+    targets: Indices
     """(pictures,) class numbers."""
     weights: Array
-    """(pictures,) how much each counts in the loss."""
-
-
-@dataclass(frozen=True)
-class _Epochs:
-    """The epochs of a fit, each a function of its number and of the weights before it."""
-
-    order: PictureOrder
-    train: _Side
-    config: TrainConfig
-
-    def run(self, stepper: Stepper, number: int) -> tuple[float, float]:
-        """Run an epoch; return the mean loss and the accuracy, as they were step by step."""
-        train, config, plan = self.train, self.config, self.order.plan(number)
-        masks = np.random.default_rng((config.seed, number, 2))
-        num_pictures = len(plan.pictures)
-        total, right = 0.0, 0
-        for start in range(0, num_pictures, config.batch_size):
-            batch = slice(start, start + config.batch_size)
-            pictures, rows = plan.pictures[batch], train.rows[plan.rows[batch]]
-            mask = draw_mask(masks, (len(rows), config.units), config.dropout)
-            step = Batch(train.features[rows], train.targets[pictures], train.weights[pictures], mask)
-            loss, num_right = stepper.take_step(step)
-            total += loss * len(rows)
-            right += num_right
-        return total / num_pictures, right / num_pictures
+    """(pictures,) weight of each in the loss."""
 
 
 def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-    """Fits a head on reduced features.
-
-    Args:
-        problem: what to fit, on what.
-        checkpoint: where an interrupted fit goes on.
-        console: where progress goes.
-
-    Returns:
-        A head on the reduced inputs; the same for the same seed, also after an interruption.
-
-    Raises:
-        UsageError: the rank is above the number of training pictures.
-        HeadstartError: the loss was NaN or infinite in the first epoch.
-    """
+    """Fit a head on reduced features; raise DivergedError where the first loss was NaN or infinite."""
     store, split, config = problem.store, problem.split, problem.config
     started = time.monotonic()
     rows = problem.list_training_rows()
@@ -96,25 +54,39 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     source = "from the cache" if reduced.from_cache else f"made in {time.monotonic() - started:.1f} s"
     num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
     console.detail(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
-    train = _arrange(problem, split.train, reduced.factors.train, reduced.train.rows, config.class_weight)
-    validation = _arrange(
-        problem, split.validation, reduced.factors.validation, reduced.validation.rows, ClassWeight.NONE
-    )
+    # Pictures are weighted, not their views.
+    targets, val_targets = (number_targets(side, split.classes) for side in (split.train, split.validation))
+    weights, val_weights = weigh_examples(targets, config.class_weight), weigh_examples(val_targets, ClassWeight.NONE)
+    train = _Side(reduced.factors.train, reduced.train.rows, targets, weights)
+    validation = _Side(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)
     # Factors that were lost and made again may be another basis, in which a checkpoint's weights mean nothing.
     checkpoint.narrow(_hash_rows(train.features))
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
     order = PictureOrder(rows, config.seed)
     # A step is too small to share: a second thread gains 5 % alone, and costs 20 times as much on a busy machine.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-        stepper, watch = _run(initial, _Epochs(order, train, config), validation, problem, checkpoint, console)
-        head = watch.require_kept(config.learning_rate)
+        stepper = Stepper(initial, make_optimizer(config), config.l2)
+        stopping, arrays = checkpoint.load(config.patience, console, [array.shape for array in stepper.list_arrays()])
+        if arrays:
+            stepper.restore(arrays)
+        for row in stopping.history:
+            problem.follow(row)
+        with console.progress("train", config.epochs, "epochs") as progress:
+            progress.advance(len(stopping.history))
+            while len(stopping.history) < config.epochs and not stopping.is_over:
+                row = _fit_epoch(stepper, len(stopping.history), order, train, validation, config)
+                stopping.record(row, stepper.copy_head)
+                progress.advance(1)
+                checkpoint.offer(stepper.list_arrays, stopping, config.epochs)
+                problem.follow(row)
+        head = stopping.require_kept(config.learning_rate)
         logits = compute_logits(head, validation.features, validation.rows)
         train_logits = compute_logits(head, train.features, train.rows[order.first_rows])
         expansion = reduced.make_expansion(store, head.hidden_kernel)
     return Fit(
         head,
-        watch.history,
-        watch.kept_epoch,
+        stopping.history,
+        stopping.kept_epoch,
         compute_probabilities(train_logits),
         compute_probabilities(logits),
         Reduction(reduced.key, reduced.rank, logits, expansion),
@@ -122,11 +94,10 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
 
 
 def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -> HeadWeights:
-    """Draws initial weights: of the variance that Glorot uniform has on all inputs, and zero biases.
+    """Draw initial weights with the variance that Glorot uniform has on all inputs, and zero biases.
 
-    An orthonormal change of basis keeps the variance of independent numbers, so the head starts like the
-    full one does within the span of the training features; what is outside of it is nothing but noise to
-    other pictures, and starts at zero.
+    An orthonormal change of basis keeps the variance of independent numbers, so the head starts like the full one
+    within the span of the training features; outside of it, where weights are noise to other pictures, it is zero.
 
     Source: Glorot and Bengio 2010, equation 16, as `keras.initializers.GlorotUniform`.
     """
@@ -136,20 +107,8 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
         limit = np.sqrt(6 / (fan_in + shape[1]))
         return rng.uniform(-limit, limit, shape).astype(np.float32)
 
-    return HeadWeights(
-        draw(num_inputs, (rank, units)),
-        np.zeros(units, np.float32),
-        draw(units, (units, outputs)),
-        np.zeros(outputs, np.float32),
-    )
-
-
-def _arrange(
-    problem: Problem, examples: Sequence[Example], features: Array, rows: Indices, class_weight: ClassWeight
-) -> _Side:
-    """Put together a side; pictures are weighed, not their views."""
-    targets = number_targets(examples, problem.split.classes)
-    return _Side(features, rows, targets, weigh_examples(targets, class_weight))
+    kernels = draw(num_inputs, (rank, units)), draw(units, (units, outputs))
+    return HeadWeights(kernels[0], np.zeros(units, np.float32), kernels[1], np.zeros(outputs, np.float32))
 
 
 def _hash_rows(features: Array) -> bytes:
@@ -160,40 +119,26 @@ def _hash_rows(features: Array) -> bytes:
     return digest.digest()
 
 
-def _run(
-    initial: HeadWeights,
-    epochs: _Epochs,
-    validation: _Side,
-    problem: Problem,
-    checkpoint: Checkpoint,
-    console: Console,
-) -> tuple[Stepper, Watch]:
-    config = problem.config
-    stepper = Stepper(initial, make_optimizer(config), config.l2)
-    watch = Watch(config.patience)
-    if state := checkpoint.load(console, [array.shape for array in stepper.list_arrays()]):
-        if state.arrays:
-            stepper.restore(state.arrays)
-        watch = state.resume(config.patience)
-    for row in watch.history:
-        problem.follow(row)
-    with console.progress("train", config.epochs, "epochs") as progress:
-        progress.advance(len(watch.history))
-        while len(watch.history) < config.epochs and not watch.is_over:
-            started = time.monotonic()
-            number = len(watch.history)
-            loss, accuracy = epochs.run(stepper, number)
-            val_loss, val_accuracy = _evaluate(stepper, validation)
-            seconds = time.monotonic() - started
-            watch.record(Epoch(number + 1, loss, accuracy, val_loss, val_accuracy, seconds), stepper.copy_head)
-            progress.advance(1)
-            checkpoint.offer(stepper.list_arrays, watch, config.epochs)
-            problem.follow(watch.history[-1])
-    return stepper, watch
-
-
-def _evaluate(stepper: Stepper, side: _Side) -> tuple[float, float]:
-    logits = compute_logits(stepper.head, side.features, side.rows)
-    losses, _ = compute_losses(logits, side.targets)
-    accuracy = np.mean(predict_targets(logits) == side.targets)
-    return float(np.mean(losses)) + stepper.compute_penalty(), float(accuracy)
+def _fit_epoch(
+    stepper: Stepper, number: int, order: PictureOrder, train: _Side, validation: _Side, config: TrainConfig
+) -> Epoch:
+    """Fit an epoch, which is a function of its number and of the weights before it."""
+    started = time.monotonic()
+    plan = order.plan(number)
+    masks = np.random.default_rng((config.seed, number, 2))
+    num_pictures = len(plan.pictures)
+    total, right = 0.0, 0
+    for start in range(0, num_pictures, config.batch_size):
+        batch = slice(start, start + config.batch_size)
+        pictures, rows = plan.pictures[batch], train.rows[plan.rows[batch]]
+        mask = draw_mask(masks, (len(rows), config.units), config.dropout)
+        step = Batch(train.features[rows], train.targets[pictures], train.weights[pictures], mask)
+        loss, num_right = stepper.take_step(step)
+        total += loss * len(rows)
+        right += num_right
+    logits = compute_logits(stepper.head, validation.features, validation.rows)
+    losses, _ = compute_losses(logits, validation.targets)
+    val_loss = float(np.mean(losses)) + stepper.compute_penalty()
+    val_accuracy = float(np.mean(predict_targets(logits) == validation.targets))
+    seconds = time.monotonic() - started
+    return Epoch(number + 1, total / num_pictures, right / num_pictures, val_loss, val_accuracy, seconds)

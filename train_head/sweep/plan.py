@@ -18,8 +18,7 @@ from train_head.config import NOTHING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
 from train_head.prepare import check_arguments, open_training_store, settle_views, split_store
-from train_head.solvers import Problem
-from train_head.solvers.choose import measure_sizes
+from train_head.solvers import Problem, measure_sizes
 from train_head.sweep.config import DEFAULT_TRIALS, SearchName, SweepConfig
 from train_head.sweep.space import Axis
 from train_head.trials import plan_trials

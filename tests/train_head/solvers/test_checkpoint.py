@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console
-from train_head.solvers.checkpoint import Checkpoint, FitState, remove_checkpoints
+from train_head.solvers.checkpoint import Checkpoint, remove_checkpoints
 from train_head.solvers.head import HeadWeights
-from train_head.solvers.history import Epoch, Watch
+from train_head.solvers.history import EarlyStopping, Epoch
 
 ARRAYS: list[NDArray[Any]] = [
     np.array(7),
@@ -39,10 +38,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints/fit-0.npz"
 
 
-def make_watch(num_epochs: int, patience: int = 0) -> Watch:
+def make_stopping(num_epochs: int, patience: int = 0) -> EarlyStopping:
     """What happened in some epochs, each better than the one before, down to the last bit."""
     history = [Epoch(n, 1 / 3 / n, 1 - 0.1 / n, 0.7 / n, 0.3, 0.01 * n) for n in range(1, num_epochs + 1)]
-    return Watch(patience, history, KEPT)
+    return EarlyStopping(patience, history, KEPT)
 
 
 def list_arrays() -> list[NDArray[Any]]:
@@ -59,51 +58,57 @@ def assert_same_arrays(mine: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> 
     ]
 
 
-def assert_as_saved(state: FitState | None, num_epochs: int = 2) -> None:
-    assert state is not None
-    assert_same_arrays(state.arrays, ARRAYS)
-    assert state.history == make_watch(num_epochs).history
-    assert_same_arrays(*([getattr(head, field.name) for field in fields(HeadWeights)] for head in (state.kept, KEPT)))
+State = tuple[EarlyStopping, list[NDArray[Any]]]
+
+
+def assert_as_saved(state: State, num_epochs: int = 2) -> None:
+    stopping, arrays = state
+    assert_same_arrays(arrays, ARRAYS)
+    assert stopping.history == make_stopping(num_epochs).history
+    assert stopping.kept is not None
+    assert_same_arrays(stopping.kept.list_layers(), KEPT.list_layers())
+
+
+def is_missing(checkpoint: Checkpoint, console: Console) -> bool:
+    stopping, arrays = checkpoint.load(0, console)
+    return not stopping.history and stopping.kept is None and not arrays
 
 
 @pytest.mark.usefixtures("eager")
 def test_checkpoint_offered_where_it_is_due_keeps_every_value(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Checkpoint(path, "key").offer(list_arrays, make_watch(2), 9)
+    Checkpoint(path, "key").offer(list_arrays, make_stopping(2), 9)
     assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
-    assert_as_saved(Checkpoint(path, "key").load(quiet))
+    assert_as_saved(Checkpoint(path, "key").load(0, quiet))
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("eager")
 def test_checkpoint_of_more_than_ten_arrays_keeps_their_order(path: Path, quiet: Console) -> None:
     arrays: list[NDArray[Any]] = [np.array(number) for number in range(120)]
-    Checkpoint(path, "key").offer(lambda: arrays, make_watch(1), 9)
-    state = Checkpoint(path, "key").load(quiet)
-    assert state is not None
-    assert [int(array) for array in state.arrays] == list(range(120))
+    Checkpoint(path, "key").offer(lambda: arrays, make_stopping(1), 9)
+    _, found = Checkpoint(path, "key").load(0, quiet)
+    assert [int(array) for array in found] == list(range(120))
 
 
 @pytest.mark.usefixtures("eager")
 def test_checkpoint_offered_again_is_the_newer_state(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key")
     for num_epochs in (1, 2, 3):
-        checkpoint.offer(list_arrays, make_watch(num_epochs), 9)
-        assert_as_saved(checkpoint.load(quiet), num_epochs)
+        checkpoint.offer(list_arrays, make_stopping(num_epochs), 9)
+        assert_as_saved(checkpoint.load(0, quiet), num_epochs)
     assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("patience", [0, 3])
-def test_checkpoint_resumes_a_watch_as_it_was(path: Path, quiet: Console, patience: int) -> None:
+def test_checkpoint_resumes_as_it_was(path: Path, quiet: Console, patience: int) -> None:
     rows = [Epoch(n, 0.5, 0.5, val_loss, 0.5, 0.1) for n, val_loss in enumerate([0.5, 0.3, 0.4], 1)]
-    watch = Watch(patience, rows, KEPT)
+    stopping = EarlyStopping(patience, rows, KEPT)
     checkpoint = Checkpoint(path, "key")
-    checkpoint.offer(list_arrays, watch, 9)
-    state = checkpoint.load(quiet)
-    assert state is not None
-    resumed = state.resume(patience)
+    checkpoint.offer(list_arrays, stopping, 9)
+    resumed, _ = checkpoint.load(patience, quiet)
     assert (resumed.history, resumed.kept_epoch, resumed.is_over) == (rows, 2 if patience else 3, False)
     np.testing.assert_array_equal(resumed.require_kept(0.1).hidden_kernel, KEPT.hidden_kernel)
     worse = Epoch(4, 0.5, 0.5, 0.4, 0.5, 0.1), Epoch(5, 0.5, 0.5, 0.4, 0.5, 0.1)
@@ -115,9 +120,9 @@ def test_checkpoint_resumes_a_watch_as_it_was(path: Path, quiet: Console, patien
 def test_checkpoint_offered_before_its_time_asks_for_no_arrays_and_writes_nothing(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key")
     for num_epochs in range(1, 9):
-        checkpoint.offer(refuse_arrays, make_watch(num_epochs), 9)
+        checkpoint.offer(refuse_arrays, make_stopping(num_epochs), 9)
     assert not path.parent.exists()
-    assert checkpoint.load(quiet) is None
+    assert is_missing(checkpoint, quiet)
 
 
 def test_checkpoint_is_due_after_an_interval_or_twenty_times_its_cost(
@@ -139,12 +144,12 @@ def test_checkpoint_is_due_after_an_interval_or_twenty_times_its_cost(
     for number, moment in enumerate([109.9, 110.0, 120.0, 120.2, 183.0, 183.3], 1):
         now[0] = moment
         before = path.read_bytes() if path.exists() else b""
-        checkpoint.offer(take, make_watch(number), 99)
+        checkpoint.offer(take, make_stopping(number), 99)
         if path.exists() and path.read_bytes() != before:
             saved.append(moment)
     # 110.0 is an interval after the start, 120.2 one after 110.1, and 183.2 is 60 s after 123.2, when 3 s were over.
     assert saved == [110.0, 120.2, 183.3]
-    assert_as_saved(checkpoint.load(quiet), 6)
+    assert_as_saved(checkpoint.load(0, quiet), 6)
 
 
 @pytest.mark.usefixtures("eager")
@@ -153,37 +158,33 @@ def test_checkpoint_is_due_after_an_interval_or_twenty_times_its_cost(
 def test_checkpoint_keeps_the_end_only_where_it_is_asked_to(
     path: Path, quiet: Console, keeps_end: bool, end: str
 ) -> None:
-    num_epochs, watch = 9, make_watch(2)
+    num_epochs, stopping = 9, make_stopping(2)
     if end == "all epochs":
         num_epochs = 2
     elif end == "out of patience":
         rows = [Epoch(1, 0.5, 0.5, 0.4, 0.5, 0.1), Epoch(2, 0.5, 0.5, 0.6, 0.5, 0.1)]
-        watch = Watch(1, rows, KEPT)
+        stopping = EarlyStopping(1, rows, KEPT)
     else:
-        watch = Watch(0, [watch.history[0], Epoch(2, math.nan, 0.5, 0.5, 0.5, 0.1)], KEPT)
+        stopping = EarlyStopping(0, [stopping.history[0], Epoch(2, math.nan, 0.5, 0.5, 0.5, 0.1)], KEPT)
     checkpoint = Checkpoint(path, "key", keeps_end=keeps_end)
-    checkpoint.offer(list_arrays if keeps_end else refuse_arrays, watch, num_epochs)
+    checkpoint.offer(list_arrays if keeps_end else refuse_arrays, stopping, num_epochs)
     assert path.exists() == keeps_end
     if keeps_end:
-        state = checkpoint.load(quiet)
-        assert state is not None
-        assert [row.epoch for row in state.history] == [1, 2]
-        assert [row.is_finite for row in state.history] == [True, end != "diverged"]
-        assert state.resume(1 if end == "out of patience" else 0).is_over == (end != "all epochs")
+        found, _ = checkpoint.load(1 if end == "out of patience" else 0, quiet)
+        assert [row.epoch for row in found.history] == [1, 2]
+        assert [row.is_finite for row in found.history] == [True, end != "diverged"]
+        assert found.is_over == (end != "all epochs")
 
 
 def test_checkpoint_that_keeps_its_end_writes_it_before_its_time(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key", keeps_end=True)
-    checkpoint.offer(refuse_arrays, make_watch(1), 2)
-    checkpoint.offer(refuse_arrays, make_watch(2), 2)
-    state = checkpoint.load(quiet, [array.shape for array in list_arrays()])
-    assert state is not None
+    checkpoint.offer(refuse_arrays, make_stopping(1), 2)
+    checkpoint.offer(refuse_arrays, make_stopping(2), 2)
+    found, arrays = checkpoint.load(0, quiet, [array.shape for array in list_arrays()])
     # No step follows that would need the solver's own arrays, which may be hundreds of megabytes.
-    assert state.arrays == []
-    assert [row.epoch for row in state.history] == [1, 2]
-    expected = make_watch(2).require_kept(0.1)
-    for field in fields(HeadWeights):
-        np.testing.assert_array_equal(getattr(state.kept, field.name), getattr(expected, field.name))
+    assert arrays == []
+    assert [row.epoch for row in found.history] == [1, 2]
+    assert_same_arrays(found.require_kept(0.1).list_layers(), KEPT.list_layers())
 
 
 def test_remove_checkpoints_removes_its_own_files_alone(tmp_path: Path) -> None:
@@ -211,9 +212,9 @@ def test_remove_checkpoints_removes_its_own_files_alone(tmp_path: Path) -> None:
 def test_checkpoint_of_a_fit_that_kept_nothing_is_no_checkpoint_and_no_warning(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = Watch(0, [Epoch(1, math.nan, 0.5, math.nan, 0.5, 0.1)], None)
-    Checkpoint(path, "key", keeps_end=True).offer(list_arrays, watch, 9)
-    assert Checkpoint(path, "key", keeps_end=True).load(quiet) is None
+    stopping = EarlyStopping(0, [Epoch(1, math.nan, 0.5, math.nan, 0.5, 0.1)], None)
+    Checkpoint(path, "key", keeps_end=True).offer(list_arrays, stopping, 9)
+    assert is_missing(Checkpoint(path, "key", keeps_end=True), quiet)
     assert capsys.readouterr().err == ""
 
 
@@ -221,10 +222,10 @@ def test_checkpoint_of_a_fit_that_kept_nothing_is_no_checkpoint_and_no_warning(
 def test_checkpoint_of_another_key_is_ignored_in_silence_and_left(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Checkpoint(path, "one").offer(list_arrays, make_watch(2), 9)
+    Checkpoint(path, "one").offer(list_arrays, make_stopping(2), 9)
     data = path.read_bytes()
     for key in ("another", "on", "one ", ""):
-        assert Checkpoint(path, key).load(quiet) is None
+        assert is_missing(Checkpoint(path, key), quiet)
     assert capsys.readouterr() == ("", "")
     assert path.read_bytes() == data
 
@@ -235,12 +236,12 @@ def test_checkpoint_narrowed_to_other_inputs_is_ignored_in_silence(
 ) -> None:
     checkpoint = Checkpoint(path, "key")
     checkpoint.narrow(b"\x01\x02")
-    checkpoint.offer(list_arrays, make_watch(2), 9)
+    checkpoint.offer(list_arrays, make_stopping(2), 9)
     for inputs, found in ((b"\x01\x02", True), (b"\x01\x03", False), (b"\x01", False), (b"", False)):
         other = Checkpoint(path, "key")
         other.narrow(inputs)
-        assert (other.load(quiet) is not None) == found, inputs
-    assert Checkpoint(path, "key").load(quiet) is None
+        assert is_missing(other, quiet) != found, inputs
+    assert is_missing(Checkpoint(path, "key"), quiet)
     assert capsys.readouterr().err == ""
 
 
@@ -268,14 +269,14 @@ def make_npz(path: Path) -> bytes:
         pytest.param(lambda data: b"\x93NUMPY\x01\x00v\x00" + data, id="an .npy"),
     ],
 )
-def test_checkpoint_that_is_damaged_is_told_and_left_behind(
+def test_checkpoint_that_is_damaged_is_a_warning_and_left_behind(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
 ) -> None:
-    Checkpoint(path, "key").offer(list_arrays, make_watch(2), 9)
+    Checkpoint(path, "key").offer(list_arrays, make_stopping(2), 9)
     damaged = damage(path.read_bytes())
     assert damaged != path.read_bytes()
     path.write_bytes(damaged)
-    assert Checkpoint(path, "key").load(quiet) is None
+    assert is_missing(Checkpoint(path, "key"), quiet)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith(f"warning: {path}: expected a checkpoint, got ")
@@ -284,19 +285,19 @@ def test_checkpoint_that_is_damaged_is_told_and_left_behind(
 
 
 @pytest.mark.usefixtures("eager")
-def test_checkpoint_with_any_byte_flipped_is_told_or_still_holds_what_was_saved(
+def test_checkpoint_with_any_byte_flipped_is_a_warning_or_still_holds_what_was_saved(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Checkpoint(path, "key").offer(list_arrays, make_watch(2), 9)
+    Checkpoint(path, "key").offer(list_arrays, make_stopping(2), 9)
     data = path.read_bytes()
     told = 0
     for place in range(0, len(data), 3):
         flipped = bytearray(data)
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
-        state = Checkpoint(path, "key").load(quiet)
+        state = Checkpoint(path, "key").load(0, quiet)
         said = capsys.readouterr().err
-        if state is None:
+        if not state[0].history:
             assert said.startswith(f"warning: {path}: expected a checkpoint, got "), place
             told += 1
         else:
@@ -306,12 +307,12 @@ def test_checkpoint_with_any_byte_flipped_is_told_or_still_holds_what_was_saved(
 
 
 @pytest.mark.usefixtures("eager")
-def test_checkpoint_of_another_file_that_numpy_reads_is_told(
+def test_checkpoint_of_another_file_that_numpy_reads_is_a_warning(
     path: Path, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path.parent.mkdir()
     path.write_bytes(make_npz(tmp_path / "other.npz"))
-    assert Checkpoint(path, "key").load(quiet) is None
+    assert is_missing(Checkpoint(path, "key"), quiet)
     assert capsys.readouterr().err.startswith(f"warning: {path}: expected a checkpoint, got ")
 
 
@@ -321,8 +322,8 @@ def test_checkpoint_that_was_damaged_is_replaced_at_the_next_offer(path: Path, q
     path.write_bytes(b"damaged")
     path.with_suffix(".partial").write_bytes(b"of a run that was killed")
     checkpoint = Checkpoint(path, "key")
-    checkpoint.offer(list_arrays, make_watch(2), 9)
-    assert_as_saved(checkpoint.load(quiet))
+    checkpoint.offer(list_arrays, make_stopping(2), 9)
+    assert_as_saved(checkpoint.load(0, quiet))
     assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
 
 
@@ -330,7 +331,7 @@ def test_checkpoint_that_is_missing_is_nothing_and_no_warning(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = Checkpoint(path, "key")
-    assert checkpoint.load(quiet) is None
+    assert is_missing(checkpoint, quiet)
     checkpoint.remove()
     assert capsys.readouterr().err == ""
     assert not path.parent.exists()
@@ -339,10 +340,10 @@ def test_checkpoint_that_is_missing_is_nothing_and_no_warning(
 @pytest.mark.usefixtures("eager")
 def test_checkpoint_removed_is_gone_and_its_folder_stays(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key")
-    checkpoint.offer(list_arrays, make_watch(2), 9)
+    checkpoint.offer(list_arrays, make_stopping(2), 9)
     checkpoint.remove()
     assert list(path.parent.iterdir()) == []
-    assert checkpoint.load(quiet) is None
+    assert is_missing(checkpoint, quiet)
 
 
 @pytest.mark.usefixtures("eager")
@@ -358,9 +359,9 @@ def test_checkpoint_with_something_in_its_place_is_not_kept_and_no_error(
         path.with_suffix(".partial").mkdir(parents=True)
     before = sorted(path.parent.parent.rglob("*"))
     checkpoint = Checkpoint(path, "key")
-    assert checkpoint.load(quiet) is None
-    checkpoint.offer(list_arrays, make_watch(2), 9)
-    assert checkpoint.load(quiet) is None
+    assert is_missing(checkpoint, quiet)
+    checkpoint.offer(list_arrays, make_stopping(2), 9)
+    assert is_missing(checkpoint, quiet)
     checkpoint.remove()
     assert sorted(path.parent.parent.rglob("*")) == before
     assert capsys.readouterr().err == ""

@@ -11,8 +11,7 @@ from base.errors import UsageError
 from tests.train_head.made import hash_text, list_paths, make_store
 from train_head.config import SolverName, TrainConfig
 from train_head.data.split import split_examples
-from train_head.solvers import Problem
-from train_head.solvers.choose import MAX_TRAINING_BYTES, Sizes, choose_solver, measure_sizes
+from train_head.solvers import MAX_TRAINING_BYTES, Problem, Sizes, choose_solver, measure_sizes
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from train_head.config import TrainConfig
 from train_head.data.split import Split, split_examples
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.history import Epoch, Watch
+from train_head.solvers.history import EarlyStopping, Epoch
 from train_head.trials import Outcome, Trial, fit_first, fit_others, plan_trials
 
 
@@ -217,10 +217,12 @@ def test_fit_others_with_a_file_in_the_place_of_the_folder_goes_on_without(
 
 def save_end(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     """A solver that offers its end to the checkpoint, and knows it again."""
-    state = checkpoint.load(console)
-    console.say("from the checkpoint" if state else "anew")
-    watch = Watch(0, [Epoch(1, 0.5, 0.5, 0.25, 0.5, 0.1)], make_fit(np.zeros((0, 2), np.float32), [0.5], 1).weights)
-    checkpoint.offer(lambda: [np.array(1)], watch, 1)
+    found, _ = checkpoint.load(0, console)
+    console.say("from the checkpoint" if found.history else "anew")
+    stopping = EarlyStopping(
+        0, [Epoch(1, 0.5, 0.5, 0.25, 0.5, 0.1)], make_fit(np.zeros((0, 2), np.float32), [0.5], 1).weights
+    )
+    checkpoint.offer(lambda: [np.array(1)], stopping, 1)
     return make_fit(np.eye(2, dtype=np.float32), [0.5], 1)
 
 

@@ -44,8 +44,7 @@ def test_fit_full_interrupted_goes_on_and_ends_bit_for_bit_where_it_would_have(
     expected = fit(noisy, config, quiet)
     with pytest.raises(KeyboardInterrupt):
         fit(noisy, config, Interrupting(3), Checkpoint(path, "key"))
-    state = Checkpoint(path, "key").load(quiet)
-    assert state is not None
+    state, _ = Checkpoint(path, "key").load(0, quiet)
     assert [row.epoch for row in state.history] == [1, 2]
     console = Interrupting(0)
     resumed = fit(noisy, config, console, Checkpoint(path, "key"))

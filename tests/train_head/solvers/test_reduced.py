@@ -300,8 +300,7 @@ def test_fit_reduced_interrupted_goes_on_and_ends_bit_for_bit_where_it_would_hav
     interrupted = Checkpoint(path, "key")
     with pytest.raises(KeyboardInterrupt):
         fit(noisy_two, config, interrupted, Interrupting(4))
-    state = interrupted.load(quiet)
-    assert state is not None
+    state, _ = interrupted.load(0, quiet)
     assert [row.epoch for row in state.history] == [1, 2, 3]
     console = Interrupting(after=100)
     resumed = fit(noisy_two, config, Checkpoint(path, "key"), console)
