@@ -1,4 +1,4 @@
-"""Fits a head alone, then the backbone's last layers and the head together."""
+"""Fit a head alone, then the backbone's last layers and the head together."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ from train_head.solvers.history import DivergedError, Epoch
 
 
 def tune_after(solve: Solve, tail: Tail) -> Solve:
-    """Makes a solver that goes on where another one ends: with the last layers of the backbone.
-
-    Args:
-        solve: fits the head alone.
-        tail: what is trained again then.
-    """
+    """Make a solver that fits the head alone with another solver, then the head and a tail together."""
 
     def fit_tuned(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
         return _Tuning(tail, problem, checkpoint, console, tail.list_kernels()).fit(solve)
@@ -45,12 +40,10 @@ class _Tuning:
     """The kernels before they are trained."""
 
     def fit(self, solve: Solve) -> Fit:
-        """Fits both stages; the history is that of the head, then of both."""
+        """Fit both stages; the history is that of the head, then of both."""
         try:
             head = self._fit_head(solve)
-            if not head.history[-1].is_finite:
-                return self._keep_head(head, head.history)
-            return self._fit_both(head)
+            return self._fit_both(head) if head.history[-1].is_finite else self._keep_head(head, head.history)
         finally:
             # Another seed, or fold, begins with the same backbone.
             self.tail.put_kernels(self.initial)
@@ -58,13 +51,12 @@ class _Tuning:
     def _fit_head(self, solve: Solve) -> Fit:
         problem, top = self.problem, self.tail.open_top()
         fit = solve(replace(problem, store=top), self.checkpoint.beside("head"), self.console)
-        right = predict_classes(fit.validation_probabilities) == number_targets(
-            problem.split.validation, problem.split.classes
-        )
-        self.console.say(f"the head alone: validation accuracy {right.mean():.4f}")
+        targets = number_targets(problem.split.validation, problem.split.classes)
+        accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
+        self.console.say(f"the head alone: validation accuracy {accuracy:.4f}")
         if not fit.reduction:
             return fit
-        kernel = fit.reduction.expansion.expand(top, fit.weights.hidden_kernel)
+        kernel = fit.reduction.expansion.expand_kernel(top, fit.weights.hidden_kernel)
         return replace(fit, weights=replace(fit.weights, hidden_kernel=kernel), reduction=None)
 
     def _fit_both(self, head: Fit) -> Fit:
@@ -78,19 +70,14 @@ class _Tuning:
         def shift(row: Epoch) -> Epoch:
             return replace(row, epoch=row.epoch + offset)
 
-        boundary = replace(
-            problem,
-            store=self.tail.open_boundary(),
-            config=config,
-            follow=lambda row: problem.follow(shift(row)),
-        )
+        store = self.tail.open_boundary()
+        boundary = replace(problem, store=store, config=config, follow=lambda row: problem.follow(shift(row)))
         self.checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
         try:
             fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
         except DivergedError as error:
             # The head alone was good.
-            kept = self._keep_head(head, [*head.history, shift(error.row)])
-            return replace(kept, before_tuning=before)
+            return replace(self._keep_head(head, [*head.history, shift(error.row)]), before_tuning=before)
         history = [*head.history, *map(shift, fit.history)]
         if config.patience and before.val_loss <= fit.history[fit.kept_epoch - 1].val_loss:
             # The best epoch of all is kept, and it was one of the head alone.
@@ -98,12 +85,11 @@ class _Tuning:
         return replace(fit, history=history, kept_epoch=fit.kept_epoch + offset, before_tuning=before)
 
     def _keep_head(self, head: Fit, history: list[Epoch]) -> Fit:
-        """Keeps the head alone, on the backbone as it was."""
-        arrays: dict[str, Any] = head.weights.list_arrays()
-        return replace(head, weights=TunedWeights(**arrays, tail=self.initial), history=history)
+        """Keep the head alone, on the backbone as it was."""
+        return replace(head, weights=_add_tail(head.weights, self.initial), history=history)
 
     def _build(self, weights: HeadWeights) -> Fittable:
-        """Builds the model from the boundary's output to probabilities, of which only what is named is trained."""
+        """Build the model from the boundary's output to probabilities."""
         config, tail = self.problem.config, self.tail.cut_from(self.tail.boundary)
         keras.utils.set_random_seed(config.seed)
         num_classes = len(self.problem.split.classes)
@@ -115,8 +101,7 @@ class _Tuning:
         model = keras.Model(features, head(tail(features)), name="tuned")
 
         def take() -> TunedWeights:
-            found: dict[str, Any] = extract_weights(head).list_arrays()
-            return TunedWeights(**found, tail=self.tail.list_kernels())
+            return _add_tail(extract_weights(head), self.tail.list_kernels())
 
         def put(kept: HeadWeights) -> None:
             put_weights(head, kept)
@@ -125,3 +110,8 @@ class _Tuning:
 
         hidden = keras.Sequential([keras.Input(tail.input_shape[1:]), tail, cut_hidden(head)], name="tuned_hidden")
         return Fittable(model, take, put, hidden)
+
+
+def _add_tail(weights: HeadWeights, kernels: dict[str, Array]) -> TunedWeights:
+    arrays: dict[str, Any] = weights.list_arrays()
+    return TunedWeights(**arrays, tail=kernels)

@@ -2,62 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from base.errors import HeadstartError
+import numpy as np
+
+from base.errors import HeadstartError, UsageError
 from base.terminal import Console, import_quietly
 from extract.backbone import cut_backbone, name_layers
-from features.schema import Pool
+from features.schema import FEATURE_DTYPE, Features, Pool, count_rows_per_shard
 from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.finetuning.backbone import TOP, cut_tail, find_boundary, list_trained, rebuild_whole
-from train_head.finetuning.store_view import extend_store
 
 if TYPE_CHECKING:
     import keras
 
+BATCH_SIZE = 64
+
 
 @dataclass(frozen=True)
 class Tail:
-    """A backbone of which the last layers are trained again."""
+    """A backbone whose last layers are trained again."""
 
     backbone: keras.Model
-    """The whole of it, with the weights that the features were made with."""
+    """The whole backbone, with the weights that the features were made with."""
     store: FeatureStore
     boundary: str
-    """The block's output where training begins to have gradients; before it everything stays."""
+    """The block's output from which on there are gradients; layers before it stay frozen."""
     trained: tuple[str, ...]
     """Convolutions."""
     pool: Pool
 
     def list_kernels(self) -> dict[str, Array]:
-        """Copies the kernels that are trained."""
+        """Copy the kernels that are trained."""
         return {name: layer.get_weights()[0] for name, layer in self._find_layers().items()}
 
     def put_kernels(self, kernels: Mapping[str, Array]) -> None:
-        """Gives the backbone kernels that were trained again.
-
-        Raises:
-            HeadstartError: they are of other layers, or of other shapes.
-        """
+        """Set the kernels that are trained; raise HeadstartError where they are of other layers or shapes."""
         layers = self._find_layers()
         shapes = {name: tuple(layer.kernel.shape) for name, layer in layers.items()}
         found = {name: kernel.shape for name, kernel in kernels.items()}
         if found != shapes:
-            raise HeadstartError(
-                "the retrained layers", f"kernels of {shapes}", str(found), "Train again with --overwrite"
-            )
+            advice = "Train again with --overwrite"
+            raise HeadstartError("the retrained layers", f"kernels of {shapes}", str(found), advice)
         for name, layer in layers.items():
             layer.set_weights([kernels[name]])
 
     def cut_whole(self) -> keras.Model:
-        """Returns the backbone from pixels to what the head sees."""
+        """Return the backbone from pixels to the head's input."""
         return cut_backbone(self.backbone, TOP, self.pool)
 
     def cut_from(self, layer: str) -> keras.Model:
-        """Returns the part from a block's output to what the head sees."""
+        """Return the part from a block's output to the head's input."""
         import keras
 
         tail = cut_tail(self.backbone, layer)
@@ -66,19 +65,19 @@ class Tail:
         return keras.Sequential([tail, keras.layers.GlobalAveragePooling2D(name=f"pool_{TOP}")], name=tail.name)
 
     def open_boundary(self) -> FeatureStore:
-        """Returns the store as it looks at the boundary."""
+        """Return the store with the boundary's outputs as features."""
         cut = self.store.fingerprint.cut
         if cut == self.boundary:
             return self.store
-        return extend_store(self.store, cut_tail(self.backbone, cut, self.boundary), self.boundary)
+        return _extend_store(self.store, cut_tail(self.backbone, cut, self.boundary), self.boundary)
 
     def open_top(self) -> FeatureStore:
-        """Returns the store as the head sees it."""
+        """Return the store with the head's inputs as features."""
         name = TOP if self.pool is Pool.NONE else f"{TOP} {self.pool}"
-        return extend_store(self.store, self.cut_from(self.store.fingerprint.cut), name)
+        return _extend_store(self.store, self.cut_from(self.store.fingerprint.cut), name)
 
     def list_layers(self) -> list[keras.layers.Layer]:
-        """Lists the layers that are trained."""
+        """List the layers that are trained."""
         return list(self._find_layers().values())
 
     def _find_layers(self) -> dict[str, keras.layers.Layer]:
@@ -86,20 +85,40 @@ class Tail:
 
 
 def open_tail(store: FeatureStore, unfreeze_from: str, pool: Pool, weights: str, console: Console) -> Tail:
-    """Builds the backbone of a store's features, and decides what of it is trained again.
-
-    Args:
-        store: with features of a cut before the top.
-        unfreeze_from: the first layer that is trained again.
-        pool: what is done to the top's output before the head.
-        weights: a weights file, or empty for the one that the store names.
-        console: told what was found.
+    """Build the backbone of a store's features, and choose the layers that are trained again.
 
     Raises:
         UsageError: there is no such layer between the cut and the top.
-        HeadstartError: the weights cannot be had, or are not those of the features.
+        HeadstartError: the weights are missing, or not those of the features.
     """
     import_quietly("keras")
     backbone = rebuild_whole(store, weights, console)
     boundary = find_boundary(backbone, store.fingerprint.cut, unfreeze_from)
     return Tail(backbone, store, boundary, tuple(list_trained(backbone, unfreeze_from)), pool)
+
+
+def _extend_store(store: FeatureStore, model: keras.Model, name: str) -> FeatureStore:
+    """Return a store with a frozen model's outputs in the place of its features, under the name of their layer."""
+    if len(store.feature_shape) != 3:
+        got = f"{store.feature_shape} in {store.path}"
+        raise UsageError("--unfreeze-from", "features with height and width", got, "Extract without --pool")
+    shape, read_rows = store.feature_shape, store.contents.read_rows
+
+    def read_extended(shard: int, rows: Sequence[int], out: Features) -> None:
+        step = count_rows_per_shard(shape)
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            features = np.empty((len(some), *shape), FEATURE_DTYPE)
+            read_rows(shard, some, features)
+            for place in range(0, len(some), BATCH_SIZE):
+                outputs = model.predict_on_batch(features[place : place + BATCH_SIZE].astype(np.float32))
+                out[start + place : start + place + len(outputs)] = outputs
+
+    extended = copy.copy(store)
+    extended.contents = replace(
+        store.contents,
+        fingerprint=replace(store.fingerprint, cut=f"{name} of stored {store.fingerprint.cut}"),
+        origin=replace(store.origin, feature_shape=tuple(model.output_shape[1:])),
+        read_rows=read_extended,
+    )
+    return extended
