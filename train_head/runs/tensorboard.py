@@ -1,8 +1,8 @@
-"""A run's history as TensorBoard reads it; written with TensorBoard's own records, without TensorFlow."""
+"""A run's history for TensorBoard, written without TensorFlow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from train_head.runs.read import Run
@@ -11,15 +11,16 @@ from train_head.runs.write import rewrite_run
 from train_head.solvers.history import Epoch
 
 _VERSION = "brain.Event:2"
-"""What the first record of such a file says."""
+"""Content of the first record of an event file."""
+_SCALARS = {
+    "train": {"loss": "loss", "accuracy": "accuracy"},
+    "validation": {"loss": "val_loss", "accuracy": "val_accuracy"},
+}
+"""Tags of each side, and the field of an epoch that each shows."""
 
 
 def keep_logs(run: Run) -> None:
-    """Add the logs to a run that has none yet.
-
-    Raises:
-        HeadstartError: there is no room, or the run cannot be read or is being written.
-    """
+    """Add the logs to a run that has none yet; raise HeadstartError where the run cannot be rewritten."""
     if (run.folder / LOGS_FOLDER).exists():
         return
     history, ended = run.read_history(), (run.folder / RUN_FILE).stat().st_mtime
@@ -28,35 +29,7 @@ def keep_logs(run: Run) -> None:
 
 
 def write_logs(folder: Path, history: Sequence[Epoch], ended: float) -> None:
-    """Write the logs into a folder that is not there yet.
-
-    Args:
-        folder: the folder to make.
-        history: the epochs.
-        ended: when the last one ended, in seconds since 1970.
-    """
-    started = ended - sum(row.seconds for row in history)
-    for name, scalars in list_scalars(history).items():
-        (folder / name).mkdir(parents=True)
-        write_events(folder / name / LOGS_FILE, history, scalars, started)
-
-
-def list_scalars(history: Sequence[Epoch]) -> dict[str, dict[str, list[float]]]:
-    """Lists what is logged: for each side, under names that both share, a value for each epoch."""
-    return {
-        "train": {"loss": [row.loss for row in history], "accuracy": [row.accuracy for row in history]},
-        "validation": {"loss": [row.val_loss for row in history], "accuracy": [row.val_accuracy for row in history]},
-    }
-
-
-def write_events(path: Path, history: Sequence[Epoch], scalars: Mapping[str, Sequence[float]], started: float) -> None:
-    """Writes one event file.
-
-    Args:
-        path: the file; TensorBoard finds it by `tfevents` in its name.
-        history: says which epoch it was, and how long it took.
-        scalars: for each name, a value for each epoch.
-        started: when the first epoch began, in seconds since 1970.
+    """Write an event file for each side, of epochs of which the last ended at a time in seconds since 1970.
 
     Source: TensorFlow's record format; `tensorboard.compat.proto.event_pb2`.
     """
@@ -65,12 +38,14 @@ def write_events(path: Path, history: Sequence[Epoch], scalars: Mapping[str, Seq
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with path.open("wb") as file:
-        records = RecordWriter(file)
-        records.write(Event(wall_time=started, file_version=_VERSION).SerializeToString())
-        ended = started
-        for number, row in enumerate(history):
-            ended += row.seconds
-            values = [Summary.Value(tag=name, simple_value=series[number]) for name, series in scalars.items()]
-            event = Event(wall_time=ended, step=row.epoch, summary=Summary(value=values))
-            records.write(event.SerializeToString())
+    for side, columns in _SCALARS.items():
+        (folder / side).mkdir(parents=True)
+        with (folder / side / LOGS_FILE).open("wb") as file:
+            records = RecordWriter(file)
+            now = ended - sum(row.seconds for row in history)
+            records.write(Event(wall_time=now, file_version=_VERSION).SerializeToString())
+            for row in history:
+                now += row.seconds
+                values = [Summary.Value(tag=tag, simple_value=getattr(row, name)) for tag, name in columns.items()]
+                event = Event(wall_time=now, step=row.epoch, summary=Summary(value=values))
+                records.write(event.SerializeToString())

@@ -14,8 +14,8 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.training import make_config, run_command
 from train_head.runs.read import Run
-from train_head.runs.record import LOGS_FOLDER
-from train_head.runs.tensorboard import keep_logs, list_scalars, write_events
+from train_head.runs.record import LOGS_FILE, LOGS_FOLDER
+from train_head.runs.tensorboard import keep_logs, write_logs
 from train_head.solvers.history import Epoch
 from train_head.train import train_head
 
@@ -23,7 +23,7 @@ HISTORY = [Epoch(1, 0.5, 0.75, 0.25, 0.875, 2.0), Epoch(2, 0.125, 1.0, 0.0625, 0
 
 
 def read_events(path: Path) -> list[Event]:
-    """What TensorBoard's own reader finds; it checks each record's checksum."""
+    """Read events with TensorBoard's own reader, which checks each record's checksum."""
     return [Event.FromString(record) for record in RawEventFileLoader(str(path)).Load()]
 
 
@@ -33,20 +33,19 @@ def read_scalars(side: Path) -> list[tuple[int, str, float]]:
     return [(event.step, value.tag, value.simple_value) for event in read_events(path) for value in event.summary.value]
 
 
-def test_write_events_gives_each_epochs_values_in_tensorboards_records(tmp_path: Path) -> None:
-    write_events(tmp_path / "x.tfevents", HISTORY, list_scalars(HISTORY)["validation"], 1000.0)
-    version, *events = read_events(tmp_path / "x.tfevents")
-    assert version.file_version == "brain.Event:2"
+def test_write_logs_gives_each_epochs_values_in_tensorboards_records(tmp_path: Path) -> None:
+    write_logs(tmp_path / "logs", HISTORY, 1005.0)
+    version, *events = read_events(tmp_path / "logs/validation" / LOGS_FILE)
+    assert (version.file_version, version.wall_time) == ("brain.Event:2", 1000.0)
     assert [(event.step, event.wall_time) for event in events] == [(1, 1002.0), (2, 1005.0)]
-    found = [[(value.tag, value.simple_value) for value in event.summary.value] for event in events]
-    assert found == [[("loss", 0.25), ("accuracy", 0.875)], [("loss", 0.0625), ("accuracy", 0.9375)]]
-
-
-def test_list_scalars_has_both_sides_under_common_names() -> None:
-    assert list_scalars(HISTORY) == {
-        "train": {"loss": [0.5, 0.125], "accuracy": [0.75, 1.0]},
-        "validation": {"loss": [0.25, 0.0625], "accuracy": [0.875, 0.9375]},
-    }
+    assert read_scalars(tmp_path / "logs/validation") == [
+        *((1, "loss", 0.25), (1, "accuracy", 0.875)),
+        *((2, "loss", 0.0625), (2, "accuracy", 0.9375)),
+    ]
+    assert read_scalars(tmp_path / "logs/train") == [
+        *((1, "loss", 0.5), (1, "accuracy", 0.75)),
+        *((2, "loss", 0.125), (2, "accuracy", 1.0)),
+    ]
 
 
 def test_train_with_tensorboard_logs_the_history_of_the_run(
@@ -81,7 +80,7 @@ def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
 def test_train_without_the_package_tells_how_to_install_it_before_anything_is_fitted(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("train_head.prepare.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         train_head(make_config(two_classes, tmp_path / "run", tensorboard=True), quiet)
     assert str(caught.value) == (
