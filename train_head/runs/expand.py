@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,46 +16,35 @@ from train_head.data.batches import Array
 from train_head.data.split import sort_examples
 from train_head.reduction.factors import Directions, Factors, get
 from train_head.reduction.record import Expansion, make_expansion
-from train_head.reduction.rows import FeatureRows
-from train_head.reduction.workers import open_workers
-from train_head.runs.read import Run
+from train_head.reduction.rows import FeatureRows, open_workers
 from train_head.runs.record import REDUCTION_FILE
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import compute_outputs
 
+if TYPE_CHECKING:
+    from train_head.runs.read import Run
+
 TOLERANCE = 1e-3
-"""Of logits, between the head that was fitted and the one on all inputs."""
+"""Largest difference of logits between the head that was fitted and the one on all inputs."""
 
 
 def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
-    """Return a run's head on all inputs.
+    """Return a run's head on all inputs, from the store that it was fitted on, or a packed copy.
 
-    Training rows are found in the store by content hash and view, so that it does not matter which pictures, labels
-    or derived files there are today.
-
-    Args:
-        run: the run.
-        store: the store that it was fitted on, or a packed copy.
-        validation: the run's validation examples in that store.
-        console: where progress goes.
+    Training rows are found by content hash and view; the logits of the run's validation examples are compared.
 
     Raises:
-        HeadstartError: a training feature is no longer stored, or the head on all inputs does not give the logits of
-            the fitted one.
+        HeadstartError: a training feature is no longer stored, or the expanded head has other logits.
     """
     head = run.read_head()
     if not run.record.reduction:
         return head
     is_old = REDUCTION_FILE not in run.record.files and not (run.folder / REDUCTION_FILE).exists()
-    if is_old:
-        expansion = _find_old_expansion(run, store, head, console)
-    else:
-        expansion = Expansion.load(run.check_file(REDUCTION_FILE))
-    expanded = replace(head, hidden_kernel=expansion.expand(store, head.hidden_kernel))
+    expansion = _find_old_expansion(run, store, head, console) if is_old else run.read_expansion()
+    expanded = replace(head, hidden_kernel=expansion.expand_kernel(store, head.hidden_kernel))
     expected = run.read_validation_logits()
-    found = compute_store_logits(
-        expanded, store, _sort_as_old(run, validation) if is_old else sort_examples(validation)
-    )
+    rows = _sort_as_old(run, validation) if is_old else sort_examples(validation)
+    found = compute_store_logits(expanded, store, rows)
     if found.shape != expected.shape:
         raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
     difference = float(np.abs(found - expected).max())
@@ -73,11 +63,7 @@ def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Seque
 
 
 def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, console: Console) -> Expansion:
-    """Find what expands the kernel of a run from before runs kept it: the factors in derived/ that it was fitted on.
-
-    Raises:
-        HeadstartError: they are gone, or of other rows.
-    """
+    """Find what expands the kernel of a version-1 run: the factors in derived/ that it was fitted on."""
     folder, key = store.derived_folder, run.record.reduction
     factors, basis = get(folder, key, Factors, console), get(folder, key, Directions, console)
     hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.side == "train"}
@@ -86,8 +72,7 @@ def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, consol
     if basis and basis.directions.shape[1] == len(head.hidden_kernel):
         return make_expansion(store, rows, None, basis.directions)
     if factors and factors.train.shape == (len(rows), len(head.hidden_kernel)):
-        coefficients = np.asarray((factors.train / factors.eigenvalues) @ head.hidden_kernel, np.float32)
-        return make_expansion(store, rows, coefficients, None)
+        return make_expansion(store, rows, factors.compute_coefficients(head.hidden_kernel), None)
     raise HeadstartError(
         run.folder,
         f"the factors that this older run was fitted on, in {folder}",
@@ -103,9 +88,6 @@ def _sort_as_old(run: Run, validation: Sequence[Example]) -> list[Example]:
 
 
 def _disagree(run: Run, got: str) -> HeadstartError:
-    return HeadstartError(
-        run.folder,
-        f"a head on all inputs whose logits agree within {TOLERANCE:g} with those of the fitted one",
-        got,
-        "Train it again with --overwrite (OVERWRITE=1), which takes seconds, then export",
-    )
+    expected = f"a head on all inputs whose logits agree within {TOLERANCE:g} with those of the fitted one"
+    advice = "Train it again with --overwrite (OVERWRITE=1), which takes seconds, then export"
+    return HeadstartError(run.folder, expected, got, advice)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from base.arrays import parse_array
-from base.errors import HeadstartError
+from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
+from base.terminal import Console, ConsoleOptions
 from features.cuts import open_store
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
@@ -21,57 +24,90 @@ from train_head.config import NOTHING
 from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.metrics import check_metrics
+from train_head.evaluation.uncertainty import describe_accuracy, describe_interval
+from train_head.reduction.record import Expansion, parse_logits
+from train_head.runs.expand import expand_head
 from train_head.runs.record import (
+    DATA_FILES,
     EXAMPLES_FILE,
     HEAD_FILE,
     HISTORY_FILE,
     LOCAL_FILE,
     LOGITS_FILE,
-    MAX_JSON_BYTES,
     METRICS_FILE,
     PREDICTIONS_FILE,
     REDUCTION_FILE,
+    REPORT_FILE,
     read_record,
 )
-from train_head.runs.tables import (
-    SIDES,
-    Prediction,
-    RunExample,
-    parse_examples,
-    parse_history,
-    parse_predictions,
-)
+from train_head.runs.tables import SIDES, Prediction, RunExample, parse_examples, parse_history, parse_predictions
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
+from train_head.solvers.network import compute_logits, compute_probabilities
 
 Parsed = TypeVar("Parsed")
-MAX_BYTES = {
-    METRICS_FILE: MAX_JSON_BYTES,
-    HISTORY_FILE: 2**26,
-    EXAMPLES_FILE: 2**29,
-    PREDICTIONS_FILE: 2**29,
-    LOGITS_FILE: 2**30,
-    HEAD_FILE: 2**32,
-    REDUCTION_FILE: 2**32,
-}
-"""The most that a file of a run may have."""
 
 
 class Run:
     """A finished run on disk. Each file is opened once, and refused where it is not the one that was written."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read what the run was made from.
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Read run.json; raise HeadstartError where there is no run, or one of another version, or it was edited."""
+        self.folder = Path(folder)
+        self.record = read_record(self.folder)
 
-        Raises:
-            HeadstartError: there is no run in the folder, it is of another version, or run.json was edited.
-        """
-        self.folder = folder
-        self.record = read_record(folder)
+    def __repr__(self) -> str:
+        """Return the folder, the solver and the classes."""
+        return f"Run({str(self.folder)!r}, solver={self.record.solver!r}, classes={self.classes!r})"
+
+    def _repr_html_(self) -> str:
+        metrics = self.metrics
+        rows = {"validation accuracy": describe_accuracy(metrics), "its 95 % interval": describe_interval(metrics)}
+        rows |= {"solver": self.record.solver, "epochs": f"{metrics['epochs']}, epoch {metrics['kept_epoch']} kept"}
+        rows["pictures"] = f"{metrics['num_train']:,} to train, {metrics['num_validation']:,} to validate"
+        rows |= {"report": str(self.report_path)} if self.report_path else {}
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>run {escape(str(self.folder))}</caption>{cells}</table>"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics, as `--json` prints them."""
+        return self.read_metrics()
+
+    @property
+    def history(self) -> list[Epoch]:
+        """The epochs."""
+        return self.read_history()
+
+    @property
+    def head(self) -> HeadWeights:
+        """The head as it was fitted: on reduced inputs with the reduced solver."""
+        return self.read_head()
+
+    @property
+    def accuracy(self) -> float:
+        """The validation accuracy."""
+        return float(self.read_metrics()["val_accuracy"])
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, in the order of the columns of probabilities."""
+        return list(self.record.classes)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the training, without places."""
+        return dict(self.record.config)
+
+    @property
+    def report_path(self) -> Path | None:
+        """The report, or None where there is none."""
+        path = self.folder / REPORT_FILE
+        return path if path.is_file() else None
 
     @property
     def dropout(self) -> float:
-        """The head's dropout, for rebuilding it as it was."""
+        """The head's dropout."""
         return float(self.record.config["dropout"])
 
     @property
@@ -81,8 +117,41 @@ class Run:
 
     @property
     def num_views(self) -> int:
-        """How many views of each picture it was trained on."""
+        """Views of each picture that it was trained on."""
         return int(self.record.config.get("views") or 1)
+
+    def predict_proba(self, features: ArrayLike) -> Array:
+        """Predict probabilities for features of the backbone that the run was fitted on.
+
+        The head of a reduced run is expanded to all inputs once, for which its store must be in place.
+
+        Args:
+            features: (n, *feature_shape) float32 or float16, as the run's store returns them.
+
+        Returns:
+            (n, classes) float32; columns as in `classes`.
+
+        Raises:
+            UsageError: features of another shape, or a run whose backbone was trained again.
+            HeadstartError: the head cannot be read or expanded.
+        """
+        if self.unfreeze_from != NOTHING:
+            advice = "Export it, and predict from pixels"
+            raise UsageError(self.folder, "a run of a head alone", f"one unfrozen from {self.unfreeze_from}", advice)
+        found, shape = np.asarray(features), tuple(self.record.feature_shape)
+        if found.shape[1:] != shape or found.ndim == 0:
+            expected = f"an array of {('n', *shape)}".replace("'", "")
+            raise UsageError("features", expected, str(found.shape), "Read them from the run's store")
+        if not len(found):
+            return np.zeros((0, len(self.classes)), np.float32)
+        return compute_probabilities(compute_logits(self._expanded_head, found.reshape(len(found), -1)))
+
+    @cached_property
+    def _expanded_head(self) -> HeadWeights:
+        if not self.record.reduction:
+            return self.read_head()
+        store = self.open_store()
+        return expand_head(self, store, self.find_split(store).validation, Console(ConsoleOptions(quiet=True)))
 
     def read_places(self) -> dict[str, str]:
         """Read where the store and the pictures were on this machine; empty where that is not known."""
@@ -93,15 +162,7 @@ class Run:
             return {}
 
     def open_store(self, path: str = "") -> FeatureStore:
-        """Open the store that it was fitted on.
-
-        Args:
-            path: where that is now; empty where it was not moved.
-
-        Raises:
-            UsageError, FeatureStoreError: it is not there.
-            HeadstartError: the store has other features.
-        """
+        """Open the store that it was fitted on, at `path` where it was moved; raise HeadstartError for another one."""
         config = self.record.config
         # Where the backbone's last layers follow, the means are taken behind them.
         pool = Pool.NONE if self.unfreeze_from != NOTHING else Pool(config.get("pool", Pool.NONE))
@@ -110,27 +171,18 @@ class Run:
         place = next((place for place in places if place.exists()), places[0])
         store = open_store(place, str(config.get("cut", "")), pool)
         if store.fingerprint.digest != self.record.fingerprint:
-            raise HeadstartError(
-                self.folder,
-                f"a store with fingerprint {self.record.fingerprint[:12]}…, which the run was fitted on",
-                f"{store.fingerprint.digest[:12]}…",
-                "Train again on this store, or give the run's own with --store",
-            )
+            expected = f"a store with fingerprint {self.record.fingerprint[:12]}…, which the run was fitted on"
+            advice = "Train again on this store, or give the run's own with --store"
+            raise HeadstartError(self.folder, expected, f"{store.fingerprint.digest[:12]}…", advice)
         return store
 
     def find_images(self, store: FeatureStore, path: str = "") -> str:
-        """Find the folder of the run's pictures: the one that is given, else where they were, else the store's.
-
-        Returns:
-            Its path; empty where none is known, as of a packed store.
-        """
+        """Find the folder of the pictures: the one given, else the earlier one, else the store's; empty if unknown."""
         known = self.read_places().get("images", "")
         return path or (known if known and Path(known).is_dir() else store.images_folder)
 
     def find_split(self, store: FeatureStore) -> Split:
-        """Find the run's own examples in a store, by content hash, whatever its catalog lists today.
-
-        Pictures in test/ are those that the store has now: nothing was trained on them.
+        """Find the run's own examples in a store by content hash, and today's pictures in test/.
 
         Raises:
             HeadstartError: some have no feature there any more; names the shard that held the first.
@@ -153,78 +205,46 @@ class Run:
         test = [] if is_test_used else [example for example in store.examples if example.split == "test"]
         return Split(sides["train"], sides["validation"], self.record.split_rule, test)
 
-    def check_file(self, name: str) -> Path:
-        """Return a data file's path, once its digest was compared.
-
-        Raises:
-            HeadstartError: it is missing, no regular file, or not the one that was written.
-        """
-        self._read(name, "a file of the run", len)
-        return self.folder / name
-
     def check_files(self) -> None:
         """Compare the digests of all data files; raise HeadstartError with the name of one that differs."""
         for name in self.record.files:
-            self.check_file(name)
+            self._read(name, "a file of the run", len)
 
     def read_head(self) -> HeadWeights:
-        """Read the fitted head.
+        """Read the fitted head."""
+        return self._read(HEAD_FILE, "the fitted head", HeadWeights.parse)
 
-        Raises:
-            HeadstartError: it is not the one that was fitted.
-        """
-
-        def parse(data: bytes) -> HeadWeights:
-            head = HeadWeights.parse(data)
-            if not all(np.isfinite(array).all() for array in head.list_arrays().values()):
-                raise ValueError("numbers that are not finite")
-            return head
-
-        return self._read(HEAD_FILE, "the fitted head", parse)
+    def read_expansion(self) -> Expansion:
+        """Read what expands a head on reduced inputs."""
+        return self._read(REDUCTION_FILE, "the reduction of the fitted head", Expansion.parse)
 
     def read_validation_logits(self) -> Array:
         """Read the logits of a head on reduced inputs for the validation examples, (n, outputs)."""
-
-        def parse(data: bytes) -> Array:
-            logits = np.asarray(parse_array(data), np.float32)
-            if logits.ndim != 2 or not np.isfinite(logits).all():
-                raise ValueError(f"{logits.shape} with numbers that are not finite, or of another shape")
-            return logits
-
-        return self._read(LOGITS_FILE, "the fitted head's logits", parse)
+        return self._read(LOGITS_FILE, "the fitted head's logits", parse_logits)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read metrics.json."""
-
-        def parse(data: bytes) -> dict[str, Any]:
-            return check_metrics(json.loads(data))
-
-        return self._read(METRICS_FILE, "metrics", parse)
+        return self._read(METRICS_FILE, "metrics", lambda data: check_metrics(json.loads(data)))
 
     def read_history(self) -> list[Epoch]:
-        """Read what happened in each epoch."""
+        """Read the epochs."""
         return self._read(HISTORY_FILE, "a history", parse_history)
 
     def read_predictions(self) -> list[Prediction]:
-        """Read the head's predictions for the validation pictures.
-
-        Raises:
-            HeadstartError: the file is missing, or another.
-        """
-        classes = self.record.classes
-        return self._read(PREDICTIONS_FILE, "the run's predictions", lambda data: parse_predictions(data, classes))
+        """Read the head's predictions for the validation pictures."""
+        parse = partial(parse_predictions, classes=self.record.classes)
+        return self._read(PREDICTIONS_FILE, "the run's predictions", parse)
 
     def read_probabilities(self) -> tuple[NDArray[np.int64], Array]:
-        """Reads the truth of each validation picture, (n,) class numbers, and its probabilities, (n, classes)."""
+        """Read the validation pictures' class numbers, (n,), and the head's probabilities, (n, classes)."""
         predictions, classes = self.read_predictions(), self.record.classes
         targets = [classes.index(found.label) for found in predictions]
         probabilities = [[found.probabilities[label] for label in classes] for found in predictions]
         return np.array(targets, np.int64), np.array(probabilities, np.float32)
 
     def read_examples(self) -> list[RunExample]:
-        """Read what the run was trained on and validated with."""
-        classes = self.record.classes
-        return self._read(EXAMPLES_FILE, "the run's examples", lambda data: parse_examples(data, classes))
+        """Read the examples that the run was trained on and validated with."""
+        return self._read(EXAMPLES_FILE, "the run's examples", partial(parse_examples, classes=self.record.classes))
 
     def _read(self, name: str, expected: str, parse: Callable[[bytes], Parsed]) -> Parsed:
         """Read a data file, compare its digest, and parse it; raise HeadstartError with its name."""
@@ -233,7 +253,7 @@ class Run:
         if self.record.run_version == 1 and name == HEAD_FILE:
             wanted = self.record.head
         try:
-            data = read_regular_file(path, MAX_BYTES[name])
+            data = read_regular_file(path, DATA_FILES[name])
             found = hashlib.sha256(data).hexdigest()
             if found != wanted and (wanted or self.record.run_version > 1):
                 wanted_text = f"{expected}, SHA-256 {wanted[:12] or 'none'}…"

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
@@ -45,18 +44,15 @@ class Prediction:
     """By class."""
 
 
-def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[RunExample]:
-    """List what a split uses, in a fixed order.
+_EPOCH_COLUMNS = [field.name for field in fields(Epoch)]
+_EXAMPLE_COLUMNS = [field.name for field in fields(RunExample)]
+_PREDICTION_COLUMNS = ["path", "label", "predicted"]
 
-    Args:
-        split: the examples.
-        store: where they are; None leaves out the shards.
-    """
-    names: dict[int, str] = {}
-    if store:
-        for example in (*split.train, *split.validation):
-            if example.shard not in names:
-                names[example.shard] = Path(store.describe_source(example)).name
+
+def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[RunExample]:
+    """List the examples of a split in a fixed order, with the names of their shards where a store is given."""
+    held_by = {example.shard: example for example in (*split.train, *split.validation)} if store else {}
+    names = {shard: Path(store.describe_source(example)).name for shard, example in held_by.items() if store}
     return [
         RunExample(side, example.label, example.content_hash.hex(), example.path, names.get(example.shard, ""))
         for side, examples in zip(SIDES, (split.train, split.validation), strict=True)
@@ -66,12 +62,12 @@ def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[R
 
 def format_history(history: Sequence[Epoch]) -> bytes:
     """Format history.csv."""
-    return _format([_list_names(Epoch), *map(astuple, history)])
+    return _format([_EPOCH_COLUMNS, *map(astuple, history)])
 
 
 def format_examples(examples: Sequence[RunExample]) -> bytes:
     """Format examples.csv."""
-    return _format([_list_names(RunExample), *map(astuple, examples)])
+    return _format([_EXAMPLE_COLUMNS, *map(astuple, examples)])
 
 
 def format_predictions(examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> bytes:
@@ -80,31 +76,23 @@ def format_predictions(examples: Sequence[Example], classes: Sequence[str], prob
         [example.path, example.label, classes[number], *(f"{share:.9g}" for share in shares)]
         for example, number, shares in zip(examples, predict_classes(probabilities), probabilities, strict=True)
     ]
-    return _format([["path", "label", "predicted", *(f"p({label})" for label in classes)], *rows])
+    return _format([[*_PREDICTION_COLUMNS, *(f"p({label})" for label in classes)], *rows])
 
 
 def parse_history(data: bytes) -> list[Epoch]:
-    """Parse history.csv; raise ValueError where it is not what `format_history` gives."""
-    header, *rows = _parse(data)
-    if header != _list_names(Epoch) or not rows:
-        raise ValueError("other columns" if rows else "no epochs in it")
-    history = [Epoch(int(row[0]), *_parse_numbers(row[1:], len(header) - 1)) for row in rows]
-    if [row.epoch for row in history] != list(range(1, len(history) + 1)):
+    """Parse history.csv; raise ValueError where it is not what `format_history` returns."""
+    history = [Epoch(int(epoch), *map(float, values)) for epoch, *values in _parse(data, _EPOCH_COLUMNS)]
+    if not history or [row.epoch for row in history] != list(range(1, len(history) + 1)):
         raise ValueError("an epoch that is missing")
-    if not all(row.is_finite and row.seconds >= 0 for row in history[:-1]):
-        raise ValueError("a loss that is not finite before the last epoch")
-    if not all(0 <= share <= 1 for row in history[:-1] for share in (row.accuracy, row.val_accuracy)):
-        raise ValueError("an accuracy out of range")
+    for row in history[:-1]:
+        if not row.is_finite or row.seconds < 0 or not 0 <= row.accuracy <= 1 or not 0 <= row.val_accuracy <= 1:
+            raise ValueError(f"a value of epoch {row.epoch} out of range")
     return history
 
 
 def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
-    """Parse examples.csv; raise ValueError where it is not what `format_examples` gives."""
-    names = _list_names(RunExample)
-    header, *rows = _parse(data)
-    if header not in (names, names[:-1]):
-        raise ValueError("other columns")
-    examples = [RunExample(*_check_width(row, len(header))) for row in rows]
+    """Parse examples.csv; raise ValueError where it is not what `format_examples` returns."""
+    examples = [RunExample(*row) for row in _parse(data, _EXAMPLE_COLUMNS, _EXAMPLE_COLUMNS[:-1])]
     for example in examples:
         if example.side not in SIDES or example.label not in classes:
             raise ValueError(f"another side or class of {example.path}")
@@ -115,13 +103,10 @@ def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
 
 
 def parse_predictions(data: bytes, classes: Sequence[str]) -> list[Prediction]:
-    """Parse predictions.csv; raise ValueError where it is not what `format_predictions` gives."""
-    header, *rows = _parse(data)
-    if header[:3] != ["path", "label", "predicted"] or len(header) != 3 + len(classes):
-        raise ValueError("other columns")
+    """Parse predictions.csv; raise ValueError where it is not what `format_predictions` returns."""
     predictions = []
-    for path, label, predicted, *shares in (_check_width(row, len(header)) for row in rows):
-        numbers = _parse_numbers(shares, len(classes))
+    for path, label, predicted, *shares in _parse(data, [*_PREDICTION_COLUMNS, *(f"p({label})" for label in classes)]):
+        numbers = [float(share) for share in shares]
         if label not in classes or predicted not in classes:
             raise ValueError(f"another class of {path}")
         if not all(0 <= share <= 1 for share in numbers) or not math.isclose(sum(numbers), 1, abs_tol=1e-3):
@@ -133,31 +118,20 @@ def parse_predictions(data: bytes, classes: Sequence[str]) -> list[Prediction]:
     return predictions
 
 
-def _list_names(row_type: type[Any]) -> list[str]:
-    return [field.name for field in fields(row_type)]
-
-
 def _format(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _parse(data: bytes) -> list[list[str]]:
+def _parse(data: bytes, *headers: list[str]) -> list[list[str]]:
+    """Parse the rows below one of some headers, all of its width."""
     rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""), strict=True))
-    if not rows:
-        raise ValueError("an empty file")
-    return rows
-
-
-def _check_width(row: list[str], width: int) -> list[str]:
-    if len(row) != width:
-        raise ValueError(f"a row of {len(row)} values, not {width}")
-    return row
-
-
-def _parse_numbers(cells: list[str], num: int) -> list[float]:
-    return [float(cell) for cell in _check_width(cells, num)]
+    if not rows or rows[0] not in headers:
+        raise ValueError("other columns")
+    if any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"a row without its {len(rows[0])} values")
+    return rows[1:]
 
 
 def _check_path(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Write a run: into a staging folder, sealed with the digests of its files, and into place when it is whole."""
+"""Write a run: into a staging folder, sealed with the digests of its files, then into place as a whole."""
 
 from __future__ import annotations
 
@@ -44,35 +44,25 @@ from train_head.runs.tables import format_examples, format_history, format_predi
 from train_head.solvers import Fit
 
 MAX_UP, MAX_DOWN = 3, 2
-"""Folders up and down that a path in run.json may go; a longer one could be the whole path of the machine."""
+"""Folders up and down of a path in run.json; a longer one could be the whole path of the machine."""
 
 
 def write_run(
     folder: Path, record: RunRecord, split: Split, store: FeatureStore | None, fit: Fit, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the files of a run into an empty folder that has no readers yet.
-
-    Args:
-        folder: the staging folder.
-        record: what the run was made from.
-        split: its examples.
-        store: where they are; None leaves out what names the shards.
-        fit: what the solver returned.
-        metrics: what is known of the head.
-
-    Returns:
-        The metrics, with the head's digest.
-    """
+    """Write a run into an empty staging folder, and return its metrics; without a store, no paths or shards' names."""
     fit.weights.save(folder / HEAD_FILE)
     head = hash_file(folder / HEAD_FILE)
     if fit.reduction:
         record = replace(record, reduction=fit.reduction.key, rank=fit.reduction.rank)
-        fit.reduction.save(folder / REDUCTION_FILE)
+        fit.reduction.expansion.save(folder / REDUCTION_FILE)
         np.save(folder / LOGITS_FILE, fit.reduction.validation_logits, allow_pickle=False)
     written = {"head": head, **metrics}
     write_metrics(folder, written)
     (folder / HISTORY_FILE).write_bytes(format_history(fit.history))
     (folder / EXAMPLES_FILE).write_bytes(format_examples(list_run_examples(split, store)))
+    if store:
+        _write_json(folder / LOCAL_FILE, {"store": str(store.path.resolve()), "images": store.images_folder})
     predictions = format_predictions(split.validation, record.classes, fit.validation_probabilities)
     (folder / PREDICTIONS_FILE).write_bytes(predictions)
     seal_run(folder, replace(record, head=head, created=datetime.now(UTC).isoformat(timespec="seconds")))
@@ -81,19 +71,7 @@ def write_run(
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write metrics.json into a staging folder."""
-    _write(folder / METRICS_FILE, (json.dumps(metrics, indent=2) + "\n").encode())
-
-
-def write_places(folder: Path, store: Path, images: str) -> None:
-    """Write local.json into a staging folder.
-
-    Args:
-        folder: the staging folder.
-        store: the store's folder or file.
-        images: the pictures' folder.
-    """
-    places = {"store": str(store.resolve()), "images": images}
-    _write(folder / LOCAL_FILE, (json.dumps(places, indent=2) + "\n").encode())
+    _write_json(folder / METRICS_FILE, metrics)
 
 
 def seal_run(folder: Path, record: RunRecord) -> None:
@@ -103,16 +81,7 @@ def seal_run(folder: Path, record: RunRecord) -> None:
 
 
 def copy_run(source: Run, folder: Path) -> RunRecord:
-    """Copy a run into a staging folder; its files are shared where the disk can do that.
-
-    A file in the copy is replaced by `write_metrics` and the like, never written to.
-
-    Returns:
-        The record to seal the copy with, in today's version.
-
-    Raises:
-        HeadstartError: a file of it is not the one that was written.
-    """
+    """Copy an undamaged run, sharing its files where the disk can do that; return the record to seal it with."""
     source.check_files()
     for name in RUN_NAMES:
         path = source.folder / name
@@ -123,7 +92,7 @@ def copy_run(source: Run, folder: Path) -> RunRecord:
     record = source.record
     if record.run_version == RUN_VERSION:
         return record
-    write_places(folder, source.folder.resolve() / record.store, "")
+    _write_json(folder / LOCAL_FILE, {"store": str((source.folder.resolve() / record.store).resolve()), "images": ""})
     config = {name: value for name, value in record.config.items() if name not in PLACES}
     created = datetime.fromtimestamp((source.folder / RUN_FILE).stat().st_mtime, UTC).isoformat(timespec="seconds")
     store = shorten_path(Path(record.store), source.folder)
@@ -135,8 +104,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
     """Yield a copy of a run to be changed, which takes the run's place at the end.
 
     Raises:
-        TargetLockedError: another command is writing the run.
-        HeadstartError: it is no longer the run that was read, or the disk refused.
+        HeadstartError: it is no longer the run that was read, it is being written, or the disk refused.
     """
     with replace_folder(describe_run_target(run.folder)) as replacement:
         _require_unchanged(run)
@@ -149,13 +117,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
 
 
 def write_page(run: Run, page: bytes) -> Path:
-    """Write a run's report.html, and return its path.
-
-    Raises:
-        TargetLockedError: another command is writing the run.
-        HeadstartError: it is no longer the run that was read, or the page is not a file.
-        OSError: the disk refused.
-    """
+    """Write a run's report.html, and return its path; raise HeadstartError where the run was replaced or is locked."""
     path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)
     with hold_target(target):
         check_target(target)
@@ -166,7 +128,7 @@ def write_page(run: Run, page: bytes) -> Path:
 
 @contextmanager
 def keep_going(what: str, console: Console) -> Iterator[None]:
-    """Keep what is derived from finished work from costing it: warn, and go on without it."""
+    """Warn where something derived from finished work fails, and go on without it."""
     try:
         yield
     except Exception as error:
@@ -174,12 +136,7 @@ def keep_going(what: str, console: Console) -> Iterator[None]:
 
 
 def name_archive(folder: Path, run: Path) -> str:
-    """Name the folder in which what is there now is kept: its name with its date and time, `run-2026-11-25-140327`.
-
-    Args:
-        folder: what is kept.
-        run: the run in it whose date counts.
-    """
+    """Name the folder that keeps another one by the date of a run in it: `run-2026-11-25-140327`."""
     place = folder.resolve()
     try:
         made = datetime.fromisoformat(read_record(run, checks_digest=False).created).astimezone()
@@ -192,7 +149,7 @@ def name_archive(folder: Path, run: Path) -> str:
 
 
 def shorten_path(path: Path, folder: Path) -> str:
-    """Return a path from a folder where it is near, else its name alone."""
+    """Return a path relative to a folder where it is near, else its name alone."""
     near = os.path.relpath(path.resolve(), folder.resolve())
     num_up = Path(near).parts.count("..")
     is_near = num_up <= MAX_UP and len(Path(near).parts) - num_up <= MAX_DOWN
@@ -203,6 +160,10 @@ def shorten_path(path: Path, folder: Path) -> str:
 def _require_unchanged(run: Run) -> None:
     if read_record(run.folder) != run.record:
         raise HeadstartError(run.folder, "the run that was read", "another one by now", "Run the command again")
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    _write(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _write(path: Path, data: bytes) -> None:

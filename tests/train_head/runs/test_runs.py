@@ -1,4 +1,4 @@
-"""A run on disk: what it says of itself, and when --run is free."""
+"""A run on disk: its record and files, and when --run is free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from base.errors import HeadstartError
 from tests.train_head.made import hash_text, list_paths, make_example
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split
-from train_head.runs.compatibility import holds_run, list_differences
+from train_head.prepare import holds_run, list_differences
 from train_head.runs.read import Run
 from train_head.runs.record import RUN_VERSION, RunRecord, describe_config
 from train_head.runs.tables import RunExample, format_predictions, list_run_examples
@@ -167,8 +167,10 @@ def test_run_json_with_values_of_another_kind_is_refused(tmp_path: Path, change:
     run = make_run(make_config(tmp_path))
     path = run.folder / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(HeadstartError, match="values of other kinds"):
+    with pytest.raises(HeadstartError) as raised:
         Run(run.folder)
+    assert raised.value.where == run.folder
+    assert str(next(iter(change))) in raised.value.got
 
 
 def test_run_examples_with_odd_paths_come_back_as_they_were(tmp_path: Path) -> None:
