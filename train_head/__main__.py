@@ -46,10 +46,7 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
 
 
 def find_start() -> float:
-    """Finds when this process began, on the scale of `time.monotonic()`; now, where no kernel says it.
-
-    Source: proc_pid_stat(5), field 22, in clock ticks since the machine started.
-    """
+    """Return `time.monotonic()` when this process began: proc_pid_stat(5), field 22; now, where that is not known."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

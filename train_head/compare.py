@@ -90,11 +90,11 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
     """
     from base.replace import replace_folder
     from train_head.data.summary import log_dataset_summary
-    from train_head.runs.compatibility import holds_run
+    from train_head.prepare import holds_run
     from train_head.runs.read import Run
     from train_head.runs.write import copy_run, name_archive, seal_run
     from train_head.solvers.checkpoint import remove_checkpoints
-    from train_head.train import Fitting, fit_run
+    from train_head.train import fit_run
 
     for half in halves.values():
         # Completes an interrupted replacement, before what is there is listed.
@@ -119,7 +119,7 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
                 checkpoints.append(
                     config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}-{run.name}")
                 )
-                fit_run(half, Fitting(folder, checkpoints[-1], time.monotonic()), console)
+                fit_run(half, folder, checkpoints[-1], console, time.monotonic())
             results[name] = Run(folder).read_metrics()
         if not config.no_report:
             _draw(halves, results, replacement.staging, console)

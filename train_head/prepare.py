@@ -1,22 +1,28 @@
-"""What is checked and opened before a head is fitted; nothing is written."""
+"""Check a training's options, open its store and plan its fits; nothing is fitted or written."""
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from base.errors import UsageError, require_extra
+from base.errors import HeadstartError, UsageError, require_extra
 from features.cuts import list_cuts, open_store
 from features.store import FeatureStore
 from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split, hash_views, split_examples
 from train_head.data.summary import refuse_other_images, refuse_unfinished_store
-from train_head.runs.compatibility import holds_run, list_differences
 from train_head.runs.read import Run
-from train_head.runs.record import RunRecord, describe_config
-from train_head.runs.tables import list_run_examples
+from train_head.runs.record import DEFAULTS, PLACES, RUN_FILE, RunRecord, describe_config, recover_run
+from train_head.runs.tables import RunExample, list_run_examples
 from train_head.runs.write import shorten_path
 from train_head.trials import Trial, plan_trials
+
+_NOT_COMPARED = {*PLACES, "overwrite", "no_report", "tensorboard"}
+_NOT_SETTLED = ("cut", "")
+"""The option of older runs on a store with one cut; the fingerprint has it too."""
 
 
 @dataclass(frozen=True)
@@ -24,27 +30,23 @@ class Training:
     """A training whose options were checked against its store, and of which nothing is fitted yet."""
 
     config: TrainConfig
-    """With what was settled: the store's path, the cut, the number of views."""
+    """The options, with the store's path, the cut and the number of views settled."""
     store: FeatureStore
     split: Split
     trials: list[Trial]
     record: RunRecord
 
-    def list_differences(self, run: Path) -> list[str]:
-        """List how the run in a folder differs from this one; empty where it is this very run."""
-        return list_differences(Run(run), self.record, list_run_examples(self.split))
+    def list_differences(self) -> list[str]:
+        """List how the run in the folder differs from this one; empty where it is the same run."""
+        return list_differences(Run(self.config.run), self.record, list_run_examples(self.split))
 
     def is_completed(self) -> bool:
-        """Return whether this very run is there already."""
-        return holds_run(self.config.run) and not self.list_differences(self.config.run)
+        """Return whether the folder holds this very run already."""
+        return holds_run(self.config.run) and not self.list_differences()
 
 
 def prepare_training(config: TrainConfig) -> Training:
-    """Check a training's options, open its store and plan its fits; fit and write nothing.
-
-    Raises:
-        UsageError, HeadstartError: it cannot be done.
-    """
+    """Prepare a training; raise UsageError or HeadstartError where it cannot be done."""
     check_arguments(config)
     store = open_training_store(config)
     config = replace(config, store=store.path, cut=store.fingerprint.cut, views=settle_views(store, config.views))
@@ -67,10 +69,7 @@ def prepare_training(config: TrainConfig) -> Training:
 
 
 def open_training_store(config: TrainConfig) -> FeatureStore:
-    """Opens the store that a training begins with.
-
-    Where layers of the backbone are trained again, it is the last one before them, and means come after them.
-    """
+    """Open the store of a training: where layers are unfrozen, with the last cut before them and without pooling."""
     if config.unfreeze_from == NOTHING:
         return open_store(config.store, config.cut, config.pool)
     from train_head.finetuning.backbone import choose_stored_cut
@@ -79,12 +78,13 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
 
 
 def check_arguments(config: TrainConfig) -> None:
-    """Raises UsageError where options contradict each other, or ask for what is not installed."""
-    if not 0 < config.learning_rate < float("inf"):
-        raise UsageError("--learning-rate", "a number above 0", f"{config.learning_rate:g}", "1e-4 is the default")
-    if not 0 < config.fine_tune_learning_rate < float("inf"):
-        got = f"{config.fine_tune_learning_rate:g}"
-        raise UsageError("--fine-tune-learning-rate", "a number above 0", got, "1e-5 is the default")
+    """Raise UsageError where options contradict each other, or ask for what is not installed."""
+    for option, rate, default in (
+        ("--learning-rate", config.learning_rate, "1e-4"),
+        ("--fine-tune-learning-rate", config.fine_tune_learning_rate, "1e-5"),
+    ):
+        if not 0 < rate < math.inf:
+            raise UsageError(option, "a number above 0", f"{rate:g}", f"{default} is the default")
     if config.momentum and config.optimizer is not OptimizerName.SGD:
         raise UsageError("--momentum", "--optimizer sgd", f"--optimizer {config.optimizer}", "Leave one of them out")
     if config.rank and config.solver is SolverName.FULL:
@@ -94,14 +94,10 @@ def check_arguments(config: TrainConfig) -> None:
 
 
 def settle_views(store: FeatureStore, asked: int | None) -> int:
-    """Returns how many views are trained on; raises UsageError where the store has fewer than were asked for."""
+    """Return the views to train on; raise UsageError where the store has fewer than were asked for."""
     if asked is not None and asked > store.num_views:
-        raise UsageError(
-            "--views",
-            f"at most {store.num_views}, as many as {store.path} holds",
-            str(asked),
-            f"Run `python -m extract --views {asked}` first",
-        )
+        expected = f"at most {store.num_views}, as many as {store.path} holds"
+        raise UsageError("--views", expected, str(asked), f"Run `python -m extract --views {asked}` first")
     return asked or store.num_views
 
 
@@ -110,3 +106,39 @@ def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     refuse_other_images(store, config.images)
     refuse_unfinished_store(store)
     return split_examples(store.examples, config.validation_split, store.images)
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder holds a run; raise HeadstartError where it is no folder, or holds other files alone."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise HeadstartError(folder, "a folder for the run", "something else", "Give another --run (RUN=)")
+    recover_run(folder)
+    if os.path.lexists(folder / RUN_FILE):
+        return True
+    # In a mount point, the lock, what a kill left, and what a file system has in its root.
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if any(name != "lost+found" and not name.startswith(".") for name in names):
+        raise HeadstartError(folder, "an empty folder", "a folder with other files", "Give another --run (RUN=)")
+    return False
+
+
+def list_differences(run: Run, record: RunRecord, examples: Sequence[RunExample]) -> list[str]:
+    """List how an undamaged run differs from the one that is asked for; empty where it is the same run."""
+
+    def show(value: object) -> str:
+        return "nothing" if value is None else str(value)
+
+    asked = record.config
+    differences = [
+        f"{name} {show(theirs)} instead of {show(asked.get(name))}"
+        for name, theirs in {**DEFAULTS, **run.record.config}.items()
+        if name not in _NOT_COMPARED and theirs != asked.get(name) and (name, theirs) != _NOT_SETTLED
+    ]
+    if run.record.fingerprint != record.fingerprint:
+        differences.append("features of another fingerprint")
+    if differences:
+        return differences
+    run.check_files()
+    if set(run.read_examples()) != set(examples):
+        return ["other pictures"]
+    return ["other views of the pictures"] if run.record.views_sha256 != record.views_sha256 else []

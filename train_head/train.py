@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from base.replace import replace_folder
 from base.terminal import Console, format_seconds, import_quietly
@@ -18,20 +18,15 @@ from train_head.data.summary import count_unusable, log_dataset_summary, warn_of
 from train_head.evaluation.evaluate import evaluate
 from train_head.evaluation.metrics import compute_loss, compute_metrics, find_largest_class, predict_classes
 from train_head.evaluation.uncertainty import Selection, record_selection
-from train_head.prepare import Training, prepare_training
-from train_head.runs.compatibility import holds_run
+from train_head.prepare import Training, holds_run, prepare_training
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
 from train_head.runs.tensorboard import keep_logs, write_logs
-from train_head.runs.write import keep_going, name_archive, write_places, write_run
-from train_head.solvers import Fit, Problem, Solve, ignore_epoch
+from train_head.runs.write import keep_going, name_archive, write_run
+from train_head.solvers import Fit, Problem, Solve, choose_solver, ignore_epoch, measure_sizes
 from train_head.solvers.checkpoint import remove_checkpoints
-from train_head.solvers.choose import choose_solver, measure_sizes
 from train_head.solvers.history import Epoch, PartlyDivergedError
-from train_head.trials import Outcome, Trial, fit_first, fit_others, judge_fit, summarize_trials
-
-if TYPE_CHECKING:
-    from train_head.finetuning.tail import Tail
+from train_head.trials import fit_first, fit_others, judge_fit, summarize_trials
 
 
 def train_head(
@@ -48,10 +43,10 @@ def train_head(
     pictures is kept beside it, under its name and date.
 
     Args:
-        config: which store, which head, where to.
-        console: where progress goes.
+        config: the options.
+        console: output of messages and progress.
         started: `time.monotonic()` when the user began to wait; None for now.
-        follow: called after each epoch of the fit that is kept; what it raises ends the training without a run.
+        follow: called after each epoch of the fit that is kept; an exception ends the training without a run.
         keeps_earlier: whether an earlier run that is replaced is kept; `config.overwrite` also fits this very run anew.
 
     Returns:
@@ -68,16 +63,17 @@ def train_head(
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     checkpoints = place_checkpoints(config.run)
-    is_taken = holds_run(config.run)
-    differences = training.list_differences(config.run) if is_taken and not config.overwrite else []
-    if is_taken and not config.overwrite and not differences:
-        remove_checkpoints(checkpoints)
-        console.say(f"{config.run}: holds this very run already; nothing to do")
-        if config.tensorboard:
-            keep_logs(Run(config.run))
-        return refuse_divergence(config, Run(config.run).read_metrics())
+    differences = []
+    if holds_run(config.run) and not config.overwrite:
+        differences = training.list_differences()
+        if not differences:
+            remove_checkpoints(checkpoints)
+            console.say(f"{config.run}: holds this very run already; nothing to do")
+            if config.tensorboard:
+                keep_logs(Run(config.run))
+            return refuse_divergence(config, Run(config.run).read_metrics())
     with replace_folder(target) as replacement:
-        metrics = fit_run(training, Fitting(replacement.staging, checkpoints, started, follow), console)
+        metrics = fit_run(training, replacement.staging, checkpoints, console, started, follow)
         is_kept = keeps_earlier and not config.overwrite and (config.run / RUN_FILE).exists()
         archive = name_archive(config.run, config.run) if is_kept else ""
         replacement.commit(archive)
@@ -88,30 +84,26 @@ def train_head(
     return refuse_divergence(config, metrics)
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """Where and how a run is fitted."""
+def fit_run(
+    training: Training,
+    folder: Path,
+    checkpoints: Path,
+    console: Console,
+    started: float,
+    follow: Callable[[Epoch], None] = ignore_epoch,
+) -> dict[str, Any]:
+    """Fit a training, write the run into an empty staging folder, and return its metrics.
 
-    folder: Path
-    """An empty staging folder for the run's files."""
-    checkpoints: Path
-    started: float
-    """`time.monotonic()` when the user began to wait."""
-    follow: Callable[[Epoch], None] = ignore_epoch
-
-
-def fit_run(training: Training, fitting: Fitting, console: Console) -> dict[str, Any]:
-    """Fit the heads of a training and write the run into a staging folder.
-
-    The end of the kept fit is on the disk, as a checkpoint, before anything is computed from it. A curve, a log or an
-    evaluation that fails costs itself alone.
-
-    Returns:
-        The run's metrics.
+    The end of the kept fit is on the disk, as a checkpoint, before anything is derived from it.
     """
     config, store, split, trials = training.config, training.store, training.split, training.trials
-    tail = _open_tail(store, config, console)
-    top = tail.open_top() if tail else store
+    tail, top = None, store
+    if config.unfreeze_from != NOTHING:
+        from train_head.finetuning.tail import open_tail
+
+        tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
+        top = tail.open_top()
+        console.say(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
     solver, solve = _choose_solver(Problem(top, split, config), console)
     if solver is SolverName.REDUCED:
         for trial in trials:
@@ -121,17 +113,17 @@ def fit_run(training: Training, fitting: Fitting, console: Console) -> dict[str,
         from train_head.finetuning.fit import tune_after
 
         solve = tune_after(solve, tail)
-    fit = fit_first(trials, store, solve, fitting.checkpoints, console, fitting.follow)
+    fit = fit_first(trials, store, solve, checkpoints, console, follow)
     outcomes = [judge_fit(fit, split)]
-    answered = time.monotonic() - fitting.started
+    answered = time.monotonic() - started
     console.say(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
-    outcomes += fit_others(trials, store, solve, fitting.checkpoints, console)
+    outcomes += fit_others(trials, store, solve, checkpoints, console)
     metrics = {
         "solver": solver.value,
         "seconds": round(answered, 3),
         "views": config.views,
-        **_describe(fit, split, store, config.l2),
-        **_describe_trials(trials, outcomes, config),
+        **_measure_fit(fit, split, store, config.l2),
+        **summarize_trials(trials, outcomes, config),
     }
     if not config.no_report:
         with keep_going("the evaluation", console):
@@ -140,38 +132,41 @@ def fit_run(training: Training, fitting: Fitting, console: Console) -> dict[str,
             metrics["evaluation"] = asdict(evaluate(targets, fit.validation_probabilities, split.classes, largest))
     metrics = record_selection(metrics, Selection.of_epochs(config))
     record = replace(training.record, solver=solver.value)
-    written = write_run(fitting.folder, record, split, store, fit, metrics)
-    write_places(fitting.folder, store.path, store.images_folder)
+    written = write_run(folder, record, split, store, fit, metrics)
     if not config.no_report:
         from train_head.evaluation.plots import draw_curves
 
         with keep_going(CURVES_FILE, console):
             title = f"{config.run.resolve().name}: {' or '.join(split.classes)}"
-            draw_curves(fit.history, title, fitting.folder / CURVES_FILE)
+            draw_curves(fit.history, title, folder / CURVES_FILE)
     if config.tensorboard:
         with keep_going(LOGS_FOLDER, console):
-            write_logs(fitting.folder / LOGS_FOLDER, fit.history, time.time())
+            write_logs(folder / LOGS_FOLDER, fit.history, time.time())
     return written
 
 
 def place_checkpoints(run: Path) -> Path:
-    """Says where an interrupted training of a run is kept."""
+    """Return the folder of a run's checkpoints."""
     return run.resolve().with_name(f".checkpoint-{run.resolve().name}")
 
 
-def _open_tail(store: FeatureStore, config: TrainConfig, console: Console) -> Tail | None:
-    """Builds the part of the backbone that is trained again, if there is one."""
-    if config.unfreeze_from == NOTHING:
-        return None
-    from train_head.finetuning.tail import open_tail
-
-    tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
-    console.say(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
-    return tail
+def refuse_divergence(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's metrics; raise PartlyDivergedError where a loss became NaN or infinite."""
+    if not metrics.get("diverged"):
+        return metrics
+    diverged, option, rate = metrics["diverged"], "--learning-rate", config.learning_rate
+    if metrics.get("before_tuning"):
+        option, rate = "--fine-tune-learning-rate", config.fine_tune_learning_rate
+    raise PartlyDivergedError(
+        f"{config.run}, {diverged['trial']}, epoch {diverged['epoch']}",
+        "a finite loss",
+        f"{diverged['losses']} at learning rate {rate:g}",
+        f"The run keeps the head of repeat 0, epoch {diverged['kept_epoch']}. Try a smaller {option}",
+    )
 
 
 def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solve]:
-    """Settles on a solver, and imports what it needs."""
+    """Choose a solver, and import what it needs."""
     solver = problem.config.solver
     if solver is SolverName.AUTO:
         solver, why = choose_solver(measure_sizes(problem))
@@ -188,16 +183,15 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
     return solver, fit_full
 
 
-def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
-    """Describes the kept head; losses with the L2 term, as Keras gives them."""
+def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
+    """Collect the metrics of the kept head; losses with the L2 term, as in Keras."""
     train_targets = number_targets(split.train, split.classes)
-    kept = fit.history[fit.kept_epoch - 1]
     return {
         "epochs": len(fit.history),
         "kept_epoch": fit.kept_epoch,
         "train_accuracy": float((predict_classes(fit.train_probabilities) == train_targets).mean()),
         "train_loss": compute_loss(train_targets, fit.train_probabilities) + l2 * fit.weights.sum_squares(),
-        "val_loss": kept.val_loss,
+        "val_loss": fit.history[fit.kept_epoch - 1].val_loss,
         "classes": split.classes,
         **compute_metrics(
             number_targets(split.validation, split.classes),
@@ -213,41 +207,3 @@ def _describe(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[st
         **count_unusable(store),
         "split_rule": split.rule,
     }
-
-
-def _describe_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], config: TrainConfig) -> dict[str, Any]:
-    """Summarizes repeats and folds where they were asked for, and the first fit that failed."""
-    done = list(zip(trials, outcomes, strict=False))
-    summaries: dict[str, Any] = {"diverged": None}
-    for kind, asked in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
-        sound = [(t, o) for t, o in done if t.name.startswith(kind) and o.bad_epoch is None]
-        if asked and sound:
-            summaries[f"{kind}s"] = {
-                **summarize_trials([outcome.val_accuracy for _, outcome in sound]),
-                "num_train": [len(trial.split.train) for trial, _ in sound],
-                "num_planned": sum(trial.name.startswith(kind) for trial in trials),
-            }
-    for trial, outcome in done:
-        if outcome.bad_epoch is not None and summaries["diverged"] is None:
-            summaries["diverged"] = {
-                "trial": trial.name,
-                "epoch": outcome.bad_epoch,
-                "losses": outcome.last_losses,
-                "kept_epoch": outcomes[0].kept_epoch,
-            }
-    return summaries
-
-
-def refuse_divergence(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's metrics; raise PartlyDivergedError where a loss became NaN or infinite."""
-    if not metrics.get("diverged"):
-        return metrics
-    diverged, option, rate = metrics["diverged"], "--learning-rate", config.learning_rate
-    if metrics.get("before_tuning"):
-        option, rate = "--fine-tune-learning-rate", config.fine_tune_learning_rate
-    raise PartlyDivergedError(
-        f"{config.run}, {diverged['trial']}, epoch {diverged['epoch']}",
-        "a finite loss",
-        f"{diverged['losses']} at learning rate {rate:g}",
-        f"The run keeps the head of repeat 0, epoch {diverged['kept_epoch']}. Try a smaller {option}",
-    )

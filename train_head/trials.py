@@ -1,4 +1,4 @@
-"""The fits that a training consists of: the one that is kept, other seeds, and folds."""
+"""The fits of a training: the one that is kept, other seeds, and folds."""
 
 from __future__ import annotations
 
@@ -22,22 +22,13 @@ from train_head.data.split import Split, hash_views, list_rows, split_into_folds
 from train_head.evaluation.metrics import predict_classes
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.history import DivergedError, Epoch, describe_losses
+from train_head.solvers.history import DivergedError, Epoch
 
 MAX_SEED = 2**32 - 1
-"""The largest seed that Keras and NumPy take; each further repeat takes the next one."""
+"""The largest seed of Keras and NumPy; each further repeat takes the next one."""
 NOT_FITTED = {
-    "store",
-    "run",
-    "weights",
-    "cut",
-    "repeats",
-    "folds",
-    "solver",
-    "validation_split",
-    "no_report",
-    "tensorboard",
-    "overwrite",
+    *("store", "run", "weights", "cut", "repeats", "folds", "solver"),
+    *("validation_split", "no_report", "tensorboard", "overwrite"),
 }
 """Options that change nothing about a single fit of given pictures."""
 
@@ -54,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit came to."""
+    """The result of a fit on its validation pictures."""
 
     val_accuracy: float
     kept_epoch: int
@@ -65,15 +56,7 @@ class Outcome:
 
 
 def plan_trials(config: TrainConfig, split: Split) -> list[Trial]:
-    """Plans the fits; the first is the one that is kept.
-
-    Args:
-        config: says how many repeats and folds.
-        split: of the kept fit and its repeats; the folds share out both sides of it anew.
-
-    Raises:
-        UsageError: a class has fewer different pictures than there are folds, or a repeat's seed would be too large.
-    """
+    """Plan the fits, of which the first is kept; raise UsageError for too large a seed or too many folds."""
     largest = MAX_SEED + 1 - config.repeats
     if config.seed > largest:
         of_repeats = f" for {config.repeats:,} repeats" if config.repeats > 1 else ""
@@ -98,17 +81,7 @@ def fit_first(
     console: Console,
     follow: Callable[[Epoch], None] = ignore_epoch,
 ) -> Fit:
-    """Fits the trial that is kept.
-
-    Args:
-        trials: all of them. The end of the first is kept as well: an interruption while metrics are computed or
-            other trials are fitted costs nothing of it.
-        store: what to fit on.
-        solve: how.
-        folder: for checkpoints.
-        console: where progress goes.
-        follow: told of each epoch.
-    """
+    """Fit the trial that is kept; its end stays in the folder of checkpoints, as later work may be interrupted."""
     checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keeps_end=True)
     return solve(Problem(store, trials[0].split, trials[0].config, follow), checkpoint, console)
 
@@ -116,18 +89,7 @@ def fit_first(
 def fit_others(
     trials: Sequence[Trial], store: FeatureStore, solve: Solve, folder: Path, console: Console
 ) -> Iterator[Outcome]:
-    """Fits the trials after the first, without those that an interrupted training finished.
-
-    Args:
-        trials: all of them.
-        store: what to fit on.
-        solve: how.
-        folder: for checkpoints and outcomes.
-        console: where progress goes.
-
-    Yields:
-        What each came to, up to one whose loss was no number.
-    """
+    """Fit the trials after the first, except those finished before an interruption, up to one that diverged."""
     for number, trial in enumerate(trials[1:], 1):
         key = _make_key(trial, store, solve)
         outcome_file = folder / f"outcome-{number}.json"
@@ -137,10 +99,13 @@ def fit_others(
             try:
                 fit = solve(Problem(store, trial.split, trial.config), checkpoint, console)
             except DivergedError as error:
-                yield Outcome(0.0, 0, error.row.epoch, describe_losses(error.row))
+                yield Outcome(0.0, 0, error.row.epoch, error.row.describe_losses())
                 return
             outcome = judge_fit(fit, trial.split)
-            _save_outcome(outcome_file, key, outcome)
+            # A full disk costs the file, not the training.
+            with suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_durably(outcome_file, json.dumps({"key": key, **asdict(outcome)}).encode())
             checkpoint.remove()
         trained = f"trained on {len(trial.split.train):,} pictures"
         console.say(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, {trained}")
@@ -150,33 +115,42 @@ def fit_others(
 
 
 def judge_fit(fit: Fit, split: Split) -> Outcome:
-    """Says what a fit came to on the validation pictures."""
+    """Return the outcome of a fit."""
     right = predict_classes(fit.validation_probabilities) == number_targets(split.validation, split.classes)
     last = fit.history[-1]
     bad_epoch = None if last.is_finite else last.epoch
-    return Outcome(float(right.mean()), fit.kept_epoch, bad_epoch, describe_losses(last))
+    return Outcome(float(right.mean()), fit.kept_epoch, bad_epoch, last.describe_losses())
 
 
-def summarize_trials(accuracies: Sequence[float], num_train: Sequence[int] = ()) -> dict[str, Any]:
-    """Summarize trials.
-
-    Args:
-        accuracies: validation accuracy of each.
-        num_train: pictures that each was trained on.
-
-    Returns:
-        The accuracies, their mean, their standard deviation (of a sample, n - 1), and `num_train` where it is given.
-    """
-    return {
-        **({"num_train": list(num_train)} if num_train else {}),
-        "val_accuracies": list(accuracies),
-        "mean": float(np.mean(accuracies)),
-        "std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
-    }
+def summarize_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], config: TrainConfig) -> dict[str, Any]:
+    """Summarize repeats and folds where they were asked for, and the first fit that diverged."""
+    done = list(zip(trials, outcomes, strict=False))
+    summaries: dict[str, Any] = {"diverged": None}
+    for kind, asked in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
+        sound = [(t, o) for t, o in done if t.name.startswith(kind) and o.bad_epoch is None]
+        if asked and sound:
+            accuracies = [outcome.val_accuracy for _, outcome in sound]
+            summaries[f"{kind}s"] = {
+                "val_accuracies": accuracies,
+                "mean": float(np.mean(accuracies)),
+                "std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+                "num_train": [len(trial.split.train) for trial, _ in sound],
+                "num_planned": sum(trial.name.startswith(kind) for trial in trials),
+            }
+    for trial, outcome in done:
+        if outcome.bad_epoch is not None:
+            summaries["diverged"] = {
+                "trial": trial.name,
+                "epoch": outcome.bad_epoch,
+                "losses": outcome.last_losses,
+                "kept_epoch": outcomes[0].kept_epoch,
+            }
+            break
+    return summaries
 
 
 def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
-    """Says what a trial fits, on what, how."""
+    """Make the digest of everything that determines a fit."""
     config = {name: value for name, value in asdict(trial.config).items() if name not in NOT_FITTED}
     rows = list_rows(store, trial.split.train, trial.config.views)
     sources = store.hash_sources([*rows, *trial.split.validation])
@@ -186,13 +160,6 @@ def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
         digest.update(example.content_hash + example.label.encode("utf-8", "surrogateescape") if example else b"|")
     digest.update(hash_views(store, trial.split, trial.config.views).encode())
     return digest.hexdigest()
-
-
-def _save_outcome(path: Path, key: str, outcome: Outcome) -> None:
-    """Writes what a trial came to; a full disk costs the file, not the training."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, json.dumps({"key": key, **asdict(outcome)}).encode())
 
 
 def _load_outcome(path: Path, key: str) -> Outcome | None:

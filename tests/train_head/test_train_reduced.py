@@ -178,8 +178,8 @@ def test_list_differences_of_a_run_that_is_older_than_an_option_takes_its_defaul
     train_head(config, quiet)
     forget_options(config.run, NEW_OPTIONS)
     asked = prepare_training(replace(config, **change))
-    assert message in asked.list_differences(config.run)
-    assert prepare_training(config).list_differences(config.run) == []
+    assert message in asked.list_differences()
+    assert prepare_training(config).list_differences() == []
 
 
 def test_train_with_a_full_disk_for_derived_files_warns_and_keeps_the_run(

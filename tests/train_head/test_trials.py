@@ -201,18 +201,36 @@ def test_split_into_folds_counts_duplicates_once() -> None:
 
 
 def test_summarize_trials_gives_each_the_mean_and_the_deviation_of_a_sample() -> None:
-    # (0.04 + 0 + 0.04) / (3 - 1) = 0.04, whose root is 0.2.
-    summary = summarize_trials([0.4, 0.6, 0.8])
-    assert summary == {
+    config = make_config(repeats=3, folds=2)
+    trials = plan_trials(config, UNEVEN)
+    accuracies = [0.4, 0.6, 0.8, 0.7]
+    summaries = summarize_trials(trials, [Outcome(found, 2, None, "") for found in accuracies], config)
+    # (0.04 + 0 + 0.04) / (3 - 1) = 0.04, whose root is 0.2. One fold of six was fitted, and has no deviation.
+    deviation, num_train = pytest.approx(0.2), len(UNEVEN.train)
+    assert summaries["repeats"] == {
         "val_accuracies": [0.4, 0.6, 0.8],
         "mean": pytest.approx(0.6),
-        "std": pytest.approx(0.2),
+        "std": deviation,
+        "num_train": [num_train] * 3,
+        "num_planned": 3,
     }
-    assert json.loads(json.dumps(summary)) == summary
+    fold = summaries["folds"]
+    assert (fold["val_accuracies"], fold["mean"], fold["std"], fold["num_planned"]) == ([0.7], 0.7, 0.0, 6)
+    assert summaries["diverged"] is None
+    assert json.loads(json.dumps(summaries)) == summaries
 
 
-def test_summarize_trials_of_one_has_no_deviation() -> None:
-    assert summarize_trials([0.7]) == {"val_accuracies": [0.7], "mean": 0.7, "std": 0.0}
+def test_summarize_trials_leaves_out_one_that_diverged_and_names_it() -> None:
+    config = make_config(repeats=3)
+    outcomes = [Outcome(0.5, 4, None, ""), Outcome(0.9, 1, 2, "nan"), Outcome(0.9, 1, 3, "inf")]
+    summaries = summarize_trials(plan_trials(config, UNEVEN), outcomes, config)
+    assert summaries["repeats"]["val_accuracies"] == [0.5]
+    assert summaries["diverged"] == {"trial": "repeat 1", "epoch": 2, "losses": "nan", "kept_epoch": 4}
+
+
+def test_summarize_trials_of_one_fit_has_no_repeats() -> None:
+    config = make_config()
+    assert summarize_trials(plan_trials(config, UNEVEN), [Outcome(0.7, 1, None, "")], config) == {"diverged": None}
 
 
 def test_judge_fit_counts_what_is_right_on_the_validation_pictures() -> None:

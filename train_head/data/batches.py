@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +45,7 @@ class EpochPlan(NamedTuple):
 
 
 class PictureOrder:
-    """The order of pictures and their views in each epoch, the same for every solver.
-
-    It depends on the rows' order, the seed and the epoch: never on shards, memory or what was read before.
-    """
+    """The order of pictures and their views in each epoch: a function of the rows, the seed and the epoch alone."""
 
     def __init__(self, rows: Sequence[Example], seed: int | None) -> None:
         """Group rows into pictures by path; without a seed, their own order and first views are kept."""
@@ -96,7 +94,7 @@ class FeatureBatches:
         row_bytes = int(np.prod(store.feature_shape)) * FEATURE_DTYPE.itemsize
         self._rows_at_once = max(1, BLOCK_BYTES // row_bytes)
         self._all = store.read(self._rows) if row_bytes * len(self._rows) <= HELD_BYTES else None
-        self._planned: tuple[int, EpochPlan] | None = None
+        self._plan = lru_cache(maxsize=1)(self._order.plan)
         self._held: tuple[tuple[int, int], Features] | None = None
         self.num_batches = -(-len(self.targets) // batch_size)
         """In each epoch."""
@@ -107,11 +105,7 @@ class FeatureBatches:
         return self._all is not None
 
     def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Read a batch by its number from the first epoch on.
-
-        Returns:
-            Features (b, *feature_shape), class numbers (b, 1) and weights in the loss (b,), all float32.
-        """
+        """Read a batch, counted from the first epoch on: float32 features, (b, 1) class numbers and (b,) weights."""
         epoch, number_in_epoch = divmod(number, self.num_batches)
         plan = self._plan(epoch)
         batch = slice(number_in_epoch * self._batch_size, (number_in_epoch + 1) * self._batch_size)
@@ -128,11 +122,6 @@ class FeatureBatches:
             block = self._read(rows) if self._all is None else self._all[rows]
             for offset in range(0, len(block), batch_size):
                 yield block[offset : offset + batch_size].astype(np.float32)
-
-    def _plan(self, epoch: int) -> EpochPlan:
-        if self._planned is None or self._planned[0] != epoch:
-            self._planned = epoch, self._order.plan(epoch)
-        return self._planned[1]
 
     def _read_from_block(self, epoch: int, batch: slice, plan: EpochPlan) -> Features:
         step = self._round_block(self._batch_size)

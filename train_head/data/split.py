@@ -82,9 +82,7 @@ def split_by_content(examples: Sequence[Example], validation_share: float) -> Sp
 
 
 def split_into_folds(split: Split, num_folds: int) -> list[Split]:
-    """Return stratified folds: each picture of a split is held out once, duplicates together.
-
-    Within each class, contents are dealt out in the order of their hashes.
+    """Return stratified folds by content hash, each picture of a split held out once, duplicates together.
 
     Raises:
         UsageError: one fold, or a class with fewer different pictures than folds.
@@ -110,13 +108,7 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
 
 
 def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
-    """List examples as view 0, then their further stored views in the order of content hash and view.
-
-    Args:
-        store: the store of the views.
-        examples: view 0 of each picture.
-        num_views: views of a picture at most; None for one.
-    """
+    """List examples as view 0, then their stored views below `num_views` in the order of content hash and view."""
     if not num_views or num_views == 1:
         return list(examples)
     views = [view for example in examples for view in store.list_views(example, num_views)[1:]]

@@ -80,7 +80,7 @@ def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
 def test_train_without_the_package_tells_how_to_install_it_before_anything_is_fitted(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.prepare.find_spec", lambda name: None)
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         train_head(make_config(two_classes, tmp_path / "run", tensorboard=True), quiet)
     assert str(caught.value) == (

@@ -146,7 +146,7 @@ def test_search_over_cuts_takes_them_all(tmp_path: Path, quiet: Console) -> None
 def test_search_without_optuna_tells_how_to_install_it_before_anything_is_fitted(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("base.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         sweep(make_search(two_classes, tmp_path / "out"), quiet)
     assert str(caught.value) == (
