@@ -19,7 +19,7 @@ from tests.inputs.kinds import KINDS
 from tests.pictures import fill_folder
 from tests.train_head.made import save_tiny_model
 from train_head.config import ExportConfig
-from train_head.export.write import export
+from train_head.export.__main__ import export
 
 LABELS = ("cats", "dogs")
 

@@ -18,7 +18,7 @@ from features.store import FeatureStore
 from tests.inputs.commands import Done
 from tests.pictures import draw_picture, encode
 from train_head.config import PredictConfig
-from train_head.predict.classify import predict
+from train_head.predict.__main__ import predict
 
 Config = TypeVar("Config")
 

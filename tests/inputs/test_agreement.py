@@ -23,9 +23,9 @@ from features.store import FeatureStore
 from tests.inputs.commands import Done
 from tests.inputs.conftest import Everything, Exported
 from tests.inputs.kinds import ACCEPTED, Kind
+from tests.train_head.made import run_export
 from train_head.data.batches import Array
 from train_head.data.split import split_examples
-from train_head.export.model import ExportedModel
 from train_head.export.parity import TOLERANCE
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.runs.expand import expand_head
@@ -187,7 +187,6 @@ def test_export_checked_itself_on_every_accepted_kind(everything: Everything, ex
 def test_exported_model_takes_pictures_of_all_shapes_together(
     everything: Everything, export_of_everything: Exported, plain: Plain
 ) -> None:
-    model = ExportedModel(export_of_everything.model)
     pictures = {name: decode_image((everything.folder / everything.place(name)).read_bytes()) for name in plain.whole}
-    outputs = np.stack(list(model.predict(pictures.values(), 7)))[:, 0]
+    outputs = run_export(export_of_everything.model, pictures.values())[:, 0]
     np.testing.assert_allclose(outputs, list(plain.whole.values()), rtol=0, atol=TOLERANCE)

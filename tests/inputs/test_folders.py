@@ -146,7 +146,7 @@ def test_extract_and_predict_skip_headstarts_own_folders_alike(tmp_path: Path) -
     paths, skipped = list_pictures([tmp_path])
     assert [image.path for image in scan.images] == ["cats/1.jpg", "dogs/2.jpg"]
     assert paths == [tmp_path / "cats/1.jpg", tmp_path / "dogs/2.jpg"]
-    assert [found.reason for found in scan.skipped] == [file["reason"] for file in skipped] == ["Headstart's own run"]
+    assert [found.reason for found in scan.skipped] == [file.reason for file in skipped] == ["Headstart's own run"]
 
 
 ROWS: dict[str, Callable[..., None]] = {

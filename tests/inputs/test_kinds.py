@@ -25,9 +25,9 @@ from tests.inputs.makers import SIZE
 from tests.pictures import draw_picture, encode
 from train_head.config import MAX_PIXELS as MAX_PIXELS_OF_STAGE_TWO
 from train_head.config import ExportConfig, PredictConfig
-from train_head.export.pictures import decode_unchanged, read_unchanged
-from train_head.export.write import export
-from train_head.predict.classify import predict
+from train_head.export.__main__ import export
+from train_head.export.pictures import Pictures
+from train_head.predict.__main__ import predict
 
 FOLDER_MODULES: list[ModuleType] = [test_folders, test_names, test_unreadable]
 """Each names in ROWS the rows of the table that are about files in folders, with the test of each."""
@@ -178,10 +178,12 @@ def test_export_more_pixels_than_max_pixels_are_refused_and_as_many_are_not(
     assert not list(tmp_path.iterdir())
     examples = {example.path: example for example in FeatureStore(everything.store).examples}
     plain = examples[everything.place("plain_png")]
-    data = read_unchanged(everything.folder, plain, NUM_PIXELS)
-    assert decode_unchanged(everything.folder, plain, data, NUM_PIXELS).shape == (SIZE[1], SIZE[0], 3)
+    pictures = Pictures(everything.folder, [plain], 75, max_pixels=NUM_PIXELS)
+    ((loaded,),) = pictures.read_batches()
+    assert loaded.raw is not None
+    assert loaded.raw.shape == (SIZE[1], SIZE[0], 3)
     with pytest.raises(HeadstartError, match=r"40 x 30 pixels, more than the 1,199 .* --max-pixels as in extraction"):
-        decode_unchanged(everything.folder, plain, data, NUM_PIXELS - 1)
+        next(replace(pictures, max_pixels=NUM_PIXELS - 1).read_batches())
 
 
 def test_max_pixels_is_89_million_everywhere() -> None:

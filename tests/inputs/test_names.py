@@ -17,7 +17,7 @@ from tests.inputs.commands import EXTRACT, PREDICT, SMALL, Done, finish, start
 from tests.inputs.folders import run_here
 from tests.pictures import draw_picture, encode
 from train_head.config import PredictConfig
-from train_head.predict.classify import predict as predict_files
+from train_head.predict.__main__ import predict as predict_files
 
 NAMES = {
     "spaces": "two words",

@@ -34,8 +34,8 @@ from tests.pictures import draw_picture, encode
 from tests.torture.mutations import mutate, mutate_member, mutate_png, remove_digest
 from tests.torture.trials import parse_arguments
 from tests.train_head.made import save_tiny_model
-from train_head.export.card import CARD_NAME
-from train_head.export.model_file import CONFIG_NAME, WEIGHTS_NAME
+from train_head.export.load import WEIGHTS_NAME
+from train_head.runs.card import CARD_NAME
 
 ROOT = Path(__file__).parents[2]
 MAX_MEGABYTES = 2_500
@@ -176,7 +176,6 @@ class Hostile:
         data = remove_digest(save_tiny_model(self._scratch / "sound.keras", 2).read_bytes())
         changes: list[Callable[[random.Random], bytes]] = [
             lambda rng: mutate(rng, data),
-            lambda rng: mutate_member(rng, data, CONFIG_NAME),
             lambda rng: mutate_member(rng, data, WEIGHTS_NAME),
             lambda rng: mutate_member(rng, data, CARD_NAME),
         ]

@@ -5,6 +5,7 @@ Reads paths from standard input, a line each; answers each with a line: `ok`, `r
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,10 +37,17 @@ def open_model(path: Path) -> None:
     """Loads an exported model as `predict` does, and uses it."""
     import numpy as np
 
-    from train_head.export.model import ExportedModel
+    from train_head.export.load import load_export
 
-    for outputs in ExportedModel(path).predict([np.zeros((20, 30, 3), np.uint8)], 1):
-        outputs.sum()
+    _, model = load_export(path)
+    np.asarray(model(np.zeros((1, 20, 30, 3), np.float32))).sum()
+
+
+def share_backbone() -> None:
+    """Build one backbone for all files, which takes a second; each file's weights are put into it."""
+    from extract import backbone
+
+    backbone.build_backbone = functools.cache(backbone.build_backbone)
 
 
 def _make_row(shape: tuple[int, ...]) -> Features:
@@ -61,5 +69,6 @@ def answer(act: Callable[[Path], None], path: Path) -> str:
 
 if __name__ == "__main__":
     kinds: dict[str, Callable[[Path], None]] = {"shard": open_shard, "pack": open_pack, "model": open_model}
+    share_backbone()
     for line in sys.stdin:
         print(answer(kinds[sys.argv[1]], Path(line.strip())).replace("\n", " "), flush=True)

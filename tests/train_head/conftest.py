@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from base.terminal import Console
+from extract.backbone import build_backbone
 from features.store import FeatureStore
 from tests.train_head.made import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import ExportConfig, TrainConfig
-from train_head.export.model import ExportedModel
-from train_head.export.write import export
+from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.train import train_head
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_backbone() -> Iterator[None]:
+    """Exports are loaded one after the other: the backbone, which takes seconds, is built once for all of a size."""
+    with mock.patch("train_head.export.load.build_backbone", functools.cache(build_backbone)):
+        yield
+
+
 @dataclass(frozen=True)
 class Exported:
-    """An export that was made once, and what it said."""
+    """An export that was made once, and its result."""
 
     out: Path
     result: dict[str, Any]
@@ -101,13 +111,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Exported:
     """That run's export, not to be changed."""
     out = tmp_path_factory.mktemp("exported") / "out"
-    return Exported(out, dict(export(ExportConfig(trained, out), quiet)))
-
-
-@pytest.fixture(scope="session")
-def exported_model(exported: Exported) -> ExportedModel:
-    """That export, loaded."""
-    return ExportedModel(exported.model)
+    return Exported(out, export_run(ExportConfig(trained, out), quiet).to_json())
 
 
 @pytest.fixture(scope="session")

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.backbone import build_backbone, cut_backbone
 from extract.decode import DECODE_POLICY
 from features.catalog.tables import ImageRow
-from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
+from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin, Pool
 from features.store import Example, FeatureStore
 from features.writer import FeatureWriter
 from train_head.config import SolverName
-from train_head.export.card import ModelCard
-from train_head.export.model import save_model
-from train_head.export.stitch import stitch
+from train_head.export.load import compile_model, load_export
+from train_head.export.stitch import save_model, stitch
+from train_head.runs.card import ModelCard
 from train_head.solvers.head import HeadWeights, restore_head
 
 SHAPE = (2, 2, 3)
 CLASSES = ["cats", "dogs", "owls"]
 OPTIONS: dict[str, Any] = {"solver": SolverName.FULL, "epochs": 12, "units": 16, "learning_rate": 1e-3, "seed": 1}
 """How the run that tests share is fitted."""
+SMALL_SIZE, SMALL_CUT = 75, "activation"
 TINY_SIZE = 16
 TINY_SHAPE = (4, 4, 3)
 FINGERPRINT = Fingerprint(
@@ -171,13 +174,37 @@ def build_tiny_head(num_classes: int) -> Any:
     return restore_head(choose_tiny_weights(num_classes), TINY_SHAPE, num_classes, 0.2)
 
 
+def build_small_backbone() -> Any:
+    """InceptionV3 up to its first activation, pooled to (n, 32): the means of each colour above and below grey."""
+    backbone = cut_backbone(build_backbone(SMALL_SIZE, None), SMALL_CUT, Pool.AVG)
+    (convolution,) = (layer for layer in backbone.layers if "conv2d" in layer.name)
+    kernel = np.zeros((3, 3, 3, 32), np.float32)
+    for channel in range(3):
+        kernel[1, 1, channel, channel], kernel[1, 1, channel, channel + 3] = 1, -1
+    convolution.set_weights([kernel])
+    return backbone
+
+
+def make_small_card(num_classes: int) -> ModelCard:
+    classes = CLASSES[:num_classes]
+    return ModelCard(classes, SMALL_SIZE, DECODE_POLICY, SMALL_CUT, "none", FINGERPRINT.digest, val_accuracy=1.0)
+
+
 def save_tiny_model(path: Path, num_classes: int) -> Path:
-    """Writes an exported model of the tiny backbone and its head."""
-    card = ModelCard(
-        CLASSES[:num_classes], TINY_SIZE, DECODE_POLICY, "pool", "none", FINGERPRINT.digest, val_accuracy=1.0
-    )
-    save_model(stitch(build_tiny_backbone(), build_tiny_head(num_classes), TINY_SIZE), card, path)
+    """Writes an exported model of the small backbone, with a head that tells its classes' colours."""
+    tiny = choose_tiny_weights(num_classes)
+    kernel = np.zeros((32, 3), np.float32)
+    kernel[:3] = 16 * tiny.hidden_kernel[:3]
+    kernel[3:6] = -kernel[:3]
+    head = restore_head(replace(tiny, hidden_kernel=kernel), (32,), num_classes, 0.2)
+    save_model(stitch(build_small_backbone(), head, SMALL_SIZE), make_small_card(num_classes), path)
     return path
+
+
+def run_export(path: Path, images: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+    """The outputs, (n, outputs), of an exported model for pictures of any sizes."""
+    run = compile_model(load_export(path)[1])
+    return np.concatenate([run(np.asarray(image)[None]) for image in images])
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

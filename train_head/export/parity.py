@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.store import FeatureStore
+from base.terminal import Console
+from extract.pixels import FACTOR, OFFSET
+from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
-from train_head.export.model import ExportedModel
-from train_head.export.pictures import LoadedPictures
+from train_head.export.pictures import Pictures
+from train_head.export.rebuild import Rebuilt
 from train_head.solvers.head import expand_probabilities
 
 NUM_WORST = 3
@@ -32,14 +34,6 @@ NEAR_THRESHOLD = 1e-3
 """A picture whose probability is this near to a tie may change its label by the features' rounding."""
 FLIPPED_SHARE = {"float32": 0.0, "bfloat16": 0.05}
 """How many pictures may have another label than the head gave them on features of that precision."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A picture and the difference of its probabilities."""
-
-    image: str
-    difference: float
 
 
 @dataclass(frozen=True)
@@ -61,9 +55,9 @@ class Parity:
     """The same for the head on the stored features."""
     stored_difference_allowed: float
     num_gone: int = 0
-    """Pictures that were passed over: they cannot be read any more, or have changed."""
-    worst: tuple[Difference, ...] = ()
-    """Pictures with the largest differences, of the kind that is not allowed; else from the stored features."""
+    """Pictures that were skipped: they cannot be read any more, or have changed."""
+    worst: tuple[dict[str, Any], ...] = ()
+    """`image` and `difference` of the pictures with the largest ones, of the kind that is not allowed."""
 
     @property
     def ok(self) -> bool:
@@ -75,76 +69,60 @@ class Parity:
         )
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Backbone and head, apart."""
-
-    prepare: Callable[[Any], Any]
-    """Pixels, resized or not, to what the backbone sees."""
-    run_backbone: Callable[[Any], Array]
-    run_head: Callable[[Array], Array]
-    run_stored: Callable[[Array], Array]
-    """From stored features to the head's outputs."""
-
-
 def check_parity(
-    exported: ExportedModel, parts: Parts, store: FeatureStore, pictures: LoadedPictures, advance: Callable[[int], None]
+    run_model: Callable[[Any], Array],
+    rebuilt: Rebuilt,
+    store: FeatureStore,
+    classes: Sequence[str],
+    pictures: Pictures,
+    console: Console,
 ) -> Parity:
-    """Compare an exported model with its parts.
-
-    Args:
-        exported: the model, reloaded from disk.
-        parts: backbone and head as training knew them.
-        store: where the stored features are.
-        pictures: what to compare on.
-        advance: called with the number of pictures after each batch.
-    """
-    wholes, aparts, storeds = [], [], []
-    checked = pictures.examples
-    for rows, resized in pictures.read_batches():
-        whole = np.stack(list(exported.predict(resized, len(rows))))
-        for row in pictures.raw.keys() & set(rows):
-            whole[row - rows.start] = next(exported.predict([pictures.raw[row]], 1))
-        wholes.append(whole)
-        if rows.start < NUM_APART:
-            aparts.append(parts.run_head(parts.run_backbone(np.stack([parts.prepare(pixels) for pixels in resized]))))
-        storeds.append(parts.run_stored(store.read([checked[row] for row in rows]).astype(np.float32)))
-        advance(len(rows))
-    whole, apart, stored = (np.concatenate(found) for found in (wholes, aparts, storeds))
+    """Compare an exported model, as `compile_model` returns it, with the backbone and head that it was made of."""
+    outputs: list[Array] = []
+    outputs_apart: list[Array] = []
+    outputs_stored: list[Array] = []
+    examples: list[Example] = []
+    with console.progress("check", pictures.count_wanted(), "pictures") as progress:
+        for batch in pictures.read_batches():
+            resized = np.stack([picture.resized for picture in batch])
+            outputs.append(run_model(resized))
+            for row, picture in enumerate(batch):
+                if picture.raw is not None:
+                    outputs[-1][row] = run_model(picture.raw[None])[0]
+            if len(examples) < NUM_APART:
+                scaled = resized * np.float32(FACTOR) + np.float32(OFFSET)
+                outputs_apart.append(rebuilt.head.predict_on_batch(rebuilt.backbone.predict_on_batch(scaled)))
+            found = [picture.example for picture in batch]
+            outputs_stored.append(rebuilt.run_stored(store.read(found).astype(np.float32)))
+            examples += found
+            progress.advance(len(batch))
+    whole, apart, stored = map(np.concatenate, (outputs, outputs_apart, outputs_stored))
     differences = np.abs(whole[: len(apart)] - apart).max(axis=1)
     stored_differences = np.abs(whole - stored).max(axis=1)
     whole, stored = expand_probabilities(whole), expand_probabilities(stored)
     flips = find_flips(whole, stored)
-    targets = np.array([exported.card.classes.index(example.label) for example in checked])
+    targets = np.array([classes.index(example.label) for example in examples])
     is_close = bool((differences <= TOLERANCE).all())
     # Reversed, a sort puts NaN first.
     order = np.argsort(stored_differences + flips if is_close else differences)[::-1][:NUM_WORST]
     shown = stored_differences if is_close else differences
     precision = store.fingerprint.precision
     return Parity(
-        num_pictures=len(checked),
+        num_pictures=len(examples),
         max_difference=float(differences.max()),
         max_stored_difference=float(stored_differences.max()),
         num_flipped=int(flips.sum()),
-        num_flips_allowed=math.ceil(FLIPPED_SHARE.get(precision, 0.0) * len(checked)),
+        num_flips_allowed=math.ceil(FLIPPED_SHARE.get(precision, 0.0) * len(examples)),
         accuracy=float(np.mean(predict_classes(whole) == targets)),
         stored_accuracy=float(np.mean(predict_classes(stored) == targets)),
         stored_difference_allowed=STORED_TOLERANCE.get(precision, STORED_TOLERANCE["float32"]),
         num_gone=len(pictures.gone),
-        worst=tuple(Difference(checked[row].path, float(shown[row])) for row in order),
+        worst=tuple({"image": examples[row].path, "difference": float(shown[row])} for row in order),
     )
 
 
 def find_flips(whole: Array, stored: Array) -> NDArray[np.bool_]:
-    """Find pictures whose class differs although the stored features' probabilities are not near a tie.
-
-    Args:
-        whole: (n, classes) of the exported model.
-        stored: (n, classes) of the head on stored features.
-
-    Returns:
-        (n,) bool.
-    """
+    """Find pictures, (n,), whose most probable class differs although the stored one's, (n, classes), is not a tie."""
     top = np.sort(stored, axis=1)
     clear = (top[:, -1] - top[:, -2]) / 2 > NEAR_THRESHOLD
     return np.asarray(clear & (predict_classes(whole) != predict_classes(stored)))

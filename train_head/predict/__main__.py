@@ -1,8 +1,29 @@
 """Command line of prediction: `python -m train_head.predict`."""
 
-from base.command_line import run_app
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from base.command_line import CommandFailed, run_app
+from base.terminal import Console
 from train_head.config import PredictConfig
-from train_head.predict.classify import predict
+
+
+def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
+    """Classify pictures with an exported model."""
+    from train_head.predict.classify import predict_pictures
+
+    found = predict_pictures(config, console)
+    rows = [(p.image, p.label, f"{p.probability:.4f}") for p in found]
+    console.show_table(f"predictions of {config.model}", rows or [("no picture",)])
+    if found.accuracy is not None:
+        console.say(f"accuracy by the folders' names: {found.accuracy:.4f} of {len(found):,}")
+    if found.failed:
+        console.show_table("pictures that could not be used", [(file.image, file.reason) for file in found.failed])
+        raise CommandFailed(found.to_json())
+    return found.to_json()
+
 
 if __name__ == "__main__":
     run_app(predict, PredictConfig, "python -m train_head.predict")

@@ -1,27 +1,90 @@
-"""Command line for using an exported model: nothing else is needed, no store, run or weights."""
+"""Classify pictures with an exported model: nothing else is needed, no store, run or weights."""
 
 from __future__ import annotations
 
+import html
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from base.command_line import CommandFailed
+import numpy as np
+
 from base.errors import HeadstartError, UsageError
 from base.replace import recover_target
-from base.terminal import Console, ProgressBar
-from extract.decode import DECODE_POLICY, Pixels, UndecodableImageError, decode_image, read_picture
+from base.terminal import Console
+from extract.decode import DECODE_POLICY, UndecodableImageError, hold_pixels, read_picture
 from extract.images.scan import EXTENSIONS, describe_unreadable, explain_extension
 from extract.images.walk import walk_files
 from train_head.config import PredictConfig
-from train_head.export.card import MODEL_FILE
+from train_head.data.batches import Array
+from train_head.runs.card import MODEL_FILE
 
 
-def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
-    """Classify pictures with an exported model."""
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one picture."""
+
+    image: Path
+    label: str
+    """The most probable class."""
+    probability: float
+    """That of the label."""
+    probabilities: dict[str, float]
+    """Of each class; they add up to 1."""
+
+
+@dataclass(frozen=True)
+class UnusedPicture:
+    """A file without a prediction."""
+
+    image: Path
+    reason: str
+
+
+class Predictions(list[Prediction]):
+    """Predictions, in the order of the pictures."""
+
+    def __init__(
+        self,
+        predictions: Sequence[Prediction],
+        failed: Sequence[UnusedPicture] = (),
+        skipped: Sequence[UnusedPicture] = (),
+        classes: Sequence[str] = (),
+    ) -> None:
+        """Create the list, with the model's classes."""
+        super().__init__(predictions)
+        self.failed = list(failed)
+        """Pictures that cannot be decoded."""
+        self.skipped = list(skipped)
+        """Files in the given folders that are no pictures by their names."""
+        self.accuracy = score_by_folder(self, classes)
+        """Share of pictures whose label is the name of their folder; None where a folder is no class."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        found = [{"image": str(p.image), "label": p.label, "probability": p.probability} for p in self]
+        unused = {"failed": self.failed, "skipped": self.skipped}
+        rows = {name: [{**asdict(file), "image": str(file.image)} for file in files] for name, files in unused.items()}
+        return {"predictions": found, **rows} | ({} if self.accuracy is None else {"accuracy": self.accuracy})
+
+    def _repr_html_(self) -> str:
+        lines = [html.escape(f"{p.image}: {p.label} ({p.probability:.4f})") for p in self]
+        return f"<p>{'<br>'.join(lines)}</p>"
+
+
+def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
+    """Classify pictures with an exported model.
+
+    Raises:
+        UsageError: a path does not exist.
+        HeadstartError: there is no picture, or the file is no exported model.
+    """
     from extract.pixels import resize_pixels
-    from train_head.export.model import ExportedModel
+    from train_head.export.load import compile_model, limit_batch, load_export
     from train_head.export.write import describe_target
     from train_head.solvers.head import expand_probabilities
 
@@ -29,108 +92,78 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     if config.model.name == MODEL_FILE:
         # An interrupted export may have left the model beside its folder.
         recover_target(describe_target(config.model.parent))
-    model = ExportedModel(config.model)
-    classes = model.card.classes
-    if model.card.decode_policy != DECODE_POLICY:
+    card, model = load_export(config.model)
+    if card.decode_policy != DECODE_POLICY:
         console.warn(
-            f"{config.model} was made for pictures decoded by {model.card.decode_policy!r}; they are decoded by "
+            f"{config.model} was made for pictures decoded by {card.decode_policy!r}; they are decoded by "
             f"{DECODE_POLICY!r} here, which may change probabilities. Train and export it again"
         )
-    failed: list[dict[str, str]] = []
-    done: list[Path] = []
-    predictions: list[dict[str, Any]] = []
+    run = compile_model(model)
+    predictions: list[Prediction] = []
+    failed: list[UnusedPicture] = []
+
+    def read_resized() -> Iterator[tuple[Path, Array]]:
+        for path in paths:
+            try:
+                with hold_pixels(read_picture(path, config.max_pixels), config.max_pixels) as pixels:
+                    resized = resize_pixels(pixels, card.image_size)
+            except UndecodableImageError as error:
+                failed.append(UnusedPicture(path, str(error)))
+                progress.advance(1)
+            else:
+                yield path, resized
+
+    pictures, batch_size = read_resized(), limit_batch(config.batch_size, card.image_size)
     with console.progress("predict", len(paths), "pictures") as progress:
-        # Resized one by one, a phone's photographs need no gigabytes, and those of different sizes go together.
-        images = (
-            resize_pixels(pixels, model.card.image_size)
-            for pixels in _read_pictures(paths, config.max_pixels, done, failed, progress)
-        )
-        for number, outputs in enumerate(model.predict(images, config.batch_size)):
-            probabilities = expand_probabilities(outputs[None])[0]
-            best = int(probabilities.argmax())
-            probability = float(probabilities[best])
-            predictions.append({"image": str(done[number]), "label": classes[best], "probability": probability})
-            progress.advance(1)
-    console.show_table(
-        f"{config.model}: {' or '.join(classes)}",
-        [(p["image"], p["label"], f"{p['probability']:.4f}") for p in predictions] or [("no picture",)],
-    )
-    if unreadable := describe_unreadable((file["image"], file["reason"]) for file in skipped):
+        while batch := list(islice(pictures, batch_size)):
+            found = expand_probabilities(run(np.stack([resized for _, resized in batch])))
+            for (path, _), row in zip(batch, found.tolist(), strict=True):
+                probability = max(row)
+                label = card.classes[row.index(probability)]
+                probabilities = dict(zip(card.classes, row, strict=True))
+                predictions.append(Prediction(path, label, probability, probabilities))
+            progress.advance(len(batch))
+    if unreadable := describe_unreadable((str(file.image), file.reason) for file in skipped):
         console.warn(unreadable)
-    result: dict[str, Any] = {"predictions": predictions, "failed": failed, "skipped": skipped}
-    accuracy = score_by_folder(predictions, classes)
-    if accuracy is not None:
-        console.say(f"accuracy by the folders' names: {accuracy:.4f} of {len(predictions):,}")
-        result["accuracy"] = accuracy
-    if failed:
-        console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in failed])
-        raise CommandFailed(result)
-    return result
+    return Predictions(predictions, failed, skipped, card.classes)
 
 
-def list_pictures(files: list[Path]) -> tuple[list[Path], list[dict[str, str]]]:
-    """List the given files, and the pictures in the given folders.
-
-    Returns:
-        Files as they were given, and the pictures of folders by path; and the files of folders that were skipped.
+def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:
+    """List the given files, and the pictures in the given folders by path; and the files in these that are skipped.
 
     Raises:
         UsageError: a path does not exist.
         HeadstartError: there is no picture.
     """
     paths: list[Path] = []
-    skipped: list[dict[str, str]] = []
+    skipped: list[UnusedPicture] = []
     for file in files:
         try:
-            file.stat()
+            is_folder = stat.S_ISDIR(file.stat().st_mode)
         except OSError as error:
             got = "nothing there" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
             raise UsageError(file, "a picture or a folder", got, "Check the path") from error
-        if not file.is_dir():
+        if not is_folder:
             paths.append(file)
             continue
         for inside, problem in sorted(walk_files(file, ".")):
             path = file / inside
-            if not problem and _is_special(path):
-                problem = "not a regular file"
+            with suppress(OSError):
+                if not stat.S_ISREG(path.stat().st_mode):
+                    problem = problem or "not a regular file"
             if problem or path.suffix.lower() not in EXTENSIONS:
-                skipped.append({"image": str(path), "reason": problem or explain_extension(inside)})
+                skipped.append(UnusedPicture(path, problem or explain_extension(inside)))
             else:
                 paths.append(path)
     if not paths:
-        shown = f"none ({skipped[0]['image']}: {skipped[0]['reason']})" if skipped else "none"
+        shown = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
         raise HeadstartError(", ".join(map(str, files)), "pictures", shown, "Name a picture or a folder of them")
     return paths, skipped
 
 
-def _is_special(path: Path) -> bool:
-    """Return whether a path is no regular file, but a pipe or a device; False where it cannot be reached."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def score_by_folder(predictions: list[dict[str, Any]], classes: list[str]) -> float | None:
-    """Returns the share of pictures whose label is their folder's name, where every folder is a class."""
-    truths = [
-        next((part for part in reversed(Path(p["image"]).parent.parts) if part in classes), None) for p in predictions
-    ]
+def score_by_folder(predictions: Sequence[Prediction], classes: Sequence[str]) -> float | None:
+    """Return the share of pictures whose label is the name of their folder, where every folder is a class."""
+    truths = [next((part for part in reversed(p.image.parent.parts) if part in classes), None) for p in predictions]
     if not truths or None in truths:
         return None
-    num_right = sum(bool(p["label"] == truth) for p, truth in zip(predictions, truths, strict=True))
-    return num_right / len(truths)
-
-
-def _read_pictures(
-    paths: list[Path], max_pixels: int, done: list[Path], failed: list[dict[str, str]], progress: ProgressBar
-) -> Iterator[Pixels]:
-    for path in paths:
-        try:
-            pixels = decode_image(read_picture(path, max_pixels), max_pixels)
-        except UndecodableImageError as error:
-            failed.append({"image": str(path), "reason": str(error)})
-            progress.advance(1)
-        else:
-            done.append(path)
-            yield pixels
+    return sum(p.label == truth for p, truth in zip(predictions, truths, strict=True)) / len(truths)

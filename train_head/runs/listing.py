@@ -1,10 +1,11 @@
-"""Command line of what was trained so far: `python -m train_head.runs`."""
+"""Command line of the list of runs: `python -m train_head.runs`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,6 @@ from base.errors import HeadstartError, UsageError
 from base.terminal import Console, make_printable
 
 MAX_DEPTH = 3
-MODEL_FILE = "model.keras"
 _NOT_SHOWN = {"cut", "views", "no_report", "tensorboard", "overwrite"}
 """Options that are settled for every run, or change nothing about the head."""
 
@@ -29,25 +29,6 @@ class RunsConfig:
     )
 
 
-@dataclass(frozen=True)
-class ListedRun:
-    """A run in the list."""
-
-    folder: str
-    """From the folder that was looked through."""
-    created: str
-    """When its fit ended, in UTC."""
-    options: dict[str, Any]
-    """Those that differ from the defaults."""
-    num_pictures: int
-    """Training and validation pictures together."""
-    val_accuracy: float
-    head: str
-    """The head's digest: equal for equal heads."""
-    exports: list[str]
-    """The folders of its exported models, from the same folder."""
-
-
 def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
     """List the runs below a folder, oldest first: date, options, pictures, accuracy, and whether they were exported."""
     if not config.folder.is_dir():
@@ -55,30 +36,33 @@ def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
     listed = list_runs(config.folder, console)
     rows: list[tuple[str, ...]] = [("run", "date", "options", "pictures", "accuracy", "exported")]
     for run in listed:
-        options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run.options.items())
-        date = f"{datetime.fromisoformat(run.created).astimezone():%Y-%m-%d %H:%M}"
-        exports = ", ".join(run.exports) or "no"
-        accuracy = f"{run.val_accuracy:.4f}"
-        texts = (run.folder, date, options or "defaults", f"{run.num_pictures:,}", accuracy, exports)
+        options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run["options"].items())
+        date = f"{datetime.fromisoformat(run['created']).astimezone():%Y-%m-%d %H:%M}"
+        numbers = f"{run['num_pictures']:,}", f"{run['val_accuracy']:.4f}"
+        texts = (run["folder"], date, options or "defaults", *numbers, ", ".join(run["exports"]) or "no")
         rows.append(tuple(map(make_printable, texts)))
     console.show_table(f"{len(listed)} runs below {config.folder}", rows if listed else [])
-    return {"runs": [asdict(run) for run in listed]}
+    return {"runs": listed}
 
 
-def list_runs(folder: Path, console: Console) -> list[ListedRun]:
-    """List the runs in and below a folder by date; a damaged one is a warning, and left out.
+def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
+    """List the runs in and below a folder by date, as `--json` prints them; a damaged one is a warning, and left out.
 
-    Hidden folders and links are not looked into.
+    Hidden folders and links are not entered. `options` are those that differ from the defaults, `exports` the folders
+    of the run's exported models; folders are relative.
     """
+    from train_head.runs.card import MODEL_FILE, read_card
     from train_head.runs.read import Run
     from train_head.runs.record import DEFAULTS, PLACES, RUN_FILE
 
     folders = list(_walk(folder, MAX_DEPTH))
-    exports = _find_exports([place for place in folders if (place / MODEL_FILE).is_file()])
-    listed = []
+    exports: dict[str, list[str]] = {}
     for place in folders:
-        if not os.path.lexists(place / RUN_FILE):
-            continue
+        if (place / MODEL_FILE).is_file():
+            with suppress(HeadstartError):
+                exports.setdefault(read_card(place / MODEL_FILE).run, []).append(os.path.relpath(place, folder))
+    listed: list[dict[str, Any]] = []
+    for place in (place for place in folders if os.path.lexists(place / RUN_FILE)):
         try:
             run = Run(place)
             metrics = run.read_metrics()
@@ -86,27 +70,26 @@ def list_runs(folder: Path, console: Console) -> list[ListedRun]:
         except (HeadstartError, KeyError, TypeError, ValueError) as error:
             console.warn(str(error) if isinstance(error, HeadstartError) else f"{place}: no metrics of a run ({error})")
             continue
+        # Runs of the first version have no date.
+        written = datetime.fromtimestamp((place / RUN_FILE).stat().st_mtime, UTC)
+        with suppress(ValueError):
+            written = datetime.fromisoformat(run.record.created)
         options = {
             name: value
             for name, value in run.record.config.items()
             if name not in {*PLACES, *_NOT_SHOWN} and value != DEFAULTS.get(name)
         }
-        if run.num_views > 1:
-            options["views"] = run.num_views
-        found = [os.path.relpath(export, folder) for export in exports.get(run.record.head, [])]
-        created, accuracy = read_date(run.record.created, place / RUN_FILE), float(metrics["val_accuracy"])
-        shown = os.path.relpath(place, folder)
-        listed.append(ListedRun(shown, created, options, num_pictures, accuracy, run.record.head, found))
-    return sorted(listed, key=lambda run: (run.created, run.folder))
-
-
-def read_date(created: str, file: Path) -> str:
-    """Return a run's date in UTC; of one from before runs had it, that of its file."""
-    try:
-        made = datetime.fromisoformat(created)
-    except ValueError:
-        made = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    return made.astimezone(UTC).isoformat(timespec="seconds")
+        found = {
+            "folder": os.path.relpath(place, folder),
+            "created": written.astimezone(UTC).isoformat(timespec="seconds"),
+            "options": options | ({"views": run.num_views} if run.num_views > 1 else {}),
+            "num_pictures": num_pictures,
+            "val_accuracy": float(metrics["val_accuracy"]),
+            "head": run.record.head,
+            "exports": exports.get(run.record.head or "unknown", []),
+        }
+        listed.append(found)
+    return sorted(listed, key=lambda run: (run["created"], run["folder"]))
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
@@ -118,20 +101,3 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
     for entry in entries:
         if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
             yield from _walk(folder / entry.name, depth - 1)
-
-
-def _find_exports(folders: list[Path]) -> dict[str, list[Path]]:
-    """Find the exported models in folders, by the digest of the run's head that their card names."""
-    if not folders:
-        return {}
-    from train_head.export.model_file import read_card
-
-    found: dict[str, list[Path]] = {}
-    for folder in folders:
-        try:
-            head = read_card(folder / MODEL_FILE).run
-        except HeadstartError:
-            continue
-        if head:
-            found.setdefault(head, []).append(folder)
-    return found

@@ -30,13 +30,12 @@ from extract.run import extract_features
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
-from tests.train_head.made import OPTIONS, make_store, read_folder
+from tests.train_head.made import OPTIONS, make_store, read_folder, run_export
 from train_head.config import ExportConfig, SolverName, TrainConfig
-from train_head.export.card import ModelCard, format_labels
-from train_head.export.model import ExportedModel
-from train_head.export.model_file import read_card
+from train_head.export.__main__ import export
 from train_head.export.parity import TOLERANCE
-from train_head.export.write import describe_target, export, refuse_foreign_files
+from train_head.export.write import ParityError, describe_target, export_run, refuse_foreign_files
+from train_head.runs.card import ModelCard, format_labels, read_card
 from train_head.runs.read import Run
 from train_head.runs.write import seal_run
 from train_head.train import train_head
@@ -121,7 +120,7 @@ def test_export_keeps_the_class_names_beside_and_inside_the_model(
 
 
 def test_exported_model_equals_backbone_then_head_on_raw_pixels(
-    exported_model: ExportedModel, trained: Path, backbone: Any, shared_pictures: Path
+    exported: Exported, trained: Path, backbone: Any, shared_pictures: Path
 ) -> None:
     files = sorted((shared_pictures / "validation").rglob("*.jpg"))
     images = [np.asarray(Image.open(file).convert("RGB")) for file in files[::3]]
@@ -131,13 +130,13 @@ def test_exported_model_equals_backbone_then_head_on_raw_pixels(
     features = np.asarray(backbone(tf.stack(resized) / 127.5 - 1, training=False)).reshape(len(images), -1)
     hidden = np.maximum(features @ weights.hidden_kernel + weights.hidden_bias, 0)
     expected = 1 / (1 + np.exp(-(hidden @ weights.output_kernel + weights.output_bias)))
-    outputs = list(exported_model.predict(images, 4))
+    outputs = run_export(exported.model, images)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
 
 
 def test_exported_model_loads_in_plain_keras_elsewhere_and_gives_the_same_numbers(
-    exported: Exported, exported_model: ExportedModel, tmp_path: Path
+    exported: Exported, tmp_path: Path
 ) -> None:
     drawn = [("cats", (90, 80)), ("dogs", (90, 80)), ("cats", (20, 300)), ("dogs", (1, 1))]
     images = [np.asarray(draw_picture(label, 500, size)) for label, size in drawn]
@@ -158,8 +157,8 @@ def test_exported_model_loads_in_plain_keras_elsewhere_and_gives_the_same_number
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    expected = list(exported_model.predict(images, 8))
-    np.testing.assert_allclose(said["outputs"], expected[:2] + expected, rtol=0, atol=1e-6)
+    expected = run_export(exported.model, images)
+    np.testing.assert_allclose(said["outputs"], [*expected[:2], *expected], rtol=0, atol=1e-6)
     labels = [said["labels"][int(output[0] > 0.5)] for output in said["outputs"][:2]]
     assert labels == ["cats", "dogs"]
 
@@ -170,20 +169,37 @@ def test_export_that_disagrees_fails_and_leaves_an_older_export_as_it_was(
     tmp_path: Path,
     quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = shutil.copytree(exported.out, tmp_path / "out")
     before = read_folder(out)
     monkeypatch.setattr("train_head.export.parity.TOLERANCE", -1.0)
     with pytest.raises(CommandFailed) as caught:
         export(ExportConfig(trained, out), quiet)
-    assert caught.value.result["files"] == []
-    assert caught.value.result["parity"]["keras"] == exported.result["parity"]["keras"]
+    error = caught.value.__cause__
+    assert isinstance(error, ParityError)
+    result = caught.value.result
+    assert result == error.result.to_json()
+    assert (result["files"], error.where) == ([], out)
+    assert result["parity"]["keras"] == exported.result["parity"]["keras"]
     assert read_folder(out) == before
-    assert len(caught.value.result["worst"]) == 3
-    for found in caught.value.result["worst"]:
+    assert len(result["worst"]) == 3
+    for found in result["worst"]:
         assert found["image"].startswith("validation/")
-        assert found["image"] in capsys.readouterr().err or found != caught.value.result["worst"][0]
+        assert found["image"] in error.got
+
+
+def test_export_run_returns_the_files_and_a_model_that_keras_loads(
+    trained: Path, exported: Exported, tmp_path: Path, quiet: Console
+) -> None:
+    result = export_run(ExportConfig(trained, tmp_path / "out", check=2), quiet)
+    assert result.files == [tmp_path / "out/model.keras", tmp_path / "out/labels.txt"]
+    assert (result.parity.num_pictures, result.num_validation) == (2, 12)
+    assert result.to_json().keys() == exported.result.keys()
+    images = np.random.default_rng(0).integers(0, 256, (2, 60, 50, 3), np.uint8)
+    outputs = np.asarray(result.load()(images.astype(np.float32)))
+    np.testing.assert_allclose(outputs, run_export(exported.model, images), rtol=0, atol=1e-6)
+    assert "model.keras" in repr(result)
+    assert "model.keras" in result._repr_html_()
 
 
 def test_export_with_pictures_gone_and_files_of_the_users_beside_it_uses_and_leaves_the_others(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,18 +24,15 @@ from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels, resize_pixels
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
-from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head, make_example, make_store
-from train_head.export.model import ExportedModel
-from train_head.export.parity import STORED_TOLERANCE, Parity, Parts, check_parity, find_flips
-from train_head.export.pictures import (
-    PictureGoneError,
-    Pictures,
-    decode_unchanged,
-    load_pictures,
-    order_by_class,
-    read_unchanged,
-)
+from tests.train_head.made import CLASSES, TINY_SIZE, build_tiny_backbone, build_tiny_head, make_example, make_store
+from train_head.config import MAX_PIXELS
+from train_head.export.load import compile_model
+from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, find_flips
+from train_head.export.pictures import LoadedPicture, PictureGoneError, Pictures, order_by_class
+from train_head.export.rebuild import Rebuilt
+from train_head.export.stitch import stitch
 
+RunHead = Callable[[NDArray[np.float32]], Any]
 QUIET = Console(ConsoleOptions(quiet=True))
 SOUND = Parity(
     num_pictures=5,
@@ -52,23 +52,24 @@ class Bench:
 
     folder: Path
     store: FeatureStore
-    exported: ExportedModel
-    parts: Parts
+    run_model: Callable[[Any], Any]
+    parts: Rebuilt
 
-    def check(self, num_wanted: int | None = None, **changes: object) -> tuple[Parity, int]:
-        advanced: list[int] = []
-        if "run_head" in changes:
-            # Of a plain run the head is what stored features go through, too.
-            changes["run_stored"] = changes["run_head"]
-        parts = replace(self.parts, **changes)  # type: ignore[arg-type]
-        pictures = Pictures(self.folder, self.store.examples, num_wanted)
-        with load_pictures(pictures, TINY_SIZE, QUIET) as loaded:
-            parity = check_parity(self.exported, parts, self.store, loaded, advanced.append)
-        return parity, sum(advanced)
+    def check(
+        self, num_wanted: int | None = None, run_head: RunHead | None = None, run_stored: RunHead | None = None
+    ) -> Parity:
+        head = SimpleNamespace(predict_on_batch=run_head or self.run_head)
+        # Of a plain run the head is what stored features go through, too.
+        parts = replace(self.parts, head=head, run_stored=run_stored or run_head or self.run_head)
+        pictures = Pictures(self.folder, self.store.examples, TINY_SIZE, num_wanted)
+        return check_parity(self.run_model, parts, self.store, CLASSES[:2], pictures, QUIET)
+
+    def run_head(self, values: NDArray[np.float32]) -> Any:
+        return self.parts.head.predict_on_batch(values)
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     fill_folder(folder / "pictures", {"cats": 20, "dogs": 19})
     (folder / "pictures/dogs/red.png").write_bytes(encode(draw_picture("cats", 77, (40, 21))))
@@ -82,16 +83,15 @@ def bench(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         features=features,
         contents=[hashlib.sha256(content).digest() for content in data],
     )
-    head = build_tiny_head(2)
-    run_head = head.predict_on_batch
-    parts = Parts(prepare, lambda values: engine.run(values)[0], lambda values: run_head(values), run_head)
-    return Bench(folder / "pictures", store, ExportedModel(tiny_two), parts)
+    backbone, head = build_tiny_backbone(), build_tiny_head(2)
+    parts = Rebuilt(backbone, head, head.predict_on_batch, head.predict_on_batch, "pool")
+    return Bench(folder / "pictures", store, compile_model(stitch(backbone, head, TINY_SIZE)), parts)
 
 
 def test_check_parity_of_a_model_and_its_parts_is_ok(bench: Bench) -> None:
-    parity, advanced = bench.check()
+    parity = bench.check()
     assert parity.ok
-    assert parity.num_pictures == advanced == 40
+    assert parity.num_pictures == 40
     assert 0 <= parity.max_difference <= 1e-6
     assert 0 < parity.max_stored_difference < 1e-3
     assert (parity.num_flipped, parity.num_gone) == (0, 0)
@@ -99,9 +99,9 @@ def test_check_parity_of_a_model_and_its_parts_is_ok(bench: Bench) -> None:
 
 
 def test_check_parity_of_a_model_with_another_head_gives_the_largest_difference(bench: Bench) -> None:
-    parity, _ = bench.check(run_head=lambda values: 1 - bench.parts.run_head(values))
+    parity = bench.check(run_head=lambda values: 1 - bench.run_head(values))
     outputs = [
-        float(next(iter(bench.exported.predict([decode_image((bench.folder / e.path).read_bytes())], 1)))[0])
+        float(bench.run_model(decode_image((bench.folder / e.path).read_bytes())[None])[0, 0])
         for e in bench.store.examples
     ]
     assert not parity.ok
@@ -116,7 +116,7 @@ def test_check_parity_allows_other_labels_only_for_features_of_another_precision
     store = FeatureStore(bench.store.path)
     fingerprint = replace(store.fingerprint, precision=precision)
     store.contents = replace(store.contents, fingerprint=fingerprint)
-    parity, _ = replace(bench, store=store).check()
+    parity = replace(bench, store=store).check()
     assert parity.num_flips_allowed == allowed
 
 
@@ -125,17 +125,17 @@ def test_check_parity_of_one_picture_off_by_more_than_the_tolerance_is_not_ok(be
 
     def run_head(values: NDArray[np.float32]) -> Any:
         nonlocal calls
-        outputs = np.array(bench.parts.run_head(values))
+        outputs = np.array(bench.run_head(values))
         if calls == 0:
             outputs[13] += 2e-5
         calls += 1
         return outputs
 
-    parity, _ = bench.check(run_head=run_head)
+    parity = bench.check(run_head=run_head)
     assert parity.max_difference == pytest.approx(2e-5, abs=2e-6)
     assert not parity.ok
-    assert parity.worst[0].image == bench.store.examples[13].path
-    assert parity.worst[0].difference == parity.max_difference
+    assert parity.worst[0]["image"] == bench.store.examples[13].path
+    assert parity.worst[0]["difference"] == parity.max_difference
 
 
 @pytest.mark.parametrize(("precision", "ok"), [("float32", False), ("bfloat16", True)])
@@ -148,29 +148,29 @@ def test_check_parity_of_one_stored_feature_that_is_another_names_its_picture(
 
     def run_stored(values: NDArray[np.float32]) -> Any:
         nonlocal calls
-        outputs = np.array(bench.parts.run_head(values))
+        outputs = np.array(bench.run_head(values))
         if calls == 1:
             outputs[2] += np.where(outputs[2] > 0.9, -0.4, 0.1)
         calls += 1
         return outputs
 
-    parity, _ = replace(bench, store=store).check(run_stored=run_stored)
+    parity = replace(bench, store=store).check(run_stored=run_stored)
     assert parity.max_difference < 1e-6
     assert parity.num_flipped == 0
     assert parity.stored_difference_allowed == STORED_TOLERANCE[precision]
     assert parity.ok is ok
-    assert [found.image for found in parity.worst][0] == bench.store.examples[34].path
-    assert parity.worst[0].difference == parity.max_stored_difference > 0.09
+    assert parity.worst[0]["image"] == bench.store.examples[34].path
+    assert parity.worst[0]["difference"] == parity.max_stored_difference > 0.09
 
 
 def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> None:
     def run_head(values: NDArray[np.float32]) -> Any:
-        outputs = np.array(bench.parts.run_head(values))
+        outputs = np.array(bench.run_head(values))
         if len(outputs) == 8:
             outputs[-1] = np.nan
         return outputs
 
-    parity, _ = bench.check(run_head=run_head)
+    parity = bench.check(run_head=run_head)
     assert np.isnan(parity.max_difference)
     assert not parity.ok
 
@@ -208,41 +208,41 @@ def test_find_flips_of_three_classes_looks_at_the_two_highest() -> None:
     assert list(find_flips(whole, stored)) == [False, True]
 
 
-def test_read_and_decode_unchanged_return_the_pixels(bench: Bench) -> None:
+def read_one(folder: Path, example: Example, max_pixels: int = MAX_PIXELS) -> LoadedPicture:
+    ((picture,),) = Pictures(folder, [example], TINY_SIZE, max_pixels=max_pixels).read_batches()
+    return picture
+
+
+def test_read_batches_gives_the_pixels_and_the_resized_picture(bench: Bench) -> None:
     example = bench.store.examples[-1]
     assert example.path == "dogs/red.png"
-    data = read_unchanged(bench.folder, example)
-    assert data == (bench.folder / example.path).read_bytes()
-    pixels = decode_unchanged(bench.folder, example, data)
-    np.testing.assert_array_equal(pixels, np.asarray(draw_picture("cats", 77, (40, 21))))
+    picture, pixels = read_one(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21)))
+    np.testing.assert_array_equal(picture.raw, pixels)
+    np.testing.assert_array_equal(picture.resized, resize_pixels(pixels, TINY_SIZE))
 
 
-def test_read_unchanged_of_an_edited_picture_names_it(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_read_batches_of_a_missing_or_edited_picture_alone_names_it(
+    bench: Bench, tmp_path: Path, is_edited: bool
+) -> None:
     example = bench.store.examples[0]
     (tmp_path / "cats").mkdir()
-    (tmp_path / example.path).write_bytes(encode(draw_picture("cats", 999)))
-    with pytest.raises(
-        PictureGoneError, match=r"cats/000\.jpg: expected the picture that its feature .*got a changed file"
-    ):
-        read_unchanged(tmp_path, example)
-
-
-def test_read_unchanged_of_a_missing_picture_names_it_and_says_images(bench: Bench, tmp_path: Path) -> None:
+    if is_edited:
+        (tmp_path / example.path).write_bytes(encode(draw_picture("cats", 999)))
     with pytest.raises(PictureGoneError) as caught:
-        read_unchanged(tmp_path, bench.store.examples[0])
-    assert str(caught.value) == (
-        f"{tmp_path}/cats/000.jpg: expected a validation picture to check the export on, "
-        "got cannot be read: No such file or directory. "
-        "Give the folder with --images, --max-pixels as in extraction, or extract and train again."
-    )
+        read_one(tmp_path, example)
+    assert caught.value.where == tmp_path / example.path
+    assert "--images" in caught.value.advice
 
 
-def test_decode_unchanged_of_a_file_that_is_no_picture_says_why(tmp_path: Path) -> None:
+def test_read_batches_of_a_file_that_is_no_picture_gives_the_reason(tmp_path: Path) -> None:
     page = b"<!doctype html><p>Not found"
     (tmp_path / "page.jpg").write_bytes(page)
     example = Example("page.jpg", "cats", "", hashlib.sha256(page).digest(), 1, 0)
-    with pytest.raises(HeadstartError, match=r"page\.jpg: expected a validation picture .*, got not a picture: .*web"):
-        decode_unchanged(tmp_path, example, read_unchanged(tmp_path, example))
+    with pytest.raises(HeadstartError) as caught:
+        read_one(tmp_path, example)
+    assert not isinstance(caught.value, PictureGoneError)
+    assert "web page" in caught.value.got
 
 
 def test_check_parity_passes_over_pictures_that_are_gone_or_changed(bench: Bench, tmp_path: Path) -> None:
@@ -251,10 +251,10 @@ def test_check_parity_passes_over_pictures_that_are_gone_or_changed(bench: Bench
         os.link(bench.folder / example.path, tmp_path / example.path)
     (tmp_path / bench.store.examples[-1].path).unlink()
     (tmp_path / bench.store.examples[-1].path).write_bytes(encode(draw_picture("cats", 999)))
-    parity, advanced = replace(bench, folder=tmp_path).check()
+    parity = replace(bench, folder=tmp_path).check()
     assert parity.ok
-    assert (parity.num_pictures, parity.num_gone, advanced) == (34, 6, 34)
-    parity, _ = replace(bench, folder=tmp_path).check(num_wanted=10)
+    assert (parity.num_pictures, parity.num_gone) == (34, 6)
+    parity = replace(bench, folder=tmp_path).check(num_wanted=10)
     assert (parity.num_pictures, parity.num_gone) == (10, 5)
 
 
@@ -264,20 +264,16 @@ def test_check_parity_with_every_picture_gone_stops_with_the_first(bench: Bench,
     assert caught.value.where == tmp_path / bench.store.examples[0].path
 
 
-def test_check_parity_with_a_picture_that_is_not_allowed_stops_with_its_name(bench: Bench) -> None:
-    pictures = Pictures(bench.folder, bench.store.examples, max_pixels=1000)
-    with (
-        pytest.raises(HeadstartError, match=r"more than the 1,000 that are allowed") as caught,
-        load_pictures(pictures, TINY_SIZE, QUIET),
-    ):
-        pass
+def test_read_batches_of_a_picture_with_more_pixels_than_allowed_stops_with_its_name(bench: Bench) -> None:
+    with pytest.raises(HeadstartError, match=r"more than the 1,000 that are allowed") as caught:
+        read_one(bench.folder, bench.store.examples[0], 1000)
     assert not isinstance(caught.value, PictureGoneError)
 
 
 @pytest.mark.parametrize("num_wanted", [1, 7, 33, 100])
 def test_check_parity_of_some_pictures_takes_the_first(bench: Bench, num_wanted: int) -> None:
-    parity, advanced = bench.check(num_wanted)
-    assert parity.num_pictures == advanced == min(num_wanted, 40)
+    parity = bench.check(num_wanted)
+    assert parity.num_pictures == min(num_wanted, 40)
 
 
 def test_check_parity_decodes_few_pictures_at_a_time_and_holds_none_of_them(
@@ -286,16 +282,17 @@ def test_check_parity_decodes_few_pictures_at_a_time_and_holds_none_of_them(
     alive: list[weakref.ref[Any]] = []
     most = 0
 
-    def decode(data: bytes, max_pixels: int) -> Any:
+    @contextmanager
+    def hold(data: bytes, max_pixels: int) -> Iterator[Any]:
         nonlocal most
         pixels = np.array(decode_image(data, max_pixels))
         alive.append(weakref.ref(pixels))
         most = max(most, sum(ref() is not None for ref in alive))
-        return pixels
+        yield pixels
 
-    monkeypatch.setattr("train_head.export.pictures.decode_image", decode)
+    monkeypatch.setattr("train_head.export.pictures.hold_pixels", hold)
     monkeypatch.setattr("train_head.export.pictures.NUM_RAW", 0)
-    assert bench.check()[0].ok
+    assert bench.check().ok
     assert len(alive) == 40
     assert most <= 4
 
@@ -319,13 +316,14 @@ def test_order_by_class_depends_on_content_alone() -> None:
     assert [e.content_hash for e in order_by_class(moved[::-1])] == first
 
 
-def test_loaded_pictures_are_resized_as_in_extraction_and_come_in_batches_of_bounded_size(
+def test_read_batches_resizes_as_extraction_does_in_batches_of_bounded_size(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.export.pictures.MAX_PIXELS_AT_ONCE", 3 * 50**2)
-    with load_pictures(Pictures(bench.folder, bench.store.examples, 8), 50, QUIET) as loaded:
-        batches = [(list(rows), pixels.copy()) for rows, pixels in loaded.read_batches()]
-        assert [rows for rows, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]
-        data = [(bench.folder / example.path).read_bytes() for example in loaded.examples]
-    expected = np.stack([resize_pixels(decode_image(content), 50) for content in data])
-    np.testing.assert_array_equal(np.concatenate([pixels for _, pixels in batches]), expected)
+    monkeypatch.setattr("train_head.export.load.MAX_PIXELS_AT_ONCE", 3 * 50**2)
+    batches = list(Pictures(bench.folder, bench.store.examples, 50, 8).read_batches())
+    assert [len(batch) for batch in batches] == [3, 3, 2]
+    found = [picture for batch in batches for picture in batch]
+    assert [picture.example for picture in found] == bench.store.examples[:8]
+    for picture in found:
+        pixels = decode_image((bench.folder / picture.example.path).read_bytes())
+        np.testing.assert_array_equal(picture.resized, resize_pixels(pixels, 50))

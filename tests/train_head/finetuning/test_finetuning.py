@@ -23,17 +23,17 @@ from features.schema import Pool
 from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.finetuning.conftest import configure
+from tests.train_head.made import run_export
 from tests.train_head.report.pages import read_page
 from tests.train_head.training import make_config, reseal
 from train_head.config import NOTHING, ExportConfig, ReportConfig, SolverName
 from train_head.data.split import split_examples
-from train_head.export.model import ExportedModel
-from train_head.export.model_file import read_card
-from train_head.export.write import export
+from train_head.export.__main__ import export
 from train_head.finetuning import fit as tuning_fit
 from train_head.finetuning.tail import Tail, open_tail
 from train_head.report.page import report_run
 from train_head.report.sources import load_sources
+from train_head.runs.card import read_card
 from train_head.runs.read import Run
 from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
@@ -203,7 +203,7 @@ def test_export_of_tuned_layers_keeps_the_prefix_to_the_bit_and_says_what_traini
     assert list_changed(backbone, loaded) == LAST_BLOCK
     predictions = Run(tuned).read_predictions()
     images = [decode_image((shared_pictures / found.path).read_bytes()) for found in predictions]
-    outputs = [float(output[0]) for output in ExportedModel(tmp_path / "out/model.keras").predict(images, 4)]
+    outputs = run_export(tmp_path / "out/model.keras", images)[:, 0]
     np.testing.assert_allclose(outputs, [found.probabilities["dogs"] for found in predictions], atol=2e-3)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
-from tests.train_head.made import TINY_SIZE, build_tiny_backbone, build_tiny_head
+from tests.train_head.export.edits import edit_json, remove_digest
+from tests.train_head.made import run_export
 from train_head.config import PredictConfig
-from train_head.export.model import save_model
-from train_head.export.model_file import read_card
-from train_head.export.stitch import stitch
-from train_head.predict.classify import list_pictures, predict, score_by_folder
+from train_head.predict.__main__ import predict
+from train_head.predict.classify import Prediction, UnusedPicture, list_pictures, predict_pictures, score_by_folder
+from train_head.runs.card import CARD_NAME
 
 
 def run_predict(model: Path, *files: Path, batch_size: int = 32) -> dict[str, Any]:
@@ -81,14 +80,12 @@ def test_predict_of_mixed_sizes_gives_each_picture_its_own_prediction(
 def test_predict_probability_is_that_of_the_label_for_both_kinds_of_heads(
     tiny_two: Path, tiny_three: Path, tmp_path: Path
 ) -> None:
-    from train_head.export.model import ExportedModel
-
     pictures = {label: draw_picture(label, 1) for label in ("cats", "dogs")}
     for label, picture in pictures.items():
         (tmp_path / f"{label}.png").write_bytes(encode(picture))
     images = [np.asarray(picture) for picture in pictures.values()]
-    sigmoid = [float(outputs[0]) for outputs in ExportedModel(tiny_two).predict(images, 2)]
-    softmax = [float(outputs.max()) for outputs in ExportedModel(tiny_three).predict(images, 2)]
+    sigmoid = run_export(tiny_two, images)[:, 0].tolist()
+    softmax = run_export(tiny_three, images).max(axis=1).tolist()
     for model, expected in ((tiny_two, [1 - sigmoid[0], sigmoid[1]]), (tiny_three, softmax)):
         predictions = run_predict(model, tmp_path)["predictions"]
         assert [p["label"] for p in predictions] == ["cats", "dogs"]
@@ -218,18 +215,18 @@ def test_predict_with_a_model_for_other_decoding_warns(
     fill_folder(tmp_path, {"cats": 1})
     run_predict(tiny_two, tmp_path / "cats")
     assert "warning" not in capsys.readouterr().err
-    card = replace(read_card(tiny_two), decode_policy="another")
-    save_model(stitch(build_tiny_backbone(), build_tiny_head(2), TINY_SIZE), card, tmp_path / "model.keras")
+    older = remove_digest(tiny_two, tmp_path / "older.keras")
+    edit_json(older, tmp_path / "model.keras", lambda card: card.update(decode_policy="another"), CARD_NAME)
     run_predict(tmp_path / "model.keras", tmp_path / "cats")
     assert "warning" in capsys.readouterr().err
 
 
 def test_predict_with_something_else_for_a_model_is_refused_by_name(tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 1})
-    with pytest.raises(HeadstartError, match=r"000\.jpg: expected a model\.keras that `train_head.export` made"):
-        run_predict(tmp_path / "cats/000.jpg", tmp_path / "cats")
-    with pytest.raises(HeadstartError, match=r"none\.keras: expected an exported model, got no such file"):
-        run_predict(tmp_path / "none.keras", tmp_path / "cats")
+    for name in ("cats/000.jpg", "none.keras"):
+        with pytest.raises(HeadstartError) as caught:
+            run_predict(tmp_path / name, tmp_path / "cats")
+        assert caught.value.where == tmp_path / name
 
 
 def test_predict_accuracy_counts_pictures_in_the_folder_of_their_class(tiny_two: Path, tmp_path: Path) -> None:
@@ -253,7 +250,7 @@ def test_predict_accuracy_counts_pictures_in_the_folder_of_their_class(tiny_two:
     ],
 )
 def test_score_by_folder_goes_by_the_nearest_folder_named_as_a_class(images: list[str], accuracy: float | None) -> None:
-    predictions = [{"image": image, "label": "cats"} for image in images]
+    predictions = [Prediction(Path(image), "cats", 1.0, {}) for image in images]
     assert score_by_folder(predictions, ["cats", "dogs"]) == accuracy
 
 
@@ -264,4 +261,26 @@ def test_list_pictures_keeps_named_files_and_sorts_within_folders(tmp_path: Path
     paths, skipped = list_pictures([tmp_path / "z.txt", tmp_path / "f"])
     names = ["z.txt", "f/a.jpeg", "f/a/c.jpg", "f/b.PNG"]
     assert paths == [tmp_path / name for name in names]
-    assert skipped == [{"image": str(tmp_path / "f/data.csv"), "reason": "not a picture by its name (.csv)"}]
+    assert skipped == [UnusedPicture(tmp_path / "f/data.csv", "not a picture by its name (.csv)")]
+
+
+def test_predict_pictures_returns_a_list_of_predictions_with_what_failed_beside_it(
+    tiny_three: Path, tmp_path: Path, quiet: Console
+) -> None:
+    fill_folder(tmp_path, {"cats": 1, "dogs": 2})
+    (tmp_path / "dogs/000.jpg").write_bytes(b"")
+    (tmp_path / "dogs/notes.txt").touch()
+    found = predict_pictures(PredictConfig([tmp_path], tiny_three), quiet)
+    assert isinstance(found, list)
+    assert [(p.image, p.label) for p in found] == [
+        (tmp_path / "cats/000.jpg", "cats"),
+        (tmp_path / "dogs/001.jpg", "dogs"),
+    ]
+    for prediction in found:
+        assert list(prediction.probabilities) == ["cats", "dogs", "owls"]
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
+        assert prediction.probability == max(prediction.probabilities.values())
+    assert [file.image for file in found.failed] == [tmp_path / "dogs/000.jpg"]
+    assert [file.image for file in found.skipped] == [tmp_path / "dogs/notes.txt"]
+    assert found.accuracy == 1.0
+    assert "001.jpg" in found._repr_html_()

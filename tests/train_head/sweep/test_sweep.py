@@ -21,7 +21,7 @@ from tests.train_head.made import FINGERPRINT, TINY_SIZE, build_tiny_backbone, m
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, make_cuts, make_sweep, read_table
 from tests.train_head.training import UNSTABLE, make_config
 from train_head.config import ExportConfig, OptimizerName
-from train_head.export.write import export
+from train_head.export.__main__ import export
 from train_head.runs.read import Run
 from train_head.runs.record import LOGS_FOLDER, describe_config
 from train_head.sweep.__main__ import sweep

@@ -1,0 +1,116 @@
+"""The card of an exported model: its description, kept inside model.keras and read without TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from base.errors import HeadstartError
+from base.regular import RegularFile
+from extract.backbone import MAX_IMAGE_SIZE
+from train_head.config import NOTHING
+
+MODEL_FILE, LABELS_FILE = "model.keras", "labels.txt"
+CARD_NAME = "headstart.json"
+"""Name of the card inside `model.keras` (a zip file); Keras does not read it."""
+MAX_CARD_BYTES = 2**24
+MAX_MODEL_BYTES = 2**32
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Description of an exported model, kept inside it."""
+
+    classes: list[str]
+    image_size: int
+    decode_policy: str
+    cut: str
+    weights: str
+    """Name of the backbone's weights; of a file, without its folder."""
+    fingerprint: str
+    val_accuracy: float
+    unfreeze_from: str = NOTHING
+    """First layer of the backbone that was trained again."""
+    weights_sha256: str = ""
+    """SHA-256 of the backbone's weights up to the cut, as loaded; empty in older exports."""
+    run: str = ""
+    """SHA-256 of the head of the run that was exported; empty in older exports."""
+    digest: str = ""
+    """SHA-256 of the card and of the other members; empty in older exports."""
+
+    def check(self) -> None:
+        """Raise ValueError where a value cannot be an export's."""
+        classes = self.classes
+        if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(label, str) for label in classes):
+            raise ValueError("a card without two class names")
+        if len(set(classes)) < len(classes):
+            raise ValueError("a card with the same class name twice")
+        if type(self.image_size) is not int or not 0 < self.image_size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"a card with pictures of {self.image_size!r} px")
+        if type(self.val_accuracy) not in (int, float) or not 0 <= self.val_accuracy <= 1:
+            raise ValueError(f"a card with an accuracy of {self.val_accuracy!r}")
+        others = vars(self).keys() - {"classes", "image_size", "val_accuracy"}
+        if not all(isinstance(getattr(self, name), str) for name in others):
+            raise ValueError("a card with values of other types")
+
+    def compute_digest(self, members: Mapping[str, bytes]) -> str:
+        """Compute the export's digest: SHA-256 over its other members, by name, and its card without the digest."""
+        digest = hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode())
+        for name in sorted(members):
+            digest.update(f"\n{name} {len(members[name])}\n".encode())
+            digest.update(members[name])
+        return digest.hexdigest()
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read an exported model's card.
+
+    Raises:
+        HeadstartError: there is no such file, or it is no exported model.
+    """
+    with open_export(path) as (card, _):
+        return card
+
+
+@contextmanager
+def open_export(path: Path) -> Iterator[tuple[ModelCard, zipfile.ZipFile]]:
+    """Open an exported model once, and yield its card and its archive, whose members are no larger than the file.
+
+    Raises:
+        HeadstartError: there is no such file, it is no exported model, or the body of the `with` raised an exception.
+    """
+    try:
+        with RegularFile(path, follow=True) as file, zipfile.ZipFile(file) as archive:
+            num_bytes = file.identity.num_bytes
+            if num_bytes > MAX_MODEL_BYTES or archive.getinfo(CARD_NAME).file_size > MAX_CARD_BYTES:
+                raise ValueError(f"{num_bytes:,} bytes, more than an export has")
+            if sum(member.file_size for member in archive.infolist()) > num_bytes:
+                raise ValueError("members that are larger than the file")
+            card = ModelCard(**json.loads(archive.read(CARD_NAME)))
+            card.check()
+            yield card, archive
+    except Exception as error:
+        # A damaged file fails in zipfile, in json or in HDF5, each with errors of its own.
+        got = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        advice = "Run `make export DATA=folder` (`python -m train_head.export`) first, or check the path"
+        raise HeadstartError(path, "an exported model", got, advice) from error
+
+
+def format_labels(classes: Sequence[str]) -> bytes:
+    r"""Format labels.txt: one class name a line, in the order of the model's outputs.
+
+    A backslash becomes two. A control character, a line separator, and a byte of a folder's name that is not UTF-8
+    become their escape sequences in Python: `\n`, `\x85`, `\u2028`, `\udce9`.
+    """
+
+    def escape(char: str) -> str:
+        is_plain = char != "\\" and unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")
+        return char if is_plain else char.encode("unicode_escape").decode()
+
+    return "".join("".join(map(escape, label)) + "\n" for label in classes).encode()
