@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -97,12 +98,10 @@ def order_by_class(examples: Sequence[Example]) -> list[Example]:
 
     The first picture of each class comes before the second of any.
     """
-    by_class: dict[str, list[Example]] = {}
+    sizes, ranks = Counter(example.label for example in examples), Counter[str]()
+    places: list[tuple[tuple[bool, float], Example]] = []
     for example in sorted(examples, key=lambda e: (e.content_hash, e.path)):
-        by_class.setdefault(example.label, []).append(example)
-    places = {
-        (rank > 0, (rank + 0.5) / len(found), example.content_hash, example.path): example
-        for found in by_class.values()
-        for rank, example in enumerate(found)
-    }
-    return [places[place] for place in sorted(places)]
+        rank = ranks[example.label]
+        places.append(((rank > 0, (rank + 0.5) / sizes[example.label]), example))
+        ranks[example.label] += 1
+    return [example for _, example in sorted(places, key=lambda place: place[0])]

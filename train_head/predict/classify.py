@@ -48,21 +48,23 @@ class UnusedPicture:
 class Predictions(list[Prediction]):
     """Predictions, in the order of the pictures."""
 
-    def __init__(
-        self,
-        predictions: Sequence[Prediction],
-        failed: Sequence[UnusedPicture] = (),
-        skipped: Sequence[UnusedPicture] = (),
-        classes: Sequence[str] = (),
-    ) -> None:
-        """Create the list, with the model's classes."""
-        super().__init__(predictions)
-        self.failed = list(failed)
+    def __init__(self, classes: Sequence[str]) -> None:
+        """Create an empty list for a model's classes."""
+        super().__init__()
+        self.classes = classes
+        self.failed: list[UnusedPicture] = []
         """Pictures that cannot be decoded."""
-        self.skipped = list(skipped)
+        self.skipped: list[UnusedPicture] = []
         """Files in the given folders that are no pictures by their names."""
-        self.accuracy = score_by_folder(self, classes)
-        """Share of pictures whose label is the name of their folder; None where a folder is no class."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of pictures whose label is the name of their nearest folder named as a class; None without one."""
+        parts = (reversed(prediction.image.parent.parts) for prediction in self)
+        truths = [next((part for part in found if part in self.classes), None) for found in parts]
+        if not truths or None in truths:
+            return None
+        return sum(found.label == truth for found, truth in zip(self, truths, strict=True)) / len(truths)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -98,9 +100,8 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
             f"{config.model} was made for pictures decoded by {card.decode_policy!r}; they are decoded by "
             f"{DECODE_POLICY!r} here, which may change probabilities. Train and export it again"
         )
-    run = compile_model(model)
-    predictions: list[Prediction] = []
-    failed: list[UnusedPicture] = []
+    run, predictions = compile_model(model), Predictions(card.classes)
+    predictions.skipped = skipped
 
     def read_resized() -> Iterator[tuple[Path, Array]]:
         for path in paths:
@@ -108,7 +109,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
                 with hold_pixels(read_picture(path, config.max_pixels), config.max_pixels) as pixels:
                     resized = resize_pixels(pixels, card.image_size)
             except UndecodableImageError as error:
-                failed.append(UnusedPicture(path, str(error)))
+                predictions.failed.append(UnusedPicture(path, str(error)))
                 progress.advance(1)
             else:
                 yield path, resized
@@ -125,7 +126,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
             progress.advance(len(batch))
     if unreadable := describe_unreadable((str(file.image), file.reason) for file in skipped):
         console.warn(unreadable)
-    return Predictions(predictions, failed, skipped, card.classes)
+    return predictions
 
 
 def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:
@@ -159,11 +160,3 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
         shown = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
         raise HeadstartError(", ".join(map(str, files)), "pictures", shown, "Name a picture or a folder of them")
     return paths, skipped
-
-
-def score_by_folder(predictions: Sequence[Prediction], classes: Sequence[str]) -> float | None:
-    """Return the share of pictures whose label is the name of their folder, where every folder is a class."""
-    truths = [next((part for part in reversed(p.image.parent.parts) if part in classes), None) for p in predictions]
-    if not truths or None in truths:
-        return None
-    return sum(p.label == truth for p, truth in zip(predictions, truths, strict=True)) / len(truths)

@@ -20,7 +20,7 @@ from tests.train_head.export.edits import edit_json, remove_digest
 from tests.train_head.made import run_export
 from train_head.config import PredictConfig
 from train_head.predict.__main__ import predict
-from train_head.predict.classify import Prediction, UnusedPicture, list_pictures, predict_pictures, score_by_folder
+from train_head.predict.classify import Prediction, Predictions, UnusedPicture, list_pictures, predict_pictures
 from train_head.runs.card import CARD_NAME
 
 
@@ -249,9 +249,10 @@ def test_predict_accuracy_counts_pictures_in_the_folder_of_their_class(tiny_two:
         ([], None),
     ],
 )
-def test_score_by_folder_goes_by_the_nearest_folder_named_as_a_class(images: list[str], accuracy: float | None) -> None:
-    predictions = [Prediction(Path(image), "cats", 1.0, {}) for image in images]
-    assert score_by_folder(predictions, ["cats", "dogs"]) == accuracy
+def test_accuracy_goes_by_the_nearest_folder_named_as_a_class(images: list[str], accuracy: float | None) -> None:
+    predictions = Predictions(["cats", "dogs"])
+    predictions.extend(Prediction(Path(image), "cats", 1.0, {}) for image in images)
+    assert predictions.accuracy == accuracy
 
 
 def test_list_pictures_keeps_named_files_and_sorts_within_folders(tmp_path: Path) -> None:
