@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -178,12 +179,11 @@ def test_export_more_pixels_than_max_pixels_are_refused_and_as_many_are_not(
     assert not list(tmp_path.iterdir())
     examples = {example.path: example for example in FeatureStore(everything.store).examples}
     plain = examples[everything.place("plain_png")]
-    pictures = Pictures(everything.folder, [plain], 75, max_pixels=NUM_PIXELS)
-    ((loaded,),) = pictures.read_batches()
-    assert loaded.raw is not None
-    assert loaded.raw.shape == (SIZE[1], SIZE[0], 3)
+    pictures = Pictures(everything.folder, [plain], 75, io.BytesIO(), max_pixels=NUM_PIXELS)
+    pictures.load(quiet)
+    assert pictures.raw[0].shape == (SIZE[1], SIZE[0], 3)
     with pytest.raises(HeadstartError, match=r"40 x 30 pixels, more than the 1,199 .* --max-pixels as in extraction"):
-        next(replace(pictures, max_pixels=NUM_PIXELS - 1).read_batches())
+        replace(pictures, max_pixels=NUM_PIXELS - 1).load(quiet)
 
 
 def test_max_pixels_is_89_million_everywhere() -> None:

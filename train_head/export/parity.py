@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from base.terminal import Console
 from extract.pixels import FACTOR, OFFSET
-from features.store import Example, FeatureStore
+from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
 from train_head.export.pictures import Pictures
@@ -81,21 +81,18 @@ def check_parity(
     outputs: list[Array] = []
     outputs_apart: list[Array] = []
     outputs_stored: list[Array] = []
-    examples: list[Example] = []
-    with console.progress("check", pictures.count_wanted(), "pictures") as progress:
-        for batch in pictures.read_batches():
-            resized = np.stack([picture.resized for picture in batch])
+    examples = pictures.loaded
+    with console.progress("check", len(examples), "pictures") as progress:
+        for places, resized in pictures.read_batches():
             outputs.append(run_model(resized))
-            for row, picture in enumerate(batch):
-                if picture.raw is not None:
-                    outputs[-1][row] = run_model(picture.raw[None])[0]
-            if len(examples) < NUM_APART:
+            for place in pictures.raw.keys() & set(places):
+                outputs[-1][place - places.start] = run_model(pictures.raw[place][None])[0]
+            if places.start < NUM_APART:
                 scaled = resized * np.float32(FACTOR) + np.float32(OFFSET)
                 outputs_apart.append(rebuilt.head.predict_on_batch(rebuilt.backbone.predict_on_batch(scaled)))
-            found = [picture.example for picture in batch]
-            outputs_stored.append(rebuilt.run_stored(store.read(found).astype(np.float32)))
-            examples += found
-            progress.advance(len(batch))
+            features = store.read([examples[place] for place in places])
+            outputs_stored.append(rebuilt.run_stored(features.astype(np.float32)))
+            progress.advance(len(places))
     whole, apart, stored = map(np.concatenate, (outputs, outputs_apart, outputs_stored))
     differences = np.abs(whole[: len(apart)] - apart).max(axis=1)
     stored_differences = np.abs(whole - stored).max(axis=1)

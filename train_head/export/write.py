@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError, UsageError
@@ -85,10 +86,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     images = run.find_images(store, config.images)
     if not images:
         raise UsageError("--images", "the folder of the pictures", f"no path in the pack {store.path}", "Give --images")
-    if not any((Path(images) / example.path).exists() for example in split.validation):
-        where, advice = Path(images) / split.validation[0].path, "Give the folder of the pictures with --images"
-        raise HeadstartError(where, "a validation picture to check the export on", "none of them", advice)
-    with replace_folder(describe_target(config.out)) as replacement:
+    with replace_folder(describe_target(config.out)) as replacement, TemporaryFile() as file:
         import_quietly("keras")
         import keras
 
@@ -97,11 +95,12 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         from train_head.export.pictures import Pictures, order_by_class
         from train_head.export.rebuild import rebuild_parts
 
+        size, ordered = store.fingerprint.image_size, order_by_class(split.validation)
+        pictures = Pictures(Path(images), ordered, size, file, config.check, config.max_pixels)
+        pictures.load(console)
         rebuilt = rebuild_parts(run, store, split, config.weights, console)
         _write_files(config, run, store, rebuilt, replacement.staging)
         staged = keras.saving.load_model(replacement.staging / MODEL_FILE, compile=False)
-        size, ordered = store.fingerprint.image_size, order_by_class(split.validation)
-        pictures = Pictures(Path(images), ordered, size, config.check, config.max_pixels)
         parity = check_parity(compile_model(staged), rebuilt, store, run.record.classes, pictures, console)
         if not parity.ok:
             raise _disagree(config.out, ExportResult([], parity, len(split.validation)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
-from extract.decode import decode_image
+from extract.decode import Pixels, decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels, resize_pixels
 from features.store import Example, FeatureStore
@@ -28,7 +29,7 @@ from tests.train_head.made import CLASSES, TINY_SIZE, build_tiny_backbone, build
 from train_head.config import MAX_PIXELS
 from train_head.export.load import compile_model
 from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, find_flips
-from train_head.export.pictures import LoadedPicture, PictureGoneError, Pictures, order_by_class
+from train_head.export.pictures import PictureGoneError, Pictures, order_by_class
 from train_head.export.rebuild import Rebuilt
 from train_head.export.stitch import stitch
 
@@ -61,11 +62,18 @@ class Bench:
         head = SimpleNamespace(predict_on_batch=run_head or self.run_head)
         # Of a plain run the head is what stored features go through, too.
         parts = replace(self.parts, head=head, run_stored=run_stored or run_head or self.run_head)
-        pictures = Pictures(self.folder, self.store.examples, TINY_SIZE, num_wanted)
+        pictures = load(self.folder, self.store.examples, TINY_SIZE, num_wanted)
         return check_parity(self.run_model, parts, self.store, CLASSES[:2], pictures, QUIET)
 
     def run_head(self, values: NDArray[np.float32]) -> Any:
         return self.parts.head.predict_on_batch(values)
+
+
+def load(folder: Path, examples: Sequence[Example], *options: Any) -> Pictures:
+    image_size, *others = options
+    pictures = Pictures(folder, examples, image_size, io.BytesIO(), *others)
+    pictures.load(QUIET)
+    return pictures
 
 
 @pytest.fixture(scope="module")
@@ -208,17 +216,18 @@ def test_find_flips_of_three_classes_looks_at_the_two_highest() -> None:
     assert list(find_flips(whole, stored)) == [False, True]
 
 
-def read_one(folder: Path, example: Example, max_pixels: int = MAX_PIXELS) -> LoadedPicture:
-    ((picture,),) = Pictures(folder, [example], TINY_SIZE, max_pixels=max_pixels).read_batches()
-    return picture
+def read_one(folder: Path, example: Example, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Any]:
+    pictures = load(folder, [example], TINY_SIZE, None, max_pixels)
+    ((_, (resized,)),) = pictures.read_batches()
+    return pictures.raw[0], resized
 
 
 def test_read_batches_gives_the_pixels_and_the_resized_picture(bench: Bench) -> None:
     example = bench.store.examples[-1]
     assert example.path == "dogs/red.png"
-    picture, pixels = read_one(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21)))
-    np.testing.assert_array_equal(picture.raw, pixels)
-    np.testing.assert_array_equal(picture.resized, resize_pixels(pixels, TINY_SIZE))
+    (raw, resized), pixels = read_one(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21)))
+    np.testing.assert_array_equal(raw, pixels)
+    np.testing.assert_array_equal(resized, resize_pixels(pixels, TINY_SIZE))
 
 
 @pytest.mark.parametrize("is_edited", [False, True])
@@ -320,10 +329,10 @@ def test_read_batches_resizes_as_extraction_does_in_batches_of_bounded_size(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train_head.export.load.MAX_PIXELS_AT_ONCE", 3 * 50**2)
-    batches = list(Pictures(bench.folder, bench.store.examples, 50, 8).read_batches())
-    assert [len(batch) for batch in batches] == [3, 3, 2]
-    found = [picture for batch in batches for picture in batch]
-    assert [picture.example for picture in found] == bench.store.examples[:8]
-    for picture in found:
-        pixels = decode_image((bench.folder / picture.example.path).read_bytes())
-        np.testing.assert_array_equal(picture.resized, resize_pixels(pixels, 50))
+    pictures = load(bench.folder, bench.store.examples, 50, 8)
+    batches = list(pictures.read_batches())
+    assert [list(places) for places, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert pictures.loaded == bench.store.examples[:8]
+    decoded = [decode_image((bench.folder / example.path).read_bytes()) for example in pictures.loaded]
+    expected = np.stack([resize_pixels(pixels, 50) for pixels in decoded])
+    np.testing.assert_array_equal(np.concatenate([resized for _, resized in batches]), expected)
