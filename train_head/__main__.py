@@ -16,16 +16,16 @@ from train_head.config import TrainConfig
 def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     """Fit a head on stored features: Flatten, Dense, Dropout, and a sigmoid (softmax above two classes)."""
     from train_head.evaluation.uncertainty import describe_accuracy, describe_fits, describe_interval
-    from train_head.report.page import report_run
+    from train_head.report.page import report_fitted_run
     from train_head.solvers.history import PartlyDivergedError
     from train_head.train import train_head
 
     try:
         metrics = train_head(config, console, find_start())
     except PartlyDivergedError:
-        report_run(config, console)
+        report_fitted_run(config, console)
         raise
-    report = report_run(config, console)
+    report = report_fitted_run(config, console)
     kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     rows = [
         ("validation accuracy", describe_accuracy(metrics)),

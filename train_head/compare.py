@@ -40,14 +40,14 @@ class CompareConfig(TrainConfig):
 
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     """Fit the same head without and with dropout from one store, and show how far each overfits."""
-    from train_head.report.page import report_run
+    from train_head.report.page import report_fitted_run
     from train_head.train import refuse_divergence
 
     halves = plan_halves(config)
     results = fit_halves(config, halves, console)
     for name, half in halves.items():
         refuse_divergence(half.config, results[name])
-        report_run(half.config, console)
+        report_fitted_run(half.config, console)
         results[name] = {"run": str(half.config.run), **results[name], **measure_gap(results[name])}
     lines = [
         ("training accuracy", "train_accuracy", ".4f"),

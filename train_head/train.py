@@ -129,7 +129,7 @@ def fit_run(
         with keep_going("the evaluation", console):
             targets = number_targets(split.validation, split.classes)
             largest = find_largest_class(number_targets(split.train, split.classes), len(split.classes))
-            metrics["evaluation"] = asdict(evaluate(targets, fit.validation_probabilities, split.classes, largest))
+            metrics["evaluation"] = evaluate(targets, fit.validation_probabilities, split.classes, largest)
     metrics = record_selection(metrics, Selection.of_epochs(config))
     record = replace(training.record, solver=solver.value)
     written = write_run(folder, record, split, store, fit, metrics)

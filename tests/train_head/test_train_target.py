@@ -22,7 +22,7 @@ from tests.train_head.fits import Interrupting
 from tests.train_head.made import add_picture, read_folder
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
-from train_head.report.page import report_run, write_report
+from train_head.report.page import report_fitted_run, write_report
 from train_head.report.sources import load_sources
 from train_head.runs.read import Run
 from train_head.runs.tensorboard import keep_logs
@@ -294,4 +294,4 @@ def test_derived_files_of_a_run_are_refused_while_it_is_written(
     # Of a run that is another by now, nothing is written either.
     with pytest.raises(HeadstartError):
         write_report(sources, quiet)
-    assert report_run(replace(config, epochs=1, units=9), quiet) == config.run / "report.html"
+    assert report_fitted_run(replace(config, epochs=1, units=9), quiet) == config.run / "report.html"

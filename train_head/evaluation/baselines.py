@@ -1,18 +1,17 @@
-"""What a head has to beat: always predicting the largest class, and logistic regression on pooled features."""
+"""Baselines that a head has to beat: the largest class, and logistic regression on pooled features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.pooled import pool_store
-from features.store import Example, FeatureStore
+from features.store import FeatureStore
 from train_head.data.batches import Array, number_targets
 from train_head.data.split import Split, split_into_folds
-from train_head.evaluation.metrics import find_largest_class, list_losses, predict_classes
+from train_head.evaluation.metrics import list_losses, predict_classes
 
 MAJORITY, LOGISTIC = "largest class", "logistic regression"
 MAX_ITERATIONS = 10_000
@@ -20,23 +19,23 @@ MAX_ITERATIONS = 10_000
 
 @dataclass(frozen=True)
 class Baseline:
-    """How good something is that needs no head."""
+    """Accuracy and losses of a predictor that needs no head."""
 
     name: str
     val_accuracy: float
     losses: NDArray[np.float64]
     """(validation pictures,) cross-entropy in nats."""
     fold_accuracies: list[float]
-    """Where folds were asked for, each one's."""
+    """One for each fold, where folds were asked for."""
 
 
 def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list[Baseline]:
-    """Measures both baselines on the pictures that heads are measured on.
+    """Measure both baselines on the pictures that heads are measured on.
 
     Args:
         store: where the features are; of those with height and width, each channel's mean is taken.
         split: what to fit on, and what to validate with.
-        num_folds: how many folds heads are cross-validated in as well; 0 for none.
+        num_folds: number of folds that heads are cross-validated in as well; 0 for none.
 
     Source: `sklearn.linear_model.LogisticRegression` with its defaults, on standardised features.
     """
@@ -44,37 +43,25 @@ def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list
     examples = [*split.train, *split.validation]
     features = pooled.read(examples).reshape(len(examples), -1).astype(np.float32)
     row_of = {example.path: row for row, example in enumerate(examples)}
-
-    def take(side: Sequence[Example]) -> Array:
-        return features[[row_of[example.path] for example in side]]
-
     found: dict[str, list[tuple[float, NDArray[np.float64]]]] = {MAJORITY: [], LOGISTIC: []}
     for part in [split, *(split_into_folds(split, num_folds) if num_folds else [])]:
         targets = number_targets(part.train, split.classes)
         truth = number_targets(part.validation, split.classes)
+        train, held_out = (
+            features[[row_of[example.path] for example in side]] for side in (part.train, part.validation)
+        )
         shares = np.bincount(targets, minlength=len(split.classes)) / len(targets)
         guesses = np.tile(shares, (len(truth), 1)).astype(np.float32)
-        fitted = fit_logistic(take(part.train), targets, take(part.validation))
-        guessed = np.full(len(truth), find_largest_class(targets, len(split.classes)))
-        predictions = ((MAJORITY, guessed, guesses), (LOGISTIC, predict_classes(fitted), fitted))
-        for name, predicted, probabilities in predictions:
-            found[name].append((float(np.mean(predicted == truth)), list_losses(truth, probabilities)))
+        for name, probabilities in ((MAJORITY, guesses), (LOGISTIC, _fit_logistic(train, targets, held_out))):
+            accuracy = float(np.mean(predict_classes(probabilities) == truth))
+            found[name].append((accuracy, list_losses(truth, probabilities)))
     return [
         Baseline(name, *measured[0], [accuracy for accuracy, _ in measured[1:]]) for name, measured in found.items()
     ]
 
 
-def fit_logistic(features: Array, targets: NDArray[np.int64], others: Array) -> Array:
-    """Fits a logistic regression, and says what it makes of other features.
-
-    Args:
-        features: (n, channels).
-        targets: (n,) class numbers, each class among them.
-        others: (m, channels).
-
-    Returns:
-        (m, classes) float32, probabilities.
-    """
+def _fit_logistic(features: Array, targets: NDArray[np.int64], others: Array) -> Array:
+    """Fit a logistic regression; return its probabilities for other features, (m, classes)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -1,4 +1,4 @@
-"""How far an accuracy can be off, also where the head was chosen by the pictures that it is judged by."""
+"""Confidence intervals of accuracies, also where the head was chosen by the pictures that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from math import ceil, floor, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from train_head.config import NOTHING, HeadConfig
 
 CONFIDENCE = 0.95
-_NUM_HALVINGS = 60
 
 
 class Interval(NamedTuple):
@@ -23,17 +20,17 @@ class Interval(NamedTuple):
     high: float
 
     def format(self) -> str:
-        """Format as `0.8012 to 0.9120`, rounded outwards, so that what it holds is not lost by rounding."""
+        """Format as `0.8012 to 0.9120`, rounded outwards."""
         return f"{floor(self.low * 1e4 + 1e-9) / 1e4:.4f} to {ceil(self.high * 1e4 - 1e-9) / 1e4:.4f}"
 
     def format_percent(self) -> str:
-        """Format as `80.1% to 91.2%`, rounded outwards likewise."""
+        """Format as `80.1% to 91.2%`, rounded outwards."""
         return f"{floor(self.low * 1e3 + 1e-9) / 10:.1f}% to {ceil(self.high * 1e3 - 1e-9) / 10:.1f}%"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Number of heads and epochs that one was chosen from, by the pictures that it is judged by."""
+    """Number of heads and epochs that one was chosen from, by the pictures that it is evaluated on."""
 
     num_heads: int = 1
     num_epochs: int = 1
@@ -44,7 +41,7 @@ class Selection:
 
     @classmethod
     def read(cls, metrics: Mapping[str, Any]) -> Selection:
-        """Read what a run's metrics record of the choice; nothing recorded means that nothing was chosen."""
+        """Read the choice that a run's metrics record; nothing recorded means that nothing was chosen."""
         return cls(**(metrics.get("selection") or {}))
 
     @classmethod
@@ -76,9 +73,8 @@ def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[s
     """Return a run's metrics with the choice recorded, and its intervals widened by it."""
     right, num = round(metrics["val_accuracy"] * metrics["num_validation"]), metrics["num_validation"]
     interval = list(compute_interval(right, num, selection.num_candidates))
-    changed = {**metrics, "val_accuracy_interval": interval, "selection": None}
-    if selection.num_candidates > 1:
-        changed["selection"] = asdict(selection)
+    recorded = asdict(selection) if selection.num_candidates > 1 else None
+    changed = {**metrics, "val_accuracy_interval": interval, "selection": recorded}
     if metrics.get("evaluation"):
         changed["evaluation"] = {**metrics["evaluation"], "accuracy_interval": interval}
     return changed
@@ -102,11 +98,13 @@ def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 
         centre, scale = share + z * z / (2 * num_pictures), 1 + z * z / num_pictures
         half = z * sqrt(share * (1 - share) / num_pictures + (z / num_pictures) ** 2 / 4)
         return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+    from scipy.special import betaincinv
+
     chance = (1 - CONFIDENCE) / num_candidates / 2
     # A mean of several fits may be a fraction of a picture.
-    least, most = floor(num_right + 1e-6), ceil(num_right - 1e-6)
-    low = _find_low_end(least, num_pictures, chance)
-    return Interval(low, 1 - _find_low_end(num_pictures - most, num_pictures, chance))
+    right, wrong = floor(num_right + 1e-6), num_pictures - ceil(num_right - 1e-6)
+    low = float(betaincinv(right, num_pictures - right + 1, chance)) if right else 0.0
+    return Interval(low, 1 - float(betaincinv(wrong, num_pictures - wrong + 1, chance)) if wrong else 1.0)
 
 
 def format_share(share: float | None) -> str:
@@ -119,20 +117,20 @@ def format_share(share: float | None) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Format as a percentage with one digit after the point, likewise."""
+    """Format as a percentage with one decimal place; 0 and 100 are written for exactly these alone."""
     if 0 < share < 0.0005:
         return "<0.1%"
     return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
 def describe_accuracy(metrics: Mapping[str, Any]) -> str:
-    """Describe a run's validation accuracy beside what guessing gives."""
+    """Describe a run's validation accuracy, and that of guessing."""
     guess = format_share(metrics["largest_class_share"])
     return f"{format_share(metrics['val_accuracy'])} (guessing the largest class: {guess})"
 
 
 def describe_interval(metrics: Mapping[str, Any]) -> str:
-    """Describe the interval of a run's validation accuracy, and what choice it allows for."""
+    """Describe the interval of a run's validation accuracy, and the choice that it allows for."""
     selection, num = Selection.read(metrics), metrics["num_validation"]
     interval = compute_interval(metrics["val_accuracy"] * num, num, selection.num_candidates).format()
     choice = selection.describe()
@@ -140,12 +138,7 @@ def describe_interval(metrics: Mapping[str, Any]) -> str:
 
 
 def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
-    """Describe the accuracies of repeats or folds: what ± is, and how many pictures each was trained on.
-
-    Args:
-        kind: `repeats` or `folds`.
-        metrics: of the run, which has some.
-    """
+    """Describe the accuracies of `repeats` or `folds`: mean, standard deviation, and sizes of the training sides."""
     summary = metrics[kind]
     num, asked = len(summary["val_accuracies"]), summary.get("num_planned", 0)
     count = f"{num} of {asked}" if num < asked else str(num)
@@ -159,20 +152,5 @@ def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
         if most < metrics["num_train"]:
             words += f", fewer than the {metrics['num_train']:,} of the kept head: expect lower accuracies"
     if Selection.read(metrics).num_epochs > 1:
-        words += "; each kept its best epoch by the pictures that judge it, so they are optimistically biased"
+        words += "; each kept its best epoch by the pictures that it is evaluated on, so they are optimistically biased"
     return f"{words})"
-
-
-def _find_low_end(num_right: int, num_pictures: int, chance: float) -> float:
-    """Find the accuracy at which so many right ones, or more, have the given probability."""
-    if num_right == 0:
-        return 0.0
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num_pictures + 1)))])
-    counts = np.arange(num_right, num_pictures + 1)
-    log_ways = log_factorials[-1] - log_factorials[counts] - log_factorials[num_pictures - counts]
-    low, high = 0.0, 1.0
-    for _ in range(_NUM_HALVINGS):
-        middle = (low + high) / 2
-        tail = np.exp(log_ways + counts * np.log(middle) + (num_pictures - counts) * np.log1p(-middle)).sum()
-        low, high = (middle, high) if tail < chance else (low, middle)
-    return low

@@ -1,4 +1,4 @@
-"""Leakage: pictures that are on both sides, byte for byte or nearly."""
+"""Leakage: pictures that are on both sides of the split, byte for byte or nearly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Measured on 800 + 400 photographs of cats and dogs: others came to 0.72 at most;
 NUM_SHOWN = 12
 NUM_COMPARED = 500
 MAX_PICTURES = 100_000
-"""Of both sides; more are not read once more for this."""
+"""Of both sides; more are not read again for this."""
 _BLOCK_NUMBERS = 2**24
 
 
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
 
 
 def find_exact(train: Sequence[Example], held_out: Sequence[Example]) -> list[Pair]:
-    """Finds held-out pictures whose very bytes were trained on, in the order of their paths."""
+    """Return the held-out pictures whose very bytes were trained on, in the order of their paths."""
     trained: dict[bytes, Example] = {}
     for example in sorted(train, key=lambda example: example.path):
         trained.setdefault(example.content_hash, example)
@@ -47,7 +47,7 @@ def find_exact(train: Sequence[Example], held_out: Sequence[Example]) -> list[Pa
 
 
 def find_nearest(split: Split, means: Means) -> list[Pair]:
-    """Finds for each different validation picture the training picture that is most like it.
+    """Find for each different validation picture the training picture that is most like it.
 
     Args:
         split: the pictures.
@@ -71,10 +71,7 @@ def find_nearest(split: Split, means: Means) -> list[Pair]:
 
 
 def measure_likeness(means: Means) -> float:
-    """Measures how alike pictures of this kind are: a training picture's similarity to the nearest other, the median.
-
-    Of some hundreds of them, evenly taken.
-    """
+    """Return the median similarity of a training picture to the nearest other, of some hundreds evenly taken."""
     trained = _standardise(means.train, means)
     chosen = np.arange(0, len(trained), max(1, len(trained) // NUM_COMPARED))
     similarities = trained[chosen] @ trained.T
@@ -83,10 +80,10 @@ def measure_likeness(means: Means) -> float:
 
 
 def load_means(store: FeatureStore, split: Split, console: Console) -> Means | None:
-    """Reads each picture's channel means, from the store's derived/ where an earlier report left them.
+    """Read each picture's channel means, from the store's derived/ where an earlier report put them.
 
     Returns:
-        Of each side's different contents in the order of their hashes; None for more pictures than are looked at.
+        Those of each side's different contents in the order of their hashes; None above `MAX_PICTURES`.
     """
     train, validation = _list_contents(split.train), _list_contents(split.validation)
     if len(train) + len(validation) > MAX_PICTURES:
@@ -110,7 +107,7 @@ def _list_contents(examples: Sequence[Example]) -> list[Example]:
 
 
 def _standardise(values: Array, means: Means) -> Array:
-    """Makes rows whose products are correlations, by the training pictures' center and spread."""
+    """Return rows whose products are correlations, by the training pictures' center and spread."""
     moved: Array = (values - means.train.mean(axis=0)) / (means.train.std(axis=0) + np.float32(1e-6))
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
     return np.asarray(moved / np.maximum(lengths, np.float32(1e-12)), np.float32)

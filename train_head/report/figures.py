@@ -1,26 +1,25 @@
-"""The report's plots as SVG with real text, whose colours follow the page's light or dark."""
+"""Plots of the report as SVG with real text, in colours that follow the page's light or dark."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.terminal import make_printable
 from train_head.data.batches import Array
-from train_head.evaluation.evaluate import ReliabilityBin
 from train_head.solvers.history import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that the page's style sheet takes the place of.
+# Place-holders for the colours of the page's style sheet.
 INK, FAINT = "#010203", "#020304"
 SERIES = ["#030405", "#040506", "#050607", "#060708", "#070809", "#08090a"]
 TRAIN, VALIDATION = SERIES[0], SERIES[1]
@@ -29,39 +28,27 @@ _LINE_STYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2))]
 
 
 def draw_gap(history: Sequence[Epoch], kept_epoch: int, train_accuracy: float, train_loss: float) -> str:
-    """Draws accuracy and loss by epoch, and marks at the kept one how far training is from validation.
+    """Draw accuracy and loss by epoch, and mark at the kept one how far training is from validation.
 
     Args:
         history: one row an epoch; training values have dropout on.
         kept_epoch: from 1.
-        train_accuracy: of the kept head, nothing dropped.
+        train_accuracy: of the kept head, dropout off.
         train_loss: likewise.
     """
     figure = _make_figure(7.6, 3.4)
-    kept = history[kept_epoch - 1]
-    panels = [
-        ("Accuracy", "accuracy", "val_accuracy", train_accuracy, kept.val_accuracy),
-        ("Loss", "loss", "val_loss", train_loss, kept.val_loss),
-    ]
-    for axes, (title, train, validation, clean, held_out) in zip(figure.subplots(1, 2), panels, strict=True):
-        epochs = [row.epoch for row in history]
-        axes.plot(epochs, [getattr(row, train) for row in history], "o-", ms=3, color=TRAIN, label="training")
-        axes.plot(
-            epochs, [getattr(row, validation) for row in history], "s--", ms=3, color=VALIDATION, label="validation"
-        )
+    epochs = [row.epoch for row in history]
+    panels = (("accuracy", train_accuracy), ("loss", train_loss))
+    for axes, (name, clean) in zip(figure.subplots(1, 2), panels, strict=True):
+        train, validation = ([getattr(row, column) for row in history] for column in (name, f"val_{name}"))
+        held_out = validation[kept_epoch - 1]
+        axes.plot(epochs, train, "o-", ms=3, color=TRAIN, label="training")
+        axes.plot(epochs, validation, "s--", ms=3, color=VALIDATION, label="validation")
         axes.plot([kept_epoch], [clean], "D", ms=6, mfc="none", color=TRAIN, label="training, dropout off")
         axes.annotate("", (kept_epoch, clean), (kept_epoch, held_out), arrowprops={"arrowstyle": "<->", "color": INK})
-        axes.annotate(
-            f"gap {abs(clean - held_out):.3f}",
-            (kept_epoch, (clean + held_out) / 2),
-            (-6, 0),
-            "data",
-            "offset points",
-            ha="right",
-            va="center",
-            color=INK,
-        )
-        _finish(axes, title, "epoch", "")
+        text, middle = f"gap {abs(clean - held_out):.3f}", (kept_epoch, (clean + held_out) / 2)
+        axes.annotate(text, middle, (-6, 0), "data", "offset points", ha="right", va="center", color=INK)
+        _finish(axes, name.capitalize(), "epoch", "")
         axes.xaxis.get_major_locator().set_params(integer=True)
     return _encode(figure, "curves")
 
@@ -79,21 +66,16 @@ def choose_drawn(targets: NDArray[np.int64], num_classes: int) -> list[int]:
 
 
 def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], drawn: Sequence[int]) -> str:
-    """Draws ROC and precision-recall curves of the given classes, each against the others."""
+    """Draw ROC and precision-recall curves of the given classes, each against the others."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     figure = _make_figure(7.6, 3.6)
     left, right = figure.subplots(1, 2)
-    for place, number in enumerate(drawn):
-        truths = targets == number
-        style = {
-            "color": SERIES[place],
-            "linestyle": _LINE_STYLES[place],
-            "label": f"class {make_printable(labels[number])}",
-        }
-        false_positive, true_positive, _ = roc_curve(truths, probabilities[:, number])
+    for number, colour, line in zip(drawn, SERIES, _LINE_STYLES, strict=False):
+        style: dict[str, Any] = {"color": colour, "linestyle": line, "label": f"class {make_printable(labels[number])}"}
+        false_positive, true_positive, _ = roc_curve(targets == number, probabilities[:, number])
         left.plot(false_positive, true_positive, **style)
-        precision, recall, _ = precision_recall_curve(truths, probabilities[:, number])
+        precision, recall, _ = precision_recall_curve(targets == number, probabilities[:, number])
         right.step(recall, precision, where="post", **style)
     left.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="guessing")
     _finish(left, "ROC", "false positive rate", "true positive rate")
@@ -103,35 +85,24 @@ def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequenc
     return _encode(figure, "areas")
 
 
-def draw_reliability(bins: Sequence[ReliabilityBin], what: str) -> str:
-    """Draw how often what has a probability is so.
+def draw_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+    """Draw the frequency of the second of two classes, of more that of the predicted one, over its probability.
 
     Args:
-        bins: those with pictures.
-        what: whose probability.
+        bins: `reliability` of an evaluation.
+        labels: the classes in order.
     """
     figure = _make_figure(4.6, 4)
     axes = figure.subplots()
+    means, shares = ([found[name] for found in bins] for name in ("mean_probability", "share_right"))
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="as often as predicted")
-    axes.plot(
-        [found.mean_probability for found in bins],
-        [found.share_right for found in bins],
-        "o-",
-        color=TRAIN,
-        label="this head",
-    )
-    for found in bins:
-        axes.annotate(
-            f"{found.num_pictures:,}",
-            (found.mean_probability, found.share_right),
-            (4, -11),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-        )
-    _finish(
-        axes, "Reliability (number of pictures at each point)", f"mean probability {what}", "share of which it is so"
-    )
+    axes.plot(means, shares, "o-", color=TRAIN, label="this head")
+    for found, mean, share in zip(bins, means, shares, strict=True):
+        count = f"{found['num_pictures']:,}"
+        axes.annotate(count, (mean, share), (4, -11), textcoords="offset points", fontsize=8, color=INK)
+    what = make_printable(labels[1]) if len(labels) == 2 else "the predicted class"
+    title = "Reliability (number of pictures at each point)"
+    _finish(axes, title, f"mean probability of {what}", "share of which it is so")
     axes.set(xlim=(-0.02, 1.06), ylim=(-0.08, 1.04))
     return _encode(figure, "reliability")
 
@@ -144,7 +115,7 @@ def _make_figure(width: float, height: float) -> Figure:
 
 def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, color=INK, fontsize=11)
-    # A class may be called $x^$, which is no formula.
+    # The name of a class may be $x^$, which is no formula.
     axes.set_xlabel(x_label, color=INK, parse_math=False)
     axes.set_ylabel(y_label, color=INK, parse_math=False)
     axes.tick_params(colors=INK)
@@ -152,19 +123,13 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
         spine.set_color(FAINT)
     axes.grid(color=FAINT, alpha=0.35, linewidth=0.6)
     axes.set_facecolor("none")
-    legend = axes.legend(labelcolor=INK, framealpha=0, fontsize=9)
-    legend.get_frame().set_facecolor("none")
+    legend = axes.legend(labelcolor=INK, framealpha=0, fontsize=9, facecolor="none")
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
 def _encode(figure: Figure, name: str) -> str:
-    """Encodes a figure as an element to stand in a page.
-
-    Args:
-        figure: the figure.
-        name: goes before every id, so that those of two figures differ.
-    """
+    """Encode a figure as an element of a page; `name` goes before every id, so that those of two figures differ."""
     import matplotlib
 
     buffer = io.StringIO()

@@ -1,4 +1,4 @@
-"""Which pictures to look at, and their thumbnails."""
+"""Choice of the pictures to look at, and their thumbnails."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from base.terminal import make_printable
-from extract.decode import Pixels, UndecodableImageError, decode_image, read_picture
+from extract.decode import UndecodableImageError, decode_image, read_picture
 from train_head.runs.tables import Prediction
 
 NUM_WORST = 24
@@ -21,9 +21,8 @@ NUM_UNSURE = 12
 THUMBNAIL_SIDE = 200
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small picture that stands in the page itself, or why there is none."""
+class Thumbnail(NamedTuple):
+    """A small picture within the page, or the reason why there is none."""
 
     address: str
     """`data:image/jpeg;base64,…`; empty where there is none."""
@@ -31,13 +30,13 @@ class Thumbnail:
 
 
 def choose_worst(predictions: Sequence[Prediction], count: int = NUM_WORST) -> list[Prediction]:
-    """Chooses the pictures that are called something else, those first whose true class got the least."""
+    """Return the pictures classified incorrectly, those first whose true class has the lowest probability."""
     wrong = [found for found in predictions if found.predicted != found.label]
     return sorted(wrong, key=lambda found: (found.probabilities[found.label], found.path))[:count]
 
 
 def choose_unsure(predictions: Sequence[Prediction], count: int = NUM_UNSURE) -> list[Prediction]:
-    """Chooses the pictures whose two most probable classes are closest, right ones too."""
+    """Return the pictures whose two most probable classes are closest, correct ones too."""
 
     def measure_lead(found: Prediction) -> float:
         second, first = sorted(found.probabilities.values())[-2:]
@@ -47,7 +46,7 @@ def choose_unsure(predictions: Sequence[Prediction], count: int = NUM_UNSURE) ->
 
 
 def draw_thumbnail(path: Path, content_hash: bytes) -> Thumbnail:
-    """Draws a picture small, if it is still the one that its feature was made from.
+    """Draw a picture small, if it is still the one that its feature was made from.
 
     Args:
         path: the picture.
@@ -58,17 +57,12 @@ def draw_thumbnail(path: Path, content_hash: bytes) -> Thumbnail:
         data = read_picture(Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape"))))
         if hashlib.sha256(data).digest() != content_hash:
             return Thumbnail("", "changed since it was extracted")
-        pixels = decode_image(data)
+        picture = Image.fromarray(decode_image(data))
     except UndecodableImageError as error:
         return Thumbnail("", make_printable(str(error)))
     except ValueError:
         return Thumbnail("", "no file can have its name")
-    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(_shrink(pixels)).decode()}")
-
-
-def _shrink(pixels: Pixels) -> bytes:
-    picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")

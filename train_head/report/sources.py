@@ -1,26 +1,41 @@
-"""What a report is made from: a run, and its own examples in the store that it was fitted on."""
+"""Inputs of a report: a run, its own examples in the store that it was fitted on, and its evaluations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from base.errors import HeadstartError, UsageError
+from base.terminal import Console
 from features.store import FeatureStore
-from train_head.config import ReportConfig
+from train_head.config import NOTHING, ReportConfig
+from train_head.data.batches import Array, number_targets
 from train_head.data.split import Split
+from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.metrics import find_largest_class
+from train_head.evaluation.uncertainty import Selection, compute_interval
+from train_head.export.expand import compute_store_logits, lift_head
 from train_head.runs.read import Run
 from train_head.runs.record import recover_run
+from train_head.solvers.network import compute_probabilities
+
+BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a report is made from."""
+    """Inputs of a report."""
 
     run: Run
     store: FeatureStore
     split: Split
     images: Path
     """The folder of pictures."""
+    place: Path
+    """The folder that the report names; another than the run's while the run is in a staging folder."""
 
 
 def load_sources(config: ReportConfig) -> Sources:
@@ -34,4 +49,68 @@ def load_sources(config: ReportConfig) -> Sources:
     run = Run(config.run)
     run.check_files()
     store = run.open_store(config.store)
-    return Sources(run, store, run.find_split(store), Path(run.find_images(store, config.images)))
+    images = Path(run.find_images(store, config.images))
+    return Sources(run, store, run.find_split(store), images, run.folder.resolve())
+
+
+def read_evaluation(run: Run) -> dict[str, Any]:
+    """Evaluate a run's head from its predictions, whatever version wrote it, with intervals that allow for a choice."""
+    targets, probabilities = run.read_probabilities()
+    found = evaluate(targets, probabilities, run.record.classes, _find_largest(run))
+    right = sum(row[number] for number, row in enumerate(found["confusion"]))
+    num_candidates = Selection.read(run.read_metrics()).num_candidates
+    return found | {"accuracy_interval": list(compute_interval(right, len(targets), num_candidates))}
+
+
+def read_test(run: Run) -> dict[str, Any] | None:
+    """Read how a run's head was evaluated on the pictures in test/; None where it was not."""
+    test: dict[str, Any] | None = run.read_metrics().get("test")
+    if test is None:
+        return None
+    largest = _find_largest(run)
+    share = sum(test["confusion"][largest]) / test["num_pictures"]
+    return test | {"largest_class": run.record.classes[largest], "largest_class_share": share}
+
+
+def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str, Any]:
+    """Evaluate a run's head on the pictures in test/.
+
+    Args:
+        sources: the run, and what it was fitted on.
+        console: shows progress.
+        weights: a weights file for layers that were trained again, or empty for the one that the store names.
+
+    Raises:
+        UsageError: there are none beside validation/.
+        HeadstartError: a class in test/ was not trained on, or the head cannot be expanded to all inputs.
+    """
+    store, split = sources.store, sources.split
+    if not split.test:
+        advice = "Add some, and extract again"
+        raise UsageError("--test", "pictures in test/ beside validation/", f"none in {store.path}", advice)
+    if unknown := sorted({example.label for example in split.test} - set(split.classes)):
+        advice = "Remove it, and extract again"
+        raise HeadstartError(f"class {unknown[0]!r} in test/", "one that was trained on", "another", advice)
+    probabilities = _predict_test(sources, console, weights)
+    targets = number_targets(split.test, split.classes)
+    return evaluate(targets, probabilities, split.classes, _find_largest(sources.run))
+
+
+def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
+    run, store, split = sources.run, sources.store, sources.split
+    if run.unfreeze_from == NOTHING:
+        head = lift_head(run, store, split.validation, console)
+        return compute_probabilities(compute_store_logits(head, store, split.test))
+    from train_head.export.rebuild import rebuild_parts
+
+    rebuilt = rebuild_parts(run, store, split, weights, console)
+    chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]
+    logits = [rebuilt.compute_logits(store.read(chunk).astype(np.float32)) for chunk in chunks]
+    return compute_probabilities(np.concatenate(logits))
+
+
+def _find_largest(run: Run) -> int:
+    """Return the number of the class with most training pictures."""
+    classes = run.record.classes
+    labels = [classes.index(example.label) for example in run.read_examples() if example.side == "train"]
+    return find_largest_class(np.array(labels, np.int64), len(classes))

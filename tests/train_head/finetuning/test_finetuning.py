@@ -31,7 +31,7 @@ from train_head.data.split import split_examples
 from train_head.export.__main__ import export
 from train_head.finetuning import fit as tuning_fit
 from train_head.finetuning.tail import Tail, open_tail
-from train_head.report.page import report_run
+from train_head.report.page import report_fitted_run
 from train_head.report.sources import load_sources
 from train_head.runs.card import read_card
 from train_head.runs.read import Run
@@ -257,7 +257,7 @@ def test_train_interrupted_while_layers_are_trained_goes_on_to_the_same_bits(
 
 
 def test_report_of_a_tuned_run_shows_both_stages(tuned: Path, stores: Path, quiet: Console) -> None:
-    report_run(configure(stores, tuned, no_report=False), quiet)
+    report_fitted_run(configure(stores, tuned, no_report=False), quiet)
     page = read_page(tuned)
     facts = {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
     assert facts["backbone"] == "InceptionV3 up to mixed7, trained again from mixed6 on"

@@ -19,6 +19,7 @@ class Page(HTMLParser):
     figures: list[str] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    frames: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -32,6 +33,8 @@ class Page(HTMLParser):
             self._open.append(tag)
         if tag == "img":
             self.images.append(values)
+        elif tag == "iframe":
+            self.frames.append(values["srcdoc"])
         elif tag == "figure":
             self.figures.append(values["aria-label"])
         elif tag == "table":

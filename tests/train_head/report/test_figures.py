@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 
-from train_head.evaluation.evaluate import ReliabilityBin
 from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
 from train_head.solvers.history import Epoch
 
@@ -22,8 +21,8 @@ def test_plots_take_a_classs_name_literally(label: str) -> None:
     targets = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]], np.float32)
     assert f"class {label}" in list_texts(draw_areas(targets, probabilities, ["other", label], [1]))
-    bins = [ReliabilityBin(0.4, 0.5, 4, 0.45, 0.5)]
-    assert f"mean probability of {label}" in list_texts(draw_reliability(bins, f"of {label}"))
+    bins = [{"num_pictures": 4, "mean_probability": 0.45, "share_right": 0.5}]
+    assert f"mean probability of {label}" in list_texts(draw_reliability(bins, ["other", label]))
 
 
 def test_choose_drawn_takes_the_largest_classes_as_many_as_there_are_colours() -> None:

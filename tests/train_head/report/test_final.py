@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig, SolverName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.evaluation.evaluate import evaluate
-from train_head.report.final import score_test
-from train_head.report.page import report_run
-from train_head.report.sources import load_sources
+from train_head.report.page import report_fitted_run, report_run
 from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import METRICS_FILE, REPORT_FILE
@@ -67,16 +63,16 @@ def test_split_with_validation_and_test_keeps_test_apart(store: FeatureStore) ->
     assert {example.split for example in split_examples(alone, 0.2).validation} == {"train"}
 
 
-def test_score_test_is_what_the_whole_head_says_of_the_test_features(
+def test_report_with_test_is_what_the_whole_head_says_of_the_test_features(
     config: TrainConfig, store: FeatureStore, quiet: Console
 ) -> None:
     before = Run(config.run).read_metrics()
-    score_test(load_sources(ReportConfig(config.run)), quiet)
+    report_run(ReportConfig(config.run, test=True), quiet)
     split = split_examples(store.examples, 0.2)
     head = restore_head(expand_head(Run(config.run), store, split.validation, quiet), store.feature_shape, 2, 0.3)
     second = head.predict_on_batch(store.read(split.test).astype(np.float32))[:, 0]
     targets = np.array([CLASSES.index(example.label) for example in split.test])
-    expected: dict[str, Any] = asdict(evaluate(targets, np.stack([1 - second, second], axis=1), CLASSES[:2], 0))
+    expected = evaluate(targets, np.stack([1 - second, second], axis=1), CLASSES[:2], 0)
     found = Run(config.run).read_metrics()
     assert found["test"]["confusion"] == expected["confusion"] == [[4, 1], [0, 3]]
     assert found["test"]["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
@@ -87,7 +83,7 @@ def test_score_test_is_what_the_whole_head_says_of_the_test_features(
 def test_report_command_with_test_shows_the_final_number_and_without_it_none(
     config: TrainConfig, quiet: Console
 ) -> None:
-    report_run(config, quiet)
+    report_fitted_run(config, quiet)
     assert "The final number" not in read_page(config.run).text
     done = run_report(config.run, "--test", "--json")
     assert done.returncode == 0, done.stderr
@@ -120,38 +116,38 @@ def test_report_command_without_a_run_ends_with_1_and_says_what_to_do(tmp_path: 
     assert "expected a run, got no readable run.json" in done.stderr
 
 
-def test_score_test_makes_metrics_and_report_appear_together(
+def test_report_with_test_makes_metrics_and_report_appear_together(
     config: TrainConfig, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in config.run.iterdir() if path.is_file()}
     with monkeypatch.context() as patch:
         patch.setattr("train_head.report.page.TEMPLATE", "gone")
         with pytest.raises(TemplateNotFound):
-            score_test(load_sources(ReportConfig(config.run)), quiet)
+            report_run(ReportConfig(config.run, test=True), quiet)
     assert {path.name: path.read_bytes() for path in config.run.iterdir() if path.is_file()} == before
-    score_test(load_sources(ReportConfig(config.run)), quiet)
+    report_run(ReportConfig(config.run, test=True), quiet)
     page = (config.run / REPORT_FILE).read_text()
     assert hash_file(config.run / METRICS_FILE) in page
     assert f"--run {config.run.name}</pre>" in page
 
 
-def test_score_test_interrupted_before_the_exchange_succeeds_again(
+def test_report_with_test_interrupted_before_the_exchange_succeeds_again(
     config: TrainConfig, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    sources = load_sources(ReportConfig(config.run))
     with monkeypatch.context() as patch:
         patch.setattr("base.replace.settle", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            score_test(sources, quiet)
-    assert "test" in score_test(load_sources(ReportConfig(config.run)), quiet).run.read_metrics()
+            report_run(ReportConfig(config.run, test=True), quiet)
+    report_run(ReportConfig(config.run, test=True), quiet)
+    assert "test" in Run(config.run).read_metrics()
 
 
-def test_score_test_with_a_class_that_was_not_trained_on_names_it(tmp_path: Path, quiet: Console) -> None:
+def test_report_with_test_with_a_class_that_was_not_trained_on_names_it(tmp_path: Path, quiet: Console) -> None:
     store = make_store(tmp_path / "store", [*PATHS, "test/owls/00.jpg"])
     config = make_config(store, tmp_path / "run")
     train_head(config, quiet)
     with pytest.raises(HeadstartError, match="class 'owls' in test/: expected one that was trained on"):
-        score_test(load_sources(ReportConfig(config.run)), quiet)
+        report_run(ReportConfig(config.run, test=True), quiet)

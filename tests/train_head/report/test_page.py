@@ -22,8 +22,8 @@ from tests.train_head.report.pages import Page, read_page
 from tests.train_head.training import make_config, reseal
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.uncertainty import Interval, Selection, compute_interval, record_selection
-from train_head.report.page import read_evaluation, report_run, write_report
-from train_head.report.sources import load_sources
+from train_head.report.page import Report, report_fitted_run, report_run
+from train_head.report.sources import read_evaluation
 from train_head.runs.read import Run
 from train_head.train import train_head
 
@@ -60,7 +60,7 @@ def planted(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, qui
     extract_features(ExtractConfig(pictures, folder / "store", weights="random", image_size=75, cut="mixed5"), quiet)
     config = make_config(folder / "store", folder / "run", epochs=15, no_report=False)
     train_head(config, quiet)
-    assert report_run(config, quiet) == folder / "run/report.html"
+    assert report_fitted_run(config, quiet) == folder / "run/report.html"
     return Planted(pictures, config, read_page(config.run))
 
 
@@ -70,6 +70,13 @@ def test_report_needs_nothing_but_itself(planted: Planted) -> None:
     assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in planted.page.addresses)
     assert "@import" not in text
     assert "url(" not in text.replace("url(#", "")
+
+
+def test_report_in_a_notebook_is_the_page_in_a_frame(planted: Planted) -> None:
+    shown = Page()
+    shown.feed(Report(planted.config.run / "report.html")._repr_html_())
+    assert shown.tags == ["iframe"]
+    assert shown.frames == [(planted.config.run / "report.html").read_text()]
 
 
 def test_report_says_the_numbers_of_the_metrics(planted: Planted) -> None:
@@ -142,13 +149,13 @@ def test_report_says_what_was_trained_on_what(planted: Planted) -> None:
 def test_report_of_the_same_run_is_kept_and_written_anew_where_it_is_gone(planted: Planted, quiet: Console) -> None:
     path = planted.config.run / "report.html"
     before = path.stat().st_mtime_ns
-    assert report_run(planted.config, quiet) == path
+    assert report_fitted_run(planted.config, quiet) == path
     assert path.stat().st_mtime_ns == before
 
 
 def test_report_without_its_pictures_says_so_in_their_place(planted: Planted, tmp_path: Path, quiet: Console) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "run")
-    write_report(load_sources(ReportConfig(run, images=str(tmp_path / "gone"))), quiet)
+    report_run(ReportConfig(run, images=str(tmp_path / "gone")), quiet)
     page = read_page(run)
     assert page.images == []
     assert "not shown: cannot be read: No such file or directory" in page.text
@@ -165,7 +172,7 @@ def test_report_of_a_run_from_before_there_were_evaluations_computes_them(
     found = json.loads(json.dumps(read_evaluation(Run(run.folder))))
     assert found["confusion"] == expected["confusion"]
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
-    write_report(load_sources(ReportConfig(run.folder)), quiet)
+    report_run(ReportConfig(run.folder), quiet)
     assert read_page(run.folder).find_table("predicted cats") == planted.page.find_table("predicted cats")
 
 
@@ -175,13 +182,13 @@ def test_report_that_cannot_be_written_costs_itself_and_not_the_run(
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     (run / "report.html").unlink()
     (run / "history.csv").write_text("nonsense")
-    assert report_run(make_config(planted.config.store, run, no_report=False), quiet) is None
+    assert report_fitted_run(make_config(planted.config.store, run, no_report=False), quiet) is None
     assert f"warning: {run}: the run is kept, and has no report: " in capsys.readouterr().err
 
 
-def test_report_on_another_store_is_refused(planted: Planted, shared_store: Path) -> None:
+def test_report_on_another_store_is_refused(planted: Planted, shared_store: Path, quiet: Console) -> None:
     with pytest.raises(HeadstartError, match=r"--cut: expected mixed7, .* got mixed5"):
-        load_sources(ReportConfig(planted.config.run, store=str(shared_store)))
+        report_run(ReportConfig(planted.config.run, store=str(shared_store)), quiet)
 
 
 def test_report_holds_no_path_of_the_machine(planted: Planted) -> None:
@@ -197,7 +204,7 @@ def test_report_commands_name_the_run_as_seen_from_the_working_folder(
 ) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "work/my run")
     monkeypatch.chdir(tmp_path)
-    write_report(load_sources(ReportConfig(run)), quiet)
+    report_run(ReportConfig(run), quiet)
     assert "--run 'work/my run' --out 'work/my run-model'" in read_page(run).text
 
 
@@ -232,7 +239,7 @@ def test_report_of_metrics_with_a_wrong_value_names_it(
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     change_metrics(run, **{name: value})
     with pytest.raises(HeadstartError) as caught:
-        write_report(load_sources(ReportConfig(run)), quiet)
+        report_run(ReportConfig(run), quiet)
     assert "metrics.json" in str(caught.value.where)
 
 
@@ -242,7 +249,7 @@ def test_report_evaluates_anew_whatever_was_kept_as_evaluation(
 ) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     change_metrics(run, evaluation=value)
-    write_report(load_sources(ReportConfig(run)), quiet)
+    report_run(ReportConfig(run), quiet)
     assert read_page(run).find_table("threshold") == planted.page.find_table("threshold")
 
 
@@ -265,7 +272,7 @@ def test_report_of_a_class_that_is_never_predicted_gives_it_no_precision(
     with (run.folder / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([rows[0], *([*row[:2], "cats", "0.9", "0.1"] for row in rows[1:])])
     reseal(run.folder)
-    write_report(load_sources(ReportConfig(run.folder)), quiet)
+    report_run(ReportConfig(run.folder), quiet)
     cats, dogs = read_page(run.folder).find_table("ROC AUC")[1:]
     assert (cats[2:5], dogs[2:5]) == (["0.5000", "1.0000", "0.6667"], ["–", "0.0000", "0.0000"])
 
@@ -276,7 +283,7 @@ def test_report_of_a_chosen_head_says_so_and_is_written_anew(planted: Planted, t
     change_metrics(run.folder, **record_selection(run.read_metrics(), selection))
     run = Run(run.folder)
     config = replace(planted.config, run=run.folder)
-    assert report_run(config, quiet) == run.folder / "report.html"
+    assert report_fitted_run(config, quiet) == run.folder / "report.html"
     page = read_page(run.folder)
     assert "This is the best of 24 heads, chosen by the validation pictures" in page.text
     right = sum(row[n] for n, row in enumerate(run.read_metrics()["confusion"]))
@@ -288,7 +295,7 @@ def test_report_of_a_chosen_head_says_so_and_is_written_anew(planted: Planted, t
 def test_report_of_three_classes_has_a_curve_for_each(three_classes: Any, tmp_path: Path, quiet: Console) -> None:
     config = make_config(three_classes, tmp_path / "run", no_report=False)
     train_head(config, quiet)
-    report_run(config, quiet)
+    report_fitted_run(config, quiet)
     page = read_page(config.run)
     assert len(page.find_table("predicted owls")) == 4
     areas = page.text.partition("Probabilities and thresholds")[2].partition("over all thresholds")[0]
