@@ -17,8 +17,7 @@ from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.reduced import fit_reduced
 from train_head.sweep.config import SweepConfig
-from train_head.sweep.rows import Row, Status
-from train_head.sweep.score import UNSCORED, Score
+from train_head.sweep.rows import UNSCORED, Row, Score, Status
 
 PATHS = list_paths({"train/cats": 6, "train/dogs": 6, "validation/cats": 4, "validation/dogs": 4})
 FOUR = ("units=4,8", "dropout=0.0,0.5")
@@ -51,7 +50,9 @@ def make_sweep(store: FeatureStore | Path, out: Path, *tries: str, **options: An
     return replace(config, **options)
 
 
-def make_row(name: str, value: float | None, loss: float = 0.5, status: Status = Status.DONE, **values: Any) -> Row:
+def make_row(
+    name: str, value: float | None, loss: float | None = 0.5, status: Status = Status.DONE, **values: Any
+) -> Row:
     score = UNSCORED if value is None else Score(value, value - 0.1, value + 0.1, 0.02)
     return Row(name, status, values, score, value, loss, 3, 0.5, f"trials/{name}")
 

@@ -396,7 +396,7 @@ def test_train_over_a_run_from_before_views_knows_it_as_one_of_a_single_view(
 
 
 @pytest.mark.parametrize("way", ["exact", "sketch"])
-def test_lift_head_of_a_run_with_views_agrees_also_after_others_were_added(
+def test_expand_head_of_a_run_with_views_agrees_also_after_others_were_added(
     own: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "sketch":

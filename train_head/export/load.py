@@ -16,7 +16,7 @@ from base.errors import HeadstartError
 from base.terminal import import_quietly
 from extract.backbone import build_backbone, cut_backbone
 from features.schema import Pool
-from features.shards.validate import check_file
+from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
 from train_head.export.stitch import stitch
 from train_head.runs.card import CARD_NAME, ModelCard, open_export
@@ -63,7 +63,7 @@ def read_export(path: Path) -> tuple[ModelCard, dict[str, Array]]:
         data = members.pop(WEIGHTS_NAME)
         arrays: dict[str, Array] = {}
         with h5py.File(io.BytesIO(data)) as file:
-            check_file(file, data, len(data))
+            validate_untrusted_hdf5(file, data, len(data))
 
             def read(name: str, item: object) -> None:
                 if isinstance(item, h5py.Dataset) and "/seed_generator/" not in name:

@@ -17,7 +17,7 @@ from train_head.data.split import Split
 from train_head.evaluation.evaluate import evaluate
 from train_head.evaluation.metrics import find_largest_class
 from train_head.evaluation.uncertainty import Selection, compute_interval
-from train_head.export.expand import compute_store_logits, lift_head
+from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import recover_run
 from train_head.solvers.network import compute_probabilities
@@ -99,7 +99,7 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NOTHING:
-        head = lift_head(run, store, split.validation, console)
+        head = expand_head(run, store, split.validation, console)
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.export.rebuild import rebuild_parts
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from base.command_line import run_app
+from base.command_line import CommandFailed, run_app
 from base.terminal import Console
 from train_head.runs.record import BEST_FOLDER
 from train_head.sweep.config import SweepConfig
@@ -15,13 +15,16 @@ from train_head.sweep.config import SweepConfig
 def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
     """Fit many heads on one extraction, side by side with simple baselines, and keep the best ready for export."""
     from train_head.report.page import report_fitted_run
-    from train_head.sweep.run import sweep_heads
+    from train_head.sweep.run import NoHeadError, sweep_heads
 
-    result = sweep_heads(config, console)
-    best = config.make_training("", {})
-    report = report_fitted_run(replace(best, run=config.out / BEST_FOLDER, no_report=config.no_report), console)
+    try:
+        result = sweep_heads(config, console)
+    except NoHeadError as error:
+        raise CommandFailed(error.result, str(error)) from error
+    best = replace(config.make_training("", {}), run=config.out / BEST_FOLDER, no_report=config.no_report)
+    report = report_fitted_run(best, console)
     if report:
-        console.say(f"what the best one learned, and what it gets wrong: {report}")
+        console.say(f"report of the best one: {report}")
     return result | {"report": report and str(report)}
 
 

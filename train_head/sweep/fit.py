@@ -1,4 +1,4 @@
-"""Fits one head of a sweep, and the baselines beside it."""
+"""Fit one head of a sweep, and the baselines beside it."""
 
 from __future__ import annotations
 
@@ -8,34 +8,38 @@ from dataclasses import replace
 
 from base.terminal import Console, ConsoleOptions
 from train_head.evaluation.baselines import MAJORITY, measure_baselines
+from train_head.evaluation.metrics import list_losses
 from train_head.runs.read import Run
 from train_head.runs.tables import RunExample, list_run_examples
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import DivergedError, Epoch, PartlyDivergedError
 from train_head.sweep.config import SweepConfig
 from train_head.sweep.plan import Candidate, Measure
-from train_head.sweep.rows import Row, Status, shorten_paths
-from train_head.sweep.score import UNSCORED, read_losses, score_baseline, score_run
+from train_head.sweep.rows import UNSCORED, Row, Status, score_run, shorten_paths
 from train_head.train import train_head
 
 
 class TrialConsole(Console):
-    """Says of many trainings what must not be overlooked, and that once; more only under `-v`."""
+    """Console of many trainings: each warning once, and progress only under `-v`."""
 
     def __init__(self, options: ConsoleOptions) -> None:
-        """Makes one from the command's own options."""
+        """Create one from the command's own options."""
         super().__init__(replace(options, quiet=not options.verbose))
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def warn(self, message: str) -> None:
-        """Says a warning, unless it was said of another head."""
-        if message not in self._told:
-            self._told.add(message)
+        """Show a warning, unless it was shown for another head."""
+        if message not in self._warned:
+            self._warned.add(message)
             super().warn(message)
 
 
 def fit_candidate(
-    candidate: Candidate, config: SweepConfig, console: Console, follow: Callable[[Epoch], None] = ignore_epoch
+    candidate: Candidate,
+    config: SweepConfig,
+    num_candidates: int,
+    console: Console,
+    follow: Callable[[Epoch], None] = ignore_epoch,
 ) -> Row:
     """Fit a head, or find the run that an earlier sweep made of it.
 
@@ -47,8 +51,9 @@ def fit_candidate(
     Args:
         candidate: which head.
         config: of the sweep.
-        console: where the training's words go.
-        follow: told of each epoch; what it raises ends the training, and goes on from here.
+        num_candidates: heads from which the best is chosen.
+        console: progress of the training.
+        follow: called after each epoch; what it raises ends the training, and is raised from here.
 
     Raises:
         HeadstartError: whatever ends a training but a diverged loss.
@@ -63,47 +68,34 @@ def fit_candidate(
     except PartlyDivergedError:
         status = Status.DIVERGED
     run = Run(candidate.config.run)
-    metrics, losses = run.read_metrics(), read_losses(run)
-    return Row(
-        candidate.name,
-        status,
-        candidate.values,
-        score_run(metrics, losses, config.metric) if status is Status.DONE else UNSCORED,
-        metrics["val_accuracy"],
-        float(losses.mean()),
-        metrics["epochs"],
-        metrics["seconds"],
-        run.folder.relative_to(config.out).as_posix(),
-    )
+    metrics, losses = run.read_metrics(), list_losses(*run.read_probabilities())
+    score = UNSCORED if status is Status.DIVERGED else score_run(metrics, losses, config.metric, num_candidates)
+    loss, place = float(losses.mean()), run.folder.relative_to(config.out).as_posix()
+    known = (metrics["val_accuracy"], loss, metrics["epochs"], metrics["seconds"], place)
+    return Row(candidate.name, status, candidate.values, score, *known)
 
 
 def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]:
-    """Fits the baselines: of each store and cut, and what needs no features once for the same pictures."""
+    """Fit the baselines of each store and cut; the largest class once for the same pictures."""
     rows = []
     places = shorten_paths(measure.place for measure in measures)
     guessed: set[frozenset[RunExample]] = set()
     for measure in measures:
         started = time.monotonic()
         split, cut = measure.split, measure.store.fingerprint.cut
-        num_pictures = len(split.validation) + (len(split.train) if config.folds else 0)
+        sizes = {"num_train": len(split.train), "num_validation": len(split.validation)}
         examples = frozenset(list_run_examples(split))
         for baseline in measure_baselines(measure.store, split, config.folds):
             name = f"{baseline.name}, {places[measure.place]} {cut}" if len(places) > 1 else f"{baseline.name}, {cut}"
-            values, seconds = {"store": measure.place, "cut": cut}, time.monotonic() - started
+            values, seconds = {"store": measure.place, "cut": cut}, round(time.monotonic() - started, 3)
             if baseline.name == MAJORITY:
                 if examples in guessed:
                     continue
                 name, values, seconds = (name, values, 0.0) if guessed else (MAJORITY, {}, 0.0)
                 guessed.add(examples)
-            rows.append(
-                Row(
-                    name,
-                    Status.BASELINE,
-                    values,
-                    score_baseline(baseline, num_pictures, config.metric),
-                    baseline.val_accuracy,
-                    float(baseline.losses.mean()),
-                    seconds=round(seconds, 3),
-                )
-            )
+            folds = {"val_accuracies": baseline.fold_accuracies} if config.folds else None
+            metrics = {**sizes, "val_accuracy": baseline.val_accuracy, "folds": folds}
+            score = score_run(metrics, baseline.losses, config.metric)
+            loss = float(baseline.losses.mean())
+            rows.append(Row(name, Status.BASELINE, values, score, baseline.val_accuracy, loss, seconds=seconds))
     return rows

@@ -1,4 +1,4 @@
-"""Plans a sweep: which heads there will be, what each is called, and whether each can be."""
+"""Plan of a sweep: the heads to fit, their names, and whether each can be fitted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import UsageError
+from base.errors import require_extra
 from features.cuts import list_cuts
 from features.store import FeatureStore
 from train_head.config import NOTHING, SolverName, TrainConfig
@@ -19,8 +20,8 @@ from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
 from train_head.prepare import check_arguments, open_training_store, settle_views, split_store
 from train_head.solvers import Problem, measure_sizes
-from train_head.sweep.config import DEFAULT_TRIALS, SearchName, SweepConfig
-from train_head.sweep.space import Axis
+from train_head.sweep.config import DEFAULT_TRIALS, MetricName, SearchName, SweepConfig
+from train_head.sweep.space import Axis, complete_axes, parse_axes
 from train_head.trials import plan_trials
 
 MAX_NAME = 120
@@ -32,54 +33,84 @@ class Candidate:
     """A head to be tried."""
 
     name: str
-    """Of its run's folder."""
+    """Name of its run's folder."""
     values: dict[str, Any]
-    """Of each axis its value."""
+    """Its value of each axis."""
     config: TrainConfig
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What heads are measured on: a store's split; the baselines are measured on the same."""
+    """A store and its split, which heads and baselines are measured on."""
 
     place: Path
-    """As `--store` names it."""
+    """The store as `--store` names it."""
     store: FeatureStore
     split: Split
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a sweep decides before it fits."""
+
+    axes: list[Axis]
+    candidates: list[Candidate]
+    """Every head of a grid; for optuna, which chooses others, the corners of what it searches."""
+    measures: list[Measure]
+    selection: Selection
+    """The choice that the best head will be the result of."""
+
+
+def plan_sweep(config: SweepConfig) -> Plan:
+    """Plan a sweep, and check that all of it can be done; fit and write nothing.
+
+    Raises:
+        UsageError: an option or a combination that cannot be.
+        HeadstartError: a store that cannot be used.
+    """
+    is_optuna = config.search is SearchName.OPTUNA
+    if is_optuna:
+        require_extra("optuna", "--search optuna", "sweep SEARCH=optuna")
+    elif config.trials:
+        raise UsageError("--trials", "--search optuna", "--search grid, which fits them all", "Leave one of them out")
+    if config.metric is MetricName.VAL_LOSS and (config.folds or config.repeats > 1):
+        advice = "Leave out --folds and --repeats, which measure accuracies, or the metric"
+        raise UsageError("--metric", "val_accuracy with --folds or --repeats", "val_loss", advice)
+    if config.out.is_file():
+        raise UsageError(config.out, "a folder for the sweep", "a file", "Give another --out (SWEEP=)")
+    axes = complete_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
+    candidates = plan_grid(config, axes)
+    return Plan(axes, candidates, check_candidates(candidates), plan_selection(config, axes, candidates))
+
+
 def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
-    """Plans a head for every combination, the last axis changing fastest; of a range, for both its ends."""
+    """Plan a head for every combination, the last axis changing fastest; of a range, for both its ends."""
     names = [axis.name for axis in axes]
     combinations = itertools.product(*(axis.values for axis in axes))
     return [plan_candidate(config, dict(zip(names, values, strict=True))) for values in combinations]
 
 
-def plan_candidate(config: SweepConfig, values: Mapping[str, Any]) -> Candidate:
-    """Plans the head that has the given values."""
-    name, head = name_candidate(values), config.make_training(name_candidate(values), values)
+def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
+    """Plan the head that has the given values."""
+    name = name_candidate(values)
+    head = config.make_training(name, values)
     if values.get("unfreeze_from") == NOTHING and not head.cut and list_cuts(head.store):
-        # Beside heads with layers trained again below them, one alone stands at the same place.
+        # Beside heads with layers trained again below them, one alone begins at the same place.
         from train_head.finetuning.backbone import TOP
 
         head = replace(head, cut=TOP)
-    return Candidate(name, dict(values), head)
+    return Candidate(name, values, head)
 
 
 def name_candidate(values: Mapping[str, Any]) -> str:
-    """Names a head by its values: readable, the same each time, and a folder's name everywhere.
+    """Name a head by its values: readable, the same each time, and a folder's name everywhere.
 
     `cut-mixed7_units-256_dropout-0.2`; where that would be too long, or values hold what a name cannot, a hash of
     the values makes up for what is lost. Of a store's path only the last part is shown: a sweep may be passed on.
     """
-    if not values:
-        return "head"
-
-    def join(shown: Mapping[str, Any]) -> str:
-        return "_".join(f"{name.replace('_', '-')}-{value}" for name, value in shown.items())
-
-    whole = join(values)
-    plain = join({name: value.name if isinstance(value, Path) else value for name, value in values.items()})
+    pairs = [(name.replace("_", "-"), value) for name, value in values.items()]
+    whole = "_".join(f"{name}-{value}" for name, value in pairs) or "head"
+    plain = "_".join(f"{name}-{value.name if isinstance(value, Path) else value}" for name, value in pairs) or "head"
     safe = re.sub(r"[^A-Za-z0-9_.+-]", "-", plain)
     if safe == whole and len(whole) <= MAX_NAME:
         return whole
@@ -87,18 +118,8 @@ def name_candidate(values: Mapping[str, Any]) -> str:
     return f"{safe[:MAX_NAME]}_{digest}"
 
 
-def describe_values(values: Mapping[str, Any]) -> str:
-    """Says which head it is: `cut mixed7, units 256`."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
-
-
 def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequence[Candidate]) -> Selection:
-    """Plan what the best head will have been chosen from.
-
-    Args:
-        config: of the sweep.
-        axes: what is tried.
-        candidates: every head of a grid; for optuna the corners of what it searches.
+    """Count the heads and epochs that the best head will have been chosen from.
 
     A search looks at results to decide what to try next, so that any head it could have come to counts.
     """
@@ -112,46 +133,43 @@ def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequen
 
 
 def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:
-    """Makes sure that every head can be fitted, before any is.
+    """Check that every head can be fitted, before any is.
 
     Returns:
-        What they are measured on: one for each store and cut, in the order of the heads.
+        One measure for each store and cut, in the order of the heads.
 
     Raises:
-        UsageError: one cannot be; says which.
+        UsageError: one cannot be; names it by its values.
         HeadstartError: a store is missing or damaged, or has nothing to train on.
     """
-    stores: dict[tuple[Any, ...], FeatureStore] = {}
-    splits: dict[tuple[Any, ...], Split] = {}
     measures: dict[tuple[Any, ...], Measure] = {}
     for candidate in candidates:
         config = candidate.config
-        place = (config.store, config.cut, config.unfreeze_from)
+        place = (config.store, config.cut, config.unfreeze_from, config.pool)
         try:
             check_arguments(config)
-            if (*place, config.pool) not in stores:
-                stores[*place, config.pool] = open_training_store(config)
-            store = stores[*place, config.pool]
-            if place not in splits:
-                splits[place] = split_store(store, config)
-            split = splits[place]
-            _check_fits(config, store, split)
+            if place not in measures:
+                store = open_training_store(config)
+                measures[place] = Measure(config.store, store, split_store(store, config))
+            _check_fits(config, measures[place])
         except UsageError as error:
-            where = f"{describe_values(candidate.values)}: {error.where}" if candidate.values else error.where
+            values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())
+            where = f"{values}: {error.where}" if values else error.where
             raise UsageError(where, error.expected, error.got, error.advice) from error
-        measures.setdefault(place, Measure(config.store, store, split))
-    return list(measures.values())
+    first: dict[tuple[Any, ...], Measure] = {}
+    for (*place_and_cut, _), measure in measures.items():
+        first.setdefault(tuple(place_and_cut), measure)
+    return list(first.values())
 
 
 def count_other_pictures(measures: Sequence[Measure]) -> int:
-    """Counts the measures whose validation pictures are not those of the first: accuracies that do not compare."""
+    """Count the measures whose validation pictures are not those of the first: accuracies that do not compare."""
     sides = [sorted(example.content_hash for example in measure.split.validation) for measure in measures]
     return sum(side != sides[0] for side in sides)
 
 
-def _check_fits(config: TrainConfig, store: FeatureStore, split: Split) -> None:
-    settled = replace(config, views=settle_views(store, config.views))
-    fits = plan_trials(settled, split)
+def _check_fits(config: TrainConfig, measure: Measure) -> None:
+    fits = plan_trials(replace(config, views=settle_views(measure.store, config.views)), measure.split)
     if config.rank and config.solver is not SolverName.FULL:
         for fit in fits:
-            measure_sizes(Problem(store, fit.split, fit.config))
+            measure_sizes(Problem(measure.store, fit.split, fit.config))

@@ -1,14 +1,13 @@
-"""What is tried: options of training, each with its values."""
+"""Search space of a sweep: options of training, each with the values to try."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from typer.models import OptionInfo
@@ -23,21 +22,19 @@ DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
     "dropout": (0.2, 0.5),
     "learning_rate": (3e-5, 1e-4, 3e-4),
 }
-"""What is tried where nothing is named; an option that was set, be it to its default, stays as it is."""
+"""Values to try where nothing is named; an option that was set, be it to its default, stays as it is."""
 LOG_SCALED = {"learning_rate", "l2", "units", "batch_size", "rank"}
-"""Options whose proportions count: a range of these is searched by its logarithm."""
+"""Options whose ranges are searched by their logarithm."""
 SIGNIFICANT_DIGITS = 3
 """Of a number from a range: more would only make long names."""
-_NUMBERS_PER_DECADE: int = 9 * 10 ** (SIGNIFICANT_DIGITS - 1)
 _NOT_TRIED = {"weights", "run", "repeats", "folds", "validation_split", "no_report", "tensorboard", "overwrite"}
 _NOT_TRIED |= {"images"}
-"""Options that say where, or how a head is measured: heads that were measured differently do not compare."""
-_RANGE = re.compile(r"(.+?)\.\.(.+)")
+"""Options for a place, or for how a head is measured: heads that were measured differently do not compare."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An option and what is tried of it."""
+    """An option and the values to try."""
 
     name: str
     values: tuple[Any, ...]
@@ -54,81 +51,74 @@ class Axis:
         # Less than one draw in a million of a range that begins with 0 lies below a millionth of its end.
         return _count_numbers(high) - _count_numbers(max(low, high * 1e-6)) + 2
 
+    def describe(self) -> str:
+        """Return the number of values, or the ends of a range, with the option's name: `3 learning rate`."""
+        low, high = self.values[0], self.values[-1]
+        return f"{f'{low:g} to {high:g}' if self.is_range else len(self.values)} {self.name.replace('_', ' ')}"
+
 
 @dataclass(frozen=True)
-class _Tried:
-    """What the command line knows of an option."""
+class _Option:
+    """Type and bounds that an option has on the command line."""
 
     kind: type
     low: float | None
     high: float | None
 
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, int | float):
+            return True
+        above, below = self.low is None or value >= self.low, self.high is None or value <= self.high
+        return math.isfinite(value) and above and below
+
 
 def parse_axes(tries: Sequence[str], *, takes_ranges: bool) -> list[Axis]:
-    """Reads what `--try` was given.
-
-    Args:
-        tries: each `NAME=VALUE,VALUE` or `NAME=LOW..HIGH`.
-        takes_ranges: whether the search can.
+    """Parse the values of `--try`, each `NAME=VALUE,VALUE`, or `NAME=LOW..HIGH` where the search takes ranges.
 
     Raises:
-        UsageError: no such option, a value that it does not take, a value or an option twice.
+        UsageError: an unknown option, a value that it does not take, a value or an option twice.
     """
     axes: dict[str, Axis] = {}
     for text in tries:
         axis = _parse_axis(text, takes_ranges)
         if axis.name in axes:
-            raise UsageError(
-                f"--try {text}", "each option once", f"{_dash(axis.name)} again", "Put its values together"
-            )
+            got = f"{axis.name.replace('_', '-')} again"
+            raise UsageError(f"--try {text}", "each option once", got, "Put its values together")
         axes[axis.name] = axis
     return list(axes.values())
 
 
 def complete_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
-    """Adds what is tried though it was not named: all cuts where none was; else the defaults, where nothing was.
+    """Add the axes that are tried without being named.
 
-    Args:
-        axes: what was named.
-        config: the options that every head has.
+    These are all cuts where none is named; and where nothing is named, the options of `DEFAULT_AXES` that were not set.
     """
     named = {axis.name: axis for axis in axes}
-    stores = named["store"].values if "store" in named else (config.store,)
-    cuts = [tuple(list_cuts(store)) for store in stores]
+    cuts = [tuple(list_cuts(store)) for store in (named["store"].values if "store" in named else (config.store,))]
+    # The first layer to be trained again decides the cut that a head begins with.
+    is_tuned = "unfreeze_from" in named or config.unfreeze_from != NOTHING
     added = []
-    if (
-        "cut" not in named
-        and not config.cut
-        and not _is_tuned(config, named)
-        and len(cuts[0]) > 1
-        and len(set(cuts)) == 1
-    ):
+    if "cut" not in named and not config.cut and not is_tuned and len(cuts[0]) > 1 and len(set(cuts)) == 1:
         added.append(Axis("cut", cuts[0]))
     if not axes:
         added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if getattr(config, name) is None]
     return [*added, *axes]
 
 
-def _is_tuned(config: SweepConfig, named: Mapping[str, Axis]) -> bool:
-    """Says whether heads begin with the cut that the first layer to be trained again asks for."""
-    return "unfreeze_from" in named or config.unfreeze_from != NOTHING
-
-
 def _parse_axis(text: str, takes_ranges: bool) -> Axis:
     given, equals, values = text.partition("=")
     name, known = given.strip().replace("-", "_"), _list_options()
     if name not in known or not equals:
-        possible = ", ".join(sorted(map(_dash, known)))
+        possible = ", ".join(sorted(known)).replace("_", "-")
         raise UsageError(f"--try {text}", f"NAME=VALUE,VALUE with one of {possible}", given, "Name one of these")
     option = known[name]
-    found = _RANGE.fullmatch(values) if option.kind in (int, float) else None
-    if found:
+    if option.kind in (int, float) and (found := re.fullmatch(r"(.+?)\.\.(.+)", values)):
         if not takes_ranges:
             raise UsageError(f"--try {text}", "values", "a range", "List values, or search with --search optuna")
         low, high = (_parse_value(text, option, end) for end in found.groups())
         if not low < high or (name in LOG_SCALED and low <= 0):
             least = " above 0" if name in LOG_SCALED else ""
-            raise UsageError(f"--try {text}", f"LOW..HIGH with LOW{least} below HIGH", values, "Mend the range")
+            raise UsageError(f"--try {text}", f"LOW..HIGH with LOW{least} below HIGH", values, "Correct the range")
         return Axis(name, (low, high), is_range=True)
     parsed = [_parse_value(text, option, value.strip()) for value in values.split(",")]
     if len(set(parsed)) < len(parsed):
@@ -136,48 +126,36 @@ def _parse_axis(text: str, takes_ranges: bool) -> Axis:
     return Axis(name, tuple(parsed))
 
 
-def _parse_value(text: str, option: _Tried, value: str) -> Any:
-    """Reads one value; the bounds are those of the option itself."""
-    low, high = option.low, option.high
-    bounds = ([f"at least {low:g}"] if low is not None else []) + ([f"at most {high:g}"] if high else [])
-    expected = {int: "whole numbers", float: "numbers"}.get(option.kind, "values")
-    if issubclass(option.kind, StrEnum):
-        expected = f"some of {', '.join(option.kind)}"
+def _parse_value(text: str, option: _Option, value: str) -> Any:
     try:
         parsed = option.kind(value)
-        within = isinstance(parsed, str | Path) or (
-            math.isfinite(parsed)
-            and not (low is not None and parsed < low)
-            and not (high is not None and parsed > high)
-        )
     except ValueError:
-        within = False
-    if not within or not value:
-        raise UsageError(f"--try {text}", " and ".join([expected, *bounds]), repr(value), "Mend the value")
-    return parsed
+        parsed = None
+    if value and parsed is not None and option.accepts(parsed):
+        return parsed
+    expected = [{int: "whole numbers", float: "numbers"}.get(option.kind, "values")]
+    if issubclass(option.kind, StrEnum):
+        expected = [f"some of {', '.join(option.kind)}"]
+    expected += [f"at least {option.low:g}"] if option.low is not None else []
+    expected += [f"at most {option.high:g}"] if option.high is not None else []
+    raise UsageError(f"--try {text}", " and ".join(expected), repr(value), "Correct the value")
 
 
 @cache
-def _list_options() -> dict[str, _Tried]:
-    """Lists what can be tried, with the type and the bounds that the option of training has."""
-    hints = get_type_hints(TrainConfig, include_extras=True)
+def _list_options() -> dict[str, _Option]:
+    """Return the options that can be tried, with the types and bounds that they have in training."""
     options = {}
-    for field in fields(TrainConfig):
-        if field.name in _NOT_TRIED:
-            continue
-        annotated, *extras = get_args(hints[field.name])
-        kind = next(kind for kind in get_args(annotated) or [annotated] if kind is not type(None))
-        info = next(extra for extra in extras if isinstance(extra, OptionInfo))
-        options[field.name] = _Tried(kind, info.min, info.max)
+    for name, hint in get_type_hints(TrainConfig, include_extras=True).items():
+        if name not in _NOT_TRIED:
+            annotated, *extras = get_args(hint)
+            kind = next(kind for kind in get_args(annotated) or [annotated] if kind is not type(None))
+            info = next(extra for extra in extras if isinstance(extra, OptionInfo))
+            options[name] = _Option(kind, info.min, info.max)
     return options
 
 
 def _count_numbers(value: float) -> int:
     """Count the numbers of so many significant digits up to a value, from an arbitrary one on."""
     decade = math.floor(math.log10(value))
-    unit: float = 10.0 ** (decade - SIGNIFICANT_DIGITS + 1)
-    return _NUMBERS_PER_DECADE * decade + math.floor(value / unit)
-
-
-def _dash(name: str) -> str:
-    return name.replace("_", "-")
+    unit = float(10.0 ** (decade - SIGNIFICANT_DIGITS + 1))
+    return 9 * int(10 ** (SIGNIFICANT_DIGITS - 1)) * decade + math.floor(value / unit)

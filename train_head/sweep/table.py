@@ -1,73 +1,122 @@
-"""The table of a sweep: as a file with every row, and on the console with the best."""
+"""Table of a sweep: written as a file with every row, read back, and shown with the best rows."""
 
 from __future__ import annotations
 
 import csv
+import html
+import importlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from base.files import write_durably
+from base.errors import HeadstartError
+from base.files import read_regular_file, write_durably
 from base.terminal import format_seconds
 from train_head.evaluation.uncertainty import Interval
+from train_head.runs.read import Run
+from train_head.runs.record import BEST_FOLDER, TABLE_FILE
 from train_head.sweep.config import MetricName
-from train_head.sweep.rows import Row, Status, count_close, shorten_paths
+from train_head.sweep.rows import Row, Status, count_close, shorten_values
 
 NUM_SHOWN = 10
+MAX_TABLE_BYTES = 2**26
+_FIRST = ("name", "status")
 _SCORE = ("metric", "low", "high", "num_candidates", "standard_error", "num_fits", "std")
 _REST = ("val_accuracy", "val_loss", "epochs", "seconds", "run")
+_TEXTS = (*_FIRST, "run", "store", "cut", "unfreeze_from")
+
+
+class Sweep:
+    """A finished sweep: its table, and its best run."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read a sweep's table; raise HeadstartError where the folder holds none."""
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = read_table(folder / TABLE_FILE)
+        """Heads and baselines, best first: for each column its value as number or text, or None."""
+
+    @property
+    def best(self) -> Run:
+        """The best run."""
+        return Run(self.folder / BEST_FOLDER)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a `pandas.DataFrame`; raise HeadstartError where pandas is not installed."""
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError as error:
+            advice = "Run `pip install pandas`"
+            raise HeadstartError("to_pandas", "the package pandas", "none installed", advice) from error
+        return pandas.DataFrame(self.rows)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        """Return the folder and the number of rows."""
+        return f"Sweep({str(self.folder)!r}): {len(self)} rows"
+
+    def _repr_html_(self) -> str:
+        table = [list(self.rows[0]) if self.rows else [], *(list(row.values()) for row in self.rows)]
+        rows = ("".join(f"<td>{html.escape(_show_cell(cell))}</td>" for cell in row) for row in table)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
-    """Writes all rows as CSV, in their order.
+    """Write all rows as CSV, in their order, with a column for each axis.
 
     The table may be passed on: runs are named as seen from its folder, and stores by their last parts.
-
-    Args:
-        path: the file; replaced when the new one is whole.
-        rows: heads and baselines; low and high are the 95 % interval, which allows for the choice among num_candidates.
-        axes: whose values get a column each.
     """
-    stores = shorten_paths(value for row in rows for value in row.values.values() if isinstance(value, Path))
-    text = io.StringIO(newline="")
+    stores, text = shorten_values(rows), io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["name", "status", *axes, *_SCORE, *_REST])
+    writer.writerow([*_FIRST, *axes, *_SCORE, *_REST])
     for row in rows:
-        found = row.describe()
         values = {name: stores.get(value, value) for name, value in row.values.items()}
-        found["run"] = _show_place(row.run, path.parent)
-        cells = [*(values.get(axis, "") for axis in axes), *(found[name] for name in (*_SCORE, *_REST))]
-        writer.writerow([row.name, row.status.value, *("" if cell is None else cell for cell in cells)])
+        found = row.describe() | {"run": _shorten_run(row.run, path.parent)}
+        first, last = ([found[name] for name in names] for names in (_FIRST, (*_SCORE, *_REST)))
+        # None is written as an empty cell.
+        writer.writerow([*first, *(values.get(axis) for axis in axes), *last])
     write_durably(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def list_shown(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) -> list[tuple[str, ...]]:
-    """Lists what the console shows: a header, the best heads, and the baselines.
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Read a table that `write_table` wrote; raise HeadstartError where it is another file, or none."""
+    advice = "Move it, or give another --out (SWEEP=)"
+    try:
+        text = read_regular_file(path, MAX_TABLE_BYTES).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise HeadstartError(path, "the table of a sweep", error.strerror or str(error), advice) from error
+    table = list(csv.reader(io.StringIO(text, newline="")))
+    header = table[0] if table else []
+    if (*header[:2], *header[-1:]) != (*_FIRST, "run"):
+        raise HeadstartError(path, "the table of a sweep", "another file", advice)
+    return [
+        {name: cell if name in _TEXTS else _parse_cell(cell) for name, cell in zip(header, row, strict=False)}
+        for row in table[1:]
+    ]
 
-    Args:
-        rows: sorted.
-        axes: whose values get a column each.
-        metric: what was sorted by.
-    """
+
+def list_shown(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) -> list[tuple[str, ...]]:
+    """Return what the console shows of sorted rows: a header, the best heads, and the baselines."""
     heads = [row for row in rows if row.status is not Status.BASELINE]
-    baselines = [row for row in rows if row.status is Status.BASELINE]
     several = any(row.score.num_fits > 1 for row in heads)
     num = max((row.score.num_candidates for row in heads), default=1)
     interval = "95 % interval" if num == 1 else f"95 %, {num:,} at once"
     titles = ", ".join(axis.replace("_", " ") for axis in axes) or "head"
-    stores = shorten_paths(value for row in rows for value in row.values.values() if isinstance(value, Path))
-    value = metric.value.removeprefix("val_") + (" ± std" if several else "")
-    shown = [("", titles, value, interval, "loss", "time")]
+    stores = shorten_values(rows)
+    shown = [("", titles, metric.value.removeprefix("val_") + (" ± std" if several else ""), interval, "loss", "time")]
     for number, row in enumerate(heads[:NUM_SHOWN], 1):
         named = ", ".join(str(stores.get(row.values[axis], row.values[axis])) for axis in axes) or row.name
-        shown.append((str(number), named, *_show_measured(row)))
+        shown.append((str(number), named, *_show_results(row)))
     if len(heads) > NUM_SHOWN:
         shown.append(("", f"… and {len(heads) - NUM_SHOWN} more", "", "", "", ""))
-    return [*shown, *(("", row.name, *_show_measured(row)) for row in baselines)]
+    return [*shown, *(("", row.name, *_show_results(row)) for row in rows if row.status is Status.BASELINE)]
 
 
 def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: str) -> str:
-    """Describe the best head's score, what it was chosen from, and what that means.
+    """Describe the best head's score, and how far its choice can be trusted.
 
     Args:
         rows: heads and baselines.
@@ -75,31 +124,43 @@ def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: st
         metric: what was scored by.
         choice: `the best of 24 heads`; empty where there was no choice.
     """
-    score, name = best.score, metric.value.replace("_", " ")
-    close = count_close(rows, best, metric)
-    num_done = sum(row.status is Status.DONE for row in rows)
-    words = f"{name} {score.value:.4f}, 95 % interval {Interval(score.low, score.high).format()}"
+    score = best.score
+    words = f"{metric.value.replace('_', ' ')} {score.metric:.4f}, "
+    words += f"95 % interval {Interval(score.low, score.high).format()}"
     if not choice:
         return words
+    num_done = sum(row.status is Status.DONE for row in rows)
     return (
-        f"{words}: {choice}, chosen by the pictures that it is judged by. The number is optimistically biased; the "
-        f"interval allows for the choice. {close} of {num_done} heads lie within one standard error "
-        f"({score.standard_error:.4f}) of it: which of them is first is chance. Judge the head that you keep on "
-        "pictures in test/ (make report TEST=1)"
+        f"{words}: {choice}, chosen by the pictures that it is evaluated on. The number is optimistically biased; the "
+        f"interval allows for the choice. {count_close(rows, best, metric)} of {num_done} heads lie within one "
+        f"standard error ({score.standard_error:.4f}) of it: which of them is first is chance. Judge the head that you "
+        "keep on pictures in test/ (make report TEST=1)"
     )
 
 
-def _show_measured(row: Row) -> tuple[str, str, str, str]:
-    loss = "" if row.val_loss is None else f"{row.val_loss:.4f}"
-    time = format_seconds(row.seconds)
+def _show_results(row: Row) -> tuple[str, str, str, str]:
+    loss, time = "" if row.val_loss is None else f"{row.val_loss:.4f}", format_seconds(row.seconds)
     if not row.is_scored:
         return row.status.value, f"epoch {row.epochs}", loss, time
-    score = row.score
-    spread = f" ± {score.std:.4f}" if score.num_fits > 1 else ""
-    return f"{score.value:.4f}{spread}", Interval(score.low, score.high).format(), loss, time
+    spread = f" ± {row.score.std:.4f}" if row.score.num_fits > 1 else ""
+    interval = Interval(row.score.low, row.score.high).format()
+    return f"{row.score.metric:.4f}{spread}", interval, loss, time
 
 
-def _show_place(run: str, folder: Path) -> str:
+def _show_cell(cell: object) -> str:
+    return "" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _parse_cell(cell: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell or None
+
+
+def _shorten_run(run: str, folder: Path) -> str:
     """Name a run as seen from the table's folder; by its last part where that would be an absolute path."""
     place = Path(run)
     if run and place.is_relative_to(folder):

@@ -82,7 +82,7 @@ def force_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", ["exact", "sketch"])
 @pytest.mark.parametrize("rank", [10, None])
-def test_lift_head_of_a_reduced_run_says_what_the_fitted_head_said(
+def test_expand_head_of_a_reduced_run_says_what_the_fitted_head_said(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str, rank: int | None
 ) -> None:
     if way == "sketch":
@@ -103,7 +103,7 @@ def test_lift_head_of_a_reduced_run_says_what_the_fitted_head_said(
     )
 
 
-def test_lift_head_fits_the_keras_head_and_agrees_with_the_written_predictions(
+def test_expand_head_fits_the_keras_head_and_agrees_with_the_written_predictions(
     store: FeatureStore, quiet: Console
 ) -> None:
     run = train(store)
@@ -117,7 +117,7 @@ def test_lift_head_fits_the_keras_head_and_agrees_with_the_written_predictions(
 
 
 @pytest.mark.parametrize("way", ["exact", "sketch"])
-def test_lift_head_needs_no_derived_file(
+def test_expand_head_needs_no_derived_file(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "sketch":
@@ -154,7 +154,7 @@ def add_others(store: FeatureStore) -> None:
 
 @pytest.mark.parametrize("change", [relabel, remove_pictures, add_others])
 @pytest.mark.parametrize("way", ["exact", "sketch"])
-def test_lift_head_does_not_depend_on_what_the_folder_holds_today(
+def test_expand_head_does_not_depend_on_what_the_folder_holds_today(
     store: FeatureStore,
     quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,7 +172,7 @@ def test_lift_head_does_not_depend_on_what_the_folder_holds_today(
     np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
 
 
-def test_lift_head_with_a_lost_shard_names_it(store: FeatureStore, quiet: Console) -> None:
+def test_expand_head_with_a_lost_shard_names_it(store: FeatureStore, quiet: Console) -> None:
     run, validation = train(store), split_examples(store.examples, 0.2).validation
     lost = store.shards[1]
     (store.path / SHARD_FOLDER / lost.name).unlink()
@@ -192,7 +192,7 @@ def list_shard(store: FeatureStore, number: int) -> set[str]:
     return {example.path for example in store.examples if example.shard == number}
 
 
-def test_lift_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+def test_expand_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = train(store)
     pack_store(store, tmp_path / "packed.h5", Compression.GZIP, lambda _: None)
     packed = FeatureStore(tmp_path / "packed.h5")
@@ -202,7 +202,7 @@ def test_lift_head_on_the_packed_store_says_the_same(store: FeatureStore, tmp_pa
     np.testing.assert_allclose(compute_dense_logits(lifted, store), run.read_validation_logits(), atol=1e-5)
 
 
-def test_lift_head_of_a_full_run_returns_it_as_it_is_and_reads_no_shard(store: FeatureStore, quiet: Console) -> None:
+def test_expand_head_of_a_full_run_returns_it_as_it_is_and_reads_no_shard(store: FeatureStore, quiet: Console) -> None:
     run = train(store, solver=SolverName.FULL)
     assert (run.record.solver, run.record.reduction) == ("full", "")
     shutil.rmtree(store.path / SHARD_FOLDER)
@@ -264,7 +264,7 @@ def write_an_archive(path: Path) -> None:
         Path.unlink,
     ],
 )
-def test_lift_head_with_tampered_logits_is_refused(
+def test_expand_head_with_tampered_logits_is_refused(
     store: FeatureStore, quiet: Console, tamper: Callable[[Path], None]
 ) -> None:
     run = train(store)
@@ -320,7 +320,7 @@ def add_directions(arrays: dict[str, Any]) -> None:
         add_directions,
     ],
 )
-def test_lift_head_with_other_arrays_than_were_written_names_the_file(
+def test_expand_head_with_other_arrays_than_were_written_names_the_file(
     store: FeatureStore, quiet: Console, change: Callable[[dict[str, Any]], None]
 ) -> None:
     run = train(store)
@@ -332,7 +332,7 @@ def test_lift_head_with_other_arrays_than_were_written_names_the_file(
 
 
 @pytest.mark.parametrize("tamper", [truncate, empty, write_text])
-def test_lift_head_with_a_damaged_reduction_names_the_file(
+def test_expand_head_with_a_damaged_reduction_names_the_file(
     store: FeatureStore, quiet: Console, tamper: Callable[[Path], None]
 ) -> None:
     run = train(store)
@@ -351,7 +351,7 @@ def turn_directions(arrays: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("way", "change"), [("exact", turn_coefficients), ("sketch", turn_directions)])
-def test_lift_head_with_the_reduction_of_another_head_is_refused(
+def test_expand_head_with_the_reduction_of_another_head_is_refused(
     store: FeatureStore,
     quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
@@ -368,7 +368,7 @@ def test_lift_head_with_the_reduction_of_another_head_is_refused(
     assert caught.value.where == run.folder
 
 
-def test_lift_head_of_other_features_under_the_same_names_is_refused(
+def test_expand_head_of_other_features_under_the_same_names_is_refused(
     store: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     run = train(store)
@@ -378,7 +378,7 @@ def test_lift_head_of_other_features_under_the_same_names_is_refused(
         lift(run, other, quiet)
 
 
-def test_lift_head_logs_the_difference_where_details_are_asked_for(
+def test_expand_head_logs_the_difference_where_details_are_asked_for(
     store: FeatureStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(store)

@@ -31,7 +31,7 @@ def test_sweep_says_what_the_choice_is_worth_and_each_warning_once(
     assert said.err.count("byte for byte") == 1
     assert "3 heads: 3 units" in said.err
     assert "of 3 heads lie within one standard error (" in said.err
-    assert "the best of 3 heads, chosen by the pictures that it is judged by" in said.err
+    assert "the best of 3 heads, chosen by the pictures that it is evaluated on" in said.err
     assert "sweep: 3/3 heads" in said.err
     assert "train:" not in said.err
     assert "largest class" in said.out

@@ -21,8 +21,8 @@ from train_head.sweep.plan import (
     name_candidate,
     plan_grid,
     plan_selection,
+    plan_sweep,
 )
-from train_head.sweep.run import plan_sweep
 from train_head.sweep.space import parse_axes
 
 

@@ -4,66 +4,68 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
 from tests.train_head.sweeps import make_row
-from train_head.evaluation.baselines import Baseline
 from train_head.evaluation.uncertainty import compute_interval
 from train_head.sweep.config import MetricName
 from train_head.sweep.rows import (
     Row,
     Status,
-    allow_for_choice,
     count_close,
     find_best,
-    join_rows,
+    score_accuracies,
+    score_losses,
+    score_run,
     shorten_paths,
     sort_rows,
 )
-from train_head.sweep.score import UNSCORED, score_accuracy, score_baseline, score_loss, score_run
-from train_head.sweep.table import describe_best, list_shown, write_table
+from train_head.sweep.table import Sweep, describe_best, list_shown, write_table
 
 ACCURACY, LOSS = MetricName.VAL_ACCURACY, MetricName.VAL_LOSS
 
 
 def test_score_accuracy_of_one_validation_has_wilsons_interval() -> None:
     # Wilson 1927 by hand for 81 of 100: centre (81 + z²/2) / (100 + z²), z = 1.96.
-    score = score_accuracy([0.81], 100)
+    score = score_accuracies([0.81], 100)
     centre, half = (81 + 1.92073) / 103.84146, 1.959964 / 103.84146 * np.sqrt(81 * 19 / 100 + 1.959964**2 / 4)
-    assert (score.value, score.num_fits) == (0.81, 1)
+    assert (score.metric, score.num_fits) == (0.81, 1)
     assert score.low == pytest.approx(centre - half, abs=1e-5)
     assert score.high == pytest.approx(centre + half, abs=1e-5)
     assert score.standard_error == pytest.approx(np.sqrt(0.81 * 0.19 / 100), rel=0.05)
 
 
 def test_score_accuracy_of_all_right_is_not_certain() -> None:
-    score = score_accuracy([1.0], 50)
+    score = score_accuracies([1.0], 50)
     assert score.high == pytest.approx(1.0)
     assert score.low == pytest.approx(50 / (50 + 1.959964**2))
     assert score.standard_error > 0.01
 
 
 def test_score_accuracy_of_several_is_their_mean_and_standard_deviation() -> None:
-    score = score_accuracy([0.4, 0.6, 0.8], 300)
-    assert [score.value, score.std, score.num_fits] == pytest.approx([0.6, 0.2, 3])
+    score = score_accuracies([0.4, 0.6, 0.8], 300)
+    assert [score.metric, score.std, score.num_fits] == pytest.approx([0.6, 0.2, 3])
     assert (score.low, score.high) == compute_interval(180, 300)
     assert score.standard_error == pytest.approx(np.sqrt(0.6 * 0.4 / 300), rel=0.02)
 
 
 def test_score_loss_is_the_mean_with_its_standard_error() -> None:
     # Variance of 1, 2, 3, 6 as of a sample: (4 + 1 + 0 + 9) / 3.
-    score = score_loss(np.array([1, 2, 3, 6], np.float32))
+    score = score_losses(np.array([1, 2, 3, 6], np.float32))
     error = np.sqrt(14 / 3 / 4)
-    assert [score.value, score.standard_error] == pytest.approx([3.0, error])
+    assert [score.metric, score.standard_error] == pytest.approx([3.0, error])
     # Student's t of three degrees of freedom: 3.1824; the best of five has a level of 99 %, 5.8409.
     assert [score.low, score.high] == pytest.approx([max(0, 3 - 3.1824 * error), 3 + 3.1824 * error], rel=1e-3)
-    assert score.allow_for_choice(LOSS, 5).high == pytest.approx(3 + 5.8409 * error, rel=1e-3)
-    assert score_loss(np.array([0.5], np.float32)).standard_error == 0.0
+    assert score_losses(np.array([1, 2, 3, 6], np.float32), 5).high == pytest.approx(3 + 5.8409 * error, rel=1e-3)
+    assert score_losses(np.array([0.5], np.float32)).standard_error == 0.0
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_score_run_takes_folds_before_repeats_before_one_validation(
 ) -> None:
     metrics = {"val_accuracy": 0.75, "num_train": 60, "num_validation": 40, **summaries}
     score = score_run(metrics, np.ones(40, np.float32), ACCURACY)
-    assert score.value == pytest.approx(value)
+    assert score.metric == pytest.approx(value)
     assert score.num_fits == num_fits
     assert score.standard_error == pytest.approx(np.sqrt(value * (1 - value) / num_pictures), rel=0.06)
 
@@ -88,13 +90,7 @@ def test_score_run_takes_folds_before_repeats_before_one_validation(
 def test_score_run_by_loss_ignores_accuracies() -> None:
     losses = np.array([0.25, 0.75], np.float32)
     metrics = {"val_accuracy": 0.75, "num_train": 60, "num_validation": 2}
-    assert score_run(metrics, losses, LOSS) == score_loss(losses)
-
-
-def test_score_baseline_is_scored_as_heads_are() -> None:
-    baseline = Baseline("x", 0.75, np.array([0.25, 0.75], np.float32), [0.5, 0.7])
-    assert score_baseline(baseline, 100, ACCURACY) == score_accuracy([0.5, 0.7], 100)
-    assert score_baseline(baseline, 100, LOSS).value == 0.5
+    assert score_run(metrics, losses, LOSS) == score_losses(losses)
 
 
 def test_sort_rows_has_the_best_first_equal_ones_by_loss_and_unfinished_ones_last() -> None:
@@ -137,16 +133,6 @@ def test_count_close_counts_heads_within_one_standard_error() -> None:
     assert count_close(losses, losses[0], LOSS) == 2
 
 
-def test_join_rows_keeps_one_of_each_head_the_finished_one() -> None:
-    rows = [
-        make_row("a", None, status=Status.PRUNED),
-        make_row("a", 0.9),
-        make_row("b", 0.8),
-        make_row("b", None, status=Status.PRUNED),
-    ]
-    assert [(row.name, row.status) for row in join_rows(rows)] == [("a", Status.DONE), ("b", Status.DONE)]
-
-
 def test_write_table_has_a_column_for_each_axis_and_a_row_for_each_head(tmp_path: Path) -> None:
     rows = [
         make_row("a", 0.9, 0.25, cut="mixed7", units=4),
@@ -177,20 +163,12 @@ def test_list_shown_has_the_ten_best_heads_and_every_baseline() -> None:
     assert {len(row) for row in shown} == {6}
 
 
-def test_allow_for_choice_widens_the_heads_and_not_the_baselines() -> None:
-    score = score_accuracy([0.72], 100)
-    rows = [
-        Row("a", Status.DONE, {}, score, 0.72),
-        Row("pruned", Status.PRUNED, {}, UNSCORED),
-        Row("guess", Status.BASELINE, {}, score, 0.72),
-    ]
-    head, pruned, baseline = allow_for_choice(rows, ACCURACY, 24)
-    assert (head.score.low, head.score.high) == compute_interval(72, 100, 24)
-    assert head.score.low < score.low < score.high < head.score.high
-    assert (head.score.value, head.score.standard_error) == (score.value, score.standard_error)
-    assert (head.score.num_candidates, baseline.score.num_candidates) == (24, 1)
-    assert (pruned, baseline) == (rows[1], rows[2])
-    assert not pruned.is_scored
+def test_score_of_the_best_of_many_has_the_wider_interval_and_the_same_standard_error() -> None:
+    one, many = score_accuracies([0.72], 100), score_accuracies([0.72], 100, 24)
+    assert (many.low, many.high) == compute_interval(72, 100, 24)
+    assert many.low < one.low < one.high < many.high
+    assert (many.metric, many.standard_error) == (one.metric, one.standard_error)
+    head, baseline = Row("a", Status.DONE, {}, many, 0.72), Row("guess", Status.BASELINE, {}, one, 0.72)
     assert list_shown([head, baseline], [], ACCURACY)[0][3] == "95 %, 24 at once"
     assert "the best of 24 heads" in describe_best([head, baseline], head, ACCURACY, "the best of 24 heads")
 
@@ -227,3 +205,49 @@ def test_row_describe_is_ready_for_json() -> None:
     assert json.loads(json.dumps(described, allow_nan=False)) == described
     assert (described["values"], described["status"], described["metric"]) == ({"store": "x"}, "done", 0.9)
     assert pruned.describe()["metric"] is pruned.describe()["low"] is None
+
+
+def write_sweep(folder: Path) -> Sweep:
+    rows = [
+        make_row("a", 0.9, 0.25, cut="mixed7", units=4, dropout=0.5),
+        make_row("<b>", None, None, Status.PRUNED, cut="mixed5", units=8, dropout=0.0),
+    ]
+    write_table(folder / "sweep.csv", rows, ["cut", "units", "dropout"])
+    return Sweep(folder)
+
+
+def test_sweep_has_the_rows_of_its_table_with_types(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path)
+    first, second = sweep.rows
+    assert (first["name"], first["cut"], first["units"], first["dropout"]) == ("a", "mixed7", 4, 0.5)
+    assert (first["metric"], first["num_candidates"], first["run"]) == (0.9, 1, "trials/a")
+    assert [type(first[name]) for name in ("units", "dropout", "metric", "epochs")] == [int, float, float, int]
+    assert (second["status"], second["metric"], second["val_loss"]) == ("pruned", None, None)
+    assert (len(sweep), repr(sweep)) == (2, f"Sweep('{tmp_path}'): 2 rows")
+
+
+def test_sweep_in_a_notebook_is_a_table_with_escaped_names(tmp_path: Path) -> None:
+    shown = write_sweep(tmp_path)._repr_html_()
+    assert shown.count("<tr>") == 3
+    assert "<td>&lt;b&gt;</td>" in shown
+
+
+@pytest.mark.parametrize("content", [None, "", "mine", "name,status,mine\n"])
+def test_sweep_of_a_folder_without_one_names_the_table(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "sweep.csv").write_text(content)
+    with pytest.raises(HeadstartError) as caught:
+        Sweep(tmp_path)
+    assert caught.value.where == tmp_path / "sweep.csv"
+
+
+def test_sweep_to_pandas_without_pandas_names_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = write_sweep(tmp_path)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(HeadstartError, match="pip install pandas"):
+        sweep.to_pandas()
+    frames = SimpleNamespace(DataFrame=lambda rows: ("frame", rows))
+    monkeypatch.setitem(sys.modules, "pandas", frames)
+    assert sweep.to_pandas() == ("frame", sweep.rows)

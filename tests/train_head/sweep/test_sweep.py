@@ -26,6 +26,7 @@ from train_head.runs.read import Run
 from train_head.runs.record import LOGS_FOLDER, describe_config
 from train_head.sweep.__main__ import sweep
 from train_head.sweep.config import MetricName
+from train_head.sweep.table import Sweep
 from train_head.train import train_head
 
 
@@ -55,6 +56,11 @@ def test_sweep_table_is_sorted_and_has_the_baselines(noisy: FeatureStore, tmp_pa
     assert [row["name"] for row in result["trials"]] == heads
     assert result["best"]["name"] == heads[0]
     assert (result["num_heads"], result["metric"]) == (4, "val_accuracy")
+    read = Sweep(config.out)
+    assert [(row["name"], row["metric"], row["num_fits"]) for row in read.rows if row["status"] == "done"] == [
+        (row["name"], row["metric"], row["num_fits"]) for row in result["trials"]
+    ]
+    assert read.best.folder == config.out / "best"
 
 
 def test_sweep_keeps_the_whole_run_of_the_best(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
