@@ -28,6 +28,7 @@ from train_head.runs.record import (
 
 if TYPE_CHECKING:
     from train_head.prepare import Training
+    from train_head.runs.read import Run
 
 
 @dataclass(frozen=True)
@@ -70,23 +71,22 @@ def plan_halves(config: CompareConfig) -> dict[str, Training]:
     """Check both trainings before either is fitted; raise UsageError or HeadstartError where one cannot be."""
     from train_head.prepare import prepare_training
 
-    halves = {}
-    folders = {"without dropout": (WITHOUT_DROPOUT, 0.0)}
-    folders[f"with dropout {config.dropout:g}"] = (f"{WITH_DROPOUT}{config.dropout:g}", config.dropout)
-    for name, (folder, dropout) in folders.items():
-        options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
-        options |= {"dropout": dropout, "run": config.run / folder}
-        halves[name] = prepare_training(TrainConfig(**options))
-    return halves
+    options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
+
+    def plan(folder: str, dropout: float) -> Training:
+        return prepare_training(TrainConfig(**{**options, "dropout": dropout, "run": config.run / folder}))
+
+    shown = f"{config.dropout:g}"
+    return {
+        "without dropout": plan(WITHOUT_DROPOUT, 0.0),
+        f"with dropout {shown}": plan(f"{WITH_DROPOUT}{shown}", config.dropout),
+    }
 
 
 def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: Console) -> dict[str, dict[str, Any]]:
-    """Fit what is not there yet, and make both runs and the picture appear together.
+    """Fit what is missing, and make both runs and the picture appear together; return the metrics of both.
 
     An earlier comparison of other options or pictures is kept beside, under its name and date.
-
-    Returns:
-        The metrics of both.
     """
     from base.replace import replace_folder
     from train_head.data.summary import log_dataset_summary
@@ -97,32 +97,29 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
     from train_head.train import fit_run
 
     for half in halves.values():
-        # Completes an interrupted replacement, before what is there is listed.
+        # Completes an interrupted replacement, before the folder is listed.
         holds_run(half.config.run)
-    target = describe_comparison(config, halves)
+    target, place = describe_comparison(config, halves), config.run.resolve()
     with replace_folder(target) as replacement:
         same = [] if config.overwrite else [name for name, half in halves.items() if half.is_completed()]
-        is_whole = len(same) == len(halves) and (config.no_report or (config.run / COMPARISON_FILE).is_file())
-        if is_whole:
+        if len(same) == len(halves) and (config.no_report or (config.run / COMPARISON_FILE).is_file()):
             console.say(f"{config.run}: holds this very comparison already; nothing to do")
             return {name: Run(half.config.run).read_metrics() for name, half in halves.items()}
         first = next(iter(halves.values()))
         log_dataset_summary(first.store, first.split, first.config, console)
-        results, checkpoints = {}, []
+        runs, checkpoints = {}, []
         for name, half in halves.items():
-            run = half.config.run
-            folder = replacement.staging / run.name
+            folder = replacement.staging / half.config.run.name
             folder.mkdir()
             if name in same:
-                seal_run(folder, copy_run(Run(run), folder))
+                seal_run(folder, copy_run(Run(half.config.run), folder))
             else:
-                checkpoints.append(
-                    config.run.resolve().with_name(f".checkpoint-{config.run.resolve().name}-{run.name}")
-                )
+                checkpoints.append(place.with_name(f".checkpoint-{place.name}-{folder.name}"))
                 fit_run(half, folder, checkpoints[-1], console, time.monotonic())
-            results[name] = Run(folder).read_metrics()
+            runs[name] = Run(folder)
+        results = {name: run.read_metrics() for name, run in runs.items()}
         if not config.no_report:
-            _draw(halves, results, replacement.staging, console)
+            _draw(runs, replacement.staging / COMPARISON_FILE, console)
         old = [config.run / name for name in target.names if (config.run / name / RUN_FILE).is_file()]
         is_kept = old and len(same) < len(halves) and not config.overwrite
         archive = name_archive(config.run, old[-1]) if is_kept else ""
@@ -136,52 +133,42 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
 
 def describe_comparison(config: CompareConfig, halves: Mapping[str, Training]) -> Target:
     """Describe what a comparison makes in its folder as a whole: both runs and the picture."""
-    out = config.run
+    out, option = config.run, "--run (RUN=)"
     if not out.resolve().name:
-        raise UsageError(out, "a folder below the root", "the root itself", "Give another --run (RUN=)")
+        raise UsageError(out, "a folder below the root", "the root itself", f"Give another {option}")
     if os.path.lexists(out) and not out.is_dir():
-        raise UsageError(out, "a folder for both runs", "a file", "Give another --run (RUN=)")
+        raise UsageError(out, "a folder for both runs", "a file", f"Give another {option}")
     # The second half of an earlier comparison has its dropout in its name.
     earlier = [path.name for path in out.glob(f"{WITH_DROPOUT}*") if (path / RUN_FILE).is_file()]
-    runs = {half.config.run.name for half in halves.values()} | {WITHOUT_DROPOUT, *earlier}
+    runs = sorted({half.config.run.name for half in halves.values()} | {WITHOUT_DROPOUT, *earlier})
 
     def refuse_foreign(folder: Path) -> None:
-        found = [folder / name for name in sorted(runs) if os.path.lexists(folder / name)]
+        found = [folder / name for name in runs if os.path.lexists(folder / name)]
         for run in found:
             refuse_foreign_run(run)
         if not found:
-            got = "one alone"
-            advice = "Move it, or give another --run (RUN=)"
-            raise HeadstartError(folder / COMPARISON_FILE, "a picture beside the runs of a comparison", got, advice)
+            expected, advice = "a picture beside the runs of a comparison", f"Move it, or give another {option}"
+            raise HeadstartError(folder / COMPARISON_FILE, expected, "one alone", advice)
 
-    return Target(
-        out, {COMPARISON_FILE: None, **dict.fromkeys(sorted(runs), RUN_NAMES)}, refuse_foreign, "--run (RUN=)"
-    )
-
-
-def _draw(
-    halves: Mapping[str, Training], results: Mapping[str, Mapping[str, Any]], folder: Path, console: Console
-) -> None:
-    from train_head.evaluation.plots import draw_comparison
-    from train_head.runs.read import Run
-    from train_head.runs.write import keep_going
-
-    titles = {name: f"{name}: gap {measure_gap(result)['accuracy_gap']:+.4f}" for name, result in results.items()}
-    histories = {titles[name]: Run(folder / half.config.run.name).read_history() for name, half in halves.items()}
-    with keep_going(COMPARISON_FILE, console):
-        draw_comparison(histories, folder / COMPARISON_FILE)
+    return Target(out, {COMPARISON_FILE: None, **dict.fromkeys(runs, RUN_NAMES)}, refuse_foreign, option)
 
 
 def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Measures how much better a head is on what it has seen; dropout is off on both sides.
-
-    Returns:
-        How much higher its accuracy is in training than in validation, and how much lower its loss.
-    """
+    """Return how much higher accuracy is in training than in validation, and how much lower loss; dropout is off."""
     return {
         "accuracy_gap": metrics["train_accuracy"] - metrics["val_accuracy"],
         "loss_gap": metrics["val_loss"] - metrics["train_loss"],
     }
+
+
+def _draw(runs: Mapping[str, Run], path: Path, console: Console) -> None:
+    from train_head.evaluation.plots import draw_comparison
+    from train_head.runs.write import keep_going
+
+    gaps = {name: measure_gap(run.read_metrics())["accuracy_gap"] for name, run in runs.items()}
+    histories = {f"{name}: gap {gaps[name]:+.4f}": run.read_history() for name, run in runs.items()}
+    with keep_going(COMPARISON_FILE, console):
+        draw_comparison(histories, path)
 
 
 if __name__ == "__main__":

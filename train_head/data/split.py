@@ -53,7 +53,10 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
     )
     num_in_folder = sum(image.split == "validation" for image in images)
     if num_in_folder and not validation:
-        got, advice = f"none of its {num_in_folder:,} pictures", "Run `python -m extract` to the end, and look at what failed"
+        got, advice = (
+            f"none of its {num_in_folder:,} pictures",
+            "Run `python -m extract` to the end, and look at what failed",
+        )
         raise HeadstartError("the folder validation/", "features to validate with", got, advice)
     if validation:
         split = Split(train, validation, "folder validation/", test)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from base.errors import UsageError
-from base.errors import require_extra
+from base.errors import UsageError, require_extra
 from features.cuts import list_cuts
 from features.store import FeatureStore
 from train_head.config import NOTHING, SolverName, TrainConfig
