@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from train_head.solvers.history import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PANELS = ("accuracy", "loss")
 
@@ -20,26 +21,26 @@ def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(_make_encodable(title), parse_math=False)
+    figure.suptitle(make_encodable(title), parse_math=False)
     for axes, name in zip(figure.subplots(1, 2), _PANELS, strict=True):
         _draw_panel(axes, history, name)
         axes.set(title=name.capitalize(), xlabel="epoch")
-    _save(figure, path)
+    save_png(figure, path)
 
 
-def draw_comparison(histories: Mapping[str, Sequence[Epoch]], path: Path) -> None:
+def draw_comparison(histories: Mapping[str, Sequence[Epoch]], path: Path | IO[bytes]) -> None:
     """Draw the curves of several fits side by side on common scales, each under its title."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(histories), 7), layout="constrained")
     grid = figure.subplots(2, len(histories), sharex=True, sharey="row", squeeze=False)
     for number, (title, history) in enumerate(histories.items()):
-        grid[0, number].set_title(_make_encodable(title), parse_math=False)
+        grid[0, number].set_title(make_encodable(title), parse_math=False)
         grid[1, number].set_xlabel("epoch")
         for row, name in enumerate(_PANELS):
             _draw_panel(grid[row, number], history, name)
             grid[row, 0].set_ylabel(name)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def _draw_panel(axes: Axes, history: Sequence[Epoch], name: str) -> None:
@@ -53,12 +54,14 @@ def _draw_panel(axes: Axes, history: Sequence[Epoch], name: str) -> None:
     axes.legend()
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_png(figure: Figure, path: Path | IO[bytes]) -> None:
+    """Save a figure as PNG."""
     with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes, and is no reason to print source lines.
+        # A name in a script that the font lacks is drawn as boxes, and is no reason to print source lines.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, format="png")
 
 
-def _make_encodable(title: str) -> str:
-    return title.encode("utf-8", "backslashreplace").decode()
+def make_encodable(text: str) -> str:
+    """Escape what no font has: bytes of a name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from train_head.evaluation.plots import make_encodable, save_png
 from train_head.sweep.config import MetricName
 from train_head.sweep.rows import Row, Status, shorten_values, sort_rows
 
@@ -34,7 +34,7 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
     low, high = axes.get_ylim()
     for number, row in enumerate(row for row in rows if row.status is Status.BASELINE):
         style, label = _LINES[number % len(_LINES)], f"{row.name}: {row.score.metric:.3f}"
-        axes.axhline(row.score.metric, color="0.35", linestyle=style, linewidth=1, label=_make_encodable(label))
+        axes.axhline(row.score.metric, color="0.35", linestyle=style, linewidth=1, label=_make_literal(label))
     axes.set_ylim(low, high)
     num = max(row.score.num_candidates for row in ordered)
     spread = "95 % interval" if num == 1 else f"95 % intervals, {num:,} at once"
@@ -45,10 +45,7 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
     order = sorted(range(len(labels)), key=lambda place: isinstance(handles[place], Line2D))
     chosen = [handles[place] for place in order], [labels[place] for place in order]
     figure.legend(*chosen, loc="outside right upper", fontsize="small")
-    with warnings.catch_warnings():
-        # A store's name in a script that the font lacks is drawn as boxes, and is no reason to print source lines.
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(path, dpi=120, format="png")
+    save_png(figure, path)
 
 
 def choose_colours(rows: Sequence[Row]) -> str:
@@ -77,10 +74,10 @@ def _draw_heads(axes: Axes, ordered: Sequence[Row]) -> None:
         metrics, low, high = (np.array([getattr(s, name) for s in scores]) for name in ("metric", "low", "high"))
         # A mean of floats may miss the end of its own interval by its last digit.
         errors = np.maximum([metrics - low, high - metrics], 0)
-        label = _make_encodable(f"{axis.replace('_', ' ')} {stores.get(value, value)}" if axis else "heads")
+        label = _make_literal(f"{axis.replace('_', ' ')} {stores.get(value, value)}" if axis else "heads")
         axes.errorbar(places, metrics, errors, label=label, color=f"C{number}", fmt="o", markersize=5, capsize=2)
 
 
-def _make_encodable(label: str) -> str:
+def _make_literal(label: str) -> str:
     """Escape what no font has, and a `$`, which would begin a formula."""
-    return label.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return make_encodable(label).replace("$", r"\$")
