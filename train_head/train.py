@@ -15,8 +15,7 @@ from train_head.config import NOTHING, SolverName, TrainConfig
 from train_head.data.batches import number_targets
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_of_changed_store
-from train_head.evaluation.evaluate import evaluate
-from train_head.evaluation.metrics import compute_loss, compute_metrics, find_largest_class, predict_classes
+from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
 from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.prepare import Training, holds_run, prepare_training
 from train_head.runs.read import Run

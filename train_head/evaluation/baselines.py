@@ -30,14 +30,9 @@ class Baseline:
 
 
 def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list[Baseline]:
-    """Measure both baselines on the pictures that heads are measured on.
+    """Measure both baselines on the pictures that heads are measured on, and in the same folds (0 for none).
 
-    Args:
-        store: where the features are; of those with height and width, each channel's mean is taken.
-        split: what to fit on, and what to validate with.
-        num_folds: number of folds that heads are cross-validated in as well; 0 for none.
-
-    Source: `sklearn.linear_model.LogisticRegression` with its defaults, on standardised features.
+    The regression is `sklearn.linear_model.LogisticRegression` with its defaults, on standardised means of channels.
     """
     pooled = pool_store(store) if len(store.feature_shape) == 3 else store
     examples = [*split.train, *split.validation]
@@ -61,7 +56,6 @@ def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list
 
 
 def _fit_logistic(features: Array, targets: NDArray[np.int64], others: Array) -> Array:
-    """Fit a logistic regression; return its probabilities for other features, (m, classes)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -59,11 +59,8 @@ class Selection:
 
     def describe(self) -> str:
         """Describe the choice: `the best of 24 heads`; empty where there was none."""
-        parts = []
-        if max(self.num_heads, self.num_possible) > 1:
-            parts.append(f"{self.num_heads:,} heads")
-        if self.num_possible > 1:
-            parts[0] += f" that a search picked from {self.num_possible:,} possible ones"
+        searched = f" that a search picked from {self.num_possible:,} possible ones" if self.num_possible > 1 else ""
+        parts = [f"{self.num_heads:,} heads{searched}"] if max(self.num_heads, self.num_possible) > 1 else []
         if self.num_epochs > 1:
             parts.append(f"up to {self.num_epochs:,} epochs" + (" of each" if parts else ""))
         return f"the best of {' and '.join(parts)}" if parts else ""
@@ -83,15 +80,10 @@ def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[s
 def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 1) -> Interval:
     """Compute a 95 % confidence interval of an accuracy.
 
-    Args:
-        num_right: pictures classified correctly; a fraction for a mean of several fits.
-        num_pictures: above 0.
-        num_candidates: heads, counting each epoch, from which this one was chosen by the same pictures.
-
-    Returns:
-        For one head Wilson's interval (Wilson 1927). For one of k the Clopper-Pearson interval (1934) at the level
-        1 - 0.05 / k: by Bonferroni's inequality the intervals of all k hold at once with 95 %, so that of the chosen
-        one does, whatever the rule it was chosen by and however alike the heads are.
+    For one head it is Wilson's interval (Wilson 1927). For one of k candidates (heads, counting each epoch) that was
+    chosen by the same pictures, it is the Clopper-Pearson interval (1934) at the level 1 - 0.05 / k: by Bonferroni's
+    inequality the intervals of all k hold at once with 95 %, so that of the chosen one does, whatever the rule it was
+    chosen by and however alike the heads are. `num_right` may be a fraction, for a mean of several fits.
     """
     if num_candidates == 1:
         z, share = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), num_right / num_pictures

@@ -21,7 +21,7 @@ from train_head.report.sources import Sources, evaluate_test, load_sources, read
 from train_head.report.template import describe_sources, make_environment
 from train_head.runs.read import Run
 from train_head.runs.record import METRICS_FILE, REPORT_FILE, read_record
-from train_head.runs.write import rewrite_run, seal_run, write_metrics, write_page
+from train_head.runs.write import keep_going, rewrite_run, seal_run, write_metrics, write_page
 
 TEMPLATE = "page.html.jinja"
 
@@ -69,14 +69,12 @@ def report_fitted_run(config: TrainConfig, console: Console) -> Path | None:
     path = config.run / REPORT_FILE
     if config.no_report:
         return None
-    try:
+    with keep_going(str(path), console):
         digest = hash_file(config.run / METRICS_FILE)
         if path.is_file() and digest in path.read_text(encoding="utf-8", errors="replace"):
             return path
         return report_run(ReportConfig(config.run), console)
-    except (HeadstartError, OSError) as error:
-        console.warn(f"{config.run}: the run is kept, and has no report: {error}")
-        return None
+    return None
 
 
 def write_report(sources: Sources, console: Console) -> Path:

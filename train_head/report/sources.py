@@ -14,8 +14,7 @@ from features.store import FeatureStore
 from train_head.config import NOTHING, ReportConfig
 from train_head.data.batches import Array, number_targets
 from train_head.data.split import Split
-from train_head.evaluation.evaluate import evaluate
-from train_head.evaluation.metrics import find_largest_class
+from train_head.evaluation.metrics import evaluate, find_largest_class
 from train_head.evaluation.uncertainty import Selection, compute_interval
 from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run

@@ -7,7 +7,8 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import closing, suppress
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from base.errors import FeatureStoreError
 from base.terminal import format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import Example, FeatureStore
-from train_head.evaluation.evaluate import NUM_THRESHOLDS
+from train_head.evaluation.metrics import NUM_THRESHOLDS
 from train_head.evaluation.uncertainty import Interval, compute_interval, describe_fits, format_percent, format_share
 from train_head.report.duplicates import MAX_PICTURES, NEAR
 from train_head.report.sources import Sources
@@ -67,11 +68,13 @@ def describe_sources(sources: Sources) -> dict[str, Any]:
     run, here, place = sources.run, Path.cwd(), sources.place
     options = {"solver": run.record.solver, **{name: run.record.config.get(name) for name in _HEAD_OPTIONS}}
     head = [f"{name.replace('_', ' ')} {value}" for name, value in options.items() if value is not None]
+    versions = sources.store.origin.versions | {"Python": platform.python_version()}
+    versions |= {name: version(name) for name in _LIBRARIES}
     shown = place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)
     model = shown.with_name(f"{shown.name}-model")
     return {
         "head_options": ", ".join(head),
-        "versions": ", ".join(f"{name} {found}" for name, found in sorted(_find_versions(sources.store).items())),
+        "versions": ", ".join(f"{name} {found}" for name, found in sorted(versions.items())),
         "extraction": _describe_extraction(sources.store),
         "run_path": shlex.quote(make_printable(str(shown))),
         "model_path": shlex.quote(make_printable(str(model))),
@@ -92,24 +95,9 @@ def _describe_extraction(store: FeatureStore) -> str:
     """Describe how long the features took, at the rate of the last extraction; empty where that is not known."""
     if not store.path.is_dir():
         return ""
-    try:
-        catalog = Catalog(store.path / CATALOG_NAME, writable=False)
-    except FeatureStoreError:
-        return ""
-    try:
+    rate = 0.0
+    with suppress(FeatureStoreError), closing(Catalog(store.path / CATALOG_NAME, writable=False)) as catalog:
         rate = float(catalog.read_meta("rows_per_second") or catalog.read_meta("images_per_second") or 0)
-    finally:
-        catalog.close()
     if not rate:
         return ""
     return f"{format_seconds(store.num_features / rate)} for {store.num_features:,} features at {rate:.1f}/s"
-
-
-def _find_versions(store: FeatureStore) -> dict[str, str]:
-    found = {**store.origin.versions, "Python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -44,16 +44,15 @@ def fit_candidate(
     """Fit a head, or find the run that an earlier sweep made of it.
 
     A trial's folder is named by its values. Where it holds a run of other options or pictures, that run is kept beside
-    it under its date, as an earlier run of `train` is: `units-256-2026-11-25-140327`. The table and the best run are
-    of this sweep's own trials alone. With `--overwrite`, earlier runs are replaced; those that are the same head on
-    the same pictures stay as they are, so that an interrupted `--overwrite` goes on.
+    it under its date, as an earlier run of `train` is: `units-256-2026-11-25-140327`. With `--overwrite` it is
+    replaced; one that is the same head on the same pictures stays, so that an interrupted `--overwrite` goes on.
 
     Args:
         candidate: which head.
         config: of the sweep.
         num_candidates: heads from which the best is chosen.
-        console: progress of the training.
-        follow: called after each epoch; what it raises ends the training, and is raised from here.
+        console: shows progress.
+        follow: called after each epoch; what it raises ends the training.
 
     Raises:
         HeadstartError: whatever ends a training but a diverged loss.
@@ -83,7 +82,6 @@ def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]
     for measure in measures:
         started = time.monotonic()
         split, cut = measure.split, measure.store.fingerprint.cut
-        sizes = {"num_train": len(split.train), "num_validation": len(split.validation)}
         examples = frozenset(list_run_examples(split))
         for baseline in measure_baselines(measure.store, split, config.folds):
             name = f"{baseline.name}, {places[measure.place]} {cut}" if len(places) > 1 else f"{baseline.name}, {cut}"
@@ -93,8 +91,12 @@ def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]
                     continue
                 name, values, seconds = (name, values, 0.0) if guessed else (MAJORITY, {}, 0.0)
                 guessed.add(examples)
-            folds = {"val_accuracies": baseline.fold_accuracies} if config.folds else None
-            metrics = {**sizes, "val_accuracy": baseline.val_accuracy, "folds": folds}
+            metrics = {
+                "num_train": len(split.train),
+                "num_validation": len(split.validation),
+                "val_accuracy": baseline.val_accuracy,
+                "folds": {"val_accuracies": baseline.fold_accuracies} if config.folds else None,
+            }
             score = score_run(metrics, baseline.losses, config.metric)
             loss = float(baseline.losses.mean())
             rows.append(Row(name, Status.BASELINE, values, score, baseline.val_accuracy, loss, seconds=seconds))

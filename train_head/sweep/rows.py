@@ -114,6 +114,7 @@ class Row:
     epochs: int = 0
     seconds: float = 0.0
     run: str = ""
+    """Its folder as seen from the sweep's; empty where there is none."""
 
     @property
     def is_scored(self) -> bool:

@@ -14,17 +14,8 @@ from base.errors import HeadstartError, UsageError
 from base.replace import Names, Target, replace_folder
 from base.terminal import Console, format_seconds
 from train_head.evaluation.uncertainty import Selection, record_selection
+from train_head.runs import record
 from train_head.runs.read import Run
-from train_head.runs.record import (
-    BEST_FOLDER,
-    CURVES_FILE,
-    PLOT_FILE,
-    REPORT_FILE,
-    RUN_FILE,
-    RUN_NAMES,
-    TABLE_FILE,
-    refuse_foreign_run,
-)
 from train_head.runs.write import copy_run, keep_going, seal_run, shorten_path, write_metrics
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import Epoch
@@ -34,7 +25,7 @@ from train_head.sweep.plan import Candidate, Plan, count_other_pictures, plan_sw
 from train_head.sweep.rows import Row, Status, count_close, find_best, sort_rows
 from train_head.sweep.table import describe_best, list_shown, read_table, write_table
 
-RESULT_NAMES: Names = {TABLE_FILE: None, PLOT_FILE: None, BEST_FOLDER: RUN_NAMES}
+RESULT_NAMES: Names = {record.TABLE_FILE: None, record.PLOT_FILE: None, record.BEST_FOLDER: record.RUN_NAMES}
 """Entries that a sweep makes as a whole."""
 _ADVICE = "Move it, or give another --out (SWEEP=)"
 
@@ -69,8 +60,7 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
             "their accuracies do not compare"
         )
     axes, found = [axis.name for axis in plan.axes], dict[str, Row]()
-    rows: list[Row] = []
-    best: Row | None = None
+    rows, best = list[Row](), None
     with replace_folder(describe_results(config.out)) as replacement:
         try:
             _fit_all(config, plan, found, console)
@@ -79,30 +69,31 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
             rows = sort_rows(found.values(), config.metric)
             # The table of an interrupted sweep, where no earlier results would be lost by it.
             if rows and best is None and not any(os.path.lexists(config.out / name) for name in RESULT_NAMES):
-                write_table(replacement.staging / TABLE_FILE, rows, axes)
+                write_table(replacement.staging / record.TABLE_FILE, rows, axes)
                 replacement.commit()
         result = _describe(config, rows, best) | {"selection": asdict(plan.selection)}
         if best is not None:
-            write_table(replacement.staging / TABLE_FILE, rows, axes)
+            write_table(replacement.staging / record.TABLE_FILE, rows, axes)
             if not config.no_report:
                 from train_head.sweep.plot import draw_sweep
 
-                with keep_going(PLOT_FILE, console):
-                    draw_sweep(rows, config.metric, replacement.staging / PLOT_FILE)
-            copy_best(config, plan.selection, best, replacement.staging / BEST_FOLDER)
+                with keep_going(record.PLOT_FILE, console):
+                    draw_sweep(rows, config.metric, replacement.staging / record.PLOT_FILE)
+            copy_best(config, plan.selection, best, replacement.staging / record.BEST_FOLDER)
             replacement.commit()
     console.show_table(f"sweep {config.out}", list_shown(rows, axes, config.metric))
     if best is None:
-        error = NoHeadError(
-            config.out, "a head that was fitted to its end", "none", "Try smaller learning rates (--try learning-rate=)"
-        )
+        error = NoHeadError(config.out, "a head that was fitted to its end", "none", "Try smaller learning rates")
         error.result = result
         raise error
     if not config.no_report:
-        console.say(f"every head with its uncertainty: {config.out / PLOT_FILE}")
-    _conclude(config, rows, best, plan.selection, console)
+        console.say(f"every head with its uncertainty: {result['plot']}")
+    described, *doubts = describe_best(rows, best, config.metric, plan.selection.describe())
+    (console.warn if plan.selection.num_candidates > 1 else console.say)(described)
+    for doubt in doubts:
+        console.warn(doubt)
     seconds = time.monotonic() - started
-    console.say(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {config.out / BEST_FOLDER}")
+    console.say(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {result['best']['run']}")
     return result | {"seconds": round(seconds, 3)}
 
 
@@ -118,27 +109,29 @@ def describe_results(out: Path) -> Target:
 
 def refuse_foreign_results(out: Path) -> None:
     """Raise HeadstartError where a folder's sweep.csv, sweep.png or best/ is not a sweep's."""
-    if (out / TABLE_FILE).exists():
-        read_table(out / TABLE_FILE)
-    elif (out / PLOT_FILE).exists():
-        raise HeadstartError(out / PLOT_FILE, f"a plot beside the {TABLE_FILE} of a sweep", "one alone", _ADVICE)
-    if (out / BEST_FOLDER).exists():
+    table, plot, best = (out / name for name in RESULT_NAMES)
+    if table.exists():
+        read_table(table)
+    elif plot.exists():
+        raise HeadstartError(plot, "a plot beside the table of a sweep", "one alone", _ADVICE)
+    if best.exists():
         try:
-            refuse_foreign_run(out / BEST_FOLDER)
+            record.refuse_foreign_run(best)
         except HeadstartError as error:
             raise HeadstartError(error.where, error.expected, error.got, _ADVICE) from error
 
 
 def copy_best(config: SweepConfig, selection: Selection, best: Row, folder: Path) -> None:
     """Copy the best run into a staging folder, with what it was chosen from, and the report that it has already."""
-    source, old = Run(config.out / best.run), config.out / BEST_FOLDER
+    source, old = Run(config.out / best.run), config.out / record.BEST_FOLDER
     folder.mkdir()
-    record = copy_run(source, folder)
+    copied = copy_run(source, folder)
     write_metrics(folder, record_selection(source.read_metrics(), selection))
     store = Path(source.read_places().get("store", source.record.store))
-    seal_run(folder, replace(record, store=shorten_path(store, old)))
-    if (old / RUN_FILE).is_file() and (old / RUN_FILE).read_bytes() == (folder / RUN_FILE).read_bytes():
-        for name in (REPORT_FILE, CURVES_FILE):
+    seal_run(folder, replace(copied, store=shorten_path(store, old)))
+    earlier, later = old / record.RUN_FILE, folder / record.RUN_FILE
+    if earlier.is_file() and earlier.read_bytes() == later.read_bytes():
+        for name in (record.REPORT_FILE, record.CURVES_FILE):
             if (old / name).is_file() and not (folder / name).exists():
                 shutil.copyfile(old / name, folder / name)
 
@@ -177,7 +170,8 @@ def _describe(config: SweepConfig, rows: Sequence[Row], best: Row | None) -> dic
     """Describe a sweep as `--json` prints it."""
     heads = [row for row in rows if row.status is not Status.BASELINE]
     trials = {row.name: row.describe() | {"run": str(config.out / row.run) if row.run else ""} for row in heads}
-    chosen = best and trials[best.name] | {"run": str(config.out / BEST_FOLDER), "trial": trials[best.name]["run"]}
+    place = str(config.out / record.BEST_FOLDER)
+    chosen = best and trials[best.name] | {"run": place, "trial": trials[best.name]["run"]}
     return {
         "metric": config.metric.value,
         "num_heads": len(heads),
@@ -185,16 +179,6 @@ def _describe(config: SweepConfig, rows: Sequence[Row], best: Row | None) -> dic
         "baselines": [row.describe() for row in rows if row.status is Status.BASELINE],
         "best": chosen,
         "num_close": best and count_close(rows, best, config.metric),
-        "table": str(config.out / TABLE_FILE),
-        "plot": None if config.no_report or not best else str(config.out / PLOT_FILE),
+        "table": str(config.out / record.TABLE_FILE),
+        "plot": None if config.no_report or not best else str(config.out / record.PLOT_FILE),
     }
-
-
-def _conclude(config: SweepConfig, rows: Sequence[Row], best: Row, selection: Selection, console: Console) -> None:
-    """Report how far the choice of the best one can be trusted, and whether it beats the baselines."""
-    described = describe_best(rows, best, config.metric, selection.describe())
-    (console.warn if selection.num_candidates > 1 else console.say)(described)
-    strongest = sort_rows((row for row in rows if row.status is Status.BASELINE), config.metric)[0]
-    if sort_rows([strongest, best], config.metric)[0] is strongest:
-        name = config.metric.value.replace("_", " ")
-        console.warn(f"no head is better than {strongest.name}, {name} {strongest.score.metric:.4f}")

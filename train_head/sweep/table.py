@@ -17,7 +17,7 @@ from train_head.evaluation.uncertainty import Interval
 from train_head.runs.read import Run
 from train_head.runs.record import BEST_FOLDER, TABLE_FILE
 from train_head.sweep.config import MetricName
-from train_head.sweep.rows import Row, Status, count_close, shorten_values
+from train_head.sweep.rows import Row, Status, count_close, shorten_values, sort_rows
 
 NUM_SHOWN = 10
 MAX_TABLE_BYTES = 2**26
@@ -65,16 +65,13 @@ class Sweep:
 
 
 def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
-    """Write all rows as CSV, in their order, with a column for each axis.
-
-    The table may be passed on: runs are named as seen from its folder, and stores by their last parts.
-    """
+    """Write all rows as CSV, in their order, with a column for each axis; of stores only the last parts are shown."""
     stores, text = shorten_values(rows), io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*_FIRST, *axes, *_SCORE, *_REST])
     for row in rows:
         values = {name: stores.get(value, value) for name, value in row.values.items()}
-        found = row.describe() | {"run": _shorten_run(row.run, path.parent)}
+        found = row.describe()
         first, last = ([found[name] for name in names] for names in (_FIRST, (*_SCORE, *_REST)))
         # None is written as an empty cell.
         writer.writerow([*first, *(values.get(axis) for axis in axes), *last])
@@ -115,8 +112,8 @@ def list_shown(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) -> 
     return [*shown, *(("", row.name, *_show_results(row)) for row in rows if row.status is Status.BASELINE)]
 
 
-def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: str) -> str:
-    """Describe the best head's score, and how far its choice can be trusted.
+def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: str) -> list[str]:
+    """Describe the best head's score, how far its choice can be trusted, and whether a baseline is better.
 
     Args:
         rows: heads and baselines.
@@ -124,18 +121,20 @@ def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: st
         metric: what was scored by.
         choice: `the best of 24 heads`; empty where there was no choice.
     """
-    score = best.score
-    words = f"{metric.value.replace('_', ' ')} {score.metric:.4f}, "
-    words += f"95 % interval {Interval(score.low, score.high).format()}"
-    if not choice:
-        return words
-    num_done = sum(row.status is Status.DONE for row in rows)
-    return (
-        f"{words}: {choice}, chosen by the pictures that it is evaluated on. The number is optimistically biased; the "
-        f"interval allows for the choice. {count_close(rows, best, metric)} of {num_done} heads lie within one "
-        f"standard error ({score.standard_error:.4f}) of it: which of them is first is chance. Judge the head that you "
-        "keep on pictures in test/ (make report TEST=1)"
-    )
+    score, name = best.score, metric.value.replace("_", " ")
+    found = [f"{name} {score.metric:.4f}, 95 % interval {Interval(score.low, score.high).format()}"]
+    if choice:
+        num_close, num_done = count_close(rows, best, metric), sum(row.status is Status.DONE for row in rows)
+        found[0] += (
+            f": {choice}, chosen by the pictures that it is evaluated on. The number is optimistically biased; the "
+            f"interval allows for the choice. {num_close} of {num_done} heads lie within one standard error "
+            f"({score.standard_error:.4f}) of it: which of them is first is chance. Judge the head that you keep on "
+            "pictures in test/ (make report TEST=1)"
+        )
+    strongest = sort_rows([*(row for row in rows if row.status is Status.BASELINE), best], metric)[0]
+    if strongest is not best:
+        found.append(f"no head is better than {strongest.name}, {name} {strongest.score.metric:.4f}")
+    return found
 
 
 def _show_results(row: Row) -> tuple[str, str, str, str]:
@@ -158,11 +157,3 @@ def _parse_cell(cell: str) -> Any:
         except ValueError:
             continue
     return cell or None
-
-
-def _shorten_run(run: str, folder: Path) -> str:
-    """Name a run as seen from the table's folder; by its last part where that would be an absolute path."""
-    place = Path(run)
-    if run and place.is_relative_to(folder):
-        return str(place.relative_to(folder))
-    return place.name if place.is_absolute() else run

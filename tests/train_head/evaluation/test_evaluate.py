@@ -14,7 +14,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from train_head.data.batches import Array
-from train_head.evaluation.evaluate import choose_thresholds, evaluate
+from train_head.evaluation.metrics import choose_thresholds, evaluate
 
 # Eight pictures of two classes; the second one's probability. Wrong are those at 0.62 and 0.31.
 TARGETS = np.array([0, 0, 0, 0, 1, 1, 1, 1])

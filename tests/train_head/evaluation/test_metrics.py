@@ -14,10 +14,10 @@ from tests.train_head.made import list_paths, make_store
 from train_head.data.batches import number_targets
 from train_head.data.split import split_examples
 from train_head.evaluation.baselines import measure_baselines
-from train_head.evaluation.evaluate import evaluate
 from train_head.evaluation.metrics import (
     compute_loss,
     compute_metrics,
+    evaluate,
     find_largest_class,
     predict_classes,
 )

@@ -20,7 +20,7 @@ from tests.train_head.report.pages import read_page
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig, SolverName, TrainConfig
 from train_head.data.split import split_examples
-from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.metrics import evaluate
 from train_head.report.page import report_fitted_run, report_run
 from train_head.runs.expand import expand_head
 from train_head.runs.read import Run

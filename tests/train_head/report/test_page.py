@@ -183,7 +183,7 @@ def test_report_that_cannot_be_written_costs_itself_and_not_the_run(
     (run / "report.html").unlink()
     (run / "history.csv").write_text("nonsense")
     assert report_fitted_run(make_config(planted.config.store, run, no_report=False), quiet) is None
-    assert f"warning: {run}: the run is kept, and has no report: " in capsys.readouterr().err
+    assert f"warning: expected {run / 'report.html'}, got " in capsys.readouterr().err
 
 
 def test_report_on_another_store_is_refused(planted: Planted, shared_store: Path, quiet: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train_head.evaluation.evaluate import evaluate
+from train_head.evaluation.metrics import evaluate
 from train_head.evaluation.uncertainty import Selection, compute_interval, format_share
 from train_head.report.duplicates import MAX_PICTURES
 from train_head.report.template import format_similarity, make_environment
