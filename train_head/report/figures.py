@@ -30,11 +30,7 @@ _LINE_STYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2))]
 def draw_gap(history: Sequence[Epoch], kept_epoch: int, train_accuracy: float, train_loss: float) -> str:
     """Draw accuracy and loss by epoch, and mark at the kept one how far training is from validation.
 
-    Args:
-        history: one row an epoch; training values have dropout on.
-        kept_epoch: from 1.
-        train_accuracy: of the kept head, dropout off.
-        train_loss: likewise.
+    The history has dropout on; `train_accuracy` and `train_loss` are of the kept head with dropout off.
     """
     figure = _make_figure(7.6, 3.4)
     epochs = [row.epoch for row in history]
@@ -86,12 +82,7 @@ def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequenc
 
 
 def draw_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
-    """Draw the frequency of the second of two classes, of more that of the predicted one, over its probability.
-
-    Args:
-        bins: `reliability` of an evaluation.
-        labels: the classes in order.
-    """
+    """Draw frequency over probability, of the second of two classes or of the predicted one: `reliability`'s bins."""
     figure = _make_figure(4.6, 4)
     axes = figure.subplots()
     means, shares = ([found[name] for found in bins] for name in ("mean_probability", "share_right"))

@@ -14,9 +14,18 @@ from base.files import hash_file, write_durably
 from base.terminal import Console
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.uncertainty import Selection
-from train_head.report.duplicates import NEAR, NUM_SHOWN, find_exact, find_nearest, load_means, measure_likeness
 from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
-from train_head.report.gallery import choose_unsure, choose_worst, draw_thumbnail
+from train_head.report.gallery import (
+    NEAR,
+    NUM_NEAR_SHOWN,
+    choose_unsure,
+    choose_worst,
+    draw_thumbnail,
+    find_exact,
+    find_nearest,
+    load_means,
+    measure_likeness,
+)
 from train_head.report.sources import Sources, evaluate_test, load_sources, read_evaluation, read_test
 from train_head.report.template import describe_sources, make_environment
 from train_head.runs.read import Run
@@ -132,7 +141,7 @@ def _choose_pictures(sources: Sources, console: Console) -> dict[str, Any]:
     means = load_means(sources.store, split, console)
     nearest = find_nearest(split, means) if means else []
     num_near = sum(pair.similarity >= NEAR for pair in nearest)
-    near = nearest[: max(NUM_SHOWN, min(2 * NUM_SHOWN, num_near))]
+    near = nearest[: max(NUM_NEAR_SHOWN, min(2 * NUM_NEAR_SHOWN, num_near))]
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}
     hash_of |= {example.path: example.content_hash for example in (*split.validation, *split.train)}
     paths = {found.path for found in (*worst, *unsure)} | {example.path for pair in near for example in pair[:2]}

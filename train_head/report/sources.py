@@ -74,10 +74,7 @@ def read_test(run: Run) -> dict[str, Any] | None:
 def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str, Any]:
     """Evaluate a run's head on the pictures in test/.
 
-    Args:
-        sources: the run, and what it was fitted on.
-        console: shows progress.
-        weights: a weights file for layers that were trained again, or empty for the one that the store names.
+    Where layers were trained again, `weights` is their backbone's file, or empty for the one that the store names.
 
     Raises:
         UsageError: there are none beside validation/.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import shlex
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -15,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 from base.errors import FeatureStoreError
 from base.terminal import format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
-from features.store import Example, FeatureStore
+from features.store import FeatureStore
 from train_head.evaluation.metrics import NUM_THRESHOLDS
 from train_head.evaluation.uncertainty import Interval, compute_interval, describe_fits, format_percent, format_share
-from train_head.report.duplicates import MAX_PICTURES, NEAR
+from train_head.report.gallery import MAX_PICTURES, NEAR
 from train_head.report.sources import Sources
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 NUM_EXACT_SHOWN = 50
-_HEAD_OPTIONS = ["rank", "epochs", "batch_size", "units", "dropout", "l2", "optimizer", "learning_rate"]
-_HEAD_OPTIONS += ["momentum", "class_weight", "patience", "seed"]
 _LIBRARIES = ("numpy", "scikit-learn", "keras")
 
 
@@ -42,53 +37,38 @@ def make_environment() -> Environment:
         # A file's name or a class's may hold anything. Text that is HTML already is of another type.
         finalize=lambda value: make_printable(value) if type(value) is str else value,
     )
-    environment.filters |= {
-        "commas": lambda number: f"{number:,}",
-        "interval_percent": lambda ends: Interval(*ends).format_percent(),
-        "labels": _count_labels,
-        "last_part": lambda path: PurePath(path).name or path,
-        "percent": format_percent,
-        "seconds": format_seconds,
-        "share": format_share,
-        "similarity": format_similarity,
-    }
-    environment.globals |= {
-        "MAX_PICTURES": MAX_PICTURES,
-        "NEAR": NEAR,
-        "NUM_EXACT_SHOWN": NUM_EXACT_SHOWN,
-        "NUM_THRESHOLDS": NUM_THRESHOLDS,
-        "compute_interval": compute_interval,
-        "describe_fits": describe_fits,
-    }
+    environment.filters.update(
+        commas=lambda number: f"{number:,}",
+        interval_percent=lambda ends: Interval(*ends).format_percent(),
+        last_part=lambda path: PurePath(path).name or path,
+        percent=format_percent,
+        seconds=format_seconds,
+        share=format_share,
+    )
+    environment.globals.update(
+        MAX_PICTURES=MAX_PICTURES,
+        NEAR=NEAR,
+        NUM_EXACT_SHOWN=NUM_EXACT_SHOWN,
+        NUM_THRESHOLDS=NUM_THRESHOLDS,
+        compute_interval=compute_interval,
+        describe_fits=describe_fits,
+    )
     return environment
 
 
 def describe_sources(sources: Sources) -> dict[str, Any]:
     """Describe what was trained on what; a report may be passed on, and holds no path of this machine."""
-    run, here, place = sources.run, Path.cwd(), sources.place
-    options = {"solver": run.record.solver, **{name: run.record.config.get(name) for name in _HEAD_OPTIONS}}
-    head = [f"{name.replace('_', ' ')} {value}" for name, value in options.items() if value is not None]
+    here, place = Path.cwd(), sources.place
     versions = sources.store.origin.versions | {"Python": platform.python_version()}
     versions |= {name: version(name) for name in _LIBRARIES}
     shown = place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)
     model = shown.with_name(f"{shown.name}-model")
     return {
-        "head_options": ", ".join(head),
-        "versions": ", ".join(f"{name} {found}" for name, found in sorted(versions.items())),
+        "versions": versions,
         "extraction": _describe_extraction(sources.store),
         "run_path": shlex.quote(make_printable(str(shown))),
         "model_path": shlex.quote(make_printable(str(model))),
     }
-
-
-def format_similarity(similarity: float, digits: int) -> str:
-    """Format a similarity, rounded down, so that one below the limit of near duplicates is never shown as on it."""
-    return f"{math.floor(similarity * 10**digits + 1e-9) / 10**digits:.{digits}f}"
-
-
-def _count_labels(examples: Sequence[Example]) -> str:
-    counts = sorted(Counter(example.label for example in examples).items())
-    return f"{len(examples):,} ({', '.join(f'{count:,} {label}' for label, count in counts)})"
 
 
 def _describe_extraction(store: FeatureStore) -> str:

@@ -35,10 +35,7 @@ Fit = Callable[[Candidate, Callable[[Epoch], None]], Row]
 
 
 def open_study(config: SweepConfig, axes: Sequence[Axis], measures: Sequence[Measure]) -> optuna.Study:
-    """Open the study of these axes on these pictures, or begin one; the caller has locked the sweep's folder.
-
-    It is kept beside the runs, so that an interrupted sweep goes on with it.
-    """
+    """Open the study of these axes on these pictures, or begin one; the caller has locked the sweep's folder."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -52,14 +49,7 @@ def open_study(config: SweepConfig, axes: Sequence[Axis], measures: Sequence[Mea
 
 
 def search_heads(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fit: Fit) -> Iterator[Row]:
-    """Yield the rows of earlier trials, then fit the rest of the number that was asked for.
-
-    Args:
-        study: where trials are recorded.
-        config: of the sweep.
-        axes: what is tried.
-        fit: fits a head, or finds its run; passes on each epoch.
-    """
+    """Yield the rows of earlier trials, then fit the rest of the number that was asked for."""
     import optuna
 
     states, num_trials = optuna.trial.TrialState, config.trials or DEFAULT_TRIALS
@@ -156,14 +146,13 @@ def _open_journal(path: Path) -> JournalFileBackend:
 
 def _read_values(axes: Sequence[Axis], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of options that the study's parameters stand for."""
-    values = {}
-    for axis in axes:
-        found = parameters[axis.name]
+
+    def read(axis: Axis, found: Any) -> Any:
         if axis.is_range:
-            values[axis.name] = min(max(round_number(found), axis.values[0]), axis.values[1])
-        else:
-            values[axis.name] = next(value for value in axis.values if str(value) == found)
-    return values
+            return min(max(round_number(found), axis.values[0]), axis.values[1])
+        return next(value for value in axis.values if str(value) == found)
+
+    return {axis.name: read(axis, parameters[axis.name]) for axis in axes}
 
 
 def _suggest(trial: optuna.Trial, axis: Axis) -> Any:

@@ -64,8 +64,7 @@ def plan_sweep(config: SweepConfig) -> Plan:
     """Plan a sweep, and check that all of it can be done; fit and write nothing.
 
     Raises:
-        UsageError: an option or a combination that cannot be.
-        HeadstartError: a store that cannot be used.
+        UsageError, HeadstartError: an option, a combination or a store that cannot be used.
     """
     is_optuna = config.search is SearchName.OPTUNA
     if is_optuna:
@@ -132,13 +131,10 @@ def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequen
 
 
 def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:
-    """Check that every head can be fitted, before any is.
-
-    Returns:
-        One measure for each store and cut, in the order of the heads.
+    """Check that every head can be fitted, before any is; return a measure for each store and cut, in their order.
 
     Raises:
-        UsageError: one cannot be; names it by its values.
+        UsageError: one cannot be fitted; names it by its values.
         HeadstartError: a store is missing or damaged, or has nothing to train on.
     """
     measures: dict[tuple[Any, ...], Measure] = {}
@@ -155,10 +151,9 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:
             values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())
             where = f"{values}: {error.where}" if values else error.where
             raise UsageError(where, error.expected, error.got, error.advice) from error
-    first: dict[tuple[Any, ...], Measure] = {}
-    for (*place_and_cut, _), measure in measures.items():
-        first.setdefault(tuple(place_and_cut), measure)
-    return list(first.values())
+    # Pooled features are of the same pictures: the first measure of a store and cut will do.
+    first = {place[:-1]: place for place in reversed(measures)}
+    return [measure for place, measure in measures.items() if place in first.values()]
 
 
 def count_other_pictures(measures: Sequence[Measure]) -> int:

@@ -55,13 +55,7 @@ UNSCORED = Score(math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def score_accuracies(accuracies: Sequence[float], num_pictures: int, num_candidates: int = 1) -> Score:
-    """Score by the mean accuracy.
-
-    Args:
-        accuracies: one, or that of each repeat or fold.
-        num_pictures: the validation pictures, and with folds all pictures.
-        num_candidates: heads from which the best is chosen, which the interval allows for.
-    """
+    """Score by the mean accuracy of one fit, or of each repeat or fold, on so many pictures."""
     mean = float(np.mean(accuracies))
     low, high = compute_interval(mean * num_pictures, num_pictures)
     standard_error = (high - low) / 2 / Z_95

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -57,27 +58,8 @@ class Axis:
         return f"{f'{low:g} to {high:g}' if self.is_range else len(self.values)} {self.name.replace('_', ' ')}"
 
 
-@dataclass(frozen=True)
-class _Option:
-    """Type and bounds that an option has on the command line."""
-
-    kind: type
-    low: float | None
-    high: float | None
-
-    def accepts(self, value: Any) -> bool:
-        if not isinstance(value, int | float):
-            return True
-        above, below = self.low is None or value >= self.low, self.high is None or value <= self.high
-        return math.isfinite(value) and above and below
-
-
 def parse_axes(tries: Sequence[str], *, takes_ranges: bool) -> list[Axis]:
-    """Parse the values of `--try`, each `NAME=VALUE,VALUE`, or `NAME=LOW..HIGH` where the search takes ranges.
-
-    Raises:
-        UsageError: an unknown option, a value that it does not take, a value or an option twice.
-    """
+    """Parse the values of `--try`: `NAME=VALUE,VALUE`, or `NAME=LOW..HIGH` where the search takes ranges."""
     axes: dict[str, Axis] = {}
     for text in tries:
         axis = _parse_axis(text, takes_ranges)
@@ -111,46 +93,45 @@ def _parse_axis(text: str, takes_ranges: bool) -> Axis:
     if name not in known or not equals:
         possible = ", ".join(sorted(known)).replace("_", "-")
         raise UsageError(f"--try {text}", f"NAME=VALUE,VALUE with one of {possible}", given, "Name one of these")
-    option = known[name]
-    if option.kind in (int, float) and (found := re.fullmatch(r"(.+?)\.\.(.+)", values)):
+    kind, info = known[name]
+    if kind in (int, float) and (found := re.fullmatch(r"(.+?)\.\.(.+)", values)):
         if not takes_ranges:
             raise UsageError(f"--try {text}", "values", "a range", "List values, or search with --search optuna")
-        low, high = (_parse_value(text, option, end) for end in found.groups())
+        low, high = (_parse_value(text, kind, info, end) for end in found.groups())
         if not low < high or (name in LOG_SCALED and low <= 0):
             least = " above 0" if name in LOG_SCALED else ""
             raise UsageError(f"--try {text}", f"LOW..HIGH with LOW{least} below HIGH", values, "Correct the range")
         return Axis(name, (low, high), is_range=True)
-    parsed = [_parse_value(text, option, value.strip()) for value in values.split(",")]
+    parsed = [_parse_value(text, kind, info, value.strip()) for value in values.split(",")]
     if len(set(parsed)) < len(parsed):
         raise UsageError(f"--try {text}", "each value once", values, "Remove the repetition")
     return Axis(name, tuple(parsed))
 
 
-def _parse_value(text: str, option: _Option, value: str) -> Any:
-    try:
-        parsed = option.kind(value)
-    except ValueError:
-        parsed = None
-    if value and parsed is not None and option.accepts(parsed):
-        return parsed
-    expected = [{int: "whole numbers", float: "numbers"}.get(option.kind, "values")]
-    if issubclass(option.kind, StrEnum):
-        expected = [f"some of {', '.join(option.kind)}"]
-    expected += [f"at least {option.low:g}"] if option.low is not None else []
-    expected += [f"at most {option.high:g}"] if option.high is not None else []
+def _parse_value(text: str, kind: type, info: OptionInfo, value: str) -> Any:
+    """Parse one value; the bounds are those of the option itself."""
+    low, high = (-math.inf if info.min is None else info.min), (math.inf if info.max is None else info.max)
+    with suppress(ValueError):
+        parsed = kind(value)
+        if value and (kind not in (int, float) or (math.isfinite(parsed) and low <= parsed <= high)):
+            return parsed
+    expected = [{int: "whole numbers", float: "numbers"}.get(kind, "values")]
+    if issubclass(kind, StrEnum):
+        expected = [f"some of {', '.join(kind)}"]
+    expected += [f"at least {low:g}"] if info.min is not None else []
+    expected += [f"at most {high:g}"] if info.max is not None else []
     raise UsageError(f"--try {text}", " and ".join(expected), repr(value), "Correct the value")
 
 
 @cache
-def _list_options() -> dict[str, _Option]:
-    """Return the options that can be tried, with the types and bounds that they have in training."""
+def _list_options() -> dict[str, tuple[type, OptionInfo]]:
+    """Return the options that can be tried, with the type and the bounds that each has in training."""
     options = {}
     for name, hint in get_type_hints(TrainConfig, include_extras=True).items():
         if name not in _NOT_TRIED:
             annotated, *extras = get_args(hint)
             kind = next(kind for kind in get_args(annotated) or [annotated] if kind is not type(None))
-            info = next(extra for extra in extras if isinstance(extra, OptionInfo))
-            options[name] = _Option(kind, info.min, info.max)
+            options[name] = kind, next(extra for extra in extras if isinstance(extra, OptionInfo))
     return options
 
 

@@ -16,8 +16,8 @@ from features.store import FeatureStore
 from tests.train_head.made import FINGERPRINT, hash_text, make_store
 from train_head.data.split import Split, split_examples
 from train_head.reduction.factors import Means
-from train_head.report import duplicates
-from train_head.report.duplicates import NEAR, find_exact, find_nearest, load_means, measure_likeness
+from train_head.report import gallery
+from train_head.report.gallery import NEAR, find_exact, find_nearest, load_means, measure_likeness
 
 TRAIN = [f"train/{label}/{n}.jpg" for label in ("cats", "dogs") for n in range(12)]
 VALIDATION = [f"validation/{label}/{n}.jpg" for label in ("cats", "dogs") for n in range(5)]
@@ -110,7 +110,7 @@ def test_find_nearest_in_small_blocks_finds_the_same(
 ) -> None:
     means = require_means(store, split, quiet)
     whole = find_nearest(split, means)
-    monkeypatch.setattr(duplicates, "_BLOCK_NUMBERS", 50)
+    monkeypatch.setattr(gallery, "_BLOCK_NUMBERS", 50)
     in_blocks = find_nearest(split, means)
     assert [pair[:2] for pair in in_blocks] == [pair[:2] for pair in whole]
 
@@ -151,6 +151,6 @@ def test_load_means_of_features_that_are_means_takes_them_as_they_are(tmp_path: 
 def test_load_means_of_too_many_pictures_reads_none(
     store: FeatureStore, split: Split, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duplicates, "MAX_PICTURES", len(PATHS) - 2)
+    monkeypatch.setattr(gallery, "MAX_PICTURES", len(PATHS) - 2)
     monkeypatch.setattr(FeatureStore, "read", lambda *_: pytest.fail("features were read"))
     assert load_means(store, split, quiet) is None

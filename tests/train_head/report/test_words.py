@@ -11,8 +11,8 @@ import pytest
 
 from train_head.evaluation.metrics import evaluate
 from train_head.evaluation.uncertainty import Selection, compute_interval, format_share
-from train_head.report.duplicates import MAX_PICTURES
-from train_head.report.template import format_similarity, make_environment
+from train_head.report.gallery import MAX_PICTURES
+from train_head.report.template import make_environment
 from train_head.solvers.history import Epoch
 
 TEN_THOUSAND = {"num_heads": 500, "num_epochs": 20, "metric": "val_accuracy"}
@@ -131,7 +131,7 @@ def test_title_of_many_classes_names_the_first() -> None:
 
 
 def test_similarity_below_the_limit_is_never_shown_as_on_it() -> None:
-    shown = [format_similarity(*each) for each in ((0.7499, 3), (0.75, 3), (1.0, 3), (0.7499, 2))]
+    shown = [word("similarity", *each) for each in ((0.7499, 3), (0.75, 3), (1.0, 3), (0.7499, 2))]
     assert shown == ["0.749", "0.750", "1.000", "0.74"]
 
 
