@@ -26,12 +26,10 @@ from train_head.config import HeadConfig, OptimizerName, SolverName
 from train_head.data.batches import Array
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
 from train_head.reduction.reduce import DEFAULT_RANK, SKETCH_SEED
-from train_head.reduction.rows import FeatureRows
-from train_head.reduction.workers import open_workers
-from train_head.solvers import network
-from train_head.solvers.choose import Sizes, choose_solver
+from train_head.reduction.rows import FeatureRows, open_workers
+from train_head.solvers import Sizes, choose_solver, network
 from train_head.solvers.head import HeadWeights, build_head, count_outputs, extract_weights
-from train_head.solvers.history import Epoch, Watch
+from train_head.solvers.history import EarlyStopping, Epoch
 from train_head.solvers.network import Batch, Stepper
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head
@@ -223,7 +221,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @np.errstate(all="ignore")
     def _run(self, stepper: Stepper | _KerasStepper, train: Batch, validation: Batch | None, seed: int) -> HeadWeights:
         """Run the epochs, record them in `history_`, and return the head of the last finite one, or of the best."""
-        watch = Watch(self.patience)
+        watch = EarlyStopping(self.patience)
         while len(watch.history) < self.epochs and not watch.is_over:
             loss, accuracy = self._run_epoch(stepper, train, (seed, len(watch.history)))
             head = stepper.copy_head()

@@ -62,8 +62,7 @@ def plan_halves(config: CompareConfig) -> dict[str, TrainConfig]:
     Raises:
         UsageError, HeadstartError: one of them cannot be done, or a file in the folder is not a comparison's.
     """
-    from train_head.prepare import prepare_training
-    from train_head.runs.compatibility import holds_run
+    from train_head.prepare import holds_run, prepare_training
 
     out, picture, advice = config.run, config.run / COMPARISON_FILE, "Move it, or give another --run (RUN=)"
     if os.path.lexists(out) and not out.is_dir():

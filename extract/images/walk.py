@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from base.errors import HeadstartError
+from base.errors import CatalogDamagedError, HeadstartError
 from base.lock import LOCK_NAME
 from features.catalog.catalog import CATALOG_NAME
 from features.catalog.database import check_header
@@ -100,6 +100,9 @@ def identify_own(folder: Path, names: Collection[str]) -> str:
 def _is_catalog(path: Path, *, is_begun: bool) -> bool:
     """Return whether a file has a catalog's header; an empty one beside a lock is from a run that was killed."""
     try:
-        return check_header(path) > 0 or is_begun
+        check_header(path)
+    except CatalogDamagedError:
+        return is_begun and path.stat().st_size == 0
     except HeadstartError:
         return False
+    return True

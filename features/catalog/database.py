@@ -23,10 +23,25 @@ _FAILED = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQ
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a catalog's file, after checking its header without SQLite.
+    """Open a catalog's file, after checking its header: SQLite rolls back any journal beside a file that it opens.
 
-    SQLite rolls back a journal beside a file that it opens, whoever left it. Source for the header: SQLite's file
-    format, "The Database Header".
+    Raises:
+        FeatureStoreError: what `check_header` raises, or the file cannot be opened.
+    """
+    check_header(path)
+    with explain_errors(path):
+        name = quote(str(path.resolve()), errors="surrogateescape")
+        # Readers too: where a killed run left a transaction half-way, SQLite undoes it. It falls back to read-only.
+        db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    db.isolation_level = None
+    db.text_factory = bytes
+    return db
+
+
+def check_header(path: Path) -> None:
+    """Check that a file is a catalog by its first bytes, without SQLite.
+
+    Source: SQLite's file format, "The Database Header".
 
     Raises:
         StoreMissingError: it is another SQLite database, or a link.
@@ -45,13 +60,6 @@ def connect(path: Path) -> sqlite3.Connection:
         raise damaged(path, "file is not a database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreMissingError(path, "a Headstart catalog", "another SQLite database", "Give another --store")
-    with explain_errors(path):
-        name = quote(str(path.resolve()), errors="surrogateescape")
-        # Readers too: where a killed run left a transaction half-way, SQLite undoes it. It falls back to read-only.
-        db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
-    db.isolation_level = None
-    db.text_factory = bytes
-    return db
 
 
 @contextmanager
