@@ -208,7 +208,7 @@ def test_cve_2025_9905_legacy_file_is_not_loaded_as_one(
     assert not marker.exists()
 
 
-def lead_to(kind: str, secret: Path) -> Callable[[h5py.File], None]:
+def store_elsewhere(kind: str, secret: Path) -> Callable[[h5py.File], None]:
     def edit(file: h5py.File) -> None:
         group = file[KERNEL].parent
         del file[KERNEL]
@@ -235,7 +235,7 @@ def test_cve_2026_1669_and_12480_weights_in_another_file_are_refused_and_it_is_n
     else:
         with h5py.File(secret, "w") as file:
             file["secret"] = np.frombuffer(SECRET, np.uint8)
-    path = edit_weights(older, tmp_path / "m.keras", lead_to(kind, secret))
+    path = edit_weights(older, tmp_path / "m.keras", store_elsewhere(kind, secret))
     (tmp_path / "weights.h5").write_bytes(read_members(path)["model.weights.h5"])
     with watch(secret) as was_read:
         refuse(path)
