@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from base.terminal import Console
+from extract.backbone import build_backbone
 from extract.config import ExtractConfig
 from extract.run import extract_features
+from extract.weights.find import Weights, WeightsName
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head.training import make_config
@@ -19,6 +21,12 @@ from train_head.finetuning.tail import Tail, open_tail
 from train_head.train import train_head
 
 CUTS = ("mixed5", "mixed6")
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Any:
+    """The whole InceptionV3 at 75 px with the weights of `--weights random`; not to be changed."""
+    return build_backbone(75, Weights(WeightsName.RANDOM))
 
 
 @pytest.fixture(scope="session")
