@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
 from base.terminal import Console, format_bytes, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig
-from extract.images.scan import describe_unreadable
 
 
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
@@ -21,20 +19,12 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     """
     if config.dry_run:
         return _show_estimate(config, console)
-    from extract.run import extract_features
+    from extract.run import extract_features, warn_of_unusable
 
     result = extract_features(config, console)
     if result.failed:
         console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed])
-        first = result.failed[0]
-        console.warn(f"{len(result.failed):,} pictures could not be used, such as {first['image']}: {first['reason']}")
-    if result.unsound:
-        console.warn(
-            f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
-            f"{result.unsound_images[0]}"
-        )
-    if unreadable := describe_unreadable((file["path"], file["reason"]) for file in result.skipped):
-        console.warn(unreadable)
+    warn_of_unusable(result, console)
     for skipped in result.skipped:
         console.detail(f"skipped {skipped['path']}: {skipped['reason']}")
     is_done = not result.computed and not result.failed
@@ -58,8 +48,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     ]
     console.show_table(f"features in {config.store}", [row for row in rows if row[1]])
     if result.error:
-        raise CommandFailed(asdict(result), result.error)
-    return asdict(result)
+        raise CommandFailed(result.to_json(), result.error)
+    return result.to_json()
 
 
 def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
@@ -102,10 +92,14 @@ def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]
     return found
 
 
-if __name__ == "__main__":
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
     if sys.argv[1:2] == ["summary"]:
         del sys.argv[1]
-        run_app(summary, SummaryConfig, "python -m extract summary")
+        run_app(summary, SummaryConfig, f"{name} summary")
     else:
-        epilog = "`python -m extract summary` shows the layers."
-        run_app(extract, ExtractConfig, "python -m extract", epilog=epilog)
+        run_app(extract, ExtractConfig, name, epilog=f"`{name} summary` shows the layers.")
+
+
+if __name__ == "__main__":
+    main("python -m extract")

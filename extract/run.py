@@ -17,7 +17,7 @@ from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.engines import check_engine
-from extract.images.scan import Scan, scan_images
+from extract.images.scan import Scan, describe_unreadable, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, estimate_bytes, hash_path, merge_reading, plan_images
 from extract.stores import (
@@ -72,6 +72,12 @@ class ExtractResult:
     """Name of the weights, with file and digest."""
     error: str
     """Reason why the run stopped before its end; empty otherwise."""
+    stopped: BadPicturesError | None = None
+    """The error of that reason."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {name: value for name, value in asdict(self).items() if name != "stopped"}
 
 
 def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
@@ -161,11 +167,11 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             writer.sync_images(plan.rows, plan.gone)
             writer.write_meta("images_folder", folder)
             writer.write_meta("weights", str(weights))
-        error = ""
+        stopped = None
         try:
             loop.run(to_read, config.count_bad_allowed(len(scan.images)))
-        except BadPicturesError as stopped:
-            error = str(stopped)
+        except BadPicturesError as error:
+            stopped = error
         except KeyboardInterrupt:
             num_kept = len(scan.images) - len(to_read) + loop.num_done - len(loop.failed)
             console.warn(f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures are extracted, and kept")
@@ -192,8 +198,23 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         fingerprint=",".join(digests.values()),
         fingerprints=digests,
         weights=str(weights),
-        error=error,
+        error=str(stopped or ""),
+        stopped=stopped,
     )
+
+
+def warn_of_unusable(result: ExtractResult, console: Console) -> None:
+    """Warn of the pictures that cannot be trained on, and of folders that could not be read."""
+    if result.failed:
+        first = result.failed[0]
+        console.warn(f"{len(result.failed):,} pictures could not be used, such as {first['image']}: {first['reason']}")
+    if result.unsound:
+        console.warn(
+            f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
+            f"{result.unsound_images[0]}"
+        )
+    if unreadable := describe_unreadable((file["path"], file["reason"]) for file in result.skipped):
+        console.warn(unreadable)
 
 
 def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
