@@ -24,6 +24,7 @@ from features.contents import UnusableImage, load_folder
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
+from features.split import VALIDATION_SHARE, choose_held_out
 
 _NUM_CLASSES_SHOWN = 10
 
@@ -175,14 +176,15 @@ class FeatureStore:
         """Read features and class numbers into memory, in the order of the pictures' content hashes.
 
         Args:
-            split: name of a split folder, `train`, `validation` or `test`, where the store has it; None for all.
+            split: `train`, `validation` or `test`; None for all. Where there is no folder validation/, a fifth of the
+                pictures is held out by content, as training does by default.
             dtype: `float16`, as the features are stored, `float32` or `float64`.
 
         Returns:
             Features, (n, *feature_shape) of the dtype, and class numbers, (n,) int64.
 
         Raises:
-            UsageError: invalid dtype, or a split that the store does not have.
+            UsageError: invalid dtype, or a split without pictures.
             HeadstartError: the features need more than the free memory; nothing is allocated.
             ShardDamagedError: a shard is missing, or is not the one that was committed.
         """
@@ -200,17 +202,22 @@ class FeatureStore:
             Batches of features, (b, *feature_shape) float32, and class numbers, (b,) int64, in the shards' order.
 
         Raises:
-            UsageError: the batch size is not positive, or the store does not have the split.
+            UsageError: the batch size is not positive, or a split without pictures.
         """
         examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
         return stream_dataset(self.read, examples, self._number_classes(examples), self.feature_shape, batch_size)
 
     def _select(self, split: str | None) -> list[Example]:
-        splits = sorted({example.split for example in self.examples} - {""})
-        if split is not None and split not in splits:
-            expected = f"one of {', '.join(splits)}, or None" if splits else "None, as its folder has no splits"
-            raise UsageError("split", expected, repr(split), f"Choose one that {self.path} has")
-        chosen = [example for example in self.examples if split in (None, example.split)]
+        if split not in (None, "train", "validation", "test"):
+            expected = "'train', 'validation', 'test' or None"
+            raise UsageError("split", expected, repr(split), "None gives every picture")
+        chosen = [example for example in self.examples if split is None or (example.split or "train") == split]
+        if split in ("train", "validation") and not any(image.split == "validation" for image in self.images):
+            trained = [example for example in self.examples if example.split != "test"]
+            held_out = choose_held_out(trained, VALIDATION_SHARE)
+            chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
+        if split and not chosen:
+            raise UsageError("split", "a split with pictures", repr(split), f"{self.path} has none in it")
         return sorted(chosen, key=lambda example: (example.content_hash, example.label, example.path))
 
     def _number_classes(self, examples: Sequence[Example]) -> NDArray[np.int64]:

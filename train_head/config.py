@@ -10,6 +10,7 @@ from typing import Annotated
 from typer import Argument, BadParameter, Option
 
 from features.schema import Pool
+from features.split import VALIDATION_SHARE
 
 MAX_PIXELS = 89_000_000
 """Default limit of a picture's size, the same as in extraction."""
@@ -112,7 +113,7 @@ class HeadConfig:
         Option(
             min=0.01, max=0.9, help="Share of the pictures set aside for validation if there is no folder validation/."
         ),
-    ] = 0.2
+    ] = VALIDATION_SHARE
     images: Annotated[
         Path | None, Option(help="Folder of pictures that the store must have been made from.", metavar="DIR")
     ] = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from base.errors import HeadstartError, UsageError
 from features.catalog.tables import ImageRow
+from features.split import choose_held_out
 from features.store import Example, FeatureStore
 
 
@@ -67,20 +68,8 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
 
 
 def split_by_content(examples: Sequence[Example], validation_share: float) -> Split:
-    """Set examples aside by their content hash, whatever their names and the other examples.
-
-    An example stays on its side when others come or go, and duplicates are on one side. Only where a class would be
-    missing on a side, the picture of that class nearest to the border goes over, with its duplicates.
-    """
-    held_out = {e.content_hash for e in examples if _place(e.content_hash) < validation_share}
-    for label in sorted({example.label for example in examples}):
-        hashes = {example.content_hash for example in examples if example.label == label}
-        if len(hashes) < 2:
-            continue
-        if not hashes & held_out:
-            held_out.add(min(hashes, key=_place))
-        elif hashes <= held_out:
-            held_out.remove(max(hashes, key=_place))
+    """Set examples aside by their content hash, as `choose_held_out` describes."""
+    held_out = choose_held_out(examples, validation_share)
     return _hold_out(examples, held_out, f"content hash, {validation_share:g} set aside")
 
 
@@ -129,11 +118,6 @@ def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
 def sort_examples(examples: Iterable[Example]) -> list[Example]:
     """Sort by content before label and path, so that neither paths nor shards decide a number."""
     return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
-
-
-def _place(content_hash: bytes) -> float:
-    """Map a content hash to [0, 1)."""
-    return int.from_bytes(content_hash[:8], "big") / 2**64
 
 
 def _hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str) -> Split:
