@@ -154,7 +154,10 @@ def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     return {"features": num_rows, "bytes": size, "file": str(config.out)}
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_commands({"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)}, name)
+
+
 if __name__ == "__main__":
-    run_commands(
-        {"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)}, "python -m features"
-    )
+    main("python -m features")

@@ -55,5 +55,10 @@ def find_start() -> float:
     return time.monotonic() - age
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(train, TrainConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(train, TrainConfig, "python -m train_head")
+    main("python -m train_head")

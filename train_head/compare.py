@@ -106,5 +106,10 @@ def _draw(results: Mapping[str, Mapping[str, Any]], path: Path, console: Console
             write_durably(path, picture.getvalue())
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(compare, CompareConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(compare, CompareConfig, "python -m train_head.compare")
+    main("python -m train_head.compare")

@@ -36,5 +36,10 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     return result.to_json()
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(export, ExportConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(export, ExportConfig, "python -m train_head.export")
+    main("python -m train_head.export")

@@ -25,5 +25,10 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     return found.to_json()
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(predict, PredictConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(predict, PredictConfig, "python -m train_head.predict")
+    main("python -m train_head.predict")

@@ -28,5 +28,10 @@ def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
     return {"report": str(path), "evaluation": evaluation, "test": test}
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(report, ReportConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(report, ReportConfig, "python -m train_head.report")
+    main("python -m train_head.report")

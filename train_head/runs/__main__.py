@@ -3,5 +3,11 @@
 from base.command_line import run_app
 from train_head.runs.listing import RunsConfig, runs
 
+
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(runs, RunsConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(runs, RunsConfig, "python -m train_head.runs")
+    main("python -m train_head.runs")

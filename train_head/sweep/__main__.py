@@ -28,5 +28,10 @@ def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
     return result | {"report": report and str(report)}
 
 
+def main(name: str) -> None:
+    """Run the command under a name, and end the process."""
+    run_app(sweep, SweepConfig, name)
+
+
 if __name__ == "__main__":
-    run_app(sweep, SweepConfig, "python -m train_head.sweep")
+    main("python -m train_head.sweep")
