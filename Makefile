@@ -221,7 +221,7 @@ clean:  ## remove the environment and the tools' caches; work/ and data/ stay
 	@test ! -e $(VENV) || test -L $(VENV) || test -e $(VENV)/pyvenv.cfg || \
 		{ echo "$(VENV): expected a virtual environment, got another folder. Nothing was removed." >&2; exit 1; }
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
-	@find base benchmarks extract features tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find base benchmarks extract features headstart tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 clean-all:  ## remove work/ and the solar cells in data/elpv too: lists them, and removes them with CONFIRM=yes
 	@echo "$(if $(CONFIRM),Removed is,This would remove) $(VENV), the caches, and:"

@@ -25,7 +25,7 @@ COMMANDS = [
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project's own files with a small folder of pictures in it."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("base", "extract", "features", "train_head"):
+    for name in ("base", "extract", "features", "headstart", "train_head"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Makefile", folder)
     fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})

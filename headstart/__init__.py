@@ -1,0 +1,36 @@
+"""Headstart: extract features once, retrain heads in seconds.
+
+Nothing is imported before it is used: `import headstart` takes milliseconds, and TensorFlow comes with the first
+extraction, fine-tuning or export.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = [
+    "HeadClassifier",
+    "HeadstartError",
+    "errors",
+    "export",
+    "extract",
+    "open_store",
+    "predict",
+    "report",
+    "sweep",
+    "train",
+]
+_MODULES = {"HeadClassifier": "train_head.classifier", "HeadstartError": "base.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("base.errors")
+    if name not in __all__:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES.get(name, "headstart.api")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

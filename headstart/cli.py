@@ -1,0 +1,61 @@
+"""The `headstart` command: the commands of all stages under one name."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+COMMANDS = {
+    "extract": ("extract.__main__", "run the backbone over every new picture once and keep the features"),
+    "features": ("features.__main__", "describe, check or pack a feature store"),
+    "train": ("train_head.__main__", "fit a head on stored features"),
+    "compare": ("train_head.compare", "fit the same head without and with dropout"),
+    "sweep": ("train_head.sweep.__main__", "fit many heads on one extraction, and keep the best"),
+    "report": ("train_head.report.__main__", "write a run's report again, or evaluate the pictures in test/"),
+    "runs": ("train_head.runs.__main__", "list the runs below a folder"),
+    "export": ("train_head.export.__main__", "write the Keras model that takes raw pixels"),
+    "predict": ("train_head.predict.__main__", "classify pictures with an exported model"),
+}
+"""The module of each command, which has `main(name)`, and its line in the help."""
+
+
+def main() -> None:
+    """Run the command that the first argument names; the others are its own."""
+    try:
+        from base import process
+
+        process.start()
+    except KeyboardInterrupt:
+        os._exit(130)
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in COMMANDS:
+        import importlib
+
+        del sys.argv[1]
+        importlib.import_module(COMMANDS[name][0]).main(f"headstart {name}")
+    process.leave(_describe(name))
+
+
+def _describe(name: str) -> int:
+    """Print the help or the version, or refuse an unknown command; return the exit status."""
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"headstart {version('headstart')}")
+        return 0
+    usage = "Usage: headstart COMMAND [OPTIONS]\n\nCommands:\n"
+    usage += "".join(f"  {command:<10}{line}\n" for command, (_, line) in COMMANDS.items())
+    usage += "\n`headstart COMMAND --help` lists the options of a command; `headstart --version` prints the version."
+    if name in ("--help", "-h"):
+        print(usage)
+        return 0
+    import difflib
+
+    nearest = difflib.get_close_matches(name, COMMANDS, 1)
+    advice = f"Did you mean {nearest[0]}?" if nearest else "`headstart --help` lists them."
+    print(f"error: headstart: expected a command, got {name!r}. {advice}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
