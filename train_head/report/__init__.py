@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page that says what a head learned, and how far to trust it."""
+"""The report: one self-contained HTML page with what a head learned, and how far it can be trusted."""

@@ -145,7 +145,7 @@ def _open_journal(path: Path) -> JournalFileBackend:
 
 
 def _read_values(axes: Sequence[Axis], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of options that the study's parameters stand for."""
+    """Return the options' values that the study's parameters represent."""
 
     def read(axis: Axis, found: Any) -> Any:
         if axis.is_range:
