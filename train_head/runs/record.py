@@ -8,10 +8,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 from base.errors import HeadstartError, UsageError
 from base.files import PARTIAL_PREFIX, read_regular_file
+from base.options import convert_value, list_options
 from base.replace import Names, Target, recover_target
 from base.typed import check_type
 from train_head.config import TrainConfig
@@ -156,9 +157,12 @@ def check_config(values: Mapping[str, Any]) -> None:
     # Runs of earlier versions lack the options that came later.
     if missing := {"dropout", "validation_split"} - set(values):
         raise ValueError(f"no {', '.join(missing)} in config")
-    for name, kind in get_type_hints(TrainConfig, include_extras=True).items():
-        if name in values and name not in PLACES:
-            check_type(kind, values[name], f"config.{name}")
+    for option in list_options(TrainConfig):
+        if option.name in values and option.name not in PLACES:
+            try:
+                convert_value(option, values[option.name])
+            except UsageError as error:
+                raise ValueError(f"config.{option.name} is {error.got}, not {error.expected}") from error
 
 
 def _parse_record(data: bytes) -> RunRecord:

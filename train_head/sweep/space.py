@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import cache
-from typing import Any, get_args, get_type_hints
-
-from typer.models import OptionInfo
+from typing import Any
 
 from base.errors import UsageError
+from base.options import OptionSpec, convert_value, describe_kind, list_options
 from features.cuts import list_cuts
 from train_head.config import NOTHING, TrainConfig
 from train_head.sweep.config import SweepConfig
@@ -89,50 +85,34 @@ def complete_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
 
 def _parse_axis(text: str, takes_ranges: bool) -> Axis:
     given, equals, values = text.partition("=")
-    name, known = given.strip().replace("-", "_"), _list_options()
-    if name not in known or not equals:
+    known = {option.name: option for option in list_options(TrainConfig) if option.name not in _NOT_TRIED}
+    option = known.get(given.strip().replace("-", "_"))
+    if option is None or not equals:
         possible = ", ".join(sorted(known)).replace("_", "-")
         raise UsageError(f"--try {text}", f"NAME=VALUE,VALUE with one of {possible}", given, "Name one of these")
-    kind, info = known[name]
-    if kind in (int, float) and (found := re.fullmatch(r"(.+?)\.\.(.+)", values)):
+    name = option.name
+    if option.kind in (int, float) and (found := re.fullmatch(r"(.+?)\.\.(.+)", values)):
         if not takes_ranges:
             raise UsageError(f"--try {text}", "values", "a range", "List values, or search with --search optuna")
-        low, high = (_parse_value(text, kind, info, end) for end in found.groups())
+        low, high = (_parse_value(text, option, end) for end in found.groups())
         if not low < high or (name in LOG_SCALED and low <= 0):
             least = " above 0" if name in LOG_SCALED else ""
             raise UsageError(f"--try {text}", f"LOW..HIGH with LOW{least} below HIGH", values, "Correct the range")
         return Axis(name, (low, high), is_range=True)
-    parsed = [_parse_value(text, kind, info, value.strip()) for value in values.split(",")]
+    parsed = [_parse_value(text, option, value.strip()) for value in values.split(",")]
     if len(set(parsed)) < len(parsed):
         raise UsageError(f"--try {text}", "each value once", values, "Remove the repetition")
     return Axis(name, tuple(parsed))
 
 
-def _parse_value(text: str, kind: type, info: OptionInfo, value: str) -> Any:
-    """Parse one value; the bounds are those of the option itself."""
-    low, high = (-math.inf if info.min is None else info.min), (math.inf if info.max is None else info.max)
-    with suppress(ValueError):
-        parsed = kind(value)
-        if value and (kind not in (int, float) or (math.isfinite(parsed) and low <= parsed <= high)):
-            return parsed
-    expected = [{int: "whole numbers", float: "numbers"}.get(kind, "values")]
-    if issubclass(kind, StrEnum):
-        expected = [f"some of {', '.join(kind)}"]
-    expected += [f"at least {low:g}"] if info.min is not None else []
-    expected += [f"at most {high:g}"] if info.max is not None else []
-    raise UsageError(f"--try {text}", " and ".join(expected), repr(value), "Correct the value")
-
-
-@cache
-def _list_options() -> dict[str, tuple[type, OptionInfo]]:
-    """Return the options that can be tried, with the type and the bounds that each has in training."""
-    options = {}
-    for name, hint in get_type_hints(TrainConfig, include_extras=True).items():
-        if name not in _NOT_TRIED:
-            annotated, *extras = get_args(hint)
-            kind = next(kind for kind in get_args(annotated) or [annotated] if kind is not type(None))
-            options[name] = kind, next(extra for extra in extras if isinstance(extra, OptionInfo))
-    return options
+def _parse_value(text: str, option: OptionSpec, value: str) -> Any:
+    """Parse one value, within the limits of the option."""
+    try:
+        if value:
+            return convert_value(option, option.kind(value) if option.kind in (int, float) else value)
+    except (ValueError, UsageError):
+        pass
+    raise UsageError(f"--try {text}", describe_kind(option), repr(value), "Correct the value")
 
 
 def _count_numbers(value: float) -> int:

@@ -58,24 +58,26 @@ def test_parse_axes_for_optuna_takes_ranges_of_numbers(text: str, axis: Axis) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "got", "possible"),
     [
-        ("unit=4", r"expected NAME=VALUE,VALUE with one of batch-size, class-weight, .*, units, views, got unit\."),
-        ("units", r"expected NAME=VALUE,VALUE with one of .*, got units\."),
-        ("folds=2,3", r"expected NAME=VALUE,VALUE with one of .*, got folds\."),
-        ("units=0", r"expected whole numbers and at least 1, got '0'"),
-        ("units=4.5", r"expected whole numbers and at least 1, got '4\.5'"),
-        ("dropout=0.2,1", r"expected numbers and at least 0 and at most 0\.99, got '1'"),
-        ("dropout=nan", r"expected numbers and at least 0 and at most 0\.99, got 'nan'"),
-        ("optimizer=adm", r"expected some of rmsprop, adam, sgd, got 'adm'"),
-        ("cut=mixed5,", r"expected values, got ''"),
-        ("units=4,04", r"expected each value once, got 4,04"),
-        ("units=4..8", r"expected values, got a range\. List values, or search with --search optuna"),
+        ("unit=4", "unit", "batch-size, class-weight"),
+        ("units", "units", "units, views"),
+        ("folds=2,3", "folds", "units, views"),
+        ("units=0", "'0'", "1"),
+        ("units=4.5", "'4.5'", "1"),
+        ("dropout=0.2,1", "'1'", "0.99"),
+        ("dropout=nan", "'nan'", "0.99"),
+        ("optimizer=adm", "'adm'", "sgd"),
+        ("cut=mixed5,", "''", ""),
+        ("units=4,04", "4,04", "once"),
+        ("units=4..8", "a range", "values"),
     ],
 )
-def test_parse_axes_of_a_typing_mistake_names_what_is_possible(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=rf"^--try {text}: {message}"):
+def test_parse_axes_of_a_typing_mistake_names_what_is_possible(text: str, got: str, possible: str) -> None:
+    with pytest.raises(UsageError) as raised:
         parse_axes([text], takes_ranges=False)
+    assert (raised.value.where, raised.value.got) == (f"--try {text}", got)
+    assert possible in raised.value.expected
 
 
 @pytest.mark.parametrize("text", ["learning-rate=0..1e-3", "dropout=0.5..0.5", "units=8..4"])
