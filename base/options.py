@@ -31,6 +31,8 @@ class OptionSpec(NamedTuple):
     help: str
     lowest: float | None
     highest: float | None
+    metavar: str
+    """Placeholder of the value in the help; of text that may be a path it contains FILE or DIR."""
 
 
 def list_options(options: type) -> tuple[OptionSpec, ...]:
@@ -43,8 +45,9 @@ def _read_option(name: str, hint: Any, default: Any) -> OptionSpec:
     kind, info = (hint.__origin__, hint.__metadata__[0]) if hasattr(hint, "__metadata__") else (hint, None)
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     (kind,) = (part for part in parts if part is not NoneType)
-    help_text, lowest, highest = (getattr(info, attribute, None) for attribute in ("help", "min", "max"))
-    return OptionSpec(name, kind, NoneType in parts, default, help_text or "", lowest, highest)
+    declared = (getattr(info, attribute, None) for attribute in ("help", "min", "max", "metavar"))
+    help_text, lowest, highest, metavar = declared
+    return OptionSpec(name, kind, NoneType in parts, default, help_text or "", lowest, highest, metavar or "")
 
 
 def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:

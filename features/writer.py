@@ -16,7 +16,7 @@ from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMiss
 from base.files import sync_folder
 from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
-from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
 from features.catalog.database import describe_write_error
 from features.catalog.tables import ImageRow
 from features.maintenance.recover import recover_store
@@ -201,15 +201,6 @@ class FeatureWriter:
         except (OSError, sqlite3.OperationalError) as error:
             safe = f"{self.num_stored:,} features are safe; " if self._known else ""
             raise describe_write_error(self.folder, error, safe) from error
-
-
-def refuse_stored_fingerprint(store: Path, asked: Fingerprint) -> None:
-    """Raise FingerprintMismatchError where a store's features are of another fingerprint; write nothing."""
-    if is_missing(store / CATALOG_NAME):
-        return
-    with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog:
-        if catalog.read_shards():
-            refuse_other_fingerprint(store, load_fingerprint(catalog), asked)
 
 
 def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:

@@ -7,6 +7,7 @@ writes the file again after one of them changed, and a test compares it.
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from dataclasses import MISSING, fields
 from enum import StrEnum
@@ -73,7 +74,7 @@ def _format_type(option: OptionSpec, *, takes_lists: bool) -> str:
     kind = option.kind
     if get_origin(kind) is list:
         kind, takes_lists = get_args(kind)[0], True
-    if kind is Path:
+    if kind is Path or (kind is str and re.search("FILE|DIR", option.metavar)):
         text = "StrPath"
     elif issubclass(kind, StrEnum):
         text = f"Literal[{', '.join(repr(str(member)).replace(chr(39), chr(34)) for member in kind)}]"

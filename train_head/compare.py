@@ -17,7 +17,9 @@ from base.files import write_durably
 from base.terminal import Console
 from train_head.config import TrainConfig
 from train_head.evaluation.uncertainty import describe_interval
-from train_head.runs.record import COMPARISON_FILE, WITH_DROPOUT, WITHOUT_DROPOUT, refuse_foreign_run
+from train_head.runs.record import refuse_foreign_run
+
+COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ class HeadConfig:
     fine_tune_epochs: Annotated[int, Option(min=1, help="Passes over the training pictures while fine-tuning.")] = 10
     fine_tune_learning_rate: Annotated[float, Option(help="Learning rate of fine-tuning.")] = 1e-5
     weights: Annotated[
-        str, Option(help="Weights file of the backbone for fine-tuning, if it was moved since extraction.")
+        str,
+        Option(help="Weights file of the backbone for fine-tuning, if it was moved since extraction.", metavar="FILE"),
     ] = ""
     class_weight: Annotated[
         ClassWeight, Option(help="balanced gives every class the same total weight in the loss.")
@@ -149,9 +150,9 @@ class ExportConfig:
     run: Annotated[Path, Option(help="Folder of the run.")]
     out: Annotated[Path, Option(help="Folder for model.keras and labels.txt.")]
     formats: Annotated[str, Option(help="Formats, comma-separated. keras is the only one.")] = "keras"
-    store: Annotated[str, Option(help="Feature store of the run, if it was moved.")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.")] = ""
-    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.")] = ""
+    store: Annotated[str, Option(help="Feature store of the run, if it was moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.", metavar="DIR")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.", metavar="FILE")] = ""
     check: Annotated[
         int | None,
         Option(
@@ -171,9 +172,9 @@ class ReportConfig:
 
     run: Annotated[Path, Option(help="Folder of the run.")]
     test: Annotated[bool, Option("--test", help="Evaluate the pictures in test/ too.")] = False
-    store: Annotated[str, Option(help="Feature store of the run, if it was moved.")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.")] = ""
-    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.")] = ""
+    store: Annotated[str, Option(help="Feature store of the run, if it was moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.", metavar="DIR")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.", metavar="FILE")] = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from base.errors import (
 from features.schema import FeatureStatus
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import FeatureWriter, refuse_stored_fingerprint
+from features.writer import FeatureWriter
 from tests.features.stores import (
     SHAPE,
     fill_store,
@@ -151,19 +151,6 @@ def test_writer_store_without_features_takes_on_another_fingerprint_and_origin(t
     np.testing.assert_array_equal(store.read(store.examples), make_features(range(1), shape))
     with pytest.raises(FingerprintMismatchError), make_writer(tmp_path):
         pass
-
-
-def test_refuse_stored_fingerprint_goes_by_the_features_and_makes_nothing(tmp_path: Path) -> None:
-    other = make_fingerprint(image_size=150)
-    refuse_stored_fingerprint(tmp_path / "none", other)
-    with make_writer(tmp_path / "empty"):
-        pass
-    refuse_stored_fingerprint(tmp_path / "empty", other)
-    fill_store(tmp_path / "store", range(1))
-    refuse_stored_fingerprint(tmp_path / "store", make_fingerprint())
-    with pytest.raises(FingerprintMismatchError, match="expected image_size 75, got image_size 150"):
-        refuse_stored_fingerprint(tmp_path / "store", other)
-    assert not (tmp_path / "none").exists()
 
 
 def test_writer_full_disk_says_how_many_are_safe_and_goes_on_afterwards(
