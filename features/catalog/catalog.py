@@ -10,19 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
-from base.files import write_durably
+from base.files import is_regular, write_durably
 from features.catalog import tables
 from features.catalog.database import APPLICATION_ID, connect, damaged, explain_errors
 from features.catalog.tables import ImageRow, Location
 from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerprint, Origin, encode_json
-from features.shards.shard import ShardRef, parse_name
+from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
 
 CATALOG_NAME = "catalog.sqlite"
 
 
 def is_missing(path: Path) -> bool:
-    """Return whether a catalog is still to be created."""
-    return not os.path.lexists(path)
+    """Return whether a catalog is still to be created: there is none, or an empty file of an interrupted first run."""
+    if not os.path.lexists(path):
+        return True
+    return is_regular(path) and path.stat().st_size == 0 and not any((path.parent / SHARD_FOLDER).glob("*.h5"))
 
 
 class Catalog:

@@ -183,7 +183,7 @@ def test_export_more_pixels_than_max_pixels_are_refused_and_as_many_are_not(
     pictures.load(quiet)
     assert pictures.raw[0].shape == (SIZE[1], SIZE[0], 3)
     with pytest.raises(HeadstartError, match=r"40 x 30 pixels, more than the 1,199 .* --max-pixels as in extraction"):
-        replace(pictures, max_pixels=NUM_PIXELS - 1).load(quiet)
+        Pictures(everything.folder, [plain], 75, io.BytesIO(), max_pixels=NUM_PIXELS - 1).load(quiet)
 
 
 def test_max_pixels_is_89_million_everywhere() -> None:

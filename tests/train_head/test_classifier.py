@@ -179,7 +179,7 @@ def test_cross_validates_over_pooled_features_of_a_store(three_classes: FeatureS
 def test_auto_takes_the_full_solver_where_the_matrix_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = make_blobs()
     assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "reduced"
-    monkeypatch.setattr("train_head.solvers.choose.MAX_TRAINING_BYTES", 0)
+    monkeypatch.setattr("train_head.solvers.MAX_TRAINING_BYTES", 0)
     assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "full"
 
 

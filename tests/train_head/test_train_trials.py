@@ -147,5 +147,5 @@ def test_train_with_patience_says_that_the_epoch_was_chosen_by_the_pictures_that
     assert metrics["val_accuracy_interval"] == metrics["evaluation"]["accuracy_interval"] == expected
     said = re.sub(r"[\s│]+", " ", done.stderr)
     assert "for the best of up to 3 epochs, chosen by these pictures" in said
-    assert "each kept its best epoch by the pictures that judge it" in said
+    assert "each kept its best epoch by the pictures that it is evaluated on" in said
     assert "This is the best of up to 3 epochs" in (tmp_path / "run/report.html").read_text()

@@ -107,9 +107,13 @@ def test_catalog_of_another_schema_version_is_refused(catalog: Catalog, tmp_path
         Catalog(tmp_path / CATALOG_NAME, writable=False)
 
 
-def test_catalog_that_is_empty_is_damaged(tmp_path: Path) -> None:
+def test_catalog_that_is_empty_is_missing_and_with_shards_damaged(tmp_path: Path) -> None:
     (tmp_path / CATALOG_NAME).touch()
-    with pytest.raises(CatalogDamagedError, match="not a database"):
+    with pytest.raises(StoreMissingError):
+        Catalog(tmp_path / CATALOG_NAME, writable=False)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/00001.h5").touch()
+    with pytest.raises(CatalogDamagedError):
         Catalog(tmp_path / CATALOG_NAME, writable=False)
 
 

@@ -176,7 +176,9 @@ def test_predict_on_a_pipe_lists_it_as_failed_and_does_not_wait(tiny_two: Path, 
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(CommandFailed) as caught:
         run_predict(tiny_two, tmp_path / "pipe.jpg")
-    assert caught.value.result["failed"] == [{"image": str(tmp_path / "pipe.jpg"), "reason": "not a regular file"}]
+    assert caught.value.result["failed"] == [
+        {"image": str(tmp_path / "pipe.jpg"), "reason": "cannot be read: Not a regular file"}
+    ]
 
 
 def test_predict_before_the_export_names_its_command(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_report_with_test_interrupted_before_the_exchange_succeeds_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("base.replace.settle", interrupt)
+        patch.setattr("base.replace._settle", interrupt)
         with pytest.raises(KeyboardInterrupt):
             report_run(ReportConfig(config.run, test=True), quiet)
     report_run(ReportConfig(config.run, test=True), quiet)
