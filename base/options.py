@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_ty
 from base.errors import UsageError
 
 Options = TypeVar("Options")
+MAX_SHOWN = 100
+"""Characters of a wrong value that a message repeats."""
 
 
 class OptionSpec(NamedTuple):
@@ -85,7 +87,7 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
     if get_origin(option.kind) is list:
         (kind,) = get_args(option.kind)
         values = [value] if isinstance(value, str | os.PathLike) else value
-        if not isinstance(values, Iterable):
+        if not isinstance(values, Iterable) or isinstance(values, bytes) or hasattr(values, "dtype"):
             raise _refuse(option, value)
         return [convert_value(option._replace(kind=kind), each) for each in values]
     if option.kind is bool:
@@ -117,8 +119,10 @@ def _fail(option: OptionSpec, value: object) -> Any:
 
 
 def _refuse(option: OptionSpec, value: object) -> UsageError:
-    default = "" if option.default is MISSING else f"; the default is {option.default}"
-    return UsageError(option.name, describe_kind(option), repr(value), f"{option.help.rstrip('.')}{default}")
+    default = "" if option.default in (MISSING, None, "") else f"; the default is {option.default}"
+    shown = repr(value)
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
+    return UsageError(option.name, describe_kind(option), shown, f"{option.help.rstrip('.')}{default}")
 
 
 def describe_kind(option: OptionSpec) -> str:
@@ -126,9 +130,9 @@ def describe_kind(option: OptionSpec) -> str:
     if isinstance(option.kind, type) and issubclass(option.kind, StrEnum):
         return " or ".join(map(repr, map(str, option.kind)))
     words = {Path: "a path", str: "text", bool: "True or False", int: "a whole number", float: "a number"}
-    text = words.get(option.kind, "a list")
+    text = words.get(option.kind, "one or a list")
     if option.lowest is not None and option.highest is not None:
-        text += f" from {option.lowest:g} to {option.highest:g}"
+        text += f" from {option.lowest} to {option.highest}"
     elif option.lowest is not None:
-        text += f" of at least {option.lowest:g}"
+        text += f" of at least {option.lowest}"
     return text + (" or None" if option.is_optional else "")

@@ -173,7 +173,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         except BadPicturesError as error:
             stopped = error
         except KeyboardInterrupt:
-            num_kept = len(scan.images) - len(to_read) + loop.num_done - len(loop.failed)
+            num_kept = len(scan.images) - len(to_read) + min(loop.num_done, len(to_read)) - len(loop.failed)
             console.warn(f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures are extracted, and kept")
             raise
         if loop.num_computed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
+from base.terminal import import_quietly
 from features.contents import Example
 from features.schema import Features, count_rows_per_shard
 
@@ -66,8 +69,8 @@ def stream_dataset(
     Raises:
         UsageError: the batch size is not positive.
     """
-    if batch_size < 1:
-        raise UsageError("batch_size", "a positive number", repr(batch_size), "Choose another")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise UsageError("batch_size", "a whole number above 0", repr(batch_size), "Choose another")
     num_read = max(1, count_rows_per_shard(feature_shape) // batch_size) * batch_size
 
     def generate() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
@@ -78,7 +81,9 @@ def stream_dataset(
                 yield batch, classes[start + row : start + row + len(batch)]
 
     # The store does not depend on TensorFlow: it is imported only for its own kind of data set.
-    tf = importlib.import_module("tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_quietly("tensorflow")
+    tf = sys.modules["tensorflow"]
     signature = (tf.TensorSpec((None, *feature_shape), tf.float32), tf.TensorSpec((None,), tf.int64))
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(-(-len(examples) // batch_size)))

@@ -232,6 +232,10 @@ class FeatureStore:
         """Return True, also for a store without features."""
         return True
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the store as its path: another process opens it anew."""
+        return _reopen, (self.path, self.fingerprint.pool)
+
     def __repr__(self) -> str:
         """Return path, counts and kind of features in one line."""
         return f"FeatureStore({', '.join(f'{name}={value}' for name, value in self._describe().items())})"
@@ -254,6 +258,13 @@ class FeatureStore:
             "cut": repr(self.fingerprint.cut),
             "dtype": repr(FEATURE_DTYPE.name),
         }
+
+
+def _reopen(path: Path, pool: str) -> FeatureStore:
+    from features.pooled import POOLED, pool_store
+
+    store = FeatureStore(path)
+    return pool_store(store) if pool == POOLED else store
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def extract(
         max_pixels: Pictures with more pixels are refused without decoding. Expects a whole number of at least 1.
             Default 89000000.
         max_bad: Share of the pictures, rounded up, that may be unreadable before extraction stops. Expects a number
-            from 0 to 1. Default 0.01.
+            from 0.0 to 1.0. Default 0.01.
         strict: Stop at the first unreadable picture, like --max-bad 0. Default False.
         rehash: Read every file again, even if its size and modification time are unchanged. Default False.
         new_store: Start a new store. An existing one is renamed with its date and kept. Default False.
@@ -149,12 +149,12 @@ def train(
         epochs: Passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Pictures in one training step. Expects a whole number of at least 1. Default 20.
         units: Units of the hidden layer. Expects a whole number of at least 1. Default 1024.
-        dropout: Share of hidden units dropped in training. Expects a number from 0 to 0.99. Default 0.2.
-        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.
+        dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99. Default 0.2.
+        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.
         learning_rate: Learning rate of the optimizer. Default 0.0001.
         optimizer: Optimizer. Default rmsprop.
-        momentum: Momentum of sgd. Expects a number from 0 to 0.999. Default 0.0.
+        momentum: Momentum of sgd. Expects a number from 0.0 to 0.999. Default 0.0.
         unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone.
             Default none.
         fine_tune_epochs: Passes over the training pictures while fine-tuning. Expects a whole number of at least 1.
@@ -167,7 +167,7 @@ def train(
         repeats: Number of fits with different seeds, for mean and standard deviation. Expects a whole number of at
             least 1. Default 1.
         folds: Number of folds for cross-validation. 0 does none. Expects a whole number of at least 0. Default 0.
-        seed: Random seed of initial weights, order and dropout. Expects a whole number from 0 to 4.29497e+09.
+        seed: Random seed of initial weights, order and dropout. Expects a whole number from 0 to 4294967295.
             Default 0.
         validation_split: Share of the pictures set aside for validation if there is no folder validation/. Expects
             a number from 0.01 to 0.9. Default 0.2.
@@ -238,12 +238,12 @@ def sweep(
         epochs: Passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Pictures in one training step. Expects a whole number of at least 1. Default 20.
         units: Units of the hidden layer. Expects a whole number of at least 1 or None.
-        dropout: Share of hidden units dropped in training. Expects a number from 0 to 0.99 or None.
-        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.
+        dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99 or None.
+        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.
         learning_rate: Learning rate of the optimizer.
         optimizer: Optimizer. Default rmsprop.
-        momentum: Momentum of sgd. Expects a number from 0 to 0.999. Default 0.0.
+        momentum: Momentum of sgd. Expects a number from 0.0 to 0.999. Default 0.0.
         unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone.
             Default none.
         fine_tune_epochs: Passes over the training pictures while fine-tuning. Expects a whole number of at least 1.
@@ -256,7 +256,7 @@ def sweep(
         repeats: Number of fits with different seeds, for mean and standard deviation. Expects a whole number of at
             least 1. Default 1.
         folds: Number of folds for cross-validation. 0 does none. Expects a whole number of at least 0. Default 0.
-        seed: Random seed of initial weights, order and dropout. Expects a whole number from 0 to 4.29497e+09.
+        seed: Random seed of initial weights, order and dropout. Expects a whole number from 0 to 4294967295.
             Default 0.
         validation_split: Share of the pictures set aside for validation if there is no folder validation/. Expects
             a number from 0.01 to 0.9. Default 0.2.
@@ -313,7 +313,7 @@ def export(
     """
 
 def predict(
-    model: StrPath,
+    model: ExportResult | StrPath,
     files: StrPath | Iterable[StrPath],
     *,
     progress: Progress = None,
@@ -323,8 +323,8 @@ def predict(
     """Classify pictures with an exported model.
 
     Args:
-        model: The model.keras that `export` wrote.
-        files: Pictures, or folders of them.
+        model: What `export` returned, or the path of a model.keras that it wrote.
+        files: Pictures, or folders of pictures.
         progress: True prints messages and progress; a function receives (stage, done, total, rate).
         batch_size: Pictures in one batch. Expects a whole number of at least 1. Default 32.
         max_pixels: Pictures with more pixels are refused without decoding. Expects a whole number of at least 1.

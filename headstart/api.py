@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from base.errors import HeadstartWarning, UsageError
+from base.errors import HeadstartError, HeadstartWarning, UsageError
 from base.options import OptionSpec, describe_kind, list_options, make_options
 from base.terminal import Console, ConsoleOptions, ProgressCallback
 from extract.config import ExtractConfig
@@ -46,7 +46,8 @@ class _ApiConsole(Console):
     """Prints nothing unless progress is True; warnings become Python's own."""
 
     def __init__(self, progress: Progress) -> None:
-        super().__init__(ConsoleOptions(quiet=progress is not True), progress if callable(progress) else None)
+        is_quiet = progress is not True or sys.stderr is None
+        super().__init__(ConsoleOptions(quiet=is_quiet), progress if callable(progress) else None)
 
     def warn(self, message: str) -> None:
         """Issue a HeadstartWarning at the line that called the API."""
@@ -110,6 +111,22 @@ def _locate_store(store: FeatureStore | StrPath) -> dict[str, Any]:
     return {"store": store.path} | ({"pool": Pool.AVG} if store.fingerprint.pool == POOLED else {})
 
 
+def _locate_run(run: Any) -> Any:
+    """Return the folder of a run, where it is an open one.
+
+    Raises:
+        HeadstartError: another run has taken its folder since it was opened.
+    """
+    if not hasattr(run, "record"):
+        return run
+    from train_head.runs.record import read_record
+
+    if read_record(run.folder) != run.record:
+        advice = "Pass its folder: an earlier run is kept beside it under its date, or was overwritten"
+        raise HeadstartError(run.folder, "the run that was opened", "another run that was written since", advice)
+    return run.folder
+
+
 @_documented(ExtractConfig)
 def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **options: Any) -> FeatureStore:
     """Run the frozen backbone over every new picture once and keep the features.
@@ -150,6 +167,8 @@ def open_store(path: StrPath, cut: str = "", pool: str = "none") -> FeatureStore
         UsageError: there is no such cut, or the features are means already.
         FeatureStoreError: there is no store, or it is damaged.
     """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise UsageError("path", "a path", repr(path), "Give the folder of a store, or a packed store")
     return open_feature_store(path, cut, pool)
 
 
@@ -204,11 +223,18 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
         HeadstartError: anything else that the user can fix.
     """
     names = {field.name for field in fields(HeadConfig)}
-    lists = {name: value for name, value in options.items() if name in names and isinstance(value, list | tuple)}
-    tries = [f"{name}={','.join(map(_format_value, values))}" for name, values in lists.items()]
+    lists = {
+        name: list(values)
+        for name, values in options.items()
+        if name in names and isinstance(values, Iterable) and not isinstance(values, str | os.PathLike)
+    }
+    for name, values in lists.items():
+        if not values or any(value is None or isinstance(value, list | tuple) for value in values):
+            raise UsageError(name, "one value, or a list of values to try", repr(values), "Leave the option out")
     given = {name: value for name, value in options.items() if name not in lists}
-    if tries:
-        given["tries"] = [*(given.get("tries") or []), *tries]
+    if lists:
+        tries = [f"{name}={','.join(map(str, values))}" for name, values in lists.items()]
+        given["tries"] = [*(options.get("tries") or []), *tries]
     config = make_options(SweepConfig, {"out": out, **_locate_store(store), **given}, "sweep")
     console = _open_console(progress)
     from train_head.sweep.run import sweep_heads
@@ -235,7 +261,7 @@ def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **opt
         UsageError: a wrong value.
         HeadstartError: anything else that the user can fix; an earlier export stays.
     """
-    config = make_options(ExportConfig, {"run": getattr(run, "folder", run), "out": out, **options}, "export")
+    config = make_options(ExportConfig, {"run": _locate_run(run), "out": out, **options}, "export")
     console = _open_console(progress)
     from train_head.export.write import export_run
 
@@ -244,13 +270,13 @@ def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **opt
 
 @_documented(PredictConfig)
 def predict(
-    model: StrPath, files: StrPath | Iterable[StrPath], *, progress: Progress = None, **options: Any
+    model: ExportResult | StrPath, files: StrPath | Iterable[StrPath], *, progress: Progress = None, **options: Any
 ) -> Predictions:
     """Classify pictures with an exported model.
 
     Args:
-        model: The model.keras that `export` wrote.
-        files: Pictures, or folders of them.
+        model: What `export` returned, or the path of a model.keras that it wrote.
+        files: Pictures, or folders of pictures.
         progress: True prints messages and progress; a function receives (stage, done, total, rate).
         **options: The options of the command.
 
@@ -261,7 +287,10 @@ def predict(
         UsageError: a wrong value.
         HeadstartError: anything else that the user can fix.
     """
-    config = make_options(PredictConfig, {"model": model, "files": files, **options}, "predict")
+    path = model if isinstance(model, str | os.PathLike) else getattr(model, "files", [model])[0]
+    config = make_options(PredictConfig, {"model": path, "files": files, **options}, "predict")
+    if not config.files:
+        raise UsageError("files", "a picture or a folder of pictures", "an empty list", "Give one at least")
     console = _open_console(progress)
     from train_head.predict.classify import predict_pictures
 
@@ -288,12 +317,8 @@ def report(run: Run | StrPath, *, progress: Progress = None, **options: Any) -> 
         UsageError: a wrong value.
         HeadstartError: anything else that the user can fix.
     """
-    config = make_options(ReportConfig, {"run": getattr(run, "folder", run), **options}, "report")
+    config = make_options(ReportConfig, {"run": _locate_run(run), **options}, "report")
     console = _open_console(progress)
     from train_head.report.page import Report, report_run
 
     return Report(report_run(config, console))
-
-
-def _format_value(value: object) -> str:
-    return "none" if value is None else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,43 @@ def test_export_after_pictures_and_labels_changed_gives_the_probabilities_of_bef
     assert max(differences) < 1e-4
     images = np.stack([np.full((40, 40, 3), value, np.float32) for value in (0, 255)])
     assert exported.load().predict(images, verbose=0).shape == (2, 1)
+
+
+def test_export_of_a_run_whose_folder_another_run_took_is_refused(store: Path, tmp_path: Path) -> None:
+    earlier = hs.train(store, tmp_path / "run", **HEAD)
+    hs.train(store, tmp_path / "run", epochs=1, units=4)
+    for act in (lambda: hs.export(earlier, tmp_path / "model"), lambda: hs.report(earlier)):
+        with pytest.raises(hs.HeadstartError) as raised:
+            act()
+        assert raised.value.where == tmp_path / "run"
+    assert "Run(" in earlier._repr_html_()
+
+
+@pytest.mark.parametrize("pool", ["none", "avg"])
+def test_store_pickles(store: Path, pool: str) -> None:
+    opened = hs.open_store(store, pool=pool)
+    again = pickle.loads(pickle.dumps(opened))
+    np.testing.assert_array_equal(again.to_numpy()[0], opened.to_numpy()[0])
+
+
+@pytest.mark.parametrize("values", [[], [None, 0.2], [[0.1]]])
+def test_sweep_wrong_list_is_a_usage_error(values: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(hs.errors.UsageError) as raised:
+        hs.sweep(tmp_path / "absent", tmp_path / "sweep", dropout=values)
+    assert raised.value.where == "dropout"
+
+
+@pytest.mark.parametrize("files", [[], 5, b"a.jpg", np.zeros((2, 2, 3))])
+def test_predict_wrong_files_are_a_usage_error(files: Any, tmp_path: Path) -> None:
+    with pytest.raises(hs.errors.UsageError) as raised:
+        hs.predict(tmp_path / "model.keras", files)
+    assert raised.value.where == "files"
+
+
+@pytest.mark.parametrize("path", [None, "", 3])
+def test_open_store_wrong_path_is_a_usage_error(path: Any) -> None:
+    with pytest.raises(hs.errors.UsageError):
+        hs.open_store(path)
 
 
 def test_predict_lists_pictures_that_cannot_be_decoded(trained: Any, pictures: Path, tmp_path: Path) -> None:

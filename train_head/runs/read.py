@@ -60,7 +60,11 @@ class Run:
         return f"Run({str(self.folder)!r}, solver={self.record.solver!r}, classes={self.classes!r})"
 
     def _repr_html_(self) -> str:
-        metrics = self.metrics
+        try:
+            metrics = self.metrics
+        except HeadstartError:
+            # A notebook shows a run whose folder is gone, too.
+            return escape(repr(self))
         rows = {"validation accuracy": describe_accuracy(metrics), "its 95 % interval": describe_interval(metrics)}
         rows |= {"solver": self.record.solver, "epochs": f"{metrics['epochs']}, epoch {metrics['kept_epoch']} kept"}
         rows["pictures"] = f"{metrics['num_train']:,} to train, {metrics['num_validation']:,} to validate"

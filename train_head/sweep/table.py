@@ -6,7 +6,7 @@ import csv
 import html
 import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,8 @@ class Sweep:
         self.folder = folder
         self.rows: list[dict[str, Any]] = read_table(folder / TABLE_FILE)
         """Heads and baselines, best first: for each column its value as number or text, or None."""
-
-    @property
-    def best(self) -> Run:
-        """The best run."""
-        return Run(self.folder / BEST_FOLDER)
+        self.best = Run(folder / BEST_FOLDER)
+        """Best run, as it was when the sweep was opened."""
 
     def to_pandas(self) -> Any:
         """Return the rows as a `pandas.DataFrame`; raise HeadstartError where pandas is not installed."""
@@ -49,6 +46,10 @@ class Sweep:
             advice = "Run `pip install pandas`"
             raise HeadstartError("to_pandas", "the package pandas", "none installed", advice) from error
         return pandas.DataFrame(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows."""
+        return iter(self.rows)
 
     def __len__(self) -> int:
         """Return the number of rows."""
