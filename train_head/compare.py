@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
-from base.files import write_durably
+from base.replace import Target
 from base.terminal import Console
 from train_head.config import TrainConfig
 from train_head.evaluation.uncertainty import describe_interval
-from train_head.runs.record import refuse_foreign_run
+from train_head.runs.record import (
+    COMPARISON_FILE,
+    RUN_FILE,
+    RUN_NAMES,
+    WITH_DROPOUT,
+    WITHOUT_DROPOUT,
+    refuse_foreign_run,
+)
 
-COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"
+if TYPE_CHECKING:
+    from train_head.prepare import Training
+    from train_head.runs.read import Run
 
 
 @dataclass(frozen=True)
@@ -33,13 +42,14 @@ class CompareConfig(TrainConfig):
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     """Fit the same head without and with dropout from one store, and show how far each overfits."""
     from train_head.report.page import report_fitted_run
-    from train_head.train import train_head
+    from train_head.train import refuse_divergence
 
-    results = {}
-    for name, half in plan_halves(config).items():
-        metrics = train_head(half, console)
-        report_fitted_run(half, console)
-        results[name] = {"run": str(half.run), **metrics, **measure_gap(metrics)}
+    halves = plan_halves(config)
+    results = fit_halves(config, halves, console)
+    for name, half in halves.items():
+        refuse_divergence(half.config, results[name])
+        report_fitted_run(half.config, console)
+        results[name] = {"run": str(half.config.run), **results[name], **measure_gap(results[name])}
     lines = [
         ("training accuracy", "train_accuracy", ".4f"),
         ("validation accuracy", "val_accuracy", ".4f"),
@@ -53,35 +63,94 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     rows.insert(3, ("its 95 % interval", *(describe_interval(result) for result in results.values())))
     console.show_table(f"the same head, twice, in {config.run}", rows)
     if not config.no_report:
-        _draw(results, config.run / COMPARISON_FILE, console)
         console.say(f"learning curves side by side: {config.run / COMPARISON_FILE}")
     return {"comparison": results}
 
 
-def plan_halves(config: CompareConfig) -> dict[str, TrainConfig]:
-    """Check both trainings and their folders before either is fitted; fit and write nothing.
+def plan_halves(config: CompareConfig) -> dict[str, Training]:
+    """Check both trainings before either is fitted; raise UsageError or HeadstartError where one cannot be."""
+    from train_head.prepare import prepare_training
 
-    Raises:
-        UsageError, HeadstartError: one of them cannot be done, or a file in the folder is not a comparison's.
-    """
-    from train_head.prepare import holds_run, prepare_training
-
-    out, picture, advice = config.run, config.run / COMPARISON_FILE, "Move it, or give another --run (RUN=)"
-    if os.path.lexists(out) and not out.is_dir():
-        raise UsageError(out, "a folder for both runs", "a file", "Give another --run (RUN=)")
     options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
-    halves, shown = {}, f"{config.dropout:g}"
-    for name, folder, dropout in (
-        ("without dropout", WITHOUT_DROPOUT, 0.0),
-        (f"with dropout {shown}", f"{WITH_DROPOUT}{shown}", config.dropout),
-    ):
-        halves[name] = TrainConfig(**{**options, "dropout": dropout, "run": out / folder})
-        prepare_training(halves[name])
-        if holds_run(out / folder):
-            refuse_foreign_run(out / folder)
-    if os.path.lexists(picture) and not (picture.is_file() and holds_run(out / WITHOUT_DROPOUT)):
-        raise HeadstartError(picture, "a picture beside the runs of a comparison", "another file", advice)
-    return halves
+
+    def plan(folder: str, dropout: float) -> Training:
+        return prepare_training(TrainConfig(**{**options, "dropout": dropout, "run": config.run / folder}))
+
+    shown = f"{config.dropout:g}"
+    return {
+        "without dropout": plan(WITHOUT_DROPOUT, 0.0),
+        f"with dropout {shown}": plan(f"{WITH_DROPOUT}{shown}", config.dropout),
+    }
+
+
+def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: Console) -> dict[str, dict[str, Any]]:
+    """Fit what is missing, and make both runs and the picture appear together; return the metrics of both.
+
+    An earlier comparison of other options or pictures is kept beside, under its name and date.
+    """
+    from base.replace import replace_folder
+    from train_head.data.summary import log_dataset_summary
+    from train_head.prepare import holds_run
+    from train_head.runs.read import Run
+    from train_head.runs.write import copy_run, name_archive, seal_run
+    from train_head.solvers.checkpoint import remove_checkpoints
+    from train_head.train import fit_run
+
+    for half in halves.values():
+        # Completes an interrupted replacement, before the folder is listed.
+        holds_run(half.config.run)
+    target, place = describe_comparison(config, halves), config.run.resolve()
+    with replace_folder(target) as replacement:
+        same = [] if config.overwrite else [name for name, half in halves.items() if half.is_completed()]
+        if len(same) == len(halves) and (config.no_report or (config.run / COMPARISON_FILE).is_file()):
+            console.say(f"{config.run}: holds this very comparison already; nothing to do")
+            return {name: Run(half.config.run).read_metrics() for name, half in halves.items()}
+        first = next(iter(halves.values()))
+        log_dataset_summary(first.store, first.split, first.config, console)
+        runs, checkpoints = {}, []
+        for name, half in halves.items():
+            folder = replacement.staging / half.config.run.name
+            folder.mkdir()
+            if name in same:
+                seal_run(folder, copy_run(Run(half.config.run), folder))
+            else:
+                checkpoints.append(place.with_name(f".checkpoint-{place.name}-{folder.name}"))
+                fit_run(half, folder, checkpoints[-1], console, time.monotonic())
+            runs[name] = Run(folder)
+        results = {name: run.read_metrics() for name, run in runs.items()}
+        if not config.no_report:
+            _draw(runs, replacement.staging / COMPARISON_FILE, console)
+        old = [config.run / name for name in target.names if (config.run / name / RUN_FILE).is_file()]
+        is_kept = old and len(same) < len(halves) and not config.overwrite
+        archive = name_archive(config.run, old[-1]) if is_kept else ""
+        replacement.commit(archive)
+    if archive:
+        console.say(f"the earlier comparison is kept as {archive}")
+    for folder in checkpoints:
+        remove_checkpoints(folder)
+    return results
+
+
+def describe_comparison(config: CompareConfig, halves: Mapping[str, Training]) -> Target:
+    """Describe what a comparison makes in its folder as a whole: both runs and the picture."""
+    out, option = config.run, "--run (RUN=)"
+    if not out.resolve().name:
+        raise UsageError(out, "a folder below the root", "the root itself", f"Give another {option}")
+    if os.path.lexists(out) and not out.is_dir():
+        raise UsageError(out, "a folder for both runs", "a file", f"Give another {option}")
+    # The second half of an earlier comparison has its dropout in its name.
+    earlier = [path.name for path in out.glob(f"{WITH_DROPOUT}*") if (path / RUN_FILE).is_file()]
+    runs = sorted({half.config.run.name for half in halves.values()} | {WITHOUT_DROPOUT, *earlier})
+
+    def refuse_foreign(folder: Path) -> None:
+        found = [folder / name for name in runs if os.path.lexists(folder / name)]
+        for run in found:
+            refuse_foreign_run(run)
+        if not found:
+            expected, advice = "a picture beside the runs of a comparison", f"Move it, or give another {option}"
+            raise HeadstartError(folder / COMPARISON_FILE, expected, "one alone", advice)
+
+    return Target(out, {COMPARISON_FILE: None, **dict.fromkeys(runs, RUN_NAMES)}, refuse_foreign, option)
 
 
 def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -92,20 +161,14 @@ def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _draw(results: Mapping[str, Mapping[str, Any]], path: Path, console: Console) -> None:
+def _draw(runs: Mapping[str, Run], path: Path, console: Console) -> None:
     from train_head.evaluation.plots import draw_comparison
-    from train_head.runs.read import Run
     from train_head.runs.write import keep_going
 
-    histories = {
-        f"{name}: gap {result['accuracy_gap']:+.4f}": Run(Path(result["run"])).read_history()
-        for name, result in results.items()
-    }
+    gaps = {name: measure_gap(run.read_metrics())["accuracy_gap"] for name, run in runs.items()}
+    histories = {f"{name}: gap {gaps[name]:+.4f}": run.read_history() for name, run in runs.items()}
     with keep_going(COMPARISON_FILE, console):
-        picture = io.BytesIO()
-        draw_comparison(histories, picture)
-        if not path.is_file() or path.read_bytes() != picture.getvalue():
-            write_durably(path, picture.getvalue())
+        draw_comparison(histories, path)
 
 
 def main(name: str) -> None:

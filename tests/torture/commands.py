@@ -168,9 +168,9 @@ def _prepare_compare(work: Path) -> None:
 
 def _inspect_compare(work: Path) -> str:
     units = {inspect_run(work / "compare" / name) for name in ("without-dropout", "with-dropout-0.5")}
+    require(len(units) == 1, f"runs of {units} units beside each other")
     inspect_picture(work / "compare" / "compare.png")
-    # Each run is replaced by itself; a comparison is a new one when both are.
-    return _name(units.pop() if len(units) == 1 else OLD_UNITS)
+    return _name(units.pop())
 
 
 def sweep(rates: str) -> list[str]:

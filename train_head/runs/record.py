@@ -44,6 +44,7 @@ RUN_VERSION = 2
 PLACES = ("store", "run", "weights", "images")
 """Options that name a place, and change nothing about the head."""
 BEST_FOLDER, TABLE_FILE, PLOT_FILE = "best", "sweep.csv", "sweep.png"
+COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"
 DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {
     "views": 1
 }
@@ -135,11 +136,14 @@ def refuse_foreign_run(folder: Path) -> None:
 
 
 def recover_run(folder: Path) -> None:
-    """Complete an interrupted replacement of a run, or of the sweep that it is the best of."""
+    """Complete an interrupted replacement of a run, or of the sweep or comparison that it belongs to."""
     if not folder.resolve().name or not folder.resolve().parent.name:
         return
-    sweep: Names = {TABLE_FILE: None, PLOT_FILE: None, BEST_FOLDER: RUN_NAMES}
-    for place, entries in ((folder, RUN_NAMES), (folder.resolve().parent, sweep)):
+    group = folder.resolve().parent
+    halves = [path.name for path in group.glob(f"{WITH_DROPOUT}*")] if group.is_dir() else []
+    names: Names = dict.fromkeys((TABLE_FILE, PLOT_FILE, COMPARISON_FILE))
+    runs = dict.fromkeys((BEST_FOLDER, WITHOUT_DROPOUT, *halves), RUN_NAMES)
+    for place, entries in ((folder, RUN_NAMES), (group, {**names, **runs})):
         recover_target(Target(place, entries, lambda _: None, "--run (RUN=)"))
 
 
