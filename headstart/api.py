@@ -10,18 +10,19 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError, HeadstartWarning, UsageError
-from base.options import OptionSpec, describe_kind, list_options, make_options
+from base.options import make_options
 from base.terminal import Console, ConsoleOptions, ProgressCallback
 from extract.config import ExtractConfig
 from features.cuts import open_store as open_feature_store
 from features.pooled import POOLED
 from features.schema import Pool
 from features.store import FeatureStore
+from headstart.document import documented
 from train_head.config import ExportConfig, HeadConfig, PredictConfig, ReportConfig, TrainConfig
 from train_head.sweep.config import SweepConfig
 
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 
 StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
-Function = TypeVar("Function", bound=Callable[..., Any])
-COMMAND_ONLY = frozenset({"dry_run"})
-"""Options whose result is a table on the terminal."""
-_PLACE_OF_OPTIONS = "    **options: The options of the command."
-OPTIONS: dict[str, type] = {}
-"""The options of each function, by its name."""
 
 
 class _ApiConsole(Console):
@@ -58,36 +53,6 @@ class _ApiConsole(Console):
 def _is_own(frame_globals: Mapping[str, Any]) -> bool:
     package = str(frame_globals.get("__name__", "")).partition(".")[0]
     return package in {"base", "features", "extract", "train_head", "headstart", "contextlib"}
-
-
-def _documented(options: type) -> Callable[[Function], Function]:
-    """Give a function the signature and the documentation of its options."""
-
-    def document(function: Function) -> Function:
-        OPTIONS[function.__name__] = options
-        keywords = [option for option in list_options(options) if option.name not in COMMAND_ONLY]
-        signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        taken = {parameter.name for parameter in own}
-        parameters = [
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-            for option in keywords
-            if option.name not in taken and option.default is not MISSING
-        ]
-        function.__signature__ = signature.replace(parameters=[*own, *parameters])  # type: ignore[attr-defined]
-        named = {parameter.name for parameter in parameters}
-        lines = "\n".join(_describe(option) for option in keywords if option.name in named)
-        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_PLACE_OF_OPTIONS, lines)
-        return function
-
-    return document
-
-
-def _describe(option: OptionSpec) -> str:
-    text = f"    {option.name}: {option.help}"
-    if option.lowest is not None:
-        text += f" Expects {describe_kind(option)}."
-    return text if option.default in ("", None) else f"{text} Default {option.default}."
 
 
 def _open_console(progress: Progress) -> Console:
@@ -127,7 +92,7 @@ def _locate_run(run: Any) -> Any:
     return run.folder
 
 
-@_documented(ExtractConfig)
+@documented(ExtractConfig)
 def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **options: Any) -> FeatureStore:
     """Run the frozen backbone over every new picture once and keep the features.
 
@@ -172,7 +137,7 @@ def open_store(path: StrPath, cut: str = "", pool: str = "none") -> FeatureStore
     return open_feature_store(path, cut, pool)
 
 
-@_documented(TrainConfig)
+@documented(TrainConfig)
 def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = None, **options: Any) -> Run:
     """Fit a head on stored features and keep it as a run, with its metrics and a report.
 
@@ -203,7 +168,7 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
     return Run(config.run)
 
 
-@_documented(SweepConfig)
+@documented(SweepConfig)
 def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> Sweep:
     """Fit many heads on one extraction, side by side with simple baselines, and keep the best.
 
@@ -244,7 +209,7 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
     return Sweep(config.out)
 
 
-@_documented(ExportConfig)
+@documented(ExportConfig)
 def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> ExportResult:
     """Stitch backbone and head into one Keras model that takes raw pixels, and check it on real pictures.
 
@@ -268,7 +233,7 @@ def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **opt
     return export_run(config, console)
 
 
-@_documented(PredictConfig)
+@documented(PredictConfig)
 def predict(
     model: ExportResult | StrPath, files: StrPath | Iterable[StrPath], *, progress: Progress = None, **options: Any
 ) -> Predictions:
@@ -301,7 +266,7 @@ def predict(
     return found
 
 
-@_documented(ReportConfig)
+@documented(ReportConfig)
 def report(run: Run | StrPath, *, progress: Progress = None, **options: Any) -> Report:
     """Write a run's report again, or evaluate the pictures in test/ as well.
 

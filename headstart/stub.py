@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin
 
 from base.options import OptionSpec, list_options
 from headstart import api
+from headstart.document import OPTIONS
 from train_head.config import HeadConfig
 
 FILE = Path(__file__).with_name("__init__.pyi")
@@ -49,7 +50,7 @@ def format_stub() -> str:
 
 def _format_function(function: Any) -> str:
     signature, name = inspect.signature(function), function.__name__
-    options = {option.name: option for option in list_options(api.OPTIONS[name])} if name in api.OPTIONS else {}
+    options = {option.name: option for option in list_options(OPTIONS[name])} if name in OPTIONS else {}
     lines = []
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in lines:

@@ -1,0 +1,47 @@
+"""Gives a function of the API the signature and the documentation of its options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING
+from typing import Any, TypeVar
+
+from base.options import OptionSpec, describe_kind, list_options
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+COMMAND_ONLY = frozenset({"dry_run"})
+"""Options whose result is a table on the terminal."""
+_PLACE_OF_OPTIONS = "    **options: The options of the command."
+OPTIONS: dict[str, type] = {}
+"""The options of each function, by its name."""
+
+
+def documented(options: type) -> Callable[[Function], Function]:
+    """Give a function the signature and the documentation of its options."""
+
+    def document(function: Function) -> Function:
+        OPTIONS[function.__name__] = options
+        keywords = [option for option in list_options(options) if option.name not in COMMAND_ONLY]
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        taken = {parameter.name for parameter in own}
+        parameters = [
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
+            for option in keywords
+            if option.name not in taken and option.default is not MISSING
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *parameters])  # type: ignore[attr-defined]
+        named = {parameter.name for parameter in parameters}
+        lines = "\n".join(_describe(option) for option in keywords if option.name in named)
+        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_PLACE_OF_OPTIONS, lines)
+        return function
+
+    return document
+
+
+def _describe(option: OptionSpec) -> str:
+    text = f"    {option.name}: {option.help}"
+    if option.lowest is not None:
+        text += f" Expects {describe_kind(option)}."
+    return text if option.default in ("", None) else f"{text} Default {option.default}."
