@@ -186,7 +186,7 @@ torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt store and commands,
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
 test: $(DEV)  ## run the tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

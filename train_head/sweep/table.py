@@ -35,8 +35,15 @@ class Sweep:
         self.folder = folder
         self.rows: list[dict[str, Any]] = read_table(folder / TABLE_FILE)
         """Heads and baselines, best first: for each column its value as number or text, or None."""
-        self.best = Run(folder / BEST_FOLDER)
+        best = folder / BEST_FOLDER
+        self._best = Run(best) if best.is_dir() else None
+
+    @property
+    def best(self) -> Run:
         """Best run, as it was when the sweep was opened."""
+        if self._best is None:
+            raise HeadstartError(self.folder, "a sweep with a best run", "none in it", "Run the sweep again")
+        return self._best
 
     def to_pandas(self) -> Any:
         """Return the rows as a `pandas.DataFrame`; raise HeadstartError where pandas is not installed."""
