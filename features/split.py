@@ -1,13 +1,27 @@
-"""Choose the pictures to hold out for validation, by content alone."""
+"""Order of pictures, numbers of their classes, and the pictures to hold out for validation, by content alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.contents import Example
 
 VALIDATION_SHARE = 0.2
 """Share of the training pictures that is held out by default where there is no validation/."""
+
+
+def sort_examples(examples: Iterable[Example]) -> list[Example]:
+    """Sort by content before label and path, so that neither paths nor shards decide a number."""
+    return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
+
+
+def number_targets(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the class number of each example: its label's place among the classes."""
+    number_of = {label: number for number, label in enumerate(classes)}
+    return np.array([number_of[example.label] for example in examples], np.int64)
 
 
 def choose_held_out(examples: Sequence[Example], share: float) -> set[bytes]:

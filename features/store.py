@@ -24,7 +24,7 @@ from features.contents import UnusableImage, load_folder
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
-from features.split import VALIDATION_SHARE, choose_held_out
+from features.split import VALIDATION_SHARE, choose_held_out, number_targets, sort_examples
 
 _NUM_CLASSES_SHOWN = 10
 
@@ -189,7 +189,7 @@ class FeatureStore:
             ShardDamagedError: a shard is missing, or is not the one that was committed.
         """
         examples = self._select(split)
-        return read_array(self.read, examples, self.feature_shape, dtype), self._number_classes(examples)
+        return read_array(self.read, examples, self.feature_shape, dtype), number_targets(examples, self.classes)
 
     def to_tf_dataset(self, split: str | None = None, batch_size: int = 32) -> Any:
         """Stream features and class numbers as a `tf.data.Dataset`, shard by shard, never all in memory.
@@ -205,7 +205,9 @@ class FeatureStore:
             UsageError: the batch size is not positive, or a split without pictures.
         """
         examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
-        return stream_dataset(self.read, examples, self._number_classes(examples), self.feature_shape, batch_size)
+        return stream_dataset(
+            self.read, examples, number_targets(examples, self.classes), self.feature_shape, batch_size
+        )
 
     def _select(self, split: str | None) -> list[Example]:
         if split not in (None, "train", "validation", "test"):
@@ -218,11 +220,7 @@ class FeatureStore:
             chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
         if split and not chosen:
             raise UsageError("split", "a split with pictures", repr(split), f"{self.path} has none in it")
-        return sorted(chosen, key=lambda example: (example.content_hash, example.label, example.path))
-
-    def _number_classes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
-        number_of = {label: number for number, label in enumerate(self.classes)}
-        return np.array([number_of[example.label] for example in examples], np.int64)
+        return sort_examples(chosen)
 
     def __len__(self) -> int:
         """Return the number of pictures with features."""

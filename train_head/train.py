@@ -10,9 +10,9 @@ from typing import Any
 
 from base.replace import replace_folder
 from base.terminal import Console, format_seconds, import_quietly
+from features.split import number_targets
 from features.store import FeatureStore
 from train_head.config import NOTHING, SolverName, TrainConfig
-from train_head.data.batches import number_targets
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_of_changed_store
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes

@@ -15,9 +15,9 @@ import numpy as np
 from base.errors import UsageError
 from base.files import write_durably
 from base.terminal import Console
+from features.split import number_targets
 from features.store import FeatureStore
 from train_head.config import TrainConfig
-from train_head.data.batches import number_targets
 from train_head.data.split import Split, hash_views, list_rows, split_into_folds
 from train_head.evaluation.metrics import predict_classes
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.schema import FEATURE_DTYPE, Features
+from features.split import number_targets
 from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
 
@@ -20,12 +21,6 @@ BLOCK_BYTES = 256 * 2**20
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
-
-
-def number_targets(examples: Sequence[Example], classes: Sequence[str]) -> Indices:
-    """Return the class number of each example: its label's place among the classes."""
-    number_of = {label: number for number, label in enumerate(classes)}
-    return np.array([number_of[example.label] for example in examples], np.int64)
 
 
 def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from base.errors import HeadstartError, UsageError
 from features.catalog.tables import ImageRow
-from features.split import choose_held_out
+from features.split import choose_held_out, sort_examples
 from features.store import Example, FeatureStore
 
 
@@ -113,11 +113,6 @@ def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
         return ""
     rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})
     return hashlib.sha256(b"".join(content_hash + view.to_bytes(4, "big") for content_hash, view in rows)).hexdigest()
-
-
-def sort_examples(examples: Iterable[Example]) -> list[Example]:
-    """Sort by content before label and path, so that neither paths nor shards decide a number."""
-    return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
 
 
 def _hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str) -> Split:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.pooled import pool_store
+from features.split import number_targets
 from features.store import FeatureStore
-from train_head.data.batches import Array, number_targets
+from train_head.data.batches import Array
 from train_head.data.split import Split, split_into_folds
 from train_head.evaluation.metrics import list_losses, predict_classes
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from base.terminal import Console
-from train_head.data.batches import Array, number_targets
+from features.split import number_targets
+from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
 from train_head.finetuning.tail import Tail
 from train_head.solvers import Fit, Problem, Solve

@@ -10,9 +10,10 @@ import numpy as np
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
+from features.split import number_targets
 from features.store import FeatureStore
 from train_head.config import NOTHING, ReportConfig
-from train_head.data.batches import Array, number_targets
+from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.metrics import evaluate, find_largest_class
 from train_head.evaluation.uncertainty import Selection, compute_interval

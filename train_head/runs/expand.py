@@ -11,9 +11,9 @@ import numpy as np
 from base.errors import HeadstartError
 from base.terminal import Console
 from features.schema import FeatureKey
+from features.split import sort_examples
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
-from train_head.data.split import sort_examples
 from train_head.reduction.factors import Directions, Factors, get
 from train_head.reduction.record import Expansion, make_expansion
 from train_head.reduction.rows import FeatureRows, open_workers

@@ -10,8 +10,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from base.terminal import Console
+from features.split import number_targets
 from train_head.config import ClassWeight, TrainConfig
-from train_head.data.batches import Array, Indices, PictureOrder, number_targets, weigh_examples
+from train_head.data.batches import Array, Indices, PictureOrder, weigh_examples
 from train_head.reduction.record import Reduction
 from train_head.reduction.reduce import TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
