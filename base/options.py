@@ -90,31 +90,24 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         if not isinstance(values, Iterable) or isinstance(values, bytes) or hasattr(values, "dtype"):
             raise _refuse(option, value)
         return [convert_value(option._replace(kind=kind), each) for each in values]
-    if option.kind is bool:
-        return value if isinstance(value, bool) else _fail(option, value)
-    if option.kind is Path:
-        return Path(value) if isinstance(value, str | os.PathLike) and os.fspath(value) else _fail(option, value)
-    if option.kind is str:
-        if isinstance(value, list | tuple):
-            return ",".join(str(each) for each in value)
-        return os.fspath(value) if isinstance(value, str | os.PathLike) else _fail(option, value)
-    if issubclass(option.kind, StrEnum):
-        return option.kind(value) if value in list(option.kind) else _fail(option, value)
-    number_type = Integral if option.kind is int else Real
-    if isinstance(value, bool) or not isinstance(value, number_type):
-        raise _refuse(option, value)
-    number = option.kind(value)
-    lowest, highest = option.lowest, option.highest
-    if (
-        not math.isfinite(number)
-        or (lowest is not None and number < lowest)
-        or (highest is not None and number > highest)
-    ):
-        raise _refuse(option, value)
-    return number
-
-
-def _fail(option: OptionSpec, value: object) -> Any:
+    is_path = isinstance(value, str | os.PathLike)
+    if option.kind is bool and isinstance(value, bool):
+        return value
+    if option.kind is Path and is_path and os.fspath(value):
+        return Path(value)
+    if option.kind is str and is_path:
+        return os.fspath(value)
+    if option.kind is str and isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if issubclass(option.kind, StrEnum) and value in list(option.kind):
+        return option.kind(value)
+    number_type = {int: Integral, float: Real}.get(option.kind)
+    if number_type and isinstance(value, number_type) and not isinstance(value, bool):
+        number = option.kind(value)
+        lowest = -math.inf if option.lowest is None else option.lowest
+        highest = math.inf if option.highest is None else option.highest
+        if math.isfinite(number) and lowest <= number <= highest:
+            return number
     raise _refuse(option, value)
 
 

@@ -70,14 +70,19 @@ class ExtractResult:
     """Digest of the fingerprint by cut."""
     weights: str
     """Name of the weights, with file and digest."""
-    error: str
-    """Reason why the run stopped before its end; empty otherwise."""
-    stopped: BadPicturesError | None = None
-    """The error of that reason."""
+    stopped: BadPicturesError | None
+    """Error that stopped the run before its end; None otherwise."""
+
+    @property
+    def error(self) -> str:
+        """Reason why the run stopped before its end; empty otherwise."""
+        return str(self.stopped or "")
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {name: value for name, value in asdict(self).items() if name != "stopped"}
+        values = asdict(self)
+        del values["stopped"]
+        return values | {"error": self.error}
 
 
 def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
@@ -198,7 +203,6 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         fingerprint=",".join(digests.values()),
         fingerprints=digests,
         weights=str(weights),
-        error=str(stopped or ""),
         stopped=stopped,
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from base.errors import HeadstartError, HeadstartWarning, UsageError
+from base.errors import HeadstartWarning, UsageError
 from base.options import make_options
 from base.terminal import Console, ConsoleOptions, ProgressCallback
 from extract.config import ExtractConfig
@@ -77,18 +77,13 @@ def _locate_store(store: FeatureStore | StrPath) -> dict[str, Any]:
 
 
 def _locate_run(run: Any) -> Any:
-    """Return the folder of a run, where it is an open one.
+    """Return the folder of a run; raise HeadstartError where another run has taken it since the run was opened."""
+    from train_head.runs.read import Run
+    from train_head.runs.write import require_unchanged
 
-    Raises:
-        HeadstartError: another run has taken its folder since it was opened.
-    """
-    if not hasattr(run, "record"):
+    if not isinstance(run, Run):
         return run
-    from train_head.runs.record import read_record
-
-    if read_record(run.folder) != run.record:
-        advice = "Pass its folder: an earlier run is kept beside it under its date, or was overwritten"
-        raise HeadstartError(run.folder, "the run that was opened", "another run that was written since", advice)
+    require_unchanged(run)
     return run.folder
 
 

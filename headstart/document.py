@@ -14,7 +14,7 @@ COMMAND_ONLY = frozenset({"dry_run"})
 """Options whose result is a table on the terminal."""
 _PLACE_OF_OPTIONS = "    **options: The options of the command."
 OPTIONS: dict[str, type] = {}
-"""The options of each function, by its name."""
+"""Options dataclass of each function of the API; the keys are the functions' names."""
 
 
 def documented(options: type) -> Callable[[Function], Function]:
@@ -22,18 +22,13 @@ def documented(options: type) -> Callable[[Function], Function]:
 
     def document(function: Function) -> Function:
         OPTIONS[function.__name__] = options
-        keywords = [option for option in list_options(options) if option.name not in COMMAND_ONLY]
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        taken = {parameter.name for parameter in own}
-        parameters = [
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-            for option in keywords
-            if option.name not in taken and option.default is not MISSING
-        ]
+        left_out = COMMAND_ONLY | signature.parameters.keys()
+        keywords = [o for o in list_options(options) if o.name not in left_out and o.default is not MISSING]
+        parameters = [inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default) for o in keywords]
         function.__signature__ = signature.replace(parameters=[*own, *parameters])  # type: ignore[attr-defined]
-        named = {parameter.name for parameter in parameters}
-        lines = "\n".join(_describe(option) for option in keywords if option.name in named)
+        lines = "\n".join(map(_describe, keywords))
         function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_PLACE_OF_OPTIONS, lines)
         return function
 

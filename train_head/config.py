@@ -25,7 +25,7 @@ class SolverName(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """Optimizer, by its name in Keras."""
+    """Optimizer of Keras."""
 
     RMSPROP = "rmsprop"
     ADAM = "adam"

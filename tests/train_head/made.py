@@ -191,7 +191,7 @@ def make_small_card(num_classes: int) -> ModelCard:
 
 
 def save_tiny_model(path: Path, num_classes: int) -> Path:
-    """Writes an exported model of the small backbone, with a head that tells its classes' colours."""
+    """Write an exported model of the small backbone, whose head separates the classes by colour."""
     tiny = choose_tiny_weights(num_classes)
     kernel = np.zeros((32, 3), np.float32)
     kernel[:3] = 16 * tiny.hidden_kernel[:3]

@@ -107,7 +107,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
         HeadstartError: it is no longer the run that was read, it is being written, or the disk refused.
     """
     with replace_folder(describe_run_target(run.folder)) as replacement:
-        _require_unchanged(run)
+        require_unchanged(run)
         record = copy_run(run, replacement.staging)
         # The copy is a run, too, while it is changed: of today's version, from which a report can be made.
         seal_run(replacement.staging, record)
@@ -121,7 +121,7 @@ def write_page(run: Run, page: bytes) -> Path:
     path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)
     with hold_target(target):
         check_target(target)
-        _require_unchanged(run)
+        require_unchanged(run)
         write_durably(path, page)
     return path
 
@@ -157,9 +157,15 @@ def shorten_path(path: Path, folder: Path) -> str:
     return near if is_near and shared != os.path.sep else path.name
 
 
-def _require_unchanged(run: Run) -> None:
+def require_unchanged(run: Run) -> None:
+    """Raise HeadstartError where another run has taken a run's folder since it was read."""
     if read_record(run.folder) != run.record:
-        raise HeadstartError(run.folder, "the run that was read", "another one by now", "Run the command again")
+        raise HeadstartError(
+            run.folder,
+            "the run that was read",
+            "another one by now",
+            "Read it again: an earlier run may be kept beside it, under its date",
+        )
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
