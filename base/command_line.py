@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 import typer
 
 from base import process, signals, streams
-from base.errors import HeadstartError, UsageError, describe_os_error
+from base.errors import HeadstartError, UsageError, convert_os_error
 from base.terminal import Console, ConsoleOptions
 
 Config = TypeVar("Config")
@@ -72,7 +72,7 @@ def _start(app: typer.Typer, name: str) -> NoReturn:
     if error := streams.find_output_error():
         is_reader_gone = error.errno == errno.EPIPE
         if not is_reader_gone:
-            Console().fail(f"standard output: expected room for the result, got {error.strerror}. Write it elsewhere.")
+            Console().error(f"standard output: expected room for the result, got {error.strerror}. Write it elsewhere.")
         status = status or (_READER_GONE_STATUS if is_reader_gone else 1)
     process.leave(status)
 
@@ -95,7 +95,7 @@ def _build_callback(act: Act[Config], config_type: type[Config]) -> Callable[...
         console = Console(_take(ConsoleOptions, values))
         outcome = _perform(act, _take(config_type, values), console)
         if outcome.message:
-            console.fail(outcome.message)
+            console.error(outcome.message)
         console.show_result(outcome.result)
         return outcome.status
 
@@ -133,8 +133,10 @@ def _perform(act: Act[Config], config: Config, console: Console) -> _Outcome:
     return replace(outcome, status=signals.get_exit_status() or outcome.status)
 
 
-def _fail(message: str, status: int) -> _Outcome:
-    return _Outcome({"error": message}, status, message)
+def _fail(error: HeadstartError) -> _Outcome:
+    """Return the outcome for an error: its message, and for `--json` its class and fields."""
+    values = {name: str(getattr(error, name)) for name in ("where", "expected", "got", "advice")}
+    return _Outcome({"error": str(error), "type": type(error).__name__} | values, error.exit_status, str(error))
 
 
 def _explain(error: BaseException, config: object, console: Console) -> _Outcome:
@@ -142,16 +144,16 @@ def _explain(error: BaseException, config: object, console: Console) -> _Outcome
         case CommandFailed():
             return _Outcome(error.result, 1, str(error))
         case HeadstartError():
-            return _fail(str(error), error.exit_status)
+            return _fail(error)
         case OSError():
-            return _fail(describe_os_error(error, _name_outputs(config)), 1)
+            return _fail(convert_os_error(error, _name_outputs(config)))
         case MemoryError():
-            return _fail(f"memory: expected enough for this command, got {error or 'none left'}. Free some.", 1)
+            return _fail(HeadstartError("memory", "enough for this command", str(error) or "none left", "Free some"))
         case Exception():
             if console.options.verbose:
                 traceback.print_exception(error)
             found = f"{type(error).__name__}: {error}"
-            return _fail(f"Headstart: expected no error of its own, got {found}. Run it with -v, and report it.", 1)
+            return _fail(HeadstartError("headstart", "no internal error", found, "Report it with the output of -v"))
     raise error
 
 

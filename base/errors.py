@@ -82,12 +82,13 @@ def require_extra(package: str, option: str, target: str) -> None:
         raise UsageError(option, f"the package {package}", "none installed", advice)
 
 
-def describe_os_error(error: OSError, place: str) -> str:
-    """Return the message for an error of the operating system, with a place where it names no file."""
+def convert_os_error(error: OSError, place: str) -> HeadstartError:
+    """Return the HeadstartError for an error of the operating system, with a place where it names no file."""
     where, got, more = error.filename or place, error.strerror or str(error), ""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         (where, _, got), num_more = error.args[0][0], len(error.args[0]) - 1
         more = f" and {num_more:,} more" if num_more else ""
     if error.errno in _FULL or any(text in str(got) for text in map(os.strerror, _FULL)):
-        return f"{where}{more}: expected room on the disk, got {got}. Make room, and run it again."
-    return f"{where}{more}: expected a file that can be used, got {got}. Check that it exists, and who may use it."
+        return HeadstartError(f"{where}{more}", "free space on the disk", str(got), "Free some space, and try again")
+    advice = "Check that it exists, and that its permissions allow access"
+    return HeadstartError(f"{where}{more}", "a usable file or folder", str(got), advice)

@@ -30,8 +30,8 @@ class ConsoleOptions:
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
     ] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")] = False
 
 
 ProgressCallback = Callable[[str, int, int, float], None]
@@ -51,22 +51,22 @@ class Console:
         self.options = options or ConsoleOptions()
         self._callback = callback
 
-    def say(self, message: str) -> None:
-        """Says what is going on, on stderr."""
+    def info(self, message: str) -> None:
+        """Print a message on stderr, unless `-q` is given."""
         if not self.options.quiet:
             print(make_printable(message), file=sys.stderr, flush=True)
 
-    def detail(self, message: str) -> None:
-        """Says what only `-v` wants to know."""
+    def debug(self, message: str) -> None:
+        """Print a message on stderr if `-v` is given."""
         if self.options.verbose:
-            self.say(message)
+            self.info(message)
 
-    def warn(self, message: str) -> None:
-        """Says what must not be overlooked, also under `-q`."""
+    def warning(self, message: str) -> None:
+        """Print a warning on stderr, also with `-q`."""
         print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
 
-    def fail(self, message: str) -> None:
-        """Says why a command ends, in one line."""
+    def error(self, message: str) -> None:
+        """Print the error that ended a command, in one line on stderr."""
         print(f"error: {make_printable(message)}", file=sys.stderr, flush=True)
 
     def show_table(self, title: str, rows: Sequence[Sequence[object]]) -> None:
@@ -227,6 +227,17 @@ def format_seconds(seconds: float) -> str:
 def format_rate(per_second: float) -> str:
     """Formats a rate for people: `44.0/s`, or `9.3 s each` where it is below one."""
     return f"{per_second:.1f}/s" if per_second >= 1 or per_second == 0 else f"{1 / per_second:.1f} s each"
+
+
+def format_count(number: int, noun: str, plural: str = "") -> str:
+    """Format a number with its noun: `1 picture`, `1,200 pictures`, `2 classes`.
+
+    Args:
+        number: how many.
+        noun: the noun in the singular.
+        plural: the plural, where it is not the noun with an `s`.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_bytes(num_bytes: float) -> str:

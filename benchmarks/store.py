@@ -47,7 +47,7 @@ def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str
             results.append(_measure_one(scratch / "store", num_rows))
         finally:
             shutil.rmtree(scratch)
-        console.detail(str(results[-1]))
+        console.debug(str(results[-1]))
     console.show_table(
         "the store, mixed7 at 150 px, gzip level 1",
         [

@@ -26,7 +26,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed])
     warn_of_unusable(result, console)
     for skipped in result.skipped:
-        console.detail(f"skipped {skipped['path']}: {skipped['reason']}")
+        console.debug(f"skipped {skipped['path']}: {skipped['reason']}")
     is_done = not result.computed and not result.failed
     num_bytes = sum(path.stat().st_size for path in config.store.rglob("*") if path.is_file())
     reasons = Counter(file["reason"] for file in result.skipped).most_common()

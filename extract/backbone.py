@@ -148,7 +148,7 @@ class CutBackbone:
         from extract.engines.tensorflow import configure_tensorflow
 
         if not configure_tensorflow(self.streams):
-            self._console.detail("TensorFlow has computed in this process already, and keeps its threads")
+            self._console.debug("TensorFlow has computed in this process already, and keeps its threads")
         backbone = build_backbone(config.image_size, self.weights)
         return {cut: cut_backbone(backbone, cut, config.pool) for cut in config.cuts}
 

@@ -51,7 +51,7 @@ def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         kept = ", kept others" if out.exists() else ""
-        console.say(f"{out}: removed {num_removed:,} pictures of elpv-dataset{kept}")
+        console.info(f"{out}: removed {num_removed:,} pictures of elpv-dataset{kept}")
         return {"removed": num_removed, "folder": str(out)}
     for picture, target in pairs:
         if not target.exists():
@@ -59,7 +59,7 @@ def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
             partial = target.with_name(f".{target.name}")
             shutil.copyfile(picture, partial)
             partial.replace(target)
-    console.say(f"{out}: {len(pairs):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
+    console.info(f"{out}: {len(pairs):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
     return {"images": len(pairs), "folder": str(out)}
 
 

@@ -119,11 +119,11 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """
     started = time.monotonic()
     scan, places, stored = prepare_run(config)
-    console.say(f"{config.images}: {scan.describe()}")
+    console.info(f"{config.images}: {scan.describe()}")
     weights = load_stored_weights(stored.values()) if config.weights == AUTO else None
     if weights is None or config.weights_sha256.strip().lower() not in ("", weights.sha256):
         weights = find_weights(config.weights, console, config.weights_sha256)
-    console.say(f"weights: {weights}")
+    console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
     known_specs = {cut: load_stored_spec(config, cut, state, weights) for cut, state in stored.items()}
     specs = {cut: known_specs.get(cut) or describe_features(config, cut, backbone) for cut in places}
@@ -131,7 +131,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     for cut, state in stored.items():
         refuse_other_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
     if config.new_store and (aside := set_aside(config.store)):
-        console.say(f"{config.store}: a new store; the old one is now {aside}")
+        console.info(f"{config.store}: a new store; the old one is now {aside}")
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -140,7 +140,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             for cut, place in places.items()
         ]
         for note in [note for writer in writers for note in writer.notes]:
-            console.warn(note)
+            console.warning(note)
         known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
         plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
         to_read = merge_reading(plans)
@@ -157,15 +157,15 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
                 refuse_other_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
                 if store.num_features:
                     num_rows = compare_rows(store, paths, config, backbone, made.origin.versions, number)
-                    console.detail(f"{num_rows} stored features of {cut} were extracted again and are the same")
-            console.say(backbone.describe())
+                    console.debug(f"{num_rows} stored features of {cut} were extracted again and are the same")
+            console.info(backbone.describe())
             # Built here, so that the progress bar does not count it as slow pictures.
             _ = backbone.engine
         folder = str(config.images.resolve())
         for writer, plan in zip(writers, plans, strict=True):
             before = writer.catalog.read_meta("images_folder")
             if before not in (None, folder) and plan.gone:
-                console.warn(
+                console.warning(
                     f"{writer.folder} was filled from {before}; {len(plan.gone):,} of its pictures are not in {folder} "
                     "and leave the training set. Give each folder a --store (STORE=) of its own to keep both"
                 )
@@ -179,7 +179,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             stopped = error
         except KeyboardInterrupt:
             num_kept = len(scan.images) - len(to_read) + min(loop.num_done, len(to_read)) - len(loop.failed)
-            console.warn(f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures are extracted, and kept")
+            console.warning(f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures are extracted, and kept")
             raise
         if loop.num_computed:
             for writer in writers:
@@ -211,14 +211,16 @@ def warn_of_unusable(result: ExtractResult, console: Console) -> None:
     """Warn of the pictures that cannot be trained on, and of folders that could not be read."""
     if result.failed:
         first = result.failed[0]
-        console.warn(f"{len(result.failed):,} pictures could not be used, such as {first['image']}: {first['reason']}")
+        console.warning(
+            f"{len(result.failed):,} pictures could not be used, such as {first['image']}: {first['reason']}"
+        )
     if result.unsound:
-        console.warn(
+        console.warning(
             f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
             f"{result.unsound_images[0]}"
         )
     if unreadable := describe_unreadable((file["path"], file["reason"]) for file in result.skipped):
-        console.warn(unreadable)
+        console.warning(unreadable)
 
 
 def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:

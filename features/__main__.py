@@ -110,12 +110,12 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
         raise StoreMissingError(store, "a store's folder", got, "Check the path")
     if config.rebuild_catalog:
         num_features, lost = checks.rebuild_catalog(store)
-        console.say(
+        console.info(
             f"{store}: a new catalog of {num_features:,} features; run `python -m extract` as before to "
             "enter the pictures (it computes only what is missing)"
         )
         for line in lost:
-            console.warn(line)
+            console.warning(line)
     elif not (store / CATALOG_NAME).is_file():
         raise StoreMissingError(store, "a catalog", "none", "Run it with --rebuild-catalog")
     with console.progress("check", len(list((store / SHARD_FOLDER).glob("*.h5"))), "shards") as progress:
@@ -123,17 +123,17 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
             store, read_data=config.read_data, images=config.images, advance=progress.advance
         )
     for problem in problems:
-        console.warn(f"{problem.where}: {problem.what}")
+        console.warning(f"{problem.where}: {problem.what}")
     result: dict[str, Any] = {"ok": not problems, "problems": [asdict(problem) for problem in problems]}
     if config.quarantine:
         result["forgotten"] = checks.quarantine_shards(store, problems)
-        console.say(f"{result['forgotten']:,} features are to be computed again: run `python -m extract` as before")
+        console.info(f"{result['forgotten']:,} features are to be computed again: run `python -m extract` as before")
     if problems:
         raise CommandFailed(result)
     notes = checks.list_notes(store)
     how = "every byte was read" if config.read_data else "sizes only; --read-data reads every byte"
     for line in (*notes, f"{store}: no problem found ({how})"):
-        console.say(line)
+        console.info(line)
     return {**result, "notes": notes}
 
 
@@ -145,7 +145,7 @@ def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     store = open_store(config.store, config.cut)
     num_rows = len(list_rows(store))
     if is_packed(store, config.out):
-        console.say(f"{config.out}: holds this store's features already; nothing to do")
+        console.info(f"{config.out}: holds this store's features already; nothing to do")
     else:
         with console.progress("pack", num_rows, "features") as progress:
             pack_store(store, config.out, config.compression, progress.advance)

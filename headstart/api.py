@@ -44,7 +44,7 @@ class _ApiConsole(Console):
         is_quiet = progress is not True or sys.stderr is None
         super().__init__(ConsoleOptions(quiet=is_quiet), progress if callable(progress) else None)
 
-    def warn(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Issue a HeadstartWarning at the line that called the API."""
         depth = next((depth for depth, frame in enumerate(inspect.stack()) if not _is_own(frame.frame.f_globals)), 1)
         warnings.warn(message, HeadstartWarning, stacklevel=depth + 1)
@@ -257,7 +257,7 @@ def predict(
     found = predict_pictures(config, console)
     if found.failed:
         first = found.failed[0]
-        console.warn(f"{len(found.failed):,} pictures have no prediction, such as {first.image}: {first.reason}")
+        console.warning(f"{len(found.failed):,} pictures have no prediction, such as {first.image}: {first.reason}")
     return found
 
 

@@ -63,7 +63,7 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     rows.insert(3, ("its 95 % interval", *(describe_interval(result) for result in results.values())))
     console.show_table(f"the same head, twice, in {config.run}", rows)
     if not config.no_report:
-        console.say(f"learning curves side by side: {config.run / COMPARISON_FILE}")
+        console.info(f"learning curves side by side: {config.run / COMPARISON_FILE}")
     return {"comparison": results}
 
 
@@ -103,7 +103,7 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
     with replace_folder(target) as replacement:
         same = [] if config.overwrite else [name for name, half in halves.items() if half.is_completed()]
         if len(same) == len(halves) and (config.no_report or (config.run / COMPARISON_FILE).is_file()):
-            console.say(f"{config.run}: holds this very comparison already; nothing to do")
+            console.info(f"{config.run}: holds this very comparison already; nothing to do")
             return {name: Run(half.config.run).read_metrics() for name, half in halves.items()}
         first = next(iter(halves.values()))
         log_dataset_summary(first.store, first.split, first.config, console)
@@ -125,7 +125,7 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
         archive = name_archive(config.run, old[-1]) if is_kept else ""
         replacement.commit(archive)
     if archive:
-        console.say(f"the earlier comparison is kept as {archive}")
+        console.info(f"the earlier comparison is kept as {archive}")
     for folder in checkpoints:
         remove_checkpoints(folder)
     return results

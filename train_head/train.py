@@ -67,7 +67,7 @@ def train_head(
         differences = training.list_differences()
         if not differences:
             remove_checkpoints(checkpoints)
-            console.say(f"{config.run}: holds this very run already; nothing to do")
+            console.info(f"{config.run}: holds this very run already; nothing to do")
             if config.tensorboard:
                 keep_logs(Run(config.run))
             return refuse_divergence(config, Run(config.run).read_metrics())
@@ -77,7 +77,7 @@ def train_head(
         archive = name_archive(config.run, config.run) if is_kept else ""
         replacement.commit(archive)
     if archive:
-        console.say(f"the earlier run ({'; '.join(differences)}) is kept as {archive}")
+        console.info(f"the earlier run ({'; '.join(differences)}) is kept as {archive}")
     remove_checkpoints(checkpoints)
     warn_of_changed_store(training.store, training.split, config, console)
     return refuse_divergence(config, metrics)
@@ -102,7 +102,7 @@ def fit_run(
 
         tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
         top = tail.open_top()
-        console.say(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
+        console.info(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
     solver, solve = _choose_solver(Problem(top, split, config), console)
     if solver is SolverName.REDUCED:
         for trial in trials:
@@ -115,7 +115,7 @@ def fit_run(
     fit = fit_first(trials, store, solve, checkpoints, console, follow)
     outcomes = [judge_fit(fit, split)]
     answered = time.monotonic() - started
-    console.say(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
+    console.info(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
     outcomes += fit_others(trials, store, solve, checkpoints, console)
     metrics = {
         "solver": solver.value,
@@ -169,9 +169,9 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
     solver = problem.config.solver
     if solver is SolverName.AUTO:
         solver, why = choose_solver(measure_sizes(problem))
-        console.say(f"solver: {solver.value} ({why})")
+        console.info(f"solver: {solver.value} ({why})")
         if problem.config.rank and solver is SolverName.FULL:
-            console.warn("the full solver takes all inputs; --rank is for the reduced one")
+            console.warning("the full solver takes all inputs; --rank is for the reduced one")
     if solver is SolverName.REDUCED:
         from train_head.solvers.reduced import fit_reduced
 

@@ -108,7 +108,7 @@ def fit_others(
                 write_durably(outcome_file, json.dumps({"key": key, **asdict(outcome)}).encode())
             checkpoint.remove()
         trained = f"trained on {len(trial.split.train):,} pictures"
-        console.say(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, {trained}")
+        console.info(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, {trained}")
         yield outcome
         if outcome.bad_epoch is not None:
             return

@@ -131,7 +131,7 @@ def _find_any(console: Console) -> Weights:
         got = f"neither. imagenet: {no_imagenet}. nsfwjs: {error}".rstrip(".")
         advice = "Give a file you have with --weights FILE (WEIGHTS=FILE)"
         raise HeadstartError("--weights auto", "imagenet or nsfwjs weights", got, advice) from None
-    console.warn(
+    console.warning(
         f"ImageNet weights are not available ({no_imagenet}). USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned "
         "for another task, 8 bit; its features are weaker. For ImageNet's: --weights FILE (WEIGHTS=FILE)."
     )
@@ -143,7 +143,7 @@ def _find_imagenet(console: Console) -> Weights:
     path = download_first([mirror] if mirror else [COURSE_URL, KERAS_URL], console)
     is_known = hash_file(path, "md5") == KNOWN_MD5
     if not is_known:
-        console.warn(
+        console.warning(
             f"{path}: not the official file byte for byte (MD5 is not {KNOWN_MD5}); the store records its SHA-256, and "
             "--weights-sha256 makes one a condition"
         )
@@ -162,7 +162,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
             return _download(url)
         except HeadstartError as error:
             problems.append(error.got if url in error.got else f"{error.got} at {url}")
-            console.detail(str(error))
+            console.debug(str(error))
     advice = "Check the network, or give --weights FILE (WEIGHTS=FILE)"
     raise HeadstartError("--weights imagenet", FILE_NAME, "; ".join(problems), advice)
 

@@ -32,9 +32,9 @@ class Config:
 
 def act(config, console):
     '''Act.'''
-    console.say("said")
-    console.detail("detail")
-    console.warn("watch out")
+    console.info("said")
+    console.debug("detail")
+    console.warning("watch out")
     match config.mode:
         case "fail": raise HeadstartError("a.jpg", "a picture", "a page", "Remove it")
         case "usage": raise UsageError("--mode", "x", "y", "Do z")
@@ -91,42 +91,30 @@ def test_command_verbose_adds_details() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "status", "message"),
+    ("mode", "status", "kind", "where"),
     [
-        ("fail", 1, "error: a.jpg: expected a picture, got a page. Remove it.\n"),
-        (
-            "file",
-            1,
-            "error: /nowhere/at/all: expected a file that can be used, got No such file or directory. "
-            "Check that it exists, and who may use it.\n",
-        ),
-        ("usage", 2, "error: --mode: expected x, got y. Do z.\n"),
-        (
-            "full",
-            1,
-            "error: work/run: expected room on the disk, got No space left on device. Make room, and run it again.\n",
-        ),
-        (
-            "copies",
-            1,
-            "error: a.h5 and 1 more: expected room on the disk, got [Errno 28] No space left on device. "
-            "Make room, and run it again.\n",
-        ),
-        (
-            "bug",
-            1,
-            "error: Headstart: expected no error of its own, got ValueError: 7 is not 8. "
-            "Run it with -v, and report it.\n",
-        ),
-        ("interrupt", 130, "error: interrupted. What was finished is kept; run the same command again.\n"),
+        ("fail", 1, "HeadstartError", "a.jpg"),
+        ("file", 1, "HeadstartError", "/nowhere/at/all"),
+        ("usage", 2, "UsageError", "--mode"),
+        ("full", 1, "HeadstartError", "work/run"),
+        ("copies", 1, "HeadstartError", "a.h5 and 1 more"),
+        ("bug", 1, "HeadstartError", "headstart"),
     ],
 )
-def test_command_error_exits_with_its_status_and_one_line(mode: str, status: int, message: str) -> None:
+def test_command_error_exits_with_its_status_one_line_and_its_fields(
+    mode: str, status: int, kind: str, where: str
+) -> None:
     done = run("--mode", mode, "--json")
-    assert done.returncode == status
-    assert done.stderr.endswith(message)
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["type"], result["where"]) == (status, kind, where)
+    assert set(result) == {"error", "type", "where", "expected", "got", "advice"}
+    assert done.stderr.splitlines()[-1] == f"error: {result['error']}"
     assert "Traceback" not in done.stderr
-    assert list(json.loads(done.stdout)) == ["error"]
+
+
+def test_command_interrupted_exits_with_130() -> None:
+    done = run("--mode", "interrupt", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (130, {"error": "interrupted"})
 
 
 def test_command_that_found_a_problem_prints_its_result_and_exits_1() -> None:
@@ -146,7 +134,7 @@ def test_command_wrong_usage_exits_2(arguments: list[str]) -> None:
 def test_command_empty_path_is_wrong_usage_and_not_the_current_folder(empty: list[str]) -> None:
     done = run("--mode", "x", *empty, "--json")
     assert done.returncode == 2
-    assert json.loads(done.stdout)["error"].startswith("--run: expected a path, got an empty one.")
+    assert (json.loads(done.stdout)["type"], json.loads(done.stdout)["where"]) == ("UsageError", "--run")
 
 
 def test_command_path_through_a_folder_that_does_not_exist_is_the_place_it_names(tmp_path: Path) -> None:
@@ -195,7 +183,7 @@ def test_command_with_a_closed_standard_error_does_not_write_messages_into_its_f
     # As native libraries write, which care about no error.
     noise = "file = open(config.run, 'w')\n    write_noise()\n    file.write('done'); file.close()"
     define = "def write_noise():\n    try: os.write(2, b'noise')\n    except OSError: pass\n"
-    program.write_text("import os\n" + define + PROGRAM.replace('console.say("said")', noise))
+    program.write_text("import os\n" + define + PROGRAM.replace('console.info("said")', noise))
     command = f"{sys.executable} {program} --mode x --run {tmp_path}/run 2>&-"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(["bash", "-c", command], check=False, env=environment, capture_output=True)

@@ -144,7 +144,7 @@ def test_wrong_value_exits_2_at_once_and_prints_the_error_as_json(
     done = finish(start(*folders, option, value, "--json", trace_imports=True))
     assert done.status == 2
     assert done.error.startswith(told)
-    assert json.loads(done.out) == {"error": done.error}
+    assert json.loads(done.out)["error"] == done.error
     assert not (tmp_path / "store").exists()
     assert_answered_at_once(done)
 

@@ -168,8 +168,8 @@ class Looking(Console):
         self.folder = folder
         self.seen: list[tuple[str, list[str]]] = []
 
-    def say(self, message: str) -> None:
-        super().say(message)
+    def info(self, message: str) -> None:
+        super().info(message)
         self.seen.append((message, sorted(path.name for path in self.folder.iterdir())))
 
 

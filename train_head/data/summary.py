@@ -20,29 +20,29 @@ NUM_SHOWN = 3
 
 def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     """Log what is trained on; warn of missing views, left-out pictures, leaks and conflicting labels."""
-    console.say(
+    console.info(
         f"{store.path}: {len(split.train):,} training and {len(split.validation):,} validation pictures of "
         f"{', '.join(split.classes)} (by {split.rule})"
     )
     if config.views and config.views > 1:
         num_rows, num_wanted = len(list_rows(store, split.train, config.views)), config.views * len(split.train)
-        console.say(f"{config.views} views of each training picture, {num_rows:,} rows")
+        console.info(f"{config.views} views of each training picture, {num_rows:,} rows")
         if num_rows < num_wanted:
-            console.warn(
+            console.warning(
                 f"{store.path}: {num_wanted - num_rows:,} views of training pictures are not stored, because "
                 "extraction was interrupted, they validated then or hold NaN; run `python -m extract "
                 f"--views {config.views}` again"
             )
     _log_left_out(store, split, console)
     if leaks := split.count_leaks():
-        console.warn(
+        console.warning(
             f"{leaks:,} validation pictures are in the training folder too, byte for byte: "
             "the validation accuracy is optimistically biased"
         )
     if conflicts := list_conflicts([*split.train, *split.validation]):
         shown = ", ".join(" = ".join(paths) for paths in conflicts[:NUM_SHOWN])
         more = f" and {len(conflicts) - NUM_SHOWN:,} more" if len(conflicts) > NUM_SHOWN else ""
-        console.warn(
+        console.warning(
             f"{len(conflicts):,} pictures are in the folders of several classes, byte for byte: {shown}{more}. "
             "Each copy is used with the label of its own folder; keep one, or the head cannot be right on both"
         )
@@ -63,12 +63,14 @@ def _log_left_out(store: FeatureStore, split: Split, console: Console) -> None:
                 why = f"could not be decoded, such as {first.image.path}: {first.detail}"
             case UnusableReason.UNSOUND:
                 why = f"have features with NaN or overflow, such as {first.image.path}, and are left out"
-        console.warn(f"{store.path}: {len(unusable):,} of {len(store.images):,} pictures {why}")
+        console.warning(f"{store.path}: {len(unusable):,} of {len(store.images):,} pictures {why}")
     if split.test:
-        console.say(f"{len(split.test):,} pictures in test/ are kept for the final number")
+        console.info(f"{len(split.test):,} pictures in test/ are kept for the final number")
     num_used = len(split.train) + len(split.validation) + len(split.test)
     if num_used < len(store.examples):
-        console.warn(f"{len(store.examples) - num_used:,} pictures are in folders that are not used (by {split.rule})")
+        console.warning(
+            f"{len(store.examples) - num_used:,} pictures are in folders that are not used (by {split.rule})"
+        )
 
 
 def count_unusable(store: FeatureStore) -> dict[str, int]:
@@ -116,10 +118,10 @@ def warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfig
         same = now.examples == store.examples
         same = same and hash_views(now, split, config.views) == hash_views(store, split, config.views)
     except FeatureStoreError as error:
-        console.warn(f"{store.path} can no longer be read: {error}")
+        console.warning(f"{store.path} can no longer be read: {error}")
         return
     if not same:
-        console.warn(
+        console.warning(
             f"{store.path} changed during training; the run is of its state at the start. "
             "Train again for today's pictures"
         )

@@ -106,12 +106,12 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
             raise _disagree(config.out, ExportResult([], parity, len(split.validation)))
         replacement.commit()
     if parity.num_gone:
-        console.warn(
+        console.warning(
             f"{parity.num_gone:,} validation pictures are gone or have changed; the model was checked on "
             f"{parity.num_pictures:,} others"
         )
     if parity.num_flipped:
-        console.warn(
+        console.warning(
             f"{parity.num_flipped:,} of {parity.num_pictures:,} pictures have other labels than on stored features, "
             f"made in {store.fingerprint.precision}; accuracy {parity.stored_accuracy:.4f} on those, "
             f"{parity.accuracy:.4f} from pixels"

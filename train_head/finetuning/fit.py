@@ -54,7 +54,7 @@ class _Tuning:
         fit = solve(replace(problem, store=top), self.checkpoint.beside("head"), self.console)
         targets = number_targets(problem.split.validation, problem.split.classes)
         accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
-        self.console.say(f"the head alone: validation accuracy {accuracy:.4f}")
+        self.console.info(f"the head alone: validation accuracy {accuracy:.4f}")
         if not fit.reduction:
             return fit
         kernel = fit.reduction.expansion.expand_kernel(top, fit.weights.hidden_kernel)

@@ -18,7 +18,7 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     rows = [(p.image, p.label, f"{p.probability:.4f}") for p in found]
     console.show_table(f"predictions of {config.model}", rows or [("no picture",)])
     if found.accuracy is not None:
-        console.say(f"accuracy by the folders' names: {found.accuracy:.4f} of {len(found):,}")
+        console.info(f"accuracy by the folders' names: {found.accuracy:.4f} of {len(found):,}")
     if found.failed:
         console.show_table("pictures that could not be used", [(file.image, file.reason) for file in found.failed])
         raise CommandFailed(found.to_json())

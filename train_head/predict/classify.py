@@ -96,7 +96,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
         recover_target(describe_target(config.model.parent))
     card, model = load_export(config.model)
     if card.decode_policy != DECODE_POLICY:
-        console.warn(
+        console.warning(
             f"{config.model} was made for pictures decoded by {card.decode_policy!r}; they are decoded by "
             f"{DECODE_POLICY!r} here, which may change probabilities. Train and export it again"
         )
@@ -125,7 +125,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
                 predictions.append(Prediction(path, label, probability, probabilities))
             progress.advance(len(batch))
     if unreadable := describe_unreadable((str(file.image), file.reason) for file in skipped):
-        console.warn(unreadable)
+        console.warning(unreadable)
     return predictions
 
 

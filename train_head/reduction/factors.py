@@ -121,7 +121,7 @@ def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derive
                     kept = kind(*(arrays[field.name] for field in fields(kind)))
         except Exception as error:
             # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
-            console.warn(f"{path}: expected {what} with SHA-256 {expected[:12]}…, got {error}. They are made again")
+            console.warning(f"{path}: expected {what} with SHA-256 {expected[:12]}…, got {error}. They are made again")
             if not folder.is_symlink():
                 with suppress(OSError):
                     path.unlink()

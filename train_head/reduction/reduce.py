@@ -107,7 +107,7 @@ def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | Non
             put(folder, key, directions)
         put(folder, key, factors)
     except OSError as error:
-        console.warn(f"{folder}: the factors are not kept ({error}); the next run makes them again")
+        console.warning(f"{folder}: the factors are not kept ({error}); the next run makes them again")
     return Reduced(factors, directions, train, validation, key, rank, from_cache=False)
 
 

@@ -49,7 +49,7 @@ def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], co
         raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
     difference = float(np.abs(found - expected).max())
     num_inputs = len(expanded.hidden_kernel)
-    console.detail(f"{run.folder}: expanded to {num_inputs:,} inputs; logits differ by {difference:.2g}")
+    console.debug(f"{run.folder}: expanded to {num_inputs:,} inputs; logits differ by {difference:.2g}")
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
         raise _disagree(run, f"a difference of {difference:.2g}")
     return expanded

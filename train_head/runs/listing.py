@@ -68,7 +68,9 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
             metrics = run.read_metrics()
             num_pictures = int(metrics["num_train"]) + int(metrics["num_validation"])
         except (HeadstartError, KeyError, TypeError, ValueError) as error:
-            console.warn(str(error) if isinstance(error, HeadstartError) else f"{place}: no metrics of a run ({error})")
+            console.warning(
+                str(error) if isinstance(error, HeadstartError) else f"{place}: no metrics of a run ({error})"
+            )
             continue
         # Runs of the first version have no date.
         written = datetime.fromtimestamp((place / RUN_FILE).stat().st_mtime, UTC)

@@ -132,7 +132,7 @@ def keep_going(what: str, console: Console) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        console.warn(f"expected {what}, got {error or type(error).__name__}. The rest is kept")
+        console.warning(f"expected {what}, got {error or type(error).__name__}. The rest is kept")
 
 
 def name_archive(folder: Path, run: Path) -> str:

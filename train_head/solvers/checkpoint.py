@@ -112,5 +112,5 @@ class Checkpoint:
             except Exception as error:
                 # A damaged .npz fails in zipfile, in zlib, in json or in NumPy, each with errors of its own.
                 got = error or type(error).__name__
-                console.warn(f"{self._path}: expected a checkpoint, got {got}. Training starts from the beginning")
+                console.warning(f"{self._path}: expected a checkpoint, got {got}. Training starts from the beginning")
         return EarlyStopping(patience), []

@@ -71,7 +71,7 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
         class_weight=config.class_weight,
     )
     validation = FeatureBatches(store, split.validation, split.classes, batch_size=EVALUATION_BATCH_SIZE, seed=None)
-    console.detail(f"features are {'in memory' if train.in_memory else 'read from the shards in every epoch'}")
+    console.debug(f"features are {'in memory' if train.in_memory else 'read from the shards in every epoch'}")
     _compile(model, config, len(split.classes), train.num_batches)
     stopping, arrays = checkpoint.load(config.patience, console, [tuple(found.shape) for found in _list_state(model)])
     for variable, value in zip(_list_state(model), arrays, strict=bool(arrays)):

@@ -54,7 +54,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     reduced = reduce_features(store, TrainValidation(rows, split.validation), config.rank, console)
     source = "from the cache" if reduced.from_cache else f"made in {time.monotonic() - started:.1f} s"
     num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
-    console.detail(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
+    console.debug(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
     # Pictures are weighted, not their views.
     targets, val_targets = (number_targets(side, split.classes) for side in (split.train, split.validation))
     weights, val_weights = weigh_examples(targets, config.class_weight), weigh_examples(val_targets, ClassWeight.NONE)

@@ -24,7 +24,7 @@ def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
     best = replace(config.make_training("", {}), run=config.out / BEST_FOLDER, no_report=config.no_report)
     report = report_fitted_run(best, console)
     if report:
-        console.say(f"report of the best one: {report}")
+        console.info(f"report of the best one: {report}")
     return result | {"report": report and str(report)}
 
 

@@ -27,11 +27,11 @@ class TrialConsole(Console):
         super().__init__(replace(options, quiet=not options.verbose))
         self._warned: set[str] = set()
 
-    def warn(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Show a warning, unless it was shown for another head."""
         if message not in self._warned:
             self._warned.add(message)
-            super().warn(message)
+            super().warning(message)
 
 
 def fit_candidate(

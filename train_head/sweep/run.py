@@ -55,7 +55,7 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     plan = plan_sweep(config)
     if others := count_other_pictures(plan.measures):
-        console.warn(
+        console.warning(
             f"{others} of {len(plan.measures)} stores and cuts have other validation pictures than the first: "
             "their accuracies do not compare"
         )
@@ -87,13 +87,13 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
         error.result = result
         raise error
     if not config.no_report:
-        console.say(f"every head with its uncertainty: {result['plot']}")
+        console.info(f"every head with its uncertainty: {result['plot']}")
     described, *doubts = describe_best(rows, best, config.metric, plan.selection.describe())
-    (console.warn if plan.selection.num_candidates > 1 else console.say)(described)
+    (console.warning if plan.selection.num_candidates > 1 else console.info)(described)
     for doubt in doubts:
-        console.warn(doubt)
+        console.warning(doubt)
     seconds = time.monotonic() - started
-    console.say(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {result['best']['run']}")
+    console.info(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {result['best']['run']}")
     return result | {"seconds": round(seconds, 3)}
 
 
@@ -153,10 +153,10 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
 
         study = open_study(config, plan.axes, plan.measures)
         total, rows = config.trials or DEFAULT_TRIALS, search_heads(study, config, plan.axes, fit)
-    console.say(f"{total} heads: {' x '.join(axis.describe() for axis in plan.axes) or 'one'}")
+    console.info(f"{total} heads: {' x '.join(axis.describe() for axis in plan.axes) or 'one'}")
     for row in fit_baselines(plan.measures, config):
         found[row.name] = row
-        console.detail(f"{row.name}: {config.metric.value} {row.score.metric:.4f}")
+        console.debug(f"{row.name}: {config.metric.value} {row.score.metric:.4f}")
     with console.progress("sweep", total, "heads") as progress:
         for row in rows:
             # A search may draw a head again: the row that was fitted to its end counts, else the last.

@@ -218,7 +218,7 @@ def test_fit_others_with_a_file_in_the_place_of_the_folder_goes_on_without(
 def save_end(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     """A solver that offers its end to the checkpoint, and knows it again."""
     found, _ = checkpoint.load(0, console)
-    console.say("from the checkpoint" if found.history else "anew")
+    console.info("from the checkpoint" if found.history else "anew")
     stopping = EarlyStopping(
         0, [Epoch(1, 0.5, 0.5, 0.25, 0.5, 0.1)], make_fit(np.zeros((0, 2), np.float32), [0.5], 1).weights
     )
