@@ -1,0 +1,22 @@
+"""Assert on errors by class and fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from base.errors import HeadstartError
+
+Error = TypeVar("Error", bound=HeadstartError)
+
+
+@contextmanager
+def raises(kind: type[Error], **fields: object) -> Iterator[pytest.ExceptionInfo[Error]]:
+    """Expect an error of exactly this class whose named fields (`where`, `got`, ...) print as the given values."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    assert type(caught.value) is kind
+    assert {name: str(getattr(caught.value, name)) for name in fields} == {k: str(v) for k, v in fields.items()}
