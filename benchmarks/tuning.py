@@ -41,7 +41,7 @@ def measure_tuning(config: TuningBenchmarkConfig, console: Console) -> Mapping[s
     import_quietly("keras")
     from benchmarks.course import CourseLoop
     from extract.run import extract_features
-    from train_head.finetuning.fit import tune_after
+    from train_head.finetuning.fit import add_fine_tuning
     from train_head.finetuning.tail import open_tail
     from train_head.solvers.reduced import fit_reduced
 
@@ -59,13 +59,13 @@ def measure_tuning(config: TuningBenchmarkConfig, console: Console) -> Mapping[s
             )
             for layer in tail.list_layers():
                 layer.trainable = True
-            course = CourseLoop(config.images, tail.cut_whole(), split, Path(scratch, boundary), 1e-5)
+            course = CourseLoop(config.images, tail.build_feature_extractor(), split, Path(scratch, boundary), 1e-5)
             course.time_epoch()
             cached, pixels = [], []
             with console.progress(f"measure {boundary}", config.repeats, "rounds") as progress:
                 for _ in range(config.repeats):
                     pixels.append(course.time_epoch())
-                    fit = tune_after(fit_reduced, tail)(Problem(store, split, options), Checkpoint(None), silent)
+                    fit = add_fine_tuning(fit_reduced, tail)(Problem(store, split, options), Checkpoint(None), silent)
                     # The first epoch also traces the graph.
                     cached.append(fit.history[-1].seconds)
                     progress.advance(1)

@@ -21,7 +21,7 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     from train_head.train import train_head
 
     try:
-        metrics = train_head(config, console, find_start())
+        metrics = train_head(config, console, read_process_start())
     except PartlyDivergedError:
         report_fitted_run(config, console)
         raise
@@ -45,7 +45,7 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     return metrics
 
 
-def find_start() -> float:
+def read_process_start() -> float:
     """Return `time.monotonic()` when this process began: proc_pid_stat(5), field 22; now, where that is not known."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])

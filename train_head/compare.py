@@ -42,14 +42,14 @@ class CompareConfig(TrainConfig):
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     """Fit the same head without and with dropout from one store, and show how far each overfits."""
     from train_head.report.page import report_fitted_run
-    from train_head.train import refuse_divergence
+    from train_head.train import raise_if_diverged
 
-    halves = plan_halves(config)
-    results = fit_halves(config, halves, console)
-    for name, half in halves.items():
-        refuse_divergence(half.config, results[name])
-        report_fitted_run(half.config, console)
-        results[name] = {"run": str(half.config.run), **results[name], **measure_gap(results[name])}
+    trainings = plan_trainings(config)
+    results = fit_comparison(config, trainings, console)
+    for name, training in trainings.items():
+        raise_if_diverged(training.config, results[name])
+        report_fitted_run(training.config, console)
+        results[name] = {"run": str(training.config.run), **results[name], **measure_gap(results[name])}
     lines = [
         ("training accuracy", "train_accuracy", ".4f"),
         ("validation accuracy", "val_accuracy", ".4f"),
@@ -67,7 +67,7 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
     return {"comparison": results}
 
 
-def plan_halves(config: CompareConfig) -> dict[str, Training]:
+def plan_trainings(config: CompareConfig) -> dict[str, Training]:
     """Check both trainings before either is fitted; raise UsageError or HeadstartError where one cannot be."""
     from train_head.prepare import prepare_training
 
@@ -83,7 +83,9 @@ def plan_halves(config: CompareConfig) -> dict[str, Training]:
     }
 
 
-def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: Console) -> dict[str, dict[str, Any]]:
+def fit_comparison(
+    config: CompareConfig, trainings: Mapping[str, Training], console: Console
+) -> dict[str, dict[str, Any]]:
     """Fit what is missing, and make both runs and the picture appear together; return the metrics of both.
 
     An earlier comparison of other options or pictures is kept beside, under its name and date.
@@ -96,32 +98,32 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
     from train_head.solvers.checkpoint import remove_checkpoints
     from train_head.train import fit_run
 
-    for half in halves.values():
+    for training in trainings.values():
         # Completes an interrupted replacement, before the folder is listed.
-        holds_run(half.config.run)
-    target, place = describe_comparison(config, halves), config.run.resolve()
+        holds_run(training.config.run)
+    target, place = describe_comparison(config, trainings), config.run.resolve()
     with replace_folder(target) as replacement:
-        same = [] if config.overwrite else [name for name, half in halves.items() if half.is_completed()]
-        if len(same) == len(halves) and (config.no_report or (config.run / COMPARISON_FILE).is_file()):
+        same = [] if config.overwrite else [name for name, training in trainings.items() if training.is_completed()]
+        if len(same) == len(trainings) and (config.no_report or (config.run / COMPARISON_FILE).is_file()):
             console.info(f"{config.run}: holds this very comparison already; nothing to do")
-            return {name: Run(half.config.run).read_metrics() for name, half in halves.items()}
-        first = next(iter(halves.values()))
+            return {name: Run(training.config.run).read_metrics() for name, training in trainings.items()}
+        first = next(iter(trainings.values()))
         log_dataset_summary(first.store, first.split, first.config, console)
         runs, checkpoints = {}, []
-        for name, half in halves.items():
-            folder = replacement.staging / half.config.run.name
+        for name, training in trainings.items():
+            folder = replacement.staging / training.config.run.name
             folder.mkdir()
             if name in same:
-                seal_run(folder, copy_run(Run(half.config.run), folder))
+                seal_run(folder, copy_run(Run(training.config.run), folder))
             else:
                 checkpoints.append(place.with_name(f".checkpoint-{place.name}-{folder.name}"))
-                fit_run(half, folder, checkpoints[-1], console, time.monotonic())
+                fit_run(training, folder, checkpoints[-1], console, time.monotonic())
             runs[name] = Run(folder)
         results = {name: run.read_metrics() for name, run in runs.items()}
         if not config.no_report:
             _draw(runs, replacement.staging / COMPARISON_FILE, console)
         old = [config.run / name for name in target.names if (config.run / name / RUN_FILE).is_file()]
-        is_kept = old and len(same) < len(halves) and not config.overwrite
+        is_kept = old and len(same) < len(trainings) and not config.overwrite
         archive = name_archive(config.run, old[-1]) if is_kept else ""
         replacement.commit(archive)
     if archive:
@@ -131,16 +133,16 @@ def fit_halves(config: CompareConfig, halves: Mapping[str, Training], console: C
     return results
 
 
-def describe_comparison(config: CompareConfig, halves: Mapping[str, Training]) -> Target:
+def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]) -> Target:
     """Describe what a comparison makes in its folder as a whole: both runs and the picture."""
     out, option = config.run, "--run (RUN=)"
     if not out.resolve().name:
         raise UsageError(out, "a folder below the root", "the root itself", f"Give another {option}")
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError(out, "a folder for both runs", "a file", f"Give another {option}")
-    # The second half of an earlier comparison has its dropout in its name.
+    # the second run of an earlier comparison has its dropout in its name.
     earlier = [path.name for path in out.glob(f"{WITH_DROPOUT}*") if (path / RUN_FILE).is_file()]
-    runs = sorted({half.config.run.name for half in halves.values()} | {WITHOUT_DROPOUT, *earlier})
+    runs = sorted({training.config.run.name for training in trainings.values()} | {WITHOUT_DROPOUT, *earlier})
 
     def refuse_foreign(folder: Path) -> None:
         found = [folder / name for name in runs if os.path.lexists(folder / name)]

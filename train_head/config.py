@@ -40,13 +40,13 @@ class ClassWeight(StrEnum):
 
 
 @dataclass(frozen=True)
-class StorePlace:
+class StoreOption:
     """The store, the first option of every command that fits heads."""
 
     store: Annotated[Path, Option(help="Folder of the feature store.")]
 
 
-NOTHING = "none"
+NO_FINE_TUNING = "none"
 """Value of `unfreeze_from` that leaves the backbone frozen."""
 
 
@@ -87,7 +87,7 @@ class HeadConfig:
     unfreeze_from: Annotated[
         str,
         Option(help="First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone."),
-    ] = NOTHING
+    ] = NO_FINE_TUNING
     fine_tune_epochs: Annotated[int, Option(min=1, help="Passes over the training pictures while fine-tuning.")] = 10
     fine_tune_learning_rate: Annotated[float, Option(help="Learning rate of fine-tuning.")] = 1e-5
     weights: Annotated[
@@ -124,12 +124,12 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class _RunPlace(StorePlace):
+class _RunOption(StoreOption):
     run: Annotated[Path, Option(help="Folder for the fitted head, its metrics and its report.")]
 
 
 @dataclass(frozen=True)
-class TrainConfig(HeadConfig, _RunPlace):
+class TrainConfig(HeadConfig, _RunOption):
     """Options of `train`."""
 
 

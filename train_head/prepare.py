@@ -11,7 +11,7 @@ from pathlib import Path
 from base.errors import HeadstartError, UsageError, require_extra
 from features.cuts import list_cuts, open_store
 from features.store import FeatureStore
-from train_head.config import NOTHING, OptimizerName, SolverName, TrainConfig
+from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split, hash_views, split_examples
 from train_head.data.summary import refuse_other_images, refuse_unfinished_store
 from train_head.runs.read import Run
@@ -49,7 +49,7 @@ def prepare_training(config: TrainConfig) -> Training:
     """Prepare a training; raise UsageError or HeadstartError where it cannot be done."""
     check_arguments(config)
     store = open_training_store(config)
-    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=settle_views(store, config.views))
+    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=resolve_num_views(store, config.views))
     split = split_store(store, config)
     origin = store.origin
     record = RunRecord(
@@ -70,7 +70,7 @@ def prepare_training(config: TrainConfig) -> Training:
 
 def open_training_store(config: TrainConfig) -> FeatureStore:
     """Open the store of a training: where layers are unfrozen, with the last cut before them and without pooling."""
-    if config.unfreeze_from == NOTHING:
+    if config.unfreeze_from == NO_FINE_TUNING:
         return open_store(config.store, config.cut, config.pool)
     from train_head.finetuning.backbone import choose_stored_cut
 
@@ -93,7 +93,7 @@ def check_arguments(config: TrainConfig) -> None:
         require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
 
 
-def settle_views(store: FeatureStore, asked: int | None) -> int:
+def resolve_num_views(store: FeatureStore, asked: int | None) -> int:
     """Return the views to train on; raise UsageError where the store has fewer than were asked for."""
     if asked is not None and asked > store.num_views:
         expected = f"at most {store.num_views}, as many as {store.path} holds"

@@ -12,7 +12,7 @@ from base.replace import replace_folder
 from base.terminal import Console, format_seconds, import_quietly
 from features.split import number_targets
 from features.store import FeatureStore
-from train_head.config import NOTHING, SolverName, TrainConfig
+from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_of_changed_store
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
@@ -25,7 +25,7 @@ from train_head.runs.write import keep_going, name_archive, write_run
 from train_head.solvers import Fit, Problem, Solve, choose_solver, ignore_epoch, measure_sizes
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch, PartlyDivergedError
-from train_head.trials import fit_first, fit_others, judge_fit, summarize_trials
+from train_head.trials import evaluate_fit, fit_first, fit_others, summarize_trials
 
 
 def train_head(
@@ -61,7 +61,7 @@ def train_head(
     training = prepare_training(config)
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
-    checkpoints = place_checkpoints(config.run)
+    checkpoints = get_checkpoint_folder(config.run)
     differences = []
     if holds_run(config.run) and not config.overwrite:
         differences = training.list_differences()
@@ -70,7 +70,7 @@ def train_head(
             console.info(f"{config.run}: holds this very run already; nothing to do")
             if config.tensorboard:
                 keep_logs(Run(config.run))
-            return refuse_divergence(config, Run(config.run).read_metrics())
+            return raise_if_diverged(config, Run(config.run).read_metrics())
     with replace_folder(target) as replacement:
         metrics = fit_run(training, replacement.staging, checkpoints, console, started, follow)
         is_kept = keeps_earlier and not config.overwrite and (config.run / RUN_FILE).exists()
@@ -80,7 +80,7 @@ def train_head(
         console.info(f"the earlier run ({'; '.join(differences)}) is kept as {archive}")
     remove_checkpoints(checkpoints)
     warn_of_changed_store(training.store, training.split, config, console)
-    return refuse_divergence(config, metrics)
+    return raise_if_diverged(config, metrics)
 
 
 def fit_run(
@@ -97,11 +97,11 @@ def fit_run(
     """
     config, store, split, trials = training.config, training.store, training.split, training.trials
     tail, top = None, store
-    if config.unfreeze_from != NOTHING:
+    if config.unfreeze_from != NO_FINE_TUNING:
         from train_head.finetuning.tail import open_tail
 
         tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
-        top = tail.open_top()
+        top = tail.open_head_inputs()
         console.info(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
     solver, solve = _choose_solver(Problem(top, split, config), console)
     if solver is SolverName.REDUCED:
@@ -109,11 +109,11 @@ def fit_run(
             # A rank that a fold is too small for is an error before anything is fitted.
             measure_sizes(Problem(top, trial.split, trial.config))
     if tail:
-        from train_head.finetuning.fit import tune_after
+        from train_head.finetuning.fit import add_fine_tuning
 
-        solve = tune_after(solve, tail)
+        solve = add_fine_tuning(solve, tail)
     fit = fit_first(trials, store, solve, checkpoints, console, follow)
-    outcomes = [judge_fit(fit, split)]
+    outcomes = [evaluate_fit(fit, split)]
     answered = time.monotonic() - started
     console.info(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
     outcomes += fit_others(trials, store, solve, checkpoints, console)
@@ -144,12 +144,12 @@ def fit_run(
     return written
 
 
-def place_checkpoints(run: Path) -> Path:
+def get_checkpoint_folder(run: Path) -> Path:
     """Return the folder of a run's checkpoints."""
     return run.resolve().with_name(f".checkpoint-{run.resolve().name}")
 
 
-def refuse_divergence(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+def raise_if_diverged(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return a run's metrics; raise PartlyDivergedError where a loss became NaN or infinite."""
     if not metrics.get("diverged"):
         return metrics

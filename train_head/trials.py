@@ -101,7 +101,7 @@ def fit_others(
             except DivergedError as error:
                 yield Outcome(0.0, 0, error.row.epoch, error.row.describe_losses())
                 return
-            outcome = judge_fit(fit, trial.split)
+            outcome = evaluate_fit(fit, trial.split)
             # A full disk costs the file, not the training.
             with suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def fit_others(
             return
 
 
-def judge_fit(fit: Fit, split: Split) -> Outcome:
+def evaluate_fit(fit: Fit, split: Split) -> Outcome:
     """Return the outcome of a fit."""
     right = predict_classes(fit.validation_probabilities) == number_targets(split.validation, split.classes)
     last = fit.history[-1]

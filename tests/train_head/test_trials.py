@@ -18,7 +18,7 @@ from tests.train_head.fits import make_fit
 from tests.train_head.made import list_paths, make_example, place_hash
 from train_head.config import TrainConfig
 from train_head.data.split import Split, split_into_folds
-from train_head.trials import Outcome, judge_fit, plan_trials, summarize_trials
+from train_head.trials import Outcome, evaluate_fit, plan_trials, summarize_trials
 
 RULE = "folder validation/"
 
@@ -234,18 +234,18 @@ def test_summarize_trials_of_one_fit_has_no_repeats() -> None:
     assert summarize_trials(plan_trials(config, UNEVEN), [Outcome(0.7, 1, None, "")], config) == {"diverged": None}
 
 
-def test_judge_fit_counts_what_is_right_on_the_validation_pictures() -> None:
+def test_evaluate_fit_counts_correct_validation_pictures() -> None:
     split = make_split({"train/cats": 1, "train/dogs": 1, "validation/cats": 3, "validation/dogs": 2})
     probabilities = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]], np.float32)
     # Right: the first cat, the second (of two equal ones the first class), and the first dog.
-    assert judge_fit(make_fit(probabilities, [0.5, 0.25], 2), split) == Outcome(
+    assert evaluate_fit(make_fit(probabilities, [0.5, 0.25], 2), split) == Outcome(
         0.6, 2, None, "0.25 (validation: 0.125)"
     )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_judge_fit_of_one_that_diverged_names_the_epoch_and_its_losses(bad: float) -> None:
+def test_evaluate_fit_of_a_diverged_fit_has_the_epoch_and_its_losses(bad: float) -> None:
     split = make_split({"train/cats": 1, "train/dogs": 1, "validation/cats": 1, "validation/dogs": 1})
     right = np.eye(2, dtype=np.float32)
-    outcome = judge_fit(make_fit(right, [0.5, 0.25, bad], 2), split)
+    outcome = evaluate_fit(make_fit(right, [0.5, 0.25, bad], 2), split)
     assert outcome == Outcome(1.0, 2, 3, f"{bad:g} (validation: {bad:g})")

@@ -8,7 +8,7 @@ from math import ceil, floor, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from train_head.config import NOTHING, HeadConfig
+from train_head.config import NO_FINE_TUNING, HeadConfig
 
 CONFIDENCE = 0.95
 
@@ -49,7 +49,7 @@ class Selection:
         """Return the choice that one training makes: with patience the epoch of the lowest validation loss."""
         if not config.patience:
             return cls()
-        tuned = config.fine_tune_epochs if config.unfreeze_from != NOTHING else 0
+        tuned = config.fine_tune_epochs if config.unfreeze_from != NO_FINE_TUNING else 0
         return cls(num_epochs=config.epochs + tuned, metric="val_loss")
 
     @property

@@ -10,7 +10,7 @@ from base.errors import HeadstartError
 from base.terminal import Console
 from features.schema import Pool
 from features.store import FeatureStore
-from train_head.config import NOTHING
+from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.finetuning.backbone import TOP, rebuild_backbone
@@ -48,13 +48,13 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
 
     fitted, cut = expand_head(run, store, split.validation, console), store.fingerprint.cut
     between: list[keras.Model] = []
-    if run.unfreeze_from == NOTHING:
+    if run.unfreeze_from == NO_FINE_TUNING:
         backbone, feature_shape = rebuild_backbone(store, weights, console), store.feature_shape
     elif isinstance(fitted, TunedWeights):
         pool = Pool(run.record.config.get("pool", Pool.NONE))
         tail = open_tail(store, run.unfreeze_from, pool, weights, console)
-        tail.put_kernels(fitted.tail)
-        backbone, between, cut = tail.cut_whole(), [tail.cut_from(cut)], TOP
+        tail.set_kernels(fitted.tail)
+        backbone, between, cut = tail.build_feature_extractor(), [tail.cut_from(cut)], TOP
         feature_shape = backbone.output_shape[1:]
     else:
         raise HeadstartError(

@@ -78,10 +78,10 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
     """
     # Means may have been taken before features were stored or after.
     pool = Pool.NONE if store.fingerprint.pool == Pool.NONE else Pool.AVG
-    return cut_backbone(rebuild_whole(store, weights, console), store.fingerprint.cut, pool)
+    return cut_backbone(rebuild_full_backbone(store, weights, console), store.fingerprint.cut, pool)
 
 
-def rebuild_whole(store: FeatureStore, weights: str, console: Console) -> keras.Model:
+def rebuild_full_backbone(store: FeatureStore, weights: str, console: Console) -> keras.Model:
     """Build the whole backbone of a store's features, as `rebuild_backbone` does."""
     found = find_weights(weights or _name_weights(store.origin), console)
     model = build_backbone(store.fingerprint.image_size, found)

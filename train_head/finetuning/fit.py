@@ -21,11 +21,11 @@ from train_head.solvers.head import HeadWeights, TunedWeights, build_head, extra
 from train_head.solvers.history import DivergedError, Epoch
 
 
-def tune_after(solve: Solve, tail: Tail) -> Solve:
+def add_fine_tuning(solve: Solve, tail: Tail) -> Solve:
     """Make a solver that fits the head alone with another solver, then the head and a tail together."""
 
     def fit_tuned(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-        return _Tuning(tail, problem, checkpoint, console, tail.list_kernels()).fit(solve)
+        return _Tuning(tail, problem, checkpoint, console, tail.get_kernels()).fit(solve)
 
     fit_tuned.__name__ = f"{solve.__name__} and {' '.join(tail.trained)}"
     return fit_tuned
@@ -47,10 +47,10 @@ class _Tuning:
             return self._fit_both(head) if head.history[-1].is_finite else self._keep_head(head, head.history)
         finally:
             # Another seed, or fold, begins with the same backbone.
-            self.tail.put_kernels(self.initial)
+            self.tail.set_kernels(self.initial)
 
     def _fit_head(self, solve: Solve) -> Fit:
-        problem, top = self.problem, self.tail.open_top()
+        problem, top = self.problem, self.tail.open_head_inputs()
         fit = solve(replace(problem, store=top), self.checkpoint.beside("head"), self.console)
         targets = number_targets(problem.split.validation, problem.split.classes)
         accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
@@ -71,7 +71,7 @@ class _Tuning:
         def shift(row: Epoch) -> Epoch:
             return replace(row, epoch=row.epoch + offset)
 
-        store = self.tail.open_boundary()
+        store = self.tail.open_boundary_outputs()
         boundary = replace(problem, store=store, config=config, follow=lambda row: problem.follow(shift(row)))
         self.checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
         try:
@@ -102,12 +102,12 @@ class _Tuning:
         model = keras.Model(features, head(tail(features)), name="tuned")
 
         def take() -> TunedWeights:
-            return _add_tail(extract_weights(head), self.tail.list_kernels())
+            return _add_tail(extract_weights(head), self.tail.get_kernels())
 
         def put(kept: HeadWeights) -> None:
             put_weights(head, kept)
             if isinstance(kept, TunedWeights):
-                self.tail.put_kernels(kept.tail)
+                self.tail.set_kernels(kept.tail)
 
         hidden = keras.Sequential([keras.Input(tail.input_shape[1:]), tail, cut_hidden(head)], name="tuned_hidden")
         return Fittable(model, take, put, hidden)

@@ -15,7 +15,7 @@ from extract.backbone import cut_backbone, name_layers
 from features.schema import FEATURE_DTYPE, Features, Pool, count_rows_per_shard
 from features.store import FeatureStore
 from train_head.data.batches import Array
-from train_head.finetuning.backbone import TOP, cut_tail, find_boundary, list_trained, rebuild_whole
+from train_head.finetuning.backbone import TOP, cut_tail, find_boundary, list_trained, rebuild_full_backbone
 
 if TYPE_CHECKING:
     import keras
@@ -36,11 +36,11 @@ class Tail:
     """Convolutions."""
     pool: Pool
 
-    def list_kernels(self) -> dict[str, Array]:
+    def get_kernels(self) -> dict[str, Array]:
         """Copy the kernels that are trained."""
         return {name: layer.get_weights()[0] for name, layer in self._find_layers().items()}
 
-    def put_kernels(self, kernels: Mapping[str, Array]) -> None:
+    def set_kernels(self, kernels: Mapping[str, Array]) -> None:
         """Set the kernels that are trained; raise HeadstartError where they are of other layers or shapes."""
         layers = self._find_layers()
         shapes = {name: tuple(layer.kernel.shape) for name, layer in layers.items()}
@@ -51,7 +51,7 @@ class Tail:
         for name, layer in layers.items():
             layer.set_weights([kernels[name]])
 
-    def cut_whole(self) -> keras.Model:
+    def build_feature_extractor(self) -> keras.Model:
         """Return the backbone from pixels to the head's input."""
         return cut_backbone(self.backbone, TOP, self.pool)
 
@@ -64,14 +64,14 @@ class Tail:
             return tail
         return keras.Sequential([tail, keras.layers.GlobalAveragePooling2D(name=f"pool_{TOP}")], name=tail.name)
 
-    def open_boundary(self) -> FeatureStore:
+    def open_boundary_outputs(self) -> FeatureStore:
         """Return the store with the boundary's outputs as features."""
         cut = self.store.fingerprint.cut
         if cut == self.boundary:
             return self.store
         return _extend_store(self.store, cut_tail(self.backbone, cut, self.boundary), self.boundary)
 
-    def open_top(self) -> FeatureStore:
+    def open_head_inputs(self) -> FeatureStore:
         """Return the store with the head's inputs as features."""
         name = TOP if self.pool is Pool.NONE else f"{TOP} {self.pool}"
         return _extend_store(self.store, self.cut_from(self.store.fingerprint.cut), name)
@@ -92,7 +92,7 @@ def open_tail(store: FeatureStore, unfreeze_from: str, pool: Pool, weights: str,
         HeadstartError: the weights are missing, or not those of the features.
     """
     import_quietly("keras")
-    backbone = rebuild_whole(store, weights, console)
+    backbone = rebuild_full_backbone(store, weights, console)
     boundary = find_boundary(backbone, store.fingerprint.cut, unfreeze_from)
     return Tail(backbone, store, boundary, tuple(list_trained(backbone, unfreeze_from)), pool)
 

@@ -12,7 +12,7 @@ from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from features.split import number_targets
 from features.store import FeatureStore
-from train_head.config import NOTHING, ReportConfig
+from train_head.config import NO_FINE_TUNING, ReportConfig
 from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.metrics import evaluate, find_largest_class
@@ -95,7 +95,7 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
 
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
-    if run.unfreeze_from == NOTHING:
+    if run.unfreeze_from == NO_FINE_TUNING:
         head = expand_head(run, store, split.validation, console)
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.export.rebuild import rebuild_parts

@@ -14,7 +14,7 @@ from pathlib import Path
 from base.errors import HeadstartError
 from base.regular import RegularFile
 from extract.backbone import MAX_IMAGE_SIZE
-from train_head.config import NOTHING
+from train_head.config import NO_FINE_TUNING
 
 MODEL_FILE, LABELS_FILE = "model.keras", "labels.txt"
 CARD_NAME = "headstart.json"
@@ -35,7 +35,7 @@ class ModelCard:
     """Name of the backbone's weights; of a file, without its folder."""
     fingerprint: str
     val_accuracy: float
-    unfreeze_from: str = NOTHING
+    unfreeze_from: str = NO_FINE_TUNING
     """First layer of the backbone that was trained again."""
     weights_sha256: str = ""
     """SHA-256 of the backbone's weights up to the cut, as loaded; empty in older exports."""

@@ -20,7 +20,7 @@ from base.terminal import Console, ConsoleOptions
 from features.cuts import open_store
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
-from train_head.config import NOTHING
+from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import describe_accuracy, describe_interval
@@ -116,7 +116,7 @@ class Run:
     @property
     def unfreeze_from(self) -> str:
         """The first layer of the backbone that was trained again, or `none`."""
-        return str(self.record.config.get("unfreeze_from", NOTHING))
+        return str(self.record.config.get("unfreeze_from", NO_FINE_TUNING))
 
     @property
     def num_views(self) -> int:
@@ -138,7 +138,7 @@ class Run:
             UsageError: features of another shape, or a run whose backbone was trained again.
             HeadstartError: the head cannot be read or expanded.
         """
-        if self.unfreeze_from != NOTHING:
+        if self.unfreeze_from != NO_FINE_TUNING:
             advice = "Export it, and predict from pixels"
             raise UsageError(self.folder, "a run of a head alone", f"one unfrozen from {self.unfreeze_from}", advice)
         found, shape = np.asarray(features), tuple(self.record.feature_shape)
@@ -168,7 +168,7 @@ class Run:
         """Open the store that it was fitted on, at `path` where it was moved; raise HeadstartError for another one."""
         config = self.record.config
         # Where the backbone's last layers follow, the means are taken behind them.
-        pool = Pool.NONE if self.unfreeze_from != NOTHING else Pool(config.get("pool", Pool.NONE))
+        pool = Pool.NONE if self.unfreeze_from != NO_FINE_TUNING else Pool(config.get("pool", Pool.NONE))
         known = [self.read_places().get("store", ""), str(self.folder.resolve() / self.record.store)]
         places = [Path(path)] if path else [Path(place) for place in known if place]
         place = next((place for place in places if place.exists()), places[0])

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from train_head.config import HeadConfig, StorePlace, TrainConfig
+from train_head.config import HeadConfig, StoreOption, TrainConfig
 
 TRIALS_FOLDER, STUDY_FILE = "trials", "optuna.journal"
 DEFAULT_TRIALS = 40
@@ -31,7 +31,7 @@ class MetricName(StrEnum):
 
 
 @dataclass(frozen=True)
-class _SweepPlace(StorePlace):
+class _SweepPlace(StoreOption):
     out: Annotated[Path, Option(help="Folder for the runs, the table, the plot and the best run.")]
 
 

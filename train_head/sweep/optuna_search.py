@@ -21,7 +21,7 @@ from train_head.sweep.config import DEFAULT_TRIALS, STUDY_FILE, MetricName, Swee
 from train_head.sweep.plan import Candidate, Measure, plan_candidate
 from train_head.sweep.rows import UNSCORED, Row, Status
 from train_head.sweep.space import LOG_SCALED, SIGNIFICANT_DIGITS, Axis
-from train_head.train import place_checkpoints
+from train_head.train import get_checkpoint_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -87,7 +87,7 @@ def _fit_next(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fi
     try:
         row = fit(candidate, follow)
     except optuna.TrialPruned:
-        remove_checkpoints(place_checkpoints(candidate.config.run))
+        remove_checkpoints(get_checkpoint_folder(candidate.config.run))
         last = replace(epochs[-1], seconds=sum(epoch.seconds for epoch in epochs))
         trial.set_user_attr(PRUNED_ATTRIBUTE, asdict(last))
         study.tell(trial, state=pruned)

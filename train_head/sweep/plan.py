@@ -14,10 +14,10 @@ from typing import Any
 from base.errors import UsageError, require_extra
 from features.cuts import list_cuts
 from features.store import FeatureStore
-from train_head.config import NOTHING, SolverName, TrainConfig
+from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
-from train_head.prepare import check_arguments, open_training_store, settle_views, split_store
+from train_head.prepare import check_arguments, open_training_store, resolve_num_views, split_store
 from train_head.solvers import Problem, measure_sizes
 from train_head.sweep.config import DEFAULT_TRIALS, MetricName, SearchName, SweepConfig
 from train_head.sweep.space import Axis, complete_axes, parse_axes
@@ -92,7 +92,7 @@ def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
     """Plan the head that has the given values."""
     name = name_candidate(values)
     head = config.make_training(name, values)
-    if values.get("unfreeze_from") == NOTHING and not head.cut and list_cuts(head.store):
+    if values.get("unfreeze_from") == NO_FINE_TUNING and not head.cut and list_cuts(head.store):
         # Beside heads with layers trained again below them, one alone begins at the same place.
         from train_head.finetuning.backbone import TOP
 
@@ -163,7 +163,7 @@ def count_other_pictures(measures: Sequence[Measure]) -> int:
 
 
 def _check_fits(config: TrainConfig, measure: Measure) -> None:
-    fits = plan_trials(replace(config, views=settle_views(measure.store, config.views)), measure.split)
+    fits = plan_trials(replace(config, views=resolve_num_views(measure.store, config.views)), measure.split)
     if config.rank and config.solver is not SolverName.FULL:
         for fit in fits:
             measure_sizes(Problem(measure.store, fit.split, fit.config))

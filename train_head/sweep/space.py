@@ -11,7 +11,7 @@ from typing import Any
 from base.errors import UsageError
 from base.options import OptionSpec, convert_value, describe_kind, list_options
 from features.cuts import list_cuts
-from train_head.config import NOTHING, TrainConfig
+from train_head.config import NO_FINE_TUNING, TrainConfig
 from train_head.sweep.config import SweepConfig
 
 DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
@@ -74,7 +74,7 @@ def complete_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     named = {axis.name: axis for axis in axes}
     cuts = [tuple(list_cuts(store)) for store in (named["store"].values if "store" in named else (config.store,))]
     # The first layer to be trained again decides the cut that a head begins with.
-    is_tuned = "unfreeze_from" in named or config.unfreeze_from != NOTHING
+    is_tuned = "unfreeze_from" in named or config.unfreeze_from != NO_FINE_TUNING
     added = []
     if "cut" not in named and not config.cut and not is_tuned and len(cuts[0]) > 1 and len(set(cuts)) == 1:
         added.append(Axis("cut", cuts[0]))

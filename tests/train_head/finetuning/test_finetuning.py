@@ -26,7 +26,7 @@ from tests.train_head.finetuning.conftest import configure
 from tests.train_head.made import run_export
 from tests.train_head.report.pages import read_page
 from tests.train_head.training import make_config, reseal
-from train_head.config import NOTHING, ExportConfig, ReportConfig, SolverName
+from train_head.config import NO_FINE_TUNING, ExportConfig, ReportConfig, SolverName
 from train_head.data.split import split_examples
 from train_head.export.__main__ import export
 from train_head.finetuning import fit as tuning_fit
@@ -64,7 +64,7 @@ def loaded() -> keras.Model:
 def fit(tail: Tail, quiet: Console, **options: Any) -> Any:
     split = split_examples(tail.store.examples, 0.2)
     config = configure(tail.store.path, Path("run"), **options)
-    solve = tuning_fit.tune_after(fit_reduced, tail)
+    solve = tuning_fit.add_fine_tuning(fit_reduced, tail)
     return solve(Problem(tail.store, split, config), Checkpoint(None), quiet)
 
 
@@ -106,9 +106,9 @@ def test_tuning_changes_the_named_layers_and_nothing_else(tail: Tail, quiet: Con
     assert isinstance(found.weights, TunedWeights)
     assert found.weights.tail.keys() == LAST_BLOCK
     # The next fit begins with the backbone as it was.
-    assert list_changed(tail.cut_whole(), loaded) == set()
-    tail.put_kernels(found.weights.tail)
-    assert list_changed(tail.cut_whole(), loaded) == LAST_BLOCK
+    assert list_changed(tail.build_feature_extractor(), loaded) == set()
+    tail.set_kernels(found.weights.tail)
+    assert list_changed(tail.build_feature_extractor(), loaded) == LAST_BLOCK
 
 
 def test_tuning_keeps_normalisations_in_inference_mode(tail: Tail, quiet: Console, loaded: keras.Model) -> None:
@@ -122,7 +122,7 @@ def test_tuning_goes_on_from_the_head_alone_in_one_history(tail: Tail, quiet: Co
     followed: list[Epoch] = []
     split = split_examples(tail.store.examples, 0.2)
     problem = Problem(tail.store, split, configure(tail.store.path, Path("run")), followed.append)
-    found = tuning_fit.tune_after(fit_reduced, tail)(problem, Checkpoint(None), quiet)
+    found = tuning_fit.add_fine_tuning(fit_reduced, tail)(problem, Checkpoint(None), quiet)
     assert [row.epoch for row in found.history] == list(range(1, 8))
     assert followed == found.history
     assert found.kept_epoch == 7
@@ -147,7 +147,7 @@ def test_tuning_with_patience_keeps_the_best_epoch_of_all(
     assert found.kept_epoch == best.epoch
     assert found.before_tuning is not None
     assert (best.val_loss < found.before_tuning.val_loss) == is_better
-    unchanged = all(np.array_equal(found.weights.tail[name], kernel) for name, kernel in tail.list_kernels().items())
+    unchanged = all(np.array_equal(found.weights.tail[name], kernel) for name, kernel in tail.get_kernels().items())
     assert unchanged == (not is_better)
     split = split_examples(tail.store.examples, 0.2)
     targets = [split.classes.index(example.label) for example in split.validation]
@@ -183,8 +183,8 @@ def test_train_again_finds_the_same_run_and_other_layers_make_another(
 ) -> None:
     config = configure(stores, tuned)
     assert train_head(config, quiet) == Run(tuned).read_metrics()
-    train_head(configure(stores, tuned, unfreeze_from=NOTHING, cut="mixed6"), quiet)
-    assert Run(tuned).unfreeze_from == NOTHING
+    train_head(configure(stores, tuned, unfreeze_from=NO_FINE_TUNING, cut="mixed6"), quiet)
+    assert Run(tuned).unfreeze_from == NO_FINE_TUNING
     kept = [path for path in tuned.parent.iterdir() if path.name.startswith(f"{tuned.name}-")]
     assert [Run(path).unfreeze_from for path in kept] == ["mixed6"]
 
@@ -349,8 +349,8 @@ def test_train_on_a_packed_store_trains_layers_again_on_the_same_features(
     pack_store(FeatureStore(stores / "mixed6"), tmp_path / "pack.h5", Compression.GZIP, lambda _: None)
     packed = FeatureStore(tmp_path / "pack.h5")
     rows = [sorted(store.examples, key=lambda example: example.path) for store in (packed, tail.store)]
-    top = open_tail(packed, "mixed6", Pool.NONE, "", quiet).open_top()
-    np.testing.assert_array_equal(top.read(rows[0]), tail.open_top().read(rows[1]))
+    top = open_tail(packed, "mixed6", Pool.NONE, "", quiet).open_head_inputs()
+    np.testing.assert_array_equal(top.read(rows[0]), tail.open_head_inputs().read(rows[1]))
     metrics = train_head(configure(tmp_path / "pack.h5", tmp_path / "run"), quiet)
     assert metrics["before_tuning"]["epoch"] == 4
     with pytest.raises(UsageError):
