@@ -25,12 +25,12 @@ from base.terminal import import_quietly
 from train_head.config import HeadConfig, OptimizerName, SolverName
 from train_head.data.batches import Array
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
+from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.reduce import DEFAULT_RANK, SKETCH_SEED
-from train_head.reduction.rows import FeatureRows, open_workers
-from train_head.solvers import Sizes, choose_solver, network
+from train_head.solvers import ReducedShape, choose_solver, network
 from train_head.solvers.head import HeadWeights, build_head, count_outputs, extract_weights
 from train_head.solvers.history import EarlyStopping, Epoch
-from train_head.solvers.network import Batch, Stepper
+from train_head.solvers.network import Batch, HeadTrainer
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head
 
@@ -146,10 +146,10 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.rank and self.rank > rank:
             raise EstimatorError("rank", f"at most {rank:,}, rows or inputs", f"{self.rank:,}", "Lower it")
         is_auto = self.solver == SolverName.AUTO
-        self.solver_ = str(choose_solver(Sizes(len(train.features), rank))[0] if is_auto else self.solver)
+        self.solver_ = str(choose_solver(ReducedShape(len(train.features), rank))[0] if is_auto else self.solver)
         if self.solver_ == SolverName.FULL:
             import_quietly("keras")
-            self.head_ = self._run(_KerasStepper(self, seed), train, validation, seed)
+            self.head_ = self._run(_KerasTrainer(self, seed), train, validation, seed)
         else:
             self.head_ = self._fit_reduced(train, validation, rank, seed)
         return self
@@ -204,7 +204,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         name = OptimizerName(self.optimizer)
         config = HeadConfig(optimizer=name, learning_rate=self.learning_rate, momentum=self.momentum)
         with open_workers() as workers:
-            rows = FeatureRows(store, range(num_rows), workers)  # type: ignore[arg-type]
+            rows = FeatureMatrix(store, range(num_rows), workers)  # type: ignore[arg-type]
             # As in `reduce_features`: where no input is left out, the sketch is exact, and the smaller problem.
             is_exact = num_rows <= MAX_EXACT_ROWS and rank < num_inputs
             basis = decompose_exactly(rows, rank) if is_exact else sketch(rows, rank, SKETCH_SEED)
@@ -214,12 +214,14 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if validation:
                 validation = validation._replace(features=validation.features.astype(np.float32) @ directions)
             initial = draw_head(num_inputs, basis.train.shape[1], self.units, count_outputs(len(self.classes_)), seed)
-            stepper = Stepper(initial, make_optimizer(config), self.l2)
+            stepper = HeadTrainer(initial, make_optimizer(config), self.l2)
             head = self._run(stepper, train._replace(features=basis.train), validation, seed)
             return replace(head, hidden_kernel=np.asarray(directions @ head.hidden_kernel, np.float32))
 
     @np.errstate(all="ignore")
-    def _run(self, stepper: Stepper | _KerasStepper, train: Batch, validation: Batch | None, seed: int) -> HeadWeights:
+    def _run(
+        self, stepper: HeadTrainer | _KerasTrainer, train: Batch, validation: Batch | None, seed: int
+    ) -> HeadWeights:
         """Run the epochs, record them in `history_`, and return the head of the last finite one, or of the best."""
         watch = EarlyStopping(self.patience)
         while len(watch.history) < self.epochs and not watch.is_over:
@@ -242,7 +244,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             warnings.warn(f"epoch {row.epoch}: the loss is not finite; {kept}", ConvergenceWarning, stacklevel=3)
         return head
 
-    def _run_epoch(self, stepper: Stepper | _KerasStepper, train: Batch, seed: tuple[int, int]) -> tuple[float, float]:
+    def _run_epoch(
+        self, stepper: HeadTrainer | _KerasTrainer, train: Batch, seed: tuple[int, int]
+    ) -> tuple[float, float]:
         """Take the steps of an epoch; return the mean loss and the accuracy, as they were step by step."""
         order = np.random.default_rng(seed).permutation(len(train.targets))
         masks = np.random.default_rng((*seed, 2))
@@ -251,13 +255,13 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rows = order[batch]
             mask = network.draw_mask(masks, (len(rows), self.units), self.dropout)
             step = Batch(train.features[rows], train.targets[rows], train.weights[rows], mask)
-            loss, right = stepper.take_step(step)
+            loss, right = stepper.train_on_batch(step)
             total, num_right = total + loss * len(rows), num_right + right
         return total / len(order), num_right / len(order)
 
 
-class _KerasStepper:
-    """A head that Keras fits, step by step like `Stepper`; its dropout masks are its own."""
+class _KerasTrainer:
+    """A head that Keras fits, step by step like `HeadTrainer`; its dropout masks are its own."""
 
     def __init__(self, options: HeadClassifier, seed: int) -> None:
         import keras
@@ -273,7 +277,7 @@ class _KerasStepper:
     def copy_head(self) -> HeadWeights:
         return extract_weights(self._model)
 
-    def take_step(self, batch: Batch) -> tuple[float, int]:
+    def train_on_batch(self, batch: Batch) -> tuple[float, int]:
         self._model.reset_metrics()
         features, targets = batch.features.astype(np.float32), batch.targets[:, None].astype(np.float32)
         loss, accuracy = self._model.train_on_batch(features, targets, sample_weight=batch.weights)

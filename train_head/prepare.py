@@ -13,7 +13,7 @@ from features.cuts import list_cuts, open_store
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split, hash_views, split_examples
-from train_head.data.summary import refuse_other_images, refuse_unfinished_store
+from train_head.data.summary import check_extraction, check_images_folder
 from train_head.runs.read import Run
 from train_head.runs.record import DEFAULTS, PLACES, RUN_FILE, RunRecord, describe_config, recover_run
 from train_head.runs.tables import RunExample, list_run_examples
@@ -103,8 +103,8 @@ def resolve_num_views(store: FeatureStore, asked: int | None) -> int:
 
 def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     """Split a store into training and validation pictures; raise HeadstartError where either has too few."""
-    refuse_other_images(store, config.images)
-    refuse_unfinished_store(store)
+    check_images_folder(store, config.images)
+    check_extraction(store)
     return split_examples(store.examples, config.validation_split, store.images)
 
 

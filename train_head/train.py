@@ -14,7 +14,7 @@ from features.split import number_targets
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
-from train_head.data.summary import count_unusable, log_dataset_summary, warn_of_changed_store
+from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
 from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.prepare import Training, holds_run, prepare_training
@@ -22,7 +22,7 @@ from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
 from train_head.runs.tensorboard import keep_logs, write_logs
 from train_head.runs.write import keep_going, name_archive, write_run
-from train_head.solvers import Fit, Problem, Solve, choose_solver, ignore_epoch, measure_sizes
+from train_head.solvers import Fit, Problem, Solve, choose_solver, compute_reduced_shape, ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.trials import evaluate_fit, fit_first, fit_others, summarize_trials
@@ -32,7 +32,7 @@ def train_head(
     config: TrainConfig,
     console: Console,
     started: float | None = None,
-    follow: Callable[[Epoch], None] = ignore_epoch,
+    on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
     *,
     keeps_earlier: bool = True,
 ) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def train_head(
         config: the options.
         console: output of messages and progress.
         started: `time.monotonic()` when the user began to wait; None for now.
-        follow: called after each epoch of the fit that is kept; an exception ends the training without a run.
+        on_epoch_end: called after each epoch of the fit that is kept; an exception ends the training without a run.
         keeps_earlier: whether an earlier run that is replaced is kept; `config.overwrite` also fits this very run anew.
 
     Returns:
@@ -72,14 +72,14 @@ def train_head(
                 keep_logs(Run(config.run))
             return raise_if_diverged(config, Run(config.run).read_metrics())
     with replace_folder(target) as replacement:
-        metrics = fit_run(training, replacement.staging, checkpoints, console, started, follow)
+        metrics = fit_run(training, replacement.staging, checkpoints, console, started, on_epoch_end)
         is_kept = keeps_earlier and not config.overwrite and (config.run / RUN_FILE).exists()
         archive = name_archive(config.run, config.run) if is_kept else ""
         replacement.commit(archive)
     if archive:
         console.info(f"the earlier run ({'; '.join(differences)}) is kept as {archive}")
     remove_checkpoints(checkpoints)
-    warn_of_changed_store(training.store, training.split, config, console)
+    warn_if_store_changed(training.store, training.split, config, console)
     return raise_if_diverged(config, metrics)
 
 
@@ -89,7 +89,7 @@ def fit_run(
     checkpoints: Path,
     console: Console,
     started: float,
-    follow: Callable[[Epoch], None] = ignore_epoch,
+    on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
 ) -> dict[str, Any]:
     """Fit a training, write the run into an empty staging folder, and return its metrics.
 
@@ -107,12 +107,12 @@ def fit_run(
     if solver is SolverName.REDUCED:
         for trial in trials:
             # A rank that a fold is too small for is an error before anything is fitted.
-            measure_sizes(Problem(top, trial.split, trial.config))
+            compute_reduced_shape(Problem(top, trial.split, trial.config))
     if tail:
         from train_head.finetuning.fit import add_fine_tuning
 
         solve = add_fine_tuning(solve, tail)
-    fit = fit_first(trials, store, solve, checkpoints, console, follow)
+    fit = fit_first(trials, store, solve, checkpoints, console, on_epoch_end)
     outcomes = [evaluate_fit(fit, split)]
     answered = time.monotonic() - started
     console.info(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
@@ -168,7 +168,7 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
     """Choose a solver, and import what it needs."""
     solver = problem.config.solver
     if solver is SolverName.AUTO:
-        solver, why = choose_solver(measure_sizes(problem))
+        solver, why = choose_solver(compute_reduced_shape(problem))
         console.info(f"solver: {solver.value} ({why})")
         if problem.config.rank and solver is SolverName.FULL:
             console.warning("the full solver takes all inputs; --rank is for the reduced one")

@@ -79,11 +79,11 @@ def fit_first(
     solve: Solve,
     folder: Path,
     console: Console,
-    follow: Callable[[Epoch], None] = ignore_epoch,
+    on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
 ) -> Fit:
     """Fit the trial that is kept; its end stays in the folder of checkpoints, as later work may be interrupted."""
-    checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keeps_end=True)
-    return solve(Problem(store, trials[0].split, trials[0].config, follow), checkpoint, console)
+    checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keep_final=True)
+    return solve(Problem(store, trials[0].split, trials[0].config, on_epoch_end), checkpoint, console)
 
 
 def fit_others(

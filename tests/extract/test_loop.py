@@ -25,7 +25,7 @@ from features.schema import ImageStatus, Origin
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.pictures import encode
-from tests.train_head.made import FINGERPRINT
+from tests.train_head.synthetic import FINGERPRINT
 
 SHAPE = (1, 1, 3)
 

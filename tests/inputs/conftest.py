@@ -17,7 +17,7 @@ from features.store import FeatureStore
 from tests.inputs.commands import EXTRACT, PREDICT, SMALL, TRAIN, Done, finish, run, start
 from tests.inputs.kinds import KINDS
 from tests.pictures import fill_folder
-from tests.train_head.made import save_tiny_model
+from tests.train_head.synthetic import save_tiny_model
 from train_head.config import ExportConfig
 from train_head.export.__main__ import export
 

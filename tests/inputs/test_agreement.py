@@ -23,7 +23,7 @@ from features.store import FeatureStore
 from tests.inputs.commands import Done
 from tests.inputs.conftest import Everything, Exported
 from tests.inputs.kinds import ACCEPTED, Kind
-from tests.train_head.made import run_export
+from tests.train_head.synthetic import run_export
 from train_head.data.batches import Array
 from train_head.data.split import split_examples
 from train_head.export.parity import TOLERANCE

@@ -24,9 +24,9 @@ from features.store import FeatureStore
 from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.stand_in import SIZE
-from tests.train_head.made import list_paths, make_store
+from tests.train_head.synthetic import list_paths, make_store
 from train_head.export.write import describe_target
-from train_head.reduction import factors
+from train_head.reduction import cache
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run
 
@@ -70,7 +70,7 @@ def run_command(command: Sequence[str], work: Path) -> None:
     """Run a command in this process as `python -m` does; it ends in SystemExit."""
     sys.argv = fill_in(command, work)
     # By this the command recognises what an interrupted one left in derived/.
-    factors._STARTED = time.time()
+    cache._STARTED = time.time()
     # The modules are imported already, also the one that is run.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -33,7 +33,7 @@ from tests.features.stores import fill_store
 from tests.pictures import draw_picture, encode
 from tests.torture.mutations import mutate, mutate_member, mutate_png, remove_digest
 from tests.torture.trials import parse_arguments
-from tests.train_head.made import save_tiny_model
+from tests.train_head.synthetic import save_tiny_model
 from train_head.export.load import WEIGHTS_NAME
 from train_head.runs.card import CARD_NAME
 

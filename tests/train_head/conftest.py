@@ -16,7 +16,7 @@ import pytest
 from base.terminal import Console
 from extract.backbone import build_backbone
 from features.store import FeatureStore
-from tests.train_head.made import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
+from tests.train_head.synthetic import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import ExportConfig, TrainConfig
 from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from base.terminal import Console, ConsoleOptions, ProgressBar
 from features.store import FeatureStore
-from tests.train_head.made import SHAPE
+from tests.train_head.synthetic import SHAPE
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.batches import Array
 from train_head.data.split import split_examples

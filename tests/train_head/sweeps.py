@@ -11,7 +11,7 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import FINGERPRINT, draw_features, list_paths, make_store
+from tests.train_head.synthetic import FINGERPRINT, draw_features, list_paths, make_store
 from train_head.config import SolverName
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint

@@ -26,7 +26,7 @@ from features.cuts import open_store
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.train_head import fits
-from tests.train_head.made import list_paths, make_store
+from tests.train_head.synthetic import list_paths, make_store
 from tests.train_head.training import make_config
 from train_head.classifier import EstimatorError, HeadClassifier
 from train_head.config import HeadConfig, OptimizerName, SolverName

@@ -12,7 +12,7 @@ import pytest
 
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
-from tests.train_head.made import list_paths, make_store
+from tests.train_head.synthetic import list_paths, make_store
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train_head", "train_head.export", "train_head.predict")

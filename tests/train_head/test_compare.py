@@ -18,7 +18,7 @@ from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
-from tests.train_head.made import SHAPE, list_paths, make_store, read_folder
+from tests.train_head.synthetic import SHAPE, list_paths, make_store, read_folder
 from train_head.compare import CompareConfig, compare, measure_gap
 from train_head.config import SolverName, TrainConfig
 from train_head.evaluation.plots import draw_comparison

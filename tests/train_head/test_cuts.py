@@ -20,7 +20,7 @@ from features.cuts import open_store
 from features.schema import Pool
 from features.store import FeatureStore
 from tests.pictures import draw_picture, fill_folder
-from tests.train_head.made import (
+from tests.train_head.synthetic import (
     CLASSES,
     FINGERPRINT,
     TINY_SIZE,

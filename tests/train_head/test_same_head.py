@@ -19,7 +19,7 @@ from features.packed.write import pack_store
 from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
-from tests.train_head.made import add_views, draw_view, hash_text, list_paths, make_store
+from tests.train_head.synthetic import add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import SolverName, TrainConfig
 from train_head.runs.read import Run
@@ -146,7 +146,7 @@ def test_train_with_any_number_of_workers_gives_the_same_head(
     plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     force_sketch(monkeypatch, way)
-    monkeypatch.setattr("train_head.reduction.rows.PANEL_COLUMNS", 200)
+    monkeypatch.setattr("train_head.reduction.matrix.PANEL_COLUMNS", 200)
     found = set()
     for threads in (1, 3, 8):
         monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
@@ -164,7 +164,7 @@ def test_train_with_features_held_or_read_in_blocks_gives_the_same_head(
     shutil.rmtree(plain.derived_folder, ignore_errors=True)
     monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
     monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
-    monkeypatch.setattr("train_head.reduction.rows.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.matrix.HELD_BYTES", 0)
     assert fit_digest(plain, tmp_path / "blocks", way, quiet) == expected
 
 

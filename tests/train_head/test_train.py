@@ -16,7 +16,7 @@ from base.terminal import Console
 from features.catalog.catalog import Catalog
 from features.schema import ImageStatus
 from features.store import FeatureStore
-from tests.train_head.made import OPTIONS, list_paths, make_store, place_hash, read_folder
+from tests.train_head.synthetic import OPTIONS, list_paths, make_store, place_hash, read_folder
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.runs.read import Run

@@ -16,7 +16,7 @@ from tests.train_head.fits import assert_same_weights
 from tests.train_head.training import UNSTABLE, make_config, run_command
 from train_head.config import OptimizerName
 from train_head.runs.read import Run
-from train_head.solvers.network import Batch, Stepper
+from train_head.solvers.network import Batch, HeadTrainer
 from train_head.train import train_head
 
 
@@ -92,16 +92,16 @@ def test_train_whose_second_repeat_diverges_keeps_the_first_and_names_the_second
 ) -> None:
     good = make_config(two_classes, tmp_path / "good")
     train_head(good, quiet)
-    take_step = Stepper.take_step
+    train_on_batch = HeadTrainer.train_on_batch
     # Three steps an epoch: 18 of the first repeat, and 7 of the second, which fails at its third epoch.
     taken = []
 
-    def take_step_of_no_number(stepper: Stepper, batch: Batch) -> tuple[float, int]:
+    def train_on_batch_without_number(stepper: HeadTrainer, batch: Batch) -> tuple[float, int]:
         taken.append(stepper.num_steps)
-        loss, num_right = take_step(stepper, batch)
+        loss, num_right = train_on_batch(stepper, batch)
         return (loss if len(taken) < 25 else math.nan), num_right
 
-    monkeypatch.setattr(Stepper, "take_step", take_step_of_no_number)
+    monkeypatch.setattr(HeadTrainer, "train_on_batch", train_on_batch_without_number)
     config = make_config(two_classes, tmp_path / "run", repeats=2)
     with pytest.raises(
         HeadstartError,
@@ -118,15 +118,15 @@ def test_train_whose_second_repeat_diverges_keeps_the_first_and_names_the_second
 def test_train_whose_second_repeat_diverges_at_once_keeps_the_first_and_names_the_second(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_step = Stepper.take_step
+    train_on_batch = HeadTrainer.train_on_batch
     taken = []
 
-    def take_step_of_no_number(stepper: Stepper, batch: Batch) -> tuple[float, int]:
+    def train_on_batch_without_number(stepper: HeadTrainer, batch: Batch) -> tuple[float, int]:
         taken.append(stepper.num_steps)
-        loss, num_right = take_step(stepper, batch)
+        loss, num_right = train_on_batch(stepper, batch)
         return (loss if len(taken) <= 18 else math.nan), num_right
 
-    monkeypatch.setattr(Stepper, "take_step", take_step_of_no_number)
+    monkeypatch.setattr(HeadTrainer, "train_on_batch", train_on_batch_without_number)
     config = make_config(two_classes, tmp_path / "run", repeats=3)
     with pytest.raises(HeadstartError, match=r"run, repeat 1, epoch 1: .* keeps the head of repeat 0, epoch 6\."):
         train_head(config, quiet)

@@ -18,7 +18,7 @@ from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head import training
 from tests.train_head.fits import Interrupting, assert_same_weights, fit
-from tests.train_head.made import add_picture, list_paths, make_store, read_folder
+from tests.train_head.synthetic import add_picture, list_paths, make_store, read_folder
 from tests.train_head.training import NEW_OPTIONS, UNSTABLE, forget_options, reseal
 from train_head.config import SolverName, TrainConfig
 from train_head.runs.read import Run

@@ -14,12 +14,12 @@ import pytest
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting, assert_same_weights
-from tests.train_head.made import add_picture, read_folder
+from tests.train_head.synthetic import add_picture, read_folder
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.reduction.reduce import Reduced, reduce_features
 from train_head.runs.read import Run
-from train_head.solvers.network import Batch, Stepper
+from train_head.solvers.network import Batch, HeadTrainer
 from train_head.train import train_head
 
 
@@ -100,13 +100,13 @@ def test_train_interrupted_does_only_what_was_left(
     noisy: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
-    take_step = Stepper.take_step
+    train_on_batch = HeadTrainer.train_on_batch
 
-    def take_counted_step(stepper: Stepper, batch: Batch) -> tuple[float, int]:
+    def train_on_counted_batch(stepper: HeadTrainer, batch: Batch) -> tuple[float, int]:
         taken.append(stepper.num_steps)
-        return take_step(stepper, batch)
+        return train_on_batch(stepper, batch)
 
-    monkeypatch.setattr(Stepper, "take_step", take_counted_step)
+    monkeypatch.setattr(HeadTrainer, "train_on_batch", train_on_counted_batch)
     config = make_config(noisy, tmp_path / "run", repeats=2)
     with pytest.raises(KeyboardInterrupt):
         train_head(config, Interrupting(9))

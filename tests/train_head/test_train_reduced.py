@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from base.errors import UsageError
 from base.terminal import Console
 from features.store import Example, FeatureStore
-from tests.train_head.made import read_folder
+from tests.train_head.synthetic import read_folder
 from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
 from train_head.config import OptimizerName, SolverName
 from train_head.data.split import split_examples

@@ -19,14 +19,14 @@ from base.terminal import Console
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore
 from tests.train_head.fits import Interrupting
-from tests.train_head.made import add_picture, read_folder
+from tests.train_head.synthetic import add_picture, read_folder
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
 from train_head.report.page import report_fitted_run, write_report
 from train_head.report.sources import load_sources
 from train_head.runs.read import Run
 from train_head.runs.tensorboard import keep_logs
-from train_head.solvers.network import Batch, Stepper
+from train_head.solvers.network import Batch, HeadTrainer
 from train_head.train import train_head
 
 
@@ -36,13 +36,13 @@ class Killed(BaseException):
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken: list[int] = []
-    take_step = Stepper.take_step
+    train_on_batch = HeadTrainer.train_on_batch
 
-    def take_counted_step(stepper: Stepper, batch: Batch) -> tuple[float, int]:
+    def train_on_counted_batch(stepper: HeadTrainer, batch: Batch) -> tuple[float, int]:
         taken.append(stepper.num_steps)
-        return take_step(stepper, batch)
+        return train_on_batch(stepper, batch)
 
-    monkeypatch.setattr(Stepper, "take_step", take_counted_step)
+    monkeypatch.setattr(HeadTrainer, "train_on_batch", train_on_counted_batch)
     return taken
 
 

@@ -12,7 +12,7 @@ import pytest
 from base.errors import UsageError
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import CLASSES, list_paths, make_store, read_folder
+from tests.train_head.synthetic import CLASSES, list_paths, make_store, read_folder
 from tests.train_head.training import make_config, run_command
 from train_head.data.split import split_examples, split_into_folds
 from train_head.evaluation.uncertainty import compute_interval

@@ -15,7 +15,7 @@ from base.errors import UsageError
 from features.split import sort_examples
 from features.store import Example
 from tests.train_head.fits import make_fit
-from tests.train_head.made import list_paths, make_example, place_hash
+from tests.train_head.synthetic import list_paths, make_example, place_hash
 from train_head.config import TrainConfig
 from train_head.data.split import Split, split_into_folds
 from train_head.trials import Outcome, evaluate_fit, plan_trials, summarize_trials

@@ -16,17 +16,17 @@ from base.terminal import Console
 from features.store import Example, FeatureStore
 from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values
-from tests.train_head.made import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
+from tests.train_head.synthetic import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import forget_options, make_config, run_command
 from train_head.config import ClassWeight, OptimizerName
 from train_head.data.batches import FeatureBatches, weigh_examples
 from train_head.data.split import list_rows, split_examples
 from train_head.runs.expand import TOLERANCE, expand_head
 from train_head.runs.read import Run
-from train_head.solvers import Fit, Problem, measure_sizes
+from train_head.solvers import Fit, Problem, compute_reduced_shape
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights
-from train_head.solvers.network import Batch, Stepper, compute_probabilities
+from train_head.solvers.network import Batch, HeadTrainer, compute_probabilities
 from train_head.solvers.reduced import fit_reduced
 from train_head.train import train_head
 
@@ -203,7 +203,7 @@ def test_batches_with_views_list_in_order_view_0_alone(
         rows.sort(key=lambda row: (row.path, row.view))
     batches = FeatureBatches(viewed, rows, CLASSES[:2], batch_size=4, seed=0)
     assert sorted(path for path, _ in read_epoch(batches, 0)) == TRAIN
-    listed = list(batches.list_in_order(4))
+    listed = list(batches.iterate_in_order(4))
     assert [len(part) for part in listed] == [4, 4, 3]
     names = [PATH_AND_VIEW[feature.tobytes()] for feature in np.concatenate(listed)]
     assert names == [(path, 0) for path in (IN_ORDER if order == "views last" else TRAIN)]
@@ -220,9 +220,9 @@ def test_batches_with_views_and_balanced_classes_weigh_pictures_not_views(viewed
 
 def test_measure_sizes_with_views_counts_different_rows(viewed: FeatureStore) -> None:
     problem = Problem(viewed, split_examples(viewed.examples, 0.2), make_config(viewed, Path("run"), views=4))
-    sizes = measure_sizes(problem)
+    sizes = compute_reduced_shape(problem)
     assert (sizes.num_rows, sizes.rank) == (42, 12)
-    sizes = measure_sizes(replace(problem, config=replace(problem.config, views=1)))
+    sizes = compute_reduced_shape(replace(problem, config=replace(problem.config, views=1)))
     assert (sizes.num_rows, sizes.rank) == (11, 11)
 
 
@@ -258,13 +258,13 @@ def test_fit_reduced_takes_as_many_steps_with_views_as_without(
     viewed: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    take_step = Stepper.take_step
+    train_on_batch = HeadTrainer.train_on_batch
 
-    def count(stepper: Stepper, batch: Batch) -> tuple[float, int]:
+    def count(stepper: HeadTrainer, batch: Batch) -> tuple[float, int]:
         steps.append(len(batch.targets))
-        return take_step(stepper, batch)
+        return train_on_batch(stepper, batch)
 
-    monkeypatch.setattr(Stepper, "take_step", count)
+    monkeypatch.setattr(HeadTrainer, "train_on_batch", count)
     for views in (1, 4):
         steps.clear()
         solve(viewed, views, quiet, epochs=2, batch_size=4)
@@ -430,7 +430,9 @@ def test_train_with_views_of_another_picture_of_the_same_content_takes_them_for_
     both = [row for row in rows[11:] if row.path in PATHS[:2]]
     assert [row.path for row in both] == PATHS[:2]
     assert (both[0].shard, both[0].row) == (both[1].shard, both[1].row)
-    sizes = measure_sizes(Problem(store, split_examples(store.examples, 0.2), make_config(store, tmp_path, views=2)))
+    sizes = compute_reduced_shape(
+        Problem(store, split_examples(store.examples, 0.2), make_config(store, tmp_path, views=2))
+    )
     assert (sizes.num_rows, sizes.rank) == (20, 12)
     fitted = solve(store, 2, quiet)
     first, second = (number for number, row in enumerate(rows[:11]) if row.path in PATHS[:2])

@@ -108,7 +108,7 @@ class FeatureBatches:
         features = self._all[plan.rows[batch]] if self._all is not None else self._read_from_block(epoch, batch, plan)
         return features.astype(np.float32), self.targets[pictures].astype(np.float32)[:, None], self._weights[pictures]
 
-    def list_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
+    def iterate_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
         """Yield the first view of each picture in the examples' order, `batch_size` rows at a time, as float32."""
         first = self._order.first_rows
         step = batch_size if self.in_memory else self._round_block(batch_size)

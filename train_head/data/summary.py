@@ -87,7 +87,7 @@ def list_conflicts(examples: Iterable[Example]) -> list[list[str]]:
     return sorted(list(by_label.values()) for by_label in paths.values() if len(by_label) > 1)
 
 
-def refuse_other_images(store: FeatureStore, images: Path | None) -> None:
+def check_images_folder(store: FeatureStore, images: Path | None) -> None:
     """Raise HeadstartError where a store is of another folder of pictures; a pack may not record its folder."""
     if images and store.images_folder and Path(store.images_folder) != images.resolve():
         raise HeadstartError(
@@ -98,7 +98,7 @@ def refuse_other_images(store: FeatureStore, images: Path | None) -> None:
         )
 
 
-def refuse_unfinished_store(store: FeatureStore) -> None:
+def check_extraction(store: FeatureStore) -> None:
     """Raise HeadstartError where a store has nothing to train on yet, because its extraction is not done."""
     is_running = is_locked(store.path)
     if store.examples or not (store.num_pending or is_running):
@@ -111,7 +111,7 @@ def refuse_unfinished_store(store: FeatureStore) -> None:
     )
 
 
-def warn_of_changed_store(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
+def warn_if_store_changed(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     """Warn where the store is no longer the one that the run was fitted on."""
     try:
         now = FeatureStore(store.path)

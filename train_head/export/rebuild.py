@@ -44,7 +44,7 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
     Raises:
         HeadstartError: the weights or the run's own files are not those that it was fitted with.
     """
-    from train_head.solvers.full import cut_hidden
+    from train_head.solvers.full import build_hidden_model
 
     fitted, cut = expand_head(run, store, split.validation, console), store.fingerprint.cut
     between: list[keras.Model] = []
@@ -68,7 +68,7 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
         return features
 
     # The functions below keep no other array of the fitted head.
-    hidden, kernel, bias = cut_hidden(head), fitted.output_kernel, fitted.output_bias
+    hidden, kernel, bias = build_hidden_model(head), fitted.output_kernel, fitted.output_bias
     return Rebuilt(
         backbone,
         head,

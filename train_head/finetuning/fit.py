@@ -16,7 +16,7 @@ from train_head.evaluation.metrics import predict_classes
 from train_head.finetuning.tail import Tail
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.full import Fittable, cut_hidden, fit_model, put_weights
+from train_head.solvers.full import Fittable, build_hidden_model, fit_model, set_weights
 from train_head.solvers.head import HeadWeights, TunedWeights, build_head, extract_weights
 from train_head.solvers.history import DivergedError, Epoch
 
@@ -51,7 +51,7 @@ class _Tuning:
 
     def _fit_head(self, solve: Solve) -> Fit:
         problem, top = self.problem, self.tail.open_head_inputs()
-        fit = solve(replace(problem, store=top), self.checkpoint.beside("head"), self.console)
+        fit = solve(replace(problem, store=top), self.checkpoint.derive("head"), self.console)
         targets = number_targets(problem.split.validation, problem.split.classes)
         accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
         self.console.info(f"the head alone: validation accuracy {accuracy:.4f}")
@@ -72,8 +72,10 @@ class _Tuning:
             return replace(row, epoch=row.epoch + offset)
 
         store = self.tail.open_boundary_outputs()
-        boundary = replace(problem, store=store, config=config, follow=lambda row: problem.follow(shift(row)))
-        self.checkpoint.narrow(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
+        boundary = replace(
+            problem, store=store, config=config, on_epoch_end=lambda row: problem.on_epoch_end(shift(row))
+        )
+        self.checkpoint.extend_key(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
         try:
             fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
         except DivergedError as error:
@@ -95,7 +97,7 @@ class _Tuning:
         keras.utils.set_random_seed(config.seed)
         num_classes = len(self.problem.split.classes)
         head = build_head(tail.output_shape[1:], num_classes, config.units, config.dropout, config.seed, l2=config.l2)
-        put_weights(head, weights)
+        set_weights(head, weights)
         for layer in self.tail.list_layers():
             layer.trainable = True
         features = keras.Input(tail.input_shape[1:], name="feature")
@@ -105,11 +107,13 @@ class _Tuning:
             return _add_tail(extract_weights(head), self.tail.get_kernels())
 
         def put(kept: HeadWeights) -> None:
-            put_weights(head, kept)
+            set_weights(head, kept)
             if isinstance(kept, TunedWeights):
                 self.tail.set_kernels(kept.tail)
 
-        hidden = keras.Sequential([keras.Input(tail.input_shape[1:]), tail, cut_hidden(head)], name="tuned_hidden")
+        hidden = keras.Sequential(
+            [keras.Input(tail.input_shape[1:]), tail, build_hidden_model(head)], name="tuned_hidden"
+        )
         return Fittable(model, take, put, hidden)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from train_head.data.batches import Array
-from train_head.reduction.rows import FeatureRows, add_pieces, add_transposed, multiply_block
+from train_head.reduction.matrix import FeatureMatrix, add_transposed, multiply_block, sum_in_order
 
 MAX_EXACT_ROWS = 4096
 CHUNK_ROWS = 4096
@@ -39,7 +39,7 @@ class Basis(NamedTuple):
     exactly. Then the largest component of each column of `train` is positive."""
 
 
-def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
+def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis:
     """Find the `rank` strongest directions from the Gram matrix; fewer where the rows span fewer.
 
     With X Xᵀ = Q Λ Qᵀ the directions are V = Xᵀ Q Λ^-½, and X V = Q Λ^½. Memory for rows² numbers.
@@ -53,7 +53,7 @@ def decompose_exactly(rows: FeatureRows, rank: int) -> Basis:
     return Basis((chosen * (find_signs(chosen) * np.sqrt(kept))).astype(np.float32), kept, None)
 
 
-def sketch(rows: FeatureRows, rank: int, seed: int, advance: Advance = lambda _: None) -> Basis:
+def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: Advance = lambda _: None) -> Basis:
     """Find nearly the `rank` strongest directions in two passes over rows that need not fit in memory.
 
     A random Gaussian Ω is multiplied by Xᵀ X in one pass (the range finder with one power iteration), its range
@@ -115,7 +115,7 @@ def _orthonormalize(columns: Array, workers: ThreadPoolExecutor) -> Array:
         part = columns[rows].astype(np.float64)
         return part.T @ part
 
-    gram = add_pieces(workers, multiply_chunk, _list_chunks(columns), np.zeros((columns.shape[1],) * 2))
+    gram = sum_in_order(workers, multiply_chunk, _list_chunks(columns), np.zeros((columns.shape[1],) * 2))
     eigenvalues, vectors = np.linalg.eigh(gram)
     kept = eigenvalues > ROUNDING**2 * eigenvalues.max() * len(gram)
     turn = vectors[:, kept] / np.sqrt(eigenvalues[kept])

@@ -16,7 +16,7 @@ from base.errors import HeadstartError
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
-from train_head.reduction.rows import FeatureRows, open_workers
+from train_head.reduction.matrix import FeatureMatrix, open_workers
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Expansion:
                 return np.asarray(self.directions @ kernel, np.float32)
             if self.coefficients is None:
                 raise ValueError("neither coefficients nor directions")
-            return FeatureRows(store, self._find_rows(store), workers).multiply_transposed(self.coefficients)
+            return FeatureMatrix(store, self._find_rows(store), workers).multiply_transposed(self.coefficients)
 
     def save(self, path: Path) -> None:
         """Write an uncompressed .npz without pickled objects."""

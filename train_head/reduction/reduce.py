@@ -12,10 +12,10 @@ from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array, Indices
+from train_head.reduction.cache import Directions, Factors, get, make_key, put
 from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
-from train_head.reduction.factors import Directions, Factors, get, make_key, put
+from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Expansion, make_expansion
-from train_head.reduction.rows import FeatureRows, open_workers
 
 DEFAULT_RANK = 512
 SKETCH_SEED = 0
@@ -115,7 +115,7 @@ def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
 ) -> tuple[Factors, Directions]:
     with open_workers() as workers:
-        rows = FeatureRows(store, train.examples, workers)
+        rows = FeatureMatrix(store, train.examples, workers)
         if is_exact:
             basis = decompose_exactly(rows, rank)
         else:
@@ -126,5 +126,5 @@ def _reduce(
         if directions is None:
             directions = rows.multiply_transposed(basis.train / eigenvalues)
         del rows
-        projected = FeatureRows(store, validation.examples, workers).multiply(directions)
+        projected = FeatureMatrix(store, validation.examples, workers).multiply(directions)
     return Factors(basis.train, projected, eigenvalues), Directions(directions)

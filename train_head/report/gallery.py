@@ -20,7 +20,7 @@ from features.pooled import pool_store
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 from train_head.data.split import Split
-from train_head.reduction.factors import Means, get, make_key, put
+from train_head.reduction.cache import Means, get, make_key, put
 from train_head.runs.tables import Prediction
 
 NUM_WORST = 24

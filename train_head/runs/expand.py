@@ -14,9 +14,9 @@ from features.schema import FeatureKey
 from features.split import sort_examples
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
-from train_head.reduction.factors import Directions, Factors, get
+from train_head.reduction.cache import Directions, Factors, get
+from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Expansion, make_expansion
-from train_head.reduction.rows import FeatureRows, open_workers
 from train_head.runs.record import REDUCTION_FILE
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import compute_outputs
@@ -58,7 +58,7 @@ def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], co
 def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Sequence[Example]) -> Array:
     """Compute the logits of a head on all inputs for stored features."""
     with open_workers() as workers:
-        hidden = FeatureRows(store, examples, workers).multiply(head.hidden_kernel)
+        hidden = FeatureMatrix(store, examples, workers).multiply(head.hidden_kernel)
         return compute_outputs(head, hidden)
 
 

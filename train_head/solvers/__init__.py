@@ -33,7 +33,7 @@ class Problem:
     store: FeatureStore
     split: Split
     config: TrainConfig
-    follow: Callable[[Epoch], None] = ignore_epoch
+    on_epoch_end: Callable[[Epoch], None] = ignore_epoch
     """Called after each epoch, and for those before an interruption too."""
 
     def list_training_rows(self) -> list[Example]:
@@ -62,7 +62,7 @@ Solve = Callable[[Problem, Checkpoint, Console], Fit]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ReducedShape:
     """The shape of the matrix that the reduced solver would hold."""
 
     num_rows: int
@@ -70,14 +70,14 @@ class Sizes:
     rank: int
 
 
-def measure_sizes(problem: Problem) -> Sizes:
+def compute_reduced_shape(problem: Problem) -> ReducedShape:
     """Return a problem's sizes; raise UsageError where more inputs are to be kept than the rows can span."""
     num_rows = len(list_unique(problem.list_training_rows()).examples)
     num_inputs = int(np.prod(problem.store.feature_shape))
-    return Sizes(num_rows, choose_rank(problem.config.rank, num_rows, num_inputs))
+    return ReducedShape(num_rows, choose_rank(problem.config.rank, num_rows, num_inputs))
 
 
-def choose_solver(sizes: Sizes) -> tuple[SolverName, str]:
+def choose_solver(sizes: ReducedShape) -> tuple[SolverName, str]:
     """Choose the reduced solver unless its training matrix is too large, whatever memory is free; return why."""
     num_bytes = 4 * sizes.num_rows * sizes.rank
     solver = SolverName.FULL if num_bytes > MAX_TRAINING_BYTES else SolverName.REDUCED

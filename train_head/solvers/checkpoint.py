@@ -41,19 +41,19 @@ def remove_checkpoints(folder: Path) -> None:
 class Checkpoint:
     """The file of one fit."""
 
-    def __init__(self, path: Path | None, key: str = "", *, keeps_end: bool = False) -> None:
+    def __init__(self, path: Path | None, key: str = "", *, keep_final: bool = False) -> None:
         """Describe the file (None keeps nothing), the problem's digest, and whether the end of the fit is kept too."""
-        self._path, self._key, self._keeps_end = path, key, keeps_end
+        self._path, self._key, self._keeps_end = path, key, keep_final
         self._due = time.monotonic() + MIN_INTERVAL_S
 
-    def narrow(self, inputs: bytes) -> None:
+    def extend_key(self, inputs: bytes) -> None:
         """Add a digest of the inputs to the key, where the problem does not determine them."""
         self._key += inputs.hex()
 
-    def beside(self, name: str) -> Checkpoint:
+    def derive(self, name: str) -> Checkpoint:
         """Return the checkpoint of a fit that this one begins with, whose end is kept."""
         path = self._path and self._path.with_name(f"{name}-{self._path.name}")
-        return Checkpoint(path, f"{self._key} {name}", keeps_end=True)
+        return Checkpoint(path, f"{self._key} {name}", keep_final=True)
 
     def remove(self) -> None:
         """Remove the file."""
@@ -61,7 +61,7 @@ class Checkpoint:
             with suppress(OSError):
                 self._path.unlink()
 
-    def offer(
+    def save_if_due(
         self, list_arrays: Callable[[], Sequence[NDArray[Any]]], stopping: EarlyStopping, num_epochs: int
     ) -> None:
         """Save the state after an epoch, where one is due; a full disk costs the checkpoint, not the fit."""

@@ -30,9 +30,9 @@ class Fittable:
     """A Keras model with its initial weights, and how its weights are copied and set."""
 
     model: keras.Model
-    take_weights: Callable[[], HeadWeights]
-    put_weights: Callable[[HeadWeights], None]
-    hidden: keras.Model
+    get_weights: Callable[[], HeadWeights]
+    set_weights: Callable[[HeadWeights], None]
+    hidden_model: keras.Model
     """From the model's inputs to the hidden layer: probabilities are computed from logits, outside of float32."""
 
 
@@ -55,7 +55,7 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     store, split, config = problem.store, problem.split, problem.config
     keras.utils.set_random_seed(config.seed)
     head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
-    fittable = Fittable(head, partial(extract_weights, head), partial(put_weights, head), cut_hidden(head))
+    fittable = Fittable(head, partial(extract_weights, head), partial(set_weights, head), build_hidden_model(head))
     return fit_model(problem, fittable, checkpoint, console)
 
 
@@ -77,7 +77,7 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
     for variable, value in zip(_list_state(model), arrays, strict=bool(arrays)):
         variable.assign(value)
     for row in stopping.history:
-        problem.follow(row)
+        problem.on_epoch_end(row)
     first = len(stopping.history)
     if first < config.epochs and not stopping.is_over:
         with console.progress("train", config.epochs, "epochs") as progress:
@@ -91,11 +91,11 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
             def end_epoch(epoch: int, logs: Any = None) -> None:
                 values = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
                 row = Epoch(epoch + 1, **values, seconds=time.monotonic() - started)
-                stopping.record(row, fittable.take_weights)
+                stopping.record(row, fittable.get_weights)
                 progress.advance(1)
-                checkpoint.offer(lambda: [found.numpy() for found in _list_state(model)], stopping, config.epochs)
+                checkpoint.save_if_due(lambda: [found.numpy() for found in _list_state(model)], stopping, config.epochs)
                 model.stop_training = stopping.is_over
-                problem.follow(row)
+                problem.on_epoch_end(row)
 
             model.fit(
                 _KerasBatches(train, range(first, config.epochs)),
@@ -108,19 +108,20 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
                 callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch, on_epoch_end=end_epoch)],
             )
     weights = stopping.require_kept(config.learning_rate)
-    fittable.put_weights(weights)
+    fittable.set_weights(weights)
     train_probabilities, validation_probabilities = (
-        compute_probabilities(_compute_logits(fittable.hidden, weights, batches)) for batches in (train, validation)
+        compute_probabilities(_compute_logits(fittable.hidden_model, weights, batches))
+        for batches in (train, validation)
     )
     return Fit(weights, stopping.history, stopping.kept_epoch, train_probabilities, validation_probabilities)
 
 
-def cut_hidden(head: keras.Sequential) -> keras.Model:
+def build_hidden_model(head: keras.Sequential) -> keras.Model:
     """Return a head without its last layer, sharing its weights."""
     return keras.Model(head.inputs, head.layers[-2].output, name="hidden")
 
 
-def put_weights(head: keras.Sequential, weights: HeadWeights) -> None:
+def set_weights(head: keras.Sequential, weights: HeadWeights) -> None:
     """Set a head's weights."""
     head.set_weights(weights.list_layers())
 
@@ -150,6 +151,6 @@ def _list_state(model: keras.Model) -> list[Any]:
 
 
 def _compute_logits(hidden: keras.Model, weights: HeadWeights, batches: FeatureBatches) -> Array:
-    outputs = [hidden.predict_on_batch(features) for features in batches.list_in_order(EVALUATION_BATCH_SIZE)]
+    outputs = [hidden.predict_on_batch(features) for features in batches.iterate_in_order(EVALUATION_BATCH_SIZE)]
     with threadpool_limits(1, user_api="blas"):
         return np.asarray(np.concatenate(outputs) @ weights.output_kernel + weights.output_bias, np.float32)

@@ -71,11 +71,11 @@ class EarlyStopping:
         last = self.history[-1]
         return not last.is_finite or 0 < self._patience <= last.epoch - self.kept_epoch
 
-    def record(self, row: Epoch, take_weights: Callable[[], HeadWeights]) -> None:
-        """Add an epoch; `take_weights` returns a copy of its weights, and is called where they are to be kept."""
+    def record(self, row: Epoch, copy_weights: Callable[[], HeadWeights]) -> None:
+        """Add an epoch; `copy_weights` returns a copy of its weights, and is called where they are to be kept."""
         self.history.append(row)
         if self.kept_epoch == row.epoch:
-            self.kept = take_weights()
+            self.kept = copy_weights()
 
     def require_kept(self, learning_rate: float) -> HeadWeights:
         """Return the kept weights; raise DivergedError where the first epoch's loss was NaN or infinite."""

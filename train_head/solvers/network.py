@@ -93,7 +93,7 @@ def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Ar
     return losses.astype(np.float32), slopes
 
 
-class Stepper:
+class HeadTrainer:
     """A head in fitting: its weights and the optimizer's state, changed in place."""
 
     def __init__(self, head: HeadWeights, optimizer: Optimizer, l2: float) -> None:
@@ -107,7 +107,7 @@ class Stepper:
         self._optimizer, self._l2 = optimizer, np.float32(l2)
         self._gradient = np.empty((min(SLAB_ROWS, len(head.hidden_kernel)), head.hidden_kernel.shape[1]), np.float32)
 
-    def take_step(self, batch: Batch) -> tuple[float, int]:
+    def train_on_batch(self, batch: Batch) -> tuple[float, int]:
         """Take a step; return the batch's loss before it, with dropout and L2 term, and the number of correct rows."""
         head = self.head
         hidden = np.asarray(batch.features @ head.hidden_kernel, np.float32)

@@ -21,7 +21,7 @@ from train_head.solvers.head import HeadWeights, count_outputs
 from train_head.solvers.history import Epoch
 from train_head.solvers.network import (
     Batch,
-    Stepper,
+    HeadTrainer,
     compute_logits,
     compute_losses,
     compute_probabilities,
@@ -61,25 +61,25 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     train = _Side(reduced.factors.train, reduced.train.rows, targets, weights)
     validation = _Side(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)
     # Factors that were lost and made again may be another basis, in which a checkpoint's weights mean nothing.
-    checkpoint.narrow(_hash_rows(train.features))
+    checkpoint.extend_key(_hash_rows(train.features))
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
     order = PictureOrder(rows, config.seed)
     # A step is too small to share: a second thread gains 5 % alone, and costs 20 times as much on a busy machine.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-        stepper = Stepper(initial, make_optimizer(config), config.l2)
+        stepper = HeadTrainer(initial, make_optimizer(config), config.l2)
         stopping, arrays = checkpoint.load(config.patience, console, [array.shape for array in stepper.list_arrays()])
         if arrays:
             stepper.restore(arrays)
         for row in stopping.history:
-            problem.follow(row)
+            problem.on_epoch_end(row)
         with console.progress("train", config.epochs, "epochs") as progress:
             progress.advance(len(stopping.history))
             while len(stopping.history) < config.epochs and not stopping.is_over:
                 row = _fit_epoch(stepper, len(stopping.history), order, train, validation, config)
                 stopping.record(row, stepper.copy_head)
                 progress.advance(1)
-                checkpoint.offer(stepper.list_arrays, stopping, config.epochs)
-                problem.follow(row)
+                checkpoint.save_if_due(stepper.list_arrays, stopping, config.epochs)
+                problem.on_epoch_end(row)
         head = stopping.require_kept(config.learning_rate)
         logits = compute_logits(head, validation.features, validation.rows)
         train_logits = compute_logits(head, train.features, train.rows[order.first_rows])
@@ -121,7 +121,7 @@ def _hash_rows(features: Array) -> bytes:
 
 
 def _fit_epoch(
-    stepper: Stepper, number: int, order: PictureOrder, train: _Side, validation: _Side, config: TrainConfig
+    stepper: HeadTrainer, number: int, order: PictureOrder, train: _Side, validation: _Side, config: TrainConfig
 ) -> Epoch:
     """Fit an epoch, which is a function of its number and of the weights before it."""
     started = time.monotonic()
@@ -134,7 +134,7 @@ def _fit_epoch(
         pictures, rows = plan.pictures[batch], train.rows[plan.rows[batch]]
         mask = draw_mask(masks, (len(rows), config.units), config.dropout)
         step = Batch(train.features[rows], train.targets[pictures], train.weights[pictures], mask)
-        loss, num_right = stepper.take_step(step)
+        loss, num_right = stepper.train_on_batch(step)
         total += loss * len(rows)
         right += num_right
     logits = compute_logits(stepper.head, validation.features, validation.rows)

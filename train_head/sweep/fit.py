@@ -39,7 +39,7 @@ def fit_candidate(
     config: SweepConfig,
     num_candidates: int,
     console: Console,
-    follow: Callable[[Epoch], None] = ignore_epoch,
+    on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
 ) -> Row:
     """Fit a head, or find the run that an earlier sweep made of it.
 
@@ -52,7 +52,7 @@ def fit_candidate(
         config: of the sweep.
         num_candidates: heads from which the best is chosen.
         console: shows progress.
-        follow: called after each epoch; what it raises ends the training.
+        on_epoch_end: called after each epoch; what it raises ends the training.
 
     Raises:
         HeadstartError: whatever ends a training but a diverged loss.
@@ -60,7 +60,7 @@ def fit_candidate(
     started = time.monotonic()
     status = Status.DONE
     try:
-        train_head(candidate.config, console, None, follow, keeps_earlier=not config.overwrite)
+        train_head(candidate.config, console, None, on_epoch_end, keeps_earlier=not config.overwrite)
     except DivergedError as error:
         seconds = round(time.monotonic() - started, 3)
         return Row(candidate.name, Status.DIVERGED, candidate.values, UNSCORED, epochs=error.row.epoch, seconds=seconds)

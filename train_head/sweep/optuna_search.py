@@ -77,7 +77,7 @@ def _fit_next(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fi
     by_accuracy = any(axis.name == "l2" for axis in axes)
     epochs: list[Epoch] = []
 
-    def follow(epoch: Epoch) -> None:
+    def on_epoch_end(epoch: Epoch) -> None:
         epochs.append(epoch)
         if epoch.is_finite:
             trial.report(epoch.val_accuracy if by_accuracy else -epoch.val_loss, epoch.epoch)
@@ -85,7 +85,7 @@ def _fit_next(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fi
                 raise optuna.TrialPruned
 
     try:
-        row = fit(candidate, follow)
+        row = fit(candidate, on_epoch_end)
     except optuna.TrialPruned:
         remove_checkpoints(get_checkpoint_folder(candidate.config.run))
         last = replace(epochs[-1], seconds=sum(epoch.seconds for epoch in epochs))

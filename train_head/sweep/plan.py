@@ -18,7 +18,7 @@ from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
 from train_head.prepare import check_arguments, open_training_store, resolve_num_views, split_store
-from train_head.solvers import Problem, measure_sizes
+from train_head.solvers import Problem, compute_reduced_shape
 from train_head.sweep.config import DEFAULT_TRIALS, MetricName, SearchName, SweepConfig
 from train_head.sweep.space import Axis, complete_axes, parse_axes
 from train_head.trials import plan_trials
@@ -166,4 +166,4 @@ def _check_fits(config: TrainConfig, measure: Measure) -> None:
     fits = plan_trials(replace(config, views=resolve_num_views(measure.store, config.views)), measure.split)
     if config.rank and config.solver is not SolverName.FULL:
         for fit in fits:
-            measure_sizes(Problem(measure.store, fit.split, fit.config))
+            compute_reduced_shape(Problem(measure.store, fit.split, fit.config))

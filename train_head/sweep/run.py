@@ -143,8 +143,8 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
         raise HeadstartError(trials, "a folder of runs", "a link or something else", _ADVICE)
     trials.mkdir(parents=True, exist_ok=True)
 
-    def fit(candidate: Candidate, follow: Callable[[Epoch], None] = ignore_epoch) -> Row:
-        return fit_candidate(candidate, config, plan.selection.num_candidates, trial_console, follow)
+    def fit(candidate: Candidate, on_epoch_end: Callable[[Epoch], None] = ignore_epoch) -> Row:
+        return fit_candidate(candidate, config, plan.selection.num_candidates, trial_console, on_epoch_end)
 
     total = len(plan.candidates)
     rows: Iterator[Row] = map(fit, plan.candidates)

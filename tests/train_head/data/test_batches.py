@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from features.store import Example, FeatureStore
-from tests.train_head.made import CLASSES, draw_features, list_paths, make_example, make_store
+from tests.train_head.synthetic import CLASSES, draw_features, list_paths, make_example, make_store
 from train_head.config import ClassWeight
 from train_head.data.batches import FeatureBatches, PictureOrder
 
@@ -207,6 +207,6 @@ def test_batches_list_in_order_gives_the_examples_own_order(
     limit_memory(monkeypatch, memory)
     paths = [example.path for example in two_classes.examples]
     batches = FeatureBatches(two_classes, two_classes.examples, CLASSES, batch_size=5, seed=0)
-    listed = list(batches.list_in_order(4))
+    listed = list(batches.iterate_in_order(4))
     assert [len(part) for part in listed] == [4] * 7 + [3]
     assert name_rows(np.concatenate(listed), paths) == paths

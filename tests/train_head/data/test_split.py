@@ -11,7 +11,7 @@ from base.errors import HeadstartError
 from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 from features.store import Example
-from tests.train_head.made import list_paths, make_example, place_hash
+from tests.train_head.synthetic import list_paths, make_example, place_hash
 from train_head.data.split import Split, split_by_content, split_examples
 
 

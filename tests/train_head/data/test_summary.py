@@ -14,7 +14,7 @@ from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, FeatureStatus, ImageStatus, Origin
 from features.store import FeatureStore
 from features.writer import FeatureWriter
-from tests.train_head.made import FINGERPRINT, SHAPE, draw_features, hash_text, list_paths, make_store
+from tests.train_head.synthetic import FINGERPRINT, SHAPE, draw_features, hash_text, list_paths, make_store
 from train_head.config import TrainConfig
 from train_head.data.split import split_examples
 from train_head.data.summary import count_unusable, list_conflicts, log_dataset_summary

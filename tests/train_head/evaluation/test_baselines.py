@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from features.store import Example, FeatureStore
-from tests.train_head.made import FINGERPRINT, list_paths, make_store
+from tests.train_head.synthetic import FINGERPRINT, list_paths, make_store
 from train_head.data.split import Split, split_examples, split_into_folds
 from train_head.evaluation.baselines import LOGISTIC, MAJORITY, measure_baselines
 from train_head.evaluation.metrics import compute_loss, list_losses

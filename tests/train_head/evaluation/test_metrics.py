@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 from features.split import number_targets
-from tests.train_head.made import list_paths, make_store
+from tests.train_head.synthetic import list_paths, make_store
 from train_head.data.split import split_examples
 from train_head.evaluation.baselines import measure_baselines
 from train_head.evaluation.metrics import (

@@ -27,7 +27,7 @@ from tests.train_head.export.edits import (
     remove_digest,
     write_members,
 )
-from tests.train_head.made import run_export
+from tests.train_head.synthetic import run_export
 
 PIXELS = [np.full((20, 30, 3), 99, np.uint8)]
 

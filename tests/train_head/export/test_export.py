@@ -30,7 +30,7 @@ from extract.run import extract_features
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
-from tests.train_head.made import OPTIONS, make_store, read_folder, run_export
+from tests.train_head.synthetic import OPTIONS, make_store, read_folder, run_export
 from train_head.config import ExportConfig, SolverName, TrainConfig
 from train_head.export.__main__ import export
 from train_head.export.parity import TOLERANCE

@@ -32,7 +32,7 @@ from tests.train_head.export.edits import (
     remove_digest,
     write_members,
 )
-from tests.train_head.made import CLASSES, FINGERPRINT, run_export
+from tests.train_head.synthetic import CLASSES, FINGERPRINT, run_export
 from train_head.export.load import limit_batch, load_export, read_export
 from train_head.export.stitch import save_model, stitch
 from train_head.runs.card import CARD_NAME, ModelCard, read_card

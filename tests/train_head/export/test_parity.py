@@ -25,7 +25,14 @@ from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels, resize_pixels
 from features.store import Example, FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
-from tests.train_head.made import CLASSES, TINY_SIZE, build_tiny_backbone, build_tiny_head, make_example, make_store
+from tests.train_head.synthetic import (
+    CLASSES,
+    TINY_SIZE,
+    build_tiny_backbone,
+    build_tiny_head,
+    make_example,
+    make_store,
+)
 from train_head.config import MAX_PIXELS
 from train_head.export.load import compile_model
 from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, find_flips

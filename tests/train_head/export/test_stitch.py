@@ -16,7 +16,7 @@ from extract.decode import decode_image
 from extract.pixels import prepare_pixels
 from features.store import FeatureStore
 from tests.pictures import COLOURS
-from tests.train_head.made import (
+from tests.train_head.synthetic import (
     CLASSES,
     FINGERPRINT,
     TINY_SHAPE,

@@ -23,8 +23,8 @@ from features.schema import Pool
 from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.finetuning.conftest import configure
-from tests.train_head.made import run_export
 from tests.train_head.report.pages import read_page
+from tests.train_head.synthetic import run_export
 from tests.train_head.training import make_config, reseal
 from train_head.config import NO_FINE_TUNING, ExportConfig, ReportConfig, SolverName
 from train_head.data.split import split_examples
@@ -245,10 +245,10 @@ def test_train_interrupted_while_layers_are_trained_goes_on_to_the_same_bits(
 
     config = configure(stores, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, quiet, follow=stop)
+        train_head(config, quiet, on_epoch_end=stop)
     assert not config.run.exists()
     followed: list[Epoch] = []
-    train_head(config, quiet, follow=followed.append)
+    train_head(config, quiet, on_epoch_end=followed.append)
     whole, again = Run(tuned).read_head().list_arrays(), Run(config.run).read_head().list_arrays()
     assert whole.keys() == again.keys()
     for name in whole:

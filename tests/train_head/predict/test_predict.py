@@ -17,7 +17,7 @@ from base.terminal import Console
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.conftest import Exported
 from tests.train_head.export.edits import edit_json, remove_digest
-from tests.train_head.made import run_export
+from tests.train_head.synthetic import run_export
 from train_head.config import PredictConfig
 from train_head.predict.__main__ import predict
 from train_head.predict.classify import Prediction, Predictions, UnusedPicture, list_pictures, predict_pictures

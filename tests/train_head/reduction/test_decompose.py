@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from features.store import Example, FeatureStore
-from tests.train_head.made import make_store
+from tests.train_head.synthetic import make_store
 from train_head.data.batches import Array
 from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, sketch
-from train_head.reduction.rows import FeatureRows, add_transposed, multiply_block
+from train_head.reduction.matrix import FeatureMatrix, add_transposed, multiply_block
 
 Wide = NDArray[np.float64]
 SHAPE = (3, 4, 5)
@@ -24,8 +24,8 @@ NUM_COLUMNS = 60
 WORKERS = ThreadPoolExecutor(3)
 
 
-def open_rows(store: FeatureStore, examples: Sequence[Example]) -> FeatureRows:
-    return FeatureRows(store, examples, WORKERS)
+def open_rows(store: FeatureStore, examples: Sequence[Example]) -> FeatureMatrix:
+    return FeatureMatrix(store, examples, WORKERS)
 
 
 def make_rows(folder: Path, values: NDArray[Any], shape: tuple[int, ...] | None = None) -> tuple[FeatureStore, Wide]:
@@ -50,9 +50,9 @@ def dense(store: FeatureStore) -> Wide:
 
 def force_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five rows a block, nothing held, seven columns a panel: all with an odd one at the end."""
-    monkeypatch.setattr("train_head.reduction.rows.BLOCK_BYTES", 5 * NUM_COLUMNS * 2)
-    monkeypatch.setattr("train_head.reduction.rows.HELD_BYTES", 0)
-    monkeypatch.setattr("train_head.reduction.rows.PANEL_COLUMNS", 7)
+    monkeypatch.setattr("train_head.reduction.matrix.BLOCK_BYTES", 5 * NUM_COLUMNS * 2)
+    monkeypatch.setattr("train_head.reduction.matrix.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.matrix.PANEL_COLUMNS", 7)
 
 
 def solve_directions(dense: Wide, basis: Basis) -> Wide:

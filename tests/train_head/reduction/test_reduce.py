@@ -21,7 +21,7 @@ from features.packed.write import pack_store
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
-from tests.train_head.made import FINGERPRINT, hash_text, list_paths, make_example, make_store
+from tests.train_head.synthetic import FINGERPRINT, hash_text, list_paths, make_example, make_store
 from train_head.data.split import split_examples
 from train_head.reduction.reduce import (
     DEFAULT_RANK,
@@ -82,9 +82,9 @@ def force_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def force_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train_head.reduction.rows.BLOCK_BYTES", 4 * 48 * 2)
-    monkeypatch.setattr("train_head.reduction.rows.HELD_BYTES", 0)
-    monkeypatch.setattr("train_head.reduction.rows.PANEL_COLUMNS", 7)
+    monkeypatch.setattr("train_head.reduction.matrix.BLOCK_BYTES", 4 * 48 * 2)
+    monkeypatch.setattr("train_head.reduction.matrix.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.matrix.PANEL_COLUMNS", 7)
 
 
 def assert_same_reduction(mine: Reduced, theirs: Reduced) -> None:
@@ -302,7 +302,7 @@ def test_reduce_features_on_a_disk_that_refuses_goes_on_and_leaves_nothing_behin
 def test_reduce_features_beyond_the_cap_keeps_the_newest(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", 0)
     for rank in (10, 9):
         assert not reduce_features(store, split(store), rank, quiet).from_cache
     assert reduce_features(store, split(store), 9, quiet).from_cache

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from base.terminal import Console
 from features.schema import Pool
 from features.store import FeatureStore
-from tests.train_head.made import FINGERPRINT, hash_text, make_store
+from tests.train_head.synthetic import FINGERPRINT, hash_text, make_store
 from train_head.data.split import Split, split_examples
-from train_head.reduction.factors import Means
+from train_head.reduction.cache import Means
 from train_head.report import gallery
 from train_head.report.gallery import NEAR, find_exact, find_nearest, load_means, measure_likeness
 

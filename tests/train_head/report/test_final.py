@@ -15,8 +15,8 @@ from base.errors import HeadstartError
 from base.files import hash_file
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import CLASSES, draw_features, list_paths, make_store
 from tests.train_head.report.pages import read_page
+from tests.train_head.synthetic import CLASSES, draw_features, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig, SolverName, TrainConfig
 from train_head.data.split import split_examples

@@ -20,7 +20,7 @@ from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.writer import FeatureWriter
-from tests.train_head.made import CLASSES, hash_text, list_paths, make_store
+from tests.train_head.synthetic import CLASSES, hash_text, list_paths, make_store
 from tests.train_head.training import reseal
 from train_head.config import SolverName, TrainConfig
 from train_head.data.split import split_examples

@@ -12,7 +12,7 @@ import pytest
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import SHAPE
+from tests.train_head.synthetic import SHAPE
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.runs.read import Run

@@ -14,7 +14,7 @@ import pytest
 from base.errors import HeadstartError
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import list_paths, make_store, read_folder
+from tests.train_head.synthetic import list_paths, make_store, read_folder
 from tests.train_head.training import make_config
 from train_head.config import ReportConfig
 from train_head.report.sources import load_sources

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError
-from tests.train_head.made import hash_text, list_paths, make_example
+from tests.train_head.synthetic import hash_text, list_paths, make_example
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.prepare import holds_run, list_differences

@@ -78,7 +78,7 @@ def is_missing(checkpoint: Checkpoint, console: Console) -> bool:
 def test_checkpoint_offered_where_it_is_due_keeps_every_value(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Checkpoint(path, "key").offer(list_arrays, make_stopping(2), 9)
+    Checkpoint(path, "key").save_if_due(list_arrays, make_stopping(2), 9)
     assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
     assert_as_saved(Checkpoint(path, "key").load(0, quiet))
     assert capsys.readouterr().err == ""
@@ -87,7 +87,7 @@ def test_checkpoint_offered_where_it_is_due_keeps_every_value(
 @pytest.mark.usefixtures("eager")
 def test_checkpoint_of_more_than_ten_arrays_keeps_their_order(path: Path, quiet: Console) -> None:
     arrays: list[NDArray[Any]] = [np.array(number) for number in range(120)]
-    Checkpoint(path, "key").offer(lambda: arrays, make_stopping(1), 9)
+    Checkpoint(path, "key").save_if_due(lambda: arrays, make_stopping(1), 9)
     _, found = Checkpoint(path, "key").load(0, quiet)
     assert [int(array) for array in found] == list(range(120))
 
@@ -96,7 +96,7 @@ def test_checkpoint_of_more_than_ten_arrays_keeps_their_order(path: Path, quiet:
 def test_checkpoint_offered_again_is_the_newer_state(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key")
     for num_epochs in (1, 2, 3):
-        checkpoint.offer(list_arrays, make_stopping(num_epochs), 9)
+        checkpoint.save_if_due(list_arrays, make_stopping(num_epochs), 9)
         assert_as_saved(checkpoint.load(0, quiet), num_epochs)
     assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
 
@@ -107,7 +107,7 @@ def test_checkpoint_resumes_as_it_was(path: Path, quiet: Console, patience: int)
     rows = [Epoch(n, 0.5, 0.5, val_loss, 0.5, 0.1) for n, val_loss in enumerate([0.5, 0.3, 0.4], 1)]
     stopping = EarlyStopping(patience, rows, KEPT)
     checkpoint = Checkpoint(path, "key")
-    checkpoint.offer(list_arrays, stopping, 9)
+    checkpoint.save_if_due(list_arrays, stopping, 9)
     resumed, _ = checkpoint.load(patience, quiet)
     assert (resumed.history, resumed.kept_epoch, resumed.is_over) == (rows, 2 if patience else 3, False)
     np.testing.assert_array_equal(resumed.require_kept(0.1).hidden_kernel, KEPT.hidden_kernel)
@@ -120,7 +120,7 @@ def test_checkpoint_resumes_as_it_was(path: Path, quiet: Console, patience: int)
 def test_checkpoint_offered_before_its_time_asks_for_no_arrays_and_writes_nothing(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key")
     for num_epochs in range(1, 9):
-        checkpoint.offer(refuse_arrays, make_stopping(num_epochs), 9)
+        checkpoint.save_if_due(refuse_arrays, make_stopping(num_epochs), 9)
     assert not path.parent.exists()
     assert is_missing(checkpoint, quiet)
 
@@ -144,7 +144,7 @@ def test_checkpoint_is_due_after_an_interval_or_twenty_times_its_cost(
     for number, moment in enumerate([109.9, 110.0, 120.0, 120.2, 183.0, 183.3], 1):
         now[0] = moment
         before = path.read_bytes() if path.exists() else b""
-        checkpoint.offer(take, make_stopping(number), 99)
+        checkpoint.save_if_due(take, make_stopping(number), 99)
         if path.exists() and path.read_bytes() != before:
             saved.append(moment)
     # 110.0 is an interval after the start, 120.2 one after 110.1, and 183.2 is 60 s after 123.2, when 3 s were over.
@@ -153,10 +153,10 @@ def test_checkpoint_is_due_after_an_interval_or_twenty_times_its_cost(
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("keeps_end", [False, True])
+@pytest.mark.parametrize("keep_final", [False, True])
 @pytest.mark.parametrize("end", ["all epochs", "out of patience", "diverged"])
 def test_checkpoint_keeps_the_end_only_where_it_is_asked_to(
-    path: Path, quiet: Console, keeps_end: bool, end: str
+    path: Path, quiet: Console, keep_final: bool, end: str
 ) -> None:
     num_epochs, stopping = 9, make_stopping(2)
     if end == "all epochs":
@@ -166,10 +166,10 @@ def test_checkpoint_keeps_the_end_only_where_it_is_asked_to(
         stopping = EarlyStopping(1, rows, KEPT)
     else:
         stopping = EarlyStopping(0, [stopping.history[0], Epoch(2, math.nan, 0.5, 0.5, 0.5, 0.1)], KEPT)
-    checkpoint = Checkpoint(path, "key", keeps_end=keeps_end)
-    checkpoint.offer(list_arrays if keeps_end else refuse_arrays, stopping, num_epochs)
-    assert path.exists() == keeps_end
-    if keeps_end:
+    checkpoint = Checkpoint(path, "key", keep_final=keep_final)
+    checkpoint.save_if_due(list_arrays if keep_final else refuse_arrays, stopping, num_epochs)
+    assert path.exists() == keep_final
+    if keep_final:
         found, _ = checkpoint.load(1 if end == "out of patience" else 0, quiet)
         assert [row.epoch for row in found.history] == [1, 2]
         assert [row.is_finite for row in found.history] == [True, end != "diverged"]
@@ -177,9 +177,9 @@ def test_checkpoint_keeps_the_end_only_where_it_is_asked_to(
 
 
 def test_checkpoint_that_keeps_its_end_writes_it_before_its_time(path: Path, quiet: Console) -> None:
-    checkpoint = Checkpoint(path, "key", keeps_end=True)
-    checkpoint.offer(refuse_arrays, make_stopping(1), 2)
-    checkpoint.offer(refuse_arrays, make_stopping(2), 2)
+    checkpoint = Checkpoint(path, "key", keep_final=True)
+    checkpoint.save_if_due(refuse_arrays, make_stopping(1), 2)
+    checkpoint.save_if_due(refuse_arrays, make_stopping(2), 2)
     found, arrays = checkpoint.load(0, quiet, [array.shape for array in list_arrays()])
     # No step follows that would need the solver's own arrays, which may be hundreds of megabytes.
     assert arrays == []
@@ -213,8 +213,8 @@ def test_checkpoint_of_a_fit_that_kept_nothing_is_no_checkpoint_and_no_warning(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopping = EarlyStopping(0, [Epoch(1, math.nan, 0.5, math.nan, 0.5, 0.1)], None)
-    Checkpoint(path, "key", keeps_end=True).offer(list_arrays, stopping, 9)
-    assert is_missing(Checkpoint(path, "key", keeps_end=True), quiet)
+    Checkpoint(path, "key", keep_final=True).save_if_due(list_arrays, stopping, 9)
+    assert is_missing(Checkpoint(path, "key", keep_final=True), quiet)
     assert capsys.readouterr().err == ""
 
 
@@ -222,7 +222,7 @@ def test_checkpoint_of_a_fit_that_kept_nothing_is_no_checkpoint_and_no_warning(
 def test_checkpoint_of_another_key_is_ignored_in_silence_and_left(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Checkpoint(path, "one").offer(list_arrays, make_stopping(2), 9)
+    Checkpoint(path, "one").save_if_due(list_arrays, make_stopping(2), 9)
     data = path.read_bytes()
     for key in ("another", "on", "one ", ""):
         assert is_missing(Checkpoint(path, key), quiet)
@@ -235,11 +235,11 @@ def test_checkpoint_narrowed_to_other_inputs_is_ignored_in_silence(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = Checkpoint(path, "key")
-    checkpoint.narrow(b"\x01\x02")
-    checkpoint.offer(list_arrays, make_stopping(2), 9)
+    checkpoint.extend_key(b"\x01\x02")
+    checkpoint.save_if_due(list_arrays, make_stopping(2), 9)
     for inputs, found in ((b"\x01\x02", True), (b"\x01\x03", False), (b"\x01", False), (b"", False)):
         other = Checkpoint(path, "key")
-        other.narrow(inputs)
+        other.extend_key(inputs)
         assert is_missing(other, quiet) != found, inputs
     assert is_missing(Checkpoint(path, "key"), quiet)
     assert capsys.readouterr().err == ""
@@ -272,7 +272,7 @@ def make_npz(path: Path) -> bytes:
 def test_checkpoint_that_is_damaged_is_a_warning_and_left_behind(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
 ) -> None:
-    Checkpoint(path, "key").offer(list_arrays, make_stopping(2), 9)
+    Checkpoint(path, "key").save_if_due(list_arrays, make_stopping(2), 9)
     damaged = damage(path.read_bytes())
     assert damaged != path.read_bytes()
     path.write_bytes(damaged)
@@ -288,7 +288,7 @@ def test_checkpoint_that_is_damaged_is_a_warning_and_left_behind(
 def test_checkpoint_with_any_byte_flipped_is_a_warning_or_still_holds_what_was_saved(
     path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Checkpoint(path, "key").offer(list_arrays, make_stopping(2), 9)
+    Checkpoint(path, "key").save_if_due(list_arrays, make_stopping(2), 9)
     data = path.read_bytes()
     told = 0
     for place in range(0, len(data), 3):
@@ -322,7 +322,7 @@ def test_checkpoint_that_was_damaged_is_replaced_at_the_next_offer(path: Path, q
     path.write_bytes(b"damaged")
     path.with_suffix(".partial").write_bytes(b"of a run that was killed")
     checkpoint = Checkpoint(path, "key")
-    checkpoint.offer(list_arrays, make_stopping(2), 9)
+    checkpoint.save_if_due(list_arrays, make_stopping(2), 9)
     assert_as_saved(checkpoint.load(0, quiet))
     assert [file.name for file in path.parent.iterdir()] == ["fit-0.npz"]
 
@@ -340,7 +340,7 @@ def test_checkpoint_that_is_missing_is_nothing_and_no_warning(
 @pytest.mark.usefixtures("eager")
 def test_checkpoint_removed_is_gone_and_its_folder_stays(path: Path, quiet: Console) -> None:
     checkpoint = Checkpoint(path, "key")
-    checkpoint.offer(list_arrays, make_stopping(2), 9)
+    checkpoint.save_if_due(list_arrays, make_stopping(2), 9)
     checkpoint.remove()
     assert list(path.parent.iterdir()) == []
     assert is_missing(checkpoint, quiet)
@@ -360,7 +360,7 @@ def test_checkpoint_with_something_in_its_place_is_not_kept_and_no_error(
     before = sorted(path.parent.parent.rglob("*"))
     checkpoint = Checkpoint(path, "key")
     assert is_missing(checkpoint, quiet)
-    checkpoint.offer(list_arrays, make_stopping(2), 9)
+    checkpoint.save_if_due(list_arrays, make_stopping(2), 9)
     assert is_missing(checkpoint, quiet)
     checkpoint.remove()
     assert sorted(path.parent.parent.rglob("*")) == before

@@ -8,23 +8,25 @@ from pathlib import Path
 import pytest
 
 from base.errors import UsageError
-from tests.train_head.made import hash_text, list_paths, make_store
+from tests.train_head.synthetic import hash_text, list_paths, make_store
 from train_head.config import SolverName, TrainConfig
 from train_head.data.split import split_examples
-from train_head.solvers import MAX_TRAINING_BYTES, Problem, Sizes, choose_solver, measure_sizes
+from train_head.solvers import MAX_TRAINING_BYTES, Problem, ReducedShape, choose_solver, compute_reduced_shape
 
 
 @pytest.mark.parametrize(
     ("sizes", "solver"),
     [
-        pytest.param(Sizes(800, 512), SolverName.REDUCED, id="course"),
-        pytest.param(Sizes(4000, 64), SolverName.REDUCED, id="few inputs"),
-        pytest.param(Sizes(10, 10), SolverName.REDUCED, id="few pictures"),
-        pytest.param(Sizes(MAX_TRAINING_BYTES // 2048, 512), SolverName.REDUCED, id="largest"),
-        pytest.param(Sizes(MAX_TRAINING_BYTES // 2048 + 1, 512), SolverName.FULL, id="too large"),
+        pytest.param(ReducedShape(800, 512), SolverName.REDUCED, id="course"),
+        pytest.param(ReducedShape(4000, 64), SolverName.REDUCED, id="few inputs"),
+        pytest.param(ReducedShape(10, 10), SolverName.REDUCED, id="few pictures"),
+        pytest.param(ReducedShape(MAX_TRAINING_BYTES // 2048, 512), SolverName.REDUCED, id="largest"),
+        pytest.param(ReducedShape(MAX_TRAINING_BYTES // 2048 + 1, 512), SolverName.FULL, id="too large"),
     ],
 )
-def test_choose_solver_takes_the_reduced_one_unless_its_matrix_is_too_large(sizes: Sizes, solver: SolverName) -> None:
+def test_choose_solver_takes_the_reduced_one_unless_its_matrix_is_too_large(
+    sizes: ReducedShape, solver: SolverName
+) -> None:
     assert choose_solver(sizes)[0] is solver
 
 
@@ -35,7 +37,7 @@ def test_measure_sizes_counts_different_pictures_and_bounds_the_rank_by_them(tmp
     store = make_store(tmp_path / "store", paths, contents=contents)
     config = TrainConfig(store.path, tmp_path / "run", epochs=3, units=9, batch_size=4)
     problem = Problem(store, split_examples(store.examples, 0.2), config)
-    assert measure_sizes(problem) == Sizes(num_rows=10, rank=10)
-    assert measure_sizes(replace(problem, config=replace(config, rank=7))) == Sizes(10, 7)
+    assert compute_reduced_shape(problem) == ReducedShape(num_rows=10, rank=10)
+    assert compute_reduced_shape(replace(problem, config=replace(config, rank=7))) == ReducedShape(10, 7)
     with pytest.raises(UsageError, match="--rank: expected at most 10,"):
-        measure_sizes(replace(problem, config=replace(config, rank=11)))
+        compute_reduced_shape(replace(problem, config=replace(config, rank=11)))

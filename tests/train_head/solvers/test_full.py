@@ -12,7 +12,7 @@ from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.train_head.fits import assert_as_by_hand, assert_same_weights, fit, list_values
-from tests.train_head.made import CLASSES, SHAPE
+from tests.train_head.synthetic import CLASSES, SHAPE
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.evaluation.metrics import predict_classes

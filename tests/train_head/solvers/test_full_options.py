@@ -13,7 +13,7 @@ import pytest
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.fits import FIELDS, assert_as_by_hand, assert_same_fit, assert_same_weights, fit, list_values
-from tests.train_head.made import list_paths, make_store
+from tests.train_head.synthetic import list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.data.split import split_examples
 

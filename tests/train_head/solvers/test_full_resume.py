@@ -117,10 +117,10 @@ def test_fit_full_that_kept_its_end_trains_nothing_the_second_time(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, patience: int
 ) -> None:
     config = replace(BASE, epochs=40 if patience else 3, learning_rate=0.05, patience=patience)
-    first = fit(noisy, config, quiet, Checkpoint(tmp_path / "fit.npz", "key", keeps_end=True))
+    first = fit(noisy, config, quiet, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True))
     assert len(first.history) == (first.kept_epoch + 1 if patience else 3)
     console = Interrupting(0)
-    again = fit(noisy, config, console, Checkpoint(tmp_path / "fit.npz", "key", keeps_end=True))
+    again = fit(noisy, config, console, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True))
     assert console.told == 0
     assert again.history == first.history
     assert_same_fit(again, first)

@@ -17,7 +17,7 @@ from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import (
     SLAB_ROWS,
     Batch,
-    Stepper,
+    HeadTrainer,
     compute_logits,
     compute_losses,
     compute_probabilities,
@@ -91,8 +91,8 @@ def test_step_of_sgd_goes_down_the_finite_difference_gradient(num_classes: int) 
     head, batch, l2 = draw_head(6, num_classes), draw_batch(6, num_classes), 0.02
     wide = {name: getattr(head, name).astype(np.float64) for name in FIELDS}
     # A rate of one: the change is the gradient itself.
-    stepper = Stepper(head, make_optimizer(configure(OptimizerName.SGD, learning_rate=1.0)), l2)
-    loss, num_right = stepper.take_step(batch)
+    stepper = HeadTrainer(head, make_optimizer(configure(OptimizerName.SGD, learning_rate=1.0)), l2)
+    loss, num_right = stepper.train_on_batch(batch)
     assert loss == pytest.approx(compute_loss_widely(wide, batch, l2), rel=1e-6)
     for name in FIELDS:
         gradient = differentiate(wide, name, batch, l2)
@@ -106,11 +106,11 @@ def test_step_of_sgd_goes_down_the_finite_difference_gradient(num_classes: int) 
 def test_step_leaves_the_head_it_started_from_as_it_was() -> None:
     head = draw_head(6, 2)
     before = [getattr(head, name).copy() for name in FIELDS]
-    stepper = Stepper(head, make_optimizer(configure(OptimizerName.ADAM)), 0.0)
-    stepper.take_step(draw_batch(6, 2))
+    stepper = HeadTrainer(head, make_optimizer(configure(OptimizerName.ADAM)), 0.0)
+    stepper.train_on_batch(draw_batch(6, 2))
     kept = stepper.copy_head()
     after_one = [getattr(kept, name).copy() for name in FIELDS]
-    stepper.take_step(draw_batch(6, 2, seed=3))
+    stepper.train_on_batch(draw_batch(6, 2, seed=3))
     for name, first, second in zip(FIELDS, before, after_one, strict=True):
         np.testing.assert_array_equal(getattr(head, name), first)
         np.testing.assert_array_equal(getattr(kept, name), second)
@@ -183,7 +183,7 @@ def test_draw_mask_without_dropout_is_none_and_draws_nothing() -> None:
 @pytest.mark.parametrize("config", WAYS)
 def test_step_in_slabs_equals_one_update_of_the_whole_kernel(config: TrainConfig, num_inputs: int) -> None:
     l2 = 0.01
-    stepper, whole = Stepper(draw_head(num_inputs, 3), make_optimizer(config), l2), make_optimizer(config)
+    stepper, whole = HeadTrainer(draw_head(num_inputs, 3), make_optimizer(config), l2), make_optimizer(config)
     kernel = stepper.head.hidden_kernel.copy()
     slots = [np.zeros_like(kernel) for _ in range(whole.num_slots)]
     for number in range(3):
@@ -196,7 +196,7 @@ def test_step_in_slabs_equals_one_update_of_the_whole_kernel(config: TrainConfig
         gradient = np.asarray(batch.features.T @ back + 2 * l2 * kernel, np.float32)
         whole.begin_step(number)
         whole.update(kernel, gradient, slots)
-        stepper.take_step(batch)
+        stepper.train_on_batch(batch)
         np.testing.assert_allclose(stepper.head.hidden_kernel, kernel, atol=1e-6)
     for mine, expected in zip(stepper.slots["hidden_kernel"], slots, strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-6)
@@ -205,15 +205,15 @@ def test_step_in_slabs_equals_one_update_of_the_whole_kernel(config: TrainConfig
 
 @pytest.mark.parametrize("config", WAYS)
 def test_stepper_restored_after_five_steps_goes_on_bit_for_bit(config: TrainConfig) -> None:
-    def run(stepper: Stepper, numbers: range) -> list[float]:
-        return [stepper.take_step(draw_batch(40, 3, seed=number))[0] for number in numbers]
+    def run(stepper: HeadTrainer, numbers: range) -> list[float]:
+        return [stepper.train_on_batch(draw_batch(40, 3, seed=number))[0] for number in numbers]
 
-    first = Stepper(draw_head(40, 3), make_optimizer(config), 0.01)
+    first = HeadTrainer(draw_head(40, 3), make_optimizer(config), 0.01)
     run(first, range(5))
     kept: list[NDArray[Any]] = [array.copy() for array in first.list_arrays()]
     expected_losses = run(first, range(5, 10))
     # Other weights to start from: all that counts must come from what was kept.
-    again = Stepper(draw_head(40, 3, seed=9), make_optimizer(config), 0.01)
+    again = HeadTrainer(draw_head(40, 3, seed=9), make_optimizer(config), 0.01)
     again.restore(kept)
     assert again.num_steps == 5
     assert run(again, range(5, 10)) == expected_losses

@@ -12,7 +12,7 @@ import pytest
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.batches import Array
 from train_head.solvers.head import HeadWeights
-from train_head.solvers.network import Batch, Stepper, draw_mask
+from train_head.solvers.network import Batch, HeadTrainer, draw_mask
 from train_head.solvers.optimizers import make_optimizer
 
 FIELDS = ("hidden_kernel", "hidden_bias", "output_kernel", "output_bias")
@@ -85,10 +85,10 @@ def draw_batches(num_classes: int, *, weigh: bool) -> list[Batch]:
 
 
 def run_numpy(way: Way, head: HeadWeights, batches: Sequence[Batch], l2: float) -> Trace:
-    stepper = Stepper(head, make_optimizer(way.configure(l2)), l2)
+    stepper = HeadTrainer(head, make_optimizer(way.configure(l2)), l2)
     trace = Trace([], {})
     for number, batch in enumerate(batches, 1):
-        trace.losses.append(stepper.take_step(batch)[0])
+        trace.losses.append(stepper.train_on_batch(batch)[0])
         if number in (1, len(batches)):
             copy = stepper.copy_head()
             trace.weights[number] = [getattr(copy, field) for field in FIELDS]

@@ -17,14 +17,14 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head import fits
 from tests.train_head.fits import FIELDS, Interrupting, assert_same_weights, list_values
-from tests.train_head.made import CLASSES, list_paths, make_store
+from tests.train_head.synthetic import CLASSES, list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.data.split import Split, split_examples
 from train_head.evaluation.metrics import predict_classes
 from train_head.reduction.reduce import Reduced, TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.network import Batch, Stepper, draw_mask
+from train_head.solvers.network import Batch, HeadTrainer, draw_mask
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head, fit_reduced
 
@@ -204,7 +204,7 @@ def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
     sides = split(noisy_two)
     reduced = reduce_features(noisy_two, TrainValidation(sides.train, sides.validation), None, quiet)
     side = read_sides(noisy_two, ClassWeight.NONE)[0]
-    stepper = Stepper(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
+    stepper = HeadTrainer(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
     losses, drawn = [], set()
     for epoch in range(3):
         order = np.random.default_rng((config.seed, epoch)).permutation(23)
@@ -216,7 +216,7 @@ def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
             assert mask is not None
             drawn.add(mask.tobytes())
             batch = Batch(reduced.factors.train[rows], side.targets[rows], side.weights[rows], mask)
-            total += stepper.take_step(batch)[0] * len(rows)
+            total += stepper.train_on_batch(batch)[0] * len(rows)
         losses.append(total / 23)
     assert len(drawn) == 15
     assert [row.loss for row in fitted.history] == pytest.approx(losses, rel=1e-5)
@@ -365,8 +365,8 @@ def test_fit_reduced_that_kept_its_end_does_nothing_the_second_time(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     path = tmp_path / "fit.npz"
-    first = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keeps_end=True), quiet)
-    again = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keeps_end=True), quiet)
+    first = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keep_final=True), quiet)
+    again = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keep_final=True), quiet)
     assert_same_fit(again, first)
     assert again.history == first.history
 
@@ -464,7 +464,7 @@ def test_fit_reduced_that_diverged_and_kept_its_end_gives_the_same_again(
 ) -> None:
     config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
     first, again = (
-        fit(noisy_two, config, Checkpoint(tmp_path / "fit.npz", "key", keeps_end=True), quiet) for _ in range(2)
+        fit(noisy_two, config, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True), quiet) for _ in range(2)
     )
     assert again.kept_epoch == first.kept_epoch
     assert len(again.history) == len(first.history)

@@ -11,8 +11,8 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import make_store
 from tests.train_head.sweeps import make_sweep
+from tests.train_head.synthetic import make_store
 from tests.train_head.test_command_line import run_command
 from tests.train_head.training import ROOT
 from train_head.sweep.__main__ import sweep

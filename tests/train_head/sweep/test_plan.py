@@ -11,8 +11,8 @@ import pytest
 from base.errors import StoreMissingError, UsageError
 from features.schema import Pool
 from features.store import FeatureStore
-from tests.train_head.made import list_paths, make_store
 from tests.train_head.sweeps import make_cuts, make_sweep
+from tests.train_head.synthetic import list_paths, make_store
 from train_head.sweep.config import MetricName, SearchName
 from train_head.sweep.plan import (
     Candidate,

@@ -14,8 +14,8 @@ import pytest
 from base.errors import HeadstartError, TargetLockedError
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import read_folder
 from tests.train_head.sweeps import count_fits, make_sweep, read_table
+from tests.train_head.synthetic import read_folder
 from train_head.config import ReportConfig
 from train_head.report.sources import load_sources
 from train_head.runs.read import Run

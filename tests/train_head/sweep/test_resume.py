@@ -9,8 +9,8 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import add_picture
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, count_fits, make_sweep, read_table
+from tests.train_head.synthetic import add_picture
 from train_head.runs.read import Run
 from train_head.sweep.__main__ import sweep
 

@@ -17,8 +17,8 @@ from base.terminal import Console
 from extract.backbone import hash_weights
 from features.store import FeatureStore
 from tests.pictures import draw_picture, fill_folder
-from tests.train_head.made import FINGERPRINT, TINY_SIZE, build_tiny_backbone, make_store, read_folder
 from tests.train_head.sweeps import FOUR, FOUR_NAMES, make_cuts, make_sweep, read_table
+from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, build_tiny_backbone, make_store, read_folder
 from tests.train_head.training import UNSTABLE, make_config
 from train_head.config import ExportConfig, OptimizerName
 from train_head.export.__main__ import export

@@ -23,7 +23,7 @@ from train_head.data.batches import Array
 
 FORMAT = 2
 """Version of keys and of the numbers: other numbers from the same features need another one."""
-MAX_KEPT_BYTES = 2**30
+MAX_CACHE_BYTES = 2**30
 """Size of a store's cache; the file unused for longest is removed first."""
 _STARTED = time.time()
 _KINDS = "factors|directions|means"
@@ -151,5 +151,5 @@ def _make_room(folder: Path, num_bytes: int) -> None:
     total = num_bytes
     for path in sorted(_list_own(folder, _KEPT), key=lambda path: path.stat().st_mtime, reverse=True):
         total += path.stat().st_size
-        if total > MAX_KEPT_BYTES:
+        if total > MAX_CACHE_BYTES:
             path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def open_workers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def add_pieces(
+def sum_in_order(
     workers: ThreadPoolExecutor,
     compute: Callable[[Piece], NDArray[Any]],
     pieces: Iterable[Piece],
@@ -64,7 +64,7 @@ class Block(NamedTuple):
         return self.features[:, columns].astype(np.float32)
 
 
-class FeatureRows:
+class FeatureMatrix:
     """The features of some examples as a matrix X of (examples, inputs)."""
 
     def __init__(self, store: FeatureStore, examples: Sequence[Example], workers: ThreadPoolExecutor) -> None:
@@ -137,13 +137,13 @@ class FeatureRows:
             return left @ (left if first is second else second.widen(columns)).T
 
         product = np.zeros((len(first.features), len(second.features)))
-        return add_pieces(self.workers, multiply_panels, first.list_panels(), product)
+        return sum_in_order(self.workers, multiply_panels, first.list_panels(), product)
 
 
 def multiply_block(block: Block, factor: Array, workers: ThreadPoolExecutor) -> Array:
     """Compute B F, (b, k), of (columns, k)."""
     result = np.zeros((len(block.features), factor.shape[1]), np.float32)
-    return add_pieces(workers, lambda columns: block.widen(columns) @ factor[columns], block.list_panels(), result)
+    return sum_in_order(workers, lambda columns: block.widen(columns) @ factor[columns], block.list_panels(), result)
 
 
 def add_transposed(block: Block, factor: Array, result: Array, workers: ThreadPoolExecutor) -> None:

@@ -14,8 +14,8 @@ import pytest
 from base.files import hash_file
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.made import FINGERPRINT, draw_features, hash_text, list_paths, make_store
-from train_head.reduction.factors import Directions, Factors, get, make_key, put
+from tests.train_head.synthetic import FINGERPRINT, draw_features, hash_text, list_paths, make_store
+from train_head.reduction.cache import Directions, Factors, get, make_key, put
 
 KEY, OTHER_KEY, THIRD_KEY = (hash_text(name).hex() for name in ("key", "other", "third"))
 
@@ -171,7 +171,7 @@ def test_put_beyond_the_cap_removes_the_longest_unused(
 ) -> None:
     put(tmp_path, KEY, draw_factors())
     num_bytes = find_file(tmp_path).stat().st_size
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", int(2.5 * num_bytes))
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", int(2.5 * num_bytes))
     put(tmp_path, OTHER_KEY, draw_factors(1))
     set_age(find_file(tmp_path), 2_000_000)
     set_age(find_file(tmp_path, OTHER_KEY), 1_000_000)
@@ -184,7 +184,7 @@ def test_put_beyond_the_cap_removes_the_longest_unused(
 def test_get_counts_as_use_when_room_is_made(tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, KEY, draw_factors())
     num_bytes = find_file(tmp_path).stat().st_size
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", int(2.5 * num_bytes))
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", int(2.5 * num_bytes))
     put(tmp_path, OTHER_KEY, draw_factors(1))
     set_age(find_file(tmp_path), 1_000_000)
     set_age(find_file(tmp_path, OTHER_KEY), 2_000_000)
@@ -196,7 +196,7 @@ def test_get_counts_as_use_when_room_is_made(tmp_path: Path, quiet: Console, mon
 
 
 def test_put_beyond_the_cap_leaves_other_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", 0)
     (tmp_path / "notes.txt").write_text("of somebody else")
     put(tmp_path, KEY, draw_factors())
     put(tmp_path, OTHER_KEY, draw_factors())
@@ -250,7 +250,7 @@ def test_make_key_of_the_same_pictures_with_other_features_is_another(tmp_path: 
 def test_put_beyond_the_cap_removes_only_regular_files_of_its_own_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", 0)
     own = f"factors-{'0' * 32}-{'1' * 64}.npz"
     foreign = ["holiday-2019.npz", f"factors-{'0' * 32}-{'1' * 63}.npz", f"photos-{'0' * 32}-{'1' * 64}.npz"]
     elsewhere = tmp_path / "elsewhere.npz"
@@ -269,7 +269,7 @@ def test_put_beyond_the_cap_removes_only_regular_files_of_its_own_names(
 def test_put_behind_a_linked_folder_removes_nothing(
     tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_head.reduction.factors.MAX_KEPT_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", 0)
     mine = tmp_path / "mydata"
     mine.mkdir()
     names = ["holiday-2019.npz", f"factors-{KEY[:32]}-{'1' * 64}.npz", f".partial-factors-{KEY[:32]}-999999999"]
