@@ -19,8 +19,8 @@ from train_head.config import TrainConfig
 from train_head.evaluation.uncertainty import describe_interval
 from train_head.runs.record import (
     COMPARISON_FILE,
+    RUN_ENTRIES,
     RUN_FILE,
-    RUN_NAMES,
     WITH_DROPOUT,
     WITHOUT_DROPOUT,
     refuse_foreign_run,
@@ -94,7 +94,7 @@ def fit_comparison(
     from train_head.data.summary import log_dataset_summary
     from train_head.prepare import holds_run
     from train_head.runs.read import Run
-    from train_head.runs.write import copy_run, name_archive, seal_run
+    from train_head.runs.write import copy_run, name_archive, write_record
     from train_head.solvers.checkpoint import remove_checkpoints
     from train_head.train import fit_run
 
@@ -114,7 +114,7 @@ def fit_comparison(
             folder = replacement.staging / training.config.run.name
             folder.mkdir()
             if name in same:
-                seal_run(folder, copy_run(Run(training.config.run), folder))
+                write_record(folder, copy_run(Run(training.config.run), folder))
             else:
                 checkpoints.append(place.with_name(f".checkpoint-{place.name}-{folder.name}"))
                 fit_run(training, folder, checkpoints[-1], console, time.monotonic())
@@ -152,7 +152,7 @@ def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]
             expected, advice = "a picture beside the runs of a comparison", f"Move it, or give another {option}"
             raise HeadstartError(folder / COMPARISON_FILE, expected, "one alone", advice)
 
-    return Target(out, {COMPARISON_FILE: None, **dict.fromkeys(runs, RUN_NAMES)}, refuse_foreign, option)
+    return Target(out, {COMPARISON_FILE: None, **dict.fromkeys(runs, RUN_ENTRIES)}, refuse_foreign, option)
 
 
 def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -165,11 +165,11 @@ def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _draw(runs: Mapping[str, Run], path: Path, console: Console) -> None:
     from train_head.evaluation.plots import draw_comparison
-    from train_head.runs.write import keep_going
+    from train_head.runs.write import warn_on_failure
 
     gaps = {name: measure_gap(run.read_metrics())["accuracy_gap"] for name, run in runs.items()}
     histories = {f"{name}: gap {gaps[name]:+.4f}": run.read_history() for name, run in runs.items()}
-    with keep_going(COMPARISON_FILE, console):
+    with warn_on_failure(COMPARISON_FILE, console):
         draw_comparison(histories, path)
 
 

@@ -15,12 +15,12 @@ from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, TrainCo
 from train_head.data.split import Split, hash_views, split_examples
 from train_head.data.summary import check_extraction, check_images_folder
 from train_head.runs.read import Run
-from train_head.runs.record import DEFAULTS, PLACES, RUN_FILE, RunRecord, describe_config, recover_run
+from train_head.runs.record import DEFAULTS, PATH_OPTIONS, RUN_FILE, RunRecord, describe_config, recover_run
 from train_head.runs.tables import RunExample, list_run_examples
 from train_head.runs.write import shorten_path
 from train_head.trials import Trial, plan_trials
 
-_NOT_COMPARED = {*PLACES, "overwrite", "no_report", "tensorboard"}
+_NOT_COMPARED = {*PATH_OPTIONS, "overwrite", "no_report", "tensorboard"}
 _NOT_SETTLED = ("cut", "")
 """The option of older runs on a store with one cut; the fingerprint has it too."""
 

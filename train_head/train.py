@@ -20,8 +20,8 @@ from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.prepare import Training, holds_run, prepare_training
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
-from train_head.runs.tensorboard import keep_logs, write_logs
-from train_head.runs.write import keep_going, name_archive, write_run
+from train_head.runs.tensorboard import add_logs, write_logs
+from train_head.runs.write import name_archive, warn_on_failure, write_run
 from train_head.solvers import Fit, Problem, Solve, choose_solver, compute_reduced_shape, ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch, PartlyDivergedError
@@ -69,7 +69,7 @@ def train_head(
             remove_checkpoints(checkpoints)
             console.info(f"{config.run}: holds this very run already; nothing to do")
             if config.tensorboard:
-                keep_logs(Run(config.run))
+                add_logs(Run(config.run))
             return raise_if_diverged(config, Run(config.run).read_metrics())
     with replace_folder(target) as replacement:
         metrics = fit_run(training, replacement.staging, checkpoints, console, started, on_epoch_end)
@@ -125,7 +125,7 @@ def fit_run(
         **summarize_trials(trials, outcomes, config),
     }
     if not config.no_report:
-        with keep_going("the evaluation", console):
+        with warn_on_failure("the evaluation", console):
             targets = number_targets(split.validation, split.classes)
             largest = find_largest_class(number_targets(split.train, split.classes), len(split.classes))
             metrics["evaluation"] = evaluate(targets, fit.validation_probabilities, split.classes, largest)
@@ -135,11 +135,11 @@ def fit_run(
     if not config.no_report:
         from train_head.evaluation.plots import draw_curves
 
-        with keep_going(CURVES_FILE, console):
+        with warn_on_failure(CURVES_FILE, console):
             title = f"{config.run.resolve().name}: {' or '.join(split.classes)}"
             draw_curves(fit.history, title, folder / CURVES_FILE)
     if config.tensorboard:
-        with keep_going(LOGS_FOLDER, console):
+        with warn_on_failure(LOGS_FOLDER, console):
             write_logs(folder / LOGS_FOLDER, fit.history, time.time())
     return written
 

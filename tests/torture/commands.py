@@ -112,7 +112,7 @@ def inspect_run(folder: Path) -> int | None:
     run = Run(folder)
     units = len(run.read_head().hidden_bias)
     metrics, history, predictions = run.read_metrics(), run.read_history(), run.read_predictions()
-    num_validation = sum(example.side == "validation" for example in run.read_examples())
+    num_validation = sum(example.split == "validation" for example in run.read_examples())
     num_right = sum(found.label == found.predicted for found in predictions)
     require(run.record.config["units"] == units, "run.json is of another head")
     require(len(history) == metrics["epochs"], "history.csv is of another fit")

@@ -51,7 +51,7 @@ def test_train_on_extracted_features_writes_a_whole_run(trained: Path, shared_st
     run = Run(trained)
     store = FeatureStore(shared_store)
     assert run.record.solver == "full"
-    assert run.read_places()["store"] == str(shared_store)
+    assert run.read_local_paths()["store"] == str(shared_store)
     assert run.open_store().path == shared_store
     assert run.record.fingerprint == store.fingerprint.digest
     assert run.record.feature_shape == [3, 3, 768]

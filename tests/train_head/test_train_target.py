@@ -25,7 +25,7 @@ from train_head.config import ReportConfig
 from train_head.report.page import report_fitted_run, write_report
 from train_head.report.sources import load_sources
 from train_head.runs.read import Run
-from train_head.runs.tensorboard import keep_logs
+from train_head.runs.tensorboard import add_logs
 from train_head.solvers.network import Batch, HeadTrainer
 from train_head.train import train_head
 
@@ -262,7 +262,7 @@ def test_report_of_a_run_stays_possible_after_pictures_were_added_relabelled_and
     catalog.write_images([images[0]._replace(label="dogs", path="train/dogs/moved.jpg")])
     catalog.close()
     sources = load_sources(ReportConfig(config.run))
-    assert {example.path for example in sources.split.train} == {e.path for e in before if e.side == "train"}
+    assert {example.path for example in sources.split.train} == {e.path for e in before if e.split == "train"}
     assert write_report(sources, quiet).is_file()
 
 
@@ -288,7 +288,7 @@ def test_derived_files_of_a_run_are_refused_while_it_is_written(
         with pytest.raises(TargetLockedError):
             write_report(sources, quiet)
         with pytest.raises(TargetLockedError):
-            keep_logs(sources.run)
+            add_logs(sources.run)
 
     train_head(replace(config, epochs=1, units=9), quiet, None, derive)
     # Of a run that is another by now, nothing is written either.

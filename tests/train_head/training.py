@@ -12,7 +12,7 @@ from typing import Any
 from features.store import FeatureStore
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.runs.record import RunRecord
-from train_head.runs.write import seal_run
+from train_head.runs.write import write_record
 
 ROOT = Path(__file__).parents[2]
 NEW_OPTIONS = ("rank", "l2", "momentum", "class_weight", "patience", "repeats", "folds")
@@ -62,7 +62,7 @@ def forget_options(run: Path, names: tuple[str, ...]) -> None:
     record = json.loads((run / "run.json").read_text())
     for name in names:
         del record["config"][name]
-    seal_run(run, RunRecord(**record))
+    write_record(run, RunRecord(**record))
 
 
 def reseal(run: Path) -> None:

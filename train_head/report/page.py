@@ -30,7 +30,7 @@ from train_head.report.sources import Sources, evaluate_test, load_sources, read
 from train_head.report.template import describe_sources, make_environment
 from train_head.runs.read import Run
 from train_head.runs.record import METRICS_FILE, REPORT_FILE, read_record
-from train_head.runs.write import keep_going, rewrite_run, seal_run, write_metrics, write_page
+from train_head.runs.write import rewrite_run, warn_on_failure, write_metrics, write_page, write_record
 
 TEMPLATE = "page.html.jinja"
 
@@ -65,7 +65,7 @@ def report_run(config: ReportConfig, console: Console) -> Path:
     metrics = {**sources.run.read_metrics(), "test": evaluate_test(sources, console, config.weights)}
     with rewrite_run(sources.run) as folder:
         write_metrics(folder, metrics)
-        seal_run(folder, read_record(folder))
+        write_record(folder, read_record(folder))
         write_durably(folder / REPORT_FILE, render_report(replace(sources, run=Run(folder)), console))
     return config.run / REPORT_FILE
 
@@ -78,7 +78,7 @@ def report_fitted_run(config: TrainConfig, console: Console) -> Path | None:
     path = config.run / REPORT_FILE
     if config.no_report:
         return None
-    with keep_going(str(path), console):
+    with warn_on_failure(str(path), console):
         digest = hash_file(config.run / METRICS_FILE)
         if path.is_file() and digest in path.read_text(encoding="utf-8", errors="replace"):
             return path

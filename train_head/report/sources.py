@@ -109,5 +109,5 @@ def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
 def _find_largest(run: Run) -> int:
     """Return the number of the class with most training pictures."""
     classes = run.record.classes
-    labels = [classes.index(example.label) for example in run.read_examples() if example.side == "train"]
+    labels = [classes.index(example.label) for example in run.read_examples() if example.split == "train"]
     return find_largest_class(np.array(labels, np.int64), len(classes))

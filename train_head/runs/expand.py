@@ -66,7 +66,7 @@ def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, consol
     """Find what expands the kernel of a version-1 run: the factors in derived/ that it was fitted on."""
     folder, key = store.derived_folder, run.record.reduction
     factors, basis = get(folder, key, Factors, console), get(folder, key, Directions, console)
-    hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.side == "train"}
+    hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.split == "train"}
     keys = [FeatureKey(content_hash, view) for content_hash in sorted(hashes) for view in range(run.num_views)]
     rows = [row for row in store.find_examples(keys) if row is not None]
     if basis and basis.directions.shape[1] == len(head.hidden_kernel):

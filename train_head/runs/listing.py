@@ -53,7 +53,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
     """
     from train_head.runs.card import MODEL_FILE, read_card
     from train_head.runs.read import Run
-    from train_head.runs.record import DEFAULTS, PLACES, RUN_FILE
+    from train_head.runs.record import DEFAULTS, PATH_OPTIONS, RUN_FILE
 
     folders = list(_walk(folder, MAX_DEPTH))
     exports: dict[str, list[str]] = {}
@@ -79,7 +79,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
         options = {
             name: value
             for name, value in run.record.config.items()
-            if name not in {*PLACES, *_NOT_SHOWN} and value != DEFAULTS.get(name)
+            if name not in {*PATH_OPTIONS, *_NOT_SHOWN} and value != DEFAULTS.get(name)
         }
         found = {
             "folder": os.path.relpath(place, folder),

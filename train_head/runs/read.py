@@ -39,7 +39,7 @@ from train_head.runs.record import (
     REPORT_FILE,
     read_record,
 )
-from train_head.runs.tables import SIDES, Prediction, RunExample, parse_examples, parse_history, parse_predictions
+from train_head.runs.tables import SPLITS, Prediction, RunExample, parse_examples, parse_history, parse_predictions
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 from train_head.solvers.network import compute_logits, compute_probabilities
@@ -156,7 +156,7 @@ class Run:
         store = self.open_store()
         return expand_head(self, store, self.find_split(store).validation, Console(ConsoleOptions(quiet=True)))
 
-    def read_places(self) -> dict[str, str]:
+    def read_local_paths(self) -> dict[str, str]:
         """Read where the store and the pictures were on this machine; empty where that is not known."""
         try:
             values = json.loads(read_regular_file(self.folder / LOCAL_FILE, 2**16))
@@ -169,7 +169,7 @@ class Run:
         config = self.record.config
         # Where the backbone's last layers follow, the means are taken behind them.
         pool = Pool.NONE if self.unfreeze_from != NO_FINE_TUNING else Pool(config.get("pool", Pool.NONE))
-        known = [self.read_places().get("store", ""), str(self.folder.resolve() / self.record.store)]
+        known = [self.read_local_paths().get("store", ""), str(self.folder.resolve() / self.record.store)]
         places = [Path(path)] if path else [Path(place) for place in known if place]
         place = next((place for place in places if place.exists()), places[0])
         store = open_store(place, str(config.get("cut", "")), pool)
@@ -181,7 +181,7 @@ class Run:
 
     def find_images(self, store: FeatureStore, path: str = "") -> str:
         """Find the folder of the pictures: the one given, else the earlier one, else the store's; empty if unknown."""
-        known = self.read_places().get("images", "")
+        known = self.read_local_paths().get("images", "")
         return path or (known if known and Path(known).is_dir() else store.images_folder)
 
     def find_split(self, store: FeatureStore) -> Split:
@@ -200,13 +200,13 @@ class Run:
                 f"{len(lost):,} missing, {lost[0].path} first",
                 "Put the shard back, or extract these pictures and train again",
             )
-        sides: dict[str, list[Example]] = {side: [] for side in SIDES}
+        found: dict[str, list[Example]] = {split: [] for split in SPLITS}
         for example, row in zip(examples, rows, strict=True):
             if row is not None:
-                sides[example.side].append(row._replace(path=example.path, label=example.label, split=example.side))
+                found[example.split].append(row._replace(path=example.path, label=example.label, split=example.split))
         is_test_used = self.record.split_rule == "folder test/"
         test = [] if is_test_used else [example for example in store.examples if example.split == "test"]
-        return Split(sides["train"], sides["validation"], self.record.split_rule, test)
+        return Split(found["train"], found["validation"], self.record.split_rule, test)
 
     def check_files(self) -> None:
         """Compare the digests of all data files; raise HeadstartError with the name of one that differs."""

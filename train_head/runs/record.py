@@ -35,13 +35,13 @@ DATA_FILES = {
     PREDICTIONS_FILE: 2**29,
 }
 """The files whose digests run.json has, and the largest size of each."""
-RUN_NAMES: Names = {
+RUN_ENTRIES: Names = {
     **dict.fromkeys((RUN_FILE, *DATA_FILES, CURVES_FILE, REPORT_FILE, PARTIAL_PREFIX + REPORT_FILE, LOCAL_FILE)),
     LOGS_FOLDER: {"train": {LOGS_FILE: None}, "validation": {LOGS_FILE: None}},
 }
 """All entries that a run may have."""
 RUN_VERSION = 2
-PLACES = ("store", "run", "weights", "images")
+PATH_OPTIONS = ("store", "run", "weights", "images")
 """Options that name a place, and change nothing about the head."""
 BEST_FOLDER, TABLE_FILE, PLOT_FILE = "best", "sweep.csv", "sweep.png"
 COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"
@@ -123,7 +123,7 @@ def describe_run_target(folder: Path, option: str = "--run (RUN=)") -> Target:
     """Describe the folder of a run, for replacing it; raise UsageError where it is the file system's root."""
     if not folder.resolve().name:
         raise UsageError(folder, "a folder below the root", "the root itself", f"Give another {option}")
-    return Target(folder, RUN_NAMES, refuse_foreign_run, option)
+    return Target(folder, RUN_ENTRIES, refuse_foreign_run, option)
 
 
 def refuse_foreign_run(folder: Path) -> None:
@@ -142,14 +142,14 @@ def recover_run(folder: Path) -> None:
     group = folder.resolve().parent
     halves = [path.name for path in group.glob(f"{WITH_DROPOUT}*")] if group.is_dir() else []
     names: Names = dict.fromkeys((TABLE_FILE, PLOT_FILE, COMPARISON_FILE))
-    runs = dict.fromkeys((BEST_FOLDER, WITHOUT_DROPOUT, *halves), RUN_NAMES)
-    for place, entries in ((folder, RUN_NAMES), (group, {**names, **runs})):
+    runs = dict.fromkeys((BEST_FOLDER, WITHOUT_DROPOUT, *halves), RUN_ENTRIES)
+    for place, entries in ((folder, RUN_ENTRIES), (group, {**names, **runs})):
         recover_target(Target(place, entries, lambda _: None, "--run (RUN=)"))
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
     """Convert a config to JSON's types, without the places."""
-    return {name: value for name, value in asdict(config).items() if name not in PLACES}
+    return {name: value for name, value in asdict(config).items() if name not in PATH_OPTIONS}
 
 
 def check_config(values: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ def check_config(values: Mapping[str, Any]) -> None:
     if missing := {"dropout", "validation_split"} - set(values):
         raise ValueError(f"no {', '.join(missing)} in config")
     for option in list_options(TrainConfig):
-        if option.name in values and option.name not in PLACES:
+        if option.name in values and option.name not in PATH_OPTIONS:
             try:
                 convert_value(option, values[option.name])
             except UsageError as error:

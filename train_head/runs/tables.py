@@ -16,15 +16,16 @@ from train_head.data.split import Split
 from train_head.evaluation.metrics import predict_classes
 from train_head.solvers.history import Epoch
 
+SPLITS = ("train", "validation")
 _HASH = re.compile(r"[0-9a-f]{64}")
-SIDES = ("train", "validation")
 
 
 @dataclass(frozen=True)
 class RunExample:
-    """An example that a run used, and on which side."""
+    """Example that a run was trained or validated on."""
 
-    side: str
+    split: str
+    """`train` or `validation`; the column `side` of examples.csv."""
     label: str
     content_hash: str
     path: str
@@ -45,7 +46,7 @@ class Prediction:
 
 
 _EPOCH_COLUMNS = [field.name for field in fields(Epoch)]
-_EXAMPLE_COLUMNS = [field.name for field in fields(RunExample)]
+_EXAMPLE_COLUMNS = ["side", "label", "content_hash", "path", "shard"]
 _PREDICTION_COLUMNS = ["path", "label", "predicted"]
 
 
@@ -54,8 +55,8 @@ def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[R
     held_by = {example.shard: example for example in (*split.train, *split.validation)} if store else {}
     names = {shard: Path(store.describe_source(example)).name for shard, example in held_by.items() if store}
     return [
-        RunExample(side, example.label, example.content_hash.hex(), example.path, names.get(example.shard, ""))
-        for side, examples in zip(SIDES, (split.train, split.validation), strict=True)
+        RunExample(name, example.label, example.content_hash.hex(), example.path, names.get(example.shard, ""))
+        for name, examples in zip(SPLITS, (split.train, split.validation), strict=True)
         for example in sorted(examples, key=lambda example: example.path)
     ]
 
@@ -94,8 +95,8 @@ def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
     """Parse examples.csv; raise ValueError where it is not what `format_examples` returns."""
     examples = [RunExample(*row) for row in _parse(data, _EXAMPLE_COLUMNS, _EXAMPLE_COLUMNS[:-1])]
     for example in examples:
-        if example.side not in SIDES or example.label not in classes:
-            raise ValueError(f"another side or class of {example.path}")
+        if example.split not in SPLITS or example.label not in classes:
+            raise ValueError(f"another split or class of {example.path}")
         if not _HASH.fullmatch(example.content_hash):
             raise ValueError(f"no SHA-256 of {example.path}")
         _check_path(example.path)

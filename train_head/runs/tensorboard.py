@@ -19,7 +19,7 @@ _SCALARS = {
 """Tags of each side, and the field of an epoch that each shows."""
 
 
-def keep_logs(run: Run) -> None:
+def add_logs(run: Run) -> None:
     """Add the logs to a run that has none yet; raise HeadstartError where the run cannot be rewritten."""
     if (run.folder / LOGS_FOLDER).exists():
         return

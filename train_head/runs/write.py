@@ -29,12 +29,12 @@ from train_head.runs.record import (
     LOCAL_FILE,
     LOGITS_FILE,
     METRICS_FILE,
-    PLACES,
+    PATH_OPTIONS,
     PREDICTIONS_FILE,
     REDUCTION_FILE,
     REPORT_FILE,
+    RUN_ENTRIES,
     RUN_FILE,
-    RUN_NAMES,
     RUN_VERSION,
     RunRecord,
     describe_run_target,
@@ -65,7 +65,7 @@ def write_run(
         _write_json(folder / LOCAL_FILE, {"store": str(store.path.resolve()), "images": store.images_folder})
     predictions = format_predictions(split.validation, record.classes, fit.validation_probabilities)
     (folder / PREDICTIONS_FILE).write_bytes(predictions)
-    seal_run(folder, replace(record, head=head, created=datetime.now(UTC).isoformat(timespec="seconds")))
+    write_record(folder, replace(record, head=head, created=datetime.now(UTC).isoformat(timespec="seconds")))
     return written
 
 
@@ -74,7 +74,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     _write_json(folder / METRICS_FILE, metrics)
 
 
-def seal_run(folder: Path, record: RunRecord) -> None:
+def write_record(folder: Path, record: RunRecord) -> None:
     """Write run.json with the digests of the data files that are in a staging folder."""
     files = {name: hash_file(folder / name) for name in DATA_FILES if (folder / name).exists()}
     _write(folder / RUN_FILE, replace(record, files=files).format())
@@ -83,7 +83,7 @@ def seal_run(folder: Path, record: RunRecord) -> None:
 def copy_run(source: Run, folder: Path) -> RunRecord:
     """Copy an undamaged run, sharing its files where the disk can do that; return the record to seal it with."""
     source.check_files()
-    for name in RUN_NAMES:
+    for name in RUN_ENTRIES:
         path = source.folder / name
         if path.is_dir():
             shutil.copytree(path, folder / name, copy_function=_link)
@@ -93,7 +93,7 @@ def copy_run(source: Run, folder: Path) -> RunRecord:
     if record.run_version == RUN_VERSION:
         return record
     _write_json(folder / LOCAL_FILE, {"store": str((source.folder.resolve() / record.store).resolve()), "images": ""})
-    config = {name: value for name, value in record.config.items() if name not in PLACES}
+    config = {name: value for name, value in record.config.items() if name not in PATH_OPTIONS}
     created = datetime.fromtimestamp((source.folder / RUN_FILE).stat().st_mtime, UTC).isoformat(timespec="seconds")
     store = shorten_path(Path(record.store), source.folder)
     return replace(record, config=config, store=store, created=created, run_version=RUN_VERSION)
@@ -110,9 +110,9 @@ def rewrite_run(run: Run) -> Iterator[Path]:
         require_unchanged(run)
         record = copy_run(run, replacement.staging)
         # The copy is a run, too, while it is changed: of today's version, from which a report can be made.
-        seal_run(replacement.staging, record)
+        write_record(replacement.staging, record)
         yield replacement.staging
-        seal_run(replacement.staging, record)
+        write_record(replacement.staging, record)
         replacement.commit()
 
 
@@ -127,7 +127,7 @@ def write_page(run: Run, page: bytes) -> Path:
 
 
 @contextmanager
-def keep_going(what: str, console: Console) -> Iterator[None]:
+def warn_on_failure(what: str, console: Console) -> Iterator[None]:
     """Warn where something derived from finished work fails, and go on without it."""
     try:
         yield

@@ -21,7 +21,7 @@ def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
         result = sweep_heads(config, console)
     except NoHeadError as error:
         raise CommandFailed(error.result, str(error)) from error
-    best = replace(config.make_training("", {}), run=config.out / BEST_FOLDER, no_report=config.no_report)
+    best = replace(config.make_train_config("", {}), run=config.out / BEST_FOLDER, no_report=config.no_report)
     report = report_fitted_run(best, console)
     if report:
         console.info(f"report of the best one: {report}")

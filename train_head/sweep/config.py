@@ -66,7 +66,7 @@ class SweepConfig(HeadConfig, _SweepPlace):
     ] = None
     metric: Annotated[MetricName, Option(help="Metric that the table is sorted by.")] = MetricName.VAL_ACCURACY
 
-    def make_training(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
+    def make_train_config(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
         """Makes the options of one training.
 
         Args:

@@ -14,7 +14,7 @@ from train_head.runs.tables import RunExample, list_run_examples
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import DivergedError, Epoch, PartlyDivergedError
 from train_head.sweep.config import SweepConfig
-from train_head.sweep.plan import Candidate, Measure
+from train_head.sweep.plan import Candidate, Dataset
 from train_head.sweep.rows import UNSCORED, Row, Status, score_run, shorten_paths
 from train_head.train import train_head
 
@@ -74,18 +74,18 @@ def fit_candidate(
     return Row(candidate.name, status, candidate.values, score, *known)
 
 
-def fit_baselines(measures: Sequence[Measure], config: SweepConfig) -> list[Row]:
+def fit_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[Row]:
     """Fit the baselines of each store and cut; the largest class once for the same pictures."""
     rows = []
-    places = shorten_paths(measure.place for measure in measures)
+    places = shorten_paths(dataset.place for dataset in datasets)
     guessed: set[frozenset[RunExample]] = set()
-    for measure in measures:
+    for dataset in datasets:
         started = time.monotonic()
-        split, cut = measure.split, measure.store.fingerprint.cut
+        split, cut = dataset.split, dataset.store.fingerprint.cut
         examples = frozenset(list_run_examples(split))
-        for baseline in measure_baselines(measure.store, split, config.folds):
-            name = f"{baseline.name}, {places[measure.place]} {cut}" if len(places) > 1 else f"{baseline.name}, {cut}"
-            values, seconds = {"store": measure.place, "cut": cut}, round(time.monotonic() - started, 3)
+        for baseline in measure_baselines(dataset.store, split, config.folds):
+            name = f"{baseline.name}, {places[dataset.place]} {cut}" if len(places) > 1 else f"{baseline.name}, {cut}"
+            values, seconds = {"store": dataset.place, "cut": cut}, round(time.monotonic() - started, 3)
             if baseline.name == MAJORITY:
                 if examples in guessed:
                     continue

@@ -18,7 +18,7 @@ from train_head.solvers import ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch
 from train_head.sweep.config import DEFAULT_TRIALS, STUDY_FILE, MetricName, SweepConfig
-from train_head.sweep.plan import Candidate, Measure, plan_candidate
+from train_head.sweep.plan import Candidate, Dataset, plan_candidate
 from train_head.sweep.rows import UNSCORED, Row, Status
 from train_head.sweep.space import LOG_SCALED, SIGNIFICANT_DIGITS, Axis
 from train_head.train import get_checkpoint_folder
@@ -34,14 +34,14 @@ _JOURNAL_START = b'{"op_code":'
 Fit = Callable[[Candidate, Callable[[Epoch], None]], Row]
 
 
-def open_study(config: SweepConfig, axes: Sequence[Axis], measures: Sequence[Measure]) -> optuna.Study:
+def open_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dataset]) -> optuna.Study:
     """Open the study of these axes on these pictures, or begin one; the caller has locked the sweep's folder."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(_open_journal(config.out / STUDY_FILE)),
-        study_name=name_study(config, axes, measures),
+        study_name=name_study(config, axes, datasets),
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, config.epochs // 5)),
         load_if_exists=True,
@@ -99,16 +99,16 @@ def _fit_next(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fi
     return row
 
 
-def name_study(config: SweepConfig, axes: Sequence[Axis], measures: Sequence[Measure]) -> str:
+def name_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dataset]) -> str:
     """Name a study by all that its values depend on: another search, or other pictures, is another study."""
-    options = describe_config(config.make_training("", {}))
+    options = describe_config(config.make_train_config("", {}))
     base = {name: value for name, value in options.items() if name not in ("overwrite", "no_report", "tensorboard")}
     tried = [[axis.name, [str(value) for value in axis.values], axis.is_range] for axis in axes]
     digest = hashlib.sha256(json.dumps([config.metric, base, tried], default=str).encode())
-    for measure in measures:
-        digest.update(measure.store.fingerprint.digest.encode())
-        for example in list_run_examples(measure.split):
-            digest.update(f"{example.side}{example.label}{example.content_hash}".encode("utf-8", "surrogateescape"))
+    for dataset in datasets:
+        digest.update(dataset.store.fingerprint.digest.encode())
+        for example in list_run_examples(dataset.split):
+            digest.update(f"{example.split}{example.label}{example.content_hash}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 

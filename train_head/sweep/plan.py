@@ -20,7 +20,7 @@ from train_head.evaluation.uncertainty import Selection
 from train_head.prepare import check_arguments, open_training_store, resolve_num_views, split_store
 from train_head.solvers import Problem, compute_reduced_shape
 from train_head.sweep.config import DEFAULT_TRIALS, MetricName, SearchName, SweepConfig
-from train_head.sweep.space import Axis, complete_axes, parse_axes
+from train_head.sweep.space import Axis, add_default_axes, parse_axes
 from train_head.trials import plan_trials
 
 MAX_NAME = 120
@@ -39,7 +39,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Dataset:
     """A store and its split, which heads and baselines are measured on."""
 
     place: Path
@@ -55,7 +55,7 @@ class Plan:
     axes: list[Axis]
     candidates: list[Candidate]
     """Every head of a grid; for optuna, which chooses others, the corners of what it searches."""
-    measures: list[Measure]
+    datasets: list[Dataset]
     selection: Selection
     """The choice that the best head will be the result of."""
 
@@ -76,7 +76,7 @@ def plan_sweep(config: SweepConfig) -> Plan:
         raise UsageError("--metric", "val_accuracy with --folds or --repeats", "val_loss", advice)
     if config.out.is_file():
         raise UsageError(config.out, "a folder for the sweep", "a file", "Give another --out (SWEEP=)")
-    axes = complete_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
+    axes = add_default_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
     candidates = plan_grid(config, axes)
     return Plan(axes, candidates, check_candidates(candidates), plan_selection(config, axes, candidates))
 
@@ -91,7 +91,7 @@ def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
 def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
     """Plan the head that has the given values."""
     name = name_candidate(values)
-    head = config.make_training(name, values)
+    head = config.make_train_config(name, values)
     if values.get("unfreeze_from") == NO_FINE_TUNING and not head.cut and list_cuts(head.store):
         # Beside heads with layers trained again below them, one alone begins at the same place.
         from train_head.finetuning.backbone import TOP
@@ -130,40 +130,40 @@ def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequen
     return Selection(num_heads, num_epochs, config.metric.value, num_possible)
 
 
-def check_candidates(candidates: Sequence[Candidate]) -> list[Measure]:
-    """Check that every head can be fitted, before any is; return a measure for each store and cut, in their order.
+def check_candidates(candidates: Sequence[Candidate]) -> list[Dataset]:
+    """Check that every head can be fitted, before any is; return a dataset for each store and cut, in their order.
 
     Raises:
         UsageError: one cannot be fitted; names it by its values.
         HeadstartError: a store is missing or damaged, or has nothing to train on.
     """
-    measures: dict[tuple[Any, ...], Measure] = {}
+    datasets: dict[tuple[Any, ...], Dataset] = {}
     for candidate in candidates:
         config = candidate.config
         place = (config.store, config.cut, config.unfreeze_from, config.pool)
         try:
             check_arguments(config)
-            if place not in measures:
+            if place not in datasets:
                 store = open_training_store(config)
-                measures[place] = Measure(config.store, store, split_store(store, config))
-            _check_fits(config, measures[place])
+                datasets[place] = Dataset(config.store, store, split_store(store, config))
+            _check_fits(config, datasets[place])
         except UsageError as error:
             values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())
             where = f"{values}: {error.where}" if values else error.where
             raise UsageError(where, error.expected, error.got, error.advice) from error
     # Pooled features are of the same pictures: the first measure of a store and cut will do.
-    first = {place[:-1]: place for place in reversed(measures)}
-    return [measure for place, measure in measures.items() if place in first.values()]
+    first = {place[:-1]: place for place in reversed(datasets)}
+    return [dataset for place, dataset in datasets.items() if place in first.values()]
 
 
-def count_other_pictures(measures: Sequence[Measure]) -> int:
-    """Count the measures whose validation pictures are not those of the first: accuracies that do not compare."""
-    sides = [sorted(example.content_hash for example in measure.split.validation) for measure in measures]
+def count_different_validation_sets(datasets: Sequence[Dataset]) -> int:
+    """Count the datasets whose validation pictures are not those of the first: accuracies that do not compare."""
+    sides = [sorted(example.content_hash for example in dataset.split.validation) for dataset in datasets]
     return sum(side != sides[0] for side in sides)
 
 
-def _check_fits(config: TrainConfig, measure: Measure) -> None:
-    fits = plan_trials(replace(config, views=resolve_num_views(measure.store, config.views)), measure.split)
+def _check_fits(config: TrainConfig, dataset: Dataset) -> None:
+    fits = plan_trials(replace(config, views=resolve_num_views(dataset.store, config.views)), dataset.split)
     if config.rank and config.solver is not SolverName.FULL:
         for fit in fits:
-            compute_reduced_shape(Problem(measure.store, fit.split, fit.config))
+            compute_reduced_shape(Problem(dataset.store, fit.split, fit.config))

@@ -48,7 +48,7 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
     save_png(figure, path)
 
 
-def choose_colours(rows: Sequence[Row]) -> str:
+def choose_colour_axis(rows: Sequence[Row]) -> str:
     """Choose the axis whose values set the heads apart the most; empty where none has two to ten values.
 
     That is the one with the largest share of the score's variance between the means of its values (η²).
@@ -65,7 +65,7 @@ def choose_colours(rows: Sequence[Row]) -> str:
 
 
 def _draw_heads(axes: Axes, ordered: Sequence[Row]) -> None:
-    axis, stores = choose_colours(ordered), shorten_values(ordered)
+    axis, stores = choose_colour_axis(ordered), shorten_values(ordered)
     groups: dict[Any, list[tuple[int, Row]]] = {}
     for place, row in enumerate(ordered, 1):
         groups.setdefault(row.values.get(axis, ""), []).append((place, row))

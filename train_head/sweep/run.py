@@ -16,16 +16,16 @@ from base.terminal import Console, format_seconds
 from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.runs import record
 from train_head.runs.read import Run
-from train_head.runs.write import copy_run, keep_going, seal_run, shorten_path, write_metrics
+from train_head.runs.write import copy_run, shorten_path, warn_on_failure, write_metrics, write_record
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import Epoch
 from train_head.sweep.config import DEFAULT_TRIALS, TRIALS_FOLDER, SearchName, SweepConfig
 from train_head.sweep.fit import TrialConsole, fit_baselines, fit_candidate
-from train_head.sweep.plan import Candidate, Plan, count_other_pictures, plan_sweep
+from train_head.sweep.plan import Candidate, Plan, count_different_validation_sets, plan_sweep
 from train_head.sweep.rows import Row, Status, count_close, find_best, sort_rows
-from train_head.sweep.table import describe_best, list_shown, read_table, write_table
+from train_head.sweep.table import describe_best, format_rows, read_table, write_table
 
-RESULT_NAMES: Names = {record.TABLE_FILE: None, record.PLOT_FILE: None, record.BEST_FOLDER: record.RUN_NAMES}
+RESULT_ENTRIES: Names = {record.TABLE_FILE: None, record.PLOT_FILE: None, record.BEST_FOLDER: record.RUN_ENTRIES}
 """Entries that a sweep makes as a whole."""
 _ADVICE = "Move it, or give another --out (SWEEP=)"
 
@@ -54,21 +54,21 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     plan = plan_sweep(config)
-    if others := count_other_pictures(plan.measures):
+    if others := count_different_validation_sets(plan.datasets):
         console.warning(
-            f"{others} of {len(plan.measures)} stores and cuts have other validation pictures than the first: "
+            f"{others} of {len(plan.datasets)} stores and cuts have other validation pictures than the first: "
             "their accuracies do not compare"
         )
     axes, found = [axis.name for axis in plan.axes], dict[str, Row]()
     rows, best = list[Row](), None
-    with replace_folder(describe_results(config.out)) as replacement:
+    with replace_folder(describe_sweep_target(config.out)) as replacement:
         try:
             _fit_all(config, plan, found, console)
             best = find_best(found.values(), config.metric)
         finally:
             rows = sort_rows(found.values(), config.metric)
             # The table of an interrupted sweep, where no earlier results would be lost by it.
-            if rows and best is None and not any(os.path.lexists(config.out / name) for name in RESULT_NAMES):
+            if rows and best is None and not any(os.path.lexists(config.out / name) for name in RESULT_ENTRIES):
                 write_table(replacement.staging / record.TABLE_FILE, rows, axes)
                 replacement.commit()
         result = _describe(config, rows, best) | {"selection": asdict(plan.selection)}
@@ -77,11 +77,11 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
             if not config.no_report:
                 from train_head.sweep.plot import draw_sweep
 
-                with keep_going(record.PLOT_FILE, console):
+                with warn_on_failure(record.PLOT_FILE, console):
                     draw_sweep(rows, config.metric, replacement.staging / record.PLOT_FILE)
             copy_best(config, plan.selection, best, replacement.staging / record.BEST_FOLDER)
             replacement.commit()
-    console.show_table(f"sweep {config.out}", list_shown(rows, axes, config.metric))
+    console.show_table(f"sweep {config.out}", format_rows(rows, axes, config.metric))
     if best is None:
         error = NoHeadError(config.out, "a head that was fitted to its end", "none", "Try smaller learning rates")
         error.result = result
@@ -97,19 +97,19 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
     return result | {"seconds": round(seconds, 3)}
 
 
-def describe_results(out: Path) -> Target:
+def describe_sweep_target(out: Path) -> Target:
     """Describe what a sweep makes in its folder as a whole: the table, the plot and the best run.
 
     The folder may hold anything else; `trials/` and the study of Optuna grow with each head.
     """
     if not out.resolve().name:
         raise UsageError(out, "a folder below the root", "the root itself", "Give another --out (SWEEP=)")
-    return Target(out, RESULT_NAMES, refuse_foreign_results, "--out (SWEEP=)")
+    return Target(out, RESULT_ENTRIES, refuse_foreign_sweep, "--out (SWEEP=)")
 
 
-def refuse_foreign_results(out: Path) -> None:
+def refuse_foreign_sweep(out: Path) -> None:
     """Raise HeadstartError where a folder's sweep.csv, sweep.png or best/ is not a sweep's."""
-    table, plot, best = (out / name for name in RESULT_NAMES)
+    table, plot, best = (out / name for name in RESULT_ENTRIES)
     if table.exists():
         read_table(table)
     elif plot.exists():
@@ -127,8 +127,8 @@ def copy_best(config: SweepConfig, selection: Selection, best: Row, folder: Path
     folder.mkdir()
     copied = copy_run(source, folder)
     write_metrics(folder, record_selection(source.read_metrics(), selection))
-    store = Path(source.read_places().get("store", source.record.store))
-    seal_run(folder, replace(copied, store=shorten_path(store, old)))
+    store = Path(source.read_local_paths().get("store", source.record.store))
+    write_record(folder, replace(copied, store=shorten_path(store, old)))
     earlier, later = old / record.RUN_FILE, folder / record.RUN_FILE
     if earlier.is_file() and earlier.read_bytes() == later.read_bytes():
         for name in (record.REPORT_FILE, record.CURVES_FILE):
@@ -151,10 +151,10 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
     if config.search is SearchName.OPTUNA:
         from train_head.sweep.optuna_search import open_study, search_heads
 
-        study = open_study(config, plan.axes, plan.measures)
+        study = open_study(config, plan.axes, plan.datasets)
         total, rows = config.trials or DEFAULT_TRIALS, search_heads(study, config, plan.axes, fit)
     console.info(f"{total} heads: {' x '.join(axis.describe() for axis in plan.axes) or 'one'}")
-    for row in fit_baselines(plan.measures, config):
+    for row in fit_baselines(plan.datasets, config):
         found[row.name] = row
         console.debug(f"{row.name}: {config.metric.value} {row.score.metric:.4f}")
     with console.progress("sweep", total, "heads") as progress:

@@ -66,7 +66,7 @@ def parse_axes(tries: Sequence[str], *, takes_ranges: bool) -> list[Axis]:
     return list(axes.values())
 
 
-def complete_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
+def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     """Add the axes that are tried without being named.
 
     These are all cuts where none is named; and where nothing is named, the options of `DEFAULT_AXES` that were not set.

@@ -103,7 +103,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def list_shown(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) -> list[tuple[str, ...]]:
+def format_rows(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) -> list[tuple[str, ...]]:
     """Return what the console shows of sorted rows: a header, the best heads, and the baselines."""
     heads = [row for row in rows if row.status is not Status.BASELINE]
     several = any(row.score.num_fits > 1 for row in heads)

@@ -37,7 +37,7 @@ from train_head.export.parity import TOLERANCE
 from train_head.export.write import ParityError, describe_target, export_run, refuse_foreign_files
 from train_head.runs.card import ModelCard, format_labels, read_card
 from train_head.runs.read import Run
-from train_head.runs.write import seal_run
+from train_head.runs.write import write_record
 from train_head.train import train_head
 
 PLAIN_KERAS = """
@@ -430,7 +430,7 @@ def test_export_without_a_run_or_without_its_store_says_what_to_do(run: Path, tm
     with pytest.raises(HeadstartError, match=r"nowhere: expected a run, got .*Train first"):
         export(ExportConfig(tmp_path / "nowhere", tmp_path / "out"), quiet)
     (run / "local.json").write_text(json.dumps({"store": str(tmp_path / "moved")}))
-    seal_run(run, replace(Run(run).record, store="moved"))
+    write_record(run, replace(Run(run).record, store="moved"))
     with pytest.raises(HeadstartError, match=r"moved: expected a feature store"):
         export(ExportConfig(run, tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()

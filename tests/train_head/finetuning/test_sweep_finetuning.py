@@ -14,7 +14,7 @@ from tests.train_head.sweeps import make_sweep
 from train_head.runs.read import Run
 from train_head.sweep.plan import check_candidates, plan_grid
 from train_head.sweep.run import sweep_heads
-from train_head.sweep.space import complete_axes, parse_axes
+from train_head.sweep.space import add_default_axes, parse_axes
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def three(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, quiet
 
 def test_sweep_over_layers_begins_each_head_with_the_cut_that_it_needs(three: Path, tmp_path: Path) -> None:
     config = make_sweep(three, tmp_path / "out")
-    axes = complete_axes(parse_axes(["unfreeze-from=none,mixed6,mixed5"], takes_ranges=False), config)
+    axes = add_default_axes(parse_axes(["unfreeze-from=none,mixed6,mixed5"], takes_ranges=False), config)
     assert [axis.name for axis in axes] == ["unfreeze_from"]
     heads = plan_grid(config, axes)
     assert [head.name for head in heads] == ["unfreeze-from-none", "unfreeze-from-mixed6", "unfreeze-from-mixed5"]

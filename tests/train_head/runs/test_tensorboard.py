@@ -15,7 +15,7 @@ from features.store import FeatureStore
 from tests.train_head.training import make_config, run_command
 from train_head.runs.read import Run
 from train_head.runs.record import LOGS_FILE, LOGS_FOLDER
-from train_head.runs.tensorboard import keep_logs, write_logs
+from train_head.runs.tensorboard import add_logs, write_logs
 from train_head.solvers.history import Epoch
 from train_head.train import train_head
 
@@ -73,7 +73,7 @@ def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
     train_head(replace(config, tensorboard=True), quiet)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(read_scalars(config.run / LOGS_FOLDER / "validation")) == 2 * config.epochs
-    keep_logs(Run(config.run))
+    add_logs(Run(config.run))
     assert sorted(path.name for path in config.run.iterdir()) == sorted([LOGS_FOLDER, *(path.name for path in before)])
 
 

@@ -17,7 +17,7 @@ from train_head.sweep.config import MetricName, SearchName
 from train_head.sweep.plan import (
     Candidate,
     check_candidates,
-    count_other_pictures,
+    count_different_validation_sets,
     name_candidate,
     plan_grid,
     plan_selection,
@@ -102,19 +102,19 @@ def test_check_candidates_on_a_missing_store_is_a_store_error(two_classes: Featu
         check_candidates(plan(two_classes, tmp_path, f"store={two_classes.path},{tmp_path / 'nowhere'}"))
 
 
-def test_check_candidates_gives_a_measure_for_each_store_and_cut(tmp_path: Path) -> None:
+def test_check_candidates_gives_a_dataset_for_each_store_and_cut(tmp_path: Path) -> None:
     store = make_cuts(tmp_path / "cuts")
-    measures = check_candidates(plan(store, tmp_path, "units=4,8", "cut=mixed5,mixed7", "pool=none,avg"))
-    assert [measure.store.fingerprint.cut for measure in measures] == ["mixed5", "mixed7"]
-    assert [(len(m.split.train), len(m.split.validation)) for m in measures] == [(12, 8)] * 2
-    assert count_other_pictures(measures) == 0
+    datasets = check_candidates(plan(store, tmp_path, "units=4,8", "cut=mixed5,mixed7", "pool=none,avg"))
+    assert [dataset.store.fingerprint.cut for dataset in datasets] == ["mixed5", "mixed7"]
+    assert [(len(m.split.train), len(m.split.validation)) for m in datasets] == [(12, 8)] * 2
+    assert count_different_validation_sets(datasets) == 0
 
 
 def test_count_other_pictures_counts_stores_that_validate_with_others(
     two_classes: FeatureStore, noisy: FeatureStore, tmp_path: Path
 ) -> None:
-    measures = check_candidates(plan(two_classes, tmp_path, f"store={two_classes.path},{noisy.path}"))
-    assert count_other_pictures(measures) == 1
+    datasets = check_candidates(plan(two_classes, tmp_path, f"store={two_classes.path},{noisy.path}"))
+    assert count_different_validation_sets(datasets) == 1
 
 
 @pytest.mark.parametrize(

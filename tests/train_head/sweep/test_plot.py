@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.train_head.sweeps import make_row
 from train_head.sweep.config import MetricName
-from train_head.sweep.plot import choose_colours, draw_sweep
+from train_head.sweep.plot import choose_colour_axis, draw_sweep
 from train_head.sweep.rows import Row, Status
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
@@ -37,15 +37,15 @@ def count_pixels(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> in
 
 
 def test_choose_colours_takes_the_axis_with_the_largest_effect() -> None:
-    assert choose_colours(make_rows(gap=0.3)) == "cut"
-    assert choose_colours(make_rows(gap=0.001)) == "units"
+    assert choose_colour_axis(make_rows(gap=0.3)) == "cut"
+    assert choose_colour_axis(make_rows(gap=0.001)) == "units"
 
 
 def test_choose_colours_takes_no_axis_of_one_or_of_many_values() -> None:
     rows = [make_row(str(n), 0.9 - n / 50, cut="a", dropout=n / 20) for n in range(11)]
-    assert choose_colours(rows) == ""
-    assert choose_colours(rows[:10]) == "dropout"
-    assert choose_colours([]) == ""
+    assert choose_colour_axis(rows) == ""
+    assert choose_colour_axis(rows[:10]) == "dropout"
+    assert choose_colour_axis([]) == ""
 
 
 def test_draw_sweep_colours_the_heads_by_that_axis(tmp_path: Path) -> None:

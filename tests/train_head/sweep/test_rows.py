@@ -27,7 +27,7 @@ from train_head.sweep.rows import (
     shorten_paths,
     sort_rows,
 )
-from train_head.sweep.table import Sweep, describe_best, list_shown, write_table
+from train_head.sweep.table import Sweep, describe_best, format_rows, write_table
 
 ACCURACY, LOSS = MetricName.VAL_ACCURACY, MetricName.VAL_LOSS
 
@@ -155,7 +155,7 @@ def test_write_table_has_a_column_for_each_axis_and_a_row_for_each_head(tmp_path
 
 def test_list_shown_has_the_ten_best_heads_and_every_baseline() -> None:
     heads = [make_row(f"{n}", 0.9 - n / 100, cut="mixed7", units=n) for n in range(12)]
-    shown = list_shown([*heads, make_row("logistic", 0.8, status=Status.BASELINE)], ["cut", "units"], ACCURACY)
+    shown = format_rows([*heads, make_row("logistic", 0.8, status=Status.BASELINE)], ["cut", "units"], ACCURACY)
     assert shown[0] == ("", "cut, units", "accuracy", "95 % interval", "loss", "time")
     assert shown[1] == ("1", "mixed7, 0", "0.9000", "0.8000 to 1.0000", "0.5000", "0.5 s")
     assert [row[1] for row in shown[10:]] == ["mixed7, 9", "… and 2 more", "logistic"]
@@ -168,7 +168,7 @@ def test_score_of_the_best_of_many_has_the_wider_interval_and_the_same_standard_
     assert many.low < one.low < one.high < many.high
     assert (many.metric, many.standard_error) == (one.metric, one.standard_error)
     head, baseline = Row("a", Status.DONE, {}, many, 0.72), Row("guess", Status.BASELINE, {}, one, 0.72)
-    assert list_shown([head, baseline], [], ACCURACY)[0][3] == "95 %, 24 at once"
+    assert format_rows([head, baseline], [], ACCURACY)[0][3] == "95 %, 24 at once"
     described, doubt = describe_best([head, baseline], head, ACCURACY, "the best of 24 heads")
     assert "the best of 24 heads" in described
     assert doubt == "no head is better than guess, val accuracy 0.7200"
@@ -195,7 +195,7 @@ def test_shorten_paths_takes_as_few_parts_as_set_them_apart() -> None:
 
 
 def test_list_shown_says_of_an_unfinished_head_what_became_of_it() -> None:
-    shown = list_shown([make_row("a", None, 0.5, Status.PRUNED, units=4)], ["units"], ACCURACY)
+    shown = format_rows([make_row("a", None, 0.5, Status.PRUNED, units=4)], ["units"], ACCURACY)
     assert shown[1] == ("1", "4", "pruned", "epoch 3", "0.5000", "0.5 s")
 
 

@@ -12,7 +12,7 @@ from features.store import FeatureStore
 from tests.train_head.sweeps import make_cuts, make_sweep
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.sweep.config import SweepConfig
-from train_head.sweep.space import Axis, complete_axes, parse_axes
+from train_head.sweep.space import Axis, add_default_axes, parse_axes
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_parse_axes_of_an_option_twice_is_wrong_usage() -> None:
 
 
 def test_complete_axes_of_nothing_tries_all_cuts_units_dropouts_and_rates(tmp_path: Path) -> None:
-    axes = complete_axes([], SweepConfig(make_cuts(tmp_path / "cuts"), tmp_path / "out"))
+    axes = add_default_axes([], SweepConfig(make_cuts(tmp_path / "cuts"), tmp_path / "out"))
     assert [(axis.name, axis.values) for axis in axes] == [
         ("cut", ("mixed5", "mixed7")),
         ("units", (256, 1024)),
@@ -102,7 +102,7 @@ def test_complete_axes_of_nothing_tries_all_cuts_units_dropouts_and_rates(tmp_pa
 
 
 def test_complete_axes_leaves_an_option_that_was_set_as_it_is(two_classes: FeatureStore, tmp_path: Path) -> None:
-    axes = complete_axes([], SweepConfig(two_classes.path, tmp_path / "out", units=32, dropout=0.1))
+    axes = add_default_axes([], SweepConfig(two_classes.path, tmp_path / "out", units=32, dropout=0.1))
     assert [axis.name for axis in axes] == ["learning_rate"]
 
 
@@ -110,13 +110,13 @@ def test_complete_axes_leaves_an_option_that_was_set_to_its_default_as_it_is(
     two_classes: FeatureStore, tmp_path: Path
 ) -> None:
     config = SweepConfig(two_classes.path, tmp_path / "out", units=1024, learning_rate=1e-4)
-    assert [axis.name for axis in complete_axes([], config)] == ["dropout"]
-    head = config.make_training("head", {"dropout": 0.5})
+    assert [axis.name for axis in add_default_axes([], config)] == ["dropout"]
+    head = config.make_train_config("head", {"dropout": 0.5})
     assert (head.units, head.dropout, head.learning_rate) == (1024, 0.5, 1e-4)
 
 
 def test_make_training_without_options_has_the_defaults_of_training(tmp_path: Path) -> None:
-    made = SweepConfig(tmp_path / "store", tmp_path / "out").make_training("head", {})
+    made = SweepConfig(tmp_path / "store", tmp_path / "out").make_train_config("head", {})
     expected = TrainConfig(tmp_path / "store", tmp_path / "out/trials/head", no_report=True)
     assert made == expected
 
@@ -145,16 +145,16 @@ def test_complete_axes_of_named_ones_adds_all_cuts_unless_one_is_named(tmp_path:
     store = make_cuts(tmp_path / "cuts")
     units = Axis("units", (4, 8))
     config = make_sweep(store, tmp_path / "out")
-    assert complete_axes([units], config) == [Axis("cut", ("mixed5", "mixed7")), units]
-    assert complete_axes([units], make_sweep(store, tmp_path / "out", cut="mixed5")) == [units]
+    assert add_default_axes([units], config) == [Axis("cut", ("mixed5", "mixed7")), units]
+    assert add_default_axes([units], make_sweep(store, tmp_path / "out", cut="mixed5")) == [units]
     named = [Axis("cut", ("mixed7",)), units]
-    assert complete_axes(named, config) == named
+    assert add_default_axes(named, config) == named
 
 
 def test_complete_axes_of_several_stores_adds_the_cuts_that_all_have(tmp_path: Path) -> None:
     first, second = make_cuts(tmp_path / "a"), make_cuts(tmp_path / "b")
     stores = Axis("store", (first, second))
     config = make_sweep(first, tmp_path / "out")
-    assert complete_axes([stores], config) == [Axis("cut", ("mixed5", "mixed7")), stores]
+    assert add_default_axes([stores], config) == [Axis("cut", ("mixed5", "mixed7")), stores]
     mixed = Axis("store", (first, second / "mixed5"))
-    assert complete_axes([mixed], config) == [mixed]
+    assert add_default_axes([mixed], config) == [mixed]
