@@ -1,13 +1,14 @@
-"""Ground floor: errors, files, the terminal, signals and command lines. Knows nothing of features."""
+"""Shared foundation: errors, files, terminal output, signals and command lines. Imports no other package."""
 
 import os
 import sys
 
-# Python's name for a program while `python -m` looks for it: a command starts, and its other imports take a while.
+# `python -m` sets argv[0] to "-m" while it imports the package of the command. Signals must be handled before the
+# slow imports that follow.
 if sys.argv[:1] == ["-m"]:
     try:
         from base import process
 
-        process.start()
+        process.prepare()
     except KeyboardInterrupt:
         os._exit(130)

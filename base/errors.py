@@ -1,4 +1,4 @@
-"""Errors that a user can act on: where, what was expected, what was found, what to do."""
+"""Errors that the user can fix; each states where, expected, got and advice."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class HeadstartError(Exception):
         """Create the error.
 
         Args:
-            where: the file, folder, option or field that is wrong.
-            expected: description of a valid value.
-            got: description of the value found.
-            advice: what to do now, a sentence without its full stop.
+            where: the file, folder, option or field with the wrong value.
+            expected: noun phrase for a valid value.
+            got: noun phrase for the value found.
+            advice: imperative sentence without its full stop.
         """
-        # All four are arguments, so that the error passes between processes.
+        # Pickle creates the error again from these arguments.
         super().__init__(where, expected, got, advice)
         self.where, self.expected, self.got, self.advice = where, expected, got, advice
 
     def __str__(self) -> str:
-        """Return the error as one line: where, expected, got, advice."""
+        """Return the error as one line."""
         return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}."
 
 
 class HeadstartWarning(UserWarning):
-    """Something that does not stop the work, but changes what its result means; issued by the Python API."""
+    """Warning of the Python API: the work continues, but the result must be read with care."""
 
 
 class UsageError(HeadstartError):
@@ -44,51 +44,51 @@ class UsageError(HeadstartError):
 
 
 class TargetLockedError(HeadstartError):
-    """Another command is writing to the same folder or file."""
+    """Target that another command is writing."""
 
 
 class FeatureStoreError(HeadstartError):
-    """Base class of errors about a store."""
+    """Base class of errors about a feature store."""
 
 
 class StoreMissingError(FeatureStoreError):
-    """No store at a path, or something else there."""
+    """Path without a feature store, or with something else."""
 
 
 class CatalogDamagedError(FeatureStoreError):
-    """Unreadable catalog, or one whose checksums do not match."""
+    """Catalog that cannot be read or fails its checksums."""
 
 
 class StoreLockedError(FeatureStoreError):
-    """Another process is writing to the store."""
+    """Store that another process is writing."""
 
 
 class FingerprintMismatchError(FeatureStoreError):
-    """The features of the store were computed in another way than the requested ones."""
+    """Store whose features were computed with other settings than the requested ones."""
 
 
 class ShardDamagedError(FeatureStoreError):
-    """Missing shard, or one whose bytes are not those that were committed."""
+    """Shard that is missing or differs from the committed bytes."""
 
 
 class StoreWriteError(FeatureStoreError):
-    """The disk refused a write; what was committed before is safe."""
+    """Failed write to a store; everything committed earlier is intact."""
 
 
 def require_extra(package: str, option: str, target: str) -> None:
-    """Raise UsageError where an option's package is not installed; the extra and the `make` target install it."""
+    """Raise UsageError if the package that an option needs is not installed; the advice names the extra of pip."""
     if find_spec(package) is None:
-        advice = f"Run `pip install 'headstart[{package}]'`, or `make {target}`, which installs it"
-        raise UsageError(option, f"the package {package}", "none installed", advice)
+        advice = f"Run `pip install 'headstart[{package}]'` or `make {target}`"
+        raise UsageError(option, f"the installed package {package}", "no such package", advice)
 
 
 def convert_os_error(error: OSError, place: str) -> HeadstartError:
-    """Return the HeadstartError for an error of the operating system, with a place where it names no file."""
+    """Convert an error of the operating system; `place` replaces the file name if the error has none."""
     where, got, more = error.filename or place, error.strerror or str(error), ""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         (where, _, got), num_more = error.args[0][0], len(error.args[0]) - 1
         more = f" and {num_more:,} more" if num_more else ""
     if error.errno in _FULL or any(text in str(got) for text in map(os.strerror, _FULL)):
-        return HeadstartError(f"{where}{more}", "free space on the disk", str(got), "Free some space, and try again")
-    advice = "Check that it exists, and that its permissions allow access"
-    return HeadstartError(f"{where}{more}", "a usable file or folder", str(got), advice)
+        return HeadstartError(f"{where}{more}", "free space on the disk", str(got), "Free some space and try again")
+    advice = "Check that it exists and that its permissions allow access"
+    return HeadstartError(f"{where}{more}", "an accessible file or folder", str(got), advice)

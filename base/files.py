@@ -1,4 +1,4 @@
-"""Files that are whole or absent after any interruption: kill -9, a full disk, a power cut."""
+"""Write files atomically: after kill -9, a full disk or a power cut, a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from base.errors import StoreWriteError
 from base.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
-_MAX_OBSTACLES = 9
-"""Foreign entries with the names of partial files that are tolerated."""
+_MAX_PARTIAL_NAMES = 9
+"""Number of names to try for a partial file; a folder or link of the user may have the first ones."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
 def open_synced(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file, whose bytes are on the disk when the block ends; the caller gives it its final name."""
+    """Open a new file and synchronise it with the disk at the end of the block."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "w+b") as file:
         yield file
@@ -36,13 +36,13 @@ def open_synced(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that replaces another one when the block ends; no reader and no crash sees a part of it.
+    """Open a new file that replaces `path` at the end of the block.
 
-    The bytes go to a hidden file in the same folder, reach the disk, and only then get their name. The folder is
-    synchronised last, so that the name survives a power cut.
+    The bytes are written to a hidden file in the same folder and synchronised before the file is renamed. Neither a
+    reader nor a crash sees a partial file. The folder is synchronised last, so that the name survives a power cut.
 
     Raises:
-        OSError: the disk refused a step. After any error the hidden file is removed, and `path` is unchanged.
+        OSError: a step failed. After any error the hidden file is removed and `path` is unchanged.
     """
     partial = _clear_partial(path)
     try:
@@ -56,14 +56,17 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a whole file as `atomic_file` does."""
+    """Write bytes to a file with `atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)
 
 
 def _clear_partial(path: Path) -> Path:
-    """Return a free name for a partial file; one that an interrupted write left is removed, a link or folder stays."""
-    for number in ("", *(f"-{number}" for number in range(2, _MAX_OBSTACLES + 1))):
+    """Return a free name for a partial file.
+
+    The partial file of an interrupted write is removed; a link or folder of that name is kept, and the next name tried.
+    """
+    for number in ("", *(f"-{number}" for number in range(2, _MAX_PARTIAL_NAMES + 1))):
         partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}{number}")
         if is_regular(partial):
             partial.unlink()
@@ -73,24 +76,24 @@ def _clear_partial(path: Path) -> Path:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Raise StoreWriteError where the disk of an existing folder has less room than a number of bytes."""
+    """Raise StoreWriteError if the disk of an existing folder has less free space than `num_bytes`."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise StoreWriteError(
-            folder, f"room for {num_bytes:,} bytes", f"{free:,} free", "Make room, or choose another disk"
+            folder, f"{num_bytes:,} bytes of free space", f"{free:,}", "Free some space or use another disk"
         )
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut.
+    """Synchronise a folder, so that the names in it survive a power cut.
 
-    Source: fsync(2): a new file's name is durable only once its folder was synchronised.
+    Source: fsync(2): the name of a new file is durable only after its folder is synchronised.
     """
     _sync(folder, os.O_DIRECTORY)
 
 
 def sync_tree(folder: Path) -> None:
-    """Make everything in a folder, and the names in it, survive a power cut."""
+    """Synchronise a folder and everything in it, so that it survives a power cut."""
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
             _sync(Path(place) / name, os.O_NOFOLLOW)
@@ -106,37 +109,39 @@ def _sync(path: Path, flag: int) -> None:
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Return the digest of a file in hexadecimal digits, without holding the file in memory.
+    """Return the digest of a file in hexadecimal digits, without loading the file into memory.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: the file cannot be read or is not a regular file.
     """
     with RegularFile(path, follow=True) as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Read a whole foreign file, opening it once.
+    """Read an untrusted file, which is opened once.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger than `max_bytes`.
+        OSError: the file cannot be read, is not a regular file, or is larger than `max_bytes`.
     """
     with RegularFile(path) as file:
         num_bytes = file.identity.num_bytes
         if num_bytes > max_bytes:
-            raise OSError(errno.EFBIG, f"{num_bytes:,} bytes, where {max_bytes:,} are possible", str(path))
+            raise OSError(errno.EFBIG, f"{num_bytes:,} bytes, more than the limit of {max_bytes:,}", str(path))
         return file.readall()
 
 
 def is_regular(path: Path) -> bool:
-    """Return whether there is a regular file, not a link to one."""
+    """Return whether a path is a regular file and no link."""
     return path.is_file() and not path.is_symlink()
 
 
 def remove_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[Path]:
-    """Remove the partial files of interrupted writes to files whose names are ours; return their paths.
+    """Remove the partial files of interrupted writes, and return their paths.
 
-    Other files with the prefix, links and folders stay.
+    Args:
+        folder: the folder to clean.
+        is_ours: returns whether Headstart writes a file of the given name. Other files, links and folders are kept.
     """
     found = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
     leftovers = [path for path in found if is_ours(path.name.removeprefix(PARTIAL_PREFIX)) and is_regular(path)]
@@ -146,7 +151,7 @@ def remove_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[P
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a folder, read-only folders too; links are not followed."""
+    """Remove a file or a folder, including read-only folders; links are not followed."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
@@ -156,7 +161,7 @@ def remove_tree(path: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step; return False where the system cannot. Source: rename(2), RENAME_EXCHANGE."""
+    """Exchange two paths atomically; return False if the system cannot. Source: rename(2), RENAME_EXCHANGE."""
     renameat2: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -169,8 +174,8 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def is_mount(folder: Path) -> bool:
-    """Return whether a folder is a mount point, also one mounted from its own file system."""
-    # Such a one is in this list alone. Source: proc_pid_mountinfo(5), field 5.
+    """Return whether a folder is a mount point, including a bind mount from the same file system."""
+    # Only this list shows a bind mount. Source: proc_pid_mountinfo(5), field 5.
     lines = _MOUNTS.read_text(errors="surrogateescape").splitlines() if _MOUNTS.exists() else []
     escaped = re.sub(r"[\\ \t\n]", lambda found: f"\\{ord(found[0]):03o}", str(folder))
     return folder.is_mount() or any(line.split(" ")[4] == escaped for line in lines)

@@ -1,4 +1,4 @@
-"""One writer at a time: an advisory lock on a file, held for the whole write."""
+"""Advisory file locks: one writer at a time, for the whole write."""
 
 from __future__ import annotations
 
@@ -20,24 +20,30 @@ _CONTENT = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)
 
 @contextmanager
 def hold_write_lock(store: Path) -> Iterator[None]:
-    """Hold the write lock of a store, which is an existing folder.
+    """Hold the write lock of a store, whose folder exists.
 
     Raises:
-        StoreLockedError: another process holds it; the error names the process.
+        StoreLockedError: another process holds the lock; the error names the process.
     """
     with hold_lock(store / LOCK_NAME) as holder:
         if holder:
-            advice = "Wait until it has finished, or stop it"
+            advice = "Wait until it ends, or stop it"
             raise StoreLockedError(store, "no other writer", f"a lock held by {holder}", advice)
         yield
 
 
 @contextmanager
 def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
-    """Try to lock a file, which is created if needed; the kernel releases the lock however the process ends.
+    """Try to lock a file for the block; the file is created if needed.
+
+    The kernel releases the lock when the process ends, however it ends.
+
+    Args:
+        path: the lock file.
+        is_removed: whether the file is removed when the lock is released.
 
     Yields:
-        Empty where the lock is held, else the description of its holder.
+        An empty string if the lock was acquired, otherwise a description of the process that holds it.
 
     Raises:
         OSError: the file cannot be created or opened, is a link, or is not a lock file.
@@ -51,8 +57,8 @@ def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
                 yield os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
                 return
             if not _CONTENT.match(os.pread(descriptor, 4096, 0)):
-                raise FileExistsError(errno.EEXIST, "a file that is not a lock of Headstart's", str(path))
-            # The holder before may have removed the file after it was opened here.
+                raise FileExistsError(errno.EEXIST, "File exists and is not a lock file of Headstart", str(path))
+            # The previous holder may have removed the file after it was opened here.
             if is_removed and not _is_same_file(path, descriptor):
                 continue
             started = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -77,13 +83,14 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
 
 
 def is_locked(store: Path) -> bool:
-    """Return whether a process is writing to a store; False also for a packed store, or where there is none."""
+    """Return whether a process is writing to a store; False for a packed store and for a missing one."""
     try:
         descriptor = os.open(store / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        # A holder writes its name. An empty file is not tried: a writer that starts now would be refused.
+        # A holder writes its name into the file. An empty file is not locked here, as that would refuse a writer that
+        # starts at this moment.
         if os.pread(descriptor, 1, 0):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Options: a frozen dataclass made from keyword arguments, each value checked before any work starts."""
+"""Convert keyword arguments to a frozen dataclass of options; each value is validated before any work starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from base.errors import UsageError
 
 Options = TypeVar("Options")
 MAX_SHOWN = 100
-"""Characters of a wrong value that a message repeats."""
+"""Number of characters of an invalid value that a message repeats."""
 
 
 class OptionSpec(NamedTuple):
@@ -27,18 +27,18 @@ class OptionSpec(NamedTuple):
     kind: Any
     """`Path`, `str`, `int`, `float`, `bool`, a `StrEnum`, or a list of one of them."""
     is_optional: bool
-    """Whether None is a value."""
+    """Whether None is a valid value."""
     default: Any
-    """`MISSING` where the option must be given."""
+    """Default value; `MISSING` for a required option."""
     help: str
     lowest: float | None
     highest: float | None
     metavar: str
-    """Placeholder of the value in the help; of text that may be a path it contains FILE or DIR."""
+    """Placeholder of the value in the help; it contains FILE or DIR if text may be a path."""
 
 
 def list_options(options: type) -> tuple[OptionSpec, ...]:
-    """List the options that a dataclass declares, from the annotations that the command line is made from too."""
+    """List the options that a dataclass declares, from the same annotations as the command line."""
     hints = get_type_hints(options, include_extras=True)
     return tuple(_read_option(field.name, hints[field.name], field.default) for field in fields(options))
 
@@ -53,16 +53,16 @@ def _read_option(name: str, hint: Any, default: Any) -> OptionSpec:
 
 
 def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:
-    """Make an options dataclass from keyword arguments.
+    """Create an options dataclass from keyword arguments.
 
     Args:
         options: the frozen dataclass.
-        values: keyword arguments. Paths may be any path-like object; a list is taken for comma-separated text.
-        function: name of the function that was called, for messages.
+        values: keyword arguments. A path may be any path-like object; a list may replace comma-separated text.
+        function: name of the public function that received them, for messages.
 
     Raises:
-        TypeError: an argument that does not exist, or one that is missing.
-        UsageError: a value of another type, or out of range.
+        TypeError: an argument is unknown, or a required one is missing.
+        UsageError: a value has the wrong type or is out of range.
     """
     known = {option.name: option for option in list_options(options)}
     for name in values:
@@ -77,10 +77,10 @@ def make_options(options: type[Options], values: Mapping[str, Any], function: st
 
 
 def convert_value(option: OptionSpec, value: Any) -> Any:
-    """Convert one value to an option's type.
+    """Convert a value to the type of an option.
 
     Raises:
-        UsageError: it is of another type, or out of range.
+        UsageError: the value has the wrong type or is out of range.
     """
     if value is None and option.is_optional:
         return None
@@ -88,7 +88,7 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         (kind,) = get_args(option.kind)
         values = [value] if isinstance(value, str | os.PathLike) else value
         if not isinstance(values, Iterable) or isinstance(values, bytes) or hasattr(values, "dtype"):
-            raise _refuse(option, value)
+            raise _build_error(option, value)
         return [convert_value(option._replace(kind=kind), each) for each in values]
     is_path = isinstance(value, str | os.PathLike)
     if option.kind is bool and isinstance(value, bool):
@@ -108,22 +108,22 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         highest = math.inf if option.highest is None else option.highest
         if math.isfinite(number) and lowest <= number <= highest:
             return number
-    raise _refuse(option, value)
+    raise _build_error(option, value)
 
 
-def _refuse(option: OptionSpec, value: object) -> UsageError:
+def _build_error(option: OptionSpec, value: object) -> UsageError:
     default = "" if option.default in (MISSING, None, "") else f"; the default is {option.default}"
     shown = repr(value)
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
-    return UsageError(option.name, describe_kind(option), shown, f"{option.help.rstrip('.')}{default}")
+    return UsageError(option.name, describe_kind(option), shown, f"Give a valid value{default}")
 
 
 def describe_kind(option: OptionSpec) -> str:
-    """Describe the values that an option takes, such as `a number from 0 to 0.99`."""
+    """Describe the valid values of an option, such as `a number from 0 to 0.99`."""
     if isinstance(option.kind, type) and issubclass(option.kind, StrEnum):
         return " or ".join(map(repr, map(str, option.kind)))
-    words = {Path: "a path", str: "text", bool: "True or False", int: "a whole number", float: "a number"}
-    text = words.get(option.kind, "one or a list")
+    names = {Path: "a path", str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+    text = names.get(option.kind, "one value or a list")
     if option.lowest is not None and option.highest is not None:
         text += f" from {option.lowest} to {option.highest}"
     elif option.lowest is not None:

@@ -1,4 +1,4 @@
-"""First and last steps of a command: encodings, standard streams, signals, and the exit."""
+"""First and last steps of a command: encoding, standard streams, signals and exit."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def start() -> None:
-    """Prepare the process of a command; may be called twice."""
+def prepare() -> None:
+    """Set up signals, UTF-8 and standard streams for a command; a second call changes nothing."""
     signals.exit_on_signals()
     _use_utf8()
     for fd in (0, 1, 2):
-        _open_where_closed(fd)
+        _reopen_if_closed(fd)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process without the interpreter's own shutdown, where signals and threads may change the status."""
+def exit_process(status: int) -> NoReturn:
+    """Run the exit handlers and end the process.
+
+    The interpreter's own shutdown is skipped, because signals and threads can change the exit status during it.
+    """
     import atexit
 
     signals.exit_on_signals()
@@ -32,7 +35,7 @@ def leave(status: int) -> NoReturn:
 
 
 def _use_utf8() -> None:
-    """Start Python again in its UTF-8 mode where the locale is not UTF-8: file names may hold anything."""
+    """Restart Python in UTF-8 mode if the locale is not UTF-8, so that every file name can be read and written."""
     if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return
     if sys.stdout is not None:
@@ -41,12 +44,15 @@ def _use_utf8() -> None:
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
-def _open_where_closed(fd: int) -> None:
-    """Reserve a closed standard stream's number, so that no file gets it: libraries write to 1 and 2."""
+def _reopen_if_closed(fd: int) -> None:
+    """Open the null device at a closed standard descriptor.
+
+    Otherwise the next file to be opened would get the number, and libraries that write to 1 and 2 would damage it.
+    """
     try:
         os.fstat(fd)
     except OSError:
-        # Read-only: what is written there fails, so that a lost result is noticed.
+        # Read-only, so that writing a result fails and the loss is noticed.
         opened = os.open(os.devnull, os.O_RDONLY)
         if opened != fd:
             os.dup2(opened, fd)

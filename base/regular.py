@@ -1,4 +1,4 @@
-"""Regular files that may be foreign: each is opened once, and a pipe is never waited for."""
+"""Open untrusted files: only regular files, each opened once, and never a pipe that would block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class FileIdentity(NamedTuple):
-    """Properties of a file of which one changes whenever it is replaced or written to."""
+    """Properties of a file; at least one of them changes when the file is replaced or modified."""
 
     device: int
     inode: int
@@ -21,23 +21,27 @@ class FileIdentity(NamedTuple):
     changed_ns: int
 
 
-_CLOCK_STEP_NS = 100_000_000
-"""Longest step of the clock for files' times: a second write within it may leave them unchanged."""
+_TIMESTAMP_STEP_NS = 100_000_000
+"""Upper bound of the resolution of file timestamps: a write within one step may not change them."""
 
 
 class RegularFile(io.FileIO):
-    """Regular file, open for reading; HDF5 accepts it in the place of a path.
+    """Regular file, open for reading; h5py accepts it instead of a path.
 
-    HDF5 reads through methods written in C, which an interrupt cannot stop half-way.
+    Its read methods are written in C, so that an interrupt cannot stop HDF5 in the middle of a read.
     """
 
     def __init__(self, path: Path, *, follow: bool = False) -> None:
-        """Open a file; `follow` allows a link, for paths that the user gives.
+        """Open a file.
+
+        Args:
+            path: the file.
+            follow: whether it may be a symbolic link; meant for paths that the user gives.
 
         Raises:
-            OSError: there is no such file, it is a link, or something else than a regular file.
+            OSError: the file does not exist, is a link, or is not a regular file.
         """
-        # O_NONBLOCK: opening a pipe would wait for its writer.
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
         descriptor = os.open(path, flags)
         mode = os.fstat(descriptor).st_mode
@@ -46,14 +50,17 @@ class RegularFile(io.FileIO):
             raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "Not a regular file", str(path))
         super().__init__(descriptor, "rb")
         self.identity = self.identify()
-        """Identity at the time of opening."""
+        """Identity when the file was opened."""
 
     def identify(self) -> FileIdentity:
-        """Return the identity of the open file now."""
+        """Return the current identity of the open file."""
         status = os.fstat(self.fileno())
         return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def is_settled(identity: FileIdentity) -> bool:
-    """Return whether a later write would change a file's identity. Source: Git's "racy-git" documentation."""
-    return max(identity.modified_ns, identity.changed_ns) < time.time_ns() - _CLOCK_STEP_NS
+def detects_writes(identity: FileIdentity) -> bool:
+    """Return whether any later write to the file changes its identity.
+
+    Directly after a write it may not, as the clock of file timestamps is coarse. Source: Git, "racy-git".
+    """
+    return max(identity.modified_ns, identity.changed_ns) < time.time_ns() - _TIMESTAMP_STEP_NS

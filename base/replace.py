@@ -1,9 +1,9 @@
-"""Replace a folder as a whole: after any interruption the old one or the new one is there.
+"""Replace a folder atomically: after any interruption, either the old or the new version is complete.
 
-The new entries are built in a staging folder beside the target, synchronised, and exchanged with the old ones: in one
-step where the whole folder can be exchanged. A plan in the staging folder is on the disk before the first rename, and
-every step can be repeated, so that the next command that opens the target completes an interrupted exchange. One
-command at a time writes a target. Entries that do not belong to it, by name or by content, are never touched.
+The new entries are built in a staging folder beside the target, synchronised, and exchanged with the old ones. If
+possible the whole folder is exchanged in one step. A plan in the staging folder is on the disk before the first rename,
+and every step can be repeated: the next command that opens the target completes an interrupted exchange. Only one
+command at a time writes a target. Entries that Headstart did not write are never changed.
 """
 
 from __future__ import annotations
@@ -31,154 +31,156 @@ from base.files import (
 from base.lock import hold_lock
 
 PLAN_NAME = "headstart-replacement.json"
-"""File by which a staging folder is recognised as ours."""
+"""File that marks a staging folder of Headstart."""
 NEW, OLD = "new", "old"
 _MAX_PLAN_BYTES = 2**20
 
 Names = Mapping[str, "Names | None"]
-"""Entries of a folder: None for a file, else the entries of that folder."""
+"""Entries of a folder: None for a file, the nested entries for a folder."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Folder or file that a command writes as a whole."""
+    """Folder or file that a command replaces as a whole."""
 
     folder: Path
     names: Names
-    """All entries that may belong to a folder. Any other entry stays where it is."""
+    """All entries that Headstart may write in the folder. Other entries are kept."""
     check: Callable[[Path], None]
-    """Raises HeadstartError where the folder's entries of these names are not ours; called if there are any."""
+    """Function that raises HeadstartError if Headstart did not write the existing entries of these names."""
     option: str
-    """Option that chooses another place, for messages: `--run (RUN=)`."""
+    """Option for choosing another target, for error messages, such as `--run`."""
 
     @property
     def place(self) -> Path:
-        """Real path."""
+        """Path with links resolved."""
         return self.folder.resolve()
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Plan by which an interrupted replacement is completed; kept in the staging folder."""
+    """Plan in the staging folder, for completing an interrupted replacement."""
 
     target: str
-    """Name of the folder that is replaced."""
+    """Name of the folder to replace."""
     inodes: dict[str, int] = field(default_factory=dict)
-    """Of the new entries; empty before they are complete."""
+    """Inode of each new entry; empty until the new entries are complete."""
     whole: bool = False
-    """Whether the folder itself is exchanged, not its entries."""
+    """Whether the folder itself is exchanged instead of its entries."""
     archive: str = ""
+    """Name of the folder that keeps the old entries; empty to remove them."""
 
 
 class Replacement:
-    """Target in replacement: fill `staging`, then call `commit`."""
+    """Replacement in progress: fill `staging`, then call `commit`."""
 
     def __init__(self, target: Target, container: Path) -> None:
-        """Use `replace_folder` instead."""
+        """Create the object; use `replace_folder` instead."""
         self._target, self._container = target, container
         self.staging = container / NEW
-        """Empty folder on the target's file system."""
+        """Folder for the new entries, on the file system of the target."""
 
     def commit(self, archive: str = "") -> None:
-        """Put the staging folder in the target's place; from here on an interrupted replacement is completed.
+        """Replace the old entries by the staged ones.
 
-        The old entries are kept in a folder `archive` beside the target, or removed where that is empty.
+        After an interruption the next command that opens the target completes the replacement.
+
+        Args:
+            archive: name of a folder beside the target that keeps the old entries; empty to remove them.
 
         Raises:
-            HeadstartError: the disk refused, or the target now holds something that is not ours; it is unchanged.
+            HeadstartError: a write failed, or the target now holds foreign files; the target is unchanged.
         """
         check_target(self._target)
-        with _explain_errors(self._target):
+        with _convert_errors(self._target):
             sync_tree(self.staging)
             whole = _can_exchange(self._target, self._container)
             entries = [self.staging] if whole else sorted(self.staging.iterdir())
             inodes = {entry.name: entry.lstat().st_ino for entry in entries}
             _write_plan(self._container, _Plan(self._target.place.name, inodes, whole, archive))
-            _settle(self._target, self._container)
+            _finish(self._target, self._container)
 
 
 @contextmanager
 def replace_folder(target: Target) -> Iterator[Replacement]:
-    """Lock a target and open a staging folder for it; without `commit` the target stays as it is.
+    """Lock a target and create a staging folder for it; without `commit` the target is unchanged.
 
     Raises:
         TargetLockedError: another command is writing the target.
-        HeadstartError: the target cannot be written, or holds something that is not ours.
+        HeadstartError: the target cannot be written, or holds foreign files.
     """
     with hold_target(target):
         check_target(target)
-        with _explain_errors(target):
+        with _convert_errors(target):
             container = _make_staging(target)
         try:
             yield Replacement(target, container)
         finally:
-            with _explain_errors(target):
-                _settle(target, container)
+            with _convert_errors(target):
+                _finish(target, container)
 
 
 @contextmanager
 def hold_target(target: Target) -> Iterator[None]:
-    """Hold a target's lock, after completing an interrupted replacement of it.
+    """Hold the lock of a target, and complete an interrupted replacement first.
 
     Raises:
-        TargetLockedError: another command holds it.
-        HeadstartError: the place cannot be written.
+        TargetLockedError: another command holds the lock.
+        HeadstartError: the target cannot be written.
     """
     place = target.place
     with ExitStack() as stack:
-        with _explain_errors(target):
+        with _convert_errors(target):
             place.parent.mkdir(parents=True, exist_ok=True)
-            path = place / ".lock" if _is_fixed(place) else place.with_name(f".{place.name}.lock")
+            path = place / ".lock" if _is_immovable(place) else place.with_name(f".{place.name}.lock")
             holder = stack.enter_context(hold_lock(path, is_removed=True))
         if holder:
-            advice = f"Wait until it has finished, or give another {target.option}"
-            raise TargetLockedError(
-                target.folder, "no other command that writes it", f"a lock held by {holder}", advice
-            )
-        with _explain_errors(target):
+            advice = f"Wait until it ends, or give another {target.option}"
+            raise TargetLockedError(target.folder, "no other command writing it", f"a lock held by {holder}", advice)
+        with _convert_errors(target):
             for container, _ in _list_staging(target):
-                _settle(target, container)
+                _finish(target, container)
         yield
 
 
 def recover_target(target: Target) -> None:
-    """Complete an interrupted replacement before a target is read; do nothing while another command writes it."""
+    """Complete an interrupted replacement before the target is read, unless another command is writing it."""
     if any(plan.inodes for _, plan in _list_staging(target)):
         with suppress(TargetLockedError), hold_target(target):
             pass
 
 
 def check_target(target: Target) -> None:
-    """Raise HeadstartError where a target holds something that is not ours under one of its names."""
+    """Raise HeadstartError if Headstart did not write the entries that a replacement would remove."""
     folder = target.folder
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise HeadstartError(folder, "a folder", "something else", f"Give another {target.option}")
+        raise HeadstartError(folder, "a folder", "another kind of file", f"Give another {target.option}")
     found = [name for name in target.names if os.path.lexists(folder / name)]
     for name in found:
         if foreign := _find_foreign(folder / name, target.names[name]):
             advice = f"Move it, or give another {target.option}"
-            raise HeadstartError(foreign, "a file that Headstart wrote", "a link or something else", advice)
+            raise HeadstartError(foreign, "an entry that Headstart wrote", "a link or a foreign file", advice)
     if found:
         target.check(folder)
 
 
 @contextmanager
-def _explain_errors(target: Target) -> Iterator[None]:
+def _convert_errors(target: Target) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         got = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
-        advice = f"Make room, or give another {target.option}"
-        raise HeadstartError(target.folder, "room and permission to write it", got, advice) from error
+        advice = f"Free some space, check the permissions, or give another {target.option}"
+        raise HeadstartError(target.folder, "free space and permission to write", got, advice) from error
 
 
 def _make_staging(target: Target) -> Path:
     place = target.place
-    parent = place if _is_fixed(place) else place.parent
+    parent = place if _is_immovable(place) else place.parent
     container = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{place.name}-", dir=parent))
-    # As any folder that the user makes, not private as mkdtemp's.
+    # mkdtemp creates a private folder. The target gets the permissions of an ordinary one.
     mask = os.umask(0)
     os.umask(mask)
     container.chmod(0o777 & ~mask)
@@ -188,7 +190,7 @@ def _make_staging(target: Target) -> Path:
 
 
 def _list_staging(target: Target) -> list[tuple[Path, _Plan]]:
-    """List the staging folders that commands left for a target, with their plans."""
+    """List the staging folders that interrupted commands left for a target, with their plans."""
     place = target.place
     found = []
     for folder in (place.parent, place):
@@ -206,11 +208,11 @@ def _write_plan(container: Path, plan: _Plan) -> None:
 
 
 def _read_plan(container: Path) -> _Plan | None:
-    """Read a staging folder's plan; None for a folder that is not ours."""
+    """Read the plan of a staging folder; return None for a folder that Headstart did not create."""
     try:
         if container.is_symlink():
             return None
-        # A kill may come before the plan is there, or after it is gone again.
+        # A command can be killed before the plan is written or after it is removed.
         if {entry.name for entry in container.iterdir()} <= {PARTIAL_PREFIX + PLAN_NAME}:
             return _Plan("")
         return _Plan(**json.loads(read_regular_file(container / PLAN_NAME, _MAX_PLAN_BYTES)))
@@ -218,8 +220,8 @@ def _read_plan(container: Path) -> _Plan | None:
         return None
 
 
-def _settle(target: Target, container: Path) -> None:
-    """Complete a replacement whose new entries are complete, else remove them; the caller holds the lock."""
+def _finish(target: Target, container: Path) -> None:
+    """Complete a replacement if its new entries are complete, and remove its staging folder; needs the lock."""
     plan = _read_plan(container)
     if plan is None:
         return
@@ -227,14 +229,14 @@ def _settle(target: Target, container: Path) -> None:
         place = target.place
         old = _exchange_folder(place, container, plan) if plan.whole else _exchange_entries(target, container, plan)
         sync_folder(place.parent)
-        # An entry that appeared in the last moment is not ours to remove.
+        # A foreign file may have appeared in the meantime. The old entries are kept then.
         archive = plan.archive or (f"{place.name}-kept" if old and _find_foreign(old, target.names) else "")
         if old and archive:
             kept = (place if container.parent == place else place.parent) / archive
             if not os.path.lexists(kept):
                 old.rename(kept)
                 sync_folder(kept.parent)
-    # The plan is removed last, so that a staging folder that is removed in part is still recognised.
+    # The plan is removed last, so that a partly removed staging folder is still recognised.
     for entry in container.iterdir():
         if entry.name != PLAN_NAME:
             remove_tree(entry)
@@ -243,13 +245,13 @@ def _settle(target: Target, container: Path) -> None:
 
 
 def _exchange_folder(place: Path, container: Path, plan: _Plan) -> Path | None:
-    """Exchange the folder itself; return where the old one is now."""
+    """Exchange the folder itself; return the new path of the old folder, if any."""
     new, old = container / NEW, container / OLD
     if new.exists() and new.stat().st_ino == plan.inodes[NEW]:
         if not os.path.lexists(place):
             new.rename(place)
         else:
-            # A folder that is read-only itself cannot be moved.
+            # A read-only folder cannot be moved.
             place.chmod(place.stat().st_mode | stat.S_IRWXU)
             if not exchange(new, place):
                 place.rename(old)
@@ -258,7 +260,7 @@ def _exchange_folder(place: Path, container: Path, plan: _Plan) -> Path | None:
 
 
 def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | None:
-    """Exchange the entries of a folder that stays; return where the old ones are now."""
+    """Exchange the entries and keep the folder; return the folder with the old entries, if any."""
     place, new, old = target.place, container / NEW, container / OLD
     place.mkdir(exist_ok=True)
     old.mkdir(exist_ok=True)
@@ -274,19 +276,19 @@ def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | No
 
 
 def _can_exchange(target: Target, container: Path) -> bool:
-    """Return whether the folder itself can be exchanged: it holds nothing else, and nobody depends on its inode."""
+    """Return whether the whole folder can be exchanged: it has no other entries, and no process works in it."""
     place, here = target.place, Path.cwd()
     is_ours = not place.exists() or all(entry.name in target.names for entry in place.iterdir())
     return is_ours and container.parent != place and place not in (here, *here.parents)
 
 
-def _is_fixed(folder: Path) -> bool:
-    """Return whether a folder must stay where it is: a mount point, or one in a place that cannot be written."""
+def _is_immovable(folder: Path) -> bool:
+    """Return whether a folder cannot be moved: it is a mount point, or its parent folder is read-only."""
     return folder.is_dir() and (is_mount(folder) or not os.access(folder.parent, os.W_OK))
 
 
 def _find_foreign(path: Path, names: Names | None) -> Path | None:
-    """Find an entry, links included, that is not what its name is for."""
+    """Return the first entry, including links, that is of another kind than expected or not expected at all."""
     mode = path.lstat().st_mode
     if names is None:
         return None if stat.S_ISREG(mode) else path

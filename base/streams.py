@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command; output that cannot be written is dropped."""
+"""Standard output and standard error of a command: write errors are recorded, not raised."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TextIO
 
 
 class _Stream(io.FileIO):
-    """Standard stream that keeps its first error instead of raising it."""
+    """Standard stream that records its first write error and drops the output."""
 
     error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         try:
-            # None: the stream does not block, and its reader is slower.
+            # A non-blocking stream returns None while its buffer is full.
             while (written := super().write(data)) is None:
                 select.select([], [self], [])
             return written
@@ -25,13 +25,13 @@ class _Stream(io.FileIO):
 
 
 def protect_streams() -> None:
-    """Replace `sys.stdout` and `sys.stderr` by streams that keep their errors, and can write any character."""
+    """Replace `sys.stdout` and `sys.stderr` by streams that record errors and escape characters they cannot encode."""
     sys.stdout = _open(1, sys.stdout, is_line_buffered=False)
     sys.stderr = _open(2, sys.stderr, is_line_buffered=True)
 
 
 def find_output_error() -> OSError | None:
-    """Flush both streams, and return why standard output is incomplete; None where it is complete."""
+    """Flush both streams; return the first error of standard output, or None if all output was written."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     raw = getattr(sys.stdout.buffer, "raw", None)

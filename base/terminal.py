@@ -19,13 +19,13 @@ import typer
 
 from base import signals
 
-_TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks of the direction of writing, with which a name can look like another."""
+_BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Control characters of the writing direction; they can make one file name look like another."""
 
 
 @dataclass(frozen=True)
 class ConsoleOptions:
-    """The options that every command has."""
+    """Options of every command."""
 
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
@@ -35,7 +35,7 @@ class ConsoleOptions:
 
 
 ProgressCallback = Callable[[str, int, int, float], None]
-"""Receives the stage, the number done, the total, and the rate a second."""
+"""Function of stage, number done, total and rate per second."""
 
 
 class Console:
@@ -45,19 +45,19 @@ class Console:
         """Create a console.
 
         Args:
-            options: by default everything but details is printed.
-            callback: receives the progress, which is not printed then.
+            options: output options; by default everything except details is printed.
+            callback: receives the progress, which is then not printed.
         """
         self.options = options or ConsoleOptions()
         self._callback = callback
 
     def info(self, message: str) -> None:
-        """Print a message on stderr, unless `-q` is given."""
+        """Print a message on stderr, except with `-q`."""
         if not self.options.quiet:
             print(make_printable(message), file=sys.stderr, flush=True)
 
     def debug(self, message: str) -> None:
-        """Print a message on stderr if `-v` is given."""
+        """Print a message on stderr, only with `-v`."""
         if self.options.verbose:
             self.info(message)
 
@@ -66,11 +66,11 @@ class Console:
         print(f"warning: {make_printable(message)}", file=sys.stderr, flush=True)
 
     def error(self, message: str) -> None:
-        """Print the error that ended a command, in one line on stderr."""
+        """Print the error that ended a command as one line on stderr."""
         print(f"error: {make_printable(message)}", file=sys.stderr, flush=True)
 
     def show_table(self, title: str, rows: Sequence[Sequence[object]]) -> None:
-        """Shows a table whose first column names things: the summary at the end of a stage."""
+        """Print a summary table, whose first column has the names of the rows, except with `-q`."""
         if self.options.quiet:
             return
         from rich.console import Console as RichConsole
@@ -85,13 +85,13 @@ class Console:
         RichConsole(stderr=self.options.json, highlight=False, emoji=False).print(table)
 
     def show_result(self, result: Mapping[str, Any]) -> None:
-        """Prints the result as one JSON object where `--json` asked for it."""
+        """Print the result as one JSON object on stdout, only with `--json`."""
         if self.options.json:
             print(json.dumps(_make_json(result), ensure_ascii=True, allow_nan=False), flush=True)
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
-        """Show progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
+        """Show the progress of the block with rate and time left: a bar on a terminal, plain lines elsewhere."""
         if self._callback and total:
             yield _CallbackProgress(self._callback, description, total)
         elif self.options.quiet or total == 0:
@@ -117,25 +117,25 @@ class Console:
 
 
 class ProgressBar:
-    """Progress of one loop; shown by the subclasses."""
+    """Progress of a loop; subclasses display it."""
 
     def __init__(self, total: int) -> None:
-        """Start the clock, with nothing done."""
+        """Start the clock."""
         self.total, self.num_done, self.note = total, 0, ""
         self._started = time.monotonic()
 
     @property
     def rate(self) -> float:
-        """Number done a second, so far."""
+        """Average number done per second."""
         return self.num_done / max(time.monotonic() - self._started, 1e-9)
 
     def advance(self, num_done: int, note: str = "") -> None:
-        """Add to the number done, with a note for the end of the line."""
+        """Increase the number done; the note is shown at the end of the line."""
         self.num_done, self.note = self.num_done + num_done, note
         self.show()
 
     def show(self) -> None:
-        """Show the progress after a step."""
+        """Display the current progress."""
 
 
 class _CallbackProgress(ProgressBar):
@@ -157,7 +157,7 @@ class _TerminalBar(ProgressBar):
 
 
 class _PlainLines(ProgressBar):
-    """A line every five seconds, and one at the end."""
+    """Progress as plain lines: one every five seconds, and one at the end."""
 
     INTERVAL_S = 5.0
 
@@ -179,26 +179,26 @@ class _PlainLines(ProgressBar):
 
 
 def import_quietly(module: str) -> None:
-    """Import a module whose native libraries write to stderr; show what they wrote only if the import fails.
+    """Import a module, and print the stderr output of its native libraries only if the import fails.
 
-    An interrupt waits until the module is imported: a library that is interrupted there raises errors of its own.
+    An interrupt is deferred until the module is imported, because libraries convert it to other exceptions.
     """
     try:
         written: IO[bytes] | None = tempfile.TemporaryFile()  # noqa: SIM115
     except OSError:
-        # A full disk is no reason not to read from it.
+        # The import must also work on a full disk.
         written = None
     with signals.defer_interrupt():
         if written is None:
             importlib.import_module(module)
             return
         with written:
-            _import_into(module, written)
+            _import_capturing_stderr(module, written)
 
 
-def _import_into(module: str, written: IO[bytes]) -> None:
+def _import_capturing_stderr(module: str, written: IO[bytes]) -> None:
     sys.stderr.flush()
-    kept, shown = os.dup(2), b""
+    stderr, shown = os.dup(2), b""
     os.dup2(written.fileno(), 2)
     try:
         importlib.import_module(module)
@@ -207,13 +207,13 @@ def _import_into(module: str, written: IO[bytes]) -> None:
         shown = written.read()
         raise
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         print(shown.decode(errors="backslashreplace"), end="", file=sys.stderr, flush=True)
 
 
 def format_seconds(seconds: float) -> str:
-    """Formats a duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Format a duration as `0.4 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -225,23 +225,23 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_rate(per_second: float) -> str:
-    """Formats a rate for people: `44.0/s`, or `9.3 s each` where it is below one."""
+    """Format a rate as `44.0/s`, or as `9.3 s each` below one per second."""
     return f"{per_second:.1f}/s" if per_second >= 1 or per_second == 0 else f"{1 / per_second:.1f} s each"
 
 
 def format_count(number: int, noun: str, plural: str = "") -> str:
-    """Format a number with its noun: `1 picture`, `1,200 pictures`, `2 classes`.
+    """Format a number with its noun, as `1 picture`, `1,200 pictures` or `2 classes`.
 
     Args:
-        number: how many.
+        number: the number.
         noun: the noun in the singular.
-        plural: the plural, where it is not the noun with an `s`.
+        plural: the plural; by default the noun with an `s`.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Formats a size for people, in powers of 1,000: `512 B`, `3.2 MB`."""
+    """Format a size in powers of 1,000, as `512 B` or `3.2 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -250,21 +250,21 @@ def format_bytes(num_bytes: float) -> str:
 
 
 def make_printable(text: str) -> str:
-    r"""Shows what a terminal would obey, or could not encode: a file's name may hold anything.
+    r"""Escape the characters of a text that control a terminal or cannot be encoded; file names may contain any.
 
-    Control characters, those that turn the direction of writing or end a line, and bytes that are no UTF-8 become
-    `\n`, `\x1b`, `\u202e` or `\udce9`.
+    Control characters, line separators, changes of the writing direction and bytes that are not UTF-8 become `\n`,
+    `\x1b`, `\u202e` or `\udce9`.
     """
 
-    def is_obeyed(char: str) -> bool:
-        return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _TURNS
+    def needs_escape(char: str) -> bool:
+        return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI_CONTROLS
 
-    shown = (char.encode("unicode_escape").decode() if is_obeyed(char) else char for char in text)
+    shown = (char.encode("unicode_escape").decode() if needs_escape(char) else char for char in text)
     return text if text.isprintable() else "".join(shown)
 
 
 def _make_json(value: object) -> object:
-    """Return what JSON can hold: null for numbers that are none, text for what it does not know."""
+    """Convert a value for JSON: NaN and infinity to null, objects of unknown types to text."""
     match value:
         case bool() | int() | str() | None:
             return value
@@ -274,7 +274,7 @@ def _make_json(value: object) -> object:
             return {str(key): _make_json(inner) for key, inner in value.items()}
         case list() | tuple():
             return [_make_json(inner) for inner in value]
-    # A number of NumPy's is one of Python's own inside.
+    # NumPy scalars have item().
     return _make_json(value.item()) if hasattr(value, "item") else str(value)
 
 

@@ -24,7 +24,7 @@ def main() -> None:
     try:
         from base import process
 
-        process.start()
+        process.prepare()
     except KeyboardInterrupt:
         os._exit(130)
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -33,7 +33,7 @@ def main() -> None:
 
         del sys.argv[1]
         importlib.import_module(COMMANDS[name][0]).main(f"headstart {name}")
-    process.leave(_describe(name))
+    process.exit_process(_describe(name))
 
 
 def _describe(name: str) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import write_durably
-from base.regular import FileIdentity, RegularFile, is_settled
+from base.regular import FileIdentity, RegularFile, detects_writes
 from features.schema import (
     FEATURE_DTYPE,
     MAX_BYTES_PER_SHARD,
@@ -142,7 +142,7 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
                     if file["features"].dtype != FEATURE_DTYPE:
                         raise ValueError(f"features of {file['features'].dtype}")
                 load_filters(file["features"])
-                if data is not None and is_settled(opened.identity):
+                if data is not None and detects_writes(opened.identity):
                     _VERIFIED[opened.identity] = shard.sha256
                 yield file
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:

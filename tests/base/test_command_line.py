@@ -146,8 +146,8 @@ def test_command_path_through_a_folder_that_does_not_exist_is_the_place_it_names
 @pytest.mark.parametrize(
     ("redirections", "options", "status", "errors"),
     [
-        (">&-", "", 1, ["error: standard output: expected room for the result, got Bad file descriptor."]),
-        (">/dev/full", "--json", 1, ["error: standard output: expected room for the result, got No space left on"]),
+        (">&-", "", 1, ["error: standard output: "]),
+        (">/dev/full", "--json", 1, ["error: standard output: "]),
         ("2>&-", "--json", 0, []),
         ("2>/dev/full", "--json", 0, []),
         ("<&- >&- 2>&-", "--json", 1, []),

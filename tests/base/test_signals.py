@@ -88,7 +88,7 @@ def test_command_ended_by_a_signal_exits_with_its_status_and_no_traceback(mode: 
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert errors in ("", "error: interrupted. What was finished is kept; run the same command again.\n")
+    assert errors in ("", "error: interrupted. Finished work is kept; run the same command again to continue.\n")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -130,7 +130,7 @@ def test_same_signal_twice_at_once_lets_a_command_clean_up() -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors == "error: interrupted. What was finished is kept; run the same command again.\n"
+    assert errors == "error: interrupted. Finished work is kept; run the same command again to continue.\n"
 
 
 def test_signal_while_the_interrupt_is_deferred_comes_after_the_block() -> None:

@@ -60,13 +60,13 @@ def test_make_printable_shows_what_a_terminal_would_obey(name: str, shown: str) 
     assert make_printable(name) == shown
 
 
-@pytest.mark.parametrize("say", ["show_table", "warn", "say"])
-def test_console_never_hands_control_characters_on(say: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("method", ["show_table", "warning", "info"])
+def test_console_never_hands_control_characters_on(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     console, name = Console(), "\x1b]0;owned\x07.jpg"
-    if say == "show_table":
+    if method == "show_table":
         console.show_table(name, [(name, name)])
     else:
-        getattr(console, say)(name)
+        getattr(console, method)(name)
     printed = "".join(capsys.readouterr())
     assert "owned" in printed
     assert not {"\x1b", "\x07"} & set(printed)

@@ -21,6 +21,7 @@ from features.catalog.catalog import CATALOG_NAME
 from features.maintenance.check import find_problems, rebuild_catalog
 from features.schema import FeatureStatus
 from features.store import FeatureStore
+from tests.errors import raises
 from tests.pictures import fill_folder
 
 
@@ -39,7 +40,7 @@ def test_extract_without_room_for_the_new_features_stops_before_it_computes(
     fill_folder(config.images, {"train/cats": 2}, start=50)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
-    with pytest.raises(StoreWriteError, match=r"expected room for [\d,]+ bytes, got 1 free"):
+    with raises(StoreWriteError, got="1"):
         extract_features(config, quiet)
     assert len(FeatureStore(config.store).examples) == 36
 
