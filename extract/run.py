@@ -33,7 +33,7 @@ from extract.stores import (
 )
 from extract.weights.find import AUTO, Weights, WeightsName, check_weights_argument, find_weights
 from features.store import FeatureStore
-from features.writer import FeatureWriter, refuse_other_fingerprint
+from features.writer import FeatureWriter, check_fingerprint
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
     stored = {cut: state for cut, state in found.items() if state is not None}
     for cut, state in stored.items():
         asked = compose_fingerprint(config, cut, state.fingerprint.weights_sha256)
-        refuse_other_fingerprint(state.path, state.fingerprint, asked)
+        check_fingerprint(state.path, state.fingerprint, asked)
         refuse_other_folder(state, config.images, scan)
     return scan, places, stored
 
@@ -129,7 +129,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     specs = {cut: known_specs.get(cut) or describe_features(config, cut, backbone) for cut in places}
     # Before any store is made: a run that is refused for one cut leaves nothing of the others.
     for cut, state in stored.items():
-        refuse_other_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
+        check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: a new store; the old one is now {aside}")
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             paths = [image.path for image in sorted(scan.images, key=hash_path)]
             for number, (cut, place) in enumerate(places.items()):
                 made, store = describe_features(config, cut, backbone), FeatureStore(place)
-                refuse_other_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
+                check_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
                 if store.num_features:
                     num_rows = compare_rows(store, paths, config, backbone, made.origin.versions, number)
                     console.debug(f"{num_rows} stored features of {cut} were extracted again and are the same")
@@ -169,7 +169,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
                     f"{writer.folder} was filled from {before}; {len(plan.gone):,} of its pictures are not in {folder} "
                     "and leave the training set. Give each folder a --store (STORE=) of its own to keep both"
                 )
-            writer.sync_images(plan.rows, plan.gone)
+            writer.update_images(plan.rows, plan.gone)
             writer.write_meta("images_folder", folder)
             writer.write_meta("weights", str(weights))
         stopped = None

@@ -22,9 +22,9 @@ from extract.plan import KnownStore
 from extract.views import describe_views
 from extract.weights.find import UNOFFICIAL, Weights, WeightsName
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
-from features.cuts import list_cuts, place_cuts
+from features.cuts import choose_cut_folders, list_cuts
 from features.schema import Fingerprint, Origin
-from features.writer import refuse_foreign_folder
+from features.writer import check_store_folder
 
 NEW_STORE = "Give another --store (STORE=), or --new-store (NEW_STORE=1), which keeps this one under another name"
 
@@ -76,12 +76,12 @@ def place_stores(store: Path, cuts: Sequence[str], *, is_new: bool) -> dict[str,
         StoreMissingError: the folder holds something else.
     """
     if not is_new:
-        places = place_cuts(store, cuts)
+        places = choose_cut_folders(store, cuts)
         for place in places.values():
-            refuse_foreign_folder(place)
+            check_store_folder(place)
         return places
     if not _list_stores(store):
-        refuse_foreign_folder(store)
+        check_store_folder(store)
     return {cut: store / cut if len(cuts) > 1 else store for cut in cuts}
 
 

@@ -100,11 +100,11 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     """Check a store for damage. Nothing is repaired unless asked for."""
     from base.errors import StoreMissingError
     from features.catalog.catalog import CATALOG_NAME
-    from features.cuts import choose_cut
+    from features.cuts import resolve_cut
     from features.maintenance import check as checks
     from features.shards.shard import SHARD_FOLDER
 
-    store = choose_cut(config.store, config.cut)
+    store = resolve_cut(config.store, config.cut)
     if not store.is_dir() or not any((store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
         got = "a packed store or another file" if store.is_file() else "none there"
         raise StoreMissingError(store, "a store's folder", got, "Check the path")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
-from features.catalog.database import damaged
+from features.catalog.database import build_damage_error
 from features.catalog.tables import ImageRow, Location
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
@@ -66,7 +66,7 @@ class StoreContents:
     locate_shard: Callable[[int], Path]
     """Returns the path of the file that holds the shard of a number."""
 
-    def find_sound(self, key: FeatureKey) -> Location | None:
+    def find_usable(self, key: FeatureKey) -> Location | None:
         """Return the location of a feature that may be trained on; None where there is none."""
         place = self.locations.get(key)
         return place if place is not None and place.status is FeatureStatus.OK else None
@@ -77,7 +77,7 @@ class StoreContents:
         for image in self.images:
             if image.status is not ImageStatus.DONE or image.content_hash is None:
                 continue
-            if place := self.find_sound(FeatureKey(image.content_hash, 0)):
+            if place := self.find_usable(FeatureKey(image.content_hash, 0)):
                 example = Example(image.path, image.label, image.split, image.content_hash, place.shard, place.row)
                 examples.append(example)
         return examples
@@ -116,7 +116,9 @@ def load_folder(path: Path) -> StoreContents:
     num_rows = {number: shard.num_rows for number, shard in shards.items()}
     for shard, row, _ in locations.values():
         if not 0 <= row < num_rows.get(shard, 0):
-            raise damaged(path / CATALOG_NAME, f"a feature in row {row} of shard {shard}, which is not there")
+            raise build_damage_error(
+                path / CATALOG_NAME, f"a feature in row {row} of shard {shard}, which is not there"
+            )
     return StoreContents(
         fingerprint,
         origin,

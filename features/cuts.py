@@ -23,7 +23,7 @@ def list_cuts(path: Path) -> list[str]:
     return sorted(found.parent.name for found in path.glob(f"*/{CATALOG_NAME}") if _holds_own_cut(found.parent))
 
 
-def choose_cut(path: Path, cut: str) -> Path:
+def resolve_cut(path: Path, cut: str) -> Path:
     """Return the store of a cut, where a path is a folder of stores; the cut may be empty where there is one.
 
     Raises:
@@ -39,7 +39,7 @@ def choose_cut(path: Path, cut: str) -> Path:
     return path / cut
 
 
-def place_cuts(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
+def choose_cut_folders(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     """Decide where the features of each cut to extract are stored.
 
     Returns:
@@ -77,7 +77,7 @@ def open_store(path: str | os.PathLike[str], cut: str = "", pool: Pool | str = P
     """
     if pool not in list(Pool):
         raise UsageError("--pool", " or ".join(Pool), repr(pool), "Choose one of these")
-    store = FeatureStore(choose_cut(Path(path), cut))
+    store = FeatureStore(resolve_cut(Path(path), cut))
     if cut not in ("", store.fingerprint.cut):
         expected = f"{store.fingerprint.cut}, whose features {path} holds"
         raise UsageError("--cut", expected, cut, "Extract that cut first")

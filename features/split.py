@@ -18,13 +18,13 @@ def sort_examples(examples: Iterable[Example]) -> list[Example]:
     return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
 
 
-def number_targets(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:
+def encode_labels(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:
     """Return the class number of each example: its label's place among the classes."""
     number_of = {label: number for number, label in enumerate(classes)}
     return np.array([number_of[example.label] for example in examples], np.int64)
 
 
-def choose_held_out(examples: Sequence[Example], share: float) -> set[bytes]:
+def choose_validation(examples: Sequence[Example], share: float) -> set[bytes]:
     """Return the content hashes of about a share of the examples, whatever their names and the other examples.
 
     An example stays on its side when others come or go, and duplicates are on one side. Only where a class would be

@@ -24,7 +24,7 @@ from features.contents import UnusableImage, load_folder
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
-from features.split import VALIDATION_SHARE, choose_held_out, number_targets, sort_examples
+from features.split import VALIDATION_SHARE, choose_validation, encode_labels, sort_examples
 
 _NUM_CLASSES_SHOWN = 10
 
@@ -109,7 +109,7 @@ class FeatureStore:
         """List the sound ones of the first views of an example's image; the example is view 0."""
         found = [example]
         for view in range(1, num_views):
-            if place := self.contents.find_sound(FeatureKey(example.content_hash, view)):
+            if place := self.contents.find_usable(FeatureKey(example.content_hash, view)):
                 found.append(example._replace(shard=place.shard, row=place.row, view=view))
         return found
 
@@ -118,7 +118,7 @@ class FeatureStore:
 
         Path, label and split of the examples are empty: the rows may be of images that the folder no longer has.
         """
-        places = [(key, self.contents.find_sound(key)) for key in keys]
+        places = [(key, self.contents.find_usable(key)) for key in keys]
         return [
             Example("", "", "", key.content_hash, place.shard, place.row, key.view) if place else None
             for key, place in places
@@ -189,7 +189,7 @@ class FeatureStore:
             ShardDamagedError: a shard is missing, or is not the one that was committed.
         """
         examples = self._select(split)
-        return read_array(self.read, examples, self.feature_shape, dtype), number_targets(examples, self.classes)
+        return read_array(self.read, examples, self.feature_shape, dtype), encode_labels(examples, self.classes)
 
     def to_tf_dataset(self, split: str | None = None, batch_size: int = 32) -> Any:
         """Stream features and class numbers as a `tf.data.Dataset`, shard by shard, never all in memory.
@@ -206,7 +206,7 @@ class FeatureStore:
         """
         examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
         return stream_dataset(
-            self.read, examples, number_targets(examples, self.classes), self.feature_shape, batch_size
+            self.read, examples, encode_labels(examples, self.classes), self.feature_shape, batch_size
         )
 
     def _select(self, split: str | None) -> list[Example]:
@@ -216,7 +216,7 @@ class FeatureStore:
         chosen = [example for example in self.examples if split is None or (example.split or "train") == split]
         if split in ("train", "validation") and not any(image.split == "validation" for image in self.images):
             trained = [example for example in self.examples if example.split != "test"]
-            held_out = choose_held_out(trained, VALIDATION_SHARE)
+            held_out = choose_validation(trained, VALIDATION_SHARE)
             chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
         if split and not chosen:
             raise UsageError("split", "a split with pictures", repr(split), f"{self.path} has none in it")

@@ -17,7 +17,7 @@ from base.files import sync_folder
 from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
-from features.catalog.database import describe_write_error
+from features.catalog.database import convert_write_error
 from features.catalog.tables import ImageRow
 from features.maintenance.recover import recover_store
 from features.packed.view import write_view
@@ -86,7 +86,7 @@ class FeatureWriter:
             FingerprintMismatchError: the store's features were computed in another way.
             StoreMissingError: the folder holds something else.
         """
-        refuse_foreign_folder(self.folder)
+        check_store_folder(self.folder)
         with self._explain_write_errors(), ExitStack() as stack:
             if not (self.folder / SHARD_FOLDER).is_dir():
                 (self.folder / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class FeatureWriter:
                 self.catalog.write_meta("fingerprint", self._fingerprint.encode())
                 self.catalog.write_meta("origin", encode_json(asdict(self._origin)))
             return
-        refuse_other_fingerprint(self.folder, stored, self._fingerprint)
+        check_fingerprint(self.folder, stored, self._fingerprint)
         # The same weights file may be in another place now.
         now = self._origin
         if now.weights_file not in ("", origin.weights_file) and now.weights_file_sha256 == origin.weights_file_sha256:
@@ -136,10 +136,10 @@ class FeatureWriter:
         """Return whether a feature that is held may be trained on; None where it is not held."""
         return self._known.get(key) or self._added.get(key)
 
-    def sync_images(self, images: Sequence[ImageRow], gone: Sequence[str]) -> None:
+    def update_images(self, images: Sequence[ImageRow], removed: Sequence[str]) -> None:
         """Replace the catalog's images by those of the folder, in one transaction."""
         with self._explain_write_errors(), self.catalog.transaction():
-            self.catalog.remove_images(gone)
+            self.catalog.remove_images(removed)
             self.catalog.write_images(images)
 
     def write_meta(self, key: str, value: str) -> None:
@@ -200,10 +200,10 @@ class FeatureWriter:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             safe = f"{self.num_stored:,} features are safe; " if self._known else ""
-            raise describe_write_error(self.folder, error, safe) from error
+            raise convert_write_error(self.folder, error, safe) from error
 
 
-def refuse_other_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:
+def check_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:
     """Raise FingerprintMismatchError, naming each field that differs with both values."""
     differences = stored.list_differences(asked)
     if differences:
@@ -218,7 +218,7 @@ def _shorten(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text
 
 
-def refuse_foreign_folder(store: Path) -> None:
+def check_store_folder(store: Path) -> None:
     """Raise StoreMissingError for a folder that holds something else, CatalogDamagedError for shards alone."""
     if store.exists() and not store.is_dir():
         raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")

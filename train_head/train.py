@@ -10,7 +10,7 @@ from typing import Any
 
 from base.replace import replace_folder
 from base.terminal import Console, format_seconds, import_quietly
-from features.split import number_targets
+from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
@@ -126,8 +126,8 @@ def fit_run(
     }
     if not config.no_report:
         with warn_on_failure("the evaluation", console):
-            targets = number_targets(split.validation, split.classes)
-            largest = find_largest_class(number_targets(split.train, split.classes), len(split.classes))
+            targets = encode_labels(split.validation, split.classes)
+            largest = find_largest_class(encode_labels(split.train, split.classes), len(split.classes))
             metrics["evaluation"] = evaluate(targets, fit.validation_probabilities, split.classes, largest)
     metrics = record_selection(metrics, Selection.of_epochs(config))
     record = replace(training.record, solver=solver.value)
@@ -184,7 +184,7 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
 
 def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
     """Collect the metrics of the kept head; losses with the L2 term, as in Keras."""
-    train_targets = number_targets(split.train, split.classes)
+    train_targets = encode_labels(split.train, split.classes)
     return {
         "epochs": len(fit.history),
         "kept_epoch": fit.kept_epoch,
@@ -193,7 +193,7 @@ def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict
         "val_loss": fit.history[fit.kept_epoch - 1].val_loss,
         "classes": split.classes,
         **compute_metrics(
-            number_targets(split.validation, split.classes),
+            encode_labels(split.validation, split.classes),
             fit.validation_probabilities,
             split.classes,
             find_largest_class(train_targets, len(split.classes)),

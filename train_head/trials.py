@@ -15,7 +15,7 @@ import numpy as np
 from base.errors import UsageError
 from base.files import write_durably
 from base.terminal import Console
-from features.split import number_targets
+from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import TrainConfig
 from train_head.data.split import Split, hash_views, list_rows, split_into_folds
@@ -116,7 +116,7 @@ def fit_others(
 
 def evaluate_fit(fit: Fit, split: Split) -> Outcome:
     """Return the outcome of a fit."""
-    right = predict_classes(fit.validation_probabilities) == number_targets(split.validation, split.classes)
+    right = predict_classes(fit.validation_probabilities) == encode_labels(split.validation, split.classes)
     last = fit.history[-1]
     bad_epoch = None if last.is_finite else last.epoch
     return Outcome(float(right.mean()), fit.kept_epoch, bad_epoch, last.describe_losses())

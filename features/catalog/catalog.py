@@ -12,7 +12,7 @@ from pathlib import Path
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from base.files import is_regular, write_durably
 from features.catalog import tables
-from features.catalog.database import APPLICATION_ID, connect, damaged, explain_errors
+from features.catalog.database import APPLICATION_ID, build_damage_error, connect, convert_sqlite_errors
 from features.catalog.tables import ImageRow, Location
 from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerprint, Origin, encode_json
 from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
@@ -53,7 +53,7 @@ class Catalog:
             raise
 
     def _check_schema(self, writable: bool) -> None:
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             # As SQLite advises for foreign files: their views and triggers may call no function.
             self._db.execute("PRAGMA trusted_schema=OFF")
@@ -66,7 +66,7 @@ class Catalog:
             advice = "Extract into a new --store"
             raise FeatureStoreError(self.path, f"schema version {SCHEMA_VERSION}", str(version), advice)
         if sorted(found) != sorted(table.sql.encode() for table in tables.TABLES):
-            raise damaged(self.path, "other tables, views or triggers than its own")
+            raise build_damage_error(self.path, "other tables, views or triggers than its own")
 
     @classmethod
     def create(cls, path: Path, fingerprint: Fingerprint, origin: Origin) -> None:
@@ -91,13 +91,13 @@ class Catalog:
 
     def read_meta(self, key: str) -> str | None:
         """Return one value of the store's own description, or None."""
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             values = {row[0]: tables.decode_text(row[1]) for row in tables.META.read(self._db)}
         return values.get(key.encode())
 
     def read_shards(self) -> list[ShardRef]:
         """Return every committed shard, by number."""
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             shards = [ShardRef(row[0], row[1].decode(), row[2], row[3]) for row in tables.SHARDS.read(self._db)]
             for shard in shards:
                 if parse_name(shard.name) != (shard.number, shard.sha256):
@@ -106,14 +106,14 @@ class Catalog:
 
     def read_images(self) -> list[ImageRow]:
         """Return every image of the folder as it was last scanned, by path."""
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             images = [tables.decode_image(row) for row in tables.IMAGES.read(self._db)]
-            tables.refuse_outside(images)
+            tables.check_image_paths(images)
         return images
 
     def read_features(self) -> dict[FeatureKey, Location]:
         """Return the location of each feature."""
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             return {
                 FeatureKey(content_hash, view): Location(shard, row, tables.FEATURE_STATUSES[status])
                 for content_hash, view, shard, row, status, _ in tables.FEATURES.read(self._db)
@@ -122,7 +122,7 @@ class Catalog:
     def find_damage(self) -> list[str]:
         """Check SQLite's structure, every row's checksum and every table's totals; return what is wrong."""
         try:
-            with explain_errors(self.path):
+            with convert_sqlite_errors(self.path):
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
                 for table in tables.TABLES:
                     table.read(self._db)
@@ -133,10 +133,10 @@ class Catalog:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let every read in the block see the same state, whatever a writer does meanwhile."""
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             self._db.execute("BEGIN")
         yield
-        with explain_errors(self.path):
+        with convert_sqlite_errors(self.path):
             self._db.execute("ROLLBACK")
 
     @contextmanager
@@ -181,7 +181,7 @@ class Catalog:
             entries = ((*key, shard.number, row, status.encode()) for row, (key, status) in rows)
             tables.FEATURES.write(self._db, entries, on_conflict="IGNORE")
 
-    def forget_shard(self, number: int) -> None:
+    def remove_shard(self, number: int) -> None:
         """Remove a shard and its rows, so that their images are extracted again."""
         with self.transaction():
             self._db.execute("DELETE FROM features WHERE shard = ?", (number,))
@@ -190,11 +190,11 @@ class Catalog:
 
 def load_fingerprint(catalog: Catalog) -> Fingerprint:
     """Return the fingerprint that a store was made with."""
-    with explain_errors(catalog.path):
+    with convert_sqlite_errors(catalog.path):
         return Fingerprint.from_json(catalog.read_meta("fingerprint") or "")
 
 
 def load_origin(catalog: Catalog) -> Origin:
     """Return the source of a store's features."""
-    with explain_errors(catalog.path):
+    with convert_sqlite_errors(catalog.path):
         return Origin.from_json(catalog.read_meta("origin") or "")

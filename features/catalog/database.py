@@ -29,7 +29,7 @@ def connect(path: Path) -> sqlite3.Connection:
         FeatureStoreError: what `check_header` raises, or the file cannot be opened.
     """
     check_header(path)
-    with explain_errors(path):
+    with convert_sqlite_errors(path):
         name = quote(str(path.resolve()), errors="surrogateescape")
         # Readers too: where a killed run left a transaction half-way, SQLite undoes it. It falls back to read-only.
         db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
@@ -57,13 +57,13 @@ def check_header(path: Path) -> None:
         advice = "See what is there and who may read it"
         raise FeatureStoreError(path, "a catalog that can be read", error.strerror or str(error), advice) from error
     if not header.startswith(_MAGIC):
-        raise damaged(path, "file is not a database")
+        raise build_damage_error(path, "file is not a database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreMissingError(path, "a Headstart catalog", "another SQLite database", "Give another --store")
 
 
 @contextmanager
-def explain_errors(path: Path) -> Iterator[None]:
+def convert_sqlite_errors(path: Path) -> Iterator[None]:
     """Raise errors of SQLite, and of decoding its rows, as errors that a user can act on."""
     try:
         yield
@@ -79,20 +79,20 @@ def explain_errors(path: Path) -> Iterator[None]:
         if name.startswith(_FAILED):
             advice = "See whether the disk has room and works, and run again"
             raise FeatureStoreError(path, "a catalog that can be read", str(error), advice) from error
-        raise damaged(path, str(error)) from error
+        raise build_damage_error(path, str(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # A foreign catalog can have right checksums and values without a meaning.
         got = f"the unknown value {error}" if isinstance(error, LookupError) else str(error)
-        raise damaged(path, got) from error
+        raise build_damage_error(path, got) from error
 
 
-def damaged(path: Path, got: str) -> CatalogDamagedError:
+def build_damage_error(path: Path, got: str) -> CatalogDamagedError:
     """Return the error for a catalog whose content is not what was written to it."""
     advice = "Run `python -m features check STORE`, then with --rebuild-catalog"
     return CatalogDamagedError(path, "a sound catalog", got, advice)
 
 
-def describe_write_error(store: Path, error: OSError | sqlite3.OperationalError, safe: str = "") -> StoreWriteError:
+def convert_write_error(store: Path, error: OSError | sqlite3.OperationalError, safe: str = "") -> StoreWriteError:
     """Return the error for a store that cannot be written to; `safe` is what the advice begins with."""
     number, got = getattr(error, "errno", None), str(error)
     expected, advice = "a store that can be written to", "see what is there and who may write it"

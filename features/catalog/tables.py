@@ -150,7 +150,7 @@ def encode_image(image: ImageRow) -> Row:
     return path, label, split, image.num_bytes, image.modified_ns, image.content_hash or b"", status, reason
 
 
-def refuse_outside(images: Iterable[ImageRow]) -> None:
+def check_image_paths(images: Iterable[ImageRow]) -> None:
     """Raise ValueError for a path that leads out of the folder of pictures."""
     for image in images:
         if image.path.startswith("/") or ".." in image.path.split("/"):

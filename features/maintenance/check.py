@@ -14,7 +14,7 @@ from base.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedErro
 from base.files import PARTIAL_PREFIX, hash_file
 from base.lock import hold_write_lock
 from features.catalog.catalog import CATALOG_NAME, Catalog
-from features.catalog.database import describe_write_error
+from features.catalog.database import convert_write_error
 from features.contents import StoreContents, load_folder
 from features.maintenance import recover
 from features.maintenance.recover import list_shard_files
@@ -94,7 +94,7 @@ def quarantine_shards(store: Path, problems: list[Problem]) -> int:
         with closing(Catalog(store / CATALOG_NAME, writable=True)) as catalog:
             lost = [shard for shard in catalog.read_shards() if shard.number in bad]
             for shard in lost:
-                recover.forget_shard(store, catalog, shard)
+                recover.quarantine_shard(store, catalog, shard)
         write_view(store)
     return sum(shard.num_rows for shard in lost)
 
@@ -130,7 +130,7 @@ def _hold(store: Path) -> Iterator[None]:
         with hold_write_lock(store):
             yield
     except (OSError, sqlite3.OperationalError) as error:
-        raise describe_write_error(store, error) from error
+        raise convert_write_error(store, error) from error
 
 
 def _choose_header(store: Path) -> ShardHeader:
@@ -154,7 +154,7 @@ def _check_shard(
     is_lost = True
     if read_data and not problem:
         try:
-            with open_shard(store, shard, anew=True) as file:
+            with open_shard(store, shard, rehash=True) as file:
                 header = read_header(file)
             # Where two shards hold the same feature the catalog lists one of them.
             found = set(zip(range(len(header.keys)), header.keys, header.statuses, strict=True))

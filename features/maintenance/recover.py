@@ -26,7 +26,7 @@ def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
     # Features of a shard whose file is gone or of another size are computed again.
     for shard in catalog.read_shards():
         if problem := find_size_problem(store, shard):
-            forget_shard(store, catalog, shard)
+            quarantine_shard(store, catalog, shard)
             notes.append(f"shard {shard.name} {problem}: its {shard.num_rows:,} features are computed again")
     return notes + adopt_orphans(store, catalog, fingerprint)
 
@@ -40,12 +40,12 @@ def find_size_problem(store: Path, shard: ShardRef) -> str:
     return "" if size == shard.num_bytes else f"has {size:,} bytes instead of {shard.num_bytes:,}"
 
 
-def forget_shard(store: Path, catalog: Catalog, shard: ShardRef) -> None:
+def quarantine_shard(store: Path, catalog: Catalog, shard: ShardRef) -> None:
     """Move a shard's file to quarantine, and remove its rows from the catalog."""
     path = store / SHARD_FOLDER / shard.name
     if path.exists():
         move_to_quarantine(store, path)
-    catalog.forget_shard(shard.number)
+    catalog.remove_shard(shard.number)
 
 
 def adopt_orphans(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> list[str]:

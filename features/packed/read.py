@@ -12,7 +12,7 @@ import numpy as np
 
 from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
-from features.catalog.tables import ImageRow, Location, decode_text, encode_text, refuse_outside
+from features.catalog.tables import ImageRow, Location, check_image_paths, decode_text, encode_text
 from features.contents import StoreContents
 from features.schema import (
     FEATURE_DTYPE,
@@ -117,7 +117,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     # Older files have no images without a row.
     if MISSING_GROUP in file:
         images += _read_missing(file[MISSING_GROUP], locations)
-    refuse_outside(images)
+    check_image_paths(images)
     # As in a catalog, so that a training on either is the same.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(

@@ -24,7 +24,7 @@ from features.packed.read import MISSING_GROUP, PACK_KIND
 from features.packed.view import label_dimensions
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
 from features.shards.compression import Compression, list_compression_options
-from features.shards.hdf5 import UnfailingFile, create_file, write_texts
+from features.shards.hdf5 import ErrorRecordingFile, create_file, write_texts
 from features.store import Example, FeatureStore
 
 ROWS_PER_BLOCK = 256
@@ -61,7 +61,7 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         _refuse_existing(out)
         try:
             with atomic_file(out) as file:
-                _write(store, rows, UnfailingFile(file.fileno()), compression, advance)
+                _write(store, rows, ErrorRecordingFile(file.fileno()), compression, advance)
         except OSError as error:
             raise StoreWriteError(
                 out, "room for the packed store", error.strerror or str(error), "Make room, and run again"
@@ -101,7 +101,7 @@ def _refuse_existing(out: Path) -> None:
 def _write(
     store: FeatureStore,
     rows: Sequence[Example],
-    target: UnfailingFile,
+    target: ErrorRecordingFile,
     compression: Compression,
     advance: Callable[[int], None],
 ) -> None:

@@ -23,7 +23,7 @@ def build_file(fill: Callable[[h5py.File], None]) -> bytes:
     return buffer.getvalue()
 
 
-def create_file(target: io.BytesIO | UnfailingFile) -> h5py.File:
+def create_file(target: io.BytesIO | ErrorRecordingFile) -> h5py.File:
     """Create an HDF5 1.10 file in a Python file object."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
@@ -34,7 +34,7 @@ def create_file(target: io.BytesIO | UnfailingFile) -> h5py.File:
     return h5py.File(h5py.h5f.create(b"a file object", h5py.h5f.ACC_TRUNC, creation, access))
 
 
-class UnfailingFile(io.FileIO):
+class ErrorRecordingFile(io.FileIO):
     """File for HDF5 to write, which can crash where a write fails: after the first error nothing more is written."""
 
     def __init__(self, descriptor: int) -> None:

@@ -111,14 +111,14 @@ def read_features(store: Path, shard: ShardRef, rows: Sequence[int], out: Featur
 
 
 @contextmanager
-def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[h5py.File]:
+def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterator[h5py.File]:
     """Open a shard whose every byte was checked against its SHA-256.
 
     The file is opened once. The first time in a process HDF5 reads the very bytes that were hashed, from memory. Later
     it reads the file itself, as long as that is the one that was hashed: same inode, size and times. The digest costs
     a fortieth of what decompression does, but rows in a random order need every shard again and again.
 
-    With `anew` the bytes are hashed also where that was done before.
+    With `rehash` the bytes are hashed also where that was done before.
 
     Raises:
         ShardDamagedError: the file is missing, or not the one that was committed.
@@ -134,7 +134,7 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
         advice = "See who may read it, and run again"
         raise FeatureStoreError(path, "a shard that can be opened", got, advice) from error
     with opened:
-        source, data = _verify(path, shard, opened, anew=anew)
+        source, data = _verify(path, shard, opened, rehash=rehash)
         try:
             with h5py.File(source, "r") as file:
                 if data is not None:
@@ -157,13 +157,13 @@ def open_shard(store: Path, shard: ShardRef, *, anew: bool = False) -> Iterator[
 
 
 def _verify(
-    path: Path, shard: ShardRef, opened: RegularFile, *, anew: bool
+    path: Path, shard: ShardRef, opened: RegularFile, *, rehash: bool
 ) -> tuple[io.BytesIO | RegularFile, bytes | None]:
     """Return the source for HDF5, and the bytes where they were hashed just now."""
     num_bytes = opened.identity.num_bytes
     if num_bytes != shard.num_bytes or num_bytes > MAX_BYTES:
         raise _damaged(path, shard, f"{num_bytes:,} bytes")
-    if not anew and _VERIFIED.get(opened.identity) == shard.sha256:
+    if not rehash and _VERIFIED.get(opened.identity) == shard.sha256:
         return opened, None
     try:
         data = opened.readall()

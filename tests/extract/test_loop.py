@@ -75,7 +75,7 @@ def run_loop(
 ) -> ExtractionLoop:
     config = ExtractConfig(tmp_path / "pictures", tmp_path / "store", batch_size=4, **options)
     with FeatureWriter(config.store, FINGERPRINT, Origin(SHAPE, "random", "", ""), rows_per_shard=6) as writer:
-        writer.sync_images(rows, [])
+        writer.update_images(rows, [])
         writer.write_meta("images_folder", "")
         loop = ExtractionLoop(config, Console(), [writer], backbone)
         loop.run(rows, max_bad)
@@ -120,7 +120,7 @@ def test_loop_gives_the_backbone_its_next_batch_before_the_last_one_is_stored(tm
     backbone = Means(before=lambda number: given.release() if number else None)
     config = ExtractConfig(tmp_path / "pictures", tmp_path / "store", batch_size=4)
     with Watched(config.store, FINGERPRINT, Origin(SHAPE, "random", "", "")) as writer:
-        writer.sync_images(rows[:16], [])
+        writer.update_images(rows[:16], [])
         loop = ExtractionLoop(config, Console(), [writer], backbone)
         given.release()
         loop.run(rows[:16], max_bad=0)

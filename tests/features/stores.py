@@ -56,7 +56,7 @@ def fill_store(store: Path, numbers: range, rows_per_shard: int = 4, cut: str = 
     """Adds features and images of these numbers, whose values follow from the number alone."""
     with make_writer(store, rows_per_shard, cut) as writer:
         images = [make_image(number) for number in numbers]
-        writer.sync_images(images, [])
+        writer.update_images(images, [])
         keys = [make_key(number) for number in numbers]
         writer.add_features(keys, make_features(numbers), [FeatureStatus.OK] * len(keys))
         writer.commit()

@@ -9,7 +9,7 @@ import pytest
 from base.errors import StoreMissingError, UsageError
 from base.terminal import Console
 from features.__main__ import InfoConfig, PackConfig, info, pack
-from features.cuts import choose_cut, list_cuts, place_cuts
+from features.cuts import choose_cut_folders, list_cuts, resolve_cut
 from tests.features.stores import fill_store
 
 
@@ -40,19 +40,19 @@ def test_list_cuts_leaves_out_a_store_that_is_not_what_its_folder_says(tmp_path:
 
 def test_choose_cut_takes_the_one_that_was_named(tmp_path: Path) -> None:
     make_stores(tmp_path, "mixed5", "mixed7")
-    assert choose_cut(tmp_path, "mixed5") == tmp_path / "mixed5"
-    assert choose_cut(tmp_path, "mixed7") == tmp_path / "mixed7"
+    assert resolve_cut(tmp_path, "mixed5") == tmp_path / "mixed5"
+    assert resolve_cut(tmp_path, "mixed7") == tmp_path / "mixed7"
 
 
 def test_choose_cut_of_a_single_one_needs_no_name(tmp_path: Path) -> None:
-    assert choose_cut(make_stores(tmp_path, "mixed5"), "") == tmp_path / "mixed5"
+    assert resolve_cut(make_stores(tmp_path, "mixed5"), "") == tmp_path / "mixed5"
 
 
 @pytest.mark.parametrize(("asked", "got"), [("", "none"), ("mixed6", "mixed6")])
 def test_choose_cut_that_is_not_there_or_not_named_says_which_there_are(tmp_path: Path, asked: str, got: str) -> None:
     make_stores(tmp_path, "mixed5", "mixed7")
     with pytest.raises(UsageError) as raised:
-        choose_cut(tmp_path, asked)
+        resolve_cut(tmp_path, asked)
     assert raised.value.exit_status == 2
     assert str(raised.value) == (
         f"--cut: expected one of mixed5, mixed7, which {tmp_path} holds, got {got}. Name one (CUT=)."
@@ -61,9 +61,9 @@ def test_choose_cut_that_is_not_there_or_not_named_says_which_there_are(tmp_path
 
 def test_choose_cut_of_a_store_or_of_nothing_is_the_path_itself(tmp_path: Path) -> None:
     fill_store(tmp_path / "store", range(1))
-    assert choose_cut(tmp_path / "store", "") == tmp_path / "store"
-    assert choose_cut(tmp_path / "store", "mixed7") == tmp_path / "store"
-    assert choose_cut(tmp_path / "nowhere", "") == tmp_path / "nowhere"
+    assert resolve_cut(tmp_path / "store", "") == tmp_path / "store"
+    assert resolve_cut(tmp_path / "store", "mixed7") == tmp_path / "store"
+    assert resolve_cut(tmp_path / "nowhere", "") == tmp_path / "nowhere"
 
 
 def test_choose_cut_of_a_store_that_lost_its_second_catalog_is_still_the_store(tmp_path: Path) -> None:
@@ -73,29 +73,29 @@ def test_choose_cut_of_a_store_that_lost_its_second_catalog_is_still_the_store(t
     fill_store(tmp_path, range(1))
     rebuild_catalog(tmp_path)  # the first catalog is in quarantine now
     (tmp_path / CATALOG_NAME).unlink()
-    assert choose_cut(tmp_path, "") == tmp_path
+    assert resolve_cut(tmp_path, "") == tmp_path
 
 
 def test_place_cuts_single_one_is_the_folder_itself(tmp_path: Path) -> None:
     fill_store(tmp_path / "store", range(1))
     for path in (tmp_path / "new", tmp_path / "store"):
-        assert place_cuts(path, ["mixed7"]) == {"mixed7": path}
+        assert choose_cut_folders(path, ["mixed7"]) == {"mixed7": path}
 
 
 def test_place_cuts_several_ones_get_a_folder_each_in_the_order_given(tmp_path: Path) -> None:
-    placed = place_cuts(tmp_path / "new", ["mixed7", "mixed5"])
+    placed = choose_cut_folders(tmp_path / "new", ["mixed7", "mixed5"])
     assert list(placed.items()) == [("mixed7", tmp_path / "new/mixed7"), ("mixed5", tmp_path / "new/mixed5")]
     assert not (tmp_path / "new").exists()
 
 
 def test_place_cuts_goes_on_with_a_folder_of_stores_one_cut_or_more(tmp_path: Path) -> None:
     make_stores(tmp_path, "mixed5", "mixed7")
-    assert place_cuts(tmp_path, ["mixed7"]) == {"mixed7": tmp_path / "mixed7"}
-    assert place_cuts(tmp_path, ["mixed0"]) == {"mixed0": tmp_path / "mixed0"}
+    assert choose_cut_folders(tmp_path, ["mixed7"]) == {"mixed7": tmp_path / "mixed7"}
+    assert choose_cut_folders(tmp_path, ["mixed0"]) == {"mixed0": tmp_path / "mixed0"}
     (tmp_path / "mixed3").mkdir()  # a run was stopped before its catalog was made
     (tmp_path / "mixed5/.partial-features.h5").write_bytes(b"half")
     (tmp_path / ".DS_Store").write_bytes(b"icons")
-    assert list(place_cuts(tmp_path, ["mixed3", "mixed5"])) == ["mixed3", "mixed5"]
+    assert list(choose_cut_folders(tmp_path, ["mixed3", "mixed5"])) == ["mixed3", "mixed5"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_place_cuts_where_something_else_stands_is_refused(
     for folder in ("foreign", "mixture"):
         (tmp_path / folder / "letters/a.txt").write_text("Dear")
     with pytest.raises(StoreMissingError) as raised:
-        place_cuts(tmp_path / kind, cuts)
+        choose_cut_folders(tmp_path / kind, cuts)
     assert str(raised.value).startswith(f"{tmp_path / kind}: {message}")
     assert raised.value.exit_status == 1
 
@@ -127,7 +127,7 @@ def test_place_cuts_beside_one_that_was_only_begun_goes_on(tmp_path: Path) -> No
     make_stores(tmp_path / "stores", "mixed5")
     (tmp_path / "stores/mixed3/shards").mkdir(parents=True)
     (tmp_path / "stores/mixed3/LOCK").write_bytes(b"")
-    assert place_cuts(tmp_path / "stores", ["mixed4"]) == {"mixed4": tmp_path / "stores/mixed4"}
+    assert choose_cut_folders(tmp_path / "stores", ["mixed4"]) == {"mixed4": tmp_path / "stores/mixed4"}
 
 
 def test_commands_that_read_one_store_refuse_a_cut_that_it_does_not_hold(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_labels_and_splits_are_those_of_the_last_scan(tmp_path: Path) -> None:
     fill_store(tmp_path, range(4))
     with make_writer(tmp_path) as writer:
         moved = make_image(0)._replace(path="test/dogs/moved.jpg", label="dogs", split="test")
-        writer.sync_images([moved], ["cats/00000.jpg", "dogs/00003.jpg"])
+        writer.update_images([moved], ["cats/00000.jpg", "dogs/00003.jpg"])
     store = FeatureStore(tmp_path)
     assert [(e.path, e.label, e.split) for e in store.examples] == [
         ("cats/00002.jpg", "cats", ""),
@@ -60,7 +60,7 @@ def test_labels_and_splits_are_those_of_the_last_scan(tmp_path: Path) -> None:
 def test_duplicates_share_one_feature(tmp_path: Path) -> None:
     fill_store(tmp_path, range(2))
     with make_writer(tmp_path) as writer:
-        writer.sync_images([make_image(0)._replace(path="cats/copy.jpg")], [])
+        writer.update_images([make_image(0)._replace(path="cats/copy.jpg")], [])
     store = FeatureStore(tmp_path)
     one, copy = (e for e in store.examples if e.label == "cats")
     assert (one.shard, one.row) == (copy.shard, copy.row)
@@ -72,7 +72,7 @@ def test_pending_and_failed_images_are_no_examples(tmp_path: Path) -> None:
     with make_writer(tmp_path) as writer:
         pending = make_image(2)._replace(status=ImageStatus.PENDING, content_hash=None)
         failed = make_image(3)._replace(status=ImageStatus.FAILED, reason="damaged")
-        writer.sync_images([pending, failed], [])
+        writer.update_images([pending, failed], [])
     store = FeatureStore(tmp_path)
     assert [e.path for e in store.examples] == ["cats/00000.jpg", "dogs/00001.jpg"]
     assert store.num_pending == 1
@@ -132,7 +132,7 @@ def test_views_alone_make_no_example(tmp_path: Path) -> None:
     fill_store(tmp_path, range(2))
     add_views(tmp_path, range(2, 3), range(1, 3))
     with make_writer(tmp_path) as writer:
-        writer.sync_images([make_image(2)], [])
+        writer.update_images([make_image(2)], [])
     store = FeatureStore(tmp_path)
     assert [e.path for e in store.examples] == ["cats/00000.jpg", "dogs/00001.jpg"]
     assert store.num_pending == 1
@@ -144,7 +144,7 @@ def test_find_examples_of_gone_and_duplicate_images_gives_stored_rows(tmp_path: 
     with make_writer(tmp_path) as writer:
         writer.add_features([make_key(9)], make_features(range(9, 10)), [FeatureStatus.OVERFLOW])
         writer.commit()
-        writer.sync_images([], [make_image(number).path for number in range(4)])
+        writer.update_images([], [make_image(number).path for number in range(4)])
     store = FeatureStore(tmp_path)
     assert store.examples == []
     keys = [make_key(3), make_key(1)._replace(view=1), make_key(8), make_key(9), make_key(0)]

@@ -61,7 +61,7 @@ def test_writer_left_by_an_error_keeps_whole_shards_and_drops_the_rest(tmp_path:
     def write_then_fail() -> None:
         with make_writer(tmp_path) as writer:
             numbers = range(6)
-            writer.sync_images([make_image(number) for number in numbers], [])
+            writer.update_images([make_image(number) for number in numbers], [])
             writer.add_features([make_key(n) for n in numbers], make_features(numbers), [FeatureStatus.OK] * 6)
             raise RuntimeError
 
@@ -143,7 +143,7 @@ def test_writer_store_without_features_takes_on_another_fingerprint_and_origin(t
         pass
     shape = (3, 3, 5)
     with FeatureWriter(tmp_path, make_fingerprint(image_size=150), make_origin(shape)) as writer:
-        writer.sync_images([make_image(0)], [])
+        writer.update_images([make_image(0)], [])
         writer.add_features([make_key(0)], make_features(range(1), shape), [FeatureStatus.OK])
         writer.commit()
     store = FeatureStore(tmp_path)
@@ -179,7 +179,7 @@ def test_writer_in_a_folder_with_other_files_is_refused_and_leaves_it_alone(tmp_
 
 def test_writer_features_that_are_not_sound_are_stored_but_no_examples(tmp_path: Path) -> None:
     with make_writer(tmp_path) as writer:
-        writer.sync_images([make_image(number) for number in range(3)], [])
+        writer.update_images([make_image(number) for number in range(3)], [])
         statuses = [FeatureStatus.OK, FeatureStatus.NONFINITE, FeatureStatus.OVERFLOW]
         writer.add_features([make_key(n) for n in range(3)], np.ones((3, *SHAPE), np.float16), statuses)
         writer.commit()

@@ -23,7 +23,7 @@ def make_golden_store(folder: Path) -> None:
     fill_store(folder / "store", range(10))
     with make_writer(folder / "store") as writer:
         copy = make_image(3)._replace(path="dogs/ç-\udcff.jpg", split="validation")
-        writer.sync_images([copy], ["cats/00000.jpg"])
+        writer.update_images([copy], ["cats/00000.jpg"])
         writer.write_meta("images_folder", "/pictures")
     pack_store(FeatureStore(folder / "store"), folder / "packed.h5", Compression.GZIP, lambda _: None)
     (folder / "store" / LOCK_NAME).unlink()

@@ -53,7 +53,7 @@ def test_golden_run_is_expanded_after_pictures_were_removed_and_relabelled(folde
     expected = expand_head(run, store, validation, quiet)
     kept = [image._replace(label="owls") for image in store.images[5:]]
     with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
-        writer.sync_images(kept, [image.path for image in store.images[:5]])
+        writer.update_images(kept, [image.path for image in store.images[:5]])
     found = expand_head(run, FeatureStore(store.path), validation, quiet)
     np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
 

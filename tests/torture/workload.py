@@ -36,7 +36,7 @@ def extend_store(store: Path, num_rows: int, acknowledge: Callable[[int], None])
             known.get(image.path, image._replace(status=ImageStatus.PENDING, content_hash=None))
             for image in map(make_image, range(num_rows))
         ]
-        writer.sync_images(pending, [])
+        writer.update_images(pending, [])
         for start in range(0, num_rows, ROWS_PER_SHARD):
             numbers = range(start, min(start + ROWS_PER_SHARD, num_rows))
             new = [number for number in numbers if not writer.holds(make_key(number))]

@@ -99,7 +99,7 @@ def make_store(
                 if not writer.holds(key):
                     writer.add_features([key], made[number : number + 1], [FeatureStatus.OK])
             writer.commit()
-        writer.sync_images(
+        writer.update_images(
             [ImageRow(e.path, e.label, e.split, 1, 1, e.content_hash, ImageStatus.DONE) for e in examples], []
         )
         writer.catalog.write_meta("images_folder", images_folder)

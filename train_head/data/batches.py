@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.schema import FEATURE_DTYPE, Features
-from features.split import number_targets
+from features.split import encode_labels
 from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
 
@@ -83,7 +83,7 @@ class FeatureBatches:
     ) -> None:
         """Read the features where they are few enough to be held; for `seed` see `PictureOrder`."""
         self._store, self._rows, self._order = store, list(examples), PictureOrder(examples, seed)
-        self.targets = number_targets([self._rows[row] for row in self._order.first_rows], classes)
+        self.targets = encode_labels([self._rows[row] for row in self._order.first_rows], classes)
         self._weights = weigh_examples(self.targets, class_weight)
         self._batch_size = batch_size
         row_bytes = int(np.prod(store.feature_shape)) * FEATURE_DTYPE.itemsize

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from base.errors import HeadstartError, UsageError
 from features.catalog.tables import ImageRow
-from features.split import choose_held_out, sort_examples
+from features.split import choose_validation, sort_examples
 from features.store import Example, FeatureStore
 
 
@@ -68,8 +68,8 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
 
 
 def split_by_content(examples: Sequence[Example], validation_share: float) -> Split:
-    """Set examples aside by their content hash, as `choose_held_out` describes."""
-    held_out = choose_held_out(examples, validation_share)
+    """Set examples aside by their content hash, as `choose_validation` describes."""
+    held_out = choose_validation(examples, validation_share)
     return _hold_out(examples, held_out, f"content hash, {validation_share:g} set aside")
 
 

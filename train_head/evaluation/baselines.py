@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.pooled import pool_store
-from features.split import number_targets
+from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.data.split import Split, split_into_folds
@@ -41,8 +41,8 @@ def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list
     row_of = {example.path: row for row, example in enumerate(examples)}
     found: dict[str, list[tuple[float, NDArray[np.float64]]]] = {MAJORITY: [], LOGISTIC: []}
     for part in [split, *(split_into_folds(split, num_folds) if num_folds else [])]:
-        targets = number_targets(part.train, split.classes)
-        truth = number_targets(part.validation, split.classes)
+        targets = encode_labels(part.train, split.classes)
+        truth = encode_labels(part.validation, split.classes)
         train, held_out = (
             features[[row_of[example.path] for example in side]] for side in (part.train, part.validation)
         )

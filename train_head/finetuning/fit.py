@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from base.terminal import Console
-from features.split import number_targets
+from features.split import encode_labels
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
 from train_head.finetuning.tail import Tail
@@ -52,7 +52,7 @@ class _Tuning:
     def _fit_head(self, solve: Solve) -> Fit:
         problem, top = self.problem, self.tail.open_head_inputs()
         fit = solve(replace(problem, store=top), self.checkpoint.derive("head"), self.console)
-        targets = number_targets(problem.split.validation, problem.split.classes)
+        targets = encode_labels(problem.split.validation, problem.split.classes)
         accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
         self.console.info(f"the head alone: validation accuracy {accuracy:.4f}")
         if not fit.reduction:

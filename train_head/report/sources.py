@@ -10,7 +10,7 @@ import numpy as np
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from features.split import number_targets
+from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, ReportConfig
 from train_head.data.batches import Array
@@ -89,7 +89,7 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
         advice = "Remove it, and extract again"
         raise HeadstartError(f"class {unknown[0]!r} in test/", "one that was trained on", "another", advice)
     probabilities = _predict_test(sources, console, weights)
-    targets = number_targets(split.test, split.classes)
+    targets = encode_labels(split.test, split.classes)
     return evaluate(targets, probabilities, split.classes, _find_largest(sources.run))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from base.terminal import Console
-from features.split import number_targets
+from features.split import encode_labels
 from train_head.config import ClassWeight, TrainConfig
 from train_head.data.batches import Array, Indices, PictureOrder, weigh_examples
 from train_head.reduction.record import Reduction
@@ -56,7 +56,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
     console.debug(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
     # Pictures are weighted, not their views.
-    targets, val_targets = (number_targets(side, split.classes) for side in (split.train, split.validation))
+    targets, val_targets = (encode_labels(side, split.classes) for side in (split.train, split.validation))
     weights, val_weights = weigh_examples(targets, config.class_weight), weigh_examples(val_targets, ClassWeight.NONE)
     train = _Side(reduced.factors.train, reduced.train.rows, targets, weights)
     validation = _Side(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)

@@ -195,7 +195,7 @@ def test_rebuilt_catalog_has_every_feature_and_images_come_back_with_the_next_ru
     assert (after.fingerprint, after.origin) == (before.fingerprint, before.origin)
     assert (after.locations, after.shards) == (before.locations, before.shards)
     with make_writer(store) as writer:
-        writer.sync_images([make_image(number) for number in range(10)], [])
+        writer.update_images([make_image(number) for number in range(10)], [])
     opened = FeatureStore(store)
     by_number = sorted(opened.examples, key=lambda example: example.path[-9:])
     np.testing.assert_array_equal(opened.read(by_number), make_features(range(10)))
@@ -243,7 +243,7 @@ def test_check_of_a_damaged_view_goes_on_with_the_shards_and_quarantine_writes_i
 
 def test_check_while_an_extraction_begins_finds_nothing(store: Path) -> None:
     with make_writer(store) as writer:
-        writer.sync_images([make_image(50)], [])
+        writer.update_images([make_image(50)], [])
         assert find(store, read_data=False) == []
     assert list_notes(store) == ["1 images have no features; the next extraction computes them"]
 

@@ -38,7 +38,7 @@ def test_orphan_shard_is_adopted_with_all_its_rows(tmp_path: Path) -> None:
     with make_writer(tmp_path) as writer:
         assert writer.notes == [f"adopted {orphan.name}: 4 features of an interrupted run"]
         assert all(writer.holds(make_key(number)) for number in range(8))
-        writer.sync_images([make_image(number) for number in range(8)], [])
+        writer.update_images([make_image(number) for number in range(8)], [])
     store = FeatureStore(tmp_path)
     by_number = sorted(store.examples, key=lambda example: example.path[-9:])
     np.testing.assert_array_equal(store.read(by_number), make_features(range(8)))
@@ -139,7 +139,7 @@ def test_quarantine_keeps_files_of_the_same_name_apart(tmp_path: Path) -> None:
 def test_forget_shard_leaves_the_others(tmp_path: Path) -> None:
     fill_store(tmp_path, range(8))
     catalog = Catalog(tmp_path / CATALOG_NAME, writable=True)
-    catalog.forget_shard(1)
+    catalog.remove_shard(1)
     assert [shard.number for shard in catalog.read_shards()] == [2]
     assert set(catalog.read_features()) == {make_key(number) for number in range(4, 8)}
     catalog.close()
@@ -152,7 +152,7 @@ def test_shards_of_another_store_whose_numbers_are_taken_are_adopted_under_new_o
         shutil.copy(path, tmp_path / "one" / SHARD_FOLDER)
     with make_writer(tmp_path / "one") as writer:
         assert all(writer.holds(make_key(number)) for number in (*range(8), *range(100, 108)))
-        writer.sync_images([make_image(number) for number in range(100, 108)], [])
+        writer.update_images([make_image(number) for number in range(100, 108)], [])
     store = FeatureStore(tmp_path / "one")
     assert [shard.number for shard in store.shards] == [1, 2, 3, 4]
     assert [path.name for path in list_shards(tmp_path / "one")] == [shard.name for shard in store.shards]

@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> FeatureStore:
     fill_store(tmp_path / "store", range(10))
     with make_writer(tmp_path / "store") as writer:
         copy = make_image(3)._replace(path="dogs/not-utf8-\udcff.jpg", split="train")
-        writer.sync_images([copy], ["cats/00000.jpg"])
+        writer.update_images([copy], ["cats/00000.jpg"])
         writer.catalog.write_meta("images_folder", "/pictures")
     return FeatureStore(tmp_path / "store")
 

@@ -87,7 +87,7 @@ def test_is_locked_while_a_writer_has_the_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_pending", [0, 3])
 def test_split_store_says_that_a_first_extraction_is_running(tmp_path: Path, num_pending: int) -> None:
     with FeatureWriter(tmp_path / "store", FINGERPRINT, Origin(SHAPE, "random", "", "")) as writer:
-        writer.sync_images([ImageRow(path, "cats", "train", 1, 1) for path in PATHS[:num_pending]], [])
+        writer.update_images([ImageRow(path, "cats", "train", 1, 1) for path in PATHS[:num_pending]], [])
         store = FeatureStore(tmp_path / "store")
         with pytest.raises(HeadstartError) as running:
             split_store(store, TrainConfig(store.path, Path("run")))

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from features.split import number_targets
+from features.split import encode_labels
 from tests.train_head.synthetic import list_paths, make_store
 from train_head.data.split import split_examples
 from train_head.evaluation.baselines import measure_baselines
@@ -126,8 +126,8 @@ def test_largest_class_is_that_of_training_in_metrics_evaluation_and_baseline(tm
     counts = {"train/cats": 4, "train/dogs": 9, "validation/cats": 6, "validation/dogs": 5}
     store = make_store(tmp_path / "store", list_paths(counts))
     split = split_examples(store.examples, 0.2)
-    largest = find_largest_class(number_targets(split.train, split.classes), 2)
-    truth, probabilities = number_targets(split.validation, split.classes), np.full((11, 2), 0.5, np.float32)
+    largest = find_largest_class(encode_labels(split.train, split.classes), 2)
+    truth, probabilities = encode_labels(split.validation, split.classes), np.full((11, 2), 0.5, np.float32)
     found = compute_metrics(truth, probabilities, split.classes, largest)
     evaluation = evaluate(truth, probabilities, split.classes, largest)
     majority, _ = measure_baselines(store, split, 0)

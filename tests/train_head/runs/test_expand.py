@@ -133,12 +133,12 @@ def test_expand_head_needs_no_derived_file(
 def relabel(store: FeatureStore) -> None:
     images = [image._replace(label="owls", path=image.path.replace("cats", "owls")) for image in store.images]
     with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
-        writer.sync_images(images, [image.path for image in store.images])
+        writer.update_images(images, [image.path for image in store.images])
 
 
 def remove_pictures(store: FeatureStore) -> None:
     with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
-        writer.sync_images([], [image.path for image in store.images if image.split == "train"])
+        writer.update_images([], [image.path for image in store.images if image.split == "train"])
 
 
 def add_others(store: FeatureStore) -> None:
