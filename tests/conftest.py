@@ -1,9 +1,10 @@
-"""What many tests share: quiet consoles, small folders of pictures, and stores made from them."""
+"""Shared fixtures: a quiet console, a small folder of pictures, and the store of its features."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.run import extract_features
+from tests.backbones import share_backbones
 from tests.pictures import fill_folder
 
 
 @pytest.fixture(scope="session")
 def quiet() -> Console:
-    """A console that shows no progress."""
+    """Console that prints only warnings and errors."""
     return Console(ConsoleOptions(quiet=True))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_backbones() -> Iterator[None]:
+    with share_backbones():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +48,11 @@ def _store(_pictures: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Con
 
 @pytest.fixture
 def pictures(_pictures: Path, tmp_path: Path) -> Path:
-    """A folder of its own with train/ and validation/, 24 and 12 pictures of cats and dogs."""
+    """Copy of a folder with train/ and validation/: 24 and 12 pictures of cats and dogs."""
     return shutil.copytree(_pictures, tmp_path / "pictures")
 
 
 @pytest.fixture
 def store(_store: Path, tmp_path: Path) -> Path:
-    """A store of its own with the features of `pictures`: random weights, mixed7, 75 px, (3, 3, 768)."""
+    """Copy of the store with the features of `pictures`: random weights, mixed7, 75 px, (3, 3, 768)."""
     return shutil.copytree(_store, tmp_path / "store")
