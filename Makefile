@@ -1,37 +1,38 @@
-# Headstart: extract once, retrain in seconds. `make help` lists what there is.
+# Headstart: extract once, retrain in seconds. `make help` lists the targets and the variables.
 #
 # Variables, all optional:
-#   DATA=folder      class folders, or train/ and validation/ with class folders (default: solar cells)
-#   STORE=folder     the feature store              RUN=folder   the fitted head
-#   OUT=folder       the exported model             COMPARE=folder   two heads, without and with dropout
-#   WEIGHTS=         auto (the store's own, where it exists), imagenet, nsfwjs, random, or a file; of every stage
-#   CUT= VIEWS=      the layer whose output is stored, or several (mixed5,mixed7); augmentations (docs/performance.md)
-#   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are made
-#   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             what is refused (docs/inputs.md)
+#   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells)
+#   STORE=folder     the feature store              RUN=folder       the fitted head
+#   OUT=folder       the exported model             COMPARE=folder   two heads: without and with dropout
+#   SWEEP=folder     the heads of a sweep           SEARCH= TRIALS=  grid or optuna; number of heads for optuna
+#   WEIGHTS=         auto (default: the weights of an existing store), imagenet, nsfwjs, random, or a file
+#   CUT= VIEWS=      cut layer, or several (mixed5,mixed7); stored views per training picture (docs/performance.md)
+#   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are computed
+#   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
-#   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   layers trained again after the head (docs/fine-tuning.md)
-#   SOLVER= RANK=    auto, reduced or full          REPEATS= FOLDS=   how sure the accuracy is
-#   SWEEP=folder     many heads side by side        SEARCH= TRIALS=   grid or optuna, and how many heads it tries
-#   TENSORBOARD=yes  write logs for TensorBoard too
-#   TEST=yes         evaluate the pictures in test/ too
-#   OVERWRITE=yes    replace another run in RUN, instead of keeping it beside the new one
+#   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/fine-tuning.md)
+#   SOLVER= RANK=    auto, reduced or full; rank of the reduced solver (docs/solver.md)
+#   REPEATS= FOLDS=  number of seeds; number of cross-validation folds
+#   TENSORBOARD=yes  write logs for TensorBoard
+#   TEST=yes         evaluate the pictures in test/ (make report)
+#   OVERWRITE=yes    replace an earlier run in RUN; without it, the earlier run is kept beside the new one
 #   NEW_STORE=yes    start a new store in STORE, and keep the old one beside it
-#   CHECK=           how many pictures an export is checked on, or all
-#   ARGS=            anything else, passed on as it is
-#   FILES=paths      what to predict: one path, or several, each with its spaces quoted: FILES="a.jpg 'my pictures'"
-#   CONFIRM=yes      remove what `make clean-all` lists
-#   PYTHON=python3   the Python that .venv is made with; it alone may come from the environment as well
+#   CHECK=           number of pictures that an export is checked on, or all
+#   ARGS=            further options of the command, for example ARGS="--dry-run -v"
+#   FILES=paths      the pictures to classify; quote paths with spaces: FILES="a.jpg 'my pictures'"
+#   CONFIRM=yes      confirm `make clean-all`
+#   PYTHON=python3   the Python that creates .venv; the only variable that is also read from the environment
 
 empty :=
 space := $(empty) $(empty)
-# Of a value on the command line, in the shell's quotes: it may hold spaces, quotes and dollars.
+# Quote a value for the shell: it may contain spaces, quotes and dollars.
 quote = '$(subst ','\'',$(1))'
 
-# Variables come from the command line alone. An assignment here also drops what the shell's environment holds.
+# Variables come from the command line only. The assignments below override the shell's environment.
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
 	SOLVER RANK REPEATS FOLDS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
-# Features that are made in another way get a store of their own; more views and threads do not change them.
+# These change the features, so that each value has its own store. Views and threads do not change stored features.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
@@ -40,38 +41,38 @@ VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) WEIGHTS WEIGHTS_SHA
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO OPTUNA TENSORBOARD_DONE FAULTS
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
-# A dollar on the command line is a dollar.
+# Take values literally: make does not expand a dollar in them.
 $(foreach v,$(filter $(VARIABLES),$(GIVEN)),$(eval override $(v) := $$(value $(v))))
 
-# A variable that nothing reads is a mistake: the command would do something else than it seems to.
+# Refuse unknown variables: a misspelt one would silently have no effect.
 UNKNOWN := $(firstword $(filter-out $(VARIABLES) $(TOOLS),$(GIVEN)))
-find_nearest = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
-	$(call quote,$(UNKNOWN)) $(VARIABLES) 2>/dev/null)
 PYTHON ?= python3
 ifneq ($(UNKNOWN),)
-$(error $(UNKNOWN): expected a variable that `make help` lists, got $(UNKNOWN)=$($(UNKNOWN)). $(if $(find_nearest),Write $(find_nearest),Leave it out))
+NEAREST := $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
+	$(call quote,$(UNKNOWN)) $(VARIABLES) 2>/dev/null)
+$(error $(UNKNOWN): expected a variable listed by `make help`, got $(UNKNOWN)=$($(UNKNOWN)). $(if $(NEAREST),Write $(NEAREST),Remove it))
 endif
-check_folder = $(if $(strip $($(1))),,$(error $(1): expected a folder, got an empty value. Leave $(1) out, or give a path))
+check_folder = $(if $(strip $($(1))),,$(error $(1): expected a folder, got an empty value. Give a path, or remove $(1)))
 $(foreach v,$(filter $(FOLDERS),$(GIVEN)),$(call check_folder,$(v)))
 YES := 1 y Y yes Yes YES true True TRUE on On ON
 NO := 0 n N no No NO false False FALSE off Off OFF
-check_switch = $(if $(filter-out $(YES) $(NO),$($(1)))$(word 2,$($(1))),$(error $(1): expected yes or no, got $($(1)). Give $(1)=yes, or leave it out))
+check_switch = $(if $(filter-out $(YES) $(NO),$($(1)))$(word 2,$($(1))),$(error $(1): expected yes or no, got $($(1)). Give $(1)=yes, or remove $(1)))
 $(foreach v,$(SWITCHES),$(call check_switch,$(v))$(eval override $(v) := $(filter $(YES),$($(v)))))
 
 DATA := data/elpv
-# The folder in work/ follows from the whole path: two folders of one last name share nothing.
-# Functions of make split at spaces.
+# The folder in work/ is named after the last part of DATA and a digest of its whole path.
+# Functions of make split at spaces, so spaces are replaced first.
 make_word = $(subst $(space),|,$(1))
 data_path := $(call make_word,$(abspath $(call make_word,$(DATA))))
 is_default := $(if $(subst <$(call make_word,$(abspath data/elpv))>,,<$(data_path)>),,yes)
 data_name := $(or $(subst |,_,$(notdir $(data_path))),root)
 make_digest = $(shell printf %s $(call quote,$(1)) | cksum | { read sum _; printf %08x "$$sum"; })
 NAME := $(if $(is_default),elpv,$(data_name)-$(call make_digest,$(data_path)))
-# Before, it followed from the last name alone.
+# Earlier versions named it after the last part of DATA only.
 is_folder = $(shell test -d $(call quote,$(1)) && echo yes)
 ifneq ($(filter extract train sweep compare report export predict info check runs,$(MAKECMDGOALS)),)
 ifneq ($(if $(is_default)$(call is_folder,work/$(NAME)),,$(call is_folder,work/$(data_name))),)
-$(warning work/$(data_name) is of an earlier version, for any DATA of that last name. To go on with it: ln -s $(call quote,$(data_name)) $(call quote,work/$(NAME)))
+$(warning work/$(data_name) was made by an earlier version of Headstart. To keep using it for this DATA, run: ln -s $(call quote,$(data_name)) $(call quote,work/$(NAME)))
 endif
 endif
 
@@ -81,35 +82,42 @@ tag = $(subst /,_,$(subst $(space),,$(foreach v,$(1),$(if $($(v)),-$(call lower,
 HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
 FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
 EXTRACT_OPTIONS := $(call options,CUT VIEWS THREADS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 $(STORE_VARIABLES))
-# Without WEIGHTS, a store's own weights are used in every stage.
+# Without WEIGHTS, every stage uses the weights that the store was made with.
 WEIGHTS_OPTION := $(if $(filter-out auto,$(WEIGHTS)),--weights $(call quote,$(WEIGHTS)))
 IMAGES_OPTION := --images $(call quote,$(DATA))
 GIVEN_IMAGES := $(if $(filter DATA,$(GIVEN)),$(IMAGES_OPTION))
-# A store that was made from other pictures than DATA is refused; STORE without DATA may be of any.
+# Commands refuse a store that was made from pictures other than DATA. STORE without DATA accepts any store.
 STORE_IMAGES := $(if $(filter STORE,$(GIVEN)),$(GIVEN_IMAGES),$(IMAGES_OPTION))
 STORE_SUFFIX := $(call tag,$(STORE_VARIABLES))
-# A changed head gets a run of its own: `make train DROPOUT=0.5` stands beside the first.
+# Each set of head options has its own run: `make train DROPOUT=0.5` does not replace `make train`.
 HEAD_SUFFIX := $(STORE_SUFFIX)$(call tag,$(HEAD_VARIABLES))
 STORE := work/$(NAME)/store$(STORE_SUFFIX)
 RUN := work/$(NAME)/run$(HEAD_SUFFIX)
 OUT := work/$(NAME)/model$(HEAD_SUFFIX)
 COMPARE := work/$(NAME)/compare$(HEAD_SUFFIX)
-# One folder for all sweeps of a store: what an earlier one has fitted is found again.
+# All sweeps of a store share a folder, so that a later sweep reuses fitted heads.
 SWEEP := work/$(NAME)/sweep$(HEAD_SUFFIX)
-# With a space in it, FILES is one path where there is one; else the shell splits it, and obeys quotes in it.
-FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures or folders, got none. Give FILES=path))$(strip \
+# FILES with spaces is one path if that path exists. Otherwise the shell splits it, and respects quotes.
+FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures or folders, got nothing. Give FILES=path))$(strip \
 	$(if $(shell test -e $(call quote,$(FILES)) && echo yes),$(call quote,$(FILES)),$(FILES)))
 
-# What a failed stage ends with, where the one before it has made nothing yet: its command, with this command's variables.
+# $(call run,COMMAND) runs a command. If it fails because an earlier stage has not run, its hint follows:
+# the make command of that stage, with the same variables. Only COMMAND is printed, not the shell code around it.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS MAX_BAD MAX_PIXELS $(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
-hint = status=$$?; test -e $(call quote,$(1)) || echo $(call quote,First run: $(strip make $(2) $(call assign,$(3)))) >&2; exit $$status
-train sweep compare info check: export HINT = $(call hint,$(STORE),extract,$(EXTRACT_VARIABLES))
-report export: export HINT = $(call hint,$(RUN),train,$(RUN_VARIABLES))
-predict: export HINT = $(call hint,$(OUT)/model.keras,export,$(RUN_VARIABLES))
-OR_HINT := || eval "$$HINT"
+train sweep compare info check: NEEDED = $(STORE)
+train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
+report export: NEEDED = $(RUN)
+report export: HINT = make train $(call assign,$(RUN_VARIABLES))
+predict: NEEDED = $(OUT)/model.keras
+predict: HINT = make export $(call assign,$(RUN_VARIABLES))
+print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
+# The flags of make, as in -ns: with -n the command is printed only, with -s it is not printed.
+MAKE_FLAGS = $(firstword -$(MAKEFLAGS))
+print_command = $(if $(findstring s,$(MAKE_FLAGS)),,printf '%s\n' $(call quote,$(1));)
+run = $(if $(findstring n,$(MAKE_FLAGS)),$(1),@$(call print_command,$(1)) $(1) || { status=$$?; $(print_hint); exit $$status; })
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -123,64 +131,63 @@ FAULTS := $(VENV)/faults.so
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# Stages read what the one before wrote, also under -j.
+# Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
 .PHONY: help demo extract train sweep compare report export predict summary info check data test torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
-help:  ## list the targets
+help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
-demo: extract train export  ## extract, train and export on the default data, and show what was found
+demo: extract train export  ## extract, train and export the default data
 	@echo
-	@echo $(call quote,The model is in $(OUT). Open $(RUN)/report.html to see what it learned and what it gets wrong.)
+	@echo $(call quote,The model is in $(OUT). The report is in $(RUN)/report.html.)
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
-extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(is_default),data)  ## run the backbone over every new picture once
+extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(is_default),data)  ## compute the features of new pictures
 	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
 		$(if $(NEW_STORE),--new-store) $(ARGS)
 
 train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
-	$(BIN)/python -m train_head --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
-		$(HEAD_OPTIONS) $(FLAGS) $(ARGS) $(OR_HINT)
+	$(call run,$(BIN)/python -m train_head --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
+		$(HEAD_OPTIONS) $(FLAGS) $(ARGS))
 
-sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best (docs/choosing.md)
-	$(BIN)/python -m train_head.sweep --store $(call quote,$(STORE)) --out $(call quote,$(SWEEP)) $(STORE_IMAGES) \
-		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(call options,SEARCH TRIALS) $(FLAGS) $(ARGS) $(OR_HINT)
+sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best one (docs/choosing.md)
+	$(call run,$(BIN)/python -m train_head.sweep --store $(call quote,$(STORE)) --out $(call quote,$(SWEEP)) $(STORE_IMAGES) \
+		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(call options,SEARCH TRIALS) $(FLAGS) $(ARGS))
 
-compare: $(RUNTIME) $(LOGS)  ## fit the same head without and with dropout, and show how far each overfits
-	$(BIN)/python -m train_head.compare --store $(call quote,$(STORE)) --run $(call quote,$(COMPARE)) $(STORE_IMAGES) \
-		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(FLAGS) $(ARGS) $(OR_HINT)
+compare: $(RUNTIME) $(LOGS)  ## fit a head without and with dropout, and compare their overfitting
+	$(call run,$(BIN)/python -m train_head.compare --store $(call quote,$(STORE)) --run $(call quote,$(COMPARE)) $(STORE_IMAGES) \
+		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(FLAGS) $(ARGS))
 
-report: $(RUNTIME)  ## write the run's report.html again; TEST=yes evaluates the pictures in test/ too, for the final number
-	$(BIN)/python -m train_head.report --run $(call quote,$(RUN)) $(GIVEN_IMAGES) $(WEIGHTS_OPTION) $(if $(TEST),--test) \
-		$(ARGS) $(OR_HINT)
+report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the pictures in test/
+	$(call run,$(BIN)/python -m train_head.report --run $(call quote,$(RUN)) $(GIVEN_IMAGES) $(WEIGHTS_OPTION) $(if $(TEST),--test) \
+		$(ARGS))
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
-	$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK) $(ARGS) $(OR_HINT)
+	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
+		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK) $(ARGS))
 
-predict: $(RUNTIME)  ## use the exported model on FILES="..."
-	$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
-		$(call options,MAX_PIXELS) $(ARGS) $(OR_HINT)
+predict: $(RUNTIME)  ## classify FILES with the exported model
+	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
+		$(call options,MAX_PIXELS) $(ARGS))
 
-runs: $(RUNTIME)  ## list the runs of DATA: folder, date, options, pictures, accuracy, exported or not
+runs: $(RUNTIME)  ## list the runs of DATA
 	$(BIN)/python -m train_head.runs $(call quote,work/$(NAME)) $(ARGS)
 
-summary: $(RUNTIME)  ## show the backbone's layers and where it is cut
+summary: $(RUNTIME)  ## list the backbone's layers and mark the cut layer
 	$(BIN)/python -m extract summary $(call options,CUT IMAGE_SIZE) $(ARGS)
 
-info: $(RUNTIME)  ## show what the store holds
-	$(BIN)/python -m features info $(call quote,$(STORE)) $(call options,CUT) $(ARGS) $(OR_HINT)
+info: $(RUNTIME)  ## describe the store
+	$(call run,$(BIN)/python -m features info $(call quote,$(STORE)) $(call options,CUT) $(ARGS))
 
-check: $(RUNTIME)  ## check every byte of the store
-	$(BIN)/python -m features check $(call quote,$(STORE)) --read-data $(call options,CUT) $(ARGS) \
-		$(OR_HINT)
+check: $(RUNTIME)  ## verify every byte of the store
+	$(call run,$(BIN)/python -m features check $(call quote,$(STORE)) --read-data $(call options,CUT) $(ARGS))
 
-data: $(RUNTIME)  ## lay out the default data, photographs of solar cells
+data: $(RUNTIME)  ## write the default pictures (solar cells) to data/elpv
 	@$(BIN)/python -m extract.demo_data --out data/elpv
 
-torture: $(DEV) $(FAULTS)  ## kill, fail, unplug and corrupt store and commands, and mutate files, thousands of times (half an hour)
+torture: $(DEV) $(FAULTS)  ## inject faults into the store, the commands and their input files (half an hour)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
@@ -194,21 +201,21 @@ lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-benchmark: $(DEV)  ## measure what an epoch costs with and without the cache
+benchmark: $(DEV)  ## time an epoch with and without stored features
 	$(BIN)/python -m benchmarks.epoch $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
-benchmark-tuning: $(DEV)  ## measure an epoch of fine-tuning with its prefix cached, and from pixels
+benchmark-tuning: $(DEV)  ## time an epoch of fine-tuning from stored features and from pixels
 	$(BIN)/python -m benchmarks.tuning $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
-benchmark-extraction: $(DEV)  ## measure engines, files to store, large photographs and memory (half an hour)
+benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (half an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-benchmark.lock
 	$(BIN)/python -m benchmarks.extraction $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
-gpu: $(RUNTIME)  ## put TensorFlow with CUDA in the place of the CPU-only one
+gpu: $(RUNTIME)  ## replace the CPU-only TensorFlow by the one with CUDA
 	$(BIN)/pip uninstall --quiet --yes tensorflow-cpu
 	$(BIN)/pip install --quiet --constraint requirements.lock "tensorflow[and-cuda]==2.21.*"
 
-lock: $(DEV)  ## pin the newest versions again
+lock: $(DEV)  ## pin the newest versions of all requirements
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --extra demo pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
@@ -217,25 +224,25 @@ lock: $(DEV)  ## pin the newest versions again
 		--no-emit-index-url --extra dev --extra benchmark --constraint requirements-dev.lock pyproject.toml \
 		--output-file requirements-benchmark.lock
 
-clean:  ## remove the environment and the tools' caches; work/ and data/ stay
+clean:  ## remove .venv and caches; keep work/ and data/
 	@test ! -e $(VENV) || test -L $(VENV) || test -e $(VENV)/pyvenv.cfg || \
-		{ echo "$(VENV): expected a virtual environment, got another folder. Nothing was removed." >&2; exit 1; }
+		{ echo "$(VENV): expected a virtual environment, got another folder. Remove it yourself; nothing was removed." >&2; exit 1; }
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
 	@find base benchmarks extract features headstart tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-clean-all:  ## remove work/ and the solar cells in data/elpv too: lists them, and removes them with CONFIRM=yes
-	@echo "$(if $(CONFIRM),Removed is,This would remove) $(VENV), the caches, and:"
+clean-all:  ## list .venv, work/ and the solar cells in data/elpv; remove them with CONFIRM=yes
+	@echo "$(if $(CONFIRM),Removing,This would remove) $(VENV), the caches, and:"
 	@test ! -e work || du -sh work/* work
-	@test ! -e data/elpv || echo "	data/elpv: the pictures that make data put there, and no others"
-	@$(if $(CONFIRM),:,{ echo "CONFIRM: expected yes, got none. To remove all that: make clean-all CONFIRM=yes" >&2; exit 2; })
+	@test ! -e data/elpv || echo "	data/elpv: only the pictures that make data wrote"
+	@$(if $(CONFIRM),:,{ echo "CONFIRM: expected yes, got nothing. To remove these files, run: make clean-all CONFIRM=yes" >&2; exit 2; })
 	@if test ! -e data/elpv; then :; elif test -x $(BIN)/python; then $(BIN)/python -m extract.demo_data --remove; \
-		else echo "data/elpv: kept, as only the package in $(VENV) shows which pictures are its own" >&2; fi
+		else echo "data/elpv: kept. Only the package in $(VENV) can identify its pictures" >&2; fi
 	rm -rf work
 	@$(MAKE) --no-print-directory clean
 
 $(RUNTIME): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "Python 3.11 to 3.13 is needed; name one: make PYTHON=python3.12"; exit 1; }
+		{ echo "PYTHON: expected Python 3.11 to 3.13, got $$($(PYTHON) --version). Give one: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
