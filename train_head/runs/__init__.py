@@ -1,1 +1,1 @@
-"""Runs: directories with one fitted head each: written, read, compared and listed."""
+"""Runs: folders with one fitted head each."""

@@ -5,7 +5,7 @@ from train_head.runs.listing import RunsConfig, runs
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(runs, RunsConfig, name)
 
 

@@ -1,4 +1,4 @@
-"""The card of an exported model: its description, kept inside model.keras and read without TensorFlow."""
+"""Card of an exported model: its description, stored inside model.keras and readable without TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ MAX_MODEL_BYTES = 2**32
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Description of an exported model, kept inside it."""
+    """Description of an exported model, stored inside `model.keras`."""
 
     classes: list[str]
     image_size: int
     decode_policy: str
     cut: str
     weights: str
-    """Name of the backbone's weights; of a file, without its folder."""
+    """Name of the backbone's weights; for a file, its name without the folder."""
     fingerprint: str
     val_accuracy: float
     unfreeze_from: str = NO_FINE_TUNING
-    """First layer of the backbone that was trained again."""
+    """First fine-tuned layer of the backbone, or `none`."""
     weights_sha256: str = ""
     """SHA-256 of the backbone's weights up to the cut, as loaded; empty in older exports."""
     run: str = ""
-    """SHA-256 of the head of the run that was exported; empty in older exports."""
+    """SHA-256 of the exported run's head; empty in older exports."""
     digest: str = ""
-    """SHA-256 of the card and of the other members; empty in older exports."""
+    """SHA-256 over the card and the other members; empty in older exports."""
 
     def check(self) -> None:
-        """Raise ValueError where a value cannot be an export's."""
+        """Raise ValueError if a value is not valid in an export."""
         classes = self.classes
         if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(label, str) for label in classes):
-            raise ValueError("a card without two class names")
+            raise ValueError("a card with fewer than two class names")
         if len(set(classes)) < len(classes):
-            raise ValueError("a card with the same class name twice")
+            raise ValueError("a card with a repeated class name")
         if type(self.image_size) is not int or not 0 < self.image_size <= MAX_IMAGE_SIZE:
-            raise ValueError(f"a card with pictures of {self.image_size!r} px")
+            raise ValueError(f"a card with image size {self.image_size!r}")
         if type(self.val_accuracy) not in (int, float) or not 0 <= self.val_accuracy <= 1:
-            raise ValueError(f"a card with an accuracy of {self.val_accuracy!r}")
+            raise ValueError(f"a card with accuracy {self.val_accuracy!r}")
         others = vars(self).keys() - {"classes", "image_size", "val_accuracy"}
         if not all(isinstance(getattr(self, name), str) for name in others):
-            raise ValueError("a card with values of other types")
+            raise ValueError("a card with a value of the wrong type")
 
     def compute_digest(self, members: Mapping[str, bytes]) -> str:
-        """Compute the export's digest: SHA-256 over its other members, by name, and its card without the digest."""
+        """Compute SHA-256 over the card without its digest and the other members of the archive, sorted by name."""
         digest = hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode())
         for name in sorted(members):
             digest.update(f"\n{name} {len(members[name])}\n".encode())
@@ -69,10 +69,10 @@ class ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read an exported model's card.
+    """Read the card of an exported model.
 
     Raises:
-        HeadstartError: there is no such file, or it is no exported model.
+        HeadstartError: the file is missing or is not an exported model.
     """
     with open_export(path) as (card, _):
         return card
@@ -80,33 +80,35 @@ def read_card(path: Path) -> ModelCard:
 
 @contextmanager
 def open_export(path: Path) -> Iterator[tuple[ModelCard, zipfile.ZipFile]]:
-    """Open an exported model once, and yield its card and its archive, whose members are no larger than the file.
+    """Open an exported model once, and yield its card and its archive.
+
+    The uncompressed members are together no larger than the file, so that no archive can exhaust the memory.
 
     Raises:
-        HeadstartError: there is no such file, it is no exported model, or the body of the `with` raised an exception.
+        HeadstartError: the file is missing or is not an exported model, or the body of the `with` statement failed.
     """
     try:
         with RegularFile(path, follow=True) as file, zipfile.ZipFile(file) as archive:
             num_bytes = file.identity.num_bytes
             if num_bytes > MAX_MODEL_BYTES or archive.getinfo(CARD_NAME).file_size > MAX_CARD_BYTES:
-                raise ValueError(f"{num_bytes:,} bytes, more than an export has")
+                raise ValueError(f"a file of {num_bytes:,} bytes, which is too large")
             if sum(member.file_size for member in archive.infolist()) > num_bytes:
-                raise ValueError("members that are larger than the file")
+                raise ValueError("an archive whose members are larger than the file")
             card = ModelCard(**json.loads(archive.read(CARD_NAME)))
             card.check()
             yield card, archive
     except Exception as error:
-        # A damaged file fails in zipfile, in json or in HDF5, each with errors of its own.
+        # A damaged file makes zipfile, json or HDF5 fail, each with its own exceptions.
         got = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        advice = "Run `make export DATA=folder` (`python -m train_head.export`) first, or check the path"
+        advice = "Export a run first, or check the path"
         raise HeadstartError(path, "an exported model", got, advice) from error
 
 
 def format_labels(classes: Sequence[str]) -> bytes:
-    r"""Format labels.txt: one class name a line, in the order of the model's outputs.
+    r"""Format labels.txt: one class name per line, in the order of the model's outputs.
 
-    A backslash becomes two. A control character, a line separator, and a byte of a folder's name that is not UTF-8
-    become their escape sequences in Python: `\n`, `\x85`, `\u2028`, `\udce9`.
+    A backslash is doubled. Control characters, line separators and bytes that are not valid UTF-8 become Python's
+    escape sequences: `\n`, `\x85`, `\u2028`, `\udce9`.
     """
 
     def escape(char: str) -> str:

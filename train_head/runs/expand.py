@@ -1,4 +1,4 @@
-"""The head of a run on all inputs, whichever solver fitted it."""
+"""Expansion of a run's head to all inputs, for both solvers."""
 
 from __future__ import annotations
 
@@ -25,45 +25,53 @@ if TYPE_CHECKING:
     from train_head.runs.read import Run
 
 TOLERANCE = 1e-3
-"""Largest difference of logits between the head that was fitted and the one on all inputs."""
+"""Largest allowed difference between the logits of the fitted head and those of the expanded head."""
 
 
 def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
-    """Return a run's head on all inputs, from the store that it was fitted on, or a packed copy.
+    """Return a run's head on all inputs.
 
-    Training rows are found by content hash and view; the logits of the run's validation examples are compared.
+    The training rows are found by content hash and view. The logits of the expanded head are compared with the logits
+    that the run recorded.
+
+    Args:
+        run: the run; the head of the full solver is returned unchanged.
+        store: the store that the run was fitted on, or a packed copy of it.
+        validation: the run's validation examples, in any order.
+        console: output of details.
 
     Raises:
-        HeadstartError: a training feature is no longer stored, or the expanded head has other logits.
+        HeadstartError: a training feature is missing, or the logits differ.
     """
     head = run.read_head()
     if not run.record.reduction:
         return head
-    is_old = REDUCTION_FILE not in run.record.files and not (run.folder / REDUCTION_FILE).exists()
-    expansion = _find_old_expansion(run, store, head, console) if is_old else run.read_expansion()
+    # Runs of version 1 have no file for it; one that was rewritten since has the current version in its record.
+    has_expansion = REDUCTION_FILE in run.record.files or (run.folder / REDUCTION_FILE).exists()
+    expansion = run.read_expansion() if has_expansion else _load_cached_expansion(run, store, head, console)
     expanded = replace(head, hidden_kernel=expansion.expand_kernel(store, head.hidden_kernel))
     expected = run.read_validation_logits()
-    rows = _sort_as_old(run, validation) if is_old else sort_examples(validation)
+    rows = sort_examples(validation) if has_expansion else _sort_as_predicted(run, validation)
     found = compute_store_logits(expanded, store, rows)
     if found.shape != expected.shape:
-        raise _disagree(run, f"{expected.shape} logits instead of {found.shape}")
+        raise _make_mismatch_error(run, f"logits of shape {found.shape}, not {expected.shape}")
     difference = float(np.abs(found - expected).max())
     num_inputs = len(expanded.hidden_kernel)
     console.debug(f"{run.folder}: expanded to {num_inputs:,} inputs; logits differ by {difference:.2g}")
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
-        raise _disagree(run, f"a difference of {difference:.2g}")
+        raise _make_mismatch_error(run, f"a difference of {difference:.2g}")
     return expanded
 
 
 def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Sequence[Example]) -> Array:
-    """Compute the logits of a head on all inputs for stored features."""
+    """Compute the logits, (examples, outputs), of a head on all inputs for stored features."""
     with open_workers() as workers:
         hidden = FeatureMatrix(store, examples, workers).multiply(head.hidden_kernel)
         return compute_outputs(head, hidden)
 
 
-def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, console: Console) -> Expansion:
-    """Find what expands the kernel of a version-1 run: the factors in derived/ that it was fitted on."""
+def _load_cached_expansion(run: Run, store: FeatureStore, head: HeadWeights, console: Console) -> Expansion:
+    """Load the expansion of a version-1 run from the factors that the store's derived/ folder caches."""
     folder, key = store.derived_folder, run.record.reduction
     factors, basis = get(folder, key, Factors, console), get(folder, key, Directions, console)
     hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.split == "train"}
@@ -75,19 +83,18 @@ def _find_old_expansion(run: Run, store: FeatureStore, head: HeadWeights, consol
         return make_expansion(store, rows, factors.compute_coefficients(head.hidden_kernel), None)
     raise HeadstartError(
         run.folder,
-        f"the factors that this older run was fitted on, in {folder}",
-        "none of them" if factors is None else "those of other rows",
-        "Train again, which takes seconds; newer runs keep what they need themselves",
+        f"the cached factors of this version-1 run in {folder}",
+        "no factors" if factors is None else "the factors of other rows",
+        "Train again; a newer run stores its own factors",
     )
 
 
-def _sort_as_old(run: Run, validation: Sequence[Example]) -> list[Example]:
-    """Sort as an older run did, by its store's layout: its predictions are in that order."""
-    place_of = {prediction.path: place for place, prediction in enumerate(run.read_predictions())}
-    return sorted(validation, key=lambda example: place_of.get(example.path, len(place_of)))
+def _sort_as_predicted(run: Run, validation: Sequence[Example]) -> list[Example]:
+    """Sort examples in the order of the run's predictions, which is also that of a version-1 run's logits."""
+    rank_of = {prediction.path: rank for rank, prediction in enumerate(run.read_predictions())}
+    return sorted(validation, key=lambda example: rank_of.get(example.path, len(rank_of)))
 
 
-def _disagree(run: Run, got: str) -> HeadstartError:
-    expected = f"a head on all inputs whose logits agree within {TOLERANCE:g} with those of the fitted one"
-    advice = "Train it again with --overwrite (OVERWRITE=1), which takes seconds, then export"
-    return HeadstartError(run.folder, expected, got, advice)
+def _make_mismatch_error(run: Run, got: str) -> HeadstartError:
+    expected = f"an expanded head whose logits are within {TOLERANCE:g} of the fitted head's"
+    return HeadstartError(run.folder, expected, got, "Train the run again with `overwrite`, then export it")

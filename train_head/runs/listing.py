@@ -13,26 +13,27 @@ from typing import Annotated, Any
 from typer import Argument
 
 from base.errors import HeadstartError, UsageError
-from base.terminal import Console, make_printable
+from base.terminal import Console, format_count, make_printable
 
 MAX_DEPTH = 3
-_NOT_SHOWN = {"cut", "views", "no_report", "tensorboard", "overwrite"}
-"""Options that are settled for every run, or change nothing about the head."""
+_HIDDEN_OPTIONS = {"cut", "views", "no_report", "tensorboard", "overwrite"}
+"""Options that training always sets, or that do not affect the head."""
 
 
 @dataclass(frozen=True)
 class RunsConfig:
-    """Where to look."""
+    """Options of `runs`."""
 
-    folder: Annotated[Path, Argument(help=f"Looked through to {MAX_DEPTH} folders' depth.", metavar="FOLDER")] = Path(
-        "work"
-    )
+    folder: Annotated[
+        Path, Argument(help=f"Folder that contains runs, at most {MAX_DEPTH} levels down.", metavar="FOLDER")
+    ] = Path("work")
 
 
 def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
-    """List the runs below a folder, oldest first: date, options, pictures, accuracy, and whether they were exported."""
+    """List the runs below a folder, oldest first, with date, options, pictures, accuracy and exports."""
     if not config.folder.is_dir():
-        raise UsageError(config.folder, "a folder with runs in it", "none", "Train first, or give another folder")
+        advice = "Train first, or give another folder"
+        raise UsageError(config.folder, "a folder that contains runs", "no such folder", advice)
     listed = list_runs(config.folder, console)
     rows: list[tuple[str, ...]] = [("run", "date", "options", "pictures", "accuracy", "exported")]
     for run in listed:
@@ -41,48 +42,53 @@ def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
         numbers = f"{run['num_pictures']:,}", f"{run['val_accuracy']:.4f}"
         texts = (run["folder"], date, options or "defaults", *numbers, ", ".join(run["exports"]) or "no")
         rows.append(tuple(map(make_printable, texts)))
-    console.show_table(f"{len(listed)} runs below {config.folder}", rows if listed else [])
+    if listed:
+        console.show_table(f"{format_count(len(listed), 'run')} below {config.folder}", rows)
+    else:
+        console.info(f"no runs below {config.folder}")
     return {"runs": listed}
 
 
 def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
-    """List the runs in and below a folder by date, as `--json` prints them; a damaged one is a warning, and left out.
+    """List the runs in and below a folder, oldest first, as `--json` prints them.
 
-    Hidden folders and links are not entered. `options` are those that differ from the defaults, `exports` the folders
-    of the run's exported models; folders are relative.
+    Hidden folders and symbolic links are skipped. A run that cannot be read is skipped with a warning.
+
+    Returns:
+        For each run, among others: its `folder`; `options`, those that differ from the defaults; `exports`, the folders
+        of its exported models. Folders are relative to the given one.
     """
     from train_head.runs.card import MODEL_FILE, read_card
     from train_head.runs.read import Run
-    from train_head.runs.record import DEFAULTS, PATH_OPTIONS, RUN_FILE
+    from train_head.runs.record import DEFAULTS, METRICS_FILE, PATH_OPTIONS, RUN_FILE
 
     folders = list(_walk(folder, MAX_DEPTH))
     exports: dict[str, list[str]] = {}
-    for place in folders:
-        if (place / MODEL_FILE).is_file():
+    for path in folders:
+        if (path / MODEL_FILE).is_file():
             with suppress(HeadstartError):
-                exports.setdefault(read_card(place / MODEL_FILE).run, []).append(os.path.relpath(place, folder))
+                exports.setdefault(read_card(path / MODEL_FILE).run, []).append(os.path.relpath(path, folder))
     listed: list[dict[str, Any]] = []
-    for place in (place for place in folders if os.path.lexists(place / RUN_FILE)):
+    for path in (path for path in folders if os.path.lexists(path / RUN_FILE)):
         try:
-            run = Run(place)
+            run = Run(path)
             metrics = run.read_metrics()
             num_pictures = int(metrics["num_train"]) + int(metrics["num_validation"])
         except (HeadstartError, KeyError, TypeError, ValueError) as error:
-            console.warning(
-                str(error) if isinstance(error, HeadstartError) else f"{place}: no metrics of a run ({error})"
-            )
+            reason = error if isinstance(error, HeadstartError) else f"{path / METRICS_FILE}: {error!r}."
+            console.warning(f"skipped a run that cannot be read. {reason}")
             continue
-        # Runs of the first version have no date.
-        written = datetime.fromtimestamp((place / RUN_FILE).stat().st_mtime, UTC)
+        # Runs of version 1 have no date.
+        written = datetime.fromtimestamp((path / RUN_FILE).stat().st_mtime, UTC)
         with suppress(ValueError):
             written = datetime.fromisoformat(run.record.created)
         options = {
             name: value
             for name, value in run.record.config.items()
-            if name not in {*PATH_OPTIONS, *_NOT_SHOWN} and value != DEFAULTS.get(name)
+            if name not in {*PATH_OPTIONS, *_HIDDEN_OPTIONS} and value != DEFAULTS.get(name)
         }
         found = {
-            "folder": os.path.relpath(place, folder),
+            "folder": os.path.relpath(path, folder),
             "created": written.astimezone(UTC).isoformat(timespec="seconds"),
             "options": options | ({"views": run.num_views} if run.num_views > 1 else {}),
             "num_pictures": num_pictures,
@@ -95,6 +101,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield a folder and the folders below it, sorted by name, down to a depth."""
     yield folder
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if depth else []

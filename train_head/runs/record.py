@@ -1,4 +1,4 @@
-"""run.json: what a run was made from, and the digests of its files. It holds no path of the machine."""
+"""Record of a run, stored in run.json: its options, its store and the digests of its files, without local paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
 CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
 HEAD_FILE, LOGITS_FILE, REDUCTION_FILE = "head.npz", "validation_logits.npy", "reduction.npz"
 LOCAL_FILE = "local.json"
-"""The paths of this machine: for reports, and never passed on."""
+"""Name of the file with the paths of this machine, which reports need and exports never contain."""
 LOGS_FOLDER, LOGS_FILE = "tensorboard", "events.out.tfevents.0.headstart"
 MAX_JSON_BYTES = 2**26
 DATA_FILES = {
@@ -34,73 +34,74 @@ DATA_FILES = {
     EXAMPLES_FILE: 2**29,
     PREDICTIONS_FILE: 2**29,
 }
-"""The files whose digests run.json has, and the largest size of each."""
+"""Files whose digests run.json contains, with the largest allowed size of each in bytes."""
 RUN_ENTRIES: Names = {
     **dict.fromkeys((RUN_FILE, *DATA_FILES, CURVES_FILE, REPORT_FILE, PARTIAL_PREFIX + REPORT_FILE, LOCAL_FILE)),
     LOGS_FOLDER: {"train": {LOGS_FILE: None}, "validation": {LOGS_FILE: None}},
 }
-"""All entries that a run may have."""
+"""All entries that a run's folder may contain."""
 RUN_VERSION = 2
 PATH_OPTIONS = ("store", "run", "weights", "images")
-"""Options that name a place, and change nothing about the head."""
+"""Options that are paths and do not affect the head."""
 BEST_FOLDER, TABLE_FILE, PLOT_FILE = "best", "sweep.csv", "sweep.png"
 COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"
 DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {
     "views": 1
 }
-"""The options of a run that is older than the option."""
+"""Values of options that an older run does not record."""
 
+_OPTION = "`run` folder"
 _Positive = Annotated[int, (1, math.inf)]
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run was made from."""
+    """Record of a run: how it was fitted, and the digests of its files."""
 
     config: dict[str, Any]
-    """The options of training, without places."""
+    """Options of the training, without paths."""
     solver: str
     store: str
-    """Its path from the run's folder, or its name; in version 1 an absolute path."""
+    """Path of the store relative to the run's folder, or its name alone; an absolute path in version 1."""
     fingerprint: str
     feature_shape: list[_Positive]
     classes: list[str]
     split_rule: str
     images: str = ""
-    """The name of the pictures' folder."""
+    """Name of the folder of the pictures."""
     weights: str = ""
-    """The name of the backbone's weights; of a file without its folder."""
+    """Name of the backbone's weights; for a file, its name without the folder."""
     weights_sha256: str = ""
     created: str = ""
-    """When the fit ended, in UTC: `2026-11-25T14:03:27+00:00`."""
+    """Time at which the fit ended, in UTC: `2026-11-25T14:03:27+00:00`."""
     head: str = ""
-    """SHA-256 of head.npz; equal for equal heads."""
+    """SHA-256 of head.npz; equal heads have equal digests."""
     reduction: str = ""
-    """The key of the reduction whose inputs the head has; empty for a head on the features' own."""
+    """Key of the reduction that gives the head's inputs; empty for a head on all inputs."""
     rank: _Positive | None = None
-    """Inputs that the reduction was asked for."""
+    """Number of inputs requested from the reduction."""
     views_sha256: str = ""
-    """SHA-256 over the views of the training examples; empty for the first of each alone."""
+    """SHA-256 over the views of the training examples; empty if only view 0 is used."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each data file; empty in version 1."""
+    """SHA-256 of each data file, by name; empty in version 1."""
     digest: str = ""
-    """SHA-256 over all of the above, and so over all data files; empty in version 1."""
+    """SHA-256 over the other fields, and so over all data files; empty in version 1."""
     run_version: _Positive = RUN_VERSION
 
     def compute_digest(self) -> str:
-        """Compute the digest over everything but itself."""
+        """Compute the digest over all other fields."""
         return hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode()).hexdigest()
 
     def format(self) -> bytes:
-        """Format run.json, with its digest."""
+        """Format run.json, including its digest."""
         return (json.dumps(asdict(replace(self, digest=self.compute_digest())), indent=2) + "\n").encode()
 
 
 def read_record(folder: Path, *, checks_digest: bool = True) -> RunRecord:
-    """Read run.json, after completing an interrupted replacement of the folder.
+    """Read run.json. Complete an interrupted replacement of the folder first.
 
     Raises:
-        HeadstartError: there is no run in the folder, it is of another version, or run.json was edited.
+        HeadstartError: the folder holds no run, the run has a newer version, or run.json was edited.
     """
     path = folder / RUN_FILE
     if not path.is_symlink() and not path.exists():
@@ -109,54 +110,54 @@ def read_record(folder: Path, *, checks_digest: bool = True) -> RunRecord:
         record = _parse_record(read_regular_file(path, MAX_JSON_BYTES))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         got = f"no readable {RUN_FILE} ({error})"
-        raise HeadstartError(folder, "a run", got, "Train first, or give another --run (RUN=)") from error
+        raise HeadstartError(folder, "a run", got, "Train first, or give the folder of a run") from error
     if record.run_version > RUN_VERSION:
-        advice = "Use a newer Headstart, or another --run (RUN=)"
-        raise HeadstartError(folder, f"run version {RUN_VERSION}", str(record.run_version), advice)
+        expected, got = f"run version {RUN_VERSION} or older", f"version {record.run_version}"
+        raise HeadstartError(folder, expected, got, "Use a newer version of Headstart")
     if checks_digest and record.run_version > 1 and record.digest != record.compute_digest():
-        advice = "Put it back, or train with --overwrite"
-        raise HeadstartError(path, "the file that the run was written with", "an edited one", advice)
+        advice = "Restore the file, or train again with `overwrite`"
+        raise HeadstartError(path, "the file that was written with the run", "an edited file", advice)
     return record
 
 
-def describe_run_target(folder: Path, option: str = "--run (RUN=)") -> Target:
-    """Describe the folder of a run, for replacing it; raise UsageError where it is the file system's root."""
+def describe_run_target(folder: Path) -> Target:
+    """Return the target for replacing the folder of a run; raise UsageError if it is the root of the file system."""
     if not folder.resolve().name:
-        raise UsageError(folder, "a folder below the root", "the root itself", f"Give another {option}")
-    return Target(folder, RUN_ENTRIES, refuse_foreign_run, option)
+        raise UsageError(folder, "a folder below the root", "the root itself", f"Give another {_OPTION}")
+    return Target(folder, RUN_ENTRIES, refuse_foreign_run, _OPTION)
 
 
 def refuse_foreign_run(folder: Path) -> None:
-    """Raise HeadstartError where a folder's entries of a run's names are not a run's."""
+    """Raise HeadstartError if a folder has entries with the names of a run's files but holds no run."""
     try:
         read_record(folder, checks_digest=False)
     except HeadstartError as error:
-        advice = "Move what is there, or give another --run (RUN=)"
+        advice = f"Move the files, or give another {_OPTION}"
         raise HeadstartError(error.where, error.expected, error.got, advice) from error
 
 
 def recover_run(folder: Path) -> None:
-    """Complete an interrupted replacement of a run, or of the sweep or comparison that it belongs to."""
+    """Complete an interrupted replacement of a run, or of the sweep or the comparison that contains it."""
     if not folder.resolve().name or not folder.resolve().parent.name:
         return
     group = folder.resolve().parent
-    halves = [path.name for path in group.glob(f"{WITH_DROPOUT}*")] if group.is_dir() else []
+    dropout_runs = [path.name for path in group.glob(f"{WITH_DROPOUT}*")] if group.is_dir() else []
     names: Names = dict.fromkeys((TABLE_FILE, PLOT_FILE, COMPARISON_FILE))
-    runs = dict.fromkeys((BEST_FOLDER, WITHOUT_DROPOUT, *halves), RUN_ENTRIES)
-    for place, entries in ((folder, RUN_ENTRIES), (group, {**names, **runs})):
-        recover_target(Target(place, entries, lambda _: None, "--run (RUN=)"))
+    runs = dict.fromkeys((BEST_FOLDER, WITHOUT_DROPOUT, *dropout_runs), RUN_ENTRIES)
+    for path, entries in ((folder, RUN_ENTRIES), (group, {**names, **runs})):
+        recover_target(Target(path, entries, lambda _: None, _OPTION))
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Convert a config to JSON's types, without the places."""
+    """Convert options of training to JSON types, without paths."""
     return {name: value for name, value in asdict(config).items() if name not in PATH_OPTIONS}
 
 
 def check_config(values: Mapping[str, Any]) -> None:
-    """Raise ValueError where an option of training has a value that the command would not take."""
-    # Runs of earlier versions lack the options that came later.
+    """Raise ValueError if a recorded option has a value that training does not accept."""
+    # An older run does not record options that were added since.
     if missing := {"dropout", "validation_split"} - set(values):
-        raise ValueError(f"no {', '.join(missing)} in config")
+        raise ValueError(f"config without {', '.join(sorted(missing))}")
     for option in list_options(TrainConfig):
         if option.name in values and option.name not in PATH_OPTIONS:
             try:
@@ -166,7 +167,7 @@ def check_config(values: Mapping[str, Any]) -> None:
 
 
 def _parse_record(data: bytes) -> RunRecord:
-    """Parse run.json of any version; raise ValueError where it is not a run's."""
+    """Parse run.json of any version; raise ValueError or TypeError if it is not the record of a run."""
     values = json.loads(data)
     if isinstance(values, dict) and values.get("run_version") == 1:
         values["head"] = values.pop("head_sha256", "")
@@ -175,10 +176,10 @@ def _parse_record(data: bytes) -> RunRecord:
     if version > RUN_VERSION:
         values = {name: value for name, value in values.items() if name in known}
     if not version or not values.keys() <= known or not values.get("files", {}).keys() <= DATA_FILES.keys():
-        raise ValueError("other entries than a run has")
+        raise ValueError("unknown entries")
     record = RunRecord(**values)
     if not len(set(record.classes)) == len(record.classes) > 1:
-        raise ValueError("fewer than two different classes")
+        raise ValueError("fewer than two classes, or a repeated class")
     if version <= RUN_VERSION:
         check_config(record.config)
     return record

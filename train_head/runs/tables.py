@@ -1,4 +1,4 @@
-"""The tables of a run: its epochs, its examples, and its predictions, as CSV."""
+"""CSV tables of a run: history, examples and predictions."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class RunExample:
     content_hash: str
     path: str
     shard: str = field(default="", compare=False)
-    """The file that held its feature, for messages; empty in version 1."""
+    """Name of the file that held the feature, for messages; empty in version 1."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A head's prediction for a validation picture."""
+    """Prediction for one validation picture."""
 
     path: str
     label: str
-    """The truth."""
+    """True class."""
     predicted: str
     probabilities: dict[str, float]
-    """By class."""
+    """Probability of each class, by name."""
 
 
 _EPOCH_COLUMNS = [field.name for field in fields(Epoch)]
@@ -51,7 +51,7 @@ _PREDICTION_COLUMNS = ["path", "label", "predicted"]
 
 
 def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[RunExample]:
-    """List the examples of a split in a fixed order, with the names of their shards where a store is given."""
+    """List the examples of a split, sorted by path; include the names of their shards if a store is given."""
     held_by = {example.shard: example for example in (*split.train, *split.validation)} if store else {}
     names = {shard: Path(store.describe_source(example)).name for shard, example in held_by.items() if store}
     return [
@@ -72,7 +72,7 @@ def format_examples(examples: Sequence[RunExample]) -> bytes:
 
 
 def format_predictions(examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> bytes:
-    """Format predictions.csv: a head's prediction for each validation picture."""
+    """Format predictions.csv from the probabilities, (n, classes), of the validation pictures."""
     rows = [
         [example.path, example.label, classes[number], *(f"{share:.9g}" for share in shares)]
         for example, number, shares in zip(examples, predict_classes(probabilities), probabilities, strict=True)
@@ -81,10 +81,10 @@ def format_predictions(examples: Sequence[Example], classes: Sequence[str], prob
 
 
 def parse_history(data: bytes) -> list[Epoch]:
-    """Parse history.csv; raise ValueError where it is not what `format_history` returns."""
+    """Parse the output of `format_history`; raise ValueError if it is invalid."""
     history = [Epoch(int(epoch), *map(float, values)) for epoch, *values in _parse(data, _EPOCH_COLUMNS)]
     if not history or [row.epoch for row in history] != list(range(1, len(history) + 1)):
-        raise ValueError("an epoch that is missing")
+        raise ValueError("a missing epoch")
     for row in history[:-1]:
         if not row.is_finite or row.seconds < 0 or not 0 <= row.accuracy <= 1 or not 0 <= row.val_accuracy <= 1:
             raise ValueError(f"a value of epoch {row.epoch} out of range")
@@ -92,30 +92,30 @@ def parse_history(data: bytes) -> list[Epoch]:
 
 
 def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
-    """Parse examples.csv; raise ValueError where it is not what `format_examples` returns."""
+    """Parse the output of `format_examples`; raise ValueError if it is invalid."""
     examples = [RunExample(*row) for row in _parse(data, _EXAMPLE_COLUMNS, _EXAMPLE_COLUMNS[:-1])]
     for example in examples:
         if example.split not in SPLITS or example.label not in classes:
-            raise ValueError(f"another split or class of {example.path}")
+            raise ValueError(f"an unknown split or class of {example.path}")
         if not _HASH.fullmatch(example.content_hash):
-            raise ValueError(f"no SHA-256 of {example.path}")
+            raise ValueError(f"an invalid SHA-256 of {example.path}")
         _check_path(example.path)
     return examples
 
 
 def parse_predictions(data: bytes, classes: Sequence[str]) -> list[Prediction]:
-    """Parse predictions.csv; raise ValueError where it is not what `format_predictions` returns."""
+    """Parse the output of `format_predictions`; raise ValueError if it is invalid."""
     predictions = []
     for path, label, predicted, *shares in _parse(data, [*_PREDICTION_COLUMNS, *(f"p({label})" for label in classes)]):
         numbers = [float(share) for share in shares]
         if label not in classes or predicted not in classes:
-            raise ValueError(f"another class of {path}")
+            raise ValueError(f"an unknown class of {path}")
         if not all(0 <= share <= 1 for share in numbers) or not math.isclose(sum(numbers), 1, abs_tol=1e-3):
             raise ValueError(f"probabilities of {path} out of range")
         _check_path(path)
         predictions.append(Prediction(path, label, predicted, dict(zip(classes, numbers, strict=True))))
     if not predictions:
-        raise ValueError("no pictures in it")
+        raise ValueError("no pictures")
     return predictions
 
 
@@ -126,16 +126,16 @@ def _format(rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _parse(data: bytes, *headers: list[str]) -> list[list[str]]:
-    """Parse the rows below one of some headers, all of its width."""
+    """Return the rows below the header, which must be one of the given ones."""
     rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""), strict=True))
     if not rows or rows[0] not in headers:
-        raise ValueError("other columns")
+        raise ValueError("unknown columns")
     if any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError(f"a row without its {len(rows[0])} values")
+        raise ValueError(f"a row that does not have {len(rows[0])} values")
     return rows[1:]
 
 
 def _check_path(path: str) -> None:
-    """Raise ValueError where a picture would be outside of its folder."""
+    """Raise ValueError if a path leaves the folder of the pictures."""
     if path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path:
-        raise ValueError(f"a path out of the pictures' folder: {path}")
+        raise ValueError(f"a path outside the folder of the pictures: {path}")

@@ -1,4 +1,4 @@
-"""A run's history for TensorBoard, written without TensorFlow."""
+"""TensorBoard logs of a run's history, written without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SCALARS = {
     "train": {"loss": "loss", "accuracy": "accuracy"},
     "validation": {"loss": "val_loss", "accuracy": "val_accuracy"},
 }
-"""Tags of each side, and the field of an epoch that each shows."""
+"""For training and validation, each tag and the field of an epoch that it shows."""
 
 
 def add_logs(run: Run) -> None:
-    """Add the logs to a run that has none yet; raise HeadstartError where the run cannot be rewritten."""
+    """Add logs to a run unless it has some; raise HeadstartError if the run cannot be rewritten."""
     if (run.folder / LOGS_FOLDER).exists():
         return
     history, ended = run.read_history(), (run.folder / RUN_FILE).stat().st_mtime
@@ -29,18 +29,23 @@ def add_logs(run: Run) -> None:
 
 
 def write_logs(folder: Path, history: Sequence[Epoch], ended: float) -> None:
-    """Write an event file for each side, of epochs of which the last ended at a time in seconds since 1970.
+    """Write one event file for training and one for validation.
 
     Source: TensorFlow's record format; `tensorboard.compat.proto.event_pb2`.
+
+    Args:
+        folder: folder to create.
+        history: the epochs.
+        ended: time at which the last epoch ended, in seconds since 1970.
     """
-    # `tensorboard.summary.Writer` would do the same, and import TensorFlow where that is installed.
+    # `tensorboard.summary.Writer` would import TensorFlow.
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    for side, columns in _SCALARS.items():
-        (folder / side).mkdir(parents=True)
-        with (folder / side / LOGS_FILE).open("wb") as file:
+    for split, columns in _SCALARS.items():
+        (folder / split).mkdir(parents=True)
+        with (folder / split / LOGS_FILE).open("wb") as file:
             records = RecordWriter(file)
             now = ended - sum(row.seconds for row in history)
             records.write(Event(wall_time=now, file_version=_VERSION).SerializeToString())

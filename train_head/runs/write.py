@@ -1,4 +1,4 @@
-"""Write a run: into a staging folder, sealed with the digests of its files, then into place as a whole."""
+"""Writing of runs: into a staging folder, with the digests of the files, then into place as a whole."""
 
 from __future__ import annotations
 
@@ -44,13 +44,16 @@ from train_head.runs.tables import format_examples, format_history, format_predi
 from train_head.solvers import Fit
 
 MAX_UP, MAX_DOWN = 3, 2
-"""Folders up and down of a path in run.json; a longer one could be the whole path of the machine."""
+"""Largest number of folders up and down in a relative path in run.json; a longer one would reveal local paths."""
 
 
 def write_run(
     folder: Path, record: RunRecord, split: Split, store: FeatureStore | None, fit: Fit, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a run into an empty staging folder, and return its metrics; without a store, no paths or shards' names."""
+    """Write a run into an empty staging folder, and return its metrics.
+
+    Without a store the run has no local paths and no names of shards.
+    """
     fit.weights.save(folder / HEAD_FILE)
     head = hash_file(folder / HEAD_FILE)
     if fit.reduction:
@@ -75,13 +78,19 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write run.json with the digests of the data files that are in a staging folder."""
+    """Write run.json with the digests of the data files in a staging folder."""
     files = {name: hash_file(folder / name) for name in DATA_FILES if (folder / name).exists()}
     _write(folder / RUN_FILE, replace(record, files=files).format())
 
 
 def copy_run(source: Run, folder: Path) -> RunRecord:
-    """Copy an undamaged run, sharing its files where the disk can do that; return the record to seal it with."""
+    """Copy a run into a staging folder, and return the record to write there.
+
+    Files are hard links where the file system supports them. A version-1 run gets a record of the current version.
+
+    Raises:
+        HeadstartError: a file of the run is damaged.
+    """
     source.check_files()
     for name in RUN_ENTRIES:
         path = source.folder / name
@@ -101,15 +110,15 @@ def copy_run(source: Run, folder: Path) -> RunRecord:
 
 @contextmanager
 def rewrite_run(run: Run) -> Iterator[Path]:
-    """Yield a copy of a run to be changed, which takes the run's place at the end.
+    """Yield a copy of a run; it replaces the run at the end of the `with` statement.
 
     Raises:
-        HeadstartError: it is no longer the run that was read, it is being written, or the disk refused.
+        HeadstartError: another run has replaced this one, the run is locked, or it cannot be written.
     """
     with replace_folder(describe_run_target(run.folder)) as replacement:
         require_unchanged(run)
         record = copy_run(run, replacement.staging)
-        # The copy is a run, too, while it is changed: of today's version, from which a report can be made.
+        # A report can be made from the copy before it replaces the run.
         write_record(replacement.staging, record)
         yield replacement.staging
         write_record(replacement.staging, record)
@@ -117,7 +126,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
 
 
 def write_page(run: Run, page: bytes) -> Path:
-    """Write a run's report.html, and return its path; raise HeadstartError where the run was replaced or is locked."""
+    """Write a run's report.html, and return its path; raise HeadstartError if the run was replaced or is locked."""
     path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)
     with hold_target(target):
         check_target(target)
@@ -127,16 +136,16 @@ def write_page(run: Run, page: bytes) -> Path:
 
 
 @contextmanager
-def warn_on_failure(what: str, console: Console) -> Iterator[None]:
-    """Warn where something derived from finished work fails, and go on without it."""
+def warn_on_failure(name: str, console: Console) -> Iterator[None]:
+    """Print a warning if an optional result of finished work cannot be written, and continue without it."""
     try:
         yield
     except Exception as error:
-        console.warning(f"expected {what}, got {error or type(error).__name__}. The rest is kept")
+        console.warning(f"could not write {name}: {error or type(error).__name__}. All other results are kept.")
 
 
 def name_archive(folder: Path, run: Path) -> str:
-    """Name the folder that keeps another one by the date of a run in it: `run-2026-11-25-140327`."""
+    """Return an unused name to keep a folder under, with the date of a run in it: `run-2026-11-25-140327`."""
     place = folder.resolve()
     try:
         made = datetime.fromisoformat(read_record(run, checks_digest=False).created).astimezone()
@@ -144,12 +153,12 @@ def name_archive(folder: Path, run: Path) -> str:
         made = datetime.fromtimestamp((run / RUN_FILE).stat().st_mtime).astimezone()
     name = f"{place.name}-{made:%Y-%m-%d-%H%M%S}"
     names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
-    # Where the folder is a mount point, it is kept inside.
-    return next(name for name in names if not any(os.path.lexists(near / name) for near in (place.parent, place)))
+    # A mount point cannot be renamed: its entries are kept in a folder inside it.
+    return next(name for name in names if not any(os.path.lexists(parent / name) for parent in (place.parent, place)))
 
 
 def shorten_path(path: Path, folder: Path) -> str:
-    """Return a path relative to a folder where it is near, else its name alone."""
+    """Return a path relative to a folder if it is near, else its name alone."""
     near = os.path.relpath(path.resolve(), folder.resolve())
     num_up = Path(near).parts.count("..")
     is_near = num_up <= MAX_UP and len(Path(near).parts) - num_up <= MAX_DOWN
@@ -158,13 +167,13 @@ def shorten_path(path: Path, folder: Path) -> str:
 
 
 def require_unchanged(run: Run) -> None:
-    """Raise HeadstartError where another run has taken a run's folder since it was read."""
+    """Raise HeadstartError if another run has replaced this one since it was read."""
     if read_record(run.folder) != run.record:
         raise HeadstartError(
             run.folder,
             "the run that was read",
-            "another one by now",
-            "Read it again: an earlier run may be kept beside it, under its date",
+            "another run in its folder",
+            "Open the run again; the earlier one may be kept beside it, under its date",
         )
 
 
@@ -175,7 +184,7 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 def _write(path: Path, data: bytes) -> None:
     if path.exists() and path.read_bytes() == data:
         return
-    # Another name may share the file, which is not to be changed.
+    # The file may have other hard links, which must keep their content.
     path.unlink(missing_ok=True)
     path.write_bytes(data)
 

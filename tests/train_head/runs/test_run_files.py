@@ -1,4 +1,4 @@
-"""A run's files: checked by digest and range, regular files alone, and without paths of the machine."""
+"""Files of a run: digests, valid ranges, regular files only, no local paths."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from base.errors import HeadstartError
 from base.terminal import Console
 from features.store import FeatureStore
+from tests.errors import raises
 from tests.train_head.synthetic import list_paths, make_store, read_folder
 from tests.train_head.training import make_config
 from train_head.config import ReportConfig
@@ -21,6 +23,8 @@ from train_head.report.sources import load_sources
 from train_head.runs.read import Run
 from train_head.runs.write import rewrite_run, write_metrics
 from train_head.train import train_head
+
+pytestmark = pytest.mark.unit
 
 READS: dict[str, Callable[[Run], object]] = {
     "run.json": lambda run: Run(run.folder),
@@ -35,6 +39,7 @@ READS: dict[str, Callable[[Run], object]] = {
 
 @pytest.fixture(scope="module")
 def finished(two_classes: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    """Run of the reduced solver, not to be changed."""
     run = tmp_path_factory.mktemp("finished") / "run"
     train_head(make_config(two_classes, run), quiet)
     return run
@@ -42,6 +47,7 @@ def finished(two_classes: FeatureStore, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def own_run(finished: Path, tmp_path: Path) -> Path:
+    """Copy of a run of the reduced solver."""
     return shutil.copytree(finished, tmp_path / "run")
 
 
@@ -51,8 +57,8 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def make_version_1(run: Path, store: Path) -> None:
-    """Write a run's files as version 1 had them."""
+def convert_to_version_1(run: Path, store: Path) -> None:
+    """Rewrite the files of a run as version 1 wrote them."""
     record = json.loads((run / "run.json").read_text())
     for name in ("files", "digest", "created", "images", "weights", "weights_sha256"):
         del record[name]
@@ -65,24 +71,22 @@ def make_version_1(run: Path, store: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READS)
-def test_run_file_with_a_changed_byte_is_refused_by_its_name(own_run: Path, name: str) -> None:
+def test_run_file_with_a_changed_byte_is_refused(own_run: Path, name: str) -> None:
     run = Run(own_run)
     data = bytearray((own_run / name).read_bytes())
-    # A digit of a number in a text.
+    # In a text file, change a digit of a number.
     place = next(place for place in range(len(data) // 2, len(data)) if chr(data[place]) in "0123456789")
     data[place] = ord("1") if data[place] != ord("1") else ord("2")
     (own_run / name).write_bytes(data)
-    with pytest.raises(HeadstartError) as raised:
+    with raises(HeadstartError, where=own_run / name):
         READS[name](run)
-    assert raised.value.where == own_run / name
-    with pytest.raises(HeadstartError) as raised:
+    with raises(HeadstartError, where=own_run / name):
         load_sources(ReportConfig(own_run))
-    assert raised.value.where == own_run / name
 
 
 @pytest.mark.parametrize("name", READS)
 @pytest.mark.parametrize("kind", ["fifo", "device", "link", "folder"])
-def test_run_file_that_is_no_regular_file_is_refused_at_once(own_run: Path, name: str, kind: str) -> None:
+def test_run_file_that_is_not_regular_is_refused(own_run: Path, name: str, kind: str) -> None:
     run, path = Run(own_run), own_run / name
     path.rename(own_run.parent / "moved")
     if kind == "fifo":
@@ -93,18 +97,17 @@ def test_run_file_that_is_no_regular_file_is_refused_at_once(own_run: Path, name
         path.symlink_to(own_run.parent / "moved")
     else:
         path.mkdir()
-    with pytest.raises(HeadstartError) as raised:
+    with raises(HeadstartError, where=own_run if name == "run.json" else path):
         READS[name](run)
-    assert str(raised.value.where).startswith(str(own_run))
 
 
-def test_run_json_holds_no_path_of_the_machine(finished: Path) -> None:
+def test_run_files_except_local_json_contain_no_local_path(finished: Path) -> None:
     for path in finished.iterdir():
         if path.name != "local.json":
             assert str(finished.parent.parent).encode() not in path.read_bytes()
 
 
-def test_run_moved_with_its_store_finds_it_and_moved_alone_by_its_absolute_path(
+def test_open_store_finds_the_store_after_a_move_of_the_run_with_or_without_it(
     own_store: Path, tmp_path: Path, quiet: Console
 ) -> None:
     train_head(make_config(own_store, tmp_path / "run"), quiet)
@@ -118,18 +121,18 @@ def test_run_moved_with_its_store_finds_it_and_moved_alone_by_its_absolute_path(
     assert Run(tmp_path / "moved" / "run").open_store().path.resolve() == tmp_path / "moved" / "store"
 
 
-def test_run_on_a_store_of_other_features_is_refused(own_run: Path, three_classes: FeatureStore) -> None:
+def test_open_store_with_another_fingerprint_is_refused(own_run: Path, three_classes: FeatureStore) -> None:
     other = make_store(
         own_run.parent / "other",
         list_paths({"train/cats": 2, "train/dogs": 2}),
-        fingerprint=three_classes.fingerprint.__class__(**{**vars(three_classes.fingerprint), "image_size": 80}),
+        fingerprint=replace(three_classes.fingerprint, image_size=80),
     )
-    with pytest.raises(HeadstartError) as raised:
+    with raises(HeadstartError, where=own_run) as caught:
         Run(own_run).open_store(str(other.path))
-    assert raised.value.where == own_run
+    assert other.fingerprint.digest[:12] in caught.value.got
 
 
-def test_rewrite_run_changes_one_file_and_leaves_the_others_and_the_users(own_run: Path) -> None:
+def test_rewrite_run_changes_one_file_and_keeps_all_others(own_run: Path) -> None:
     (own_run / "notes.txt").write_text("mine")
     before = read_folder(own_run)
     run = Run(own_run)
@@ -140,30 +143,29 @@ def test_rewrite_run_changes_one_file_and_leaves_the_others_and_the_users(own_ru
     assert set(after) == set(before)
     Run(own_run).check_files()
     assert Run(own_run).record.head == run.record.head
-    # Of a run that is another by now, nothing is written.
-    with pytest.raises(HeadstartError), rewrite_run(run):
+    # The run on disk is no longer the one that was read.
+    with raises(HeadstartError, where=own_run), rewrite_run(run):
         pytest.fail("opened")
+    assert read_folder(own_run) == after
 
 
-def test_run_of_version_1_is_read_and_rewritten_in_the_version_of_today(
-    own_run: Path, two_classes: FeatureStore
-) -> None:
-    made = Run(own_run)
-    examples = made.read_examples()
-    make_version_1(own_run, two_classes.path)
+def test_run_of_version_1_is_read_and_rewritten_as_version_2(own_run: Path, two_classes: FeatureStore) -> None:
+    new = Run(own_run)
+    examples = new.read_examples()
+    convert_to_version_1(own_run, two_classes.path)
     old = Run(own_run)
-    assert (old.record.run_version, old.record.head) == (1, made.record.head)
+    assert (old.record.run_version, old.record.head) == (1, new.record.head)
     assert old.read_examples() == examples
     assert old.open_store().path == two_classes.path
     sources = load_sources(ReportConfig(own_run))
     assert len(sources.split.train) == 23
     with rewrite_run(old):
         pass
-    new = Run(own_run)
-    assert new.record.run_version == 2
-    assert new.record.config == made.record.config
-    assert new.open_store().path == two_classes.path
-    new.check_files()
+    rewritten = Run(own_run)
+    assert rewritten.record.run_version == 2
+    assert rewritten.record.config == new.record.config
+    assert rewritten.open_store().path == two_classes.path
+    rewritten.check_files()
 
 
 @pytest.mark.parametrize(
@@ -188,21 +190,22 @@ def test_run_of_version_1_is_read_and_rewritten_in_the_version_of_today(
 def test_run_of_version_1_with_a_value_out_of_range_is_refused(
     own_run: Path, two_classes: FeatureStore, name: str, old: str, new: str
 ) -> None:
-    make_version_1(own_run, two_classes.path)
+    convert_to_version_1(own_run, two_classes.path)
     edit(own_run / name, old, new)
-    with pytest.raises(HeadstartError):
+    with raises(HeadstartError, where=own_run if name == "run.json" else own_run / name):
         READS[name](Run(own_run))
 
 
 VALUES: list[Any] = [None, True, -1, 10**400, 1e300, float("nan"), "x", [], {}, [[]]]
 
 
-def test_run_json_with_any_value_of_another_kind_is_an_error_with_its_place(own_run: Path) -> None:
+def test_run_json_with_an_invalid_value_is_refused(own_run: Path) -> None:
     text = json.loads((own_run / "run.json").read_text())
     for name in text:
         for value in VALUES:
             changed = json.dumps({**text, name: value})
             (own_run / "run.json").write_text(changed)
             if json.loads(changed) != text:
-                with pytest.raises(HeadstartError):
+                with pytest.raises(HeadstartError) as caught:
                     Run(own_run)
+                assert caught.value.where in (own_run, own_run / "run.json")

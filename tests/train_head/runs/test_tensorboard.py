@@ -1,4 +1,4 @@
-"""A run's history as TensorBoard reads it, written without TensorFlow."""
+"""TensorBoard logs of a run, read by TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from base.errors import UsageError
 from base.terminal import Console
 from features.store import FeatureStore
+from tests.errors import raises
 from tests.train_head.training import make_config, run_command
 from train_head.runs.read import Run
 from train_head.runs.record import LOGS_FILE, LOGS_FOLDER
@@ -23,17 +24,18 @@ HISTORY = [Epoch(1, 0.5, 0.75, 0.25, 0.875, 2.0), Epoch(2, 0.125, 1.0, 0.0625, 0
 
 
 def read_events(path: Path) -> list[Event]:
-    """Read events with TensorBoard's own reader, which checks each record's checksum."""
+    """Read events with TensorBoard's reader, which verifies the checksum of each record."""
     return [Event.FromString(record) for record in RawEventFileLoader(str(path)).Load()]
 
 
-def read_scalars(side: Path) -> list[tuple[int, str, float]]:
-    (path,) = side.iterdir()
+def read_scalars(folder: Path) -> list[tuple[int, str, float]]:
+    (path,) = folder.iterdir()
     assert "tfevents" in path.name
     return [(event.step, value.tag, value.simple_value) for event in read_events(path) for value in event.summary.value]
 
 
-def test_write_logs_gives_each_epochs_values_in_tensorboards_records(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_write_logs_writes_the_values_of_each_epoch(tmp_path: Path) -> None:
     write_logs(tmp_path / "logs", HISTORY, 1005.0)
     version, *events = read_events(tmp_path / "logs/validation" / LOGS_FILE)
     assert (version.file_version, version.wall_time) == ("brain.Event:2", 1000.0)
@@ -48,9 +50,8 @@ def test_write_logs_gives_each_epochs_values_in_tensorboards_records(tmp_path: P
     ]
 
 
-def test_train_with_tensorboard_logs_the_history_of_the_run(
-    two_classes: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
+@pytest.mark.unit
+def test_train_with_tensorboard_logs_the_history(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_config(two_classes, tmp_path / "run", tensorboard=True)
     train_head(config, quiet)
     history = Run(config.run).read_history()
@@ -64,7 +65,8 @@ def test_train_with_tensorboard_logs_the_history_of_the_run(
         assert found[2] == pytest.approx(wanted[2], rel=1e-6)
 
 
-def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
+@pytest.mark.unit
+def test_train_again_with_tensorboard_adds_logs_to_the_run(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(two_classes, tmp_path / "run")
@@ -77,18 +79,18 @@ def test_train_again_with_tensorboard_logs_a_run_that_was_fitted_without(
     assert sorted(path.name for path in config.run.iterdir()) == sorted([LOGS_FOLDER, *(path.name for path in before)])
 
 
-def test_train_without_the_package_tells_how_to_install_it_before_anything_is_fitted(
+@pytest.mark.unit
+def test_train_with_tensorboard_without_the_package_is_wrong_usage(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("base.errors.find_spec", lambda name: None)
-    with pytest.raises(UsageError) as caught:
+    with raises(UsageError, where="--tensorboard") as caught:
         train_head(make_config(two_classes, tmp_path / "run", tensorboard=True), quiet)
-    assert caught.value.where == "--tensorboard"
     assert "headstart[tensorboard]" in caught.value.advice
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_command_with_tensorboard_needs_no_tensorflow(two_classes: FeatureStore, tmp_path: Path) -> None:
+def test_train_command_with_tensorboard_imports_no_tensorflow(two_classes: FeatureStore, tmp_path: Path) -> None:
     done = run_command(two_classes, tmp_path / "run", "--tensorboard", "--no-report")
     assert done.returncode == 0, done.stderr
     imported = done.stderr.rpartition("imported:")[2].split()
