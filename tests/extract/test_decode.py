@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import random
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +16,7 @@ from PIL import Image
 from extract import decode
 from extract.config import MAX_PIXELS
 from extract.decode import Pixels, UndecodableImageError, decode_image
+from tests.inputs.makers import write_png
 from tests.pictures import draw_picture, encode
 
 pytestmark = pytest.mark.unit
@@ -31,17 +30,6 @@ def encode_array(array: NDArray[Any], image_format: str = "PNG", **options: obje
 
 def gray_to_rgb(gray: NDArray[Any]) -> Pixels:
     return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def declare_png(width: int, height: int) -> bytes:
-    """Return a gray PNG whose header declares a size, with hardly any data."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def refuse(data: bytes) -> str:
@@ -271,6 +259,6 @@ def test_decode_file_of_another_kind_is_refused_with_its_kind(kind: str) -> None
 
 @pytest.mark.parametrize("side", [20_000, 9_440])
 def test_decode_picture_with_too_many_pixels_is_refused_with_its_size_and_the_limit(side: int) -> None:
-    reason = refuse(declare_png(side, side))
+    reason = refuse(write_png(side, side, 8, 0, bytes(1000)))
     assert f"{side} x {side} pixels" in reason
     assert f"{MAX_PIXELS:,}" in reason

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.extract.test_decode import declare_png
+from tests.inputs.makers import write_png
 from tests.pictures import encode
 
 FORMATS = ["PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG", "MPO"]
@@ -40,7 +40,7 @@ def test_decode_first_picture_of_a_process_works_in_every_format(tmp_path: Path)
 
 def test_decode_picture_with_too_many_pixels_takes_no_memory_for_them(tmp_path: Path) -> None:
     for side in (1, 9_440, 20_000):
-        (tmp_path / f"{side}.png").write_bytes(declare_png(side, side))
+        (tmp_path / f"{side}.png").write_bytes(write_png(side, side, 8, 0, bytes(1000)))
     program = (
         "import resource, sys\nfrom pathlib import Path\nfrom extract import decode\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -1,4 +1,4 @@
-"""From pixels to what the backbone sees: Keras's own layers, to the bit."""
+"""Prepare pixels for the backbone: the same bits as Keras's layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.pictures import draw_picture
 
 
 @pytest.mark.parametrize("shape", [(90, 80), (75, 75), (20, 31), (300, 200)])
-def test_prepare_pixels_equals_the_keras_layers_on_floats_to_the_bit(shape: tuple[int, int]) -> None:
+def test_prepare_pixels_equals_the_keras_layers_bit_for_bit(shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
     resize, scale = build_pixel_layers(75)
 
@@ -23,13 +23,13 @@ def test_prepare_pixels_equals_the_keras_layers_on_floats_to_the_bit(shape: tupl
     np.testing.assert_array_equal(prepared, scale(resize(pixels.astype(np.float32))).numpy())
 
 
-def test_prepare_pixels_at_the_right_size_only_scales() -> None:
+def test_prepare_pixels_of_the_target_size_are_only_scaled() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (75, 75, 3), dtype=np.uint8)
     prepared = prepare_pixels(pixels, 75)
     np.testing.assert_allclose(prepared, pixels / 127.5 - 1, atol=1e-6)
 
 
-def test_prepare_pixels_halving_averages_neighbours_without_rounding() -> None:
+def test_prepare_pixels_of_twice_the_size_averages_neighbours_without_rounding() -> None:
     columns = np.arange(150) % 2
     pixels = np.broadcast_to(columns[None, :, None], (150, 150, 3)).astype(np.uint8)
     prepared = prepare_pixels(pixels, 75)
@@ -37,7 +37,7 @@ def test_prepare_pixels_halving_averages_neighbours_without_rounding() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, -1.0), (255, 1.0)])
-def test_prepare_pixels_flat_black_and_white_are_exactly_the_ends_of_the_range(value: int, expected: float) -> None:
+def test_prepare_pixels_maps_black_and_white_to_exactly_minus_1_and_1(value: int, expected: float) -> None:
     prepared = prepare_pixels(np.full((33, 47, 3), value, np.uint8), 75)
     np.testing.assert_array_equal(prepared, np.full((75, 75, 3), expected, np.float32))
 
@@ -49,7 +49,7 @@ def test_prepare_pixels_stays_within_the_range() -> None:
     assert prepared.max() == 1.0
 
 
-def test_prepare_pixels_in_several_threads_gives_what_one_gives() -> None:
+def test_prepare_pixels_in_several_threads_equals_one_thread() -> None:
     pictures = [np.asarray(draw_picture("owls", number, (60 + number, 90))) for number in range(16)]
     expected = [prepare_pixels(picture, 75) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:

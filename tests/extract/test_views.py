@@ -1,7 +1,8 @@
-"""Views: the picture itself, and augmentations whose bits follow from content, number and seed alone."""
+"""Views: the picture itself, and augmentations that depend only on content, number and seed."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -22,6 +23,7 @@ SIZE = 75
 ONE, OTHER = (hashlib.sha256(name).digest() for name in (b"one", b"other"))
 PICTURE: Pixels = np.asarray(draw_picture("cats", 1))
 DRAWS = range(1, 41)
+compile_once = functools.cache(compile_views)
 
 
 def hash_views(views: Prepared) -> str:
@@ -29,19 +31,19 @@ def hash_views(views: Prepared) -> str:
 
 
 def draw_views(pixels: Pixels) -> list[NDArray[np.float32]]:
-    """Forty augmentations of a picture."""
-    return list(compile_views(SIZE, 0)(pixels, ONE, DRAWS).values())
+    """Return forty augmentations of a picture."""
+    return list(compile_once(SIZE, 0)(pixels, ONE, DRAWS).values())
 
 
-def test_views_view_0_is_what_prepare_pixels_gives_to_the_bit() -> None:
-    found = compile_views(SIZE, 3)(PICTURE, ONE, [0, 1])
+def test_view_0_equals_prepare_pixels_bit_for_bit() -> None:
+    found = compile_once(SIZE, 0)(PICTURE, ONE, [0, 1])
     np.testing.assert_array_equal(found[0], prepare_pixels(PICTURE, SIZE))
     assert (found[1].shape, found[1].dtype) == (found[0].shape, found[0].dtype)
     assert np.abs(found[1] - found[0]).mean() > 0.05
 
 
-def test_views_of_the_same_seed_are_the_same_in_another_call_another_compilation_and_other_threads() -> None:
-    prepare = compile_views(SIZE, 5)
+def test_views_with_the_same_seed_are_equal_in_other_calls_compilations_and_threads() -> None:
+    prepare = compile_once(SIZE, 5)
     expected = prepare(PICTURE, ONE, range(4))
 
     alone, backwards = prepare(PICTURE, ONE, [2]), prepare(PICTURE, ONE, [3, 2, 1])
@@ -65,8 +67,8 @@ def test_views_of_the_same_seed_are_the_same_in_another_process() -> None:
     assert done.stdout.strip() == hash_views(compile_views(SIZE, 5)(PICTURE, ONE, range(6)))
 
 
-def test_views_of_another_seed_content_or_number_are_other_pixels() -> None:
-    first, second = compile_views(SIZE, 0), compile_views(SIZE, 1)
+def test_views_with_another_seed_content_or_number_differ() -> None:
+    first, second = compile_once(SIZE, 0), compile_once(SIZE, 1)
     drawn = [
         first(PICTURE, ONE, [1])[1],
         first(PICTURE, ONE, [2])[2],
@@ -78,23 +80,23 @@ def test_views_of_another_seed_content_or_number_are_other_pixels() -> None:
             assert np.abs(one - other).mean() > 0.01
 
 
-def test_views_stay_within_the_range_and_repeat_the_edges() -> None:
+def test_views_stay_in_range_and_repeat_the_edges() -> None:
     extremes = np.random.default_rng(2).choice([0, 255], (64, 90, 3)).astype(np.uint8)
     drawn = np.stack(draw_views(extremes))
     assert -1 <= drawn.min() < -0.9
     assert 0.9 < drawn.max() <= 1
-    # Filled with anything else than its own edges, a white picture would not stay white.
+    # A white picture stays white only if it is filled with its own edges.
     np.testing.assert_array_equal(draw_views(np.full((64, 90, 3), 255, np.uint8)), np.ones((40, SIZE, SIZE, 3)))
 
 
-def test_views_about_half_are_mirrored() -> None:
+def test_views_are_mirrored_in_about_half_of_the_cases() -> None:
     left_half_is_white = np.zeros((SIZE, SIZE, 3), np.uint8)
     left_half_is_white[:, : SIZE // 2] = 255
     mirrored = [view[:, SIZE // 2 :].mean() > view[:, : SIZE // 2].mean() for view in draw_views(left_half_is_white)]
     assert 10 <= sum(mirrored) <= 30
 
 
-def test_views_are_rotated_both_ways_by_up_to_40_degrees() -> None:
+def test_views_are_rotated_in_both_directions_by_up_to_40_degrees() -> None:
     lower_half_is_white = np.zeros((SIZE, SIZE, 3), np.uint8)
     lower_half_is_white[SIZE // 2 :] = 255
     slopes = []
@@ -123,15 +125,17 @@ def test_views_are_shifted_and_zoomed_by_up_to_a_fifth() -> None:
         assert np.abs(shifts).max() < 0.2 * SIZE * 1.25 * 1.25
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("split", "views"), [("", [0, 1, 2]), ("train", [0, 1, 2]), ("validation", [0]), ("test", [0])]
 )
-def test_list_views_gives_augmentations_to_what_is_learned_from_alone(split: str, views: list[int]) -> None:
+def test_list_views_contains_augmentations_only_of_training_pictures(split: str, views: list[int]) -> None:
     assert list(list_views(split, 3)) == views
     assert list(list_views(split, 1)) == [0]
 
 
-def test_derive_seed_is_fixed_and_differs_for_every_view_seed_and_content() -> None:
+@pytest.mark.unit
+def test_derive_seed_is_fixed_and_differs_by_view_seed_and_content() -> None:
     assert derive_seed(ONE, 1, 12).dtype == np.int32
     expected = hashlib.sha256(ONE + b"view 1 seed 12").digest()[:8]
     assert derive_seed(ONE, 1, 12).astype("<i4").tobytes() == expected
@@ -144,5 +148,7 @@ def test_derive_seed_is_fixed_and_differs_for_every_view_seed_and_content() -> N
     assert len(seeds) == 2 * 24 * 25
 
 
-def test_describe_views_names_the_seed_and_not_how_many() -> None:
-    assert describe_views(7) == ("flip, rotation 40 degrees, shift 0.2, shear 0.2, zoom 0.2, edges repeated; seed 7")
+@pytest.mark.unit
+def test_describe_views_returns_the_stored_recipe_with_the_seed() -> None:
+    # Part of the fingerprint of existing stores.
+    assert describe_views(7) == "flip, rotation 40 degrees, shift 0.2, shear 0.2, zoom 0.2, edges repeated; seed 7"
