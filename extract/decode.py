@@ -1,4 +1,4 @@
-"""From a picture's file to RGB pixels: the one policy, used in extraction, in the export's check and in `predict`."""
+"""Read and decode picture files into RGB pixels. Extraction, export and prediction share this policy."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ Pixels = NDArray[np.uint8]
 
 DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 16 bit by its upper byte"
 MAX_BYTES_PER_PIXEL = 8
-"""Largest size of a file: four samples of 16 bits, stored as they are."""
+"""Largest accepted file size, in bytes per pixel: four uncompressed samples of 16 bits."""
 ALWAYS_ALLOWED_BYTES = 2**26
-LARGE_PIXELS = 32_000_000
-"""Size of a picture to be decoded alone where threads do not share the limit of `hold_pixels`."""
+"""File size that is accepted whatever `max_pixels` is."""
 LARGE_FILE_BYTES = 2**24
-"""Size from which on files of pictures are read and decoded one at a time."""
-PIXELS_AT_A_TIME = 96_000_000
-"""Pixels decoded at a time by all threads together: 7 bytes each in Pillow and in the array that is made from it."""
+"""Size above which picture files are read and decoded one at a time."""
+MAX_PIXELS_IN_MEMORY = 96_000_000
+"""Pixels that all threads together hold decoded; each takes 4 bytes in Pillow and 3 in the array."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""Pillow opens a camera's MPO as JPEG; it registers no opener under that name and would raise KeyError."""
+"""Formats of Pillow that are decoded. It opens MPO, which cameras write, as JPEG, and raises KeyError for that name."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_PIXELS_AT_ONCE = 2**20
+_STRIP_PIXELS = 2**20
 _OTHER_KINDS = (
-    (rb"%PDF", "a PDF"),
+    (rb"%PDF", "a PDF file"),
     (rb"PK\x03\x04", "a zip file"),
     (rb"8BPS", "a Photoshop file"),
     (rb"\0\0\0\x0cJXL ", "a JPEG XL picture"),
@@ -45,18 +44,18 @@ _OTHER_KINDS = (
     (rb"0&\xb2u\x8ef\xcf\x11", "a video"),
 )
 
-# Above malloc's largest threshold, blocks go back to the system at once; Pillow's own of 16 MB stay with each thread.
+# malloc returns blocks of this size to the system at once; Pillow's default of 16 MB would stay with each thread.
 Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 
 
 class _PixelBudget:
-    """Limit on what several threads decode at a time; a picture beyond the limit is decoded alone."""
+    """Limit on the pixels that all threads hold at a time; a picture above the limit is decoded alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._used, self._changed = limit, 0, threading.Condition()
 
     @contextmanager
-    def hold(self, num_pixels: int) -> Iterator[None]:
+    def reserve(self, num_pixels: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + num_pixels <= self._limit)
             self._used += num_pixels
@@ -68,38 +67,38 @@ class _PixelBudget:
                 self._changed.notify_all()
 
 
-_budget = _PixelBudget(PIXELS_AT_A_TIME)
+_budget = _PixelBudget(MAX_PIXELS_IN_MEMORY)
 _one_large_file = threading.Lock()
 
 
 class UndecodableImageError(Exception):
-    """A file is no usable picture; the message is the reason, for a list of bad files."""
+    """File that cannot be used as a picture; the message is the reason, a noun phrase."""
 
 
 def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Read a picture's file, once and whole: the bytes that are hashed are those that are decoded.
+    """Read a whole picture file, so that its content hash and its pixels come from the same bytes.
 
     Raises:
-        UndecodableImageError: it cannot be read, is no regular file, is larger than any picture of `max_pixels`, or
-            changed meanwhile.
+        UndecodableImageError: the file is unreadable, not a regular file, larger than any picture of `max_pixels`, or
+            changed during the read.
     """
     max_bytes = max(MAX_BYTES_PER_PIXEL * max_pixels, ALWAYS_ALLOWED_BYTES)
     try:
         with RegularFile(path, follow=True) as file:
             before = file.identity
             if before.num_bytes > max_bytes:
-                raise UndecodableImageError(f"{before.num_bytes:,} bytes, more than a picture of {max_pixels:,} pixels")
+                raise UndecodableImageError(f"a file of {before.num_bytes:,} bytes, above the limit of {max_bytes:,}")
             data = file.read(before.num_bytes + 1)
             after = file.identify()
     except OSError as error:
-        raise UndecodableImageError(f"cannot be read: {error.strerror or error}") from error
+        raise UndecodableImageError(f"an unreadable file ({error.strerror or error})") from error
     if len(data) != before.num_bytes or after[:4] != before[:4]:
-        raise UndecodableImageError("changed while it was read; run again")
+        raise UndecodableImageError("a file that changed while it was read")
     return data
 
 
-def hold_file(num_bytes: int) -> AbstractContextManager[object]:
-    """Return the lock to hold while a file of this size is read and decoded: large ones take turns."""
+def lock_large_file(num_bytes: int) -> AbstractContextManager[object]:
+    """Return a context manager that lets one thread at a time read and decode a large file."""
     return _one_large_file if num_bytes > LARGE_FILE_BYTES else nullcontext()
 
 
@@ -108,34 +107,39 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Args:
         data: the whole file.
-        max_pixels: largest number of pixels that its header may declare; nothing is decoded where it declares more.
+        max_pixels: largest number of pixels that the header may declare; larger pictures are refused undecoded.
 
     Returns:
-        (height, width, 3) uint8 RGB, upright.
+        (height, width, 3) uint8 RGB, with the EXIF orientation applied.
 
     Raises:
-        UndecodableImageError: empty, truncated, damaged, too large, or not a picture.
+        UndecodableImageError: the file is empty, truncated, damaged, too large, or not a picture.
     """
-    with hold_pixels(data, max_pixels) as pixels:
+    with decode_within_budget(data, max_pixels) as pixels:
         return pixels
 
 
 @contextmanager
-def hold_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
-    """Decode as `decode_image` does, in several threads within one limit, which includes the use of the pixels."""
+def decode_within_budget(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
+    """Decode a picture as `decode_image` does; wait first until all threads together have room for its pixels.
+
+    The pixels count as held until the `with` block ends.
+    """
     if not data:
-        raise UndecodableImageError("the file is empty")
-    # Pillow's own limit cannot be set for one call: it warns at ours and refuses at twice as much.
+        raise UndecodableImageError("an empty file")
+    # Pillow's own limit is global, warns only, and raises at twice the limit.
     Image.MAX_IMAGE_PIXELS = None
-    # Its warnings name no file, and what keeps a picture from being used is an error.
+    # Pillow's warnings name no file; a picture that cannot be used is reported by UndecodableImageError.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with ExitStack() as held:
         try:
             image = held.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
             width, height = image.size
             if width * height > max_pixels:
-                raise UndecodableImageError(f"{width} x {height} pixels, more than the {max_pixels:,} that are allowed")
-            held.enter_context(_budget.hold(width * height))
+                raise UndecodableImageError(
+                    f"a picture of {width} x {height} pixels, above the limit of {max_pixels:,}"
+                )
+            held.enter_context(_budget.reserve(width * height))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             pixels = _convert_to_rgb(image)
@@ -145,20 +149,20 @@ def hold_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
         except UndecodableImageError:
             raise
         except MemoryError:
-            raise UndecodableImageError("needs more memory than there is") from None
+            raise UndecodableImageError("a picture too large for the available memory") from None
         except Exception as error:
-            # Pillow's decoders raise many kinds of errors on damaged files; all mean that this file is bad.
-            raise UndecodableImageError(f"damaged: {error or type(error).__name__}") from error
+            # Pillow's decoders raise errors of many classes on damaged files.
+            raise UndecodableImageError(f"a damaged file ({str(error) or type(error).__name__})") from error
         yield pixels
 
 
 def _convert_to_rgb(image: Image.Image) -> Pixels:
-    """Convert strip by strip, so that a large picture is never in memory three times over."""
-    # A PGM's samples of more than 8 bits are spread over 16, whatever its own largest is.
+    """Convert strip by strip, so that memory never holds three copies of a large picture."""
+    # Pillow scales PGM samples of more than 8 bits to 16 bits, so their range is known.
     if image.mode in ("I", "F") and (image.mode, image.format) != ("I", "PPM"):
-        raise UndecodableImageError(f"32-bit samples (mode {image.mode}), whose range is not known")
+        raise UndecodableImageError(f"a picture with 32-bit samples of unknown range (mode {image.mode})")
     width, height = image.size
-    num_rows = max(1, _PIXELS_AT_ONCE // width)
+    num_rows = max(1, _STRIP_PIXELS // width)
     if num_rows >= height:
         return np.asarray(_convert_strip(image))
     pixels = np.empty((height, width, 3), np.uint8)
@@ -176,13 +180,14 @@ def _convert_strip(image: Image.Image) -> Image.Image:
         opaque = image.convert("RGBA")
         white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, opaque).convert("RGB")
-    # For a picture that is RGB, convert() would make a copy.
+    # convert() would copy a picture that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _describe_foreign_bytes(data: bytes) -> str:
+    """Describe a file that Pillow does not identify, by its first bytes."""
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!|html|\?xml|head|svg)", data[:512], re.IGNORECASE):
-        return "not a picture: the file holds a web page or XML"
+        return "a web page or XML file"
     kinds = [kind for pattern, kind in _OTHER_KINDS if re.match(pattern, data, re.DOTALL)]
-    got = f"but {kinds[0]}" if kinds else "or cut off in its header"
-    return f"not a picture in a known format ({', '.join(FORMATS)}), {got}"
+    found = kinds[0] if kinds else "an unknown format or a damaged header"
+    return f"{found} (supported: {', '.join(FORMATS)})"

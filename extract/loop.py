@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.decode import UndecodableImageError, hold_file, hold_pixels, read_picture
+from extract.decode import UndecodableImageError, decode_within_budget, lock_large_file, read_picture
 from extract.engines import Streams
 from extract.views import Prepare, Prepared, list_views
 from features.catalog.tables import ImageRow
@@ -239,13 +239,13 @@ def load_image(
     """Read and hash a picture, and decode it where `list_missing` returns views for that content."""
     content_hash = b""
     try:
-        with hold_file(image.num_bytes):
+        with lock_large_file(image.num_bytes):
             data = read_picture(config.images / image.path, config.max_pixels)
             content_hash = hashlib.sha256(data).digest()
             missing = list_missing(image, content_hash)
             if not missing:
                 return LoadedImage(image, content_hash)
-            with hold_pixels(data, config.max_pixels) as pixels:
+            with decode_within_budget(data, config.max_pixels) as pixels:
                 return LoadedImage(image, content_hash, prepare(pixels, content_hash, missing))
     except UndecodableImageError as error:
         return LoadedImage(image, content_hash, failure=str(error))

@@ -17,7 +17,7 @@ from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.engines import check_engine
-from extract.images.scan import Scan, describe_unreadable, scan_images
+from extract.images.scan import Scan, describe_unsupported, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, estimate_bytes, hash_path, merge_reading, plan_images
 from extract.stores import (
@@ -219,8 +219,8 @@ def warn_of_unusable(result: ExtractResult, console: Console) -> None:
             f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
             f"{result.unsound_images[0]}"
         )
-    if unreadable := describe_unreadable((file["path"], file["reason"]) for file in result.skipped):
-        console.warning(unreadable)
+    if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
+        console.warning(unsupported)
 
 
 def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:

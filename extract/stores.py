@@ -17,7 +17,7 @@ from extract.backbone import BACKBONE_NAME, CutBackbone, hash_weights
 from extract.config import EngineName, ExtractConfig
 from extract.decode import DECODE_POLICY
 from extract.images.scan import Scan
-from extract.images.walk import OWN_STORE, identify_own
+from extract.images.walk import HEADSTART_STORE, identify_headstart_folder
 from extract.plan import KnownStore
 from extract.views import describe_views
 from extract.weights.find import UNOFFICIAL, Weights, WeightsName
@@ -132,7 +132,11 @@ def _list_stores(store: Path) -> list[Path]:
     """Return the store that a folder is, or those that it holds by cut; none where it holds something else."""
     held = [store / cut for cut in list_cuts(store)] or [store]
     held = [found for found in held if found.is_dir() and any(found.iterdir())]
-    others = [found for found in held if identify_own(found, {entry.name for entry in found.iterdir()}) != OWN_STORE]
+    others = [
+        found
+        for found in held
+        if identify_headstart_folder(found, {entry.name for entry in found.iterdir()}) != HEADSTART_STORE
+    ]
     if 0 < len(others) < len(held):
         raise StoreMissingError(others[0], "a feature store", "something else", "Give another --store (STORE=)")
     return [] if others else held

@@ -1,1 +1,1 @@
-"""Finding pictures: which there are, of which class and split, and what was passed over."""
+"""Find pictures with their classes and splits, and list the skipped files."""

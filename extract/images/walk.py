@@ -1,4 +1,4 @@
-"""Walk a tree of folders: links are followed; loops, hidden files and Headstart's own folders are not."""
+"""Walk a tree of folders: follow links; leave out loops, hidden files and folders that Headstart wrote."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from base.lock import LOCK_NAME
 from features.catalog.catalog import CATALOG_NAME
 from features.catalog.database import check_header
 
-OWN = "Headstart's own"
-OWN_STORE = f"{OWN} feature store"
+HEADSTART = "a Headstart"
+"""Start of the reason why a folder that Headstart wrote is skipped."""
+HEADSTART_STORE = f"{HEADSTART} feature store"
 _RUN_FILES = ("run.json", "head.npz")
 
 
 def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Walk a tree of folders, following links but never round a loop.
+    """Walk a tree of folders. Links are followed, except back to a folder above.
 
     Args:
         folder: the folder that paths are relative to.
-        top: relative path to start from.
-        stores: relative paths of feature stores, which need not exist yet.
+        top: path of the folder to start from, relative to `folder`.
+        stores: paths of feature stores, relative to `folder`; they need not exist yet.
 
     Yields:
-        (path, problem), relative to `folder`; the problem is empty for a file, else the reason why a folder is not
-        entered.
+        (path, problem) for each file, and for each folder that is not entered. The path is relative to `folder`. The
+        problem is a noun phrase for a folder, and empty for a file.
     """
     parts = Path(top).parts
     parents = [folder.joinpath(*parts[:depth]).stat() for depth in range(len(parts))]
@@ -37,12 +38,13 @@ def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator
             status = (folder / path).stat()
             identity = (status.st_dev, status.st_ino)
             if identity in above:
-                yield path, "a link back to a folder that it is in"
+                yield path, "a link to a folder above it"
                 continue
             entries = list_entries(folder / path)
-            own = OWN_STORE if path in stores else identify_own(folder / path, {entry.name for entry in entries})
+            names = {entry.name for entry in entries}
+            own = HEADSTART_STORE if path in stores else identify_headstart_folder(folder / path, names)
         except OSError as error:
-            yield path, error.strerror or str(error)
+            yield path, f"an unreadable folder ({error.strerror or error})"
             continue
         if own:
             yield path, own
@@ -56,49 +58,49 @@ def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator
 
 
 def list_entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
-    """List by name the entries of a folder, without macOS's own, and without hidden ones unless asked for."""
+    """List the entries of a folder by name, without `__MACOSX`; `hidden` includes hidden entries."""
     ignored = "__MACOSX" if hidden else (".", "__MACOSX")
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(ignored)), key=lambda entry: entry.name)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder, or a link to one that can be followed."""
+    """Return whether an entry is a folder, or a link to a folder."""
     try:
         return entry.is_dir()
     except OSError:
-        # A link to itself, or into a folder that may not be entered; opening it fails with the reason.
+        # A link to itself, or into a folder without access. Opening it fails with the reason.
         return False
 
 
-def identify_own(folder: Path, names: Collection[str]) -> str:
-    """Return the kind of a folder of Headstart's own, recognized by its content; empty for any other folder.
+def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
+    """Describe a folder that Headstart wrote, recognized by its content; return an empty text for any other folder.
 
     Args:
-        folder: a folder.
-        names: the names of its entries.
+        folder: path of the folder.
+        names: names of its entries.
     """
 
     def holds(*files: str, within: Path = folder) -> bool:
         return all((within / name).is_file() for name in files)
 
     if CATALOG_NAME in names and _is_catalog(folder / CATALOG_NAME, is_begun=LOCK_NAME in names):
-        return OWN_STORE
+        return HEADSTART_STORE
     if "run.json" in names and holds(*_RUN_FILES):
-        return f"{OWN} run"
+        return f"{HEADSTART} run"
     if "model.keras" in names and holds("model.keras", "labels.txt"):
-        return f"{OWN} exported model"
+        return f"{HEADSTART} model"
     if "sweep.csv" in names and (folder / "trials").is_dir():
-        return f"{OWN} sweep"
+        return f"{HEADSTART} sweep"
     if "compare.png" in names:
         runs = [folder / name for name in names if (folder / name).is_dir()]
         if runs and all(holds(*_RUN_FILES, within=run) for run in runs):
-            return f"{OWN} comparison"
+            return f"{HEADSTART} comparison"
     return ""
 
 
 def _is_catalog(path: Path, *, is_begun: bool) -> bool:
-    """Return whether a file has a catalog's header; an empty one beside a lock is from a run that was killed."""
+    """Return whether a file has a catalog's header; a killed run leaves an empty file beside a lock (`is_begun`)."""
     try:
         check_header(path)
     except CatalogDamagedError:

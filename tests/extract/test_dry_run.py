@@ -29,7 +29,7 @@ def test_dry_run_without_a_store_counts_everything_and_makes_nothing(pictures: P
 
     assert (found["images"], found["to_read"], found["reused"]) == (36, 36, 0)
     assert found["classes"] == {"train": {"cats": 12, "dogs": 12}, "validation": {"cats": 6, "dogs": 6}}
-    assert found["skipped"] == [{"path": "train/cats/notes.txt", "reason": "not a picture by its name (.txt)"}]
+    assert found["skipped"] == [{"path": "train/cats/notes.txt", "reason": "a file with an unknown extension (.txt)"}]
     assert found["estimated_bytes"] == round(36 * 7 * 7 * 256 * 2 * 0.26)
     assert found["images_per_second"] > 0
     assert found["estimated_seconds"] == pytest.approx(36 / found["images_per_second"], rel=0.05, abs=0.06)

@@ -163,14 +163,14 @@ def test_loop_with_one_bad_picture_more_than_allowed_stops_there_and_keeps_the_o
         run_loop(tmp_path, rows, Means(), max_bad=2)
     assert str(raised.value) == (
         f"{tmp_path / 'pictures'}: expected at most 2 bad pictures, "
-        "got 3, the last of them 009.png: the file is empty. "
+        "got 3, the last of them 009.png: an empty file. "
         "Repair or move them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept."
     )
     store = FeatureStore(tmp_path / "store")
     whole_batch = (0, 1, 4, 5, 6, 7, 8, 10, 11)
     assert [example.path for example in store.examples] == [f"{n:03}.png" for n in whole_batch]
     failed = {image.path: image.reason for image in store.images if image.status is ImageStatus.FAILED}
-    assert failed == {f"{n:03}.png": "the file is empty" for n in (2, 3, 9)}
+    assert failed == {f"{n:03}.png": "an empty file" for n in (2, 3, 9)}
 
 
 class Overflowing(Means):

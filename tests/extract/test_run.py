@@ -213,9 +213,11 @@ def test_extract_bad_pictures_are_each_listed_once_with_the_reason(changed: Chan
     ]
     assert "damaged" in reasons["train/cats/corrupt.jpg"] or "cut off" in reasons["train/cats/corrupt.jpg"]
     assert "image file is truncated" in reasons["train/cats/cut.jpg"]
-    assert reasons["train/cats/empty.jpg"] == "the file is empty"
-    assert reasons["train/dogs/page.jpg"] == "not a picture: the file holds a web page or XML"
-    assert changed.result.skipped == [{"path": "train/dogs/notes.txt", "reason": "not a picture by its name (.txt)"}]
+    assert reasons["train/cats/empty.jpg"] == "an empty file"
+    assert reasons["train/dogs/page.jpg"] == "a web page or XML file"
+    assert changed.result.skipped == [
+        {"path": "train/dogs/notes.txt", "reason": "a file with an unknown extension (.txt)"}
+    ]
 
 
 def test_extract_bad_pictures_are_failed_in_the_catalog_and_no_examples(changed: Changed) -> None:
@@ -342,16 +344,16 @@ def test_extract_strict_names_the_first_bad_picture_and_commits_what_was_compute
 
     result = extract(pictures, store, strict=True, batch_size=4)
 
-    assert result.failed == [{"image": bad, "reason": "the file is empty"}]
+    assert result.failed == [{"image": bad, "reason": "an empty file"}]
     assert (result.computed, result.reused) == (11, 0)
     assert result.error.startswith(
-        f"{pictures}: expected at most 0 bad pictures, got 1, the last of them {bad}: the file is empty. "
+        f"{pictures}: expected at most 0 bad pictures, got 1, the last of them {bad}: an empty file. "
     )
     found = FeatureStore(store)
     assert found.num_features == 11, "the good ones of three batches of four"
     assert sorted(find_examples(found)) == sorted(order[:9] + order[10:12])
     assert {image.path: image.reason for image in found.images if image.status is ImageStatus.FAILED} == {
-        bad: "the file is empty"
+        bad: "an empty file"
     }
 
 

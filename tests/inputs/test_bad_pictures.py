@@ -108,10 +108,10 @@ def test_extract_fourth_bad_of_250_ends_with_status_1_and_says_why(stopped: Stop
 
 
 def test_extract_that_is_stopped_lists_each_bad_file_once_with_its_reason(stopped: Stopped) -> None:
-    failed = [{"image": path, "reason": "the file is empty"} for path in stopped.bad]
+    failed = [{"image": path, "reason": "an empty file"} for path in stopped.bad]
     assert stopped.done.result["failed"] == failed
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in stopped.done.err.splitlines() if "│" in line]
-    assert [cell for cell in cells if cell[-1] == "the file is empty"] == [[*failure.values()] for failure in failed]
+    assert [cell for cell in cells if cell[-1] == "an empty file"] == [[*failure.values()] for failure in failed]
 
 
 def test_extract_that_is_stopped_keeps_what_it_computed(stopped: Stopped) -> None:
@@ -122,7 +122,7 @@ def test_extract_that_is_stopped_keeps_what_it_computed(stopped: Stopped) -> Non
     assert [example.path for example in store.examples] == sorted(set(read) - set(stopped.bad))
     assert store.num_features == len(read) - 4
     statuses = {image.path: (image.status, image.reason) for image in store.images}
-    assert [statuses[path] for path in stopped.bad] == [(ImageStatus.FAILED, "the file is empty")] * 4
+    assert [statuses[path] for path in stopped.bad] == [(ImageStatus.FAILED, "an empty file")] * 4
     assert {statuses[path] for path in stopped.order[5 * 32 :]} == {(ImageStatus.PENDING, "")}
 
 
@@ -174,5 +174,5 @@ def test_extract_strict_is_max_bad_0(tmp_path: Path, quiet: Console) -> None:
     )
     assert strict.error == none.error
     assert none.error.startswith(f"{tmp_path}/images: expected at most 0 bad pictures, got 1, the last of them dogs/5")
-    assert strict.failed == none.failed == [{"image": "dogs/5.bmp", "reason": "the file is empty"}]
+    assert strict.failed == none.failed == [{"image": "dogs/5.bmp", "reason": "an empty file"}]
     assert strict.computed == none.computed == 7

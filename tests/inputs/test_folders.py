@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,22 +16,22 @@ from tests.inputs.commands import Done
 from tests.inputs.folders import configure, draw_new, list_reasons, list_stored, predict_all, put_pictures, run_here
 from train_head.predict.classify import list_pictures
 
-NOT_DECODED = "a picture of a kind that is not decoded ({}); convert it to JPEG or PNG"
+NOT_DECODED = "a picture in an unsupported format ({})"
 SKIPPED = {
-    ".thumbs": "a hidden folder, with 1 pictures",
-    "cats/README": "not a picture by its name (no extension)",
+    ".thumbs": "a hidden folder with 1 picture",
+    "cats/README": "a file without an extension",
     "cats/camera.dng": NOT_DECODED.format(".dng"),
     "cats/film.jp2": NOT_DECODED.format(".jp2"),
-    "cats/gone.jpg": "No such file or directory",
-    "cats/loop.jpg": "Too many levels of symbolic links",
-    "cats/nested/again": "a link back to a folder that it is in",
+    "cats/gone.jpg": "an unreadable file (No such file or directory)",
+    "cats/loop.jpg": "an unreadable file (Too many levels of symbolic links)",
+    "cats/nested/again": "a link to a folder above it",
     "cats/next.AVIF": NOT_DECODED.format(".AVIF"),
-    "cats/notes.txt": "not a picture by its name (.txt)",
+    "cats/notes.txt": "a file with an unknown extension (.txt)",
     "cats/phone.heic": NOT_DECODED.format(".heic"),
     "cats/vector.svg": NOT_DECODED.format(".svg"),
-    "dogs/above": "a link back to a folder that it is in",
-    "dogs/pipe.jpg": "not a regular file",
-    "stray.jpg": "not in a class folder",
+    "dogs/above": "a link to a folder above it",
+    "dogs/pipe.jpg": "a special file, such as a pipe or a device",
+    "stray.jpg": "a file outside a class folder",
 }
 TAKEN = [
     ("cats/000.jpg", "cats"),
@@ -43,7 +42,7 @@ TAKEN = [
     ("dogs/cats/000.jpg", "dogs"),
     ("dogs/linked.jpg", "dogs"),
 ]
-ENDLESS = f"{8 * 89_000_000 + 1:,} bytes, more than a picture of 89,000,000 pixels"
+ENDLESS = "a file of 712,000,001 bytes, above the limit of 712,000,000"
 
 
 # A folder as people have them.
@@ -89,9 +88,10 @@ def test_extract_links_and_other_files_are_skipped_each_once_with_its_reason(unt
 
 
 def test_extract_kinds_that_are_not_decoded_are_warned_of(untidy: Untidy) -> None:
-    reason = NOT_DECODED.format(".dng")
-    line = f"warning: 5 pictures are skipped, such as cats/camera.dng: {reason}"
-    assert untidy.extract.err.splitlines().count(line) == 1
+    (line,) = [
+        line for line in untidy.extract.err.splitlines() if line.startswith("warning: ") and "camera.dng" in line
+    ]
+    assert "5 pictures" in line
 
 
 def test_extract_counts_skipped_files_by_reason_at_the_end(untidy: Untidy) -> None:
@@ -127,14 +127,15 @@ def test_predict_takes_what_extract_does_and_accounts_for_the_others_once(untidy
     assert not failed.keys() & skipped.keys()
     assert sorted([*failed, *skipped]) == sorted([*SKIPPED.keys() - {"stray.jpg", ".thumbs"}, "dogs/endless.bmp"])
     for path, reason in (failed | skipped).items():
-        assert path == "dogs/endless.bmp" or reason.removeprefix("cannot be read: ") == SKIPPED[path]
+        assert path == "dogs/endless.bmp" or reason == SKIPPED[path]
 
 
 def test_predict_warns_of_kinds_that_are_not_decoded(
     untidy: Untidy, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict_all(tiny_model, untidy.folder / "cats")
-    assert "warning: 5 pictures are skipped, such as " in capsys.readouterr().err
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "5 pictures" in line
 
 
 def test_extract_and_predict_skip_headstarts_own_folders_alike(tmp_path: Path) -> None:
@@ -146,24 +147,4 @@ def test_extract_and_predict_skip_headstarts_own_folders_alike(tmp_path: Path) -
     paths, skipped = list_pictures([tmp_path])
     assert [image.path for image in scan.images] == ["cats/1.jpg", "dogs/2.jpg"]
     assert paths == [tmp_path / "cats/1.jpg", tmp_path / "dogs/2.jpg"]
-    assert [found.reason for found in scan.skipped] == [file.reason for file in skipped] == ["Headstart's own run"]
-
-
-ROWS: dict[str, Callable[..., None]] = {
-    "a file larger than 8 bytes for each of those pixels, and than 64 MiB": (
-        test_extract_file_larger_than_any_allowed_picture_is_refused
-    ),
-    "hidden files, `._*`, `__MACOSX`": test_extract_hidden_files_are_not_looked_at,
-    "a hidden folder in the place of a class": (
-        test_extract_links_and_other_files_are_skipped_each_once_with_its_reason
-    ),
-    "Headstart's own folders: a store, a run, an exported model, a sweep, a comparison": (
-        test_extract_and_predict_skip_headstarts_own_folders_alike
-    ),
-    "`.heic`, `.avif`, `.svg`, `.jp2`, camera raw and others like them": (
-        test_extract_kinds_that_are_not_decoded_are_warned_of
-    ),
-    "any other extension, a file outside a class folder": test_extract_counts_skipped_files_by_reason_at_the_end,
-    "folders nested deeper than their class": test_extract_nested_and_linked_pictures_belong_to_the_class_above,
-}
-"""Rows of docs/inputs.md that are tested here, each with one of its tests."""
+    assert [found.reason for found in scan.skipped] == [file.reason for file in skipped] == ["a Headstart run"]

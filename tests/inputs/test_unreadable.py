@@ -17,8 +17,8 @@ from extract.run import ExtractResult
 from tests.inputs.commands import EXTRACT, PREDICT, SMALL, Done, finish, start
 from tests.inputs.folders import draw_new, extract_small, list_reasons, list_stored, predict_all, put_pictures
 
-DENIED = "cannot be read: Permission denied"
-CHANGED = "changed while it was read; run again"
+DENIED = "an unreadable file (Permission denied)"
+CHANGED = "a file that changed while it was read"
 
 # Permissions.
 
@@ -64,8 +64,8 @@ def test_extract_pictures_that_may_not_be_read_are_failed_with_the_reason(locked
 
 def test_extract_folders_that_may_not_be_entered_are_accounted_for(locked: Locked) -> None:
     assert list_reasons(locked.extract.result["skipped"], "path") == {
-        "cats/closed": "Permission denied",
-        "dogs/listed/0.jpg": "Permission denied",
+        "cats/closed": "an unreadable folder (Permission denied)",
+        "dogs/listed/0.jpg": DENIED,
     }
 
 
@@ -120,14 +120,17 @@ def replace_by(make: Change) -> Change:
 
 
 AFTER_SCAN: dict[str, tuple[Change, str]] = {
-    "cats/pipe.jpg": (replace_by(os.mkfifo), "cannot be read: Not a regular file"),
-    "cats/gone.jpg": (Path.unlink, "cannot be read: No such file or directory"),
-    "cats/device.jpg": (replace_by(lambda path: path.symlink_to("/dev/zero")), "cannot be read: Not a regular file"),
+    "cats/pipe.jpg": (replace_by(os.mkfifo), "an unreadable file (Not a regular file)"),
+    "cats/gone.jpg": (Path.unlink, "an unreadable file (No such file or directory)"),
+    "cats/device.jpg": (
+        replace_by(lambda path: path.symlink_to("/dev/zero")),
+        "an unreadable file (Not a regular file)",
+    ),
     "dogs/loop.jpg": (
         replace_by(lambda path: path.symlink_to(path)),
-        "cannot be read: Too many levels of symbolic links",
+        "an unreadable file (Too many levels of symbolic links)",
     ),
-    "dogs/folder.jpg": (replace_by(Path.mkdir), "cannot be read: Not a regular file"),
+    "dogs/folder.jpg": (replace_by(Path.mkdir), "an unreadable file (Not a regular file)"),
 }
 
 
@@ -189,7 +192,7 @@ def test_extract_picture_that_is_no_file_any_more_is_failed_and_never_waited_for
 
 def test_extract_next_run_reads_again_what_changed(moving: Moving) -> None:
     ((path, reason),) = list_reasons(moving.second.failed).items()
-    assert (path, reason.startswith("damaged: ")) == ("cats/shorter.jpg", True)
+    assert (path, reason.startswith("a damaged file (")) == ("cats/shorter.jpg", True)
     assert (moving.second.computed, moving.second.reused, moving.second.removed) == (3, 2, len(AFTER_SCAN))
     # A JPEG may be followed by anything.
     paths = ["cats/kept.jpg", "cats/longer.jpg", "dogs/emptied.jpg", "dogs/kept.jpg", "dogs/rewritten.jpg"]
@@ -271,7 +274,11 @@ def test_extract_longest_path_is_taken_and_longer_ones_are_skipped(long: Long, t
     result = extract_small(long.folder, tmp_path / "store")
     assert [path for path, _ in list_stored(tmp_path / "store")] == ["cats/0.jpg", long.longest, "dogs/0.jpg"]
     assert result.failed == []
-    assert list_reasons(result.skipped, "path") == dict.fromkeys(long.too_long, "File name too long")
+    picture, folder = long.too_long
+    assert list_reasons(result.skipped, "path") == {
+        picture: "an unreadable file (File name too long)",
+        folder: "an unreadable folder (File name too long)",
+    }
 
 
 def test_predict_longest_path_is_taken_and_longer_ones_are_failed(long: Long, tiny_model: Path) -> None:
@@ -281,16 +288,5 @@ def test_predict_longest_path_is_taken_and_longer_ones_are_failed(long: Long, ti
     # A folder whose path is too long cannot be listed, and is passed over; a file's cannot be opened.
     found = list_reasons(result["failed"], folder=long.folder) | list_reasons(result["skipped"], folder=long.folder)
     assert found.keys() == set(long.too_long)
-    assert all(reason.endswith("File name too long") for reason in found.values())
+    assert all(reason.endswith("(File name too long)") for reason in found.values())
     assert len(result["failed"]) + len(result["skipped"]) == len(long.too_long)
-
-
-ROWS: dict[str, Callable[..., None]] = {
-    "cannot be read (permissions, gone since the scan, not a regular file), or changed while it was read": (
-        test_extract_picture_that_changes_while_it_is_read_is_failed
-    ),
-    "a broken link, a link to itself, a link back to a folder above, a path that is too long": (
-        test_extract_longest_path_is_taken_and_longer_ones_are_skipped
-    ),
-}
-"""Rows of docs/inputs.md that are tested here, each with one of its tests."""

@@ -146,6 +146,6 @@ def test_predict_command_with_a_bad_picture_exits_1_after_one_json_object(tiny_t
     assert said.status == 1
     result = json.loads(said.stdout)
     assert [p["label"] for p in result["predictions"]] == ["cats", "dogs", "owls"]
-    assert result["failed"] == [{"image": str(tmp_path / "owls/bad.png"), "reason": "the file is empty"}]
+    assert result["failed"] == [{"image": str(tmp_path / "owls/bad.png"), "reason": "an empty file"}]
     assert result["accuracy"] == 1.0
     assert said.stderr == ""

@@ -16,7 +16,7 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.decode import Pixels, UndecodableImageError, hold_pixels, read_picture
+from extract.decode import Pixels, UndecodableImageError, decode_within_budget, read_picture
 from extract.pixels import resize_pixels
 from features.store import Example
 from train_head.config import MAX_PIXELS
@@ -104,7 +104,7 @@ class Pictures:
         if hashlib.sha256(data).digest() != example.content_hash:
             return PictureGoneError(path, "the picture that its feature was made from", "a changed file", advice)
         try:
-            with hold_pixels(data, self.max_pixels) as pixels:
+            with decode_within_budget(data, self.max_pixels) as pixels:
                 is_kept = example in self.examples[:NUM_RAW] and pixels[..., 0].size <= MAX_PIXELS_AT_ONCE
                 return resize_pixels(pixels, self.image_size), pixels if is_kept else None
         except UndecodableImageError as error:

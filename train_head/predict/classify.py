@@ -16,8 +16,8 @@ import numpy as np
 from base.errors import HeadstartError, UsageError
 from base.replace import recover_target
 from base.terminal import Console
-from extract.decode import DECODE_POLICY, UndecodableImageError, hold_pixels, read_picture
-from extract.images.scan import EXTENSIONS, describe_unreadable, explain_extension
+from extract.decode import DECODE_POLICY, UndecodableImageError, decode_within_budget, read_picture
+from extract.images.scan import EXTENSIONS, SPECIAL_FILE, describe_unsupported, explain_extension
 from extract.images.walk import walk_files
 from train_head.config import PredictConfig
 from train_head.data.batches import Array
@@ -106,7 +106,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     def read_resized() -> Iterator[tuple[Path, Array]]:
         for path in paths:
             try:
-                with hold_pixels(read_picture(path, config.max_pixels), config.max_pixels) as pixels:
+                with decode_within_budget(read_picture(path, config.max_pixels), config.max_pixels) as pixels:
                     resized = resize_pixels(pixels, card.image_size)
             except UndecodableImageError as error:
                 predictions.failed.append(UnusedPicture(path, str(error)))
@@ -124,8 +124,8 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
                 probabilities = dict(zip(card.classes, row, strict=True))
                 predictions.append(Prediction(path, label, probability, probabilities))
             progress.advance(len(batch))
-    if unreadable := describe_unreadable((str(file.image), file.reason) for file in skipped):
-        console.warning(unreadable)
+    if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
+        console.warning(unsupported)
     return predictions
 
 
@@ -151,7 +151,7 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
             path = file / inside
             with suppress(OSError):
                 if not stat.S_ISREG(path.stat().st_mode):
-                    problem = problem or "not a regular file"
+                    problem = problem or SPECIAL_FILE
             if problem or path.suffix.lower() not in EXTENSIONS:
                 skipped.append(UnusedPicture(path, problem or explain_extension(inside)))
             else:

@@ -31,7 +31,7 @@ def make_mixed_store(folder: Path, statuses: Sequence[FeatureStatus]) -> Feature
         for path in PATHS:
             split, label, _ = path.split("/")
             writer.add_image(ImageRow(path, label, split, 1, 1, hash_text(path), ImageStatus.DONE))
-        failed = ImageRow("train/cats/bad.jpg", "cats", "train", 0, 1, None, ImageStatus.FAILED, "the file is empty")
+        failed = ImageRow("train/cats/bad.jpg", "cats", "train", 0, 1, None, ImageStatus.FAILED, "an empty file")
         writer.add_image(failed)
         for name in ("new1", "new2"):
             writer.add_image(ImageRow(f"train/dogs/{name}.jpg", "dogs", "train", 1, 1))
@@ -51,7 +51,7 @@ def test_remarks_count_every_picture_that_is_left_out_by_its_reason(
     assert count_unusable(store) == {"num_pending": 2, "num_failed": 1, "num_unsound": 2}
     warnings = listen(store, capsys)
     assert len(warnings) == 3
-    for count, shown in ((1, "train/cats/bad.jpg: the file is empty"), (2, "train/cats/00.jpg"), (2, "no features")):
+    for count, shown in ((1, "train/cats/bad.jpg: an empty file"), (2, "train/cats/00.jpg"), (2, "no features")):
         assert any(f": {count} of 27 pictures" in warning and shown in warning for warning in warnings)
 
 

@@ -281,7 +281,7 @@ def test_check_parity_with_every_picture_gone_stops_with_the_first(bench: Bench,
 
 
 def test_read_batches_of_a_picture_with_more_pixels_than_allowed_stops_with_its_name(bench: Bench) -> None:
-    with pytest.raises(HeadstartError, match=r"more than the 1,000 that are allowed") as caught:
+    with pytest.raises(HeadstartError, match=r"90 x 80 pixels, above the limit of 1,000") as caught:
         read_one(bench.folder, bench.store.examples[0], 1000)
     assert not isinstance(caught.value, PictureGoneError)
 
@@ -306,7 +306,7 @@ def test_check_parity_decodes_few_pictures_at_a_time_and_holds_none_of_them(
         most = max(most, sum(ref() is not None for ref in alive))
         yield pixels
 
-    monkeypatch.setattr("train_head.export.pictures.hold_pixels", hold)
+    monkeypatch.setattr("train_head.export.pictures.decode_within_budget", hold)
     monkeypatch.setattr("train_head.export.pictures.NUM_RAW", 0)
     assert bench.check().ok
     assert len(alive) == 40

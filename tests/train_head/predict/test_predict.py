@@ -109,10 +109,10 @@ def test_predict_with_bad_pictures_lists_them_and_predicts_the_others(tiny_two: 
     ]
     reasons = {Path(failure["image"]).name: failure["reason"] for failure in result["failed"]}
     assert list(reasons) == ["000.jpg", "gone.jpg", "page.jpg", "001.jpg"]
-    assert reasons["000.jpg"] == "the file is empty"
-    assert reasons["gone.jpg"] == "cannot be read: No such file or directory"
+    assert reasons["000.jpg"] == "an empty file"
+    assert reasons["gone.jpg"] == "an unreadable file (No such file or directory)"
     assert "web page" in reasons["page.jpg"]
-    assert reasons["001.jpg"].startswith("damaged: ")
+    assert reasons["001.jpg"].startswith("a damaged file (")
     assert result["accuracy"] == 1.0
 
 
@@ -122,7 +122,7 @@ def test_predict_with_nothing_but_bad_pictures_fails_without_a_prediction(tiny_t
         run_predict(tiny_two, tmp_path)
     assert caught.value.result == {
         "predictions": [],
-        "failed": [{"image": str(tmp_path / "only.png"), "reason": "the file is empty"}],
+        "failed": [{"image": str(tmp_path / "only.png"), "reason": "an empty file"}],
         "skipped": [],
     }
 
@@ -134,7 +134,7 @@ def test_predict_on_a_folder_skips_and_names_what_is_no_picture_by_its_name(tiny
     result = run_predict(tiny_two, tmp_path)
     assert [Path(image).name for image, _ in list_labels(result)] == ["000.jpg"]
     assert result["skipped"] == [
-        {"image": str(tmp_path / "cats/notes.txt"), "reason": "not a picture by its name (.txt)"}
+        {"image": str(tmp_path / "cats/notes.txt"), "reason": "a file with an unknown extension (.txt)"}
     ]
 
 
@@ -177,7 +177,7 @@ def test_predict_on_a_pipe_lists_it_as_failed_and_does_not_wait(tiny_two: Path, 
     with pytest.raises(CommandFailed) as caught:
         run_predict(tiny_two, tmp_path / "pipe.jpg")
     assert caught.value.result["failed"] == [
-        {"image": str(tmp_path / "pipe.jpg"), "reason": "cannot be read: Not a regular file"}
+        {"image": str(tmp_path / "pipe.jpg"), "reason": "an unreadable file (Not a regular file)"}
     ]
 
 
@@ -264,7 +264,7 @@ def test_list_pictures_keeps_named_files_and_sorts_within_folders(tmp_path: Path
     paths, skipped = list_pictures([tmp_path / "z.txt", tmp_path / "f"])
     names = ["z.txt", "f/a.jpeg", "f/a/c.jpg", "f/b.PNG"]
     assert paths == [tmp_path / name for name in names]
-    assert skipped == [UnusedPicture(tmp_path / "f/data.csv", "not a picture by its name (.csv)")]
+    assert skipped == [UnusedPicture(tmp_path / "f/data.csv", "a file with an unknown extension (.csv)")]
 
 
 def test_predict_pictures_returns_a_list_of_predictions_with_what_failed_beside_it(

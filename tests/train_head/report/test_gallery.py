@@ -91,9 +91,9 @@ def test_draw_thumbnail_of_a_picture_that_changed_is_gone_or_damaged_says_why(tm
     (tmp_path / "changed.png").write_bytes(encode(draw_picture("cats", 2)))
     assert draw_thumbnail(tmp_path / "changed.png", content_hash).problem == "changed since it was extracted"
     gone = draw_thumbnail(tmp_path / "gone.png", content_hash)
-    assert (gone.address, gone.problem) == ("", "cannot be read: No such file or directory")
+    assert (gone.address, gone.problem) == ("", "an unreadable file (No such file or directory)")
     (tmp_path / "empty.png").write_bytes(b"")
-    assert draw_thumbnail(tmp_path / "empty.png", hashlib.sha256(b"").digest()).problem == "the file is empty"
+    assert draw_thumbnail(tmp_path / "empty.png", hashlib.sha256(b"").digest()).problem == "an empty file"
 
 
 def test_thumbnail_is_drawn_under_a_locale_that_has_no_bytes_for_its_name(tmp_path: Path) -> None:

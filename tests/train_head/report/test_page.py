@@ -158,7 +158,7 @@ def test_report_without_its_pictures_says_so_in_their_place(planted: Planted, tm
     report_run(ReportConfig(run, images=str(tmp_path / "gone")), quiet)
     page = read_page(run)
     assert page.images == []
-    assert "not shown: cannot be read: No such file or directory" in page.text
+    assert "not shown: an unreadable file (No such file or directory)" in page.text
 
 
 def test_report_of_a_run_from_before_there_were_evaluations_computes_them(
