@@ -89,7 +89,7 @@ def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
     if "run.json" in names and holds(*_RUN_FILES):
         return f"{HEADSTART} run"
     if "model.keras" in names and holds("model.keras", "labels.txt"):
-        return f"{HEADSTART} model"
+        return f"{HEADSTART} exported model"
     if "sweep.csv" in names and (folder / "trials").is_dir():
         return f"{HEADSTART} sweep"
     if "compare.png" in names:
