@@ -1,1 +1,1 @@
-"""Export: backbone and head as one Keras model from raw pixels to probabilities."""
+"""Export of a run: one Keras model, backbone and head, from raw pixels to probabilities."""

@@ -1,4 +1,4 @@
-"""Command line of the export: `python -m train_head.export`."""
+"""Command line of export: `python -m train_head.export`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
-from base.terminal import Console, format_bytes
+from base.terminal import Console, format_bytes, format_count
 from train_head.config import ExportConfig
 
 
 def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
-    """Stitch backbone and head into one Keras model that takes raw pixels, and check it on real pictures."""
+    """Join a run's backbone and head into one Keras model of raw pixels, and check it on validation pictures."""
     from train_head.export.write import ParityError, export_run
     from train_head.runs.card import read_card
 
@@ -20,17 +20,16 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     except ParityError as error:
         raise CommandFailed(error.result.to_json(), str(error)) from error
     parity = result.parity
-    flipped = f"{parity.num_flipped:,} other labels" if parity.num_flipped else "same labels"
-    checked = f"{parity.num_pictures:,} of {result.num_validation:,} validation pictures, reloaded from disk"
+    labels = format_count(parity.num_flipped, "different label") if parity.num_flipped else "same labels"
     console.show_table(
         f"exported model in {config.out}",
         [
             *((file.name, format_bytes(file.stat().st_size)) for file in result.files),
             ("classes", ", ".join(read_card(result.files[0]).classes)),
-            ("checked on", checked),
-            ("accuracy from pixels", f"{parity.accuracy:.4f} of those"),
-            ("against backbone and head", f"{parity.max_difference:.2g} in probability"),
-            ("against stored features", f"{parity.max_stored_difference:.2g} in probability, {flipped}"),
+            ("checked on", f"{parity.num_pictures:,} of {format_count(result.num_validation, 'validation picture')}"),
+            ("accuracy on them", f"{parity.accuracy:.4f}"),
+            ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),
+            ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
         ],
     )
     return result.to_json()

@@ -1,4 +1,4 @@
-"""Load an exported model without Keras's deserialisation: built in code from its card, with the file's arrays."""
+"""Load an exported model: the layers are built in code from its card, and the weights are read from its file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from base.errors import HeadstartError
-from base.terminal import import_quietly
+from base.terminal import format_count, import_quietly
 from extract.backbone import build_backbone, cut_backbone
 from features.schema import Pool
 from features.shards.validate import validate_untrusted_hdf5
@@ -27,39 +27,51 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "model.weights.h5"
 MAX_PIXELS_AT_ONCE = 2**22
-"""Of a batch: the backbone takes some 200 bytes a pixel."""
+"""Limit of one batch; the backbone needs about 200 bytes of memory for each pixel."""
 _HEAD, _BACKBONE = "layers/sequential/layers/", "layers/functional/layers/"
 _HEAD_ARRAYS = ("dense/vars/0", "dense/vars/1", "dense_1/vars/0", "dense_1/vars/1")
-"""In the order of `HeadWeights`."""
+"""Datasets of the head, in the order of `HeadWeights`."""
 _KINDS = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization"}
-"""Names that Keras gives in a weights file to the layers of a backbone that have weights, before their numbers."""
+"""Layer types of the backbone that have weights, and the names that a Keras weights file uses for them."""
 
 
 def load_export(path: Path) -> tuple[ModelCard, keras.Model]:
-    """Load a `model.keras` that may be foreign: nothing of its configuration is read, and nothing in it can run.
+    """Load an exported model that may come from an untrusted source.
+
+    Only the card and the weights are read. Keras's configuration in the file is ignored, so that no code in it can run.
+
+    Args:
+        path: the `model.keras`.
+
+    Returns:
+        The card, and the model from (n, height, width, 3) RGB pixels in 0-255 to the head's outputs.
 
     Raises:
-        HeadstartError: there is no such file, or it is no exported model.
+        HeadstartError: the file does not exist, or is not an exported model.
     """
     card, arrays = read_export(path)
     import_quietly("keras")
     try:
         return card, rebuild_model(card, arrays)
-    except (HeadstartError, ValueError, KeyError) as error:
-        raise HeadstartError(path, "the arrays of an exported model", str(error), "Export it again") from error
+    except (HeadstartError, ValueError) as error:
+        got = f"{error.where}: {error.got}" if isinstance(error, HeadstartError) else str(error)
+        raise HeadstartError(path, "the weights of an exported model", got, "Export it again") from error
 
 
 def read_export(path: Path) -> tuple[ModelCard, dict[str, Array]]:
-    """Read an exported model's card and weights, by their names in the file; needs no TensorFlow.
+    """Read an exported model's card and weights without importing TensorFlow.
+
+    Returns:
+        The card, and the arrays by their names in the weights file.
 
     Raises:
-        HeadstartError: there is no such file, it was edited, or it is no exported model.
+        HeadstartError: the file does not exist, was changed after export, or is not an exported model.
     """
     with open_export(path) as (card, archive):
         members = {name: archive.read(name) for name in archive.namelist() if name != CARD_NAME}
-        # Older exports have neither.
+        # Exports of earlier versions have neither of the two digests.
         if (card.digest or card.weights_sha256) and card.digest != card.compute_digest(members):
-            raise ValueError("a file that was edited after it was exported: its digest is another")
+            raise ValueError("a file that was changed after export: its SHA-256 digest does not match")
         data = members.pop(WEIGHTS_NAME)
         arrays: dict[str, Array] = {}
         with h5py.File(io.BytesIO(data)) as file:
@@ -74,33 +86,46 @@ def read_export(path: Path) -> tuple[ModelCard, dict[str, Array]]:
 
 
 def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
-    """Build the model that a card describes, and give it its weights.
+    """Build the model that a card describes, and set its weights.
+
+    Args:
+        card: the model's card.
+        arrays: the arrays of its weights file, by name.
 
     Raises:
-        HeadstartError, KeyError, ValueError: the arrays are not those of that model.
+        HeadstartError, ValueError: the arrays are not those of that model.
     """
     if any(array.dtype != np.float32 for array in arrays.values()):
-        raise ValueError("arrays of another type than float32")
-    weights = HeadWeights(*(arrays[_HEAD + name] for name in _HEAD_ARRAYS))
+        raise ValueError("arrays that are not float32")
+    head_names = [_HEAD + name for name in _HEAD_ARRAYS]
+    if missing := set(head_names) - arrays.keys():
+        raise ValueError(f"no array {min(missing)!r}")
+    weights = HeadWeights(*(arrays[name] for name in head_names))
+    if weights.hidden_kernel.ndim != 2:
+        raise ValueError(f"a hidden kernel of shape {weights.hidden_kernel.shape}")
     num_inputs, num_units = weights.hidden_kernel.shape
     whole = build_backbone(card.image_size, None)
-    # A pooled backbone has a kernel of as many rows as its cut layer has channels.
+    # The card does not record pooling: with it the kernel has one row for each channel of the cut layer.
     backbones = (cut_backbone(whole, card.cut, pool) for pool in (Pool.NONE, Pool.AVG))
     backbone = next((found for found in backbones if prod(found.output_shape[1:]) == num_inputs), None)
     if backbone is None or weights.output_kernel.shape != (num_units, count_outputs(len(card.classes))):
-        raise ValueError(f"a head of other inputs or outputs than {card.cut} and {len(card.classes)} classes")
-    layers = _name_layers(backbone)
-    names = {f"{place}{number}" for place, layer in layers.items() for number in range(len(layer.weights))}
-    if others := arrays.keys() ^ names ^ {_HEAD + name for name in _HEAD_ARRAYS}:
-        raise ValueError(f"{len(others)} arrays more or fewer, such as {min(others)!r}")
-    for place, layer in layers.items():
-        layer.set_weights([arrays[f"{place}{number}"] for number in range(len(layer.weights))])
+        num_classes = format_count(len(card.classes), "class", "classes")
+        raise ValueError(f"a head that does not fit the cut layer {card.cut} and {num_classes}")
+    layers = _find_layers(backbone)
+    names = {f"{group}{number}" for group, layer in layers.items() for number in range(len(layer.weights))}
+    if unmatched := arrays.keys() ^ names ^ set(head_names):
+        raise ValueError(f"{format_count(len(unmatched), 'missing or unknown array')}, such as {min(unmatched)!r}")
+    for group, layer in layers.items():
+        layer.set_weights([arrays[f"{group}{number}"] for number in range(len(layer.weights))])
     head = restore_head(weights, backbone.output_shape[1:], len(card.classes), dropout=0.0)
     return stitch(backbone, head, card.image_size)
 
 
 def compile_model(model: keras.Model) -> Callable[[Any], Array]:
-    """Return a model's function of pictures of any size, (n, height, width, 3) in 0-255, traced once."""
+    """Compile a model to a function from (n, height, width, 3) RGB pixels in 0-255, of any size, to its outputs.
+
+    TensorFlow traces it once for all sizes.
+    """
     import tensorflow as tf
 
     specification = tf.TensorSpec((None, None, None, 3), tf.float32)
@@ -110,12 +135,17 @@ def compile_model(model: keras.Model) -> Callable[[Any], Array]:
 
 
 def limit_batch(batch_size: int, image_size: int) -> int:
-    """Return how many pictures of a size are run together: a batch, or fewer large ones."""
+    """Return the number of pictures in one batch: `batch_size`, or fewer if the pictures are large.
+
+    Args:
+        batch_size: the largest number.
+        image_size: side of the square pictures, in pixels.
+    """
     return max(1, min(batch_size, MAX_PIXELS_AT_ONCE // image_size**2))
 
 
-def _name_layers(backbone: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Find a backbone's layers with weights by their place in a weights file of Keras 3."""
+def _find_layers(backbone: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Find a backbone's layers with weights by the groups of a Keras 3 weights file that hold their arrays."""
     found: dict[str, keras.layers.Layer] = {}
     counts: Counter[str] = Counter()
     for layer in backbone.layers:

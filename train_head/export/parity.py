@@ -1,4 +1,4 @@
-"""Compare an exported model with its parts, and with the stored features, on real pictures."""
+"""Compare an exported model with backbone and head run separately, and with the head on the stored features."""
 
 from __future__ import annotations
 
@@ -16,52 +16,58 @@ from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
 from train_head.export.pictures import Pictures
-from train_head.export.rebuild import Rebuilt
+from train_head.export.rebuild import ModelParts
 from train_head.solvers.head import expand_probabilities
 
 NUM_WORST = 3
-NUM_APART = 64
-"""Pictures on which backbone and head are run apart as well: other weights or another graph would show on a few."""
+"""Number of pictures listed with the largest differences."""
+NUM_SEPARATE = 64
+"""Number of pictures on which backbone and head are also run separately; a few are enough to detect wrong weights."""
 TOLERANCE = 1e-5
-"""Of probabilities, between the exported model and backbone-then-head, both float32."""
+"""Largest difference of a probability between the exported model and backbone-then-head, both in float32."""
 STORED_TOLERANCE = {"float32": 0.02, "bfloat16": 0.5}
-"""Of probabilities, between the exported model and the head on features of that precision.
+"""Largest difference of a probability between the exported model and the head on stored features, by their precision.
 
-Measured with seven heads on 400 photographs: up to 0.001 and 0.21. The largest difference of logits was 0.00006 and
-0.016 of the largest logit, with each head, so that only logits above 1,400 and 120 bring a sound model to these bounds.
+Measured with seven heads on 400 photographs: at most 0.001 (float32) and 0.21 (bfloat16). The logits differed by at
+most 0.00006 and 0.016 of the largest logit, so that a correct model exceeds the limits only with logits above 1,400 and
+120.
 """
 NEAR_THRESHOLD = 1e-3
-"""A picture whose probability is this near to a tie may change its label by the features' rounding."""
+"""Distance of a probability from a tie below which rounding of the features may change the label."""
 FLIPPED_SHARE = {"float32": 0.0, "bfloat16": 0.05}
-"""How many pictures may have another label than the head gave them on features of that precision."""
+"""Largest share of pictures with a label other than the head's on stored features, by the precision of the features."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences between an exported model and its parts, over validation pictures."""
+    """Differences between an exported model and its parts on validation pictures."""
 
     num_pictures: int
     max_difference: float
-    """Of probabilities, from backbone-then-head on the same pixels, over the first pictures."""
+    """Largest difference of a probability from backbone-then-head on the same pixels, over the first pictures."""
     max_stored_difference: float
-    """Of probabilities, from the head on the stored (float16) features."""
+    """Largest difference of a probability from the head on the stored (float16) features."""
     num_flipped: int
-    """Pictures not near the threshold whose label differs from the head's on stored features."""
+    """Number of pictures not near a tie whose label differs from the head's on stored features."""
     num_flips_allowed: int
-    """Zero for features that were made in float32, as the exported model makes them."""
+    """Limit of `num_flipped`; 0 for features computed in float32, as the exported model computes them."""
     accuracy: float
-    """Share of the pictures that the exported model classifies correctly."""
+    """Accuracy of the exported model, from 0 to 1."""
     stored_accuracy: float
-    """The same for the head on the stored features."""
+    """Accuracy of the head on the stored features of the same pictures."""
     stored_difference_allowed: float
+    """Limit of `max_stored_difference`."""
     num_gone: int = 0
-    """Pictures that were skipped: they cannot be read any more, or have changed."""
+    """Number of pictures that were skipped because they cannot be read or have changed."""
     worst: tuple[dict[str, Any], ...] = ()
-    """`image` and `difference` of the pictures with the largest ones, of the kind that is not allowed."""
+    """`image` and `difference` of the pictures with the largest differences.
+
+    These are differences from backbone-then-head if `max_difference` is too large, else from the stored features.
+    """
 
     @property
     def ok(self) -> bool:
-        """Whether the model may appear. NaN is never ok."""
+        """Whether all differences are within their limits; False for NaN."""
         return (
             self.max_difference <= TOLERANCE
             and self.max_stored_difference <= self.stored_difference_allowed
@@ -71,36 +77,45 @@ class Parity:
 
 def check_parity(
     run_model: Callable[[Any], Array],
-    rebuilt: Rebuilt,
+    parts: ModelParts,
     store: FeatureStore,
     classes: Sequence[str],
     pictures: Pictures,
     console: Console,
 ) -> Parity:
-    """Compare an exported model, as `compile_model` returns it, with the backbone and head that it was made of."""
+    """Compare an exported model with its parts on pictures.
+
+    Args:
+        run_model: the exported model, compiled by `compile_model`.
+        parts: the backbone and head that it was built from.
+        store: the stored features of the pictures.
+        classes: class names, in the order of the outputs.
+        pictures: the loaded pictures.
+        console: receives the progress.
+    """
     outputs: list[Array] = []
-    outputs_apart: list[Array] = []
-    outputs_stored: list[Array] = []
+    separate_outputs: list[Array] = []
+    stored_outputs: list[Array] = []
     examples = pictures.loaded
     with console.progress("check", len(examples), "pictures") as progress:
-        for places, resized in pictures.read_batches():
+        for indices, resized in pictures.read_batches():
             outputs.append(run_model(resized))
-            for place in pictures.raw.keys() & set(places):
-                outputs[-1][place - places.start] = run_model(pictures.raw[place][None])[0]
-            if places.start < NUM_APART:
+            for index in pictures.raw.keys() & set(indices):
+                outputs[-1][index - indices.start] = run_model(pictures.raw[index][None])[0]
+            if indices.start < NUM_SEPARATE:
                 scaled = resized * np.float32(FACTOR) + np.float32(OFFSET)
-                outputs_apart.append(rebuilt.head.predict_on_batch(rebuilt.backbone.predict_on_batch(scaled)))
-            features = store.read([examples[place] for place in places])
-            outputs_stored.append(rebuilt.run_stored(features.astype(np.float32)))
-            progress.advance(len(places))
-    whole, apart, stored = map(np.concatenate, (outputs, outputs_apart, outputs_stored))
-    differences = np.abs(whole[: len(apart)] - apart).max(axis=1)
-    stored_differences = np.abs(whole - stored).max(axis=1)
-    whole, stored = expand_probabilities(whole), expand_probabilities(stored)
-    flips = find_flips(whole, stored)
+                separate_outputs.append(parts.head.predict_on_batch(parts.backbone.predict_on_batch(scaled)))
+            features = store.read([examples[index] for index in indices])
+            stored_outputs.append(parts.run_stored(features.astype(np.float32)))
+            progress.advance(len(indices))
+    exported, separate, stored = map(np.concatenate, (outputs, separate_outputs, stored_outputs))
+    differences = np.abs(exported[: len(separate)] - separate).max(axis=1)
+    stored_differences = np.abs(exported - stored).max(axis=1)
+    exported, stored = expand_probabilities(exported), expand_probabilities(stored)
+    flips = find_flips(exported, stored)
     targets = np.array([classes.index(example.label) for example in examples])
     is_close = bool((differences <= TOLERANCE).all())
-    # Reversed, a sort puts NaN first.
+    # NaN comes first in the reversed order.
     order = np.argsort(stored_differences + flips if is_close else differences)[::-1][:NUM_WORST]
     shown = stored_differences if is_close else differences
     precision = store.fingerprint.precision
@@ -110,7 +125,7 @@ def check_parity(
         max_stored_difference=float(stored_differences.max()),
         num_flipped=int(flips.sum()),
         num_flips_allowed=math.ceil(FLIPPED_SHARE.get(precision, 0.0) * len(examples)),
-        accuracy=float(np.mean(predict_classes(whole) == targets)),
+        accuracy=float(np.mean(predict_classes(exported) == targets)),
         stored_accuracy=float(np.mean(predict_classes(stored) == targets)),
         stored_difference_allowed=STORED_TOLERANCE.get(precision, STORED_TOLERANCE["float32"]),
         num_gone=len(pictures.gone),
@@ -118,8 +133,16 @@ def check_parity(
     )
 
 
-def find_flips(whole: Array, stored: Array) -> NDArray[np.bool_]:
-    """Find pictures, (n,), whose most probable class differs although the stored one's, (n, classes), is not a tie."""
+def find_flips(exported: Array, stored: Array) -> NDArray[np.bool_]:
+    """Find pictures whose most probable class changes although it is no near tie on the stored features.
+
+    Args:
+        exported: (n, classes) probabilities of the exported model.
+        stored: (n, classes) probabilities of the head on stored features.
+
+    Returns:
+        (n,) booleans.
+    """
     top = np.sort(stored, axis=1)
     clear = (top[:, -1] - top[:, -2]) / 2 > NEAR_THRESHOLD
-    return np.asarray(clear & (predict_classes(whole) != predict_classes(stored)))
+    return np.asarray(clear & (predict_classes(exported) != predict_classes(stored)))

@@ -1,4 +1,4 @@
-"""Pictures to check an exported model on: chosen by content, decoded and resized in threads."""
+"""Load the validation pictures that an exported model is checked on."""
 
 from __future__ import annotations
 
@@ -25,39 +25,44 @@ from train_head.export.load import MAX_PIXELS_AT_ONCE, limit_batch
 
 BATCH_SIZE = 32
 NUM_READERS = 2
-"""Threads that decode, each one picture at a time."""
+"""Number of threads that decode; each holds one picture at a time."""
 NUM_RAW = 4
-"""Pictures that the model resizes itself; the others are resized before, to the same values."""
+"""Number of pictures that the exported model resizes itself; the others are resized in advance, to the same values."""
 
 
 class PictureGoneError(HeadstartError):
-    """A picture that cannot be read any more, or is another than its feature was made from."""
+    """Picture that can no longer be read, or whose content has changed since extraction."""
 
 
 @dataclass
 class Pictures:
-    """Validation pictures to check a model on; resized, they wait in a file, so that any number fits in memory."""
+    """Validation pictures to check a model on.
+
+    The resized pictures are kept in a file, so that their number is not limited by memory.
+    """
 
     folder: Path
     examples: Sequence[Example]
-    """In the order in which they are taken: see `order_by_class`."""
+    """Validation pictures, in the order of `order_by_class`."""
     image_size: int
     file: IO[bytes]
-    """An empty temporary file."""
+    """Empty temporary file for the resized pictures."""
     num_wanted: int | None = None
-    """How many are checked, of those that are still there; None for all."""
+    """Number of pictures to load; pictures that are gone do not count. None loads all."""
     max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of a picture."""
     loaded: list[Example] = field(default_factory=list)
+    """Pictures that were loaded, in order."""
     raw: dict[int, Pixels] = field(default_factory=dict)
-    """Pictures as decoded, by their place in `loaded`, which the model is to resize itself."""
+    """Decoded pixels of the pictures that the exported model resizes itself, by index in `loaded`."""
     gone: list[PictureGoneError] = field(default_factory=list)
-    """Pictures that were skipped: they cannot be read, or have changed."""
+    """Errors of the pictures that were skipped because they cannot be read or have changed."""
 
     def load(self, console: Console) -> None:
-        """Read the pictures, before any model takes memory.
+        """Read and resize the pictures; call it before a model is built, to keep the peak of memory low.
 
         Raises:
-            HeadstartError: a picture cannot be decoded as for its feature, none is there any more, or there is no room.
+            HeadstartError: a picture cannot be decoded, all pictures are gone, or the disk is full.
         """
         num_wanted = min(len(self.examples), self.num_wanted or len(self.examples))
         batch_size, remaining = limit_batch(BATCH_SIZE, self.image_size), iter(self.examples)
@@ -80,29 +85,34 @@ class Pictures:
             raise self.gone[0]
 
     def read_batches(self) -> Iterator[tuple[range, Array]]:
-        """Yield places in `loaded`, and their resized pictures, (n, image_size, image_size, 3) float32 in 0-255."""
+        """Yield the pictures in batches.
+
+        Yields:
+            Indices in `loaded`, and the resized pictures, (n, image_size, image_size, 3) float32 in 0-255.
+        """
         self.file.seek(0)
         batch_size, num_loaded = limit_batch(BATCH_SIZE, self.image_size), len(self.loaded)
         for start in range(0, num_loaded, batch_size):
-            places = range(start, min(start + batch_size, num_loaded))
-            yield places, np.stack([np.load(self.file) for _ in places])
+            indices = range(start, min(start + batch_size, num_loaded))
+            yield indices, np.stack([np.load(self.file) for _ in indices])
 
     def _write(self, resized: Array) -> None:
         try:
             np.save(self.file, resized)
         except OSError as error:
             where, got = tempfile.gettempdir(), error.strerror or str(error)
-            raise HeadstartError(where, "room for the resized pictures", got, "Make room, or set TMPDIR") from error
+            advice = "Free some space, or set TMPDIR to another folder"
+            raise HeadstartError(where, "free space for the resized pictures", got, advice) from error
 
     def _load(self, example: Example) -> tuple[Array, Pixels | None] | PictureGoneError:
-        path, expected = self.folder / example.path, "a validation picture to check the export on"
-        advice = "Give the folder with --images, --max-pixels as in extraction, or extract and train again"
+        path, expected = self.folder / example.path, "a validation picture to check the model on"
+        advice = "Give `images` and `max_pixels` as for extraction, or extract and train again"
         try:
             data = read_picture(path, self.max_pixels)
         except UndecodableImageError as error:
             return PictureGoneError(path, expected, str(error), advice)
         if hashlib.sha256(data).digest() != example.content_hash:
-            return PictureGoneError(path, "the picture that its feature was made from", "a changed file", advice)
+            return PictureGoneError(path, "the picture of its feature", "other content", advice)
         try:
             with decode_within_budget(data, self.max_pixels) as pixels:
                 is_kept = example in self.examples[:NUM_RAW] and pixels[..., 0].size <= MAX_PIXELS_AT_ONCE
@@ -112,14 +122,14 @@ class Pictures:
 
 
 def order_by_class(examples: Sequence[Example]) -> list[Example]:
-    """Order pictures so that the first ones are a sample of each class in proportion, chosen by content alone.
+    """Order pictures so that the first n of them, for any n, are a stratified sample.
 
-    The first picture of each class comes before the second of any.
+    The order depends on the content of the pictures only. One picture of each class comes first.
     """
     sizes, ranks = Counter(example.label for example in examples), Counter[str]()
-    places: list[tuple[tuple[bool, float], Example]] = []
+    ranked: list[tuple[tuple[bool, float], Example]] = []
     for example in sorted(examples, key=lambda e: (e.content_hash, e.path)):
         rank = ranks[example.label]
-        places.append(((rank > 0, (rank + 0.5) / sizes[example.label]), example))
+        ranked.append(((rank > 0, (rank + 0.5) / sizes[example.label]), example))
         ranks[example.label] += 1
-    return [example for _, example in sorted(places, key=lambda place: place[0])]
+    return [example for _, example in sorted(ranked, key=lambda pair: pair[0])]

@@ -1,4 +1,4 @@
-"""Rebuild a run's backbone and head, apart, whichever way they were fitted."""
+"""Rebuild a run's backbone and head as two separate models."""
 
 from __future__ import annotations
 
@@ -24,25 +24,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """Backbone and head of a run."""
+class ModelParts:
+    """Backbone and head of a run, as separate models."""
 
     backbone: keras.Model
-    """From prepared pixels to the head's inputs; with the layers that were trained again."""
+    """Model from prepared pixels to the head's inputs, with the fine-tuned layers."""
     head: keras.Model
+    """Model from the backbone's output to the head's outputs."""
     run_stored: Callable[[Array], Array]
-    """From stored features, float32, to the head's outputs."""
+    """Function from stored features, float32, to the head's outputs."""
     compute_logits: Callable[[Array], Array]
-    """From stored features, float32, to the head's logits, before a sigmoid or softmax rounds them to 0 or 1."""
+    """Function from stored features, float32, to the head's logits, which do not saturate as probabilities do."""
     cut: str
-    """The layer whose output is the head's input."""
+    """Layer whose output is the head's input."""
 
 
-def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> Rebuilt:
-    """Rebuild a run's backbone and head, with `weights`, or those that the store names where that is empty.
+def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> ModelParts:
+    """Rebuild the backbone and head of a run.
+
+    Args:
+        run: the run.
+        store: the store that it was fitted on.
+        split: its training and validation pictures.
+        weights: weights file of the backbone; if empty, the one that the store records.
+        console: receives messages and progress.
 
     Raises:
-        HeadstartError: the weights or the run's own files are not those that it was fitted with.
+        HeadstartError: the weights, or the files of the run, differ from those of the fit.
     """
     from train_head.solvers.full import build_hidden_model
 
@@ -57,9 +65,8 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
         backbone, between, cut = tail.build_feature_extractor(), [tail.cut_from(cut)], TOP
         feature_shape = backbone.output_shape[1:]
     else:
-        raise HeadstartError(
-            run.folder, f"layers from {run.unfreeze_from} on", "none in head.npz", "Train again with --overwrite"
-        )
+        expected = f"fine-tuned layers from {run.unfreeze_from} on"
+        raise HeadstartError(run.folder, expected, "none in head.npz", "Train it again with `overwrite`")
     head = restore_head(fitted, feature_shape, len(run.record.classes), run.dropout)
 
     def run_layers(features: Array, last: keras.Model) -> Array:
@@ -67,9 +74,9 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
             features = layers.predict_on_batch(features)
         return features
 
-    # The functions below keep no other array of the fitted head.
+    # The lambdas must not refer to `fitted`: its hidden kernel would stay in memory.
     hidden, kernel, bias = build_hidden_model(head), fitted.output_kernel, fitted.output_bias
-    return Rebuilt(
+    return ModelParts(
         backbone,
         head,
         lambda features: run_layers(features, head),

@@ -1,4 +1,4 @@
-"""One Keras model from pixel layers, backbone and head, and its file with a card in it."""
+"""Build the exported model from pixel layers, backbone and head, and save it with its card."""
 
 from __future__ import annotations
 
@@ -16,21 +16,30 @@ if TYPE_CHECKING:
 
 
 def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.Model:
-    """Build the model from (n, height, width, 3) raw RGB, 0–255, any size, through a backbone to a head's outputs."""
+    """Join pixel layers, backbone and head into one model.
+
+    Args:
+        backbone: from (n, image_size, image_size, 3) pixels in [-1, 1] to features.
+        head: from features to outputs.
+        image_size: side of the square input of the backbone, in pixels.
+
+    Returns:
+        The model `headstart`, from (n, height, width, 3) RGB pixels in 0-255, of any size, to the head's outputs.
+    """
     import keras
 
     pixels = keras.Input((None, None, 3), name="rgb")
     values = pixels
     for layer in build_pixel_layers(image_size):
         values = layer(values)
-    # Keras's Resizing passes training=True where the caller gives none, and what follows it would too:
-    # `model(x)` would drop units at random. `fit` still trains.
+    # Without training=False, `model(x)` would apply dropout: Keras's Resizing defaults to training=True, and the layers
+    # after it inherit that. `fit` and `model(x, training=True)` still train.
     features = backbone(values, training=False)
     return keras.Model(pixels, head(features, training=False), name="headstart")
 
 
 def save_model(model: keras.Model, card: ModelCard, path: Path) -> ModelCard:
-    """Write a model in Keras's format with its card in it; return the card with the digest of both."""
+    """Save a model in Keras's format with its card inside, and return the card with its digest filled in."""
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         card = replace(card, digest=card.compute_digest({name: archive.read(name) for name in archive.namelist()}))

@@ -1,4 +1,4 @@
-"""Export a run: one Keras model, which appears only if it agrees with its parts."""
+"""Export a run as one Keras model; the files are written only if the model agrees with its parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError, UsageError
 from base.replace import Target, replace_folder
-from base.terminal import Console, import_quietly
+from base.terminal import Console, format_count, import_quietly
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard, format_labels, read_card
@@ -20,41 +20,47 @@ if TYPE_CHECKING:
     import keras
 
     from train_head.export.parity import Parity
-    from train_head.export.rebuild import Rebuilt
+    from train_head.export.rebuild import ModelParts
 
 FORMATS = ("keras",)
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An exported model, and how well it agrees with its parts."""
+    """Result of an export: the files, and the differences between the model and its parts."""
 
     files: list[Path]
-    """`model.keras` and `labels.txt`; none where they do not agree."""
+    """Paths of `model.keras` and `labels.txt`; empty if the check failed."""
     parity: Parity
+    """Differences on `parity.num_pictures` of the validation pictures."""
     num_validation: int
-    """Validation pictures of the run, of which `parity.num_pictures` were compared."""
+    """Number of validation pictures of the run."""
 
     def load(self) -> keras.Model:
-        """Load the model with Keras: (n, height, width, 3) RGB in 0-255, any size, to probabilities."""
+        """Load the exported model with Keras.
+
+        Returns:
+            A `keras.Model` from (n, height, width, 3) RGB pixels in 0-255, of any size, to probabilities: (n, 1) of the
+            second class if there are two classes, else (n, classes).
+        """
         import_quietly("keras")
         import keras
 
         return keras.saving.load_model(self.files[0])
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints; a number that is not finite, which JSON has not, is None."""
+        """Return the result for `--json`; NaN becomes None, because JSON has no NaN."""
         values = asdict(self.parity)
         for found in (values, *values["worst"]):
             found.update({name: None for name, value in found.items() if value != value})
         return {"files": [*map(str, self.files)], "parity": {"keras": values["max_difference"]}, **values}
 
     def __repr__(self) -> str:
-        """Return the files, and how they were checked, in one line."""
+        """Return the files and the result of the check in one line."""
         found, files = self.parity, ", ".join(map(str, self.files)) or "no file"
         return (
-            f"ExportResult({files}: checked on {found.num_pictures:,} pictures, accuracy {found.accuracy:.4f}, "
-            f"largest difference {found.max_difference:.2g})"
+            f"ExportResult({files}: checked on {format_count(found.num_pictures, 'picture')}, "
+            f"accuracy {found.accuracy:.4f}, largest difference {found.max_difference:.2g})"
         )
 
     def _repr_html_(self) -> str:
@@ -62,30 +68,34 @@ class ExportResult:
 
 
 class ParityError(HeadstartError):
-    """An exported model that does not agree with its parts; no file was written."""
+    """Exported model that does not agree with its parts; no file was written."""
 
     result: ExportResult
-    """The differences, and no files."""
+    """Result with the differences, without files."""
 
 
 def export_run(config: ExportConfig, console: Console) -> ExportResult:
-    """Stitch a run's backbone and head into one Keras model that takes raw pixels, and check it on real pictures.
+    """Join a run's backbone and head into one Keras model of raw pixels, check it, and write it.
+
+    The model is saved to a staging folder, loaded again, and checked on validation pictures.
 
     Raises:
-        ParityError: the model, reloaded from disk, does not agree with its parts; an earlier export stays.
-        HeadstartError: the run, its store, its pictures, or the folder cannot be used.
+        UsageError: an unknown format, a file in place of the output folder, or no folder of pictures.
+        ParityError: the loaded model does not agree with its parts; an earlier export is kept.
+        HeadstartError: the run, its store, its pictures or the output folder cannot be used.
     """
     unknown = [name for name in config.formats.split(",") if name not in FORMATS]
     if unknown:
-        raise UsageError("--formats", " or ".join(FORMATS), repr(unknown[0]), "Leave the option out")
+        raise UsageError("--formats", " or ".join(FORMATS), repr(unknown[0]), "Leave `formats` out")
     if config.out.exists() and not config.out.is_dir():
-        raise UsageError(config.out, "a folder for the model", "a file", "Give another --out (OUT=)")
+        raise UsageError(config.out, "a folder for the model", "a file", "Give another `out`")
     run = Run(config.run)
     store = run.open_store(config.store)
     split = run.find_split(store)
     images = run.find_images(store, config.images)
     if not images:
-        raise UsageError("--images", "the folder of the pictures", f"no path in the pack {store.path}", "Give --images")
+        got = f"no path in the packed store {store.path}"
+        raise UsageError("--images", "the folder of the pictures", got, "Give `images`")
     with replace_folder(describe_target(config.out)) as replacement, TemporaryFile() as file:
         import_quietly("keras")
         import keras
@@ -98,50 +108,51 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         size, ordered = store.fingerprint.image_size, order_by_class(split.validation)
         pictures = Pictures(Path(images), ordered, size, file, config.check, config.max_pixels)
         pictures.load(console)
-        rebuilt = rebuild_parts(run, store, split, config.weights, console)
-        _write_files(config, run, store, rebuilt, replacement.staging)
+        parts = rebuild_parts(run, store, split, config.weights, console)
+        _write_files(config, run, store, parts, replacement.staging)
         staged = keras.saving.load_model(replacement.staging / MODEL_FILE, compile=False)
-        parity = check_parity(compile_model(staged), rebuilt, store, run.record.classes, pictures, console)
+        parity = check_parity(compile_model(staged), parts, store, run.record.classes, pictures, console)
         if not parity.ok:
-            raise _disagree(config.out, ExportResult([], parity, len(split.validation)))
+            raise _build_parity_error(config.out, ExportResult([], parity, len(split.validation)))
         replacement.commit()
     if parity.num_gone:
         console.warning(
-            f"{parity.num_gone:,} validation pictures are gone or have changed; the model was checked on "
-            f"{parity.num_pictures:,} others"
+            f"{format_count(parity.num_gone, 'validation picture')} skipped: missing or changed since extraction. "
+            f"The model was checked on {parity.num_pictures:,}. Give `images` if the folder was moved"
         )
     if parity.num_flipped:
         console.warning(
-            f"{parity.num_flipped:,} of {parity.num_pictures:,} pictures have other labels than on stored features, "
-            f"made in {store.fingerprint.precision}; accuracy {parity.stored_accuracy:.4f} on those, "
-            f"{parity.accuracy:.4f} from pixels"
+            f"{parity.num_flipped:,} of {format_count(parity.num_pictures, 'picture')} with another label than on the "
+            f"stored features, which were computed in {store.fingerprint.precision}. Accuracy from pixels: "
+            f"{parity.accuracy:.4f}; on the stored features: {parity.stored_accuracy:.4f}. "
+            "Extract in float32 if the labels must agree"
         )
     return ExportResult([config.out / MODEL_FILE, config.out / LABELS_FILE], parity, len(split.validation))
 
 
 def describe_target(out: Path) -> Target:
-    """Describe the files of a folder that an export replaces: its own two, and no others."""
-    return Target(out, {MODEL_FILE: None, LABELS_FILE: None}, refuse_foreign_files, "--out (OUT=)")
+    """Describe the output folder of an export: the two files in it that may be replaced."""
+    return Target(out, {MODEL_FILE: None, LABELS_FILE: None}, refuse_foreign_files, "`out`")
 
 
 def refuse_foreign_files(out: Path) -> None:
-    """Raise HeadstartError where a folder's model.keras or labels.txt was not made by an export."""
+    """Raise HeadstartError if a folder's model.keras or labels.txt was not written by an export."""
     model, labels = out / MODEL_FILE, out / LABELS_FILE
-    advice = "Move it, or give another --out (OUT=)"
+    advice = "Move it, or give another `out`"
     if not model.exists():
-        raise HeadstartError(labels, f"a {LABELS_FILE} beside the {MODEL_FILE} of an export", "one alone", advice)
+        raise HeadstartError(labels, f"the {LABELS_FILE} of an export", f"a file without {MODEL_FILE}", advice)
     try:
         classes = read_card(model).classes
     except HeadstartError as error:
         raise HeadstartError(model, "an earlier export", error.got, advice) from error
-    # Exports before the escape of every line's end wrote the second.
+    # Earlier versions escaped "\n" only.
     older = "".join(label.replace("\n", "\\n") + "\n" for label in classes).encode("utf-8", "surrogateescape")
     allowed = (format_labels(classes), older)
     if labels.exists() and (labels.stat().st_size > max(map(len, allowed)) or labels.read_bytes() not in allowed):
-        raise HeadstartError(labels, f"the class names of {model}", "others", advice)
+        raise HeadstartError(labels, f"the class names of {model}", "other content", advice)
 
 
-def _write_files(config: ExportConfig, run: Run, store: FeatureStore, rebuilt: Rebuilt, folder: Path) -> None:
+def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: ModelParts, folder: Path) -> None:
     from extract.decode import DECODE_POLICY
     from train_head.export.stitch import save_model, stitch
 
@@ -150,7 +161,7 @@ def _write_files(config: ExportConfig, run: Run, store: FeatureStore, rebuilt: R
         classes=run.record.classes,
         image_size=fingerprint.image_size,
         decode_policy=DECODE_POLICY,
-        cut=rebuilt.cut,
+        cut=parts.cut,
         weights=Path(origin.weights_file).name if origin.weights_name == "file" else origin.weights_name,
         fingerprint=fingerprint.digest,
         val_accuracy=run.read_metrics()["val_accuracy"],
@@ -160,28 +171,29 @@ def _write_files(config: ExportConfig, run: Run, store: FeatureStore, rebuilt: R
     )
     try:
         card.check()
-        save_model(stitch(rebuilt.backbone, rebuilt.head, card.image_size), card, folder / MODEL_FILE)
+        save_model(stitch(parts.backbone, parts.head, card.image_size), card, folder / MODEL_FILE)
         (folder / LABELS_FILE).write_bytes(format_labels(card.classes))
     except ValueError as error:
-        raise HeadstartError(run.folder, "a run's values", str(error), "Train it again with --overwrite") from error
+        advice = "Train it again with `overwrite`"
+        raise HeadstartError(run.folder, "valid metrics and classes", str(error), advice) from error
     except OSError as error:
-        got, advice = error.strerror or str(error), "Make room, or give another --out (OUT=)"
-        raise HeadstartError(config.out, "room and permission for the model", got, advice) from error
+        got, advice = error.strerror or str(error), "Free some space, check the permissions, or give another `out`"
+        raise HeadstartError(config.out, "a writable folder with free space", got, advice) from error
 
 
-def _disagree(folder: Path, result: ExportResult) -> ParityError:
+def _build_parity_error(folder: Path, result: ExportResult) -> ParityError:
     from train_head.export.parity import TOLERANCE
 
     found = result.parity
-    worst = ", ".join(f"{picture['image']} by {picture['difference']:.2g}" for picture in found.worst)
+    worst = ", ".join(f"{picture['image']} {picture['difference']:.2g}" for picture in found.worst)
     error = ParityError(
         folder,
-        f"a model within {TOLERANCE:g} in probability of backbone and head, within "
-        f"{found.stored_difference_allowed:g} of the head on the stored features, and with at most "
-        f"{found.num_flips_allowed:,} other labels",
-        f"{found.max_difference:.2g}, {found.max_stored_difference:.2g} and {found.num_flipped:,} labels; "
-        f"most for {worst}",
-        "No file was written; extract and train again, then export",
+        f"differences in probability of at most {TOLERANCE:g} from backbone and head and "
+        f"{found.stored_difference_allowed:g} from the head on the stored features, and at most "
+        f"{format_count(found.num_flips_allowed, 'different label')}",
+        f"{found.max_difference:.2g}, {found.max_stored_difference:.2g} and "
+        f"{format_count(found.num_flipped, 'different label')} (largest differences: {worst})",
+        "Extract, train and export again; no file was written",
     )
     error.result = result
     return error

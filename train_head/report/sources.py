@@ -100,9 +100,9 @@ def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.export.rebuild import rebuild_parts
 
-    rebuilt = rebuild_parts(run, store, split, weights, console)
+    parts = rebuild_parts(run, store, split, weights, console)
     chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]
-    logits = [rebuilt.compute_logits(store.read(chunk).astype(np.float32)) for chunk in chunks]
+    logits = [parts.compute_logits(store.read(chunk).astype(np.float32)) for chunk in chunks]
     return compute_probabilities(np.concatenate(logits))
 
 
