@@ -1,1 +1,1 @@
-"""Prediction with an exported model."""
+"""Classification of pictures with an exported model."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
-from base.terminal import Console
+from base.terminal import Console, format_count
 from train_head.config import PredictConfig
 
 
@@ -14,15 +14,16 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     """Classify pictures with an exported model."""
     from train_head.predict.classify import predict_pictures
 
-    found = predict_pictures(config, console)
-    rows = [(p.image, p.label, f"{p.probability:.4f}") for p in found]
+    predictions = predict_pictures(config, console)
+    rows = [(p.image, p.label, f"{p.probability:.4f}") for p in predictions]
     console.show_table(f"predictions of {config.model}", rows or [("no picture",)])
-    if found.accuracy is not None:
-        console.info(f"accuracy by the folders' names: {found.accuracy:.4f} of {len(found):,}")
-    if found.failed:
-        console.show_table("pictures that could not be used", [(file.image, file.reason) for file in found.failed])
-        raise CommandFailed(found.to_json())
-    return found.to_json()
+    if predictions.accuracy is not None:
+        pictures = format_count(len(predictions), "picture")
+        console.info(f"accuracy {predictions.accuracy:.4f} on {pictures}, with the class folders as labels")
+    if predictions.failed:
+        console.show_table("unreadable pictures", [(file.image, file.reason) for file in predictions.failed])
+        raise CommandFailed(predictions.to_json())
+    return predictions.to_json()
 
 
 def main(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Classify pictures with an exported model: nothing else is needed, no store, run or weights."""
+"""Classify pictures with an exported model; no store, run or weights file is needed."""
 
 from __future__ import annotations
 
@@ -26,52 +26,53 @@ from train_head.runs.card import MODEL_FILE
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one picture."""
+    """Predicted label and probabilities of one picture."""
 
     image: Path
     label: str
-    """The most probable class."""
+    """Most probable class."""
     probability: float
-    """That of the label."""
+    """Probability of the label, from 0 to 1."""
     probabilities: dict[str, float]
-    """Of each class; they add up to 1."""
+    """Probability of each class; the sum is 1."""
 
 
 @dataclass(frozen=True)
 class UnusedPicture:
-    """A file without a prediction."""
+    """File without a prediction, and the reason."""
 
     image: Path
     reason: str
 
 
 class Predictions(list[Prediction]):
-    """Predictions, in the order of the pictures."""
+    """List of `Prediction`, in the order of the pictures."""
 
     def __init__(self, classes: Sequence[str]) -> None:
-        """Create an empty list for a model's classes."""
+        """Create an empty list for a model with these classes."""
         super().__init__()
         self.classes = classes
+        """Class names, in the order of the model's outputs."""
         self.failed: list[UnusedPicture] = []
-        """Pictures that cannot be decoded."""
+        """Pictures that cannot be read or decoded."""
         self.skipped: list[UnusedPicture] = []
-        """Files in the given folders that are no pictures by their names."""
+        """Files in the given folders that are not pictures, by their extension or file type."""
 
     @property
     def accuracy(self) -> float | None:
-        """Share of pictures whose label is the name of their nearest folder named as a class; None without one."""
-        parts = (reversed(prediction.image.parent.parts) for prediction in self)
-        truths = [next((part for part in found if part in self.classes), None) for found in parts]
-        if not truths or None in truths:
+        """Accuracy with the nearest folder named like a class as true label; None if a picture has no such folder."""
+        folders = (reversed(prediction.image.parent.parts) for prediction in self)
+        true_labels = [next((name for name in names if name in self.classes), None) for names in folders]
+        if not true_labels or None in true_labels:
             return None
-        return sum(found.label == truth for found, truth in zip(self, truths, strict=True)) / len(truths)
+        return sum(p.label == label for p, label in zip(self, true_labels, strict=True)) / len(true_labels)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        found = [{"image": str(p.image), "label": p.label, "probability": p.probability} for p in self]
+        """Return the result for `--json`."""
+        predictions = [{"image": str(p.image), "label": p.label, "probability": p.probability} for p in self]
         unused = {"failed": self.failed, "skipped": self.skipped}
         rows = {name: [{**asdict(file), "image": str(file.image)} for file in files] for name, files in unused.items()}
-        return {"predictions": found, **rows} | ({} if self.accuracy is None else {"accuracy": self.accuracy})
+        return {"predictions": predictions, **rows} | ({} if self.accuracy is None else {"accuracy": self.accuracy})
 
     def _repr_html_(self) -> str:
         lines = [html.escape(f"{p.image}: {p.label} ({p.probability:.4f})") for p in self]
@@ -81,9 +82,11 @@ class Predictions(list[Prediction]):
 def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     """Classify pictures with an exported model.
 
+    A picture that cannot be decoded is listed in `failed`, and the others are classified.
+
     Raises:
         UsageError: a path does not exist.
-        HeadstartError: there is no picture, or the file is no exported model.
+        HeadstartError: no picture was found, or the model file is not an exported model.
     """
     from extract.pixels import resize_pixels
     from train_head.export.load import compile_model, limit_batch, load_export
@@ -92,13 +95,13 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
 
     paths, skipped = list_pictures(config.files)
     if config.model.name == MODEL_FILE:
-        # An interrupted export may have left the model beside its folder.
+        # An interrupted export may have left the model in a staging folder.
         recover_target(describe_target(config.model.parent))
     card, model = load_export(config.model)
     if card.decode_policy != DECODE_POLICY:
         console.warning(
-            f"{config.model} was made for pictures decoded by {card.decode_policy!r}; they are decoded by "
-            f"{DECODE_POLICY!r} here, which may change probabilities. Train and export it again"
+            f"{config.model} expects pictures decoded by {card.decode_policy!r}, but this version decodes by "
+            f"{DECODE_POLICY!r}. Probabilities may differ. Train and export the model again"
         )
     run, predictions = compile_model(model), Predictions(card.classes)
     predictions.skipped = skipped
@@ -117,8 +120,8 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     pictures, batch_size = read_resized(), limit_batch(config.batch_size, card.image_size)
     with console.progress("predict", len(paths), "pictures") as progress:
         while batch := list(islice(pictures, batch_size)):
-            found = expand_probabilities(run(np.stack([resized for _, resized in batch])))
-            for (path, _), row in zip(batch, found.tolist(), strict=True):
+            outputs = expand_probabilities(run(np.stack([resized for _, resized in batch])))
+            for (path, _), row in zip(batch, outputs.tolist(), strict=True):
                 probability = max(row)
                 label = card.classes[row.index(probability)]
                 probabilities = dict(zip(card.classes, row, strict=True))
@@ -130,11 +133,17 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
 
 
 def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:
-    """List the given files, and the pictures in the given folders by path; and the files in these that are skipped.
+    """List the pictures to classify.
+
+    Args:
+        files: pictures, which are taken whatever their extension, and folders, which are searched for pictures.
+
+    Returns:
+        The pictures, in the given order and sorted by path within a folder; and the files of folders that were skipped.
 
     Raises:
         UsageError: a path does not exist.
-        HeadstartError: there is no picture.
+        HeadstartError: no picture was found.
     """
     paths: list[Path] = []
     skipped: list[UnusedPicture] = []
@@ -157,6 +166,6 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
             else:
                 paths.append(path)
     if not paths:
-        shown = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
-        raise HeadstartError(", ".join(map(str, files)), "pictures", shown, "Name a picture or a folder of them")
+        got = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
+        raise HeadstartError(", ".join(map(str, files)), "pictures", got, "Give pictures or a folder of pictures")
     return paths, skipped

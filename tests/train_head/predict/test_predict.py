@@ -181,14 +181,6 @@ def test_predict_on_a_pipe_lists_it_as_failed_and_does_not_wait(tiny_two: Path, 
     ]
 
 
-def test_predict_before_the_export_names_its_command(tmp_path: Path) -> None:
-    fill_folder(tmp_path, {"cats": 1})
-    with pytest.raises(HeadstartError) as caught:
-        run_predict(tmp_path / "out/model.keras", tmp_path / "cats")
-    assert "make export DATA=" in caught.value.advice
-    assert caught.value.exit_status == 1
-
-
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 def test_predict_with_a_model_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     fill_folder(tmp_path, {"cats": 1})
