@@ -1,7 +1,7 @@
 """Headstart: extract features once, retrain heads in seconds.
 
-Nothing is imported before it is used: `import headstart` takes milliseconds, and TensorFlow comes with the first
-extraction, fine-tuning or export.
+Modules are imported when they are first used: `import headstart` takes milliseconds, and TensorFlow is imported by the
+first extraction, fine-tuning or export.
 """
 
 from __future__ import annotations

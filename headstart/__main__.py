@@ -1,4 +1,4 @@
-"""`python -m headstart` is the `headstart` command."""
+"""Run the `headstart` command as `python -m headstart`."""
 
 from headstart.cli import main
 

@@ -1,4 +1,4 @@
-"""The `headstart` command: the commands of all stages under one name."""
+"""The `headstart` command, which runs the commands of all stages."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import os
 import sys
 
 COMMANDS = {
-    "extract": ("extract.__main__", "run the backbone over every new picture once and keep the features"),
+    "extract": ("extract.__main__", "run the backbone over every new picture once and store the features"),
     "features": ("features.__main__", "describe, check or pack a feature store"),
     "train": ("train_head.__main__", "fit a head on stored features"),
     "compare": ("train_head.compare", "fit the same head without and with dropout"),
-    "sweep": ("train_head.sweep.__main__", "fit many heads on one extraction, and keep the best"),
-    "report": ("train_head.report.__main__", "write a run's report again, or evaluate the pictures in test/"),
+    "sweep": ("train_head.sweep.__main__", "fit many heads, compare them and keep the best"),
+    "report": ("train_head.report.__main__", "write the report of a run again, or evaluate the pictures in test/"),
     "runs": ("train_head.runs.__main__", "list the runs below a folder"),
-    "export": ("train_head.export.__main__", "write the Keras model that takes raw pixels"),
+    "export": ("train_head.export.__main__", "write a run as one Keras model of raw pixels"),
     "predict": ("train_head.predict.__main__", "classify pictures with an exported model"),
 }
-"""The module of each command, which has `main(name)`, and its line in the help."""
+"""Module and help line of each command; the module has a function `main(name)`."""
 
 
 def main() -> None:
-    """Run the command that the first argument names; the others are its own."""
+    """Run the command that the first argument names, with the other arguments."""
     try:
         from base import process
 
@@ -33,11 +33,11 @@ def main() -> None:
 
         del sys.argv[1]
         importlib.import_module(COMMANDS[name][0]).main(f"headstart {name}")
-    process.exit_process(_describe(name))
+    process.exit_process(_run_option(name))
 
 
-def _describe(name: str) -> int:
-    """Print the help or the version, or refuse an unknown command; return the exit status."""
+def _run_option(name: str) -> int:
+    """Print the help, the version, or an error for an unknown command; return the exit status."""
     if name == "--version":
         from importlib.metadata import version
 

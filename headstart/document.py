@@ -1,4 +1,4 @@
-"""Gives a function of the API the signature and the documentation of its options."""
+"""Generate the signatures and the docstrings of the API functions from the declared options."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from base.options import OptionSpec, describe_kind, list_options
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 COMMAND_ONLY = frozenset({"dry_run"})
-"""Options whose result is a table on the terminal."""
-_PLACE_OF_OPTIONS = "    **options: The options of the command."
+"""Options that only the command line has, because their result is a table on the terminal."""
+_OPTIONS_LINE = "    **options: The options of the command."
 OPTIONS: dict[str, type] = {}
-"""Options dataclass of each function of the API; the keys are the functions' names."""
+"""Options dataclass of each API function, by the name of the function."""
 
 
 def documented(options: type) -> Callable[[Function], Function]:
-    """Give a function the signature and the documentation of its options."""
+    """Return a decorator that adds the fields of an options dataclass to a function's signature and docstring."""
 
     def document(function: Function) -> Function:
         OPTIONS[function.__name__] = options
         signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        left_out = COMMAND_ONLY | signature.parameters.keys()
-        keywords = [o for o in list_options(options) if o.name not in left_out and o.default is not MISSING]
+        declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        excluded = COMMAND_ONLY | signature.parameters.keys()
+        keywords = [o for o in list_options(options) if o.name not in excluded and o.default is not MISSING]
         parameters = [inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default) for o in keywords]
-        function.__signature__ = signature.replace(parameters=[*own, *parameters])  # type: ignore[attr-defined]
+        function.__signature__ = signature.replace(parameters=[*declared, *parameters])  # type: ignore[attr-defined]
         lines = "\n".join(map(_describe, keywords))
-        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_PLACE_OF_OPTIONS, lines)
+        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_OPTIONS_LINE, lines)
         return function
 
     return document
