@@ -19,12 +19,12 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     """
     if config.dry_run:
         return _show_estimate(config, console)
-    from extract.run import extract_features, warn_of_unusable
+    from extract.run import extract_features, warn_about_unusable
 
     result = extract_features(config, console)
     if result.failed:
         console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed])
-    warn_of_unusable(result, console)
+    warn_about_unusable(result, console)
     for skipped in result.skipped:
         console.debug(f"skipped {skipped['path']}: {skipped['reason']}")
     is_done = not result.computed and not result.failed

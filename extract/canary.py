@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from base.errors import FeatureStoreError
 from extract.config import ExtractConfig
 from extract.loop import Backbone, load_image
-from extract.stores import NEW_STORE
+from extract.stores import NEW_STORE_ADVICE
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, round_features
 from features.store import Example, FeatureStore
@@ -56,13 +56,13 @@ def compare_rows(
     examples = [example for example in store.examples if example.path in known]
     rows = choose_examples([view for e in examples for view in store.list_views(e, store.num_views)])
     views = _load_views(rows, config, backbone) or _load_views(_find_stored(store, paths, config), config, backbone)
-    changed = describe_versions(store.origin.versions, versions)
+    changed = describe_version_changes(store.origin.versions, versions)
     if not views:
         raise FeatureStoreError(
             store.path,
             f"a picture in {config.images} whose feature is stored, to extract again and compare",
             f"none ({changed})",
-            f"Nothing shows that these libraries make the same features, so none are added. {NEW_STORE}",
+            f"Nothing shows that these libraries make the same features, so none are added. {NEW_STORE_ADVICE}",
         )
     again, _ = round_features(backbone.run(np.stack(list(views.values())))[output])
     differences = measure_differences(store.read(list(views)), again)
@@ -119,7 +119,7 @@ def measure_differences(stored: Features, again: Features) -> NDArray[np.float64
     return np.asarray(differences / np.maximum(np.abs(exact).max(axis=axes), 1e-6), np.float64)
 
 
-def describe_versions(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+def describe_version_changes(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Return the libraries whose versions differ from those that the store was made with."""
     changed = [f"{name} {then.get(name)} then, {found} now" for name, found in now.items() if found != then.get(name)]
     return ", ".join(changed) or "the same library versions"

@@ -36,7 +36,7 @@ class ElpvConfig:
     remove: Annotated[bool, Option("--remove", help="Remove the same pictures again, and no others.")] = False
 
 
-def lay_out_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
+def prepare_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
     """Lay out the default data set as class folders."""
     spec, out = find_spec("elpv_dataset"), config.out
     if spec is None or spec.origin is None:
@@ -79,4 +79,4 @@ def list_labelled(table: str) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    run_app(lay_out_elpv, ElpvConfig, "python -m extract.demo_data")
+    run_app(prepare_elpv, ElpvConfig, "python -m extract.demo_data")

@@ -82,7 +82,7 @@ def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int =
     return Plan(unchanged, sorted(to_read, key=hash_path), sorted(by_path), kept, num_missing)
 
 
-def merge_reading(plans: Iterable[Plan]) -> list[ImageRow]:
+def merge_images_to_read(plans: Iterable[Plan]) -> list[ImageRow]:
     """List what has to be read for any of several plans, each picture once, in the order of reading."""
     return sorted({row.path: row for plan in plans for row in plan.to_read}.values(), key=hash_path)
 

@@ -19,11 +19,11 @@ from extract.config import ExtractConfig
 from extract.engines import check_engine
 from extract.images.scan import Scan, describe_unsupported, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
-from extract.plan import KnownStore, estimate_bytes, hash_path, merge_reading, plan_images
+from extract.plan import KnownStore, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.stores import (
     StoredState,
+    build_feature_spec,
     compose_fingerprint,
-    describe_features,
     load_stored_spec,
     load_stored_weights,
     place_stores,
@@ -126,7 +126,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
     known_specs = {cut: load_stored_spec(config, cut, state, weights) for cut, state in stored.items()}
-    specs = {cut: known_specs.get(cut) or describe_features(config, cut, backbone) for cut in places}
+    specs = {cut: known_specs.get(cut) or build_feature_spec(config, cut, backbone) for cut in places}
     # Before any store is made: a run that is refused for one cut leaves nothing of the others.
     for cut, state in stored.items():
         check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
@@ -143,7 +143,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             console.warning(note)
         known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
         plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
-        to_read = merge_reading(plans)
+        to_read = merge_images_to_read(plans)
         loop = ExtractionLoop(config, console, writers, backbone)
         waiting = {row.path for row in to_read}
         for row in {row.path: row for plan in plans for row in plan.unchanged if row.path not in waiting}.values():
@@ -153,7 +153,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             require_space(writers[0].folder, num_bytes)
             paths = [image.path for image in sorted(scan.images, key=hash_path)]
             for number, (cut, place) in enumerate(places.items()):
-                made, store = describe_features(config, cut, backbone), FeatureStore(place)
+                made, store = build_feature_spec(config, cut, backbone), FeatureStore(place)
                 check_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
                 if store.num_features:
                     num_rows = compare_rows(store, paths, config, backbone, made.origin.versions, number)
@@ -207,7 +207,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     )
 
 
-def warn_of_unusable(result: ExtractResult, console: Console) -> None:
+def warn_about_unusable(result: ExtractResult, console: Console) -> None:
     """Warn of the pictures that cannot be trained on, and of folders that could not be read."""
     if result.failed:
         first = result.failed[0]
@@ -231,7 +231,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     scan, places, stored = prepare_run(config)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
-    num_to_read, num_rows = len(merge_reading(plans)), [plan.num_missing for plan in plans]
+    num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]
     backbone = CutBackbone(config, Weights(WeightsName.RANDOM), console)
     found = [state.meta.get("rows_per_second") or state.meta.get("images_per_second") for state in stored.values()]
     rates = [float(rate) for rate in found if rate and float(rate)]

@@ -26,7 +26,7 @@ from features.cuts import choose_cut_folders, list_cuts
 from features.schema import Fingerprint, Origin
 from features.writer import check_store_folder
 
-NEW_STORE = "Give another --store (STORE=), or --new-store (NEW_STORE=1), which keeps this one under another name"
+NEW_STORE_ADVICE = "Give another --store, or --new-store, which renames this store and keeps it"
 
 
 class OtherFolderError(HeadstartError):
@@ -100,7 +100,7 @@ def refuse_other_folder(stored: StoredState, folder: Path, scan: Scan) -> None:
             stored.path,
             f"pictures of {before}, which the store was filled from",
             f"{folder.resolve()}, which has {num_same:,} of its {len(images):,} pictures",
-            NEW_STORE,
+            NEW_STORE_ADVICE,
         )
 
 
@@ -142,7 +142,7 @@ def _list_stores(store: Path) -> list[Path]:
     return [] if others else held
 
 
-def describe_features(config: ExtractConfig, cut: str, backbone: CutBackbone) -> FeatureSpec:
+def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone) -> FeatureSpec:
     """Return the specification of the features that a backbone makes."""
     model = backbone.models[cut]
     weights = backbone.weights  # After the models were built: the file may have been found elsewhere.
@@ -175,8 +175,8 @@ def load_stored_weights(stores: Iterable[StoredState]) -> Weights | None:
     for stored in stores:
         name, file, sha256 = stored.origin.weights_name, stored.origin.weights_file, stored.origin.weights_file_sha256
         if name in set(WeightsName):
-            is_known = UNOFFICIAL not in stored.meta.get("weights", "")
-            return Weights(WeightsName(name), Path(file) if file else None, sha256, is_known, from_record=True)
+            is_official = UNOFFICIAL not in stored.meta.get("weights", "")
+            return Weights(WeightsName(name), Path(file) if file else None, sha256, is_official, from_record=True)
     return None
 
 

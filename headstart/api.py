@@ -119,11 +119,11 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
         >>> X, y = store.to_numpy(split="train")  # (n, 768) float32, (n,) int64
     """
     config = make_options(ExtractConfig, {"images": images, "store": store, **options}, "extract")
-    from extract.run import extract_features, warn_of_unusable
+    from extract.run import extract_features, warn_about_unusable
 
     console = _open_console(progress)
     result = extract_features(config, console)
-    warn_of_unusable(result, console)
+    warn_about_unusable(result, console)
     if result.stopped:
         raise result.stopped
     return open_store(config.store, config.cuts[-1])

@@ -52,10 +52,10 @@ def plan_streams(num_cores: int) -> Streams:
     return Streams(num_cores, num_streams, max(1, num_cores - num_streams))
 
 
-def count_cores(asked: int) -> int:
+def count_cores(requested: int) -> int:
     """Return the number of cores asked for, or of all that this process may use."""
-    if asked:
-        return asked
+    if requested:
+        return requested
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -21,7 +21,7 @@ from extract.weights.keras_file import check_weights_file
 FILE_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 COURSE_URL = f"https://storage.googleapis.com/mledu-datasets/{FILE_NAME}"
 KERAS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{FILE_NAME}"
-KNOWN_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
+OFFICIAL_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 """Keras's own `file_hash` of the official file."""
 DOWNLOAD_TIMEOUT_S = 30.0
 AUTO = "auto"
@@ -45,7 +45,7 @@ class Weights:
     name: WeightsName
     path: Path | None = None
     sha256: str = ""
-    is_known: bool = True
+    is_official: bool = True
     """Whether a download is the official file, byte for byte; true for any other source."""
     from_record: bool = False
     """Whether a store's record names the file, which has not been looked at."""
@@ -54,7 +54,7 @@ class Weights:
         """Return name, file and digest for people."""
         if self.path is None:
             return str(self.name)
-        return f"{self.name}{'' if self.is_known else UNOFFICIAL} ({self.path}, SHA-256 {self.sha256[:12]}…)"
+        return f"{self.name}{'' if self.is_official else UNOFFICIAL} ({self.path}, SHA-256 {self.sha256[:12]}…)"
 
 
 def check_weights_argument(weights: str) -> None:
@@ -141,13 +141,13 @@ def _find_any(console: Console) -> Weights:
 def _find_imagenet(console: Console) -> Weights:
     mirror = os.environ.get("HEADSTART_WEIGHTS_URL")
     path = download_first([mirror] if mirror else [COURSE_URL, KERAS_URL], console)
-    is_known = hash_file(path, "md5") == KNOWN_MD5
-    if not is_known:
+    is_official = hash_file(path, "md5") == OFFICIAL_MD5
+    if not is_official:
         console.warning(
-            f"{path}: not the official file byte for byte (MD5 is not {KNOWN_MD5}); the store records its SHA-256, and "
-            "--weights-sha256 makes one a condition"
+            f"{path} is not the official ImageNet file, whose MD5 is {OFFICIAL_MD5}. Its features may differ. "
+            "Give --weights-sha256 to accept one file only"
         )
-    return replace(_describe(WeightsName.IMAGENET, path), is_known=is_known)
+    return replace(_describe(WeightsName.IMAGENET, path), is_official=is_official)
 
 
 def download_first(urls: Sequence[str], console: Console) -> Path:

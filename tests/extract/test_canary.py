@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError
-from extract.canary import NUM_ROWS, choose_examples, compare_rows, describe_versions, measure_differences
+from extract.canary import NUM_ROWS, choose_examples, compare_rows, describe_version_changes, measure_differences
 from extract.config import ExtractConfig
 from extract.decode import Pixels
 from extract.engines import Streams, plan_streams
@@ -154,6 +154,6 @@ def test_measure_differences_are_relative_to_each_row() -> None:
 
 
 def test_describe_versions_names_what_changed() -> None:
-    found = describe_versions({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"})
+    found = describe_version_changes({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"})
     assert found == "b 2 then, 3 now, c None then, 4 now"
-    assert describe_versions({"a": "1"}, {"a": "1"}) == "the same library versions"
+    assert describe_version_changes({"a": "1"}, {"a": "1"}) == "the same library versions"

@@ -9,7 +9,7 @@ import pytest
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.demo_data import ElpvConfig, lay_out_elpv, list_labelled
+from extract.demo_data import ElpvConfig, list_labelled, prepare_elpv
 from tests.errors import raises
 from tests.files import read_files
 
@@ -57,7 +57,7 @@ def test_lay_out_copies_pictures_with_certain_labels_into_class_folders(
     package: Path, tmp_path: Path, quiet: Console
 ) -> None:
     out = tmp_path / "out"
-    assert lay_out_elpv(ElpvConfig(out), quiet) == {"images": 4, "folder": str(out)}
+    assert prepare_elpv(ElpvConfig(out), quiet) == {"images": 4, "folder": str(out)}
     assert read_files(out) == {
         "defective/cell0001.png": b"picture 1",
         "defective/cell0002.png": b"picture 2",
@@ -68,12 +68,12 @@ def test_lay_out_copies_pictures_with_certain_labels_into_class_folders(
 
 def test_lay_out_again_adds_only_missing_pictures(package: Path, tmp_path: Path, quiet: Console) -> None:
     out = tmp_path / "out"
-    lay_out_elpv(ElpvConfig(out), quiet)
+    prepare_elpv(ElpvConfig(out), quiet)
     expected = read_files(out)
     (out / "defective/cell0001.png").unlink()
     kept = (out / "functional/cell0004.png").stat().st_mtime_ns
 
-    lay_out_elpv(ElpvConfig(out), quiet)
+    prepare_elpv(ElpvConfig(out), quiet)
 
     assert read_files(out) == expected
     assert (out / "functional/cell0004.png").stat().st_mtime_ns == kept
@@ -85,7 +85,7 @@ def test_lay_out_without_the_package_is_refused(
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "elpv_dataset", raising=False)
     with raises(HeadstartError, where="elpv-dataset"):
-        lay_out_elpv(ElpvConfig(tmp_path / "out"), quiet)
+        prepare_elpv(ElpvConfig(tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()
 
 
@@ -93,7 +93,7 @@ def test_remove_deletes_the_pictures_of_the_package_and_keeps_all_others(
     package: Path, tmp_path: Path, quiet: Console
 ) -> None:
     out, elsewhere = tmp_path / "data/elpv", tmp_path / "elsewhere"
-    lay_out_elpv(ElpvConfig(out), quiet)
+    prepare_elpv(ElpvConfig(out), quiet)
     kept = {
         "functional/mine.png": b"mine",
         "functional/cell0005.png": b"picture 5, edited",
@@ -104,7 +104,7 @@ def test_remove_deletes_the_pictures_of_the_package_and_keeps_all_others(
         (out / name).write_bytes(content)
     (out / "defective").rename(elsewhere)
     (out / "defective").symlink_to(elsewhere)
-    result = lay_out_elpv(ElpvConfig(out, remove=True), quiet)
+    result = prepare_elpv(ElpvConfig(out, remove=True), quiet)
     assert result["removed"] == 1
     assert read_files(out) == kept
     assert len(read_files(elsewhere)) == 2
@@ -112,6 +112,6 @@ def test_remove_deletes_the_pictures_of_the_package_and_keeps_all_others(
 
 def test_remove_deletes_empty_folders(package: Path, tmp_path: Path, quiet: Console) -> None:
     out = tmp_path / "elpv"
-    lay_out_elpv(ElpvConfig(out), quiet)
-    assert lay_out_elpv(ElpvConfig(out, remove=True), quiet)["removed"] == 4
+    prepare_elpv(ElpvConfig(out), quiet)
+    assert prepare_elpv(ElpvConfig(out, remove=True), quiet)["removed"] == 4
     assert not out.exists()

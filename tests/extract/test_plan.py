@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from extract.plan import KnownStore, Plan, merge_reading, plan_images
+from extract.plan import KnownStore, Plan, merge_images_to_read, plan_images
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus
 
@@ -141,14 +141,14 @@ def test_plan_image_that_one_store_lacks_is_read_and_unchanged_in_the_other(
     whole, lacking = (plan_images([FILE], store) for store in (KnownStore([ROW], holds_all), KnownStore(images, holds)))
     assert whole == Plan([ROW], [], [])
     assert (lacking.unchanged, lacking.to_read, lacking.gone) == ([], [NOT_READ], [])
-    assert merge_reading([whole, lacking]) == merge_reading([lacking, whole]) == [NOT_READ]
+    assert merge_images_to_read([whole, lacking]) == merge_images_to_read([lacking, whole]) == [NOT_READ]
 
 
 def test_merge_reading_lists_each_image_once_in_the_reading_order() -> None:
     rows = [make_row(f"{number}.jpg") for number in range(9)]
     plans = [Plan([], rows[:6], []), Plan([], rows[3:][::-1], [])]
     expected = sorted(rows, key=lambda row: hashlib.sha256(row.path.encode()).digest())
-    assert merge_reading(plans) == merge_reading(plans[::-1]) == expected
+    assert merge_images_to_read(plans) == merge_images_to_read(plans[::-1]) == expected
 
 
 def test_plan_num_missing_counts_views_that_are_not_stored() -> None:
