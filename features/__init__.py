@@ -1,3 +1,3 @@
-"""The feature store: immutable HDF5 shards and a catalog. Knows neither stage and no TensorFlow."""
+"""Feature store: immutable HDF5 shards and a SQLite catalog. Imports neither of the two stages, nor TensorFlow."""
 
-import base  # noqa: F401  # A command handles signals from here on.
+import base  # noqa: F401  # Installs the signal handlers of a command before the slow imports.

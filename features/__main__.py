@@ -1,4 +1,4 @@
-"""Command line of the store: `python -m features info|check|pack`."""
+"""Command line of the feature store: `python -m features info|check|pack`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from base.command_line import CommandFailed, run_commands
-from base.terminal import Console, format_bytes
+from base.terminal import Console, format_bytes, format_count
 from features.shards.compression import Compression
 
-Store = Annotated[Path, Argument(help="The store's folder (info, pack: or a packed store).", metavar="STORE")]
-
-
-Cut = Annotated[str, Option(help="Whose store, where the folder holds several cut layers.")]
+Store = Annotated[
+    Path, Argument(help="Folder of the store; info and pack also accept a packed store.", metavar="STORE")
+]
+Cut = Annotated[str, Option(help="Cut layer; required if the folder has stores of several cut layers.")]
 
 
 @dataclass(frozen=True)
 class InfoConfig:
-    """Which store to describe."""
+    """Options of `info`."""
 
     store: Store
     cut: Cut = ""
@@ -31,30 +31,33 @@ class InfoConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Which store to check, and how far."""
+    """Options of `check`."""
 
     store: Store
-    read_data: Annotated[bool, Option("--read-data", help="Read every byte and compare digests.")] = False
-    images: Annotated[Path | None, Option(help="Hash the pictures in this folder again, too.")] = None
+    read_data: Annotated[bool, Option("--read-data", help="Read every byte and compare the digests.")] = False
+    images: Annotated[Path | None, Option(help="Also hash the pictures in this folder again.")] = None
     quarantine: Annotated[
-        bool, Option("--quarantine", help="Move bad shards away; `python -m extract` computes them again.")
+        bool,
+        Option(
+            "--quarantine", help="Move damaged shards to quarantine; `python -m extract` computes their features again."
+        ),
     ] = False
-    rebuild_catalog: Annotated[bool, Option("--rebuild-catalog", help="Make the catalog anew from the shards.")] = False
+    rebuild_catalog: Annotated[bool, Option("--rebuild-catalog", help="Create a new catalog from the shards.")] = False
     cut: Cut = ""
 
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Which store to pack, and where to."""
+    """Options of `pack`."""
 
     store: Store
-    out: Annotated[Path, Argument(help="The HDF5 file to write.", metavar="OUT.h5")]
-    compression: Annotated[Compression, Option(help="Of the features.")] = Compression.GZIP
+    out: Annotated[Path, Argument(help="HDF5 file to write.", metavar="OUT.h5")]
+    compression: Annotated[Compression, Option(help="Compression of the features.")] = Compression.GZIP
     cut: Cut = ""
 
 
 def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
-    """Show what a store holds."""
+    """Show the pictures, the features and the fingerprint of a store."""
     from features.cuts import open_store
 
     store = open_store(config.store, config.cut)
@@ -69,9 +72,9 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
             ("features", f"{store.num_features:,}, each {' x '.join(map(str, store.feature_shape))}"),
             ("numbers", store.fingerprint.numbers),
             *([("views", f"{store.num_views} of each training picture")] if store.num_views > 1 else []),
-            ("usable", f"{len(store):,} images"),
+            ("usable", format_count(len(store), "picture")),
             ("shards", f"{len(store.shards):,}"),
-            ("on disk", f"{format_bytes(num_bytes)}, {share:.2f} of the plain size"),
+            ("on disk", f"{format_bytes(num_bytes)}, {share:.2f} of the uncompressed size"),
             ("pictures from", store.images_folder or "unknown"),
             ("weights", f"{store.origin.weights_name} {store.origin.weights_file}"),
             *((f"fingerprint: {name}", value) for name, value in fingerprint.items()),
@@ -97,7 +100,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
 
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
-    """Check a store for damage. Nothing is repaired unless asked for."""
+    """Check a store for damage. Without further options nothing is changed."""
     from base.errors import StoreMissingError
     from features.catalog.catalog import CATALOG_NAME
     from features.cuts import resolve_cut
@@ -106,18 +109,18 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 
     store = resolve_cut(config.store, config.cut)
     if not store.is_dir() or not any((store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
-        got = "a packed store or another file" if store.is_file() else "none there"
-        raise StoreMissingError(store, "a store's folder", got, "Check the path")
+        got = "a file" if store.is_file() else "no store"
+        raise StoreMissingError(store, "the folder of a feature store", got, "Check the path")
     if config.rebuild_catalog:
         num_features, lost = checks.rebuild_catalog(store)
         console.info(
-            f"{store}: a new catalog of {num_features:,} features; run `python -m extract` as before to "
-            "enter the pictures (it computes only what is missing)"
+            f"{store}: created a catalog of {format_count(num_features, 'feature')}. Run `python -m extract` as "
+            "before to list the pictures in it; only missing features are computed."
         )
-        for line in lost:
-            console.warning(line)
+        for note in lost:
+            console.warning(note)
     elif not (store / CATALOG_NAME).is_file():
-        raise StoreMissingError(store, "a catalog", "none", "Run it with --rebuild-catalog")
+        raise StoreMissingError(store, "a catalog", "none", "Run `python -m features check` with --rebuild-catalog")
     with console.progress("check", len(list((store / SHARD_FOLDER).glob("*.h5"))), "shards") as progress:
         problems = checks.find_problems(
             store, read_data=config.read_data, images=config.images, advance=progress.advance
@@ -127,25 +130,26 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     result: dict[str, Any] = {"ok": not problems, "problems": [asdict(problem) for problem in problems]}
     if config.quarantine:
         result["forgotten"] = checks.quarantine_shards(store, problems)
-        console.info(f"{result['forgotten']:,} features are to be computed again: run `python -m extract` as before")
+        num_lost = format_count(result["forgotten"], "feature")
+        console.info(f"{num_lost} must be computed again. Run `python -m extract` as before.")
     if problems:
         raise CommandFailed(result)
     notes = checks.list_notes(store)
-    how = "every byte was read" if config.read_data else "sizes only; --read-data reads every byte"
-    for line in (*notes, f"{store}: no problem found ({how})"):
-        console.info(line)
+    scope = "every byte was read" if config.read_data else "file sizes only; --read-data reads every byte"
+    for note in (*notes, f"{store}: no problem found ({scope})"):
+        console.info(note)
     return {**result, "notes": notes}
 
 
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
-    """Write a store as one plain HDF5 file, for h5py, h5web and HDFView; every command takes it as --store."""
+    """Write a store as a single HDF5 file for h5py, h5web and HDFView; every command accepts it as --store."""
     from features.cuts import open_store
     from features.packed.write import is_packed, list_rows, pack_store
 
     store = open_store(config.store, config.cut)
     num_rows = len(list_rows(store))
     if is_packed(store, config.out):
-        console.info(f"{config.out}: holds this store's features already; nothing to do")
+        console.info(f"{config.out}: already has the features of this store; nothing to do")
     else:
         with console.progress("pack", num_rows, "features") as progress:
             pack_store(store, config.out, config.compression, progress.advance)
@@ -155,7 +159,7 @@ def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command line and end the process; `name` is the program name in the help."""
     run_commands({"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)}, name)
 
 

@@ -1,4 +1,4 @@
-"""Features in memory as one array, or streamed as a `tf.data.Dataset`."""
+"""Read features into one array, or stream them as a `tf.data.Dataset`."""
 
 from __future__ import annotations
 
@@ -25,24 +25,20 @@ Read = Callable[[Sequence[Example]], Features]
 
 
 def read_array(read: Read, examples: Sequence[Example], feature_shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Read the features of examples, in their order, into an array of a dtype.
+    """Read the features of examples into an array of shape (len(examples), *feature_shape).
 
     Raises:
-        UsageError: another dtype than float16, float32 and float64.
+        UsageError: `dtype` is not float16, float32 or float64.
         HeadstartError: the array needs more than the free memory; nothing is allocated.
     """
     if dtype not in DTYPES:
-        raise UsageError("dtype", f"one of {', '.join(DTYPES)}", repr(dtype), "Choose one of these")
+        raise UsageError("dtype", f"one of {', '.join(DTYPES)}", repr(dtype), "Give one of these")
     shape = (len(examples), *feature_shape)
     needed, free = prod(shape) * np.dtype(dtype).itemsize, find_free_memory()
     if free is not None and needed > free:
-        advice = 'Use dtype="float16", a single split with split=, or means: extract with pool="avg", or '
-        raise HeadstartError(
-            "memory",
-            f"{needed:,} bytes for {shape} {dtype}",
-            f"{free:,} bytes free",
-            f'{advice}open_store(path, pool="avg")',
-        )
+        expected = f"{needed:,} free bytes for an array of shape {shape} and dtype {dtype}"
+        advice = 'Use dtype="float16", read one split, or open the store with pool="avg"'
+        raise HeadstartError("memory", expected, f"{free:,}", advice)
     array = np.empty(shape, dtype)
     order = sorted(range(len(examples)), key=lambda position: (examples[position].shard, examples[position].row))
     step = count_rows_per_shard(feature_shape)
@@ -53,7 +49,7 @@ def read_array(read: Read, examples: Sequence[Example], feature_shape: tuple[int
 
 
 def find_free_memory() -> int | None:
-    """Return how many bytes of memory are free; None where the system does not report it."""
+    """Return the number of free bytes of memory, or None if the system does not report it."""
     if _MEMORY_FILE.exists():
         for line in _MEMORY_FILE.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -64,13 +60,13 @@ def find_free_memory() -> int | None:
 def stream_dataset(
     read: Read, examples: Sequence[Example], classes: NDArray[np.int64], feature_shape: tuple[int, ...], batch_size: int
 ) -> Any:
-    """Return a `tf.data.Dataset` of batches of features and classes, which holds one shard's features at a time.
+    """Return a `tf.data.Dataset` of batches of features and class numbers; it loads about one shard at a time.
 
     Raises:
-        UsageError: the batch size is not positive.
+        UsageError: `batch_size` is not a positive integer.
     """
     if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise UsageError("batch_size", "a whole number above 0", repr(batch_size), "Choose another")
+        raise UsageError("batch_size", "a positive integer", repr(batch_size), "Give a positive integer")
     num_read = max(1, count_rows_per_shard(feature_shape) // batch_size) * batch_size
 
     def generate() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
@@ -80,7 +76,7 @@ def stream_dataset(
                 batch = features[row : row + batch_size].astype(np.float32)
                 yield batch, classes[start + row : start + row + len(batch)]
 
-    # The store does not depend on TensorFlow: it is imported only for its own kind of data set.
+    # The store works without TensorFlow, which is imported only here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import_quietly("tensorflow")
     tf = sys.modules["tensorflow"]

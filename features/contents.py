@@ -1,4 +1,4 @@
-"""Contents of a store without its features, from a folder's catalog or from a packed file."""
+"""Contents of a store except the feature values, from the catalog of a folder or from a packed file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
 
 
 class Example(NamedTuple):
-    """View of an image of the folder that has a sound feature, and the feature's location."""
+    """View of an image with a usable feature, and the location of that feature."""
 
     path: str
     label: str
@@ -29,14 +29,14 @@ class Example(NamedTuple):
 
 
 class UnusableReason(StrEnum):
-    """Why an image has no usable feature."""
+    """Reason why an image has no usable feature."""
 
     PENDING = "pending"
-    """Not extracted yet, or its shard is lost."""
+    """The image is not extracted yet, or its shard is lost."""
     FAILED = "failed"
-    """Its file could not be decoded."""
+    """The file could not be decoded."""
     UNSOUND = "unsound"
-    """Its feature is NaN, infinite or beyond float16."""
+    """The feature has NaN, infinity or a value beyond the range of float16."""
 
 
 class UnusableImage(NamedTuple):
@@ -45,68 +45,68 @@ class UnusableImage(NamedTuple):
     image: ImageRow
     reason: UnusableReason
     detail: str
-    """The decoder's message of FAILED, the feature's status of UNSOUND, else empty."""
+    """Message of the decoder for FAILED, status of the feature for UNSOUND, otherwise empty."""
 
 
 @dataclass(frozen=True)
 class StoreContents:
-    """Everything known of a store, and functions to read its features."""
+    """Metadata of a store, and functions that read its features."""
 
     fingerprint: Fingerprint
     origin: Origin
     images_folder: str
     images: list[ImageRow]
-    """Every image of the folder as it was last scanned, in the order of the paths' bytes."""
+    """All images found by the last scan of the folder, sorted by the bytes of their paths."""
     locations: dict[FeatureKey, Location]
     shards: list[ShardRef]
     read_rows: Callable[[int, Sequence[int], Features], None]
-    """Reads rows, ascending, of the shard of a number into an array."""
+    """Function that reads rows (ascending) of a shard (by number) into an array."""
     hash_shard: Callable[[int], str]
-    """Returns the SHA-256 of the file that holds the shard of a number, in hexadecimal digits."""
+    """Function that returns the SHA-256 of the file of a shard (by number), in hexadecimal digits."""
     locate_shard: Callable[[int], Path]
-    """Returns the path of the file that holds the shard of a number."""
+    """Function that returns the path of the file of a shard (by number)."""
 
     def find_usable(self, key: FeatureKey) -> Location | None:
-        """Return the location of a feature that may be trained on; None where there is none."""
-        place = self.locations.get(key)
-        return place if place is not None and place.status is FeatureStatus.OK else None
+        """Return the location of a feature, or None if it is not stored or not usable for training."""
+        location = self.locations.get(key)
+        return location if location is not None and location.status is FeatureStatus.OK else None
 
     def list_examples(self) -> list[Example]:
-        """Join the images with the sound features of their content, in the images' order."""
+        """Return an example for each image with a usable feature, in the order of the images."""
         examples = []
         for image in self.images:
             if image.status is not ImageStatus.DONE or image.content_hash is None:
                 continue
-            if place := self.find_usable(FeatureKey(image.content_hash, 0)):
-                example = Example(image.path, image.label, image.split, image.content_hash, place.shard, place.row)
+            if found := self.find_usable(FeatureKey(image.content_hash, 0)):
+                example = Example(image.path, image.label, image.split, image.content_hash, found.shard, found.row)
                 examples.append(example)
         return examples
 
     def list_unusable(self) -> list[UnusableImage]:
-        """Return every image without a usable feature, in the images' order."""
+        """Return every image without a usable feature, in the order of the images."""
         found = []
         for image in self.images:
-            place = self.locations.get(FeatureKey(image.content_hash or b"", 0))
+            location = self.locations.get(FeatureKey(image.content_hash or b"", 0))
             if image.status is ImageStatus.FAILED:
                 found.append(UnusableImage(image, UnusableReason.FAILED, image.reason))
-            elif image.status is ImageStatus.PENDING or place is None:
+            elif image.status is ImageStatus.PENDING or location is None:
                 found.append(UnusableImage(image, UnusableReason.PENDING, ""))
-            elif place.status is not FeatureStatus.OK:
-                found.append(UnusableImage(image, UnusableReason.UNSOUND, place.status.value))
+            elif location.status is not FeatureStatus.OK:
+                found.append(UnusableImage(image, UnusableReason.UNSOUND, location.status.value))
         return found
 
     @property
     def num_pending(self) -> int:
-        """Number of images that the next extraction will read: not extracted yet, or their shard is lost."""
+        """Number of images that are not extracted yet or whose shard is lost; the next extraction reads them."""
         return sum(found.reason is UnusableReason.PENDING for found in self.list_unusable())
 
 
 def load_folder(path: Path) -> StoreContents:
-    """Read a store's catalog, in one snapshot.
+    """Read the catalog of a store in one snapshot.
 
     Raises:
-        StoreMissingError: there is no store.
-        CatalogDamagedError: the catalog does not hold what was written to it.
+        StoreMissingError: the path has no store.
+        CatalogDamagedError: the catalog is damaged.
     """
     with closing(Catalog(path / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
         fingerprint, origin = load_fingerprint(catalog), load_origin(catalog)

@@ -1,4 +1,4 @@
-"""A store seen through its means: the average over height and width in the place of each feature."""
+"""Average pooling of a store: each feature is replaced by its mean over height and width."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from features.schema import FEATURE_DTYPE, Features, count_rows_per_shard
 from features.store import FeatureStore
 
 POOLED = "avg of stored features"
-"""Pool of the fingerprint: a mean of rounded numbers differs from the rounded mean that `extract --pool avg` stores."""
+"""Pool field of the fingerprint.
+
+It differs from `avg`, because the mean of rounded features is not the rounded mean that `extract --pool avg` stores.
+"""
 
 
 def pool_store(store: FeatureStore) -> FeatureStore:
-    """Return the same examples with features of (channels,) float16, the means of those of the store.
+    """Return a store with the same examples, whose features are averages of shape (channels,) and dtype float16.
 
     Raises:
-        UsageError: its features are means already.
+        UsageError: the stored features have no height and width.
     """
     shape, read_rows = store.feature_shape, store.contents.read_rows
     if len(shape) != 3:
-        raise UsageError("--pool avg", "features with height and width", f"{shape} in {store.path}", "Leave it out")
+        raise UsageError("--pool avg", "features with height and width", f"{shape} in {store.path}", "Omit the option")
 
     def read_means(shard: int, rows: Sequence[int], out: Features) -> None:
-        # A shard is read at once, as it is checked at once; a packed store may be larger.
+        # A block has at most the rows of a shard, which bounds the memory for a large packed store.
         step = count_rows_per_shard(shape)
         for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            features = np.empty((len(some), *shape), FEATURE_DTYPE)
-            read_rows(shard, some, features)
-            out[start : start + len(some)] = features.mean(axis=(1, 2), dtype=np.float32)
+            block = rows[start : start + step]
+            features = np.empty((len(block), *shape), FEATURE_DTYPE)
+            read_rows(shard, block, features)
+            out[start : start + len(block)] = features.mean(axis=(1, 2), dtype=np.float32)
 
     pooled = copy.copy(store)
     pooled.contents = replace(

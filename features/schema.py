@@ -1,4 +1,4 @@
-"""Schema of a store: names, versions, and the fingerprint over everything that changes a feature's value."""
+"""Schema of a store: names, versions, and the fingerprint of all settings that change the features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Features = NDArray[np.float16]
 
 
 class FeatureStatus(StrEnum):
-    """Whether a stored feature may be trained on."""
+    """Status of a stored feature; only `OK` is usable for training."""
 
     OK = "ok"
     NONFINITE = "nonfinite"
@@ -33,7 +33,7 @@ class FeatureStatus(StrEnum):
 
 
 class ImageStatus(StrEnum):
-    """How far extraction came with an image of the folder."""
+    """Extraction status of an image."""
 
     PENDING = "pending"
     DONE = "done"
@@ -46,7 +46,7 @@ class FeatureKey(NamedTuple):
     content_hash: bytes
     """SHA-256 of the image file, 32 bytes."""
     view: int
-    """0 for the image itself, from 1 on for its augmentations."""
+    """0 for the image itself, 1 and above for its augmentations."""
 
 
 class Pool(StrEnum):
@@ -58,7 +58,7 @@ class Pool(StrEnum):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that changes a feature's value, except library versions, for which the canary compares values."""
+    """All settings that change a feature, except library versions, which the canary checks."""
 
     backbone: str
     weights_sha256: str
@@ -77,40 +77,40 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
-        """Decode the result of `encode`; raise ValueError or TypeError for other fields, or of other types."""
+        """Decode the result of `encode`; raise ValueError or TypeError for unknown fields or wrong types."""
         found = cls(**json.loads(text))
         for name, value in asdict(found).items():
             if type(value) is not (int if name in ("image_size", "schema_version") else str):
                 raise ValueError(f"{name} is {value!r}")
-        found.encode().encode()  # A lone surrogate, which JSON can hold, has no digest.
+        found.encode().encode()  # Fails for a lone surrogate, which JSON allows.
         return found
 
     def encode(self) -> str:
         """Encode the fields as canonical JSON.
 
-        A field that older stores do not have is left out at its default, so that their digests do not change.
+        `pool` is omitted at its default: older stores do not have the field, and their digests must not change.
         """
         return encode_json({name: value for name, value in asdict(self).items() if (name, value) != ("pool", "none")})
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the encoded fields, 64 hexadecimal digits."""
+        """SHA-256 of the encoded fields, 64 hexadecimal digits."""
         return hashlib.sha256(self.encode().encode()).hexdigest()
 
     @property
     def numbers(self) -> str:
-        """Types of the stored numbers and of the computation, for tables."""
+        """Dtype of the stored features and precision of the computation, as text."""
         return f"{self.dtype}, computed in {self.precision} by {self.engine}"
 
     def list_differences(self, other: Fingerprint) -> list[tuple[str, Any, Any]]:
-        """List the fields that differ as (name, own value, the other's value)."""
+        """List the fields that differ as (name, own value, other value)."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
         return [(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Source of a store's features: recorded for people and for export, not fingerprinted."""
+    """Source of the features in a store: recorded for users and for export, not part of the fingerprint."""
 
     feature_shape: tuple[int, ...]
     weights_name: str
@@ -120,46 +120,46 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str) -> Origin:
-        """Decode the result of `encode_json(asdict(origin))`; raise ValueError, TypeError or KeyError for any other."""
+        """Decode the result of `encode_json(asdict(origin))`; raise ValueError, TypeError or KeyError otherwise."""
         values = json.loads(text)
         found = cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
         if not found.feature_shape or not all(type(size) is int and size > 0 for size in found.feature_shape):
             raise ValueError(f"feature_shape is {values['feature_shape']!r}")
         if prod(found.feature_shape) > MAX_BYTES_PER_SHARD // FEATURE_DTYPE.itemsize:
-            raise ValueError(f"features of {found.feature_shape}")
+            raise ValueError(f"feature_shape {found.feature_shape} is too large")
         texts = [found.weights_name, found.weights_file, found.weights_file_sha256, *chain(*found.versions.items())]
         if not all(type(text) is str for text in texts):
-            raise ValueError("names that are no text")
+            raise ValueError("a name in the origin is not text")
         return found
 
 
 def encode_json(value: Any) -> str:
-    """Encode a value as JSON in one canonical form: sorted keys, no spaces."""
+    """Encode a value as canonical JSON: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def count_rows_per_shard(feature_shape: tuple[int, ...]) -> int:
-    """Return how many features a shard holds, so that building one in memory stays cheap for any shape."""
+    """Return the number of features in a shard, limited so that a shard of any shape can be built in memory."""
     bytes_per_row = int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize
     return max(1, min(MAX_ROWS_PER_SHARD, MAX_BYTES_PER_SHARD // bytes_per_row))
 
 
 def round_features(values: NDArray[np.float32]) -> tuple[Features, list[FeatureStatus]]:
-    """Round features to the stored dtype, and find the rows that may not be trained on.
+    """Round features to the stored dtype, and determine which rows are usable for training.
 
     Args:
         values: (n, ...) float32, outputs of the backbone.
 
     Returns:
-        The rows as float16, and the status of each: `NONFINITE` where the backbone's output has NaN or infinity,
-        `OVERFLOW` where a finite value is beyond float16's 65,504, else `OK`.
+        The rows as float16, and the status of each row: `NONFINITE` if the output has NaN or infinity, `OVERFLOW` if a
+        finite value is beyond the float16 maximum of 65,504, otherwise `OK`.
     """
     with np.errstate(over="ignore"):
         rounded = values.astype(FEATURE_DTYPE, order="C")
     flat = rounded.view(np.uint16).reshape(len(rounded), int(np.prod(rounded.shape[1:])))
-    # Without its sign, a float16 from this pattern on is infinite or NaN: a third of the time that isfinite takes.
-    kept = (flat & _WITHOUT_SIGN).max(axis=1, initial=0) < _INFINITY
+    # Without the sign bit, every pattern from 0x7C00 on is infinity or NaN. Takes a third of the time of isfinite.
+    is_finite = (flat & _WITHOUT_SIGN).max(axis=1, initial=0) < _INFINITY
     statuses = [FeatureStatus.OK] * len(rounded)
-    for row in np.flatnonzero(~kept).tolist():
+    for row in np.flatnonzero(~is_finite).tolist():
         statuses[row] = FeatureStatus.OVERFLOW if np.isfinite(values[row]).all() else FeatureStatus.NONFINITE
     return rounded, statuses

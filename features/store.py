@@ -1,4 +1,4 @@
-"""Read a store: its examples, and their features from the shards."""
+"""Read a feature store: the examples from its catalog, the features from its shards."""
 
 from __future__ import annotations
 
@@ -30,116 +30,126 @@ _NUM_CLASSES_SHOWN = 10
 
 
 class FeatureStore:
-    """A store opened for reading: a snapshot of its catalog, and its shards on demand.
+    """Feature store, open for reading.
 
-    Reading takes no lock and never waits for a writer: shards do not change, and the catalog is read in one go.
-    `len(store)` is the number of pictures with features.
+    The catalog is read once, when the store is opened; shards are read on demand. Reading takes no lock and never waits
+    for a writer. `len(store)` is the number of pictures with features.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read the catalog of a store's folder, or a file that `python -m features pack` made.
+        """Read the catalog of a store.
+
+        Args:
+            path: folder of the store, or a file that `python -m features pack` wrote.
 
         Raises:
-            StoreMissingError: there is no store.
-            CatalogDamagedError: the catalog does not hold what was written to it.
+            StoreMissingError: the path has no store.
+            CatalogDamagedError: the catalog is damaged.
         """
         self.path = Path(path)
         with _pause_collector():
             self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
             self.examples = self.contents.list_examples()
-            """View 0 of each image that has a sound one, in the order of the paths' bytes."""
+            """View 0 of each image with a usable feature, sorted by the bytes of the paths."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines the features' values."""
+        """All settings that determine the values of the features."""
         return self.contents.fingerprint
 
     @property
     def origin(self) -> Origin:
-        """Source of the features."""
+        """Shape and source of the features."""
         return self.contents.origin
 
     @property
     def images_folder(self) -> str:
-        """Folder that was scanned last, an absolute path; empty for a packed store."""
+        """Absolute path of the folder that was scanned last; empty for a packed store."""
         return self.contents.images_folder
 
     @property
     def images(self) -> list[ImageRow]:
-        """Every image of the folder as it was last scanned."""
+        """All images found by the last scan of the folder."""
         return self.contents.images
 
     @property
     def shards(self) -> list[ShardRef]:
-        """Every committed shard, by number."""
+        """All committed shards, sorted by number."""
         return self.contents.shards
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Shape of one feature, (7, 7, 768) for mixed7 at 150 px."""
+        """Shape of one feature, such as (7, 7, 768) for mixed7 at 150 px."""
         return self.origin.feature_shape
 
     @property
     def derived_folder(self) -> Path:
-        """Folder for data that can be computed again; need not exist. Of a packed store it is beside the file."""
+        """Folder for data that can be computed again, beside the file for a packed store; it may not exist."""
         if self.path.is_file():
             return self.path.with_name(f"{self.path.name}.{DERIVED_FOLDER}")
         return self.path / DERIVED_FOLDER
 
     @property
     def num_features(self) -> int:
-        """Number of stored features, also of those that no image of the folder has."""
+        """Number of stored features, including those of images that are no longer in the folder."""
         return len(self.contents.locations)
 
     @cached_property
     def num_views(self) -> int:
-        """Number of views of the images that have most of them."""
+        """Largest number of views stored for an image."""
         return max((key.view for key in self.contents.locations), default=0) + 1
 
     @property
     def num_pending(self) -> int:
-        """Number of the folder's images without a feature that the next extraction will compute."""
+        """Number of images whose features the next extraction will compute."""
         return self.contents.num_pending
 
     def list_unusable(self) -> list[UnusableImage]:
-        """Return every image of the folder that is no example, with the reason."""
+        """Return every image without a usable feature, with the reason."""
         return self.contents.list_unusable()
 
     def list_views(self, example: Example, num_views: int) -> list[Example]:
-        """List the sound ones of the first views of an example's image; the example is view 0."""
+        """Return the example, which is view 0, and the usable ones of views 1 to `num_views` - 1 of its image."""
         found = [example]
         for view in range(1, num_views):
-            if place := self.contents.find_usable(FeatureKey(example.content_hash, view)):
-                found.append(example._replace(shard=place.shard, row=place.row, view=view))
+            if location := self.contents.find_usable(FeatureKey(example.content_hash, view)):
+                found.append(example._replace(shard=location.shard, row=location.row, view=view))
         return found
 
     def find_examples(self, keys: Iterable[FeatureKey]) -> list[Example | None]:
-        """Find stored rows by content hash and view; None where no sound one is stored.
+        """Find stored features by content hash and view.
 
-        Path, label and split of the examples are empty: the rows may be of images that the folder no longer has.
+        Returns:
+            An example for each key, or None if no usable feature is stored. Path, label and split are empty, as the
+            image may no longer be in the folder.
         """
-        places = [(key, self.contents.find_usable(key)) for key in keys]
+        locations = [(key, self.contents.find_usable(key)) for key in keys]
         return [
-            Example("", "", "", key.content_hash, place.shard, place.row, key.view) if place else None
-            for key, place in places
+            Example("", "", "", key.content_hash, found.shard, found.row, key.view) if found else None
+            for key, found in locations
         ]
 
     def hash_sources(self, examples: Iterable[Example]) -> str:
-        """Return a digest of the files that hold examples: equal digests mean equal features."""
+        """Return a digest of the files with the features of examples; equal digests mean equal features."""
         digests = sorted({self.contents.hash_shard(number) for number in {example.shard for example in examples}})
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def describe_source(self, example: Example) -> str:
-        """Return the path of the file that holds an example's feature, for messages."""
+        """Return the path of the file with the feature of an example, for messages."""
         return str(self.contents.locate_shard(example.shard))
 
     def read(self, examples: Sequence[Example]) -> Features:
-        """Read the features of examples of this store, (len(examples), *feature_shape) float16, in their order.
+        """Read the features of examples of this store; each shard is opened once.
 
-        Each shard is opened once. Examples may be repeated.
+        Args:
+            examples: elements of `examples` or results of other methods of this store, in any order; duplicates are
+                allowed.
+
+        Returns:
+            Features, (len(examples), *feature_shape) float16, in the order of the examples.
 
         Raises:
-            ShardDamagedError: a shard is missing, or is not the one that was committed.
+            ShardDamagedError: a shard is missing or damaged.
         """
         features = np.empty((len(examples), *self.feature_shape), FEATURE_DTYPE)
         by_shard: dict[int, dict[int, list[int]]] = {}
@@ -149,60 +159,69 @@ class FeatureStore:
             rows = sorted(positions_of_row)
             first = positions_of_row[rows[0]][0]
             if all(positions_of_row[row] == [first + offset] for offset, row in enumerate(rows)):
-                self._read_sound(number, rows, features[first : first + len(rows)])
+                self._read_rows(number, rows, features[first : first + len(rows)])
             else:
                 block = np.empty((len(rows), *self.feature_shape), FEATURE_DTYPE)
-                self._read_sound(number, rows, block)
+                self._read_rows(number, rows, block)
                 for row, feature in zip(rows, block, strict=True):
                     features[positions_of_row[row]] = feature
         return features
 
-    def _read_sound(self, number: int, rows: Sequence[int], out: Features) -> None:
+    def _read_rows(self, number: int, rows: Sequence[int], out: Features) -> None:
         self.contents.read_rows(number, rows, out)
         if not np.isfinite(out).all():
-            got = "NaN or infinity in rows that are recorded as sound"
+            got = "NaN or infinity in rows with the status ok"
             raise ShardDamagedError(self.path, "finite features", got, "Extract again into a new --store")
 
     @property
     def classes(self) -> list[str]:
-        """Labels of the pictures with features, sorted; class numbers are positions in this list."""
+        """Sorted labels of the pictures with features; a class number is a position in this list."""
         return sorted({example.label for example in self.examples})
 
     def paths(self, split: str | None = None) -> list[str]:
-        """List the pictures' paths, relative to their folder, in the order of `to_numpy`."""
+        """List the paths of the pictures, relative to the images folder, in the order of `to_numpy`.
+
+        Args:
+            split: `train`, `validation` or `test`, as in `to_numpy`; None for all pictures.
+
+        Raises:
+            UsageError: unknown split, or a split without pictures.
+        """
         return [example.path for example in self._select(split)]
 
     def to_numpy(self, split: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Read features and class numbers into memory, in the order of the pictures' content hashes.
+        """Read features and class numbers into memory, sorted by the content hashes of the pictures.
 
         Args:
-            split: `train`, `validation` or `test`; None for all. Where there is no folder validation/, a fifth of the
-                pictures is held out by content, as training does by default.
-            dtype: `float16`, as the features are stored, `float32` or `float64`.
+            split: `train`, `validation` or `test`; None for all pictures. If the images folder has no validation/, a
+                fifth of the training pictures is the validation split, as in training by default.
+            dtype: `float16` (the stored dtype), `float32` or `float64`.
 
         Returns:
-            Features, (n, *feature_shape) of the dtype, and class numbers, (n,) int64.
+            Features, (n, *feature_shape) of the given dtype, and class numbers, (n,) int64.
 
         Raises:
-            UsageError: invalid dtype, or a split without pictures.
+            UsageError: unknown dtype or split, or a split without pictures.
             HeadstartError: the features need more than the free memory; nothing is allocated.
-            ShardDamagedError: a shard is missing, or is not the one that was committed.
+            ShardDamagedError: a shard is missing or damaged.
         """
         examples = self._select(split)
         return read_array(self.read, examples, self.feature_shape, dtype), encode_labels(examples, self.classes)
 
     def to_tf_dataset(self, split: str | None = None, batch_size: int = 32) -> Any:
-        """Stream features and class numbers as a `tf.data.Dataset`, shard by shard, never all in memory.
+        """Stream features and class numbers as a `tf.data.Dataset`, one shard in memory at a time.
 
         Args:
-            split: as in `to_numpy`.
-            batch_size: rows of a batch; the last one may have fewer.
+            split: `train`, `validation` or `test`, as in `to_numpy`; None for all pictures.
+            batch_size: number of rows in a batch; the last batch may have fewer.
 
         Returns:
-            Batches of features, (b, *feature_shape) float32, and class numbers, (b,) int64, in the shards' order.
+            A dataset of batches: features, (b, *feature_shape) float32, and class numbers, (b,) int64. The rows are in
+            the order of the shards.
 
         Raises:
-            UsageError: the batch size is not positive, or a split without pictures.
+            UsageError: batch size below 1, unknown split, or a split without pictures.
+            ShardDamagedError: a shard is missing or damaged; raised while the dataset is read.
         """
         examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
         return stream_dataset(
@@ -212,14 +231,14 @@ class FeatureStore:
     def _select(self, split: str | None) -> list[Example]:
         if split not in (None, "train", "validation", "test"):
             expected = "'train', 'validation', 'test' or None"
-            raise UsageError("split", expected, repr(split), "None gives every picture")
+            raise UsageError("split", expected, repr(split), "Give None for all pictures")
         chosen = [example for example in self.examples if split is None or (example.split or "train") == split]
         if split in ("train", "validation") and not any(image.split == "validation" for image in self.images):
             trained = [example for example in self.examples if example.split != "test"]
             held_out = choose_validation(trained, VALIDATION_SHARE)
             chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
         if split and not chosen:
-            raise UsageError("split", "a split with pictures", repr(split), f"{self.path} has none in it")
+            raise UsageError("split", f"a split with pictures in {self.path}", repr(split), "Give another split")
         return sort_examples(chosen)
 
     def __len__(self) -> int:
@@ -227,15 +246,15 @@ class FeatureStore:
         return len(self.examples)
 
     def __bool__(self) -> bool:
-        """Return True, also for a store without features."""
+        """Return True, even for a store without features."""
         return True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the store as its path: another process opens it anew."""
+        """Pickle the store as its path; unpickling opens it again."""
         return _reopen, (self.path, self.fingerprint.pool)
 
     def __repr__(self) -> str:
-        """Return path, counts and kind of features in one line."""
+        """Return path, counts and feature shape as one line."""
         return f"FeatureStore({', '.join(f'{name}={value}' for name, value in self._describe().items())})"
 
     def _repr_html_(self) -> str:
@@ -267,7 +286,7 @@ def _reopen(path: Path, pool: str) -> FeatureStore:
 
 @contextmanager
 def _pause_collector() -> Iterator[None]:
-    """Keep the garbage collector from walking, again and again, objects that all stay."""
+    """Disable the garbage collector, which would repeatedly scan many objects that are all in use."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Write a store: features are collected, and committed a shard at a time."""
+"""Write a feature store: features are collected and committed one shard at a time."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER, ShardHeader, encode_shard, write_shard
 
 STORE_NAMES = frozenset({CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER})
-"""Entries of a store, beside the catalog's journal."""
+"""Entries of a store, except the journal of the catalog."""
 
 
 class FeatureWriter:
-    """Writes features into a store, creating it where there is none, under the store's lock.
+    """Context manager that writes features to a store and holds its lock; it creates a missing store.
 
-    A shard is the unit of commit: its file reaches the disk under its final name, then one transaction
-    enters its rows, and the images recorded so far, in the catalog. What is committed stays.
+    A shard is the unit of commit: its file is written durably under its final name, then one transaction adds its rows
+    and the images recorded so far to the catalog. Committed features survive any interruption.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class FeatureWriter:
         compression: Compression = Compression.GZIP,
         rows_per_shard: int = 0,
     ) -> None:
-        """Name the store, which is created where it does not exist; nothing is written before the `with`.
+        """Create a writer; nothing is written before the `with` block.
 
         Args:
-            store: the store's folder.
-            fingerprint: of the features to come.
-            origin: their source.
-            compression: of their shards.
-            rows_per_shard: features in a commit; 0 for as many as suit their size.
+            store: folder of the store.
+            fingerprint: fingerprint of the features to write.
+            origin: shape and source of the features.
+            compression: compression of new shards.
+            rows_per_shard: number of features in a shard; 0 chooses it from their size.
         """
         self.folder = store
         self._fingerprint = fingerprint
@@ -76,18 +76,20 @@ class FeatureWriter:
         self._images: list[ImageRow] = []
         self._known: dict[FeatureKey, FeatureStatus] = {}
         self.notes: list[str] = []
-        """Changes that were made when the store was opened after an interrupted run, a line each."""
+        """Repairs made after an interrupted run when the store was opened, one line each."""
 
     def __enter__(self) -> Self:
-        """Take the lock, open or create the store, and bring in order what an interrupted run left.
+        """Acquire the lock, open or create the store, and recover from an interrupted run.
 
         Raises:
-            StoreLockedError: another process is writing.
-            FingerprintMismatchError: the store's features were computed in another way.
-            StoreMissingError: the folder holds something else.
+            StoreLockedError: another process is writing to the store.
+            FingerprintMismatchError: the stored features were computed with other settings.
+            StoreMissingError: the folder contains other files.
+            CatalogDamagedError: the catalog is damaged, or missing beside shards.
+            StoreWriteError: the store cannot be written.
         """
         check_store_folder(self.folder)
-        with self._explain_write_errors(), ExitStack() as stack:
+        with self._convert_write_errors(), ExitStack() as stack:
             if not (self.folder / SHARD_FOLDER).is_dir():
                 (self.folder / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
                 sync_folder(self.folder)
@@ -95,22 +97,22 @@ class FeatureWriter:
             stack.enter_context(hold_write_lock(self.folder))
             Catalog.create(self.folder / CATALOG_NAME, self._fingerprint, self._origin)
             self.catalog = stack.enter_context(closing(Catalog(self.folder / CATALOG_NAME, writable=True)))
-            self._settle_fingerprint()
+            self._check_fingerprint()
             self.notes = recover_store(self.folder, self.catalog, self._fingerprint)
             self._known = {key: place.status for key, place in self.catalog.read_features().items()}
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        """Release the lock; what was not committed is dropped. A run without an error writes the view."""
-        with self._explain_write_errors(), self._stack:
+        """Release the lock and discard uncommitted features; without an error, update the view `features.h5`."""
+        with self._convert_write_errors(), self._stack:
             if error_type is None:
                 self.catalog.close()
                 self._known = {}
                 write_view(self.folder)
 
-    def _settle_fingerprint(self) -> None:
-        """Refuse other features than the store's; a store without features takes on the new fingerprint."""
+    def _check_fingerprint(self) -> None:
+        """Check the fingerprint against the stored one; an empty store gets the new fingerprint."""
         stored, origin = load_fingerprint(self.catalog), load_origin(self.catalog)
         if stored != self._fingerprint and not self.catalog.read_shards():
             with self.catalog.transaction():
@@ -118,7 +120,7 @@ class FeatureWriter:
                 self.catalog.write_meta("origin", encode_json(asdict(self._origin)))
             return
         check_fingerprint(self.folder, stored, self._fingerprint)
-        # The same weights file may be in another place now.
+        # The same weights file may have moved.
         now = self._origin
         if now.weights_file not in ("", origin.weights_file) and now.weights_file_sha256 == origin.weights_file_sha256:
             self.catalog.write_meta("origin", encode_json(asdict(replace(origin, weights_file=now.weights_file))))
@@ -129,33 +131,42 @@ class FeatureWriter:
         return len(self._known)
 
     def holds(self, key: FeatureKey) -> bool:
-        """Return whether a feature is committed, or added and about to be."""
+        """Return whether a feature is committed or added."""
         return self.read_status(key) is not None
 
     def read_status(self, key: FeatureKey) -> FeatureStatus | None:
-        """Return whether a feature that is held may be trained on; None where it is not held."""
+        """Return the status of a committed or added feature, or None if there is none."""
         return self._known.get(key) or self._added.get(key)
 
     def update_images(self, images: Sequence[ImageRow], removed: Sequence[str]) -> None:
-        """Replace the catalog's images by those of the folder, in one transaction."""
-        with self._explain_write_errors(), self.catalog.transaction():
+        """Add or replace images in the catalog and remove others (by path), in one transaction."""
+        with self._convert_write_errors(), self.catalog.transaction():
             self.catalog.remove_images(removed)
             self.catalog.write_images(images)
 
     def write_meta(self, key: str, value: str) -> None:
-        """Record a value about the store as a whole."""
-        with self._explain_write_errors():
+        """Set a metadata value of the store."""
+        with self._convert_write_errors():
             self.catalog.write_meta(key, value)
 
     def add_image(self, image: ImageRow) -> None:
-        """Record the outcome for an image at the next commit; its features were added before."""
+        """Record an image for the next commit; its features must have been added before."""
         self._images.append(image)
 
     def add_features(self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]) -> None:
-        """Add rows of keys that are not held, features being (len(keys), ...) float16; commit full shards."""
+        """Add new features, and commit each full shard.
+
+        Args:
+            keys: keys of features that are not yet in the store.
+            features: (len(keys), *feature_shape) float16.
+            statuses: status of each feature.
+
+        Raises:
+            StoreWriteError: a commit failed; everything committed earlier is intact.
+        """
         for key, feature, status in zip(keys, features, statuses, strict=True):
             if len(self._added) == self._rows_per_shard:
-                # The commit of a full shard was interrupted.
+                # An earlier commit of the full shard was interrupted.
                 self.commit()
             self._features[len(self._added)] = feature
             self._added[key] = status
@@ -163,13 +174,13 @@ class FeatureWriter:
                 self.commit()
 
     def commit(self) -> None:
-        """Commit what was added: one shard with its rows, and the images recorded so far.
+        """Commit the added features as one shard, and the images recorded so far.
 
         Raises:
-            StoreWriteError: the disk refused; everything committed earlier is safe.
+            StoreWriteError: a write failed; everything committed earlier is intact.
         """
-        with defer_interrupt(), self._explain_write_errors():
-            # What was added is kept until it is committed: after an interrupt the same commit can be made again.
+        with defer_interrupt(), self._convert_write_errors():
+            # Added features are discarded only after the commit, so that an interrupted commit can be repeated.
             if self._added:
                 self._commit_rows()
             else:
@@ -179,12 +190,12 @@ class FeatureWriter:
 
     def _commit_rows(self) -> None:
         keys, statuses = list(self._added), list(self._added.values())
-        # Shards are passed on: the folder of the weights on this machine is in the catalog alone.
+        # Shards may be shared, so that they must not contain a path of this machine.
         origin = replace(self._origin, weights_file=Path(self._origin.weights_file).name)
         header = ShardHeader(self._fingerprint, origin, keys, statuses)
         data = encode_shard(header, self._features[: len(keys)], self._compression)
         shards = self.catalog.read_shards()
-        # An interrupt may have come after the transaction. Equal rows give equal bytes.
+        # After an interrupted commit the shard may be in the catalog already. Equal rows give equal bytes.
         if hashlib.sha256(data).hexdigest() in {shard.sha256 for shard in shards}:
             self.catalog.write_images(self._images)
             return
@@ -195,21 +206,20 @@ class FeatureWriter:
             self.catalog.write_images(self._images)
 
     @contextmanager
-    def _explain_write_errors(self) -> Iterator[None]:
+    def _convert_write_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
-            safe = f"{self.num_stored:,} features are safe; " if self._known else ""
-            raise convert_write_error(self.folder, error, safe) from error
+            raise convert_write_error(self.folder, error, self.num_stored) from error
 
 
-def check_fingerprint(store: Path, stored: Fingerprint, asked: Fingerprint) -> None:
-    """Raise FingerprintMismatchError, naming each field that differs with both values."""
-    differences = stored.list_differences(asked)
+def check_fingerprint(store: Path, stored: Fingerprint, requested: Fingerprint) -> None:
+    """Raise FingerprintMismatchError if two fingerprints differ; the error has both values of each field."""
+    differences = stored.list_differences(requested)
     if differences:
-        expected = ", ".join(f"{name} {_shorten(has)}" for name, has, _ in differences)
-        got = ", ".join(f"{name} {_shorten(wanted)}" for name, _, wanted in differences)
-        advice = "Give another --store for these features, or extract as the store was made"
+        expected = ", ".join(f"{name} {_shorten(mine)}" for name, mine, _ in differences)
+        got = ", ".join(f"{name} {_shorten(theirs)}" for name, _, theirs in differences)
+        advice = "Give another --store for these features, or use the options of the existing store"
         raise FingerprintMismatchError(store, expected, got, advice)
 
 
@@ -219,15 +229,15 @@ def _shorten(value: object) -> str:
 
 
 def check_store_folder(store: Path) -> None:
-    """Raise StoreMissingError for a folder that holds something else, CatalogDamagedError for shards alone."""
+    """Raise StoreMissingError for a folder with other files, and CatalogDamagedError for shards without a catalog."""
     if store.exists() and not store.is_dir():
         raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
     if not store.is_dir() or (store / CATALOG_NAME).exists():
         return
     if any((store / SHARD_FOLDER).glob("*.h5")):
         advice = "Run `python -m features check STORE --rebuild-catalog`"
-        raise CatalogDamagedError(store, "a catalog beside the shards", "shards alone", advice)
+        raise CatalogDamagedError(store, "a catalog beside the shards", "shards without a catalog", advice)
     foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in STORE_NAMES)
     if foreign:
-        got = f"a folder with {foreign[0]!r} in it"
+        got = f"a folder with {foreign[0]!r}"
         raise StoreMissingError(store, "a feature store or an empty folder", got, "Give another --store")

@@ -48,7 +48,7 @@ def check_weights_file(path: Path) -> bool:
                 other = f"an HDF5 file with {', '.join(sorted(file)[:4]) or 'nothing'} in it"
                 kind, got, suffix = "Keras 3", "" if "layers" in file else other, ".weights.h5"
     except ForeignFileError as error:
-        raise HeadstartError(path, _EXPECTED, f"an HDF5 file in which {error}", _ADVICE) from error
+        raise HeadstartError(path, _EXPECTED, f"an invalid HDF5 file ({error})", _ADVICE) from error
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         got = f"an HDF5 file of {path.stat().st_size:,} bytes that is cut off or damaged ({error})"
         raise HeadstartError(path, _EXPECTED, got, _ADVICE) from error

@@ -1,1 +1,1 @@
-"""The catalog: which picture is where. SQLite, the only file of a store that changes, and its checksums."""
+"""Catalog of a store: a SQLite database of images, features and shards."""

@@ -1,4 +1,4 @@
-"""The catalog: SQLite, the only file of a store that changes."""
+"""Catalog of a store: a SQLite database, the only file of a store that is modified."""
 
 from __future__ import annotations
 
@@ -21,32 +21,36 @@ CATALOG_NAME = "catalog.sqlite"
 
 
 def is_missing(path: Path) -> bool:
-    """Return whether a catalog is still to be created: there is none, or an empty file of an interrupted first run."""
+    """Return whether the catalog must be created: it does not exist, or an interrupted first run left it empty."""
     if not os.path.lexists(path):
         return True
     return is_regular(path) and path.stat().st_size == 0 and not any((path.parent / SHARD_FOLDER).glob("*.h5"))
 
 
 class Catalog:
-    """Catalog of a store; every change is one transaction that has reached the disk when it returns."""
+    """Catalog of a store; each change is a transaction and is on the disk when the method returns."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        """Open an existing catalog; the caller holds the write lock if it is writable.
+        """Open an existing catalog.
+
+        Args:
+            path: the file.
+            writable: whether it may be changed; the caller must hold the write lock.
 
         Raises:
-            StoreMissingError: there is no catalog, or the file is something else.
-            CatalogDamagedError: SQLite cannot read it.
-            FeatureStoreError: it was written by another schema version.
+            StoreMissingError: the file does not exist, or is not a catalog.
+            CatalogDamagedError: SQLite cannot read the file.
+            FeatureStoreError: the catalog has another schema version.
         """
         if is_missing(path):
-            advice = "Run `python -m extract --store` first"
-            raise StoreMissingError(path.parent, "a feature store", "no catalog there", advice)
+            advice = "Check the path, or run `python -m extract` first"
+            raise StoreMissingError(path.parent, "a feature store", "no catalog", advice)
         self.path = path
         self._db = connect(path)
         try:
             self._check_schema(writable)
             if writable:
-                # Earlier versions kept digests there, which a change makes wrong.
+                # Earlier versions wrote digests to this file, which a change would invalidate.
                 path.with_name("SHA256SUMS").unlink(missing_ok=True)
         except BaseException:
             self._db.close()
@@ -55,10 +59,10 @@ class Catalog:
     def _check_schema(self, writable: bool) -> None:
         with convert_sqlite_errors(self.path):
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            # As SQLite advises for foreign files: their views and triggers may call no function.
+            # SQLite's advice for untrusted files: no functions in views and triggers.
             self._db.execute("PRAGMA trusted_schema=OFF")
             self._db.execute("PRAGMA cell_size_check=ON")
-            # EXTRA also synchronises the folder once the journal goes: a commit survives a power cut.
+            # EXTRA also synchronises the folder after the journal is removed, so that a commit survives a power cut.
             self._db.execute("PRAGMA synchronous=EXTRA")
             self._db.execute(f"PRAGMA query_only={not writable}")
             found = [sql or b"" for (sql,) in self._db.execute("SELECT sql FROM sqlite_master")]
@@ -66,11 +70,11 @@ class Catalog:
             advice = "Extract into a new --store"
             raise FeatureStoreError(self.path, f"schema version {SCHEMA_VERSION}", str(version), advice)
         if sorted(found) != sorted(table.sql.encode() for table in tables.TABLES):
-            raise build_damage_error(self.path, "other tables, views or triggers than its own")
+            raise build_damage_error(self.path, "unknown tables, views or triggers")
 
     @classmethod
     def create(cls, path: Path, fingerprint: Fingerprint, origin: Origin) -> None:
-        """Create an empty catalog where there is none; the caller holds the write lock."""
+        """Create an empty catalog unless one exists; the caller must hold the write lock."""
         if not is_missing(path):
             return
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
@@ -86,33 +90,33 @@ class Catalog:
             write_durably(path, db.serialize())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         self._db.close()
 
     def read_meta(self, key: str) -> str | None:
-        """Return one value of the store's own description, or None."""
+        """Return a metadata value of the store, or None."""
         with convert_sqlite_errors(self.path):
             values = {row[0]: tables.decode_text(row[1]) for row in tables.META.read(self._db)}
         return values.get(key.encode())
 
     def read_shards(self) -> list[ShardRef]:
-        """Return every committed shard, by number."""
+        """Return all committed shards, sorted by number."""
         with convert_sqlite_errors(self.path):
             shards = [ShardRef(row[0], row[1].decode(), row[2], row[3]) for row in tables.SHARDS.read(self._db)]
             for shard in shards:
                 if parse_name(shard.name) != (shard.number, shard.sha256):
-                    raise ValueError(f"a shard named {shard.name!r}")
+                    raise ValueError(f"the invalid shard name {shard.name!r}")
         return shards
 
     def read_images(self) -> list[ImageRow]:
-        """Return every image of the folder as it was last scanned, by path."""
+        """Return all images found by the last scan, sorted by path."""
         with convert_sqlite_errors(self.path):
             images = [tables.decode_image(row) for row in tables.IMAGES.read(self._db)]
             tables.check_image_paths(images)
         return images
 
     def read_features(self) -> dict[FeatureKey, Location]:
-        """Return the location of each feature."""
+        """Return the location of every feature."""
         with convert_sqlite_errors(self.path):
             return {
                 FeatureKey(content_hash, view): Location(shard, row, tables.FEATURE_STATUSES[status])
@@ -120,7 +124,7 @@ class Catalog:
             }
 
     def find_damage(self) -> list[str]:
-        """Check SQLite's structure, every row's checksum and every table's totals; return what is wrong."""
+        """Check the structure of the database, all row checksums and all table totals; return the problems."""
         try:
             with convert_sqlite_errors(self.path):
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
@@ -132,7 +136,7 @@ class Catalog:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let every read in the block see the same state, whatever a writer does meanwhile."""
+        """Read transaction: all reads in the block see the same state, even if another process commits changes."""
         with convert_sqlite_errors(self.path):
             self._db.execute("BEGIN")
         yield
@@ -141,7 +145,7 @@ class Catalog:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make all changes in the block at once, or none; inside another transaction it joins that."""
+        """Write transaction: all changes in the block are committed, or none; a nested block joins the outer one."""
         if self._db.in_transaction:
             yield
             return
@@ -151,29 +155,29 @@ class Catalog:
             tables.write_totals(self._db)
             self._db.execute("COMMIT")
         except BaseException:
-            # SQLite has rolled back already where the disk refused.
+            # After some disk errors SQLite has already rolled back.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
     def write_meta(self, key: str, value: str) -> None:
-        """Set one value of the store's own description."""
+        """Set a metadata value of the store."""
         with self.transaction():
             tables.write_meta(self._db, key.encode(), value)
 
     def write_images(self, images: Iterable[ImageRow]) -> None:
-        """Add images, or replace those of the same path."""
+        """Add images, or replace those with the same path."""
         with self.transaction():
             tables.IMAGES.write(self._db, map(tables.encode_image, images))
 
     def remove_images(self, paths: Iterable[str]) -> None:
-        """Remove images that are no longer in the folder; their features stay, in case they come back."""
+        """Remove images by path; their features are kept, in case the images are added again."""
         with self.transaction():
             statement = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
             self._db.executemany(statement, ((tables.encode_text(path),) for path in paths))
 
     def add_shard(self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]) -> None:
-        """Commit a shard that is on the disk, with those of its rows that no other shard has."""
+        """Add a shard that is on the disk, and those of its rows that no other shard has."""
         with self.transaction():
             entry = (shard.number, shard.sha256.encode(), shard.num_rows, shard.num_bytes)
             tables.SHARDS.write(self._db, [entry], on_conflict="ABORT")
@@ -189,12 +193,12 @@ class Catalog:
 
 
 def load_fingerprint(catalog: Catalog) -> Fingerprint:
-    """Return the fingerprint that a store was made with."""
+    """Return the fingerprint of the features in a store."""
     with convert_sqlite_errors(catalog.path):
         return Fingerprint.from_json(catalog.read_meta("fingerprint") or "")
 
 
 def load_origin(catalog: Catalog) -> Origin:
-    """Return the source of a store's features."""
+    """Return the shape and source of the features in a store."""
     with convert_sqlite_errors(catalog.path):
         return Origin.from_json(catalog.read_meta("origin") or "")

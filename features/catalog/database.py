@@ -1,4 +1,4 @@
-"""SQLite files that may be foreign: the header is read as bytes before SQLite may write anything."""
+"""Open SQLite files that may be untrusted, and convert errors of SQLite."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError
 from base.regular import RegularFile
 
 APPLICATION_ID = 0x48535452
-"""`PRAGMA application_id` of a catalog: "HSTR"."""
+"""`PRAGMA application_id` of a catalog, "HSTR" in ASCII."""
 BUSY_SECONDS = 30.0
-"""How long SQLite waits for a lock that another process holds."""
+"""Time that SQLite waits for the lock of another process."""
 _MAGIC = b"SQLite format 3\0"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
@@ -23,15 +23,18 @@ _FAILED = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQ
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a catalog's file, after checking its header: SQLite rolls back any journal beside a file that it opens.
+    """Open the file of a catalog, after checking its header.
+
+    The header is checked first, because SQLite may modify a file that it opens: it rolls back a journal beside it.
 
     Raises:
-        FeatureStoreError: what `check_header` raises, or the file cannot be opened.
+        FeatureStoreError: the file is not a catalog, or cannot be opened; see `check_header`.
     """
     check_header(path)
     with convert_sqlite_errors(path):
         name = quote(str(path.resolve()), errors="surrogateescape")
-        # Readers too: where a killed run left a transaction half-way, SQLite undoes it. It falls back to read-only.
+        # mode=rw also for readers, so that SQLite can roll back the transaction of a killed process. SQLite opens a
+        # file that cannot be written read-only.
         db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     db.text_factory = bytes
@@ -39,66 +42,66 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def check_header(path: Path) -> None:
-    """Check that a file is a catalog by its first bytes, without SQLite.
+    """Check without SQLite that the first bytes of a file are those of a catalog.
 
     Source: SQLite's file format, "The Database Header".
 
     Raises:
-        StoreMissingError: it is another SQLite database, or a link.
-        CatalogDamagedError: it is no SQLite database.
-        FeatureStoreError: it cannot be read, or is something else than a file.
+        StoreMissingError: the file is another SQLite database, or a link.
+        CatalogDamagedError: the file is not a SQLite database.
+        FeatureStoreError: the file cannot be read, or is not a regular file.
     """
     if path.is_symlink():
-        raise StoreMissingError(path, "a catalog", "a link", "Give the --store that it leads to")
+        raise StoreMissingError(path, "a catalog", "a link", "Give the store that contains its target")
     try:
         with RegularFile(path) as file:
             header = file.read(72)
     except OSError as error:
-        advice = "See what is there and who may read it"
-        raise FeatureStoreError(path, "a catalog that can be read", error.strerror or str(error), advice) from error
+        advice = "Check the file and its permissions"
+        raise FeatureStoreError(path, "a readable catalog", error.strerror or str(error), advice) from error
     if not header.startswith(_MAGIC):
-        raise build_damage_error(path, "file is not a database")
+        raise build_damage_error(path, "a file that is not a database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreMissingError(path, "a Headstart catalog", "another SQLite database", "Give another --store")
 
 
 @contextmanager
 def convert_sqlite_errors(path: Path) -> Iterator[None]:
-    """Raise errors of SQLite, and of decoding its rows, as errors that a user can act on."""
+    """Convert errors of SQLite and of decoding its rows to FeatureStoreError."""
     try:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", None) or ""
         if name.startswith(_BUSY):
-            expected, advice = "no other process that holds the catalog", "Wait until it has finished, or stop it"
+            expected, advice = "a catalog that no other process has locked", "Wait until that process ends, or stop it"
             raise StoreLockedError(path, expected, str(error), advice) from error
         if name.startswith(_READ_ONLY):
-            expected = "a place that can be written to, where a killed run's journal is rolled back"
-            advice = "Make it writable once, or copy the store to a place that can be written to"
-            raise StoreWriteError(path, expected, f"a read-only one ({error})", advice) from error
+            expected = "write permission, to roll back the journal of a killed process"
+            advice = "Make the store writable once, or copy it to a writable folder"
+            raise StoreWriteError(path, expected, f"a read-only file ({error})", advice) from error
         if name.startswith(_FAILED):
-            advice = "See whether the disk has room and works, and run again"
-            raise FeatureStoreError(path, "a catalog that can be read", str(error), advice) from error
+            advice = "Check the disk and its free space, and try again"
+            raise FeatureStoreError(path, "a readable catalog", str(error), advice) from error
         raise build_damage_error(path, str(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # A foreign catalog can have right checksums and values without a meaning.
+        # An untrusted catalog can have valid checksums and invalid values.
         got = f"the unknown value {error}" if isinstance(error, LookupError) else str(error)
         raise build_damage_error(path, got) from error
 
 
 def build_damage_error(path: Path, got: str) -> CatalogDamagedError:
-    """Return the error for a catalog whose content is not what was written to it."""
-    advice = "Run `python -m features check STORE`, then with --rebuild-catalog"
-    return CatalogDamagedError(path, "a sound catalog", got, advice)
+    """Return the error for a damaged catalog."""
+    advice = "Run `python -m features check STORE --rebuild-catalog`"
+    return CatalogDamagedError(path, "an intact catalog", got, advice)
 
 
-def convert_write_error(store: Path, error: OSError | sqlite3.OperationalError, safe: str = "") -> StoreWriteError:
-    """Return the error for a store that cannot be written to; `safe` is what the advice begins with."""
+def convert_write_error(store: Path, error: OSError | sqlite3.OperationalError, num_safe: int = 0) -> StoreWriteError:
+    """Convert an error of writing to a store; the advice mentions the number of committed features."""
     number, got = getattr(error, "errno", None), str(error)
-    expected, advice = "a store that can be written to", "see what is there and who may write it"
+    expected, advice = "a writable store", "Check the folder and its permissions, and try again"
     if number in (errno.ENOSPC, errno.EDQUOT) or "full" in got:
-        expected, got, advice = "room for the next shard", "a full disk", "make room"
+        expected, got, advice = "free space for the next shard", "a full disk", "Free some space and try again"
     elif number == errno.EROFS or "readonly" in got:
-        got, advice = f"a read-only place ({got})", "make it writable, or copy the store to a place that is"
-    advice = f"{safe}{advice}, and run again"
-    return StoreWriteError(store, expected, got, advice[0].upper() + advice[1:])
+        got, advice = f"a read-only folder ({got})", "Make it writable, or copy the store to a writable folder"
+    note = f" ({num_safe:,} committed features are intact)" if num_safe else ""
+    return StoreWriteError(store, expected, got, f"{advice}{note}")

@@ -1,8 +1,8 @@
-"""Tables of the catalog: each row ends with a checksum, and the rows of each table are counted.
+"""Tables of the catalog, with a checksum in each row and totals of each table.
 
-SQLite notices damage to its own structure, not to the values in a row. Here each row ends with the CRC-32 of its other
-values, and `meta` holds the totals of each table: the number of rows and the sum of their checksums. So a changed, lost
-or additional row is noticed by every reader.
+SQLite detects damage to its own structure, but not to the values in a row. Here the last value of each row is the
+CRC-32 of the others, and `meta` has the totals of each table: the number of rows and the sum of their checksums. Every
+reader therefore detects a changed, missing or additional row.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 from features.schema import FeatureStatus, ImageStatus
 
 TOTALS_KEY = b"tally"
-"""Key in `meta`; the totals do not count this row itself."""
+"""Key of the totals in `meta`; the totals do not include this row."""
 
 Row = tuple[Any, ...]
-"""Values of a row, int or bytes, also for columns of text."""
+"""Values of a row: int, or bytes for text and blobs."""
 
 
 @dataclass(frozen=True)
 class ChecksummedTable:
-    """Table whose rows end with their CRC-32."""
+    """Table whose last column is the CRC-32 of the other columns."""
 
     name: str
     columns: str
-    """Names and SQL types: `path TEXT, num_bytes INTEGER`."""
+    """Names and SQL types, such as `path TEXT, num_bytes INTEGER`."""
     key: str
 
     @property
@@ -40,37 +40,37 @@ class ChecksummedTable:
         return f"CREATE TABLE {self.name} ({columns}PRIMARY KEY ({self.key})) WITHOUT ROWID"
 
     def write(self, db: sqlite3.Connection, rows: Iterable[Row], *, on_conflict: str = "REPLACE") -> None:
-        """Write rows with their checksums, within the caller's transaction.
+        """Write rows with their checksums, within the transaction of the caller.
 
         Args:
             db: the database.
-            rows: in the order of the columns.
-            on_conflict: `REPLACE`, `IGNORE` or `ABORT`, where the key exists.
+            rows: values in the order of the columns.
+            on_conflict: `REPLACE`, `IGNORE` or `ABORT`, for keys that exist.
         """
-        # Text that is not UTF-8 cannot be bound as text, but it can be cast from its bytes.
+        # Text that is not UTF-8 cannot be bound as text; it is cast from bytes instead.
         marks = ", ".join("CAST(? AS TEXT)" if kind == "TEXT" else "?" for kind in self._kinds)
         statement = f"INSERT OR {on_conflict} INTO {self.name} VALUES ({marks}, ?)"
         db.executemany(statement, ((*row, zlib.crc32(self._pattern % row)) for row in rows))
 
     def read(self, db: sqlite3.Connection) -> list[Row]:
-        """Read all rows by key, each with its checksum at the end.
+        """Read all rows, sorted by key, including their checksums.
 
         Raises:
-            ValueError: a row fails its checksum, or rows are missing or left over.
+            ValueError: a row fails its checksum, or the number of rows is wrong.
         """
         rows = self._select(db)
         meta = {row[0]: row[1] for row in (rows if self is META else META._select(db))}
         if self is META:
             rows = [row for row in rows if row[0] != TOTALS_KEY]
         if json.loads(meta.get(TOTALS_KEY, b"{}")).get(self.name) != [len(rows), sum(row[-1] for row in rows)]:
-            raise ValueError(f"table {self.name}: rows are missing or left over")
+            raise ValueError(f"missing or additional rows in table {self.name}")
         return rows
 
     def _select(self, db: sqlite3.Connection) -> list[Row]:
         rows: list[Row] = db.execute(f"SELECT * FROM {self.name}").fetchall()
         pattern, crc32 = self._pattern, zlib.crc32
         if not all(crc32(pattern % row[:-1]) == row[-1] for row in rows):
-            raise ValueError(f"table {self.name}: a row fails its checksum")
+            raise ValueError(f"a row with a wrong checksum in table {self.name}")
         return rows
 
     @property
@@ -79,7 +79,7 @@ class ChecksummedTable:
 
     @cached_property
     def _pattern(self) -> bytes:
-        """Form of a row that the CRC-32 is of: integers in decimal and everything else as it is, NUL between."""
+        """Format of the bytes for the CRC-32: integers as decimal digits, other values unchanged, separated by NUL."""
         return b"\0".join(b"%d" if kind == "INTEGER" else b"%b" for kind in self._kinds)
 
 
@@ -100,12 +100,12 @@ _IMAGE_STATUSES = {status.value.encode(): status for status in ImageStatus}
 
 
 def write_meta(db: sqlite3.Connection, key: bytes, value: str) -> None:
-    """Set a value of `meta`."""
+    """Set a value in `meta`."""
     META.write(db, [(key, encode_text(value))])
 
 
 def write_totals(db: sqlite3.Connection) -> None:
-    """Count the rows of all tables; the last step of a transaction."""
+    """Update the totals of all tables, as the last step of a transaction."""
     db.execute("DELETE FROM meta WHERE key = CAST(? AS TEXT)", (TOTALS_KEY,))
     count = "SELECT COUNT(*), COALESCE(SUM(crc), 0) FROM"
     totals = {table.name: list(db.execute(f"{count} {table.name}").fetchone()) for table in TABLES}
@@ -113,13 +113,13 @@ def write_totals(db: sqlite3.Connection) -> None:
 
 
 class ImageRow(NamedTuple):
-    """Image of the folder, and how far extraction came with it."""
+    """Image found in the folder, with its extraction status."""
 
     path: str
-    """Relative to the images' folder, with `/`; bytes that are not UTF-8 as surrogate escapes."""
+    """Path relative to the images folder, with `/`; bytes that are not UTF-8 are surrogate escapes."""
     label: str
     split: str
-    """`train`, `validation`, `test`, or empty where the folder has no splits."""
+    """`train`, `validation`, `test`, or empty if the folder has no splits."""
     num_bytes: int
     modified_ns: int
     content_hash: bytes | None = None
@@ -128,7 +128,7 @@ class ImageRow(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Shard and row of a feature, and whether it may be trained on."""
+    """Shard, row and status of a feature."""
 
     shard: int
     row: int
@@ -136,7 +136,7 @@ class Location(NamedTuple):
 
 
 def decode_image(row: Row) -> ImageRow:
-    """Decode a row of `images` that ends with its checksum."""
+    """Decode a row of `images`, including its checksum."""
     path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
     path, label, split, reason = map(decode_text, (path, label, split, reason))
     return ImageRow(path, label, split, num_bytes, modified_ns, content_hash or None, _IMAGE_STATUSES[status], reason)
@@ -151,14 +151,14 @@ def encode_image(image: ImageRow) -> Row:
 
 
 def check_image_paths(images: Iterable[ImageRow]) -> None:
-    """Raise ValueError for a path that leads out of the folder of pictures."""
+    """Raise ValueError for a path outside the images folder."""
     for image in images:
         if image.path.startswith("/") or ".." in image.path.split("/"):
-            raise ValueError(f"a picture outside its folder, {image.path!r}")
+            raise ValueError(f"the path {image.path!r} outside the images folder")
 
 
 def encode_text(text: str) -> bytes:
-    """Encode a path or a label; bytes that are not UTF-8 come out as they were."""
+    """Encode a path or a label; surrogate escapes become the original bytes."""
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -1,1 +1,1 @@
-"""Maintenance: check, recover and quarantine."""
+"""Maintenance of a store: check, recovery and quarantine."""

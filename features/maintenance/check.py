@@ -1,4 +1,4 @@
-"""Check a store; nothing is repaired unless asked for."""
+"""Check a store, quarantine damaged shards, and rebuild the catalog."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from base.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, hash_file
 from base.lock import hold_write_lock
+from base.terminal import format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.catalog.database import convert_write_error
 from features.contents import StoreContents, load_folder
@@ -27,12 +28,13 @@ _Row = tuple[int, FeatureKey, FeatureStatus]
 
 @dataclass(frozen=True)
 class Problem:
-    """Damage that was found."""
+    """Damage found in a store."""
 
     where: str
     what: str
+    """Description of the damage."""
     shard: int | None = None
-    """Number of the shard to quarantine for it."""
+    """Number of the shard to quarantine, if any."""
 
 
 def find_problems(
@@ -41,13 +43,13 @@ def find_problems(
     """Check a store without changing anything.
 
     Args:
-        store: its folder.
-        read_data: read every byte of every shard and compare SHA-256, instead of looking at sizes.
-        images: also hash the pictures in this folder again.
+        store: folder of the store.
+        read_data: whether to read every byte of every shard and compare SHA-256, instead of only the file sizes.
+        images: folder of pictures to hash again, or None.
         advance: called with 1 after each shard.
 
     Returns:
-        Every problem; none means that every feature has the value that extraction wrote.
+        All problems. With `read_data`, an empty list means that every feature has the value that extraction wrote.
     """
     try:
         with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog:
@@ -66,12 +68,12 @@ def find_problems(
         advance(1)
     for path in list_shard_files(store):
         if not path.name.startswith(PARTIAL_PREFIX) and not parse_name(path.name):
-            problems.append(Problem(str(path), "is no shard"))
+            problems.append(Problem(str(path), "is not a shard"))
     return problems + (_check_images(contents, images) if images else [])
 
 
 def list_notes(store: Path) -> list[str]:
-    """List what an interrupted run left, which the next one brings in order by itself."""
+    """Describe what an interrupted run left and the next extraction repairs."""
     contents = load_folder(store)
     known = {shard.name for shard in contents.shards}
     notes = []
@@ -79,14 +81,14 @@ def list_notes(store: Path) -> list[str]:
         if path.name.startswith(PARTIAL_PREFIX):
             notes.append(f"{path}: left by an interrupted write; the next extraction removes it")
         elif path.name not in known and parse_name(path.name):
-            notes.append(f"{path}: not in the catalog; the next extraction adopts it if it is sound")
+            notes.append(f"{path}: not in the catalog; the next extraction adds it if it is intact")
     if pending := contents.num_pending:
-        notes.append(f"{pending:,} images have no features; the next extraction computes them")
+        notes.append(f"{format_count(pending, 'picture')} without features; the next extraction computes them")
     return notes
 
 
 def quarantine_shards(store: Path, problems: list[Problem]) -> int:
-    """Move the shards with problems to quarantine; return the number of features to compute again."""
+    """Move the shards with problems to quarantine; return the number of features that must be computed again."""
     bad = {problem.shard for problem in problems if problem.shard is not None}
     if not bad:
         return 0
@@ -100,15 +102,15 @@ def quarantine_shards(store: Path, problems: list[Problem]) -> int:
 
 
 def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
-    """Create a new catalog from the shards alone; the old one goes to quarantine.
+    """Create a new catalog from the shards; the old catalog is moved to quarantine.
 
-    The next `python -m extract` enters the images; it computes nothing for pictures whose features are stored.
+    The new catalog has no images. The next `python -m extract` adds them, and computes only missing features.
 
     Returns:
         Number of features found, and a line for each file that could not be used.
 
     Raises:
-        FeatureStoreError: there is no sound shard.
+        FeatureStoreError: no shard is intact.
     """
     with _hold(store):
         header = _choose_header(store)
@@ -125,7 +127,7 @@ def rebuild_catalog(store: Path) -> tuple[int, list[str]]:
 
 @contextmanager
 def _hold(store: Path) -> Iterator[None]:
-    """Hold the write lock, and explain errors of the disk."""
+    """Hold the write lock, and convert errors of the disk."""
     try:
         with hold_write_lock(store):
             yield
@@ -134,13 +136,13 @@ def _hold(store: Path) -> Iterator[None]:
 
 
 def _choose_header(store: Path) -> ShardHeader:
-    """Return a header with the fingerprint that most features in the sound shards have."""
+    """Return a header with the most common fingerprint among the features in the intact shards."""
     headers = []
     for path in list_shard_files(store):
         with suppress(FeatureStoreError):
             headers.append(recover.inspect_orphan(path, None)[1])
     if not headers:
-        raise FeatureStoreError(store, "a sound shard", "none", "Extract into a new --store")
+        raise FeatureStoreError(store, "at least one intact shard", "none", "Extract into a new --store")
     counts: Counter[Fingerprint] = Counter()
     for header in headers:
         counts[header.fingerprint] += len(header.keys)
@@ -156,15 +158,15 @@ def _check_shard(
         try:
             with open_shard(store, shard, rehash=True) as file:
                 header = read_header(file)
-            # Where two shards hold the same feature the catalog lists one of them.
+            # If two shards contain the same feature, the catalog lists only one of them.
             found = set(zip(range(len(header.keys)), header.keys, header.statuses, strict=True))
             if differences := header.fingerprint.list_differences(fingerprint):
                 names = ", ".join(name for name, _, _ in differences)
-                problem = f"its features were made in another way: {names}"
+                problem = f"has features with another fingerprint: {names}"
             elif len(found) != shard.num_rows or not rows <= found:
-                problem = "its rows are not those of the catalog"
+                problem = "has other rows than the catalog"
         except FeatureStoreError as error:
-            # Otherwise it cannot be opened now, or a package is missing.
+            # Other errors, such as a missing package, do not mean that the shard is damaged.
             problem, is_lost = str(error), isinstance(error, ShardDamagedError)
     path = str(store / SHARD_FOLDER / shard.name)
     return [Problem(path, problem, shard.number if is_lost else None)] if problem else []
@@ -178,7 +180,7 @@ def _check_images(contents: StoreContents, folder: Path) -> list[Problem]:
         path = folder / image.path
         try:
             if bytes.fromhex(hash_file(path)) != image.content_hash:
-                problems.append(Problem(str(path), "was edited since it was extracted"))
+                problems.append(Problem(str(path), "was modified after extraction"))
         except OSError as error:
             problems.append(Problem(str(path), f"cannot be read: {error.strerror or error}"))
     return problems

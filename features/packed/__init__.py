@@ -1,1 +1,1 @@
-"""A store as one plain HDF5 file: written by `python -m features pack`, or as a view of the shards."""
+"""Store as a single HDF5 file: a packed store, or the view `features.h5` of the shards."""

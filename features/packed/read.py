@@ -1,4 +1,4 @@
-"""Read a packed store: one plain HDF5 file that `python -m features pack` made."""
+"""Read a packed store: a single HDF5 file written by `python -m features pack`."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from features.shards.validate import open_untrusted_hdf5
 
 PACK_KIND = "headstart packed store"
 MISSING_GROUP = "missing"
-"""HDF5 group of the images that have no row."""
+"""HDF5 group of the images without a row."""
 NO_ROW = -1
-"""Row of a feature that is not in the pack, because it is not sound."""
-_TODO = "Pack the store again with `python -m features pack`"
+"""Row number of a feature that is not in the file, because it is not usable."""
+_PACK_AGAIN = "Pack the store again with `python -m features pack`"
 _ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
-"""Errors of h5py and of decoding, for a damaged or foreign file."""
+"""Errors of h5py and of decoding, raised for a damaged or untrusted file."""
 
 
 def load_pack(path: Path) -> StoreContents:
-    """Read everything of a packed store but its features.
+    """Read the contents of a packed store, except the feature values.
 
     Raises:
-        StoreMissingError: the file is no packed store.
-        FeatureStoreError: it is of another schema version, or damaged.
+        StoreMissingError: the file is not a valid packed store.
+        FeatureStoreError: the file has another schema version.
     """
     try:
         with open_untrusted_hdf5(path) as (file, source):
@@ -52,11 +52,11 @@ def load_pack(path: Path) -> StoreContents:
                 raise ValueError("a file that changed while it was read")
             return contents
     except _ERRORS as error:
-        raise StoreMissingError(path, "a packed store", str(error), _TODO) from error
+        raise StoreMissingError(path, "a packed store", str(error), _PACK_AGAIN) from error
 
 
 class _PackFile:
-    """File of a packed store: opened again for each reading, and refused where it is another one then."""
+    """File of a packed store; it is opened for each read, and must not change between reads."""
 
     def __init__(self, path: Path, identity: FileIdentity) -> None:
         self.path, self._identity = path, identity
@@ -81,12 +81,12 @@ class _PackFile:
                 yield opened
                 self._compare(opened.identify())
         except _ERRORS as error:
-            raise ShardDamagedError(self.path, "sound features", str(error), _TODO) from error
+            raise ShardDamagedError(self.path, "intact features", str(error), _PACK_AGAIN) from error
 
     def _compare(self, identity: FileIdentity) -> None:
         if identity != self._identity:
-            got = "another file, or one that was changed"
-            raise ShardDamagedError(self.path, "the packed store that was opened", got, "Run the command again")
+            expected, got = "the packed store as it was opened", "a replaced or modified file"
+            raise ShardDamagedError(self.path, expected, got, "Run the command again")
 
 
 def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContents:
@@ -94,7 +94,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
         raise StoreMissingError(path, "a feature store", "another HDF5 file", "Give another --store")
     version = int(file.attrs["headstart_schema_version"])
     if version != SCHEMA_VERSION:
-        raise FeatureStoreError(path, f"schema version {SCHEMA_VERSION}", str(version), _TODO)
+        raise FeatureStoreError(path, f"schema version {SCHEMA_VERSION}", str(version), _PACK_AGAIN)
     fingerprint = Fingerprint.from_json(*read_texts(file, "fingerprint"))
     origin = Origin.from_json(*read_texts(file, "origin"))
     (images_folder,) = read_texts(file, "images_folder")
@@ -102,11 +102,11 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
     labels = [class_names[number] for number in file["labels"][:].astype(np.uint32).tolist()]
     hashes = _read_hashes(file["content_hashes"], len(paths))
-    # Files from before there were views hold the first of each.
+    # Older files have only view 0.
     views = file["views"][:].tolist() if "views" in file else [0] * len(hashes)
     expected = (len(paths), *origin.feature_shape)
     if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
-        raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _TODO)
+        raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _PACK_AGAIN)
     images, locations = [], {}
     for row, (image_path, label, split, content_hash, view) in enumerate(
         zip(paths, labels, splits, hashes, views, strict=True)
@@ -114,11 +114,11 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
         locations[FeatureKey(content_hash, view)] = Location(0, row, FeatureStatus.OK)
         if view == 0:
             images.append(ImageRow(image_path, label, split, 0, 0, content_hash, ImageStatus.DONE))
-    # Older files have no images without a row.
+    # Older files do not have this group.
     if MISSING_GROUP in file:
         images += _read_missing(file[MISSING_GROUP], locations)
     check_image_paths(images)
-    # As in a catalog, so that a training on either is the same.
+    # In the order of a catalog, so that training on either gives the same head.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
         fingerprint, origin, images_folder, images, locations, [], pack.read_rows, pack.hash, lambda _: pack.path
@@ -126,7 +126,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
 
 
 def _read_missing(group: h5py.Group, locations: dict[FeatureKey, Location]) -> list[ImageRow]:
-    """Read the images that have no row, and enter the status of those whose features are not sound."""
+    """Read the images without a row, and add the statuses of unusable features to `locations`."""
     columns = [_read_text(group[name]) for name in ("paths", "labels", "splits", "statuses", "reasons")]
     hashes = _read_hashes(group["content_hashes"], len(columns[0]))
     images = []

@@ -1,6 +1,6 @@
-"""`features.h5`: all shards as one HDF5 file, for h5py, h5web and HDFView; no command reads it.
+"""View `features.h5`: all shards as one HDF5 file, for h5py, h5web and HDFView.
 
-A virtual dataset answers a missing shard with fill values and no error, so training reads shards.
+No command reads it: a virtual dataset returns fill values for a missing shard, instead of an error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from features.shards.hdf5 import build_file
 from features.shards.shard import SHARD_FOLDER
 
 FILL_VALUE = np.float16(np.nan)
-"""Value of a missing shard's features: NaN is noticed, zeros would not be."""
+"""Value of the features of a missing shard; unlike zeros, NaN is noticed."""
 
 
 def write_view(store: Path) -> None:
-    """Write the view of a store's committed shards anew.
+    """Write the view of the committed shards of a store.
 
-    Rows are the shards' rows in the order of the shards, so that each shard is one mapping. A row's path,
-    label and split are those of the first image with its content; empty where no image has it any more.
+    Rows are in the order of the shards. Path, label and split of a row are those of the first image with the same
+    content, or empty if the folder has no such image.
     """
     contents = load_folder(store)
     images = {image.content_hash: image for image in reversed(contents.images) if image.content_hash}
@@ -35,10 +35,10 @@ def write_view(store: Path) -> None:
         num_rows += shard.num_rows
     columns = {name: [""] * num_rows for name in ("paths", "labels", "splits", "statuses")}
     views = np.zeros(num_rows, np.uint16)
-    for key, place in contents.locations.items():
-        row = offsets[place.shard] + place.row
+    for key, location in contents.locations.items():
+        row = offsets[location.shard] + location.row
         views[row] = key.view
-        columns["statuses"][row] = place.status.value
+        columns["statuses"][row] = location.status.value
         if image := images.get(key.content_hash):
             columns["paths"][row], columns["labels"][row] = image.path, image.label
             columns["splits"][row] = image.split
@@ -62,7 +62,7 @@ def write_view(store: Path) -> None:
 
 
 def label_dimensions(features: h5py.Dataset) -> None:
-    """Name the axes of a features dataset, as HDF5 viewers show them."""
+    """Label the axes of a features dataset, for HDF5 viewers."""
     names = ("row", "y", "x", "channel") if features.ndim == 4 else ("row", *["axis"] * (features.ndim - 1))
     for dimension, name in zip(features.dims, names, strict=True):
         dimension.label = name

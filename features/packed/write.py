@@ -1,4 +1,4 @@
-"""Write a store as one plain HDF5 file: a row for each view of an example, with path, label and split."""
+"""Write a packed store: a single HDF5 file with one row for each view of an example."""
 
 from __future__ import annotations
 
@@ -28,56 +28,57 @@ from features.shards.hdf5 import ErrorRecordingFile, create_file, write_texts
 from features.store import Example, FeatureStore
 
 ROWS_PER_BLOCK = 256
-_SMALLEST_SHARE = 0.2
-"""Of compressed to plain bytes of features; a pack that needs more fails when the disk is full."""
+_MIN_COMPRESSION_RATIO = 0.2
+"""Lower bound of compressed to uncompressed bytes, for the check of free space before the work."""
 
 
 def pack_store(store: FeatureStore, out: Path, compression: Compression, advance: Callable[[int], None]) -> int:
-    """Pack the examples of a store into a new file, which appears when it is whole.
+    """Write the examples of a store to a new file, which appears when it is complete.
 
     Args:
-        store: the store to pack.
-        out: the file to write.
-        compression: of the features.
-        advance: called with the number of rows that were written since the last time.
+        store: store to pack.
+        out: file to write.
+        compression: compression of the features.
+        advance: called with the number of rows written since the last call.
 
     Returns:
-        The number of rows, one for each view.
+        The number of rows, one for each view of an example.
 
     Raises:
-        UsageError: `out` exists.
-        FeatureStoreError: there is nothing to pack.
-        StoreWriteError: there is no room.
+        UsageError: `out` exists, or its folder does not.
+        FeatureStoreError: the store has no usable features.
+        StoreWriteError: the disk has too little free space, or a write failed.
     """
     if not out.parent.is_dir():
-        raise UsageError(out, "a name in a folder that exists", f"no folder {out.parent}", "Make it, or give another")
-    _refuse_existing(out)
+        raise UsageError(
+            out, "a path in an existing folder", f"no folder {out.parent}", "Create the folder or give another path"
+        )
+    _require_free_path(out)
     if not store.examples:
-        raise FeatureStoreError(store.path, "features to pack", "none", "Run `python -m extract` first")
+        raise FeatureStoreError(store.path, "usable features to pack", "none", "Run `python -m extract` first")
     rows = list_rows(store)
-    share = 1 if compression is Compression.NONE else _SMALLEST_SHARE
-    require_space(out.parent, int(len(rows) * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * share))
-    with hold_target(Target(out, {}, _refuse_existing, "OUT.h5")):
-        _refuse_existing(out)
+    ratio = 1 if compression is Compression.NONE else _MIN_COMPRESSION_RATIO
+    require_space(out.parent, int(len(rows) * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * ratio))
+    with hold_target(Target(out, {}, _require_free_path, "OUT.h5")):
+        _require_free_path(out)
         try:
             with atomic_file(out) as file:
                 _write(store, rows, ErrorRecordingFile(file.fileno()), compression, advance)
         except OSError as error:
-            raise StoreWriteError(
-                out, "room for the packed store", error.strerror or str(error), "Make room, and run again"
-            ) from error
+            got, advice = error.strerror or str(error), "Free some space and try again"
+            raise StoreWriteError(out, "free space for the packed store", got, advice) from error
     return len(rows)
 
 
 def list_rows(store: FeatureStore) -> list[Example]:
-    """List the rows of a pack: each view of each example."""
+    """List the rows of the packed store: every usable view of every example."""
     return [view for example in store.examples for view in store.list_views(example, store.num_views)]
 
 
 def is_packed(store: FeatureStore, out: Path) -> bool:
-    """Return whether a file is a store's pack already, as after a command that was ended when the pack was whole.
+    """Return whether a file is already the packed store of a store, so that a repeated command succeeds.
 
-    The features themselves are not compared: fingerprint, content hash and view determine them.
+    Feature values are not compared, because fingerprint, content hash and view determine them.
     """
     if not is_regular(out):
         return False
@@ -88,14 +89,16 @@ def is_packed(store: FeatureStore, out: Path) -> bool:
 
 
 def _identify(store: FeatureStore) -> tuple[object, ...]:
-    """Return everything that a pack holds of a store, except the features."""
+    """Return the contents of the packed store of a store, except the feature values."""
     unusable = [(found.image.path, found.image.label, found.reason) for found in store.list_unusable()]
     return store.fingerprint, unusable, [row._replace(shard=0, row=0) for row in list_rows(store)]
 
 
-def _refuse_existing(out: Path) -> None:
+def _require_free_path(out: Path) -> None:
     if os.path.lexists(out):
-        raise UsageError(out, "a name that is free", "a file of that name", "Remove it, or give another name")
+        raise UsageError(
+            out, "a path that does not exist", "an existing file or folder", "Remove it or give another path"
+        )
 
 
 def _write(
@@ -105,10 +108,10 @@ def _write(
     compression: Compression,
     advance: Callable[[int], None],
 ) -> None:
-    # In the shards' order each shard is read once; viewers sort by label or path if they want to.
+    # In the order of the shards, so that each shard is read once.
     examples = sorted(rows, key=lambda example: (example.shard, example.row, encode_text(example.path)))
     try:
-        # An interrupt that came while HDF5 writes would be a failed write to it.
+        # HDF5 would report an interrupt during a write as a failed write.
         with ExitStack() as stack:
             with defer_interrupt():
                 file = create_file(target)
@@ -121,7 +124,7 @@ def _write(
                 target.check()
                 advance(len(block))
     finally:
-        # HDF5's own errors, where it reads what could not be written, are not the cause.
+        # The first write error is the cause; an error of HDF5 is only its consequence.
         target.check()
 
 
@@ -133,10 +136,10 @@ def _close(file: h5py.File) -> None:
 def _create(
     store: FeatureStore, file: h5py.File, examples: Sequence[Example], compression: Compression
 ) -> h5py.Dataset:
-    """Write everything but the features, and return their dataset."""
+    """Write all data except the feature values, and return the dataset for them."""
     class_names = store.classes
     number_of = {label: number for number, label in enumerate(class_names)}
-    # A pack is passed on: no path of this machine is in it.
+    # A packed store may be shared, so that it must not contain a path of this machine.
     origin = replace(store.origin, weights_file=Path(store.origin.weights_file).name)
     file.attrs["headstart_schema_version"] = SCHEMA_VERSION
     write_texts(file, "kind", [PACK_KIND])
@@ -158,7 +161,7 @@ def _create(
 
 
 def _write_missing(group: h5py.Group, unusable: Sequence[UnusableImage]) -> None:
-    """Write the images that have no row, and why."""
+    """Write the images without a row, with the reasons."""
     images = [found.image for found in unusable]
     statuses = [found.detail if found.reason is UnusableReason.UNSOUND else found.reason.value for found in unusable]
     _write_text(group, "paths", [image.path for image in images])
@@ -180,5 +183,5 @@ def _write_text(group: h5py.Group, name: str, values: list[str]) -> None:
 
 
 def _write_column(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-    # Chunked, because only chunks carry a checksum; text of fixed length, because a heap has none.
+    # Only chunked datasets have checksums; text of variable length would be in a heap, which has none.
     group.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)

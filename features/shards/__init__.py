@@ -1,1 +1,1 @@
-"""Shards: immutable HDF5 files of features, and how one from elsewhere is validated."""
+"""Shards: immutable HDF5 files of features, and the validation of untrusted ones."""

@@ -1,4 +1,4 @@
-"""HDF5 files through Python: the library never touches a live path, and equal content gives equal bytes."""
+"""Write HDF5 files through Python file objects, so that the library never opens a path of a store for writing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_file(fill: Callable[[h5py.File], None]) -> bytes:
-    """Build an HDF5 1.10 file in memory; the root and datasets that h5py makes have no time stamps."""
+    """Build an HDF5 1.10 file in memory, without timestamps: equal content gives equal bytes."""
     buffer = io.BytesIO()
     with create_file(buffer) as file:
         fill(file)
@@ -28,27 +28,27 @@ def create_file(target: io.BytesIO | ErrorRecordingFile) -> h5py.File:
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    # From version 1.10 on, HDF5's own structures carry checksums.
+    # The structures of format 1.10 have checksums.
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, target)
     return h5py.File(h5py.h5f.create(b"a file object", h5py.h5f.ACC_TRUNC, creation, access))
 
 
 class ErrorRecordingFile(io.FileIO):
-    """File for HDF5 to write, which can crash where a write fails: after the first error nothing more is written."""
+    """File object that records the first write error and ignores later writes; HDF5 can crash if a write fails."""
 
     def __init__(self, descriptor: int) -> None:
-        """Use an open file, which is empty and stays open."""
+        """Write to an open, empty file, which is not closed."""
         super().__init__(descriptor, "r+b", closefd=False)
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """Raise the OSError of the first write that failed."""
+        """Raise the recorded OSError, if any."""
         if self._error:
             raise self._error
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write at the position."""
+        """Write at the current position; always report success."""
         rest = memoryview(data).cast("B")
         num_bytes = len(rest)
         try:
@@ -60,14 +60,14 @@ class ErrorRecordingFile(io.FileIO):
         return num_bytes
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill a buffer from the position on, with zeros where nothing was written."""
+        """Fill a buffer from the current position, with zeros beyond the end of the file."""
         view = memoryview(buffer).cast("B")
         num_read = super().readinto(view) or 0
         view[num_read:] = bytes(len(view) - num_read)
         return len(view)
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Set the size."""
+        """Set the size of the file; always report success."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -76,7 +76,7 @@ class ErrorRecordingFile(io.FileIO):
 
 
 def read_rows(dataset: h5py.Dataset, rows: Sequence[int], out: NDArray[Any]) -> None:
-    """Read rows, ascending, into an array; neighbours at once."""
+    """Read rows, in ascending order, into an array; consecutive rows are read together."""
     start = 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or rows[end] != rows[end - 1] + 1:
@@ -85,10 +85,9 @@ def read_rows(dataset: h5py.Dataset, rows: Sequence[int], out: NDArray[Any]) -> 
 
 
 def write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
-    """Write texts as an attribute, a single one as a scalar.
+    """Write texts as an attribute of fixed-length strings, a single text as a scalar.
 
-    Their length is fixed: text of variable length lies in a heap, which has no checksum. (That of shards is, since
-    their digest covers it.)
+    Text of variable length would be stored in a heap, which has no checksum.
     """
     encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
     kind = h5py.string_dtype("utf-8", max(1, *map(len, encoded)) if encoded else 1)
@@ -96,6 +95,6 @@ def write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
 
 
 def read_texts(file: h5py.File, name: str) -> list[str]:
-    """Read texts that are an attribute, of fixed or of variable length."""
+    """Read an attribute of one or several texts, of fixed or variable length."""
     values = np.ravel(file.attrs[name]).tolist()
     return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value) for value in values]

@@ -1,4 +1,4 @@
-"""Shards: HDF5 files of up to 1,024 features, built in memory, written once, never changed."""
+"""Shards: HDF5 files of up to 1,024 features, built in memory, written once and never modified."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from features.shards.validate import validate_untrusted_hdf5
 
 SHARD_FOLDER = "shards"
 MAX_BYTES = 2 * MAX_BYTES_PER_SHARD
-"""Limit for a shard's file: more is not read."""
+"""Maximum size of the file of a shard; larger files are rejected."""
 _NAME = re.compile(r"([0-9]{6,18})-([0-9a-f]{64})\.h5\Z")
 _VERIFIED: dict[FileIdentity, str] = {}
-"""SHA-256 of the files that were hashed in this process."""
+"""SHA-256 of the files that this process has verified."""
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EIO)
-"""Errors of opening a file whose features are lost; of any other the file may be sound."""
+"""Errors of opening that mean that the file is lost. After other errors it may be intact."""
 _STATUS_CODES = {status: code for code, status in enumerate(FeatureStatus)}
 
 
 @dataclass(frozen=True)
 class ShardRef:
-    """Committed shard, as listed in the catalog."""
+    """Entry of the catalog for a committed shard."""
 
     number: int
     sha256: str
@@ -56,12 +56,12 @@ class ShardRef:
 
     @property
     def name(self) -> str:
-        """Name of the file, which also holds the digest of its bytes."""
+        """File name, which contains the digest of the bytes."""
         return f"{self.number:06d}-{self.sha256}.h5"
 
 
 class ShardHeader(NamedTuple):
-    """Content of a shard, without its features."""
+    """Content of a shard except the feature values."""
 
     fingerprint: Fingerprint
     origin: Origin
@@ -70,9 +70,9 @@ class ShardHeader(NamedTuple):
 
 
 def encode_shard(header: ShardHeader, features: Features, compression: Compression = Compression.GZIP) -> bytes:
-    """Encode rows as an HDF5 file, specified in docs/format.md; equal rows give equal bytes.
+    """Encode rows as an HDF5 file, as specified in docs/format.md; equal rows give equal bytes.
 
-    Each row is one chunk, so that a single feature can be read without its neighbours.
+    Each row is one chunk, so that features can be read one by one.
     """
     hashes = np.frombuffer(b"".join(key.content_hash for key in header.keys), np.uint8).reshape(-1, 32)
     columns: dict[str, NDArray[Any]] = {
@@ -94,17 +94,17 @@ def encode_shard(header: ShardHeader, features: Features, compression: Compressi
 
 
 def write_shard(store: Path, number: int, data: bytes, num_rows: int) -> ShardRef:
-    """Write an encoded shard durably under its final name; it is committed by the catalog's transaction."""
+    """Write an encoded shard durably under its final name; the transaction of the catalog commits it later."""
     shard = ShardRef(number, hashlib.sha256(data).hexdigest(), num_rows, len(data))
     write_durably(store / SHARD_FOLDER / shard.name, data)
     return shard
 
 
 def read_features(store: Path, shard: ShardRef, rows: Sequence[int], out: Features) -> None:
-    """Read rows of a shard, ascending, into an array, after checking every byte of the file.
+    """Verify a shard, and read rows, in ascending order, into an array.
 
     Raises:
-        ShardDamagedError: the file is missing, or not the one that was committed.
+        ShardDamagedError: the file is missing or damaged.
     """
     with open_shard(store, shard) as file:
         read_rows(file["features"], rows, out)
@@ -112,17 +112,20 @@ def read_features(store: Path, shard: ShardRef, rows: Sequence[int], out: Featur
 
 @contextmanager
 def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterator[h5py.File]:
-    """Open a shard whose every byte was checked against its SHA-256.
+    """Open a shard, and verify its bytes against the SHA-256 in the catalog.
 
-    The file is opened once. The first time in a process HDF5 reads the very bytes that were hashed, from memory. Later
-    it reads the file itself, as long as that is the one that was hashed: same inode, size and times. The digest costs
-    a fortieth of what decompression does, but rows in a random order need every shard again and again.
+    The file is opened once. The first time in a process, HDF5 reads the verified bytes from memory. Later it reads the
+    file, which is not hashed again while its inode, size and times are unchanged: random access opens every shard many
+    times.
 
-    With `rehash` the bytes are hashed also where that was done before.
+    Args:
+        store: folder of the store.
+        shard: the shard.
+        rehash: whether to hash the file again even if it was verified before.
 
     Raises:
-        ShardDamagedError: the file is missing, or not the one that was committed.
-        FeatureStoreError: it cannot be opened now, for want of permission or file handles.
+        ShardDamagedError: the file is missing or damaged.
+        FeatureStoreError: the file cannot be opened now, for example without permission.
     """
     path = store / SHARD_FOLDER / shard.name
     try:
@@ -130,9 +133,8 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
     except OSError as error:
         got = error.strerror or str(error)
         if error.errno in _LOST:
-            raise _damaged(path, shard, got) from error
-        advice = "See who may read it, and run again"
-        raise FeatureStoreError(path, "a shard that can be opened", got, advice) from error
+            raise _build_damage_error(path, shard, got) from error
+        raise FeatureStoreError(path, "a readable shard", got, "Check its permissions and try again") from error
     with opened:
         source, data = _verify(path, shard, opened, rehash=rehash)
         try:
@@ -140,48 +142,47 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
                 if data is not None:
                     validate_untrusted_hdf5(file, data)
                     if file["features"].dtype != FEATURE_DTYPE:
-                        raise ValueError(f"features of {file['features'].dtype}")
+                        raise ValueError(f"features of dtype {file['features'].dtype}")
                 load_filters(file["features"])
                 if data is not None and detects_writes(opened.identity):
                     _VERIFIED[opened.identity] = shard.sha256
                 yield file
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if opened.identify() != opened.identity:
-                raise _damaged(path, shard, "a file that changed while it was read") from error
-            # The bytes are those that were written: they are not Headstart's, or this HDF5 cannot read them.
-            raise ShardDamagedError(
-                path, "a shard that this HDF5 can read", str(error), "If it is from a sound store, update h5py"
-            ) from error
+                raise _build_damage_error(path, shard, "a file that changed during reading") from error
+            # The digest matches, so that Headstart did not write the file, or this version of HDF5 cannot read it.
+            expected, advice = "a valid shard", "Update h5py if the store comes from a newer version"
+            raise ShardDamagedError(path, expected, str(error), advice) from error
         if opened.identify() != opened.identity:
-            raise _damaged(path, shard, "a file that changed while it was read")
+            raise _build_damage_error(path, shard, "a file that changed during reading")
 
 
 def _verify(
     path: Path, shard: ShardRef, opened: RegularFile, *, rehash: bool
 ) -> tuple[io.BytesIO | RegularFile, bytes | None]:
-    """Return the source for HDF5, and the bytes where they were hashed just now."""
+    """Return the source for HDF5, and the bytes if they were hashed by this call."""
     num_bytes = opened.identity.num_bytes
     if num_bytes != shard.num_bytes or num_bytes > MAX_BYTES:
-        raise _damaged(path, shard, f"{num_bytes:,} bytes")
+        raise _build_damage_error(path, shard, f"{num_bytes:,} bytes")
     if not rehash and _VERIFIED.get(opened.identity) == shard.sha256:
         return opened, None
     try:
         data = opened.readall()
     except OSError as error:
-        raise _damaged(path, shard, error.strerror or str(error)) from error
+        raise _build_damage_error(path, shard, error.strerror or str(error)) from error
     if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise _damaged(path, shard, f"{num_bytes:,} bytes with another SHA-256")
+        raise _build_damage_error(path, shard, f"{num_bytes:,} bytes with another SHA-256")
     return io.BytesIO(data), data
 
 
 def parse_name(name: str) -> tuple[int, str] | None:
-    """Split a shard's file name into number and digest; return None for any other name."""
+    """Split the file name of a shard into number and digest; return None for other names."""
     match = _NAME.match(name)
     return (int(match[1]), match[2]) if match and match[1] == f"{int(match[1]):06d}" else None
 
 
 def read_header(file: h5py.File) -> ShardHeader:
-    """Read everything of a shard but its features."""
+    """Read the content of a shard except the feature values."""
     header = ShardHeader(
         Fingerprint.from_json(*read_texts(file, "fingerprint")),
         Origin.from_json(*read_texts(file, "origin")),
@@ -196,9 +197,9 @@ def read_header(file: h5py.File) -> ShardHeader:
     return header
 
 
-def _damaged(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:
+def _build_damage_error(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:
     advice = (
-        "Run `python -m features check STORE --read-data --quarantine`, then `python -m extract` as before: "
-        "only the features in it are computed again"
+        "Run `python -m features check STORE --read-data --quarantine`, then `python -m extract` as before "
+        "(only the features of this shard are computed again)"
     )
     return ShardDamagedError(path, f"{shard.num_bytes:,} bytes with SHA-256 {shard.sha256[:12]}…", got, advice)
