@@ -1,4 +1,4 @@
-"""Several cuts: which stores a folder holds, which one is meant, and where new ones go."""
+"""Stores of several cut layers in one folder."""
 
 from __future__ import annotations
 
@@ -9,132 +9,119 @@ import pytest
 from base.errors import StoreMissingError, UsageError
 from base.terminal import Console
 from features.__main__ import InfoConfig, PackConfig, info, pack
+from features.catalog.catalog import CATALOG_NAME
 from features.cuts import choose_cut_folders, list_cuts, resolve_cut
-from tests.features.stores import fill_store
+from features.maintenance.check import rebuild_catalog
+from tests.errors import raises
+from tests.features.stores import copy_store
+
+pytestmark = pytest.mark.unit
 
 
 def make_stores(folder: Path, *cuts: str) -> Path:
     for cut in cuts:
-        fill_store(folder / cut, range(1), cut=cut)
+        copy_store(folder / cut, range(1), cut=cut)
     return folder
 
 
-def test_list_cuts_names_the_stores_in_a_folder(tmp_path: Path) -> None:
+def test_list_cuts_folder_of_stores_is_sorted(tmp_path: Path) -> None:
     assert list_cuts(make_stores(tmp_path, "mixed7", "mixed5")) == ["mixed5", "mixed7"]
 
 
-def test_list_cuts_of_a_store_a_file_or_nothing_is_empty(tmp_path: Path) -> None:
-    fill_store(tmp_path / "store", range(1))
-    fill_store(tmp_path / "store/mixed7", range(1))  # someone's backup
+@pytest.mark.parametrize("name", ["store", "packed.h5", "missing", "other"])
+def test_list_cuts_store_or_file_or_other_folder_is_empty(tmp_path: Path, name: str) -> None:
+    copy_store(tmp_path / "store", range(1))
+    copy_store(tmp_path / "store/mixed7", range(1))  # a backup
     (tmp_path / "packed.h5").write_bytes(b"")
     (tmp_path / "other/folder").mkdir(parents=True)
-    for name in ("store", "packed.h5", "nowhere", "other"):
-        assert list_cuts(tmp_path / name) == []
+    assert list_cuts(tmp_path / name) == []
 
 
-def test_list_cuts_leaves_out_a_store_that_is_not_what_its_folder_says(tmp_path: Path) -> None:
+def test_list_cuts_store_in_a_renamed_folder_is_omitted(tmp_path: Path) -> None:
     make_stores(tmp_path, "mixed5", "mixed7")
     (tmp_path / "mixed5").rename(tmp_path / "mixed5-backup")
     assert list_cuts(tmp_path) == ["mixed7"]
 
 
-def test_choose_cut_takes_the_one_that_was_named(tmp_path: Path) -> None:
-    make_stores(tmp_path, "mixed5", "mixed7")
-    assert resolve_cut(tmp_path, "mixed5") == tmp_path / "mixed5"
-    assert resolve_cut(tmp_path, "mixed7") == tmp_path / "mixed7"
+@pytest.mark.parametrize("cut", ["mixed5", "mixed7"])
+def test_resolve_cut_given_cut_is_a_folder(tmp_path: Path, cut: str) -> None:
+    assert resolve_cut(make_stores(tmp_path, "mixed5", "mixed7"), cut) == tmp_path / cut
 
 
-def test_choose_cut_of_a_single_one_needs_no_name(tmp_path: Path) -> None:
+def test_resolve_cut_single_store_needs_no_cut(tmp_path: Path) -> None:
     assert resolve_cut(make_stores(tmp_path, "mixed5"), "") == tmp_path / "mixed5"
 
 
-@pytest.mark.parametrize(("asked", "got"), [("", "none"), ("mixed6", "mixed6")])
-def test_choose_cut_that_is_not_there_or_not_named_says_which_there_are(tmp_path: Path, asked: str, got: str) -> None:
+@pytest.mark.parametrize(("cut", "got"), [("", "none"), ("mixed6", "mixed6")])
+def test_resolve_cut_missing_or_unknown_cut_is_usage_error(tmp_path: Path, cut: str, got: str) -> None:
     make_stores(tmp_path, "mixed5", "mixed7")
-    with pytest.raises(UsageError) as raised:
-        resolve_cut(tmp_path, asked)
-    assert raised.value.exit_status == 2
-    assert str(raised.value) == (
-        f"--cut: expected one of mixed5, mixed7, which {tmp_path} holds, got {got}. Name one (CUT=)."
-    )
+    with raises(UsageError, where="--cut", got=got) as caught:
+        resolve_cut(tmp_path, cut)
+    assert all(value in caught.value.expected for value in ("mixed5", "mixed7", str(tmp_path)))
 
 
-def test_choose_cut_of_a_store_or_of_nothing_is_the_path_itself(tmp_path: Path) -> None:
-    fill_store(tmp_path / "store", range(1))
-    assert resolve_cut(tmp_path / "store", "") == tmp_path / "store"
-    assert resolve_cut(tmp_path / "store", "mixed7") == tmp_path / "store"
-    assert resolve_cut(tmp_path / "nowhere", "") == tmp_path / "nowhere"
+@pytest.mark.parametrize(("name", "cut"), [("store", ""), ("store", "mixed7"), ("missing", "")])
+def test_resolve_cut_store_or_missing_path_is_returned(tmp_path: Path, name: str, cut: str) -> None:
+    copy_store(tmp_path / "store", range(1))
+    assert resolve_cut(tmp_path / name, cut) == tmp_path / name
 
 
-def test_choose_cut_of_a_store_that_lost_its_second_catalog_is_still_the_store(tmp_path: Path) -> None:
-    from features.catalog.catalog import CATALOG_NAME
-    from features.maintenance.check import rebuild_catalog
-
-    fill_store(tmp_path, range(1))
-    rebuild_catalog(tmp_path)  # the first catalog is in quarantine now
+def test_resolve_cut_store_without_catalog_is_returned_despite_quarantine(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(1))
+    rebuild_catalog(tmp_path)  # the first catalog is in quarantine/ now
     (tmp_path / CATALOG_NAME).unlink()
     assert resolve_cut(tmp_path, "") == tmp_path
 
 
-def test_place_cuts_single_one_is_the_folder_itself(tmp_path: Path) -> None:
-    fill_store(tmp_path / "store", range(1))
-    for path in (tmp_path / "new", tmp_path / "store"):
-        assert choose_cut_folders(path, ["mixed7"]) == {"mixed7": path}
+@pytest.mark.parametrize("name", ["new", "store"])
+def test_choose_cut_folders_single_cut_is_the_path(tmp_path: Path, name: str) -> None:
+    copy_store(tmp_path / "store", range(1))
+    assert choose_cut_folders(tmp_path / name, ["mixed7"]) == {"mixed7": tmp_path / name}
 
 
-def test_place_cuts_several_ones_get_a_folder_each_in_the_order_given(tmp_path: Path) -> None:
-    placed = choose_cut_folders(tmp_path / "new", ["mixed7", "mixed5"])
-    assert list(placed.items()) == [("mixed7", tmp_path / "new/mixed7"), ("mixed5", tmp_path / "new/mixed5")]
+def test_choose_cut_folders_several_cuts_have_folders_in_the_given_order(tmp_path: Path) -> None:
+    folders = choose_cut_folders(tmp_path / "new", ["mixed7", "mixed5"])
+    assert list(folders.items()) == [("mixed7", tmp_path / "new/mixed7"), ("mixed5", tmp_path / "new/mixed5")]
     assert not (tmp_path / "new").exists()
 
 
-def test_place_cuts_goes_on_with_a_folder_of_stores_one_cut_or_more(tmp_path: Path) -> None:
+def test_choose_cut_folders_existing_folder_of_stores_is_extended(tmp_path: Path) -> None:
     make_stores(tmp_path, "mixed5", "mixed7")
     assert choose_cut_folders(tmp_path, ["mixed7"]) == {"mixed7": tmp_path / "mixed7"}
     assert choose_cut_folders(tmp_path, ["mixed0"]) == {"mixed0": tmp_path / "mixed0"}
-    (tmp_path / "mixed3").mkdir()  # a run was stopped before its catalog was made
+    (tmp_path / "mixed3/shards").mkdir(parents=True)  # of a run that ended before it created the catalog
+    (tmp_path / "mixed3/LOCK").write_bytes(b"")
     (tmp_path / "mixed5/.partial-features.h5").write_bytes(b"half")
     (tmp_path / ".DS_Store").write_bytes(b"icons")
-    assert list(choose_cut_folders(tmp_path, ["mixed3", "mixed5"])) == ["mixed3", "mixed5"]
+    assert list(choose_cut_folders(tmp_path, ["mixed3", "mixed4"])) == ["mixed3", "mixed4"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "cuts", "message"),
+    ("kind", "cuts", "got"),
     [
-        ("store", ["mixed5", "mixed7"], "expected a folder for several cuts, got a store of one cut"),
-        ("file", ["mixed5", "mixed7"], "expected a folder for the stores, got a file"),
-        ("foreign", ["mixed5", "mixed7"], "expected feature stores or an empty folder, got a folder with 'letters' in"),
-        ("mixture", ["mixed5"], "expected feature stores or an empty folder, got a folder with 'letters' in"),
+        ("store", ["mixed5", "mixed7"], "one cut"),
+        ("file", ["mixed5", "mixed7"], "file"),
+        ("foreign", ["mixed5", "mixed7"], "'letters'"),
+        ("mixture", ["mixed5"], "'letters'"),
     ],
 )
-def test_place_cuts_where_something_else_stands_is_refused(
-    tmp_path: Path, kind: str, cuts: list[str], message: str
-) -> None:
-    fill_store(tmp_path / "store", range(1))
+def test_choose_cut_folders_other_content_is_an_error(tmp_path: Path, kind: str, cuts: list[str], got: str) -> None:
+    copy_store(tmp_path / "store", range(1))
     (tmp_path / "file").write_bytes(b"precious")
-    (tmp_path / "foreign/letters").mkdir(parents=True)
     make_stores(tmp_path / "mixture", "mixed5")
-    (tmp_path / "mixture/letters").mkdir()
     for folder in ("foreign", "mixture"):
+        (tmp_path / folder / "letters").mkdir(parents=True)
         (tmp_path / folder / "letters/a.txt").write_text("Dear")
-    with pytest.raises(StoreMissingError) as raised:
+    with raises(StoreMissingError, where=tmp_path / kind) as caught:
         choose_cut_folders(tmp_path / kind, cuts)
-    assert str(raised.value).startswith(f"{tmp_path / kind}: {message}")
-    assert raised.value.exit_status == 1
+    assert got in caught.value.got
 
 
-def test_place_cuts_beside_one_that_was_only_begun_goes_on(tmp_path: Path) -> None:
-    make_stores(tmp_path / "stores", "mixed5")
-    (tmp_path / "stores/mixed3/shards").mkdir(parents=True)
-    (tmp_path / "stores/mixed3/LOCK").write_bytes(b"")
-    assert choose_cut_folders(tmp_path / "stores", ["mixed4"]) == {"mixed4": tmp_path / "stores/mixed4"}
-
-
-def test_commands_that_read_one_store_refuse_a_cut_that_it_does_not_hold(tmp_path: Path) -> None:
-    fill_store(tmp_path / "store", range(1))
-    refusal = r"--cut: expected mixed7, whose features .* holds, got mixed5\."
-    with pytest.raises(UsageError, match=refusal):
+def test_info_and_pack_cut_of_another_store_is_usage_error(tmp_path: Path) -> None:
+    copy_store(tmp_path / "store", range(1))
+    with raises(UsageError, where="--cut", got="mixed5") as caught:
         info(InfoConfig(tmp_path / "store", cut="mixed5"), Console())
-    with pytest.raises(UsageError, match=refusal):
+    assert "mixed7" in caught.value.expected
+    with raises(UsageError, where="--cut", got="mixed5"):
         pack(PackConfig(tmp_path / "store", tmp_path / "out.h5", cut="mixed5"), Console())
     assert not (tmp_path / "out.h5").exists()

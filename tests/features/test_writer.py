@@ -1,28 +1,24 @@
-"""The write side: shards are the unit of commit."""
+"""Write a store: shards, commits, the lock and the fingerprint."""
 
 from __future__ import annotations
 
+import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from base.errors import (
-    FingerprintMismatchError,
-    StoreLockedError,
-    StoreMissingError,
-    StoreWriteError,
-)
+from base.errors import FingerprintMismatchError, StoreLockedError, StoreMissingError, StoreWriteError
 from features.schema import FeatureStatus
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.writer import FeatureWriter
+from tests.errors import raises
 from tests.features.stores import (
-    SHAPE,
+    add_features,
+    copy_store,
     fill_store,
     make_features,
     make_fingerprint,
@@ -30,10 +26,18 @@ from tests.features.stores import (
     make_key,
     make_origin,
     make_writer,
+    read_sorted,
 )
+from tests.files import read_files
+
+pytestmark = pytest.mark.unit
 
 
-def test_writer_fills_shards_in_order_and_the_last_one_partly(tmp_path: Path) -> None:
+def refuse_write(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_writer_fills_shards_in_order(tmp_path: Path) -> None:
     fill_store(tmp_path, range(10))
     store = FeatureStore(tmp_path)
     assert [(shard.number, shard.num_rows) for shard in store.shards] == [(1, 4), (2, 4), (3, 2)]
@@ -41,147 +45,132 @@ def test_writer_fills_shards_in_order_and_the_last_one_partly(tmp_path: Path) ->
     for number in range(10):
         example = by_path[make_image(number).path]
         assert (example.shard, example.row) == (number // 4 + 1, number % 4)
-        np.testing.assert_array_equal(store.read([example])[0], make_features(range(number, number + 1))[0])
+        np.testing.assert_array_equal(store.read([example]), make_features([number]))
 
 
-def test_writer_opened_again_goes_on_with_the_next_shard(tmp_path: Path) -> None:
-    fill_store(tmp_path, range(3))
-    first = {path.name: path.read_bytes() for path in (tmp_path / SHARD_FOLDER).iterdir()}
+def test_writer_opened_again_appends_a_new_shard(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(3))
+    first = read_files(tmp_path / SHARD_FOLDER)
     fill_store(tmp_path, range(3, 6))
-    for name, data in first.items():
-        assert (tmp_path / SHARD_FOLDER / name).read_bytes() == data
+    assert read_files(tmp_path / SHARD_FOLDER).items() > first.items()
     store = FeatureStore(tmp_path)
     assert [(shard.number, shard.num_rows) for shard in store.shards] == [(1, 3), (2, 3)]
-    np.testing.assert_array_equal(
-        store.read(sorted(store.examples, key=lambda e: e.path[-9:])), make_features(range(6))
-    )
+    np.testing.assert_array_equal(read_sorted(store), make_features(range(6)))
 
 
-def test_writer_left_by_an_error_keeps_whole_shards_and_drops_the_rest(tmp_path: Path) -> None:
-    def write_then_fail() -> None:
+def test_writer_ended_by_an_error_keeps_full_shards_only(tmp_path: Path) -> None:
+    def write_and_fail() -> None:
         with make_writer(tmp_path) as writer:
-            numbers = range(6)
-            writer.update_images([make_image(number) for number in numbers], [])
-            writer.add_features([make_key(n) for n in numbers], make_features(numbers), [FeatureStatus.OK] * 6)
+            writer.update_images([make_image(number) for number in range(6)], [])
+            add_features(writer, range(6))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_then_fail()
+        write_and_fail()
     with make_writer(tmp_path) as writer:
         assert [writer.holds(make_key(number)) for number in range(6)] == [True] * 4 + [False] * 2
 
 
-def test_writer_interrupted_right_after_a_transaction_commits_nothing_twice(
+def test_commit_interrupted_after_the_transaction_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with make_writer(tmp_path) as writer:
         add_shard = writer.catalog.add_shard
 
-        def add_then_interrupt(*arguments: Any) -> None:
+        def add_and_interrupt(*arguments: Any) -> None:
             add_shard(*arguments)
             raise KeyboardInterrupt
 
-        for number in range(3):
-            writer.add_features([make_key(number)], make_features(range(number, number + 1)), [FeatureStatus.OK])
+        add_features(writer, range(3))
         with monkeypatch.context() as patch:
-            patch.setattr(writer.catalog, "add_shard", add_then_interrupt)
+            patch.setattr(writer.catalog, "add_shard", add_and_interrupt)
             with pytest.raises(KeyboardInterrupt):
                 writer.commit()
         writer.commit()
     with make_writer(tmp_path) as writer:
-        # The shard stood on the disk without its transaction, so it was adopted.
         assert [writer.holds(make_key(number)) for number in range(4)] == [True, True, True, False]
+    assert [shard.num_rows for shard in FeatureStore(tmp_path).shards] == [3]
 
 
-def test_writer_removes_what_an_interrupted_write_left(tmp_path: Path) -> None:
-    fill_store(tmp_path, range(4))
+def test_writer_removes_partial_files_of_an_interrupted_write(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(4))
     (tmp_path / SHARD_FOLDER / f".partial-000002-{'0' * 64}.h5").write_bytes(b"half")
     (tmp_path / ".partial-features.h5").write_bytes(b"half")
-    fill_store(tmp_path, range(4, 8))
+    with make_writer(tmp_path) as writer:
+        assert len(writer.notes) == 2
     assert not list(tmp_path.rglob(".partial*"))
 
 
-def test_writer_second_one_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
-    fill_store(tmp_path, range(4))
-    program = (
-        "import sys, pathlib\n"
-        "from tests.features.stores import make_writer\n"
-        "with make_writer(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdin is not None
-        assert holder.stdout.readline() == b"held\n"
-        before = (tmp_path / "catalog.sqlite").read_bytes()
-        with pytest.raises(StoreLockedError, match=f"process {holder.pid} on"), make_writer(tmp_path):
+def test_writer_of_a_locked_store_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(4))
+    with make_writer(tmp_path) as holder:
+        before = read_files(tmp_path)
+        with raises(StoreLockedError, where=tmp_path) as caught, make_writer(tmp_path):
             pass
+        assert f"process {os.getpid()} on" in caught.value.got
         assert len(FeatureStore(tmp_path).examples) == 4
-        assert (tmp_path / "catalog.sqlite").read_bytes() == before
-        holder.stdin.close()
+        assert read_files(tmp_path) == before
+        assert holder.num_stored == 4
     with make_writer(tmp_path) as writer:
         assert writer.num_stored == 4
 
 
-def test_writer_of_another_fingerprint_is_refused_with_field_and_both_values(tmp_path: Path) -> None:
-    fill_store(tmp_path, range(4))
+def test_writer_other_fingerprint_is_an_error_with_both_values_of_each_field(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(4))
     other = FeatureWriter(tmp_path, make_fingerprint(cut="mixed6", image_size=150), make_origin())
-    with pytest.raises(FingerprintMismatchError) as caught, other:
+    expected, got = "cut mixed7, image_size 75", "cut mixed6, image_size 150"
+    with raises(FingerprintMismatchError, where=tmp_path, expected=expected, got=got), other:
         pass
-    assert "expected cut mixed7, image_size 75, got cut mixed6, image_size 150." in str(caught.value)
 
 
-def test_writer_store_without_features_takes_on_another_fingerprint_and_origin(tmp_path: Path) -> None:
-    with make_writer(tmp_path):
-        pass
+def test_writer_store_without_features_gets_the_new_fingerprint_and_origin(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(0))
     shape = (3, 3, 5)
     with FeatureWriter(tmp_path, make_fingerprint(image_size=150), make_origin(shape)) as writer:
         writer.update_images([make_image(0)], [])
-        writer.add_features([make_key(0)], make_features(range(1), shape), [FeatureStatus.OK])
+        add_features(writer, [0], shape=shape)
         writer.commit()
     store = FeatureStore(tmp_path)
     assert (store.fingerprint, store.feature_shape) == (make_fingerprint(image_size=150), shape)
-    np.testing.assert_array_equal(store.read(store.examples), make_features(range(1), shape))
-    with pytest.raises(FingerprintMismatchError), make_writer(tmp_path):
+    np.testing.assert_array_equal(store.read(store.examples), make_features([0], shape))
+    with raises(FingerprintMismatchError, where=tmp_path), make_writer(tmp_path):
         pass
 
 
-def test_writer_full_disk_says_how_many_are_safe_and_goes_on_afterwards(
+def test_writer_full_disk_is_an_error_and_the_next_run_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill_store(tmp_path, range(4))
-
-    def refuse(*_: object) -> int:
-        raise OSError(28, os.strerror(28))
-
+    copy_store(tmp_path, range(4))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", refuse)
-        with pytest.raises(StoreWriteError, match="got a full disk. 4 features are safe"):
+        patch.setattr(os, "fsync", refuse_write)
+        with raises(StoreWriteError, where=tmp_path) as caught:
             fill_store(tmp_path, range(4, 8))
+    assert "full" in caught.value.got
+    assert "4 " in caught.value.advice
     assert len(FeatureStore(tmp_path).shards) == 1
     fill_store(tmp_path, range(4, 8))
     assert len(FeatureStore(tmp_path).shards) == 2
 
 
-def test_writer_in_a_folder_with_other_files_is_refused_and_leaves_it_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.doc").write_bytes(b"x")
-    with pytest.raises(StoreMissingError, match=r"thesis\.doc"), make_writer(tmp_path):
+def test_writer_full_disk_before_the_first_byte_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", refuse_write)
+    with raises(StoreWriteError, where=tmp_path / "new") as caught, make_writer(tmp_path / "new"):
         pass
+    assert "full" in caught.value.got
+
+
+def test_writer_folder_with_other_files_is_an_error_and_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_bytes(b"x")
+    with raises(StoreMissingError, where=tmp_path) as caught, make_writer(tmp_path):
+        pass
+    assert "thesis.doc" in caught.value.got
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_writer_features_that_are_not_sound_are_stored_but_no_examples(tmp_path: Path) -> None:
+def test_writer_unusable_features_are_stored_without_examples(tmp_path: Path) -> None:
     with make_writer(tmp_path) as writer:
         writer.update_images([make_image(number) for number in range(3)], [])
-        statuses = [FeatureStatus.OK, FeatureStatus.NONFINITE, FeatureStatus.OVERFLOW]
-        writer.add_features([make_key(n) for n in range(3)], np.ones((3, *SHAPE), np.float16), statuses)
+        add_features(writer, range(3), [FeatureStatus.OK, FeatureStatus.NONFINITE, FeatureStatus.OVERFLOW])
         writer.commit()
     store = FeatureStore(tmp_path)
     assert store.num_features == 3

@@ -69,8 +69,8 @@ def test_train_command_on_two_cuts_without_the_right_name_ends_with_2_and_names_
     store.path = both
     done = run_command(store, tmp_path / "run", *options)
     assert done.returncode == 2
-    expected = f"error: --cut: expected one of mixed5, mixed7, which {both} holds, got {got}. Name one (CUT=)."
-    assert expected in done.stderr
+    assert "error: --cut: " in done.stderr
+    assert f"got {got}." in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +111,7 @@ def test_open_store_in_a_folder_of_one_cut_needs_no_name(tmp_path: Path) -> None
         assert open_store(tmp_path / "folder", cut).path == made.path
     # A folder's name says whose features it holds, and the store in it must say the same.
     made.path.rename(tmp_path / "folder/mixed5")
-    with pytest.raises(StoreMissingError, match="no catalog there"):
+    with pytest.raises(StoreMissingError):
         open_store(tmp_path / "folder", "mixed5")
 
 

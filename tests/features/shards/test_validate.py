@@ -1,4 +1,4 @@
-"""HDF5 files from elsewhere: sound ones pass, and every way to lead out of a file or to declare too much is refused."""
+"""Validation of untrusted HDF5 files: references to other files and implausible sizes are rejected."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from features.shards.compression import Compression, import_hdf5plugin, list_com
 from features.shards.hdf5 import build_file, write_texts
 from features.shards.validate import MAX_RATIO, ForeignFileError, open_untrusted_hdf5, validate_untrusted_hdf5
 
+pytestmark = pytest.mark.unit
+
 Fill = Callable[[h5py.File], object]
 VALUES = np.arange(4096, dtype=np.float32)
 SECRET = b"the bytes of somebody's secret"
 
 
 def build(fill: Fill, sizeof_length: int = 8) -> bytes:
-    """A file of the oldest version, whose structures have no checksums and can be edited."""
+    """Build a file of the oldest HDF5 version, whose structures have no checksums and can be edited."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_sizes(8, sizeof_length)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -41,15 +43,17 @@ def check(data: bytes, max_declared: int | None = None) -> None:
         validate_untrusted_hdf5(file, data, max_declared)
 
 
-def refuse(data: bytes, reason: str, max_declared: int | None = None) -> None:
+def check_rejected(data: bytes, item: str, problem: str = "", max_declared: int | None = None) -> None:
+    """Check that a file is rejected for an object, with a value or term in the description of the problem."""
     with pytest.raises(ForeignFileError) as caught:
         check(data, max_declared)
-    assert reason in str(caught.value)
+    assert caught.value.item == item
+    assert problem in caught.value.problem
 
 
 @contextmanager
 def watch(path: Path) -> Iterator[Callable[[], bool]]:
-    """Says whether anything opened or read a file, also in C."""
+    """Yield a function that returns whether the file was opened or read, including by native libraries."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):
         pytest.skip("needs inotify")
@@ -80,7 +84,7 @@ def link_twice(file: h5py.File) -> None:
     file["deep/again"] = file["once"]
 
 
-def fill_sound(file: h5py.File) -> None:
+def fill_valid(file: h5py.File) -> None:
     file["plain"] = VALUES
     file["scalar"] = np.float32(3)
     file["empty"] = np.zeros((0, 3), np.float32)
@@ -93,7 +97,7 @@ def fill_sound(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     "fill",
     [
-        fill_sound,
+        fill_valid,
         link_twice,
         lambda file: None,
         lambda file: file.attrs.update(text="of variable length", texts=["more", "of it"]),
@@ -105,7 +109,7 @@ def fill_sound(file: h5py.File) -> None:
         lambda file: file.create_dataset(b"not utf-8 \xff", data=VALUES),
     ],
 )
-def test_validate_untrusted_hdf5_of_a_sound_file_passes(fill: Fill) -> None:
+def test_validate_valid_file_passes(fill: Fill) -> None:
     def fill_in(file: h5py.File) -> None:
         fill(file)
 
@@ -113,24 +117,25 @@ def test_validate_untrusted_hdf5_of_a_sound_file_passes(fill: Fill) -> None:
     check(build_file(fill_in))
 
 
-def test_validate_untrusted_hdf5_counts_what_is_linked_twice_once() -> None:
+def test_validate_dataset_with_two_links_is_counted_once() -> None:
     data = build(link_twice)
     check(data, VALUES.nbytes)
-    refuse(data, f"{VALUES.nbytes:,} bytes are declared, more than {VALUES.nbytes - 1:,}", VALUES.nbytes - 1)
+    check_rejected(data, "/", f"{VALUES.nbytes - 1:,}", VALUES.nbytes - 1)
 
 
-def test_validate_untrusted_hdf5_adds_up_what_all_datasets_declare() -> None:
+def test_validate_limit_applies_to_all_datasets_together() -> None:
     data = build(lambda file: [file.create_dataset(f"deep/{n}", data=VALUES) for n in range(3)])
     check(data, 3 * VALUES.nbytes)
-    refuse(data, "49,152 bytes are declared, more than 49,151", 3 * VALUES.nbytes - 1)
+    check_rejected(data, "/", "49,151", 3 * VALUES.nbytes - 1)
 
 
-def test_validate_untrusted_hdf5_counts_whole_chunks_since_they_are_unpacked_whole() -> None:
+def test_validate_limit_applies_to_whole_chunks() -> None:
     data = build(lambda file: file.create_dataset("d", data=np.zeros(5, np.uint8), chunks=(4,), compression="gzip"))
-    refuse(data, "8 bytes are declared, more than 7", 7)
+    check(data, 8)
+    check_rejected(data, "/", "8 ", 7)
 
 
-def test_validate_untrusted_hdf5_of_groups_linked_in_a_circle_ends() -> None:
+def test_validate_cyclic_links_terminates() -> None:
     def fill(file: h5py.File) -> None:
         file["a/b/d"] = VALUES
         file["a/b/back"] = file["a"]
@@ -139,24 +144,17 @@ def test_validate_untrusted_hdf5_of_groups_linked_in_a_circle_ends() -> None:
     check(build(fill), VALUES.nbytes)
 
 
-def test_open_untrusted_hdf5_gives_the_file_that_was_validated(tmp_path: Path) -> None:
-    (tmp_path / "some.h5").write_bytes(build(fill_sound))
+def test_open_untrusted_hdf5_yields_the_validated_file(tmp_path: Path) -> None:
+    (tmp_path / "some.h5").write_bytes(build(fill_valid))
     with open_untrusted_hdf5(tmp_path / "some.h5") as (file, source):
         assert isinstance(file, h5py.File)
         assert source.identity.num_bytes == (tmp_path / "some.h5").stat().st_size
 
 
 @pytest.mark.parametrize("place", ["", "deep/er/"])
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("storage", "/d lies in another file"),
-        ("virtual", "/d lies in another file"),
-        ("link", "/d is a link to somewhere else"),
-    ],
-)
-def test_validate_untrusted_hdf5_that_leads_to_another_file_is_refused_and_never_opens_it(
-    tmp_path: Path, kind: str, reason: str, place: str
+@pytest.mark.parametrize(("kind", "problem"), [("storage", "file"), ("virtual", "file"), ("link", "link")])
+def test_validate_reference_to_another_file_is_rejected_without_opening_it(
+    tmp_path: Path, kind: str, problem: str, place: str
 ) -> None:
     secret = tmp_path / "secret"
     if kind == "storage":
@@ -176,9 +174,9 @@ def test_validate_untrusted_hdf5_that_leads_to_another_file_is_refused_and_never
     data = build(fill)
     (tmp_path / "some.h5").write_bytes(data)
     with watch(secret) as was_read:
-        refuse(data, reason)
+        check_rejected(data, f"/{place}d", problem)
         with h5py.File(tmp_path / "some.h5") as file:
-            with pytest.raises(ForeignFileError, match=reason):
+            with pytest.raises(ForeignFileError):
                 validate_untrusted_hdf5(file, data)
             assert not was_read()
             assert file[f"{place}d"][:].tobytes() == SECRET
@@ -186,68 +184,74 @@ def test_validate_untrusted_hdf5_that_leads_to_another_file_is_refused_and_never
 
 
 @pytest.mark.parametrize(
-    ("fill", "reason"),
+    ("fill", "item", "problem"),
     [
-        (lambda file: file.update(d=VALUES, s=h5py.SoftLink("/d")), "//s is a link to somewhere else"),
-        (lambda file: file.update(s=h5py.SoftLink("/nowhere")), "//s is a link to somewhere else"),
-        (lambda file: file.update(kind=np.dtype("<f4")), "/kind is neither a group nor a dataset"),
-        (lambda file: file.create_dataset("d", data=[file.ref], dtype=h5py.ref_dtype), "/d holds values that point"),
-        (lambda file: file.create_dataset("d", (1,), h5py.regionref_dtype), "/d holds values that point elsewhere"),
-        (lambda file: file.create_dataset("d", data="text"), "/d holds values that point elsewhere"),
-        (lambda file: file.create_dataset("d", (2,), h5py.vlen_dtype(np.int8)), "/d holds values that point elsewhere"),
+        (lambda file: file.update(d=VALUES, s=h5py.SoftLink("/d")), "/s", "link"),
+        (lambda file: file.update(s=h5py.SoftLink("/nowhere")), "/s", "link"),
+        (lambda file: file.update(kind=np.dtype("<f4")), "/kind", "dataset"),
+        (lambda file: file.create_dataset("d", data=[file.ref], dtype=h5py.ref_dtype), "/d", "reference"),
+        (lambda file: file.create_dataset("d", (1,), h5py.regionref_dtype), "/d", "reference"),
+        (lambda file: file.create_dataset("d", data="text"), "/d", "reference"),
+        (lambda file: file.create_dataset("d", (2,), h5py.vlen_dtype(np.int8)), "/d", "reference"),
         (
             lambda file: file.create_dataset("d", (2,), [("a", "<f4"), ("b", h5py.string_dtype())]),
-            "/d holds values that point elsewhere",
+            "/d",
+            "reference",
         ),
-        (lambda file: file.update(d=h5py.Empty("<f4")), "/d has no shape"),
-        (lambda file: file.create_dataset("d", data=VALUES, compression="lzf"), "/d needs the HDF5 filters [32000]"),
+        (lambda file: file.update(d=h5py.Empty("<f4")), "/d", "shape"),
+        (lambda file: file.create_dataset("d", data=VALUES, compression="lzf"), "/d", "[32000]"),
         (
             lambda file: file.create_dataset("d", data=VALUES, compression=import_hdf5plugin().Blosc()),
-            "/d needs the HDF5 filters [32001]",
+            "/d",
+            "[32001]",
         ),
         (
             lambda file: file.create_dataset("d", data=VALUES.astype(np.int32), scaleoffset=0),
-            f"/d needs the HDF5 filters [{h5py.h5z.FILTER_SCALEOFFSET}]",
+            "/d",
+            f"[{h5py.h5z.FILTER_SCALEOFFSET}]",
         ),
         (
             lambda file: file.create_dataset("deep/d", (10**6, 10**6), chunks=(10**4, 10**4), compression="gzip"),
-            "/deep/d declares 10,000 chunks, and holds others",
+            "/deep/d",
+            "10,000",
         ),
         (
             lambda file: file.create_dataset("d", (9, 9), chunks=(3, 3)).write_direct(VALUES[:9], None, np.s_[0]),
-            "/d declares 9 chunks, and holds others",
+            "/d",
+            "9",
         ),
         (
             lambda file: file.create_dataset("d", (10**11,), np.float32),
-            "/d declares 400,000,000,000 bytes, and 0 are stored",
+            "/d",
+            "400,000,000,000",
         ),
     ],
 )
-def test_validate_untrusted_hdf5_of_what_no_store_has_is_refused_by_name(fill: Fill, reason: str) -> None:
-    refuse(build(fill), reason)
+def test_validate_unexpected_object_is_rejected_with_its_path(fill: Fill, item: str, problem: str) -> None:
+    check_rejected(build(fill), item, problem)
 
 
-def test_validate_untrusted_hdf5_of_more_than_compression_reaches_is_refused() -> None:
+def test_validate_more_bytes_than_compression_allows_is_rejected() -> None:
     def fill(file: h5py.File, stored: int = 64) -> None:
         dataset = file.create_dataset("d", (MAX_RATIO * 64,), np.uint8, chunks=(MAX_RATIO * 64,), compression="gzip")
         dataset.id.write_direct_chunk((0,), bytes(stored))
 
     check(build(fill))
-    refuse(build(partial(fill, stored=63)), f"/d declares {MAX_RATIO * 64:,} bytes, and 63 are stored")
+    check_rejected(build(partial(fill, stored=63)), "/d", f"{MAX_RATIO * 64:,}")
 
 
-def test_validate_untrusted_hdf5_of_uncompressed_chunks_shorter_than_declared_is_refused() -> None:
+def test_validate_uncompressed_chunk_shorter_than_declared_is_rejected() -> None:
     def fill(file: h5py.File) -> None:
         file.create_dataset("d", (100,), np.uint8, chunks=(100,)).id.write_direct_chunk((0,), bytes(99))
 
-    refuse(build(fill), "/d declares 100 bytes, and 99 are stored")
+    check_rejected(build(fill), "/d", "99")
 
 
-def test_validate_untrusted_hdf5_of_a_shape_that_was_edited_is_refused() -> None:
+def test_validate_edited_shape_is_rejected() -> None:
     data = build(lambda file: file.create_dataset("d", data=np.zeros(4321, np.float64)))
     assert data.count(struct.pack("<Q", 4321)) == 2
     edited = data.replace(struct.pack("<Q", 4321), struct.pack("<Q", 10**13))
-    with pytest.raises((ForeignFileError, OSError, KeyError), match=r"10,000|declares|invalid dataset size|unable to"):
+    with pytest.raises((ForeignFileError, OSError, KeyError)):
         check(edited)
 
 
@@ -258,39 +262,39 @@ def edit_heap(data: bytes, place: int, value: bytes) -> bytes:
 
 @pytest.mark.parametrize("index", [1, 2, 0])
 @pytest.mark.parametrize("num_bytes", [0, 5000, 2**64 - 1, 2**64 - 16, 2**63])
-def test_validate_untrusted_hdf5_of_a_heap_that_never_ends_is_refused(index: int, num_bytes: int) -> None:
+def test_validate_heap_object_of_impossible_size_is_rejected(index: int, num_bytes: int) -> None:
     data = build(lambda file: file.attrs.update(text="of variable length"))
     edited = edit_heap(data, 16, struct.pack("<HHIQ", index, 1, 0, num_bytes))
     if index and not num_bytes:
-        # An object without bytes still takes its header's room, so it is the free space behind it that has no size.
+        # The header of an object without bytes has a size. The object of size 0 is the free space after it.
         edited = edit_heap(edited, 32, bytes(16))
-    refuse(edited, f"holds an object of {num_bytes:,} bytes")
+    check_rejected(edited, "/", f"{num_bytes:,}")
 
 
-def test_validate_untrusted_hdf5_of_a_second_heap_that_never_ends_is_refused() -> None:
+def test_validate_second_heap_with_an_object_of_size_0_is_rejected() -> None:
     data = build(lambda file: [file.attrs.create(f"text{n}", "long " * 700) for n in range(6)])
     assert data.count(b"GCOL\x01") > 1
     check(data)
     start = data.rindex(b"GCOL\x01")
     edited = data[: start + 16] + bytes(16) + data[start + 32 :]
-    refuse(edited, f"the heap at byte {start:,} holds an object of 0 bytes")
+    check_rejected(edited, "/", f"{start:,}")
 
 
 @pytest.mark.parametrize("create", [h5py.h5d.create, h5py.h5a.create])
-def test_validate_untrusted_hdf5_of_a_type_that_numpy_lacks_is_refused(create: Callable[..., object]) -> None:
+def test_validate_type_unknown_to_numpy_is_rejected(create: Callable[..., object]) -> None:
     data = build(lambda file: create(file.id, b"d", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((2,))))
-    refuse(data, "")
+    check_rejected(data, "/")
 
 
 @pytest.mark.parametrize("sizeof_length", [2, 4])
-def test_validate_untrusted_hdf5_of_a_heap_that_never_ends_with_short_lengths_is_refused(sizeof_length: int) -> None:
+def test_validate_heap_with_short_lengths_is_rejected(sizeof_length: int) -> None:
     data = build(lambda file: file.attrs.update(text="of variable length"), sizeof_length)
     padding = b"\xff" * (8 - sizeof_length)
     edited = edit_heap(edit_heap(data, 16, bytes(16)), 8 + sizeof_length, padding)
-    refuse(edited, "")
+    check_rejected(edited, "/")
 
 
-def test_validate_untrusted_hdf5_of_text_that_looks_like_a_heap_passes_where_there_are_no_heaps() -> None:
+def test_validate_data_that_look_like_a_heap_pass_without_heaps() -> None:
     def fill(file: h5py.File) -> None:
         looks = b"GCOL\x01\0\0\0" + struct.pack("<Q", 4096) + bytes(5000)
         file["d"] = np.frombuffer(looks, np.uint8)
