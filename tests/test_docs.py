@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import keras
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("base", "benchmarks", "docs", "extract", "features", "headstart", "tests", "train_head")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 COMMANDS = [
     line
     for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -101,11 +103,23 @@ def test_readme_command_succeeds(command: str, results: dict[str, list[CommandRe
         assert result.status == 0, result.out + result.err
 
 
+@pytest.mark.unit
 def test_readme_test_command_is_run_by_ci() -> None:
     assert "make test" in COMMANDS
     assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+@pytest.mark.unit
 def test_readme_commands_are_targets_of_the_makefile() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {command.split()[1] for command in COMMANDS} <= set(targets)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_page_refers_to_existing_files(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    paths = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)
+    found = [page.parent / link for link in links] + [ROOT / path for path in paths]
+    assert [path for path in found if not path.exists()] == []
