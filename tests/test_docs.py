@@ -103,6 +103,12 @@ def test_readme_command_succeeds(command: str, results: dict[str, list[CommandRe
         assert result.status == 0, result.out + result.err
 
 
+def test_readme_demo_output_has_the_rows_of_the_demo(results: dict[str, list[CommandResult]]) -> None:
+    printed = "".join(result.out + result.err for result in results["make demo"])
+    rows = [re.findall("^│ (.*?) *│", text, re.MULTILINE) for text in ((ROOT / "README.md").read_text(), printed)]
+    assert rows[0] == rows[1][-len(rows[0]) :]
+
+
 @pytest.mark.unit
 def test_readme_test_command_is_run_by_ci() -> None:
     assert "make test" in COMMANDS
