@@ -1,18 +1,34 @@
-"""Whole files or none."""
+"""Atomic files, partial files and untrusted files."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import resource
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from base.files import PARTIAL_PREFIX, atomic_file, read_regular_file, remove_partial_files, write_durably
+from base.errors import StoreWriteError
+from base.files import (
+    PARTIAL_PREFIX,
+    atomic_file,
+    hash_file,
+    read_regular_file,
+    remove_partial_files,
+    remove_tree,
+    require_space,
+    write_durably,
+)
+from tests.errors import raises
+
+pytestmark = pytest.mark.unit
 
 
-def test_write_durably_new_file_has_exactly_the_bytes(tmp_path: Path) -> None:
+def test_write_durably_new_file_has_the_bytes(tmp_path: Path) -> None:
     write_durably(tmp_path / "a", b"\x00\x01" * 70_000)
     assert (tmp_path / "a").read_bytes() == b"\x00\x01" * 70_000
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -25,7 +41,7 @@ def test_write_durably_existing_file_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["write", "fsync"])
-def test_write_durably_refused_by_the_disk_leaves_the_old_file_and_no_leftover(
+def test_write_durably_failed_step_keeps_the_old_file_only(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_bytes(b"old")
@@ -39,15 +55,16 @@ def test_write_durably_refused_by_the_disk_leaves_the_old_file_and_no_leftover(
     else:
         monkeypatch.setattr(os, step, refuse)
     try:
-        with pytest.raises(OSError, match=r"No space left|File too large"):
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked below
             write_durably(tmp_path / "a", bytes(200_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert caught.value.errno == (errno.EFBIG if step == "write" else errno.ENOSPC)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_atomic_file_interrupted_keeps_the_old_one(tmp_path: Path) -> None:
+def test_atomic_file_interrupted_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
     def write_and_interrupt() -> None:
@@ -62,7 +79,7 @@ def test_atomic_file_interrupted_keeps_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_atomic_file_replaces_what_an_interrupted_write_left_and_avoids_others_entries(tmp_path: Path) -> None:
+def test_atomic_file_replaces_an_old_partial_file_and_keeps_a_link_of_that_name(tmp_path: Path) -> None:
     (tmp_path / f"{PARTIAL_PREFIX}a").write_bytes(b"half")
     write_durably(tmp_path / "a", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -71,7 +88,7 @@ def test_atomic_file_replaces_what_an_interrupted_write_left_and_avoids_others_e
     assert (tmp_path / "a").read_bytes() == (tmp_path / f"{PARTIAL_PREFIX}a").read_bytes() == b"newer"
 
 
-def test_remove_partial_files_removes_those_alone(tmp_path: Path) -> None:
+def test_remove_partial_files_keeps_foreign_files_links_and_folders(tmp_path: Path) -> None:
     (tmp_path / f"{PARTIAL_PREFIX}x").write_bytes(b"half")
     (tmp_path / "whole").write_bytes(b"whole")
     (tmp_path / f"{PARTIAL_PREFIX}theirs").write_bytes(b"theirs")
@@ -83,18 +100,18 @@ def test_remove_partial_files_removes_those_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
-def test_read_regular_file_gives_its_bytes_up_to_the_limit(tmp_path: Path) -> None:
+def test_read_regular_file_above_the_limit_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert read_regular_file(tmp_path / "a", 3) == b"abc"
-    with pytest.raises(OSError, match="3 bytes") as raised:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked below
         read_regular_file(tmp_path / "a", 2)
-    assert raised.value.errno == errno.EFBIG
+    assert caught.value.errno == errno.EFBIG
 
 
-@pytest.mark.parametrize("kind", ["fifo", "link", "device", "folder", "nothing"])
-def test_read_regular_file_of_anything_else_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "link", "device", "folder", "missing"])
+def test_read_regular_file_other_kind_is_an_error_without_blocking(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"
-    if kind == "fifo":
+    if kind == "pipe":
         os.mkfifo(path)
     elif kind == "link":
         (tmp_path / "b").write_bytes(b"abc")
@@ -105,3 +122,31 @@ def test_read_regular_file_of_anything_else_is_an_error_at_once(tmp_path: Path, 
         path.mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - each kind has its own number
         read_regular_file(path, 10)
+
+
+def test_hash_file_returns_the_digest_also_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("a")
+    assert hash_file(tmp_path / "a") == hash_file(tmp_path / "link") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_require_space_less_than_needed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2000, 1000, 1000))
+    require_space(tmp_path, 1000)
+    with raises(StoreWriteError, where=tmp_path, got="1,000") as caught:
+        require_space(tmp_path, 1001)
+    assert "1,001" in caught.value.expected
+
+
+def test_remove_tree_removes_read_only_folders_and_keeps_link_targets(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/a").write_bytes(b"mine")
+    folder = tmp_path / "folder/inner"
+    folder.mkdir(parents=True)
+    (folder / "a").write_bytes(b"")
+    (folder / "link").symlink_to(tmp_path / "target")
+    folder.chmod(0o555)
+    remove_tree(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert (tmp_path / "target/a").read_bytes() == b"mine"

@@ -1,4 +1,4 @@
-"""Options from keywords: what is converted, and what is refused before any work."""
+"""Convert keyword arguments to options, and validate them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 from typer import Option
 
 from base.errors import UsageError
-from base.options import list_options, make_options
+from base.options import MAX_SHOWN, describe_kind, list_options, make_options
+from tests.errors import raises
+
+pytestmark = pytest.mark.unit
 
 
 class Shape(StrEnum):
@@ -21,8 +24,8 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    place: Annotated[Path, Option(help="Where.")]
-    files: Annotated[list[Path], Option(help="Which.")]
+    folder: Annotated[Path, Option(help="Folder.")]
+    files: Annotated[list[Path], Option(help="Files.")]
     shape: Annotated[Shape, Option(help="Shape.")] = Shape.ROUND
     share: Annotated[float, Option(min=0.0, max=0.9, help="Share.")] = 0.2
     count: Annotated[int | None, Option(min=1, help="Count.")] = None
@@ -31,13 +34,13 @@ class Options:
 
 
 def make(**values: Any) -> Options:
-    return make_options(Options, {"place": "p", "files": ["a"], **values}, "work")
+    return make_options(Options, {"folder": "p", "files": ["a"], **values}, "work")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("place", PurePosixPath("x/y"), Path("x/y")),
+        ("folder", PurePosixPath("x/y"), Path("x/y")),
         ("files", "a.jpg", [Path("a.jpg")]),
         ("files", (PurePosixPath("a"), "b"), [Path("a"), Path("b")]),
         ("shape", "flat", Shape.FLAT),
@@ -50,7 +53,7 @@ def make(**values: Any) -> Options:
         ("quick", True, True),
     ],
 )
-def test_make_options_converts_a_value(name: str, value: object, expected: object) -> None:
+def test_make_options_valid_value_is_converted(name: str, value: object, expected: object) -> None:
     found = getattr(make(**{name: value}), name)
     assert found == expected
     assert type(found) is type(expected)
@@ -59,8 +62,8 @@ def test_make_options_converts_a_value(name: str, value: object, expected: objec
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("place", 3),
-        ("place", ""),
+        ("folder", 3),
+        ("folder", ""),
         ("files", 3),
         ("files", [3]),
         ("shape", "square"),
@@ -75,23 +78,36 @@ def test_make_options_converts_a_value(name: str, value: object, expected: objec
         ("quick", "yes"),
     ],
 )
-def test_make_options_wrong_value_is_a_usage_error_with_the_value(name: str, value: object) -> None:
-    with pytest.raises(UsageError) as raised:
+def test_make_options_invalid_value_is_usage_error(name: str, value: object) -> None:
+    with raises(UsageError, where=name, got=repr(value if value != [3] else 3)):
         make(**{name: value})
-    assert raised.value.where == name
-    assert raised.value.got == repr(value if value != [3] else 3)
 
 
-def test_make_options_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
+def test_make_options_long_invalid_value_is_shortened() -> None:
+    with raises(UsageError, where="shape") as caught:
+        make(shape="x" * 1000)
+    assert len(caught.value.got) == MAX_SHOWN + 1
+
+
+def test_make_options_unknown_argument_is_type_error_with_the_nearest_name() -> None:
     with pytest.raises(TypeError, match="work.*'shap'.*'shape'"):
         make(shap="flat")
 
 
-def test_make_options_missing_argument_is_a_type_error() -> None:
+def test_make_options_missing_argument_is_type_error() -> None:
     with pytest.raises(TypeError, match="work.*'files'"):
-        make_options(Options, {"place": "p"}, "work")
+        make_options(Options, {"folder": "p"}, "work")
 
 
-def test_list_options_reads_limits_and_help() -> None:
+def test_list_options_has_limits_default_and_help() -> None:
     share = next(option for option in list_options(Options) if option.name == "share")
     assert (share.kind, share.lowest, share.highest, share.default, share.help) == (float, 0.0, 0.9, 0.2, "Share.")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("share", ("0.0", "0.9")), ("count", ("1", "None")), ("shape", ("'round'", "'flat'"))],
+)
+def test_describe_kind_has_the_limits_or_choices(name: str, values: tuple[str, ...]) -> None:
+    (option,) = [option for option in list_options(Options) if option.name == name]
+    assert all(value in describe_kind(option) for value in values)

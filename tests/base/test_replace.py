@@ -1,3 +1,5 @@
+"""Replace a folder atomically, and complete interrupted replacements."""
+
 from __future__ import annotations
 
 import contextlib
@@ -12,12 +14,13 @@ import pytest
 from base import replace as replace_module
 from base.errors import HeadstartError, TargetLockedError
 from base.replace import Names, Target, hold_target, recover_target, replace_folder
+from tests.errors import raises
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
 
 
 class Killed(BaseException):
-    pass
+    """Raised in place of a kill."""
 
 
 def accept(_: Path) -> None:
@@ -25,7 +28,7 @@ def accept(_: Path) -> None:
 
 
 def refuse(path: Path) -> None:
-    raise HeadstartError(path, "ours", "another", "Move it")
+    raise HeadstartError(path, "an own file", "another", "Move it")
 
 
 def make_target(folder: Path, check: Callable[[Path], None] = accept) -> Target:
@@ -52,20 +55,23 @@ def list_hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
-def test_replace_folder_where_nothing_is_makes_it(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_missing_target_is_created(tmp_path: Path) -> None:
     replace(tmp_path / "deep" / "out", "new")
     assert read(tmp_path / "deep" / "out") == {"a.txt": "new", "b.txt": "new"}
     assert list_hidden(tmp_path / "deep") == []
 
 
-def test_replace_folder_old_entries_that_the_new_one_lacks_are_removed(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_removes_old_entries(tmp_path: Path) -> None:
     replace(tmp_path / "out", "old")
     replace(tmp_path / "out", "new", ("a.txt",))
     assert read(tmp_path / "out") == {"a.txt": "new"}
     assert list_hidden(tmp_path) == []
 
 
-def test_replace_folder_without_commit_leaves_the_old_one(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_without_commit_keeps_the_target(tmp_path: Path) -> None:
     replace(tmp_path / "out", "old")
     with replace_folder(make_target(tmp_path / "out")) as replacement:
         fill(replacement.staging, "new")
@@ -73,7 +79,8 @@ def test_replace_folder_without_commit_leaves_the_old_one(tmp_path: Path) -> Non
     assert list_hidden(tmp_path) == []
 
 
-def test_replace_folder_files_of_the_users_stay_where_they_are(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_keeps_other_files(tmp_path: Path) -> None:
     replace(tmp_path / "out", "old")
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     inode = (tmp_path / "out" / "thesis.txt").stat().st_ino
@@ -82,32 +89,34 @@ def test_replace_folder_files_of_the_users_stay_where_they_are(tmp_path: Path) -
     assert (tmp_path / "out" / "thesis.txt").stat().st_ino == inode
 
 
-def test_replace_folder_foreign_content_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_foreign_content_is_an_error_and_unchanged(tmp_path: Path) -> None:
     fill(tmp_path / "out", "theirs")
-    with pytest.raises(HeadstartError), replace_folder(make_target(tmp_path / "out", refuse)):
+    with raises(HeadstartError, where=tmp_path / "out"), replace_folder(make_target(tmp_path / "out", refuse)):
         pytest.fail("opened")
     assert read(tmp_path / "out") == {"a.txt": "theirs", "b.txt": "theirs"}
     assert list_hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("make", ["link", "folder", "foreign inside"])
-def test_replace_folder_entry_of_another_kind_is_refused_by_its_path(tmp_path: Path, make: str) -> None:
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["link", "folder", "nested"])
+def test_replace_folder_entry_of_another_kind_is_an_error(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    if make == "link":
+    if kind == "link":
         (out / "a.txt").symlink_to(tmp_path / "victim")
-    elif make == "folder":
+    elif kind == "folder":
         (out / "a.txt").mkdir()
     else:
         (out / "inside").mkdir()
         (out / "inside" / "thesis.txt").write_text("mine")
-    expected = out / "inside" / "thesis.txt" if make == "foreign inside" else out / "a.txt"
-    with pytest.raises(HeadstartError) as raised, replace_folder(make_target(out)):
+    foreign = out / "inside" / "thesis.txt" if kind == "nested" else out / "a.txt"
+    with raises(HeadstartError, where=foreign), replace_folder(make_target(out)):
         pytest.fail("opened")
-    assert raised.value.where == expected
 
 
-def test_replace_folder_through_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_link_is_followed(tmp_path: Path) -> None:
     replace(tmp_path / "real", "old")
     (tmp_path / "out").symlink_to(tmp_path / "real")
     replace(tmp_path / "out", "new")
@@ -115,6 +124,7 @@ def test_replace_folder_through_a_link_replaces_what_it_leads_to(tmp_path: Path)
     assert read(tmp_path / "real") == {"a.txt": "new", "b.txt": "new"}
 
 
+@pytest.mark.unit
 def test_replace_folder_current_directory_keeps_its_inode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace(tmp_path / "out", "old")
     monkeypatch.chdir(tmp_path / "out")
@@ -124,18 +134,19 @@ def test_replace_folder_current_directory_keeps_its_inode(tmp_path: Path, monkey
     assert read(Path.cwd()) == {"a.txt": "new", "b.txt": "new"}
 
 
-@pytest.mark.parametrize("keeps_users_file", [False, True])
-def test_replace_folder_archive_keeps_the_old_entries(tmp_path: Path, keeps_users_file: bool) -> None:
+@pytest.mark.unit
+@pytest.mark.parametrize("has_other_file", [False, True])
+def test_replace_folder_archive_has_the_old_entries(tmp_path: Path, has_other_file: bool) -> None:
     replace(tmp_path / "out", "old")
-    if keeps_users_file:
+    if has_other_file:
         (tmp_path / "out" / "thesis.txt").write_text("mine")
     replace(tmp_path / "out", "new", archive="out-before")
     assert read(tmp_path / "out-before") == {"a.txt": "old", "b.txt": "old"}
     assert read(tmp_path / "out")["a.txt"] == "new"
-    assert (tmp_path / "out" / "thesis.txt").exists() == keeps_users_file
+    assert (tmp_path / "out" / "thesis.txt").exists() == has_other_file
 
 
-def test_replace_folder_while_another_command_writes_is_refused(tmp_path: Path) -> None:
+def test_replace_folder_locked_by_another_process_is_an_error(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from base.replace import Target, hold_target\n"
         f"with hold_target(Target(Path({str(tmp_path / 'out')!r}), {{}}, print, '--out')):\n"
@@ -147,23 +158,28 @@ def test_replace_folder_while_another_command_writes_is_refused(tmp_path: Path) 
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(TargetLockedError) as raised, replace_folder(make_target(tmp_path / "out")):
+        with (
+            raises(TargetLockedError, where=tmp_path / "out") as caught,
+            replace_folder(make_target(tmp_path / "out")),
+        ):
             pytest.fail("opened")
-        assert str(other.pid) in raised.value.got
+        assert str(other.pid) in caught.value.got
         other.stdin.close()
         other.wait()
     replace(tmp_path / "out", "new")
     assert list_hidden(tmp_path) == []
 
 
-def test_hold_target_lock_file_of_another_content_is_refused_and_kept(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_hold_target_foreign_lock_file_is_an_error_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / ".out.lock").write_text("mine")
-    with pytest.raises(HeadstartError), hold_target(make_target(tmp_path / "out")):
+    with raises(HeadstartError, where=tmp_path / "out"), hold_target(make_target(tmp_path / "out")):
         pytest.fail("held")
     assert (tmp_path / ".out.lock").read_text() == "mine"
 
 
-def test_replace_folder_users_folder_named_like_a_staging_folder_stays(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_keeps_a_foreign_folder_with_the_name_of_a_staging_folder(tmp_path: Path) -> None:
     fill(tmp_path / ".partial-out-mine", "mine")
     fill(tmp_path / ".partial-out", "mine")
     replace(tmp_path / "out", "new")
@@ -171,7 +187,7 @@ def test_replace_folder_users_folder_named_like_a_staging_folder_stays(tmp_path:
 
 
 def kill_command(folder: Path, killed_at: int, archive: str = "", is_committed: bool = True) -> int:
-    """Replace a folder by a command that is killed before one of its renames; return how many it had left to do."""
+    """Replace a folder with a command that is killed before a change to the disk; return the number of changes left."""
     with pytest.MonkeyPatch.context() as patch:
         left = [sys.maxsize]
         with contextlib.suppress(Killed), replace_folder(make_target(folder)) as replacement:
@@ -183,7 +199,8 @@ def kill_command(folder: Path, killed_at: int, archive: str = "", is_committed: 
         return left[0]
 
 
-def test_replace_folder_staging_of_a_killed_command_is_removed(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_hold_target_removes_the_staging_folder_of_a_killed_command(tmp_path: Path) -> None:
     replace(tmp_path / "out", "old")
     kill_command(tmp_path / "out", 0, is_committed=False)
     assert any(name.startswith(".partial-out-") for name in list_hidden(tmp_path))
@@ -194,23 +211,23 @@ def test_replace_folder_staging_of_a_killed_command_is_removed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("archive", ["", "out-before"])
-@pytest.mark.parametrize("keeps_users_file", [False, True])
+@pytest.mark.parametrize("has_other_file", [False, True])
 @pytest.mark.parametrize("has_exchange", [False, True])
-def test_recover_target_after_a_kill_at_any_rename_completes_the_replacement(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_exchange: bool, keeps_users_file: bool, archive: str
+def test_recover_target_after_a_kill_at_any_change_completes_the_replacement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_exchange: bool, has_other_file: bool, archive: str
 ) -> None:
     if not has_exchange:
         monkeypatch.setattr(replace_module, "exchange", lambda first, second: False)
     for number in range(20):
         out = tmp_path / str(number) / "out"
         replace(out, "old")
-        if keeps_users_file:
+        if has_other_file:
             (out / "thesis.txt").write_text("mine")
         if kill_command(out, number, archive) >= 0:
             break
         recover_target(make_target(out))
-        users = {"thesis.txt": "mine"} if keeps_users_file else {}
-        assert read(out) == {"b.txt": "new", **users}
+        other = {"thesis.txt": "mine"} if has_other_file else {}
+        assert read(out) == {"b.txt": "new", **other}
         with hold_target(make_target(out)):
             pass
         assert list_hidden(out.parent) == []
@@ -220,7 +237,7 @@ def test_recover_target_after_a_kill_at_any_rename_completes_the_replacement(
 
 
 def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
-    """Let a number of changes to the disk pass, then kill before each further one; return how many are left."""
+    """Raise Killed before each change to the disk after a number of them; return the number left, as a list."""
     left = [number]
 
     def wrap(module: object, name: str) -> None:
@@ -240,9 +257,10 @@ def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
     return left
 
 
-def test_replace_folder_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_replace_folder_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HeadstartError), replace_folder(make_target(tmp_path / "file" / "out")):
+    with raises(HeadstartError, where=tmp_path / "file/out"), replace_folder(make_target(tmp_path / "file/out")):
         pytest.fail("opened")
 
 

@@ -1,13 +1,25 @@
-"""Words and numbers for people."""
+"""Terminal output: formats, escapes, tables and progress."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from base.terminal import Console, ConsoleOptions, format_bytes, format_rate, format_seconds, make_printable
+from base import terminal
+from base.terminal import (
+    Console,
+    ConsoleOptions,
+    format_bytes,
+    format_count,
+    format_rate,
+    format_seconds,
+    import_quietly,
+    make_printable,
+)
+
+pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
@@ -21,12 +33,12 @@ from base.terminal import Console, ConsoleOptions, format_bytes, format_rate, fo
         (7800, "2 h 10 min"),
     ],
 )
-def test_format_seconds(seconds: float, text: str) -> None:
+def test_format_seconds_has_two_units_at_most(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(0, "0.0/s"), (44.04, "44.0/s"), (1, "1.0/s"), (0.108, "9.3 s each")])
-def test_format_rate(rate: float, text: str) -> None:
+def test_format_rate_below_one_is_inverted(rate: float, text: str) -> None:
     assert format_rate(rate) == text
 
 
@@ -34,11 +46,24 @@ def test_format_rate(rate: float, text: str) -> None:
     ("num_bytes", "text"),
     [(0, "0 B"), (999, "999 B"), (3_210, "3.2 kB"), (2.5e9, "2.5 GB"), (3e12, "3.0 TB")],
 )
-def test_format_bytes(num_bytes: float, text: str) -> None:
+def test_format_bytes_uses_powers_of_1000(num_bytes: float, text: str) -> None:
     assert format_bytes(num_bytes) == text
 
 
-def test_table_shows_brackets_and_undecodable_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((0, "picture"), "0 pictures"),
+        ((1, "picture"), "1 picture"),
+        ((1200, "picture"), "1,200 pictures"),
+        ((2, "class", "classes"), "2 classes"),
+    ],
+)
+def test_format_count_uses_the_plural_except_for_one(arguments: tuple[int, str, str], text: str) -> None:
+    assert format_count(*arguments) == text
+
+
+def test_show_table_prints_brackets_and_escapes_undecodable_names(capsys: pytest.CaptureFixture[str]) -> None:
     Console().show_table("t", [("[bold]a[/bold]", "\udcff.jpg")])
     printed = capsys.readouterr().out
     assert "[bold]a[/bold]" in printed
@@ -54,14 +79,16 @@ def test_table_shows_brackets_and_undecodable_names_as_they_are(capsys: pytest.C
         ("bell\x07 and \x9b.jpg", "bell\\x07 and \\x9b.jpg"),
         ("caf\udce9.jpg", "caf\\udce9.jpg"),
         ("back\\slash.jpg", "back\\slash.jpg"),
+        ("gpj.\u202eexe", "gpj.\\u202eexe"),
+        ("two\u2028lines", "two\\u2028lines"),
     ],
 )
-def test_make_printable_shows_what_a_terminal_would_obey(name: str, shown: str) -> None:
+def test_make_printable_escapes_control_characters(name: str, shown: str) -> None:
     assert make_printable(name) == shown
 
 
-@pytest.mark.parametrize("method", ["show_table", "warning", "info"])
-def test_console_never_hands_control_characters_on(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("method", ["show_table", "warning", "info", "error"])
+def test_console_prints_no_control_characters(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     console, name = Console(), "\x1b]0;owned\x07.jpg"
     if method == "show_table":
         console.show_table(name, [(name, name)])
@@ -72,20 +99,51 @@ def test_console_never_hands_control_characters_on(method: str, capsys: pytest.C
     assert not {"\x1b", "\x07"} & set(printed)
 
 
-def test_quiet_console_shows_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_table_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Console(ConsoleOptions(quiet=True)).show_table("t", [("a", 1)])
     assert capsys.readouterr().out == ""
 
 
-def test_import_quietly_shows_what_was_said_only_if_the_import_fails(tmp_path: object) -> None:
-    program = (
-        "import os, sys, pathlib\n"
-        f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        f"pathlib.Path({str(tmp_path)!r}, 'chatty.py').write_text('import os; os.write(2, b\"chatter\")')\n"
-        f"pathlib.Path({str(tmp_path)!r}, 'broken.py').write_text('import os; os.write(2, b\"clue\"); 1/0')\n"
-        "from base.terminal import import_quietly\n"
-        "import_quietly('chatty')\n"
-        "try:\n    import_quietly('broken')\nexcept ZeroDivisionError:\n    os.write(2, b' after')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr == "clue after"
+def test_progress_lines_have_count_and_note(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal._PlainLines, "INTERVAL_S", 0.0)
+    with Console().progress("work", 2, "items") as progress:
+        progress.advance(1, "note 1")
+        progress.advance(1, "note 2")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("work: 1/2 items, ")
+    assert first.endswith(", note 1")
+    assert last.startswith("work: 2/2 items, ")
+    assert last.endswith(", note 2")
+
+
+def test_progress_callback_receives_stage_count_total_and_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[tuple[str, int, int, float]] = []
+    with Console(callback=lambda *values: calls.append(values)).progress("work", 3, "items") as progress:
+        progress.advance(1)
+        progress.advance(2)
+    assert [call[:3] for call in calls] == [("work", 1, 3), ("work", 3, 3)]
+    assert all(call[3] > 0 for call in calls)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(ConsoleOptions(quiet=True)).progress("work", 1, "items") as progress:
+        progress.advance(1)
+    assert "".join(capsys.readouterr()) == ""
+
+
+@pytest.mark.parametrize(("end", "printed"), [("", ""), ("1 / 0", "output")])
+def test_import_quietly_prints_native_output_if_the_import_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], end: str, printed: str
+) -> None:
+    name = f"native_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(f"import os; os.write(2, b'output'); {end}")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        import_quietly(name)
+    except ZeroDivisionError:
+        assert end
+    print("after", file=sys.stderr, end="")
+    assert capfd.readouterr().err == f"{printed}after"
