@@ -28,6 +28,11 @@ class CommandResult:
         found: dict[str, Any] = json.loads(line)
         return found
 
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings on stderr, without the word."""
+        return list_warnings(self.err)
+
 
 class _Exit(BaseException):
     """Raised instead of the end of the process."""
@@ -54,6 +59,12 @@ def run_command(module: str, *arguments: object) -> CommandResult:
         stack.enter_context(suppress(_Exit))
         importlib.import_module(module).main(f"python -m {module.removesuffix('.__main__')}")
     return CommandResult(exit_process.call_args.args[0], _read(out), _read(err))
+
+
+def list_warnings(err: str) -> list[str]:
+    """List the warnings that a console printed on stderr."""
+    lines = err.splitlines()
+    return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
 
 
 def _read(stream: io.TextIOWrapper) -> str:

@@ -1,7 +1,8 @@
-"""What the tests of stage one share: a backbone, weights files made from it, a server, Keras's cache."""
+"""Shared fixtures: backbones, weights files, a small folder with its store, a web server, Keras's cache."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,11 @@ import pytest
 
 from extract.backbone import build_backbone
 from extract.weights.find import Weights, WeightsName
+from tests.backbones import build_backbone_once
+from tests.extract.extraction import extract
 from tests.extract.webserver import WebServer, run_server
 from tests.extract.weight_files import write_legacy_file
+from tests.pictures import fill_folder
 
 if TYPE_CHECKING:
     import keras
@@ -20,13 +24,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def backbone() -> keras.Model:
-    """InceptionV3 at 75 px with the weights of `--weights random`; never to be changed."""
-    return build_backbone(75, Weights(WeightsName.RANDOM))
+    """InceptionV3 at 75 px with the weights of `--weights random`; must not be changed."""
+    return build_backbone_once(75, Weights(WeightsName.RANDOM))
 
 
 @pytest.fixture(scope="session")
 def source() -> keras.Model:
-    """InceptionV3 at 75 px in which no two arrays are alike, normalisations too; never to be changed."""
+    """InceptionV3 at 75 px in which no two arrays are equal, normalisations included; must not be changed."""
     model = build_backbone(75, None)
     rng = np.random.default_rng(3)
     for layer in model.layers:
@@ -46,30 +50,61 @@ def source() -> keras.Model:
 
 @pytest.fixture(scope="session")
 def legacy_file(source: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of `source` in Keras's legacy layout, 88 MB; never to be changed."""
+    """File of the weights of `source` in Keras's legacy layout, 88 MB; must not be changed."""
     layers = [(layer.name, layer.get_weights()) for layer in source.layers]
     return write_legacy_file(tmp_path_factory.mktemp("weights") / "legacy_notop.h5", layers)
 
 
 @pytest.fixture(scope="session")
 def keras3_file(source: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of `source` as Keras 3 saves them; never to be changed."""
+    """File of the weights of `source` in the layout of Keras 3; must not be changed."""
     path = tmp_path_factory.mktemp("weights") / "source.weights.h5"
     source.save_weights(path)
     return path
 
 
+@pytest.fixture(scope="session")
+def shared_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 12 training and 4 validation pictures of cats and dogs; must not be changed."""
+    folder = tmp_path_factory.mktemp("small") / "pictures"
+    fill_folder(folder, {"train/cats": 6, "train/dogs": 6})
+    fill_folder(folder, {"validation/cats": 2, "validation/dogs": 2}, start=50)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_store(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of `shared_pictures`: random weights, mixed0, 75 px, (7, 7, 256); must not be changed."""
+    store = tmp_path_factory.mktemp("small") / "store"
+    assert extract(shared_pictures, store).computed == 16
+    return store
+
+
+@pytest.fixture
+def small_pictures(shared_pictures: Path, tmp_path: Path) -> Path:
+    """Copy of `shared_pictures`."""
+    return shutil.copytree(shared_pictures, tmp_path / "pictures")
+
+
+@pytest.fixture
+def small_store(shared_store: Path, small_pictures: Path, tmp_path: Path) -> Path:
+    """Copy of `shared_store` whose catalog records `small_pictures` as its folder."""
+    store = shutil.copytree(shared_store, tmp_path / "store")
+    assert extract(small_pictures, store).computed == 0
+    return store
+
+
 @pytest.fixture
 def server() -> Iterator[WebServer]:
-    """A web server of the test's own."""
+    """Web server on 127.0.0.1, new for each test."""
     with run_server() as site:
         yield site
 
 
 @pytest.fixture
 def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache for `keras.utils.get_file`, which is never sent through a proxy."""
-    import keras  # noqa: F401  # reads its own settings, from the real home, before the home is moved
+    """Empty cache for `keras.utils.get_file`, which uses no proxy."""
+    import keras  # noqa: F401  # reads its settings from the real home directory
 
     folder = tmp_path / "keras-home"
     folder.mkdir()
