@@ -1,1 +1,1 @@
-"""Sweeps: many heads on one extraction, side by side."""
+"""Sweeps: many heads fitted on the features of one extraction."""

@@ -1,4 +1,4 @@
-"""Command line of trial and error: `python -m train_head.sweep`."""
+"""Command line of sweeps: `python -m train_head.sweep`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train_head.sweep.config import SweepConfig
 
 
 def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
-    """Fit many heads on one extraction, side by side with simple baselines, and keep the best ready for export."""
+    """Fit many heads on one extraction, compare them with simple baselines, and keep the best for export."""
     from train_head.report.page import report_fitted_run
     from train_head.sweep.run import NoHeadError, sweep_heads
 
@@ -24,12 +24,12 @@ def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
     best = replace(config.make_train_config("", {}), run=config.out / BEST_FOLDER, no_report=config.no_report)
     report = report_fitted_run(best, console)
     if report:
-        console.info(f"report of the best one: {report}")
+        console.info(f"report of the best head: {report}")
     return result | {"report": report and str(report)}
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(sweep, SweepConfig, name)
 
 

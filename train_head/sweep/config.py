@@ -1,4 +1,4 @@
-"""Options of a sweep: those of training, the values to try, and the search."""
+"""Options of a sweep: the options of training, the values to try, and the search."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from train_head.config import HeadConfig, StoreOption, TrainConfig
 
 TRIALS_FOLDER, STUDY_FILE = "trials", "optuna.journal"
 DEFAULT_TRIALS = 40
+OPTION = "`out` folder"
+ADVICE = f"Move it, or give another {OPTION}"
+"""Advice for a file that has the name of a sweep's file but was not written by a sweep."""
 
 
 class SearchName(StrEnum):
-    """Strategy that chooses the heads to fit."""
+    """Strategy for choosing the heads to fit."""
 
     GRID = "grid"
     OPTUNA = "optuna"
 
 
 class MetricName(StrEnum):
-    """Metric that heads are sorted by."""
+    """Metric for ranking heads."""
 
     VAL_ACCURACY = "val_accuracy"
     VAL_LOSS = "val_loss"
@@ -39,7 +42,7 @@ class _SweepPlace(StoreOption):
 class SweepConfig(HeadConfig, _SweepPlace):
     """Options of `sweep`."""
 
-    # What is tried where nothing is named (axes.DEFAULT_AXES) has no value until the user sets one.
+    # None means that the user set no value: a sweep without --try then tries `space.DEFAULT_AXES`.
     units: Annotated[int | None, Option(min=1, help="Units of the hidden layer.", show_default="256 and 1024")] = None  # type: ignore[assignment]
     dropout: Annotated[
         float | None,
@@ -55,23 +58,23 @@ class SweepConfig(HeadConfig, _SweepPlace):
             "--try",
             metavar="NAME=VALUE,VALUE",
             help="Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.",
-            show_default="every cut that is stored, two units, two dropouts, three learning rates",
+            show_default="all stored cuts, two units, two dropouts, three learning rates",
         ),
     ] = None
-    search: Annotated[SearchName, Option(help="grid fits every combination; optuna searches near the best so far.")] = (
-        SearchName.GRID
-    )
+    search: Annotated[
+        SearchName, Option(help="grid fits all combinations; optuna searches near the best heads so far.")
+    ] = SearchName.GRID
     trials: Annotated[
-        int | None, Option(min=1, help="Number of heads that optuna tries.", show_default=str(DEFAULT_TRIALS))
+        int | None, Option(min=1, help="Number of heads that optuna fits.", show_default=str(DEFAULT_TRIALS))
     ] = None
     metric: Annotated[MetricName, Option(help="Metric that the table is sorted by.")] = MetricName.VAL_ACCURACY
 
     def make_train_config(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
-        """Makes the options of one training.
+        """Make the options of training for one head.
 
         Args:
-            name: its folder's.
-            values: what it has in the place of this sweep's own options.
+            name: name of the folder of its run.
+            values: options that replace those of the sweep.
         """
         given = {field.name: getattr(self, field.name) for field in fields(HeadConfig)}
         options: dict[str, Any] = {field.name: field.default for field in fields(HeadConfig)}

@@ -1,4 +1,4 @@
-"""Fit one head of a sweep, and the baselines beside it."""
+"""Fitting of the heads and the baselines of a sweep."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from train_head.train import train_head
 
 
 class TrialConsole(Console):
-    """Console of many trainings: each warning once, and progress only under `-v`."""
+    """Console for many trainings: each warning is printed once, and progress only with `-v`."""
 
     def __init__(self, options: ConsoleOptions) -> None:
-        """Create one from the command's own options."""
+        """Create the console from the options of the command."""
         super().__init__(replace(options, quiet=not options.verbose))
         self._warned: set[str] = set()
 
     def warning(self, message: str) -> None:
-        """Show a warning, unless it was shown for another head."""
+        """Print a warning unless it was printed for another head."""
         if message not in self._warned:
             self._warned.add(message)
             super().warning(message)
@@ -41,21 +41,21 @@ def fit_candidate(
     console: Console,
     on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
 ) -> Row:
-    """Fit a head, or find the run that an earlier sweep made of it.
+    """Fit a head, or reuse its run from an earlier sweep.
 
-    A trial's folder is named by its values. Where it holds a run of other options or pictures, that run is kept beside
-    it under its date, as an earlier run of `train` is: `units-256-2026-11-25-140327`. With `--overwrite` it is
-    replaced; one that is the same head on the same pictures stays, so that an interrupted `--overwrite` goes on.
+    A run of other options or pictures in the head's folder is kept beside it under its date, as in `train`:
+    `units-256-2026-11-25-140327`. With `--overwrite` it is replaced. A run of the same head on the same pictures is
+    reused even with `--overwrite`, so that an interrupted sweep can continue.
 
     Args:
-        candidate: which head.
-        config: of the sweep.
-        num_candidates: heads from which the best is chosen.
-        console: shows progress.
-        on_epoch_end: called after each epoch; what it raises ends the training.
+        candidate: the head.
+        config: options of the sweep.
+        num_candidates: number of heads from which the best is chosen.
+        console: output of messages and progress.
+        on_epoch_end: called after each epoch; an exception ends the training.
 
     Raises:
-        HeadstartError: whatever ends a training but a diverged loss.
+        HeadstartError: the training failed; a diverged loss is a status of the row instead.
     """
     started = time.monotonic()
     status = Status.DONE
@@ -69,23 +69,23 @@ def fit_candidate(
     run = Run(candidate.config.run)
     metrics, losses = run.read_metrics(), list_losses(*run.read_probabilities())
     score = UNSCORED if status is Status.DIVERGED else score_run(metrics, losses, config.metric, num_candidates)
-    loss, place = float(losses.mean()), run.folder.relative_to(config.out).as_posix()
-    known = (metrics["val_accuracy"], loss, metrics["epochs"], metrics["seconds"], place)
-    return Row(candidate.name, status, candidate.values, score, *known)
+    loss, folder = float(losses.mean()), run.folder.relative_to(config.out).as_posix()
+    results = (metrics["val_accuracy"], loss, metrics["epochs"], metrics["seconds"], folder)
+    return Row(candidate.name, status, candidate.values, score, *results)
 
 
 def fit_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[Row]:
-    """Fit the baselines of each store and cut; the largest class once for the same pictures."""
+    """Fit the baselines of each dataset; guess the largest class only once for the same pictures."""
     rows = []
-    places = shorten_paths(dataset.place for dataset in datasets)
+    names = shorten_paths(dataset.path for dataset in datasets)
     guessed: set[frozenset[RunExample]] = set()
     for dataset in datasets:
         started = time.monotonic()
         split, cut = dataset.split, dataset.store.fingerprint.cut
         examples = frozenset(list_run_examples(split))
         for baseline in measure_baselines(dataset.store, split, config.folds):
-            name = f"{baseline.name}, {places[dataset.place]} {cut}" if len(places) > 1 else f"{baseline.name}, {cut}"
-            values, seconds = {"store": dataset.place, "cut": cut}, round(time.monotonic() - started, 3)
+            name = f"{baseline.name}, {names[dataset.path]} {cut}" if len(names) > 1 else f"{baseline.name}, {cut}"
+            values, seconds = {"store": dataset.path, "cut": cut}, round(time.monotonic() - started, 3)
             if baseline.name == MAJORITY:
                 if examples in guessed:
                     continue

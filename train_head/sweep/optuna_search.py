@@ -1,4 +1,4 @@
-"""Search with Optuna: it chooses the heads, and gives up those that are worse than others were by then."""
+"""Search with Optuna, which chooses the heads and stops those that are worse than others at the same epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train_head.runs.tables import list_run_examples
 from train_head.solvers import ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch
-from train_head.sweep.config import DEFAULT_TRIALS, STUDY_FILE, MetricName, SweepConfig
+from train_head.sweep.config import ADVICE, DEFAULT_TRIALS, STUDY_FILE, MetricName, SweepConfig
 from train_head.sweep.plan import Candidate, Dataset, plan_candidate
 from train_head.sweep.rows import UNSCORED, Row, Status
 from train_head.sweep.space import LOG_SCALED, SIGNIFICANT_DIGITS, Axis
@@ -35,7 +35,7 @@ Fit = Callable[[Candidate, Callable[[Epoch], None]], Row]
 
 
 def open_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dataset]) -> optuna.Study:
-    """Open the study of these axes on these pictures, or begin one; the caller has locked the sweep's folder."""
+    """Open or create the study of these axes and datasets; the caller holds the lock of the sweep's folder."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,7 +49,7 @@ def open_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dat
 
 
 def search_heads(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fit: Fit) -> Iterator[Row]:
-    """Yield the rows of earlier trials, then fit the rest of the number that was asked for."""
+    """Yield the rows of earlier trials, then fit and yield the remaining ones."""
     import optuna
 
     states, num_trials = optuna.trial.TrialState, config.trials or DEFAULT_TRIALS
@@ -58,11 +58,11 @@ def search_heads(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis],
         candidate = plan_candidate(config, _read_values(axes, trial.params))
         pruned = trial.user_attrs.get(PRUNED_ATTRIBUTE)
         yield _make_pruned_row(candidate, Epoch(**pruned)) if pruned else fit(candidate, ignore_epoch)
-    for broken in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        study.enqueue_trial(broken.params)
-        study.tell(broken.number, state=states.FAIL)
+    for interrupted in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        study.enqueue_trial(interrupted.params)
+        study.tell(interrupted.number, state=states.FAIL)
     for number in range(len(finished), num_trials):
-        # A sampler of its own for each trial: one that goes on after an interruption draws what it would have.
+        # With one sampler per trial, a search that continues after an interruption draws the same values.
         seed = hashlib.sha256(f"{config.seed}/{number}".encode()).digest()[:4]
         study.sampler = optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"))
         yield _fit_next(study, config, axes, fit)
@@ -73,7 +73,7 @@ def _fit_next(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fi
 
     trial, pruned = study.ask(), optuna.trial.TrialState.PRUNED
     candidate = plan_candidate(config, _read_values(axes, {axis.name: _suggest(trial, axis) for axis in axes}))
-    # Losses that differ by their L2 terms do not compare.
+    # Losses with different L2 terms cannot be compared.
     by_accuracy = any(axis.name == "l2" for axis in axes)
     epochs: list[Epoch] = []
 
@@ -100,7 +100,7 @@ def _fit_next(study: optuna.Study, config: SweepConfig, axes: Sequence[Axis], fi
 
 
 def name_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dataset]) -> str:
-    """Name a study by all that its values depend on: another search, or other pictures, is another study."""
+    """Return a digest of everything that the study depends on: options, axes, features and pictures."""
     options = describe_config(config.make_train_config("", {}))
     base = {name: value for name, value in options.items() if name not in ("overwrite", "no_report", "tensorboard")}
     tried = [[axis.name, [str(value) for value in axis.values], axis.is_range] for axis in axes]
@@ -113,16 +113,16 @@ def name_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dat
 
 
 def round_number(value: float) -> Any:
-    """Round to three significant digits; whole numbers stay as they are."""
+    """Round a float to three significant digits; return an integer unchanged."""
     return value if isinstance(value, int) else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _open_journal(path: Path) -> JournalFileBackend:
-    """Open the journal of a folder's studies; raise HeadstartError where it is another file."""
+    """Open the journal of a folder's studies; raise HeadstartError if the file is not a journal."""
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     class HeldLock(JournalFileOpenLock):
-        """The sweep holds its folder's lock: one of the journal's own would outlive a kill by half a minute."""
+        """Lock that does nothing: the sweep locks its folder, and a lock of the journal would survive a kill."""
 
         def acquire(self) -> bool:
             return True
@@ -134,23 +134,22 @@ def _open_journal(path: Path) -> JournalFileBackend:
         try:
             data = read_regular_file(path, MAX_JOURNAL_BYTES)
             if data[: len(_JOURNAL_START)] != _JOURNAL_START[: len(data)]:
-                raise ValueError("another file")
+                raise ValueError("another kind of file")
         except (OSError, ValueError) as error:
-            advice = "Move it, or give another --out (SWEEP=)"
-            raise HeadstartError(path, "the journal of an earlier sweep", str(error), advice) from error
+            raise HeadstartError(path, "the journal of an earlier sweep", str(error), ADVICE) from error
         if not data.endswith(b"\n"):
-            # A kill came while a line was written.
+            # The process was killed while it wrote the last line.
             os.truncate(path, data.rfind(b"\n") + 1)
     return JournalFileBackend(str(path), HeldLock(str(path)))
 
 
 def _read_values(axes: Sequence[Axis], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options' values that the study's parameters represent."""
+    """Convert the parameters of a trial to values of options."""
 
-    def read(axis: Axis, found: Any) -> Any:
+    def read(axis: Axis, parameter: Any) -> Any:
         if axis.is_range:
-            return min(max(round_number(found), axis.values[0]), axis.values[1])
-        return next(value for value in axis.values if str(value) == found)
+            return min(max(round_number(parameter), axis.values[0]), axis.values[1])
+        return next(value for value in axis.values if str(value) == parameter)
 
     return {axis.name: read(axis, parameters[axis.name]) for axis in axes}
 
@@ -163,8 +162,8 @@ def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
 
 
 def _make_pruned_row(candidate: Candidate, last: Epoch) -> Row:
-    """Make a row of the last epoch, whose seconds are those of all epochs."""
-    # The history's loss includes the L2 term, which the losses of other rows do not.
+    """Make the row of a stopped head from its last epoch, whose `seconds` are those of all epochs."""
+    # The loss in the history includes the L2 term; the losses of other rows do not.
     loss = None if candidate.config.l2 else last.val_loss
-    known = (last.val_accuracy, loss, last.epoch, round(last.seconds, 3))
-    return Row(candidate.name, Status.PRUNED, candidate.values, UNSCORED, *known)
+    results = (last.val_accuracy, loss, last.epoch, round(last.seconds, 3))
+    return Row(candidate.name, Status.PRUNED, candidate.values, UNSCORED, *results)

@@ -19,81 +19,82 @@ from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
 from train_head.prepare import check_arguments, open_training_store, resolve_num_views, split_store
 from train_head.solvers import Problem, compute_reduced_shape
-from train_head.sweep.config import DEFAULT_TRIALS, MetricName, SearchName, SweepConfig
+from train_head.sweep.config import DEFAULT_TRIALS, OPTION, MetricName, SearchName, SweepConfig
 from train_head.sweep.space import Axis, add_default_axes, parse_axes
 from train_head.trials import plan_trials
 
 MAX_NAME = 120
-"""Characters of a folder's name; file systems take 255 bytes."""
+"""Longest name of a head in characters; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head to be tried."""
+    """Head to fit."""
 
     name: str
-    """Name of its run's folder."""
+    """Name of the folder of its run."""
     values: dict[str, Any]
-    """Its value of each axis."""
+    """Value of each axis."""
     config: TrainConfig
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A store and its split, which heads and baselines are measured on."""
+    """Store and its split, on which heads and baselines are fitted and evaluated."""
 
-    place: Path
-    """The store as `--store` names it."""
+    path: Path
+    """Path of the store as given."""
     store: FeatureStore
     split: Split
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a sweep decides before it fits."""
+    """Decisions of a sweep before the first fit."""
 
     axes: list[Axis]
     candidates: list[Candidate]
-    """Every head of a grid; for optuna, which chooses others, the corners of what it searches."""
+    """All heads of a grid; for Optuna the corners of the search space."""
     datasets: list[Dataset]
     selection: Selection
-    """The choice that the best head will be the result of."""
+    """Numbers of heads and epochs from which the best head is chosen."""
 
 
 def plan_sweep(config: SweepConfig) -> Plan:
-    """Plan a sweep, and check that all of it can be done; fit and write nothing.
+    """Plan a sweep and check that every head can be fitted, without fitting or writing.
 
     Raises:
-        UsageError, HeadstartError: an option, a combination or a store that cannot be used.
+        UsageError: an option or a combination of values is invalid.
+        HeadstartError: a store is missing or damaged, or has too few pictures.
     """
     is_optuna = config.search is SearchName.OPTUNA
     if is_optuna:
         require_extra("optuna", "--search optuna", "sweep SEARCH=optuna")
     elif config.trials:
-        raise UsageError("--trials", "--search optuna", "--search grid, which fits them all", "Leave one of them out")
+        raise UsageError("--trials", "--search optuna", "--search grid", "Omit one of them")
     if config.metric is MetricName.VAL_LOSS and (config.folds or config.repeats > 1):
-        advice = "Leave out --folds and --repeats, which measure accuracies, or the metric"
+        advice = "Omit --folds and --repeats, or rank by val_accuracy"
         raise UsageError("--metric", "val_accuracy with --folds or --repeats", "val_loss", advice)
     if config.out.is_file():
-        raise UsageError(config.out, "a folder for the sweep", "a file", "Give another --out (SWEEP=)")
+        raise UsageError(config.out, "a folder for the sweep", "a file", f"Give another {OPTION}")
     axes = add_default_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
     candidates = plan_grid(config, axes)
     return Plan(axes, candidates, check_candidates(candidates), plan_selection(config, axes, candidates))
 
 
 def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
-    """Plan a head for every combination, the last axis changing fastest; of a range, for both its ends."""
+    """Plan a head for every combination of values, the last axis changing fastest; a range has its two ends."""
     names = [axis.name for axis in axes]
     combinations = itertools.product(*(axis.values for axis in axes))
     return [plan_candidate(config, dict(zip(names, values, strict=True))) for values in combinations]
 
 
 def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
-    """Plan the head that has the given values."""
+    """Plan the head with the given values."""
     name = name_candidate(values)
     head = config.make_train_config(name, values)
     if values.get("unfreeze_from") == NO_FINE_TUNING and not head.cut and list_cuts(head.store):
-        # Beside heads with layers trained again below them, one alone begins at the same place.
+        # A head without fine-tuning starts from the same cut as the fine-tuned ones, so that they compare.
         from train_head.finetuning.backbone import TOP
 
         head = replace(head, cut=TOP)
@@ -101,10 +102,10 @@ def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
 
 
 def name_candidate(values: Mapping[str, Any]) -> str:
-    """Name a head by its values: readable, the same each time, and a folder's name everywhere.
+    """Return a readable name for the folder of a head, such as `cut-mixed7_units-256_dropout-0.2`.
 
-    `cut-mixed7_units-256_dropout-0.2`; where that would be too long, or values hold what a name cannot, a hash of
-    the values makes up for what is lost. Of a store's path only the last part is shown: a sweep may be passed on.
+    The name is valid on every file system and depends on the values alone. If the values are too long or contain other
+    characters, a hash of them is appended. Only the last part of a path is used, so that names reveal no local paths.
     """
     pairs = [(name.replace("_", "-"), value) for name, value in values.items()]
     whole = "_".join(f"{name}-{value}" for name, value in pairs) or "head"
@@ -117,9 +118,9 @@ def name_candidate(values: Mapping[str, Any]) -> str:
 
 
 def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequence[Candidate]) -> Selection:
-    """Count the heads and epochs that the best head will have been chosen from.
+    """Count the heads and epochs from which the best head is chosen.
 
-    A search looks at results to decide what to try next, so that any head it could have come to counts.
+    A search chooses heads by earlier results, so that every head that it could have fitted counts.
     """
     num_epochs = max(Selection.of_epochs(candidate.config).num_epochs for candidate in candidates)
     if config.search is SearchName.GRID:
@@ -131,35 +132,35 @@ def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequen
 
 
 def check_candidates(candidates: Sequence[Candidate]) -> list[Dataset]:
-    """Check that every head can be fitted, before any is; return a dataset for each store and cut, in their order.
+    """Check that every head can be fitted, and return a dataset for each store and cut, in their order.
 
     Raises:
-        UsageError: one cannot be fitted; names it by its values.
-        HeadstartError: a store is missing or damaged, or has nothing to train on.
+        UsageError: a head cannot be fitted; `where` contains its values.
+        HeadstartError: a store is missing or damaged, or has too few pictures.
     """
     datasets: dict[tuple[Any, ...], Dataset] = {}
     for candidate in candidates:
         config = candidate.config
-        place = (config.store, config.cut, config.unfreeze_from, config.pool)
+        key = (config.store, config.cut, config.unfreeze_from, config.pool)
         try:
             check_arguments(config)
-            if place not in datasets:
+            if key not in datasets:
                 store = open_training_store(config)
-                datasets[place] = Dataset(config.store, store, split_store(store, config))
-            _check_fits(config, datasets[place])
+                datasets[key] = Dataset(config.store, store, split_store(store, config))
+            _check_fits(config, datasets[key])
         except UsageError as error:
             values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())
             where = f"{values}: {error.where}" if values else error.where
             raise UsageError(where, error.expected, error.got, error.advice) from error
-    # Pooled features are of the same pictures: the first measure of a store and cut will do.
-    first = {place[:-1]: place for place in reversed(datasets)}
-    return [dataset for place, dataset in datasets.items() if place in first.values()]
+    # Pooled and whole features belong to the same pictures: keep the first dataset of each store and cut.
+    first = {key[:-1]: key for key in reversed(datasets)}
+    return [dataset for key, dataset in datasets.items() if key in first.values()]
 
 
 def count_different_validation_sets(datasets: Sequence[Dataset]) -> int:
-    """Count the datasets whose validation pictures are not those of the first: accuracies that do not compare."""
-    sides = [sorted(example.content_hash for example in dataset.split.validation) for dataset in datasets]
-    return sum(side != sides[0] for side in sides)
+    """Count the datasets whose validation pictures differ from those of the first."""
+    hashes = [sorted(example.content_hash for example in dataset.split.validation) for dataset in datasets]
+    return sum(other != hashes[0] for other in hashes)
 
 
 def _check_fits(config: TrainConfig, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""Plot of a sweep: every head with its uncertainty, best first, and the baselines as lines."""
+"""Plot of a sweep: the score of every head with its interval, best first, and the baselines as lines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from base.terminal import format_count
 from train_head.evaluation.plots import make_encodable, save_png
 from train_head.sweep.config import MetricName
 from train_head.sweep.rows import Row, Status, shorten_values, sort_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_COLOURS = 10
 _LINES = ("--", ":", "-.")
@@ -21,7 +23,12 @@ _NAMES = {MetricName.VAL_ACCURACY: "validation accuracy", MetricName.VAL_LOSS: "
 
 
 def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
-    """Draw every head that was fitted to its end, as PNG; there is at least one."""
+    """Write the plot of a sweep as PNG."""
+    save_png(plot_sweep(rows, metric), path)
+
+
+def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
+    """Plot the heads that were fitted to the end, at least one, and the baselines."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -30,28 +37,28 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
     figure = Figure(figsize=(min(14, max(7, 3 + 0.16 * len(ordered))), 4.8), layout="constrained")
     axes = figure.subplots()
     _draw_heads(axes, ordered)
-    # A baseline that is far off is in the legend alone: it would squeeze the heads into a line.
+    # The baselines do not change the limits: a distant one would squeeze the heads into a line.
     low, high = axes.get_ylim()
     for number, row in enumerate(row for row in rows if row.status is Status.BASELINE):
         style, label = _LINES[number % len(_LINES)], f"{row.name}: {row.score.metric:.3f}"
         axes.axhline(row.score.metric, color="0.35", linestyle=style, linewidth=1, label=_make_literal(label))
     axes.set_ylim(low, high)
     num = max(row.score.num_candidates for row in ordered)
-    spread = "95 % interval" if num == 1 else f"95 % intervals, {num:,} at once"
-    axes.set(xlabel=f"{len(ordered)} heads, best first", ylabel=f"{_NAMES[metric]}\n{spread}")
+    spread = "95 % interval" + (f", best of {num:,}" if num > 1 else "")
+    axes.set(xlabel=f"{format_count(len(ordered), 'head')}, best first", ylabel=f"{_NAMES[metric]}\n{spread}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, axis="y")
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda place: isinstance(handles[place], Line2D))
-    chosen = [handles[place] for place in order], [labels[place] for place in order]
-    figure.legend(*chosen, loc="outside right upper", fontsize="small")
-    save_png(figure, path)
+    order = sorted(range(len(labels)), key=lambda index: isinstance(handles[index], Line2D))
+    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside right upper", fontsize="small")
+    return figure
 
 
 def choose_colour_axis(rows: Sequence[Row]) -> str:
-    """Choose the axis whose values set the heads apart the most; empty where none has two to ten values.
+    """Choose the axis that explains most of the variance of the scores, among those with two to ten values.
 
-    That is the one with the largest share of the score's variance between the means of its values (η²).
+    The explained share is η²: the variance between the means of the axis's values. Return an empty string if no axis
+    has two to ten values.
     """
     scored = [row for row in rows if row.is_scored]
     metrics = np.array([row.score.metric for row in scored])
@@ -67,17 +74,17 @@ def choose_colour_axis(rows: Sequence[Row]) -> str:
 def _draw_heads(axes: Axes, ordered: Sequence[Row]) -> None:
     axis, stores = choose_colour_axis(ordered), shorten_values(ordered)
     groups: dict[Any, list[tuple[int, Row]]] = {}
-    for place, row in enumerate(ordered, 1):
-        groups.setdefault(row.values.get(axis, ""), []).append((place, row))
+    for rank, row in enumerate(ordered, 1):
+        groups.setdefault(row.values.get(axis, ""), []).append((rank, row))
     for number, value in enumerate(sorted(groups)):
-        places, scores = [place for place, _ in groups[value]], [row.score for _, row in groups[value]]
+        ranks, scores = [rank for rank, _ in groups[value]], [row.score for _, row in groups[value]]
         metrics, low, high = (np.array([getattr(s, name) for s in scores]) for name in ("metric", "low", "high"))
-        # A mean of floats may miss the end of its own interval by its last digit.
+        # Rounding may put a mean outside its own interval by one unit in the last place.
         errors = np.maximum([metrics - low, high - metrics], 0)
         label = _make_literal(f"{axis.replace('_', ' ')} {stores.get(value, value)}" if axis else "heads")
-        axes.errorbar(places, metrics, errors, label=label, color=f"C{number}", fmt="o", markersize=5, capsize=2)
+        axes.errorbar(ranks, metrics, errors, label=label, color=f"C{number}", fmt="o", markersize=5, capsize=2)
 
 
 def _make_literal(label: str) -> str:
-    """Escape what no font has, and a `$`, which would begin a formula."""
+    """Replace characters that cannot be drawn, and escape `$`, which would start a formula."""
     return make_encodable(label).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Rows of a sweep's table: one for each head and each baseline, with its score, and their order."""
+"""Rows of a sweep's table, one for each head and each baseline: their scores and their order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train_head.evaluation.uncertainty import CONFIDENCE, compute_interval
 from train_head.sweep.config import MetricName
 
 Z_95 = 1.959964
-"""Standard errors to each side that a 95 % interval spans."""
+"""Half the width of a 95 % interval of a normal distribution, in standard errors."""
 
 
 class Status(StrEnum):
@@ -24,38 +24,39 @@ class Status(StrEnum):
 
     DONE = "done"
     PRUNED = "pruned"
-    """Given up, because others were better by then."""
+    """Stopped, because other heads were better at the same epoch."""
     DIVERGED = "diverged"
-    """Its loss became NaN or infinite."""
+    """The loss became NaN or infinite."""
     BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric with its uncertainty."""
+    """Metric with its uncertainty."""
 
     metric: float
     low: float
-    """Of the 95 % interval, which allows for the choice."""
+    """Lower end of the 95 % interval, which allows for choosing the best of `num_candidates`."""
     high: float
+    """Upper end of the 95 % interval."""
     standard_error: float
-    """Standard deviation that chance alone gives the metric: about √(p (1 − p) / n) for an accuracy."""
+    """Standard error of the metric; about √(p (1 − p) / n) for an accuracy p on n pictures."""
     num_fits: int = 1
-    """Number of accuracies that the metric is the mean of."""
+    """Number of fits over which the metric is averaged."""
     std: float = 0.0
-    """Standard deviation of these accuracies; 0 for one."""
+    """Standard deviation of the accuracies of these fits; 0 for one fit."""
     num_pictures: int = 0
-    """Number of pictures that it was measured on."""
+    """Number of pictures on which the metric was measured."""
     num_candidates: int = 1
-    """Number of heads from which the best is chosen by these pictures."""
+    """Number of heads from which the best is chosen on these pictures, counting each epoch that could be kept."""
 
 
 UNSCORED = Score(math.nan, math.nan, math.nan, math.nan, 0)
-"""Score of a head that was not fitted to its end."""
+"""Score of a head that was not fitted to the end."""
 
 
 def score_accuracies(accuracies: Sequence[float], num_pictures: int, num_candidates: int = 1) -> Score:
-    """Score by the mean accuracy of one fit, or of each repeat or fold, on so many pictures."""
+    """Compute the score of one or more accuracies: of one fit, or of each repeat or fold."""
     mean = float(np.mean(accuracies))
     low, high = compute_interval(mean * num_pictures, num_pictures)
     standard_error = (high - low) / 2 / Z_95
@@ -65,9 +66,9 @@ def score_accuracies(accuracies: Sequence[float], num_pictures: int, num_candida
 
 
 def score_losses(losses: NDArray[np.floating[Any]], num_candidates: int = 1) -> Score:
-    """Score by the mean of the validation pictures' losses, (n,) in nats, without the L2 term.
+    """Compute the score of the losses of the validation pictures, (n,) in nats, without the L2 term.
 
-    The interval is Student's, by Bonferroni's inequality; it is approximate, as losses are skewed.
+    The interval is Student's t interval with Bonferroni's correction. It is approximate, because losses are skewed.
     """
     mean, num = float(np.mean(losses)), len(losses)
     standard_error = half = 0.0
@@ -83,7 +84,7 @@ def score_losses(losses: NDArray[np.floating[Any]], num_candidates: int = 1) -> 
 def score_run(
     metrics: Mapping[str, Any], losses: NDArray[np.floating[Any]], by: MetricName, num_candidates: int = 1
 ) -> Score:
-    """Score a run: by its losses, or by its folds where it has some, else by its repeats, else by its one accuracy."""
+    """Compute the score of a run: from its losses, or from the accuracies of its folds, its repeats or its one fit."""
     if by is MetricName.VAL_LOSS:
         return score_losses(losses, num_candidates)
     num_validation = metrics["num_validation"]
@@ -95,12 +96,12 @@ def score_run(
 
 @dataclass(frozen=True)
 class Row:
-    """A head or a baseline, and its results."""
+    """Head or baseline with its results."""
 
     name: str
     status: Status
     values: dict[str, Any]
-    """Its value of each axis."""
+    """Value of each axis."""
     score: Score
     val_accuracy: float | None = None
     val_loss: float | None = None
@@ -108,15 +109,15 @@ class Row:
     epochs: int = 0
     seconds: float = 0.0
     run: str = ""
-    """Its folder as seen from the sweep's; empty where there is none."""
+    """Folder of the run, relative to that of the sweep; empty if there is none."""
 
     @property
     def is_scored(self) -> bool:
-        """Whether it was fitted to its end."""
+        """Whether the head was fitted to the end."""
         return self.score is not UNSCORED
 
     def describe(self) -> dict[str, Any]:
-        """Return the row in JSON's types."""
+        """Return the row as JSON types."""
         values = {name: value if isinstance(value, int | float) else str(value) for name, value in self.values.items()}
         flat = asdict(self) | {"status": self.status.value, "values": values}
         score: dict[str, Any] = flat.pop("score")
@@ -124,28 +125,28 @@ class Row:
 
 
 def sort_rows(rows: Iterable[Row], metric: MetricName) -> list[Row]:
-    """Sort the best first: by the metric, of equal ones by the lower loss, unfinished ones last."""
+    """Sort rows by the metric, best first, then by the loss; put rows without a score last."""
 
     def rank(row: Row) -> tuple[bool, float, float]:
         loss = math.inf if row.val_loss is None else row.val_loss
-        return not row.is_scored, _measure_badness(row, metric) if row.is_scored else 0.0, loss
+        return not row.is_scored, _get_cost(row, metric) if row.is_scored else 0.0, loss
 
     return sorted(rows, key=rank)
 
 
 def find_best(rows: Iterable[Row], metric: MetricName) -> Row | None:
-    """Find the best head that was fitted to its end; None where there is none."""
+    """Find the best head that was fitted to the end; return None if there is none."""
     return next(iter(sort_rows((row for row in rows if row.status is Status.DONE), metric)), None)
 
 
 def count_close(rows: Sequence[Row], best: Row, metric: MetricName) -> int:
-    """Count the heads within one standard error of the best, itself among them: chance could have chosen any."""
-    limit = _measure_badness(best, metric) + best.score.standard_error
-    return sum(row.status is Status.DONE and _measure_badness(row, metric) <= limit for row in rows)
+    """Count the heads within one standard error of the best head, which is included."""
+    limit = _get_cost(best, metric) + best.score.standard_error
+    return sum(row.status is Status.DONE and _get_cost(row, metric) <= limit for row in rows)
 
 
 def shorten_paths(paths: Iterable[Path]) -> dict[Path, str]:
-    """Name folders by as few of their last parts as distinguish them, which shows no more of a machine than needed."""
+    """Name folders by as few of their last parts as distinguish them, to reveal little of the local paths."""
     parts = {path: path.resolve().parts for path in paths}
     names = {}
     for path, own in parts.items():
@@ -160,5 +161,6 @@ def shorten_values(rows: Iterable[Row]) -> dict[Path, str]:
     return shorten_paths(value for row in rows for value in row.values.values() if isinstance(value, Path))
 
 
-def _measure_badness(row: Row, metric: MetricName) -> float:
+def _get_cost(row: Row, metric: MetricName) -> float:
+    """Return the score as a number that is lower for better rows."""
     return row.score.metric if metric is MetricName.VAL_LOSS else -row.score.metric

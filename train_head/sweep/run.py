@@ -1,4 +1,4 @@
-"""A sweep from beginning to end: plan, check, fit, sort, and keep the best."""
+"""A whole sweep: plan, check, fit, rank, and keep the best head."""
 
 from __future__ import annotations
 
@@ -12,52 +12,51 @@ from typing import Any
 
 from base.errors import HeadstartError, UsageError
 from base.replace import Names, Target, replace_folder
-from base.terminal import Console, format_seconds
+from base.terminal import Console, format_count, format_seconds
 from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.runs import record
 from train_head.runs.read import Run
 from train_head.runs.write import copy_run, shorten_path, warn_on_failure, write_metrics, write_record
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import Epoch
-from train_head.sweep.config import DEFAULT_TRIALS, TRIALS_FOLDER, SearchName, SweepConfig
+from train_head.sweep.config import ADVICE, DEFAULT_TRIALS, OPTION, TRIALS_FOLDER, SearchName, SweepConfig
 from train_head.sweep.fit import TrialConsole, fit_baselines, fit_candidate
 from train_head.sweep.plan import Candidate, Plan, count_different_validation_sets, plan_sweep
 from train_head.sweep.rows import Row, Status, count_close, find_best, sort_rows
 from train_head.sweep.table import describe_best, format_rows, read_table, write_table
 
 RESULT_ENTRIES: Names = {record.TABLE_FILE: None, record.PLOT_FILE: None, record.BEST_FOLDER: record.RUN_ENTRIES}
-"""Entries that a sweep makes as a whole."""
-_ADVICE = "Move it, or give another --out (SWEEP=)"
+"""Entries of a sweep's folder that are replaced as a whole."""
 
 
 class NoHeadError(HeadstartError):
-    """No head of a sweep was fitted to its end; its table is written all the same."""
+    """No head of a sweep was fitted to the end. The table of the sweep was written."""
 
     result: dict[str, Any]
-    """What `sweep_heads` would have returned."""
+    """Result of `sweep_heads` without a best head."""
 
 
 def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
-    """Fit heads side by side, and keep them, a table, a plot and the best one.
+    """Fit the heads and the baselines of a sweep; write the runs, the table, the plot and the best run.
 
     Args:
-        config: which heads, on which features, where to.
-        console: shows progress.
+        config: options of the sweep.
+        console: output of messages and progress.
 
     Returns:
-        What `--json` prints: `trials`, `baselines`, `best`, and how far the choice can be trusted.
+        The result, as `--json` prints it: `trials`, `baselines`, `best`, `num_close` and `selection`, among others.
 
     Raises:
-        UsageError: an option or a combination that cannot be; nothing was fitted.
-        NoHeadError: no head was fitted to its end.
-        HeadstartError: something else that a user can fix; what was finished stays.
+        UsageError: an option or a combination of values is invalid; nothing was fitted.
+        NoHeadError: no head was fitted to the end.
+        HeadstartError: another failure; finished runs are kept.
     """
     started = time.monotonic()
     plan = plan_sweep(config)
     if others := count_different_validation_sets(plan.datasets):
         console.warning(
-            f"{others} of {len(plan.datasets)} stores and cuts have other validation pictures than the first: "
-            "their accuracies do not compare"
+            f"the validation pictures of {others} of {len(plan.datasets)} stores and cuts differ from those of the "
+            "first; accuracies on different pictures cannot be compared"
         )
     axes, found = [axis.name for axis in plan.axes], dict[str, Row]()
     rows, best = list[Row](), None
@@ -67,7 +66,7 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
             best = find_best(found.values(), config.metric)
         finally:
             rows = sort_rows(found.values(), config.metric)
-            # The table of an interrupted sweep, where no earlier results would be lost by it.
+            # Write the table of an interrupted sweep unless it would replace earlier results.
             if rows and best is None and not any(os.path.lexists(config.out / name) for name in RESULT_ENTRIES):
                 write_table(replacement.staging / record.TABLE_FILE, rows, axes)
                 replacement.commit()
@@ -83,46 +82,47 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
             replacement.commit()
     console.show_table(f"sweep {config.out}", format_rows(rows, axes, config.metric))
     if best is None:
-        error = NoHeadError(config.out, "a head that was fitted to its end", "none", "Try smaller learning rates")
+        error = NoHeadError(config.out, "a head that was fitted to the end", "none", "Try smaller learning rates")
         error.result = result
         raise error
     if not config.no_report:
-        console.info(f"every head with its uncertainty: {result['plot']}")
-    described, *doubts = describe_best(rows, best, config.metric, plan.selection.describe())
-    (console.warning if plan.selection.num_candidates > 1 else console.info)(described)
-    for doubt in doubts:
-        console.warning(doubt)
+        console.info(f"plot of all heads: {result['plot']}")
+    summary, *warnings = describe_best(rows, best, config.metric, plan.selection.describe())
+    (console.warning if plan.selection.num_candidates > 1 else console.info)(summary)
+    for warning in warnings:
+        console.warning(warning)
     seconds = time.monotonic() - started
-    console.info(f"{result['num_heads']} heads in {format_seconds(seconds)}; the best is in {result['best']['run']}")
+    num_heads = format_count(result["num_heads"], "head")
+    console.info(f"{num_heads} in {format_seconds(seconds)}; best: {result['best']['run']}")
     return result | {"seconds": round(seconds, 3)}
 
 
 def describe_sweep_target(out: Path) -> Target:
-    """Describe what a sweep makes in its folder as a whole: the table, the plot and the best run.
+    """Return the target for replacing the table, the plot and the best run of a sweep as a whole.
 
-    The folder may hold anything else; `trials/` and the study of Optuna grow with each head.
+    The folder may contain anything else; `trials/` and the study of Optuna grow with each head.
     """
     if not out.resolve().name:
-        raise UsageError(out, "a folder below the root", "the root itself", "Give another --out (SWEEP=)")
-    return Target(out, RESULT_ENTRIES, refuse_foreign_sweep, "--out (SWEEP=)")
+        raise UsageError(out, "a folder below the root", "the root itself", f"Give another {OPTION}")
+    return Target(out, RESULT_ENTRIES, refuse_foreign_sweep, OPTION)
 
 
 def refuse_foreign_sweep(out: Path) -> None:
-    """Raise HeadstartError where a folder's sweep.csv, sweep.png or best/ is not a sweep's."""
+    """Raise HeadstartError if sweep.csv, sweep.png or best/ in a folder was not written by a sweep."""
     table, plot, best = (out / name for name in RESULT_ENTRIES)
     if table.exists():
         read_table(table)
     elif plot.exists():
-        raise HeadstartError(plot, "a plot beside the table of a sweep", "one alone", _ADVICE)
+        raise HeadstartError(plot, f"a plot with a table {record.TABLE_FILE} beside it", "no table", ADVICE)
     if best.exists():
         try:
             record.refuse_foreign_run(best)
         except HeadstartError as error:
-            raise HeadstartError(error.where, error.expected, error.got, _ADVICE) from error
+            raise HeadstartError(error.where, error.expected, error.got, ADVICE) from error
 
 
 def copy_best(config: SweepConfig, selection: Selection, best: Row, folder: Path) -> None:
-    """Copy the best run into a staging folder, with what it was chosen from, and the report that it has already."""
+    """Copy the best run into a staging folder, record the selection, and keep its report if the run is unchanged."""
     source, old = Run(config.out / best.run), config.out / record.BEST_FOLDER
     folder.mkdir()
     copied = copy_run(source, folder)
@@ -137,10 +137,10 @@ def copy_best(config: SweepConfig, selection: Selection, best: Row, folder: Path
 
 
 def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Console) -> None:
-    """Fit the baselines and every head, and add each to the rows as soon as it is known."""
+    """Fit the baselines and every head, and add the row of each to `found` at once."""
     trial_console, trials = TrialConsole(console.options), config.out / TRIALS_FOLDER
     if trials.is_symlink() or (trials.exists() and not trials.is_dir()):
-        raise HeadstartError(trials, "a folder of runs", "a link or something else", _ADVICE)
+        raise HeadstartError(trials, "a folder of runs", "a link or another kind of file", ADVICE)
     trials.mkdir(parents=True, exist_ok=True)
 
     def fit(candidate: Candidate, on_epoch_end: Callable[[Epoch], None] = ignore_epoch) -> Row:
@@ -153,13 +153,14 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
 
         study = open_study(config, plan.axes, plan.datasets)
         total, rows = config.trials or DEFAULT_TRIALS, search_heads(study, config, plan.axes, fit)
-    console.info(f"{total} heads: {' x '.join(axis.describe() for axis in plan.axes) or 'one'}")
+    axes = " x ".join(axis.describe() for axis in plan.axes)
+    console.info(format_count(total, "head") + (f": {axes}" if axes else ""))
     for row in fit_baselines(plan.datasets, config):
         found[row.name] = row
         console.debug(f"{row.name}: {config.metric.value} {row.score.metric:.4f}")
     with console.progress("sweep", total, "heads") as progress:
         for row in rows:
-            # A search may draw a head again: the row that was fitted to its end counts, else the last.
+            # A search may draw a head again: keep the row that was fitted to the end, else the last one.
             if row.name not in found or found[row.name].status is not Status.DONE:
                 found[row.name] = row
             best = find_best(found.values(), config.metric)
@@ -167,11 +168,11 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
 
 
 def _describe(config: SweepConfig, rows: Sequence[Row], best: Row | None) -> dict[str, Any]:
-    """Describe a sweep as `--json` prints it."""
+    """Return the result of a sweep, as `--json` prints it."""
     heads = [row for row in rows if row.status is not Status.BASELINE]
     trials = {row.name: row.describe() | {"run": str(config.out / row.run) if row.run else ""} for row in heads}
-    place = str(config.out / record.BEST_FOLDER)
-    chosen = best and trials[best.name] | {"run": place, "trial": trials[best.name]["run"]}
+    run = str(config.out / record.BEST_FOLDER)
+    chosen = best and trials[best.name] | {"run": run, "trial": trials[best.name]["run"]}
     return {
         "metric": config.metric.value,
         "num_heads": len(heads),

@@ -1,4 +1,4 @@
-"""Search space of a sweep: options of training, each with the values to try."""
+"""Search space of a sweep: options of training with the values to try."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from base.errors import UsageError
 from base.options import OptionSpec, convert_value, describe_kind, list_options
+from base.terminal import format_count
 from features.cuts import list_cuts
 from train_head.config import NO_FINE_TUNING, TrainConfig
 from train_head.sweep.config import SweepConfig
@@ -19,64 +20,68 @@ DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
     "dropout": (0.2, 0.5),
     "learning_rate": (3e-5, 1e-4, 3e-4),
 }
-"""Values to try where nothing is named; an option that was set, be it to its default, stays as it is."""
+"""Values to try if no `--try` is given. An option that the user set, even to its default, keeps its value."""
 LOG_SCALED = {"learning_rate", "l2", "units", "batch_size", "rank"}
-"""Options whose ranges are searched by their logarithm."""
+"""Options whose ranges are searched on a logarithmic scale."""
 SIGNIFICANT_DIGITS = 3
-"""Of a number from a range: more would only make long names."""
-_NOT_TRIED = {"weights", "run", "repeats", "folds", "validation_split", "no_report", "tensorboard", "overwrite"}
-_NOT_TRIED |= {"images"}
-"""Options for a place, or for how a head is measured: heads that were measured differently do not compare."""
+"""Significant digits of a number that is drawn from a range; they keep the names of heads short."""
+_FIXED_OPTIONS = {
+    *("weights", "run", "images", "repeats", "folds", "validation_split"),
+    *("no_report", "tensorboard", "overwrite"),
+}
+"""Options that cannot be tried: paths, and options of the evaluation, which must be the same for all heads."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An option and the values to try."""
+    """Option and the values to try."""
 
     name: str
     values: tuple[Any, ...]
-    """Each of the option's own type; of a range its two ends."""
+    """Values of the option's type, or the two ends of a range."""
     is_range: bool = False
 
     def count_values(self) -> int:
-        """Count the values that could be tried: those listed, or all of a range, of three significant digits."""
+        """Count the values that could be tried: the listed ones, or all of a range with three significant digits."""
         if not self.is_range:
             return len(self.values)
         low, high = self.values
         if isinstance(low, int):
             return int(high - low + 1)
-        # Less than one draw in a million of a range that begins with 0 lies below a millionth of its end.
+        # In a range that starts at 0, fewer than one draw in a million is below a millionth of its upper end.
         return _count_numbers(high) - _count_numbers(max(low, high * 1e-6)) + 2
 
     def describe(self) -> str:
-        """Return the number of values, or the ends of a range, with the option's name: `3 learning rate`."""
+        """Describe the axis by its name and the number of values or the range: `learning rate (3 values)`."""
         low, high = self.values[0], self.values[-1]
-        return f"{f'{low:g} to {high:g}' if self.is_range else len(self.values)} {self.name.replace('_', ' ')}"
+        values = f"{low:g} to {high:g}" if self.is_range else format_count(len(self.values), "value")
+        return f"{self.name.replace('_', ' ')} ({values})"
 
 
 def parse_axes(tries: Sequence[str], *, takes_ranges: bool) -> list[Axis]:
-    """Parse the values of `--try`: `NAME=VALUE,VALUE`, or `NAME=LOW..HIGH` where the search takes ranges."""
+    """Parse the values of `--try`: `NAME=VALUE,VALUE`, or `NAME=LOW..HIGH` if ranges are allowed."""
     axes: dict[str, Axis] = {}
     for text in tries:
         axis = _parse_axis(text, takes_ranges)
         if axis.name in axes:
-            got = f"{axis.name.replace('_', '-')} again"
-            raise UsageError(f"--try {text}", "each option once", got, "Put its values together")
+            got = f"{axis.name.replace('_', '-')} a second time"
+            raise UsageError(f"--try {text}", "each option once", got, "List all its values in one --try")
         axes[axis.name] = axis
     return list(axes.values())
 
 
 def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
-    """Add the axes that are tried without being named.
+    """Add the default axes to the given ones.
 
-    These are all cuts where none is named; and where nothing is named, the options of `DEFAULT_AXES` that were not set.
+    All stored cuts are tried if no cut is given. If no axis is given, the options of `DEFAULT_AXES` are tried that the
+    user did not set.
     """
-    named = {axis.name: axis for axis in axes}
-    cuts = [tuple(list_cuts(store)) for store in (named["store"].values if "store" in named else (config.store,))]
-    # The first layer to be trained again decides the cut that a head begins with.
-    is_tuned = "unfreeze_from" in named or config.unfreeze_from != NO_FINE_TUNING
+    given = {axis.name: axis for axis in axes}
+    cuts = [tuple(list_cuts(store)) for store in (given["store"].values if "store" in given else (config.store,))]
+    # With fine-tuning, the first fine-tuned layer determines the cut.
+    is_tuned = "unfreeze_from" in given or config.unfreeze_from != NO_FINE_TUNING
     added = []
-    if "cut" not in named and not config.cut and not is_tuned and len(cuts[0]) > 1 and len(set(cuts)) == 1:
+    if "cut" not in given and not config.cut and not is_tuned and len(cuts[0]) > 1 and len(set(cuts)) == 1:
         added.append(Axis("cut", cuts[0]))
     if not axes:
         added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if getattr(config, name) is None]
@@ -85,15 +90,15 @@ def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
 
 def _parse_axis(text: str, takes_ranges: bool) -> Axis:
     given, equals, values = text.partition("=")
-    known = {option.name: option for option in list_options(TrainConfig) if option.name not in _NOT_TRIED}
+    known = {option.name: option for option in list_options(TrainConfig) if option.name not in _FIXED_OPTIONS}
     option = known.get(given.strip().replace("-", "_"))
     if option is None or not equals:
         possible = ", ".join(sorted(known)).replace("_", "-")
-        raise UsageError(f"--try {text}", f"NAME=VALUE,VALUE with one of {possible}", given, "Name one of these")
+        raise UsageError(f"--try {text}", f"NAME=VALUE,VALUE with one of {possible}", given, "Correct the name")
     name = option.name
     if option.kind in (int, float) and (found := re.fullmatch(r"(.+?)\.\.(.+)", values)):
         if not takes_ranges:
-            raise UsageError(f"--try {text}", "values", "a range", "List values, or search with --search optuna")
+            raise UsageError(f"--try {text}", "values", "a range", "List values, or add --search optuna")
         low, high = (_parse_value(text, option, end) for end in found.groups())
         if not low < high or (name in LOG_SCALED and low <= 0):
             least = " above 0" if name in LOG_SCALED else ""
@@ -106,7 +111,7 @@ def _parse_axis(text: str, takes_ranges: bool) -> Axis:
 
 
 def _parse_value(text: str, option: OptionSpec, value: str) -> Any:
-    """Parse one value, within the limits of the option."""
+    """Parse one value; raise UsageError if it is not a valid value of the option."""
     try:
         if value:
             return convert_value(option, option.kind(value) if option.kind in (int, float) else value)
@@ -116,7 +121,7 @@ def _parse_value(text: str, option: OptionSpec, value: str) -> Any:
 
 
 def _count_numbers(value: float) -> int:
-    """Count the numbers of so many significant digits up to a value, from an arbitrary one on."""
+    """Count the numbers of `SIGNIFICANT_DIGITS` digits up to a value; only differences of counts have a meaning."""
     decade = math.floor(math.log10(value))
     unit = float(10.0 ** (decade - SIGNIFICANT_DIGITS + 1))
     return 9 * int(10 ** (SIGNIFICANT_DIGITS - 1)) * decade + math.floor(value / unit)

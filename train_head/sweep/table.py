@@ -1,4 +1,4 @@
-"""Table of a sweep: written as a file with every row, read back, and shown with the best rows."""
+"""Table of a sweep: a CSV file with all rows, and a summary with the best ones for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from base.terminal import format_seconds
 from train_head.evaluation.uncertainty import Interval
 from train_head.runs.read import Run
 from train_head.runs.record import BEST_FOLDER, TABLE_FILE
-from train_head.sweep.config import MetricName
+from train_head.sweep.config import ADVICE, MetricName
 from train_head.sweep.rows import Row, Status, count_close, shorten_values, sort_rows
 
 NUM_SHOWN = 10
@@ -28,30 +28,30 @@ _TEXTS = (*_FIRST, "run", "store", "cut", "unfreeze_from")
 
 
 class Sweep:
-    """A finished sweep: its table, and its best run."""
+    """Finished sweep on disk: its table and its best run."""
 
     def __init__(self, folder: Path) -> None:
-        """Read a sweep's table; raise HeadstartError where the folder holds none."""
+        """Read the table of a sweep; raise HeadstartError if the folder does not contain one."""
         self.folder = folder
         self.rows: list[dict[str, Any]] = read_table(folder / TABLE_FILE)
-        """Heads and baselines, best first: for each column its value as number or text, or None."""
+        """Heads and baselines, best first; the values of each are numbers, text or None."""
         best = folder / BEST_FOLDER
         self._best = Run(best) if best.is_dir() else None
 
     @property
     def best(self) -> Run:
-        """Best run, as it was when the sweep was opened."""
+        """Best run, as of the time when the sweep was opened."""
         if self._best is None:
-            raise HeadstartError(self.folder, "a sweep with a best run", "none in it", "Run the sweep again")
+            raise HeadstartError(self.folder, "a sweep with a best run", "no best run", "Run the sweep again")
         return self._best
 
     def to_pandas(self) -> Any:
-        """Return the rows as a `pandas.DataFrame`; raise HeadstartError where pandas is not installed."""
+        """Return the rows as a `pandas.DataFrame`; raise HeadstartError if pandas is not installed."""
         try:
             pandas: Any = importlib.import_module("pandas")
         except ImportError as error:
             advice = "Run `pip install pandas`"
-            raise HeadstartError("to_pandas", "the package pandas", "none installed", advice) from error
+            raise HeadstartError("to_pandas", "the installed package pandas", "no such package", advice) from error
         return pandas.DataFrame(self.rows)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -73,7 +73,7 @@ class Sweep:
 
 
 def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
-    """Write all rows as CSV, in their order, with a column for each axis; of stores only the last parts are shown."""
+    """Write all rows as CSV with a column for each axis; shorten the paths of stores to their last parts."""
     stores, text = shorten_values(rows), io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*_FIRST, *axes, *_SCORE, *_REST])
@@ -87,16 +87,15 @@ def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Read a table that `write_table` wrote; raise HeadstartError where it is another file, or none."""
-    advice = "Move it, or give another --out (SWEEP=)"
+    """Read a table that `write_table` wrote; raise HeadstartError if the file is missing or another one."""
     try:
         text = read_regular_file(path, MAX_TABLE_BYTES).decode("utf-8", "surrogateescape")
     except OSError as error:
-        raise HeadstartError(path, "the table of a sweep", error.strerror or str(error), advice) from error
+        raise HeadstartError(path, "the table of a sweep", error.strerror or str(error), ADVICE) from error
     table = list(csv.reader(io.StringIO(text, newline="")))
     header = table[0] if table else []
     if (*header[:2], *header[-1:]) != (*_FIRST, "run"):
-        raise HeadstartError(path, "the table of a sweep", "another file", advice)
+        raise HeadstartError(path, "the table of a sweep", "another kind of file", ADVICE)
     return [
         {name: cell if name in _TEXTS else _parse_cell(cell) for name, cell in zip(header, row, strict=False)}
         for row in table[1:]
@@ -104,11 +103,11 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def format_rows(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) -> list[tuple[str, ...]]:
-    """Return what the console shows of sorted rows: a header, the best heads, and the baselines."""
+    """Format sorted rows for the terminal: a header, the best heads and the baselines."""
     heads = [row for row in rows if row.status is not Status.BASELINE]
     several = any(row.score.num_fits > 1 for row in heads)
     num = max((row.score.num_candidates for row in heads), default=1)
-    interval = "95 % interval" if num == 1 else f"95 %, {num:,} at once"
+    interval = "95 % interval" if num == 1 else f"95 %, best of {num:,}"
     titles = ", ".join(axis.replace("_", " ") for axis in axes) or "head"
     stores = shorten_values(rows)
     shown = [("", titles, metric.value.removeprefix("val_") + (" ± std" if several else ""), interval, "loss", "time")]
@@ -121,27 +120,27 @@ def format_rows(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) ->
 
 
 def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: str) -> list[str]:
-    """Describe the best head's score, how far its choice can be trusted, and whether a baseline is better.
+    """Describe the score of the best head and how it was chosen, and warn if a baseline is better.
 
     Args:
         rows: heads and baselines.
-        best: one of the heads.
-        metric: what was scored by.
-        choice: `the best of 24 heads`; empty where there was no choice.
+        best: the best head.
+        metric: metric of the scores.
+        choice: description of the selection, such as `the best of 24 heads`; empty if there was one head.
     """
     score, name = best.score, metric.value.replace("_", " ")
     found = [f"{name} {score.metric:.4f}, 95 % interval {Interval(score.low, score.high).format()}"]
     if choice:
         num_close, num_done = count_close(rows, best, metric), sum(row.status is Status.DONE for row in rows)
         found[0] += (
-            f": {choice}, chosen by the pictures that it is evaluated on. The number is optimistically biased; the "
-            f"interval allows for the choice. {num_close} of {num_done} heads lie within one standard error "
-            f"({score.standard_error:.4f}) of it: which of them is first is chance. Judge the head that you keep on "
-            "pictures in test/ (make report TEST=1)"
+            f", of {choice}. It was chosen on the pictures that it is evaluated on, so this number is optimistically "
+            f"biased; the interval allows for the choice. Heads within one standard error "
+            f"({score.standard_error:.4f}) of the best: {num_close} of {num_done}; chance decides which one is first. "
+            "Evaluate the head that you choose on the pictures in test/ (`report --test`)"
         )
     strongest = sort_rows([*(row for row in rows if row.status is Status.BASELINE), best], metric)[0]
     if strongest is not best:
-        found.append(f"no head is better than {strongest.name}, {name} {strongest.score.metric:.4f}")
+        found.append(f"no head is better than the baseline {strongest.name}, {name} {strongest.score.metric:.4f}")
     return found
 
 
