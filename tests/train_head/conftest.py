@@ -1,8 +1,9 @@
-"""What the tests of stage two share: a run and an export of the shared store, and tiny exported models."""
+"""Fixtures of stage two: synthetic stores, a run and an export of the shared store, and tiny exported models."""
 
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,15 +25,22 @@ from train_head.train import train_head
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _shared_backbone() -> Iterator[None]:
-    """Exports are loaded one after the other: the backbone, which takes seconds, is built once for all of a size."""
+def _shared_export_backbone() -> Iterator[None]:
+    """Build the backbone of exported models once per image size; one export is loaded at a time."""
     with mock.patch("train_head.export.load.build_backbone", functools.cache(build_backbone)):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Do not wait for the disk, which takes half of the time of a small fit; a descriptor must still be open."""
+    with mock.patch("os.fsync", os.fstat):
         yield
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An export that was made once, and its result."""
+    """Export of a run, with the result of the command."""
 
     out: Path
     result: dict[str, Any]
@@ -44,58 +52,58 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def shared_pictures(_pictures: Path) -> Path:
-    """The pictures that the shared store was extracted from, not to be changed."""
+    """Pictures of the shared store, not to be changed."""
     return _pictures
 
 
 @pytest.fixture(scope="session")
 def shared_store(_store: Path) -> Path:
-    """The store that the shared run was fitted on, not to be changed."""
+    """Store of the shared run, not to be changed."""
     return _store
 
 
 @pytest.fixture(scope="session")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A store of made-up features, easy to tell apart: 23 training and 8 validation pictures."""
+    """Synthetic store with separable classes: 23 training and 8 validation pictures."""
     counts = {"train/cats": 12, "train/dogs": 11, "validation/cats": 4, "validation/dogs": 4}
-    return make_store(tmp_path_factory.mktemp("made") / "two", list_paths(counts))
+    return make_store(tmp_path_factory.mktemp("synthetic") / "two", list_paths(counts))
 
 
 @pytest.fixture(scope="session")
 def three_classes(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """The same with owls: 30 training and 12 validation pictures."""
+    """Synthetic store with three separable classes: 30 training and 12 validation pictures."""
     counts = {f"train/{label}": 10 for label in ("cats", "dogs", "owls")}
     counts |= {f"validation/{label}": 4 for label in ("cats", "dogs", "owls")}
-    return make_store(tmp_path_factory.mktemp("made") / "three", list_paths(counts))
+    return make_store(tmp_path_factory.mktemp("synthetic") / "three", list_paths(counts))
 
 
 @pytest.fixture(scope="session")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """36 training and 16 validation pictures that are hard to tell apart, so that every fit errs elsewhere."""
+    """Synthetic store with overlapping classes, on which fits differ: 36 training and 16 validation pictures."""
     counts = {"train/cats": 20, "train/dogs": 16, "validation/cats": 9, "validation/dogs": 7}
     paths = list_paths(counts)
     features = np.random.default_rng(5).normal(0.3, 0.5, (len(paths), *SHAPE))
     for feature, path in zip(features, paths, strict=True):
         feature[..., CLASSES.index(path.split("/")[1])] += 0.2
-    return make_store(tmp_path_factory.mktemp("made") / "noisy", paths, features=features)
+    return make_store(tmp_path_factory.mktemp("synthetic") / "noisy", paths, features=features)
 
 
 @pytest.fixture
 def own_store(two_classes: FeatureStore, tmp_path: Path) -> Path:
-    """A copy of the store of two classes to be changed."""
+    """Copy of the store of two classes."""
     return shutil.copytree(two_classes.path, tmp_path / "store")
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints are due after each epoch."""
+    """Checkpoints after each epoch."""
     monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
     monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
 
 
 @pytest.fixture(scope="session")
 def trained(shared_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
-    """A run on the shared store, not to be changed."""
+    """Run on the shared store, not to be changed."""
     run = tmp_path_factory.mktemp("trained") / "run"
     train_head(TrainConfig(shared_store, run, **OPTIONS), quiet)
     return run
@@ -103,30 +111,30 @@ def trained(shared_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that run of the test's own."""
+    """Copy of the shared run."""
     return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Exported:
-    """That run's export, not to be changed."""
+    """Export of the shared run, not to be changed."""
     out = tmp_path_factory.mktemp("exported") / "out"
     return Exported(out, export_run(ExportConfig(trained, out), quiet).to_json())
 
 
 @pytest.fixture(scope="session")
 def backbone(shared_store: Path, quiet: Console) -> Any:
-    """The shared store's backbone, built again."""
+    """Backbone of the shared store, rebuilt."""
     return rebuild_backbone(FeatureStore(shared_store), "", quiet)
 
 
 @pytest.fixture(scope="session")
 def tiny_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model that tells red cats from blue dogs."""
+    """Exported model that separates red cats from blue dogs, with a sigmoid output."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model.keras", 2)
 
 
 @pytest.fixture(scope="session")
 def tiny_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with green owls: a softmax."""
+    """Exported model that separates red cats, blue dogs and green owls, with a softmax output."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model.keras", 3)

@@ -1,9 +1,10 @@
-"""What tests of sweeps share: small ones, rows, and what was fitted."""
+"""Small sweeps, their rows, and a record of the fitted heads."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,16 @@ FOUR_NAMES = [f"units-{units}_dropout-{dropout}" for units in (4, 8) for dropout
 SHAPES = {"mixed5": (2, 2, 3), "mixed7": (2, 2, 4)}
 
 
+@dataclass(frozen=True)
+class Swept:
+    """Sweep that was run, with its result."""
+
+    config: SweepConfig
+    result: Mapping[str, Any]
+
+
 def make_cuts(folder: Path) -> Path:
-    """A folder with the same pictures' features of two cuts."""
+    """Make a folder with the stores of two cuts of the same pictures."""
     for cut, shape in SHAPES.items():
         fingerprint = replace(FINGERPRINT, cut=cut)
         make_store(folder / cut, PATHS, features=draw_features(PATHS, shape), fingerprint=fingerprint)
@@ -34,6 +43,7 @@ def make_cuts(folder: Path) -> Path:
 
 
 def make_sweep(store: FeatureStore | Path, out: Path, *tries: str, **options: Any) -> SweepConfig:
+    """Make the options of a sweep with short fits of small heads."""
     config = SweepConfig(
         store if isinstance(store, Path) else store.path,
         out,
@@ -53,12 +63,13 @@ def make_sweep(store: FeatureStore | Path, out: Path, *tries: str, **options: An
 def make_row(
     name: str, value: float | None, loss: float | None = 0.5, status: Status = Status.DONE, **values: Any
 ) -> Row:
+    """Make a row with a standard error of 0.02 and an interval of ± 0.1; None is a head that was not scored."""
     score = UNSCORED if value is None else Score(value, value - 0.1, value + 0.1, 0.02)
     return Row(name, status, values, score, value, loss, 3, 0.5, f"trials/{name}")
 
 
-def count_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[str]:
-    """The names of runs as they are fitted from now on by the reduced solver; Ctrl-C in the one of that number."""
+def record_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[str]:
+    """Return a list that receives the name of each run that the reduced solver fits; interrupt the fit of a number."""
     fitted: list[str] = []
 
     def fit(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
@@ -72,6 +83,6 @@ def count_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[s
 
 
 def read_table(out: Path) -> list[dict[str, str]]:
-    """The rows of a sweep's table."""
+    """Read sweep.csv as text."""
     with (out / "sweep.csv").open(newline="") as file:
         return list(csv.DictReader(file))

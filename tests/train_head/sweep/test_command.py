@@ -1,4 +1,4 @@
-"""The command line of sweeps: help, one JSON object, mistakes, and what it says."""
+"""Command line of sweeps: help, JSON, warnings and invalid arguments."""
 
 from __future__ import annotations
 
@@ -9,79 +9,125 @@ from pathlib import Path
 
 import pytest
 
-from base.terminal import Console
+from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
+from tests.commands import run_command
 from tests.train_head.sweeps import make_sweep
 from tests.train_head.synthetic import make_store
-from tests.train_head.test_command_line import run_command
 from tests.train_head.training import ROOT
 from train_head.sweep.__main__ import sweep
+from train_head.sweep.fit import TrialConsole
 
-HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "optuna", "tensorboard")
+LIST_IMPORTS = """
+import atexit, runpy, sys
+heavy = sys.argv.pop(1).split(",")
+atexit.register(lambda: print("imported:", *(name for name in heavy if name in sys.modules), file=sys.stderr))
+runpy.run_module("train_head.sweep", run_name="__main__", alter_sys=True)
+"""
 
 
-def test_sweep_says_what_the_choice_is_worth_and_each_warning_once(
+def run_process(heavy: str, *arguments: object) -> tuple[str, list[str]]:
+    """Run the command in a new process; return its output and the imported packages out of the given ones."""
+    command = [sys.executable, "-c", LIST_IMPORTS, heavy, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr.rpartition("imported:")[2].split()
+
+
+@pytest.mark.unit
+def test_sweep_prints_the_selection_and_each_warning_once(
     own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A validation picture that is in training too, of which each training warns.
-    store = FeatureStore(own_store)
-    leak = make_leak(store, tmp_path / "leaky")
-    sweep(make_sweep(leak, tmp_path / "out", "units=4,8,12"), Console())
-    said = capsys.readouterr()
-    assert said.err.count("byte for byte") == 1
-    assert "3 heads: 3 units" in said.err
-    assert "of 3 heads lie within one standard error (" in said.err
-    assert "the best of 3 heads, chosen by the pictures that it is evaluated on" in said.err
-    assert "sweep: 3/3 heads" in said.err
-    assert "train:" not in said.err
-    assert "largest class" in said.out
+    # Each training warns of a validation picture that is a training picture too.
+    leak = make_leak(FeatureStore(own_store), tmp_path / "leaky")
+    result = sweep(make_sweep(leak, tmp_path / "out", "units=4,8,12"), Console())
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    # One warning of all three trainings, of the selection and of the baseline.
+    assert sum(line.startswith("warning:") for line in lines) == 3
+    assert sum(line.startswith("sweep: 3/3 heads") for line in lines) == 1
+    assert not any(line.startswith("train:") for line in lines)
+    assert any("units" in line and line.startswith("3 heads") for line in lines)
+    best = result["best"]
+    (warning,) = [line for line in lines if line.startswith("warning: val accuracy")]
+    for text in (f"{best['metric']:.4f}", "the best of 3 heads", f"{result['num_close']} of 3"):
+        assert text in warning
+    assert "largest class" in captured.out
+
+
+@pytest.mark.unit
+def test_trial_console_prints_each_warning_once_and_no_info(capsys: pytest.CaptureFixture[str]) -> None:
+    console = TrialConsole(ConsoleOptions())
+    for message in ("first", "first", "second"):
+        console.warning(message)
+        console.info("progress")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[-1] for line in lines] == ["first", "second"]
 
 
 def make_leak(store: FeatureStore, folder: Path) -> FeatureStore:
+    """Copy a store and give a validation picture the content of a training picture."""
     paths = [example.path for example in store.examples]
     hashes = [example.content_hash for example in store.examples]
     hashes[paths.index("validation/cats/00.jpg")] = hashes[paths.index("train/cats/00.jpg")]
     return make_store(folder, paths, contents=hashes)
 
 
-def test_sweep_command_help_lists_every_option_of_training_and_imports_nothing_heavy() -> None:
-    look = f"""
-import atexit, runpy, sys
-atexit.register(lambda: print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr))
-runpy.run_module("train_head.sweep", run_name="__main__", alter_sys=True)
-"""
-    done = subprocess.run([sys.executable, "-c", look, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stderr.split() == ["imported:"]
+def test_sweep_command_help_lists_the_options_and_imports_no_heavy_package() -> None:
+    stdout, imported = run_process("tensorflow,keras,sklearn,scipy,matplotlib,optuna,tensorboard", "--help")
+    assert imported == []
     for option in ("--store", "--out", "--try", "--search", "--trials", "--metric", "--units", "--folds", "--json"):
-        assert option in done.stdout
-    assert "--run" not in done.stdout
+        assert option in stdout
+    assert "--run" not in stdout
 
 
-def test_sweep_command_prints_one_json_object(two_classes: FeatureStore, tmp_path: Path) -> None:
+def test_sweep_command_prints_one_json_object_and_imports_no_tensorflow(
+    two_classes: FeatureStore, tmp_path: Path
+) -> None:
     small = ["--epochs", "2", "--batch-size", "8", "--no-report", "--solver", "reduced"]
-    paths = ["--store", str(two_classes.path), "--out", str(tmp_path / "out")]
-    said = run_command("train_head.sweep", *paths, *small, "--try", "units=4,8", "--json")
-    assert (said.status, said.imported) == (0, ""), said.stderr
-    assert said.stdout.count("\n") == 1
-    result = json.loads(said.stdout)
+    paths = ["--store", two_classes.path, "--out", tmp_path / "out"]
+    stdout, imported = run_process("tensorflow,keras", *paths, *small, "--try", "units=4,8", "--json")
+    assert imported == []
+    assert stdout.count("\n") == 1
+    result = json.loads(stdout)
     assert {"trials", "baselines", "best", "num_close", "table", "plot", "seconds"} <= set(result)
     assert result["best"]["run"] == str(tmp_path / "out" / "best")
     assert result["plot"] is None
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "where", "got"),
     [
-        (["--try", "unit=4"], "error: --try unit=4: expected NAME=VALUE,VALUE with one of batch-size, "),
-        (["--try", "views=1,2"], "error: views 2: --views: expected at most 1, "),
-        (["--search", "grids"], "Invalid value for '--search'"),
+        (["--try", "unit=4"], "--try unit=4", "unit"),
+        (["--try", "views=1,2"], "views 2: --views", "2"),
     ],
 )
-def test_sweep_command_with_a_typing_mistake_ends_with_2_and_makes_nothing(
-    two_classes: FeatureStore, tmp_path: Path, options: list[str], message: str
+def test_sweep_command_with_an_invalid_axis_exits_with_2_and_writes_nothing(
+    two_classes: FeatureStore, tmp_path: Path, options: list[str], where: str, got: str
 ) -> None:
-    said = run_command("train_head.sweep", "--store", two_classes.path, "--out", tmp_path / "out", *options)
-    assert (said.status, said.imported, said.stdout) == (2, "", "")
-    assert message in said.stderr
+    paths = ["--store", two_classes.path, "--out", tmp_path / "out"]
+    result = run_command("train_head.sweep.__main__", *paths, *options, "--json")
+    assert result.status == 2
+    assert (result.json["type"], result.json["where"], result.json["got"]) == ("UsageError", where, got)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.unit
+def test_sweep_command_with_an_unknown_search_exits_with_2(two_classes: FeatureStore, tmp_path: Path) -> None:
+    paths = ["--store", two_classes.path, "--out", tmp_path / "out"]
+    result = run_command("train_head.sweep.__main__", *paths, "--search", "grids", "--json")
+    assert result.status == 2
+    assert "grids" in result.json["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.unit
+def test_sweep_command_without_a_finite_head_exits_with_1_and_the_table(
+    two_classes: FeatureStore, tmp_path: Path
+) -> None:
+    options = ["--solver", "reduced", "--optimizer", "sgd", "--units", "4", "--epochs", "2", "--no-report", "--json"]
+    paths = ["--store", two_classes.path, "--out", tmp_path / "out"]
+    result = run_command("train_head.sweep.__main__", *paths, *options, "--try", "learning-rate=1e38")
+    assert result.status == 1
+    assert (result.json["best"], [row["status"] for row in result.json["trials"]]) == (None, ["diverged"])

@@ -1,9 +1,8 @@
-"""Optuna's search, for real: what it draws, what it gives up, and how it goes on after an interruption."""
+"""Search with Optuna: drawn values, stopped heads, and continuation after an interruption."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import pytest
 from base.errors import UsageError
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.sweeps import count_fits, make_cuts, make_sweep
+from tests.errors import raises
+from tests.train_head.sweeps import Swept, make_sweep, record_fits
 from train_head.config import OptimizerName
 from train_head.sweep.__main__ import sweep
 from train_head.sweep.config import MetricName, SearchName, SweepConfig
@@ -23,20 +23,30 @@ from train_head.sweep.plan import check_candidates, plan_grid
 from train_head.sweep.space import parse_axes
 
 RANGES = ("units=4..16", "dropout=0.0..0.7", "learning-rate=1e-4..1e-1", "optimizer=rmsprop,adam")
+NUM_TRIALS = 8
 
 
-def make_search(store: FeatureStore | Path, out: Path, *tries: str, trials: int = 8, **options: Any) -> SweepConfig:
+def make_search(
+    store: FeatureStore | Path, out: Path, *tries: str, trials: int = NUM_TRIALS, **options: Any
+) -> SweepConfig:
     return make_sweep(store, out, *(tries or RANGES), search=SearchName.OPTUNA, trials=trials, **options)
 
 
-def measure(result: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """What is the same whenever it was fitted."""
+def list_results(result: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the values of each head that do not depend on the time or the folder."""
     return [(row["name"], row["status"], row["metric"], row["val_loss"], row["epochs"]) for row in result["trials"]]
 
 
-def test_search_draws_from_ranges_and_lists(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
-    result = sweep(make_search(noisy, tmp_path / "out", trials=12), quiet)
-    assert result["num_heads"] == len(result["trials"]) == 12
+@pytest.fixture(scope="module")
+def searched(noisy: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Swept:
+    """Search of eight trials, not to be changed."""
+    config = make_search(noisy, tmp_path_factory.mktemp("searched") / "out")
+    return Swept(config, sweep(config, quiet))
+
+
+def test_search_draws_from_ranges_and_lists(searched: Swept) -> None:
+    result = searched.result
+    assert result["num_heads"] == len(result["trials"]) == NUM_TRIALS
     for row in result["trials"]:
         units, dropout, rate, optimizer = row["values"].values()
         assert isinstance(units, int)
@@ -45,56 +55,58 @@ def test_search_draws_from_ranges_and_lists(noisy: FeatureStore, tmp_path: Path,
         assert 1e-4 <= rate <= 1e-1
         assert optimizer in ("rmsprop", "adam")
     rates = [row["values"]["learning_rate"] for row in result["trials"]]
-    # By its logarithm: some are in the range's lowest tenth and hundredth.
+    # On a linear scale, a draw below 1e-2 is rare.
     assert min(rates) < 1e-2 < max(rates)
     assert len({row["values"]["optimizer"] for row in result["trials"]}) == 2
 
 
-def test_search_of_the_same_seed_draws_the_same_and_of_another_not(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console
+def test_search_draws_the_same_values_for_the_same_seed_only(
+    searched: Swept, noisy: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    first, again, other = (
-        sweep(make_search(noisy, tmp_path / name, trials=4, seed=seed), quiet)
-        for name, seed in (("first", 3), ("again", 3), ("other", 4))
-    )
-    assert measure(first) == measure(again)
-    assert [row["name"] for row in first["trials"]] != [row["name"] for row in other["trials"]]
+    again = sweep(make_search(noisy, tmp_path / "again", trials=3), quiet)
+    other = sweep(make_search(noisy, tmp_path / "other", trials=3, seed=4), quiet)
+    assert set(list_results(again)) < set(list_results(searched.result))
+    names = {row["name"] for row in searched.result["trials"]}
+    assert not names & {row["name"] for row in other["trials"]}
 
 
-@pytest.mark.parametrize("interrupt_at", [1, 4, 7])
-def test_search_interrupted_goes_on_and_ends_as_one_that_was_not(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, interrupt_at: int
+@pytest.mark.parametrize("interrupt_at", [1, NUM_TRIALS - 1])
+def test_search_after_an_interruption_gives_the_result_of_an_uninterrupted_one(
+    searched: Swept,
+    noisy: FeatureStore,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt_at: int,
 ) -> None:
-    expected = sweep(make_search(noisy, tmp_path / "expected"), quiet)
     config = make_search(noisy, tmp_path / "out")
-    before = count_fits(monkeypatch, interrupt_at)
+    before = record_fits(monkeypatch, interrupt_at)
     with pytest.raises(KeyboardInterrupt):
         sweep(config, quiet)
-    after = count_fits(monkeypatch)
+    after = record_fits(monkeypatch)
     result = sweep(config, quiet)
-    assert measure(result) == measure(expected)
-    # The one that was interrupted is fitted again, and nothing else twice.
+    assert list_results(result) == list_results(searched.result)
+    # Only the interrupted head is fitted twice.
     assert before[-1] == after[0]
-    assert len(before) + len(after) == 8 + 1
+    assert len(before) + len(after) == NUM_TRIALS + 1
 
 
-def test_search_again_fits_nothing_and_more_trials_go_on(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+def test_search_again_fits_only_additional_trials(
+    searched: Swept, copy_sweep: Callable[[Swept], Swept], quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_search(noisy, tmp_path / "out", trials=5)
-    first = sweep(config, quiet)
-    fitted = count_fits(monkeypatch)
-    assert measure(sweep(config, quiet)) == measure(first)
+    config = copy_sweep(searched).config
+    fitted = record_fits(monkeypatch)
+    assert list_results(sweep(config, quiet)) == list_results(searched.result)
     assert fitted == []
-    more = sweep(replace(config, trials=7), quiet)
+    more = sweep(replace(config, trials=NUM_TRIALS + 2), quiet)
     assert len(fitted) == 2
-    assert {row["name"] for row in first["trials"]} < {row["name"] for row in more["trials"]}
+    assert {row["name"] for row in searched.result["trials"]} < {row["name"] for row in more["trials"]}
 
 
-def test_search_gives_up_heads_that_are_worse_than_others_were(
+def test_search_stops_heads_that_are_worse_than_others_at_the_same_epoch(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Rates from hopeless to good, so that the median tells them apart.
+    # The median pruner separates the worst learning rates from the good ones.
     config = make_search(noisy, tmp_path / "out", "learning-rate=1e-7..1e-1", trials=16, epochs=10)
     result = sweep(config, quiet)
     pruned = [row for row in result["trials"] if row["status"] == "pruned"]
@@ -102,33 +114,30 @@ def test_search_gives_up_heads_that_are_worse_than_others_were(
     assert pruned
     assert len(done) >= 5
     for row in pruned:
-        # Not before the first fifth, as every head starts badly.
+        # No head is stopped in the first fifth of the epochs.
         assert 2 <= row["epochs"] < 10
         assert (row["metric"], row["run"]) == (None, "")
         assert not (config.out / "trials" / row["name"]).exists()
     assert [path for path in (config.out / "trials").iterdir() if path.name.startswith(".")] == []
-    by_epoch = sorted(row["val_loss"] for row in pruned)
-    assert by_epoch[0] > min(row["val_loss"] for row in done)
-    fitted = count_fits(monkeypatch)
-    assert measure(sweep(config, quiet)) == measure(result)
+    assert min(row["val_loss"] for row in pruned) > min(row["val_loss"] for row in done)
+    fitted = record_fits(monkeypatch)
+    assert list_results(sweep(config, quiet)) == list_results(result)
     assert fitted == []
 
 
-def test_search_with_a_head_that_diverges_goes_on_and_counts_it(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
+def test_search_with_a_diverged_head_continues(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_search(noisy, tmp_path / "out", "learning-rate=1e-2,1e38", trials=6, optimizer=OptimizerName.SGD)
     result = sweep(config, quiet)
     assert [(row["values"]["learning_rate"], row["status"]) for row in result["trials"]] == [
         (0.01, "done"),
         (1e38, "diverged"),
     ]
-    # Six trials were drawn from two heads, and each head is one row.
+    # The six trials draw only two different heads.
     assert result["num_heads"] == 2
-    assert measure(sweep(config, quiet)) == measure(result)
+    assert list_results(sweep(config, quiet)) == list_results(result)
 
 
-def test_search_by_loss_finds_the_lower_one(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+def test_search_by_loss_minimizes_it(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_search(noisy, tmp_path / "out", "units=4,8", "l2=0,0.01", trials=6, metric=MetricName.VAL_LOSS)
     result = sweep(config, quiet)
     losses = [row["metric"] for row in result["trials"] if row["status"] == "done"]
@@ -138,31 +147,34 @@ def test_search_by_loss_finds_the_lower_one(noisy: FeatureStore, tmp_path: Path,
     assert study.best_value == max(value for value in finished if value is not None) == pytest.approx(-min(losses))
 
 
-def test_search_over_cuts_takes_them_all(tmp_path: Path, quiet: Console) -> None:
-    result = sweep(make_search(make_cuts(tmp_path / "cuts"), tmp_path / "out", "units=4,8", trials=8), quiet)
+def test_search_draws_from_all_cuts(cuts: Path, tmp_path: Path, quiet: Console) -> None:
+    result = sweep(make_search(cuts, tmp_path / "out", "units=4,8", trials=6), quiet)
     assert {row["values"]["cut"] for row in result["trials"]} == {"mixed5", "mixed7"}
 
 
-def test_search_without_optuna_tells_how_to_install_it_before_anything_is_fitted(
+@pytest.mark.unit
+def test_search_without_optuna_is_wrong_usage(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("base.errors.find_spec", lambda name: None)
-    with pytest.raises(UsageError) as caught:
+    with raises(UsageError, where="--search optuna") as caught:
         sweep(make_search(two_classes, tmp_path / "out"), quiet)
-    assert caught.value.where == "--search optuna"
     assert "headstart[optuna]" in caught.value.advice
     assert list(tmp_path.iterdir()) == []
 
 
-def test_search_over_a_range_whose_end_cannot_be_is_wrong_usage(
+@pytest.mark.unit
+def test_search_of_a_range_with_an_invalid_end_is_wrong_usage(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    with pytest.raises(UsageError, match=r"^rank 13: --rank: expected at most 12, all inputs, got 13"):
+    with raises(UsageError, where="rank 13: --rank") as caught:
         sweep(make_search(two_classes, tmp_path / "out", "rank=2..13"), quiet)
+    assert "12" in caught.value.expected
     assert list(tmp_path.iterdir()) == []
 
 
-def test_name_study_is_another_for_other_options_axes_and_pictures(
+@pytest.mark.unit
+def test_name_study_depends_on_options_axes_and_pictures(
     two_classes: FeatureStore, noisy: FeatureStore, tmp_path: Path
 ) -> None:
     def name(store: FeatureStore, *tries: str, **options: Any) -> str:
@@ -183,9 +195,13 @@ def test_name_study_is_another_for_other_options_axes_and_pictures(
     assert len({same, *others}) == 7
 
 
-def test_round_number_keeps_three_digits_that_count() -> None:
-    assert (round_number(0.00012345), round_number(0.98765), round_number(12345)) == (0.000123, 0.988, 12345)
-    assert math.isclose(round_number(1e-5), 1e-5)
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(0.00012345, 0.000123), (0.98765, 0.988), (12345, 12345), (1e-5, 1e-5), (12345.0, 12300.0)]
+)
+def test_round_number_keeps_three_significant_digits_of_floats(value: float, rounded: float) -> None:
+    assert round_number(value) == rounded
+    assert type(round_number(value)) is type(rounded)
 
 
 def load_studies(config: SweepConfig) -> list[optuna.Study]:
