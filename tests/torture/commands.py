@@ -78,7 +78,7 @@ def run_command(command: Sequence[str], work: Path) -> None:
 
 def run_to_end(command: Sequence[str], work: Path) -> None:
     """Run a command, and go on after it; raise AssertionError where it does not succeed."""
-    with patch.object(process, "leave", sys.exit):
+    with patch.object(process, "exit_process", sys.exit):
         try:
             run_command(command, work)
         except SystemExit as end:
