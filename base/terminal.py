@@ -87,7 +87,7 @@ class Console:
     def show_result(self, result: Mapping[str, Any]) -> None:
         """Print the result as one JSON object on stdout, only with `--json`."""
         if self.options.json:
-            print(json.dumps(_make_json(result), ensure_ascii=True, allow_nan=False), flush=True)
+            print(json.dumps(make_json(result), ensure_ascii=True, allow_nan=False), flush=True)
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
@@ -263,7 +263,7 @@ def make_printable(text: str) -> str:
     return text if text.isprintable() else "".join(shown)
 
 
-def _make_json(value: object) -> object:
+def make_json(value: object) -> object:
     """Convert a value for JSON: NaN and infinity to null, objects of unknown types to text."""
     match value:
         case bool() | int() | str() | None:
@@ -271,11 +271,11 @@ def _make_json(value: object) -> object:
         case float():
             return float(value) if math.isfinite(value) else None
         case Mapping():
-            return {str(key): _make_json(inner) for key, inner in value.items()}
+            return {str(key): make_json(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_make_json(inner) for inner in value]
+            return [make_json(inner) for inner in value]
     # NumPy scalars have item().
-    return _make_json(value.item()) if hasattr(value, "item") else str(value)
+    return make_json(value.item()) if hasattr(value, "item") else str(value)
 
 
 def _escape(cell: object, stream: TextIO) -> str:

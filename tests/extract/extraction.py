@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
-from extract.engines import Engine
 from extract.run import ExtractResult, extract_features
 from features.schema import FeatureKey, Features
 from features.store import Example, FeatureStore
@@ -47,13 +45,3 @@ def read_by_key(path: Path) -> dict[FeatureKey, Features]:
         found[key] = np.empty((1, *store.feature_shape), np.float16)
         store.contents.read_rows(place.shard, [place.row], found[key])
     return found
-
-
-class ScaledEngine:
-    """Engine that multiplies the features of another one, as a changed library might."""
-
-    def __init__(self, engine: Engine, factor: float) -> None:
-        self._engine, self._factor = engine, np.float32(factor)
-
-    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        return [self._factor * output for output in self._engine.run(batch)]

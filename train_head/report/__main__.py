@@ -11,7 +11,7 @@ from train_head.config import ReportConfig
 
 
 def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
-    """Write a run's report again, or with the final number on the pictures in test/."""
+    """Write a run's report again, with --test also for the pictures in test/."""
     from train_head.evaluation.uncertainty import Interval, describe_interval, format_share
     from train_head.report.page import report_run
     from train_head.report.sources import read_evaluation, read_test

@@ -1,4 +1,4 @@
-"""Plots of the report as SVG with real text, in colours that follow the page's light or dark."""
+"""Plots of the report: Matplotlib figures, and their encoding as SVG that follows the page's light or dark colours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Place-holders for the colours of the page's style sheet.
+# Placeholders, which `encode_svg` replaces by the variables of the page's style sheet.
 INK, FAINT = "#010203", "#020304"
 SERIES = ["#030405", "#040506", "#050607", "#060708", "#070809", "#08090a"]
 TRAIN, VALIDATION = SERIES[0], SERIES[1]
@@ -27,32 +27,45 @@ _VARIABLES = {INK: "--ink", FAINT: "--faint"} | {colour: f"--series-{n}" for n, 
 _LINE_STYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2))]
 
 
-def draw_gap(history: Sequence[Epoch], kept_epoch: int, train_accuracy: float, train_loss: float) -> str:
-    """Draw accuracy and loss by epoch, and mark at the kept one how far training is from validation.
+def plot_learning_curve(history: Sequence[Epoch], kept_epoch: int, name: str, without_dropout: float) -> Figure:
+    """Plot accuracy or loss by epoch, and mark the gap between training and validation at the kept epoch.
 
-    The history has dropout on; `train_accuracy` and `train_loss` are of the kept head with dropout off.
+    Args:
+        history: the epochs, with dropout on in training.
+        kept_epoch: number of the epoch whose weights were kept, from 1.
+        name: `accuracy` or `loss`.
+        without_dropout: training accuracy or loss of the kept head, with dropout off.
     """
-    figure = _make_figure(7.6, 3.4)
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _make_axes()
     epochs = [row.epoch for row in history]
-    panels = (("accuracy", train_accuracy), ("loss", train_loss))
-    for axes, (name, clean) in zip(figure.subplots(1, 2), panels, strict=True):
-        train, validation = ([getattr(row, column) for row in history] for column in (name, f"val_{name}"))
-        held_out = validation[kept_epoch - 1]
-        axes.plot(epochs, train, "o-", ms=3, color=TRAIN, label="training")
-        axes.plot(epochs, validation, "s--", ms=3, color=VALIDATION, label="validation")
-        axes.plot([kept_epoch], [clean], "D", ms=6, mfc="none", color=TRAIN, label="training, dropout off")
-        axes.annotate("", (kept_epoch, clean), (kept_epoch, held_out), arrowprops={"arrowstyle": "<->", "color": INK})
-        text, middle = f"gap {abs(clean - held_out):.3f}", (kept_epoch, (clean + held_out) / 2)
-        axes.annotate(text, middle, (-6, 0), "data", "offset points", ha="right", va="center", color=INK)
-        _finish(axes, name.capitalize(), "epoch", "")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    return _encode(figure, "curves")
+    train, validation = ([getattr(row, column) for row in history] for column in (name, f"val_{name}"))
+    val_kept = validation[kept_epoch - 1]
+    axes.plot(epochs, train, "o-", ms=3, color=TRAIN, label="training")
+    axes.plot(epochs, validation, "s--", ms=3, color=VALIDATION, label="validation")
+    axes.plot([kept_epoch], [without_dropout], "D", ms=6, mfc="none", color=TRAIN, label="training, dropout off")
+    ends = (kept_epoch, without_dropout), (kept_epoch, val_kept)
+    axes.annotate("", *ends, arrowprops={"arrowstyle": "<->", "color": INK})
+    text, middle = f"gap {abs(without_dropout - val_kept):.3f}", (kept_epoch, (without_dropout + val_kept) / 2)
+    axes.annotate(text, middle, (-6, 0), "data", "offset points", ha="right", va="center", color=INK)
+    unit = "share of pictures" if name == "accuracy" else "cross-entropy, nats"
+    _finish(axes, name.capitalize(), "epoch", f"{name} ({unit})")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
 
 
-def choose_drawn(targets: NDArray[np.int64], num_classes: int) -> list[int]:
-    """Choose the classes whose curves are drawn: the second of two, else those with most pictures, as many as differ.
+def choose_plotted(targets: NDArray[np.int64], num_classes: int) -> list[int]:
+    """Choose the classes whose curves are plotted: the second of two, else the largest, one for each line colour.
 
-    A class without pictures, or without others, has no curves.
+    A class without pictures, or without pictures of other classes, has no curves.
+
+    Args:
+        targets: (n,) class numbers.
+        num_classes: number of classes.
+
+    Returns:
+        Class numbers in ascending order.
     """
     counts = np.bincount(targets, minlength=num_classes)
     possible = [number for number in range(num_classes) if 0 < counts[number] < len(targets)]
@@ -61,52 +74,83 @@ def choose_drawn(targets: NDArray[np.int64], num_classes: int) -> list[int]:
     return sorted(sorted(possible, key=lambda number: -counts[number])[: len(SERIES)])
 
 
-def draw_areas(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], drawn: Sequence[int]) -> str:
-    """Draw ROC and precision-recall curves of the given classes, each against the others."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
+def plot_roc(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], plotted: Sequence[int]) -> Figure:
+    """Plot the ROC curve of each of the given classes against the other classes.
 
-    figure = _make_figure(7.6, 3.6)
-    left, right = figure.subplots(1, 2)
-    for number, colour, line in zip(drawn, SERIES, _LINE_STYLES, strict=False):
-        style: dict[str, Any] = {"color": colour, "linestyle": line, "label": f"class {make_printable(labels[number])}"}
+    Args:
+        targets: (n,) class numbers.
+        probabilities: (n, classes) float32.
+        labels: the classes in order.
+        plotted: numbers of the classes to plot.
+    """
+    from sklearn.metrics import roc_curve
+
+    figure, axes = _make_axes()
+    for number, style in _list_styles(labels, plotted):
         false_positive, true_positive, _ = roc_curve(targets == number, probabilities[:, number])
-        left.plot(false_positive, true_positive, **style)
+        axes.plot(false_positive, true_positive, **style)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="chance")
+    _finish(axes, "ROC curve", "false positive rate", "true positive rate")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    return figure
+
+
+def plot_precision_recall(
+    targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], plotted: Sequence[int]
+) -> Figure:
+    """Plot precision over recall of each of the given classes; arguments as of `plot_roc`."""
+    from sklearn.metrics import precision_recall_curve
+
+    figure, axes = _make_axes()
+    for number, style in _list_styles(labels, plotted):
         precision, recall, _ = precision_recall_curve(targets == number, probabilities[:, number])
-        right.step(recall, precision, where="post", **style)
-    left.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="guessing")
-    _finish(left, "ROC", "false positive rate", "true positive rate")
-    _finish(right, "Precision and recall", "recall", "precision")
-    for axes in (left, right):
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    return _encode(figure, "areas")
+        axes.step(recall, precision, where="post", **style)
+    _finish(axes, "Precision and recall", "recall", "precision")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    return figure
 
 
-def draw_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
-    """Draw frequency over probability, of the second of two classes or of the predicted one: `reliability`'s bins."""
-    figure = _make_figure(4.6, 4)
-    axes = figure.subplots()
+def plot_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Figure:
+    """Plot the observed frequency over the mean predicted probability of each bin.
+
+    Args:
+        bins: `reliability` of an evaluation: the second of two classes, or the predicted one of more.
+        labels: the classes in order.
+    """
+    figure, axes = _make_axes()
     means, shares = ([found[name] for found in bins] for name in ("mean_probability", "share_right"))
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="as often as predicted")
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="perfect calibration")
     axes.plot(means, shares, "o-", color=TRAIN, label="this head")
     for found, mean, share in zip(bins, means, shares, strict=True):
         count = f"{found['num_pictures']:,}"
         axes.annotate(count, (mean, share), (4, -11), textcoords="offset points", fontsize=8, color=INK)
-    what = make_printable(labels[1]) if len(labels) == 2 else "the predicted class"
-    title = "Reliability (number of pictures at each point)"
-    _finish(axes, title, f"mean probability of {what}", "share of which it is so")
+    x_label, y_label = "mean probability of the predicted class", "share classified correctly"
+    if len(labels) == 2:
+        second = make_printable(labels[1])
+        x_label, y_label = f"mean probability of {second}", f"share of pictures that are {second}"
+    _finish(axes, "Calibration (number of pictures at each point)", x_label, y_label)
     axes.set(xlim=(-0.02, 1.06), ylim=(-0.08, 1.04))
-    return _encode(figure, "reliability")
+    return figure
 
 
-def _make_figure(width: float, height: float) -> Figure:
+def _list_styles(labels: Sequence[str], plotted: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
+    """List the classes to plot, each with the keyword arguments of its line."""
+    return [
+        (number, {"color": colour, "linestyle": line, "label": f"class {make_printable(labels[number])}"})
+        for number, colour, line in zip(plotted, SERIES, _LINE_STYLES, strict=False)
+    ]
+
+
+def _make_axes() -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(4.6, 3.5), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, color=INK, fontsize=11)
-    # The name of a class may be $x^$, which is no formula.
+    # A class name such as $x^$ must not be parsed as a formula.
     axes.set_xlabel(x_label, color=INK, parse_math=False)
     axes.set_ylabel(y_label, color=INK, parse_math=False)
     axes.tick_params(colors=INK)
@@ -119,8 +163,8 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
         text.set_parse_math(False)
 
 
-def _encode(figure: Figure, name: str) -> str:
-    """Encode a figure as an element of a page; `name` goes before every id, so that those of two figures differ."""
+def encode_svg(figure: Figure, name: str) -> str:
+    """Encode a figure as an SVG element of a page, with text as text; `name` prefixes its ids to make them unique."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -133,5 +177,5 @@ def _encode(figure: Figure, name: str) -> str:
     text = re.sub(r'(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    # It grows and shrinks with the page, and is described beside it.
+    # Without a size it scales with the page. The text alternative is on the element around it.
     return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)

@@ -1,9 +1,10 @@
-"""Report of a run: numbers, plots and pictures in one HTML page that needs nothing else."""
+"""Report of a run: numbers, plots and pictures in one self-contained HTML page."""
 
 from __future__ import annotations
 
 import html
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,20 +14,17 @@ from base.errors import HeadstartError
 from base.files import hash_file, write_durably
 from base.terminal import Console
 from train_head.config import ReportConfig, TrainConfig
-from train_head.evaluation.uncertainty import Selection
-from train_head.report.figures import choose_drawn, draw_areas, draw_gap, draw_reliability
-from train_head.report.gallery import (
-    NEAR,
-    NUM_NEAR_SHOWN,
-    choose_unsure,
-    choose_worst,
-    draw_thumbnail,
-    find_exact,
-    find_nearest,
-    load_means,
-    measure_likeness,
+from train_head.report.data import collect_report, encode_data
+from train_head.report.figures import (
+    choose_plotted,
+    encode_svg,
+    plot_learning_curve,
+    plot_precision_recall,
+    plot_reliability,
+    plot_roc,
 )
-from train_head.report.sources import Sources, evaluate_test, load_sources, read_evaluation, read_test
+from train_head.report.gallery import NUM_WRONG_SHOWN, Thumbnail, make_thumbnail
+from train_head.report.sources import Sources, evaluate_test, load_sources
 from train_head.report.template import describe_sources, make_environment
 from train_head.runs.read import Run
 from train_head.runs.record import METRICS_FILE, REPORT_FILE, read_record
@@ -37,7 +35,7 @@ TEMPLATE = "page.html.jinja"
 
 @dataclass(frozen=True)
 class Report:
-    """A run's report, which a notebook shows as it is."""
+    """A run's report; a notebook displays it."""
 
     path: Path
 
@@ -47,15 +45,15 @@ class Report:
 
 
 def report_run(config: ReportConfig, console: Console) -> Path:
-    """Write a run's report.html; with `config.test` also the final number, into its metrics and the report.
+    """Write a run's report.html; with `config.test`, evaluate the pictures in test/ first.
 
-    Metrics and report appear together: no report is older than its metrics.
+    New metrics and their report replace the old ones together.
 
     Returns:
-        The page's path.
+        Path of the report.
 
     Raises:
-        UsageError: there are no pictures in test/.
+        UsageError: no pictures are in test/.
         HeadstartError: the run or the store cannot be read, or another command writes the run.
         OSError: the page cannot be written.
     """
@@ -71,9 +69,9 @@ def report_run(config: ReportConfig, console: Console) -> Path:
 
 
 def report_fitted_run(config: TrainConfig, console: Console) -> Path | None:
-    """Write the report of a run that was just fitted, where one is wanted and none is made from its metrics yet.
+    """Write the report of a new run, unless the options turn it off or a report of the same metrics exists.
 
-    A failure is a warning, and costs the report alone.
+    A failure is logged as a warning; the run itself is kept.
     """
     path = config.run / REPORT_FILE
     if config.no_report:
@@ -87,7 +85,7 @@ def report_fitted_run(config: TrainConfig, console: Console) -> Path | None:
 
 
 def write_report(sources: Sources, console: Console) -> Path:
-    """Write a run's report.html, and return its path; raises as `report_run` does."""
+    """Write a run's report.html, and return its path; raise as `report_run` does."""
     return write_page(sources.run, render_report(sources, console))
 
 
@@ -95,66 +93,57 @@ def render_report(sources: Sources, console: Console) -> bytes:
     """Return a run's report as HTML in UTF-8.
 
     Raises:
-        HeadstartError: the run or the store cannot be read, or its metrics hold something else than a run's.
+        HeadstartError: the run or the store cannot be read, or the metrics have invalid fields.
     """
     from jinja2 import UndefinedError
 
     started = time.monotonic()
-    template, pictures = make_environment().get_template(TEMPLATE), _choose_pictures(sources, console)
+    template = make_environment().get_template(TEMPLATE)
     try:
-        values = {**describe_sources(sources), **pictures, **_draw_numbers(sources.run)}
-        page = template.render(values, **vars(sources), page_seconds=time.monotonic() - started)
+        data = collect_report(sources, console)
+        page = template.render(
+            data,
+            **describe_sources(sources),
+            **_plot_figures(sources.run, data),
+            thumbnails=_make_thumbnails(sources, data),
+            data_json=encode_data(data),
+            split=sources.split,
+            record=sources.run.record,
+            unfreeze_from=sources.run.unfreeze_from,
+            page_seconds=time.monotonic() - started,
+        )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
-        # The other files are parsed when they are read; metrics of version 1 have no digest either.
+        # Only the metrics can have invalid fields: the other files are parsed when they are read.
         path, advice = sources.run.folder / METRICS_FILE, "Train again with --overwrite"
-        raise HeadstartError(path, "metrics to report", f"{type(error).__name__}: {error}", advice) from error
-    # A lone surrogate that no caller made printable costs a character, not the report.
+        raise HeadstartError(path, "the metrics of a run", f"{type(error).__name__}: {error}", advice) from error
+    # A lone surrogate that was not made printable is escaped.
     return page.encode("utf-8", "backslashreplace")
 
 
-def _draw_numbers(run: Run) -> dict[str, Any]:
-    metrics, history, classes = run.read_metrics(), run.read_history(), run.record.classes
-    if not 1 <= metrics["kept_epoch"] <= len(history):
-        raise ValueError(f"kept_epoch is {metrics['kept_epoch']} of {len(history)} epochs")
-    evaluation, selection = read_evaluation(run), Selection.read(metrics)
+def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plot the report's figures as SVG, and return the classes whose curves are plotted."""
+    metrics, history, classes = data["metrics"], run.read_history(), run.classes
     targets, probabilities = run.read_probabilities()
-    drawn = choose_drawn(targets, len(classes))
-    return {
-        "metrics": metrics,
-        "metrics_sha256": hash_file(run.folder / METRICS_FILE),
-        "history": history,
-        "evaluation": evaluation,
-        "test": read_test(run),
-        "choice": selection.describe(),
-        "num_candidates": selection.num_candidates,
-        "drawn": drawn,
-        "curves": draw_gap(history, metrics["kept_epoch"], metrics["train_accuracy"], metrics["train_loss"]),
-        "areas": draw_areas(targets, probabilities, classes, drawn),
-        "reliability": draw_reliability(evaluation["reliability"], classes),
+    plotted = choose_plotted(targets, len(classes))
+    curves = (targets, probabilities, classes, plotted)
+    figures = {
+        name: plot_learning_curve(history, metrics["kept_epoch"], name, metrics[f"train_{name}"])
+        for name in ("accuracy", "loss")
     }
+    figures |= {"roc": plot_roc(*curves), "precision_recall": plot_precision_recall(*curves)}
+    figures["reliability"] = plot_reliability(data["validation"]["reliability"], classes)
+    return {"plotted": plotted, "figures": {name: encode_svg(figure, name) for name, figure in figures.items()}}
 
 
-def _choose_pictures(sources: Sources, console: Console) -> dict[str, Any]:
-    """Choose the pictures to show, and draw their thumbnails."""
-    split, predictions = sources.split, sources.run.read_predictions()
-    worst, unsure = choose_worst(predictions), choose_unsure(predictions)
-    means = load_means(sources.store, split, console)
-    nearest = find_nearest(split, means) if means else []
-    num_near = sum(pair.similarity >= NEAR for pair in nearest)
-    near = nearest[: max(NUM_NEAR_SHOWN, min(2 * NUM_NEAR_SHOWN, num_near))]
+def _make_thumbnails(sources: Sources, data: Mapping[str, Any]) -> dict[str, Thumbnail]:
+    """Make the thumbnails of the pictures that the report shows, by path."""
+    shown = [row["path"] for row in (*data["wrong"][:NUM_WRONG_SHOWN], *data["uncertain"])]
+    shown += [pair[side] for pair in data["duplicates"]["near"] for side in ("held_out", "train")]
+    paths = list(dict.fromkeys(shown))
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}
-    hash_of |= {example.path: example.content_hash for example in (*split.validation, *split.train)}
-    paths = {found.path for found in (*worst, *unsure)} | {example.path for pair in near for example in pair[:2]}
+    hash_of |= {example.path: example.content_hash for example in (*sources.split.validation, *sources.split.train)}
     with ThreadPoolExecutor() as pool:
-        drawn = pool.map(lambda path: draw_thumbnail(sources.images / path, hash_of.get(path, b"")), paths)
-        thumbnails = dict(zip(paths, drawn, strict=True))
-    return {
-        "worst": worst,
-        "num_wrong": sum(found.predicted != found.label for found in predictions),
-        "unsure": unsure,
-        "exact": find_exact(split.train, [*split.validation, *split.test]),
-        "near": near,
-        "num_near": num_near if means else None,
-        "likeness": measure_likeness(means) if means else 0.0,
-        "thumbnails": thumbnails,
-    }
+        made = pool.map(
+            lambda path: make_thumbnail(sources.images / path, hash_of.get(path, b""), sources.place), paths
+        )
+        return dict(zip(paths, made, strict=True))

@@ -35,16 +35,16 @@ class Sources:
     images: Path
     """The folder of pictures."""
     place: Path
-    """The folder that the report names; another than the run's while the run is in a staging folder."""
+    """Final folder of the run; `run.folder` may be a staging folder."""
 
 
 def load_sources(config: ReportConfig) -> Sources:
     """Open a run and its store.
 
     Raises:
-        HeadstartError: there is no run, one of its files was edited, or the store lacks features that it was fitted on.
+        HeadstartError: the run does not exist, one of its files was changed, or the store lacks its features.
     """
-    # Before it is read, as one that is completed later is another run than the one that was read.
+    # An interrupted replacement must be completed before the run is read.
     recover_run(config.run)
     run = Run(config.run)
     run.check_files()
@@ -54,7 +54,7 @@ def load_sources(config: ReportConfig) -> Sources:
 
 
 def read_evaluation(run: Run) -> dict[str, Any]:
-    """Evaluate a run's head from its predictions, whatever version wrote it, with intervals that allow for a choice."""
+    """Evaluate a run's head from its stored predictions, with an interval that accounts for the selection."""
     targets, probabilities = run.read_probabilities()
     found = evaluate(targets, probabilities, run.record.classes, _find_largest(run))
     right = sum(row[number] for number, row in enumerate(found["confusion"]))
@@ -63,7 +63,7 @@ def read_evaluation(run: Run) -> dict[str, Any]:
 
 
 def read_test(run: Run) -> dict[str, Any] | None:
-    """Read how a run's head was evaluated on the pictures in test/; None where it was not."""
+    """Read the evaluation on the pictures in test/ from a run's metrics; None if there is none."""
     test: dict[str, Any] | None = run.read_metrics().get("test")
     if test is None:
         return None
@@ -75,19 +75,22 @@ def read_test(run: Run) -> dict[str, Any] | None:
 def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str, Any]:
     """Evaluate a run's head on the pictures in test/.
 
-    Where layers were trained again, `weights` is their backbone's file, or empty for the one that the store names.
+    Args:
+        sources: the run and its store.
+        console: receives warnings.
+        weights: weights file of the backbone for a fine-tuned run; empty for the one that the store names.
 
     Raises:
-        UsageError: there are none beside validation/.
-        HeadstartError: a class in test/ was not trained on, or the head cannot be expanded to all inputs.
+        UsageError: test/ has no pictures.
+        HeadstartError: test/ has a class that was not trained on, or the head cannot be expanded.
     """
     store, split = sources.store, sources.split
     if not split.test:
-        advice = "Add some, and extract again"
-        raise UsageError("--test", "pictures in test/ beside validation/", f"none in {store.path}", advice)
+        advice = "Add class folders with pictures to test/, then extract again"
+        raise UsageError("--test", "pictures in test/", f"none in {store.path}", advice)
     if unknown := sorted({example.label for example in split.test} - set(split.classes)):
-        advice = "Remove it, and extract again"
-        raise HeadstartError(f"class {unknown[0]!r} in test/", "one that was trained on", "another", advice)
+        expected, advice = f"one of the classes {', '.join(split.classes)}", "Remove the folder, then extract again"
+        raise HeadstartError(f"test/{unknown[0]}", expected, unknown[0], advice)
     probabilities = _predict_test(sources, console, weights)
     targets = encode_labels(split.test, split.classes)
     return evaluate(targets, probabilities, split.classes, _find_largest(sources.run))

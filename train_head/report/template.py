@@ -1,32 +1,34 @@
-"""Template of a report, with its filters; and the facts about a run that take more than a template to find."""
+"""Environment of the report's templates, with their filters, and facts about a run's origin."""
 
 from __future__ import annotations
 
 import platform
-import shlex
 from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from base.errors import FeatureStoreError
-from base.terminal import format_seconds, make_printable
+from base.terminal import format_count, format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.evaluation.metrics import NUM_THRESHOLDS
 from train_head.evaluation.uncertainty import Interval, compute_interval, describe_fits, format_percent, format_share
-from train_head.report.gallery import MAX_PICTURES, NEAR
+from train_head.report.data import DATA_ID
+from train_head.report.duplicates import MAX_PICTURES, NEAR
+from train_head.report.gallery import NUM_OPEN, NUM_WRONG_SHOWN
 from train_head.report.sources import Sources
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 NUM_EXACT_SHOWN = 50
 _LIBRARIES = ("numpy", "scikit-learn", "keras")
 
 
 def make_environment() -> Environment:
-    """Make the templates' environment: text is made printable and escaped, and a forgotten value is an error."""
+    """Make the environment of the templates, in which text is printable and escaped, and a missing value an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -34,22 +36,29 @@ def make_environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        # A file's name or a class's may hold anything. Text that is HTML already is of another type.
+        # File and class names may contain control characters. HTML has another type (Markup).
         finalize=lambda value: make_printable(value) if type(value) is str else value,
     )
     environment.filters.update(
+        break_path=_break_path,
         commas=lambda number: f"{number:,}",
+        with_noun=format_count,
         interval_percent=lambda ends: Interval(*ends).format_percent(),
+        loss=lambda loss: "not finite" if loss is None else f"{loss:.4g}",
         last_part=lambda path: PurePath(path).name or path,
         percent=format_percent,
+        points=lambda share: f"{100 * share:.1f} percentage points",
         seconds=format_seconds,
         share=format_share,
     )
     environment.globals.update(
+        DATA_ID=DATA_ID,
         MAX_PICTURES=MAX_PICTURES,
         NEAR=NEAR,
         NUM_EXACT_SHOWN=NUM_EXACT_SHOWN,
+        NUM_OPEN=NUM_OPEN,
         NUM_THRESHOLDS=NUM_THRESHOLDS,
+        NUM_WRONG_SHOWN=NUM_WRONG_SHOWN,
         compute_interval=compute_interval,
         describe_fits=describe_fits,
     )
@@ -57,22 +66,24 @@ def make_environment() -> Environment:
 
 
 def describe_sources(sources: Sources) -> dict[str, Any]:
-    """Describe what was trained on what; a report may be passed on, and holds no path of this machine."""
-    here, place = Path.cwd(), sources.place
+    """Describe the store that a run was fitted on, without any path of this machine."""
     versions = sources.store.origin.versions | {"Python": platform.python_version()}
-    versions |= {name: version(name) for name in _LIBRARIES}
-    shown = place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)
-    model = shown.with_name(f"{shown.name}-model")
     return {
-        "versions": versions,
+        "store": sources.store,
+        "versions": versions | {name: version(name) for name in _LIBRARIES},
         "extraction": _describe_extraction(sources.store),
-        "run_path": shlex.quote(make_printable(str(shown))),
-        "model_path": shlex.quote(make_printable(str(model))),
     }
 
 
+def _break_path(path: str) -> Markup:
+    """Allow line breaks in a path after its slashes."""
+    from markupsafe import Markup
+
+    return Markup("/<wbr>").join(make_printable(path).split("/"))
+
+
 def _describe_extraction(store: FeatureStore) -> str:
-    """Describe how long the features took, at the rate of the last extraction; empty where that is not known."""
+    """Describe the time of extraction at the rate of its last run; empty if the rate is unknown."""
     if not store.path.is_dir():
         return ""
     rate = 0.0

@@ -1,17 +1,19 @@
-"""Reads a report as a reader would: its words, tables, pictures and addresses."""
+"""Parser of a report: its data, headings, tables, pictures and addresses."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 @dataclass
 class Page(HTMLParser):
-    """What stands in a page, and that every element is closed in its turn."""
+    """Contents of a page, in which every element must be closed in order."""
 
     text: str = ""
     tables: list[list[list[str]]] = field(default_factory=list)
@@ -20,6 +22,9 @@ class Page(HTMLParser):
     addresses: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
+    commands: str = ""
+    json_text: str = ""
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -39,6 +44,8 @@ class Page(HTMLParser):
             self.figures.append(values["aria-label"])
         elif tag == "table":
             self.tables.append([])
+        elif tag == "h2":
+            self.headings.append("")
         elif tag == "tr":
             self.tables[-1].append([])
         elif tag in ("td", "th"):
@@ -55,18 +62,31 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" in self._open:
             return
+        if "script" in self._open:
+            self.json_text += data
+            return
+        if "pre" in self._open:
+            self.commands += data
+        if "h2" in self._open:
+            self.headings[-1] += data
         self.text += data
-        if self._open and self._open[-1] in ("td", "th", "b") and self.tables and self.tables[-1]:
+        if self._open and self._open[-1] in ("td", "th", "small") and self.tables and self.tables[-1]:
             self.tables[-1][-1][-1] += data
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """Data of the report, from its JSON element."""
+        data: dict[str, Any] = json.loads(self.json_text)
+        return data
+
     def find_table(self, first: str) -> list[list[str]]:
-        """Finds the table whose first row holds a cell."""
+        """Find the table whose first row has a cell with this text."""
         (found,) = [table for table in self.tables if table and first in table[0]]
         return found
 
 
 def read_page(run: Path) -> Page:
-    """Reads the report of a run."""
+    """Parse the report of a run."""
     page = Page()
     page.feed((run / "report.html").read_text(encoding="utf-8"))
     page.close()

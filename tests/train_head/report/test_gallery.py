@@ -1,4 +1,4 @@
-"""Which pictures a report shows, among planted mistakes; and their thumbnails."""
+"""Choice of the pictures that a report shows, and their thumbnails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 from tests.pictures import draw_picture, encode
 from tests.train_head.training import ROOT
-from train_head.report.gallery import THUMBNAIL_SIDE, Thumbnail, choose_unsure, choose_worst, draw_thumbnail
+from train_head.report.gallery import THUMBNAIL_SIDE, Thumbnail, choose_uncertain, make_thumbnail, sort_wrong
 from train_head.runs.tables import Prediction
 
 
@@ -34,32 +35,31 @@ PLANTED = [
 ]
 
 
-def test_choose_worst_takes_the_planted_mistakes_worst_first_and_ties_by_path() -> None:
+def test_sort_wrong_orders_by_probability_of_the_true_class_then_path() -> None:
     paths = ["dogs/worst.jpg", "cats/tied.jpg", "cats/very wrong.jpg", "cats/a little wrong.jpg"]
-    assert [found.path for found in choose_worst(PLANTED)] == paths
-    assert [found.path for found in choose_worst(PLANTED, 2)] == paths[:2]
-    assert choose_worst(PLANTED[:1]) == []
+    assert [found.path for found in sort_wrong(PLANTED)] == paths
+    assert sort_wrong(PLANTED[:1]) == []
 
 
-def test_choose_unsure_takes_those_nearest_the_threshold_right_ones_too() -> None:
-    assert [found.path for found in choose_unsure(PLANTED, 3)] == [
+def test_choose_uncertain_takes_the_smallest_margins_correct_ones_included() -> None:
+    assert [found.path for found in choose_uncertain(PLANTED, 3)] == [
         "dogs/nearly wrong.jpg",
         "cats/a little wrong.jpg",
         "cats/tied.jpg",
     ]
 
 
-def test_choose_unsure_of_three_classes_goes_by_the_two_most_probable() -> None:
+def test_choose_uncertain_of_three_classes_compares_the_two_highest_probabilities() -> None:
     def make(path: str, *probabilities: float) -> Prediction:
         return Prediction(path, "cats", "cats", dict(zip(("cats", "dogs", "owls"), probabilities, strict=True)))
 
-    found = choose_unsure([make("a", 0.5, 0.3, 0.2), make("b", 0.45, 0.44, 0.11), make("c", 0.4, 0.35, 0.25)])
+    found = choose_uncertain([make("a", 0.5, 0.3, 0.2), make("b", 0.45, 0.44, 0.11), make("c", 0.4, 0.35, 0.25)])
     assert [prediction.path for prediction in found] == ["b", "c", "a"]
 
 
 def read_thumbnail(path: Path, data: bytes) -> Image.Image:
     path.write_bytes(data)
-    thumbnail = draw_thumbnail(path, hashlib.sha256(data).digest())
+    thumbnail = make_thumbnail(path, hashlib.sha256(data).digest(), path.parent)
     assert thumbnail.problem == ""
     start, _, text = thumbnail.address.partition(",")
     assert start == "data:image/jpeg;base64"
@@ -67,7 +67,7 @@ def read_thumbnail(path: Path, data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize(("size", "shown"), [((400, 100), (200, 50)), ((30, 20), (30, 20)), ((1000, 1), (200, 1))])
-def test_draw_thumbnail_keeps_the_proportions_and_never_grows(
+def test_make_thumbnail_keeps_the_proportions_and_never_enlarges(
     tmp_path: Path, size: tuple[int, int], shown: tuple[int, int]
 ) -> None:
     thumbnail = read_thumbnail(tmp_path / "a.png", encode(Image.new("RGB", size, (200, 60, 40))))
@@ -76,8 +76,8 @@ def test_draw_thumbnail_keeps_the_proportions_and_never_grows(
     np.testing.assert_allclose(np.asarray(thumbnail).mean(axis=(0, 1)), (200, 60, 40), atol=3)
 
 
-def test_draw_thumbnail_shows_what_training_saw(tmp_path: Path) -> None:
-    # Half of it is red and see-through, which extraction lays over white.
+def test_make_thumbnail_decodes_as_extraction_does(tmp_path: Path) -> None:
+    # The left half is transparent, which extraction composites on white.
     picture = Image.new("RGBA", (60, 60), (255, 0, 0, 0))
     picture.paste((0, 0, 255, 255), (30, 0, 60, 60))
     values = np.asarray(read_thumbnail(tmp_path / "a.png", encode(picture)), np.float64)
@@ -85,27 +85,34 @@ def test_draw_thumbnail_shows_what_training_saw(tmp_path: Path) -> None:
     np.testing.assert_allclose(values[:, 40:].mean(axis=(0, 1)), (0, 0, 255), atol=8)
 
 
-def test_draw_thumbnail_of_a_picture_that_changed_is_gone_or_damaged_says_why(tmp_path: Path) -> None:
+def test_make_thumbnail_links_to_the_file_relative_to_the_report(tmp_path: Path) -> None:
     data = encode(draw_picture("cats", 1))
-    content_hash = hashlib.sha256(data).digest()
+    (tmp_path / "a #1 猫.png").write_bytes(data)
+    found = make_thumbnail(tmp_path / "a #1 猫.png", hashlib.sha256(data).digest(), tmp_path / "work/run")
+    assert found.link == "../../" + quote("a #1 猫.png")
+
+
+def test_make_thumbnail_of_a_changed_missing_or_damaged_picture_is_empty_with_a_reason(tmp_path: Path) -> None:
+    data = encode(draw_picture("cats", 1))
     (tmp_path / "changed.png").write_bytes(encode(draw_picture("cats", 2)))
-    assert draw_thumbnail(tmp_path / "changed.png", content_hash).problem == "changed since it was extracted"
-    gone = draw_thumbnail(tmp_path / "gone.png", content_hash)
-    assert (gone.address, gone.problem) == ("", "an unreadable file (No such file or directory)")
     (tmp_path / "empty.png").write_bytes(b"")
-    assert draw_thumbnail(tmp_path / "empty.png", hashlib.sha256(b"").digest()).problem == "an empty file"
+    hashes = {"changed": hashlib.sha256(data), "missing": hashlib.sha256(data), "empty": hashlib.sha256(b"")}
+    found = [make_thumbnail(tmp_path / f"{name}.png", digest.digest(), tmp_path) for name, digest in hashes.items()]
+    assert [(thumbnail.address, thumbnail.link) for thumbnail in found] == [("", "")] * 3
+    assert len({thumbnail.problem for thumbnail in found} - {""}) == 3
 
 
-def test_thumbnail_is_drawn_under_a_locale_that_has_no_bytes_for_its_name(tmp_path: Path) -> None:
+def test_make_thumbnail_in_a_locale_without_utf8_finds_the_file(tmp_path: Path) -> None:
     path = tmp_path / "Größe 猫.png"
     path.write_bytes(encode(draw_picture("cats", 1)))
     code = f"""
 import hashlib, sys
 from pathlib import Path
-from train_head.report.gallery import draw_thumbnail
+from urllib.parse import quote
+from train_head.report.gallery import make_thumbnail
 assert sys.getfilesystemencoding() == "ascii"
 path = Path({ascii(str(path))})
-found = draw_thumbnail(path, bytes.fromhex("{hashlib.sha256(path.read_bytes()).hexdigest()}"))
+found = make_thumbnail(path, bytes.fromhex("{hashlib.sha256(path.read_bytes()).hexdigest()}"), path.parent)
 print(found.problem or found.address[:10])
 """
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -115,5 +122,7 @@ print(found.problem or found.address[:10])
 
 
 @pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png"])
-def test_thumbnail_of_a_name_that_no_file_can_have_says_so(tmp_path: Path, name: str) -> None:
-    assert draw_thumbnail(tmp_path / name, b"") == Thumbnail("", "no file can have its name")
+def test_make_thumbnail_of_an_invalid_file_name_is_empty(tmp_path: Path, name: str) -> None:
+    found = make_thumbnail(tmp_path / name, b"", tmp_path)
+    assert found == Thumbnail("", problem=found.problem)
+    assert found.problem

@@ -1,19 +1,23 @@
-"""The report of a real run, with planted mistakes and planted duplicates."""
+"""Report of a real run with planted errors and duplicates."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
+import shlex
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
 from base.errors import HeadstartError
+from base.files import hash_file
 from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
@@ -21,7 +25,8 @@ from tests.pictures import draw_picture, encode
 from tests.train_head.report.pages import Page, read_page
 from tests.train_head.training import make_config, reseal
 from train_head.config import ReportConfig, TrainConfig
-from train_head.evaluation.uncertainty import Interval, Selection, compute_interval, record_selection
+from train_head.evaluation.uncertainty import Selection, compute_interval, format_percent, record_selection
+from train_head.report.duplicates import NEAR
 from train_head.report.page import Report, report_fitted_run, report_run
 from train_head.report.sources import read_evaluation
 from train_head.runs.read import Run
@@ -35,7 +40,7 @@ ODD = "validation/dogs/<script>alert('x')</script>\n&amp;.png"
 
 @dataclass(frozen=True)
 class Planted:
-    """A run on pictures among which are a mistake, two copies and an odd name."""
+    """Run on pictures with one wrong label, two duplicates and an unusual file name."""
 
     pictures: Path
     config: TrainConfig
@@ -64,10 +69,18 @@ def planted(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, qui
     return Planted(pictures, config, read_page(config.run))
 
 
-def test_report_needs_nothing_but_itself(planted: Planted) -> None:
+def list_facts(page: Page) -> dict[str, str]:
+    return {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
+
+
+def test_report_is_self_contained(planted: Planted) -> None:
     text = (planted.config.run / "report.html").read_text()
-    assert not {"script", "link", "iframe", "object"} & set(planted.page.tags)
-    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in planted.page.addresses)
+    assert not {"link", "iframe", "object"} & set(planted.page.tags)
+    assert re.findall("<script[^>]*>", text) == ['<script type="application/json" id="headstart-report">']
+    shown = [address for address in planted.page.addresses if not address.startswith(("data:image/jpeg;base64,", "#"))]
+    # Links to the pictures themselves.
+    assert all((planted.config.run / unquote(address)).is_file() for address in shown)
+    assert len(shown) == len(planted.page.images)
     assert "@import" not in text
     assert "url(" not in text.replace("url(#", "")
 
@@ -79,91 +92,135 @@ def test_report_in_a_notebook_is_the_page_in_a_frame(planted: Planted) -> None:
     assert shown.frames == [(planted.config.run / "report.html").read_text()]
 
 
-def test_report_says_the_numbers_of_the_metrics(planted: Planted) -> None:
-    evaluation, page = planted.metrics["evaluation"], planted.page
-    said = f"{evaluation['accuracy']:.1%}accuracy on {evaluation['num_pictures']} validation pictures"
-    assert f"{said}; 95% interval {Interval(*evaluation['accuracy_interval']).format_percent()}" in page.text
-    assert evaluation["accuracy"] == planted.metrics["val_accuracy"]
-    matrix = page.find_table("predicted cats")
+def test_report_data_has_the_metrics_history_and_evaluation_of_the_run(planted: Planted) -> None:
+    data, run = planted.page.data, Run(planted.config.run)
+    assert data["validation"] == json.loads(json.dumps(read_evaluation(run)))
+    assert data["validation"]["accuracy"] == planted.metrics["val_accuracy"]
+    assert data["metrics"] == {name: value for name, value in planted.metrics.items() if name != "evaluation"}
+    assert data["history"] == [asdict(row) for row in run.read_history()]
+    assert data["metrics_sha256"] == hash_file(run.folder / "metrics.json")
+    assert (data["test"], data["selection"]["num_candidates"]) == (None, 1)
+    assert data["pictures"] == {
+        "training": {"cats": 12, "dogs": 12},
+        "validation": {"cats": 8, "dogs": 8},
+        "test": {},
+    }
+
+
+def test_report_data_has_the_findings(planted: Planted) -> None:
+    findings, run = planted.page.data["findings"], Run(planted.config.run)
+    assert findings["cautions"] == ["leaked"]
+    assert findings["gap"] == pytest.approx(planted.metrics["train_accuracy"] - planted.metrics["val_accuracy"])
+    probabilities = run.read_probabilities()[1]
+    assert findings["mean_confidence"] == pytest.approx(probabilities.max(axis=1).mean())
+    confusion = planted.metrics["confusion"]
+    assert {error["label"]: error["count"] for error in findings["confusions"]} == {
+        label: count for label, count in (("cats", confusion[0][1]), ("dogs", confusion[1][0])) if count
+    }
+
+
+def test_report_tables_show_the_evaluation(planted: Planted) -> None:
+    evaluation, page = planted.page.data["validation"], planted.page
+    matrix = next(table for table in page.tables if table[0] == ["", "cats", "dogs"])
     assert [[int(cell) for cell in row[1:]] for row in matrix[1:]] == evaluation["confusion"]
     for row, found in zip(page.find_table("ROC AUC")[1:], evaluation["classes"], strict=True):
-        names = ("precision", "recall", "f1", "roc_auc", "average_precision")
-        assert row == [found["label"], str(found["num_pictures"]), *(f"{found[name]:.4f}" for name in names)]
-    thresholds = [(c["label"], t) for c in evaluation["classes"] for t in c["thresholds"]]
-    for row, (label, found) in zip(page.find_table("threshold")[1:], thresholds, strict=True):
-        numbers = [f"{found[name]:.4f}" for name in ("threshold", "precision", "recall", "f1")]
-        assert [*row[:4], row[5], row[7]] == [label, found["wanted"], *numbers]
-        for share, interval in ((found["precision"], row[4]), (found["recall"], row[6])):
-            low, high = map(float, interval.split(" to "))
-            assert low < share <= high
-    assert f"error {evaluation['calibration_error']:.4f}, Brier score {evaluation['brier']:.4f}" in page.text
+        shares = [format_percent(found[name]) for name in ("precision", "recall", "f1")]
+        assert row == [found["label"], str(found["num_pictures"]), *shares, f"{found['roc_auc']:.4f}"]
 
 
-def test_report_shows_the_planted_mistake_first_among_what_is_wrong(planted: Planted) -> None:
-    after = planted.page.text.partition("Largest errors")[2].partition("Least certain")[0]
-    assert after.index("incorrect: predicted dogs") < after.index(MISTAKE)
-    shown = [image["alt"] for image in planted.page.images]
-    assert shown[0] == f"Picture {MISTAKE}, true class cats, predicted dogs"
+def test_report_lists_the_planted_error_first(planted: Planted) -> None:
+    wrong = planted.page.data["wrong"]
+    assert (wrong[0]["path"], wrong[0]["label"], wrong[0]["predicted"]) == (MISTAKE, "cats", "dogs")
+    predictions = Run(planted.config.run).read_predictions()
+    assert len(wrong) == sum(found.predicted != found.label for found in predictions)
+    assert MISTAKE in planted.page.images[0]["alt"]
+    rows = planted.page.find_table("true class")[1:]
+    assert [row[0] for row in rows] == [row["path"] for row in wrong]
 
 
-def test_report_lists_the_copy_and_shows_the_one_that_was_saved_again_side_by_side(planted: Planted) -> None:
-    assert "1 held-out picture was trained on too, byte for byte" in planted.page.text
-    assert planted.page.find_table("held out")[1:] == [[SAME, ORIGINAL]]
-    alts = [image["alt"] for image in planted.page.images]
-    place = alts.index(f"Validation picture {AGAIN}")
-    assert alts[place + 1] == f"Training picture {SAVED}"
-    near = planted.page.text.partition("byte for byte, which")[2]
-    assert near.index("nearly the same") < near.index(f"{AGAIN} (validation), {SAVED} (training)")
-    assert "1 validation pictures were trained on too" in planted.page.text.replace("\n", " ")
+def test_report_lists_exact_duplicates_and_shows_near_ones_next_to_each_other(planted: Planted) -> None:
+    duplicates, page = planted.page.data["duplicates"], planted.page
+    assert [(pair["held_out"], pair["train"]) for pair in duplicates["exact"]] == [(SAME, ORIGINAL)]
+    assert page.find_table("training")[1:] == [[SAME, ORIGINAL]]
+    (near,) = [pair for pair in duplicates["near"] if pair["held_out"] == AGAIN]
+    assert (near["train"], near["similarity"] >= NEAR) == (SAVED, True)
+    assert duplicates["num_near"] >= 1
+    alts = [image["alt"] for image in page.images]
+    place = next(number for number, alt in enumerate(alts) if AGAIN in alt and alt.startswith("Validation"))
+    assert SAVED in alts[place + 1]
 
 
-def test_report_shows_odd_names_and_obeys_none(planted: Planted) -> None:
+def test_report_escapes_unusual_file_names(planted: Planted) -> None:
     shown = "validation/dogs/<script>alert('x')</script>\\n&amp;.png"
     alts = " ".join(image["alt"] for image in planted.page.images)
     assert shown in planted.page.text + alts
+    data = planted.page.data
+    assert ODD in {row["path"] for row in (*data["wrong"], *data["uncertain"])} | {
+        pair["held_out"] for pair in data["duplicates"]["near"]
+    }
 
 
-def test_report_can_be_read_without_seeing(planted: Planted) -> None:
+def test_report_has_a_text_alternative_for_every_picture_and_plot(planted: Planted) -> None:
     assert all(image["alt"] for image in planted.page.images)
-    curves, areas, reliability = planted.page.figures
-    kept = Run(planted.config.run).read_history()[-1]
-    assert f"validation accuracy {kept.val_accuracy:.4f}" in curves
-    assert f"gap of {planted.metrics['train_accuracy'] - kept.val_accuracy:.4f}" in curves
-    assert f"Area {planted.metrics['evaluation']['roc_auc']:.4f}" in areas
-    assert "Expected calibration error" in reliability
+    assert len(planted.page.figures) == 5
+    assert all(planted.page.figures)
+    assert f"{planted.metrics['evaluation']['roc_auc']:.4f}" in planted.page.figures[3]
 
 
-def test_report_says_what_was_trained_on_what(planted: Planted) -> None:
-    facts = {row[0]: row[1] for table in planted.page.tables for row in table if len(row) == 2}
+def test_report_has_a_heading_for_each_section(planted: Planted) -> None:
+    assert planted.page.headings == [
+        "Learning curves",
+        "Confusion matrix",
+        "Incorrect predictions",
+        "Calibration",
+        "ROC curve, precision and recall",
+        "Duplicates across the split",
+        "Data and options",
+        "Next steps",
+    ]
+
+
+def test_report_facts_describe_data_and_options(planted: Planted) -> None:
+    facts = list_facts(planted.page)
     assert facts["pictures"] == "pictures"
     assert facts["training"] == "24 (12 cats, 12 dogs)"
-    assert facts["validation"] == "16 (8 cats, 8 dogs), by folder validation/"
-    assert facts["backbone"] == "InceptionV3 up to mixed5, frozen"
-    assert facts["weights"].startswith("random, SHA-256 of the tensors ")
+    assert facts["validation"].startswith("16 (8 cats, 8 dogs)")
+    assert "mixed5" in facts["backbone"]
+    assert facts["weights"].startswith("random, ")
+    assert {"float16", "float32"} <= set(facts["features"].replace(",", "").split())
     assert "units 8, dropout 0.3" in facts["head"]
     assert "seed 3" in facts["head"]
-    assert facts["fitting"].endswith(" for 15 epochs")
-    assert "features at" in facts["extraction, once"]
 
 
-def test_report_of_the_same_run_is_kept_and_written_anew_where_it_is_gone(planted: Planted, quiet: Console) -> None:
+def test_report_commands_have_the_options_of_the_run(planted: Planted) -> None:
+    commands = planted.page.data["commands"]
+    arguments = shlex.split(commands["train"])
+    assert arguments[:7] == ["python", "-m", "train_head", "--store", "store", "--run", "run"]
+    options = dict(zip(arguments[7::2], arguments[8::2], strict=True))
+    changed = {"epochs": 15, "batch_size": 8, "units": 8, "dropout": 0.3, "learning_rate": 0.01, "seed": 3}
+    expected = {f"--{name.replace('_', '-')}": str(value) for name, value in changed.items()}
+    assert options == expected | {"--solver": "reduced"}
+    assert shlex.split(commands["extract"])[3:] == ["--images", "pictures", "--store", "store", "--image-size", "75"]
+    # There are no pictures in test/ to evaluate.
+    assert all(command in planted.page.commands for name, command in commands.items() if command and name != "test")
+
+
+def test_report_of_the_same_metrics_is_not_written_again(planted: Planted, quiet: Console) -> None:
     path = planted.config.run / "report.html"
     before = path.stat().st_mtime_ns
     assert report_fitted_run(planted.config, quiet) == path
     assert path.stat().st_mtime_ns == before
 
 
-def test_report_without_its_pictures_says_so_in_their_place(planted: Planted, tmp_path: Path, quiet: Console) -> None:
+def test_report_without_its_pictures_gives_a_reason_for_each(planted: Planted, tmp_path: Path, quiet: Console) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     report_run(ReportConfig(run, images=str(tmp_path / "gone")), quiet)
     page = read_page(run)
     assert page.images == []
-    assert "not shown: an unreadable file (No such file or directory)" in page.text
+    assert page.text.count("not shown: ") == len(planted.page.images)
 
 
-def test_report_of_a_run_from_before_there_were_evaluations_computes_them(
-    planted: Planted, tmp_path: Path, quiet: Console
-) -> None:
+def test_report_of_metrics_without_an_evaluation_computes_it(planted: Planted, tmp_path: Path, quiet: Console) -> None:
     run = Run(shutil.copytree(planted.config.run, tmp_path / "run"))
     metrics = run.read_metrics()
     expected = metrics.pop("evaluation")
@@ -173,44 +230,39 @@ def test_report_of_a_run_from_before_there_were_evaluations_computes_them(
     assert found["confusion"] == expected["confusion"]
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
     report_run(ReportConfig(run.folder), quiet)
-    assert read_page(run.folder).find_table("predicted cats") == planted.page.find_table("predicted cats")
+    assert read_page(run.folder).data["validation"]["confusion"] == planted.page.data["validation"]["confusion"]
 
 
-def test_report_that_cannot_be_written_costs_itself_and_not_the_run(
+def test_report_that_cannot_be_written_is_a_warning_and_the_run_is_kept(
     planted: Planted, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     (run / "report.html").unlink()
     (run / "history.csv").write_text("nonsense")
     assert report_fitted_run(make_config(planted.config.store, run, no_report=False), quiet) is None
-    assert f"warning: expected {run / 'report.html'}, got " in capsys.readouterr().err
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert str(run / "report.html") in warning
 
 
 def test_report_on_another_store_is_refused(planted: Planted, shared_store: Path, quiet: Console) -> None:
-    with pytest.raises(HeadstartError, match=r"--cut: expected mixed7, .* got mixed5"):
+    with pytest.raises(HeadstartError) as caught:
         report_run(ReportConfig(planted.config.run, store=str(shared_store)), quiet)
+    assert ("mixed7" in caught.value.expected, "mixed5" in caught.value.got) == (True, True)
 
 
 def test_report_holds_no_path_of_the_machine(planted: Planted) -> None:
-    text = (planted.config.run / "report.html").read_text()
-    assert str(planted.pictures.parent) not in text
-    facts = {row[0]: row[1] for table in planted.page.tables for row in table if len(row) == 2}
-    assert facts["store"].startswith("store, fingerprint ")
-    assert "python -m train_head.export --run run --out run-model" in planted.page.text
+    assert str(planted.pictures.parent) not in (planted.config.run / "report.html").read_text()
+    assert list_facts(planted.page)["store"].startswith("store, ")
 
 
-def test_report_commands_name_the_run_as_seen_from_the_working_folder(
+def test_report_commands_are_relative_to_the_working_folder(
     planted: Planted, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "work/my run")
     monkeypatch.chdir(tmp_path)
     report_run(ReportConfig(run), quiet)
-    assert "--run 'work/my run' --out 'work/my run-model'" in read_page(run).text
-
-
-def test_report_gives_the_stored_type_and_the_precision_of_features(planted: Planted) -> None:
-    facts = {row[0]: row[1] for table in planted.page.tables for row in table if len(row) == 2}
-    assert "stored as float16, computed in float32 with " in facts["features"]
+    arguments = shlex.split(read_page(run).data["commands"]["export"])
+    assert arguments[3:] == ["--run", "work/my run", "--out", "work/my run-model"]
 
 
 def change_metrics(run: Path, **values: object) -> None:
@@ -233,37 +285,44 @@ def change_metrics(run: Path, **values: object) -> None:
         ("test", {"accuracy": 0.5}),
     ],
 )
-def test_report_of_metrics_with_a_wrong_value_names_it(
+def test_report_of_metrics_with_an_invalid_value_names_the_file(
     planted: Planted, tmp_path: Path, quiet: Console, name: str, value: object
 ) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     change_metrics(run, **{name: value})
     with pytest.raises(HeadstartError) as caught:
         report_run(ReportConfig(run), quiet)
-    assert "metrics.json" in str(caught.value.where)
+    assert caught.value.where == run / "metrics.json"
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", {"accuracy": []}, {"confusion": [[1]], "accuracy_interval": [1]}])
-def test_report_evaluates_anew_whatever_was_kept_as_evaluation(
+def test_report_computes_the_evaluation_whatever_the_metrics_hold(
     planted: Planted, tmp_path: Path, quiet: Console, value: object
 ) -> None:
     run = shutil.copytree(planted.config.run, tmp_path / "run")
     change_metrics(run, evaluation=value)
     report_run(ReportConfig(run), quiet)
-    assert read_page(run).find_table("threshold") == planted.page.find_table("threshold")
+    assert read_page(run).data["validation"] == planted.page.data["validation"]
 
 
-def test_report_thresholds_hold_as_they_are_written(planted: Planted) -> None:
+def test_report_thresholds_have_the_printed_precision_and_recall(planted: Planted) -> None:
     targets, probabilities = Run(planted.config.run).read_probabilities()
-    for label, _, threshold, precision, _, recall, _, f1 in planted.page.find_table("threshold")[1:]:
+    rows = planted.page.find_table("threshold")[1:]
+    assert [row[:2] for row in rows] == [
+        [label, goal] for label in ("cats", "dogs") for goal in ("best F1", "recall 0.9", "recall 0.95", "recall 0.99")
+    ]
+    for label, _, threshold, precision, recall, f1 in rows:
         number = ["cats", "dogs"].index(label)
         predicted, truths = probabilities[:, number] >= float(threshold), targets == number
-        right = (predicted & truths).sum()
-        found = (right / predicted.sum(), right / truths.sum(), 2 * right / (predicted.sum() + truths.sum()))
-        assert [f"{share:.4f}" for share in found] == [precision, recall, f1]
+        right = int((predicted & truths).sum())
+        num_thresholds = 10_001
+        for text, num in ((precision, predicted.sum()), (recall, truths.sum())):
+            interval = compute_interval(right, int(num), num_thresholds)
+            assert text == format_percent(right / num) + interval.format_percent()
+        assert f1 == format_percent(2 * right / (predicted.sum() + truths.sum()))
 
 
-def test_report_of_a_class_that_is_never_predicted_gives_it_no_precision(
+def test_report_of_a_class_that_is_never_predicted_shows_no_precision(
     planted: Planted, tmp_path: Path, quiet: Console
 ) -> None:
     run = Run(shutil.copytree(planted.config.run, tmp_path / "run"))
@@ -274,10 +333,10 @@ def test_report_of_a_class_that_is_never_predicted_gives_it_no_precision(
     reseal(run.folder)
     report_run(ReportConfig(run.folder), quiet)
     cats, dogs = read_page(run.folder).find_table("ROC AUC")[1:]
-    assert (cats[2:5], dogs[2:5]) == (["0.5000", "1.0000", "0.6667"], ["–", "0.0000", "0.0000"])
+    assert (cats[2:5], dogs[2:5]) == (["50.0%", "100.0%", "66.7%"], ["–", "0.0%", "0.0%"])
 
 
-def test_report_of_a_chosen_head_says_so_and_is_written_anew(planted: Planted, tmp_path: Path, quiet: Console) -> None:
+def test_report_of_a_selected_head_has_the_wider_interval(planted: Planted, tmp_path: Path, quiet: Console) -> None:
     run = Run(shutil.copytree(planted.config.run, tmp_path / "run"))
     selection = Selection(24, 1, "val_accuracy")
     change_metrics(run.folder, **record_selection(run.read_metrics(), selection))
@@ -285,23 +344,24 @@ def test_report_of_a_chosen_head_says_so_and_is_written_anew(planted: Planted, t
     config = replace(planted.config, run=run.folder)
     assert report_fitted_run(config, quiet) == run.folder / "report.html"
     page = read_page(run.folder)
-    assert "This is the best of 24 heads, chosen by the validation pictures" in page.text
+    assert page.data["findings"]["cautions"][0] == "selected"
+    assert page.data["selection"]["num_candidates"] == 24
     right = sum(row[n] for n, row in enumerate(run.read_metrics()["confusion"]))
     expected = compute_interval(right, 16, 24)
-    assert read_evaluation(run)["accuracy_interval"] == list(expected)
-    assert f"95% interval {expected.format_percent()}, which allows for the choice: the best of 24 heads" in page.text
+    assert page.data["validation"]["accuracy_interval"] == list(expected)
+    assert expected.format_percent() in page.text
 
 
-def test_report_of_three_classes_has_a_curve_for_each(three_classes: Any, tmp_path: Path, quiet: Console) -> None:
+def test_report_of_three_classes_has_curves_for_each(three_classes: Any, tmp_path: Path, quiet: Console) -> None:
     config = make_config(three_classes, tmp_path / "run", no_report=False)
     train_head(config, quiet)
     report_fitted_run(config, quiet)
     page = read_page(config.run)
-    assert len(page.find_table("predicted owls")) == 4
-    areas = page.text.partition("Probabilities and thresholds")[2].partition("over all thresholds")[0]
-    for label in ("cats", "dogs", "owls"):
-        assert label in areas
-    assert page.text.startswith("\n") or "cats or dogs or owls" in page.text
+    labels = ["cats", "dogs", "owls"]
+    assert next(table for table in page.tables if table[0] == ["", *labels])
+    assert [row["label"] for row in page.data["validation"]["classes"]] == labels
+    svg = (config.run / "report.html").read_text()
+    assert all(svg.count(f"class {label}<") == 2 for label in labels)
 
 
 def test_thumbnails_are_pictures(planted: Planted) -> None:

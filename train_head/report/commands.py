@@ -1,0 +1,111 @@
+"""Commands that a report suggests: what to run next, with the run's own options."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from base.options import list_options
+from base.terminal import make_printable
+from extract.config import ExtractConfig
+from features.cuts import list_cuts
+from train_head.config import ClassWeight, HeadConfig
+from train_head.report.findings import Confidence, Fit, is_imbalanced
+from train_head.report.sources import Sources
+
+BALANCED = ClassWeight.BALANCED.value
+STRONG_DROPOUT = 0.5
+PATIENCE = 5
+FIRST_L2 = 1e-4
+
+
+def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label: Mapping[str, int]) -> dict[str, str]:
+    """Suggest the commands of a report, each one line for a shell, by the section that shows it.
+
+    A command that the findings give no reason for is empty. Paths are relative to the working folder; of a place
+    outside it the name alone is given, since a report may be passed on.
+
+    Args:
+        sources: the run and its store.
+        findings: as `collect_findings` returns them.
+        num_by_label: training pictures of each class.
+    """
+    record, fingerprint = sources.run.record, sources.store.fingerprint
+    options = {option.name: option.default for option in list_options(HeadConfig)} | record.config
+    if options["views"] == sources.store.num_views:
+        options["views"] = None
+    run, images = shorten(sources.place), shorten(sources.images)
+    store_path = Path(os.path.normpath(sources.place / record.store))
+    if not list_cuts(store_path):
+        options["cut"] = ""
+    store = shorten(store_path)
+    model = run.with_name(f"{run.name}-model")
+    places = ["--store", str(store), "--run", str(run)]
+    made = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
+    imbalanced = is_imbalanced(num_by_label)
+    changes = {
+        "fit": suggest_fit_change(findings["fit"], options),
+        "calibration": suggest_calibration_change(findings["confidence"], options),
+        "classes": {} if options["class_weight"] == BALANCED or not imbalanced else {"class_weight": BALANCED},
+        "diverged": {"learning_rate": options["learning_rate"] / 10} if "diverged" in findings["cautions"] else {},
+    }
+    commands = {
+        section: ["train_head", *places, *list_changed_options({**options, **change})] if change else []
+        for section, change in changes.items()
+    }
+    commands |= {
+        "extract": ["extract", "--images", str(images), "--store", str(store), *made],
+        "train": ["train_head", *places, *list_changed_options(options)],
+        "sweep": ["train_head.sweep", "--store", str(store), "--out", f"{run}-sweep"],
+        "test": ["train_head.report", "--run", str(run), "--test"],
+        "export": ["train_head.export", "--run", str(run), "--out", str(model)],
+        "predict": ["train_head.predict", "--model", f"{model}/model.keras", "FILE_OR_DIR"],
+    }
+    return {
+        name: shlex.join(["python", "-m", *map(make_printable, words)]) if words else ""
+        for name, words in commands.items()
+    }
+
+
+def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Suggest the option to change for a head that overfits or still improves; empty for a balanced one."""
+    match fit:
+        case Fit.STILL_IMPROVING:
+            return {"epochs": 2 * options["epochs"]}
+        case Fit.OVERFITTING if options["dropout"] < STRONG_DROPOUT:
+            return {"dropout": STRONG_DROPOUT}
+        case Fit.OVERFITTING:
+            return {"l2": 10 * options["l2"] or FIRST_L2}
+    return {}
+
+
+def suggest_calibration_change(confidence: Confidence, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Suggest the option to change for a head that is over- or under-confident; empty for a consistent one."""
+    match confidence:
+        case Confidence.UNDER:
+            return {"epochs": 2 * options["epochs"]}
+        case Confidence.OVER if not options["patience"]:
+            return {"patience": PATIENCE}
+        case Confidence.OVER:
+            return {"l2": 10 * options["l2"] or FIRST_L2}
+    return {}
+
+
+def list_changed_options(options: Mapping[str, Any]) -> list[str]:
+    """List the options of a training that differ from their defaults, as arguments of the command line."""
+    arguments: list[str] = []
+    for option in list_options(HeadConfig):
+        value, flag = options.get(option.name), f"--{option.name.replace('_', '-')}"
+        if value is None or value == option.default or option.name == "overwrite":
+            continue
+        arguments += [flag] if value is True else [flag, str(value)]
+    return arguments
+
+
+def shorten(path: Path) -> Path:
+    """Return a path relative to the working folder, or its name alone where it is outside."""
+    here, place = Path.cwd(), path.resolve()
+    return place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)

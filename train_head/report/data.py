@@ -1,0 +1,97 @@
+"""Data of a report: every number and list that it shows, ready for JSON. The page also holds them for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from base.files import hash_file
+from base.terminal import Console, make_json
+from train_head.evaluation.uncertainty import Selection
+from train_head.report.commands import suggest_commands
+from train_head.report.duplicates import Pair, find_duplicates
+from train_head.report.findings import collect_findings
+from train_head.report.gallery import choose_uncertain, sort_wrong
+from train_head.report.sources import Sources, read_evaluation, read_test
+from train_head.runs.record import METRICS_FILE
+from train_head.runs.tables import Prediction
+
+DATA_ID = "headstart-report"
+"""Id of the page's element that holds the data: `<script type="application/json" id="headstart-report">`."""
+SCHEMA_VERSION = 1
+
+
+def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
+    """Collect the data of a report, ready for JSON.
+
+    Returns:
+        `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation),
+        `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None before
+        it was evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
+        pictures of each class), `wrong` (every incorrect prediction), `uncertain`, `duplicates` and `commands`.
+
+    Raises:
+        HeadstartError: the run or the store cannot be read.
+        LookupError, TypeError, ValueError: the metrics have other fields or values than those of a run.
+    """
+    run, split = sources.run, sources.split
+    metrics, history, predictions = run.read_metrics(), run.read_history(), run.read_predictions()
+    if not 1 <= metrics["kept_epoch"] <= len(history):
+        raise ValueError(f"kept_epoch is {metrics['kept_epoch']} of {len(history)} epochs")
+    evaluation, selection = read_evaluation(run), Selection.read(metrics)
+    mean_confidence = float(np.mean([max(found.probabilities.values()) for found in predictions]))
+    findings = collect_findings(metrics, history, evaluation, selection.num_candidates, mean_confidence)
+    parts = {"training": split.train, "validation": split.validation, "test": split.test}
+    pictures = {name: dict(sorted(Counter(e.label for e in part).items())) for name, part in parts.items()}
+    duplicates = find_duplicates(sources.store, split, console)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": {
+            "folder": sources.place.name,
+            "classes": run.classes,
+            "solver": run.record.solver,
+            "options": run.options,
+            "num_views": run.num_views,
+        },
+        "metrics_sha256": hash_file(run.folder / METRICS_FILE),
+        "metrics": {name: value for name, value in metrics.items() if name != "evaluation"},
+        "history": [asdict(row) for row in history],
+        "validation": evaluation,
+        "test": read_test(run),
+        "selection": {"num_candidates": selection.num_candidates, "description": selection.describe()},
+        "findings": findings,
+        "pictures": pictures,
+        "wrong": [_describe_prediction(found) for found in sort_wrong(predictions)],
+        "uncertain": [_describe_prediction(found) for found in choose_uncertain(predictions)],
+        "duplicates": {
+            "exact": [_describe_pair(pair) for pair in duplicates.exact],
+            "near": [_describe_pair(pair) for pair in duplicates.near],
+            "num_near": duplicates.num_near,
+            "typical_similarity": duplicates.typical_similarity,
+        },
+        "commands": suggest_commands(sources, findings, pictures["training"]),
+    }
+
+
+def encode_data(data: Mapping[str, Any]) -> str:
+    """Encode a report's data as JSON for a script element, which no text in it can end."""
+    return json.dumps(make_json(data), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+
+
+def _describe_prediction(found: Prediction) -> dict[str, Any]:
+    return {
+        "path": found.path,
+        "label": found.label,
+        "predicted": found.predicted,
+        "probability": found.probabilities[found.predicted],
+        "label_probability": found.probabilities[found.label],
+    }
+
+
+def _describe_pair(pair: Pair) -> dict[str, Any]:
+    return {"held_out": pair.held_out.path, "train": pair.train.path, "similarity": pair.similarity}

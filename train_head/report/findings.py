@@ -1,0 +1,159 @@
+"""Findings of a report: conclusions drawn from a run's numbers, apart from their wording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from math import isfinite
+from typing import Any
+
+from train_head.solvers.history import Epoch
+
+MIN_IMPROVEMENT = 0.01
+"""Relative decrease of the validation loss in the last epoch from which more epochs are worth a try."""
+MIN_RISE = 0.1
+"""Relative rise of the validation loss above its minimum from which a head overfits, whatever its accuracy."""
+NUM_CONFUSIONS = 5
+IMBALANCE = 1.5
+"""Ratio of the largest to the smallest class of training from which class weights are worth a try."""
+
+
+class Caution(StrEnum):
+    """Reason to be careful with the accuracy."""
+
+    DIVERGED = "diverged"
+    SELECTED = "selected"
+    BELOW_BASELINE = "below_baseline"
+    NEAR_BASELINE = "near_baseline"
+    LEAKED = "leaked"
+    PENDING = "pending"
+
+
+class Fit(StrEnum):
+    """State of a head after training."""
+
+    STILL_IMPROVING = "still_improving"
+    OVERFITTING = "overfitting"
+    BALANCED = "balanced"
+
+
+class Confidence(StrEnum):
+    """Comparison of the mean probability of the predicted class with the accuracy."""
+
+    OVER = "over_confident"
+    UNDER = "under_confident"
+    CONSISTENT = "consistent"
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A kind of error: pictures of one class that were predicted as another."""
+
+    label: str
+    predicted: str
+    count: int
+    num_pictures: int
+    """Validation pictures of the true class."""
+
+
+@dataclass(frozen=True)
+class FitFinding:
+    """State of a head after training, with the numbers that it follows from."""
+
+    fit: Fit
+    gap: float
+    """Training accuracy minus validation accuracy, -1 to 1, dropout off."""
+    lowest_epoch: int
+    """Epoch of the lowest validation loss."""
+    lowest_loss: float
+    rise: float
+    """Validation loss of the kept epoch relative to the lowest, minus 1."""
+
+
+def find_cautions(metrics: Mapping[str, Any], evaluation: Mapping[str, Any], num_candidates: int) -> list[Caution]:
+    """Find the reasons to be careful with a run's accuracy.
+
+    A head is near the baseline if the interval of its accuracy contains the accuracy of always predicting the
+    largest class, and below it if the whole interval is lower.
+    """
+    (low, high), baseline = evaluation["accuracy_interval"], evaluation["largest_class_share"]
+    applies = {
+        Caution.DIVERGED: bool(metrics.get("diverged")),
+        Caution.SELECTED: num_candidates > 1,
+        Caution.BELOW_BASELINE: high < baseline,
+        Caution.NEAR_BASELINE: low <= baseline <= high,
+        Caution.LEAKED: bool(metrics.get("num_leaked")),
+        Caution.PENDING: bool(metrics.get("num_pending")),
+    }
+    return [caution for caution, is_found in applies.items() if is_found]
+
+
+def judge_fit(
+    history: Sequence[Epoch], kept_epoch: int, train_accuracy: float, evaluation: Mapping[str, Any]
+) -> FitFinding:
+    """Judge whether a head overfits or could improve with more epochs.
+
+    A head still improves if its last epoch was kept and lowered the validation loss by `MIN_IMPROVEMENT`. It overfits
+    if its training accuracy is above the interval of its validation accuracy, or its validation loss is `MIN_RISE`
+    above the lowest one.
+    """
+    losses = [row.val_loss for row in history]
+    kept = losses[kept_epoch - 1]
+    lowest = min(loss for loss in losses if isfinite(loss))
+    rise = kept / lowest - 1 if lowest > 0 else 0.0
+    improves = 1 < kept_epoch == len(history) and kept == lowest and kept <= losses[-2] * (1 - MIN_IMPROVEMENT)
+    overfits = train_accuracy > evaluation["accuracy_interval"][1] or rise >= MIN_RISE
+    fit = Fit.STILL_IMPROVING if improves else Fit.OVERFITTING if overfits else Fit.BALANCED
+    return FitFinding(fit, train_accuracy - evaluation["accuracy"], losses.index(lowest) + 1, lowest, rise)
+
+
+def judge_confidence(mean_confidence: float, evaluation: Mapping[str, Any]) -> Confidence:
+    """Compare the mean probability of the predicted class with the interval of the accuracy."""
+    low, high = evaluation["accuracy_interval"]
+    if low <= mean_confidence <= high:
+        return Confidence.CONSISTENT
+    return Confidence.OVER if mean_confidence > high else Confidence.UNDER
+
+
+def find_confusions(evaluation: Mapping[str, Any], count: int = NUM_CONFUSIONS) -> list[Confusion]:
+    """Find the most frequent kinds of error, the most frequent first, of equal ones the first in class order."""
+    labels = [row["label"] for row in evaluation["classes"]]
+    errors = [
+        Confusion(label, predicted, number, sum(row))
+        for label, row in zip(labels, evaluation["confusion"], strict=True)
+        for predicted, number in zip(labels, row, strict=True)
+        if label != predicted and number
+    ]
+    return sorted(errors, key=lambda error: -error.count)[:count]
+
+
+def collect_findings(
+    metrics: Mapping[str, Any],
+    history: Sequence[Epoch],
+    evaluation: Mapping[str, Any],
+    num_candidates: int,
+    mean_confidence: float,
+) -> dict[str, Any]:
+    """Collect the findings of a report, ready for JSON.
+
+    Args:
+        metrics: the run's metrics.
+        history: its epochs.
+        evaluation: its evaluation on the validation pictures, as `metrics.evaluate` returns it.
+        num_candidates: heads and epochs that this head was selected from.
+        mean_confidence: mean probability of the predicted class, 0 to 1.
+    """
+    fit = judge_fit(history, metrics["kept_epoch"], metrics["train_accuracy"], evaluation)
+    return {
+        "cautions": find_cautions(metrics, evaluation, num_candidates),
+        **asdict(fit),
+        "confidence": judge_confidence(mean_confidence, evaluation),
+        "mean_confidence": mean_confidence,
+        "confusions": [asdict(error) for error in find_confusions(evaluation)],
+    }
+
+
+def is_imbalanced(num_by_label: Mapping[str, int]) -> bool:
+    """Return whether the classes of training differ in size by `IMBALANCE` or more."""
+    return max(num_by_label.values()) >= IMBALANCE * min(num_by_label.values())
