@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -174,8 +175,9 @@ def build_tiny_head(num_classes: int) -> Any:
     return restore_head(choose_tiny_weights(num_classes), TINY_SHAPE, num_classes, 0.2)
 
 
+@functools.cache
 def build_small_backbone() -> Any:
-    """InceptionV3 up to its first activation, pooled to (n, 32): the means of each colour above and below grey."""
+    """Build InceptionV3 up to its first activation, pooled to (n, 32): means of each colour above and below grey."""
     backbone = cut_backbone(build_backbone(SMALL_SIZE, None), SMALL_CUT, Pool.AVG)
     (convolution,) = (layer for layer in backbone.layers if "conv2d" in layer.name)
     kernel = np.zeros((3, 3, 3, 32), np.float32)

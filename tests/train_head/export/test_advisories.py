@@ -1,4 +1,4 @@
-"""Files made after Keras's advisories: nothing in them runs, and no file that they name is read or written."""
+"""Malicious models built after Keras's advisories: none of their code runs, and none of their files is accessed."""
 
 from __future__ import annotations
 
@@ -15,44 +15,53 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.saving import saving_lib
+from numpy.typing import NDArray
 
 from tests.features.shards.test_validate import SECRET, add_virtual, watch
 from tests.train_head.export.edits import (
     KERNEL,
     Config,
+    EditWeights,
+    assert_refused,
     edit_json,
     edit_weights,
     read_members,
-    refuse,
     remove_digest,
     write_members,
 )
 from tests.train_head.synthetic import run_export
+from train_head.export.load import load_export
 
 PIXELS = [np.full((20, 30, 3), 99, np.uint8)]
 
 
 @pytest.fixture(autouse=True)
-def floatx() -> Iterator[None]:
-    """Puts back what some of the models change where Keras loads them."""
+def _floatx() -> Iterator[None]:
+    """Restore the float type, which some of the models change when Keras loads them."""
     yield
     keras.config.set_floatx("float32")
 
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """A file that exists once something was run."""
+    """Path of a file that the malicious code would create."""
     return tmp_path / "marker"
 
 
-@pytest.fixture
-def older(tiny_two: Path, tmp_path: Path) -> Path:
-    """An export without a digest, in which any edit goes unnoticed."""
-    return remove_digest(tiny_two, tmp_path / "older.keras")
+@pytest.fixture(scope="module")
+def older(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export without a digest, not to be changed: edits of it are not detected."""
+    return remove_digest(tiny_two, tmp_path_factory.mktemp("older") / "older.keras")
+
+
+@pytest.fixture(scope="module")
+def outputs(tiny_two: Path) -> NDArray[np.float32]:
+    """Outputs of the unedited model."""
+    return run_export(tiny_two, PIXELS)
 
 
 def add_layer(config: Config, kind: str, options: Config, inputs: object = None) -> None:
-    """Adds a layer that no output needs; Keras builds it all the same, and applies it to `inputs`."""
+    """Add a layer that no output needs; Keras builds it nevertheless, and applies it to `inputs`."""
     nodes = [] if inputs is None else [{"args": [], "kwargs": {"inputs": inputs}}]
     layer = {"module": "keras.layers", "class_name": kind, "registered_name": None, "name": "dead"}
     config["config"]["layers"].append({**layer, "config": {"name": "dead", **options}, "inbound_nodes": nodes})
@@ -69,7 +78,7 @@ def make_lambda(marker: Path) -> Config:
 
 
 def save_writer(folder: Path, marker: Path) -> Path:
-    """Save a SavedModel that writes the marker when it is loaded."""
+    """Write a SavedModel that creates the marker when it is loaded."""
     if folder.exists():
         return folder
     with tf.Graph().as_default() as graph:
@@ -84,7 +93,7 @@ def save_writer(folder: Path, marker: Path) -> Path:
 
 
 class Payload:
-    """Makes a folder when it is unpickled."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -94,50 +103,50 @@ class Payload:
 
 
 def attack_lambda(config: Config, marker: Path) -> None:
-    """CVE-2024-3660, CVE-2026-12481: bytecode."""
+    """CVE-2024-3660, CVE-2026-12481: execute bytecode."""
     add_layer(config, "Lambda", make_lambda(marker), "x")
 
 
 def attack_function(config: Config, marker: Path) -> None:
-    """CVE-2025-1550: any function of any module."""
+    """CVE-2025-1550: call any function of any module."""
     add_layer(config, "Activation", {"activation": name_function("system", "os")}, f"touch {marker}")
 
 
 def attack_get_file(config: Config, marker: Path) -> None:
-    """CVE-2025-8747, CVE-2025-12060: Keras's own functions, to fetch and extract."""
+    """CVE-2025-8747, CVE-2025-12060: call functions of Keras that download and extract files."""
     add_layer(config, "Activation", {"activation": name_function("get_file", "keras.utils")}, f"file://{marker}")
 
 
 def attack_safe_mode(config: Config, marker: Path) -> None:
-    """CVE-2025-9906: the configuration turns safe mode off, then runs bytecode."""
+    """CVE-2025-9906: turn safe mode off, then execute bytecode."""
     add_layer(config, "Activation", {"activation": name_function("enable_unsafe_deserialization", "keras.config")}, [])
     add_layer(config, "Lambda", make_lambda(marker), "x")
 
 
 def attack_saved_model(config: Config, marker: Path) -> None:
-    """CVE-2026-1462: a SavedModel's graph runs."""
+    """CVE-2026-1462: run the graph of a SavedModel."""
     add_layer(config, "TFSMLayer", {"filepath": str(save_writer(marker.parent / "saved", marker))})
 
 
 def attack_saved_model_function(config: Config, marker: Path) -> None:
-    """The class named as a function: runs in safe mode in Keras 3.15.1 (pull request 23654)."""
+    """Keras pull request 23654: name the class as a function, which safe mode of Keras 3.15.1 allows."""
     saved = str(save_writer(marker.parent / "saved", marker))
     add_layer(config, "Activation", {"activation": name_function("TFSMLayer", "keras.layers")}, saved)
 
 
 def attack_pickle(config: Config, marker: Path) -> None:
-    """CVE-2025-49655: a torch module is unpickled."""
+    """CVE-2025-49655: unpickle a torch module."""
     module = {"class_name": "__bytes__", "config": {"value": pickle.dumps(Payload(marker), 0).decode()}}
     add_layer(config, "TorchModuleWrapper", {"module": module})
 
 
 def attack_vocabulary(config: Config, marker: Path) -> None:
-    """CVE-2025-12058: a vocabulary from any path."""
+    """CVE-2025-12058: read a vocabulary from any path."""
     add_layer(config, "StringLookup", {"vocabulary": str(marker)})
 
 
 def attack_units(config: Config, _: Path) -> None:
-    """CVE-2026-0897: layers of any size."""
+    """CVE-2026-0897: allocate layers of any size."""
     add_layer(config, "Dense", {"units": 10**9})
 
 
@@ -155,7 +164,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", [attack_lambda, attack_saved_model, attack_saved_model_function])
-def test_keras_itself_runs_what_these_configurations_hold(
+def test_keras_load_model_executes_the_attack(
     older: Path, tmp_path: Path, marker: Path, attack: Callable[[Config, Path], None]
 ) -> None:
     path = edit_json(older, tmp_path / "m.keras", lambda config: attack(config, marker))
@@ -164,20 +173,24 @@ def test_keras_itself_runs_what_these_configurations_hold(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_load_export_ignores_a_configuration_that_attacks_keras(
-    tiny_two: Path, older: Path, tmp_path: Path, marker: Path, attack: Callable[[Config, Path], None]
+def test_load_export_ignores_the_configuration_and_executes_no_attack(
+    tiny_two: Path,
+    older: Path,
+    outputs: NDArray[np.float32],
+    tmp_path: Path,
+    marker: Path,
+    attack: Callable[[Config, Path], None],
 ) -> None:
     def edit(config: Config) -> None:
         attack(config, marker)
 
-    expected = run_export(tiny_two, PIXELS)
     path = edit_json(older, tmp_path / "m.keras", edit)
     with (
         mock.patch.object(keras.saving, "load_model") as load_model,
         mock.patch.object(saving_lib, "deserialize_keras_object") as deserialize,
     ):
-        np.testing.assert_array_equal(run_export(path, PIXELS), expected)
-        refuse(edit_json(tiny_two, tmp_path / "m.keras", edit))
+        np.testing.assert_array_equal(run_export(path, PIXELS), outputs)
+        assert_refused(edit_json(tiny_two, tmp_path / "m.keras", edit))
     load_model.assert_not_called()
     deserialize.assert_not_called()
     assert not marker.exists()
@@ -185,8 +198,8 @@ def test_load_export_ignores_a_configuration_that_attacks_keras(
 
 @pytest.mark.parametrize("name", ["model.h5", "model.keras"])
 @pytest.mark.parametrize("has_export", [False, True])
-def test_cve_2025_9905_legacy_file_is_not_loaded_as_one(
-    tiny_two: Path, tmp_path: Path, marker: Path, name: str, has_export: bool
+def test_load_export_of_a_legacy_file_executes_no_attack_of_cve_2025_9905(
+    tiny_two: Path, outputs: NDArray[np.float32], tmp_path: Path, marker: Path, name: str, has_export: bool
 ) -> None:
     first = {"class_name": "InputLayer", "config": {"batch_shape": [None, 3], "name": "i"}, "name": "i"}
     ends = {"name": "m", "input_layers": [["i", 0, 0]], "output_layers": [["i", 0, 0]]}
@@ -199,16 +212,18 @@ def test_cve_2025_9905_legacy_file_is_not_loaded_as_one(
     marker.unlink()
     path = (tmp_path / "legacy.h5").rename(tmp_path / name)
     if has_export:
-        # A zip file is found by its end: this is the export, and the rest is never read.
+        # A zip archive is located by its end: the export is found, and the legacy file before it is ignored.
         end = write_members(tmp_path / "end.zip", read_members(tiny_two)).read_bytes()
         path.write_bytes(path.read_bytes() + end)
-        np.testing.assert_array_equal(run_export(path, PIXELS), run_export(tiny_two, PIXELS))
+        np.testing.assert_array_equal(run_export(path, PIXELS), outputs)
     else:
-        refuse(path)
+        assert_refused(path)
     assert not marker.exists()
 
 
-def store_elsewhere(kind: str, secret: Path) -> Callable[[h5py.File], None]:
+def refer_to_file(kind: str, secret: Path) -> EditWeights:
+    """Replace the kernel, or its group, by a reference to another file."""
+
     def edit(file: h5py.File) -> None:
         group = file[KERNEL].parent
         del file[KERNEL]
@@ -226,19 +241,20 @@ def store_elsewhere(kind: str, secret: Path) -> Callable[[h5py.File], None]:
 
 
 @pytest.mark.parametrize("kind", ["storage", "link", "group", "virtual"])
-def test_cve_2026_1669_and_12480_weights_in_another_file_are_refused_and_it_is_not_read(
+def test_load_export_of_weights_in_another_file_is_refused_without_reading_it(
     older: Path, tmp_path: Path, kind: str
 ) -> None:
+    """CVE-2026-1669, CVE-2026-12480: return the content of any file as weights."""
     secret = tmp_path / "secret"
     if kind == "storage":
         secret.write_bytes(SECRET)
     else:
         with h5py.File(secret, "w") as file:
             file["secret"] = np.frombuffer(SECRET, np.uint8)
-    path = edit_weights(older, tmp_path / "m.keras", store_elsewhere(kind, secret))
+    path = edit_weights(older, tmp_path / "m.keras", refer_to_file(kind, secret))
     (tmp_path / "weights.h5").write_bytes(read_members(path)["model.weights.h5"])
     with watch(secret) as was_read:
-        refuse(path)
+        assert_refused(path)
         assert not was_read()
         with h5py.File(tmp_path / "weights.h5") as file:
             found = file["layers/sequential/secret" if kind == "group" else KERNEL][:]
@@ -247,7 +263,8 @@ def test_cve_2026_1669_and_12480_weights_in_another_file_are_refused_and_it_is_n
 
 
 @pytest.mark.parametrize("name", ["assets/../../evil", "assets/evil", "../evil"])
-def test_cve_2026_12479_assets_are_ignored_and_none_is_written(older: Path, tmp_path: Path, name: str) -> None:
+def test_load_export_writes_no_assets_of_cve_2026_12479(older: Path, tmp_path: Path, name: str) -> None:
     path = write_members(tmp_path / "in.keras", read_members(older) | {name: b"evil"})
-    run_export(path, PIXELS)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.keras", "older.keras"]
+    load_export(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert not (tmp_path.parent / "evil").exists()
