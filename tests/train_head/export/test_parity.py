@@ -1,13 +1,11 @@
-"""The check that stands between a model and its file: on real pictures, against its parts."""
+"""`check_parity` compares an exported model with its parts on pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,25 +16,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
-from extract.decode import Pixels, decode_image
+from extract.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
-from extract.pixels import prepare_pixels, resize_pixels
-from features.store import Example, FeatureStore
+from extract.pixels import prepare_pixels
+from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.synthetic import (
     CLASSES,
     TINY_SIZE,
     build_tiny_backbone,
     build_tiny_head,
-    make_example,
     make_store,
 )
-from train_head.config import MAX_PIXELS
 from train_head.export.load import compile_model
 from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, find_flips
-from train_head.export.pictures import PictureGoneError, Pictures, order_by_class
+from train_head.export.pictures import Pictures
 from train_head.export.rebuild import ModelParts
 from train_head.export.stitch import stitch
 
@@ -56,7 +51,7 @@ SOUND = Parity(
 
 @dataclass(frozen=True)
 class Bench:
-    """A tiny exported model, the parts it is made of, and pictures with stored features."""
+    """Tiny exported model, its parts, and 40 pictures with stored features."""
 
     folder: Path
     store: FeatureStore
@@ -67,20 +62,20 @@ class Bench:
         self, num_wanted: int | None = None, run_head: RunHead | None = None, run_stored: RunHead | None = None
     ) -> Parity:
         head = SimpleNamespace(predict_on_batch=run_head or self.run_head)
-        # Of a plain run the head is what stored features go through, too.
+        # Without fine-tuning, stored features pass through the head only.
         parts = replace(self.parts, head=head, run_stored=run_stored or run_head or self.run_head)
-        pictures = load(self.folder, self.store.examples, TINY_SIZE, num_wanted)
+        pictures = Pictures(self.folder, self.store.examples, TINY_SIZE, io.BytesIO(), num_wanted)
+        pictures.load(QUIET)
         return check_parity(self.run_model, parts, self.store, CLASSES[:2], pictures, QUIET)
+
+    def with_precision(self, precision: str) -> Bench:
+        """Return a copy whose store records another precision of its features."""
+        store = FeatureStore(self.store.path)
+        store.contents = replace(store.contents, fingerprint=replace(store.fingerprint, precision=precision))
+        return replace(self, store=store)
 
     def run_head(self, values: NDArray[np.float32]) -> Any:
         return self.parts.head.predict_on_batch(values)
-
-
-def load(folder: Path, examples: Sequence[Example], *options: Any) -> Pictures:
-    image_size, *others = options
-    pictures = Pictures(folder, examples, image_size, io.BytesIO(), *others)
-    pictures.load(QUIET)
-    return pictures
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +98,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(folder / "pictures", store, compile_model(stitch(backbone, head, TINY_SIZE)), parts)
 
 
-def test_check_parity_of_a_model_and_its_parts_is_ok(bench: Bench) -> None:
+def test_check_parity_of_a_correct_model_is_ok(bench: Bench) -> None:
     parity = bench.check()
     assert parity.ok
     assert parity.num_pictures == 40
@@ -113,7 +108,7 @@ def test_check_parity_of_a_model_and_its_parts_is_ok(bench: Bench) -> None:
     assert parity.accuracy == parity.stored_accuracy == 39 / 40
 
 
-def test_check_parity_of_a_model_with_another_head_gives_the_largest_difference(bench: Bench) -> None:
+def test_check_parity_with_another_head_reports_the_largest_difference(bench: Bench) -> None:
     parity = bench.check(run_head=lambda values: 1 - bench.run_head(values))
     outputs = [
         float(bench.run_model(decode_image((bench.folder / e.path).read_bytes())[None])[0, 0])
@@ -125,17 +120,13 @@ def test_check_parity_of_a_model_with_another_head_gives_the_largest_difference(
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("bfloat16", 2)])
-def test_check_parity_allows_other_labels_only_for_features_of_another_precision(
+def test_check_parity_allows_flips_only_for_features_of_lower_precision(
     bench: Bench, precision: str, allowed: int
 ) -> None:
-    store = FeatureStore(bench.store.path)
-    fingerprint = replace(store.fingerprint, precision=precision)
-    store.contents = replace(store.contents, fingerprint=fingerprint)
-    parity = replace(bench, store=store).check()
-    assert parity.num_flips_allowed == allowed
+    assert bench.with_precision(precision).check().num_flips_allowed == allowed
 
 
-def test_check_parity_of_one_picture_off_by_more_than_the_tolerance_is_not_ok(bench: Bench) -> None:
+def test_check_parity_with_one_picture_above_the_tolerance_is_not_ok(bench: Bench) -> None:
     calls = 0
 
     def run_head(values: NDArray[np.float32]) -> Any:
@@ -154,11 +145,9 @@ def test_check_parity_of_one_picture_off_by_more_than_the_tolerance_is_not_ok(be
 
 
 @pytest.mark.parametrize(("precision", "ok"), [("float32", False), ("bfloat16", True)])
-def test_check_parity_of_one_stored_feature_that_is_another_names_its_picture(
+def test_check_parity_with_one_different_stored_feature_lists_its_picture(
     bench: Bench, precision: str, ok: bool
 ) -> None:
-    store = FeatureStore(bench.store.path)
-    store.contents = replace(store.contents, fingerprint=replace(store.fingerprint, precision=precision))
     calls = 0
 
     def run_stored(values: NDArray[np.float32]) -> Any:
@@ -169,13 +158,28 @@ def test_check_parity_of_one_stored_feature_that_is_another_names_its_picture(
         calls += 1
         return outputs
 
-    parity = replace(bench, store=store).check(run_stored=run_stored)
+    parity = bench.with_precision(precision).check(run_stored=run_stored)
     assert parity.max_difference < 1e-6
     assert parity.num_flipped == 0
     assert parity.stored_difference_allowed == STORED_TOLERANCE[precision]
     assert parity.ok is ok
     assert parity.worst[0]["image"] == bench.store.examples[34].path
     assert parity.worst[0]["difference"] == parity.max_stored_difference > 0.09
+
+
+def test_check_parity_runs_the_parts_separately_on_the_first_pictures_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def run_head(values: NDArray[np.float32]) -> Any:
+        sizes.append(len(values))
+        return bench.run_head(values)
+
+    monkeypatch.setattr("train_head.export.parity.NUM_SEPARATE", 32)
+    parity = bench.check(run_head=run_head, run_stored=bench.run_head)
+    assert sizes == [32]
+    assert (parity.num_pictures, parity.ok) == (40, True)
 
 
 def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> None:
@@ -190,6 +194,7 @@ def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> N
     assert not parity.ok
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("parity", "ok"),
     [
@@ -206,61 +211,26 @@ def test_check_parity_with_nan_for_the_last_picture_is_not_ok(bench: Bench) -> N
         (replace(SOUND, max_stored_difference=float("nan")), False),
     ],
 )
-def test_parity_is_ok_within_the_tolerance_and_without_flips(parity: Parity, ok: bool) -> None:
+def test_parity_ok_within_all_limits(parity: Parity, ok: bool) -> None:
     assert parity.ok is ok
 
 
-def test_find_flips_finds_other_labels_but_not_near_a_tie() -> None:
+@pytest.mark.unit
+def test_find_flips_ignores_near_ties() -> None:
     stored = np.array([[0.9, 0.1], [0.501, 0.499], [0.502, 0.498], [0.1, 0.9]], np.float32)
-    whole = np.array([[0.1, 0.9], [0.499, 0.501], [0.499, 0.501], [0.2, 0.8]], np.float32)
-    assert list(find_flips(whole, stored)) == [True, False, True, False]
+    exported = np.array([[0.1, 0.9], [0.499, 0.501], [0.499, 0.501], [0.2, 0.8]], np.float32)
+    assert list(find_flips(exported, stored)) == [True, False, True, False]
     assert not find_flips(stored, stored).any()
 
 
-def test_find_flips_of_three_classes_looks_at_the_two_highest() -> None:
+@pytest.mark.unit
+def test_find_flips_of_three_classes_compares_the_two_highest() -> None:
     stored = np.array([[0.4995, 0.0, 0.5005], [0.7, 0.1, 0.2]], np.float32)
-    whole = np.array([[0.501, 0.0, 0.499], [0.1, 0.2, 0.7]], np.float32)
-    assert list(find_flips(whole, stored)) == [False, True]
+    exported = np.array([[0.501, 0.0, 0.499], [0.1, 0.2, 0.7]], np.float32)
+    assert list(find_flips(exported, stored)) == [False, True]
 
 
-def read_one(folder: Path, example: Example, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Any]:
-    pictures = load(folder, [example], TINY_SIZE, None, max_pixels)
-    ((_, (resized,)),) = pictures.read_batches()
-    return pictures.raw[0], resized
-
-
-def test_read_batches_gives_the_pixels_and_the_resized_picture(bench: Bench) -> None:
-    example = bench.store.examples[-1]
-    assert example.path == "dogs/red.png"
-    (raw, resized), pixels = read_one(bench.folder, example), np.asarray(draw_picture("cats", 77, (40, 21)))
-    np.testing.assert_array_equal(raw, pixels)
-    np.testing.assert_array_equal(resized, resize_pixels(pixels, TINY_SIZE))
-
-
-@pytest.mark.parametrize("is_edited", [False, True])
-def test_read_batches_of_a_missing_or_edited_picture_alone_names_it(
-    bench: Bench, tmp_path: Path, is_edited: bool
-) -> None:
-    example = bench.store.examples[0]
-    (tmp_path / "cats").mkdir()
-    if is_edited:
-        (tmp_path / example.path).write_bytes(encode(draw_picture("cats", 999)))
-    with pytest.raises(PictureGoneError) as caught:
-        read_one(tmp_path, example)
-    assert caught.value.where == tmp_path / example.path
-
-
-def test_read_batches_of_a_file_that_is_no_picture_gives_the_reason(tmp_path: Path) -> None:
-    page = b"<!doctype html><p>Not found"
-    (tmp_path / "page.jpg").write_bytes(page)
-    example = Example("page.jpg", "cats", "", hashlib.sha256(page).digest(), 1, 0)
-    with pytest.raises(HeadstartError) as caught:
-        read_one(tmp_path, example)
-    assert not isinstance(caught.value, PictureGoneError)
-    assert "web page" in caught.value.got
-
-
-def test_check_parity_passes_over_pictures_that_are_gone_or_changed(bench: Bench, tmp_path: Path) -> None:
+def test_check_parity_counts_pictures_that_are_gone_or_changed(bench: Bench, tmp_path: Path) -> None:
     for example in bench.store.examples[5:]:
         (tmp_path / example.path).parent.mkdir(exist_ok=True)
         os.link(bench.folder / example.path, tmp_path / example.path)
@@ -271,74 +241,3 @@ def test_check_parity_passes_over_pictures_that_are_gone_or_changed(bench: Bench
     assert (parity.num_pictures, parity.num_gone) == (34, 6)
     parity = replace(bench, folder=tmp_path).check(num_wanted=10)
     assert (parity.num_pictures, parity.num_gone) == (10, 5)
-
-
-def test_check_parity_with_every_picture_gone_stops_with_the_first(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(PictureGoneError) as caught:
-        replace(bench, folder=tmp_path).check()
-    assert caught.value.where == tmp_path / bench.store.examples[0].path
-
-
-def test_read_batches_of_a_picture_with_more_pixels_than_allowed_stops_with_its_name(bench: Bench) -> None:
-    with pytest.raises(HeadstartError, match=r"90 x 80 pixels, above the limit of 1,000") as caught:
-        read_one(bench.folder, bench.store.examples[0], 1000)
-    assert not isinstance(caught.value, PictureGoneError)
-
-
-@pytest.mark.parametrize("num_wanted", [1, 7, 33, 100])
-def test_check_parity_of_some_pictures_takes_the_first(bench: Bench, num_wanted: int) -> None:
-    parity = bench.check(num_wanted)
-    assert parity.num_pictures == min(num_wanted, 40)
-
-
-def test_check_parity_decodes_few_pictures_at_a_time_and_holds_none_of_them(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alive: list[weakref.ref[Any]] = []
-    most = 0
-
-    @contextmanager
-    def hold(data: bytes, max_pixels: int) -> Iterator[Any]:
-        nonlocal most
-        pixels = np.array(decode_image(data, max_pixels))
-        alive.append(weakref.ref(pixels))
-        most = max(most, sum(ref() is not None for ref in alive))
-        yield pixels
-
-    monkeypatch.setattr("train_head.export.pictures.decode_within_budget", hold)
-    monkeypatch.setattr("train_head.export.pictures.NUM_RAW", 0)
-    assert bench.check().ok
-    assert len(alive) == 40
-    assert most <= 4
-
-
-def test_order_by_class_of_one_class_in_ten_keeps_its_share_in_any_first_part() -> None:
-    examples = [make_example(f"{'owls' if number % 10 == 0 else 'cats'}/{number}.jpg") for number in range(200)]
-    ordered = order_by_class(examples)
-    assert sorted(ordered, key=lambda e: e.path) == sorted(examples, key=lambda e: e.path)
-    for num in (2, 20, 50, 100):
-        assert sum(e.label == "owls" for e in ordered[:num]) == pytest.approx(num / 10, abs=1)
-    assert {e.label for e in ordered[:2]} == {"cats", "owls"}
-    for label in ("cats", "owls"):
-        hashes = [e.content_hash for e in ordered if e.label == label]
-        assert hashes == sorted(hashes)
-
-
-def test_order_by_class_depends_on_content_alone() -> None:
-    examples = [make_example(f"{label}/{number}.jpg") for label in ("cats", "dogs") for number in range(30)]
-    moved = [e._replace(path=f"{e.label}/x{99 - n}.jpg", shard=9 - n % 3, row=n) for n, e in enumerate(examples)]
-    first = [e.content_hash for e in order_by_class(examples)]
-    assert [e.content_hash for e in order_by_class(moved[::-1])] == first
-
-
-def test_read_batches_resizes_as_extraction_does_in_batches_of_bounded_size(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("train_head.export.load.MAX_PIXELS_AT_ONCE", 3 * 50**2)
-    pictures = load(bench.folder, bench.store.examples, 50, 8)
-    batches = list(pictures.read_batches())
-    assert [list(places) for places, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    assert pictures.loaded == bench.store.examples[:8]
-    decoded = [decode_image((bench.folder / example.path).read_bytes()) for example in pictures.loaded]
-    expected = np.stack([resize_pixels(pixels, 50) for pixels in decoded])
-    np.testing.assert_array_equal(np.concatenate([resized for _, resized in batches]), expected)
