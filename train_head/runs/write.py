@@ -141,7 +141,7 @@ def warn_on_failure(name: str, console: Console) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        console.warning(f"could not write {name}: {error or type(error).__name__}. All other results are kept.")
+        console.warning(f"could not write {name}: {str(error) or type(error).__name__}. All other results are kept.")
 
 
 def name_archive(folder: Path, run: Path) -> str:
