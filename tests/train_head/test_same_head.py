@@ -79,7 +79,7 @@ def make_problem(store: FeatureStore, run: Path, way: str) -> TrainConfig:
 def hash_run(run: Path) -> str:
     """Everything that was fitted, and what it gives for the validation pictures."""
     digest = hashlib.sha256()
-    for name, array in sorted(Run(run).read_head().list_arrays().items()):
+    for name, array in sorted(Run(run).read_head().to_arrays().items()):
         digest.update(name.encode() + array.tobytes())
     for row in Run(run).read_history():
         digest.update(repr((row.loss, row.accuracy, row.val_loss, row.val_accuracy)).encode())

@@ -118,5 +118,5 @@ class _Tuning:
 
 
 def _add_tail(weights: HeadWeights, kernels: dict[str, Array]) -> TunedWeights:
-    arrays: dict[str, Any] = weights.list_arrays()
+    arrays: dict[str, Any] = weights.to_arrays()
     return TunedWeights(**arrays, tail=kernels)

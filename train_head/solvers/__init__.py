@@ -1,4 +1,4 @@
-"""Solvers: how a head is fitted."""
+"""Solvers fit a head on stored features. This module defines their input, their result, and the choice of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from base.terminal import Console, format_bytes
+from base.terminal import Console, format_bytes, format_count
 from features.store import Example, FeatureStore
 from train_head.config import SolverName, TrainConfig
 from train_head.data.batches import Array
@@ -19,43 +19,45 @@ from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 
 MAX_TRAINING_BYTES = 768 * 2**20
-"""Largest training matrix on reduced inputs: with validation, catalog and products a process stays below 2 GB."""
+"""Largest training matrix of the reduced solver: a training process then stays below 2 GB of memory."""
 
 
 def ignore_epoch(_: Epoch) -> None:
-    """Follow no fit."""
+    """Do nothing after an epoch: the default of `on_epoch_end`."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A head to fit on examples of a store."""
+    """Input of a solver: training and validation examples of a store, and the options of the fit."""
 
     store: FeatureStore
     split: Split
     config: TrainConfig
     on_epoch_end: Callable[[Epoch], None] = ignore_epoch
-    """Called after each epoch, and for those before an interruption too."""
+    """Called after each epoch. A resumed fit calls it for the epochs before the interruption first."""
 
     def list_training_rows(self) -> list[Example]:
-        """List the training examples, then the further views of each that are trained on."""
+        """List the training examples, followed by their further views."""
         return list_rows(self.store, self.split.train, self.config.views)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted head and its history."""
+    """Result of a solver: a fitted head and its history."""
 
     weights: HeadWeights
-    """Weights of the kept epoch; on reduced inputs where there is a reduction."""
+    """Weights of the kept epoch. With a `reduction`, the hidden kernel is (r, units) on reduced inputs."""
     history: list[Epoch]
     kept_epoch: int
+    """Number of the epoch whose weights are kept, from 1."""
     train_probabilities: Array
-    """(training examples, classes) of the kept head, nothing dropped."""
+    """(training examples, classes) float32, computed by the kept head without dropout."""
     validation_probabilities: Array
-    """(validation examples, classes)."""
+    """(validation examples, classes) float32, computed by the kept head."""
     reduction: Reduction | None = None
+    """Reduction of the inputs; None for a head on all inputs."""
     before_tuning: Epoch | None = None
-    """The kept epoch of the head alone, where layers of the backbone were trained after it."""
+    """Kept epoch of the head alone; None unless layers of the backbone were trained after it."""
 
 
 Solve = Callable[[Problem, Checkpoint, Console], Fit]
@@ -63,22 +65,30 @@ Solve = Callable[[Problem, Checkpoint, Console], Fit]
 
 @dataclass(frozen=True)
 class ReducedShape:
-    """The shape of the matrix that the reduced solver would hold."""
+    """Shape of the reduced solver's training matrix."""
 
     num_rows: int
-    """Different training rows: views of pictures that differ."""
+    """Number of distinct training rows: different views of different pictures."""
     rank: int
+    """Number of reduced inputs."""
 
 
 def compute_reduced_shape(problem: Problem) -> ReducedShape:
-    """Return a problem's sizes; raise UsageError where more inputs are to be kept than the rows can span."""
+    """Return the shape of a problem's reduced training matrix; raise UsageError if `rank` exceeds either side."""
     num_rows = len(list_unique(problem.list_training_rows()).examples)
     num_inputs = int(np.prod(problem.store.feature_shape))
     return ReducedShape(num_rows, choose_rank(problem.config.rank, num_rows, num_inputs))
 
 
-def choose_solver(sizes: ReducedShape) -> tuple[SolverName, str]:
-    """Choose the reduced solver unless its training matrix is too large, whatever memory is free; return why."""
-    num_bytes = 4 * sizes.num_rows * sizes.rank
+def choose_solver(shape: ReducedShape) -> tuple[SolverName, str]:
+    """Choose the reduced solver if its float32 training matrix has at most `MAX_TRAINING_BYTES`, else the full one.
+
+    Only the shape decides, not the free memory: the same problem gets the same solver on every machine.
+
+    Returns:
+        The solver, and the matrix's size as text.
+    """
+    num_bytes = 4 * shape.num_rows * shape.rank
     solver = SolverName.FULL if num_bytes > MAX_TRAINING_BYTES else SolverName.REDUCED
-    return solver, f"{sizes.num_rows:,} rows of {sizes.rank:,} inputs, {format_bytes(num_bytes)}"
+    size = f"{format_count(shape.num_rows, 'row')} of {format_count(shape.rank, 'input')}"
+    return solver, f"{size}, {format_bytes(num_bytes)}"

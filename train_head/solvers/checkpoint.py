@@ -1,4 +1,4 @@
-"""Checkpoints: where an interrupted fit resumes."""
+"""Checkpoints: the state of an unfinished fit on disk, from which the fit resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -21,42 +21,49 @@ from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import EarlyStopping, Epoch
 
 MIN_INTERVAL_S = 10.0
+"""Shortest time between two checkpoints, in seconds."""
 MAX_COST_SHARE = 0.05
-"""Share of the time between two checkpoints that writing one may take."""
-OWN_NAMES = re.compile(r"(?:head-)?fit-[0-9]+\.(?:npz|partial)|(?:\.partial-)?outcome-[0-9]+\.json")
-"""Names of files in a folder of checkpoints."""
+"""Largest share of the time between two checkpoints that writing one may take."""
+FILE_NAMES = re.compile(r"(?:head-)?fit-[0-9]+\.(?:npz|partial)|(?:\.partial-)?outcome-[0-9]+\.json")
+"""Names of the files in a folder of checkpoints."""
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints and outcomes in a folder, and the folder where nothing else is in it."""
+    """Remove the checkpoints and outcomes in a folder, then the folder if it is empty; a linked folder is kept."""
     with suppress(OSError):
         if folder.is_symlink():
             return
         for path in folder.iterdir():
-            if OWN_NAMES.fullmatch(path.name) and is_regular(path):
+            if FILE_NAMES.fullmatch(path.name) and is_regular(path):
                 path.unlink()
         folder.rmdir()
 
 
 class Checkpoint:
-    """The file of one fit."""
+    """File with the state of an unfinished fit, from which the same fit resumes."""
 
     def __init__(self, path: Path | None, key: str = "", *, keep_final: bool = False) -> None:
-        """Describe the file (None keeps nothing), the problem's digest, and whether the end of the fit is kept too."""
-        self._path, self._key, self._keeps_end = path, key, keep_final
+        """Create the checkpoint of a fit; nothing is read or written yet.
+
+        Args:
+            path: the file, whose folder may be missing; None saves nothing.
+            key: digest of everything that decides the fit. A file with another key is ignored.
+            keep_final: whether to save the state after the last epoch too.
+        """
+        self._path, self._key, self._keep_final = path, key, keep_final
         self._due = time.monotonic() + MIN_INTERVAL_S
 
-    def extend_key(self, inputs: bytes) -> None:
-        """Add a digest of the inputs to the key, where the problem does not determine them."""
-        self._key += inputs.hex()
+    def extend_key(self, digest: bytes) -> None:
+        """Add the digest of an input that the problem does not decide to the key."""
+        self._key += digest.hex()
 
     def derive(self, name: str) -> Checkpoint:
-        """Return the checkpoint of a fit that this one begins with, whose end is kept."""
+        """Return the checkpoint of an earlier stage of this fit, beside this file; its final state is saved."""
         path = self._path and self._path.with_name(f"{name}-{self._path.name}")
         return Checkpoint(path, f"{self._key} {name}", keep_final=True)
 
     def remove(self) -> None:
-        """Remove the file."""
+        """Remove the file if it exists."""
         if self._path:
             with suppress(OSError):
                 self._path.unlink()
@@ -64,16 +71,24 @@ class Checkpoint:
     def save_if_due(
         self, list_arrays: Callable[[], Sequence[NDArray[Any]]], stopping: EarlyStopping, num_epochs: int
     ) -> None:
-        """Save the state after an epoch, where one is due; a full disk costs the checkpoint, not the fit."""
-        is_end = stopping.is_over or len(stopping.history) >= num_epochs
-        is_due = self._keeps_end if is_end else time.monotonic() >= self._due
+        """Save the state after an epoch if enough time has passed since the last save.
+
+        A failed write, for example on a full disk, is ignored: the fit continues without the checkpoint.
+
+        Args:
+            list_arrays: returns the solver's arrays; called only if they are saved.
+            stopping: the history and the kept weights.
+            num_epochs: number of epochs of the whole fit.
+        """
+        is_final = stopping.is_over or len(stopping.history) >= num_epochs
+        is_due = self._keep_final if is_final else time.monotonic() >= self._due
         if not self._path or not stopping.kept or not is_due:
             return
         started = time.monotonic()
-        # No step follows the end that would need the solver's arrays.
-        arrays = [] if is_end else list_arrays()
+        # No step follows the last epoch, so that the solver's arrays are not needed.
+        arrays = [] if is_final else list_arrays()
         contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(arrays)}
-        contents |= {f"kept_{name}": array for name, array in stopping.kept.list_arrays().items()}
+        contents |= {f"kept_{name}": array for name, array in stopping.kept.to_arrays().items()}
         history = [asdict(row) for row in stopping.history]
         text = json.dumps({"key": self._key, "num_arrays": len(arrays), "history": history})
         partial = self._path.with_suffix(".partial")
@@ -92,10 +107,18 @@ class Checkpoint:
     def load(
         self, patience: int, console: Console, shapes: Sequence[tuple[int, ...]] | None = None
     ) -> tuple[EarlyStopping, list[NDArray[Any]]]:
-        """Read the state of an interrupted fit of the same key; a file that cannot be used is a warning, and stays.
+        """Load the state of an interrupted fit with the same key.
+
+        A file that cannot be used causes a warning and is left in place.
+
+        Args:
+            patience: number of epochs, as for `EarlyStopping`.
+            console: prints the warning.
+            shapes: shapes that the solver's arrays must have; None accepts any.
 
         Returns:
-            The fit so far, and the solver's own arrays: none after the end of the fit, or where there is no file.
+            The history with the kept weights, and the solver's arrays. Without a usable file both are empty; after
+            the last epoch the arrays are.
         """
         if self._path and self._path.is_file():
             try:
@@ -105,12 +128,16 @@ class Checkpoint:
                 if text["key"] == self._key:
                     arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
                     if arrays and shapes is not None and [array.shape for array in arrays] != list(shapes):
-                        raise ValueError("arrays of other shapes, as of another version")
-                    kept = {name.removeprefix("kept_"): array for name, array in contents.items() if "kept_" in name}
+                        raise ValueError("arrays of other shapes")
+                    kept = {
+                        name.removeprefix("kept_"): array
+                        for name, array in contents.items()
+                        if name.startswith("kept_")
+                    }
                     history = [Epoch(**row) for row in text["history"]]
                     return EarlyStopping(patience, history, HeadWeights.from_arrays(kept)), arrays
             except Exception as error:
-                # A damaged .npz fails in zipfile, in zlib, in json or in NumPy, each with errors of its own.
-                got = error or type(error).__name__
-                console.warning(f"{self._path}: expected a checkpoint, got {got}. Training starts from the beginning")
+                # zipfile, zlib, json and NumPy each raise their own errors for a damaged .npz.
+                reason = str(error) or type(error).__name__
+                console.warning(f"{self._path}: unusable checkpoint ({reason}). Training starts from the first epoch")
         return EarlyStopping(patience), []

@@ -1,4 +1,4 @@
-"""The full solver: Keras `fit` on every input of the head."""
+"""The full solver: Keras `fit` on all inputs of the head."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ from train_head.solvers.network import compute_probabilities
 
 EVALUATION_BATCH_SIZE = 100
 MAX_STEPS_PER_EXECUTION = 10
+"""Largest number of training steps that Keras runs in one call of its compiled function."""
 
 
 @dataclass(frozen=True)
 class Fittable:
-    """A Keras model with its initial weights, and how its weights are copied and set."""
+    """Keras model to fit, with functions that copy and set its weights."""
 
     model: keras.Model
+    """From (n, *feature shape) to (n, outputs) probabilities, with initial weights."""
     get_weights: Callable[[], HeadWeights]
     set_weights: Callable[[HeadWeights], None]
     hidden_model: keras.Model
-    """From the model's inputs to the hidden layer: probabilities are computed from logits, outside of float32."""
+    """From the same input to the (n, units) hidden layer; NumPy computes the final logits and probabilities from it."""
 
 
 class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of some epochs as one sequence, which Keras reads in one thread."""
+    """Batches of consecutive epochs as one Keras dataset, read in one thread."""
 
     def __init__(self, batches: FeatureBatches, epochs: range = range(1)) -> None:
         super().__init__(workers=1)
@@ -51,7 +53,7 @@ class _KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-    """Fit a head with Keras; raise DivergedError where the first loss was NaN or infinite."""
+    """Fit a head with Keras; raise DivergedError if a loss of the first epoch is NaN or infinite."""
     store, split, config = problem.store, problem.split, problem.config
     keras.utils.set_random_seed(config.seed)
     head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
@@ -60,7 +62,17 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
 
 
 def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, console: Console) -> Fit:
-    """Fit a Keras model on a problem's features; raise DivergedError where the first loss was NaN or infinite."""
+    """Fit a Keras model on a problem's features.
+
+    Args:
+        problem: the features, the split and the options.
+        fittable: the model, whose inputs have the shape of the store's features.
+        checkpoint: the state of an interrupted fit, if there is one, and the place for this one's.
+        console: prints the progress.
+
+    Raises:
+        DivergedError: a loss of the first epoch is NaN or infinite.
+    """
     store, split, config, model = problem.store, problem.split, problem.config, fittable.model
     train = FeatureBatches(
         store,
@@ -71,7 +83,7 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
         class_weight=config.class_weight,
     )
     validation = FeatureBatches(store, split.validation, split.classes, batch_size=EVALUATION_BATCH_SIZE, seed=None)
-    console.debug(f"features are {'in memory' if train.in_memory else 'read from the shards in every epoch'}")
+    console.debug(f"features are {'held in memory' if train.in_memory else 'read from the shards in every epoch'}")
     _compile(model, config, len(split.classes), train.num_batches)
     stopping, arrays = checkpoint.load(config.patience, console, [tuple(found.shape) for found in _list_state(model)])
     for variable, value in zip(_list_state(model), arrays, strict=bool(arrays)):
@@ -117,16 +129,17 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
 
 
 def build_hidden_model(head: keras.Sequential) -> keras.Model:
-    """Return a head without its last layer, sharing its weights."""
+    """Return a head without its output layer; both share their weights."""
     return keras.Model(head.inputs, head.layers[-2].output, name="hidden")
 
 
 def set_weights(head: keras.Sequential, weights: HeadWeights) -> None:
-    """Set a head's weights."""
-    head.set_weights(weights.list_layers())
+    """Set the weights of a head."""
+    head.set_weights(weights.list_weights())
 
 
 def _compile(model: keras.Model, config: TrainConfig, num_classes: int, num_batches: int) -> None:
+    """Compile a model with the configured optimizer, cross-entropy and accuracy, and create the optimizer's slots."""
     kinds = {
         OptimizerName.RMSPROP: keras.optimizers.RMSprop,
         OptimizerName.ADAM: keras.optimizers.Adam,
@@ -138,7 +151,7 @@ def _compile(model: keras.Model, config: TrainConfig, num_classes: int, num_batc
         optimizer=kinds[config.optimizer](config.learning_rate, **momentum),
         loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
         metrics=["accuracy" if binary else keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        # An epoch is a whole number of executions.
+        # An execution must not extend into the next epoch.
         steps_per_execution=max(n for n in range(1, MAX_STEPS_PER_EXECUTION + 1) if num_batches % n == 0),
         jit_compile=False,
     )
@@ -146,11 +159,12 @@ def _compile(model: keras.Model, config: TrainConfig, num_classes: int, num_batc
 
 
 def _list_state(model: keras.Model) -> list[Any]:
-    """List all variables that the next step depends on: weights, the state of dropout, the optimizer's."""
+    """List all variables that the next step depends on: weights, dropout seeds, and the optimizer's slots."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _compute_logits(hidden: keras.Model, weights: HeadWeights, batches: FeatureBatches) -> Array:
-    outputs = [hidden.predict_on_batch(features) for features in batches.iterate_in_order(EVALUATION_BATCH_SIZE)]
+def _compute_logits(hidden_model: keras.Model, weights: HeadWeights, batches: FeatureBatches) -> Array:
+    """Compute the (pictures, outputs) logits of the first view of each picture, in the order of the examples."""
+    outputs = [hidden_model.predict_on_batch(features) for features in batches.iterate_in_order(EVALUATION_BATCH_SIZE)]
     with threadpool_limits(1, user_api="blas"):
         return np.asarray(np.concatenate(outputs) @ weights.output_kernel + weights.output_bias, np.float32)

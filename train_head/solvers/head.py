@@ -1,4 +1,4 @@
-"""The head: Flatten, Dense, Dropout, and a sigmoid or a softmax."""
+"""The head: Flatten, Dense with ReLU, Dropout, and Dense with a sigmoid or a softmax."""
 
 from __future__ import annotations
 
@@ -17,89 +17,99 @@ if TYPE_CHECKING:
     import keras
 
 TAIL_PREFIX = "tail_"
+"""Prefix of the backbone's kernels among the saved arrays."""
 
 
 @dataclass(frozen=True)
 class HeadWeights:
-    """A fitted head as plain arrays; its layers are built in code."""
+    """Weights of a head, as float32 arrays without Keras."""
 
     hidden_kernel: Array
-    """(inputs, units), inputs in Flatten's order."""
+    """(inputs, units); the inputs are one feature in row-major order, as Flatten gives them."""
     hidden_bias: Array
+    """(units,)."""
     output_kernel: Array
-    """(units, 1) for two classes, else (units, classes)."""
+    """(units, outputs): one output for two classes, else one per class."""
     output_bias: Array
+    """(outputs,)."""
 
     def sum_squares(self) -> float:
-        """Compute the sum of squares of both kernels, for the L2 term."""
+        """Return the sum of squares of both kernels, for the L2 penalty."""
         return sum(float(np.vdot(kernel, kernel)) for kernel in (self.hidden_kernel, self.output_kernel))
 
-    def list_layers(self) -> list[Array]:
-        """List the head's four arrays in the order of its layers."""
+    def list_weights(self) -> list[Array]:
+        """List the four arrays in the order of Keras's `get_weights`."""
         return [getattr(self, field.name) for field in fields(HeadWeights)]
 
-    def list_arrays(self) -> dict[str, Array]:
-        """List all arrays to keep, by name."""
-        return dict(zip((field.name for field in fields(HeadWeights)), self.list_layers(), strict=True))
+    def to_arrays(self) -> dict[str, Array]:
+        """Return all arrays to save, keyed by name."""
+        return dict(zip((field.name for field in fields(HeadWeights)), self.list_weights(), strict=True))
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, Array]) -> HeadWeights:
-        """Make a head of what `list_arrays` returned; raise KeyError where something is missing."""
+        """Create the weights from the result of `to_arrays`; raise KeyError if an array is missing."""
         head: dict[str, Any] = {field.name: arrays[field.name] for field in fields(HeadWeights)}
         tail = {name.removeprefix(TAIL_PREFIX): array for name, array in arrays.items() if name.startswith(TAIL_PREFIX)}
         return TunedWeights(**head, tail=tail) if tail else HeadWeights(**head)
 
     def save(self, path: Path) -> None:
-        """Write the arrays as an uncompressed .npz without pickled objects."""
-        arrays: dict[str, Any] = self.list_arrays()
+        """Write the arrays to an uncompressed .npz file."""
+        arrays: dict[str, Any] = self.to_arrays()
         np.savez(path, **arrays)
 
     @staticmethod
     def parse(data: bytes) -> HeadWeights:
-        """Parse the bytes that `save` wrote; raise ValueError, KeyError or an error of NumPy's where they are not."""
+        """Parse the bytes of a file that `save` wrote, without loading pickled objects.
+
+        Raises:
+            ValueError: an array is not float32, not finite, or has another number of dimensions.
+            KeyError: an array is missing.
+            Exception: the file is damaged; the class is zipfile's, zlib's or NumPy's.
+        """
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays.values()):
-            raise ValueError("arrays of another type than float32, or numbers that are not finite")
+            raise ValueError("arrays that are not float32 or not finite")
         head = HeadWeights.from_arrays(arrays)
-        if [array.ndim for array in head.list_layers()] != [2, 1, 2, 1]:
-            raise ValueError("arrays of other dimensions")
+        if [array.ndim for array in head.list_weights()] != [2, 1, 2, 1]:
+            raise ValueError("arrays of another number of dimensions")
         return head
 
 
 @dataclass(frozen=True)
 class TunedWeights(HeadWeights):
-    """A head, and the backbone's convolutions that were trained with it."""
+    """Weights of a head, and of the backbone's convolutions that were trained with it."""
 
     tail: Mapping[str, Array]
-    """Kernels, by the names of their layers."""
+    """Kernels, keyed by layer name."""
 
-    def list_arrays(self) -> dict[str, Array]:
-        """List the head's arrays, and the kernels."""
-        return super().list_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
+    def to_arrays(self) -> dict[str, Array]:
+        """Return the head's arrays and the backbone's kernels, keyed by name."""
+        return super().to_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
 
 
 def count_outputs(num_classes: int) -> int:
-    """Return the number of a head's outputs: one sigmoid for two classes, else a softmax of as many."""
+    """Return the number of outputs of a head: 1 for two classes (sigmoid), else one per class (softmax)."""
     return 1 if num_classes == 2 else num_classes
 
 
 def build_head(
     feature_shape: Sequence[int], num_classes: int, units: int, dropout: float, seed: int | None = 0, *, l2: float = 0.0
 ) -> keras.Sequential:
-    """Build a head with Keras's initial weights (Glorot uniform, zero biases).
+    """Build a head with Keras's initial weights: Glorot uniform kernels and zero biases.
 
     Args:
         feature_shape: shape of one feature, (7, 7, 768) for mixed7 at 150 px.
         num_classes: two or more.
         units: units of the hidden layer.
         dropout: share of hidden units dropped in training.
-        seed: seed of initial weights and dropout; None makes zeros, which take a third of the memory, to be replaced.
-        l2: weight of both kernels' sum of squares in the loss.
+        seed: seed of the initial weights and of dropout. None creates zero kernels, for weights that are set later:
+            that takes a third of the memory.
+        l2: weight of the L2 penalty, the sum of squares of both kernels, in the loss.
 
     Returns:
-        A model from (n, *feature_shape) float32 to (n, outputs) probabilities; for two classes the one output is
-        the probability of the second.
+        A model from (n, *feature_shape) float32 to (n, outputs) probabilities; for two classes the only output is
+        the probability of the second class.
     """
     import keras
 
@@ -108,7 +118,7 @@ def build_head(
     if seed is None:
         initial = [keras.initializers.Zeros()] * 2
     else:
-        # TensorFlow takes seeds of 32 bits.
+        # TensorFlow accepts seeds of 32 bits.
         initial = [keras.initializers.GlorotUniform(seed=(2 * seed + offset) % 2**32) for offset in (0, 1)]
     return keras.Sequential(
         [
@@ -131,25 +141,25 @@ def build_head(
 
 
 def extract_weights(head: keras.Sequential) -> HeadWeights:
-    """Copy the arrays of a head."""
+    """Copy the weights of a Keras head."""
     return HeadWeights(*head.get_weights())
 
 
 def restore_head(
     weights: HeadWeights, feature_shape: Sequence[int], num_classes: int, dropout: float
 ) -> keras.Sequential:
-    """Build a head with fitted weights; raise HeadstartError where the arrays do not fit the features."""
+    """Build a head with fitted weights; raise HeadstartError if their shapes do not match the features."""
     head = build_head(feature_shape, num_classes, weights.hidden_kernel.shape[-1], dropout, seed=None)
-    shapes = [array.shape for array in weights.list_layers()]
+    shapes = [array.shape for array in weights.list_weights()]
     expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
     if shapes != expected:
-        raise HeadstartError("the fitted head", f"arrays of shapes {expected}", str(shapes), "Train it again")
-    head.set_weights(weights.list_layers())
+        raise HeadstartError("the fitted head", f"arrays of shapes {expected}", str(shapes), "Train again")
+    head.set_weights(weights.list_weights())
     return head
 
 
 def expand_probabilities(outputs: Array) -> Array:
-    """Turn (n, 1) sigmoid or (n, classes) softmax outputs into (n, classes) float32 probabilities."""
+    """Convert (n, 1) sigmoid outputs to (n, 2) probabilities [1 - p, p]; return (n, classes) outputs unchanged."""
     if outputs.shape[1] > 1:
         return outputs
     return np.concatenate([1 - outputs, outputs], axis=1)

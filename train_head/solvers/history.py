@@ -1,4 +1,4 @@
-"""The history of a fit: its epochs, which weights to keep, and when to stop."""
+"""History of a fit, and early stopping."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from train_head.solvers.head import HeadWeights
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history; losses in nats, accuracies as shares, training values with dropout on."""
+    """One row of a fit's history.
+
+    Losses are cross-entropies in nats with the L2 penalty, accuracies are shares in [0, 1]. Training values are means
+    over the epoch's steps, with dropout; validation values are measured after the epoch, without.
+    """
 
     epoch: int
+    """Number of the epoch, from 1."""
     loss: float
     accuracy: float
     val_loss: float
@@ -27,37 +32,47 @@ class Epoch:
         return math.isfinite(self.loss) and math.isfinite(self.val_loss)
 
     def describe_losses(self) -> str:
-        """Describe both losses."""
+        """Return both losses as text, with four significant digits."""
         return f"{self.loss:.4g} (validation: {self.val_loss:.4g})"
 
 
 class DivergedError(HeadstartError):
-    """The loss was NaN or infinite before any epoch was good: there is no head."""
+    """The loss was NaN or infinite in the first epoch, so that there are no weights to keep."""
 
     def __init__(self, row: Epoch, learning_rate: float) -> None:
-        """Create the error for an epoch."""
+        """Create the error for the first epoch of a fit."""
         self.row = row
         got = f"{row.describe_losses()} at learning rate {learning_rate:g}"
-        advice = "Nothing was kept. Try a smaller --learning-rate (LEARNING_RATE=)"
-        super().__init__(f"epoch {row.epoch}", "a finite loss", got, advice)
+        super().__init__(f"epoch {row.epoch}", "a finite loss", got, "Lower the learning rate (`learning_rate`)")
 
 
 class PartlyDivergedError(HeadstartError):
-    """The loss was NaN or infinite after a good epoch: the run keeps the head of that one."""
+    """The loss was NaN or infinite after at least one finite epoch; the run keeps the head of a finite one."""
 
 
 class EarlyStopping:
-    """The history of a fit and the weights of the epoch to keep: the last finite one, or with patience the best."""
+    """History of a fit, and the weights to keep.
+
+    Without patience the weights of the last finite epoch are kept; with patience those of the finite epoch with the
+    lowest validation loss, the first of equal ones.
+    """
 
     def __init__(self, patience: int, history: Sequence[Epoch] = (), kept: HeadWeights | None = None) -> None:
-        """Start, or resume; a patience of 0 never stops, and keeps the last epoch."""
+        """Start a history, or resume one.
+
+        Args:
+            patience: number of epochs without a lower validation loss after which to stop; 0 stops only at a loss
+                that is NaN or infinite.
+            history: the epochs before an interruption.
+            kept: their kept weights.
+        """
         self.history = list(history)
         self.kept = kept
         self._patience = patience
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch whose weights are kept, from 1; 0 where there is none."""
+        """Number of the epoch whose weights are kept, from 1; 0 if no epoch is finite."""
         finite = [row for row in self.history if row.is_finite]
         if not finite:
             return 0
@@ -65,20 +80,20 @@ class EarlyStopping:
 
     @property
     def is_over(self) -> bool:
-        """Whether to stop."""
+        """Whether to stop: the last epoch is not finite, or patience has run out."""
         if not self.history:
             return False
         last = self.history[-1]
         return not last.is_finite or 0 < self._patience <= last.epoch - self.kept_epoch
 
     def record(self, row: Epoch, copy_weights: Callable[[], HeadWeights]) -> None:
-        """Add an epoch; `copy_weights` returns a copy of its weights, and is called where they are to be kept."""
+        """Add an epoch; `copy_weights` returns a copy of its weights, and is called only if they are to be kept."""
         self.history.append(row)
         if self.kept_epoch == row.epoch:
             self.kept = copy_weights()
 
     def require_kept(self, learning_rate: float) -> HeadWeights:
-        """Return the kept weights; raise DivergedError where the first epoch's loss was NaN or infinite."""
+        """Return the kept weights; raise DivergedError if no epoch was finite."""
         if self.kept is None:
             raise DivergedError(self.history[-1], learning_rate)
         return self.kept

@@ -1,4 +1,13 @@
-"""The head in NumPy: its probabilities, its loss, and one step of fitting it, by Keras's definitions."""
+"""The head in NumPy: logits, probabilities, loss, and training steps, with Keras's definitions.
+
+For features x (b, inputs), kernels W₁ and W₂, biases b₁ and b₂, a dropout mask m (b, units) and row weights w (b,):
+
+    h = relu(x W₁ + b₁) ⊙ m                                hidden layer, (b, units)
+    z = h W₂ + b₂                                          logits, (b, outputs)
+    loss = 1/b Σ wᵢ ℓ(zᵢ, targetᵢ) + l2 (‖W₁‖² + ‖W₂‖²)    Frobenius norms
+
+ℓ is the cross-entropy of softmax(z), or of sigmoid(z) if there is one output. Arrays are float32, class numbers int64.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +22,33 @@ from train_head.solvers.head import HeadWeights
 from train_head.solvers.optimizers import Optimizer
 
 SLAB_ROWS = 32
-"""Rows of the hidden kernel updated at a time: slab, gradient and slots stay in a core's own cache."""
+"""Rows of the hidden kernel updated at a time, so that they, their gradient and slots fit in a core's L2 cache."""
 LOGIT_ROWS = 1024
-"""Rows taken through the hidden layer at a time where nothing is fitted."""
+"""Rows of features per matrix product when logits are computed without training."""
 
 
 class Batch(NamedTuple):
-    """The rows of one step."""
+    """Rows of one training step."""
 
     features: Array
     """(b, inputs)."""
     targets: NDArray[np.int64]
     """(b,) class numbers."""
     weights: Array
-    """(b,) weight of each row."""
+    """(b,) weight of each row in the loss."""
     mask: Array | None
-    """(b, units): 0 for a dropped unit, 1 / (1 - dropout) for one that stays; None without dropout."""
+    """(b, units) dropout mask, as from `draw_mask`; None without dropout."""
 
 
 def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) -> Array | None:
-    """Draw which hidden units stay, scaled so that their sum keeps its mean ("inverted dropout").
+    """Draw a dropout mask: 0 with probability `dropout`, else 1 / (1 - dropout).
 
-    Source: Srivastava et al. 2014, section 10, as `keras.layers.Dropout` does it.
+    The scale keeps the expected value of each unit ("inverted dropout"), so that prediction needs no correction.
+
+    Source: Srivastava et al. 2014, section 10; `keras.layers.Dropout`.
+
+    Returns:
+        The mask, float32 of this shape; None, without drawing a number, if `dropout` is 0.
     """
     if dropout == 0:
         return None
@@ -43,23 +57,24 @@ def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) 
 
 
 def compute_logits(head: HeadWeights, features: Array, rows: NDArray[np.int64] | None = None) -> Array:
-    """Compute (n, outputs) logits of (n, inputs) features, or of some of their rows, nothing dropped."""
+    """Compute (n, outputs) logits of (n, inputs) features, or of the given rows of them, without dropout."""
     rows = np.arange(len(features)) if rows is None else rows
     parts = [features[rows[start : start + LOGIT_ROWS]] for start in range(0, len(rows), LOGIT_ROWS)]
     return np.concatenate([compute_outputs(head, part @ head.hidden_kernel) for part in parts])
 
 
 def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
-    """Compute (n, outputs) logits of (n, units) products with the hidden kernel, which are overwritten."""
+    """Compute (n, outputs) logits from (n, units) products of features and hidden kernel; `hidden` is overwritten."""
     hidden += head.hidden_bias
     np.maximum(hidden, 0, out=hidden)
     return np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
 
 
 def compute_probabilities(logits: Array) -> Array:
-    """Turn (n, outputs) logits into (n, classes) probabilities: a sigmoid for one output, else a softmax.
+    """Convert (n, outputs) logits to (n, classes) float32 probabilities: sigmoid for one output, else softmax.
 
-    Both of two classes come from the logit, in float64 before rounding: 1 - p would be 0 where p rounds to 1.
+    Computed in float64 and then rounded. With one output both probabilities come from the logit, sigmoid(-z) and
+    sigmoid(z), because 1 - p would be 0 as soon as p rounds to 1.
     """
     exact = logits.astype(np.float64)
     if exact.shape[1] == 1:
@@ -69,46 +84,59 @@ def compute_probabilities(logits: Array) -> Array:
 
 
 def predict_targets(logits: Array) -> NDArray[np.int64]:
-    """Return the class number of each row of logits; of two equal ones the first."""
+    """Return the (n,) predicted class numbers of (n, outputs) logits; of equal logits the lower number."""
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).astype(np.int64)
     return np.asarray(np.argmax(logits, axis=1), np.int64)
 
 
 def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Compute (n,) cross-entropies in nats and their (n, outputs) derivatives by the (n, outputs) logits.
+    """Compute (n,) cross-entropies in nats, and their (n, outputs) derivatives with respect to the logits.
 
-    From logits rather than probabilities, as in Keras on TensorFlow, so that a sure mistake has a finite loss.
+    With one output ℓ = max(z, 0) - z t + log(1 + exp(-|z|)) for targets t of 0 or 1; else
+    ℓ = log Σ exp(z - max z) - (zₜ - max z). The derivative is the probability minus the one-hot target. As in Keras on
+    TensorFlow the loss comes from logits, not from probabilities, so that it is finite however large they are.
     """
     rows = np.arange(len(targets))
     if logits.shape[1] == 1:
         logit = logits[:, 0]
         losses = np.maximum(logit, 0) - logit * targets + np.log1p(np.exp(-np.abs(logit)))
-        slopes = compute_probabilities(logits)[:, 1:] - targets[:, None].astype(np.float32)
+        gradients = compute_probabilities(logits)[:, 1:] - targets[:, None].astype(np.float32)
     else:
         shifted = logits - logits.max(axis=1, keepdims=True)
         losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, targets]
-        slopes = compute_probabilities(logits)
-        slopes[rows, targets] -= 1
-    return losses.astype(np.float32), slopes
+        gradients = compute_probabilities(logits)
+        gradients[rows, targets] -= 1
+    return losses.astype(np.float32), gradients
 
 
 class HeadTrainer:
-    """A head in fitting: its weights and the optimizer's state, changed in place."""
+    """Head in training: weights and optimizer state, updated in place by each step."""
 
     def __init__(self, head: HeadWeights, optimizer: Optimizer, l2: float) -> None:
-        """Start from a copy of initial weights; `l2` is the weight of both kernels' sum of squares in the loss."""
-        self.head = HeadWeights(*(array.copy() for array in head.list_layers()))
+        """Start from initial weights, which are copied.
+
+        Args:
+            head: the initial weights.
+            optimizer: changes the weights.
+            l2: weight of the L2 penalty, the sum of squares of both kernels, in the loss.
+        """
+        self.head = HeadWeights(*(array.copy() for array in head.list_weights()))
         self.slots = {
             name: [np.zeros_like(array) for _ in range(optimizer.num_slots)]
-            for name, array in self.head.list_arrays().items()
+            for name, array in self.head.to_arrays().items()
         }
         self.num_steps = 0
         self._optimizer, self._l2 = optimizer, np.float32(l2)
         self._gradient = np.empty((min(SLAB_ROWS, len(head.hidden_kernel)), head.hidden_kernel.shape[1]), np.float32)
 
     def train_on_batch(self, batch: Batch) -> tuple[float, int]:
-        """Take a step; return the batch's loss before it, with dropout and L2 term, and the number of correct rows."""
+        """Take one training step.
+
+        Returns:
+            The batch's loss before the step, with dropout and L2 penalty, and the number of rows that were predicted
+            correctly, with dropout.
+        """
         head = self.head
         hidden = np.asarray(batch.features @ head.hidden_kernel, np.float32)
         hidden += head.hidden_bias
@@ -116,53 +144,54 @@ class HeadTrainer:
         if batch.mask is not None:
             hidden *= batch.mask
         logits = np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
-        losses, slopes = compute_losses(logits, batch.targets)
+        losses, gradients = compute_losses(logits, batch.targets)
         loss = float(losses @ batch.weights) / len(losses) + self.compute_penalty()
-        slopes *= batch.weights[:, None] / len(losses)
-        back = np.asarray(slopes @ head.output_kernel.T, np.float32)
+        gradients *= batch.weights[:, None] / len(losses)
+        hidden_gradients = np.asarray(gradients @ head.output_kernel.T, np.float32)
         if batch.mask is not None:
-            back *= batch.mask
-        back *= hidden > 0
+            hidden_gradients *= batch.mask
+        hidden_gradients *= hidden > 0
         self._optimizer.begin_step(self.num_steps)
-        self._update("hidden_bias", back.sum(axis=0))
-        self._update("output_bias", slopes.sum(axis=0))
-        self._update("output_kernel", np.asarray(hidden.T @ slopes, np.float32), decays=True)
-        self._update_hidden_kernel(batch.features, back)
+        self._update("hidden_bias", hidden_gradients.sum(axis=0))
+        self._update("output_bias", gradients.sum(axis=0))
+        self._update("output_kernel", np.asarray(hidden.T @ gradients, np.float32), has_penalty=True)
+        self._update_hidden_kernel(batch.features, hidden_gradients)
         self.num_steps += 1
         return loss, int(np.sum(predict_targets(logits) == batch.targets))
 
     def copy_head(self) -> HeadWeights:
-        """Copy the weights."""
-        return HeadWeights(*(array.copy() for array in self.head.list_layers()))
+        """Return a copy of the weights."""
+        return HeadWeights(*(array.copy() for array in self.head.list_weights()))
 
     def list_arrays(self) -> list[NDArray[Any]]:
-        """List everything that the next step depends on, not copied."""
+        """List the number of steps, the weights and the optimizer's slots, without copying them."""
         slots = [slot for slots in self.slots.values() for slot in slots]
-        return [np.array(self.num_steps), *self.head.list_layers(), *slots]
+        return [np.array(self.num_steps), *self.head.list_weights(), *slots]
 
     def restore(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Resume where `list_arrays` was called."""
+        """Restore the state that `list_arrays` returned."""
         self.num_steps = int(arrays[0])
-        for mine, theirs in zip(self.list_arrays()[1:], arrays[1:], strict=True):
-            mine[...] = theirs
+        for current, saved in zip(self.list_arrays()[1:], arrays[1:], strict=True):
+            current[...] = saved
 
     def compute_penalty(self) -> float:
-        """Compute the L2 term of the loss."""
+        """Return the L2 penalty of the current weights."""
         return float(self._l2) * self.head.sum_squares() if self._l2 else 0.0
 
-    def _update(self, name: str, gradient: Array, *, decays: bool = False) -> None:
+    def _update(self, name: str, gradient: Array, *, has_penalty: bool = False) -> None:
         variable = getattr(self.head, name)
-        if decays and self._l2:
+        if has_penalty and self._l2:
             gradient += 2 * self._l2 * variable
         self._optimizer.update(variable, gradient, self.slots[name])
 
-    def _update_hidden_kernel(self, features: Array, back: Array) -> None:
+    def _update_hidden_kernel(self, features: Array, hidden_gradients: Array) -> None:
+        """Update the hidden kernel by xᵀ G slab by slab; G (b, units) is the loss's gradient before the ReLU."""
         kernel, slots = self.head.hidden_kernel, self.slots["hidden_kernel"]
         columns = np.ascontiguousarray(features.T)
         for start in range(0, len(kernel), SLAB_ROWS):
             slab = np.s_[start : start + SLAB_ROWS]
             variable = kernel[slab]
-            gradient = np.matmul(columns[slab], back, out=self._gradient[: len(variable)])
+            gradient = np.matmul(columns[slab], hidden_gradients, out=self._gradient[: len(variable)])
             if self._l2:
                 gradient += 2 * self._l2 * variable
             self._optimizer.update(variable, gradient, [slot[slab] for slot in slots])

@@ -1,4 +1,8 @@
-"""Keras's optimizers in NumPy: the same formulas and defaults, in place."""
+"""RMSprop, Adam and SGD in NumPy, with Keras's formulas and defaults, in place.
+
+In the formulas w is a variable, g its gradient, η the learning rate, and t the number of the step, from 1. All arrays
+are float32.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,35 @@ from train_head.config import HeadConfig, OptimizerName
 from train_head.data.batches import Array
 
 EPSILON = 1e-7
+"""Keras's default ε, which keeps divisors above zero."""
 
 
 class Optimizer:
-    """How a gradient becomes a change of a variable."""
+    """Base class of the optimizers: changes variables by their gradients."""
 
     num_slots = 1
-    """Arrays of a variable's shape that the optimizer keeps, all zeros at first."""
+    """Number of state arrays (slots) per variable; each has the variable's shape and starts at zero."""
 
     def __init__(self, learning_rate: float) -> None:
-        """Take the learning rate."""
+        """Create an optimizer with a learning rate above 0."""
         self._rate = learning_rate
 
     def begin_step(self, number: int) -> None:
-        """Prepare a step, counted from 0, before the variables are updated."""
+        """Prepare step `number`, counted from 0, before the variables are updated."""
 
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Change a variable, or a part of it, and its slots in place; the gradient is overwritten."""
+        """Update a variable and its slots in place.
+
+        Args:
+            variable: the variable, or some of its rows.
+            gradient: its gradient, of the same shape; overwritten.
+            slots: `num_slots` arrays of the same shape.
+        """
         raise NotImplementedError
 
 
 class RMSprop(Optimizer):
-    """Division by the root of a running mean of squares.
+    """RMSprop: v ← ρ v + (1 - ρ) g², w ← w - η g / √(v + ε), with ρ = 0.9.
 
     Source: Tieleman and Hinton 2012, Coursera lecture 6.5; `keras.optimizers.RMSprop`.
     """
@@ -39,7 +50,7 @@ class RMSprop(Optimizer):
     _RHO = 0.9
 
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Update in place."""
+        """Update a variable in place."""
         (velocity,) = slots
         scratch = np.square(gradient)
         scratch *= 1 - self._RHO
@@ -53,21 +64,23 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Moments of first and second order, corrected for their start at zero.
+    """Adam: m ← m + (1 - β₁)(g - m), v ← v + (1 - β₂)(g² - v), w ← w - α m / (√v + ε).
 
-    Source: Kingma and Ba 2015, algorithm 1 in the form of its section 2's last remark; `keras.optimizers.Adam`.
+    α = η √(1 - β₂ᵗ) / (1 - β₁ᵗ) corrects the bias of the moments, which start at zero; β₁ = 0.9, β₂ = 0.999.
+
+    Source: Kingma and Ba 2015, algorithm 1 with the reordering at the end of section 2; `keras.optimizers.Adam`.
     """
 
     num_slots = 2
     _BETA_1, _BETA_2 = 0.9, 0.999
 
     def begin_step(self, number: int) -> None:
-        """Correct the rate for the moments' start."""
+        """Compute α for the step."""
         power = number + 1
         self._alpha = self._rate * (1 - self._BETA_2**power) ** 0.5 / (1 - self._BETA_1**power)
 
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Update in place."""
+        """Update a variable in place."""
         momentum, velocity = slots
         scratch = gradient - momentum
         scratch *= 1 - self._BETA_1
@@ -84,19 +97,19 @@ class Adam(Optimizer):
 
 
 class SGD(Optimizer):
-    """Steps down the gradient, with momentum where it is asked for.
+    """Gradient descent: w ← w - η g; with momentum μ: u ← μ u - η g, w ← w + u.
 
-    Source: Polyak 1964; `keras.optimizers.SGD`.
+    Source: Polyak 1964 for the momentum; `keras.optimizers.SGD`.
     """
 
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
-        """Take the learning rate and the share of the last change that is kept."""
+        """Create an optimizer with a learning rate above 0 and a momentum in [0, 1)."""
         super().__init__(learning_rate)
         self._momentum = momentum
         self.num_slots = 1 if momentum else 0
 
     def update(self, variable: Array, gradient: Array, slots: Sequence[Array]) -> None:
-        """Update in place."""
+        """Update a variable in place."""
         gradient *= self._rate
         if slots:
             (change,) = slots
@@ -108,7 +121,7 @@ class SGD(Optimizer):
 
 
 def make_optimizer(config: HeadConfig) -> Optimizer:
-    """Make the optimizer of a config."""
+    """Return the optimizer that a config selects."""
     match config.optimizer:
         case OptimizerName.RMSPROP:
             return RMSprop(config.learning_rate)

@@ -1,4 +1,9 @@
-"""The reduced solver: the head on a few hundred inputs, in NumPy, without TensorFlow."""
+"""The reduced solver: fits the head on a few hundred inputs, in NumPy, without TensorFlow.
+
+Each gradient step changes the hidden kernel only within the span of the training features X (n, d). With an orthonormal
+basis V (d, r) of that span and reduced features Z = X V, a kernel A (r, units) on Z therefore takes the place of the
+kernel W = V A (d, units) on X. docs/solver.md has the derivation.
+"""
 
 from __future__ import annotations
 
@@ -31,54 +36,55 @@ from train_head.solvers.network import (
 from train_head.solvers.optimizers import make_optimizer
 
 HASHED_ROWS = 4096
+"""Rows hashed at a time."""
 
 
-class _Side(NamedTuple):
-    """Training or validation pictures, in the order of their content hashes."""
+class _Dataset(NamedTuple):
+    """Reduced training or validation data. Pictures are in the order of their content hashes."""
 
     features: Array
     """(distinct rows, r)."""
     rows: Indices
-    """The row of each example; of training pictures the views as well."""
+    """Row of each example in `features`; for training, the further views of the pictures follow."""
     targets: Indices
     """(pictures,) class numbers."""
     weights: Array
-    """(pictures,) weight of each in the loss."""
+    """(pictures,) weights in the loss."""
 
 
 def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-    """Fit a head on reduced features; raise DivergedError where the first loss was NaN or infinite."""
+    """Fit a head on reduced features; raise DivergedError if a loss of the first epoch is NaN or infinite."""
     store, split, config = problem.store, problem.split, problem.config
     started = time.monotonic()
     rows = problem.list_training_rows()
     reduced = reduce_features(store, TrainValidation(rows, split.validation), config.rank, console)
-    source = "from the cache" if reduced.from_cache else f"made in {time.monotonic() - started:.1f} s"
+    source = "from the cache" if reduced.from_cache else f"computed in {time.monotonic() - started:.1f} s"
     num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
-    console.debug(f"{num_kept:,} inputs in the place of {num_inputs:,}, {source}")
-    # Pictures are weighted, not their views.
-    targets, val_targets = (encode_labels(side, split.classes) for side in (split.train, split.validation))
+    console.debug(f"inputs reduced from {num_inputs:,} to {num_kept:,}, {source}")
+    # Each picture has one weight, however many views it has.
+    targets, val_targets = (encode_labels(part, split.classes) for part in (split.train, split.validation))
     weights, val_weights = weigh_examples(targets, config.class_weight), weigh_examples(val_targets, ClassWeight.NONE)
-    train = _Side(reduced.factors.train, reduced.train.rows, targets, weights)
-    validation = _Side(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)
-    # Factors that were lost and made again may be another basis, in which a checkpoint's weights mean nothing.
+    train = _Dataset(reduced.factors.train, reduced.train.rows, targets, weights)
+    validation = _Dataset(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)
+    # Recomputed factors may have another basis, in which the weights of an older checkpoint have no meaning.
     checkpoint.extend_key(_hash_rows(train.features))
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
     order = PictureOrder(rows, config.seed)
-    # A step is too small to share: a second thread gains 5 % alone, and costs 20 times as much on a busy machine.
+    # A step is too small for a second thread, which gains 5 % on an idle machine and costs 20 times that on a busy one.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-        stepper = HeadTrainer(initial, make_optimizer(config), config.l2)
-        stopping, arrays = checkpoint.load(config.patience, console, [array.shape for array in stepper.list_arrays()])
+        trainer = HeadTrainer(initial, make_optimizer(config), config.l2)
+        stopping, arrays = checkpoint.load(config.patience, console, [array.shape for array in trainer.list_arrays()])
         if arrays:
-            stepper.restore(arrays)
+            trainer.restore(arrays)
         for row in stopping.history:
             problem.on_epoch_end(row)
         with console.progress("train", config.epochs, "epochs") as progress:
             progress.advance(len(stopping.history))
             while len(stopping.history) < config.epochs and not stopping.is_over:
-                row = _fit_epoch(stepper, len(stopping.history), order, train, validation, config)
-                stopping.record(row, stepper.copy_head)
+                row = _fit_epoch(trainer, len(stopping.history), order, train, validation, config)
+                stopping.record(row, trainer.copy_head)
                 progress.advance(1)
-                checkpoint.save_if_due(stepper.list_arrays, stopping, config.epochs)
+                checkpoint.save_if_due(trainer.list_arrays, stopping, config.epochs)
                 problem.on_epoch_end(row)
         head = stopping.require_kept(config.learning_rate)
         logits = compute_logits(head, validation.features, validation.rows)
@@ -95,12 +101,24 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
 
 
 def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -> HeadWeights:
-    """Draw initial weights with the variance that Glorot uniform has on all inputs, and zero biases.
+    """Draw initial weights for a head on reduced inputs, with zero biases.
 
-    An orthonormal change of basis keeps the variance of independent numbers, so the head starts like the full one
-    within the span of the training features; outside of it, where weights are noise to other pictures, it is zero.
+    Both kernels are uniform in ±√(6 / (fan-in + fan-out)). The fan-in of the hidden kernel is the number of all inputs,
+    not the rank: an orthonormal change of basis keeps the variance of independent weights, so that within the span of
+    the training features the head starts like the full one. Outside the span it is zero: weights there are never
+    trained, and would only add noise to the predictions for other pictures.
 
-    Source: Glorot and Bengio 2010, equation 16, as `keras.initializers.GlorotUniform`.
+    Source: Glorot and Bengio 2010, equation 16; `keras.initializers.GlorotUniform`.
+
+    Args:
+        num_inputs: number of all inputs, d.
+        rank: number of reduced inputs, r.
+        units: units of the hidden layer.
+        outputs: 1 for two classes, else the number of classes.
+        seed: seed of the weights.
+
+    Returns:
+        A hidden kernel (rank, units) and an output kernel (units, outputs), with their biases.
     """
     rng = np.random.default_rng((seed, num_inputs, units))
 
@@ -113,7 +131,7 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
 
 
 def _hash_rows(features: Array) -> bytes:
-    """Hash features without a copy of all of them."""
+    """Return the SHA-256 of features, without copying all of them at once."""
     digest = hashlib.sha256()
     for start in range(0, len(features), HASHED_ROWS):
         digest.update(np.ascontiguousarray(features[start : start + HASHED_ROWS]).data)
@@ -121,25 +139,25 @@ def _hash_rows(features: Array) -> bytes:
 
 
 def _fit_epoch(
-    stepper: HeadTrainer, number: int, order: PictureOrder, train: _Side, validation: _Side, config: TrainConfig
+    trainer: HeadTrainer, number: int, order: PictureOrder, train: _Dataset, validation: _Dataset, config: TrainConfig
 ) -> Epoch:
-    """Fit an epoch, which is a function of its number and of the weights before it."""
+    """Train for one epoch; order, views and dropout depend on the seed and the epoch's number alone."""
     started = time.monotonic()
     plan = order.plan(number)
     masks = np.random.default_rng((config.seed, number, 2))
     num_pictures = len(plan.pictures)
-    total, right = 0.0, 0
+    total_loss, num_correct = 0.0, 0
     for start in range(0, num_pictures, config.batch_size):
         batch = slice(start, start + config.batch_size)
         pictures, rows = plan.pictures[batch], train.rows[plan.rows[batch]]
         mask = draw_mask(masks, (len(rows), config.units), config.dropout)
         step = Batch(train.features[rows], train.targets[pictures], train.weights[pictures], mask)
-        loss, num_right = stepper.train_on_batch(step)
-        total += loss * len(rows)
-        right += num_right
-    logits = compute_logits(stepper.head, validation.features, validation.rows)
+        loss, correct = trainer.train_on_batch(step)
+        total_loss += loss * len(rows)
+        num_correct += correct
+    logits = compute_logits(trainer.head, validation.features, validation.rows)
     losses, _ = compute_losses(logits, validation.targets)
-    val_loss = float(np.mean(losses)) + stepper.compute_penalty()
+    val_loss = float(np.mean(losses)) + trainer.compute_penalty()
     val_accuracy = float(np.mean(predict_targets(logits) == validation.targets))
     seconds = time.monotonic() - started
-    return Epoch(number + 1, total / num_pictures, right / num_pictures, val_loss, val_accuracy, seconds)
+    return Epoch(number + 1, total_loss / num_pictures, num_correct / num_pictures, val_loss, val_accuracy, seconds)

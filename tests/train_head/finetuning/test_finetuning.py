@@ -210,7 +210,7 @@ def test_export_of_tuned_layers_keeps_the_prefix_to_the_bit_and_says_what_traini
 def test_export_of_a_run_whose_retrained_layers_are_gone_is_refused(
     tuned: Path, tmp_path: Path, quiet: Console
 ) -> None:
-    weights = Run(tuned).read_head().list_arrays()
+    weights = Run(tuned).read_head().to_arrays()
     HeadWeights.from_arrays({name: weights[name] for name in weights if "tail" not in name}).save(tuned / "head.npz")
     reseal(tuned)
     with pytest.raises(HeadstartError, match="expected layers from mixed6 on, got none in head.npz"):
@@ -231,7 +231,7 @@ def test_train_with_repeats_begins_each_with_the_same_backbone(stores: Path, tmp
     alone = train_head(configure(stores, tmp_path / "alone", seed=4), quiet)
     first = train_head(configure(stores, tmp_path / "first"), quiet)
     assert both["repeats"]["val_accuracies"] == [first["val_accuracy"], alone["val_accuracy"]]
-    mine, theirs = (Run(tmp_path / name).read_head().list_arrays()["tail_conv2d_60"] for name in ("both", "first"))
+    mine, theirs = (Run(tmp_path / name).read_head().to_arrays()["tail_conv2d_60"] for name in ("both", "first"))
     np.testing.assert_array_equal(mine, theirs)
 
 
@@ -249,7 +249,7 @@ def test_train_interrupted_while_layers_are_trained_goes_on_to_the_same_bits(
     assert not config.run.exists()
     followed: list[Epoch] = []
     train_head(config, quiet, on_epoch_end=followed.append)
-    whole, again = Run(tuned).read_head().list_arrays(), Run(config.run).read_head().list_arrays()
+    whole, again = Run(tuned).read_head().to_arrays(), Run(config.run).read_head().to_arrays()
     assert whole.keys() == again.keys()
     for name in whole:
         np.testing.assert_array_equal(whole[name], again[name], err_msg=name)
@@ -322,7 +322,7 @@ def test_train_whose_layers_diverge_keeps_the_head_alone_and_says_which_rate(
     metrics = Run(config.run).read_metrics()
     assert metrics["kept_epoch"] == 4
     assert metrics["before_tuning"] == {**plain["before_tuning"], "seconds": metrics["before_tuning"]["seconds"]}
-    kernels = Run(config.run).read_head().list_arrays()
+    kernels = Run(config.run).read_head().to_arrays()
     for name in LAST_BLOCK:
         np.testing.assert_array_equal(kernels[f"tail_{name}"], list_weights(loaded)[name][0])
 

@@ -66,7 +66,7 @@ def assert_as_saved(state: State, num_epochs: int = 2) -> None:
     assert_same_arrays(arrays, ARRAYS)
     assert stopping.history == make_stopping(num_epochs).history
     assert stopping.kept is not None
-    assert_same_arrays(stopping.kept.list_layers(), KEPT.list_layers())
+    assert_same_arrays(stopping.kept.list_weights(), KEPT.list_weights())
 
 
 def is_missing(checkpoint: Checkpoint, console: Console) -> bool:
@@ -184,7 +184,7 @@ def test_checkpoint_that_keeps_its_end_writes_it_before_its_time(path: Path, qui
     # No step follows that would need the solver's own arrays, which may be hundreds of megabytes.
     assert arrays == []
     assert [row.epoch for row in found.history] == [1, 2]
-    assert_same_arrays(found.require_kept(0.1).list_layers(), KEPT.list_layers())
+    assert_same_arrays(found.require_kept(0.1).list_weights(), KEPT.list_weights())
 
 
 def test_remove_checkpoints_removes_its_own_files_alone(tmp_path: Path) -> None:
