@@ -1,1 +1,1 @@
-"""The same features in an orthonormal basis of the span of the training features: a few hundred inputs a head."""
+"""Reduction of features to a few hundred inputs: their coordinates in a basis of the training features' span."""

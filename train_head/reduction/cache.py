@@ -1,4 +1,7 @@
-"""A cache of what is derived from features, in the store's derived/: each file under a key and its own digest."""
+"""Cache of data derived from features, in the store's derived/.
+
+The name of each file has the key of its data and the SHA-256 of its bytes. Every file can be computed again.
+"""
 
 from __future__ import annotations
 
@@ -22,77 +25,87 @@ from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 
 FORMAT = 2
-"""Version of keys and of the numbers: other numbers from the same features need another one."""
+"""Version of the keys and of the algorithms: increment it if the same features give other numbers."""
 MAX_CACHE_BYTES = 2**30
-"""Size of a store's cache; the file unused for longest is removed first."""
+"""Largest size of a store's cache; the least recently used files are removed first."""
 _STARTED = time.time()
+"""Time at which this process was started, in seconds since the epoch."""
 _KINDS = "factors|directions|means"
-_KEPT = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
-_LEFT_OVER = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
+_CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
+_PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Training and validation features in the basis of a reduction; rows in the order of content hash and view."""
+    """Reduced features Z = X V of training and validation; rows in the order of content hash and view."""
 
     train: Array
-    """(contents, r)."""
+    """(distinct training rows, r) float32."""
     validation: Array
-    """(contents, r)."""
+    """(distinct validation rows, r) float32."""
     eigenvalues: Array
-    """(r,) squared lengths of the columns of `train`, falling."""
+    """(r,) float32: λ, the squared lengths of the columns of `train`, in descending order."""
 
     def compute_coefficients(self, kernel: Array) -> Array:
-        """Compute C = Z diag(1 / λ) A, (contents, units), of a kernel A, (r, units): all inputs' kernel is Xᵀ C."""
+        """Compute C = Z diag(1 / λ) A, (training rows, units), for a reduced kernel A (r, units).
+
+        The kernel on all inputs is Xᵀ C, because V = Xᵀ Z diag(1 / λ).
+        """
         return np.asarray((self.train / self.eigenvalues) @ kernel, np.float32)
 
 
 @dataclass(frozen=True)
 class Directions:
-    """The basis itself, where it does not follow from the training features and `Factors.train`."""
+    """Basis V of a sketch, which does not follow from the training features and `Factors.train`."""
 
     directions: Array
-    """(inputs, r), orthonormal columns."""
+    """(inputs, r) float32, orthonormal columns."""
 
 
 @dataclass(frozen=True)
 class Means:
-    """Each channel's mean over height and width, rows as in `Factors`: for finding near-duplicates."""
+    """Mean of each channel over height and width, for finding near-duplicates; rows as in `Factors`."""
 
     train: Array
-    """(contents, channels)."""
+    """(distinct training rows, channels) float32."""
     validation: Array
-    """(contents, channels)."""
+    """(distinct validation rows, channels) float32."""
 
 
 Derived = TypeVar("Derived", Factors, Directions, Means)
 
 
-def make_key(store: FeatureStore, sides: Sequence[Sequence[Example]], rank: int) -> str:
-    """Make the key of what is derived from the views of each side, in their order; rank 0 where there is none.
+def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int) -> str:
+    """Return the key of data derived from features: a SHA-256 as hexadecimal digits.
 
-    It holds the digests of the shards, because features that were extracted again under the same fingerprint may
-    differ, and the BLAS library, which decides the bits of a sum.
+    It covers the fingerprint, the digests of the shards, the views in each group in their order, the rank, and NumPy
+    with its BLAS library. The shards count because features that are extracted again under the same fingerprint may
+    differ, and BLAS because it decides the bits of a sum.
+
+    Args:
+        store: the store of the features.
+        groups: the examples, such as training and validation.
+        rank: number of reduced inputs; 0 for data that have none.
     """
     # NumPy's own BLAS is loaded first; SciPy brings another.
     blas: dict[str, Any] = next((found for found in threadpool_info() if found["user_api"] == "blas"), {})
     computed_by = f"numpy {np.__version__} {blas.get('version')} {blas.get('architecture')}"
     digest = hashlib.sha256(f"derived {FORMAT}\n{store.fingerprint.digest}\n{rank}\n{computed_by}\n".encode())
-    for examples in sides:
+    for examples in groups:
         digest.update(f"{len(examples)} {store.hash_sources(examples)}\n".encode())
         for example in examples:
             digest.update(example.content_hash + example.view.to_bytes(4, "big"))
     return digest.hexdigest()
 
 
-def put(folder: Path, key: str, made: Factors | Directions | Means) -> None:
-    """Write what was made to a cache folder, which may be missing, and remove what was not used for longest."""
+def put(folder: Path, key: str, data: Factors | Directions | Means) -> None:
+    """Write data to a cache folder, which is created if needed; remove the least recently used files beyond the cap."""
     folder.mkdir(exist_ok=True)
-    stem = f"{type(made).__name__.lower()}-{key[:32]}"
+    stem = f"{type(data).__name__.lower()}-{key[:32]}"
     partial = folder / f"{PARTIAL_PREFIX}{stem}-{os.getpid()}"
     try:
         with open_synced(partial) as file:
-            arrays = {field.name: getattr(made, field.name) for field in fields(made)}
+            arrays = {field.name: getattr(data, field.name) for field in fields(data)}
             np.savez(file, key=np.frombuffer(bytes.fromhex(key), np.uint8), **arrays)
         name = f"{stem}-{hash_file(partial)}.npz"
         _make_room(folder, partial.stat().st_size)
@@ -103,53 +116,61 @@ def put(folder: Path, key: str, made: Factors | Directions | Means) -> None:
 
 
 def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derived | None:
-    """Read a cached file after comparing its digest, or None; a damaged file is a warning, and removed."""
-    what = kind.__name__.lower()
-    for path in _list_own(folder, _KEPT):
-        if not path.name.startswith(f"{what}-{key[:32]}-"):
+    """Return cached data, or None if there are none.
+
+    A file whose bytes do not match its name, or that has other data, causes a warning and is removed.
+    """
+    name = kind.__name__.lower()
+    for path in _list_files(folder, _CACHE_FILE):
+        if not path.name.startswith(f"{name}-{key[:32]}-"):
             continue
         expected = path.stem.rpartition("-")[2]
         try:
             with RegularFile(path) as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
                 if found != expected:
-                    raise ValueError(f"another file, {found[:12]}…")
+                    raise ValueError(f"SHA-256 {found[:12]}…")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as arrays:
                     if arrays["key"].tobytes().hex() != key:
-                        raise ValueError("those of other features")
-                    kept = kind(*(arrays[field.name] for field in fields(kind)))
+                        raise ValueError("the key of other features")
+                    data = kind(*(arrays[field.name] for field in fields(kind)))
         except Exception as error:
-            # A damaged .npz fails in zipfile, in zlib or in NumPy, each with errors of its own.
-            console.warning(f"{path}: expected {what} with SHA-256 {expected[:12]}…, got {error}. They are made again")
+            # zipfile, zlib and NumPy each raise their own errors for a damaged .npz.
+            console.warning(
+                f"{path}: damaged cache file: expected SHA-256 {expected[:12]}…, got {error}. It is computed again"
+            )
             if not folder.is_symlink():
                 with suppress(OSError):
                     path.unlink()
             continue
         with suppress(OSError):
             os.utime(path)
-        return kept
+        return data
     return None
 
 
-def _list_own(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """List the regular files in a folder that have a name of ours."""
+def _list_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """List the regular files in a folder whose names match a pattern; none if the folder cannot be read."""
     with suppress(OSError):
         return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name) and is_regular(path))
     return []
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Remove leftovers, and files until another one fits under the cap; never behind a link that somebody made."""
+    """Remove abandoned partial files, and the least recently used files until `num_bytes` more fit under the cap.
+
+    Nothing is removed if the folder is a link.
+    """
     if folder.is_symlink():
         return
-    for path in _list_own(folder, _LEFT_OVER):
-        # Partial files that no process writes any more are older than this process, and their own is gone.
+    for path in _list_files(folder, _PARTIAL_FILE):
+        # A partial file is abandoned if it is older than this process, and the process in its name has ended.
         if path.stat().st_mtime < _STARTED and not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
             with suppress(OSError):
                 path.unlink()
     total = num_bytes
-    for path in sorted(_list_own(folder, _KEPT), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(_list_files(folder, _CACHE_FILE), key=lambda path: path.stat().st_mtime, reverse=True):
         total += path.stat().st_size
         if total > MAX_CACHE_BYTES:
             path.unlink(missing_ok=True)

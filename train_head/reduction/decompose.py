@@ -1,7 +1,8 @@
-"""Find the directions in which training features differ most: exactly for few rows, by sketching for many.
+"""Leading right singular vectors of the training features: exact for few rows, by a randomized sketch for many.
 
-The order of the rows decides the order of all sums, and each direction has a fixed sign, so that the same features give
-the same bits. LAPACK and BLAS run in one thread; see `open_workers`.
+X (rows, columns) is the matrix of training features, a row for each distinct view, with height, width and channels
+flattened. The order of the rows fixes the order of all sums, and each vector has a fixed sign, so that equal features
+give equal bits. LAPACK and BLAS run in one thread; see `open_workers`.
 """
 
 from __future__ import annotations
@@ -18,58 +19,78 @@ from train_head.data.batches import Array
 from train_head.reduction.matrix import FeatureMatrix, add_transposed, multiply_block, sum_in_order
 
 MAX_EXACT_ROWS = 4096
+"""Largest number of training rows whose Gram matrix is computed and decomposed."""
 CHUNK_ROWS = 4096
-"""Rows of a tall matrix that are multiplied at a time."""
+"""Rows of a (columns, r) matrix multiplied at a time."""
 OVERSAMPLING = 32
-"""Extra directions of a sketch, so that the last ones asked for are good too."""
+"""Directions that a sketch computes beyond the rank, so that the last ones within it are accurate too."""
 ROUNDING = float(np.finfo(np.float32).eps)
+"""Spacing of float32 numbers at 1, ε."""
 
-Advance = Callable[[int], None]
+ReportRows = Callable[[int], None]
+"""Called with the number of rows processed since the last call."""
 
 
 class Basis(NamedTuple):
-    """Orthonormal directions V, (columns, r), strongest first, and the training rows in them."""
+    """Leading right singular vectors V (columns, r) of X, strongest first, and the reduced training features X V."""
 
     train: Array
-    """(rows, r): X V."""
+    """(rows, r) float32: Z = X V."""
     eigenvalues: NDArray[np.float64]
-    """(r,) of X Xᵀ, falling: the squared lengths of the columns of X V."""
+    """(r,) largest eigenvalues λ of X Xᵀ in descending order: the squared lengths of the columns of Z."""
     directions: Array | None
-    """(columns, r): V, each column's largest component positive; None where it is Xᵀ X V diag(1 / eigenvalues)
-    exactly. Then the largest component of each column of `train` is positive."""
+    """(columns, r) float32: V, with the largest component of each column positive. None from `decompose_exactly`,
+    where V = Xᵀ Z diag(1 / λ) and the largest component of each column of Z is positive."""
 
 
 def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis:
-    """Find the `rank` strongest directions from the Gram matrix; fewer where the rows span fewer.
+    """Compute the leading singular vectors from the Gram matrix.
 
-    With X Xᵀ = Q Λ Qᵀ the directions are V = Xᵀ Q Λ^-½, and X V = Q Λ^½. Memory for rows² numbers.
+    With the eigendecomposition X Xᵀ = Q Λ Qᵀ the right singular vectors are V = Xᵀ Q Λ^-½, and Z = X V = Q Λ^½.
+    Memory for rows² float64 numbers.
 
-    Source: the "method of snapshots", Sirovich 1987.
+    Source: Sirovich 1987, the "method of snapshots".
+
+    Args:
+        rows: the training features.
+        rank: number of directions to keep; fewer are kept if the rows span fewer.
+
+    Raises:
+        HeadstartError: all features are zero.
     """
     eigenvalues, vectors = np.linalg.eigh(rows.compute_gram())
-    strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
+    strongest = _select_strongest(eigenvalues, rank, rows.num_rows)
     kept = eigenvalues[strongest]
     chosen = vectors[:, strongest]
     return Basis((chosen * (find_signs(chosen) * np.sqrt(kept))).astype(np.float32), kept, None)
 
 
-def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: Advance = lambda _: None) -> Basis:
-    """Find nearly the `rank` strongest directions in two passes over rows that need not fit in memory.
+def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lambda _: None) -> Basis:
+    """Approximate the leading singular vectors in two passes over rows that need not fit in memory.
 
-    A random Gaussian Ω is multiplied by Xᵀ X in one pass (the range finder with one power iteration), its range
-    made orthonormal, and in the second pass X is projected on it and the projection diagonalised
-    (Rayleigh-Ritz). Memory for two matrices of (columns, r + 32) and one of (rows, r + 32). `advance` is called with
-    the number of rows done, twice as many in all as there are.
+    The first pass computes Y = Xᵀ X Ω for a Gaussian matrix Ω (columns, r + 32): the range finder with one power
+    iteration. Y is made orthonormal. The second pass computes P = X Y, and the eigenvectors U of Pᵀ P give V = Y U and
+    Z = P U (Rayleigh-Ritz). Memory for two matrices of (columns, r + 32) and one of (rows, r + 32).
 
     Source: Halko, Martinsson and Tropp 2011, algorithms 4.3 and 5.1.
+
+    Args:
+        rows: the training features.
+        rank: number of directions to keep; fewer are kept if the rows span fewer.
+        seed: seed of Ω.
+        advance: called after each block with its number of rows, in both passes.
+
+    Raises:
+        HeadstartError: all features are zero.
     """
     num_directions = min(rank + OVERSAMPLING, rows.num_columns)
-    start = np.random.default_rng(seed).standard_normal((rows.num_columns, num_directions), np.float32)
-    found = np.zeros_like(start)
+    gaussian = np.random.default_rng(seed).standard_normal((rows.num_columns, num_directions), np.float32)
+    found = np.zeros_like(gaussian)
     for block in rows.list_blocks():
-        add_transposed(block, multiply_block(block, start, rows.workers), found, rows.workers)
+        add_transposed(block, multiply_block(block, gaussian, rows.workers), found, rows.workers)
         advance(len(block.features))
-    del start
+    del gaussian
+    # The second pass removes the errors that the first one leaves if some columns are nearly dependent.
     found = _orthonormalize(_orthonormalize(found, rows.workers), rows.workers)
     projected = np.empty((rows.num_rows, found.shape[1]), np.float32)
     gram = np.zeros((found.shape[1],) * 2)
@@ -78,36 +99,40 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: Advance = lambda 
         gram += part.T @ part
         advance(len(block.features))
     eigenvalues, vectors = np.linalg.eigh(gram)
-    strongest = _choose_strongest(eigenvalues, rank, rows.num_rows)
-    turn = vectors[:, strongest].astype(np.float32)
-    directions = _turn(found, turn, rows.workers)
+    strongest = _select_strongest(eigenvalues, rank, rows.num_rows)
+    rotation = vectors[:, strongest].astype(np.float32)
+    directions = _rotate(found, rotation, rows.workers)
     signs = find_signs(directions)
     directions *= signs
-    return Basis(_turn(projected, turn * signs, rows.workers), eigenvalues[strongest], directions)
+    return Basis(_rotate(projected, rotation * signs, rows.workers), eigenvalues[strongest], directions)
 
 
 def find_signs(vectors: NDArray[Any]) -> Array:
-    """Return each column's sign that makes its largest component positive; LAPACK's depends on the order of sums."""
+    """Return the (columns,) signs, 1 or -1, that make the largest component of each column positive.
+
+    Both signs of an eigenvector are valid, and which one LAPACK returns depends on rounding.
+    """
     largest = np.argmax(np.abs(vectors), axis=0)
     return np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, np.float32(-1), np.float32(1))
 
 
-def _turn(columns: Array, turn: Array, workers: ThreadPoolExecutor) -> Array:
-    """Compute (n, k) @ (k, r) in place of the first r columns, because n is large, and return those."""
+def _rotate(columns: Array, rotation: Array, workers: ThreadPoolExecutor) -> Array:
+    """Return the product (n, k) @ (k, r), written over the first r columns, because n is large."""
 
-    def turn_chunk(rows: slice) -> None:
-        columns[rows, : turn.shape[1]] = columns[rows] @ turn
+    def rotate_chunk(rows: slice) -> None:
+        columns[rows, : rotation.shape[1]] = columns[rows] @ rotation
 
-    list(workers.map(turn_chunk, _list_chunks(columns)))
-    return columns[:, : turn.shape[1]]
+    list(workers.map(rotate_chunk, _list_chunks(columns)))
+    return columns[:, : rotation.shape[1]]
 
 
 def _list_chunks(columns: Array) -> list[slice]:
+    """List slices of at most `CHUNK_ROWS` rows."""
     return [slice(start, start + CHUNK_ROWS) for start in range(0, len(columns), CHUNK_ROWS)]
 
 
 def _orthonormalize(columns: Array, workers: ThreadPoolExecutor) -> Array:
-    """Make columns nearly orthonormal by the eigenvectors of their Gram matrix, without those that depend on others."""
+    """Return a nearly orthonormal basis of the span of (n, k) columns, from the eigenvectors of their Gram matrix."""
     if not columns.any():
         return columns[:, :0]
 
@@ -118,20 +143,21 @@ def _orthonormalize(columns: Array, workers: ThreadPoolExecutor) -> Array:
     gram = sum_in_order(workers, multiply_chunk, _list_chunks(columns), np.zeros((columns.shape[1],) * 2))
     eigenvalues, vectors = np.linalg.eigh(gram)
     kept = eigenvalues > ROUNDING**2 * eigenvalues.max() * len(gram)
-    turn = vectors[:, kept] / np.sqrt(eigenvalues[kept])
-    return _turn(columns, turn.astype(np.float32), workers)
+    rotation = vectors[:, kept] / np.sqrt(eigenvalues[kept])
+    return _rotate(columns, rotation.astype(np.float32), workers)
 
 
-def _choose_strongest(eigenvalues: NDArray[np.float64], rank: int, num_rows: int) -> NDArray[np.int64]:
-    """Choose the largest eigenvalues of X Xᵀ, strongest first, without those that rounding could have made.
+def _select_strongest(eigenvalues: NDArray[np.float64], rank: int, num_rows: int) -> NDArray[np.int64]:
+    """Return the indices of the `rank` largest eigenvalues of X Xᵀ, largest first, without those below the noise.
 
-    Rounding errors of the entries are independent: their matrix has a norm of about √rows times an entry's error,
-    which is in proportion to the mean squared length of a row.
+    Rounding adds a matrix of independent errors to X Xᵀ. Its norm, and so the size of a spurious eigenvalue, is about
+    √rows times the error of one entry, and that is about ε times the mean squared length of a row, Σλ / rows. The
+    threshold is 10 ε √rows Σλ / rows.
     """
     noise = 10 * ROUNDING * np.sqrt(num_rows) * eigenvalues.sum() / num_rows
-    strongest = np.asarray(np.argsort(-eigenvalues)[:rank], np.int64)
+    strongest = np.argsort(-eigenvalues)[:rank]
     strongest = strongest[eigenvalues[strongest] > noise]
     if not len(strongest):
-        advice = "Look at the pictures and the weights, and extract again; or use --solver full"
-        raise HeadstartError("the training features", "features that differ from zero", "nothing but zeros", advice)
+        advice = "Check the pictures and the weights, and extract again"
+        raise HeadstartError("the training features", "values other than zero", "only zeros", advice)
     return np.asarray(strongest, np.int64)

@@ -1,4 +1,8 @@
-"""Features as a matrix that is never held whole: products in fixed pieces, the same bits for any number of threads."""
+"""Stored features as a matrix X (rows, columns) that need not fit in memory, and products with it.
+
+A product is computed piece by piece: blocks of rows, panels of columns. The pieces and the order in which they are
+added are fixed, so that the bits of a result do not depend on the number of threads.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +21,23 @@ from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 
 BLOCK_BYTES = 64 * 2**20
-"""Features read at a time."""
+"""Size of the blocks of rows that are read at a time, as float16."""
 HELD_BYTES = 320 * 2**20
-"""Largest matrix that is read once and held: 4,096 features of mixed7 at 150 px fit."""
+"""Largest matrix that stays in memory after the first read, as float16: 4,096 features of mixed7 at 150 px fit."""
 PANEL_COLUMNS = 2048
-"""Columns that are widened to float32 at a time."""
+"""Columns of a block that are converted to float32 at a time."""
 MAX_THREADS = 8
-"""Each holds a panel and its product, so that memory stays bounded on machines with many cores."""
+"""Largest number of threads. Each holds a panel and its product, so that this bounds the memory."""
 
 Piece = TypeVar("Piece")
 
 
 @contextmanager
 def open_workers() -> Iterator[ThreadPoolExecutor]:
-    """Start threads, and limit BLAS to one thread in each: how BLAS shares a product decides the order of its sums."""
+    """Start a thread pool, and limit BLAS to one thread in each of its threads.
+
+    How BLAS divides a product among threads decides the order of its sums, and so the bits of the result.
+    """
     num_threads = min(os.cpu_count() or 1, MAX_THREADS)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads, "pieces") as pool:
         yield pool
@@ -42,33 +49,40 @@ def sum_in_order(
     pieces: Iterable[Piece],
     total: NDArray[Any],
 ) -> NDArray[Any]:
-    """Add the results of all pieces to a total, in the order of the pieces, and return it."""
+    """Compute the pieces in parallel, add them to `total` in place in the given order, and return it."""
     for part in workers.map(compute, pieces):
         total += part
     return total
 
 
 class Block(NamedTuple):
-    """Some rows, and their place among all."""
+    """Consecutive rows of the matrix."""
 
     rows: slice
+    """Their numbers."""
     features: Features
     """(b, columns) float16."""
 
     def list_panels(self) -> list[slice]:
-        """List the columns panel by panel."""
+        """List the panels as slices of columns."""
         return [slice(start, start + PANEL_COLUMNS) for start in range(0, self.features.shape[1], PANEL_COLUMNS)]
 
     def widen(self, columns: slice) -> Array:
-        """Return a panel as float32."""
+        """Return the columns of a panel as float32, (b, panel columns)."""
         return self.features[:, columns].astype(np.float32)
 
 
 class FeatureMatrix:
-    """The features of some examples as a matrix X of (examples, inputs)."""
+    """Features of examples as a matrix X (rows, columns): a row for each example, a column for each input."""
 
     def __init__(self, store: FeatureStore, examples: Sequence[Example], workers: ThreadPoolExecutor) -> None:
-        """Describe the matrix; results depend on the order of the examples, never on their places in the store."""
+        """Create the matrix; features are read when they are needed.
+
+        Args:
+            store: the store of the features.
+            examples: the rows, in their order. Their places in the store do not matter.
+            workers: the threads of `open_workers`.
+        """
         self._store, self._examples, self.workers = store, examples, workers
         self.num_rows, self.num_columns = len(examples), int(np.prod(store.feature_shape))
         row_bytes = self.num_columns * FEATURE_DTYPE.itemsize
@@ -78,11 +92,11 @@ class FeatureMatrix:
 
     @property
     def num_blocks(self) -> int:
-        """Number of blocks."""
+        """Number of blocks of rows."""
         return len(self._slices)
 
     def read_block(self, number: int) -> Block:
-        """Read a block, or return the one that is held."""
+        """Return a block, read from the store unless it is in memory."""
         if self._held is not None and number in self._held:
             return self._held[number]
         rows = self._slices[number]
@@ -93,7 +107,7 @@ class FeatureMatrix:
         return block
 
     def list_blocks(self) -> Iterator[Block]:
-        """Yield all blocks in turn; the next one is being read while one is in use."""
+        """Yield the blocks in order; a thread reads the next block while one is in use."""
         with ThreadPoolExecutor(1, thread_name_prefix="blocks") as pool:
             coming = pool.submit(self.read_block, 0)
             for following in range(1, self.num_blocks + 1):
@@ -103,9 +117,9 @@ class FeatureMatrix:
                 yield block
 
     def compute_gram(self) -> NDArray[np.float64]:
-        """Compute X Xᵀ, (rows, rows).
+        """Compute the Gram matrix X Xᵀ, (rows, rows) float64.
 
-        Products of float16 numbers are exact in float32; sums run over a panel in float32 and over panels in float64.
+        Products of two float16 numbers are exact in float32. Sums are float32 within a panel and float64 across panels.
         """
         gram = np.empty((self.num_rows, self.num_rows))
         for number in range(self.num_blocks):
@@ -118,14 +132,14 @@ class FeatureMatrix:
         return gram
 
     def multiply(self, factor: Array) -> Array:
-        """Compute X F, (rows, k), of (columns, k)."""
+        """Compute X F, (rows, k) float32, for F (columns, k)."""
         result = np.empty((self.num_rows, factor.shape[1]), np.float32)
         for block in self.list_blocks():
             result[block.rows] = multiply_block(block, factor, self.workers)
         return result
 
     def multiply_transposed(self, factor: Array) -> Array:
-        """Compute Xᵀ F, (columns, k), of (rows, k)."""
+        """Compute Xᵀ F, (columns, k) float32, for F (rows, k)."""
         result = np.zeros((self.num_columns, factor.shape[1]), np.float32)
         for block in self.list_blocks():
             add_transposed(block, factor[block.rows], result, self.workers)
@@ -141,13 +155,13 @@ class FeatureMatrix:
 
 
 def multiply_block(block: Block, factor: Array, workers: ThreadPoolExecutor) -> Array:
-    """Compute B F, (b, k), of (columns, k)."""
+    """Compute B F, (b, k) float32, for a block B (b, columns) and F (columns, k)."""
     result = np.zeros((len(block.features), factor.shape[1]), np.float32)
     return sum_in_order(workers, lambda columns: block.widen(columns) @ factor[columns], block.list_panels(), result)
 
 
 def add_transposed(block: Block, factor: Array, result: Array, workers: ThreadPoolExecutor) -> None:
-    """Add Bᵀ F of (b, k) to (columns, k), in place."""
+    """Add Bᵀ F, (columns, k), to `result` in place, for a block B (b, columns) and F (b, k)."""
 
     def add_panel(columns: slice) -> None:
         result[columns] += block.widen(columns).T @ factor

@@ -1,4 +1,4 @@
-"""Reduce a split's features to a few hundred inputs, or take the factors of an earlier run from the cache."""
+"""Reduce the features of a split to a few hundred inputs, or load the result of an earlier run from the cache."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Expansion, make_expansion
 
 DEFAULT_RANK = 512
+"""Number of reduced inputs, if the training features have as many rows and inputs."""
 SKETCH_SEED = 0
+"""Seed of every sketch; the seed of a fit does not change its reduction."""
 
 
 @dataclass(frozen=True)
 class UniqueRows:
-    """The distinct views of contents among some examples."""
+    """Distinct features among examples: one for each content hash and view."""
 
     examples: list[Example]
-    """One for each, in ascending order of content hash and view: the rows of factors."""
+    """One example for each, in ascending order of content hash and view: the rows of `Factors`."""
     rows: Indices
-    """For each of the examples asked for, its row."""
+    """(given examples,) row of each given example in `examples`, like `return_inverse` of `numpy.unique`."""
 
 
 @dataclass(frozen=True)
 class TrainValidation:
-    """Training examples, with all views that are trained on, and validation examples."""
+    """Examples of a split: for training with all their views, for validation with view 0."""
 
     train: Sequence[Example]
     validation: Sequence[Example]
@@ -41,28 +43,29 @@ class TrainValidation:
 
 @dataclass(frozen=True)
 class Reduced:
-    """Features with a few hundred inputs."""
+    """Reduced features of a split, with the basis that reduced them."""
 
     factors: Factors
     directions: Directions | None
-    """Of a sketch; None where they follow from the training features."""
+    """Basis of a sketch; None after an exact decomposition, where it follows from the training features."""
     train: UniqueRows
     validation: UniqueRows
     key: str
-    """Digest of what the reduction was made from."""
+    """Digest of everything that the reduction was computed from."""
     rank: int
-    """Inputs that were asked for; r is less where the training features span less."""
+    """Requested number of inputs; r is smaller if the training features span fewer dimensions."""
     from_cache: bool
+    """Whether an earlier run computed the reduction."""
 
     def make_expansion(self, store: FeatureStore, kernel: Array) -> Expansion:
-        """Make what expands a kernel A, (r, units), to all inputs."""
+        """Return the map from a reduced kernel A (r, units) to all inputs."""
         if self.directions:
             return make_expansion(store, self.train.examples, None, self.directions.directions)
         return make_expansion(store, self.train.examples, self.factors.compute_coefficients(kernel), None)
 
 
 def list_unique(examples: Iterable[Example]) -> UniqueRows:
-    """List distinct contents and views: the same for any order, labels and places of the examples."""
+    """List the distinct features of examples; the order, labels and shards of the examples do not change the result."""
     asked = list(examples)
     by_key = {FeatureKey(example.content_hash, example.view): example for example in asked}
     keys = sorted(by_key)
@@ -71,27 +74,35 @@ def list_unique(examples: Iterable[Example]) -> UniqueRows:
     return UniqueRows([by_key[key] for key in keys], rows)
 
 
-def choose_rank(asked: int | None, num_rows: int, num_inputs: int) -> int:
-    """Choose the number of inputs to keep; raise UsageError where more are asked for than the features can span."""
-    if asked is None:
+def choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
+    """Return the number of reduced inputs; raise UsageError if more are requested than the features have dimensions."""
+    if requested is None:
         return min(DEFAULT_RANK, num_rows, num_inputs)
-    for largest, what in ((num_rows, "the number of different training rows"), (num_inputs, "all inputs")):
-        if asked > largest:
-            raise UsageError("--rank", f"at most {largest:,}, {what}", f"{asked:,}", "Lower it")
-    return asked
+    for largest, what in ((num_rows, "distinct training rows"), (num_inputs, "inputs")):
+        if requested > largest:
+            raise UsageError("--rank", f"at most {largest:,}, the number of {what}", f"{requested:,}", "Lower the rank")
+    return requested
 
 
-def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | None, console: Console) -> Reduced:
-    """Reduce features, from cached factors in the store's derived/ where there are some.
+def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | None, console: Console) -> Reduced:
+    """Reduce the features of a split, or load them from the cache in the store's derived/.
+
+    A reduction that cannot be written to the cache causes a warning.
+
+    Args:
+        store: the store of the features.
+        split: the training and validation examples.
+        rank: number of reduced inputs; None chooses at most `DEFAULT_RANK`.
+        console: prints progress and warnings.
 
     Raises:
-        UsageError: the rank is above the number of training pictures.
-        HeadstartError: the features are all zero.
+        UsageError: the rank exceeds the number of distinct training rows or of inputs.
+        HeadstartError: all training features are zero.
     """
-    train, validation = list_unique(sides.train), list_unique(sides.validation)
+    train, validation = list_unique(split.train), list_unique(split.validation)
     num_inputs = int(np.prod(store.feature_shape))
     rank = choose_rank(rank, len(train.examples), num_inputs)
-    # Where nothing is left out, the inputs' own second moments are the smaller problem, and the sketch is exact.
+    # At full rank a sketch is exact too, and cheaper: its Gram matrix has as many rows as there are inputs.
     is_exact = len(train.examples) <= MAX_EXACT_ROWS and rank < num_inputs
     key = make_key(store, [train.examples, validation.examples], rank)
     folder = store.derived_folder
@@ -102,18 +113,19 @@ def reduce_features(store: FeatureStore, sides: TrainValidation, rank: int | Non
     factors, found = _reduce(store, train, validation, rank, console, is_exact=is_exact)
     directions = None if is_exact else found
     try:
-        # The directions first: factors without them would have to be made again.
+        # The directions come first: factors alone would have to be computed again.
         if directions:
             put(folder, key, directions)
         put(folder, key, factors)
     except OSError as error:
-        console.warning(f"{folder}: the factors are not kept ({error}); the next run makes them again")
+        console.warning(f"{folder}: the reduction was not cached ({error}). The next run computes it again")
     return Reduced(factors, directions, train, validation, key, rank, from_cache=False)
 
 
 def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
 ) -> tuple[Factors, Directions]:
+    """Compute the reduction, with the directions in both cases: they project the validation features."""
     with open_workers() as workers:
         rows = FeatureMatrix(store, train.examples, workers)
         if is_exact:
