@@ -1,4 +1,4 @@
-"""Batches of features in a seeded order, from memory where they fit, else block by block from the shards."""
+"""Batches of features in a seeded order, from memory if they fit, else block by block from the shards."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
 
 HELD_BYTES = 512 * 2**20
-"""Largest features of one side that are held in memory."""
+"""Largest float16 features, of training or of validation, that stay in memory."""
 BLOCK_BYTES = 256 * 2**20
-"""Features read at a time where they are not held."""
+"""Size of the blocks of float16 features that are read at a time if they do not stay in memory."""
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
 def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.float32]:
-    """Return (n,) weights in the loss of (n,) class numbers, each of which occurs; `balanced` as in scikit-learn."""
+    """Return the (n,) weights in the loss of examples with (n,) class numbers.
+
+    `balanced` gives the weight n / (classes × examples of the class), as scikit-learn does; `none` gives 1. Each class
+    must have an example.
+    """
     if class_weight is ClassWeight.NONE:
         return np.ones(len(targets), np.float32)
     counts = np.bincount(targets)
@@ -32,18 +36,19 @@ def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.fl
 
 
 class EpochPlan(NamedTuple):
-    """The pictures of one epoch in their order."""
+    """Order of the pictures in one epoch, and the view of each."""
 
     pictures: Indices
+    """(n,) numbers of the pictures."""
     rows: Indices
-    """(n,) row of each picture's drawn view."""
+    """(n,) row of the view that was drawn for each picture."""
 
 
 class PictureOrder:
-    """The order of pictures and their views in each epoch: a function of the rows, the seed and the epoch alone."""
+    """Order of the pictures and their views in each epoch; only the rows, the seed and the epoch's number decide it."""
 
     def __init__(self, rows: Sequence[Example], seed: int | None) -> None:
-        """Group rows into pictures by path; without a seed, their own order and first views are kept."""
+        """Group rows into pictures by path; without a seed, each epoch has the first views in the order of the rows."""
         of_path: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
             of_path.setdefault(row.path, []).append(number)
@@ -52,23 +57,23 @@ class PictureOrder:
         self._starts = np.cumsum(self._counts) - self._counts
         self._seed = seed
         self.first_rows: Indices = self._rows[self._starts]
-        """The first view of each picture."""
+        """(pictures,) row of the first view of each picture."""
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return the order of an epoch: each picture once, in one of its views."""
+        """Return the order of an epoch, counted from 0: each picture once, in one of its views."""
         if self._seed is None:
             return EpochPlan(np.arange(len(self._counts)), self.first_rows)
         pictures = np.random.default_rng((self._seed, epoch)).permutation(len(self._counts))
-        # The views have a generator of their own: how many there are does not change the order.
+        # A separate generator draws the views, so that their number does not change the order of the pictures.
         views = np.random.default_rng((self._seed, epoch, 1)).integers(self._counts)
         return EpochPlan(pictures, self._rows[self._starts + views][pictures])
 
 
 class FeatureBatches:
-    """Features and targets of some examples, batch by batch; each epoch sees each picture once, in a drawn view.
+    """Batches of features, targets and weights; each epoch has each picture once, in a view that is drawn.
 
-    A batch is a function of its number alone, counted through all epochs, because Keras prefetches in threads of its
-    own, also beyond the end of an epoch. It does not depend on whether the features are held in memory.
+    A batch depends only on its number, counted through all epochs, and not on the batches read before: Keras reads
+    ahead in its own thread, also beyond the end of an epoch. Features in memory and from the shards give equal batches.
     """
 
     def __init__(
@@ -81,7 +86,16 @@ class FeatureBatches:
         seed: int | None,
         class_weight: ClassWeight = ClassWeight.NONE,
     ) -> None:
-        """Read the features where they are few enough to be held; for `seed` see `PictureOrder`."""
+        """Read the features if they fit in `HELD_BYTES`.
+
+        Args:
+            store: the store of the features.
+            examples: the rows: view 0 of each picture, and any further views.
+            classes: the labels in the order of their class numbers.
+            batch_size: number of pictures in a batch; the last batch of an epoch may have fewer.
+            seed: seed of the order; None keeps the order of the examples.
+            class_weight: weights of the pictures in the loss.
+        """
         self._store, self._rows, self._order = store, list(examples), PictureOrder(examples, seed)
         self.targets = encode_labels([self._rows[row] for row in self._order.first_rows], classes)
         self._weights = weigh_examples(self.targets, class_weight)
@@ -92,15 +106,19 @@ class FeatureBatches:
         self._plan = lru_cache(maxsize=1)(self._order.plan)
         self._held: tuple[tuple[int, int], Features] | None = None
         self.num_batches = -(-len(self.targets) // batch_size)
-        """In each epoch."""
+        """Number of batches in an epoch."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether all features are held at once."""
+        """Whether all features are in memory."""
         return self._all is not None
 
     def read_batch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Read a batch, counted from the first epoch on: float32 features, (b, 1) class numbers and (b,) weights."""
+        """Read batch `number`, counted from 0 through all epochs.
+
+        Returns:
+            Features (b, *feature shape), class numbers (b, 1) and weights (b,), all float32.
+        """
         epoch, number_in_epoch = divmod(number, self.num_batches)
         plan = self._plan(epoch)
         batch = slice(number_in_epoch * self._batch_size, (number_in_epoch + 1) * self._batch_size)
@@ -109,7 +127,7 @@ class FeatureBatches:
         return features.astype(np.float32), self.targets[pictures].astype(np.float32)[:, None], self._weights[pictures]
 
     def iterate_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
-        """Yield the first view of each picture in the examples' order, `batch_size` rows at a time, as float32."""
+        """Yield the first view of each picture in the order of the examples, as float32 (at most batch_size, ...)."""
         first = self._order.first_rows
         step = batch_size if self.in_memory else self._round_block(batch_size)
         for start in range(0, len(first), step):
@@ -119,6 +137,7 @@ class FeatureBatches:
                 yield block[offset : offset + batch_size].astype(np.float32)
 
     def _read_from_block(self, epoch: int, batch: slice, plan: EpochPlan) -> Features:
+        """Return a batch's features from the block that holds it; the last block read stays in memory."""
         step = self._round_block(self._batch_size)
         number, offset = divmod(batch.start, step)
         held = self._held
@@ -129,7 +148,7 @@ class FeatureBatches:
         return held[1][offset : offset + self._batch_size]
 
     def _round_block(self, batch_size: int) -> int:
-        """Return the rows read at a time: whole batches, one at least."""
+        """Return the number of rows to read at a time: a multiple of the batch size."""
         return max(1, self._rows_at_once // batch_size) * batch_size
 
     def _read(self, rows: Indices) -> Features:

@@ -1,4 +1,4 @@
-"""Training and validation examples: by folder, by content hash, or in folds."""
+"""Split of a store's examples into training and validation: by folder, by content hash, or in folds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from base.errors import HeadstartError, UsageError
+from base.terminal import format_count
 from features.catalog.tables import ImageRow
 from features.split import choose_validation, sort_examples
 from features.store import Example, FeatureStore
@@ -14,39 +15,40 @@ from features.store import Example, FeatureStore
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation examples in the order of their content hashes, and the rule that split them."""
+    """Training and validation examples, sorted by content hash, label and path."""
 
     train: list[Example]
     validation: list[Example]
     rule: str
+    """Description of the rule that split the examples, for logs and reports."""
     test: list[Example] = field(default_factory=list)
-    """Those in test/: for the final number alone."""
+    """Examples of the folder test/, used only for the final test accuracy."""
 
     @property
     def classes(self) -> list[str]:
-        """The labels in alphabetical order; a class's number is its place in it."""
+        """Labels of the training examples in alphabetical order; a class number is an index in this list."""
         return sorted({example.label for example in self.train})
 
     def count_leaks(self) -> int:
-        """Count validation examples whose very bytes are in training too: they bias the accuracy upwards."""
+        """Return the number of validation examples whose bytes are in training too, which bias the accuracy upwards."""
         trained = {example.content_hash for example in self.train}
         return sum(example.content_hash in trained for example in self.validation)
 
 
 def split_examples(examples: Sequence[Example], validation_share: float, images: Iterable[ImageRow] = ()) -> Split:
-    """Split by the folders where there is a validation/, else by content hash.
+    """Split examples by the folder validation/ if there is one, else by content hash.
 
     Args:
-        examples: a store's examples; those in test/ are kept apart.
-        validation_share: share of the training pictures to set aside where there is no validation/.
-        images: every image of the store's folder, also those without a feature.
+        examples: the examples of a store; those in test/ become `Split.test`.
+        validation_share: share of the training pictures to hold out if there is no validation/.
+        images: all images of the store's folder, with or without features.
 
     Raises:
-        HeadstartError: nothing to train on, one class only, too little of a class for both sides, or a validation/
-            of which nothing is extracted yet.
+        HeadstartError: no examples, fewer than two classes, a class that is missing from training or validation, or
+            a folder validation/ without features.
     """
     if not examples:
-        advice = "Run `python -m extract` first, and look at what failed"
+        advice = "Run `python -m extract`, and check the pictures that failed"
         raise HeadstartError("the store", "features to train on", "none", advice)
     train, validation, test = (
         sort_examples(example for example in examples if example.split in names)
@@ -54,10 +56,8 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
     )
     num_in_folder = sum(image.split == "validation" for image in images)
     if num_in_folder and not validation:
-        got, advice = (
-            f"none of its {num_in_folder:,} pictures",
-            "Run `python -m extract` to the end, and look at what failed",
-        )
+        got = f"none for {format_count(num_in_folder, 'picture')}"
+        advice = "Run `python -m extract` to the end, and check the pictures that failed"
         raise HeadstartError("the folder validation/", "features to validate with", got, advice)
     if validation:
         split = Split(train, validation, "folder validation/", test)
@@ -68,19 +68,21 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
 
 
 def split_by_content(examples: Sequence[Example], validation_share: float) -> Split:
-    """Set examples aside by their content hash, as `choose_validation` describes."""
+    """Hold out about a share of the examples for validation by content hash; see `choose_validation`."""
     held_out = choose_validation(examples, validation_share)
     return _hold_out(examples, held_out, f"content hash, {validation_share:g} set aside")
 
 
 def split_into_folds(split: Split, num_folds: int) -> list[Split]:
-    """Return stratified folds by content hash, each picture of a split held out once, duplicates together.
+    """Split training and validation examples into stratified folds by content hash.
+
+    Each picture is held out in one fold, together with its duplicates.
 
     Raises:
-        UsageError: one fold, or a class with fewer different pictures than folds.
+        UsageError: fewer than two folds, or more folds than a class has different pictures.
     """
     if num_folds < 2:
-        raise UsageError("--folds", "0, or 2 and more", str(num_folds), "5 and 10 are usual")
+        raise UsageError("--folds", "0, or at least 2", str(num_folds), "Use 5 or 10 folds")
     examples = split.train + split.validation
     label_of: dict[bytes, str] = {}
     for example in sort_examples(examples):
@@ -90,8 +92,8 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
         hashes = sorted(content_hash for content_hash, found in label_of.items() if found == label)
         if len(hashes) < num_folds:
             expected = f"at most {len(hashes):,}, the number of different pictures of class {label!r}"
-            raise UsageError("--folds", expected, str(num_folds), "Ask for fewer folds, or add pictures")
-        # Every class starts where the one before ended, so that no fold gets the odd one of each.
+            raise UsageError("--folds", expected, str(num_folds), "Use fewer folds, or add pictures")
+        # Each class starts at the fold where the previous one ended, so that fold sizes differ by at most one.
         fold_of |= {content_hash: (len(fold_of) + place) % num_folds for place, content_hash in enumerate(hashes)}
     return [
         _hold_out(examples, {key for key, found in fold_of.items() if found == fold}, f"fold {fold + 1} of {num_folds}")
@@ -100,7 +102,7 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
 
 
 def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
-    """List examples as view 0, then their stored views below `num_views` in the order of content hash and view."""
+    """List the examples (view 0), then their stored views 1 to `num_views` - 1, sorted by content hash and view."""
     if not num_views or num_views == 1:
         return list(examples)
     views = [view for example in examples for view in store.list_views(example, num_views)[1:]]
@@ -108,7 +110,7 @@ def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int |
 
 
 def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
-    """Hash which views of the training examples a store holds; empty where one of each is asked for."""
+    """Return a SHA-256 over the stored views of the training examples; empty for one view of each."""
     if not num_views or num_views == 1:
         return ""
     rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})
@@ -116,6 +118,7 @@ def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
 
 
 def _hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str) -> Split:
+    """Split examples into those to train on and those whose content hashes are held out."""
     return Split(
         sort_examples(example for example in examples if example.content_hash not in held_out),
         sort_examples(example for example in examples if example.content_hash in held_out),
@@ -124,15 +127,15 @@ def _hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str
 
 
 def _check_classes(split: Split) -> None:
-    """Raise HeadstartError unless there are two classes, each on both sides."""
+    """Raise HeadstartError unless there are two classes, each with training and validation examples."""
     if len(split.classes) < 2:
-        got = f"only {split.classes}" if split.classes else "none"
-        advice = "Add pictures of the others, and extract again"
-        raise HeadstartError("the training pictures", "two or more classes", got, advice)
+        got = f"only {split.classes[0]!r}" if split.classes else "none"
+        advice = "Add pictures of another class, and extract again"
+        raise HeadstartError("the training pictures", "at least two classes", got, advice)
     validated = {example.label for example in split.validation}
     for label in sorted(validated ^ set(split.classes)):
-        got, advice = "none to validate with", "Add different pictures of that class, and extract again"
+        got, advice = "none for validation", "Add different pictures of this class, and extract again"
         if label in validated:
-            got = "none to train on"
-            advice = "Add some to the training folder, or remove the class from validation, and extract again"
-        raise HeadstartError(f"class {label!r}", "pictures on both sides", got, advice)
+            got = "none for training"
+            advice = "Add training pictures of this class or remove it from validation, and extract again"
+        raise HeadstartError(f"class {label!r}", "pictures for training and for validation", got, advice)
