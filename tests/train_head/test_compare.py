@@ -17,7 +17,7 @@ from PIL import Image
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.fits import Interrupting
+from tests.train_head.fits import InterruptingConsole
 from tests.train_head.synthetic import SHAPE, list_paths, make_store, read_folder
 from train_head.compare import CompareConfig, compare, measure_gap
 from train_head.config import SolverName, TrainConfig
@@ -150,12 +150,12 @@ def test_compare_interrupted_in_the_second_half_leaves_the_earlier_one_and_goes_
     before = read_folder(config.run)
     other = replace(config, epochs=4, dropout=0.25)
     with pytest.raises(KeyboardInterrupt):
-        compare(other, Interrupting(6))
+        compare(other, InterruptingConsole(6))
     assert read_folder(config.run) == before
-    counting = Interrupting(0)
+    counting = InterruptingConsole(0)
     compare(other, counting)
     # The end of the first half was kept.
-    assert counting.told == 4 + 4
+    assert counting.num_epochs == 4 + 4
     assert sorted(path.name for path in config.run.iterdir()) == ["with-dropout-0.25", "without-dropout"]
     (kept,) = (path for path in tmp_path.iterdir() if path != config.run)
     assert read_folder(kept) == before
@@ -169,18 +169,18 @@ def test_compare_over_foreign_files_is_refused_before_anything_is_fitted(
     path = config.run / name
     path.parent.mkdir(parents=True)
     path.write_text('{"mine": 1}')
-    console = Interrupting(0)
+    console = InterruptingConsole(0)
     with pytest.raises(HeadstartError):
         compare(config, console)
-    assert console.told == 0
+    assert console.num_epochs == 0
     assert read_folder(config.run) == {name: b'{"mine": 1}'}
 
 
 def test_compare_checks_the_second_half_before_the_first_is_fitted(noise: FeatureStore, tmp_path: Path) -> None:
-    console = Interrupting(0)
+    console = InterruptingConsole(0)
     with pytest.raises(UsageError):
         compare(make_config(noise, tmp_path, rank=3, solver=SolverName.FULL), console)
-    assert console.told == 0
+    assert console.num_epochs == 0
 
 
 def test_compare_makes_the_runs_that_training_makes(noise: FeatureStore, tmp_path: Path, quiet: Console) -> None:

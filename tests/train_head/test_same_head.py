@@ -18,7 +18,7 @@ from base.terminal import Console
 from features.packed.write import pack_store
 from features.shards.compression import Compression
 from features.store import FeatureStore
-from tests.train_head.fits import Interrupting
+from tests.train_head.fits import InterruptingConsole
 from tests.train_head.synthetic import add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import SolverName, TrainConfig
@@ -186,7 +186,7 @@ def test_train_interrupted_and_resumed_gives_the_same_head(
     expected = fit_digest(plain, tmp_path / "whole", way, quiet)
     config = make_problem(plain, tmp_path / "run", way)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(2))
+        train_head(config, InterruptingConsole(2))
     # What is derived may be gone by then, and the pictures stored anew, in another order.
     shutil.rmtree(plain.derived_folder, ignore_errors=True)
     other = store_in_another_order(tmp_path / "other")

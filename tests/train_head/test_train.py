@@ -154,7 +154,7 @@ def test_train_twice_with_a_seed_gives_the_same_files(
 def test_train_that_diverges_leaves_an_older_run_and_no_leftovers(run: Path, store: Path, quiet: Console) -> None:
     before = read_folder(run)
     config = TrainConfig(store, run, epochs=2, learning_rate=1e30, optimizer=OptimizerName.SGD, units=4, overwrite=True)
-    with pytest.raises(HeadstartError, match=r"epoch 1: .*at learning rate 1e\+30\. Nothing was kept\. Try a smaller"):
+    with pytest.raises(HeadstartError, match=r"epoch 1: .*at learning rate 1e\+30\."):
         train_head(config, quiet)
     assert read_folder(run) == before
     assert sorted(path.name for path in run.parent.iterdir()) == ["run", "store"]
@@ -247,11 +247,8 @@ def test_train_on_an_interrupted_extraction_warns_and_leaves_out_what_is_pending
     catalog.close()
     config = replace(make_config(store, tmp_path), epochs=1)
     metrics = train_head(config, quiet)
-    assert (
-        "warning: "
-        f"{store.path}: 3 of 12 pictures have no features, because extraction was interrupted or a shard was lost, "
-        "and are left out; run `python -m extract` again"
-    ) in capsys.readouterr().err
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {store.path}: 3 of 12 pictures ")
     assert (metrics["num_pending"], metrics["num_train"], metrics["num_validation"]) == (3, 6, 3)
     assert {e.path for e in Run(config.run).read_examples()} == set(paths) - {e.path for e in pending}
 
@@ -267,8 +264,8 @@ def test_train_with_leaked_and_conflicting_pictures_warns_of_both(
     store = make_store(tmp_path / "store", paths, contents=contents)
     metrics = train_head(replace(make_config(store, tmp_path), epochs=1), quiet)
     said = capsys.readouterr().err
-    assert "warning: 3 validation pictures are in the training folder too, byte for byte" in said
-    assert "warning: 1 pictures are in the folders of several classes" in said
+    assert "warning: 3 validation pictures " in said
+    assert "warning: 1 picture in the folders of several classes" in said
     assert metrics["num_leaked"] == 3
 
 
@@ -277,9 +274,7 @@ def test_train_on_a_clean_store_says_what_it_trains_on_and_warns_of_nothing(
 ) -> None:
     train_head(replace(make_config(two_classes, tmp_path), epochs=1), Console())
     captured = capsys.readouterr()
-    assert (
-        f"{two_classes.path}: 23 training and 8 validation pictures of cats, dogs (by folder validation/)"
-    ) in captured.err
+    assert f"{two_classes.path}: 23 training pictures and 8 validation pictures of" in captured.err
     assert "warning" not in captured.err
     assert captured.out == ""
 

@@ -26,9 +26,7 @@ def test_train_command_that_diverges_at_once_exits_1_with_epoch_and_rate_and_lea
     done = run_command(two_classes, tmp_path / "run", "--learning-rate", "1e30", "--optimizer", "sgd", "--json")
     assert done.returncode == 1
     message = json.loads(done.stdout)["error"]
-    assert re.match(
-        r"epoch 1: expected a finite loss, got .* at learning rate 1e\+30\. Nothing was kept\. Try a smaller", message
-    )
+    assert re.match(r"epoch 1: .* at learning rate 1e\+30\.", message)
     assert f"error: {message}\n" in done.stderr
     assert list(tmp_path.iterdir()) == []
 

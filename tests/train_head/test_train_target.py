@@ -18,7 +18,7 @@ from base.errors import HeadstartError, TargetLockedError, UsageError
 from base.terminal import Console
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore
-from tests.train_head.fits import Interrupting
+from tests.train_head.fits import InterruptingConsole
 from tests.train_head.synthetic import add_picture, read_folder
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
@@ -124,10 +124,10 @@ def test_train_over_a_folder_with_a_foreign_run_json_is_refused_before_the_fit(
     (tmp_path / "link").symlink_to(run)
     before = read_folder(run)
     for place in (run, tmp_path / "link"):
-        console = Interrupting(0)
+        console = InterruptingConsole(0)
         with pytest.raises(HeadstartError):
             train_head(make_config(two_classes, place, overwrite=overwrite), console)
-        assert console.told == 0
+        assert console.num_epochs == 0
     assert read_folder(run) == before
 
 
@@ -176,7 +176,7 @@ def test_train_while_another_trains_the_run_is_refused_and_the_first_is_whole(
 
     def train_too(_: object) -> None:
         with pytest.raises(TargetLockedError) as raised:
-            train_head(replace(config, units=9), Interrupting(0))
+            train_head(replace(config, units=9), InterruptingConsole(0))
         refused.append(raised.value.where)
 
     train_head(config, quiet, None, train_too)

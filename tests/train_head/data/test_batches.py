@@ -1,7 +1,8 @@
-"""The order of an epoch, and the batches that are read in it."""
+"""The order of pictures in an epoch, and batches from memory and from the shards."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from features.store import Example, FeatureStore
 from tests.train_head.synthetic import CLASSES, draw_features, list_paths, make_example, make_store
 from train_head.config import ClassWeight
-from train_head.data.batches import FeatureBatches, PictureOrder
+from train_head.data.batches import FeatureBatches, PictureOrder, weigh_examples
+
+pytestmark = pytest.mark.unit
 
 ROW_BYTES = 2 * 2 * 3 * 2
-"""Of a made-up feature."""
+"""Size of a synthetic feature."""
 
 
 def make_examples(rows_of_shard: dict[int, int]) -> list[Example]:
@@ -31,7 +34,7 @@ def plan(seed: int | None, epoch: int, examples: list[Example] | None = None) ->
 
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
-    """Nothing is held, and so many bytes are read at a time; None holds everything."""
+    """Keep no features in memory, and read blocks of this size; None keeps all."""
     if num_bytes is not None:
         monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
         monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
@@ -48,24 +51,26 @@ def open_batches(store: FeatureStore, *, seed: int | None = 0) -> FeatureBatches
 
 
 def name_rows(features: NDArray[np.float32], paths: list[str]) -> list[str]:
-    """Says which example each row of features belongs to."""
+    """Return the path of the example that each row of features belongs to."""
     path_of = {row.astype(np.float32).tobytes(): path for path, row in zip(paths, draw_features(paths), strict=True)}
     return [path_of[row.tobytes()] for row in features]
 
 
-MEMORY = pytest.mark.parametrize("memory", [None, 0, ROW_BYTES * 8, ROW_BYTES * 41], ids=["all", "none", "8", "41"])
+MEMORY = pytest.mark.parametrize(
+    "memory", [None, 0, ROW_BYTES * 8, ROW_BYTES * 41], ids=["held", "0-rows", "8-rows", "41-rows"]
+)
 
 
 @pytest.mark.parametrize("seed", [None, 0])
-def test_picture_order_sees_each_picture_once(seed: int | None) -> None:
+def test_picture_order_has_each_picture_once(seed: int | None) -> None:
     assert sorted(plan(seed, 0)) == list(range(40))
 
 
-def test_picture_order_without_seed_keeps_the_pictures_order() -> None:
+def test_picture_order_without_seed_is_that_of_the_rows() -> None:
     assert plan(None, 3, make_examples({2: 6, 1: 6})) == list(range(12))
 
 
-def test_picture_order_of_the_same_seed_and_epoch_is_the_same_and_of_others_another() -> None:
+def test_picture_order_depends_on_seed_and_epoch() -> None:
     first = plan(3, 1)
     assert plan(3, 1) == first
     assert plan(3, 2) != first
@@ -80,7 +85,7 @@ def test_picture_order_does_not_depend_on_the_shards() -> None:
     assert all(len(set(part)) > 1 for part in np.split(shards, 8))
 
 
-def test_batches_in_memory_come_in_the_planned_order_with_a_partial_last_one(
+def test_batches_follow_the_planned_order_with_a_partial_last_one(
     three_classes: FeatureStore,
 ) -> None:
     examples = three_classes.examples[:23]
@@ -97,7 +102,7 @@ def test_batches_in_memory_come_in_the_planned_order_with_a_partial_last_one(
 
 
 @MEMORY
-def test_batches_give_every_example_its_own_feature_and_target(
+def test_batches_pair_each_feature_with_its_target(
     three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
     limit_memory(monkeypatch, memory)
@@ -113,7 +118,7 @@ def test_batches_give_every_example_its_own_feature_and_target(
 
 
 @pytest.mark.parametrize("memory", [0, 1, ROW_BYTES * 8, ROW_BYTES * 12, ROW_BYTES * 41])
-def test_batches_read_block_by_block_are_those_from_memory(
+def test_batches_from_blocks_equal_those_from_memory(
     three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     expected = open_batches(three_classes)
@@ -126,7 +131,7 @@ def test_batches_read_block_by_block_are_those_from_memory(
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_batches_that_fit_exactly_are_held(three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_stay_in_memory_up_to_the_limit(three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = ROW_BYTES * len(three_classes.examples)
     for held_bytes in (needed, needed - 1):
         monkeypatch.setattr("train_head.data.batches.HELD_BYTES", held_bytes)
@@ -134,7 +139,7 @@ def test_batches_that_fit_exactly_are_held(three_classes: FeatureStore, monkeypa
 
 
 @MEMORY
-def test_batches_of_an_epoch_depend_on_seed_and_number_alone(
+def test_batches_depend_only_on_seed_and_number(
     three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
     limit_memory(monkeypatch, memory)
@@ -148,7 +153,7 @@ def test_batches_of_an_epoch_depend_on_seed_and_number_alone(
 
 
 @MEMORY
-def test_batches_without_seed_keep_the_examples_order_in_every_epoch(
+def test_batches_without_seed_keep_the_order_of_the_examples(
     three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
     limit_memory(monkeypatch, memory)
@@ -158,7 +163,7 @@ def test_batches_without_seed_keep_the_examples_order_in_every_epoch(
         assert name_rows(np.concatenate(read_epoch(batches, epoch)[0]), paths) == paths
 
 
-def test_batches_beyond_memory_can_be_read_in_any_order(
+def test_batches_from_blocks_can_be_read_in_any_order(
     three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_memory(monkeypatch, ROW_BYTES * 8)
@@ -170,10 +175,10 @@ def test_batches_beyond_memory_can_be_read_in_any_order(
         np.testing.assert_array_equal(again[1], targets[number])
 
 
-def test_batches_beyond_memory_read_ahead_into_the_next_epoch_change_nothing(
+def test_batches_from_blocks_can_be_read_ahead_into_the_next_epoch(
     three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Keras does so at the end of an epoch, in a thread of its own.
+    # Keras reads ahead at the end of an epoch, in another thread.
     limit_memory(monkeypatch, ROW_BYTES * 8)
     batches = open_batches(three_classes)
     expected = read_epoch(open_batches(three_classes), 0)[0]
@@ -182,7 +187,7 @@ def test_batches_beyond_memory_read_ahead_into_the_next_epoch_change_nothing(
         np.testing.assert_array_equal(batches.read_batch(number)[0], features)
 
 
-def test_batches_of_duplicates_repeat_the_one_stored_feature(tmp_path: Path) -> None:
+def test_batches_of_duplicates_repeat_the_stored_feature(tmp_path: Path) -> None:
     paths = list_paths({"cats": 3, "dogs": 2})
     contents = [bytes([number]) * 32 for number in (1, 2, 1, 3, 4)]
     store = make_store(tmp_path / "store", paths, contents=contents, rows_per_shard=2)
@@ -193,7 +198,7 @@ def test_batches_of_duplicates_repeat_the_one_stored_feature(tmp_path: Path) -> 
     assert weights.tolist() == [1, 1, 1, 1, 1]
 
 
-def test_batches_with_balanced_classes_weigh_rare_examples_more(tmp_path: Path) -> None:
+def test_batches_with_balanced_classes_weight_rare_classes_more(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", list_paths({"cats": 6, "dogs": 2}))
     batches = FeatureBatches(store, store.examples, CLASSES, batch_size=8, seed=3, class_weight=ClassWeight.BALANCED)
     _, targets, weights = batches.read_batch(0)
@@ -201,12 +206,41 @@ def test_batches_with_balanced_classes_weigh_rare_examples_more(tmp_path: Path) 
 
 
 @MEMORY
-def test_batches_list_in_order_gives_the_examples_own_order(
+def test_batches_iterate_in_order_yields_the_order_of_the_examples(
     two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
     limit_memory(monkeypatch, memory)
     paths = [example.path for example in two_classes.examples]
     batches = FeatureBatches(two_classes, two_classes.examples, CLASSES, batch_size=5, seed=0)
-    listed = list(batches.iterate_in_order(4))
-    assert [len(part) for part in listed] == [4] * 7 + [3]
-    assert name_rows(np.concatenate(listed), paths) == paths
+    parts = list(batches.iterate_in_order(4))
+    assert [len(part) for part in parts] == [4] * 7 + [3]
+    assert name_rows(np.concatenate(parts), paths) == paths
+
+
+@pytest.mark.parametrize(("block_rows", "num_reads"), [(4, 6), (5, 6), (9, 6), (10, 3), (29, 2), (30, 1)])
+def test_batches_from_blocks_read_whole_batches_once(
+    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, block_rows: int, num_reads: int
+) -> None:
+    limit_memory(monkeypatch, ROW_BYTES * block_rows)
+    batches = FeatureBatches(two_classes, two_classes.examples[:30], CLASSES, batch_size=5, seed=0)
+    read, sizes = FeatureStore.read, []
+
+    def count(store: FeatureStore, examples: Sequence[Example]) -> NDArray[np.float16]:
+        sizes.append(len(examples))
+        return read(store, examples)
+
+    monkeypatch.setattr(FeatureStore, "read", count)
+    read_epoch(batches, 0)
+    assert len(sizes) == num_reads
+    assert sum(sizes) == 30
+    sizes.clear()
+    list(batches.iterate_in_order(5))
+    assert len(sizes) == num_reads
+
+
+def test_weigh_examples_balanced_gives_each_class_the_same_total() -> None:
+    targets = np.array([0, 0, 0, 1, 2, 2])
+    plain, balanced = (weigh_examples(targets, class_weight) for class_weight in ClassWeight)
+    assert plain.dtype == balanced.dtype == np.float32
+    assert plain.tolist() == [1] * 6
+    np.testing.assert_allclose(balanced, [6 / 9, 6 / 9, 6 / 9, 2, 1, 1], rtol=1e-6)

@@ -1,96 +1,97 @@
-"""The full solver: Keras fit, the same as a loop written by hand."""
+"""The full solver: equal to plain Keras, early stopping, divergence, probabilities."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from base.errors import HeadstartError
-from base.terminal import Console, ConsoleOptions
+from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.fits import assert_as_by_hand, assert_same_weights, fit, list_values
-from tests.train_head.synthetic import CLASSES, SHAPE
-from train_head.config import OptimizerName, TrainConfig
+from tests.errors import raises
+from tests.train_head.fits import FIELDS, assert_equals_plain_fit, assert_same_weights, fit, list_values
+from tests.train_head.synthetic import SHAPE, list_paths, make_store
+from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.data.split import split_examples
-from train_head.evaluation.metrics import predict_classes
 from train_head.solvers.head import build_head, restore_head
+from train_head.solvers.history import DivergedError
 
-BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=2, units=6, dropout=0.0, learning_rate=0.01, seed=7)
+BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=4, units=6, dropout=0.0, learning_rate=0.01, seed=7)
+OVERFITTING = replace(BASE, epochs=60, units=24, learning_rate=0.02, dropout=0.3, optimizer=OptimizerName.ADAM)
+UNSTABLE = replace(BASE, epochs=60, learning_rate=1.0, l2=5.0, optimizer=OptimizerName.SGD)
+"""Each step multiplies the kernels by about 1 - 2 * 1 * 5 = -9, so that their squares overflow after some epochs."""
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
-def test_fit_full_without_dropout_equals_a_loop_written_by_hand(
-    two_classes: FeatureStore, quiet: Console, optimizer: OptimizerName
+@pytest.fixture(scope="module")
+def three_uneven(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Store with 12 cats, 2 dogs and 5 owls for training, and 2, 3 and 2 for validation."""
+    counts = {"train/cats": 12, "train/dogs": 2, "train/owls": 5}
+    counts |= {"validation/cats": 2, "validation/dogs": 3, "validation/owls": 2}
+    return make_store(tmp_path_factory.mktemp("uneven") / "three", list_paths(counts))
+
+
+@pytest.mark.parametrize(
+    ("store_name", "class_weight", "changes"),
+    [
+        pytest.param("noisy", None, {"batch_size": 5}, id="rmsprop"),
+        pytest.param(
+            "noisy",
+            {0: 36 / (2 * 20), 1: 36 / (2 * 16)},
+            {"optimizer": OptimizerName.ADAM, "l2": 0.05, "class_weight": ClassWeight.BALANCED},
+            id="adam-l2-balanced",
+        ),
+        pytest.param("three_classes", None, {"optimizer": OptimizerName.SGD, "learning_rate": 0.1}, id="three-sgd"),
+        pytest.param(
+            "three_uneven",
+            {0: 19 / (3 * 12), 1: 19 / (3 * 2), 2: 19 / (3 * 5)},
+            {
+                **{"optimizer": OptimizerName.SGD, "momentum": 0.8, "learning_rate": 0.05},
+                **{"l2": 0.02, "class_weight": ClassWeight.BALANCED, "batch_size": 5},
+            },
+            id="three-momentum-l2-balanced",
+        ),
+    ],
+)
+def test_fit_full_without_dropout_equals_plain_keras(
+    request: pytest.FixtureRequest,
+    quiet: Console,
+    store_name: str,
+    class_weight: dict[int, float] | None,
+    changes: dict[str, Any],
 ) -> None:
-    assert_as_by_hand(two_classes, replace(BASE, optimizer=optimizer), quiet)
+    store: FeatureStore = request.getfixturevalue(store_name)
+    config = replace(BASE, **changes)
+    fitted = assert_equals_plain_fit(store, config, quiet, class_weight)
+    split = split_examples(store.examples, 0.2)
+    targets = [split.classes.index(example.label) for example in split.validation]
+    losses = -np.log(fitted.validation_probabilities[np.arange(len(targets)), targets])
+    kernels = (fitted.weights.hidden_kernel, fitted.weights.output_kernel)
+    penalty = config.l2 * sum(float(np.square(kernel, dtype=np.float64).sum()) for kernel in kernels)
+    # The validation loss has the penalty of both kernels, and no class weights.
+    assert fitted.history[-1].val_loss == pytest.approx(losses.mean() + penalty, rel=1e-5)
 
 
-def test_fit_full_of_three_classes_equals_a_loop_written_by_hand(three_classes: FeatureStore, quiet: Console) -> None:
-    assert_as_by_hand(three_classes, replace(BASE, batch_size=4), quiet)
-
-
-def test_fit_full_twice_with_a_seed_gives_the_same_bits_and_another_seed_or_dropout_others(
-    two_classes: FeatureStore, quiet: Console
-) -> None:
-    config = replace(BASE, dropout=0.4, batch_size=5, units=64)
-    first, again = fit(two_classes, config, quiet), fit(two_classes, config, quiet)
+def test_fit_full_with_another_seed_or_dropout_gives_other_bits(noisy: FeatureStore, quiet: Console) -> None:
+    config = replace(BASE, epochs=1, dropout=0.4, units=64)
+    first, again, *others = (
+        fit(noisy, changed, quiet)
+        for changed in (config, config, replace(config, seed=8), replace(config, dropout=0.0))
+    )
     assert list_values(first) == list_values(again)
     assert_same_weights(first.weights, again.weights)
-    np.testing.assert_array_equal(first.validation_probabilities, again.validation_probabilities)
-    for other in (replace(config, seed=8), replace(config, dropout=0.0)):
-        differing = fit(two_classes, other, quiet)
-        assert list_values(differing) != list_values(first)
-        assert not np.array_equal(differing.weights.hidden_kernel, first.weights.hidden_kernel)
+    for other in others:
+        assert list_values(other) != list_values(first)
+        assert not np.array_equal(other.weights.hidden_kernel, first.weights.hidden_kernel)
 
 
-def test_fit_full_of_three_separable_classes_learns_a_softmax(three_classes: FeatureStore, quiet: Console) -> None:
-    config = replace(BASE, epochs=12, batch_size=5, units=32, dropout=0.2)
-    fitted = fit(three_classes, config, quiet)
-    split = split_examples(three_classes.examples, 0.2)
-    probabilities = fitted.validation_probabilities
-    assert probabilities.shape == (12, 3)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-    assert [CLASSES[number] for number in predict_classes(probabilities)] == [
-        example.label for example in split.validation
-    ]
-    last = fitted.history[-1]
-    assert last.val_accuracy == 1.0
-    assert last.accuracy > 0.9
-    assert last.val_loss < 0.2 * fitted.history[0].val_loss
-
-
-def test_fit_full_returns_the_head_and_what_it_says_after_the_last_epoch(
-    two_classes: FeatureStore, quiet: Console
-) -> None:
-    fitted = fit(two_classes, replace(BASE, dropout=0.3), quiet)
-    validation = split_examples(two_classes.examples, 0.2).validation
-    head = restore_head(fitted.weights, SHAPE, 2, 0.3)
-    outputs = head.predict_on_batch(two_classes.read(validation).astype(np.float32))[:, 0]
-    targets = np.array([example.label == "dogs" for example in validation])
-    np.testing.assert_allclose(fitted.validation_probabilities[:, 1], outputs, atol=1e-6)
-    np.testing.assert_allclose(fitted.validation_probabilities[:, 0], 1 - outputs, atol=1e-6)
-    likelihoods = np.where(targets, outputs, 1 - outputs)
-    assert fitted.history[-1].val_loss == pytest.approx(-np.log(likelihoods).mean(), rel=1e-4)
-    assert fitted.history[-1].val_accuracy == pytest.approx(np.mean((outputs > 0.5) == targets))
-
-
-def test_fit_full_with_features_beyond_memory_learns_from_the_shards(
-    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = replace(BASE, epochs=8, batch_size=3, units=32, learning_rate=0.02)
-    monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
-    console = Console(ConsoleOptions(verbose=True))
-    assert fit(two_classes, config, console).history[-1].val_accuracy == 1.0
-    assert "features are read from the shards in every epoch" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("batch_size", [1, 23, 1000])
-def test_fit_full_with_any_batch_size_sees_all_examples(
+@pytest.mark.parametrize("batch_size", [1, 1000])
+def test_fit_full_with_any_batch_size_averages_over_all_examples(
     two_classes: FeatureStore, quiet: Console, batch_size: int
 ) -> None:
+    # With so low a rate the values of the epoch are those of the initial head.
     config = replace(BASE, epochs=1, batch_size=batch_size, learning_rate=1e-12, optimizer=OptimizerName.SGD)
     fitted = fit(two_classes, config, quiet)
     split = split_examples(two_classes.examples, 0.2)
@@ -103,30 +104,57 @@ def test_fit_full_with_any_batch_size_sees_all_examples(
 
 
 @pytest.mark.parametrize(
-    ("epochs", "batch_size", "got"),
-    [
-        pytest.param(3, 4, r"nan \(validation: nan\)", id="in training"),
-        pytest.param(1, 23, r"\d\.\d+ \(validation: nan\)", id="by the very last step"),
-    ],
+    ("epochs", "batch_size", "loss"),
+    [pytest.param(3, 4, "nan", id="in-training"), pytest.param(1, 23, None, id="by-the-last-step")],
 )
-def test_fit_full_that_diverges_names_epoch_and_learning_rate(
-    two_classes: FeatureStore, quiet: Console, epochs: int, batch_size: int, got: str
+def test_fit_full_that_diverges_in_the_first_epoch_raises(
+    two_classes: FeatureStore, quiet: Console, epochs: int, batch_size: int, loss: str | None
 ) -> None:
     config = replace(BASE, epochs=epochs, batch_size=batch_size, learning_rate=1e30, optimizer=OptimizerName.SGD)
-    with pytest.raises(
-        HeadstartError, match=rf"^epoch 1: expected a finite loss, got {got} at learning rate 1e\+30\. Nothing was"
-    ):
+    with raises(DivergedError, where="epoch 1") as caught:
         fit(two_classes, config, quiet)
+    row = caught.value.row
+    assert (row.epoch, str(row.val_loss)) == (1, "nan")
+    assert str(row.loss) == loss if loss else np.isfinite(row.loss)
+    assert "1e+30" in caught.value.got
 
 
-def test_fit_full_of_sure_mistakes_gives_probabilities_of_the_loss_that_it_reports(
-    noisy: FeatureStore, quiet: Console
-) -> None:
-    config = replace(BASE, epochs=60, learning_rate=0.3, dropout=0.0, units=32, optimizer=OptimizerName.RMSPROP)
-    fitted = fit(noisy, config, quiet)
+def test_fit_full_that_diverges_later_keeps_the_last_finite_epoch(two_classes: FeatureStore, quiet: Console) -> None:
+    fitted = fit(two_classes, UNSTABLE, quiet)
+    num_epochs = len(fitted.history)
+    assert 2 < num_epochs < 10
+    assert [row.is_finite for row in fitted.history] == [True] * (num_epochs - 1) + [False]
+    assert fitted.kept_epoch == num_epochs - 1
+    shorter = fit(two_classes, replace(UNSTABLE, epochs=num_epochs - 1), quiet)
+    assert_same_weights(fitted.weights, shorter.weights)
+    assert all(np.isfinite(getattr(fitted.weights, name)).all() for name in FIELDS)
+    np.testing.assert_array_equal(fitted.train_probabilities, shorter.train_probabilities)
+    np.testing.assert_array_equal(fitted.validation_probabilities, shorter.validation_probabilities)
+    assert list_values(fitted)[:-1] == list_values(shorter)
+
+
+def test_fit_full_with_patience_stops_and_keeps_the_best_epoch(noisy: FeatureStore, quiet: Console) -> None:
+    fitted = fit(noisy, replace(OVERFITTING, patience=3), quiet)
+    losses = [row.val_loss for row in fitted.history]
+    assert fitted.kept_epoch == 1 + int(np.argmin(losses))
+    assert 1 < fitted.kept_epoch < 57
+    assert [row.epoch for row in fitted.history] == list(range(1, fitted.kept_epoch + 4))
+    shorter = fit(noisy, replace(OVERFITTING, epochs=fitted.kept_epoch), quiet)
+    assert list_values(shorter) == list_values(fitted)[: fitted.kept_epoch]
+    assert shorter.kept_epoch == fitted.kept_epoch
+    assert_same_weights(fitted.weights, shorter.weights)
+    np.testing.assert_array_equal(fitted.train_probabilities, shorter.train_probabilities)
+    np.testing.assert_array_equal(fitted.validation_probabilities, shorter.validation_probabilities)
+
+
+def test_fit_full_of_confident_errors_gives_the_probabilities_of_its_loss(noisy: FeatureStore, quiet: Console) -> None:
+    fitted = fit(noisy, replace(BASE, learning_rate=3.0, units=32), quiet)
     split = split_examples(noisy.examples, 0.2)
     targets = np.array([split.classes.index(example.label) for example in split.validation])
-    given = fitted.validation_probabilities[np.arange(len(targets)), targets]
-    # Float32 knows no number between 1 - 6e-8 and 1.
-    assert 0 < given.min() < 1e-8
-    assert -np.log(given.astype(np.float64)).mean() == pytest.approx(fitted.history[-1].val_loss, rel=1e-4)
+    likelihoods = fitted.validation_probabilities[np.arange(len(targets)), targets]
+    # Float32 has no number between 1 - 6e-8 and 1: 1 - p would be 0.
+    assert 0 < likelihoods.min() < 1e-8
+    assert -np.log(likelihoods.astype(np.float64)).mean() == pytest.approx(fitted.history[-1].val_loss, rel=1e-4)
+    head = restore_head(fitted.weights, SHAPE, 2, 0.0)
+    outputs = head.predict_on_batch(noisy.read(split.validation).astype(np.float32))[:, 0]
+    np.testing.assert_allclose(fitted.validation_probabilities[:, 1], outputs, atol=1e-6)

@@ -1,8 +1,9 @@
-"""The full solver after an interruption: the same bits as without one."""
+"""The full solver resumed after an interruption: the same bits as without one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,117 +11,144 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.fits import Interrupting, assert_same_fit, fit
+from tests.train_head.fits import InterruptingConsole, assert_same_fit, fit
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.solvers import Fit
 from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import Epoch
 
 BASE = TrainConfig(
-    Path("store"), Path("run"), epochs=5, batch_size=5, units=12, dropout=0.4, learning_rate=0.01, seed=7
+    Path("store"), Path("run"), epochs=4, batch_size=5, units=12, dropout=0.4, learning_rate=0.01, seed=7
 )
+
+pytestmark = pytest.mark.usefixtures("eager")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted fit, and its checkpoints."""
+
+    fit: Fit
+    epochs: list[Epoch]
+    """Rows that `on_epoch_end` received."""
+    partial: Path
+    """Checkpoint after two epochs."""
+    final: Path
+    """Checkpoint after the last epoch."""
+
+
+def fit_whole(store: FeatureStore, config: TrainConfig, folder: Path, console: Console) -> Whole:
+    epochs: list[Epoch] = []
+    final, partial = folder / "fit.npz", folder / "partial.npz"
+
+    def copy_checkpoint(row: Epoch) -> None:
+        epochs.append(row)
+        if row.epoch == 2:
+            shutil.copy(final, partial)
+
+    fitted = fit(store, config, console, Checkpoint(final, "key", keep_final=True), copy_checkpoint)
+    return Whole(fitted, epochs, partial, final)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(noisy: FeatureStore, quiet: Console) -> Fit:
-    """What `BASE` comes to."""
-    return fit(noisy, BASE, quiet)
+def whole(noisy: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Whole:
+    """Uninterrupted fit of `BASE` with its checkpoints, not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
+        patch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
+        return fit_whole(noisy, BASE, tmp_path_factory.mktemp("whole"), quiet)
 
 
-@pytest.mark.usefixtures("eager")
+def copy(path: Path, folder: Path) -> Checkpoint:
+    return Checkpoint(Path(shutil.copy(path, folder / "fit.npz")), "key")
+
+
+def assert_resumes(store: FeatureStore, config: TrainConfig, whole: Whole, folder: Path) -> None:
+    """Resume after two epochs, and compare with the uninterrupted fit."""
+    console = InterruptingConsole(0)
+    epochs: list[Epoch] = []
+    resumed = fit(store, config, console, copy(whole.partial, folder), epochs.append)
+    assert_same_fit(resumed, whole.fit)
+    # The first two epochs have the seconds of the first attempt: they are not repeated.
+    assert resumed.history[:2] == whole.fit.history[:2]
+    assert epochs == resumed.history
+    assert whole.epochs == whole.fit.history
+    assert console.num_epochs == len(whole.fit.history)
+
+
+def test_fit_full_resumed_with_rmsprop_equals_an_uninterrupted_fit(
+    noisy: FeatureStore, whole: Whole, tmp_path: Path
+) -> None:
+    assert len(whole.fit.history) == 4
+    assert_resumes(noisy, BASE, whole, tmp_path)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="rmsprop"),
-        pytest.param({"optimizer": OptimizerName.ADAM}, id="adam"),
-        pytest.param({"optimizer": OptimizerName.SGD}, id="sgd"),
+        pytest.param(
+            {"optimizer": OptimizerName.ADAM, "l2": 0.01, "class_weight": ClassWeight.BALANCED, "patience": 3},
+            id="adam-l2-balanced-patience",
+        ),
         pytest.param({"optimizer": OptimizerName.SGD, "momentum": 0.9}, id="momentum"),
-        pytest.param({"l2": 0.01, "class_weight": ClassWeight.BALANCED, "patience": 3}, id="other options"),
     ],
 )
-def test_fit_full_interrupted_goes_on_and_ends_bit_for_bit_where_it_would_have(
+def test_fit_full_resumed_with_other_options_equals_an_uninterrupted_fit(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, changes: dict[str, Any]
 ) -> None:
-    config, path = replace(BASE, **changes), tmp_path / "checkpoints/fit.npz"
-    expected = fit(noisy, config, quiet)
-    with pytest.raises(KeyboardInterrupt):
-        fit(noisy, config, Interrupting(3), Checkpoint(path, "key"))
-    state, _ = Checkpoint(path, "key").load(0, quiet)
-    assert [row.epoch for row in state.history] == [1, 2]
-    console = Interrupting(0)
-    resumed = fit(noisy, config, console, Checkpoint(path, "key"))
-    assert_same_fit(resumed, expected)
-    # The first two epochs are those of the first attempt, with its seconds, not done again.
-    assert resumed.history[:2] == state.history
-    assert console.told == len(expected.history)
+    config = replace(BASE, **changes)
+    assert_resumes(noisy, config, fit_whole(noisy, config, tmp_path, quiet), tmp_path)
 
 
-@pytest.mark.usefixtures("eager")
-def test_fit_full_of_three_classes_interrupted_after_every_epoch_ends_where_it_would_have(
+def test_fit_full_interrupted_in_each_epoch_equals_an_uninterrupted_fit(
     three_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    config, path = replace(BASE, epochs=4), tmp_path / "fit.npz"
-    # Each attempt goes on with what is kept, does one more epoch that is kept, and ends in the next.
-    for told in (2, 3, 4):
+    config, path = replace(BASE, epochs=3), tmp_path / "fit.npz"
+    # Each attempt resumes, adds one epoch to the checkpoint, and is interrupted in the next epoch.
+    for num_epochs in (2, 3):
         with pytest.raises(KeyboardInterrupt):
-            fit(three_classes, config, Interrupting(told), Checkpoint(path, "key"))
-    console = Interrupting(0)
-    assert_same_fit(fit(three_classes, config, console, Checkpoint(path, "key")), fit(three_classes, config, quiet))
-    assert console.told == 4
+            fit(three_classes, config, InterruptingConsole(num_epochs), Checkpoint(path, "key"))
+        stopping, _ = Checkpoint(path, "key").load(0, quiet)
+        assert len(stopping.history) == num_epochs - 1
+    console = InterruptingConsole(0)
+    resumed = fit(three_classes, config, console, Checkpoint(path, "key"))
+    assert_same_fit(resumed, fit(three_classes, config, quiet))
+    assert console.num_epochs == 3
 
 
-@pytest.mark.usefixtures("eager")
-def test_fit_full_interrupted_and_resumed_beyond_memory_ends_as_in_memory(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+def test_fit_full_resumed_beyond_memory_equals_a_fit_in_memory(
+    noisy: FeatureStore, whole: Whole, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = fit(noisy, BASE, quiet)
-    with pytest.raises(KeyboardInterrupt):
-        fit(noisy, BASE, Interrupting(4), Checkpoint(tmp_path / "fit.npz", "key"))
-    # 36 features of 24 bytes: nothing is held, and a block is two batches and a bit.
+    # 36 features of 24 bytes: none stays in memory, and a block is two batches and a bit.
     monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
     monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", (2 * BASE.batch_size + 1) * 24)
-    assert_same_fit(fit(noisy, BASE, quiet, Checkpoint(tmp_path / "fit.npz", "key")), expected)
+    assert_same_fit(fit(noisy, BASE, quiet, copy(whole.partial, tmp_path)), whole.fit)
 
 
-@pytest.mark.usefixtures("eager")
-def test_fit_full_ignores_a_checkpoint_of_another_key(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+def test_fit_full_with_a_checkpoint_of_other_shapes_warns_and_starts_again(
+    noisy: FeatureStore, whole: Whole, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        fit(noisy, BASE, Interrupting(3), Checkpoint(tmp_path / "fit.npz", "another key"))
-    other = replace(BASE, seed=8)
-    assert_same_fit(fit(noisy, other, quiet, Checkpoint(tmp_path / "fit.npz", "key")), fit(noisy, other, quiet))
-    assert capsys.readouterr().err == ""
+    checkpoint = copy(whole.partial, tmp_path)
+    fitted = fit(noisy, replace(BASE, units=13, epochs=1), quiet, checkpoint)
+    assert len(fitted.history) == 1
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {tmp_path / 'fit.npz'}: ")
 
 
-@pytest.mark.usefixtures("eager")
-def test_fit_full_with_a_truncated_checkpoint_says_so_and_starts_from_the_beginning(
-    noisy: FeatureStore,
-    uninterrupted: Fit,
-    tmp_path: Path,
-    quiet: Console,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path = tmp_path / "fit.npz"
-    with pytest.raises(KeyboardInterrupt):
-        fit(noisy, BASE, Interrupting(3), Checkpoint(path, "key"))
-    path.write_bytes(path.read_bytes()[:-100])
-    fitted = fit(noisy, BASE, quiet, Checkpoint(path, "key"))
-    said = capsys.readouterr().err
-    assert said.startswith(f"warning: {path}: expected a checkpoint, got ")
-    assert said.endswith(". Training starts from the beginning\n")
-    assert_same_fit(fitted, uninterrupted)
+def test_fit_full_after_all_epochs_trains_no_further(noisy: FeatureStore, whole: Whole, tmp_path: Path) -> None:
+    console = InterruptingConsole(0)
+    again = fit(noisy, BASE, console, copy(whole.final, tmp_path))
+    assert console.num_epochs == 0
+    assert again.history == whole.fit.history
+    assert_same_fit(again, whole.fit)
 
 
-@pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("patience", [0, 1])
-def test_fit_full_that_kept_its_end_trains_nothing_the_second_time(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, patience: int
-) -> None:
-    config = replace(BASE, epochs=40 if patience else 3, learning_rate=0.05, patience=patience)
+def test_fit_full_out_of_patience_trains_no_further(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+    config = replace(BASE, epochs=40, learning_rate=0.2, patience=1)
     first = fit(noisy, config, quiet, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True))
-    assert len(first.history) == (first.kept_epoch + 1 if patience else 3)
-    console = Interrupting(0)
+    assert len(first.history) == first.kept_epoch + 1 < 40
+    console = InterruptingConsole(0)
     again = fit(noisy, config, console, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True))
-    assert console.told == 0
+    assert console.num_epochs == 0
     assert again.history == first.history
     assert_same_fit(again, first)

@@ -1,4 +1,4 @@
-"""The head in NumPy: its losses, its gradient, and how a step is cut up and taken up again."""
+"""The head in NumPy: losses, gradients, dropout masks, training steps, and restored state."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ from train_head.data.batches import Array
 from train_head.evaluation.metrics import predict_classes
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.network import (
+    LOGIT_ROWS,
     SLAB_ROWS,
     Batch,
     HeadTrainer,
     compute_logits,
     compute_losses,
+    compute_outputs,
     compute_probabilities,
     draw_mask,
     predict_targets,
 )
 from train_head.solvers.optimizers import make_optimizer
 
+pytestmark = pytest.mark.unit
+
 FIELDS = [field.name for field in fields(HeadWeights)]
 UNITS = 7
-Wide = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 
 def configure(optimizer: OptimizerName, momentum: float = 0.0, learning_rate: float = 0.01) -> TrainConfig:
     return TrainConfig(Path("store"), Path("run"), optimizer=optimizer, learning_rate=learning_rate, momentum=momentum)
 
 
-WAYS = [
+SETTINGS = [
     pytest.param(configure(OptimizerName.RMSPROP), id="rmsprop"),
     pytest.param(configure(OptimizerName.ADAM), id="adam"),
     pytest.param(configure(OptimizerName.SGD), id="sgd"),
@@ -60,8 +64,8 @@ def draw_batch(num_inputs: int, num_classes: int, seed: int = 2, dropout: float 
     )
 
 
-def compute_loss_widely(arrays: dict[str, Wide], batch: Batch, l2: float) -> float:
-    """The same loss in float64, written down from its definition."""
+def compute_loss_in_float64(arrays: dict[str, Float64Array], batch: Batch, l2: float) -> float:
+    """Compute the loss in float64 from its definition."""
     assert batch.mask is not None
     hidden = np.maximum(batch.features.astype(np.float64) @ arrays["hidden_kernel"] + arrays["hidden_bias"], 0)
     logits = (hidden * batch.mask) @ arrays["output_kernel"] + arrays["output_bias"]
@@ -73,51 +77,51 @@ def compute_loss_widely(arrays: dict[str, Wide], batch: Batch, l2: float) -> flo
     return float((-np.log(likelihoods) * batch.weights).mean() + penalty)
 
 
-def differentiate(arrays: dict[str, Wide], name: str, batch: Batch, l2: float) -> Wide:
-    """Central differences of the loss by each weight of an array."""
+def differentiate(arrays: dict[str, Float64Array], name: str, batch: Batch, l2: float) -> Float64Array:
+    """Compute the gradient of the loss with respect to an array by central differences."""
     gradient, step = np.empty_like(arrays[name]), 1e-6
     for place in np.ndindex(gradient.shape):
-        sides = []
+        losses = []
         for sign in (1, -1):
             moved = arrays[name].copy()
             moved[place] += sign * step
-            sides.append(compute_loss_widely({**arrays, name: moved}, batch, l2))
-        gradient[place] = (sides[0] - sides[1]) / (2 * step)
+            losses.append(compute_loss_in_float64({**arrays, name: moved}, batch, l2))
+        gradient[place] = (losses[0] - losses[1]) / (2 * step)
     return gradient
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_step_of_sgd_goes_down_the_finite_difference_gradient(num_classes: int) -> None:
+def test_train_on_batch_with_sgd_subtracts_the_finite_difference_gradient(num_classes: int) -> None:
     head, batch, l2 = draw_head(6, num_classes), draw_batch(6, num_classes), 0.02
     wide = {name: getattr(head, name).astype(np.float64) for name in FIELDS}
-    # A rate of one: the change is the gradient itself.
-    stepper = HeadTrainer(head, make_optimizer(configure(OptimizerName.SGD, learning_rate=1.0)), l2)
-    loss, num_right = stepper.train_on_batch(batch)
-    assert loss == pytest.approx(compute_loss_widely(wide, batch, l2), rel=1e-6)
+    # With a learning rate of 1 the change is the gradient itself.
+    trainer = HeadTrainer(head, make_optimizer(configure(OptimizerName.SGD, learning_rate=1.0)), l2)
+    loss, num_correct = trainer.train_on_batch(batch)
+    assert loss == pytest.approx(compute_loss_in_float64(wide, batch, l2), rel=1e-6)
     for name in FIELDS:
         gradient = differentiate(wide, name, batch, l2)
         assert np.abs(gradient).max() > 0.01
-        np.testing.assert_allclose(wide[name] - getattr(stepper.head, name), gradient, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(wide[name] - getattr(trainer.head, name), gradient, atol=1e-6, err_msg=name)
     hidden = np.maximum(batch.features @ head.hidden_kernel + head.hidden_bias, 0) * batch.mask
     logits = hidden @ head.output_kernel + head.output_bias
-    assert num_right == sum(predict_targets(logits) == batch.targets)
+    assert num_correct == sum(predict_targets(logits) == batch.targets)
 
 
-def test_step_leaves_the_head_it_started_from_as_it_was() -> None:
+def test_train_on_batch_changes_neither_the_initial_head_nor_a_copy() -> None:
     head = draw_head(6, 2)
     before = [getattr(head, name).copy() for name in FIELDS]
-    stepper = HeadTrainer(head, make_optimizer(configure(OptimizerName.ADAM)), 0.0)
-    stepper.train_on_batch(draw_batch(6, 2))
-    kept = stepper.copy_head()
+    trainer = HeadTrainer(head, make_optimizer(configure(OptimizerName.ADAM)), 0.0)
+    trainer.train_on_batch(draw_batch(6, 2))
+    kept = trainer.copy_head()
     after_one = [getattr(kept, name).copy() for name in FIELDS]
-    stepper.train_on_batch(draw_batch(6, 2, seed=3))
+    trainer.train_on_batch(draw_batch(6, 2, seed=3))
     for name, first, second in zip(FIELDS, before, after_one, strict=True):
         np.testing.assert_array_equal(getattr(head, name), first)
         np.testing.assert_array_equal(getattr(kept, name), second)
-        assert not np.array_equal(getattr(stepper.head, name), second)
+        assert not np.array_equal(getattr(trainer.head, name), second)
 
 
-def test_compute_losses_of_two_classes_at_huge_logits_is_finite_and_right() -> None:
+def test_compute_losses_of_two_classes_at_huge_logits_is_exact() -> None:
     logits = np.array([[1000], [1000], [-1000], [-1000], [0], [2]], np.float32)
     losses, slopes = compute_losses(logits, np.array([1, 0, 0, 1, 1, 0]))
     expected = [0, 1000, 0, 1000, np.log(2), 2 + np.log1p(np.exp(-2))]
@@ -126,7 +130,7 @@ def test_compute_losses_of_two_classes_at_huge_logits_is_finite_and_right() -> N
     assert losses.dtype == slopes.dtype == np.float32
 
 
-def test_compute_losses_of_three_classes_at_huge_logits_is_finite_and_right() -> None:
+def test_compute_losses_of_three_classes_at_huge_logits_is_exact() -> None:
     logits = np.array([[1000, -1000, 0], [1000, -1000, 0], [1000, -1000, 0], [1, 2, 3]], np.float32)
     losses, slopes = compute_losses(logits, np.array([0, 1, 2, 1]))
     shares = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
@@ -136,7 +140,7 @@ def test_compute_losses_of_three_classes_at_huge_logits_is_finite_and_right() ->
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_compute_probabilities_of_any_logits_add_up_to_one_without_overflow(outputs: int) -> None:
+def test_compute_probabilities_sum_to_one_without_overflow(outputs: int) -> None:
     logits = np.random.default_rng(4).normal(0, 3, (50, outputs)).astype(np.float32)
     logits[:20] *= 1000
     logits[-1] = 3e38
@@ -156,13 +160,13 @@ def test_compute_probabilities_of_any_logits_add_up_to_one_without_overflow(outp
         np.testing.assert_allclose(probabilities[20:-1], expected, rtol=1e-5)
 
 
-def test_predict_targets_of_equal_logits_takes_the_first_class() -> None:
+def test_predict_targets_of_equal_logits_returns_the_first_class() -> None:
     assert predict_targets(np.array([[0], [1e-7], [-1]], np.float32)).tolist() == [0, 1, 0]
     assert predict_targets(np.array([[1, 1, 0], [0, 2, 2], [3, 4, 5]], np.float32)).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
-def test_draw_mask_drops_its_share_and_keeps_the_mean(dropout: float) -> None:
+def test_draw_mask_drops_the_share_and_keeps_the_mean(dropout: float) -> None:
     mask = draw_mask(np.random.default_rng(3), (400, 500), dropout)
     assert mask is not None
     assert mask.dtype == np.float32
@@ -173,21 +177,21 @@ def test_draw_mask_drops_its_share_and_keeps_the_mean(dropout: float) -> None:
     assert mask.mean(dtype=np.float64) == pytest.approx(1, abs=slack / (1 - dropout))
 
 
-def test_draw_mask_without_dropout_is_none_and_draws_nothing() -> None:
+def test_draw_mask_without_dropout_returns_none_and_draws_nothing() -> None:
     rng = np.random.default_rng(3)
     assert draw_mask(rng, (4, 5), 0.0) is None
     assert rng.random() == np.random.default_rng(3).random()
 
 
 @pytest.mark.parametrize("num_inputs", [1, 20, SLAB_ROWS, SLAB_ROWS + 1, 70])
-@pytest.mark.parametrize("config", WAYS)
-def test_step_in_slabs_equals_one_update_of_the_whole_kernel(config: TrainConfig, num_inputs: int) -> None:
+@pytest.mark.parametrize("config", SETTINGS)
+def test_train_on_batch_in_slabs_equals_an_update_of_the_whole_kernel(config: TrainConfig, num_inputs: int) -> None:
     l2 = 0.01
-    stepper, whole = HeadTrainer(draw_head(num_inputs, 3), make_optimizer(config), l2), make_optimizer(config)
-    kernel = stepper.head.hidden_kernel.copy()
+    trainer, whole = HeadTrainer(draw_head(num_inputs, 3), make_optimizer(config), l2), make_optimizer(config)
+    kernel = trainer.head.hidden_kernel.copy()
     slots = [np.zeros_like(kernel) for _ in range(whole.num_slots)]
     for number in range(3):
-        head, batch = stepper.copy_head(), draw_batch(num_inputs, 3, seed=number)
+        head, batch = trainer.copy_head(), draw_batch(num_inputs, 3, seed=number)
         assert batch.mask is not None
         hidden = np.maximum(batch.features @ head.hidden_kernel + head.hidden_bias, 0) * batch.mask
         _, slopes = compute_losses(hidden @ head.output_kernel + head.output_bias, batch.targets)
@@ -196,23 +200,23 @@ def test_step_in_slabs_equals_one_update_of_the_whole_kernel(config: TrainConfig
         gradient = np.asarray(batch.features.T @ back + 2 * l2 * kernel, np.float32)
         whole.begin_step(number)
         whole.update(kernel, gradient, slots)
-        stepper.train_on_batch(batch)
-        np.testing.assert_allclose(stepper.head.hidden_kernel, kernel, atol=1e-6)
-    for mine, expected in zip(stepper.slots["hidden_kernel"], slots, strict=True):
+        trainer.train_on_batch(batch)
+        np.testing.assert_allclose(trainer.head.hidden_kernel, kernel, atol=1e-6)
+    for mine, expected in zip(trainer.slots["hidden_kernel"], slots, strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-6)
         assert np.all(np.abs(mine).sum(axis=1) > 0)
 
 
-@pytest.mark.parametrize("config", WAYS)
-def test_stepper_restored_after_five_steps_goes_on_bit_for_bit(config: TrainConfig) -> None:
-    def run(stepper: HeadTrainer, numbers: range) -> list[float]:
-        return [stepper.train_on_batch(draw_batch(40, 3, seed=number))[0] for number in numbers]
+@pytest.mark.parametrize("config", SETTINGS)
+def test_trainer_restored_after_five_steps_continues_bit_for_bit(config: TrainConfig) -> None:
+    def run(trainer: HeadTrainer, numbers: range) -> list[float]:
+        return [trainer.train_on_batch(draw_batch(40, 3, seed=number))[0] for number in numbers]
 
     first = HeadTrainer(draw_head(40, 3), make_optimizer(config), 0.01)
     run(first, range(5))
     kept: list[NDArray[Any]] = [array.copy() for array in first.list_arrays()]
     expected_losses = run(first, range(5, 10))
-    # Other weights to start from: all that counts must come from what was kept.
+    # Other initial weights: the saved arrays must replace all of them.
     again = HeadTrainer(draw_head(40, 3, seed=9), make_optimizer(config), 0.01)
     again.restore(kept)
     assert again.num_steps == 5
@@ -221,7 +225,7 @@ def test_stepper_restored_after_five_steps_goes_on_bit_for_bit(config: TrainConf
         np.testing.assert_array_equal(mine, expected)
 
 
-def test_compute_logits_of_a_head_equals_its_definition() -> None:
+def test_compute_logits_equals_its_definition() -> None:
     head, batch = draw_head(6, 3), draw_batch(6, 3)
     features: Array = batch.features.copy()
     expected = np.maximum(features @ head.hidden_kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias
@@ -232,7 +236,37 @@ def test_compute_logits_of_a_head_equals_its_definition() -> None:
 
 
 @pytest.mark.parametrize("logit", [18.0, 30.0, 80.0])
-def test_compute_probabilities_of_a_sure_mistake_keeps_its_loss(logit: float) -> None:
+def test_compute_probabilities_of_a_confident_error_keeps_its_loss(logit: float) -> None:
     logits, targets = np.array([[logit], [-logit]], np.float32), np.array([0, 1])
     found = compute_probabilities(logits)[np.arange(2), targets]
     np.testing.assert_allclose(-np.log(found), compute_losses(logits, targets)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [1, LOGIT_ROWS, LOGIT_ROWS + 1])
+def test_compute_logits_of_chosen_rows_equals_those_of_all(num_rows: int) -> None:
+    head = draw_head(6, 3)
+    features = np.random.default_rng(3).normal(size=(50, 6)).astype(np.float32)
+    rows = np.random.default_rng(4).integers(50, size=num_rows)
+    found = compute_logits(head, features, rows)
+    assert found.shape == (num_rows, 3)
+    np.testing.assert_allclose(found, compute_logits(head, features)[rows], rtol=1e-5, atol=1e-5)
+
+
+def test_compute_outputs_overwrites_the_products() -> None:
+    head = draw_head(6, 2)
+    products = np.random.default_rng(3).normal(size=(4, UNITS)).astype(np.float32)
+    expected = np.maximum(products + head.hidden_bias, 0)
+    logits = compute_outputs(head, products)
+    np.testing.assert_array_equal(products, expected)
+    np.testing.assert_allclose(logits, expected @ head.output_kernel + head.output_bias, rtol=1e-6)
+
+
+def test_compute_penalty_is_l2_times_the_squares_of_both_kernels() -> None:
+    head = draw_head(6, 3)
+    squares = (
+        np.square(head.hidden_kernel, dtype=np.float64).sum() + np.square(head.output_kernel, dtype=np.float64).sum()
+    )
+    penalties = [
+        HeadTrainer(head, make_optimizer(configure(OptimizerName.SGD)), l2).compute_penalty() for l2 in (0.0, 0.25)
+    ]
+    assert penalties == [0.0, pytest.approx(0.25 * squares, rel=1e-6)]

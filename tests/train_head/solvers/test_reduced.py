@@ -1,9 +1,9 @@
-"""The reduced solver: what Keras does on all inputs, the same bits each time, and after an interruption."""
+"""The reduced solver: equal to a fit on all inputs, reproducible, resumable, early stopping, divergence."""
 
 from __future__ import annotations
 
-import math
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,21 +12,32 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from base.errors import HeadstartError
 from base.terminal import Console
 from features.store import FeatureStore
+from tests.errors import raises
 from tests.train_head import fits
-from tests.train_head.fits import FIELDS, Interrupting, assert_same_weights, list_values
+from tests.train_head.fits import FIELDS, InterruptingConsole, assert_same_weights, list_values
 from tests.train_head.synthetic import CLASSES, list_paths, make_store
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.data.split import Split, split_examples
 from train_head.evaluation.metrics import predict_classes
 from train_head.reduction.reduce import Reduced, TrainValidation, reduce_features
-from train_head.solvers import Fit, Problem
+from train_head.solvers import Fit, Problem, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.network import Batch, HeadTrainer, draw_mask
+from train_head.solvers.head import HeadWeights, count_outputs
+from train_head.solvers.history import DivergedError, Epoch
+from train_head.solvers.network import (
+    Batch,
+    HeadTrainer,
+    compute_logits,
+    compute_losses,
+    draw_mask,
+    predict_targets,
+)
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head, fit_reduced
+
+pytestmark = pytest.mark.unit
 
 SHAPE = (4, 4, 3)
 NUM_INPUTS = 48
@@ -44,7 +55,7 @@ BASE = TrainConfig(
 
 
 def make_noisy_store(folder: Path, counts: dict[str, int]) -> FeatureStore:
-    """Classes that differ a little on average: more inputs than pictures, so that a head can learn them by heart."""
+    """Make a store whose classes overlap, with more inputs than pictures, so that a head overfits."""
     paths = list_paths(counts)
     rng = np.random.default_rng(11)
     features = rng.normal(0.3, 0.5, (len(paths), *SHAPE))
@@ -55,14 +66,14 @@ def make_noisy_store(folder: Path, counts: dict[str, int]) -> FeatureStore:
 
 @pytest.fixture(scope="module")
 def noisy_two(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """23 training and 12 validation pictures, of cats more than of dogs."""
+    """Store with 15 cats and 8 dogs for training, and 6 of each for validation."""
     counts = {"train/cats": 15, "train/dogs": 8, "validation/cats": 6, "validation/dogs": 6}
     return make_noisy_store(tmp_path_factory.mktemp("noisy") / "two", counts)
 
 
 @pytest.fixture(scope="module")
 def noisy_three(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """27 training and 12 validation pictures of three classes."""
+    """Store with 12 cats, 9 dogs and 6 owls for training, and 4 of each for validation."""
     counts = {"train/cats": 12, "train/dogs": 9, "train/owls": 6}
     counts |= {f"validation/{label}": 4 for label in CLASSES}
     return make_noisy_store(tmp_path_factory.mktemp("noisy") / "three", counts)
@@ -74,12 +85,18 @@ def split(store: FeatureStore) -> Split:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
-    """One that there is nothing of yet."""
+    """Checkpoint without a file."""
     return Checkpoint(tmp_path / "checkpoints/fit-0.npz", "key")
 
 
-def fit(store: FeatureStore, config: TrainConfig, checkpoint: Checkpoint, console: Console) -> Fit:
-    return fit_reduced(Problem(store, split(store), config), checkpoint, console)
+def fit(
+    store: FeatureStore,
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    console: Console,
+    on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
+) -> Fit:
+    return fit_reduced(Problem(store, split(store), config, on_epoch_end), checkpoint, console)
 
 
 def assert_same_fit(mine: Fit, theirs: Fit) -> None:
@@ -89,21 +106,21 @@ def assert_same_fit(mine: Fit, theirs: Fit) -> None:
     np.testing.assert_array_equal(mine.reduction.validation_logits, theirs.reduction.validation_logits)
 
 
-class Side(NamedTuple):
-    """All inputs of some examples, their class numbers, and how much each counts."""
+class Dataset(NamedTuple):
+    """All inputs of training or validation examples, their class numbers, and their weights in the loss."""
 
     inputs: NDArray[np.float32]
     targets: NDArray[np.int64]
     weights: NDArray[np.float32]
 
 
-def read_sides(store: FeatureStore, class_weight: ClassWeight) -> tuple[Side, Side]:
-    sides = []
+def read_datasets(store: FeatureStore, class_weight: ClassWeight) -> tuple[Dataset, Dataset]:
+    datasets = []
     for examples in (split(store).train, split(store).validation):
         inputs = store.read(examples).reshape(len(examples), -1).astype(np.float32)
         targets = np.array([split(store).classes.index(example.label) for example in examples])
-        sides.append(Side(inputs, targets, np.ones(len(targets), np.float32)))
-    train, validation = sides
+        datasets.append(Dataset(inputs, targets, np.ones(len(targets), np.float32)))
+    train, validation = datasets
     if class_weight is ClassWeight.BALANCED:
         counts = [sum(train.targets == number) for number in range(len(split(store).classes))]
         weights = [len(train.targets) / (len(counts) * counts[number]) for number in train.targets]
@@ -111,100 +128,73 @@ def read_sides(store: FeatureStore, class_weight: ClassWeight) -> tuple[Side, Si
     return train, validation
 
 
+def draw_initial(store: FeatureStore, config: TrainConfig) -> HeadWeights:
+    """Draw the initial head of a fit at full rank."""
+    num_outputs = count_outputs(len(split(store).classes))
+    return draw_head(NUM_INPUTS, len(split(store).train), config.units, num_outputs, config.seed)
+
+
 def expand(store: FeatureStore, rank: int | None, kernel: NDArray[Any]) -> NDArray[Any]:
-    """V A in float64, with V from its definition: Xᵀ Z diag(1 / λ)."""
-    sides = split(store)
-    reduced = reduce_features(store, TrainValidation(sides.train, sides.validation), rank, Console())
+    """Return V A in float64 for a kernel A, with V = Xᵀ Z diag(1 / λ)."""
+    parts = split(store)
+    reduced = reduce_features(store, TrainValidation(parts.train, parts.validation), rank, Console())
     examples, factors = reduced.train.examples, reduced.factors
     dense = store.read(examples).reshape(len(examples), -1).astype(np.float64)
     return np.asarray(dense.T @ (factors.train.astype(np.float64) / factors.eigenvalues @ kernel))
 
 
-def fit_full_by_hand(
-    store: FeatureStore, config: TrainConfig, initial: list[NDArray[Any]]
-) -> tuple[list[tuple[float, float]], NDArray[np.float32]]:
-    """Keras on all inputs: (loss, validation loss) of each epoch, and what it says of the validation pictures."""
-    import keras
-
-    num_outputs = len(initial[3])
-    decay = keras.regularizers.L2(config.l2) if config.l2 else None
-    model = keras.Sequential(
-        [
-            keras.Input((NUM_INPUTS,)),
-            keras.layers.Dense(config.units, activation="relu", kernel_regularizer=decay),
-            keras.layers.Dense(
-                num_outputs, activation="sigmoid" if num_outputs == 1 else "softmax", kernel_regularizer=decay
-            ),
-        ]
-    )
-    model.compile(
-        keras.optimizers.SGD(config.learning_rate, momentum=config.momentum),
-        loss="binary_crossentropy" if num_outputs == 1 else "sparse_categorical_crossentropy",
-        jit_compile=False,
-    )
-    model.set_weights(initial)
-    train, validation = read_sides(store, config.class_weight)
-    losses = []
+def fit_on_all_inputs(store: FeatureStore, config: TrainConfig, kernel: NDArray[Any]) -> list[tuple[float, ...]]:
+    """Fit the head on all inputs in NumPy from an initial kernel (inputs, units); list the values of each epoch."""
+    train, validation = read_datasets(store, config.class_weight)
+    start = replace(draw_initial(store, config), hidden_kernel=kernel.astype(np.float32))
+    trainer = HeadTrainer(start, make_optimizer(config), config.l2)
+    rows: list[tuple[float, ...]] = []
     for epoch in range(config.epochs):
         order = np.random.default_rng((config.seed, epoch)).permutation(len(train.targets))
-        total = 0.0
-        for start in range(0, len(order), config.batch_size):
-            rows = order[start : start + config.batch_size]
-            model.reset_metrics()
-            targets = train.targets[rows].astype(np.float32)[:, None]
-            total += len(rows) * float(
-                model.train_on_batch(train.inputs[rows], targets, sample_weight=train.weights[rows])
-            )
-        model.reset_metrics()
-        val_loss = model.test_on_batch(validation.inputs, validation.targets.astype(np.float32)[:, None])
-        losses.append((total / len(order), float(val_loss)))
-    outputs = model.predict_on_batch(validation.inputs)
-    return losses, np.concatenate([1 - outputs, outputs], axis=1) if num_outputs == 1 else outputs
+        total, num_correct = 0.0, 0
+        for begin in range(0, len(order), config.batch_size):
+            batch = order[begin : begin + config.batch_size]
+            step = Batch(train.inputs[batch], train.targets[batch], train.weights[batch], None)
+            loss, correct = trainer.train_on_batch(step)
+            total += loss * len(batch)
+            num_correct += correct
+        logits = compute_logits(trainer.head, validation.inputs)
+        val_loss = float(compute_losses(logits, validation.targets)[0].mean()) + trainer.compute_penalty()
+        val_accuracy = float(np.mean(predict_targets(logits) == validation.targets))
+        rows.append((epoch + 1, total / len(order), num_correct / len(order), val_loss, val_accuracy))
+    return rows
 
 
-@pytest.mark.parametrize("num_classes", [2, 3])
 @pytest.mark.parametrize(
-    "changes",
+    ("num_classes", "changes"),
     [
-        pytest.param({}, id="sgd"),
-        pytest.param({"momentum": 0.8, "learning_rate": 0.01}, id="momentum"),
-        pytest.param({"momentum": 0.8, "learning_rate": 0.01, "l2": 0.01}, id="l2"),
-        pytest.param({"class_weight": ClassWeight.BALANCED}, id="balanced"),
+        pytest.param(2, {}, id="sgd"),
+        pytest.param(3, {"momentum": 0.8, "learning_rate": 0.01}, id="three-momentum"),
+        pytest.param(2, {"l2": 0.01, "class_weight": ClassWeight.BALANCED}, id="l2-balanced"),
+        pytest.param(3, {"batch_size": 100, "class_weight": ClassWeight.BALANCED}, id="three-one-batch-balanced"),
     ],
 )
-def test_fit_reduced_of_full_rank_equals_keras_on_all_inputs_epoch_by_epoch(
-    request: pytest.FixtureRequest,
-    checkpoint: Checkpoint,
-    quiet: Console,
-    num_classes: int,
-    changes: dict[str, Any],
+def test_fit_reduced_at_full_rank_equals_a_fit_on_all_inputs(
+    request: pytest.FixtureRequest, checkpoint: Checkpoint, quiet: Console, num_classes: int, changes: dict[str, Any]
 ) -> None:
     store: FeatureStore = request.getfixturevalue("noisy_two" if num_classes == 2 else "noisy_three")
-    config = replace(BASE, epochs=20, **changes)
+    config = replace(BASE, **changes)
     fitted = fit(store, config, checkpoint, quiet)
-    assert fitted.reduction is not None
-    num_train = len(split(store).train)
-    assert fitted.weights.hidden_kernel.shape == (num_train, config.units)
-    outputs = 1 if num_classes == 2 else num_classes
-    start = draw_head(NUM_INPUTS, num_train, config.units, outputs, config.seed)
-    kernel = expand(store, None, start.hidden_kernel)
-    initial = [kernel.astype(np.float32), start.hidden_bias, start.output_kernel, start.output_bias]
-    losses, probabilities = fit_full_by_hand(store, config, initial)
-    np.testing.assert_allclose([(row.loss, row.val_loss) for row in fitted.history], losses, rtol=2e-5)
-    np.testing.assert_allclose(fitted.validation_probabilities, probabilities, atol=1e-5)
-    assert [row.epoch for row in fitted.history] == list(range(1, 21))
-    assert losses[-1][0] < 0.9 * losses[0][0]
+    kernel = expand(store, None, draw_initial(store, config).hidden_kernel)
+    rows = fit_on_all_inputs(store, config, kernel)
+    np.testing.assert_allclose(list_values(fitted), rows, rtol=2e-5)
+    assert rows[-1][1] < 0.98 * rows[0][1]
 
 
-def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
+def test_fit_reduced_with_dropout_draws_new_masks_in_each_step(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     config = replace(BASE, epochs=3, dropout=0.4)
     fitted = fit(noisy_two, config, checkpoint, quiet)
-    sides = split(noisy_two)
-    reduced = reduce_features(noisy_two, TrainValidation(sides.train, sides.validation), None, quiet)
-    side = read_sides(noisy_two, ClassWeight.NONE)[0]
-    stepper = HeadTrainer(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
+    parts = split(noisy_two)
+    reduced = reduce_features(noisy_two, TrainValidation(parts.train, parts.validation), None, quiet)
+    train = read_datasets(noisy_two, ClassWeight.NONE)[0]
+    trainer = HeadTrainer(draw_head(NUM_INPUTS, 23, config.units, 1, config.seed), make_optimizer(config), 0.0)
     losses, drawn = [], set()
     for epoch in range(3):
         order = np.random.default_rng((config.seed, epoch)).permutation(23)
@@ -215,16 +205,16 @@ def test_fit_reduced_with_dropout_draws_new_masks_in_every_epoch(
             mask = draw_mask(rng, (len(rows), config.units), config.dropout)
             assert mask is not None
             drawn.add(mask.tobytes())
-            batch = Batch(reduced.factors.train[rows], side.targets[rows], side.weights[rows], mask)
-            total += stepper.train_on_batch(batch)[0] * len(rows)
+            batch = Batch(reduced.factors.train[rows], train.targets[rows], train.weights[rows], mask)
+            total += trainer.train_on_batch(batch)[0] * len(rows)
         losses.append(total / 23)
     assert len(drawn) == 15
     assert [row.loss for row in fitted.history] == pytest.approx(losses, rel=1e-5)
     for name in FIELDS:
-        np.testing.assert_allclose(getattr(fitted.weights, name), getattr(stepper.head, name), atol=1e-6)
+        np.testing.assert_allclose(getattr(fitted.weights, name), getattr(trainer.head, name), atol=1e-6)
 
 
-def test_fit_reduced_says_what_its_head_says_and_where_it_belongs(
+def test_fit_reduced_returns_the_values_of_its_head_on_all_inputs(
     noisy_three: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     fitted = fit(noisy_three, replace(BASE, rank=9, dropout=0.3), checkpoint, quiet)
@@ -232,12 +222,12 @@ def test_fit_reduced_says_what_its_head_says_and_where_it_belongs(
     assert fitted.reduction.rank == 9
     assert fitted.weights.hidden_kernel.shape == (9, BASE.units)
     kernel = expand(noisy_three, 9, fitted.weights.hidden_kernel)
-    train, validation = read_sides(noisy_three, ClassWeight.NONE)
-    for side, probabilities in (
+    train, validation = read_datasets(noisy_three, ClassWeight.NONE)
+    for dataset, probabilities in (
         (train, fitted.train_probabilities),
         (validation, fitted.validation_probabilities),
     ):
-        hidden = np.maximum(side.inputs @ kernel + fitted.weights.hidden_bias, 0)
+        hidden = np.maximum(dataset.inputs @ kernel + fitted.weights.hidden_bias, 0)
         logits = hidden @ fitted.weights.output_kernel + fitted.weights.output_bias
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
@@ -248,7 +238,7 @@ def test_fit_reduced_says_what_its_head_says_and_where_it_belongs(
     assert last.val_accuracy == pytest.approx(np.mean(expected.argmax(axis=1) == validation.targets))
 
 
-def test_fit_reduced_twice_with_a_seed_gives_the_same_bits_and_another_seed_or_dropout_others(
+def test_fit_reduced_with_a_seed_is_reproducible(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     config = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.003)
@@ -261,7 +251,7 @@ def test_fit_reduced_twice_with_a_seed_gives_the_same_bits_and_another_seed_or_d
 
 
 @pytest.mark.parametrize("rank", [3, None])
-def test_fit_reduced_of_three_separable_classes_learns_a_softmax(
+def test_fit_reduced_of_separable_classes_classifies_all_correctly(
     three_classes: FeatureStore, checkpoint: Checkpoint, quiet: Console, rank: int | None
 ) -> None:
     config = replace(
@@ -292,22 +282,26 @@ INTERRUPTED = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_
         pytest.param({"patience": 3}, id="patience"),
     ],
 )
-def test_fit_reduced_interrupted_goes_on_and_ends_bit_for_bit_where_it_would_have(
+def test_fit_reduced_resumed_equals_an_uninterrupted_fit(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console, changes: dict[str, Any]
 ) -> None:
     config, path = replace(INTERRUPTED, **changes), tmp_path / "fit.npz"
-    expected = fit(noisy_two, config, Checkpoint(tmp_path / "other.npz", "key"), quiet)
+    whole_epochs: list[Epoch] = []
+    expected = fit(noisy_two, config, Checkpoint(tmp_path / "other.npz", "key"), quiet, whole_epochs.append)
+    assert whole_epochs == expected.history
     interrupted = Checkpoint(path, "key")
     with pytest.raises(KeyboardInterrupt):
-        fit(noisy_two, config, interrupted, Interrupting(4))
+        fit(noisy_two, config, interrupted, InterruptingConsole(4))
     state, _ = interrupted.load(0, quiet)
     assert [row.epoch for row in state.history] == [1, 2, 3]
-    console = Interrupting(after=100)
-    resumed = fit(noisy_two, config, Checkpoint(path, "key"), console)
+    console = InterruptingConsole(0)
+    epochs: list[Epoch] = []
+    resumed = fit(noisy_two, config, Checkpoint(path, "key"), console, epochs.append)
     assert_same_fit(resumed, expected)
-    # The first three epochs are those of the first run, not done again.
+    # The first three epochs have the seconds of the first attempt: they are not repeated.
     assert resumed.history[:3] == state.history
-    assert console.told == len(expected.history)
+    assert epochs == resumed.history
+    assert console.num_epochs == len(expected.history)
 
 
 @pytest.mark.usefixtures("eager")
@@ -316,7 +310,7 @@ def test_fit_reduced_ignores_a_checkpoint_in_another_basis(
 ) -> None:
     path = tmp_path / "fit.npz"
     with pytest.raises(KeyboardInterrupt):
-        fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), Interrupting(4))
+        fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), InterruptingConsole(4))
 
     def reduce_mirrored(*arguments: Any) -> Reduced:
         reduced = reduce_features(*arguments)
@@ -329,50 +323,51 @@ def test_fit_reduced_ignores_a_checkpoint_in_another_basis(
 
 
 @pytest.mark.usefixtures("eager")
-def test_fit_reduced_ignores_a_checkpoint_of_another_key(
-    noisy_two: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("key", "share", "units", "num_warnings"),
+    [
+        pytest.param("another key", 1.0, 12, 0, id="another-key"),
+        pytest.param("key", 0.5, 12, 1, id="truncated"),
+        pytest.param("key", 1.0, 13, 1, id="other-shapes"),
+    ],
+)
+def test_fit_reduced_with_an_unusable_checkpoint_starts_again(
+    noisy_two: FeatureStore,
+    tmp_path: Path,
+    quiet: Console,
+    capsys: pytest.CaptureFixture[str],
+    key: str,
+    share: float,
+    units: int,
+    num_warnings: int,
 ) -> None:
     path = tmp_path / "fit.npz"
     with pytest.raises(KeyboardInterrupt):
-        fit(noisy_two, INTERRUPTED, Checkpoint(path, "another key"), Interrupting(4))
-    assert path.is_file()
-    fitted = fit(noisy_two, replace(INTERRUPTED, seed=8), Checkpoint(path, "key"), quiet)
-    expected = fit(noisy_two, replace(INTERRUPTED, seed=8), Checkpoint(tmp_path / "other.npz", "key"), quiet)
-    assert_same_fit(fitted, expected)
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_fit_reduced_with_a_truncated_checkpoint_says_so_and_starts_from_the_beginning(
-    noisy_two: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], share: float
-) -> None:
-    path = tmp_path / "fit.npz"
-    with pytest.raises(KeyboardInterrupt):
-        fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), Interrupting(4))
+        fit(noisy_two, INTERRUPTED, Checkpoint(path, key), InterruptingConsole(4))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    fitted = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key"), quiet)
-    said = capsys.readouterr().err
-    assert said.startswith(f"warning: {path}: expected a checkpoint, got ")
-    assert said.endswith(". Training starts from the beginning\n")
-    expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other.npz", "key"), quiet)
-    assert_same_fit(fitted, expected)
+    config = replace(INTERRUPTED, units=units)
+    fitted = fit(noisy_two, config, Checkpoint(path, "key"), quiet)
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == num_warnings
+    assert all(line.startswith(f"warning: {path}: ") for line in warnings)
+    assert_same_fit(fitted, fit(noisy_two, config, Checkpoint(tmp_path / "other.npz", "key"), quiet))
 
 
 @pytest.mark.usefixtures("eager")
-def test_fit_reduced_that_kept_its_end_does_nothing_the_second_time(
+def test_fit_reduced_after_all_epochs_trains_no_further(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     path = tmp_path / "fit.npz"
     first = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keep_final=True), quiet)
     again = fit(noisy_two, INTERRUPTED, Checkpoint(path, "key", keep_final=True), quiet)
     assert_same_fit(again, first)
+    # The seconds are equal too: no epoch was repeated.
     assert again.history == first.history
 
 
 @pytest.mark.usefixtures("eager")
-def test_fit_reduced_on_a_disk_that_refuses_checkpoints_goes_on_without(
+def test_fit_reduced_on_a_full_disk_continues_without_checkpoints(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other/fit.npz", "key"), quiet)
@@ -387,20 +382,10 @@ def test_fit_reduced_on_a_disk_that_refuses_checkpoints_goes_on_without(
     assert list((tmp_path / "full").iterdir()) == []
 
 
-@pytest.mark.usefixtures("eager")
-def test_fit_reduced_with_a_file_in_the_place_of_the_checkpoints_folder_goes_on_without(
-    noisy_two: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
-    (tmp_path / "folder").write_text("a file")
-    fitted = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "folder/fit.npz", "key"), quiet)
-    assert len(fitted.history) == INTERRUPTED.epochs
-    assert (tmp_path / "folder").read_text() == "a file"
-
-
 OVERFITTING = replace(BASE, epochs=60, optimizer=OptimizerName.ADAM, learning_rate=0.01, dropout=0.2)
 
 
-def test_fit_reduced_with_patience_keeps_the_best_epoch_and_stops_soon_after(
+def test_fit_reduced_with_patience_stops_and_keeps_the_best_epoch(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     fitted = fit(noisy_two, replace(OVERFITTING, patience=4), checkpoint, quiet)
@@ -416,7 +401,7 @@ def test_fit_reduced_with_patience_keeps_the_best_epoch_and_stops_soon_after(
     assert list_values(exact) == list_values(fitted)[: fitted.kept_epoch]
 
 
-def test_fit_reduced_with_more_patience_than_epochs_runs_all_and_keeps_the_best(
+def test_fit_reduced_with_more_patience_than_epochs_keeps_the_best_epoch(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     config = replace(OVERFITTING, epochs=20, patience=20)
@@ -429,18 +414,18 @@ def test_fit_reduced_with_more_patience_than_epochs_runs_all_and_keeps_the_best(
 
 
 @pytest.mark.parametrize("patience", [0, 3])
-def test_fit_reduced_that_diverges_at_once_names_epoch_and_learning_rate(
+def test_fit_reduced_that_diverges_in_the_first_epoch_raises(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console, patience: int
 ) -> None:
     config = replace(BASE, learning_rate=1e30, patience=patience)
-    with pytest.raises(
-        HeadstartError,
-        match=r"^epoch 1: expected a finite loss, got .* at learning rate 1e\+30\. Nothing was kept\. Try a smaller ",
-    ):
+    with raises(DivergedError, where="epoch 1", exit_status=1) as caught:
         fit(noisy_two, config, checkpoint, quiet)
+    assert caught.value.row.epoch == 1
+    assert not caught.value.row.is_finite
+    assert "1e+30" in caught.value.got
 
 
-def test_fit_reduced_that_diverges_later_keeps_the_last_good_epoch(
+def test_fit_reduced_that_diverges_later_keeps_a_finite_epoch(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end.
@@ -450,8 +435,8 @@ def test_fit_reduced_that_diverges_later_keeps_the_last_good_epoch(
     assert 2 < num_epochs < 40
     assert [row.is_finite for row in fitted.history] == [True] * (num_epochs - 1) + [False]
     assert fitted.kept_epoch == num_epochs - 1
-    good = fit(noisy_two, replace(config, epochs=num_epochs - 1), checkpoint, quiet)
-    assert_same_weights(fitted.weights, good.weights)
+    shorter = fit(noisy_two, replace(config, epochs=num_epochs - 1), checkpoint, quiet)
+    assert_same_weights(fitted.weights, shorter.weights)
     assert all(np.isfinite(getattr(fitted.weights, name)).all() for name in FIELDS)
     best = fit(noisy_two, replace(config, patience=100), checkpoint, quiet)
     assert len(best.history) == num_epochs
@@ -459,7 +444,7 @@ def test_fit_reduced_that_diverges_later_keeps_the_last_good_epoch(
 
 
 @pytest.mark.usefixtures("eager")
-def test_fit_reduced_that_diverged_and_kept_its_end_gives_the_same_again(
+def test_fit_reduced_after_divergence_trains_no_further(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
@@ -467,30 +452,28 @@ def test_fit_reduced_that_diverged_and_kept_its_end_gives_the_same_again(
         fit(noisy_two, config, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True), quiet) for _ in range(2)
     )
     assert again.kept_epoch == first.kept_epoch
-    assert len(again.history) == len(first.history)
-    assert math.isfinite(again.history[-2].loss)
-    assert not again.history[-1].is_finite
+    assert again.history[:-1] == first.history[:-1]
+    assert [row.is_finite for row in again.history[-2:]] == [True, False]
     assert_same_weights(again.weights, first.weights)
 
 
-def test_fit_reduced_balanced_weighs_each_class_by_hand_computed_weights(
+def test_fit_reduced_balanced_weights_only_the_training_loss(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
-    # A rate of nothing: the loss of the epoch is that of the initial head.
+    # With so low a rate the losses of the epoch are those of the initial head.
     config = replace(BASE, epochs=1, learning_rate=1e-30)
     plain = fit(noisy_two, config, checkpoint, quiet)
     balanced = fit(noisy_two, replace(config, class_weight=ClassWeight.BALANCED), checkpoint, quiet)
-    targets = read_sides(noisy_two, ClassWeight.NONE)[0].targets
+    targets = read_datasets(noisy_two, ClassWeight.NONE)[0].targets
     losses = -np.log(plain.train_probabilities[np.arange(23), targets])
     weights = np.where(targets == 0, 23 / (2 * 15), 23 / (2 * 8))
     assert plain.history[0].loss == pytest.approx(losses.mean(), rel=1e-5)
     assert balanced.history[0].loss == pytest.approx((losses * weights).mean(), rel=1e-5)
     assert balanced.history[0].loss != pytest.approx(losses.mean(), rel=1e-3)
-    # Validation is not weighed.
     assert balanced.history[0].val_loss == plain.history[0].val_loss
 
 
-def test_fit_reduced_with_more_l2_has_a_smaller_kernel_and_tells_the_penalty(
+def test_fit_reduced_with_l2_shrinks_the_kernel_and_adds_the_penalty(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     norms = []
@@ -499,14 +482,14 @@ def test_fit_reduced_with_more_l2_has_a_smaller_kernel_and_tells_the_penalty(
         kernels = (fitted.weights.hidden_kernel, fitted.weights.output_kernel)
         squares = sum(float((kernel.astype(np.float64) ** 2).sum()) for kernel in kernels)
         norms.append(float(np.linalg.norm(kernels[0])))
-        targets = read_sides(noisy_two, ClassWeight.NONE)[1].targets
+        targets = read_datasets(noisy_two, ClassWeight.NONE)[1].targets
         losses = -np.log(fitted.validation_probabilities[np.arange(len(targets)), targets])
         assert fitted.history[-1].val_loss == pytest.approx(losses.mean() + l2 * squares, rel=1e-5)
     assert norms[1] < 0.99 * norms[0]
     assert norms[2] < 0.8 * norms[1]
 
 
-def test_draw_head_has_keras_initial_variances_and_follows_the_seed() -> None:
+def test_draw_head_has_the_variances_of_glorot_uniform() -> None:
     head = draw_head(37_632, 512, 1024, 3, seed=1)
     limits = [np.sqrt(6 / (37_632 + 1024)), np.sqrt(6 / (1024 + 3))]
     for kernel, limit in zip((head.hidden_kernel, head.output_kernel), limits, strict=True):

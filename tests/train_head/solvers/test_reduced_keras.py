@@ -1,0 +1,73 @@
+"""The reduced solver at full rank: equal to Keras on all inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from base.terminal import Console
+from tests.train_head.fits import fit_plain_model, list_values
+from tests.train_head.synthetic import draw_features, list_paths, make_store
+from train_head.config import ClassWeight, OptimizerName, TrainConfig
+from train_head.data.split import split_examples
+from train_head.reduction.reduce import TrainValidation, reduce_features
+from train_head.solvers import Problem
+from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.head import count_outputs
+from train_head.solvers.reduced import draw_head, fit_reduced
+
+SHAPE = (4, 4, 3)
+BASE = TrainConfig(
+    Path("store"),
+    Path("run"),
+    epochs=10,
+    batch_size=5,
+    units=12,
+    dropout=0.0,
+    learning_rate=0.02,
+    optimizer=OptimizerName.SGD,
+    seed=7,
+)
+
+
+@pytest.mark.parametrize(
+    ("counts", "class_weight", "changes"),
+    [
+        pytest.param({"cats": 15, "dogs": 8}, None, {"l2": 0.01}, id="two-l2"),
+        pytest.param(
+            {"cats": 12, "dogs": 9, "owls": 6},
+            {0: 27 / (3 * 12), 1: 27 / (3 * 9), 2: 27 / (3 * 6)},
+            {"momentum": 0.8, "learning_rate": 0.01, "class_weight": ClassWeight.BALANCED},
+            id="three-momentum-balanced",
+        ),
+    ],
+)
+def test_fit_reduced_at_full_rank_equals_plain_keras(
+    tmp_path: Path,
+    quiet: Console,
+    counts: dict[str, int],
+    class_weight: dict[int, float] | None,
+    changes: dict[str, Any],
+) -> None:
+    folders = {f"train/{label}": count for label, count in counts.items()}
+    paths = list_paths(folders | {f"validation/{label}": 4 for label in counts})
+    store = make_store(tmp_path / "store", paths, features=draw_features(paths, SHAPE))
+    config, split = replace(BASE, **changes), split_examples(store.examples, 0.2)
+    fitted = fit_reduced(Problem(store, split, config), Checkpoint(None), quiet)
+    num_train, num_inputs = sum(counts.values()), int(np.prod(SHAPE))
+    assert fitted.weights.hidden_kernel.shape == (num_train, config.units)
+
+    start = draw_head(num_inputs, num_train, config.units, count_outputs(len(counts)), config.seed)
+    reduced = reduce_features(store, TrainValidation(split.train, split.validation), None, quiet)
+    kernel = reduced.make_expansion(store, start.hidden_kernel).expand_kernel(store, start.hidden_kernel)
+    initial = [kernel, start.hidden_bias, start.output_kernel, start.output_bias]
+    plain = fit_plain_model(store, config, class_weight, initial)
+    np.testing.assert_allclose([row[1:] for row in list_values(fitted)], plain.rows, rtol=2e-5)
+    outputs = plain.validation_outputs
+    np.testing.assert_allclose(fitted.validation_probabilities[:, -outputs.shape[1] :], outputs, atol=1e-5)
+    np.testing.assert_allclose(fitted.train_probabilities[:, -outputs.shape[1] :], plain.train_outputs, atol=1e-5)
+    assert plain.rows[-1][0] < 0.95 * plain.rows[0][0]
