@@ -14,6 +14,7 @@ import pytest
 from base.errors import UsageError
 from features.split import sort_examples
 from features.store import Example
+from tests.errors import raises
 from tests.train_head.fits import make_fit
 from tests.train_head.synthetic import list_paths, make_example, place_hash
 from train_head.config import TrainConfig
@@ -179,7 +180,7 @@ def test_split_into_folds_are_the_same_for_other_names_order_and_sides() -> None
 
 
 def test_split_into_folds_of_one_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match=r"^--folds: expected 0, or 2 and more, got 1\. "):
+    with raises(UsageError, where="--folds", got="1"):
         split_into_folds(UNEVEN, 1)
     with pytest.raises(UsageError, match=r"^--folds: "):
         plan_trials(make_config(folds=1), UNEVEN)
@@ -187,11 +188,9 @@ def test_split_into_folds_of_one_is_wrong_usage() -> None:
 
 def test_split_into_more_folds_than_pictures_of_a_class_names_the_class_and_the_number() -> None:
     assert len(split_into_folds(UNEVEN, 6)) == 6
-    with pytest.raises(
-        UsageError,
-        match=r"^--folds: expected at most 6, the number of different pictures of class 'owls', got 7\. Ask for fewer ",
-    ):
+    with raises(UsageError, where="--folds", got="7") as caught:
         plan_trials(make_config(folds=7), UNEVEN)
+    assert all(value in caught.value.expected for value in ("6", "owls"))
 
 
 def test_split_into_folds_counts_duplicates_once() -> None:
