@@ -1,4 +1,4 @@
-"""Baselines that a head has to beat: the largest class, and logistic regression on pooled features."""
+"""Baselines to compare a head with: the largest class, and logistic regression on pooled features."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ MAX_ITERATIONS = 10_000
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy and losses of a predictor that needs no head."""
+    """Accuracy and losses of a simple predictor."""
 
     name: str
     val_accuracy: float
     losses: NDArray[np.float64]
     """(validation pictures,) cross-entropy in nats."""
     fold_accuracies: list[float]
-    """One for each fold, where folds were asked for."""
+    """Accuracy of each fold; empty without folds."""
 
 
 def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list[Baseline]:
-    """Measure both baselines on the pictures that heads are measured on, and in the same folds (0 for none).
+    """Measure both baselines on the validation pictures, and in the folds that heads are cross-validated in.
 
-    The regression is `sklearn.linear_model.LogisticRegression` with its defaults, on standardised means of channels.
+    The regression is `sklearn.linear_model.LogisticRegression` with its defaults and `MAX_ITERATIONS`, on standardised
+    channel means.
+
+    Args:
+        store: the features.
+        split: training and validation examples.
+        num_folds: number of folds, 0 for none.
     """
     pooled = pool_store(store) if len(store.feature_shape) == 3 else store
     examples = [*split.train, *split.validation]
@@ -44,7 +50,7 @@ def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list
         targets = encode_labels(part.train, split.classes)
         truth = encode_labels(part.validation, split.classes)
         train, held_out = (
-            features[[row_of[example.path] for example in side]] for side in (part.train, part.validation)
+            features[[row_of[example.path] for example in examples]] for examples in (part.train, part.validation)
         )
         shares = np.bincount(targets, minlength=len(split.classes)) / len(targets)
         guesses = np.tile(shares, (len(truth), 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Metrics of a head: counts in NumPy, there with the answer; and its evaluation with scikit-learn, for the report."""
+"""Metrics of a head: fast ones in NumPy for each training, and a full evaluation with scikit-learn for the report."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from train_head.evaluation.uncertainty import compute_interval
 
 NUM_BINS = 10
 THRESHOLD_DIGITS = 4
-"""Decimal places of a threshold; what is reported for it holds for the number with so many."""
+"""Decimal places of a threshold; its precision and recall are computed for the rounded number."""
 NUM_THRESHOLDS = 10**THRESHOLD_DIGITS + 1
 WANTED_RECALLS = (0.9, 0.95, 0.99)
 _ROUNDED_AWAY = 2.0**-25
-"""What a probability of exactly 0 counts as: in float32, 1 minus anything smaller is 1."""
+"""Replacement of a probability of exactly 0: in float32, 1 minus any smaller number is 1."""
 
 
 def compute_metrics(
     targets: NDArray[np.int64], probabilities: Array, classes: Sequence[str], largest_class: int
 ) -> dict[str, Any]:
-    """Compute the metrics that a training reports.
+    """Compute the metrics of a training.
 
     Args:
-        targets: (n,) class numbers, the truth.
+        targets: (n,) int64 class numbers of the true classes.
         probabilities: (n, classes) float32.
         classes: the labels in order.
         largest_class: number of the class that is largest in training (`find_largest_class`).
 
     Returns:
-        Ready for JSON: accuracy with its 95 % interval; the class that is largest in training and its share of
-        these pictures, which is the accuracy of always predicting it; precision, recall, F1 and number of pictures
-        of each class; and the confusion matrix (rows are the truth).
+        Ready for JSON: accuracy with its 95% interval; the largest class of training and its share of these pictures,
+        which is the accuracy of always predicting it; precision, recall, F1 and number of pictures of each class; and
+        the confusion matrix (rows are true classes).
     """
     predicted = predict_classes(probabilities)
     confusion = np.zeros((len(classes),) * 2, np.int64)
     np.add.at(confusion, (targets, predicted), 1)
-    right, pictures, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    # A share of nothing is 0.
-    precision, recall = right / np.maximum(named, 1), right / np.maximum(pictures, 1)
-    f1 = 2 * right / np.maximum(pictures + named, 1)
+    correct, pictures, num_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    # The precision of a class that is never predicted is 0, as is the recall of one without pictures.
+    precision, recall = correct / np.maximum(num_predicted, 1), correct / np.maximum(pictures, 1)
+    f1 = 2 * correct / np.maximum(pictures + num_predicted, 1)
     return {
         "val_accuracy": float(np.mean(predicted == targets)),
-        "val_accuracy_interval": list(compute_interval(int(right.sum()), len(targets))),
+        "val_accuracy_interval": list(compute_interval(int(correct.sum()), len(targets))),
         "largest_class": classes[largest_class],
         "largest_class_share": float(pictures[largest_class] / len(targets)),
         "per_class": {
@@ -64,27 +64,31 @@ def compute_metrics(
 def evaluate(
     targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], largest_class: int
 ) -> dict[str, Any]:
-    """Evaluate probabilities against the truth.
+    """Evaluate predicted probabilities.
 
     Args:
-        targets: (n,) class numbers, n above 0.
+        targets: (n,) int64 class numbers of the true classes, n above 0.
         probabilities: (n, classes) float32, rows that add up to 1.
         labels: the classes in order.
         largest_class: number of the class that is largest in training (`metrics.find_largest_class`).
 
     Returns:
-        Ready for JSON. `accuracy` with its 95 % `accuracy_interval`, which `record_selection` widens where the head
-        was chosen by these pictures; `balanced_accuracy` is the mean recall. `roc_auc` and `average_precision` are
-        those of the second of two classes, of more the mean of each against the others; None where a class has no
-        pictures, or all. `log_loss` in nats. `brier` is the mean squared difference of probability and truth: 0 to 1
-        for two classes, 0 to 2 summed over more. `calibration_error` is the expected one of the second of two
-        classes, of more that of the predicted class; `reliability` has the tenths of [0, 1] that it comes from. The
-        rows of `confusion` are the truth. `classes` has each class against the others.
+        Ready for JSON:
+
+        - `accuracy` with its 95% `accuracy_interval`, which `record_selection` widens for a selected head;
+          `balanced_accuracy`, the mean recall; `largest_class` and `largest_class_share`, the baseline.
+        - `roc_auc` and `average_precision`: of the second of two classes, else the mean over the classes, each
+          against the others; None if a class has no pictures or all of them.
+        - `log_loss` in nats; `brier`, the mean squared error of the probabilities, 0 to 1 for two classes, 0 to 2
+          summed over more.
+        - `calibration_error`: the expected calibration error of the second of two classes, else of the predicted
+          class; `reliability`: the bins of [0, 1] that it is computed from.
+        - `confusion`: rows are true classes; `classes`: the metrics of each class against the others.
     """
     from sklearn.metrics import brier_score_loss
 
     counted = compute_metrics(targets, probabilities, labels, largest_class)
-    # Float32 rows add up to 1 only nearly, of which scikit-learn warns.
+    # Float32 rows add up to 1 only approximately, and scikit-learn warns of that.
     exact = probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     classes = [
         {
@@ -117,22 +121,21 @@ def evaluate(
 
 
 def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Choose the probabilities from which on to predict a class.
+    """Choose thresholds of a class: the lowest probabilities at which it is predicted.
 
     Args:
-        truths: (n,) whether a picture is of the class; some are.
+        truths: (n,) bool, whether each picture is of the class; at least one is.
         probabilities: (n,) of the class.
 
     Returns:
-        The threshold with the best F1, and for each wanted recall the one that has it with the best precision; of
-        equally good ones the highest. All have four decimal places, rounded down before anything is counted, so that
-        precision, recall and F1 hold for the threshold as it is written.
+        The threshold with the best F1, and for each wanted recall the one with the best precision; of equal ones the
+        highest. Thresholds are rounded down to four decimal places before their precision, recall and F1 are computed.
     """
     steps = np.floor(probabilities * 10**THRESHOLD_DIGITS)
-    # Never rounded up: a picture at or above the number still is.
+    # Floating-point error must not round a threshold up, above the probability that it comes from.
     steps -= steps / 10**THRESHOLD_DIGITS > probabilities
     places = np.unique(steps / 10**THRESHOLD_DIGITS)
-    # What lies at a place or above it, by one sort: thousands of thresholds with millions of pictures stay cheap.
+    # Sorting once keeps thousands of thresholds over millions of pictures fast.
     predicted = len(truths) - np.searchsorted(np.sort(probabilities), places)
     right = truths.sum() - np.searchsorted(np.sort(probabilities[truths]), places)
     precision, recall = right / predicted, right / truths.sum()
@@ -150,7 +153,7 @@ def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float
 def find_largest_class(train_targets: NDArray[np.int64], num_classes: int) -> int:
     """Return the number of the class with most training pictures, of equal ones the first.
 
-    "Guessing" means to predict this class always: a guess cannot know which class is largest among other pictures.
+    Always predicting this class is the baseline. It is chosen by the training pictures alone, as a head is.
     """
     return int(np.bincount(train_targets, minlength=num_classes).argmax())
 
@@ -161,7 +164,7 @@ def compute_loss(targets: NDArray[np.int64], probabilities: Array) -> float:
 
 
 def list_losses(targets: NDArray[np.int64], probabilities: Array) -> NDArray[np.float64]:
-    """Return each row's cross-entropy in nats, (n,); a probability of exactly 0 counts as 2⁻²⁵, which is 17.3 nats."""
+    """Return each row's cross-entropy in nats, (n,); a probability of 0 counts as 2⁻²⁵, 17.3 nats."""
     given = probabilities[np.arange(len(targets)), targets].astype(np.float64)
     return np.asarray(0 - np.log(np.where(given > 0, np.minimum(given, 1), _ROUNDED_AWAY)), np.float64)
 
@@ -172,7 +175,7 @@ def predict_classes(probabilities: Array) -> NDArray[np.int64]:
 
 
 def _evaluate_class(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the areas and thresholds of one class; no areas where the pictures are all of it, or none."""
+    """Return the areas under the curves and the thresholds of one class; None if all or no pictures are of it."""
     from sklearn import metrics
 
     if truths.all() or not truths.any():
@@ -185,11 +188,11 @@ def _evaluate_class(truths: NDArray[np.bool_], probabilities: NDArray[np.float64
 
 
 def _measure_reliability(targets: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Compare probability and frequency of the second of two classes, of more those of the predicted class."""
+    """Compare probability and frequency in bins, of the second of two classes or of the predicted one of more."""
     events, given = targets == 1, probabilities[:, 1]
     if probabilities.shape[1] > 2:
         events, given = probabilities.argmax(axis=1) == targets, probabilities.max(axis=1)
-    # The upper edge belongs to a bin.
+    # A bin includes its upper edge.
     bins = np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], given)
     counts, means, shares = (np.bincount(bins, weights, NUM_BINS) for weights in (None, given, events))
     return [

@@ -17,7 +17,12 @@ _PANELS = ("accuracy", "loss")
 
 
 def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
-    """Draw accuracy and loss of training and validation by epoch, side by side, under a title."""
+    """Save the learning curves of a fit as PNG."""
+    save_png(plot_curves(history, title), path)
+
+
+def plot_curves(history: Sequence[Epoch], title: str) -> Figure:
+    """Plot accuracy and loss by epoch side by side, for training and validation."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -25,11 +30,11 @@ def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
     for axes, name in zip(figure.subplots(1, 2), _PANELS, strict=True):
         _draw_panel(axes, history, name)
         axes.set(title=name.capitalize(), xlabel="epoch")
-    save_png(figure, path)
+    return figure
 
 
 def draw_comparison(histories: Mapping[str, Sequence[Epoch]], path: Path | IO[bytes]) -> None:
-    """Draw the curves of several fits side by side on common scales, each under its title."""
+    """Draw the learning curves of several fits side by side with common scales, and save them as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(histories), 7), layout="constrained")
@@ -57,11 +62,11 @@ def _draw_panel(axes: Axes, history: Sequence[Epoch], name: str) -> None:
 def save_png(figure: Figure, path: Path | IO[bytes]) -> None:
     """Save a figure as PNG."""
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, and is no reason to print source lines.
+        # Matplotlib warns of characters that the font lacks; they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(path, dpi=120, format="png")
 
 
 def make_encodable(text: str) -> str:
-    """Escape what no font has: bytes of a name that are not UTF-8."""
+    """Escape the bytes of a name that are not UTF-8, which no font can draw."""
     return text.encode("utf-8", "backslashreplace").decode()

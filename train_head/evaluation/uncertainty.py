@@ -1,4 +1,4 @@
-"""Confidence intervals of accuracies, also where the head was chosen by the pictures that it is evaluated on."""
+"""Confidence intervals of accuracies, also of heads that were selected by the pictures they are evaluated on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """The two ends of a confidence interval of an accuracy."""
+    """Confidence interval of an accuracy."""
 
     low: float
     high: float
@@ -30,23 +30,23 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Number of heads and epochs that one was chosen from, by the pictures that it is evaluated on."""
+    """Number of heads and epochs that a head was selected from by the pictures it is evaluated on."""
 
     num_heads: int = 1
     num_epochs: int = 1
-    """Epochs of a head that could have been kept: as many as were planned, since the last one depends on the data."""
+    """Number of planned epochs of a head, any of which could have been kept."""
     metric: str = ""
     num_possible: int = 0
-    """Heads that a search which looks at results could have come to; 0 where all heads were fixed beforehand."""
+    """Number of heads that an adaptive search could have tried; 0 if the heads were fixed beforehand."""
 
     @classmethod
     def read(cls, metrics: Mapping[str, Any]) -> Selection:
-        """Read the choice that a run's metrics record; nothing recorded means that nothing was chosen."""
+        """Read the selection from a run's metrics; without one, the head was not selected."""
         return cls(**(metrics.get("selection") or {}))
 
     @classmethod
     def of_epochs(cls, config: HeadConfig) -> Selection:
-        """Return the choice that one training makes: with patience the epoch of the lowest validation loss."""
+        """Return the selection that one training makes: with patience, the epoch of the lowest validation loss."""
         if not config.patience:
             return cls()
         tuned = config.fine_tune_epochs if config.unfreeze_from != NO_FINE_TUNING else 0
@@ -54,12 +54,12 @@ class Selection:
 
     @property
     def num_candidates(self) -> int:
-        """The number of heads, counting each epoch, any of which could have been chosen."""
+        """Number of candidates: heads times epochs."""
         return max(1, self.num_heads, self.num_possible) * max(1, self.num_epochs)
 
     def describe(self) -> str:
-        """Describe the choice: `the best of 24 heads`; empty where there was none."""
-        searched = f" that a search picked from {self.num_possible:,} possible ones" if self.num_possible > 1 else ""
+        """Describe the selection, such as `the best of 24 heads`; empty if there was none."""
+        searched = f" found by a search of {self.num_possible:,} possible ones" if self.num_possible > 1 else ""
         parts = [f"{self.num_heads:,} heads{searched}"] if max(self.num_heads, self.num_possible) > 1 else []
         if self.num_epochs > 1:
             parts.append(f"up to {self.num_epochs:,} epochs" + (" of each" if parts else ""))
@@ -67,7 +67,7 @@ class Selection:
 
 
 def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
-    """Return a run's metrics with the choice recorded, and its intervals widened by it."""
+    """Return a run's metrics with the selection recorded and the intervals widened for it."""
     right, num = round(metrics["val_accuracy"] * metrics["num_validation"]), metrics["num_validation"]
     interval = list(compute_interval(right, num, selection.num_candidates))
     recorded = asdict(selection) if selection.num_candidates > 1 else None
@@ -78,12 +78,16 @@ def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[s
 
 
 def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 1) -> Interval:
-    """Compute a 95 % confidence interval of an accuracy.
+    """Compute a 95% confidence interval of an accuracy.
 
-    For one head it is Wilson's interval (Wilson 1927). For one of k candidates (heads, counting each epoch) that was
-    chosen by the same pictures, it is the Clopper-Pearson interval (1934) at the level 1 - 0.05 / k: by Bonferroni's
-    inequality the intervals of all k hold at once with 95 %, so that of the chosen one does, whatever the rule it was
-    chosen by and however alike the heads are. `num_right` may be a fraction, for a mean of several fits.
+    For a single candidate it is Wilson's interval (Wilson 1927). For one of k candidates selected by the same pictures
+    it is the Clopper-Pearson interval (1934) at the level 1 - 0.05 / k. By Bonferroni's inequality all k intervals
+    hold together with a probability of 95%, so the selected one does, whatever the rule of selection.
+
+    Args:
+        num_right: number of correct predictions; may be a fraction, for the mean of several fits.
+        num_pictures: number of predictions.
+        num_candidates: k, heads times epochs.
     """
     if num_candidates == 1:
         z, share = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), num_right / num_pictures
@@ -93,14 +97,14 @@ def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 
     from scipy.special import betaincinv
 
     chance = (1 - CONFIDENCE) / num_candidates / 2
-    # A mean of several fits may be a fraction of a picture.
+    # Rounding outwards keeps the interval conservative for a fraction.
     right, wrong = floor(num_right + 1e-6), num_pictures - ceil(num_right - 1e-6)
     low = float(betaincinv(right, num_pictures - right + 1, chance)) if right else 0.0
     return Interval(low, 1 - float(betaincinv(wrong, num_pictures - wrong + 1, chance)) if wrong else 1.0)
 
 
 def format_share(share: float | None) -> str:
-    """Format with four digits; 0 and 1 are written for exactly these alone."""
+    """Format with four decimal places; only exactly 0 and 1 are written as such."""
     if share is None:
         return "–"
     if 0 < share < 0.00005:
@@ -109,28 +113,28 @@ def format_share(share: float | None) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Format as a percentage with one decimal place; 0 and 100 are written for exactly these alone."""
+    """Format as a percentage with one decimal place; only exactly 0 and 1 are written as 0% and 100%."""
     if 0 < share < 0.0005:
         return "<0.1%"
     return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
 def describe_accuracy(metrics: Mapping[str, Any]) -> str:
-    """Describe a run's validation accuracy, and that of guessing."""
-    guess = format_share(metrics["largest_class_share"])
-    return f"{format_share(metrics['val_accuracy'])} (guessing the largest class: {guess})"
+    """Describe a run's validation accuracy and its baseline."""
+    baseline = format_share(metrics["largest_class_share"])
+    return f"{format_share(metrics['val_accuracy'])} (always predicting the largest class: {baseline})"
 
 
 def describe_interval(metrics: Mapping[str, Any]) -> str:
-    """Describe the interval of a run's validation accuracy, and the choice that it allows for."""
+    """Describe the interval of a run's validation accuracy and the selection that it accounts for."""
     selection, num = Selection.read(metrics), metrics["num_validation"]
     interval = compute_interval(metrics["val_accuracy"] * num, num, selection.num_candidates).format()
     choice = selection.describe()
-    return f"{interval}, for {choice}, chosen by these pictures" if choice else interval
+    return f"{interval}, for {choice}, selected by these pictures" if choice else interval
 
 
 def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
-    """Describe the accuracies of `repeats` or `folds`: mean, standard deviation, and sizes of the training sides."""
+    """Describe the accuracies of `repeats` or `folds`: mean, standard deviation, numbers of training pictures."""
     summary = metrics[kind]
     num, asked = len(summary["val_accuracies"]), summary.get("num_planned", 0)
     count = f"{num} of {asked}" if num < asked else str(num)
@@ -142,7 +146,9 @@ def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         words += f", each trained on {each} pictures"
         if most < metrics["num_train"]:
-            words += f", fewer than the {metrics['num_train']:,} of the kept head: expect lower accuracies"
+            words += f" instead of the {metrics['num_train']:,} of this head, which lowers the accuracy"
     if Selection.read(metrics).num_epochs > 1:
-        words += "; each kept its best epoch by the pictures that it is evaluated on, so they are optimistically biased"
+        words += (
+            "; each fit kept its best epoch by the pictures it is evaluated on, so the mean is optimistically biased"
+        )
     return f"{words})"

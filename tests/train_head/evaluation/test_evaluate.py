@@ -1,4 +1,4 @@
-"""What probabilities are worth, against numbers worked out by hand and against scikit-learn."""
+"""Evaluation of probabilities, against values computed by hand and by scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from sklearn.calibration import calibration_curve
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import choose_thresholds, evaluate
 
-# Eight pictures of two classes; the second one's probability. Wrong are those at 0.62 and 0.31.
+pytestmark = pytest.mark.unit
+
+# Probabilities of the second of two classes for eight pictures. Those at 0.62 and 0.31 are incorrect.
 TARGETS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SECOND = np.array([0.12, 0.22, 0.35, 0.62, 0.31, 0.72, 0.81, 0.95])
 
@@ -33,7 +35,7 @@ def draw_three(count: int = 60) -> tuple[NDArray[np.int64], Array]:
 
 
 def read_back(values: object) -> Any:
-    """What JSON keeps of values, with attributes for keys."""
+    """Return values as they come back from JSON, with attributes for keys."""
     return json.loads(json.dumps(values, allow_nan=False), object_hook=lambda found: SimpleNamespace(**found))
 
 
@@ -47,23 +49,23 @@ def three() -> Any:
     return read_back(evaluate(*draw_three(), ["cats", "dogs", "owls"], 0))
 
 
-def test_evaluate_two_classes_gives_what_is_counted_by_hand(two: Any) -> None:
+def test_evaluate_two_classes_equals_values_computed_by_hand(two: Any) -> None:
     assert (two.num_pictures, two.accuracy, two.balanced_accuracy) == (8, 0.75, 0.75)
     assert (two.largest_class, two.largest_class_share) == ("cats", 0.5)
     assert two.confusion == [[3, 1], [1, 3]]
     cats, dogs = two.classes
     assert (cats.label, cats.num_pictures, cats.precision, cats.recall, cats.f1) == ("cats", 4, 0.75, 0.75, 0.75)
     assert (dogs.label, dogs.num_pictures, dogs.precision, dogs.recall, dogs.f1) == ("dogs", 4, 0.75, 0.75, 0.75)
-    # Of the 16 pairs of a cat and a dog, the dog at 0.31 stands behind the cats at 0.35 and 0.62.
+    # Of the 16 pairs of a cat and a dog, two are ordered wrongly: the dog at 0.31, the cats at 0.35 and 0.62.
     assert two.roc_auc == pytest.approx(14 / 16)
-    # Dogs are found at ranks 1, 2, 3 and 6.
+    # Dogs have the ranks 1, 2, 3 and 6.
     assert two.average_precision == pytest.approx((1 + 1 + 1 + 4 / 6) / 4)
     assert two.brier == pytest.approx(np.mean((SECOND - TARGETS) ** 2), abs=1e-7)
     given = np.where(TARGETS == 1, SECOND, 1 - SECOND)
     assert two.log_loss == pytest.approx(-np.mean(np.log(given)), abs=1e-6)
 
 
-def test_evaluate_two_classes_measures_the_second_ones_calibration_in_tenths(two: Any) -> None:
+def test_evaluate_two_classes_calibration_is_of_the_second_in_ten_bins(two: Any) -> None:
     bins = [(b.low, b.high, b.num_pictures, round(b.mean_probability, 6), b.share_right) for b in two.reliability]
     expected = [
         (0.1, 0.2, 1, 0.12, 0.0),
@@ -101,7 +103,7 @@ def test_evaluate_three_classes_equals_scikit_learn(three: Any) -> None:
         assert found.average_precision == pytest.approx(metrics.average_precision_score(truths, exact[:, number]))
 
 
-def test_evaluate_three_classes_measures_the_labels_calibration(three: Any) -> None:
+def test_evaluate_three_classes_calibration_is_of_the_predicted(three: Any) -> None:
     targets, probabilities = draw_three()
     right, confidence = probabilities.argmax(axis=1) == targets, probabilities.max(axis=1)
     shares, means = calibration_curve(right, confidence, n_bins=10)
@@ -114,9 +116,9 @@ def test_evaluate_three_classes_measures_the_labels_calibration(three: Any) -> N
         assert found.share_right == pytest.approx(right[inside].mean())
 
 
-def test_choose_thresholds_by_hand_takes_the_best_f1_and_the_most_precise_for_a_recall() -> None:
+def test_choose_thresholds_takes_the_best_f1_and_the_best_precision_for_a_recall() -> None:
     found = {t.wanted: t for t in read_back(choose_thresholds(TARGETS == 1, SECOND))}
-    # From 0.72 on: three dogs of three; F1 6/7. From 0.31 on: four dogs of six; F1 0.8.
+    # Threshold 0.72: three dogs of three, F1 6/7. Threshold 0.31: four dogs of six, F1 0.8.
     best = found["best F1"]
     assert (best.threshold, best.precision, best.recall) == (0.72, 1.0, 0.75)
     assert best.f1 == pytest.approx(6 / 7)
@@ -125,14 +127,14 @@ def test_choose_thresholds_by_hand_takes_the_best_f1_and_the_most_precise_for_a_
         assert found[wish].precision == pytest.approx(4 / 6)
 
 
-def test_choose_thresholds_among_equally_good_ones_takes_the_highest() -> None:
+def test_choose_thresholds_of_equal_ones_takes_the_highest() -> None:
     truths = np.array([False, True, False, True])
     found = read_back(choose_thresholds(truths, np.array([0.2, 0.4, 0.6, 0.8])))
     # Precision 1/2 with recall 1/2 at 0.6 is worse than 2/3 with 1 at 0.4; at 0.8 it is 1 with 1/2.
     assert [(t.wanted, t.threshold) for t in found][:2] == [("best F1", 0.4), ("recall 0.9", 0.4)]
 
 
-def test_choose_thresholds_keeps_its_word_on_any_probabilities() -> None:
+def test_choose_thresholds_precision_and_recall_hold_for_any_probabilities() -> None:
     targets, probabilities = draw_three(300)
     for number in range(3):
         truths, given = targets == number, probabilities[:, number].astype(np.float64)
@@ -149,7 +151,7 @@ def test_choose_thresholds_keeps_its_word_on_any_probabilities() -> None:
 
 
 @pytest.mark.parametrize("sharpness", [0.02, 0.5, 5.0])
-def test_choose_thresholds_of_sure_heads_hold_at_four_digits(sharpness: float) -> None:
+def test_choose_thresholds_of_confident_heads_hold_at_four_digits(sharpness: float) -> None:
     rng = np.random.default_rng(0)
     truths = np.arange(40) % 2 == 1
     given = np.clip(0.5 + 0.49999 * np.where(truths, 1, -1) * rng.random(40) ** sharpness, 0, 1)
@@ -168,7 +170,7 @@ def test_choose_thresholds_never_rounds_up() -> None:
         assert (best.precision, best.recall) == (1.0, 1.0)
 
 
-def test_evaluate_log_loss_of_a_sure_mistake_is_that_of_its_logit() -> None:
+def test_evaluate_log_loss_of_a_confident_error_equals_that_of_its_logit() -> None:
     logits = np.array([[18.0]] + [[3.0]] * 4 + [[-3.0]] * 5, np.float32)
     targets = np.array([0] + [1] * 4 + [0] * 5)
     exact = np.logaddexp(0, np.where(targets == 1, -1, 1) * logits[:, 0].astype(np.float64)).mean()
@@ -178,13 +180,13 @@ def test_evaluate_log_loss_of_a_sure_mistake_is_that_of_its_logit() -> None:
         evaluate(targets, np.concatenate([first, second], axis=1).astype(np.float32), ["cats", "dogs"], 0)
     )
     assert found.log_loss == pytest.approx(exact, abs=1e-6)
-    # Where float32 left 0 of it, it counts as much as the rounding hides, and not 36 nats.
+    # A float32 probability of 0 replaces the largest probability that is rounded to 0.
     rounded = second.astype(np.float32)
     found = read_back(evaluate(targets, np.concatenate([1 - rounded, rounded], axis=1), ["cats", "dogs"], 0))
     assert found.log_loss == pytest.approx(exact, abs=0.1)
 
 
-def test_evaluate_pictures_of_one_class_alone_has_no_areas_and_no_warning() -> None:
+def test_evaluate_pictures_of_one_class_has_no_areas_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = read_back(evaluate(np.zeros(4, np.int64), np.full((4, 2), 0.5, np.float32), ["cats", "dogs"], 0))

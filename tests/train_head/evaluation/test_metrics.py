@@ -1,4 +1,4 @@
-"""What is reported of a head, against values worked out by hand and scikit-learn's."""
+"""Metrics of a head, against values computed by hand and by scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from train_head.evaluation.metrics import (
     predict_classes,
 )
 
+pytestmark = pytest.mark.unit
+
 CLASSES = ["cats", "dogs", "owls"]
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = [0, 1, 1, 1, 0, 1]
@@ -31,7 +33,7 @@ def make_probabilities(predicted: list[int], num_classes: int = 3) -> NDArray[np
     return (0.1 + 0.7 * np.eye(num_classes)[predicted]).astype(np.float32)
 
 
-def test_compute_metrics_of_a_small_case_gives_the_values_worked_out_by_hand() -> None:
+def test_compute_metrics_of_a_small_case_equals_values_computed_by_hand() -> None:
     assert compute_metrics(TARGETS, make_probabilities(PREDICTED), CLASSES, 0) == {
         "val_accuracy": pytest.approx(2 / 6),
         "val_accuracy_interval": pytest.approx([0.0968, 0.7], abs=1e-4),
@@ -51,13 +53,13 @@ def test_compute_metrics_of_a_small_case_gives_the_values_worked_out_by_hand() -
     }
 
 
-def test_compute_metrics_confusion_has_the_truth_in_rows() -> None:
+def test_compute_metrics_confusion_has_true_classes_in_rows() -> None:
     metrics = compute_metrics(np.array([0, 0, 0]), make_probabilities([1, 1, 0], 2), ["cats", "dogs"], 0)
     assert metrics["confusion"] == [[1, 2], [0, 0]]
 
 
 def draw_case(seed: int, num_classes: int, num_pictures: int) -> tuple[NDArray[np.int64], list[int]]:
-    """Targets and predictions that agree about half of the time."""
+    """Draw targets and predictions that agree in about half of the rows."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, num_classes, num_pictures)
     guesses = rng.integers(0, num_classes, num_pictures)
@@ -108,7 +110,7 @@ def test_compute_loss_agrees_with_scikit_learn(num_classes: int) -> None:
     assert compute_loss(targets, probabilities) == pytest.approx(expected, rel=1e-6)
 
 
-def test_compute_loss_takes_the_probability_of_the_truth_as_it_is() -> None:
+def test_compute_loss_uses_tiny_probabilities_unchanged() -> None:
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
     assert compute_loss(np.array([1, 0]), probabilities) == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
     certain = np.array([[1, 0], [1, 0]], np.float32)
@@ -117,12 +119,12 @@ def test_compute_loss_takes_the_probability_of_the_truth_as_it_is() -> None:
     assert compute_loss(np.array([1, 1]), sure) == pytest.approx(-np.log(1.5e-8 * 1e-30) / 2)
 
 
-def test_compute_loss_of_a_probability_that_was_rounded_to_0_is_what_the_rounding_hides() -> None:
+def test_compute_loss_of_a_probability_of_0_is_that_of_the_smallest_representable() -> None:
     # 1 - 2**-25 is 1 in float32, 1 - 2**-24 is not.
     assert compute_loss(np.array([1]), np.array([[1, 0]], np.float32)) == pytest.approx(25 * np.log(2))
 
 
-def test_largest_class_is_that_of_training_in_metrics_evaluation_and_baseline(tmp_path: Path) -> None:
+def test_largest_class_is_that_of_training_everywhere(tmp_path: Path) -> None:
     counts = {"train/cats": 4, "train/dogs": 9, "validation/cats": 6, "validation/dogs": 5}
     store = make_store(tmp_path / "store", list_paths(counts))
     split = split_examples(store.examples, 0.2)
@@ -135,7 +137,7 @@ def test_largest_class_is_that_of_training_in_metrics_evaluation_and_baseline(tm
     assert found["largest_class_share"] == evaluation["largest_class_share"] == majority.val_accuracy == 5 / 11
 
 
-def test_compute_metrics_reads_back_from_json_unchanged() -> None:
+def test_compute_metrics_survives_json_unchanged() -> None:
     metrics = compute_metrics(TARGETS, make_probabilities(PREDICTED), CLASSES, 0)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
