@@ -1,4 +1,4 @@
-"""Fixtures of stage two: synthetic stores, a run and an export of the shared store, and tiny exported models."""
+"""Fixtures of stage two: synthetic stores, a run on the shared store, and tiny exported models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,8 +17,7 @@ from base.terminal import Console
 from extract.backbone import build_backbone
 from features.store import FeatureStore
 from tests.train_head.synthetic import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
-from train_head.config import ExportConfig, TrainConfig
-from train_head.export.write import export_run
+from train_head.config import TrainConfig
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.train import train_head
 
@@ -36,18 +34,6 @@ def _no_fsync() -> Iterator[None]:
     """Do not wait for the disk, which takes half of the time of a small fit; a descriptor must still be open."""
     with mock.patch("os.fsync", os.fstat):
         yield
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Export of a run, with the result of the command."""
-
-    out: Path
-    result: dict[str, Any]
-
-    @property
-    def model(self) -> Path:
-        return self.out / "model.keras"
 
 
 @pytest.fixture(scope="session")
@@ -113,13 +99,6 @@ def trained(shared_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet:
 def run(trained: Path, tmp_path: Path) -> Path:
     """Copy of the shared run."""
     return shutil.copytree(trained, tmp_path / "run")
-
-
-@pytest.fixture(scope="session")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Exported:
-    """Export of the shared run, not to be changed."""
-    out = tmp_path_factory.mktemp("exported") / "out"
-    return Exported(out, export_run(ExportConfig(trained, out), quiet).to_json())
 
 
 @pytest.fixture(scope="session")

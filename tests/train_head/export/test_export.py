@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 import os
 import shutil
@@ -32,12 +33,13 @@ from tests.files import read_files
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.export.conftest import CUT, Exported
 from tests.train_head.synthetic import OPTIONS, make_store, run_export
-from train_head.config import ExportConfig, SolverName, TrainConfig
+from train_head.config import ExportConfig, PredictConfig, SolverName, TrainConfig
 from train_head.export.__main__ import export
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import PictureGoneError
 from train_head.export.write import ParityError, describe_target, refuse_foreign_files
 from train_head.finetuning.backbone import rebuild_backbone
+from train_head.predict.classify import predict_pictures
 from train_head.runs.card import ModelCard, format_labels, read_card
 from train_head.runs.read import Run
 from train_head.runs.write import write_metrics, write_record
@@ -153,6 +155,19 @@ def test_exported_model_equals_backbone_then_head_on_raw_pixels(
     np.testing.assert_allclose(run_export(exported.model, images), expected, rtol=0, atol=1e-5)
     loaded = exported.result.load()
     np.testing.assert_allclose([loaded(image[None])[0] for image in images], expected, rtol=0, atol=1e-5)
+
+
+def test_predict_with_the_exported_model_gives_the_predictions_of_training(
+    exported: Exported, early_run: Path, shared_pictures: Path, quiet: Console
+) -> None:
+    with (early_run / "predictions.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
+    found = predict_pictures(PredictConfig([shared_pictures / "validation"], exported.model), quiet)
+    labels = [(prediction.image, prediction.label) for prediction in found]
+    assert labels == [(shared_pictures / row["path"], row["predicted"]) for row in rows]
+    expected = [float(row[f"p({row['predicted']})"]) for row in rows]
+    np.testing.assert_allclose([prediction.probability for prediction in found], expected, atol=1e-3)
+    assert (found.accuracy, found.failed, found.skipped) == (1.0, [], [])
 
 
 def test_exported_model_loads_in_plain_keras_without_headstart(exported: Exported, tmp_path: Path) -> None:

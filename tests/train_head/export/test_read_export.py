@@ -29,7 +29,7 @@ from train_head.export.load import WEIGHTS_NAME, read_export
 from train_head.runs.card import CARD_NAME, read_card
 
 pytestmark = pytest.mark.unit
-MAX_BYTES = 2**24
+MAX_BYTES = 2**22
 """Memory that may be used to refuse a file of a few kB."""
 
 
@@ -145,7 +145,7 @@ def declare(**options: Any) -> EditWeights:
     [
         declare(shape=(10**5, 10**4), dtype="f4"),
         declare(shape=(10**9,), dtype="f4", chunks=(10**6,), compression="gzip"),
-        declare(data=np.zeros(3 * 10**7, "u1"), compression="gzip"),
+        declare(data=np.zeros(10**7, "u1"), compression="gzip"),
     ],
     ids=["nothing stored", "no chunk stored", "compressed zeros"],
 )
