@@ -274,7 +274,7 @@ def test_train_on_a_clean_store_says_what_it_trains_on_and_warns_of_nothing(
 ) -> None:
     train_head(replace(make_config(two_classes, tmp_path), epochs=1), Console())
     captured = capsys.readouterr()
-    assert f"{two_classes.path}: 23 training pictures and 8 validation pictures of" in captured.err
+    assert f"{two_classes.path}: 23 training and 8 validation pictures of" in captured.err
     assert "warning" not in captured.err
     assert captured.out == ""
 

@@ -21,7 +21,7 @@ NUM_SHOWN = 3
 def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     """Log the training and validation pictures; warn of missing views, unused pictures, leaks and label conflicts."""
     console.info(
-        f"{store.path}: {format_count(len(split.train), 'training picture')} and "
+        f"{store.path}: {len(split.train):,} training and "
         f"{format_count(len(split.validation), 'validation picture')} of classes {', '.join(split.classes)} "
         f"(split by {split.rule})"
     )
