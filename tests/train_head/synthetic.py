@@ -1,4 +1,4 @@
-"""Examples, stores and models that these tests make up: small ones, whose right answers are known."""
+"""Small synthetic examples, stores and models, with known answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from train_head.solvers.head import HeadWeights, restore_head
 SHAPE = (2, 2, 3)
 CLASSES = ["cats", "dogs", "owls"]
 OPTIONS: dict[str, Any] = {"solver": SolverName.FULL, "epochs": 12, "units": 16, "learning_rate": 1e-3, "seed": 1}
-"""How the run that tests share is fitted."""
+"""Options of the shared run."""
 SMALL_SIZE, SMALL_CUT = 75, "activation"
 TINY_SIZE = 16
 TINY_SHAPE = (4, 4, 3)
@@ -50,12 +50,12 @@ def hash_text(text: str) -> bytes:
 
 
 def place_hash(place: float) -> bytes:
-    """A content hash that lies at `place` in [0, 1)."""
+    """Return the content hash at a position in [0, 1)."""
     return int(place * 2**64).to_bytes(8, "big") + bytes(24)
 
 
 def make_example(path: str, content: bytes | None = None, shard: int = 1, row: int = 0) -> Example:
-    """An example of class and split by its path, `train/cats/1.jpg` or `cats/1.jpg`."""
+    """Make an example with the split and label of its path, `train/cats/1.jpg` or `cats/1.jpg`."""
     *splits, label, _ = path.split("/")
     return Example(
         path, label, splits[0] if splits else "", hash_text(path) if content is None else content, shard, row
@@ -63,12 +63,12 @@ def make_example(path: str, content: bytes | None = None, shard: int = 1, row: i
 
 
 def list_paths(counts: dict[str, int]) -> list[str]:
-    """{"train/cats": 2} gives train/cats/00.jpg and train/cats/01.jpg."""
+    """List paths by folder: {"train/cats": 2} gives train/cats/00.jpg and train/cats/01.jpg."""
     return [f"{folder}/{number:02}.jpg" for folder, count in counts.items() for number in range(count)]
 
 
 def draw_features(paths: Sequence[str], shape: tuple[int, ...] = SHAPE) -> Features:
-    """Noise below 1/2 that follows from the path, plus 1 in the channel of the class."""
+    """Draw features from their paths: noise below 1/2, plus 1 in the channel of the class."""
     features = np.empty((len(paths), *shape), np.float16)
     for feature, path in zip(features, paths, strict=True):
         feature[:] = np.random.default_rng(list(hash_text(path)[:8])).random(shape) / 2
@@ -88,7 +88,7 @@ def make_store(
     weights_file: str = "",
     images_folder: str = "",
 ) -> FeatureStore:
-    """Writes a store that has a feature for each path; equal contents share the first one's."""
+    """Make a store with a feature for each path; equal contents share the first feature."""
     made = draw_features(paths) if features is None else features.astype(np.float16)
     hashes = [hash_text(path) for path in paths] if contents is None else list(contents)
     origin = Origin(tuple(made.shape[1:]), weights_name, weights_file, "")
@@ -108,7 +108,7 @@ def make_store(
 
 
 def draw_view(path: str, view: int) -> Features:
-    """Like `draw_features`, but each view has noise of its own; view 0 is what `make_store` stores."""
+    """Draw a view of a path's feature, with other noise in each view; `make_store` stores view 0."""
     feature: Features = draw_features([f"{view}/{path}" if view else path])[0]
     return feature
 
@@ -120,13 +120,13 @@ def add_views(
     draw: Callable[[str, int], NDArray[Any]] = draw_view,
     bad: Sequence[tuple[str, int]] = (),
 ) -> FeatureStore:
-    """Adds views of pictures to a store, view by view and three a shard, as a later extraction does.
+    """Add views of pictures to a store, view by view and three a shard, as a later extraction does.
 
     Args:
-        store: what to add to.
-        views: which views of which paths.
-        draw: makes a feature.
-        bad: which of them are not finite.
+        store: the store.
+        views: numbers of the views, by path.
+        draw: makes the feature of a path and a view.
+        bad: paths and views whose features are marked as not finite.
     """
     hash_of = {example.path: example.content_hash for example in store.examples}
     added = sorted((view, path) for path, numbers in views.items() for view in numbers)
@@ -142,7 +142,7 @@ def add_views(
 
 
 def add_picture(path: Path) -> None:
-    """Adds a dog to a store, as another extraction does."""
+    """Add a picture of a dog to a store, as another extraction does."""
     name = "train/dogs/new.jpg"
     key = FeatureKey(hash_text(name), 0)
     with FeatureWriter(path, FINGERPRINT, Origin(SHAPE, "random", "", "")) as writer:
@@ -152,7 +152,7 @@ def add_picture(path: Path) -> None:
 
 
 def build_tiny_backbone() -> Any:
-    """Means of 4 x 4 pixels: (n, 16, 16, 3) to (n, 4, 4, 3)."""
+    """Build a backbone that averages 4 x 4 pixels: (n, 16, 16, 3) to (n, 4, 4, 3)."""
     import keras
 
     pixels = keras.Input((TINY_SIZE, TINY_SIZE, 3))
@@ -160,7 +160,7 @@ def build_tiny_backbone() -> Any:
 
 
 def choose_tiny_weights(num_classes: int) -> HeadWeights:
-    """A head on the tiny backbone that tells the colours of cats (red), dogs (blue) and owls (green)."""
+    """Make a head on the tiny backbone that classifies red as cats, blue as dogs and green as owls."""
     channels = [0, 2, 1]
     kernel = np.zeros((*TINY_SHAPE, 3), np.float32)
     for unit, channel in enumerate(channels):
@@ -204,11 +204,11 @@ def save_tiny_model(path: Path, num_classes: int) -> Path:
 
 
 def run_export(path: Path, images: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
-    """The outputs, (n, outputs), of an exported model for pictures of any sizes."""
+    """Return the (n, outputs) outputs of an exported model for pictures of any sizes."""
     run = compile_model(load_export(path)[1])
     return np.concatenate([run(np.asarray(image)[None]) for image in images])
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its bytes."""
+    """Read all files below a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

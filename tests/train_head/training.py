@@ -1,4 +1,4 @@
-"""What tests of whole trainings share: small configs, the command in a process of its own, and older runs."""
+"""Helpers for tests of whole trainings: small configs, the command in another process, and older runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ atexit.register(lambda: print("imported:", *(name for name in {HEAVY!r} if name 
 runpy.run_module("train_head", run_name="__main__", alter_sys=True)
 """
 UNSTABLE: dict[str, Any] = {"epochs": 40, "learning_rate": 0.3, "l2": 5.0, "optimizer": OptimizerName.SGD}
-"""Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end."""
+"""Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow after some epochs."""
 
 
 def make_config(store: FeatureStore | Path, run: Path, **options: Any) -> TrainConfig:
@@ -45,7 +45,7 @@ def make_config(store: FeatureStore | Path, run: Path, **options: Any) -> TrainC
 
 
 def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m train_head --solver reduced`, and tells which heavy packages it imported."""
+    """Run `python -m train_head --solver reduced` in another process, and print the heavy packages it imported."""
     small = ["--epochs", "3", "--units", "4", "--batch-size", "8"]
     paths = ["--store", str(store.path), "--run", str(run)]
     return subprocess.run(
@@ -58,7 +58,7 @@ def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.Com
 
 
 def forget_options(run: Path, names: tuple[str, ...]) -> None:
-    """Take options out of run.json, as if the run were older than they are."""
+    """Remove options from run.json, as in a run that is older than the options."""
     record = json.loads((run / "run.json").read_text())
     for name in names:
         del record["config"][name]
@@ -66,5 +66,5 @@ def forget_options(run: Path, names: tuple[str, ...]) -> None:
 
 
 def reseal(run: Path) -> None:
-    """Seal a run's files as they are by now, as if they had been written so."""
+    """Write the manifest of a run again, with the digests of its current files."""
     forget_options(run, ())

@@ -74,7 +74,7 @@ class ReducedShape:
 
 
 def compute_reduced_shape(problem: Problem) -> ReducedShape:
-    """Return the shape of a problem's reduced training matrix; raise UsageError if `rank` exceeds either side."""
+    """Return the shape of a problem's reduced training matrix; raise UsageError if `rank` is too large."""
     num_rows = len(list_unique(problem.list_training_rows()).examples)
     num_inputs = int(np.prod(problem.store.feature_shape))
     return ReducedShape(num_rows, choose_rank(problem.config.rank, num_rows, num_inputs))
