@@ -94,6 +94,31 @@ def small_store(shared_store: Path, small_pictures: Path, tmp_path: Path) -> Pat
     return store
 
 
+@pytest.fixture(scope="session")
+def nine_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of six training and three validation pictures; must not be changed."""
+    folder = tmp_path_factory.mktemp("nine") / "pictures"
+    fill_folder(folder, {"train/cats": 3, "train/dogs": 3})
+    fill_folder(folder, {"validation/cats": 2, "validation/dogs": 1}, start=50)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_view(nine_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of `nine_pictures` at mixed0, without augmentations; must not be changed."""
+    store = tmp_path_factory.mktemp("one") / "store"
+    assert extract(nine_pictures, store).computed == 9
+    return store
+
+
+@pytest.fixture(scope="session")
+def three_views(nine_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of `nine_pictures` at mixed0, with two augmentations of each training picture; must not be changed."""
+    store = tmp_path_factory.mktemp("three") / "store"
+    assert extract(nine_pictures, store, views=3).computed == 9
+    return store
+
+
 @pytest.fixture
 def server() -> Iterator[WebServer]:
     """Web server on 127.0.0.1, new for each test."""

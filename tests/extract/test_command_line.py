@@ -1,251 +1,218 @@
-"""`python -m extract` from outside: exit status, what goes where, and how soon a mistake is answered."""
+"""`python -m extract`: options, exit status, JSON, and arguments that are refused without TensorFlow."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from base.terminal import Console
-from extract.config import ExtractConfig
-from extract.run import extract_features
 from features.store import FeatureStore
+from tests.commands import CommandResult, run_command
+from tests.extract.extraction import extract
 from tests.features.stores import fill_store
+from tests.files import read_files
 from tests.pictures import fill_folder
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--image-size", "75", "--cut", "mixed0", "--weights", "random"]
+PROGRAM = """
+import json, sys
+from tests.commands import run_command
+
+for arguments in json.loads(sys.argv[1]):
+    result = run_command("extract.__main__", *arguments)
+    print(json.dumps([result.status, result.out, result.err]))
+print(json.dumps(sorted({"tensorflow", "keras"} & sys.modules.keys())))
+"""
+"""Run commands in one new process; print the results, and whether TensorFlow was imported."""
+
+
+def run(*arguments: object) -> CommandResult:
+    return run_command("extract.__main__", *arguments)
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended."""
+class Refused:
+    """Arguments of a command that is refused, with the expected error."""
 
-    status: int
-    out: str
-    err: str
-    modules: frozenset[str]
-    """What Python imported, where that was asked for."""
-
-    @property
-    def error(self) -> str:
-        """The line on stderr that says what is wrong."""
-        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        return line.removeprefix("error: ")
+    arguments: Sequence[str]
+    error: str
+    where: str
+    value: str
+    """Value that `got` contains."""
+    status: int = 2
 
 
-def start(*arguments: str, trace_imports: bool = False) -> subprocess.Popen[str]:
-    options = ["-X", "importtime"] if trace_imports else []
-    return subprocess.Popen(
-        [sys.executable, *options, "-m", "extract", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-    )
+REFUSED = {
+    "missing folder": Refused(["--images", "nowhere", "--store", "new"], "UsageError", "{}/nowhere", ""),
+    "cut": Refused(["--cut", "mixd7"], "UsageError", "--cut", "'mixd7'"),
+    "second cut": Refused(["--cut", "mixed5,mixd7"], "UsageError", "--cut", "'mixd7'"),
+    "cut twice": Refused(["--cut", "mixed0,mixed0"], "UsageError", "--cut", "mixed0,mixed0"),
+    "weights": Refused(["--weights", "imagnet"], "UsageError", "--weights imagnet", "no such file"),
+    "image size": Refused(["--image-size", "20"], "UsageError", "--image-size", "20"),
+    "store of one cut": Refused(["--store", "store", "--cut", "mixed0,mixed1"], "StoreMissingError", "{}/store", "", 1),
+}
 
 
-def finish(process: subprocess.Popen[str]) -> Done:
-    with process:
-        out, err = process.communicate(timeout=120)
-    imported = re.compile(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$")
-    lines = [(line, imported.match(line)) for line in err.splitlines()]
-    said = "".join(f"{line}\n" for line, found in lines if not found and not line.startswith("import time:"))
-    return Done(process.returncode, out, said, frozenset(found[1] for _, found in lines if found))
-
-
-def assert_answered_at_once(done: Done) -> None:
-    assert {"extract.config", "base.command_line"} <= done.modules, "the imports were traced"
-    assert not {"tensorflow", "keras"} & done.modules
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Three commands that need TensorFlow, run side by side."""
-
-    pictures: Path
-    store: Path
-    extract: Done
-    summary: Done
-    dry_run: Done
+def list_arguments(refused: Refused, folder: Path) -> list[str]:
+    """Return the arguments of a refused command, with folders in `folder`."""
+    values = {"--images": "pictures", "--store": "new"} | dict(zip(*[iter(refused.arguments)] * 2, strict=True))
+    paths = {name: str(folder / values[name]) for name in ("--images", "--store")}
+    return [word for option in (values | paths).items() for word in option] + ["--json"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("commands")
-    pictures, store = folder / "pictures", folder / "store"
-    fill_folder(pictures, {"cats": 5, "dogs": 5})
-    (pictures / "dogs/002.jpg").write_bytes(b"<html>")
-    images = ["--images", str(pictures), "--json"]
-    processes = [
-        start(*images, "--store", str(store), *SMALL),
-        start("summary", "--json", "--image-size", "75", "--cut", "mixed5"),
-        start(*images, "--store", str(folder / "no store"), "--dry-run", "--batch-size", "2", *SMALL),
-    ]
-    return Runs(pictures, store, *(finish(process) for process in processes))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two pictures in pictures/ and the store of one cut in store/; must not be changed."""
+    folder = tmp_path_factory.mktemp("refused")
+    fill_folder(folder / "pictures", {"cats": 1, "dogs": 1})
+    fill_store(folder / "store", range(2))
+    return folder
 
 
-def test_help_lists_every_option_and_does_not_import_tensorflow() -> None:
-    done = finish(start("--help", trace_imports=True))
-    assert (done.status, done.err) == (0, "")
+@pytest.mark.unit
+@pytest.mark.parametrize("name", REFUSED)
+def test_extract_with_a_wrong_argument_exits_with_an_error_and_writes_nothing(folder: Path, name: str) -> None:
+    refused, before = REFUSED[name], read_files(folder)
+    found = run(*list_arguments(refused, folder))
+    assert found.status == refused.status
+    assert (found.json["type"], found.json["where"]) == (refused.error, refused.where.format(folder))
+    assert refused.value in found.json["got"]
+    assert found.err == f"error: {found.json['error']}\n"
+    assert read_files(folder) == before
+
+
+@pytest.mark.unit
+def test_extract_with_a_misspelt_cut_suggests_the_nearest_layer(folder: Path) -> None:
+    assert "mixed7" in run(*list_arguments(REFUSED["cut"], folder)).json["advice"]
+
+
+@pytest.mark.unit
+def test_extract_with_a_misspelt_option_exits_2_and_names_it() -> None:
+    found = run("--imagse", "here", "--store", "there")
+    assert (found.status, found.out) == (2, "")
+    assert "--imagse" in found.err
+
+
+def test_extract_help_lists_every_option() -> None:
+    done = subprocess.run([sys.executable, "-m", "extract", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     names = ["images", "store", "weights", "cut", "image-size", "batch-size", "threads", "strict", "rehash"]
     names += ["max-bad", "max-pixels", "weights-sha256"]
     names += ["pool", "views", "view-seed", "engine", "precision", "compression"]
     for name in [*names, "dry-run", "json", "quiet", "verbose", "help"]:
-        assert f"--{name} " in done.out
-    assert "python -m extract summary" in done.out
-    assert_answered_at_once(done)
+        assert f"--{name} " in done.stdout
+    assert "python -m extract summary" in done.stdout
 
 
-def test_misspelt_option_exits_2_and_names_it_at_once() -> None:
-    done = finish(start("--imagse", "here", "--store", "there", trace_imports=True))
-    assert (done.status, done.out) == (2, "")
-    assert "--imagse" in done.err
-    assert_answered_at_once(done)
+def test_extract_without_work_does_not_import_tensorflow(folder: Path, legacy_file: Path, tmp_path: Path) -> None:
+    store, weights = tmp_path / "store", str(legacy_file)
+    first = extract(folder / "pictures", store, weights=weights, cut="conv2d")
+    assert first.computed == 2
+    again = ["--images", str(folder / "pictures"), "--store", str(store), "--weights", weights]
+    again += ["--image-size", "75", "--cut", "conv2d", "--json", "-q"]
+    commands = [["--help"], *(list_arguments(refused, folder) for refused in REFUSED.values()), again]
+
+    program = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    *results, imported = map(json.loads, done.stdout.splitlines())
+    assert imported == []
+    assert [status for status, *_ in results] == [0, *(refused.status for refused in REFUSED.values()), 0]
+    *_, (_, out, err) = results
+    found = json.loads(out)
+    assert (found["computed"], found["reused"], found["fingerprint"]) == (0, 2, first.fingerprint)
+    assert (found["weights"], err) == (first.weights, "")
 
 
-def test_missing_folder_exits_2_and_says_expected_got_and_what_to_do(tmp_path: Path) -> None:
-    done = finish(start("--images", str(tmp_path / "nowhere"), "--store", str(tmp_path / "store"), trace_imports=True))
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith(f"error: {tmp_path}/nowhere: ")
-    assert not (tmp_path / "store").exists()
-    assert_answered_at_once(done)
+# Commands that run the backbone.
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "told"),
-    [
-        ("--cut", "mixd7", "--cut: expected a layer of InceptionV3, got 'mixd7'. Did you mean mixed7"),
-        ("--cut", "mixed5,mixd7", "--cut: expected a layer of InceptionV3, got 'mixd7'. Did you mean mixed7"),
-        ("--cut", "mixed0,mixed0", "--cut: expected different layers, got mixed0,mixed0. Name each once"),
-        (
-            "--weights",
-            "imagnet",
-            "--weights imagnet: expected auto, imagenet, nsfwjs, random or a weights file",
-        ),
-        ("--image-size", "20", "--image-size: expected 75 to 1024 pixels, got 20. "),
-    ],
-)
-def test_wrong_value_exits_2_at_once_and_prints_the_error_as_json(
-    option: str, value: str, told: str, tmp_path: Path
-) -> None:
-    fill_folder(tmp_path / "pictures", {"cats": 1, "dogs": 1})
-    folders = ["--images", str(tmp_path / "pictures"), "--store", str(tmp_path / "store")]
-    done = finish(start(*folders, option, value, "--json", trace_imports=True))
-    assert done.status == 2
-    assert done.error.startswith(told)
-    assert json.loads(done.out)["error"] == done.error
-    assert not (tmp_path / "store").exists()
-    assert_answered_at_once(done)
+@dataclass(frozen=True)
+class Extracted:
+    """Result of `python -m extract` on ten pictures, one of which is a web page."""
+
+    store: Path
+    command: CommandResult
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Object on stdout."""
+        return self.command.json
 
 
-def test_json_prints_one_object_alone_on_stdout_with_the_promised_keys(runs: Runs) -> None:
-    (line,) = runs.extract.out.splitlines()
-    assert {
-        "images",
-        "computed",
-        "reused",
-        "failed",
-        "seconds",
-        "images_per_second",
-        "fingerprint",
-        "weights",
-    } <= json.loads(line).keys()
-    assert "10 pictures (5 cats, 5 dogs)" in runs.extract.err
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Extracted:
+    folder = tmp_path_factory.mktemp("commands")
+    fill_folder(folder / "pictures", {"cats": 5, "dogs": 5})
+    (folder / "pictures/dogs/002.jpg").write_bytes(b"<html>")
+    paths = ["--images", folder / "pictures", "--store", folder / "store"]
+    return Extracted(folder / "store", run(*paths, "--json", *SMALL))
 
 
-def test_bad_picture_exits_0_and_is_listed_with_its_reason(runs: Runs) -> None:
-    result = json.loads(runs.extract.out)
-    assert runs.extract.status == 0
-    assert (result["images"], result["computed"], result["reused"]) == (10, 9, 0)
-    reason = "a web page or XML file"
-    assert result["failed"] == [{"image": "dogs/002.jpg", "reason": reason}]
-    assert "dogs/002.jpg" in runs.extract.err
-    assert reason in runs.extract.err
+def test_extract_json_has_the_documented_keys(extracted: Extracted) -> None:
+    keys = {"images", "computed", "reused", "failed", "seconds", "images_per_second", "fingerprint", "weights"}
+    assert keys <= extracted.json.keys()
 
 
-def test_json_names_weights_and_the_stores_fingerprint_and_rate(runs: Runs) -> None:
-    result = json.loads(runs.extract.out)
-    assert result["weights"] == "random"
-    assert result["fingerprint"] == FeatureStore(runs.store).fingerprint.digest
-    assert result["images_per_second"] > 0
-    assert result["seconds"] > 0
+def test_extract_with_a_bad_picture_exits_0_and_lists_it_with_its_reason(extracted: Extracted) -> None:
+    assert extracted.command.status == 0
+    assert (extracted.json["images"], extracted.json["computed"], extracted.json["reused"]) == (10, 9, 0)
+    (failed,) = extracted.json["failed"]
+    assert failed["image"] == "dogs/002.jpg"
+    assert "web page" in failed["reason"]
+    (warning,) = extracted.command.warnings
+    assert failed["image"] in warning
+    assert failed["reason"] in warning
 
 
-def test_summary_json_gives_shape_and_parameters_on_both_sides_of_the_cut(runs: Runs) -> None:
-    assert runs.summary.status == 0
-    (line,) = runs.summary.out.splitlines()
-    result = json.loads(line)
+def test_extract_json_has_weights_fingerprint_and_rate(extracted: Extracted) -> None:
+    assert extracted.json["weights"] == "random"
+    assert extracted.json["fingerprint"] == FeatureStore(extracted.store).fingerprint.digest
+    assert extracted.json["images_per_second"] > 0
+    assert extracted.json["seconds"] > 0
+
+
+def test_summary_json_has_the_shape_and_the_parameters_before_and_after_the_cut() -> None:
+    found = run("summary", "--json", "--image-size", "75", "--cut", "mixed5")
+    assert found.status == 0
+    result = found.json
     assert (result["cut"], result["output_shape"]) == ("mixed5", [3, 3, 768])
     assert result["parameters_before"] + result["parameters_after"] == 21_802_784
-    assert result["parameters_before"] == sum(
-        layer["num_parameters"] for layer in result["layers"] if layer["in_prefix"]
-    )
-    assert len(result["layers"]) == 311
-    assert result["layers"][1]["name"] == "conv2d"
-    assert "<== cut" in next(line for line in runs.summary.err.splitlines() if " mixed5 " in line)
+    layers = result["layers"]
+    assert result["parameters_before"] == sum(layer["num_parameters"] for layer in layers if layer["in_prefix"])
+    assert len(layers) == 311
+    assert layers[1]["name"] == "conv2d"
+    (marked,) = [line for line in found.err.splitlines() if "<==" in line]
+    assert "mixed5" in marked.split()
 
 
-def test_dry_run_foretells_and_leaves_no_store_behind(runs: Runs) -> None:
-    assert runs.dry_run.status == 0
-    (line,) = runs.dry_run.out.splitlines()
-    result = json.loads(line)
-    assert (result["images"], result["to_read"], result["reused"]) == (10, 10, 0)
-    assert result["classes"] == {"": {"cats": 5, "dogs": 5}}
-    assert not (runs.store.parent / "no store").exists()
+def test_dry_run_json_has_the_estimate_and_creates_no_store(folder: Path, tmp_path: Path) -> None:
+    paths = ["--images", folder / "pictures", "--store", tmp_path / "new"]
+    found = run(*paths, "--dry-run", "--json", "--batch-size", "4", *SMALL)
+    assert found.status == 0
+    assert (found.json["images"], found.json["to_read"], found.json["reused"]) == (2, 2, 0)
+    assert found.json["classes"] == {"": {"cats": 1, "dogs": 1}}
+    assert not (tmp_path / "new").exists()
 
 
-def test_several_cuts_into_a_store_of_one_exit_1_at_once_and_leave_it_as_it_was(tmp_path: Path) -> None:
-    fill_folder(tmp_path / "pictures", {"cats": 1, "dogs": 1})
-    fill_store(tmp_path / "store", range(2))
-    before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
-    folders = ["--images", str(tmp_path / "pictures"), "--store", str(tmp_path / "store")]
-    done = finish(start(*folders, "--cut", "mixed0,mixed1", trace_imports=True))
-    assert (done.status, done.out) == (1, "")
-    assert done.error.startswith(f"{tmp_path / 'store'}: ")
-    assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
-    assert_answered_at_once(done)
-
-
-def test_views_and_cuts_from_the_command_line_make_a_store_for_each_cut(tmp_path: Path) -> None:
+def test_extract_views_and_cuts_writes_a_store_for_each_cut(tmp_path: Path) -> None:
     fill_folder(tmp_path / "pictures", {"train/cats": 2, "train/dogs": 2})
     fill_folder(tmp_path / "pictures", {"validation/cats": 1, "validation/dogs": 1}, start=50)
-    folders = ["--images", str(tmp_path / "pictures"), "--store", str(tmp_path / "stores")]
+    paths = ["--images", tmp_path / "pictures", "--store", tmp_path / "stores"]
     options = [*SMALL, "--cut", "mixed0,mixed1", "--views", "3", "--view-seed", "4", "--engine", "openvino"]
-    done = finish(start(*folders, *options, "--json"))
-    assert done.status == 0, done.err
-    (line,) = done.out.splitlines()
-    result = json.loads(line)
-    assert (result["images"], result["computed"], result["reused"]) == (6, 6, 0)
+    found = run(*paths, *options, "--json")
+    assert found.status == 0, found.err
+    assert (found.json["images"], found.json["computed"], found.json["reused"]) == (6, 6, 0)
     stores = [FeatureStore(tmp_path / "stores" / cut) for cut in ("mixed0", "mixed1")]
-    assert result["fingerprint"] == ",".join(store.fingerprint.digest for store in stores)
+    assert found.json["fingerprint"] == ",".join(store.fingerprint.digest for store in stores)
     for store, shape in zip(stores, [(7, 7, 256), (7, 7, 288)], strict=True):
         assert (store.feature_shape, store.num_views, store.num_features) == (shape, 3, 4 * 3 + 2)
         assert (store.fingerprint.engine, store.fingerprint.views[-6:]) == ("openvino", "seed 4")
         assert store.origin.versions["openvino"] not in ("", "unknown")
-
-
-def test_run_with_nothing_to_do_from_a_weights_file_does_not_import_tensorflow(
-    legacy_file: Path, tmp_path: Path, quiet: Console
-) -> None:
-    pictures, store = tmp_path / "pictures", tmp_path / "store"
-    fill_folder(pictures, {"cats": 2, "dogs": 2})
-    config = ExtractConfig(pictures, store, weights=str(legacy_file), image_size=75, cut="conv2d")
-    first = extract_features(config, quiet)
-    assert first.computed == 4
-
-    options = ["--weights", str(legacy_file), "--image-size", "75", "--cut", "conv2d", "--json", "-q"]
-    done = finish(start("--images", str(pictures), "--store", str(store), *options, trace_imports=True))
-
-    result = json.loads(done.out)
-    assert (done.status, done.err) == (0, "")
-    assert (result["computed"], result["reused"], result["fingerprint"]) == (0, 4, first.fingerprint)
-    assert result["weights"] == first.weights
-    assert_answered_at_once(done)

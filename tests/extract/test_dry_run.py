@@ -1,120 +1,107 @@
-"""The dry run: what it foretells, and that it leaves nothing behind."""
+"""Dry run: the estimate, and no change of any file."""
 
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from base.errors import FingerprintMismatchError, HeadstartError
+from base.errors import FingerprintMismatchError, UsageError
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.run import estimate_run, extract_features
+from extract.run import estimate_run
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Pool
+from tests.errors import raises
+from tests.extract.extraction import configure, extract
+from tests.files import read_files
 from tests.pictures import fill_folder
 
-if TYPE_CHECKING:
-    import keras
+MIXED0, MIXED1 = 7 * 7 * 256 * 2, 7 * 7 * 288 * 2
+"""Bytes of a feature in float16."""
+COMPRESSED, COMPRESSED_POOLED = 0.26, 0.9
+"""Estimated share of these bytes on disk."""
 
 
-def test_dry_run_without_a_store_counts_everything_and_makes_nothing(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "train/cats/notes.txt").write_text("no picture")
-    config = ExtractConfig(pictures, tmp_path / "new", weights="random", image_size=75, cut="mixed0", batch_size=4)
+@pytest.fixture
+def new_store(small_pictures: Path, tmp_path: Path) -> ExtractConfig:
+    """Options of a run into a store that does not exist yet."""
+    return configure(small_pictures, tmp_path / "new")
 
-    found = estimate_run(config, Console())
 
-    assert (found["images"], found["to_read"], found["reused"]) == (36, 36, 0)
-    assert found["classes"] == {"train": {"cats": 12, "dogs": 12}, "validation": {"cats": 6, "dogs": 6}}
-    assert found["skipped"] == [{"path": "train/cats/notes.txt", "reason": "a file with an unknown extension (.txt)"}]
-    assert found["estimated_bytes"] == round(36 * 7 * 7 * 256 * 2 * 0.26)
+def test_dry_run_without_a_store_counts_all_pictures_and_creates_nothing(new_store: ExtractConfig) -> None:
+    (new_store.images / "train/cats/notes.txt").write_text("no picture")
+
+    found = estimate_run(new_store, Console())
+
+    assert (found["images"], found["to_read"], found["reused"]) == (16, 16, 0)
+    assert found["classes"] == {"train": {"cats": 6, "dogs": 6}, "validation": {"cats": 2, "dogs": 2}}
+    assert [skipped["path"] for skipped in found["skipped"]] == ["train/cats/notes.txt"]
+    assert found["estimated_bytes"] == round(16 * MIXED0 * COMPRESSED)
     assert found["images_per_second"] > 0
-    assert found["estimated_seconds"] == pytest.approx(36 / found["images_per_second"], rel=0.05, abs=0.06)
-    assert not (tmp_path / "new").exists()
+    assert found["estimated_seconds"] == pytest.approx(16 / found["images_per_second"], rel=0.05, abs=0.06)
+    assert not new_store.store.exists()
 
 
-def test_dry_run_on_a_store_takes_its_last_rate_and_leaves_it_as_it_was(pictures: Path, store: Path) -> None:
-    catalog = Catalog(store / CATALOG_NAME, writable=True)
-    catalog.write_meta("rows_per_second", "8.0")
-    catalog.close()
-    fill_folder(pictures, {"train/cats": 2}, start=500)
-    shutil.rmtree(pictures / "validation")
-    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    config = ExtractConfig(pictures, store, weights="random", image_size=75)
+def test_dry_run_with_a_store_uses_its_last_rate_and_changes_nothing(small_pictures: Path, small_store: Path) -> None:
+    with closing(Catalog(small_store / CATALOG_NAME, writable=True)) as catalog:
+        catalog.write_meta("rows_per_second", "8.0")
+    fill_folder(small_pictures, {"train/cats": 2}, start=500)
+    shutil.rmtree(small_pictures / "validation")
+    before = read_files(small_store)
 
-    found = estimate_run(config, Console())
+    found = estimate_run(configure(small_pictures, small_store), Console())
 
-    assert (found["images"], found["to_read"], found["reused"]) == (26, 2, 24)
+    assert (found["images"], found["to_read"], found["reused"]) == (14, 2, 12)
     assert (found["images_per_second"], found["estimated_seconds"]) == (8.0, 0.2)
-    assert found["estimated_bytes"] == round(2 * 3 * 3 * 768 * 2 * 0.26)
-    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    assert found["estimated_bytes"] == round(2 * MIXED0 * COMPRESSED)
+    assert read_files(small_store) == before
 
 
 @pytest.mark.parametrize(
     ("options", "num_bytes"),
     [
-        ({"views": 3}, [(24 * 3 + 12) * 7 * 7 * 256 * 2 * 0.26]),
-        ({"pool": Pool.AVG}, [36 * 256 * 2 * 0.9]),
-        (
-            {"cut": "mixed0,mixed1", "views": 2},
-            [(24 * 2 + 12) * 7 * 7 * channels * 2 * 0.26 for channels in (256, 288)],
-        ),
+        ({"views": 3}, [(12 * 3 + 4) * MIXED0 * COMPRESSED]),
+        ({"pool": Pool.AVG}, [16 * 256 * 2 * COMPRESSED_POOLED]),
+        ({"cut": "mixed0,mixed1", "views": 2}, [(12 * 2 + 4) * size * COMPRESSED for size in (MIXED0, MIXED1)]),
     ],
 )
 def test_dry_run_counts_views_cuts_and_pooling(
-    pictures: Path,
-    tmp_path: Path,
-    backbone: keras.Model,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, Any],
-    num_bytes: list[float],
+    new_store: ExtractConfig, options: dict[str, Any], num_bytes: list[float]
 ) -> None:
-    monkeypatch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
-    defaults: dict[str, Any] = {"weights": "random", "image_size": 75, "cut": "mixed0", "batch_size": 2}
-    config = ExtractConfig(pictures, tmp_path / "new", **(defaults | options))
-
-    found = estimate_run(config, Console())
-
-    assert (found["images"], found["to_read"], found["reused"]) == (36, 36, 0)
+    found = estimate_run(replace(new_store, **options), Console())
+    assert (found["images"], found["to_read"], found["reused"]) == (16, 16, 0)
     assert found["estimated_bytes"] == sum(round(estimate) for estimate in num_bytes)
-    assert found["estimated_seconds"] == pytest.approx(36 / found["images_per_second"], rel=0.05, abs=0.06)
-    assert not (tmp_path / "new").exists()
+    assert found["estimated_seconds"] == pytest.approx(16 / found["images_per_second"], rel=0.05, abs=0.06)
+    assert not new_store.store.exists()
 
 
-def test_dry_run_of_more_views_reads_the_training_pictures_alone(
-    pictures: Path, store: Path, quiet: Console, backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("num_views", "to_read"), [(1, 0), (2, 12)])
+def test_dry_run_with_more_views_counts_only_training_pictures(
+    small_pictures: Path, small_store: Path, num_views: int, to_read: int
 ) -> None:
-    monkeypatch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
-    config = ExtractConfig(pictures, store, weights="random", image_size=75)
-    extract_features(config, quiet)  # The store was made from another copy: files have other times.
-    for num_views, to_read in ((1, 0), (2, 24)):
-        config = replace(config, views=num_views)
-        found = estimate_run(config, Console())
-        assert (found["to_read"], found["reused"]) == (to_read, 36 - to_read)
+    found = estimate_run(configure(small_pictures, small_store, views=num_views), Console())
+    assert (found["to_read"], found["reused"]) == (to_read, 16 - to_read)
 
 
-def test_dry_run_of_a_second_cut_counts_what_that_one_lacks(
-    pictures: Path, tmp_path: Path, quiet: Console, backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("extract.backbone.build_backbone", lambda *_: backbone)
-    config = ExtractConfig(pictures, tmp_path / "stores/mixed0", weights="random", image_size=75, cut="mixed0")
-    extract_features(config, quiet)
-    config = replace(config, store=tmp_path / "stores", cut="mixed0,mixed1")
-    found = estimate_run(config, Console())
-    assert (found["to_read"], found["reused"]) == (36, 0)
-    assert found["estimated_bytes"] == round(36 * 7 * 7 * 288 * 2 * 0.26), "mixed1's alone"
+def test_dry_run_with_a_second_cut_counts_only_its_features(small_pictures: Path, tmp_path: Path) -> None:
+    extract(small_pictures, tmp_path / "stores/mixed0")
+    found = estimate_run(configure(small_pictures, tmp_path / "stores", cut="mixed0,mixed1"), Console())
+    assert (found["to_read"], found["reused"]) == (16, 0)
+    assert found["estimated_bytes"] == round(16 * MIXED1 * COMPRESSED)
 
 
-def test_dry_run_of_other_features_than_the_stores_is_refused(pictures: Path, store: Path) -> None:
-    config = ExtractConfig(pictures, store, weights="random", image_size=75, pool=Pool.AVG)
-    with pytest.raises(FingerprintMismatchError, match="expected pool none, got pool avg"):
+def test_dry_run_with_other_features_than_the_store_is_refused(small_pictures: Path, small_store: Path) -> None:
+    config = configure(small_pictures, small_store, pool=Pool.AVG)
+    with raises(FingerprintMismatchError, where=small_store, expected="pool none", got="pool avg"):
         estimate_run(config, Console())
 
 
-def test_dry_run_bad_argument_is_refused_like_a_real_run(pictures: Path, tmp_path: Path) -> None:
-    config = ExtractConfig(pictures, tmp_path / "new", weights="random", cut="mixd7")
-    with pytest.raises(HeadstartError, match="Did you mean mixed7"):
-        estimate_run(config, Console())
+def test_dry_run_with_a_wrong_option_is_refused(new_store: ExtractConfig) -> None:
+    with raises(UsageError, where="--cut", got="'mixd7'") as caught:
+        estimate_run(replace(new_store, cut="mixd7"), Console())
+    assert "mixed7" in caught.value.advice

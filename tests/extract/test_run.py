@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from base.errors import FingerprintMismatchError
+from base.errors import FingerprintMismatchError, HeadstartError
 from base.terminal import Console
 from extract.backbone import cut_backbone, hash_weights, name_layers
 from extract.config import ExtractConfig
+from extract.engines.tensorflow import TensorFlowEngine
 from extract.images.scan import scan_images
 from extract.loop import BadPicturesError
 from extract.plan import hash_path
 from extract.run import extract_features
-from features.schema import ImageStatus
+from features.schema import ImageStatus, Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.extract.extraction import extract, find_examples, read_by_path
@@ -150,3 +153,38 @@ def test_extract_with_other_weights_than_the_store_is_refused_with_both_hashes(
     assert stored in caught.value.expected
     assert asked in caught.value.got
     assert read_files(small_store) == before
+
+
+def test_extract_into_a_store_without_features_accepts_other_settings(small_pictures: Path, tmp_path: Path) -> None:
+    for label in ("cats", "dogs"):
+        (tmp_path / "bad" / label).mkdir(parents=True)
+        (tmp_path / "bad" / label / "1.jpg").write_bytes(b"no picture")
+    assert len(extract(tmp_path / "bad", tmp_path / "store").failed) == 2
+    result = extract(small_pictures, tmp_path / "store", pool=Pool.AVG)
+    assert (result.computed, FeatureStore(tmp_path / "store").fingerprint.pool) == (16, "avg")
+
+
+# An engine that fails.
+
+
+@pytest.mark.parametrize("message", ["OOM when allocating tensor\nwith shape [4, 75]", ""])
+def test_extract_with_a_failing_engine_reports_the_first_line_and_keeps_the_stored_features(
+    small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    plain_run, sizes = TensorFlowEngine.run, list[int]()
+
+    def run_out_of_memory(engine: TensorFlowEngine, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        sizes.append(len(batch))
+        if len(sizes) == 3:
+            raise RuntimeError(message)
+        return plain_run(engine, batch)
+
+    # One core, so that the batches reach the engine in order, the first one twice: on zeros, and on pictures.
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorFlowEngine, "run", run_out_of_memory)
+        with raises(HeadstartError, where="--engine tensorflow") as caught:
+            extract(small_pictures, tmp_path / "store", threads=1)
+    assert re.findall(r"\d+", caught.value.expected) == ["4", "75"]
+    assert caught.value.got == f"RuntimeError: {message.splitlines()[0] if message else ''}"
+    assert FeatureStore(tmp_path / "store").num_features == 4
+    assert extract(small_pictures, tmp_path / "store").computed == 12
