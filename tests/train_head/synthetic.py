@@ -207,8 +207,3 @@ def run_export(path: Path, images: Iterable[NDArray[Any]]) -> NDArray[np.float32
     """Return the (n, outputs) outputs of an exported model for pictures of any sizes."""
     run = compile_model(load_export(path)[1])
     return np.concatenate([run(np.asarray(image)[None]) for image in images])
-
-
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """Read all files below a folder, by relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -17,8 +17,9 @@ from PIL import Image
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from features.store import FeatureStore
+from tests.files import read_files
 from tests.train_head.fits import InterruptingConsole
-from tests.train_head.synthetic import SHAPE, list_paths, make_store, read_folder
+from tests.train_head.synthetic import SHAPE, list_paths, make_store
 from train_head.compare import CompareConfig, compare, measure_gap
 from train_head.config import SolverName, TrainConfig
 from train_head.evaluation.plots import draw_comparison
@@ -132,11 +133,11 @@ def test_compare_again_trains_nothing_and_says_the_same(
     config = make_config(noise, tmp_path, epochs=3)
     first = compare(config, quiet)
     before = {path: path.stat().st_mtime_ns for folder in FOLDERS for path in (config.run / folder).iterdir()}
-    contents = read_folder(config.run)
+    contents = read_files(config.run)
     capsys.readouterr()
     assert compare(config, Console()) == first
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert read_folder(config.run) == contents
+    assert read_files(config.run) == contents
     said = capsys.readouterr().err
     assert f"{config.run}: holds this very comparison already; nothing to do" in said
     assert "train:" not in said
@@ -147,18 +148,18 @@ def test_compare_interrupted_in_the_second_half_leaves_the_earlier_one_and_goes_
 ) -> None:
     config = make_config(noise, tmp_path, epochs=3, no_report=True)
     compare(config, quiet)
-    before = read_folder(config.run)
+    before = read_files(config.run)
     other = replace(config, epochs=4, dropout=0.25)
     with pytest.raises(KeyboardInterrupt):
         compare(other, InterruptingConsole(6))
-    assert read_folder(config.run) == before
+    assert read_files(config.run) == before
     counting = InterruptingConsole(0)
     compare(other, counting)
     # The end of the first half was kept.
     assert counting.num_epochs == 4 + 4
     assert sorted(path.name for path in config.run.iterdir()) == ["with-dropout-0.25", "without-dropout"]
     (kept,) = (path for path in tmp_path.iterdir() if path != config.run)
-    assert read_folder(kept) == before
+    assert read_files(kept) == before
 
 
 @pytest.mark.parametrize("name", ["compare.png", "without-dropout/run.json", "with-dropout-0.6/thesis.txt"])
@@ -173,7 +174,7 @@ def test_compare_over_foreign_files_is_refused_before_anything_is_fitted(
     with pytest.raises(HeadstartError):
         compare(config, console)
     assert console.num_epochs == 0
-    assert read_folder(config.run) == {name: b'{"mine": 1}'}
+    assert read_files(config.run) == {name: b'{"mine": 1}'}
 
 
 def test_compare_checks_the_second_half_before_the_first_is_fitted(noise: FeatureStore, tmp_path: Path) -> None:

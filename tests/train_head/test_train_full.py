@@ -16,10 +16,11 @@ import pytest
 from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
+from tests.files import read_files
 from tests.train_head import training
 from tests.train_head.fits import InterruptingConsole, assert_same_weights, fit
-from tests.train_head.synthetic import add_picture, list_paths, make_store, read_folder
-from tests.train_head.training import NEW_OPTIONS, UNSTABLE, forget_options, reseal
+from tests.train_head.synthetic import add_picture, list_paths, make_store
+from tests.train_head.training import NEW_OPTIONS, UNSTABLE, remove_options, rewrite_manifest
 from train_head.config import SolverName, TrainConfig
 from train_head.runs.read import Run
 from train_head.train import train_head
@@ -34,7 +35,7 @@ def make_config(store: Path, run: Path, **options: Any) -> TrainConfig:
 
 
 def assert_same_run(mine: Path, theirs: Path) -> None:
-    mine_read, theirs_read = read_folder(mine), read_folder(theirs)
+    mine_read, theirs_read = read_files(mine), read_files(theirs)
     assert sorted(mine_read) == sorted(theirs_read) == RUN_FILES
     for name in SAME_FILES:
         assert mine_read[name] == theirs_read[name], name
@@ -212,15 +213,15 @@ def test_train_on_a_run_from_before_the_reduced_solver_does_nothing(
     noisy: FeatureStore, single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(single, tmp_path / "run")
-    forget_options(run, NEW_OPTIONS)
+    remove_options(run, NEW_OPTIONS)
     metrics = json.loads((run / "metrics.json").read_text())
     for name in ("kept_epoch", "diverged", "train_loss"):
         del metrics[name]
     (run / "metrics.json").write_text(json.dumps(metrics))
-    reseal(run)
-    before = read_folder(run)
+    rewrite_manifest(run)
+    before = read_files(run)
     assert train_head(make_config(noisy.path, run), Console()) == metrics
-    assert read_folder(run) == before
+    assert read_files(run) == before
     assert f"{run}: holds this very run already; nothing to do" in capsys.readouterr().err
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
+from tests.files import read_files
 from tests.train_head.fits import InterruptingConsole, assert_same_weights
-from tests.train_head.synthetic import add_picture, read_folder
+from tests.train_head.synthetic import add_picture
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.reduction.reduce import Reduced, reduce_features
@@ -138,11 +139,11 @@ def test_train_interrupted_leaves_an_older_run_until_the_new_one_is_whole(
 ) -> None:
     config = make_config(noisy, tmp_path / "run")
     train_head(config, quiet)
-    before = read_folder(config.run)
+    before = read_files(config.run)
     other = replace(config, units=9, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
         train_head(other, InterruptingConsole(4))
-    assert read_folder(config.run) == before
+    assert read_files(config.run) == before
     train_head(other, quiet)
     assert Run(config.run).read_head().hidden_bias.shape == (9,)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

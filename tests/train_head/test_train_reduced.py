@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from base.errors import UsageError
 from base.terminal import Console
 from features.store import Example, FeatureStore
-from tests.train_head.synthetic import read_folder
-from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
+from tests.files import read_files
+from tests.train_head.training import NEW_OPTIONS, make_config, remove_options, run_command
 from train_head.config import OptimizerName, SolverName
 from train_head.data.split import split_examples
 from train_head.prepare import prepare_training
@@ -154,10 +154,10 @@ def test_train_on_a_run_that_is_older_than_some_options_takes_it_for_one_with_th
 ) -> None:
     config = make_config(two_classes, tmp_path / "run")
     metrics = train_head(config, quiet)
-    forget_options(config.run, NEW_OPTIONS)
-    before = read_folder(config.run)
+    remove_options(config.run, NEW_OPTIONS)
+    before = read_files(config.run)
     assert train_head(config, quiet) == metrics
-    assert read_folder(config.run) == before
+    assert read_files(config.run) == before
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_list_differences_of_a_run_that_is_older_than_an_option_takes_its_defaul
 ) -> None:
     config = make_config(two_classes, tmp_path / "run", epochs=1)
     train_head(config, quiet)
-    forget_options(config.run, NEW_OPTIONS)
+    remove_options(config.run, NEW_OPTIONS)
     asked = prepare_training(replace(config, **change))
     assert message in asked.list_differences()
     assert prepare_training(config).list_differences() == []

@@ -18,8 +18,9 @@ from base.errors import HeadstartError, TargetLockedError, UsageError
 from base.terminal import Console
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore
+from tests.files import read_files
 from tests.train_head.fits import InterruptingConsole
-from tests.train_head.synthetic import add_picture, read_folder
+from tests.train_head.synthetic import add_picture
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
 from train_head.report.page import report_fitted_run, write_report
@@ -122,13 +123,13 @@ def test_train_over_a_folder_with_a_foreign_run_json_is_refused_before_the_fit(
     (run / "run.json").write_text('{"mine": 1}')
     (run / "thesis.txt").write_text("mine")
     (tmp_path / "link").symlink_to(run)
-    before = read_folder(run)
+    before = read_files(run)
     for place in (run, tmp_path / "link"):
         console = InterruptingConsole(0)
         with pytest.raises(HeadstartError):
             train_head(make_config(two_classes, place, overwrite=overwrite), console)
         assert console.num_epochs == 0
-    assert read_folder(run) == before
+    assert read_files(run) == before
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "tensorboard/notes.txt"])
@@ -140,7 +141,7 @@ def test_train_into_a_folder_with_files_of_a_runs_names_alone_is_refused(
     path.write_text("mine")
     with pytest.raises(HeadstartError):
         train_head(make_config(two_classes, tmp_path / "run", overwrite=True), quiet)
-    assert read_folder(tmp_path / "run") == {name: b"mine"}
+    assert read_files(tmp_path / "run") == {name: b"mine"}
 
 
 def test_train_overwriting_a_run_leaves_the_users_files_and_folders(
@@ -152,7 +153,7 @@ def test_train_overwriting_a_run_leaves_the_users_files_and_folders(
     (config.run / "model").mkdir()
     (config.run / "model" / "model.keras").write_text("mine")
     train_head(replace(config, units=9, overwrite=True), quiet)
-    found = read_folder(config.run)
+    found = read_files(config.run)
     assert (found["notes.txt"], found["model/model.keras"]) == (b"mine", b"mine")
     assert Run(config.run).record.config["units"] == 9
 

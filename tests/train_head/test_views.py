@@ -17,7 +17,7 @@ from features.store import Example, FeatureStore
 from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values
 from tests.train_head.synthetic import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
-from tests.train_head.training import forget_options, make_config, run_command
+from tests.train_head.training import make_config, remove_options, run_command
 from train_head.config import ClassWeight, OptimizerName
 from train_head.data.batches import FeatureBatches, weigh_examples
 from train_head.data.split import list_rows, split_examples
@@ -385,12 +385,12 @@ def test_train_over_a_run_from_before_views_knows_it_as_one_of_a_single_view(
 ) -> None:
     config = make_config(plain, tmp_path / "run")
     first = train_head(config, quiet)
-    forget_options(config.run, ("views", "cut"))
+    remove_options(config.run, ("views", "cut"))
     assert train_head(config, quiet) == first
     assert Run(config.run).num_views == 1
     viewed = make_config(own, tmp_path / "other", views=1)
     train_head(viewed, quiet)
-    forget_options(viewed.run, ("views", "cut"))
+    remove_options(viewed.run, ("views", "cut"))
     train_head(viewed, quiet)
     assert train_head(replace(viewed, views=None), quiet)["views"] == 4
 

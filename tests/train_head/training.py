@@ -17,7 +17,7 @@ from train_head.runs.write import write_record
 ROOT = Path(__file__).parents[2]
 NEW_OPTIONS = ("rank", "l2", "momentum", "class_weight", "patience", "repeats", "folds")
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib")
-RUN_AND_LOOK = f"""
+PRINT_IMPORTS = f"""
 import atexit, runpy, sys
 sys.argv = ["train_head", *sys.argv[1:]]
 atexit.register(lambda: print("imported:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr))
@@ -49,7 +49,7 @@ def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.Com
     small = ["--epochs", "3", "--units", "4", "--batch-size", "8"]
     paths = ["--store", str(store.path), "--run", str(run)]
     return subprocess.run(
-        [sys.executable, "-c", RUN_AND_LOOK, *paths, "--solver", "reduced", *small, *options],
+        [sys.executable, "-c", PRINT_IMPORTS, *paths, "--solver", "reduced", *small, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -57,7 +57,7 @@ def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.Com
     )
 
 
-def forget_options(run: Path, names: tuple[str, ...]) -> None:
+def remove_options(run: Path, names: tuple[str, ...]) -> None:
     """Remove options from run.json, as in a run that is older than the options."""
     record = json.loads((run / "run.json").read_text())
     for name in names:
@@ -65,6 +65,6 @@ def forget_options(run: Path, names: tuple[str, ...]) -> None:
     write_record(run, RunRecord(**record))
 
 
-def reseal(run: Path) -> None:
+def rewrite_manifest(run: Path) -> None:
     """Write the manifest of a run again, with the digests of its current files."""
-    forget_options(run, ())
+    remove_options(run, ())

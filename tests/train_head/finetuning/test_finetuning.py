@@ -25,7 +25,7 @@ from features.store import FeatureStore
 from tests.train_head.finetuning.conftest import configure
 from tests.train_head.report.pages import read_page
 from tests.train_head.synthetic import run_export
-from tests.train_head.training import make_config, reseal
+from tests.train_head.training import make_config, rewrite_manifest
 from train_head.config import NO_FINE_TUNING, ExportConfig, ReportConfig, SolverName
 from train_head.data.split import split_examples
 from train_head.export.__main__ import export
@@ -212,7 +212,7 @@ def test_export_of_a_run_whose_retrained_layers_are_gone_is_refused(
 ) -> None:
     weights = Run(tuned).read_head().to_arrays()
     HeadWeights.from_arrays({name: weights[name] for name in weights if "tail" not in name}).save(tuned / "head.npz")
-    reseal(tuned)
+    rewrite_manifest(tuned)
     with pytest.raises(HeadstartError, match="expected layers from mixed6 on, got none in head.npz"):
         export(ExportConfig(tuned, tmp_path / "out"), quiet)
 

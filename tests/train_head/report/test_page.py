@@ -23,7 +23,7 @@ from extract.config import ExtractConfig
 from extract.run import extract_features
 from tests.pictures import draw_picture, encode
 from tests.train_head.report.pages import Page, read_page
-from tests.train_head.training import make_config, reseal
+from tests.train_head.training import make_config, rewrite_manifest
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.uncertainty import Selection, compute_interval, format_percent, record_selection
 from train_head.report.duplicates import NEAR
@@ -225,7 +225,7 @@ def test_report_of_metrics_without_an_evaluation_computes_it(planted: Planted, t
     metrics = run.read_metrics()
     expected = metrics.pop("evaluation")
     (run.folder / "metrics.json").write_text(json.dumps(metrics))
-    reseal(run.folder)
+    rewrite_manifest(run.folder)
     found = json.loads(json.dumps(read_evaluation(Run(run.folder))))
     assert found["confusion"] == expected["confusion"]
     assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-5)
@@ -268,7 +268,7 @@ def test_report_commands_are_relative_to_the_working_folder(
 def change_metrics(run: Path, **values: object) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | values))
-    reseal(run)
+    rewrite_manifest(run)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_report_of_a_class_that_is_never_predicted_shows_no_precision(
     rows = list(csv.reader(lines))
     with (run.folder / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([rows[0], *([*row[:2], "cats", "0.9", "0.1"] for row in rows[1:])])
-    reseal(run.folder)
+    rewrite_manifest(run.folder)
     report_run(ReportConfig(run.folder), quiet)
     cats, dogs = read_page(run.folder).find_table("ROC AUC")[1:]
     assert (cats[2:5], dogs[2:5]) == (["50.0%", "100.0%", "66.7%"], ["–", "0.0%", "0.0%"])

@@ -23,7 +23,7 @@ from features.store import Example, FeatureStore
 from features.writer import FeatureWriter
 from tests.errors import raises
 from tests.train_head.synthetic import CLASSES, hash_text, list_paths, make_store
-from tests.train_head.training import reseal
+from tests.train_head.training import rewrite_manifest
 from train_head.config import SolverName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.runs.expand import compute_store_logits, expand_head
@@ -262,7 +262,7 @@ def test_expand_head_with_wrong_logits_is_refused(
 ) -> None:
     run, store = fit()
     change(run.folder / LOGITS_FILE)
-    reseal(run.folder)
+    rewrite_manifest(run.folder)
     with raises(HeadstartError, where=run.folder / where):
         expand(Run(run.folder), store, quiet)
 
@@ -326,7 +326,7 @@ def test_expand_head_with_wrong_arrays_is_refused(
         arrays: dict[str, Any] = dict(file)
     change(arrays)
     np.savez(run.folder / REDUCTION_FILE, **arrays)
-    reseal(run.folder)
+    rewrite_manifest(run.folder)
     with raises(HeadstartError, where=run.folder / where):
         expand(Run(run.folder), store, quiet)
 
@@ -334,7 +334,7 @@ def test_expand_head_with_wrong_arrays_is_refused(
 def test_expand_head_with_a_truncated_reduction_of_the_right_digest_is_refused(fit: Fit, quiet: Console) -> None:
     run, store = fit()
     truncate(run.folder / REDUCTION_FILE)
-    reseal(run.folder)
+    rewrite_manifest(run.folder)
     with raises(HeadstartError, where=run.folder / REDUCTION_FILE):
         expand(Run(run.folder), store, quiet)
 

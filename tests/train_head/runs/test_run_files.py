@@ -16,7 +16,8 @@ from base.errors import HeadstartError
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import raises
-from tests.train_head.synthetic import list_paths, make_store, read_folder
+from tests.files import read_files
+from tests.train_head.synthetic import list_paths, make_store
 from tests.train_head.training import make_config
 from train_head.config import ReportConfig
 from train_head.report.sources import load_sources
@@ -134,11 +135,11 @@ def test_open_store_with_another_fingerprint_is_refused(own_run: Path, three_cla
 
 def test_rewrite_run_changes_one_file_and_keeps_all_others(own_run: Path) -> None:
     (own_run / "notes.txt").write_text("mine")
-    before = read_folder(own_run)
+    before = read_files(own_run)
     run = Run(own_run)
     with rewrite_run(run) as folder:
         write_metrics(folder, {**run.read_metrics(), "test": {"accuracy": 1.0}})
-    after = read_folder(own_run)
+    after = read_files(own_run)
     assert {name for name in after if after[name] != before.get(name)} == {"metrics.json", "run.json"}
     assert set(after) == set(before)
     Run(own_run).check_files()
@@ -146,7 +147,7 @@ def test_rewrite_run_changes_one_file_and_keeps_all_others(own_run: Path) -> Non
     # The run on disk is no longer the one that was read.
     with raises(HeadstartError, where=own_run), rewrite_run(run):
         pytest.fail("opened")
-    assert read_folder(own_run) == after
+    assert read_files(own_run) == after
 
 
 def test_run_of_version_1_is_read_and_rewritten_as_version_2(own_run: Path, two_classes: FeatureStore) -> None:

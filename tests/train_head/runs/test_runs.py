@@ -15,7 +15,7 @@ import pytest
 from base.errors import HeadstartError
 from tests.errors import raises
 from tests.train_head.synthetic import hash_text, list_paths, make_example
-from tests.train_head.training import reseal
+from tests.train_head.training import rewrite_manifest
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.prepare import holds_run, list_differences
@@ -246,7 +246,7 @@ def test_run_with_damaged_metrics_or_examples_names_the_file(tmp_path: Path) -> 
     written = make_run(make_config(tmp_path))
     (written.folder / "metrics.json").write_text('{"val_acc')
     (written.folder / "examples.csv").write_text("other,columns\n1,2\n")
-    reseal(written.folder)
+    rewrite_manifest(written.folder)
     run = Run(written.folder)
     with raises(HeadstartError, where=run.folder / "metrics.json"):
         run.read_metrics()
