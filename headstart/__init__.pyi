@@ -288,8 +288,8 @@ def sweep(
         tensorboard: Write logs for TensorBoard too. Default False.
         overwrite: Fit again, and replace the run that is there. Default False.
         tries: Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.
-        search: grid fits every combination; optuna searches near the best so far. Default grid.
-        trials: Number of heads that optuna tries. Expects a whole number of at least 1 or None.
+        search: grid fits all combinations; optuna searches near the best heads so far. Default grid.
+        trials: Number of heads that optuna fits. Expects a whole number of at least 1 or None.
         metric: Metric that the table is sorted by. Default val_accuracy.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The wheel alone: the README's script, the command and a type checker see what a user's installation has."""
+"""The installed wheel: the script of the README, the command `headstart` and the types of the API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ SCRIPT = re.search(r"```python\n(import headstart.*?)```", (ROOT / "README.md").
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel, and the packages it needs from this one; the checkout is not in it."""
+    """Python of a virtual environment with the wheel and the dependencies of this one, without the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in PACKAGES:
@@ -49,46 +50,57 @@ def run(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_readme_script_goes_from_a_folder_to_predictions(installed: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Work:
+    """Folder in which the script of the README ran, and its output."""
+
+    folder: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def work(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """Result of the script of the README on small pictures: `work/store`, `work/run` and `work/model`."""
     assert SCRIPT
     script = SCRIPT[1]
     assert len(script.splitlines()) <= 10
-    fill_folder(tmp_path / "pictures", {"cats": 9, "dogs": 9})
-    shutil.copy(tmp_path / "pictures/cats/000.jpg", tmp_path / "a.jpg")
-    (tmp_path / "script.py").write_text(script.replace('weights="imagenet"', 'weights="random"'))
-    done = run([installed, "script.py"], tmp_path)
+    folder = tmp_path_factory.mktemp("readme")
+    fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
+    shutil.copy(folder / "pictures/cats/000.jpg", folder / "a.jpg")
+    (folder / "script.py").write_text(script.replace('weights="imagenet"', 'weights="random", image_size=75'))
+    done = run([installed, "script.py"], folder)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"a\.jpg (cats|dogs) [01]\.\d+", done.stdout)
+    return Work(folder, done.stdout)
 
 
-def test_command_trains_and_predicts(installed: Path, tmp_path: Path) -> None:
-    fill_folder(tmp_path / "pictures", {"cats": 9, "dogs": 9})
-    headstart = installed.with_name("headstart")
+def test_readme_script_prints_a_prediction(work: Work) -> None:
+    assert re.search(r"a\.jpg (cats|dogs) [01]\.\d+", work.output)
+
+
+def test_commands_continue_the_work_of_the_script(work: Work, installed: Path, tmp_path: Path) -> None:
+    headstart, results = installed.with_name("headstart"), []
     steps = [
-        "extract --images pictures --store store --weights random --image-size 75",
-        "features info store",
-        "train --store store --run run --epochs 2 --units 8",
-        "export --run run --out model",
-        "predict --model model/model.keras pictures",
+        "extract --images pictures --store work/store --weights random --image-size 75",
+        "features info work/store",
+        f"train --store work/store --run {tmp_path}/run --epochs 2 --units 8",
     ]
     for step in steps:
-        done = run([headstart, *step.split(), "--json"], tmp_path)
+        done = run([headstart, *step.split(), "--json"], work.folder)
         assert done.returncode == 0, done.stderr
-        result = json.loads(done.stdout)
-    assert len(result["predictions"]) == 18
+        results.append(json.loads(done.stdout))
+    assert (results[0]["computed"], results[0]["reused"]) == (0, 18)
+    assert results[2]["epochs"] == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status"), [("", 0), ("--help", 0), ("--version", 0), ("trian --help", 2), ("train --help", 0)]
-)
-def test_command_exit_status(arguments: str, status: int, installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("arguments", "status"), [("--version", 0), ("trian --help", 2), ("train --help", 0)])
+def test_command_exits_with_its_status(arguments: str, status: int, installed: Path, tmp_path: Path) -> None:
     done = run([installed.with_name("headstart"), *arguments.split()], tmp_path)
     assert done.returncode == status, done.stderr
     assert bool(done.stderr) == (status != 0)
 
 
-def test_type_checker_accepts_right_calls_and_refuses_wrong_ones(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "right.py").write_text(
+def test_type_checker_accepts_valid_calls_and_refuses_invalid_ones(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "valid.py").write_text(
         "from pathlib import Path\n"
         "import headstart as hs\n"
         'store = hs.extract("pictures", Path("store"), weights="imagenet", image_size=299, pool="avg")\n'
@@ -101,25 +113,16 @@ def test_type_checker_accepts_right_calls_and_refuses_wrong_ones(installed: Path
         'clf = hs.HeadClassifier(solver="reduced", units=1024).fit(X, y)\n'
         "try:\n    hs.report(run)\nexcept hs.HeadstartError as error:\n    print(error.advice)\n"
     )
-    (tmp_path / "wrong.py").write_text(
+    (tmp_path / "invalid.py").write_text(
         'import headstart as hs\nhs.train("store", "run", dropuot=0.5)\nhs.train("store", "run", solver="fastest")\n'
     )
-    mypy: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--python-executable",
-        installed,
-        "--cache-dir",
-        tmp_path / "c",
-    ]
-    right = run([*mypy, "right.py"], tmp_path)
-    assert right.returncode == 0, right.stdout
-    wrong = run([*mypy, "wrong.py"], tmp_path)
-    assert wrong.stdout.count("wrong.py:2: error") == 1, wrong.stdout
-    assert wrong.stdout.count("wrong.py:3: error") == 1, wrong.stdout
+    mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed]
+    mypy += ["--cache-dir", tmp_path / "cache"]
+    checked = run([*mypy, "valid.py", "invalid.py"], tmp_path)
+    errors = [line.rpartition(": error")[0] for line in checked.stdout.splitlines() if ": error" in line]
+    assert errors == ["invalid.py:2", "invalid.py:3"], checked.stdout
 
 
-def test_stub_declares_the_options_of_today() -> None:
+@pytest.mark.unit
+def test_stub_declares_all_current_options() -> None:
     assert FILE.read_text() == format_stub()
