@@ -46,7 +46,7 @@ def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], co
     head = run.read_head()
     if not run.record.reduction:
         return head
-    # Runs of version 1 have no file for it; one that was rewritten since has the current version in its record.
+    # A version-1 run has no file for the expansion, not even after it was rewritten as version 2.
     has_expansion = REDUCTION_FILE in run.record.files or (run.folder / REDUCTION_FILE).exists()
     expansion = run.read_expansion() if has_expansion else _load_cached_expansion(run, store, head, console)
     expanded = replace(head, hidden_kernel=expansion.expand_kernel(store, head.hidden_kernel))

@@ -94,7 +94,7 @@ def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
     name = name_candidate(values)
     head = config.make_train_config(name, values)
     if values.get("unfreeze_from") == NO_FINE_TUNING and not head.cut and list_cuts(head.store):
-        # A head without fine-tuning starts from the same cut as the fine-tuned ones, so that they compare.
+        # A head without fine-tuning uses the same cut as the fine-tuned heads, so that their scores are comparable.
         from train_head.finetuning.backbone import TOP
 
         head = replace(head, cut=TOP)

@@ -140,7 +140,7 @@ def find_best(rows: Iterable[Row], metric: MetricName) -> Row | None:
 
 
 def count_close(rows: Sequence[Row], best: Row, metric: MetricName) -> int:
-    """Count the heads within one standard error of the best head, which is included."""
+    """Count the heads within one standard error of the best head, including it."""
     limit = _get_cost(best, metric) + best.score.standard_error
     return sum(row.status is Status.DONE and _get_cost(row, metric) <= limit for row in rows)
 

@@ -87,7 +87,7 @@ def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Read a table that `write_table` wrote; raise HeadstartError if the file is missing or another one."""
+    """Read a table that `write_table` wrote; raise HeadstartError if the file is missing or not a table."""
     try:
         text = read_regular_file(path, MAX_TABLE_BYTES).decode("utf-8", "surrogateescape")
     except OSError as error:
