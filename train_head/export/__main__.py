@@ -36,7 +36,7 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(export, ExportConfig, name)
 
 

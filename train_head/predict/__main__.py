@@ -27,7 +27,7 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(predict, PredictConfig, name)
 
 

@@ -10,11 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 import h5py
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from keras.src.saving import saving_lib
 from numpy.typing import NDArray
 
 from tests.features.shards.test_validate import SECRET, add_virtual, watch
@@ -39,6 +36,8 @@ PIXELS = [np.full((20, 30, 3), 99, np.uint8)]
 def _floatx() -> Iterator[None]:
     """Restore the float type, which some of the models change when Keras loads them."""
     yield
+    import keras
+
     keras.config.set_floatx("float32")
 
 
@@ -72,6 +71,8 @@ def name_function(name: str, module: str) -> Config:
 
 
 def make_lambda(marker: Path) -> Config:
+    import keras
+
     where = str(marker)
     config: Config = keras.layers.Lambda(lambda _: open(where, "w").close()).get_config()  # noqa: PTH123, SIM115
     return {"function": json.loads(json.dumps(config["function"]))}
@@ -81,6 +82,8 @@ def save_writer(folder: Path, marker: Path) -> Path:
     """Write a SavedModel that creates the marker when it is loaded."""
     if folder.exists():
         return folder
+    import tensorflow as tf
+
     with tf.Graph().as_default() as graph:
         write = tf.io.write_file(str(marker), "ran")
         value = tf.compat.v1.placeholder(tf.float32, (None,))
@@ -167,6 +170,8 @@ ATTACKS = [
 def test_keras_load_model_executes_the_attack(
     older: Path, tmp_path: Path, marker: Path, attack: Callable[[Config, Path], None]
 ) -> None:
+    import keras
+
     path = edit_json(older, tmp_path / "m.keras", lambda config: attack(config, marker))
     keras.saving.load_model(path, compile=False, safe_mode=attack is attack_saved_model_function)
     assert marker.exists()
@@ -186,8 +191,8 @@ def test_load_export_ignores_the_configuration_and_executes_no_attack(
 
     path = edit_json(older, tmp_path / "m.keras", edit)
     with (
-        mock.patch.object(keras.saving, "load_model") as load_model,
-        mock.patch.object(saving_lib, "deserialize_keras_object") as deserialize,
+        mock.patch("keras.saving.load_model") as load_model,
+        mock.patch("keras.src.saving.saving_lib.deserialize_keras_object") as deserialize,
     ):
         np.testing.assert_array_equal(run_export(path, PIXELS), outputs)
         assert_refused(edit_json(tiny_two, tmp_path / "m.keras", edit))
@@ -201,6 +206,8 @@ def test_load_export_ignores_the_configuration_and_executes_no_attack(
 def test_load_export_of_a_legacy_file_executes_no_attack_of_cve_2025_9905(
     tiny_two: Path, outputs: NDArray[np.float32], tmp_path: Path, marker: Path, name: str, has_export: bool
 ) -> None:
+    import keras
+
     first = {"class_name": "InputLayer", "config": {"batch_shape": [None, 3], "name": "i"}, "name": "i"}
     ends = {"name": "m", "input_layers": [["i", 0, 0]], "output_layers": [["i", 0, 0]]}
     config: Config = {"class_name": "Functional", "config": {"layers": [{**first, "inbound_nodes": []}], **ends}}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,6 +108,8 @@ def test_export_result_to_json_replaces_nan(exported: Exported) -> None:
 def test_export_of_a_reduced_run_is_the_plain_head_on_raw_pixels(
     early_store: Path, tmp_path: Path, quiet: Console
 ) -> None:
+    import keras
+
     options = OPTIONS | {"solver": SolverName.REDUCED, "epochs": 60, "learning_rate": 1e-2, "no_report": True}
     metrics = train_head(TrainConfig(early_store, tmp_path / "run", **options), quiet)
     result = export(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)

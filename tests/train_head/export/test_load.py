@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -37,7 +36,7 @@ from train_head.solvers.head import build_head
 
 
 @pytest.fixture(scope="module")
-def whole() -> keras.Model:
+def whole() -> Any:
     """InceptionV3 at 75 px in which no two arrays of a layer are alike, not to be changed."""
     model = build_backbone(75, None)
     rng = np.random.default_rng(1)
@@ -59,6 +58,8 @@ def draw_images(*sizes: tuple[int, int]) -> list[NDArray[np.uint8]]:
 
 
 def run_keras(path: Path, images: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+    import keras
+
     model = keras.saving.load_model(path, compile=False)
     return np.concatenate([np.asarray(model(image[None].astype(np.float32))) for image in images])
 
@@ -68,7 +69,7 @@ def run_keras(path: Path, images: Iterable[NDArray[Any]]) -> NDArray[np.float32]
     [("mixed0", Pool.NONE, 2, 0.0), ("mixed10", Pool.AVG, 3, 1e-4), ("max_pooling2d_1", Pool.NONE, 40, 0.0)],
 )
 def test_load_export_equals_the_model_that_keras_loads(
-    whole: keras.Model, tmp_path: Path, cut: str, pool: Pool, num_classes: int, l2: float
+    whole: Any, tmp_path: Path, cut: str, pool: Pool, num_classes: int, l2: float
 ) -> None:
     backbone = cut_backbone(whole, cut, pool)
     head = build_head(backbone.output_shape[1:], num_classes, 16, 0.5, seed=4, l2=l2)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,6 +75,8 @@ def test_stitched_model_equals_resize_scale_backbone_and_head_by_hand() -> None:
 
 @pytest.mark.parametrize("is_reloaded", [False, True], ids=["built", "reloaded"])
 def test_stitched_model_applies_dropout_only_in_training(tmp_path: Path, is_reloaded: bool) -> None:
+    import keras
+
     head = restore_head(choose_tiny_weights(2), TINY_SHAPE, 2, dropout=0.5)
     model = stitch(build_tiny_backbone(), head, TINY_SIZE)
     if is_reloaded:
