@@ -1,4 +1,4 @@
-"""An npm that does what a test tells it to."""
+"""Shell script in place of npm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def install_npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a shell script on the PATH as npm, before everything else; `$5` is the folder to pack into."""
+    """Put a shell script first on the PATH as npm; `$5` is the folder that `npm pack` writes to."""
     folder.mkdir()
     (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "npm").chmod(stat.S_IRWXU)

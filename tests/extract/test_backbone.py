@@ -24,6 +24,7 @@ from extract.backbone import (
     summarise_layers,
 )
 from extract.weights.find import FILE_NAME, Weights, WeightsName
+from extract.weights.keras_file import check_weights_file
 from extract.weights.nsfwjs import PACKAGE_FILE
 from tests.errors import raises
 from tests.extract.weight_files import KERNEL_SHAPES, Tensor, write_package
@@ -76,7 +77,9 @@ def assert_same_outputs(found: keras.Model, expected: keras.Model) -> None:
 def test_build_loads_exactly_the_weights_of_a_file(
     layout: str, source: keras.Model, architecture: keras.Model, request: pytest.FixtureRequest
 ) -> None:
-    model = build_backbone(75, from_file(request.getfixturevalue(layout)))
+    path = request.getfixturevalue(layout)
+    assert not check_weights_file(path)
+    model = build_backbone(75, from_file(path))
     assert_same_weights(model, source)
     assert_same_outputs(model, source)
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on 127.0.0.1 that answers what a test tells it to."""
+"""HTTP server on 127.0.0.1 with answers that a test defines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Thread
 
 @dataclass(frozen=True)
 class Answer:
-    """What a path is answered with; `declared` is a Content-Length that is not the body's."""
+    """Answer to a request; `declared` is the Content-Length if it differs from the length of the body."""
 
     body: bytes
     status: int = 200
@@ -20,21 +20,21 @@ class Answer:
 
 @dataclass
 class WebServer:
-    """What is served, and what was asked for."""
+    """Answers of a server by path, and the requested paths."""
 
     url: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
     def serve(self, path: str, body: bytes, *, status: int = 200, declared: int | None = None) -> str:
-        """Serves a body under a path from now on, and returns its URL."""
+        """Set the answer for a path, and return its URL."""
         self.answers[path] = Answer(body, status, declared)
         return self.url + path
 
 
 @contextmanager
 def run_server() -> Iterator[WebServer]:
-    """Runs a server on a free port of 127.0.0.1."""
+    """Run a server on a free port of 127.0.0.1."""
     site = WebServer()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Weights files that the tests write themselves: Keras's legacy layout, and the npm package's shapes."""
+"""Write weights files: the legacy layout of Keras, and the npm package."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _KERNELS = """
 1,1,2048,384 1,3,384,384 3,1,384,384 1,1,2048,448 3,3,448,384 1,3,384,384 3,1,384,384 1,1,2048,192
 """
 KERNEL_SHAPES = [tuple(int(number) for number in shape.split(",")) for shape in _KERNELS.split()]
-"""The kernels conv2d_1 to conv2d_94 as the manifest of the real npm package declares them."""
+"""Shapes of the kernels conv2d_1 to conv2d_94 in the manifest of the npm package."""
 
 Layers = Sequence[tuple[str, Sequence[NDArray[np.float32]]]]
 
 
 def write_legacy_file(path: Path, layers: Layers) -> Path:
-    """Writes a weights file in Keras's legacy layout."""
+    """Write a weights file in the legacy layout of Keras."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name, _ in layers]
         for name, arrays in layers:
@@ -47,14 +47,14 @@ def write_legacy_file(path: Path, layers: Layers) -> Path:
 
 
 def draw_small_layers(number: int) -> list[tuple[str, list[NDArray[np.float32]]]]:
-    """Draws layers of a few numbers each, for files of which only the layout matters."""
+    """Draw layers of six numbers each, for tests of the layout."""
     rng = np.random.default_rng(number)
     return [(f"layer_{index}", [rng.normal(size=(2, 3)).astype(np.float32)]) for index in range(number)]
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as the package holds it: value = quantised * scale + minimum, the last two as written."""
+    """Tensor in the package: value = quantised * scale + minimum; scale and minimum as JavaScript text."""
 
     quantised: NDArray[np.uint8]
     minimum: str = "-1.5"
@@ -62,7 +62,7 @@ class Tensor:
 
 
 def write_package(path: Path, tensors: Mapping[str, Tensor], *, drop_bytes: int = 0) -> Path:
-    """Writes a package in the npm package's file shapes; `drop_bytes` cuts the last shard short."""
+    """Write a package in the layout of the npm package; `drop_bytes` shortens the last shard."""
     weights = ",".join(
         f'{{name:"{name}",shape:[{",".join(map(str, tensor.quantised.shape))}],dtype:"float32",'
         f'quantization:{{min:{tensor.minimum},scale:{tensor.scale},dtype:"uint8"}}}}'
@@ -75,7 +75,7 @@ def write_package(path: Path, tensors: Mapping[str, Tensor], *, drop_bytes: int 
     )
     data = b"".join(tensor.quantised.tobytes() for tensor in tensors.values())
     data = data[: len(data) - drop_bytes]
-    # As in the real package, five shards of equal size whose strings need no padding, and a shorter one.
+    # As in the npm package: five shards of equal size, whose strings need no padding, and a shorter one.
     size = -(-len(data) // 17) * 3
     files = {"model.min.js": model}
     for part in range(6):
@@ -93,7 +93,7 @@ def write_package(path: Path, tensors: Mapping[str, Tensor], *, drop_bytes: int 
 
 
 def draw_tensors(kernel_shapes: Sequence[tuple[int, ...]]) -> dict[str, Tensor]:
-    """Draws the tensors of a package in the real one's order: by name, normalisations first, then a top."""
+    """Draw the tensors of a package in the order of the npm package: normalisations, convolutions, top layers."""
     rng = np.random.default_rng(94)
 
     def draw(*shape: int) -> NDArray[np.uint8]:

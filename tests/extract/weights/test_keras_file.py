@@ -1,8 +1,10 @@
-"""Telling weights files apart by their content, and reading the legacy layout."""
+"""Recognize weights files by their content, without TensorFlow."""
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import zipfile
 from pathlib import Path
 
@@ -11,108 +13,105 @@ import pytest
 
 from base.errors import HeadstartError
 from extract.weights.keras_file import check_weights_file
+from tests.errors import raises
 from tests.extract.weight_files import draw_small_layers, write_legacy_file
+
+pytestmark = pytest.mark.unit
 
 
 def refuse(path: Path) -> str:
-    with pytest.raises(HeadstartError) as raised:
+    """Check a file that is not accepted, and return the description of its content."""
+    with raises(HeadstartError, where=path) as caught:
         check_weights_file(path)
-    message = str(raised.value)
-    assert message.startswith(f"{path}: expected ")
-    return message.split(", got ", 1)[1]
+    return caught.value.got
 
 
-def test_detect_legacy_file_of_188_layers_is_legacy(tmp_path: Path) -> None:
+def test_check_weights_file_legacy_file_of_188_layers_passes(tmp_path: Path) -> None:
     assert not check_weights_file(write_legacy_file(tmp_path / "w.h5", draw_small_layers(188)))
 
 
-def test_detect_legacy_file_counts_only_layers_with_weights(tmp_path: Path) -> None:
+def test_check_weights_file_counts_only_layers_with_weights(tmp_path: Path) -> None:
     layers = [("input", []), *draw_small_layers(188), ("mixed0", [])]
     assert not check_weights_file(write_legacy_file(tmp_path / "w.h5", layers))
 
 
-def test_detect_legacy_file_that_the_tests_write_in_full_is_legacy(legacy_file: Path) -> None:
-    assert not check_weights_file(legacy_file)
-
-
-def test_detect_file_that_keras_saves_is_keras3(keras3_file: Path) -> None:
-    assert not check_weights_file(keras3_file)
-
-
-def test_detect_gzip_file_is_the_npm_package(tmp_path: Path) -> None:
+def test_check_weights_file_gzip_is_the_npm_package(tmp_path: Path) -> None:
     (tmp_path / "nsfwjs-4.4.0.tgz").write_bytes(gzip.compress(b"tar"))
     assert check_weights_file(tmp_path / "nsfwjs-4.4.0.tgz")
 
 
-def test_detect_keras3_file_under_another_name_asks_to_rename_it(keras3_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / "weights.h5"
-    path.symlink_to(keras3_file)
-    with pytest.raises(HeadstartError) as raised:
-        check_weights_file(path)
-    assert (raised.value.where, raised.value.expected) == (path, "a name ending in .weights.h5")
+@pytest.mark.parametrize(("name", "is_valid"), [("w.weights.h5", True), ("weights.h5", False), ("weights.bin", False)])
+def test_check_weights_file_of_keras_3_needs_the_name_that_keras_expects(
+    tmp_path: Path, name: str, is_valid: bool
+) -> None:
+    with h5py.File(tmp_path / name, "w") as file:
+        file.create_group("layers")
+    if is_valid:
+        assert not check_weights_file(tmp_path / name)
+    else:
+        with raises(HeadstartError, where=tmp_path / name) as caught:
+            check_weights_file(tmp_path / name)
+        assert caught.value.expected.endswith(" .weights.h5")
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "w.weights.h5"])
-def test_detect_legacy_file_under_another_name_asks_to_rename_it(tmp_path: Path, name: str) -> None:
-    with pytest.raises(HeadstartError) as raised:
+def test_check_weights_file_legacy_needs_the_name_that_keras_expects(tmp_path: Path, name: str) -> None:
+    with raises(HeadstartError, where=tmp_path / name) as caught:
         check_weights_file(write_legacy_file(tmp_path / name, draw_small_layers(188)))
-    assert (raised.value.where, raised.value.expected) == (tmp_path / name, "a name ending in .h5")
+    assert caught.value.expected.endswith(" .h5")
 
 
 @pytest.mark.parametrize(
     "page", [b"<!DOCTYPE html><title>404</title>", b"  \n<html>", b"<?xml version='1.0'?>", b"<HEAD>"]
 )
-def test_detect_web_page_says_that_it_is_one(tmp_path: Path, page: bytes) -> None:
+def test_check_weights_file_web_page_is_refused_as_web_page(tmp_path: Path, page: bytes) -> None:
     (tmp_path / "w.h5").write_bytes(page)
-    assert refuse(tmp_path / "w.h5").startswith("a web page (an error page saved under the file's name?). ")
+    assert "web page" in refuse(tmp_path / "w.h5")
 
 
-def test_detect_empty_file_says_so_and_names_the_file_to_get(tmp_path: Path) -> None:
+def test_check_weights_file_empty_file_is_refused_as_empty(tmp_path: Path) -> None:
     (tmp_path / "w.h5").write_bytes(b"")
-    assert refuse(tmp_path / "w.h5") == (
-        "an empty file. Give the file named *_notop.h5 (188 layers with weights) with --weights (WEIGHTS=)."
-    )
+    assert "empty" in refuse(tmp_path / "w.h5")
 
 
-def test_detect_zip_file_says_so(tmp_path: Path) -> None:
+def test_check_weights_file_zip_file_is_refused_as_zip_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("config.json", "{}")
-    assert refuse(tmp_path / "model.keras").startswith("a zip file (a whole .keras model?). ")
+    assert "zip" in refuse(tmp_path / "model.keras")
 
 
-def test_detect_foreign_bytes_shows_how_they_start(tmp_path: Path) -> None:
+def test_check_weights_file_unknown_bytes_are_refused_with_the_first_ones(tmp_path: Path) -> None:
     (tmp_path / "w.h5").write_bytes(b"\x80\x02pickled and more")
-    assert refuse(tmp_path / "w.h5").startswith("a file that starts with b'\\x80\\x02pickle'. ")
+    assert repr(b"\x80\x02pickle") in refuse(tmp_path / "w.h5")
 
 
 @pytest.mark.parametrize("kept", [100, 40_000, -1])
-def test_detect_truncated_hdf5_file_says_cut_off_and_its_size(tmp_path: Path, kept: int) -> None:
+def test_check_weights_file_truncated_hdf5_file_is_refused_with_its_size(tmp_path: Path, kept: int) -> None:
     whole = write_legacy_file(tmp_path / "whole.h5", draw_small_layers(188)).read_bytes()
     (tmp_path / "w.h5").write_bytes(whole[:kept])
-    size = len(whole[:kept])
-    assert refuse(tmp_path / "w.h5").startswith(f"an HDF5 file of {size:,} bytes that is cut off or damaged (")
+    assert f"{len(whole[:kept]):,}" in refuse(tmp_path / "w.h5")
 
 
-def test_detect_legacy_file_with_a_top_says_so(tmp_path: Path) -> None:
-    path = write_legacy_file(tmp_path / "w.h5", draw_small_layers(189))
-    assert refuse(path).startswith("a legacy file of 189 layers with weights (it has a top). ")
+@pytest.mark.parametrize("num_layers", [16, 189])
+def test_check_weights_file_legacy_with_other_layers_is_refused_with_their_number(
+    tmp_path: Path, num_layers: int
+) -> None:
+    path = write_legacy_file(tmp_path / "w.h5", draw_small_layers(num_layers))
+    got = refuse(path)
+    assert str(num_layers) in got
+    assert (" top" in got) is (num_layers == 189)
 
 
-def test_detect_legacy_file_of_another_model_says_how_many_layers_it_has(tmp_path: Path) -> None:
-    path = write_legacy_file(tmp_path / "w.h5", draw_small_layers(16))
-    assert refuse(path).startswith("a legacy file of 16 layers with weights. ")
-
-
-def test_detect_other_hdf5_file_names_what_is_in_it(tmp_path: Path) -> None:
+def test_check_weights_file_other_hdf5_file_is_refused_with_its_members(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["images"], file["labels"] = [1, 2], [3]
-    assert refuse(tmp_path / "w.h5").startswith("an HDF5 file with images, labels in it. ")
+    assert "images, labels" in refuse(tmp_path / "w.h5")
 
 
-def test_detect_hdf5_file_with_nothing_in_it_says_so(tmp_path: Path) -> None:
+def test_check_weights_file_empty_hdf5_file_is_refused(tmp_path: Path) -> None:
     h5py.File(tmp_path / "w.h5", "w").close()
-    assert refuse(tmp_path / "w.h5").startswith("an HDF5 file with nothing in it. ")
+    assert "HDF5" in refuse(tmp_path / "w.h5")
 
 
-def test_detect_missing_file_gives_the_systems_reason(tmp_path: Path) -> None:
-    assert refuse(tmp_path / "w.h5") == "No such file or directory. Check the path."
+def test_check_weights_file_missing_file_is_refused_with_the_reason_of_the_system(tmp_path: Path) -> None:
+    assert refuse(tmp_path / "w.h5") == os.strerror(errno.ENOENT)
