@@ -38,7 +38,7 @@ FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
 VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) WEIGHTS WEIGHTS_SHA256 THREADS MAX_BAD MAX_PIXELS \
 	CHECK SEARCH TRIALS $(SWITCHES) FILES ARGS
-TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO OPTUNA TENSORBOARD_DONE FAULTS
+TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
 # Take values literally: make does not expand a dollar in them.
@@ -128,12 +128,14 @@ OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
 LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
 FAULTS := $(VENV)/faults.so
+# A worker that is done takes tests from the end of another one's list.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep compare report export predict summary info check data test torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
+.PHONY: help demo extract train sweep compare report export predict summary info check data test test-fast torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -192,8 +194,11 @@ torture: $(DEV) $(FAULTS)  ## inject faults into the store, the commands and the
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
-test: $(DEV)  ## run the tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(DEV)  ## run all tests, on up to four cores at once
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: $(DEV)  ## run the unit tests, in less than a minute
+	$(BIN)/python -m pytest $(PARALLEL) -m unit $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
