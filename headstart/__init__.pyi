@@ -161,39 +161,43 @@ def train(
         run: Folder of the run.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        cut: Layer whose features to train on, if the store holds several.
-        pool: avg trains on the mean of each channel of features that are stored whole. Default none.
-        views: Stored views of each training picture to train on. Expects a whole number of at least 1 or None.
-        solver: How the head is fitted: reduced is fast, full is Keras's fit on all inputs; auto chooses. Default auto.
-        rank: Dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
-        epochs: Passes over the training pictures. Expects a whole number of at least 1. Default 20.
-        batch_size: Pictures in one training step. Expects a whole number of at least 1. Default 20.
-        units: Units of the hidden layer. Expects a whole number of at least 1. Default 1024.
-        dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99. Default 0.2.
+        cut: Cut layer to train on, if the store contains features of several.
+        pool: avg trains on the mean of each channel of the stored features. Default none.
+        views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
+            None.
+        solver: Solver. full fits all inputs with Keras; reduced fits the span of the training features and is much
+            faster; auto chooses by the size of the problem. Default auto.
+        rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
+        epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
+        batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
+        units: Number of units in the hidden layer. Expects a whole number of at least 1. Default 1024.
+        dropout: Fraction of the hidden units dropped in training. Expects a number from 0.0 to 0.99. Default 0.2.
         l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.
         learning_rate: Learning rate of the optimizer. Default 0.0001.
         optimizer: Optimizer. Default rmsprop.
-        momentum: Momentum of sgd. Expects a number from 0.0 to 0.999. Default 0.0.
-        unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone.
+        momentum: Momentum, for the optimizer sgd only. Expects a number from 0.0 to 0.999. Default 0.0.
+        unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains only the head.
             Default none.
-        fine_tune_epochs: Passes over the training pictures while fine-tuning. Expects a whole number of at least 1.
-            Default 10.
+        fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a whole number of at
+            least 1. Default 10.
         fine_tune_learning_rate: Learning rate of fine-tuning. Default 1e-05.
-        weights: Weights file of the backbone for fine-tuning, if it was moved since extraction.
-        class_weight: balanced gives every class the same total weight in the loss. Default none.
-        patience: Stop after this many epochs without a lower validation loss and keep the best. 0 trains to the end.
-            Expects a whole number of at least 0. Default 0.
-        repeats: Number of fits with different seeds, for mean and standard deviation. Expects a whole number of at
-            least 1. Default 1.
-        folds: Number of folds for cross-validation. 0 does none. Expects a whole number of at least 0. Default 0.
-        seed: Random seed of initial weights, order and dropout. Expects a whole number from 0 to 4294967295. Default 0.
-        validation_split: Share of the pictures set aside for validation if there is no folder validation/. Expects a
+        weights: Weights file of the backbone for fine-tuning, if it has moved since extraction.
+        class_weight: Class weights in the loss. balanced gives every class the same total weight. Default none.
+        patience: Stop after this many epochs without a lower validation loss, and keep the best epoch. 0 runs all
+            epochs. Expects a whole number of at least 0. Default 0.
+        repeats: Number of fits with different seeds, to report the mean and standard deviation. Expects a whole number
+            of at least 1. Default 1.
+        folds: Number of cross-validation folds. 0 disables cross-validation. Expects a whole number of at least 0.
+            Default 0.
+        seed: Random seed for initial weights, order and dropout. Expects a whole number from 0 to 4294967295. Default
+            0.
+        validation_split: Fraction of the pictures set aside for validation if no folder validation/ exists. Expects a
             number from 0.01 to 0.9. Default 0.2.
-        images: Folder of pictures that the store must have been made from.
-        no_report: Write no report, and skip the evaluation for it. Default False.
-        tensorboard: Write logs for TensorBoard too. Default False.
-        overwrite: Fit again, and replace the run that is there. Default False.
+        images: Folder of pictures. Training fails if the store was extracted from another one.
+        no_report: Skip the evaluation, the plots and the report. Default False.
+        tensorboard: Also write TensorBoard logs. Default False.
+        overwrite: Fit again, and replace an existing run. Default False.
 
     Returns:
         The run.
@@ -254,39 +258,43 @@ def sweep(
         out: Folder for the runs, the table, the plot and the best run.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        cut: Layer whose features to train on, if the store holds several.
-        pool: avg trains on the mean of each channel of features that are stored whole. Default none.
-        views: Stored views of each training picture to train on. Expects a whole number of at least 1 or None.
-        solver: How the head is fitted: reduced is fast, full is Keras's fit on all inputs; auto chooses. Default auto.
-        rank: Dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
-        epochs: Passes over the training pictures. Expects a whole number of at least 1. Default 20.
-        batch_size: Pictures in one training step. Expects a whole number of at least 1. Default 20.
+        cut: Cut layer to train on, if the store contains features of several.
+        pool: avg trains on the mean of each channel of the stored features. Default none.
+        views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
+            None.
+        solver: Solver. full fits all inputs with Keras; reduced fits the span of the training features and is much
+            faster; auto chooses by the size of the problem. Default auto.
+        rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
+        epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
+        batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
         units: Units of the hidden layer. Expects a whole number of at least 1 or None.
         dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99 or None.
         l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.
         learning_rate: Learning rate of the optimizer.
         optimizer: Optimizer. Default rmsprop.
-        momentum: Momentum of sgd. Expects a number from 0.0 to 0.999. Default 0.0.
-        unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone.
+        momentum: Momentum, for the optimizer sgd only. Expects a number from 0.0 to 0.999. Default 0.0.
+        unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains only the head.
             Default none.
-        fine_tune_epochs: Passes over the training pictures while fine-tuning. Expects a whole number of at least 1.
-            Default 10.
+        fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a whole number of at
+            least 1. Default 10.
         fine_tune_learning_rate: Learning rate of fine-tuning. Default 1e-05.
-        weights: Weights file of the backbone for fine-tuning, if it was moved since extraction.
-        class_weight: balanced gives every class the same total weight in the loss. Default none.
-        patience: Stop after this many epochs without a lower validation loss and keep the best. 0 trains to the end.
-            Expects a whole number of at least 0. Default 0.
-        repeats: Number of fits with different seeds, for mean and standard deviation. Expects a whole number of at
-            least 1. Default 1.
-        folds: Number of folds for cross-validation. 0 does none. Expects a whole number of at least 0. Default 0.
-        seed: Random seed of initial weights, order and dropout. Expects a whole number from 0 to 4294967295. Default 0.
-        validation_split: Share of the pictures set aside for validation if there is no folder validation/. Expects a
+        weights: Weights file of the backbone for fine-tuning, if it has moved since extraction.
+        class_weight: Class weights in the loss. balanced gives every class the same total weight. Default none.
+        patience: Stop after this many epochs without a lower validation loss, and keep the best epoch. 0 runs all
+            epochs. Expects a whole number of at least 0. Default 0.
+        repeats: Number of fits with different seeds, to report the mean and standard deviation. Expects a whole number
+            of at least 1. Default 1.
+        folds: Number of cross-validation folds. 0 disables cross-validation. Expects a whole number of at least 0.
+            Default 0.
+        seed: Random seed for initial weights, order and dropout. Expects a whole number from 0 to 4294967295. Default
+            0.
+        validation_split: Fraction of the pictures set aside for validation if no folder validation/ exists. Expects a
             number from 0.01 to 0.9. Default 0.2.
-        images: Folder of pictures that the store must have been made from.
-        no_report: Write no report, and skip the evaluation for it. Default False.
-        tensorboard: Write logs for TensorBoard too. Default False.
-        overwrite: Fit again, and replace the run that is there. Default False.
+        images: Folder of pictures. Training fails if the store was extracted from another one.
+        no_report: Skip the evaluation, the plots and the report. Default False.
+        tensorboard: Also write TensorBoard logs. Default False.
+        overwrite: Fit again, and replace an existing run. Default False.
         tries: Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.
         search: grid fits all combinations; optuna searches near the best heads so far. Default grid.
         trials: Number of heads that optuna fits. Expects a whole number of at least 1 or None.
@@ -324,12 +332,12 @@ def export(
         out: Folder for model.keras and labels.txt.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        formats: Formats, comma-separated. keras is the only one. Default keras.
-        store: Feature store of the run, if it was moved.
-        images: Folder of the pictures, if it was moved.
-        weights: Weights file of the backbone, if it was moved.
-        check: Number of validation pictures that the model is checked on, from each class in proportion. Default 256.
-        max_pixels: Pictures with more pixels are refused, as in extraction. Expects a whole number of at least 1.
+        formats: Export formats, comma-separated. keras is the only one. Default keras.
+        store: Feature store of the run, if it has moved.
+        images: Folder of the pictures, if it has moved.
+        weights: Weights file of the backbone, if it has moved.
+        check: Number of validation pictures to check the exported model on, in proportion to the classes. Default 256.
+        max_pixels: Largest number of pixels in a picture, as in extraction. Expects a whole number of at least 1.
             Default 89000000.
 
     Returns:
@@ -364,9 +372,9 @@ def predict(
         files: Pictures, or folders of pictures.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        batch_size: Pictures in one batch. Expects a whole number of at least 1. Default 32.
-        max_pixels: Pictures with more pixels are refused without decoding. Expects a whole number of at least 1.
-            Default 89000000.
+        batch_size: Number of pictures in a batch. Expects a whole number of at least 1. Default 32.
+        max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
+            least 1. Default 89000000.
 
     Returns:
         A list with one prediction for each picture. Pictures that cannot be decoded are listed in its attribute
@@ -400,10 +408,10 @@ def report(
         run: Run, or its path.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        test: Evaluate the pictures in test/ too. Default False.
-        store: Feature store of the run, if it was moved.
-        images: Folder of the pictures, if it was moved.
-        weights: Weights file of the backbone, if it was moved.
+        test: Also evaluate the pictures in test/. Default False.
+        store: Feature store of the run, if it has moved.
+        images: Folder of the pictures, if it has moved.
+        weights: Weights file of the backbone, if it has moved.
 
     Returns:
         The report. `path` is its file, and a notebook displays it.

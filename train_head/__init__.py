@@ -1,3 +1,3 @@
-"""Stage two: features in, a fitted head and an exported model out."""
+"""Stage two: from stored features to a fitted head and an exported model."""
 
-import base  # noqa: F401  # A command handles signals from here on.
+import base  # noqa: F401  # Signal handlers must be in place before the slower imports.

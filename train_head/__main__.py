@@ -14,7 +14,7 @@ from train_head.config import TrainConfig
 
 
 def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
-    """Fit a head on stored features: Flatten, Dense, Dropout, and a sigmoid (softmax above two classes)."""
+    """Fit a head on stored features: Flatten, Dense, Dropout and a sigmoid output (softmax above two classes)."""
     from train_head.evaluation.uncertainty import describe_accuracy, describe_fits, describe_interval
     from train_head.report.page import report_fitted_run
     from train_head.solvers.history import PartlyDivergedError
@@ -29,12 +29,12 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     rows = [
         ("validation accuracy", describe_accuracy(metrics)),
-        ("its 95 % interval", describe_interval(metrics)),
+        ("95% confidence interval", describe_interval(metrics)),
         ("validation loss", f"{metrics['val_loss']:.4f}"),
         ("training accuracy", f"{metrics['train_accuracy']:.4f}, loss {metrics['train_loss']:.4f}"),
-        ("pictures", f"{metrics['num_train']:,} to train, {metrics['num_validation']:,} to validate"),
+        ("pictures", f"{metrics['num_train']:,} training, {metrics['num_validation']:,} validation"),
         ("epochs", f"{metrics['epochs']}, solver {metrics['solver']}{kept}"),
-        ("time to the answer", format_seconds(metrics["seconds"])),
+        ("time to validation accuracy", format_seconds(metrics["seconds"])),
     ]
     for kind in ("repeats", "folds"):
         if summary := metrics.get(kind):
@@ -46,8 +46,9 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
 
 
 def read_process_start() -> float:
-    """Return `time.monotonic()` when this process began: proc_pid_stat(5), field 22; now, where that is not known."""
+    """Return the start of this process on the clock of `time.monotonic()`; the current time if it is unknown."""
     try:
+        # Field 22 of proc_pid_stat(5), in clock ticks since boot. Field 2, in parentheses, may contain spaces.
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError):
@@ -56,7 +57,7 @@ def read_process_start() -> float:
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command, with `name` as the program's name in its help, and end the process."""
     run_app(train, TrainConfig, name)
 
 

@@ -1,4 +1,4 @@
-"""The head as a scikit-learn classifier: for pipelines, cross-validation and grid searches over features in memory."""
+"""A head as a scikit-learn classifier, for pipelines, cross-validation and grid searches on features in memory."""
 
 from __future__ import annotations
 
@@ -34,50 +34,53 @@ from train_head.solvers.network import Batch, HeadTrainer
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head
 
-PREDICTED_ROWS, PREDICTED_COLUMNS = 1024, 2048
-"""The block of features that is widened to float64 at a time."""
+BLOCK_ROWS, BLOCK_COLUMNS = 1024, 2048
+"""Shape of the largest block of features that is converted to float64 at a time."""
 
 
 class EstimatorError(UsageError, ValueError):
-    """Invalid parameter or target of an estimator; a ValueError too, as scikit-learn's conventions demand."""
+    """Invalid parameter or target of an estimator. It is also a ValueError, as scikit-learn requires."""
 
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A head on extracted features: Flatten, Dense with ReLU, Dropout, and a sigmoid (softmax above two classes).
+    """A head on extracted features: Flatten, Dense with ReLU, Dropout and a sigmoid output (softmax above two classes).
 
-    It fits the head that `python -m train_head` fits on the same rows in the same order, without a store or a run.
-    Options have the command line's names and defaults, except where scikit-learn has a convention of its own:
+    It fits the same head as `python -m train_head` on the same rows in the same order, without a store or a run.
+    Parameters have the names and defaults of the command line, except where scikit-learn has its own convention:
 
-    - `random_state` is `--seed`, and may be None or a `RandomState`. It stays 0 by default: same data, same head.
-    - `class_weight` is None, "balanced" or a dictionary from class to weight; None is the command line's "none".
-    - `validation_fraction` is `--validation-split`. Rows are set aside only where `patience` is above 0, of each
-      class the same share, because cross-validation brings its own validation rows.
+    - `random_state` is `--seed`; None and a `RandomState` are also accepted. The default is 0, so that the same data
+      give the same head.
+    - `class_weight` is None (the command line's "none"), "balanced" or a dictionary from class to weight.
+    - `validation_fraction` is `--validation-split`. Rows are set aside, stratified by class, only if `patience` is
+      above 0, because cross-validation brings its own validation rows.
 
     The default learning rate suits the many inputs of a backbone; a few standardized columns need about 0.01.
 
     Args:
-        solver: "full" fits all inputs with Keras, "reduced" the span of the training features without TensorFlow;
+        solver: "full" fits all inputs with Keras; "reduced" fits the span of the training features without TensorFlow;
             "auto" chooses by the shape of the training features.
-        units: units of the hidden layer.
-        dropout: share of hidden units dropped in training, from 0 to 0.99.
-        epochs: passes over the training rows.
-        batch_size: rows for each step.
-        learning_rate: the optimizer's learning rate.
+        units: number of units in the hidden layer.
+        dropout: fraction of the hidden units dropped in training, from 0 to 0.99.
+        epochs: number of passes over the training rows.
+        batch_size: number of rows in a training step.
+        learning_rate: learning rate of the optimizer.
         optimizer: "rmsprop", "adam" or "sgd".
-        momentum: of "sgd", share of the last change kept, from 0 to 0.999.
-        l2: weight of the kernels' sum of squares in the loss.
-        class_weight: how much a row of each class counts in the loss.
-        patience: epochs without a better validation loss before stopping; the best is kept. 0 never stops early.
-        validation_fraction: share of the rows set aside where `patience` is above 0, from 0.01 to 0.9.
-        rank: inputs that the reduced solver keeps; None for 512, or as many as there are.
-        random_state: seed of initial weights, order, dropout and the rows set aside.
+        momentum: momentum from 0 to 0.999, for the optimizer "sgd" only.
+        l2: L2 penalty: weight of the sum of squared kernel weights in the loss.
+        class_weight: weight of each class in the loss.
+        patience: stop after this many epochs without a lower validation loss, and keep the best epoch. 0 runs all
+            epochs.
+        validation_fraction: fraction of the rows set aside if `patience` is above 0, from 0.01 to 0.9.
+        rank: number of inputs that the reduced solver keeps; None for 512, or fewer for fewer rows or inputs.
+        random_state: seed for initial weights, order, dropout and the rows set aside.
 
     Attributes:
         classes_: (classes,) labels in ascending order.
-        n_features_in_: numbers of a feature, flattened.
-        n_iter_: epochs that were run.
-        kept_epoch_: the epoch whose weights are kept, from 1.
-        history_: lists of each epoch's "loss" and "accuracy", and with `patience` "val_loss" and "val_accuracy".
+        n_features_in_: number of inputs, flattened.
+        n_iter_: number of epochs run.
+        kept_epoch_: number of the epoch whose weights are kept, from 1.
+        history_: dictionary of lists, one value for each epoch: "loss" and "accuracy"; with `patience` also "val_loss"
+            and "val_accuracy".
         solver_: "full" or "reduced".
         head_: `HeadWeights`, float32 arrays on all inputs.
     """
@@ -100,7 +103,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rank: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
-        """Keep the options; `fit` checks them."""
+        """Store the parameters; `fit` checks them."""
         self.solver = solver
         self.units = units
         self.dropout = dropout
@@ -120,14 +123,17 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Fit the head.
 
         Args:
-            X: (n, inputs), or features of any shape, (n, height, width, channels), which are flattened; float16 and
-                float32 are used as they are, other types converted to float32.
+            X: (n, inputs), or features of any other shape, such as (n, height, width, channels), which are flattened.
+                float16 and float32 are used unchanged; other types are converted to float32.
             y: (n,) labels of two or more classes.
 
         Raises:
-            EstimatorError: an invalid option, or one class only.
-            ValueError: X or y is not what scikit-learn's estimators accept.
-            HeadstartError: the loss was NaN or infinite in the first epoch, or all features are zero.
+            EstimatorError: a parameter is invalid, or `y` has only one class.
+            ValueError: X or y is invalid for a scikit-learn classifier.
+            HeadstartError: the loss is NaN or infinite in the first epoch, or all features are zero.
+
+        Warns:
+            ConvergenceWarning: the loss became NaN or infinite later; the last finite epoch is kept.
         """
         self._check_options()
         X, y = validate_data(self, _flatten(X), y, dtype=[np.float32, np.float16])
@@ -140,11 +146,12 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights = compute_sample_weight(self.class_weight, y).astype(np.float32)
         train, validation = Batch(X, targets, weights, None), None
         if self.patience:
-            sides = train_test_split(*train[:3], test_size=self.validation_fraction, stratify=y, random_state=seed)
-            train, validation = (Batch._make([*sides[side::2], None]) for side in (0, 1))
+            parts = train_test_split(*train[:3], test_size=self.validation_fraction, stratify=y, random_state=seed)
+            train, validation = Batch._make([*parts[::2], None]), Batch._make([*parts[1::2], None])
         rank = min(self.rank or DEFAULT_RANK, *train.features.shape)
         if self.rank and self.rank > rank:
-            raise EstimatorError("rank", f"at most {rank:,}, rows or inputs", f"{self.rank:,}", "Lower it")
+            expected = f"at most {rank:,}, the smaller of rows and inputs"
+            raise EstimatorError("rank", expected, f"{self.rank:,}", "Give a smaller rank")
         is_auto = self.solver == SolverName.AUTO
         self.solver_ = str(choose_solver(ReducedShape(len(train.features), rank))[0] if is_auto else self.solver)
         if self.solver_ == SolverName.FULL:
@@ -155,12 +162,12 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> Array:
-        """Return the logits: (n,) log odds of the second of two classes, else (n, classes)."""
+        """Return the logits: (n,) log odds of the second class of two, or (n, classes) for more."""
         logits = self._compute_logits(X)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
     def predict_proba(self, X: Any) -> Array:
-        """Return (n, classes) probabilities, columns in the order of `classes_`."""
+        """Return (n, classes) probabilities; the columns are in the order of `classes_`."""
         return network.compute_probabilities(self._compute_logits(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -169,12 +176,12 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[targets])
 
     def _compute_logits(self, X: Any) -> Array:
-        """Compute (n, outputs) logits in float64, so that those of a row do not depend on the rows beside it."""
+        """Compute (n, outputs) logits, in float64 so that a row's logits do not depend on the other rows."""
         check_is_fitted(self)
         X = validate_data(self, _flatten(X), dtype=[np.float32, np.float16], reset=False)
         parts = []
-        for rows in gen_batches(len(X), PREDICTED_ROWS):
-            panels = gen_batches(X.shape[1], PREDICTED_COLUMNS)
+        for rows in gen_batches(len(X), BLOCK_ROWS):
+            panels = gen_batches(X.shape[1], BLOCK_COLUMNS)
             hidden: Any = sum(X[rows, panel].astype(np.float64) @ self.head_.hidden_kernel[panel] for panel in panels)
             parts.append(network.compute_outputs(self.head_, hidden))
         return np.concatenate(parts)
@@ -189,23 +196,25 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise EstimatorError(*error.args) from error
         weight = self.class_weight
         if weight is not None and weight != "balanced" and not isinstance(weight, dict):
-            raise EstimatorError("class_weight", "None, balanced or a dictionary", repr(weight), "Leave it out")
+            raise EstimatorError("class_weight", "None, 'balanced' or a dictionary", repr(weight), "Leave it out")
         if self.learning_rate <= 0:
-            raise EstimatorError("learning_rate", "a number above 0", repr(self.learning_rate), "The default is 1e-4")
+            raise EstimatorError("learning_rate", "a number above 0", repr(self.learning_rate), "Try 1e-4, the default")
         if self.momentum and self.optimizer != OptimizerName.SGD:
-            raise EstimatorError("momentum", f"0 for {self.optimizer}", repr(self.momentum), "It is an option of sgd")
+            expected = f"0 for the optimizer {self.optimizer}"
+            raise EstimatorError("momentum", expected, repr(self.momentum), "Leave it out, or use the optimizer sgd")
         if self.rank and self.solver == SolverName.FULL:
-            raise EstimatorError("rank", "None for the full solver", repr(self.rank), "It is for the reduced one")
+            advice = "Leave it out, or use the solver reduced"
+            raise EstimatorError("rank", "None for the solver full", repr(self.rank), advice)
 
     def _fit_reduced(self, train: Batch, validation: Batch | None, rank: int, seed: int) -> HeadWeights:
-        """Fit on the strongest directions of the training features, and map the kernel to all inputs."""
+        """Fit on the principal directions of the training features, and map the kernel back to all inputs."""
         X, (num_rows, num_inputs) = train.features, train.features.shape
         store: Any = SimpleNamespace(feature_shape=(num_inputs,), read=lambda rows: X[rows.start : rows.stop])
         name = OptimizerName(self.optimizer)
         config = HeadConfig(optimizer=name, learning_rate=self.learning_rate, momentum=self.momentum)
         with open_workers() as workers:
             rows = FeatureMatrix(store, range(num_rows), workers)  # type: ignore[arg-type]
-            # As in `reduce_features`: where no input is left out, the sketch is exact, and the smaller problem.
+            # As in `reduce_features`: if the rank keeps all inputs, the sketch is exact too, and cheaper.
             is_exact = num_rows <= MAX_EXACT_ROWS and rank < num_inputs
             basis = decompose_exactly(rows, rank) if is_exact else sketch(rows, rank, SKETCH_SEED)
             directions = basis.directions
@@ -214,54 +223,54 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if validation:
                 validation = validation._replace(features=validation.features.astype(np.float32) @ directions)
             initial = draw_head(num_inputs, basis.train.shape[1], self.units, count_outputs(len(self.classes_)), seed)
-            stepper = HeadTrainer(initial, make_optimizer(config), self.l2)
-            head = self._run(stepper, train._replace(features=basis.train), validation, seed)
+            trainer = HeadTrainer(initial, make_optimizer(config), self.l2)
+            head = self._run(trainer, train._replace(features=basis.train), validation, seed)
             return replace(head, hidden_kernel=np.asarray(directions @ head.hidden_kernel, np.float32))
 
     @np.errstate(all="ignore")
     def _run(
-        self, stepper: HeadTrainer | _KerasTrainer, train: Batch, validation: Batch | None, seed: int
+        self, trainer: HeadTrainer | _KerasTrainer, train: Batch, validation: Batch | None, seed: int
     ) -> HeadWeights:
-        """Run the epochs, record them in `history_`, and return the head of the last finite one, or of the best."""
-        watch = EarlyStopping(self.patience)
-        while len(watch.history) < self.epochs and not watch.is_over:
-            loss, accuracy = self._run_epoch(stepper, train, (seed, len(watch.history)))
-            head = stepper.copy_head()
+        """Run the epochs, record them in `history_`, and return the last finite head, or with patience the best."""
+        stopping = EarlyStopping(self.patience)
+        while len(stopping.history) < self.epochs and not stopping.is_over:
+            loss, accuracy = self._run_epoch(trainer, train, (seed, len(stopping.history)))
+            head = trainer.copy_head()
             val_loss, val_accuracy = loss if math.isfinite(head.sum_squares()) else math.nan, accuracy
             if validation:
                 logits = network.compute_logits(head, validation.features)
                 losses, _ = network.compute_losses(logits, validation.targets)
                 val_loss = float(np.mean(losses)) + self.l2 * head.sum_squares()
                 val_accuracy = float(np.mean(network.predict_targets(logits) == validation.targets))
-            row = Epoch(len(watch.history) + 1, loss, accuracy, val_loss, val_accuracy, seconds=0.0)
-            watch.record(row, stepper.copy_head)
-        head = watch.require_kept(self.learning_rate)
-        self.n_iter_, self.kept_epoch_ = row.epoch, watch.kept_epoch
+            row = Epoch(len(stopping.history) + 1, loss, accuracy, val_loss, val_accuracy, seconds=0.0)
+            stopping.record(row, trainer.copy_head)
+        head = stopping.require_kept(self.learning_rate)
+        self.n_iter_, self.kept_epoch_ = row.epoch, stopping.kept_epoch
         names = ("loss", "accuracy", "val_loss", "val_accuracy")[: 4 if validation else 2]
-        self.history_ = {name: [getattr(epoch, name) for epoch in watch.history] for name in names}
+        self.history_ = {name: [getattr(epoch, name) for epoch in stopping.history] for name in names}
         if not row.is_finite:
-            kept = f"the head of epoch {watch.kept_epoch} is kept"
-            warnings.warn(f"epoch {row.epoch}: the loss is not finite; {kept}", ConvergenceWarning, stacklevel=3)
+            text = f"The loss of epoch {row.epoch} is not finite. The head of epoch {stopping.kept_epoch} is kept. "
+            warnings.warn(f"{text}Use a smaller learning rate.", ConvergenceWarning, stacklevel=3)
         return head
 
     def _run_epoch(
-        self, stepper: HeadTrainer | _KerasTrainer, train: Batch, seed: tuple[int, int]
+        self, trainer: HeadTrainer | _KerasTrainer, train: Batch, seed: tuple[int, int]
     ) -> tuple[float, float]:
-        """Take the steps of an epoch; return the mean loss and the accuracy, as they were step by step."""
+        """Take the steps of an epoch; return the mean loss and the accuracy, measured during the steps."""
         order = np.random.default_rng(seed).permutation(len(train.targets))
         masks = np.random.default_rng((*seed, 2))
-        total, num_right = 0.0, 0
+        total, num_correct = 0.0, 0
         for batch in gen_batches(len(order), self.batch_size):
             rows = order[batch]
             mask = network.draw_mask(masks, (len(rows), self.units), self.dropout)
             step = Batch(train.features[rows], train.targets[rows], train.weights[rows], mask)
-            loss, right = stepper.train_on_batch(step)
-            total, num_right = total + loss * len(rows), num_right + right
-        return total / len(order), num_right / len(order)
+            loss, batch_correct = trainer.train_on_batch(step)
+            total, num_correct = total + loss * len(rows), num_correct + batch_correct
+        return total / len(order), num_correct / len(order)
 
 
 class _KerasTrainer:
-    """A head that Keras fits, step by step like `HeadTrainer`; its dropout masks are its own."""
+    """Interface of `HeadTrainer` to a head in Keras. It ignores dropout masks, because Keras draws its own."""
 
     def __init__(self, options: HeadClassifier, seed: int) -> None:
         import keras
@@ -285,5 +294,5 @@ class _KerasTrainer:
 
 
 def _flatten(X: Any) -> Any:
-    """Flatten features of more than two dimensions; scikit-learn checks everything else."""
+    """Flatten features of more than two dimensions. scikit-learn checks everything else."""
     return np.asarray(X).reshape(len(X), -1) if getattr(X, "ndim", 2) > 2 else X

@@ -1,4 +1,4 @@
-"""Command line of the overfitting story: the same head without and with dropout, side by side."""
+"""Command line of `python -m train_head.compare`: how much one head overfits without and with dropout."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompareConfig(TrainConfig):
-    """Which head to fit twice: every option of training, and dropout for the second of the two."""
+    """Options of `compare`: those of `train`. The first head has no dropout, the second one has `dropout`."""
 
-    run: Annotated[Path, Option(help="Folder to make for both runs and the picture.")] = Path("compare")
-    dropout: Annotated[float, Option(min=0.01, max=0.99, help="Of the second head; the first has none.")] = 0.5
+    run: Annotated[Path, Option(help="Folder for both runs and the plot of their learning curves.")] = Path("compare")
+    dropout: Annotated[float, Option(min=0.01, max=0.99, help="Dropout of the second head; the first has none.")] = 0.5
 
 
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
-    """Fit the same head without and with dropout from one store, and show how far each overfits."""
+    """Fit the same head without and with dropout, and compare how much each overfits."""
     from train_head.report.page import report_fitted_run
     from train_head.train import raise_if_diverged
 
@@ -50,7 +50,7 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
         raise_if_diverged(training.config, results[name])
         report_fitted_run(training.config, console)
         results[name] = {"run": str(training.config.run), **results[name], **measure_gap(results[name])}
-    lines = [
+    metrics = [
         ("training accuracy", "train_accuracy", ".4f"),
         ("validation accuracy", "val_accuracy", ".4f"),
         ("gap", "accuracy_gap", "+.4f"),
@@ -59,16 +59,16 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
         ("gap", "loss_gap", "+.4f"),
     ]
     rows: list[tuple[str, ...]] = [("", *results)]
-    rows += [(title, *(f"{result[key]:{form}}" for result in results.values())) for title, key, form in lines]
-    rows.insert(3, ("its 95 % interval", *(describe_interval(result) for result in results.values())))
-    console.show_table(f"the same head, twice, in {config.run}", rows)
+    rows += [(title, *(f"{result[key]:{form}}" for result in results.values())) for title, key, form in metrics]
+    rows.insert(3, ("95% confidence interval", *(describe_interval(result) for result in results.values())))
+    console.show_table(f"the same head without and with dropout, in {config.run}", rows)
     if not config.no_report:
-        console.info(f"learning curves side by side: {config.run / COMPARISON_FILE}")
+        console.info(f"learning curves: {config.run / COMPARISON_FILE}")
     return {"comparison": results}
 
 
 def plan_trainings(config: CompareConfig) -> dict[str, Training]:
-    """Check both trainings before either is fitted; raise UsageError or HeadstartError where one cannot be."""
+    """Prepare both trainings, before either is fitted; raise UsageError or HeadstartError if one cannot be fitted."""
     from train_head.prepare import prepare_training
 
     options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
@@ -76,19 +76,19 @@ def plan_trainings(config: CompareConfig) -> dict[str, Training]:
     def plan(folder: str, dropout: float) -> Training:
         return prepare_training(TrainConfig(**{**options, "dropout": dropout, "run": config.run / folder}))
 
-    shown = f"{config.dropout:g}"
+    dropout = f"{config.dropout:g}"
     return {
         "without dropout": plan(WITHOUT_DROPOUT, 0.0),
-        f"with dropout {shown}": plan(f"{WITH_DROPOUT}{shown}", config.dropout),
+        f"with dropout {dropout}": plan(f"{WITH_DROPOUT}{dropout}", config.dropout),
     }
 
 
 def fit_comparison(
     config: CompareConfig, trainings: Mapping[str, Training], console: Console
 ) -> dict[str, dict[str, Any]]:
-    """Fit what is missing, and make both runs and the picture appear together; return the metrics of both.
+    """Fit the missing runs, write both runs and the plot at once, and return the metrics of both runs.
 
-    An earlier comparison of other options or pictures is kept beside, under its name and date.
+    An earlier comparison with other options or pictures is kept beside the new one, under its name and date.
     """
     from base.replace import replace_folder
     from train_head.data.summary import log_dataset_summary
@@ -99,13 +99,13 @@ def fit_comparison(
     from train_head.train import fit_run
 
     for training in trainings.values():
-        # Completes an interrupted replacement, before the folder is listed.
+        # Completes an interrupted replacement, so that the folder can be listed.
         holds_run(training.config.run)
     target, place = describe_comparison(config, trainings), config.run.resolve()
     with replace_folder(target) as replacement:
         same = [] if config.overwrite else [name for name, training in trainings.items() if training.is_completed()]
         if len(same) == len(trainings) and (config.no_report or (config.run / COMPARISON_FILE).is_file()):
-            console.info(f"{config.run}: holds this very comparison already; nothing to do")
+            console.info(f"{config.run} already contains this comparison; nothing to do")
             return {name: Run(training.config.run).read_metrics() for name, training in trainings.items()}
         first = next(iter(trainings.values()))
         log_dataset_summary(first.store, first.split, first.config, console)
@@ -127,15 +127,15 @@ def fit_comparison(
         archive = name_archive(config.run, old[-1]) if is_kept else ""
         replacement.commit(archive)
     if archive:
-        console.info(f"the earlier comparison is kept as {archive}")
+        console.info(f"earlier comparison kept as {archive}")
     for folder in checkpoints:
         remove_checkpoints(folder)
     return results
 
 
 def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]) -> Target:
-    """Describe what a comparison makes in its folder as a whole: both runs and the picture."""
-    out, option = config.run, "--run (RUN=)"
+    """Describe the entries of a comparison's folder, which are replaced at once: both runs and the plot."""
+    out, option = config.run, "run folder"
     if not out.resolve().name:
         raise UsageError(out, "a folder below the root", "the root itself", f"Give another {option}")
     if os.path.lexists(out) and not out.is_dir():
@@ -149,14 +149,14 @@ def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]
         for run in found:
             refuse_foreign_run(run)
         if not found:
-            expected, advice = "a picture beside the runs of a comparison", f"Move it, or give another {option}"
-            raise HeadstartError(folder / COMPARISON_FILE, expected, "one alone", advice)
+            expected, advice = "the plot of a comparison, with both runs", f"Move it, or give another {option}"
+            raise HeadstartError(folder / COMPARISON_FILE, expected, "a file without runs", advice)
 
     return Target(out, {COMPARISON_FILE: None, **dict.fromkeys(runs, RUN_ENTRIES)}, refuse_foreign, option)
 
 
 def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return how much higher accuracy is in training than in validation, and how much lower loss; dropout is off."""
+    """Return how much better accuracy and loss are in training than in validation, both without dropout."""
     return {
         "accuracy_gap": metrics["train_accuracy"] - metrics["val_accuracy"],
         "loss_gap": metrics["val_loss"] - metrics["train_loss"],

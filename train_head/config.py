@@ -1,4 +1,4 @@
-"""Options of training, export, report and prediction, for the command line and the Python API. A run keeps its own."""
+"""Options of training, export, reports and prediction, shared by the command line and the Python API."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from features.schema import Pool
 from features.split import VALIDATION_SHARE
 
 MAX_PIXELS = 89_000_000
-"""Default limit of a picture's size, the same as in extraction."""
+"""Default limit of the number of pixels in a picture; the same as in extraction."""
 
 
 class SolverName(StrEnum):
-    """Solver of a head."""
+    """Name of a solver."""
 
     AUTO = "auto"
     FULL = "full"
@@ -25,7 +25,7 @@ class SolverName(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """Optimizer of Keras."""
+    """Name of a Keras optimizer."""
 
     RMSPROP = "rmsprop"
     ADAM = "adam"
@@ -33,7 +33,7 @@ class OptimizerName(StrEnum):
 
 
 class ClassWeight(StrEnum):
-    """Weight of each picture in the loss."""
+    """Weighting of the classes in the loss."""
 
     NONE = "none"
     BALANCED = "balanced"
@@ -41,86 +41,91 @@ class ClassWeight(StrEnum):
 
 @dataclass(frozen=True)
 class StoreOption:
-    """The store, the first option of every command that fits heads."""
+    """The option `store`, which comes first in every command that fits heads."""
 
     store: Annotated[Path, Option(help="Folder of the feature store.")]
 
 
 NO_FINE_TUNING = "none"
-"""Value of `unfreeze_from` that leaves the backbone frozen."""
+"""Value of `unfreeze_from` that keeps the backbone frozen."""
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Options of a head and its fit, common to `train` and `sweep`."""
+    """Options of a head and its fit, shared by `train` and `sweep`."""
 
-    cut: Annotated[str, Option(help="Layer whose features to train on, if the store holds several.")] = ""
-    pool: Annotated[Pool, Option(help="avg trains on the mean of each channel of features that are stored whole.")] = (
-        Pool.NONE
-    )
+    cut: Annotated[str, Option(help="Cut layer to train on, if the store contains features of several.")] = ""
+    pool: Annotated[Pool, Option(help="avg trains on the mean of each channel of the stored features.")] = Pool.NONE
     views: Annotated[
         int | None,
-        Option(min=1, help="Stored views of each training picture to train on.", show_default="as many as are stored"),
+        Option(min=1, help="Number of stored views of each training picture to train on.", show_default="all"),
     ] = None
     solver: Annotated[
         SolverName,
-        Option(help="How the head is fitted: reduced is fast, full is Keras's fit on all inputs; auto chooses."),
+        Option(
+            help="Solver. full fits all inputs with Keras; reduced fits the span of the training features and is much "
+            "faster; auto chooses by the size of the problem."
+        ),
     ] = SolverName.AUTO
     rank: Annotated[
         int | None,
         Option(
             min=1,
-            help="Dimensions that the reduced solver keeps.",
-            show_default="512, or as many as there are pictures",
+            help="Number of dimensions that the reduced solver keeps.",
+            show_default="512, or fewer for fewer pictures or inputs",
         ),
     ] = None
-    epochs: Annotated[int, Option(min=1, help="Passes over the training pictures.")] = 20
-    batch_size: Annotated[int, Option(min=1, help="Pictures in one training step.")] = 20
-    units: Annotated[int, Option(min=1, help="Units of the hidden layer.")] = 1024
-    dropout: Annotated[float, Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.")] = 0.2
+    epochs: Annotated[int, Option(min=1, help="Number of passes over the training pictures.")] = 20
+    batch_size: Annotated[int, Option(min=1, help="Number of pictures in a training step.")] = 20
+    units: Annotated[int, Option(min=1, help="Number of units in the hidden layer.")] = 1024
+    dropout: Annotated[float, Option(min=0.0, max=0.99, help="Fraction of the hidden units dropped in training.")] = 0.2
     l2: Annotated[
         float, Option(min=0.0, help="L2 penalty: weight of the sum of squared kernel weights in the loss.")
     ] = 0.0
     learning_rate: Annotated[float, Option(help="Learning rate of the optimizer.")] = 1e-4
     optimizer: Annotated[OptimizerName, Option(help="Optimizer.")] = OptimizerName.RMSPROP
-    momentum: Annotated[float, Option(min=0.0, max=0.999, help="Momentum of sgd.")] = 0.0
+    momentum: Annotated[float, Option(min=0.0, max=0.999, help="Momentum, for the optimizer sgd only.")] = 0.0
     unfreeze_from: Annotated[
         str,
-        Option(help="First backbone layer to fine-tune after the head, such as mixed6. none trains the head alone."),
+        Option(help="First backbone layer to fine-tune after the head, such as mixed6. none trains only the head."),
     ] = NO_FINE_TUNING
-    fine_tune_epochs: Annotated[int, Option(min=1, help="Passes over the training pictures while fine-tuning.")] = 10
+    fine_tune_epochs: Annotated[
+        int, Option(min=1, help="Number of passes over the training pictures during fine-tuning.")
+    ] = 10
     fine_tune_learning_rate: Annotated[float, Option(help="Learning rate of fine-tuning.")] = 1e-5
     weights: Annotated[
         str,
-        Option(help="Weights file of the backbone for fine-tuning, if it was moved since extraction.", metavar="FILE"),
+        Option(help="Weights file of the backbone for fine-tuning, if it has moved since extraction.", metavar="FILE"),
     ] = ""
     class_weight: Annotated[
-        ClassWeight, Option(help="balanced gives every class the same total weight in the loss.")
+        ClassWeight, Option(help="Class weights in the loss. balanced gives every class the same total weight.")
     ] = ClassWeight.NONE
     patience: Annotated[
         int,
         Option(
             min=0,
-            help="Stop after this many epochs without a lower validation loss and keep the best. 0 trains to the end.",
+            help="Stop after this many epochs without a lower validation loss, and keep the best epoch. "
+            "0 runs all epochs.",
         ),
     ] = 0
     repeats: Annotated[
-        int, Option(min=1, help="Number of fits with different seeds, for mean and standard deviation.")
+        int, Option(min=1, help="Number of fits with different seeds, to report the mean and standard deviation.")
     ] = 1
-    folds: Annotated[int, Option(min=0, help="Number of folds for cross-validation. 0 does none.")] = 0
-    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Random seed of initial weights, order and dropout.")] = 0
+    folds: Annotated[int, Option(min=0, help="Number of cross-validation folds. 0 disables cross-validation.")] = 0
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Random seed for initial weights, order and dropout.")] = 0
     validation_split: Annotated[
         float,
         Option(
-            min=0.01, max=0.9, help="Share of the pictures set aside for validation if there is no folder validation/."
+            min=0.01, max=0.9, help="Fraction of the pictures set aside for validation if no folder validation/ exists."
         ),
     ] = VALIDATION_SHARE
     images: Annotated[
-        Path | None, Option(help="Folder of pictures that the store must have been made from.", metavar="DIR")
+        Path | None,
+        Option(help="Folder of pictures. Training fails if the store was extracted from another one.", metavar="DIR"),
     ] = None
-    no_report: Annotated[bool, Option("--no-report", help="Write no report, and skip the evaluation for it.")] = False
-    tensorboard: Annotated[bool, Option("--tensorboard", help="Write logs for TensorBoard too.")] = False
-    overwrite: Annotated[bool, Option("--overwrite", help="Fit again, and replace the run that is there.")] = False
+    no_report: Annotated[bool, Option("--no-report", help="Skip the evaluation, the plots and the report.")] = False
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Also write TensorBoard logs.")] = False
+    overwrite: Annotated[bool, Option("--overwrite", help="Fit again, and replace an existing run.")] = False
 
 
 @dataclass(frozen=True)
@@ -134,12 +139,12 @@ class TrainConfig(HeadConfig, _RunOption):
 
 
 def parse_count(text: str) -> int | None:
-    """Parse a number above zero, or `all`, which gives None."""
-    # Defaults come as they are.
+    """Parse a positive number; return None for `all`."""
+    # Typer passes the default too, which is an int.
     if str(text) == "all":
         return None
     if not str(text).isdecimal() or int(text) < 1:
-        raise BadParameter(f"expected a number above zero, or all, got {text!r}.")
+        raise BadParameter(f"expected a positive number or all, got {text!r}.")
     return int(text)
 
 
@@ -149,19 +154,19 @@ class ExportConfig:
 
     run: Annotated[Path, Option(help="Folder of the run.")]
     out: Annotated[Path, Option(help="Folder for model.keras and labels.txt.")]
-    formats: Annotated[str, Option(help="Formats, comma-separated. keras is the only one.")] = "keras"
-    store: Annotated[str, Option(help="Feature store of the run, if it was moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.", metavar="DIR")] = ""
-    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.", metavar="FILE")] = ""
+    formats: Annotated[str, Option(help="Export formats, comma-separated. keras is the only one.")] = "keras"
+    store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
     check: Annotated[
         int | None,
         Option(
             parser=parse_count,
             metavar="N|all",
-            help="Number of validation pictures that the model is checked on, from each class in proportion.",
+            help="Number of validation pictures to check the exported model on, in proportion to the classes.",
         ),
     ] = 256
-    max_pixels: Annotated[int, Option(min=1, help="Pictures with more pixels are refused, as in extraction.")] = (
+    max_pixels: Annotated[int, Option(min=1, help="Largest number of pixels in a picture, as in extraction.")] = (
         MAX_PIXELS
     )
 
@@ -171,19 +176,19 @@ class ReportConfig:
     """Options of `report`."""
 
     run: Annotated[Path, Option(help="Folder of the run.")]
-    test: Annotated[bool, Option("--test", help="Evaluate the pictures in test/ too.")] = False
-    store: Annotated[str, Option(help="Feature store of the run, if it was moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it was moved.", metavar="DIR")] = ""
-    weights: Annotated[str, Option(help="Weights file of the backbone, if it was moved.", metavar="FILE")] = ""
+    test: Annotated[bool, Option("--test", help="Also evaluate the pictures in test/.")] = False
+    store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """Options of `predict`."""
 
-    files: Annotated[list[Path], Argument(help="Pictures, or folders of pictures.", metavar="FILE_OR_DIR...")]
-    model: Annotated[Path, Option(help="The model.keras that export wrote.")]
-    batch_size: Annotated[int, Option(min=1, help="Pictures in one batch.")] = 32
-    max_pixels: Annotated[int, Option(min=1, help="Pictures with more pixels are refused without decoding.")] = (
-        MAX_PIXELS
-    )
+    files: Annotated[list[Path], Argument(help="Pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
+    model: Annotated[Path, Option(help="Exported model: a file model.keras.")]
+    batch_size: Annotated[int, Option(min=1, help="Number of pictures in a batch.")] = 32
+    max_pixels: Annotated[
+        int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
+    ] = MAX_PIXELS

@@ -1,4 +1,4 @@
-"""Check a training's options, open its store and plan its fits; nothing is fitted or written."""
+"""Preparation of a training: check the options, open the store, plan the fits. Nothing is fitted or written."""
 
 from __future__ import annotations
 
@@ -21,32 +21,38 @@ from train_head.runs.write import shorten_path
 from train_head.trials import Trial, plan_trials
 
 _NOT_COMPARED = {*PATH_OPTIONS, "overwrite", "no_report", "tensorboard"}
-_NOT_SETTLED = ("cut", "")
-"""The option of older runs on a store with one cut; the fingerprint has it too."""
+"""Options that may differ between two trainings of the same run."""
+_UNRECORDED_CUT = ("cut", "")
+"""The option `cut` in older runs on a store with one cut, where only the fingerprint identifies the cut."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training whose options were checked against its store, and of which nothing is fitted yet."""
+    """A training whose options were checked against its store. Nothing is fitted yet."""
 
     config: TrainConfig
-    """The options, with the store's path, the cut and the number of views settled."""
+    """The options, with the store's path, the cut and the number of views resolved."""
     store: FeatureStore
     split: Split
     trials: list[Trial]
     record: RunRecord
 
     def list_differences(self) -> list[str]:
-        """List how the run in the folder differs from this one; empty where it is the same run."""
+        """List the differences between the run in the folder and this training; empty if they are equal."""
         return list_differences(Run(self.config.run), self.record, list_run_examples(self.split))
 
     def is_completed(self) -> bool:
-        """Return whether the folder holds this very run already."""
+        """Return whether the folder already contains the run of this training."""
         return holds_run(self.config.run) and not self.list_differences()
 
 
 def prepare_training(config: TrainConfig) -> Training:
-    """Prepare a training; raise UsageError or HeadstartError where it cannot be done."""
+    """Check the options of a training, open its store, split the pictures and plan the fits.
+
+    Raises:
+        UsageError: an option is invalid.
+        HeadstartError: the store or its pictures cannot be trained on.
+    """
     check_arguments(config)
     store = open_training_store(config)
     config = replace(config, store=store.path, cut=store.fingerprint.cut, views=resolve_num_views(store, config.views))
@@ -69,7 +75,7 @@ def prepare_training(config: TrainConfig) -> Training:
 
 
 def open_training_store(config: TrainConfig) -> FeatureStore:
-    """Open the store of a training: where layers are unfrozen, with the last cut before them and without pooling."""
+    """Open the store of a training. Fine-tuning needs the last cut before the first unfrozen layer, without pooling."""
     if config.unfreeze_from == NO_FINE_TUNING:
         return open_store(config.store, config.cut, config.pool)
     from train_head.finetuning.backbone import choose_stored_cut
@@ -78,67 +84,69 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
 
 
 def check_arguments(config: TrainConfig) -> None:
-    """Raise UsageError where options contradict each other, or ask for what is not installed."""
+    """Raise UsageError for an invalid or contradictory option, or for a package that is not installed."""
     for option, rate, default in (
         ("--learning-rate", config.learning_rate, "1e-4"),
         ("--fine-tune-learning-rate", config.fine_tune_learning_rate, "1e-5"),
     ):
         if not 0 < rate < math.inf:
-            raise UsageError(option, "a number above 0", f"{rate:g}", f"{default} is the default")
+            raise UsageError(option, "a number above 0", f"{rate:g}", f"Leave it out for the default, {default}")
     if config.momentum and config.optimizer is not OptimizerName.SGD:
-        raise UsageError("--momentum", "--optimizer sgd", f"--optimizer {config.optimizer}", "Leave one of them out")
+        got = f"{config.momentum:g} with the optimizer {config.optimizer}"
+        raise UsageError("--momentum", "0, or the optimizer sgd", got, "Leave one of them out")
     if config.rank and config.solver is SolverName.FULL:
-        raise UsageError("--rank", "--solver reduced or auto", "--solver full", "Leave one of them out")
+        got = f"{config.rank} with the solver full"
+        raise UsageError("--rank", "the solver reduced or auto", got, "Leave one of them out")
     if config.tensorboard:
         require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
 
 
-def resolve_num_views(store: FeatureStore, asked: int | None) -> int:
-    """Return the views to train on; raise UsageError where the store has fewer than were asked for."""
-    if asked is not None and asked > store.num_views:
-        expected = f"at most {store.num_views}, as many as {store.path} holds"
-        raise UsageError("--views", expected, str(asked), f"Run `python -m extract --views {asked}` first")
-    return asked or store.num_views
+def resolve_num_views(store: FeatureStore, requested: int | None) -> int:
+    """Return the number of views to train on; raise UsageError if the store has fewer than requested."""
+    if requested is not None and requested > store.num_views:
+        expected = f"at most {store.num_views}, the number of views in {store.path}"
+        raise UsageError("--views", expected, str(requested), f"Run `python -m extract --views {requested}` first")
+    return requested or store.num_views
 
 
 def split_store(store: FeatureStore, config: TrainConfig) -> Split:
-    """Split a store into training and validation pictures; raise HeadstartError where either has too few."""
+    """Split a store into training and validation pictures; raise HeadstartError if either has too few."""
     check_images_folder(store, config.images)
     check_extraction(store)
     return split_examples(store.examples, config.validation_split, store.images)
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether a folder holds a run; raise HeadstartError where it is no folder, or holds other files alone."""
+    """Return whether a folder contains a run; raise HeadstartError if it is a file or contains only other files."""
     if os.path.lexists(folder) and not folder.is_dir():
-        raise HeadstartError(folder, "a folder for the run", "something else", "Give another --run (RUN=)")
+        raise HeadstartError(folder, "a folder for the run", "a file", "Give another run folder")
     recover_run(folder)
     if os.path.lexists(folder / RUN_FILE):
         return True
-    # In a mount point, the lock, what a kill left, and what a file system has in its root.
+    # Not counted: the lock, remains of a killed command, and a file system's lost+found at a mount point.
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if any(name != "lost+found" and not name.startswith(".") for name in names):
-        raise HeadstartError(folder, "an empty folder", "a folder with other files", "Give another --run (RUN=)")
+        raise HeadstartError(folder, "an empty folder", "a folder with other files", "Give another run folder")
     return False
 
 
 def list_differences(run: Run, record: RunRecord, examples: Sequence[RunExample]) -> list[str]:
-    """List how an undamaged run differs from the one that is asked for; empty where it is the same run."""
+    """List the differences between an undamaged run and the requested one; empty if they are equal."""
 
     def show(value: object) -> str:
-        return "nothing" if value is None else str(value)
+        return "unset" if value is None else str(value)
 
-    asked = record.config
+    requested = record.config
     differences = [
-        f"{name} {show(theirs)} instead of {show(asked.get(name))}"
+        f"{name} {show(theirs)} instead of {show(requested.get(name))}"
         for name, theirs in {**DEFAULTS, **run.record.config}.items()
-        if name not in _NOT_COMPARED and theirs != asked.get(name) and (name, theirs) != _NOT_SETTLED
+        if name not in _NOT_COMPARED and theirs != requested.get(name) and (name, theirs) != _UNRECORDED_CUT
     ]
     if run.record.fingerprint != record.fingerprint:
-        differences.append("features of another fingerprint")
+        differences.append("features with another fingerprint")
     if differences:
         return differences
     run.check_files()
     if set(run.read_examples()) != set(examples):
         return ["other pictures"]
-    return ["other views of the pictures"] if run.record.views_sha256 != record.views_sha256 else []
+    return ["other views of the same pictures"] if run.record.views_sha256 != record.views_sha256 else []

@@ -1,4 +1,4 @@
-"""Stage two: from a feature store to a run."""
+"""A training: from a feature store to a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from base.replace import replace_folder
-from base.terminal import Console, format_seconds, import_quietly
+from base.terminal import Console, format_count, format_seconds, import_quietly
 from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
@@ -36,25 +36,25 @@ def train_head(
     *,
     keeps_earlier: bool = True,
 ) -> dict[str, Any]:
-    """Fit a head on a store's features and keep it as a run.
+    """Fit a head on a store's features, and write it as a run.
 
-    The run's folder is locked, recognised and known to be writable before the fit. An earlier run of other options or
-    pictures is kept beside it, under its name and date.
+    The run folder is locked and checked before the fit. An earlier run with other options or pictures is kept beside
+    the new one, under its name and date.
 
     Args:
-        config: the options.
+        config: options of the training.
         console: output of messages and progress.
-        started: `time.monotonic()` when the user began to wait; None for now.
+        started: `time.monotonic()` at which the reported duration starts; None for now.
         on_epoch_end: called after each epoch of the fit that is kept; an exception ends the training without a run.
-        keeps_earlier: whether an earlier run that is replaced is kept; `config.overwrite` also fits this very run anew.
+        keeps_earlier: whether to keep an earlier run. With `config.overwrite` it is replaced, even by an equal one.
 
     Returns:
-        The run's metrics, as `--json` prints them.
+        The metrics of the run, as printed by `--json`.
 
     Raises:
         TargetLockedError: another command is writing the run.
-        HeadstartError: anything that the user can fix; no run appears, and an older one stays. Where the loss
-            became NaN after a good epoch, the run with that epoch's weights appears all the same.
+        PartlyDivergedError: the loss became NaN or infinite after a finite epoch; the run keeps that epoch's head.
+        HeadstartError: any other error that the user can fix; an earlier run is unchanged.
     """
     started = time.monotonic() if started is None else started
     target = describe_run_target(config.run)
@@ -67,7 +67,7 @@ def train_head(
         differences = training.list_differences()
         if not differences:
             remove_checkpoints(checkpoints)
-            console.info(f"{config.run}: holds this very run already; nothing to do")
+            console.info(f"{config.run} already contains this run; nothing to do")
             if config.tensorboard:
                 add_logs(Run(config.run))
             return raise_if_diverged(config, Run(config.run).read_metrics())
@@ -77,7 +77,7 @@ def train_head(
         archive = name_archive(config.run, config.run) if is_kept else ""
         replacement.commit(archive)
     if archive:
-        console.info(f"the earlier run ({'; '.join(differences)}) is kept as {archive}")
+        console.info(f"earlier run ({'; '.join(differences)}) kept as {archive}")
     remove_checkpoints(checkpoints)
     warn_if_store_changed(training.store, training.split, config, console)
     return raise_if_diverged(config, metrics)
@@ -91,9 +91,9 @@ def fit_run(
     started: float,
     on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
 ) -> dict[str, Any]:
-    """Fit a training, write the run into an empty staging folder, and return its metrics.
+    """Fit a prepared training, write the run into an empty staging folder, and return its metrics.
 
-    The end of the kept fit is on the disk, as a checkpoint, before anything is derived from it.
+    The result of the kept fit is saved as a checkpoint before anything is derived from it.
     """
     config, store, split, trials = training.config, training.store, training.split, training.trials
     tail, top = None, store
@@ -102,11 +102,13 @@ def fit_run(
 
         tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
         top = tail.open_head_inputs()
-        console.info(f"then {len(tail.trained)} layers of the backbone from {config.unfreeze_from} on, with the head")
+        console.info(
+            f"fine-tuning: {format_count(len(tail.trained), 'layer')} from {config.unfreeze_from}, after the head"
+        )
     solver, solve = _choose_solver(Problem(top, split, config), console)
     if solver is SolverName.REDUCED:
         for trial in trials:
-            # A rank that a fold is too small for is an error before anything is fitted.
+            # A fold that is too small for the rank must fail before the first fit.
             compute_reduced_shape(Problem(top, trial.split, trial.config))
     if tail:
         from train_head.finetuning.fit import add_fine_tuning
@@ -114,18 +116,18 @@ def fit_run(
         solve = add_fine_tuning(solve, tail)
     fit = fit_first(trials, store, solve, checkpoints, console, on_epoch_end)
     outcomes = [evaluate_fit(fit, split)]
-    answered = time.monotonic() - started
-    console.info(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(answered)}")
+    seconds = time.monotonic() - started
+    console.info(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(seconds)}")
     outcomes += fit_others(trials, store, solve, checkpoints, console)
     metrics = {
         "solver": solver.value,
-        "seconds": round(answered, 3),
+        "seconds": round(seconds, 3),
         "views": config.views,
         **_measure_fit(fit, split, store, config.l2),
         **summarize_trials(trials, outcomes, config),
     }
     if not config.no_report:
-        with warn_on_failure("the evaluation", console):
+        with warn_on_failure("an evaluation", console):
             targets = encode_labels(split.validation, split.classes)
             largest = find_largest_class(encode_labels(split.train, split.classes), len(split.classes))
             metrics["evaluation"] = evaluate(targets, fit.validation_probabilities, split.classes, largest)
@@ -145,33 +147,33 @@ def fit_run(
 
 
 def get_checkpoint_folder(run: Path) -> Path:
-    """Return the folder of a run's checkpoints."""
+    """Return the path of a run's checkpoint folder."""
     return run.resolve().with_name(f".checkpoint-{run.resolve().name}")
 
 
 def raise_if_diverged(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's metrics; raise PartlyDivergedError where a loss became NaN or infinite."""
+    """Return a run's metrics; raise PartlyDivergedError if a loss became NaN or infinite."""
     if not metrics.get("diverged"):
         return metrics
-    diverged, option, rate = metrics["diverged"], "--learning-rate", config.learning_rate
+    diverged, name, rate = metrics["diverged"], "learning rate", config.learning_rate
     if metrics.get("before_tuning"):
-        option, rate = "--fine-tune-learning-rate", config.fine_tune_learning_rate
+        name, rate = "fine-tuning learning rate", config.fine_tune_learning_rate
     raise PartlyDivergedError(
         f"{config.run}, {diverged['trial']}, epoch {diverged['epoch']}",
         "a finite loss",
-        f"{diverged['losses']} at learning rate {rate:g}",
-        f"The run keeps the head of repeat 0, epoch {diverged['kept_epoch']}. Try a smaller {option}",
+        f"{diverged['losses']} at {name} {rate:g}",
+        f"Lower the {name}; the run keeps the head of repeat 0, epoch {diverged['kept_epoch']}",
     )
 
 
 def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solve]:
-    """Choose a solver, and import what it needs."""
+    """Choose the solver, and import it with its dependencies."""
     solver = problem.config.solver
     if solver is SolverName.AUTO:
         solver, why = choose_solver(compute_reduced_shape(problem))
         console.info(f"solver: {solver.value} ({why})")
         if problem.config.rank and solver is SolverName.FULL:
-            console.warning("the full solver takes all inputs; --rank is for the reduced one")
+            console.warning("the full solver ignores rank and uses all inputs. Choose the solver reduced to apply it")
     if solver is SolverName.REDUCED:
         from train_head.solvers.reduced import fit_reduced
 
@@ -183,7 +185,7 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
 
 
 def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
-    """Collect the metrics of the kept head; losses with the L2 term, as in Keras."""
+    """Compute the metrics of the kept head; losses include the L2 term, as in Keras."""
     train_targets = encode_labels(split.train, split.classes)
     return {
         "epochs": len(fit.history),

@@ -1,4 +1,4 @@
-"""The fits of a training: the one that is kept, other seeds, and folds."""
+"""The fits of a training: the one that is kept, its repeats with other seeds, and its folds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from base.errors import UsageError
 from base.files import write_durably
-from base.terminal import Console
+from base.terminal import Console, format_count
 from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import TrainConfig
@@ -25,42 +25,42 @@ from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError, Epoch
 
 MAX_SEED = 2**32 - 1
-"""The largest seed of Keras and NumPy; each further repeat takes the next one."""
-NOT_FITTED = {
+"""Largest seed that Keras and NumPy accept. Each repeat uses the next seed."""
+_NOT_IN_KEY = {
     *("store", "run", "weights", "cut", "repeats", "folds", "solver"),
     *("validation_split", "no_report", "tensorboard", "overwrite"),
 }
-"""Options that change nothing about a single fit of given pictures."""
+"""Options that do not affect a single fit on given pictures."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One fit."""
+    """One planned fit."""
 
     name: str
-    """`repeat 0`, or `fold 2 of repeat 0`."""
+    """Such as `repeat 0` or `fold 2 of repeat 0`."""
     split: Split
     config: TrainConfig
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a fit on its validation pictures."""
+    """Result of a fit on its validation pictures."""
 
     val_accuracy: float
     kept_epoch: int
-    """0 where there was no good one."""
+    """Number of the epoch whose weights are kept, from 1; 0 if no epoch had a finite loss."""
     bad_epoch: int | None
-    """The one whose loss was NaN or infinite, if there was one."""
+    """Number of the epoch whose loss was NaN or infinite; None if all were finite."""
     last_losses: str
 
 
 def plan_trials(config: TrainConfig, split: Split) -> list[Trial]:
-    """Plan the fits, of which the first is kept; raise UsageError for too large a seed or too many folds."""
+    """Plan the fits. The first one is kept. Raise UsageError for a seed that is too large or for too many folds."""
     largest = MAX_SEED + 1 - config.repeats
     if config.seed > largest:
-        of_repeats = f" for {config.repeats:,} repeats" if config.repeats > 1 else ""
-        raise UsageError("--seed", f"at most {largest}{of_repeats}", str(config.seed), "0 is the default")
+        suffix = f" for {config.repeats:,} repeats" if config.repeats > 1 else ""
+        raise UsageError("--seed", f"at most {largest}{suffix}", str(config.seed), "Give a smaller seed")
     configs = [replace(config, seed=config.seed + repeat) for repeat in range(config.repeats)]
     trials = [Trial(f"repeat {number}", split, each) for number, each in enumerate(configs)]
     if config.folds:
@@ -81,7 +81,7 @@ def fit_first(
     console: Console,
     on_epoch_end: Callable[[Epoch], None] = ignore_epoch,
 ) -> Fit:
-    """Fit the trial that is kept; its end stays in the folder of checkpoints, as later work may be interrupted."""
+    """Fit the trial that is kept. Its result stays in the checkpoint folder, because later work may be interrupted."""
     checkpoint = Checkpoint(folder / "fit-0.npz", _make_key(trials[0], store, solve), keep_final=True)
     return solve(Problem(store, trials[0].split, trials[0].config, on_epoch_end), checkpoint, console)
 
@@ -89,7 +89,7 @@ def fit_first(
 def fit_others(
     trials: Sequence[Trial], store: FeatureStore, solve: Solve, folder: Path, console: Console
 ) -> Iterator[Outcome]:
-    """Fit the trials after the first, except those finished before an interruption, up to one that diverged."""
+    """Fit the remaining trials, except those finished before an interruption; stop after one that diverged."""
     for number, trial in enumerate(trials[1:], 1):
         key = _make_key(trial, store, solve)
         outcome_file = folder / f"outcome-{number}.json"
@@ -102,39 +102,39 @@ def fit_others(
                 yield Outcome(0.0, 0, error.row.epoch, error.row.describe_losses())
                 return
             outcome = evaluate_fit(fit, trial.split)
-            # A full disk costs the file, not the training.
+            # A full disk must not end the training.
             with suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_durably(outcome_file, json.dumps({"key": key, **asdict(outcome)}).encode())
             checkpoint.remove()
-        trained = f"trained on {len(trial.split.train):,} pictures"
-        console.info(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, {trained}")
+        pictures = format_count(len(trial.split.train), "picture")
+        console.info(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, trained on {pictures}")
         yield outcome
         if outcome.bad_epoch is not None:
             return
 
 
 def evaluate_fit(fit: Fit, split: Split) -> Outcome:
-    """Return the outcome of a fit."""
-    right = predict_classes(fit.validation_probabilities) == encode_labels(split.validation, split.classes)
+    """Evaluate a fit on its validation pictures."""
+    is_correct = predict_classes(fit.validation_probabilities) == encode_labels(split.validation, split.classes)
     last = fit.history[-1]
     bad_epoch = None if last.is_finite else last.epoch
-    return Outcome(float(right.mean()), fit.kept_epoch, bad_epoch, last.describe_losses())
+    return Outcome(float(is_correct.mean()), fit.kept_epoch, bad_epoch, last.describe_losses())
 
 
 def summarize_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], config: TrainConfig) -> dict[str, Any]:
-    """Summarize repeats and folds where they were asked for, and the first fit that diverged."""
+    """Summarize the requested repeats and folds, and the first fit that diverged."""
     done = list(zip(trials, outcomes, strict=False))
     summaries: dict[str, Any] = {"diverged": None}
-    for kind, asked in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
-        sound = [(t, o) for t, o in done if t.name.startswith(kind) and o.bad_epoch is None]
-        if asked and sound:
-            accuracies = [outcome.val_accuracy for _, outcome in sound]
+    for kind, is_requested in (("repeat", config.repeats > 1), ("fold", config.folds > 0)):
+        finite = [(t, o) for t, o in done if t.name.startswith(kind) and o.bad_epoch is None]
+        if is_requested and finite:
+            accuracies = [outcome.val_accuracy for _, outcome in finite]
             summaries[f"{kind}s"] = {
                 "val_accuracies": accuracies,
                 "mean": float(np.mean(accuracies)),
                 "std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
-                "num_train": [len(trial.split.train) for trial, _ in sound],
+                "num_train": [len(trial.split.train) for trial, _ in finite],
                 "num_planned": sum(trial.name.startswith(kind) for trial in trials),
             }
     for trial, outcome in done:
@@ -150,8 +150,8 @@ def summarize_trials(trials: Sequence[Trial], outcomes: Sequence[Outcome], confi
 
 
 def _make_key(trial: Trial, store: FeatureStore, solve: Solve) -> str:
-    """Make the digest of everything that determines a fit."""
-    config = {name: value for name, value in asdict(trial.config).items() if name not in NOT_FITTED}
+    """Return a digest of everything that determines a fit."""
+    config = {name: value for name, value in asdict(trial.config).items() if name not in _NOT_IN_KEY}
     rows = list_rows(store, trial.split.train, trial.config.views)
     sources = store.hash_sources([*rows, *trial.split.validation])
     text = json.dumps([solve.__name__, store.fingerprint.digest, sources, config], default=str)
@@ -167,5 +167,5 @@ def _load_outcome(path: Path, key: str) -> Outcome | None:
         values = dict(json.loads(path.read_bytes()))
         return Outcome(**values) if values.pop("key") == key else None
     except (OSError, TypeError, ValueError, KeyError):
-        # It is missing, or of another Headstart: the trial is fitted again.
+        # Missing, or written by another version: the trial is fitted again.
         return None

@@ -1,4 +1,4 @@
-"""Fit a head alone, then the backbone's last layers and the head together."""
+"""Fine-tuning in two stages: first the head alone, then the last layers of the backbone with the head."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ from train_head.solvers.history import DivergedError, Epoch
 
 
 def add_fine_tuning(solve: Solve, tail: Tail) -> Solve:
-    """Make a solver that fits the head alone with another solver, then the head and a tail together."""
+    """Return a solver that fits the head with `solve`, and then fine-tunes the tail and the head together."""
 
     def fit_tuned(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-        return _Tuning(tail, problem, checkpoint, console, tail.get_kernels()).fit(solve)
+        return _FineTuning(tail, problem, checkpoint, console, tail.get_kernels()).fit(solve)
 
     fit_tuned.__name__ = f"{solve.__name__} and {' '.join(tail.trained)}"
     return fit_tuned
 
 
 @dataclass(frozen=True)
-class _Tuning:
+class _FineTuning:
+    """Fine-tuning of one problem."""
+
     tail: Tail
     problem: Problem
     checkpoint: Checkpoint
     console: Console
     initial: dict[str, Array]
-    """The kernels before they are trained."""
+    """Kernels of the tail before fine-tuning."""
 
     def fit(self, solve: Solve) -> Fit:
-        """Fit both stages; the history is that of the head, then of both."""
+        """Run both stages, whose epochs form one history."""
         try:
             head = self._fit_head(solve)
             return self._fit_both(head) if head.history[-1].is_finite else self._keep_head(head, head.history)
         finally:
-            # Another seed, or fold, begins with the same backbone.
+            # The next seed or fold starts from the same backbone.
             self.tail.set_kernels(self.initial)
 
     def _fit_head(self, solve: Solve) -> Fit:
@@ -54,7 +56,7 @@ class _Tuning:
         fit = solve(replace(problem, store=top), self.checkpoint.derive("head"), self.console)
         targets = encode_labels(problem.split.validation, problem.split.classes)
         accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
-        self.console.info(f"the head alone: validation accuracy {accuracy:.4f}")
+        self.console.info(f"head before fine-tuning: validation accuracy {accuracy:.4f}")
         if not fit.reduction:
             return fit
         kernel = fit.reduction.expansion.expand_kernel(top, fit.weights.hidden_kernel)
@@ -79,20 +81,20 @@ class _Tuning:
         try:
             fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
         except DivergedError as error:
-            # The head alone was good.
+            # The first stage ended with a finite loss, so its head is kept.
             return replace(self._keep_head(head, [*head.history, shift(error.row)]), before_tuning=before)
         history = [*head.history, *map(shift, fit.history)]
         if config.patience and before.val_loss <= fit.history[fit.kept_epoch - 1].val_loss:
-            # The best epoch of all is kept, and it was one of the head alone.
+            # The best of all epochs is one of the first stage.
             return replace(self._keep_head(head, history), before_tuning=before)
         return replace(fit, history=history, kept_epoch=fit.kept_epoch + offset, before_tuning=before)
 
     def _keep_head(self, head: Fit, history: list[Epoch]) -> Fit:
-        """Keep the head alone, on the backbone as it was."""
+        """Return the head of the first stage, with the initial kernels of the tail."""
         return replace(head, weights=_add_tail(head.weights, self.initial), history=history)
 
     def _build(self, weights: HeadWeights) -> Fittable:
-        """Build the model from the boundary's output to probabilities."""
+        """Build the model from the boundary's output to the probabilities."""
         config, tail = self.problem.config, self.tail.cut_from(self.tail.boundary)
         keras.utils.set_random_seed(config.seed)
         num_classes = len(self.problem.split.classes)

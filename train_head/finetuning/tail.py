@@ -1,4 +1,4 @@
-"""The part of the backbone that is trained again, and the stores that its two stages read."""
+"""The part of the backbone that is fine-tuned, and the features that the two stages of a fit read."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Tail:
-    """A backbone whose last layers are trained again."""
+    """A backbone whose last layers are fine-tuned."""
 
     backbone: keras.Model
-    """The whole backbone, with the weights that the features were made with."""
+    """The full backbone, with the weights that the features were extracted with."""
     store: FeatureStore
     boundary: str
-    """The block's output from which on there are gradients; layers before it stay frozen."""
+    """The block's output at which gradients end. The layers before it stay frozen."""
     trained: tuple[str, ...]
-    """Convolutions."""
+    """Names of the convolutions that are fine-tuned."""
     pool: Pool
 
     def get_kernels(self) -> dict[str, Array]:
-        """Copy the kernels that are trained."""
+        """Return a copy of the fine-tuned kernels, by the names of their layers."""
         return {name: layer.get_weights()[0] for name, layer in self._find_layers().items()}
 
     def set_kernels(self, kernels: Mapping[str, Array]) -> None:
-        """Set the kernels that are trained; raise HeadstartError where they are of other layers or shapes."""
+        """Set the fine-tuned kernels; raise HeadstartError for other layers or shapes."""
         layers = self._find_layers()
         shapes = {name: tuple(layer.kernel.shape) for name, layer in layers.items()}
         found = {name: kernel.shape for name, kernel in kernels.items()}
         if found != shapes:
-            advice = "Train again with --overwrite"
-            raise HeadstartError("the retrained layers", f"kernels of {shapes}", str(found), advice)
+            advice = "Train again with `overwrite`"
+            raise HeadstartError("the fine-tuned layers", f"kernels of {shapes}", str(found), advice)
         for name, layer in layers.items():
             layer.set_weights([kernels[name]])
 
     def build_feature_extractor(self) -> keras.Model:
-        """Return the backbone from pixels to the head's input."""
+        """Return the model from pixels to the input of the head."""
         return cut_backbone(self.backbone, TOP, self.pool)
 
     def cut_from(self, layer: str) -> keras.Model:
-        """Return the part from a block's output to the head's input."""
+        """Return the model from a block's output to the input of the head."""
         import keras
 
         tail = cut_tail(self.backbone, layer)
@@ -65,19 +65,19 @@ class Tail:
         return keras.Sequential([tail, keras.layers.GlobalAveragePooling2D(name=f"pool_{TOP}")], name=tail.name)
 
     def open_boundary_outputs(self) -> FeatureStore:
-        """Return the store with the boundary's outputs as features."""
+        """Return the store with the outputs of the boundary as features."""
         cut = self.store.fingerprint.cut
         if cut == self.boundary:
             return self.store
         return _extend_store(self.store, cut_tail(self.backbone, cut, self.boundary), self.boundary)
 
     def open_head_inputs(self) -> FeatureStore:
-        """Return the store with the head's inputs as features."""
+        """Return the store with the inputs of the head as features."""
         name = TOP if self.pool is Pool.NONE else f"{TOP} {self.pool}"
         return _extend_store(self.store, self.cut_from(self.store.fingerprint.cut), name)
 
     def list_layers(self) -> list[keras.layers.Layer]:
-        """List the layers that are trained."""
+        """List the fine-tuned layers."""
         return list(self._find_layers().values())
 
     def _find_layers(self) -> dict[str, keras.layers.Layer]:
@@ -85,11 +85,18 @@ class Tail:
 
 
 def open_tail(store: FeatureStore, unfreeze_from: str, pool: Pool, weights: str, console: Console) -> Tail:
-    """Build the backbone of a store's features, and choose the layers that are trained again.
+    """Build the backbone of a store's features, and choose the layers to fine-tune.
+
+    Args:
+        store: the store.
+        unfreeze_from: name of the first layer to fine-tune.
+        pool: `avg` if the head is fitted on channel means.
+        weights: a weights file; empty for the weights that the store records.
+        console: output of messages.
 
     Raises:
-        UsageError: there is no such layer between the cut and the top.
-        HeadstartError: the weights are missing, or not those of the features.
+        UsageError: the layer is not between the stored cut and `TOP`.
+        HeadstartError: the weights are missing, or differ from those of the features.
     """
     import_quietly("keras")
     backbone = rebuild_full_backbone(store, weights, console)
@@ -98,10 +105,10 @@ def open_tail(store: FeatureStore, unfreeze_from: str, pool: Pool, weights: str,
 
 
 def _extend_store(store: FeatureStore, model: keras.Model, name: str) -> FeatureStore:
-    """Return a store with a frozen model's outputs in the place of its features, under the name of their layer."""
+    """Return a store whose features are the outputs of a frozen model; `name` becomes part of their cut's name."""
     if len(store.feature_shape) != 3:
         got = f"{store.feature_shape} in {store.path}"
-        raise UsageError("--unfreeze-from", "features with height and width", got, "Extract without --pool")
+        raise UsageError("--unfreeze-from", "features with height and width", got, "Extract again without `pool`")
     shape, read_rows = store.feature_shape, store.contents.read_rows
 
     def read_extended(shard: int, rows: Sequence[int], out: Features) -> None:
