@@ -174,7 +174,7 @@ def test_compare_over_foreign_files_is_refused_before_anything_is_fitted(
     with pytest.raises(HeadstartError):
         compare(config, console)
     assert console.num_epochs == 0
-    assert read_files(config.run) == {name: b'{"mine": 1}'}
+    assert read_folder(config.run) == {name: b'{"mine": 1}'}
 
 
 def test_compare_checks_the_second_half_before_the_first_is_fitted(noise: FeatureStore, tmp_path: Path) -> None:

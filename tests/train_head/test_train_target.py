@@ -129,7 +129,7 @@ def test_train_over_a_folder_with_a_foreign_run_json_is_refused_before_the_fit(
         with pytest.raises(HeadstartError):
             train_head(make_config(two_classes, place, overwrite=overwrite), console)
         assert console.num_epochs == 0
-    assert read_files(run) == before
+    assert read_folder(run) == before
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "tensorboard/notes.txt"])
