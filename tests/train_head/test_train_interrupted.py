@@ -1,4 +1,4 @@
-"""A training that is interrupted, or whose store changes meanwhile."""
+"""Trainings that are interrupted, or whose store changes during the fit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.files import read_files
-from tests.train_head.fits import InterruptingConsole, assert_same_weights
-from tests.train_head.synthetic import add_picture
+from tests.train_head.fits import Interrupting, assert_same_weights
+from tests.train_head.synthetic import add_picture, read_folder
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.reduction.reduce import Reduced, reduce_features
@@ -24,7 +23,7 @@ from train_head.solvers.network import Batch, HeadTrainer
 from train_head.train import train_head
 
 
-def test_train_on_a_store_that_changes_meanwhile_warns_and_the_run_is_of_the_snapshot(
+def test_train_on_store_that_changes_warns_and_uses_its_initial_state(
     own_store: Path,
     two_classes: FeatureStore,
     tmp_path: Path,
@@ -44,7 +43,7 @@ def test_train_on_a_store_that_changes_meanwhile_warns_and_the_run_is_of_the_sna
     config = make_config(own_store, tmp_path / "run")
     metrics = train_head(config, quiet)
     (warning,) = capsys.readouterr().err.splitlines()
-    assert warning.startswith(f"warning: {own_store} changed")
+    assert str(own_store) in warning
     assert len(FeatureStore(own_store).examples) == len(two_classes.examples) + 1
     assert (metrics["num_train"], metrics["num_validation"]) == (23, 8)
     assert Run(config.run).read_examples() == Run(expected.run).read_examples()
@@ -55,7 +54,7 @@ def test_train_on_a_store_that_changes_meanwhile_warns_and_the_run_is_of_the_sna
     assert [Run(path).read_examples() for path in kept] == [Run(expected.run).read_examples()]
 
 
-def test_train_on_a_store_that_goes_away_meanwhile_warns_and_keeps_the_run(
+def test_train_on_store_that_is_removed_warns_and_writes_run(
     own_store: Path,
     tmp_path: Path,
     quiet: Console,
@@ -70,33 +69,37 @@ def test_train_on_a_store_that_goes_away_meanwhile_warns_and_keeps_the_run(
     monkeypatch.setattr("train_head.solvers.reduced.reduce_features", reduce_and_remove)
     config = make_config(own_store, tmp_path / "run")
     metrics = train_head(config, quiet)
-    said = capsys.readouterr().err
-    assert said.count("warning: ") == 1
-    assert str(own_store) in said
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert str(own_store) in warning
     assert Run(config.run).read_metrics() == metrics
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(noisy: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    """Run of two repeats and two folds; not to be changed."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train_head(make_config(noisy, run, repeats=2, folds=2), quiet)
+    return run
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("after", [2, 5, 6, 8, 14, 24])
-def test_train_interrupted_goes_on_and_ends_as_one_that_was_not(
-    noisy: FeatureStore, tmp_path: Path, quiet: Console, after: int
+def test_train_interrupted_resumes_and_gives_the_same_run(
+    noisy: FeatureStore, uninterrupted: Path, tmp_path: Path, after: int
 ) -> None:
-    expected = make_config(noisy, tmp_path / "expected", repeats=2, folds=2)
-    wanted = train_head(expected, quiet)
-    config = replace(expected, run=tmp_path / "run")
+    config = make_config(noisy, tmp_path / "run", repeats=2, folds=2)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, InterruptingConsole(after))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".checkpoint-run", "expected"]
-    counting = InterruptingConsole(0)
-    metrics = train_head(config, counting)
-    assert metrics | {"seconds": 0} == wanted | {"seconds": 0}
+        train_head(config, Interrupting(after))
+    assert [path.name for path in tmp_path.iterdir()] == [".checkpoint-run"]
+    metrics = train_head(config, Interrupting(0))
+    assert metrics | {"seconds": 0} == Run(uninterrupted).read_metrics() | {"seconds": 0}
     for name in ("head.npz", "predictions.csv", "validation_logits.npy"):
-        assert (config.run / name).read_bytes() == (expected.run / name).read_bytes(), name
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "run"]
+        assert (config.run / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.usefixtures("eager")
-def test_train_interrupted_does_only_what_was_left(
+def test_train_interrupted_repeats_no_finished_epoch(
     noisy: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
@@ -109,21 +112,21 @@ def test_train_interrupted_does_only_what_was_left(
     monkeypatch.setattr(HeadTrainer, "train_on_batch", train_on_counted_batch)
     config = make_config(noisy, tmp_path / "run", repeats=2)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, InterruptingConsole(9))
-    # Five steps an epoch; six epochs of the first repeat and three of the second, of which two are kept.
+        train_head(config, Interrupting(9))
+    # An epoch has five steps. Six epochs of the first repeat and three of the second ran; the last one is lost.
     assert taken == [*range(30), *range(15)]
     taken.clear()
-    train_head(config, InterruptingConsole(0))
+    train_head(config, Interrupting(0))
     assert taken == list(range(10, 30))
 
 
 @pytest.mark.usefixtures("eager")
-def test_train_interrupted_and_then_asked_for_another_fit_starts_anew(
+def test_train_interrupted_with_other_options_starts_again(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make_config(noisy, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, InterruptingConsole(4))
+        train_head(config, Interrupting(4))
     other = replace(config, units=9, learning_rate=0.02)
     train_head(other, quiet)
     assert capsys.readouterr().err == ""
@@ -134,30 +137,30 @@ def test_train_interrupted_and_then_asked_for_another_fit_starts_anew(
 
 
 @pytest.mark.usefixtures("eager")
-def test_train_interrupted_leaves_an_older_run_until_the_new_one_is_whole(
+def test_train_interrupted_leaves_earlier_run_until_new_one_is_complete(
     noisy: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(noisy, tmp_path / "run")
     train_head(config, quiet)
-    before = read_files(config.run)
+    before = read_folder(config.run)
     other = replace(config, units=9, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
-        train_head(other, InterruptingConsole(4))
-    assert read_files(config.run) == before
+        train_head(other, Interrupting(4))
+    assert read_folder(config.run) == before
     train_head(other, quiet)
     assert Run(config.run).read_head().hidden_bias.shape == (9,)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-# The key names neither Headstart's version nor Keras's, so a checkpoint from before an update can have other arrays.
+# The key contains neither the version of Headstart nor that of Keras, so an old checkpoint may have other arrays.
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("solver", [SolverName.FULL, SolverName.REDUCED])
-def test_train_interrupted_with_a_checkpoint_of_other_arrays_says_so_and_starts_anew(
+def test_train_interrupted_with_checkpoint_of_other_arrays_warns_and_starts_again(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], solver: SolverName
 ) -> None:
     config = make_config(noisy, tmp_path / "run", solver=solver)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, InterruptingConsole(3))
+        train_head(config, Interrupting(3))
     path = tmp_path / ".checkpoint-run/fit-0.npz"
     with np.load(path) as arrays:
         contents = dict(arrays)
@@ -165,9 +168,8 @@ def test_train_interrupted_with_a_checkpoint_of_other_arrays_says_so_and_starts_
     text["num_arrays"] -= 1
     contents["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     np.savez(path, **contents)
-    console = InterruptingConsole(0)
+    console = Interrupting(0)
     train_head(config, console)
     assert console.num_epochs == config.epochs
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith(f"warning: {path}: ")
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert str(path) in warning
