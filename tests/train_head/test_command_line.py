@@ -1,4 +1,4 @@
-"""The command lines of stage two: exit status, one JSON object on stdout, and answers before TensorFlow."""
+"""Command lines of stage two: exit status, one JSON object on stdout, and errors before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from pathlib import Path
 import pytest
 
 from features.store import FeatureStore
+from tests.commands import run_command
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.synthetic import list_paths, make_store
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train_head", "train_head.export", "train_head.predict")
-AS_A_MODULE = """
-import atexit, runpy, sys
+RUN_AND_LIST_IMPORTS = """
+import atexit, json, runpy, sys
 module = sys.argv.pop(1)
-atexit.register(lambda: print("imported:", *({"tensorflow", "keras"} & set(sys.modules)), file=sys.stderr))
+heavy = {"tensorflow", "keras"}
+atexit.register(lambda: print(json.dumps(sorted(heavy & set(sys.modules))), file=sys.stderr))
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended."""
+class Finished:
+    """Exit status, stdout and heavy imports of a command in its own process."""
 
     status: int
-    stdout: str
-    stderr: str
-    imported: str
+    out: str
+    imported: list[str]
 
 
-def run_command(module: str, *arguments: str | Path) -> Said:
-    """Runs `python -m module`, and looks whether TensorFlow was imported."""
+def run_process(module: str, *arguments: str | Path) -> Finished:
+    """Run `python -m module` in its own process, and list which heavy packages it imported."""
     done = subprocess.run(
-        [sys.executable, "-c", AS_A_MODULE, module, *map(str, arguments)],
+        [sys.executable, "-c", RUN_AND_LIST_IMPORTS, module, *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    said, _, imported = done.stderr.rpartition("imported:")
-    return Said(done.returncode, done.stdout, said, imported.strip())
+    return Finished(done.returncode, done.stdout, json.loads(done.stderr.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -57,95 +56,74 @@ def run_command(module: str, *arguments: str | Path) -> Said:
         ("train_head.predict", ["FILE_OR_DIR...", "--model", "--batch-size", "--json"]),
     ],
 )
-def test_command_help_lists_the_options_without_tensorflow(module: str, options: list[str]) -> None:
-    said = run_command(module, "--help")
-    assert (said.status, said.imported) == (0, "")
-    assert said.stdout.lstrip().startswith(f"Usage: python -m {module} ")
+def test_help_lists_options_without_tensorflow(module: str, options: list[str]) -> None:
+    done = run_process(module, "--help")
+    assert (done.status, done.imported) == (0, [])
+    assert done.out.lstrip().startswith(f"Usage: python -m {module} ")
     for option in options:
-        assert option in said.stdout
+        assert option in done.out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "message"),
+    ("arguments", "status", "kind", "where"),
     [
-        (["train_head", "--stor", "x"], 2, "No such option: --stor"),
-        (["train_head", "--store", "nowhere", "--run", "r"], 1, "error: nowhere: expected a feature store"),
-        (
-            ["train_head.export", "--run", "nowhere", "--out", "o", "--formats", "onx"],
-            2,
-            "error: --formats: expected keras, got 'onx'",
-        ),
-        (
-            ["train_head.predict", "--model", "m.keras", "nowhere.jpg"],
-            2,
-            "error: nowhere.jpg: expected a picture or a folder",
-        ),
+        (["train_head", "--store", "nowhere", "--run", "r"], 1, "StoreMissingError", "nowhere"),
+        (["train_head.export", "--run", "r", "--out", "o", "--formats", "onx"], 2, "UsageError", "--formats"),
+        (["train_head.predict", "--model", "m.keras", "nowhere.jpg"], 2, "UsageError", "nowhere.jpg"),
     ],
-    ids=["no such option", "no such store", "no such format", "no such picture"],
+    ids=["store", "format", "picture"],
 )
-def test_command_with_a_typing_mistake_answers_without_tensorflow(
-    arguments: list[str], status: int, message: str
+def test_command_with_invalid_argument_fails_without_tensorflow(
+    arguments: list[str], status: int, kind: str, where: str
 ) -> None:
-    said = run_command(*arguments)
-    assert (said.status, said.imported, said.stdout) == (status, "", "")
-    assert message in said.stderr
-    assert "Traceback" not in said.stderr
+    done = run_process(*arguments, "--json")
+    assert (done.status, done.imported) == (status, [])
+    error = json.loads(done.out)
+    assert (error["type"], error["where"]) == (kind, where)
 
 
-@pytest.mark.parametrize("solver", ["auto", "full", "reduced"])
-def test_train_command_on_a_class_with_one_picture_exits_1_and_names_it_without_tensorflow(
-    tmp_path: Path, solver: str
-) -> None:
+def test_command_with_unknown_option_exits_2() -> None:
+    done = run_command("train_head.__main__", "--stor", "x", "--json")
+    assert done.status == 2
+    assert "--stor" in done.json["error"]
+
+
+@pytest.mark.parametrize("solver", ["auto", "full"])
+def test_train_on_class_with_one_picture_exits_1_without_tensorflow(tmp_path: Path, solver: str) -> None:
     store = make_store(tmp_path / "store", list_paths({"cats": 9, "dogs": 1}))
-    said = run_command("train_head", "--store", store.path, "--run", tmp_path / "run", "--solver", solver)
-    assert (said.status, said.imported, said.stdout) == (1, "", "")
-    error = said.stderr.splitlines()[-1]
-    assert error.startswith("error: class 'dogs': ")
+    options = ["--store", store.path, "--run", tmp_path / "run", "--solver", solver, "--json"]
+    done = run_process("train_head", *options)
+    assert (done.status, done.imported) == (1, [])
+    error = json.loads(done.out)
+    assert error["type"] == "HeadstartError"
+    assert "dogs" in error["where"]
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_train_command_with_a_rank_for_the_full_solver_exits_2_without_tensorflow(
-    two_classes: FeatureStore, tmp_path: Path
-) -> None:
-    options = ["--solver", "full", "--rank", "4", "--json"]
-    said = run_command("train_head", "--store", two_classes.path, "--run", tmp_path / "run", *options)
-    assert (said.status, said.imported) == (2, "")
-    message = json.loads(said.stdout)["error"]
-    assert message.startswith("--rank: expected --solver reduced or auto, got --solver full. ")
-    assert said.stderr == f"error: {message}\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_train_command_with_json_prints_one_object_and_the_rest_on_stderr(
+def test_train_with_json_prints_one_object_and_nothing_else_on_stdout(
     two_classes: FeatureStore, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ["--epochs", "2", "--units", "4", "--batch-size", "8", "--optimizer", "adam"]
-    said = run_command("train_head", "--store", two_classes.path, "--run", run, *options, "--json")
-    assert said.status == 0, said.stderr
-    metrics = json.loads(said.stdout)
-    assert said.stdout.count("\n") == 1
+    options = ["--store", two_classes.path, "--run", run, "--epochs", "2", "--units", "4", "--batch-size", "8"]
+    done = run_command("train_head.__main__", *options, "--json")
+    assert done.status == 0, done.err
     keys = {"solver", "epochs", "seconds", "train_accuracy", "val_accuracy", "val_loss", "classes"}
-    assert keys <= set(metrics)
-    assert (metrics["epochs"], metrics["classes"]) == (2, ["cats", "dogs"])
-    assert json.loads((run / "metrics.json").read_text()) == metrics
-    assert "train: 2/2 epochs" in said.stderr
-    assert "23 training and 8 validation pictures" in said.stderr
-    assert "guessing the largest class: 0.5000" in said.stderr
-    again = run_command("train_head", "--store", two_classes.path, "--run", run, *options, "--json")
-    assert (again.status, again.imported) == (0, "")
-    assert json.loads(again.stdout) == metrics
+    assert keys <= done.json.keys()
+    assert (done.json["epochs"], done.json["classes"]) == (2, ["cats", "dogs"])
+    assert json.loads((run / "metrics.json").read_text()) == done.json
+    for value in ("2/2", f"{done.json['val_accuracy']:.4f}", f"{done.json['largest_class_share']:.4f}"):
+        assert value in done.err
+    again = run_process("train_head", *map(str, options), "--json")
+    assert (again.status, again.imported, json.loads(again.out)) == (0, [], done.json)
 
 
-def test_predict_command_with_a_bad_picture_exits_1_after_one_json_object(tiny_three: Path, tmp_path: Path) -> None:
+def test_predict_with_bad_picture_exits_1_and_prints_other_predictions(tiny_three: Path, tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 1, "dogs": 1})
     (tmp_path / "owls").mkdir()
     (tmp_path / "owls/o.png").write_bytes(encode(draw_picture("owls", 0)))
     (tmp_path / "owls/bad.png").write_bytes(b"")
-    said = run_command("train_head.predict", "--model", tiny_three, tmp_path, "--json", "-q")
-    assert said.status == 1
-    result = json.loads(said.stdout)
-    assert [p["label"] for p in result["predictions"]] == ["cats", "dogs", "owls"]
-    assert result["failed"] == [{"image": str(tmp_path / "owls/bad.png"), "reason": "an empty file"}]
-    assert result["accuracy"] == 1.0
-    assert said.stderr == ""
+    done = run_command("train_head.predict.__main__", "--model", tiny_three, tmp_path, "--json", "-q")
+    assert (done.status, done.err) == (1, "")
+    assert [found["label"] for found in done.json["predictions"]] == ["cats", "dogs", "owls"]
+    assert [found["image"] for found in done.json["failed"]] == [str(tmp_path / "owls/bad.png")]
+    assert done.json["accuracy"] == 1.0

@@ -1,4 +1,4 @@
-"""Where a run goes: what is not ours stays, one command at a time, and finished work is not lost."""
+"""The folder of a run: foreign files, concurrent commands, interruptions at any step, read-only places."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from base.errors import HeadstartError, TargetLockedError, UsageError
 from base.terminal import Console
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore
-from tests.files import read_files
-from tests.train_head.fits import InterruptingConsole
-from tests.train_head.synthetic import add_picture
+from tests.commands import run_command
+from tests.errors import raises
+from tests.train_head.fits import Interrupting
+from tests.train_head.synthetic import add_picture, read_folder
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
 from train_head.report.page import report_fitted_run, write_report
@@ -32,10 +33,11 @@ from train_head.train import train_head
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing else catches it."""
+    """Simulated SIGKILL, which no other code catches."""
 
 
-def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def record_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each training step of the reduced solver is added."""
     taken: list[int] = []
     train_on_batch = HeadTrainer.train_on_batch
 
@@ -48,7 +50,7 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Killed])
-def test_train_interrupted_while_metrics_are_computed_goes_on_without_another_fit(
+def test_train_interrupted_during_evaluation_resumes_without_fitting_again(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     config = make_config(noisy, tmp_path / "run", no_report=False)
@@ -61,20 +63,18 @@ def test_train_interrupted_while_metrics_are_computed_goes_on_without_another_fi
         with pytest.raises(error):
             train_head(config, quiet)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".checkpoint-run"]
-    taken = count_steps(monkeypatch)
+    taken = record_steps(monkeypatch)
     metrics = train_head(config, quiet)
     assert taken == []
     assert Run(config.run).read_metrics() == metrics
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_train_command_interrupted_after_its_answer_keeps_the_fit(two_classes: FeatureStore, tmp_path: Path) -> None:
+def test_train_command_interrupted_after_the_fit_keeps_it(two_classes: FeatureStore, tmp_path: Path) -> None:
     code = (
         "import signal, sys, runpy\n"
-        "import train_head.train as t\n"
-        "evaluate = t.evaluate\n"
-        "def wait(*a):\n    signal.pause()\n"
-        "t.evaluate = wait\n"
+        "import train_head.train\n"
+        "train_head.train.evaluate = lambda *_: signal.pause()\n"
         "sys.argv = ['train_head', *sys.argv[1:]]\n"
         "runpy.run_module('train_head', run_name='__main__', alter_sys=True)"
     )
@@ -88,15 +88,13 @@ def test_train_command_interrupted_after_its_answer_keeps_the_fit(two_classes: F
                 process.send_signal(signal.SIGINT)
         assert process.wait() != 0
     assert [path.name for path in tmp_path.iterdir()] == [".checkpoint-run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "train_head", *paths, *options, "--json"], cwd=ROOT, capture_output=True, check=False
-    )
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["head"] == Run(tmp_path / "run").record.head
+    done = run_command("train_head.__main__", *paths, *options, "--no-report", "--json")
+    assert done.status == 0
+    assert done.json["head"] == Run(tmp_path / "run").record.head
 
 
 @pytest.mark.parametrize("broken", ["train_head.train.evaluate", "train_head.evaluation.plots.draw_curves"])
-def test_train_whose_evaluation_or_plot_fails_warns_and_keeps_the_run(
+def test_train_with_failing_evaluation_or_plot_warns_and_writes_run(
     two_classes: FeatureStore,
     tmp_path: Path,
     quiet: Console,
@@ -105,17 +103,17 @@ def test_train_whose_evaluation_or_plot_fails_warns_and_keeps_the_run(
     broken: str,
 ) -> None:
     def fail(*_: Any) -> None:
-        raise ValueError("a colour that there is not")
+        raise ValueError("cause of failure")
 
     monkeypatch.setattr(broken, fail)
     config = make_config(two_classes, tmp_path / "run", no_report=False)
     metrics = train_head(config, quiet)
     assert Run(config.run).read_metrics() == metrics
-    assert "a colour that there is not" in capsys.readouterr().err
+    assert "cause of failure" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_train_over_a_folder_with_a_foreign_run_json_is_refused_before_the_fit(
+def test_train_over_foreign_run_json_fails_before_the_fit(
     two_classes: FeatureStore, tmp_path: Path, overwrite: bool
 ) -> None:
     run = tmp_path / "proj"
@@ -123,9 +121,9 @@ def test_train_over_a_folder_with_a_foreign_run_json_is_refused_before_the_fit(
     (run / "run.json").write_text('{"mine": 1}')
     (run / "thesis.txt").write_text("mine")
     (tmp_path / "link").symlink_to(run)
-    before = read_files(run)
+    before = read_folder(run)
     for place in (run, tmp_path / "link"):
-        console = InterruptingConsole(0)
+        console = Interrupting(0)
         with pytest.raises(HeadstartError):
             train_head(make_config(two_classes, place, overwrite=overwrite), console)
         assert console.num_epochs == 0
@@ -133,7 +131,7 @@ def test_train_over_a_folder_with_a_foreign_run_json_is_refused_before_the_fit(
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "tensorboard/notes.txt"])
-def test_train_into_a_folder_with_files_of_a_runs_names_alone_is_refused(
+def test_train_into_folder_with_foreign_files_of_run_names_fails(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, name: str
 ) -> None:
     path = tmp_path / "run" / name
@@ -141,10 +139,10 @@ def test_train_into_a_folder_with_files_of_a_runs_names_alone_is_refused(
     path.write_text("mine")
     with pytest.raises(HeadstartError):
         train_head(make_config(two_classes, tmp_path / "run", overwrite=True), quiet)
-    assert read_files(tmp_path / "run") == {name: b"mine"}
+    assert read_folder(tmp_path / "run") == {name: b"mine"}
 
 
-def test_train_overwriting_a_run_leaves_the_users_files_and_folders(
+def test_train_with_overwrite_leaves_user_files_and_folders(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(two_classes, tmp_path / "run")
@@ -153,14 +151,12 @@ def test_train_overwriting_a_run_leaves_the_users_files_and_folders(
     (config.run / "model").mkdir()
     (config.run / "model" / "model.keras").write_text("mine")
     train_head(replace(config, units=9, overwrite=True), quiet)
-    found = read_files(config.run)
+    found = read_folder(config.run)
     assert (found["notes.txt"], found["model/model.keras"]) == (b"mine", b"mine")
     assert Run(config.run).record.config["units"] == 9
 
 
-def test_train_overwriting_a_read_only_run_replaces_it(
-    two_classes: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
+def test_train_with_overwrite_replaces_read_only_run(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_config(two_classes, tmp_path / "run")
     train_head(config, quiet)
     config.run.chmod(0o555)
@@ -169,25 +165,25 @@ def test_train_overwriting_a_read_only_run_replaces_it(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_train_while_another_trains_the_run_is_refused_and_the_first_is_whole(
+def test_train_during_another_training_of_the_run_fails_and_first_completes(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(two_classes, tmp_path / "run")
     refused = []
 
     def train_too(_: object) -> None:
-        with pytest.raises(TargetLockedError) as raised:
-            train_head(replace(config, units=9), InterruptingConsole(0))
-        refused.append(raised.value.where)
+        with raises(TargetLockedError, where=config.run):
+            train_head(replace(config, units=9), Interrupting(0))
+        refused.append(True)
 
     train_head(config, quiet, None, train_too)
-    assert refused == [config.run] * config.epochs
+    assert len(refused) == config.epochs
     assert Run(config.run).read_head().hidden_bias.shape == (8,)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_train_killed_at_any_step_of_the_exchange_leaves_one_whole_run_and_the_next_goes_on(
+def test_train_killed_while_replacing_a_run_leaves_one_complete_run(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     config = make_config(two_classes, tmp_path / "run", epochs=2)
@@ -215,14 +211,14 @@ def test_train_killed_at_any_step_of_the_exchange_leaves_one_whole_run_and_the_n
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_train_into_the_root_is_wrong_usage(two_classes: FeatureStore, quiet: Console) -> None:
-    with pytest.raises(UsageError):
+def test_train_into_the_root_folder_fails(two_classes: FeatureStore, quiet: Console) -> None:
+    with raises(UsageError, where="/"):
         train_head(make_config(two_classes, Path("/")), quiet)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="needs Linux")
 @pytest.mark.parametrize("kind", ["mount point", "read-only"])
-def test_train_into_a_mount_point_works_and_into_a_read_only_place_is_refused_before_the_fit(
+def test_train_into_mount_point_works_and_into_read_only_folder_fails_before_the_fit(
     two_classes: FeatureStore, tmp_path: Path, kind: str
 ) -> None:
     mount = tmp_path / "mount"
@@ -231,7 +227,7 @@ def test_train_into_a_mount_point_works_and_into_a_read_only_place_is_refused_be
     run = mount
     if kind == "read-only":
         script, run = 'mount --bind -o ro "$0" "$0" && mount -o remount,bind,ro "$0"', mount / "run"
-    options = f"--store {two_classes.path} --run {run} --solver reduced --epochs 2 --units 4 --no-report"
+    options = f"--store {two_classes.path} --run {run} --solver reduced --epochs 2 --units 4 --no-report --json"
     train = f"{sys.executable} -m train_head {options}"
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f'{script} && {train} && {train} --units 5 && ls "$0"/*', str(mount)],
@@ -241,17 +237,18 @@ def test_train_into_a_mount_point_works_and_into_a_read_only_place_is_refused_be
         check=False,
     )
     if done.stderr.startswith(("unshare", "mount:")):
-        pytest.skip(f"no mount namespace here: {done.stderr}")
+        pytest.skip(f"mount namespaces are not available: {done.stderr}")
     if kind == "read-only":
         assert done.returncode == 1
-        assert str(run) in done.stderr
-        assert "validation accuracy" not in done.stderr
+        error = json.loads(done.stdout)
+        assert error["where"] == str(run)
+        assert "epochs" not in done.stderr
     else:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("head.npz") == 2
 
 
-def test_report_of_a_run_stays_possible_after_pictures_were_added_relabelled_and_removed(
+def test_report_of_run_works_after_pictures_were_added_and_relabelled(
     own_store: Path, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(own_store, tmp_path / "run")
@@ -267,7 +264,7 @@ def test_report_of_a_run_stays_possible_after_pictures_were_added_relabelled_and
     assert write_report(sources, quiet).is_file()
 
 
-def test_find_split_with_a_lost_shard_names_it(own_store: Path, tmp_path: Path, quiet: Console) -> None:
+def test_find_split_with_lost_shard_names_it(own_store: Path, tmp_path: Path, quiet: Console) -> None:
     train_head(make_config(own_store, tmp_path / "run"), quiet)
     run, store = Run(tmp_path / "run"), FeatureStore(own_store)
     lost = store.shards[0]
@@ -278,7 +275,7 @@ def test_find_split_with_a_lost_shard_names_it(own_store: Path, tmp_path: Path, 
     assert str(raised.value.where).endswith(lost.name)
 
 
-def test_derived_files_of_a_run_are_refused_while_it_is_written(
+def test_derived_files_of_a_run_cannot_be_written_during_training(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(two_classes, tmp_path / "run", no_report=False)
@@ -292,7 +289,7 @@ def test_derived_files_of_a_run_are_refused_while_it_is_written(
             add_logs(sources.run)
 
     train_head(replace(config, epochs=1, units=9), quiet, None, derive)
-    # Of a run that is another by now, nothing is written either.
+    # A report of a run that was replaced since is not written either.
     with pytest.raises(HeadstartError):
         write_report(sources, quiet)
     assert report_fitted_run(replace(config, epochs=1, units=9), quiet) == config.run / "report.html"

@@ -1,4 +1,4 @@
-"""Views of a picture: which are trained on, in which order, and what a run with them is."""
+"""Trainings on several views of each picture: rows, batches, fits, runs and expansion."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import UsageError
 from base.terminal import Console
 from features.store import Example, FeatureStore
+from tests.errors import raises
 from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values
 from tests.train_head.synthetic import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
-from tests.train_head.training import make_config, remove_options, run_command
+from tests.train_head.training import forget_options, make_config
 from train_head.config import ClassWeight, OptimizerName
 from train_head.data.batches import FeatureBatches, weigh_examples
 from train_head.data.split import list_rows, split_examples
@@ -33,9 +35,9 @@ from train_head.train import train_head
 PATHS = list_paths({"train/cats": 6, "train/dogs": 5, "validation/cats": 3, "validation/dogs": 3})
 TRAIN = PATHS[:11]
 IN_ORDER = sorted(TRAIN, key=hash_text)
-"""By content, as every split is."""
+"""Paths in the order of content hashes, as in every split."""
 FEWER = "train/cats/02.jpg"
-"""Has views 0 and 1; view 2 is not finite, and view 3 not stored."""
+"""Picture with views 0 and 1 only: view 2 is not finite, and view 3 is not stored."""
 VIEWS = {path: [0, 1] if path == FEWER else [0, 1, 2, 3] for path in TRAIN}
 ROW_BYTES = 2 * 2 * 3 * 2
 PATH_AND_VIEW = {
@@ -52,26 +54,26 @@ def store_views(folder: Path) -> FeatureStore:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """11 training and 6 validation pictures, one view of each."""
+    """Store of 11 training and 6 validation pictures, one view of each; not to be changed."""
     return make_store(tmp_path_factory.mktemp("plain") / "store", PATHS)
 
 
 @pytest.fixture(scope="module")
 def viewed(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """The same pictures, with four views of those to train on, two of one."""
+    """Store of the same pictures with four views of each training picture, but two of `FEWER`; not to be changed."""
     return store_views(tmp_path_factory.mktemp("viewed") / "store")
 
 
 @pytest.fixture
 def own(viewed: FeatureStore, tmp_path: Path) -> FeatureStore:
-    """A copy to be changed, without factors."""
+    """Copy of `viewed` without cached factors."""
     return FeatureStore(shutil.copytree(viewed.path, tmp_path / "own", ignore=shutil.ignore_patterns("derived")))
 
 
 @pytest.fixture(scope="module")
-def telling(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Only further views and validation pictures show the class: view 0 of what is trained on is noise."""
-    paths = list_paths({f"{side}/{label}": 12 for side in ("train", "validation") for label in ("cats", "dogs")})
+def informative(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Store in which view 0 of a training picture is noise; only its other views depend on the class."""
+    paths = list_paths({f"{split}/{label}": 12 for split in ("train", "validation") for label in ("cats", "dogs")})
     rng = np.random.default_rng(4)
 
     def draw(path: str, view: int) -> NDArray[np.float64]:
@@ -81,7 +83,7 @@ def telling(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         return feature
 
     store = make_store(
-        tmp_path_factory.mktemp("telling") / "store", paths, features=np.stack([draw(path, 0) for path in paths])
+        tmp_path_factory.mktemp("informative") / "store", paths, features=np.stack([draw(path, 0) for path in paths])
     )
     return add_views(store, {path: [1, 2] for path in paths if path.startswith("train")}, draw=draw)
 
@@ -98,14 +100,14 @@ def open_batches(
 
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
-    """Nothing is held, and so many bytes are read at a time; None holds everything."""
+    """Keep no features in memory and read this many bytes at a time; None keeps all."""
     if num_bytes is not None:
         monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
         monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
 
 
 def read_epoch(batches: FeatureBatches, epoch: int) -> list[tuple[str, int]]:
-    """The path and the view of each row of an epoch, whose targets must be right."""
+    """Return the path and the view of each row of an epoch; assert their targets and weights."""
     seen = []
     for number in range(batches.num_batches):
         features, targets, weights = batches.read_batch(epoch * batches.num_batches + number)
@@ -122,13 +124,13 @@ def solve(store: FeatureStore, views: int | None, console: Console, **options: o
 
 
 def compute_dense_logits(head: HeadWeights, store: FeatureStore, examples: list[Example]) -> NDArray[np.float64]:
-    """What a head on all inputs says, written down from its definition."""
+    """Compute the logits of a head on all inputs from its definition."""
     inputs = store.read(examples).reshape(len(examples), -1).astype(np.float64)
     hidden = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0)
     return np.asarray(hidden @ head.output_kernel + head.output_bias)
 
 
-def test_list_rows_with_views_lists_the_examples_then_the_sound_further_views_of_each(viewed: FeatureStore) -> None:
+def test_list_rows_lists_examples_then_their_other_finite_views(viewed: FeatureStore) -> None:
     def name(num_views: int | None) -> list[tuple[str, int]]:
         return [(row.path, row.view) for row in list_training_rows(viewed, num_views)]
 
@@ -143,7 +145,7 @@ def test_list_rows_with_views_lists_the_examples_then_the_sound_further_views_of
 
 
 @MEMORY
-def test_batches_with_views_see_each_picture_once_an_epoch_in_a_view_of_its_own(
+def test_batches_contain_each_picture_once_an_epoch_in_a_random_view(
     viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
     limit_memory(monkeypatch, memory)
@@ -154,37 +156,37 @@ def test_batches_with_views_see_each_picture_once_an_epoch_in_a_view_of_its_own(
         seen = read_epoch(batches, epoch)
         assert sorted(path for path, _ in seen) == TRAIN
         drawn.update(seen)
-    # Neither a view that is not sound nor one that is not stored, and not the same view of all pictures.
+    # Only finite stored views, and not the same view of all pictures.
     assert drawn <= {(path, view) for path in TRAIN for view in VIEWS[path]}
     assert {view for path, view in drawn if path == FEWER} == {0, 1}
     assert len({view for _, view in read_epoch(batches, 0)}) > 1
 
 
-def test_batches_with_views_draw_all_views_about_equally_often(viewed: FeatureStore) -> None:
+def test_batches_draw_views_uniformly(viewed: FeatureStore) -> None:
     batches = open_batches(viewed, batch_size=11)
-    counts = Counter(name for epoch in range(400) for name in read_epoch(batches, epoch))
+    counts = Counter(name for epoch in range(200) for name in read_epoch(batches, epoch))
     assert set(counts) == {(path, view) for path in TRAIN for view in VIEWS[path]}
     for (path, view), count in counts.items():
-        expected, num_views = 400 / len(VIEWS[path]), len(VIEWS[path])
+        expected, num_views = 200 / len(VIEWS[path]), len(VIEWS[path])
         assert abs(count - expected) < 5 * np.sqrt(expected * (1 - 1 / num_views)), (path, view, count)
 
 
 @MEMORY
-def test_batches_with_views_draw_by_seed_and_epoch_alone(
+def test_batches_draw_views_by_seed_and_epoch_alone(
     viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
     limit_memory(monkeypatch, memory)
     batches = open_batches(viewed)
-    in_turn = [read_epoch(batches, epoch) for epoch in range(4)]
-    assert len({tuple(sorted(seen)) for seen in in_turn}) == 4
+    epochs = [read_epoch(batches, epoch) for epoch in range(4)]
+    assert len({tuple(sorted(seen)) for seen in epochs}) == 4
     fresh = open_batches(viewed)
     for epoch in (3, 1, 3):
-        assert read_epoch(fresh, epoch) == in_turn[epoch]
+        assert read_epoch(fresh, epoch) == epochs[epoch]
     other = read_epoch(open_batches(viewed, seed=1), 3)
-    assert sorted(other) != sorted(in_turn[3])
+    assert sorted(other) != sorted(epochs[3])
 
 
-def test_batches_with_views_keep_the_order_of_pictures_that_they_have_without(viewed: FeatureStore) -> None:
+def test_batches_have_the_same_order_of_pictures_with_and_without_views(viewed: FeatureStore) -> None:
     with_views, without = open_batches(viewed, seed=8), open_batches(viewed, num_views=1, seed=8)
     for epoch in range(3):
         order = [IN_ORDER[number] for number in np.random.default_rng((8, epoch)).permutation(11)]
@@ -194,7 +196,7 @@ def test_batches_with_views_keep_the_order_of_pictures_that_they_have_without(vi
 
 @MEMORY
 @pytest.mark.parametrize("order", ["views last", "views beside"])
-def test_batches_with_views_list_in_order_view_0_alone(
+def test_list_in_order_returns_view_0_alone(
     viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None, order: str
 ) -> None:
     limit_memory(monkeypatch, memory)
@@ -211,14 +213,14 @@ def test_batches_with_views_list_in_order_view_0_alone(
     assert read_epoch(unseeded, 1) == names
 
 
-def test_batches_with_views_and_balanced_classes_weigh_pictures_not_views(viewed: FeatureStore) -> None:
+def test_batches_with_balanced_classes_weight_pictures_not_views(viewed: FeatureStore) -> None:
     rows = list_training_rows(viewed)
     batches = FeatureBatches(viewed, rows, CLASSES[:2], batch_size=11, seed=0, class_weight=ClassWeight.BALANCED)
     _, targets, weights = batches.read_batch(0)
     np.testing.assert_allclose(weights, np.where(targets[:, 0] == 0, 11 / 12, 11 / 10), rtol=1e-6)
 
 
-def test_measure_sizes_with_views_counts_different_rows(viewed: FeatureStore) -> None:
+def test_compute_reduced_shape_counts_views_as_rows(viewed: FeatureStore) -> None:
     problem = Problem(viewed, split_examples(viewed.examples, 0.2), make_config(viewed, Path("run"), views=4))
     sizes = compute_reduced_shape(problem)
     assert (sizes.num_rows, sizes.rank) == (42, 12)
@@ -226,26 +228,26 @@ def test_measure_sizes_with_views_counts_different_rows(viewed: FeatureStore) ->
     assert (sizes.num_rows, sizes.rank) == (11, 11)
 
 
-def test_fit_reduced_learns_from_further_views_what_view_0_does_not_show(telling: FeatureStore, quiet: Console) -> None:
+def test_fit_reduced_learns_from_all_views(informative: FeatureStore, quiet: Console) -> None:
     def measure_accuracy(views: int) -> float:
-        fitted = solve(telling, views, quiet, epochs=30)
-        validation = split_examples(telling.examples, 0.2).validation
-        right = [CLASSES.index(example.label) for example in validation]
-        return float((fitted.validation_probabilities.argmax(axis=1) == right).mean())
+        fitted = solve(informative, views, quiet, epochs=30)
+        validation = split_examples(informative.examples, 0.2).validation
+        targets = [CLASSES.index(example.label) for example in validation]
+        return float((fitted.validation_probabilities.argmax(axis=1) == targets).mean())
 
     assert measure_accuracy(3) == 1.0
     assert measure_accuracy(1) < 0.8
 
 
 @pytest.mark.parametrize("class_weight", list(ClassWeight))
-def test_fit_reduced_weighs_a_picture_not_its_views(
+def test_fit_reduced_weights_pictures_not_views(
     plain: FeatureStore, tmp_path: Path, quiet: Console, class_weight: ClassWeight
 ) -> None:
-    # Extraction of views was interrupted: cats have five, dogs one. All of a picture's views are the same here.
+    # As after an interrupted extraction, cats have five views and dogs one. All views of a picture are equal here.
     store = FeatureStore(shutil.copytree(plain.path, tmp_path / "store"))
     cats = [path for path in TRAIN if "cats" in path]
     store = add_views(store, {path: [1, 2, 3, 4] for path in cats}, draw=lambda path, _: draw_view(path, 0))
-    # A rate of nothing: the loss of the epoch is that of the initial head.
+    # With a negligible learning rate the loss of the epoch is that of the initial head.
     still = {"optimizer": OptimizerName.SGD, "learning_rate": 1e-30, "dropout": 0.0, "epochs": 1}
     before = solve(store, 5, quiet, class_weight=class_weight, **still)
     targets = np.array([CLASSES.index(path.split("/")[1]) for path in IN_ORDER])
@@ -272,7 +274,7 @@ def test_fit_reduced_takes_as_many_steps_with_views_as_without(
 
 
 @pytest.mark.parametrize("solver", ["reduced", "full"])
-def test_fit_with_views_gives_training_probabilities_of_view_0_in_the_examples_order(
+def test_fit_with_views_returns_training_probabilities_of_view_0(
     own: FeatureStore, tmp_path: Path, quiet: Console, solver: str
 ) -> None:
     split = split_examples(own.examples, 0.2)
@@ -290,7 +292,7 @@ def test_fit_with_views_gives_training_probabilities_of_view_0_in_the_examples_o
     np.testing.assert_allclose(fitted.train_probabilities, expected, atol=1e-4)
 
 
-def test_fit_full_with_views_fits_other_weights_than_without_and_the_same_each_time(
+def test_fit_full_with_views_is_reproducible_and_differs_from_one_view(
     viewed: FeatureStore, plain: FeatureStore, quiet: Console
 ) -> None:
     config = make_config(viewed, Path("run"), views=4, epochs=3)
@@ -301,7 +303,7 @@ def test_fit_full_with_views_fits_other_weights_than_without_and_the_same_each_t
     assert_same_fit(without, fits.fit(plain, replace(config, views=1), quiet))
 
 
-def test_fit_reduced_keeps_factors_of_each_number_of_views_apart(
+def test_fit_reduced_caches_factors_of_each_number_of_views(
     own: FeatureStore, plain: FeatureStore, quiet: Console
 ) -> None:
     first = solve(own, 1, quiet)
@@ -316,55 +318,47 @@ def test_fit_reduced_keeps_factors_of_each_number_of_views_apart(
     assert len(list(own.derived_folder.glob("factors-*"))) == 2
 
 
-def test_train_takes_all_stored_views_unless_fewer_are_asked_for(
-    own: FeatureStore, plain: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_train_uses_all_stored_views_by_default(
+    own: FeatureStore, plain: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    console = Console()
-    metrics = train_head(make_config(own, tmp_path / "all"), console)
-    said = capsys.readouterr().err
-    assert "4 views of each training picture, 42 rows" in said
-    assert f"warning: {own.path}: 2 views of" in said
-    assert "`python -m extract --views 4`" in said
+    metrics = train_head(make_config(own, tmp_path / "all"), quiet)
+    # Two of the views are missing.
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert f"{own.path}: 2 " in warning
     assert (metrics["views"], metrics["cut"], metrics["num_train"]) == (4, "mixed0", 11)
     assert json.loads((tmp_path / "all/metrics.json").read_text())["views"] == 4
     assert Run(tmp_path / "all").num_views == 4
-    assert train_head(make_config(own, tmp_path / "one", views=1), console)["views"] == 1
-    train_head(make_config(plain, tmp_path / "plain"), console)
-    said = capsys.readouterr().err
-    assert "views" not in said
+    assert train_head(make_config(own, tmp_path / "one", views=1), quiet)["views"] == 1
+    train_head(make_config(plain, tmp_path / "plain"), quiet)
+    assert capsys.readouterr().err == ""
     one, four, without = (Run(tmp_path / name).read_head() for name in ("one", "all", "plain"))
     fits.assert_same_weights(one, without)
     assert one.hidden_kernel.shape == (11, 8)
     assert four.hidden_kernel.shape == (12, 8)
 
 
-def test_train_command_with_more_views_than_are_stored_ends_with_2_and_says_what_to_do(
-    viewed: FeatureStore, tmp_path: Path
-) -> None:
-    done = run_command(viewed, tmp_path / "run", "--views", "9")
-    assert done.returncode == 2
-    assert (
-        f"error: --views: expected at most 4, as many as {viewed.path} holds, got 9. "
-        "Run `python -m extract --views 9` first."
-    ) in done.stderr
+def test_train_with_more_views_than_stored_fails(viewed: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+    with raises(UsageError, where="--views", got=9) as caught:
+        train_head(make_config(viewed, tmp_path / "run", views=9), quiet)
+    assert "at most 4" in caught.value.expected
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_again_after_views_were_added_is_another_run_unless_the_same_number_is_asked_for(
-    own: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_train_after_views_were_added_fits_again_unless_their_number_is_given(
+    own: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(own, tmp_path / "run")
-    first = train_head(config, Console())
-    assert train_head(config, Console()) == first
-    assert "holds this very run already" in capsys.readouterr().err
+    first = train_head(config, quiet)
+    assert train_head(config, quiet) == first
     add_views(own, {path: [4] for path in TRAIN})
-    assert train_head(replace(config, views=4), Console()) == first
-    assert train_head(config, Console())["views"] == 5
+    assert train_head(replace(config, views=4), quiet) == first
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run")] == ["run"]
+    assert train_head(config, quiet)["views"] == 5
     (kept,) = (path for path in tmp_path.iterdir() if path.name.startswith("run-"))
     assert Run(kept).read_metrics() == first
 
 
-def test_train_again_after_missing_views_came_is_another_run_and_the_earlier_one_keeps_its_split(
+def test_train_after_missing_views_were_added_fits_again_and_keeps_earlier_run(
     plain: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     shutil.copytree(plain.path, tmp_path / "store")
@@ -380,26 +374,26 @@ def test_train_again_after_missing_views_came_is_another_run_and_the_earlier_one
     assert Run(kept).find_split(whole).train == Run(config.run).find_split(whole).train
 
 
-def test_train_over_a_run_from_before_views_knows_it_as_one_of_a_single_view(
+def test_train_again_on_run_without_option_views_uses_one_view(
     own: FeatureStore, plain: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(plain, tmp_path / "run")
     first = train_head(config, quiet)
-    remove_options(config.run, ("views", "cut"))
+    forget_options(config.run, ("views", "cut"))
     assert train_head(config, quiet) == first
     assert Run(config.run).num_views == 1
     viewed = make_config(own, tmp_path / "other", views=1)
     train_head(viewed, quiet)
-    remove_options(viewed.run, ("views", "cut"))
+    forget_options(viewed.run, ("views", "cut"))
     train_head(viewed, quiet)
     assert train_head(replace(viewed, views=None), quiet)["views"] == 4
 
 
-@pytest.mark.parametrize("way", ["exact", "sketch"])
-def test_expand_head_of_a_run_with_views_agrees_also_after_others_were_added(
-    own: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.mark.parametrize("method", ["exact", "sketch"])
+def test_expand_head_agrees_with_run_after_views_were_added(
+    own: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    if way == "sketch":
+    if method == "sketch":
         for module in ("reduce", "decompose"):
             monkeypatch.setattr(f"train_head.reduction.{module}.MAX_EXACT_ROWS", 8)
     config = make_config(own, tmp_path / "run", views=3, rank=9)
@@ -407,20 +401,18 @@ def test_expand_head_of_a_run_with_views_agrees_also_after_others_were_added(
     run = Run(config.run)
     expected = run.read_validation_logits()
     split = split_examples(own.examples, 0.2)
-    lifted = expand_head(run, own, split.validation, quiet)
-    assert lifted.hidden_kernel.shape == (12, 8)
+    expanded = expand_head(run, own, split.validation, quiet)
+    assert expanded.hidden_kernel.shape == (12, 8)
     assert np.abs(expected).max() > 0.2
-    np.testing.assert_allclose(compute_dense_logits(lifted, own, split.validation), expected, atol=TOLERANCE / 10)
+    np.testing.assert_allclose(compute_dense_logits(expanded, own, split.validation), expected, atol=TOLERANCE / 10)
     shutil.rmtree(own.derived_folder)
     more = add_views(own, {path: [4, 5] for path in TRAIN})
     assert more.num_views == 6
     again = expand_head(run, more, split_examples(more.examples, 0.2).validation, quiet)
-    np.testing.assert_allclose(again.hidden_kernel, lifted.hidden_kernel, atol=1e-4)
+    np.testing.assert_allclose(again.hidden_kernel, expanded.hidden_kernel, atol=1e-4)
 
 
-def test_train_with_views_of_another_picture_of_the_same_content_takes_them_for_both(
-    tmp_path: Path, quiet: Console
-) -> None:
+def test_train_uses_views_for_all_pictures_of_the_same_content(tmp_path: Path, quiet: Console) -> None:
     contents = [hash_text(path) for path in PATHS]
     contents[1] = contents[0]
     store = make_store(tmp_path / "store", PATHS, contents=contents)
@@ -439,18 +431,18 @@ def test_train_with_views_of_another_picture_of_the_same_content_takes_them_for_
     np.testing.assert_array_equal(fitted.train_probabilities[first], fitted.train_probabilities[second])
 
 
-def test_train_with_views_interrupted_goes_on_and_ends_as_without(
+def test_train_with_views_interrupted_resumes_and_gives_the_same_head(
     own: FeatureStore, tmp_path: Path, quiet: Console, eager: None
 ) -> None:
     train_head(make_config(own, tmp_path / "whole"), quiet)
     config = make_config(own, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, fits.InterruptingConsole(3))
-    # Another number of views is another fit: nothing of the first is taken for it.
+        train_head(config, fits.Interrupting(3))
+    # Another number of views is another fit, which must not use the checkpoint.
     train_head(replace(config, views=1), quiet)
     train_head(make_config(own, tmp_path / "one", views=1), quiet)
     fits.assert_same_weights(Run(config.run).read_head(), Run(tmp_path / "one").read_head())
     with pytest.raises(KeyboardInterrupt):
-        train_head(replace(config, overwrite=True), fits.InterruptingConsole(3))
+        train_head(replace(config, overwrite=True), fits.Interrupting(3))
     train_head(replace(config, overwrite=True), quiet)
     fits.assert_same_weights(Run(config.run).read_head(), Run(tmp_path / "whole").read_head())
