@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,37 +10,8 @@ import pytest
 from features.store import FeatureStore
 from tests.commands import run_command
 from tests.pictures import draw_picture, encode, fill_folder
+from tests.train_head.processes import run_process
 from tests.train_head.synthetic import list_paths, make_store
-
-ROOT = Path(__file__).parents[2]
-RUN_AND_LIST_IMPORTS = """
-import atexit, json, runpy, sys
-module = sys.argv.pop(1)
-heavy = {"tensorflow", "keras"}
-atexit.register(lambda: print(json.dumps(sorted(heavy & set(sys.modules))), file=sys.stderr))
-runpy.run_module(module, run_name="__main__", alter_sys=True)
-"""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Exit status, stdout and heavy imports of a command in its own process."""
-
-    status: int
-    out: str
-    imported: list[str]
-
-
-def run_process(module: str, *arguments: str | Path) -> Finished:
-    """Run `python -m module` in its own process, and list which heavy packages it imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_AND_LIST_IMPORTS, module, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout, json.loads(done.stderr.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +59,7 @@ def test_command_with_unknown_option_exits_2() -> None:
 @pytest.mark.parametrize("solver", ["auto", "full"])
 def test_train_on_class_with_one_picture_exits_1_without_tensorflow(tmp_path: Path, solver: str) -> None:
     store = make_store(tmp_path / "store", list_paths({"cats": 9, "dogs": 1}))
-    options = ["--store", store.path, "--run", tmp_path / "run", "--solver", solver, "--json"]
-    done = run_process("train_head", *options)
+    done = run_process("train_head", "--store", store.path, "--run", tmp_path / "run", "--solver", solver, "--json")
     assert (done.status, done.imported) == (1, [])
     error = json.loads(done.out)
     assert error["type"] == "HeadstartError"
@@ -104,7 +71,18 @@ def test_train_with_json_prints_one_object_and_nothing_else_on_stdout(
     two_classes: FeatureStore, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ["--store", two_classes.path, "--run", run, "--epochs", "2", "--units", "4", "--batch-size", "8"]
+    options: list[str | Path] = [
+        "--store",
+        two_classes.path,
+        "--run",
+        run,
+        "--epochs",
+        "2",
+        "--units",
+        "4",
+        "--batch-size",
+        "8",
+    ]
     done = run_command("train_head.__main__", *options, "--json")
     assert done.status == 0, done.err
     keys = {"solver", "epochs", "seconds", "train_accuracy", "val_accuracy", "val_loss", "classes"}
@@ -113,7 +91,7 @@ def test_train_with_json_prints_one_object_and_nothing_else_on_stdout(
     assert json.loads((run / "metrics.json").read_text()) == done.json
     for value in ("2/2", f"{done.json['val_accuracy']:.4f}", f"{done.json['largest_class_share']:.4f}"):
         assert value in done.err
-    again = run_process("train_head", *map(str, options), "--json")
+    again = run_process("train_head", *options, "--json")
     assert (again.status, again.imported, json.loads(again.out)) == (0, [], done.json)
 
 

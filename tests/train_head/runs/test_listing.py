@@ -15,8 +15,8 @@ from base.errors import UsageError
 from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.errors import raises
+from tests.train_head.processes import run_process
 from tests.train_head.synthetic import make_small_card
-from tests.train_head.test_command_line import run_command
 from tests.train_head.training import make_config
 from train_head.runs.card import CARD_NAME, MODEL_FILE
 from train_head.runs.listing import RunsConfig, runs
@@ -144,6 +144,6 @@ def test_runs_prints_a_row_for_each_run(run: Path, capsys: pytest.CaptureFixture
 
 
 def test_runs_command_imports_no_tensorflow(run: Path) -> None:
-    done = run_command("train_head.runs", run.parent, "--json")
-    assert (done.status, done.imported) == (0, "")
-    assert [run["folder"] for run in json.loads(done.stdout)["runs"]] == ["run"]
+    done = run_process("train_head.runs", run.parent, "--json")
+    assert (done.status, done.imported) == (0, [])
+    assert [run["folder"] for run in json.loads(done.out)["runs"]] == ["run"]
