@@ -1,4 +1,4 @@
-"""The head as a scikit-learn classifier: scikit-learn's own checks, the head of `train_head`, and options."""
+"""HeadClassifier: scikit-learn's estimator checks, agreement with `train_head`, and parameters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,26 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_classifiers_classes,
+    check_classifiers_one_label,
+    check_classifiers_train,
+    check_dict_unchanged,
+    check_estimators_dtypes,
+    check_estimators_pickle,
+    check_fit2d_1sample,
+    check_fit_idempotent,
+    check_methods_sample_order_invariance,
+    check_methods_subset_invariance,
+    parametrize_with_checks,
+)
 
-from base.errors import HeadstartError, UsageError
+from base.errors import UsageError
 from base.terminal import Console
 from features.cuts import open_store
 from features.schema import Pool
 from features.store import FeatureStore
+from tests.errors import raises
 from tests.train_head import fits
 from tests.train_head.synthetic import list_paths, make_store
 from tests.train_head.training import make_config
@@ -33,6 +46,7 @@ from train_head.config import HeadConfig, OptimizerName, SolverName
 from train_head.data.split import split_examples
 from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
+from train_head.solvers.history import DivergedError
 from train_head.solvers.reduced import fit_reduced
 
 SMALL: dict[str, Any] = {"units": 16, "learning_rate": 0.01, "epochs": 10}
@@ -41,22 +55,41 @@ ROOT = Path(__file__).parents[2]
 
 
 def make_blobs(num_rows: int = 60, num_classes: int = 3, num_inputs: int = 40) -> tuple[NDArray[Any], NDArray[Any]]:
-    """float16 features that differ by class, and names of classes; a third of the channels is noise."""
+    """Return float16 features whose means differ by class, and labels."""
     rng = np.random.default_rng(4)
     targets = np.arange(num_rows) % num_classes
     features = rng.normal(0, 0.5, (num_rows, num_inputs)) + rng.normal(0, 0.4, (num_classes, num_inputs))[targets]
     return features.astype(np.float16), np.array(["cats", "dogs", "owls"])[targets]
 
 
-# The defaults pass as they are. Keras compiles a model for each fit, so its checks have a small head.
-@parametrize_with_checks(  # type: ignore[untyped-decorator]
-    [HeadClassifier(), HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50)]
-)
-def test_estimator_check_of_scikit_learn_passes(estimator: HeadClassifier, check: Callable[..., None]) -> None:
+@parametrize_with_checks([HeadClassifier()])  # type: ignore[untyped-decorator]
+def test_estimator_check_passes(estimator: HeadClassifier, check: Callable[..., None]) -> None:
     check(estimator)
 
 
-def test_default_options_are_the_command_lines() -> None:
+# The solvers share all checks of parameters and inputs. Keras compiles a model for each fit, so the head is small.
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_classifiers_train,
+        check_classifiers_classes,
+        check_classifiers_one_label,
+        check_dict_unchanged,
+        check_estimators_dtypes,
+        check_estimators_pickle,
+        check_fit2d_1sample,
+        check_fit_idempotent,
+        check_methods_sample_order_invariance,
+        check_methods_subset_invariance,
+    ],
+)
+def test_estimator_check_of_full_solver_passes(check: Callable[..., None]) -> None:
+    estimator = HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50)
+    check("HeadClassifier", estimator)
+
+
+@pytest.mark.unit
+def test_defaults_are_those_of_the_command_line() -> None:
     expected = HeadConfig()
     for name, parameter in inspect.signature(HeadClassifier).parameters.items():
         if name != "class_weight":
@@ -64,11 +97,9 @@ def test_default_options_are_the_command_lines() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_reduced_gives_the_head_that_training_from_a_store_gives(
-    tmp_path: Path, num_classes: int, quiet: Console
-) -> None:
+def test_reduced_solver_fits_same_head_as_train(tmp_path: Path, num_classes: int, quiet: Console) -> None:
     labels = ["cats", "dogs", "owls"][:num_classes]
-    counts = {f"{side}/{label}": count for side, count in (("train", 9), ("validation", 5)) for label in labels}
+    counts = {f"{split}/{label}": count for split, count in (("train", 9), ("validation", 5)) for label in labels}
     store = make_store(tmp_path / "store", list_paths(counts))
     config = make_config(store, tmp_path / "run", optimizer=OptimizerName.ADAM)
     split = split_examples(store.examples, 0.2)
@@ -84,9 +115,7 @@ def test_reduced_gives_the_head_that_training_from_a_store_gives(
     np.testing.assert_allclose(mine, expected.validation_probabilities, atol=1e-5)
 
 
-def test_full_gives_the_head_that_training_from_a_store_gives(
-    three_classes: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
+def test_full_solver_fits_same_head_as_train(three_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_config(three_classes, tmp_path / "run", solver=SolverName.FULL, dropout=0.0, l2=0.01)
     expected = fits.fit(three_classes, config, quiet)
     split = split_examples(three_classes.examples, 0.2)
@@ -102,7 +131,8 @@ def test_full_gives_the_head_that_training_from_a_store_gives(
     np.testing.assert_array_equal(copy.predict_proba(three_classes.read(split.validation)), mine)
 
 
-def test_features_of_any_shape_are_flattened() -> None:
+@pytest.mark.unit
+def test_fit_flattens_features() -> None:
     features, labels = make_blobs()
     flat = HeadClassifier(**SMALL).fit(features, labels)
     shaped = HeadClassifier(**SMALL).fit(features.reshape(-1, 2, 2, 10), labels)
@@ -113,7 +143,7 @@ def test_features_of_any_shape_are_flattened() -> None:
 @pytest.mark.parametrize(
     ("num_rows", "rank"), [(60, None), (60, 7), (4200, None), (4200, 12)], ids=["gram", "rank", "sketch", "both"]
 )
-def test_prediction_on_all_inputs_is_that_of_the_reduced_inputs(num_rows: int, rank: int | None) -> None:
+def test_reduced_solver_expands_head_to_all_inputs(num_rows: int, rank: int | None) -> None:
     features, labels = make_blobs(num_rows)
     classifier = HeadClassifier(**SMALL, rank=rank, dropout=0.0, batch_size=num_rows // 6).fit(features, labels)
     hidden_kernel = classifier.head_.hidden_kernel
@@ -123,7 +153,8 @@ def test_prediction_on_all_inputs_is_that_of_the_reduced_inputs(num_rows: int, r
     assert classifier.score(features, labels) > 0.8
 
 
-def test_same_random_state_gives_same_head_and_another_another() -> None:
+@pytest.mark.unit
+def test_fit_depends_on_random_state_alone() -> None:
     features, labels = make_blobs()
 
     def predict(state: Any) -> Any:
@@ -134,7 +165,8 @@ def test_same_random_state_gives_same_head_and_another_another() -> None:
     assert (predict(3) != predict(4)).any()
 
 
-def test_patience_sets_rows_aside_and_keeps_the_best_epoch() -> None:
+@pytest.mark.unit
+def test_fit_with_patience_sets_rows_aside_and_keeps_best_epoch() -> None:
     features, labels = make_blobs(90)
     options = SMALL | {"epochs": 200, "patience": 3, "learning_rate": 0.05}
     classifier = HeadClassifier(**options).fit(features, labels)
@@ -144,7 +176,7 @@ def test_patience_sets_rows_aside_and_keeps_the_best_epoch() -> None:
     assert set(HeadClassifier(**SMALL).fit(features, labels).history_) == {"loss", "accuracy"}
 
 
-def test_class_weight_raises_a_rare_class() -> None:
+def test_fit_with_class_weight_predicts_rare_class_more_often() -> None:
     features, labels = make_blobs(300, 2)
     rare = np.r_[0:300:2, 1:300:20]
     noise = np.random.default_rng(0).normal(0, 2, (len(rare), 40)).astype(np.float16)
@@ -157,7 +189,7 @@ def test_class_weight_raises_a_rare_class() -> None:
     assert count({"cats": 1.0, "dogs": 0.001}) < count(None)
 
 
-def test_works_in_pipeline_grid_search_and_clone() -> None:
+def test_classifier_works_in_pipeline_grid_search_and_clone() -> None:
     features, labels = make_blobs()
     pipeline = make_pipeline(StandardScaler(), HeadClassifier(**SMALL))
     search = GridSearchCV(pipeline, {"headclassifier__dropout": [0.0, 0.5], "headclassifier__rank": [5, None]}, cv=3)
@@ -168,7 +200,7 @@ def test_works_in_pipeline_grid_search_and_clone() -> None:
     assert not hasattr(copy, "head_")
 
 
-def test_cross_validates_over_pooled_features_of_a_store(three_classes: FeatureStore) -> None:
+def test_classifier_cross_validates_on_pooled_features_of_a_store(three_classes: FeatureStore) -> None:
     store = open_store(three_classes.path, "", Pool.AVG)
     features, labels = store.read(store.examples), [example.label for example in store.examples]
     assert features.shape == (42, 3)
@@ -176,14 +208,14 @@ def test_cross_validates_over_pooled_features_of_a_store(three_classes: FeatureS
     assert scores.mean() > 0.9
 
 
-def test_auto_takes_the_full_solver_where_the_matrix_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_full_solver_for_a_large_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = make_blobs()
     assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "reduced"
     monkeypatch.setattr("train_head.solvers.MAX_TRAINING_BYTES", 0)
     assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "full"
 
 
-def test_auto_and_reduced_do_without_tensorflow() -> None:
+def test_auto_and_reduced_solvers_do_not_import_tensorflow() -> None:
     code = """
 import sys
 import numpy as np
@@ -217,29 +249,28 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
         ("class_weight", "none"),
     ],
 )
-def test_invalid_option_is_refused_by_fit(name: str, value: Any) -> None:
+@pytest.mark.unit
+def test_fit_with_invalid_parameter_fails(name: str, value: Any) -> None:
     classifier = HeadClassifier(**{name: value})
-    with pytest.raises(EstimatorError) as caught:
+    with raises(EstimatorError, where=name, got=repr(value)):
         classifier.fit(*make_blobs())
-    assert isinstance(caught.value, UsageError)
-    assert isinstance(caught.value, ValueError)
-    assert (caught.value.where, caught.value.got) == (name, repr(value))
+    assert issubclass(EstimatorError, UsageError)
+    assert issubclass(EstimatorError, ValueError)
 
 
 @pytest.mark.parametrize("options", [{"rank": 41}, {"rank": 5, "solver": "full"}])
-def test_rank_that_cannot_be_kept_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(EstimatorError) as caught:
+@pytest.mark.unit
+def test_fit_with_impossible_rank_fails(options: dict[str, Any]) -> None:
+    with raises(EstimatorError, where="rank", got=options["rank"]):
         HeadClassifier(**options).fit(*make_blobs())
-    assert (caught.value.where, caught.value.got) == ("rank", str(options["rank"]))
 
 
 @pytest.mark.parametrize("solver", ["reduced", "full"])
-def test_loss_that_is_not_finite_is_an_error_or_a_warning(solver: str) -> None:
+def test_fit_with_infinite_loss_fails_in_first_epoch_and_warns_later(solver: str) -> None:
     features, labels = make_blobs()
     options = SMALL | {"solver": solver, "optimizer": "sgd", "l2": 5.0, "dropout": 0.0}
-    with pytest.raises(HeadstartError) as caught:
+    with raises(DivergedError, where="epoch 1"):
         HeadClassifier(**options | {"learning_rate": 1e30}).fit(features, labels)
-    assert caught.value.where == "epoch 1"
     # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end.
     with pytest.warns(ConvergenceWarning):
         classifier = HeadClassifier(**options | {"learning_rate": 0.3, "epochs": 80}).fit(features, labels)
