@@ -1,8 +1,9 @@
-"""Stores of two cuts of the shared pictures, and a run whose last block was trained again."""
+"""Fixtures of fine-tuning: a backbone, stores of two cuts, and a run with a fine-tuned last block."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,52 @@ from train_head.finetuning.tail import Tail, open_tail
 from train_head.train import train_head
 
 CUTS = ("mixed5", "mixed6")
+RANDOM = Weights(WeightsName.RANDOM)
 
 
 @pytest.fixture(scope="session")
 def backbone() -> Any:
-    """The whole InceptionV3 at 75 px with the weights of `--weights random`; not to be changed."""
-    return build_backbone(75, Weights(WeightsName.RANDOM))
+    """Full InceptionV3 at 75 px with the weights of `--weights random`; not to be changed."""
+    return build_backbone(75, RANDOM)
 
 
 @pytest.fixture(scope="session")
 def stores(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
-    """A folder with the stores of mixed5 and mixed6, random weights, 75 px; not to be changed."""
+    """Folder with the stores of mixed5 and mixed6, random weights, 75 px; not to be changed."""
     folder = tmp_path_factory.mktemp("tuning") / "stores"
     extract_features(ExtractConfig(shared_pictures, folder, weights="random", image_size=75, cut=",".join(CUTS)), quiet)
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_random_backbone() -> Iterator[None]:
+    """Build the backbone with random weights once; give each caller the same model with its initial weights."""
+    built: list[Any] = []
+
+    def build(image_size: int, weights: Weights | None) -> Any:
+        if (image_size, weights) != (75, RANDOM):
+            return build_backbone(image_size, weights)
+        if not built:
+            model = build_backbone(image_size, weights)
+            built.extend((model, model.get_weights()))
+        model, initial = built
+        model.set_weights(initial)
+        model.trainable = False
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train_head.finetuning.backbone.build_backbone", build)
+        yield
+
+
 @pytest.fixture
 def tail(stores: Path, quiet: Console) -> Tail:
-    """The last block, to be trained again, behind the store of mixed6."""
+    """Tail that fine-tunes the last block on the store of mixed6."""
     return open_tail(FeatureStore(stores / "mixed6"), "mixed6", Pool.NONE, "", quiet)
 
 
 def configure(stores: Path, run: Path, **options: Any) -> TrainConfig:
+    """Return options that fine-tune the last block."""
     defaults: dict[str, Any] = {
         "unfreeze_from": "mixed6",
         "epochs": 4,
@@ -63,5 +87,5 @@ def _tuned(stores: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Consol
 
 @pytest.fixture
 def tuned(_tuned: Path, tmp_path: Path) -> Path:
-    """A copy of that run of the test's own."""
+    """Copy of a run with a fine-tuned last block."""
     return shutil.copytree(_tuned, tmp_path / "tuned")

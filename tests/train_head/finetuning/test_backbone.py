@@ -1,4 +1,4 @@
-"""The backbone's tail: where it begins, and which layers of it are trained again."""
+"""Backbone of a store: cuts, tails, boundaries and fine-tuned layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 
 from base.errors import UsageError
 from extract.backbone import cut_backbone, name_layers
+from tests.errors import raises
 from train_head.finetuning.backbone import TOP, choose_stored_cut, cut_tail, find_boundary, list_trained
 
 LAST_BLOCK = [f"conv2d_{number}" for number in range(60, 70)]
-"""Those that make mixed7 of mixed6. Source: Szegedy et al. 2015 (arXiv:1512.00567), figure 6; Keras's numbers."""
+"""Convolutions between mixed6 and mixed7: figure 6 of Szegedy et al. 2015 (arXiv:1512.00567), numbered by Keras."""
 
 
 @pytest.mark.parametrize(
@@ -26,12 +27,13 @@ LAST_BLOCK = [f"conv2d_{number}" for number in range(60, 70)]
         (["mixed5"], "conv2d_63", ""),
     ],
 )
-def test_choose_stored_cut_takes_the_last_block_at_or_before(cuts: list[str], layer: str, expected: str) -> None:
+@pytest.mark.unit
+def test_choose_stored_cut_returns_last_block_at_or_before_layer(cuts: list[str], layer: str, expected: str) -> None:
     assert choose_stored_cut(cuts, layer) == expected
 
 
 @pytest.mark.parametrize("boundary", ["mixed6", "mixed5"])
-def test_cut_tail_goes_on_where_the_cut_backbone_ends_to_the_bit(backbone: Any, boundary: str) -> None:
+def test_cut_tail_continues_the_cut_backbone(backbone: Any, boundary: str) -> None:
     pixels = np.random.default_rng(0).uniform(-1, 1, (3, 75, 75, 3)).astype(np.float32)
     features = cut_backbone(backbone, boundary).predict_on_batch(pixels)
     whole = cut_backbone(backbone, TOP).predict_on_batch(pixels)
@@ -41,7 +43,7 @@ def test_cut_tail_goes_on_where_the_cut_backbone_ends_to_the_bit(backbone: Any, 
     np.testing.assert_allclose(between.predict_on_batch(early), features, atol=1e-6)
 
 
-def test_list_trained_from_a_block_is_every_convolution_after_it(backbone: Any) -> None:
+def test_list_trained_from_block_lists_all_later_convolutions(backbone: Any) -> None:
     assert sorted(list_trained(backbone, "mixed6")) == LAST_BLOCK
     before = {id(layer) for layer in cut_backbone(backbone, "mixed5").layers}
     after = [
@@ -53,8 +55,8 @@ def test_list_trained_from_a_block_is_every_convolution_after_it(backbone: Any) 
     assert len(after) == 20
 
 
-def test_list_trained_from_inside_a_block_is_the_layer_and_what_it_leads_to(backbone: Any) -> None:
-    # One of the branches of the last block: 1 x 1, 1 x 7, 7 x 1.
+def test_list_trained_inside_block_lists_layer_and_its_successors(backbone: Any) -> None:
+    # A branch of the last block: 1 x 1, 1 x 7, 7 x 1.
     assert list_trained(backbone, "conv2d_61") == ["conv2d_61", "conv2d_62", "conv2d_63"]
     assert list_trained(backbone, "conv2d_60") == ["conv2d_60"]
 
@@ -68,23 +70,21 @@ def test_list_trained_from_inside_a_block_is_the_layer_and_what_it_leads_to(back
         ("mixed5", "conv2d_55", "mixed5"),
     ],
 )
-def test_find_boundary_is_the_last_block_that_stays(backbone: Any, cut: str, layer: str, boundary: str) -> None:
+def test_find_boundary_returns_last_frozen_block(backbone: Any, cut: str, layer: str, boundary: str) -> None:
     assert find_boundary(backbone, cut, layer) == boundary
 
 
 @pytest.mark.parametrize(
     ("cut", "layer"), [("mixed6", "mixed5"), ("mixed5", "mixed7"), ("mixed5", "mixed8"), ("mixed7", "mixed6")]
 )
-def test_find_boundary_of_a_layer_outside_of_the_tail_names_what_there_is(backbone: Any, cut: str, layer: str) -> None:
-    with pytest.raises(UsageError) as raised:
+def test_find_boundary_of_layer_outside_of_tail_fails(backbone: Any, cut: str, layer: str) -> None:
+    with raises(UsageError, where="--unfreeze-from", got=layer) as caught:
         find_boundary(backbone, cut, layer)
-    assert str(raised.value) == (
-        f"--unfreeze-from: expected a layer from {cut}, whose features are stored, to before mixed7, got {layer}. "
-        "`python -m extract summary` lists them; an earlier one needs features of an earlier cut."
-    )
-    assert raised.value.exit_status == 2
+    assert cut in caught.value.expected
+    assert "mixed7" in caught.value.expected
 
 
-def test_find_boundary_of_no_layer_at_all_names_the_nearest(backbone: Any) -> None:
-    with pytest.raises(UsageError, match=r"^--unfreeze-from: .* got 'mixd6'\. Did you mean mixed6"):
+def test_find_boundary_of_unknown_layer_suggests_nearest(backbone: Any) -> None:
+    with raises(UsageError, where="--unfreeze-from", got="'mixd6'") as caught:
         find_boundary(backbone, "mixed5", "mixd6")
+    assert "mixed6" in caught.value.advice
