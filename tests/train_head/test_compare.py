@@ -18,8 +18,9 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.commands import run_command
 from tests.errors import raises
-from tests.train_head.fits import Interrupting
-from tests.train_head.synthetic import SHAPE, list_paths, make_store, read_folder
+from tests.files import read_files
+from tests.train_head.fits import InterruptingConsole
+from tests.train_head.synthetic import SHAPE, list_paths, make_store
 from train_head.compare import CompareConfig, compare, measure_gap
 from train_head.config import SolverName, TrainConfig
 from train_head.evaluation.plots import draw_comparison
@@ -109,10 +110,10 @@ def test_compare_again_changes_nothing_and_shows_both_runs(
     config = make_config(noise, tmp_path)
     shutil.copytree(compared, config.run)
     files = [path for path in config.run.rglob("*") if path.is_file()]
-    before, contents = {path: path.stat().st_mtime_ns for path in files}, read_folder(config.run)
+    before, contents = {path: path.stat().st_mtime_ns for path in files}, read_files(config.run)
     results = compare(config, Console())["comparison"]
     # Only the reports are written again.
-    assert read_folder(config.run) == contents
+    assert read_files(config.run) == contents
     unchanged = [path for path in files if path.name != "report.html"]
     assert {path: path.stat().st_mtime_ns for path in unchanged} == {path: before[path] for path in unchanged}
     assert list(results) == NAMES
@@ -153,18 +154,18 @@ def test_compare_interrupted_in_second_run_keeps_earlier_comparison_and_resumes(
 ) -> None:
     config = make_config(noise, tmp_path, epochs=3, no_report=True)
     compare(config, quiet)
-    before = read_folder(config.run)
+    before = read_files(config.run)
     other = replace(config, epochs=4, dropout=0.25)
     with pytest.raises(KeyboardInterrupt):
-        compare(other, Interrupting(6))
-    assert read_folder(config.run) == before
-    counting = Interrupting(0)
+        compare(other, InterruptingConsole(6))
+    assert read_files(config.run) == before
+    counting = InterruptingConsole(0)
     compare(other, counting)
     # The result of the first run was saved.
     assert counting.num_epochs == 4 + 4
     assert sorted(path.name for path in config.run.iterdir()) == ["with-dropout-0.25", "without-dropout"]
     (kept,) = (path for path in tmp_path.iterdir() if path != config.run)
-    assert read_folder(kept) == before
+    assert read_files(kept) == before
 
 
 @pytest.mark.parametrize("name", ["compare.png", "without-dropout/run.json", "with-dropout-0.6/thesis.txt"])
@@ -175,15 +176,15 @@ def test_compare_over_foreign_files_fails_before_fitting(
     path = config.run / name
     path.parent.mkdir(parents=True)
     path.write_text('{"mine": 1}')
-    console = Interrupting(0)
+    console = InterruptingConsole(0)
     with pytest.raises(HeadstartError):
         compare(config, console)
     assert console.num_epochs == 0
-    assert read_folder(config.run) == {name: b'{"mine": 1}'}
+    assert read_files(config.run) == {name: b'{"mine": 1}'}
 
 
 def test_compare_with_invalid_options_fails_before_fitting(noise: FeatureStore, tmp_path: Path) -> None:
-    console = Interrupting(0)
+    console = InterruptingConsole(0)
     with raises(UsageError, where="--rank"):
         compare(make_config(noise, tmp_path, rank=3, solver=SolverName.FULL), console)
     assert console.num_epochs == 0

@@ -18,7 +18,7 @@ from base.terminal import Console
 from features.packed.write import pack_store
 from features.shards.compression import Compression
 from features.store import FeatureStore
-from tests.train_head.fits import Interrupting
+from tests.train_head.fits import InterruptingConsole
 from tests.train_head.synthetic import add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import SolverName, TrainConfig
@@ -81,7 +81,7 @@ def make_problem(store: FeatureStore, run: Path, method: str) -> TrainConfig:
 def hash_run(run: Path) -> str:
     """Hash the weights, the history without durations, and the validation logits of a run."""
     digest = hashlib.sha256()
-    for name, array in sorted(Run(run).read_head().list_arrays().items()):
+    for name, array in sorted(Run(run).read_head().to_arrays().items()):
         digest.update(name.encode() + array.tobytes())
     for row in Run(run).read_history():
         digest.update(repr((row.loss, row.accuracy, row.val_loss, row.val_accuracy)).encode())
@@ -213,7 +213,7 @@ def test_train_interrupted_resumes_on_the_same_pictures_stored_differently(
     force_sketch(monkeypatch, method)
     config = make_problem(plain, tmp_path / "run", method)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(2))
+        train_head(config, InterruptingConsole(2))
     # Cached factors may be lost by then, and the pictures extracted again in another order.
     shutil.rmtree(plain.derived_folder, ignore_errors=True)
     other = store_in_another_order(tmp_path / "other")

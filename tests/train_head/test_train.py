@@ -18,7 +18,8 @@ from features.catalog.catalog import Catalog
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.errors import raises
-from tests.train_head.synthetic import OPTIONS, list_paths, make_store, place_hash, read_folder
+from tests.files import read_files
+from tests.train_head.synthetic import OPTIONS, list_paths, make_store, place_hash
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.runs.read import Run
@@ -49,7 +50,7 @@ def make_config(store: FeatureStore, tmp_path: Path) -> TrainConfig:
 
 
 def test_train_on_extracted_features_writes_complete_run(trained: Path, shared_store: Path) -> None:
-    assert sorted(read_folder(trained)) == RUN_FILES
+    assert sorted(read_files(trained)) == RUN_FILES
     assert [path.name for path in trained.parent.iterdir()] == ["run"]
     run = Run(trained)
     store = FeatureStore(shared_store)
@@ -110,10 +111,10 @@ def test_train_with_other_options_keeps_earlier_run_unless_overwriting(
     run: Path, shared_store: Path, quiet: Console, overwrite: bool
 ) -> None:
     (run / "notes.txt").write_text("mine")
-    before = read_folder(run)
+    before = read_files(run)
     config = replace(TrainConfig(shared_store, run, **OPTIONS), epochs=1, units=8, no_report=True, overwrite=overwrite)
     metrics = train_head(config, quiet)
-    assert sorted(read_folder(run)) == sorted([*(name for name in RUN_FILES if name != "curves.png"), "notes.txt"])
+    assert sorted(read_files(run)) == sorted([*(name for name in RUN_FILES if name != "curves.png"), "notes.txt"])
     assert (run / "notes.txt").read_text() == "mine"
     assert Run(run).read_metrics() == metrics
     assert Run(run).read_head().hidden_bias.shape == (8,)
@@ -121,7 +122,7 @@ def test_train_with_other_options_keeps_earlier_run_unless_overwriting(
     assert len(kept) == (0 if overwrite else 1)
     for path in kept:
         assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", path.name)
-        assert read_folder(path) | {"notes.txt": b"mine"} == before
+        assert read_files(path) | {"notes.txt": b"mine"} == before
         assert Run(path).read_head().hidden_bias.shape == (16,)
 
 
@@ -142,19 +143,19 @@ def test_train_twice_with_same_seed_writes_same_files(
     config = make_config(two_classes, tmp_path)
     for name in ("first", "again"):
         train_head(replace(config, run=tmp_path / name), quiet)
-    first, again = (read_folder(tmp_path / name) for name in ("first", "again"))
+    first, again = (read_files(tmp_path / name) for name in ("first", "again"))
     for name in ("head.npz", "predictions.csv", "examples.csv"):
         assert first[name] == again[name], name
 
 
 def test_train_that_diverges_leaves_earlier_run_unchanged(run: Path, shared_store: Path, quiet: Console) -> None:
-    before = read_folder(run)
+    before = read_files(run)
     options: dict[str, Any] = {"epochs": 2, "units": 4, "learning_rate": 1e30, "optimizer": OptimizerName.SGD}
     config = TrainConfig(shared_store, run, **options, overwrite=True)
     with raises(DivergedError, where="epoch 1") as caught:
         train_head(config, quiet)
     assert "1e+30" in caught.value.got
-    assert read_folder(run) == before
+    assert read_files(run) == before
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
@@ -168,7 +169,7 @@ def test_train_leaves_user_folders_with_similar_names(
     train_head(config, quiet)
     train_head(replace(config, overwrite=True), quiet)
     for name in (".partial-run", ".partial-run-old", ".checkpoint-run"):
-        assert read_folder(tmp_path / name) == {"thesis.txt": b"mine"}
+        assert read_files(tmp_path / name) == {"thesis.txt": b"mine"}
 
 
 @pytest.mark.parametrize("name", [".", "link"])
@@ -190,7 +191,7 @@ def test_train_into_current_folder_or_link_fills_that_folder(
 def test_train_creates_missing_parent_folders(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = tmp_path / "runs" / "of today" / "first"
     train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
-    assert sorted(read_folder(run)) == sorted(
+    assert sorted(read_files(run)) == sorted(
         [*(name for name in RUN_FILES if name != "curves.png"), "reduction.npz", "validation_logits.npy"]
     )
 

@@ -16,10 +16,11 @@ from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.errors import raises
+from tests.files import read_files
 from tests.train_head import training
-from tests.train_head.fits import Interrupting, assert_same_weights, fit
-from tests.train_head.synthetic import add_picture, list_paths, make_store, read_folder
-from tests.train_head.training import NEW_OPTIONS, UNSTABLE, forget_options, reseal
+from tests.train_head.fits import InterruptingConsole, assert_same_weights, fit
+from tests.train_head.synthetic import add_picture, list_paths, make_store
+from tests.train_head.training import NEW_OPTIONS, UNSTABLE, remove_options, rewrite_manifest
 from train_head.config import SolverName, TrainConfig
 from train_head.runs.read import Run
 from train_head.solvers.history import PartlyDivergedError
@@ -35,7 +36,7 @@ def make_config(store: Path, run: Path, **options: Any) -> TrainConfig:
 
 
 def assert_same_run(mine: Path, theirs: Path) -> None:
-    mine_read, theirs_read = read_folder(mine), read_folder(theirs)
+    mine_read, theirs_read = read_files(mine), read_files(theirs)
     assert sorted(mine_read) == sorted(theirs_read) == RUN_FILES
     for name in SAME_FILES:
         assert mine_read[name] == theirs_read[name], name
@@ -70,11 +71,11 @@ def test_train_full_interrupted_resumes_and_removes_checkpoint(
 ) -> None:
     config = make_config(noisy.path, tmp_path / "run", repeats=repeats)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(4 * repeats - 1))
+        train_head(config, InterruptingConsole(4 * repeats - 1))
     assert [path.name for path in tmp_path.iterdir()] == [".checkpoint-run"]
     names = ["fit-0.npz"] if repeats == 1 else ["fit-0.npz", "fit-1.npz"]
     assert sorted(path.name for path in (tmp_path / ".checkpoint-run").iterdir()) == names
-    console = Interrupting(0)
+    console = InterruptingConsole(0)
     train_head(config, console)
     # A finished fit is not repeated; an unfinished one resumes after two epochs and counts those too.
     assert console.num_epochs == 4
@@ -88,8 +89,8 @@ def test_train_full_interrupted_with_other_solver_starts_again(
 ) -> None:
     config = make_config(noisy.path, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(3))
-    console = Interrupting(0)
+        train_head(config, InterruptingConsole(3))
+    console = InterruptingConsole(0)
     metrics = train_head(replace(config, solver=SolverName.REDUCED, rank=5), console)
     assert (metrics["solver"], metrics["epochs"], console.num_epochs) == ("reduced", 4, 4)
     assert capsys.readouterr().err == ""
@@ -117,7 +118,7 @@ def test_train_full_that_diverges_later_keeps_last_finite_head_and_fails_each_ti
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-class ExtractingConsole(Interrupting):
+class ExtractingConsole(InterruptingConsole):
     """Console that adds a picture to a store after a number of epochs, as a concurrent extraction does."""
 
     def __init__(self, store: Path, after: int) -> None:
@@ -200,15 +201,15 @@ def test_train_again_on_run_without_newer_options_and_metrics_changes_nothing(
     noisy: FeatureStore, single: Path, tmp_path: Path, quiet: Console
 ) -> None:
     run = shutil.copytree(single, tmp_path / "run")
-    forget_options(run, NEW_OPTIONS)
+    remove_options(run, NEW_OPTIONS)
     metrics = json.loads((run / "metrics.json").read_text())
     for name in ("kept_epoch", "diverged", "train_loss"):
         del metrics[name]
     (run / "metrics.json").write_text(json.dumps(metrics))
-    reseal(run)
-    before = read_folder(run)
+    rewrite_manifest(run)
+    before = read_files(run)
     assert train_head(make_config(noisy.path, run), quiet) == metrics
-    assert read_folder(run) == before
+    assert read_files(run) == before
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.fits import Interrupting, assert_same_weights
-from tests.train_head.synthetic import add_picture, read_folder
+from tests.files import read_files
+from tests.train_head.fits import InterruptingConsole, assert_same_weights
+from tests.train_head.synthetic import add_picture
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.reduction.reduce import Reduced, reduce_features
@@ -89,9 +90,9 @@ def test_train_interrupted_resumes_and_gives_the_same_run(
 ) -> None:
     config = make_config(noisy, tmp_path / "run", repeats=2, folds=2)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(after))
+        train_head(config, InterruptingConsole(after))
     assert [path.name for path in tmp_path.iterdir()] == [".checkpoint-run"]
-    metrics = train_head(config, Interrupting(0))
+    metrics = train_head(config, InterruptingConsole(0))
     assert metrics | {"seconds": 0} == Run(uninterrupted).read_metrics() | {"seconds": 0}
     for name in ("head.npz", "predictions.csv", "validation_logits.npy"):
         assert (config.run / name).read_bytes() == (uninterrupted / name).read_bytes(), name
@@ -112,11 +113,11 @@ def test_train_interrupted_repeats_no_finished_epoch(
     monkeypatch.setattr(HeadTrainer, "train_on_batch", train_on_counted_batch)
     config = make_config(noisy, tmp_path / "run", repeats=2)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(9))
+        train_head(config, InterruptingConsole(9))
     # An epoch has five steps. Six epochs of the first repeat and three of the second ran; the last one is lost.
     assert taken == [*range(30), *range(15)]
     taken.clear()
-    train_head(config, Interrupting(0))
+    train_head(config, InterruptingConsole(0))
     assert taken == list(range(10, 30))
 
 
@@ -126,7 +127,7 @@ def test_train_interrupted_with_other_options_starts_again(
 ) -> None:
     config = make_config(noisy, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(4))
+        train_head(config, InterruptingConsole(4))
     other = replace(config, units=9, learning_rate=0.02)
     train_head(other, quiet)
     assert capsys.readouterr().err == ""
@@ -142,11 +143,11 @@ def test_train_interrupted_leaves_earlier_run_until_new_one_is_complete(
 ) -> None:
     config = make_config(noisy, tmp_path / "run")
     train_head(config, quiet)
-    before = read_folder(config.run)
+    before = read_files(config.run)
     other = replace(config, units=9, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
-        train_head(other, Interrupting(4))
-    assert read_folder(config.run) == before
+        train_head(other, InterruptingConsole(4))
+    assert read_files(config.run) == before
     train_head(other, quiet)
     assert Run(config.run).read_head().hidden_bias.shape == (9,)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -160,7 +161,7 @@ def test_train_interrupted_with_checkpoint_of_other_arrays_warns_and_starts_agai
 ) -> None:
     config = make_config(noisy, tmp_path / "run", solver=solver)
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, Interrupting(3))
+        train_head(config, InterruptingConsole(3))
     path = tmp_path / ".checkpoint-run/fit-0.npz"
     with np.load(path) as arrays:
         contents = dict(arrays)
@@ -168,7 +169,7 @@ def test_train_interrupted_with_checkpoint_of_other_arrays_warns_and_starts_agai
     text["num_arrays"] -= 1
     contents["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     np.savez(path, **contents)
-    console = Interrupting(0)
+    console = InterruptingConsole(0)
     train_head(config, console)
     assert console.num_epochs == config.epochs
     (warning,) = capsys.readouterr().err.splitlines()

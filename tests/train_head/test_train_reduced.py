@@ -17,8 +17,8 @@ from base.errors import UsageError
 from base.terminal import Console
 from features.store import Example, FeatureStore
 from tests.errors import raises
-from tests.train_head.synthetic import read_folder
-from tests.train_head.training import NEW_OPTIONS, forget_options, make_config, run_command
+from tests.files import read_files
+from tests.train_head.training import NEW_OPTIONS, make_config, remove_options, run_command
 from train_head.config import OptimizerName, SolverName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.prepare import prepare_training
@@ -139,14 +139,14 @@ def older_run(two_classes: FeatureStore, tmp_path_factory: pytest.TempPathFactor
     """Options of a run whose run.json lacks newer options; not to be changed."""
     config = make_config(two_classes, tmp_path_factory.mktemp("older") / "run", epochs=1)
     train_head(config, quiet)
-    forget_options(config.run, NEW_OPTIONS)
+    remove_options(config.run, NEW_OPTIONS)
     return config
 
 
 def test_train_again_on_run_without_newer_options_changes_nothing(older_run: TrainConfig, quiet: Console) -> None:
-    before = read_folder(older_run.run)
+    before = read_files(older_run.run)
     assert train_head(older_run, quiet) == Run(older_run.run).read_metrics()
-    assert read_folder(older_run.run) == before
+    assert read_files(older_run.run) == before
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from features.catalog.catalog import Catalog
 from features.store import FeatureStore
 from tests.commands import run_command
 from tests.errors import raises
-from tests.train_head.fits import Interrupting
-from tests.train_head.synthetic import add_picture, read_folder
+from tests.files import read_files
+from tests.train_head.fits import InterruptingConsole
+from tests.train_head.synthetic import add_picture
 from tests.train_head.training import ROOT, make_config
 from train_head.config import ReportConfig
 from train_head.report.page import report_fitted_run, write_report
@@ -121,13 +122,13 @@ def test_train_over_foreign_run_json_fails_before_the_fit(
     (run / "run.json").write_text('{"mine": 1}')
     (run / "thesis.txt").write_text("mine")
     (tmp_path / "link").symlink_to(run)
-    before = read_folder(run)
+    before = read_files(run)
     for place in (run, tmp_path / "link"):
-        console = Interrupting(0)
+        console = InterruptingConsole(0)
         with pytest.raises(HeadstartError):
             train_head(make_config(two_classes, place, overwrite=overwrite), console)
         assert console.num_epochs == 0
-    assert read_folder(run) == before
+    assert read_files(run) == before
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "tensorboard/notes.txt"])
@@ -139,7 +140,7 @@ def test_train_into_folder_with_foreign_files_of_run_names_fails(
     path.write_text("mine")
     with pytest.raises(HeadstartError):
         train_head(make_config(two_classes, tmp_path / "run", overwrite=True), quiet)
-    assert read_folder(tmp_path / "run") == {name: b"mine"}
+    assert read_files(tmp_path / "run") == {name: b"mine"}
 
 
 def test_train_with_overwrite_leaves_user_files_and_folders(
@@ -151,7 +152,7 @@ def test_train_with_overwrite_leaves_user_files_and_folders(
     (config.run / "model").mkdir()
     (config.run / "model" / "model.keras").write_text("mine")
     train_head(replace(config, units=9, overwrite=True), quiet)
-    found = read_folder(config.run)
+    found = read_files(config.run)
     assert (found["notes.txt"], found["model/model.keras"]) == (b"mine", b"mine")
     assert Run(config.run).record.config["units"] == 9
 
@@ -173,7 +174,7 @@ def test_train_during_another_training_of_the_run_fails_and_first_completes(
 
     def train_too(_: object) -> None:
         with raises(TargetLockedError, where=config.run):
-            train_head(replace(config, units=9), Interrupting(0))
+            train_head(replace(config, units=9), InterruptingConsole(0))
         refused.append(True)
 
     train_head(config, quiet, None, train_too)

@@ -13,7 +13,8 @@ from base.errors import UsageError
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import raises
-from tests.train_head.synthetic import CLASSES, list_paths, make_store, read_folder
+from tests.files import read_files
+from tests.train_head.synthetic import CLASSES, list_paths, make_store
 from tests.train_head.training import make_config, run_command
 from train_head.data.split import split_examples, split_into_folds
 from train_head.evaluation.uncertainty import compute_interval
@@ -51,7 +52,7 @@ def test_train_with_repeats_and_folds_keeps_run_of_first_seed(
 ) -> None:
     single = make_config(noisy, tmp_path / "run")
     metrics = train_head(single, quiet)
-    mine, theirs = read_folder(repeated), read_folder(single.run)
+    mine, theirs = read_files(repeated), read_files(single.run)
     assert sorted(mine) == sorted(theirs)
     for name in ("head.npz", "predictions.csv", "examples.csv", "validation_logits.npy"):
         assert mine[name] == theirs[name], name

@@ -19,7 +19,7 @@ from tests.errors import raises
 from tests.train_head import fits
 from tests.train_head.fits import assert_same_fit, list_values
 from tests.train_head.synthetic import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
-from tests.train_head.training import forget_options, make_config
+from tests.train_head.training import make_config, remove_options
 from train_head.config import ClassWeight, OptimizerName
 from train_head.data.batches import FeatureBatches, weigh_examples
 from train_head.data.split import list_rows, split_examples
@@ -379,12 +379,12 @@ def test_train_again_on_run_without_option_views_uses_one_view(
 ) -> None:
     config = make_config(plain, tmp_path / "run")
     first = train_head(config, quiet)
-    forget_options(config.run, ("views", "cut"))
+    remove_options(config.run, ("views", "cut"))
     assert train_head(config, quiet) == first
     assert Run(config.run).num_views == 1
     viewed = make_config(own, tmp_path / "other", views=1)
     train_head(viewed, quiet)
-    forget_options(viewed.run, ("views", "cut"))
+    remove_options(viewed.run, ("views", "cut"))
     train_head(viewed, quiet)
     assert train_head(replace(viewed, views=None), quiet)["views"] == 4
 
@@ -437,12 +437,12 @@ def test_train_with_views_interrupted_resumes_and_gives_the_same_head(
     train_head(make_config(own, tmp_path / "whole"), quiet)
     config = make_config(own, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train_head(config, fits.Interrupting(3))
+        train_head(config, fits.InterruptingConsole(3))
     # Another number of views is another fit, which must not use the checkpoint.
     train_head(replace(config, views=1), quiet)
     train_head(make_config(own, tmp_path / "one", views=1), quiet)
     fits.assert_same_weights(Run(config.run).read_head(), Run(tmp_path / "one").read_head())
     with pytest.raises(KeyboardInterrupt):
-        train_head(replace(config, overwrite=True), fits.Interrupting(3))
+        train_head(replace(config, overwrite=True), fits.InterruptingConsole(3))
     train_head(replace(config, overwrite=True), quiet)
     fits.assert_same_weights(Run(config.run).read_head(), Run(tmp_path / "whole").read_head())

@@ -25,7 +25,7 @@ from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure
 from tests.train_head.report.pages import read_page
 from tests.train_head.synthetic import run_export
-from tests.train_head.training import make_config, reseal
+from tests.train_head.training import make_config, rewrite_manifest
 from train_head.config import NO_FINE_TUNING, ExportConfig, ReportConfig, SolverName
 from train_head.data.split import split_examples
 from train_head.export.__main__ import export
@@ -212,9 +212,9 @@ def test_export_of_fine_tuned_run_keeps_frozen_layers_and_agrees_with_training(
 
 
 def test_export_of_run_without_its_fine_tuned_layers_fails(tuned: Path, tmp_path: Path, quiet: Console) -> None:
-    weights = Run(tuned).read_head().list_arrays()
+    weights = Run(tuned).read_head().to_arrays()
     HeadWeights.from_arrays({name: weights[name] for name in weights if "tail" not in name}).save(tuned / "head.npz")
-    reseal(tuned)
+    rewrite_manifest(tuned)
     with raises(HeadstartError, where=tuned):
         export(ExportConfig(tuned, tmp_path / "out"), quiet)
 
@@ -233,7 +233,7 @@ def test_train_with_repeats_starts_each_from_the_same_backbone(stores: Path, tmp
     alone = train_head(configure(stores, tmp_path / "alone", seed=4), quiet)
     first = train_head(configure(stores, tmp_path / "first"), quiet)
     assert both["repeats"]["val_accuracies"] == [first["val_accuracy"], alone["val_accuracy"]]
-    mine, theirs = (Run(tmp_path / name).read_head().list_arrays()["tail_conv2d_60"] for name in ("both", "first"))
+    mine, theirs = (Run(tmp_path / name).read_head().to_arrays()["tail_conv2d_60"] for name in ("both", "first"))
     np.testing.assert_array_equal(mine, theirs)
 
 
@@ -251,7 +251,7 @@ def test_train_interrupted_during_fine_tuning_resumes_and_gives_same_weights(
     assert not config.run.exists()
     followed: list[Epoch] = []
     train_head(config, quiet, on_epoch_end=followed.append)
-    whole, again = Run(tuned).read_head().list_arrays(), Run(config.run).read_head().list_arrays()
+    whole, again = Run(tuned).read_head().to_arrays(), Run(config.run).read_head().to_arrays()
     assert whole.keys() == again.keys()
     for name in whole:
         np.testing.assert_array_equal(whole[name], again[name], err_msg=name)
@@ -317,7 +317,7 @@ def test_train_that_diverges_during_fine_tuning_keeps_the_head(
     metrics = Run(config.run).read_metrics()
     assert metrics["kept_epoch"] == 4
     assert metrics["before_tuning"] == {**plain["before_tuning"], "seconds": metrics["before_tuning"]["seconds"]}
-    kernels = Run(config.run).read_head().list_arrays()
+    kernels = Run(config.run).read_head().to_arrays()
     for name in LAST_BLOCK:
         np.testing.assert_array_equal(kernels[f"tail_{name}"], list_weights(loaded)[name][0])
 
