@@ -1,1 +1,1 @@
-"""Measurements; each module prints ratios from one run on one machine."""
+"""Benchmarks. Each module prints ratios of times measured in one run on one machine."""

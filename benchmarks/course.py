@@ -1,4 +1,4 @@
-"""Transfer learning as courses teach it, to compare with: every picture through the frozen backbone in every epoch."""
+"""Baseline: transfer learning as in courses, with every picture through the frozen backbone in every epoch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from train_head.solvers.head import build_head
 
 
 class CourseLoop:
-    """A Keras model from pixels, fitted an epoch at a time."""
+    """A Keras model on pixels, fitted one epoch at a time."""
 
     def __init__(self, images: Path, backbone: keras.Model, split: Split, links: Path, rate: float = 1e-4) -> None:
-        """Builds and compiles the model, and lays the pictures out as Keras wants them.
+        """Build and compile the model, and link the pictures in the folders that Keras reads.
 
         Args:
             images: the folder of pictures.
-            backbone: from prepared pixels to features; what of it is trainable is trained.
-            split: which pictures to train on.
-            links: an empty folder for symbolic links.
+            backbone: model from prepared pixels to features; its trainable layers are trained.
+            split: training and validation pictures.
+            links: empty folder for symbolic links.
             rate: the learning rate.
         """
         head = build_head(backbone.output_shape[1:], len(split.classes), 1024, 0.2)
@@ -49,7 +49,7 @@ class CourseLoop:
         )
 
     def time_epoch(self) -> float:
-        """Fits an epoch and returns its seconds, validation included."""
+        """Fit an epoch; return its seconds, validation included."""
         started = time.monotonic()
         self._model.fit(self._train, validation_data=self._validation, shuffle=False, verbose=0)
         return time.monotonic() - started

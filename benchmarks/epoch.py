@@ -1,6 +1,6 @@
-"""What an epoch, and an answer, cost: the course's loop, Keras on stored features, and the reduced solver.
+"""Time of an epoch and of a whole training: the course's loop, Keras on stored features, and the reduced solver.
 
-Prints a table with ratios; all are timed in turn in one run, and medians are reported.
+All are timed in turn in one run. The tables show medians and ratios.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ EPOCHS = 20
 
 @dataclass(frozen=True)
 class EpochBenchmarkConfig:
-    """What to measure on."""
+    """Options of the benchmark."""
 
     images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path("data/elpv")
     weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
-    repeats: Annotated[int, Option(min=1, help="Measurements of each kind; the median counts.")] = 3
+    repeats: Annotated[int, Option(min=1, help="Number of measurements of each kind; the median is reported.")] = 3
 
 
 @dataclass
 class _Times:
-    """What was measured, a list for each kind."""
+    """Measurements of each kind."""
 
     course: list[float] = field(default_factory=list)
     full: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _Times:
 
 
 def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Measure an epoch of each kind, and whole processes of 20 epochs."""
+    """Measure an epoch of each kind, and whole trainings of 20 epochs."""
     import_quietly("keras")
     from benchmarks.course import CourseLoop
     from extract.run import extract_features
@@ -80,7 +80,7 @@ def measure_epochs(config: EpochBenchmarkConfig, console: Console) -> Mapping[st
 
 
 def _time_epoch(solve: Solve, problem: Problem) -> float:
-    """The last epoch of a fit: the first one also traces the graph."""
+    """Return the seconds of the last epoch of a fit; the first one also traces the graph."""
     silent = Console(ConsoleOptions(quiet=True))
     return solve(problem, Checkpoint(None), silent).history[-1].seconds
 
@@ -108,7 +108,12 @@ def _show(times: _Times, extraction: float, pictures: str, console: Console) -> 
             ("frozen backbone in every epoch", format_seconds(EPOCHS * course), "1 x", ""),
             ("extraction, once", format_seconds(extraction), "", ""),
             ("first `make train`", f"{first:.2f} s", f"{EPOCHS * course / first:.0f} x", format_bytes(memory_first)),
-            ("every other", f"{again:.2f} s", f"{EPOCHS * course / again:.0f} x", format_bytes(memory_again)),
+            (
+                "each later run (reduction cached)",
+                f"{again:.2f} s",
+                f"{EPOCHS * course / again:.0f} x",
+                format_bytes(memory_again),
+            ),
         ],
     )
     return {

@@ -1,6 +1,6 @@
-"""How fast pictures become features: engines on ready-made batches, files to store, large photographs, and memory.
+"""Speed and memory of extraction: engines on prepared batches, files to store, and large photographs.
 
-Every way has a process of its own that stays ready; they are timed in turn, round by round, and medians are reported.
+Each method runs in its own process, which stays ready. All are timed in turn in each round, and medians are reported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from extract.images.scan import scan_images
 LARGE_SIZE = (4000, 3000)
 NUM_LARGE, NUM_COPIES = 24, 6
 READY = {
-    "matrix": "float32 matrix product, the bound",
+    "matrix": "float32 matrix product, the upper bound",
     "keras": "Keras predict_on_batch",
     "onnxruntime": "ONNX Runtime",
     "engine tensorflow float32": "TensorFlow engine, the default",
@@ -54,17 +54,19 @@ _PACKAGES = {"onnxruntime": ("onnxruntime", "tf2onnx"), "openvino": ("openvino",
 
 @dataclass(frozen=True)
 class ExtractionBenchmarkConfig:
-    """What to measure on."""
+    """Options of the benchmark."""
 
     images: Annotated[Path, Option(help="Folder of JPEGs in class folders.")] = Path("data/elpv")
     weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
-    pictures: Annotated[int, Option(min=1, help="Pictures from files to store; made from --images.")] = 2400
-    repeats: Annotated[int, Option(min=1, help="Rounds; the median of each kind counts.")] = 3
-    memory: Annotated[str, Option(help="Numbers of pictures to measure peak memory at, or empty.")] = "1000,10000"
+    pictures: Annotated[int, Option(min=1, help="Number of pictures to extract, copied from --images.")] = 2400
+    repeats: Annotated[int, Option(min=1, help="Number of rounds; the median of each kind is reported.")] = 3
+    memory: Annotated[
+        str, Option(help="Numbers of pictures at which to measure peak memory, comma-separated; may be empty.")
+    ] = "1000,10000"
 
 
 def measure_extraction(config: ExtractionBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Measure extraction, everything in turn."""
+    """Measure all methods in turn."""
     sources = [config.images / image.path for image in scan_images(config.images).images]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         scratch = Path(folder)
@@ -96,14 +98,14 @@ def measure_extraction(config: ExtractionBenchmarkConfig, console: Console) -> M
 
 
 def can_measure(kind: str) -> bool:
-    """Says whether what a kind needs is installed, and the processor has it."""
+    """Return whether the packages and the processor support a kind of measurement."""
     if "bfloat16" in kind and not has_bfloat16(Path("/proc/cpuinfo")):
         return False
     return all(find_spec(package) for word in kind.split() for package in _PACKAGES.get(word, ()))
 
 
 def multiply_pictures(sources: Sequence[Path], num_pictures: int, folder: Path) -> None:
-    """Writes as many different files as are asked for: a byte behind a picture's end makes another content."""
+    """Copy pictures to this many distinct files; bytes appended to a picture change its content hash."""
     for number, copy in zip(range(num_pictures), (n // len(sources) for n in count()), strict=False):
         source = sources[number % len(sources)]
         path = folder / source.parent.name / f"{copy:03}-{number:06}{source.suffix}"
@@ -112,7 +114,7 @@ def multiply_pictures(sources: Sequence[Path], num_pictures: int, folder: Path) 
 
 
 def make_large_pictures(sources: Sequence[Path], folder: Path) -> None:
-    """Makes 12-megapixel JPEGs of pictures, with a camera's noise."""
+    """Write 12-megapixel JPEGs of pictures, with the noise of a camera."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 4, (LARGE_SIZE[1], LARGE_SIZE[0], 1))
     for number, source in enumerate(sources[:NUM_LARGE]):
@@ -126,7 +128,7 @@ def make_large_pictures(sources: Sequence[Path], folder: Path) -> None:
 
 
 def time_decoding(folder: Path) -> float:
-    """Decodes pictures in as many threads as there are cores, and nothing else; returns pictures a second."""
+    """Decode pictures in one thread for each core; return pictures per second."""
     paths = sorted(path for path in folder.rglob("*.jpg"))
     started = time.monotonic()
     with ThreadPoolExecutor(count_cores(0)) as pool:
@@ -135,7 +137,7 @@ def time_decoding(folder: Path) -> float:
 
 
 def measure_memory(sources: Sequence[Path], num_pictures: int, scratch: Path, weights: str) -> int:
-    """Measures the peak memory of `python -m extract` in bytes."""
+    """Return the peak memory of `python -m extract` in bytes."""
     multiply_pictures(sources, num_pictures, scratch / "pictures")
     options = ["--images", str(scratch / "pictures"), "--store", str(scratch / "store"), "--weights", weights]
     cost = run_module("extract", options)

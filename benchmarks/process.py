@@ -1,4 +1,4 @@
-"""Runs a command as a user does, and measures the whole process."""
+"""Measure the time and peak memory of a command in its own process."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ finally:
     with open("/proc/self/status") as status:
         sys.__stdout__.write(next(line for line in status if line.startswith("VmHWM")))
 """
-"""Asks at the end for the peak memory since the program was loaded: wait4(2) also counts the parent's before it."""
+"""Prints the peak memory since the program was loaded; wait4(2) would include that of the parent before it."""
 
 
 class Cost(NamedTuple):
-    """What a process cost."""
+    """Duration and peak memory of a process."""
 
     seconds: float
     peak_bytes: int
 
 
 def run_module(module: str, arguments: Sequence[str]) -> Cost:
-    """Runs `python -m module` quietly to its end.
+    """Run `python -m module --quiet`, and measure it.
 
     Raises:
-        CalledProcessError: its exit status was not 0.
+        CalledProcessError: the exit status is not 0.
     """
     started = time.monotonic()
     command = [sys.executable, "-c", _PROGRAM, module, *arguments, "--quiet"]

@@ -1,6 +1,6 @@
-"""How time and memory of `python -m train_head` grow with the number of pictures, on made-up features.
+"""Time and memory of `python -m train_head` by the number of pictures, on synthetic features.
 
-The features are as sparse as those of `mixed7` and differ by class; rows are written once to --folder.
+The features are as sparse as those of `mixed7` and differ by class. They are written once to --folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typer import Option
 
 from base.command_line import run_app
 from base.terminal import Console, format_bytes, format_seconds
-from benchmarks.made import SHAPE, write_store
 from benchmarks.process import Cost, run_module
+from benchmarks.synthetic import SHAPE, write_store
 from features.schema import Features
 from train_head.data.batches import Array
 
@@ -25,16 +25,16 @@ LABELS = ("cats", "dogs")
 
 @dataclass(frozen=True)
 class ScaleBenchmarkConfig:
-    """How much to make up."""
+    """Options of the benchmark."""
 
-    folder: Annotated[Path, Option(help="Where the stores are made, and looked for; 50,000 rows take 1 GB.")]
-    rows: Annotated[str, Option(help="Comma-separated numbers of training pictures.")] = "800,10000,50000"
-    epochs: Annotated[int, Option(min=1, help="Epochs of each training.")] = 5
+    folder: Annotated[Path, Option(help="Folder of the stores, which are reused; 50,000 rows take 1 GB.")]
+    rows: Annotated[str, Option(help="Numbers of training pictures, comma-separated.")] = "800,10000,50000"
+    epochs: Annotated[int, Option(min=1, help="Number of epochs of each training.")] = 5
 
 
 @dataclass(frozen=True)
 class _Result:
-    """What one size cost."""
+    """Measurements of one size."""
 
     rows: int
     first: Cost
@@ -43,7 +43,7 @@ class _Result:
 
 
 def measure_scale(config: ScaleBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Train on stores of growing size, with the factors to make and with the factors kept."""
+    """Train on stores of increasing size, first without and then with cached factors."""
     results: list[_Result] = []
     for num_rows in map(int, config.rows.split(",")):
         store = config.folder / f"rows-{num_rows}"
@@ -62,7 +62,7 @@ def measure_scale(config: ScaleBenchmarkConfig, console: Console) -> Mapping[str
     console.show_table(
         f"training, {config.epochs} epochs",
         [
-            ("pictures", "factors to make", "", "factors kept", "", "factors"),
+            ("pictures", "factors computed", "", "factors cached", "", "factors"),
             *(
                 (
                     f"{result.rows:,}",
@@ -86,7 +86,7 @@ def _make_store(folder: Path, num_rows: int, console: Console) -> None:
     ]
     rng = np.random.default_rng(num_rows)
     centers = np.maximum(rng.standard_normal((64, int(np.prod(SHAPE))), np.float32) - 1, 0)
-    with console.progress("make", num_all, "rows") as progress:
+    with console.progress("write", num_all, "rows") as progress:
 
         def draw(numbers: range) -> Features:
             progress.advance(len(numbers))
@@ -96,7 +96,7 @@ def _make_store(folder: Path, num_rows: int, console: Console) -> None:
 
 
 def _draw_features(rng: np.random.Generator, centers: Array, numbers: range) -> Features:
-    """A mixture of a few centres of the row's class, and noise; mostly zeros, as after a ReLU."""
+    """Draw mixtures of a few centres of each row's class, plus noise; mostly zeros, as after a ReLU."""
     half = len(centers) // 2
     mixtures = rng.dirichlet(np.full(half, 0.1), len(numbers)).astype(np.float32)
     is_second = np.array(numbers)[:, None] % 2 == 1

@@ -1,6 +1,6 @@
-"""How often the 95 % interval of a chosen head holds its true accuracy, judged by the pictures that it was chosen by.
+"""Coverage of the 95% confidence interval of a head that was chosen on the pictures that evaluate it.
 
-`python -m benchmarks.selection`. Nothing is read: heads are simulated, so that their true accuracies are known.
+Run `python -m benchmarks.selection`. Heads are simulated, so that their true accuracies are known.
 """
 
 from __future__ import annotations
@@ -22,37 +22,40 @@ NUM_INPUTS, NUM_TRAIN = 60, 200
 
 @dataclass(frozen=True)
 class Draw:
-    """Heads that were judged on the same pictures."""
+    """Heads evaluated on the same pictures."""
 
     num_right: NDArray[np.int64]
-    """(heads,) of the validation pictures."""
+    """(heads,) numbers of correctly classified validation pictures."""
     accuracies: Floats
-    """(heads,) true ones."""
+    """(heads,) true accuracies."""
     chosen: int
+    """Index of the chosen head."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of draws in which an interval holds the chosen head's true accuracy, and the mean optimism."""
+    """Fraction of draws in which an interval contains the true accuracy of the chosen head, and the mean bias."""
 
     plain: float
+    """Of the interval of a single head."""
     allowed: float
+    """Of the interval that allows for the choice."""
     optimism: float
-    """How far the chosen head's validation accuracy is above its true one."""
+    """Mean of the chosen head's validation accuracy minus its true accuracy."""
 
 
 Make = Callable[[np.random.Generator, int, int], Draw]
 
 
 def measure_coverage(make: Make, num_heads: int, num_pictures: int, num_draws: int, seed: int = 0) -> Coverage:
-    """Measure the coverage of both intervals: the one of a single head, and the one that allows for the choice.
+    """Measure the coverage of two intervals: that of a single head, and that which allows for the choice.
 
     Args:
-        make: draws heads, given a generator and the numbers of heads and pictures.
-        num_heads: of which one is chosen.
-        num_pictures: that they are judged on.
-        num_draws: repetitions.
-        seed: of the draws.
+        make: draws heads, from a generator and the numbers of heads and pictures.
+        num_heads: number of heads, of which one is chosen.
+        num_pictures: number of pictures that evaluate each head.
+        num_draws: number of repetitions.
+        seed: random seed of the draws.
     """
     rng = np.random.default_rng(seed)
 
@@ -72,13 +75,13 @@ def measure_coverage(make: Make, num_heads: int, num_pictures: int, num_draws: i
 
 
 def draw_noise(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
-    """Draw heads that have learned nothing: each picture is right with 50 %, in each head by itself."""
+    """Draw heads that guess: each classifies each picture correctly with 50%, independently."""
     num_right = rng.binomial(num_pictures, 0.5, num_heads)
     return Draw(num_right, np.full(num_heads, 0.5), int(num_right.argmax()))
 
 
 def draw_alike(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
-    """Draw heads of 90 to 95 % that err on much the same pictures (latent correlation 0.8)."""
+    """Draw heads of 90 to 95% accuracy with correlated errors (latent correlation 0.8)."""
     accuracies = rng.uniform(0.9, 0.95, num_heads)
     limits = np.array([NormalDist().inv_cdf(accuracy) for accuracy in accuracies])
     shared = rng.normal(size=num_pictures)
@@ -88,7 +91,7 @@ def draw_alike(rng: np.random.Generator, num_heads: int, num_pictures: int) -> D
 
 
 def draw_trained(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
-    """Fit ridge classifiers of other regularisations on random halves of the inputs, and choose by accuracy."""
+    """Fit ridge classifiers of random regularisation on random halves of the inputs, and choose by accuracy."""
     truth, train, targets, inputs, labels = _draw_classes(rng, num_pictures)
     kernels = np.zeros((num_heads, NUM_INPUTS))
     for kernel in kernels:
@@ -111,7 +114,7 @@ def draw_epochs(rng: np.random.Generator, num_epochs: int, num_pictures: int) ->
 
 
 def _draw_classes(rng: np.random.Generator, num_pictures: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Draw two Gaussian classes, -center and +center: the center, and inputs and labels of both sides."""
+    """Draw two Gaussian classes at -center and +center; return the center, and training and validation data."""
     center = rng.normal(size=NUM_INPUTS)
     center *= rng.uniform(0.3, 1.5) / np.linalg.norm(center)
     sides = []
@@ -122,7 +125,7 @@ def _draw_classes(rng: np.random.Generator, num_pictures: int) -> tuple[Floats, 
 
 
 def _judge(kernels: Floats, center: Floats, inputs: Floats, labels: Floats) -> Draw:
-    """Judge linear heads; their true accuracies are known: that of a normal variable above 0."""
+    """Evaluate linear heads. The true accuracy is the probability that a normal variable is positive."""
     num_right = (labels[:, None] * (inputs @ kernels.T) > 0).sum(axis=0)
     lengths = np.maximum(np.linalg.norm(kernels, axis=1), 1e-12)
     accuracies = np.array([NormalDist().cdf(lead) for lead in kernels @ center / lengths])
@@ -138,7 +141,7 @@ CASES: dict[str, Make] = {
 
 
 def main() -> None:
-    """Print a table: for each kind of heads and each size, the coverage of both intervals."""
+    """Print a table of the coverage of both intervals, by kind of heads and number of pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=1000, help="repetitions of each case")
     parser.add_argument("--seed", type=int, default=0)

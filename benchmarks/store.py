@@ -1,4 +1,4 @@
-"""What the store costs: rates of writing and reading, size, time to open, and what integrity takes of extraction."""
+"""Cost of the store: rates of writing and reading, size, time to open, and the share of integrity in extraction."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from typer import Option
 
 from base.command_line import run_app
 from base.terminal import Console
-from benchmarks.made import ROWS_PER_BLOCK, SHAPE, write_store
+from benchmarks.synthetic import ROWS_PER_BLOCK, SHAPE, write_store
 from features.schema import Features
 from features.shards.shard import encode_shard
 from features.store import FeatureStore
 
 EXTRACTION_RATE = 100.0
-"""Pictures a second of the backbone alone on two cores at 150 px, for the share that integrity takes."""
+"""Pictures per second of the backbone alone on two cores at 150 px, to which integrity is compared."""
 ROWS_READ = 2048
 
 
 @dataclass(frozen=True)
 class StoreBenchmarkConfig:
-    """What to measure."""
+    """Options of the benchmark."""
 
     rows: Annotated[str, Option(help="Numbers of features, comma-separated.")] = "1000,10000,100000"
-    folder: Annotated[Path | None, Option(help="Where to make the stores; the system's scratch folder.")] = None
+    folder: Annotated[Path | None, Option(help="Folder for temporary stores; by default that of the system.")] = None
 
 
 def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Measure writing, reading and opening stores of synthetic features that are as sparse as mixed7's."""
+    """Measure writing, reading and opening stores of synthetic features, as sparse as those of mixed7."""
     results = []
     for num_rows in map(int, config.rows.split(",")):
         scratch = Path(tempfile.mkdtemp(dir=config.folder))
@@ -53,10 +53,10 @@ def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str
         [
             ("features", *(f"{result['rows']:,}" for result in results)),
             ("written, rows/s", *(f"{result['rows'] / result['write_seconds']:.0f}" for result in results)),
-            ("of it compression", *(f"{result['encode_share']:.0%}" for result in results)),
+            ("share of compression", *(f"{result['encode_share']:.0%}" for result in results)),
             ("read in order, rows/s", *(f"{result['read_rate']:.0f}" for result in results)),
             ("bytes an image", *(f"{result['bytes_per_row']:.0f}" for result in results)),
-            ("opened in, s", *(f"{result['open_seconds']:.2f}" for result in results)),
+            ("time to open, s", *(f"{result['open_seconds']:.2f}" for result in results)),
             ("integrity / extraction", *(f"{result['integrity_share']:.1%}" for result in results)),
             ("peak memory writing, MB", *(f"{result['peak_mb']:.0f}" for result in results)),
         ],
@@ -89,7 +89,7 @@ def _measure_one(store: Path, num_rows: int) -> dict[str, float]:
 
 
 def write_rows(store: str, num_rows: int) -> None:
-    """Writes a synthetic store; prints seconds in all, seconds of compression, and peak memory in MB."""
+    """Write a synthetic store; print total seconds, seconds of compression, and peak memory in MB."""
     block = _make_block()
     paths = [f"train/{number % 2}/{number:07}.jpg" for number in range(num_rows)]
     clock = _Clock()
@@ -101,7 +101,7 @@ def write_rows(store: str, num_rows: int) -> None:
 
 
 class _Clock:
-    """Adds up what a function takes."""
+    """Total time of a function's calls."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -1,6 +1,6 @@
-"""What an epoch of fine-tuning costs with the prefix cached, and from pixels.
+"""Time of an epoch of fine-tuning, from stored features and from pixels.
 
-Both train the same layers and the same head on the same pictures; all are timed in turn in one run, and medians are
+Both train the same layers and the same head on the same pictures. They are timed in turn in one run, and medians are
 reported.
 """
 
@@ -28,16 +28,16 @@ from train_head.solvers.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class TuningBenchmarkConfig:
-    """What to measure on."""
+    """Options of the benchmark."""
 
     images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path("data/elpv")
     weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
     boundaries: Annotated[str, Option(help="Cuts to train from, comma-separated.")] = "mixed6,mixed5"
-    repeats: Annotated[int, Option(min=1, help="Measurements of each kind; the median counts.")] = 3
+    repeats: Annotated[int, Option(min=1, help="Number of measurements of each kind; the median is reported.")] = 3
 
 
 def measure_tuning(config: TuningBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Measure an epoch of fine-tuning from stored features, and the same from pixels."""
+    """Measure an epoch of fine-tuning from stored features and from pixels."""
     import_quietly("keras")
     from benchmarks.course import CourseLoop
     from extract.run import extract_features

@@ -1,6 +1,6 @@
-"""Processes that each keep one way of running the backbone ready, so that all can be timed in turn.
+"""Worker processes that each keep one way of running the backbone ready, so that all can be timed in turn.
 
-TensorFlow's threads are settled once for a process; two ways in one process would share them.
+TensorFlow fixes its threads once for a process, so two ways cannot share one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 BATCH_SIZE, NUM_BATCHES, IMAGE_SIZE, CUT = 32, 16, 150, "mixed7"
 MACS_PER_IMAGE = 0.919e9
-"""Of InceptionV3 to mixed7 at 150 px."""
+"""Multiply-accumulate operations of InceptionV3 up to mixed7 at 150 px."""
 SILENT = Console(ConsoleOptions(quiet=True))
 Batch = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker does each time it is asked."""
+    """The measurement that a worker repeats on request."""
 
     kind: str
     weights: str
@@ -44,10 +44,10 @@ class Task:
 
 
 class Worker:
-    """The side that asks."""
+    """A worker process, as seen by its parent."""
 
     def __init__(self, task: Task) -> None:
-        """Starts the process; it gets ready while others start."""
+        """Start the process, and wait until it is ready."""
         command = [sys.executable, "-m", "benchmarks.worker", *vars(task).values()]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -61,24 +61,24 @@ class Worker:
         return line
 
     def measure(self) -> float:
-        """Has it done once; returns pictures a second."""
+        """Run one measurement; return pictures per second."""
         if self._process.stdin:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return float(self._read())
 
     def __enter__(self) -> Self:
-        """Lets the process live as long as the `with`."""
+        """Return the worker."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
 
 
 def make_measure(task: Task) -> Callable[[], float]:
-    """Makes what measures pictures a second, everything built and warmed up."""
+    """Return a function that measures pictures per second; models are built and warmed up before."""
     match task.kind.split():
         case ["matrix"]:
             return _measure_matrix
@@ -121,7 +121,7 @@ def _measure_batches(run: Callable[[Batch], Any], num_streams: int) -> Callable[
 
 
 def _measure_matrix() -> float:
-    """The pictures that the same cores could do if all were one large float32 matrix product."""
+    """Return the pictures per second if all operations were one large float32 matrix product."""
     side = 4096
     left, right = np.random.default_rng(0).normal(size=(2, side, side)).astype(np.float32)
     left @ right
@@ -134,7 +134,7 @@ def _measure_matrix() -> float:
 def _make_onnx(model: keras.Model, scratch: Path) -> Callable[[Batch], Any]:
     import onnxruntime
 
-    # Keras exports only what was called once.
+    # Keras exports only a model that was called.
     model(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
     model.export(scratch / "model.onnx", format="onnx", verbose=False)
     options = onnxruntime.SessionOptions()
@@ -145,7 +145,7 @@ def _make_onnx(model: keras.Model, scratch: Path) -> Callable[[Batch], Any]:
 
 
 def _make_naive(task: Task) -> Callable[[], float]:
-    """The loop that courses and tutorials show: one dataset, `predict`, features in memory."""
+    """Measure the loop of courses and tutorials: one dataset, `predict`, features in memory."""
     import keras
 
     model = _build_model(task.weights)
@@ -164,7 +164,7 @@ def _make_naive(task: Task) -> Callable[[], float]:
 
 
 def _make_extraction(task: Task, engine: EngineName, precision: Precision) -> Callable[[], float]:
-    """From the first file read to the last shard committed, as `python -m extract` reports it."""
+    """Measure from the first file read to the last shard committed, as reported by `python -m extract`."""
     import shutil
 
     from extract.run import extract_features
@@ -180,7 +180,7 @@ def _make_extraction(task: Task, engine: EngineName, precision: Precision) -> Ca
 
 
 def main() -> None:
-    """Answers each line on standard input with a rate."""
+    """Print a rate for each line on standard input."""
     measure = make_measure(Task(*sys.argv[1:]))
     print("ready", flush=True)
     for _ in sys.stdin:

@@ -1,4 +1,4 @@
-"""Stores of made-up features, as sparse as those of `mixed7`."""
+"""Stores of synthetic features, as sparse as those of `mixed7`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _FINGERPRINT = Fingerprint(
 
 
 def write_store(folder: Path, paths: Sequence[str], draw: Callable[[range], Features]) -> None:
-    """Writes a store that has a feature for each path.
+    """Write a store with a feature for each path.
 
     Args:
-        folder: the store to make.
+        folder: folder of the store.
         paths: `split/label/name` of each picture.
-        draw: makes the features of a range of numbers.
+        draw: returns the features of a range of rows.
     """
     with FeatureWriter(folder, _FINGERPRINT, _ORIGIN) as writer:
         for start in range(0, len(paths), ROWS_PER_BLOCK):
