@@ -1,7 +1,4 @@
-"""Makes the golden store of the current schema version: run once for each version, then never changed.
-
-python -m tests.golden.make
-"""
+"""Create the golden store of the current schema version; run once for each version: `python -m tests.golden.make`."""
 
 from __future__ import annotations
 
@@ -9,23 +6,20 @@ import shutil
 from pathlib import Path
 
 from base.lock import LOCK_NAME
-from features.packed.write import pack_store
 from features.schema import SCHEMA_VERSION
-from features.shards.compression import Compression
-from features.store import FeatureStore
-from tests.features.stores import fill_store, make_image, make_writer
+from tests.features.stores import fill_store, make_image, make_writer, pack
 
 GOLDEN = Path(__file__).parent
 
 
 def make_golden_store(folder: Path) -> None:
-    """Makes a store of ten features in three shards, one image gone and one a duplicate, and its packed form."""
+    """Create a store of ten features in three shards, with a removed and a duplicate picture, and its packed store."""
     fill_store(folder / "store", range(10))
     with make_writer(folder / "store") as writer:
         copy = make_image(3)._replace(path="dogs/ç-\udcff.jpg", split="validation")
         writer.update_images([copy], ["cats/00000.jpg"])
         writer.write_meta("images_folder", "/pictures")
-    pack_store(FeatureStore(folder / "store"), folder / "packed.h5", Compression.GZIP, lambda _: None)
+    pack(folder / "store", folder / "packed.h5")
     (folder / "store" / LOCK_NAME).unlink()
 
 

@@ -1,4 +1,4 @@
-"""Stores of every schema version there was can be read, and mean what they meant."""
+"""Stores of every schema version are readable and unchanged in meaning."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.maintenance.check import find_problems
 from features.store import FeatureStore
-from tests.features.stores import fill_store, make_features, make_fingerprint, make_image
+from tests.features.stores import copy_store, fill_store, find_all_problems, make_features, make_fingerprint, make_image
+
+pytestmark = pytest.mark.unit
 
 GOLDEN = Path(__file__).parent
 
 
 @pytest.fixture(params=["store", "packed.h5"])
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Copy of the golden store, as a folder and as a packed store."""
     source, copy = GOLDEN / "v1" / request.param, tmp_path / request.param
     return Path(shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy))
 
 
-def test_golden_store_has_the_examples_and_features_it_was_made_with(golden: Path) -> None:
+def test_golden_store_has_the_original_examples_and_features(golden: Path) -> None:
     store = FeatureStore(golden)
     assert store.fingerprint == make_fingerprint()
     assert store.images_folder == "/pictures"
@@ -30,15 +32,15 @@ def test_golden_store_has_the_examples_and_features_it_was_made_with(golden: Pat
     assert (by_path["dogs/ç-\udcff.jpg"].label, by_path["dogs/ç-\udcff.jpg"].split) == ("dogs", "validation")
     for path, example in by_path.items():
         number = 3 if "ç" in path else int(Path(path).stem)
-        np.testing.assert_array_equal(store.read([example])[0], make_features(range(number, number + 1))[0])
+        np.testing.assert_array_equal(store.read([example]), make_features([number]))
 
 
 def test_golden_store_passes_the_check(tmp_path: Path) -> None:
     store = Path(shutil.copytree(GOLDEN / "v1" / "store", tmp_path / "store"))
-    assert find_problems(store, read_data=True, images=None, advance=lambda _: None) == []
+    assert find_all_problems(store) == []
 
 
-def test_golden_store_is_gone_on_with(tmp_path: Path) -> None:
+def test_golden_store_can_be_extended(tmp_path: Path) -> None:
     store = Path(shutil.copytree(GOLDEN / "v1" / "store", tmp_path / "store"))
     fill_store(store, range(10, 14))
     opened = FeatureStore(store)
@@ -46,7 +48,7 @@ def test_golden_store_is_gone_on_with(tmp_path: Path) -> None:
     assert [shard.number for shard in opened.shards] == [1, 2, 3, 4]
 
 
-def test_golden_shards_are_what_would_be_written_today(tmp_path: Path) -> None:
-    fill_store(tmp_path / "store", range(10))
-    then = sorted(path.name for path in (GOLDEN / "v1" / "store" / "shards").iterdir())
-    assert sorted(path.name for path in (tmp_path / "store" / "shards").iterdir()) == then
+def test_golden_shards_equal_newly_written_shards(tmp_path: Path) -> None:
+    copy_store(tmp_path / "store", range(10))
+    golden = sorted(path.name for path in (GOLDEN / "v1" / "store" / "shards").iterdir())
+    assert sorted(path.name for path in (tmp_path / "store" / "shards").iterdir()) == golden

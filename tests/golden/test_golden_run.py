@@ -1,7 +1,7 @@
-"""Runs of every version there was can be expanded to all inputs, or are refused with what to do.
+"""Heads of runs of version 1 can be expanded to all inputs.
 
-`v1-run` was made by version 1 with `--solver reduced --rank 10` on 17 training and 7 validation pictures. Such runs
-keep nothing but a digest of their reduction: they need the factors in the store's derived/.
+`v1-run` was written by version 1 with `--solver reduced --rank 10` on 17 training and 7 validation pictures. Runs of
+this version contain only a digest of their reduction, so that they need the factors in derived/ of the store.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pytest
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from features.packed.write import pack_store
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from features.writer import FeatureWriter
+from tests.errors import raises
+from tests.features.stores import pack
 from train_head.config import ReportConfig
 from train_head.data.split import split_examples
 from train_head.report.page import write_report
@@ -32,10 +32,11 @@ GOLDEN = Path(__file__).parent / "v1-run"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """Copy of the golden run and its store."""
     return Path(shutil.copytree(GOLDEN, tmp_path / "golden"))
 
 
-def test_golden_run_is_expanded_to_all_inputs_and_gives_its_own_predictions(folder: Path, quiet: Console) -> None:
+def test_golden_run_expanded_head_reproduces_the_predictions(folder: Path, quiet: Console) -> None:
     run, store = Run(folder / "run"), FeatureStore(folder / "store")
     assert not (run.folder / REDUCTION_FILE).exists()
     validation = split_examples(store.examples, 0.2).validation
@@ -47,7 +48,7 @@ def test_golden_run_is_expanded_to_all_inputs_and_gives_its_own_predictions(fold
     assert found == pytest.approx({p.path: p.probabilities["dogs"] for p in run.read_predictions()}, abs=1e-5)
 
 
-def test_golden_run_is_expanded_after_pictures_were_removed_and_relabelled(folder: Path, quiet: Console) -> None:
+def test_golden_run_expanded_head_does_not_depend_on_later_changes_of_the_store(folder: Path, quiet: Console) -> None:
     run, store = Run(folder / "run"), FeatureStore(folder / "store")
     validation = split_examples(store.examples, 0.2).validation
     expected = expand_head(run, store, validation, quiet)
@@ -58,26 +59,23 @@ def test_golden_run_is_expanded_after_pictures_were_removed_and_relabelled(folde
     np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
 
 
-def test_golden_run_without_its_factors_is_refused_with_what_to_do(folder: Path, quiet: Console) -> None:
+def test_golden_run_without_factors_is_an_error(folder: Path, quiet: Console) -> None:
     run, store = Run(folder / "run"), FeatureStore(folder / "store")
     validation = split_examples(store.examples, 0.2).validation
     shutil.rmtree(store.derived_folder)
-    with pytest.raises(HeadstartError) as caught:
+    with raises(HeadstartError, where=run.folder):
         expand_head(run, store, validation, quiet)
-    assert caught.value.where == run.folder
-    assert "Train again" in str(caught.value)
 
 
-def test_golden_run_on_a_packed_copy_takes_the_factors_beside_it(folder: Path, quiet: Console) -> None:
+def test_golden_run_packed_store_uses_the_factors_beside_the_file(folder: Path, quiet: Console) -> None:
     run, store = Run(folder / "run"), FeatureStore(folder / "store")
-    pack_store(store, folder / "packed.h5", Compression.GZIP, lambda _: None)
-    packed = FeatureStore(folder / "packed.h5")
+    packed = pack(store, folder / "packed.h5")
     shutil.copytree(store.derived_folder, packed.derived_folder)
     validation = split_examples(packed.examples, 0.2).validation
     assert expand_head(run, packed, validation, quiet).hidden_kernel.shape == (48, 6)
 
 
-def test_golden_run_is_reported_and_after_a_rewrite_still_expanded(folder: Path, quiet: Console) -> None:
+def test_golden_run_rewritten_by_a_report_has_the_same_expanded_head(folder: Path, quiet: Console) -> None:
     sources = load_sources(ReportConfig(folder / "run", store=str(folder / "store")))
     assert write_report(sources, quiet) == folder / "run" / "report.html"
     with rewrite_run(sources.run):
