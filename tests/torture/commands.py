@@ -1,4 +1,4 @@
-"""What is tortured of stage two: commands that write over an earlier result, and what must be there afterwards."""
+"""Workloads of the torture test of commands: commands that replace an earlier result, and checks of the results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from base.replace import recover_target
 from features.store import FeatureStore
 from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
-from tests.torture.stand_in import SIZE
+from tests.torture.small_backbone import SIZE
 from tests.train_head.synthetic import list_paths, make_store
 from train_head.export.write import describe_target
 from train_head.reduction import cache
@@ -31,8 +31,8 @@ from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run
 
 NOTHING, OLD, NEW = "nothing", "old", "new"
-THESIS = "thesis.txt"
-"""A file of the user's."""
+USER_FILE = "user_file.txt"
+"""Name of a file of the user."""
 HEAD_OPTIONS = ["--solver", "reduced", "--epochs", "2", "--batch-size", "8", "--learning-rate", "0.01"]
 OLD_UNITS, NEW_UNITS = 4, 5
 COUNTS = {"train/cats": 6, "train/dogs": 6, "validation/cats": 4, "validation/dogs": 4, "test/cats": 2, "test/dogs": 2}
@@ -40,44 +40,44 @@ COUNTS = {"train/cats": 6, "train/dogs": 6, "validation/cats": 4, "validation/do
 
 @dataclass(frozen=True)
 class Workload:
-    """A command in a folder of its own."""
+    """Command in a folder, with a check of its result."""
 
     command: Sequence[str]
-    """A module and its arguments; `WORK` in them is the folder."""
+    """Module and arguments; `WORK` is replaced by the folder."""
     prepare: Callable[[Path], None]
-    """Make what is there before the command."""
+    """Function that creates the files needed by the command."""
     inspect: Callable[[Path], str]
-    """Return which result is there, the old or the new; raise where it is not whole."""
+    """Function that returns which result exists; raises an error for an incomplete one."""
     target: str
-    """What the command writes; a user's file is in it if it is a folder, and beside it."""
+    """Output of the command; the user's file is beside it and, if it is a folder, in it."""
     start: str = OLD
-    """What is there before the command."""
+    """Result that exists before the command."""
     num_kills: int = 30
     num_errors: int = 2
-    """How many of the ways to fail are tried at each call, in turn; with all of them, also each signal at each call."""
+    """Number of kinds of errors to try at each call; with all of them, each signal is tried at each call too."""
     call_step: int = 1
-    """Of a command that does another's work twice, every second call."""
+    """Step between tried calls; 2 for a command that does the work of another one twice."""
     needs_process: bool = False
-    """Whether a command that gets a signal runs in a process of its own, not in a fork of one that is warm."""
+    """Whether signals are tried in a new process, instead of a fork of a prepared one."""
 
 
 def fill_in(command: Sequence[str], work: Path) -> list[str]:
-    """Return a command's words for a folder."""
-    return [word.replace("WORK", str(work)) for word in command]
+    """Return the arguments of a command for a folder."""
+    return [argument.replace("WORK", str(work)) for argument in command]
 
 
 def run_command(command: Sequence[str], work: Path) -> None:
-    """Run a command in this process as `python -m` does; it ends in SystemExit."""
+    """Run a command in this process as `python -m` does; it raises SystemExit at the end."""
     sys.argv = fill_in(command, work)
-    # By this the command recognises what an interrupted one left in derived/.
+    # The command compares this time with the age of files that an interrupted one left in derived/.
     cache._STARTED = time.time()
-    # The modules are imported already, also the one that is run.
+    # runpy warns that the module is imported already.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def run_to_end(command: Sequence[str], work: Path) -> None:
-    """Run a command, and go on after it; raise AssertionError where it does not succeed."""
+    """Run a command to its end; raise AssertionError if it fails."""
     with patch.object(process, "exit_process", sys.exit):
         try:
             run_command(command, work)
@@ -86,58 +86,58 @@ def run_to_end(command: Sequence[str], work: Path) -> None:
 
 
 def train(*options: str, module: str = "train_head", units: int = OLD_UNITS, run: str = "WORK/run") -> list[str]:
-    """List the words of a training."""
+    """Return the arguments of a training command."""
     return [module, "--store", "WORK/store", "--run", run, *HEAD_OPTIONS, "--units", str(units), *options]
 
 
 def make_plain_store(work: Path) -> None:
-    """Make a store of made-up features."""
+    """Create a store of synthetic features."""
     make_store(work / "store", list_paths(COUNTS))
 
 
 def make_run(work: Path) -> None:
-    """Make a store and the old run."""
+    """Create a store and the old run."""
     make_plain_store(work)
     run_to_end(train(), work)
 
 
 def inspect_run(folder: Path) -> int | None:
-    """Read everything of a run; return how many units it has, or None where there is none.
+    """Read and check a run, and return its number of units; return None if there is no run.
 
-    An interrupted replacement is completed first, as by each command that reads the run.
+    An interrupted replacement is completed first, as by every command that reads the run.
     """
     recover_run(folder)
-    if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {THESIS}:
+    if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {USER_FILE}:
         return None
     run = Run(folder)
     units = len(run.read_head().hidden_bias)
     metrics, history, predictions = run.read_metrics(), run.read_history(), run.read_predictions()
     num_validation = sum(example.split == "validation" for example in run.read_examples())
     num_right = sum(found.label == found.predicted for found in predictions)
-    require(run.record.config["units"] == units, "run.json is of another head")
-    require(len(history) == metrics["epochs"], "history.csv is of another fit")
-    require(len(predictions) == num_validation, "predictions.csv is of other pictures")
-    require(num_right / num_validation == metrics["val_accuracy"], "predictions.csv is of another head")
+    require(run.record.config["units"] == units, "run.json belongs to another head")
+    require(len(history) == metrics["epochs"], "history.csv belongs to another fit")
+    require(len(predictions) == num_validation, "predictions.csv has other pictures")
+    require(num_right / num_validation == metrics["val_accuracy"], "predictions.csv belongs to another head")
     inspect_page(folder / REPORT_FILE)
     inspect_picture(folder / CURVES_FILE)
     return units
 
 
 def inspect_page(path: Path) -> None:
-    """Require a page to be whole where there is one."""
-    require(not path.exists() or path.read_text().rstrip().endswith("</html>"), f"{path} is not whole")
+    """Check that a page, if it exists, is complete."""
+    require(not path.exists() or path.read_text().rstrip().endswith("</html>"), f"{path} is incomplete")
 
 
 def inspect_picture(path: Path) -> None:
-    """Require a picture to be whole where there is one."""
+    """Check that a picture, if it exists, is complete."""
     if path.exists():
         Image.open(path).load()
 
 
-def require(is_so: bool, what: str) -> None:
-    """Raise AssertionError where something is not so."""
-    if not is_so:
-        raise AssertionError(what)
+def require(condition: bool, violation: str) -> None:
+    """Raise AssertionError with a description unless a condition is true."""
+    if not condition:
+        raise AssertionError(violation)
 
 
 def _name(units: int | None) -> str:
@@ -149,15 +149,15 @@ def _inspect_train(work: Path) -> str:
 
 
 def _inspect_report(work: Path) -> str:
-    require(inspect_run(work / "run") == OLD_UNITS, "the run is another")
+    require(inspect_run(work / "run") == OLD_UNITS, "another run")
     has_test = "test" in Run(work / "run").read_metrics()
     page = (work / "run" / REPORT_FILE).read_text()
-    require(hash_file(work / "run" / METRICS_FILE) in page, "the page is of other metrics")
+    require(hash_file(work / "run" / METRICS_FILE) in page, "the page has other metrics")
     return NEW if has_test else OLD
 
 
 def compare(*options: str, units: int = OLD_UNITS) -> list[str]:
-    """List the words of a comparison."""
+    """Return the arguments of a comparison command."""
     return train(*options, module="train_head.compare", units=units, run="WORK/compare")
 
 
@@ -168,13 +168,13 @@ def _prepare_compare(work: Path) -> None:
 
 def _inspect_compare(work: Path) -> str:
     units = {inspect_run(work / "compare" / name) for name in ("without-dropout", "with-dropout-0.5")}
-    require(len(units) == 1, f"runs of {units} units beside each other")
+    require(len(units) == 1, f"runs with different numbers of units, {units}")
     inspect_picture(work / "compare" / "compare.png")
     return _name(units.pop())
 
 
 def sweep(rates: str) -> list[str]:
-    """List the words of a sweep; of a small rate every head is worse."""
+    """Return the arguments of a sweep command; heads of a lower rate are worse."""
     options = ["--units", str(OLD_UNITS), "--try", f"learning_rate={rates}"]
     return ["train_head.sweep", "--store", "WORK/store", "--out", "WORK/sweep", *HEAD_OPTIONS, *options]
 
@@ -193,7 +193,9 @@ def _inspect_sweep(work: Path) -> str:
         require(inspect_run(folder / row["run"]) is not None, f"no run {row['run']}")
     require(inspect_run(folder / "best") is not None, "no best run")
     best = Run(folder / "best").record.config["learning_rate"]
-    require(float(rows[0]["learning_rate"]) == best, f"best/ is of rate {best}, the table's first row is {rows[0]}")
+    require(
+        float(rows[0]["learning_rate"]) == best, f"best/ has rate {best}, but the first row of the table is {rows[0]}"
+    )
     return NEW if len(rows) == 2 else OLD
 
 
@@ -207,8 +209,8 @@ def _inspect_pack(work: Path) -> str:
 
 def _prepare_export(work: Path) -> None:
     for name, other in ((OLD, "dogs"), (NEW, "owls")):
-        for side, start, count in (("train", 0, 6), ("validation", 100, 4)):
-            fill_folder(work / name / "pictures", {f"{side}/cats": count, f"{side}/{other}": count}, start)
+        for split, start, count in (("train", 0, 6), ("validation", 100, 4)):
+            fill_folder(work / name / "pictures", {f"{split}/cats": count, f"{split}/{other}": count}, start)
         pictures, store = f"WORK/{name}/pictures", f"WORK/{name}/store"
         size = ["--weights", "random", "--image-size", str(SIZE)]
         run_to_end(["extract", "--images", pictures, "--store", store, *size], work)
@@ -218,7 +220,7 @@ def _prepare_export(work: Path) -> None:
 
 
 def export(name: str) -> list[str]:
-    """List the words of an export."""
+    """Return the arguments of an export command."""
     return ["train_head.export", "--run", f"WORK/{name}/run", "--out", "WORK/model"]
 
 
@@ -228,12 +230,12 @@ def _inspect_export(work: Path) -> str:
     with zipfile.ZipFile(work / "model/model.keras") as archive:
         require(archive.testzip() is None, "model.keras is damaged")
         card: dict[str, Any] = json.loads(archive.read("headstart.json"))
-    require(card["classes"] == labels, f"a model of {card['classes']} beside labels {labels}")
+    require(card["classes"] == labels, f"a model with classes {card['classes']} and labels {labels}")
     return {"dogs": OLD, "owls": NEW}[labels[1]]
 
 
 def replace(kind: str, target: str) -> Workload:
-    """Make the workload that only replaces a target."""
+    """Return a workload that only replaces a target."""
     command = ["tests.torture.replacing", kind]
 
     def inspect(work: Path) -> str:

@@ -1,7 +1,7 @@
-/* Counts, logs, fails or kills at the input/output calls of this process below one folder.
+/* Count and log the input/output calls of this process for files below one folder, and inject faults into them.
 
-   Loaded with LD_PRELOAD; the functions named torture_* are called through ctypes. It sees every call that
-   changes a file or a name, also those that SQLite, HDF5 and NumPy make. */
+   The library is loaded with LD_PRELOAD; Python calls the functions torture_* through ctypes. It intercepts every call
+   that changes a file or a name, including those of SQLite, HDF5 and NumPy. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { COUNT_ONLY = 0, KILL_HALF_WRITTEN = -1000 }; /* of other kinds, N is an errno and -N a signal */
+enum { COUNT_ONLY = 0, KILL_HALF_WRITTEN = -1000 }; /* another kind N > 0 is an errno, N < 0 minus a signal */
 
 static char root[4096];
 static int armed, kind, sticky, log_fd = -1;
@@ -25,9 +25,9 @@ static long at, counted;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-void torture_arm(const char *folder, long at_call, int fault_kind, int from_then_on, int log) {
+void torture_arm(const char *folder, long at_call, int fault_kind, int is_permanent, int log) {
   snprintf(root, sizeof root, "%s", folder);
-  at = at_call, kind = fault_kind, sticky = from_then_on, log_fd = log, counted = 0, armed = 1;
+  at = at_call, kind = fault_kind, sticky = is_permanent, log_fd = log, counted = 0, armed = 1;
 }
 
 long torture_disarm(void) {
@@ -39,8 +39,8 @@ static void put(const void *data, size_t size) {
   if (REAL(write)(log_fd, data, size) != (ssize_t)size) abort();
 }
 
-/* A record: operation, inode, offset, lengths of the path and of the data, path, data. */
-static void note(char op, unsigned long inode, long offset, const char *path, const void *data, long size) {
+/* Write a record: operation, inode, offset, length of the path, length of the data, path, data. */
+static void record(char op, unsigned long inode, long offset, const char *path, const void *data, long size) {
   if (log_fd < 0) return;
   long head[5] = {op, (long)inode, offset, (long)strlen(path), size};
   put(head, sizeof head);
@@ -49,7 +49,7 @@ static void note(char op, unsigned long inode, long offset, const char *path, co
 }
 
 void torture_mark(long number) {
-  if (armed) note('A', 0, number, "", "", 0);
+  if (armed) record('A', 0, number, "", "", 0);
 }
 
 static int below_root(const char *path) {
@@ -66,8 +66,8 @@ static int find(int fd, char *path, struct stat *status) {
   return below_root(path) && fstat(fd, status) == 0;
 }
 
-/* Whether this call is to fail; does not return where it is to be the last. */
-static int strike(void) {
+/* Return whether this call must fail; kill the process if the fault is a kill. */
+static int inject(void) {
   counted++;
   if (counted != at && !(sticky && counted > at)) return 0;
   if (kind == COUNT_ONLY) return 0;
@@ -90,10 +90,10 @@ ssize_t write(int fd, const void *data, size_t size) {
   struct stat status;
   if (!find(fd, path, &status)) return REAL(write)(fd, data, size);
   if (half()) (void)!REAL(write)(fd, data, size / 2);
-  if (strike()) return -1;
+  if (inject()) return -1;
   long offset = lseek(fd, 0, SEEK_CUR);
   ssize_t done = REAL(write)(fd, data, size);
-  if (done > 0) note('W', status.st_ino, offset, path, data, done);
+  if (done > 0) record('W', status.st_ino, offset, path, data, done);
   return done;
 }
 
@@ -102,9 +102,9 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) {
   struct stat status;
   if (!find(fd, path, &status)) return REAL(pwrite64)(fd, data, size, offset);
   if (half()) (void)!REAL(pwrite64)(fd, data, size / 2, offset);
-  if (strike()) return -1;
+  if (inject()) return -1;
   ssize_t done = REAL(pwrite64)(fd, data, size, offset);
-  if (done > 0) note('W', status.st_ino, offset, path, data, done);
+  if (done > 0) record('W', status.st_ino, offset, path, data, done);
   return done;
 }
 
@@ -114,9 +114,9 @@ static int sync_one(int fd, int (*real)(int)) {
   char path[4096];
   struct stat status;
   if (!find(fd, path, &status)) return real(fd);
-  if (strike()) return -1;
+  if (inject()) return -1;
   int done = real(fd);
-  if (done == 0) note(S_ISDIR(status.st_mode) ? 'D' : 'S', status.st_ino, 0, path, "", 0);
+  if (done == 0) record(S_ISDIR(status.st_mode) ? 'D' : 'S', status.st_ino, 0, path, "", 0);
   return done;
 }
 
@@ -127,15 +127,15 @@ int ftruncate64(int fd, off64_t size) {
   char path[4096];
   struct stat status;
   if (!find(fd, path, &status)) return REAL(ftruncate64)(fd, size);
-  if (strike()) return -1;
+  if (inject()) return -1;
   int done = REAL(ftruncate64)(fd, size);
-  if (done == 0) note('T', status.st_ino, size, path, "", 0);
+  if (done == 0) record('T', status.st_ino, size, path, "", 0);
   return done;
 }
 
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
-/* The whole path of a name below a folder that is open. */
+/* Return the full path of a name in an open folder. */
 static const char *join(int folder, const char *path, char *whole) {
   char link[64];
   if (!armed || folder == AT_FDCWD || path[0] == '/') return path;
@@ -146,21 +146,21 @@ static const char *join(int folder, const char *path, char *whole) {
   return whole;
 }
 
-/* Of two names: the kernel changes both, or neither. */
+/* Intercept a call that changes two names. */
 static int move(char op, const char *from, const char *to, int (*real)(void *), void *call) {
   if (!below_root(from) && !below_root(to)) return real(call);
-  if (strike()) return -1;
+  if (inject()) return -1;
   int done = real(call);
-  if (done == 0) note(op, 0, 0, from, to, (long)strlen(to));
+  if (done == 0) record(op, 0, 0, from, to, (long)strlen(to));
   return done;
 }
 
-/* Of one name. */
+/* Intercept a call that changes one name. */
 static int touch(char op, const char *path, int (*real)(void *), void *call) {
   if (!below_root(path)) return real(call);
-  if (strike()) return -1;
+  if (inject()) return -1;
   int done = real(call);
-  if (done == 0 && op) note(op, 0, 0, path, "", 0);
+  if (done == 0 && op) record(op, 0, 0, path, "", 0);
   return done;
 }
 
@@ -219,7 +219,7 @@ TOUCH(0, (int a, const char *from, const struct timespec times[2], int flags), a
 ssize_t sendfile64(int out, int in, off64_t *offset, size_t size) {
   char path[4096];
   struct stat status;
-  if (find(out, path, &status) && strike()) return -1;
+  if (find(out, path, &status) && inject()) return -1;
   return REAL(sendfile64)(out, in, offset, size);
 }
 
@@ -228,7 +228,7 @@ ssize_t sendfile(int out, int in, off_t *offset, size_t size) { return sendfile6
 ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t size, unsigned flags) {
   char path[4096];
   struct stat status;
-  if (find(out, path, &status) && strike()) return -1;
+  if (find(out, path, &status) && inject()) return -1;
   return REAL(copy_file_range)(in, in_offset, out, out_offset, size, flags);
 }
 
@@ -240,7 +240,7 @@ size_t fwrite(const void *data, size_t size, size_t count, FILE *file) {
     REAL(fwrite)(data, 1, size * count / 2, file);
     fflush(file);
   }
-  if (strike()) return 0;
+  if (inject()) return 0;
   return REAL(fwrite)(data, size, count, file);
 }
 
@@ -255,9 +255,9 @@ static int create(int folder, const char *path, int flags, mode_t mode) {
   if (!(flags & (O_CREAT | O_TRUNC)) || !below_root(name)) return open_real(folder, path, flags, mode);
   int is_new = stat(name, &status) != 0;
   if (!is_new && !(flags & O_TRUNC)) return open_real(folder, path, flags, mode);
-  if (strike()) return -1;
+  if (inject()) return -1;
   int fd = open_real(folder, path, flags, mode);
-  if (fd >= 0 && fstat(fd, &status) == 0) note(is_new ? 'C' : 'T', status.st_ino, 0, name, "", 0);
+  if (fd >= 0 && fstat(fd, &status) == 0) record(is_new ? 'C' : 'T', status.st_ino, 0, name, "", 0);
   return fd;
 }
 
@@ -276,7 +276,7 @@ OPEN(openat, (int folder, const char *path, int flags, ...), folder)
 OPEN(openat64, (int folder, const char *path, int flags, ...), folder)
 
 static FILE *open_stream(const char *path, const char *mode, FILE *(*real)(const char *, const char *)) {
-  if (mode[0] != 'r' && below_root(path) && strike()) return NULL;
+  if (mode[0] != 'r' && below_root(path) && inject()) return NULL;
   return real(path, mode);
 }
 

@@ -1,8 +1,8 @@
-"""The torture of files: thousands of mutated pictures, shards, packed stores and exported models.
+"""Fuzz test of input files: thousands of mutated pictures, shards, packed stores and exported models.
 
-Run by `make torture` (all of it) and by the tests (a short form). Pictures go through `python -m extract` and
-`python -m train_head.predict`; the other files through `open_files.py`, each in a child whose signals and memory are
-watched.
+`make torture` runs all trials, the tests a small part. Pictures are read by `python -m extract` and
+`python -m train_head.predict`, other files by `open_files.py`. Each runs in a child process, whose signals and memory
+are checked.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ from train_head.runs.card import CARD_NAME
 
 ROOT = Path(__file__).parents[2]
 MAX_MEGABYTES = 2_500
-"""Of memory at the peak, for each child."""
-MAX_SECONDS = 60
-"""For a small file; a parser that walks in a circle never answers."""
+"""Maximum peak memory of a child process."""
+MAX_SECONDS = 240
+"""Maximum time for a small file; a parser in an endless loop does not answer."""
 
 
 @dataclass
-class Figures:
-    """What was done, and what went wrong; `broken` and `signals` stay empty."""
+class Results:
+    """Numbers of trials, and failures found; without failures `crashes` and `violations` are empty."""
 
     pictures: int = 0
-    pictures_refused: int = 0
+    pictures_rejected: int = 0
     files: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, int] = field(default_factory=dict)
-    signals: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
+    rejected: dict[str, int] = field(default_factory=dict)
+    crashes: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     peak_megabytes: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
 
 def draw_seeds() -> dict[str, bytes]:
-    """Draws a sound picture of each format and kind, by the name of its file."""
+    """Draw a valid picture of each format and kind, by file name."""
     picture = draw_picture("cats", 0, (40, 30))
     clear = picture.convert("RGBA")
     clear.putalpha(128)
@@ -89,7 +89,7 @@ def draw_seeds() -> dict[str, bytes]:
 
 
 def mutate_pictures(folder: Path, count: int) -> None:
-    """Fills two class folders with mutated pictures."""
+    """Fill two class folders with mutated pictures."""
     seeds = list(draw_seeds().items())
     for number in range(count):
         rng = random.Random(number)
@@ -101,14 +101,15 @@ def mutate_pictures(folder: Path, count: int) -> None:
 
 
 class Hostile:
-    """All trials in one scratch folder."""
+    """Trials in one scratch folder."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        self.figures = Figures()
+        self._model = save_tiny_model(scratch / "valid.keras", 2)
+        self.results = Results()
 
     def extract_and_predict(self, count: int) -> None:
-        """Extracts and predicts mutated pictures: none is missing, each bad one is named once, by both alike."""
+        """Extract and predict mutated pictures; both must report the same bad pictures, each once, and omit none."""
         folder, store = self._scratch / "pictures", self._scratch / "store"
         mutate_pictures(folder, count)
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
@@ -127,29 +128,28 @@ class Hostile:
         ]
         status, out = self._watch("extract", ["-m", "extract", "--images", folder, "--store", store, *options])
         if status != 0:
-            self.figures.broken.append(f"extract ended with {status}")
+            self.results.violations.append(f"extract ended with {status}")
             return
         failed = [bad["image"] for bad in out["failed"]]
         examples = {example.path for example in FeatureStore(store).examples}
-        self.figures.pictures, self.figures.pictures_refused = count, len(failed)
+        self.results.pictures, self.results.pictures_rejected = count, len(failed)
         if len(failed) != len(set(failed)) or examples & set(failed) or examples | set(failed) != files:
-            self.figures.broken.append("a picture is missing, or named twice")
+            self.results.violations.append("a picture is missing or reported twice")
         if not all(bad["reason"] for bad in out["failed"]):
-            self.figures.broken.append("a picture is refused without a reason")
+            self.results.violations.append("a picture is rejected without a reason")
 
-        model = save_tiny_model(self._scratch / "model.keras", 2)
-        command = ["-m", "train_head.predict", "--model", model, folder, "--json"]
+        command = ["-m", "train_head.predict", "--model", self._model, folder, "--json"]
         status, out = self._watch("predict", command)
         if status != 1 or {bad["image"] for bad in out["failed"]} != {f"{folder}/{path}" for path in failed}:
-            self.figures.broken.append(f"predict ended with {status}, or refused other pictures than extract")
+            self.results.violations.append(f"predict ended with {status}, or rejected other pictures than extract")
         elif {found["image"] for found in out["predictions"]} != {f"{folder}/{path}" for path in examples}:
-            self.figures.broken.append("predict left out a picture")
+            self.results.violations.append("predict omitted a picture")
 
     def open_shards(self, count: int) -> None:
-        """Opens stores of one mutated shard that is named by its digest, so that HDF5 gets to read it."""
-        fill_store(self._scratch / "sound", range(4))
-        (sound,) = (self._scratch / "sound" / SHARD_FOLDER).iterdir()
-        data = sound.read_bytes()
+        """Open stores of one mutated shard, whose name has the right digest, so that HDF5 reads it."""
+        fill_store(self._scratch / "valid", range(4))
+        (shard,) = (self._scratch / "valid" / SHARD_FOLDER).iterdir()
+        data = shard.read_bytes()
 
         def make(number: int) -> Path:
             changed = mutate(random.Random(number), data)
@@ -162,7 +162,7 @@ class Hostile:
         self._open("shard", map(make, range(count)))
 
     def open_packs(self, count: int) -> None:
-        """Opens mutated packed stores."""
+        """Open mutated packed stores."""
         fill_store(self._scratch / "unpacked", range(8))
         pack_store(
             FeatureStore(self._scratch / "unpacked"), self._scratch / "pack.h5", Compression.GZIP, lambda _: None
@@ -171,9 +171,9 @@ class Hostile:
         self._open("pack", self._make_files("mutated.h5", count, lambda rng: mutate(rng, data)))
 
     def open_models(self, count: int) -> None:
-        """Opens exported models that are mutated as they are, or inside with checksums that are right again."""
-        # One with a digest would be refused for that alone.
-        data = remove_digest(save_tiny_model(self._scratch / "sound.keras", 2).read_bytes())
+        """Open exported models: with mutated bytes, or with a mutated member and valid checksums."""
+        # A model with a digest would be rejected for the digest only.
+        data = remove_digest(self._model.read_bytes())
         changes: list[Callable[[random.Random], bytes]] = [
             lambda rng: mutate(rng, data),
             lambda rng: mutate_member(rng, data, WEIGHTS_NAME),
@@ -188,9 +188,9 @@ class Hostile:
             yield path
 
     def _open(self, kind: str, paths: Iterator[Path]) -> None:
-        """Has a child open files; one that dies is replaced, and its file kept in mind."""
+        """Open files in a child process; after a crash a new child continues."""
         child = None
-        num_files = num_refused = 0
+        num_files = num_rejected = 0
         for path in paths:
             child = child or _start(["-m", "tests.torture.open_files", kind])
             assert child.stdin is not None
@@ -200,25 +200,25 @@ class Hostile:
             answered = select.select([child.stdout], [], [], MAX_SECONDS)[0]
             if not answered:
                 child.kill()
-            said = child.stdout.readline() if answered else ""
+            answer = child.stdout.readline() if answered else ""
             name = f"{kind} {num_files}"
-            if not said:
+            if not answer:
                 self._end(kind, child)
                 how = f"exit status {child.returncode}" if answered else f"no answer in {MAX_SECONDS} s"
-                self.figures.signals.append(f"{name}: {how}")
+                self.results.crashes.append(f"{name}: {how}")
                 child = None
-            elif said.startswith("broken"):
-                self.figures.broken.append(f"{name}: {said.strip()}")
-            elif said.startswith("refused"):
-                num_refused += 1
-                if str(path) not in said:
-                    self.figures.broken.append(f"{name}: refused without its name: {said.strip()}")
+            elif answer.startswith("broken"):
+                self.results.violations.append(f"{name}: {answer.strip()}")
+            elif answer.startswith("rejected"):
+                num_rejected += 1
+                if str(path) not in answer:
+                    self.results.violations.append(f"{name}: rejected without its path: {answer.strip()}")
             num_files += 1
         if child:
             assert child.stdin is not None
             child.stdin.close()
             self._end(kind, child)
-        self.figures.files[kind], self.figures.refused[kind] = num_files, num_refused
+        self.results.files[kind], self.results.rejected[kind] = num_files, num_rejected
 
     def _watch(self, kind: str, command: list[object]) -> tuple[int, dict[str, Any]]:
         child = _start(command)
@@ -226,39 +226,39 @@ class Hostile:
         out = child.stdout.read()
         self._end(kind, child)
         if child.returncode < 0:
-            self.figures.signals.append(f"{kind}: signal {-child.returncode}")
+            self.results.crashes.append(f"{kind}: signal {-child.returncode}")
         return child.returncode, json.loads(out or "{}")
 
     def _end(self, kind: str, child: subprocess.Popen[str]) -> None:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         peak = usage.ru_maxrss / 1000
-        self.figures.peak_megabytes[kind] = max(peak, self.figures.peak_megabytes.get(kind, 0.0))
+        self.results.peak_megabytes[kind] = max(peak, self.results.peak_megabytes.get(kind, 0.0))
         if peak > MAX_MEGABYTES:
-            self.figures.broken.append(f"{kind}: {peak:,.0f} MB of memory")
+            self.results.violations.append(f"{kind}: {peak:,.0f} MB of memory")
 
 
 def _start(command: list[Any]) -> subprocess.Popen[str]:
-    words = [sys.executable, *map(str, command)]
-    return subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    arguments = [sys.executable, *map(str, command)]
+    return subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def run_all(*, short: bool) -> Figures:
-    """Runs every kind of trial, a hundredth of them in the short form."""
+def run_all(*, short: bool) -> Results:
+    """Run every kind of trial, a small part of them in the short form."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         hostile = Hostile(Path(folder).resolve())
-        hostile.open_shards(60 if short else 1000)
-        hostile.open_packs(60 if short else 1000)
-        hostile.open_models(40 if short else 1000)
-        hostile.extract_and_predict(340 if short else 20_400)
-    hostile.figures.seconds = round(time.monotonic() - started, 1)
-    return hostile.figures
+        hostile.open_shards(30 if short else 1000)
+        hostile.open_packs(30 if short else 1000)
+        hostile.open_models(20 if short else 1000)
+        hostile.extract_and_predict(170 if short else 20_400)
+    hostile.results.seconds = round(time.monotonic() - started, 1)
+    return hostile.results
 
 
 if __name__ == "__main__":
     parts, is_short = parse_arguments(["files"])
     if parts:
-        figures = run_all(short=is_short)
-        print(json.dumps(asdict(figures), indent=2))
-        sys.exit(bool(figures.signals or figures.broken))
+        results = run_all(short=is_short)
+        print(json.dumps(asdict(results), indent=2))
+        sys.exit(bool(results.crashes or results.violations))

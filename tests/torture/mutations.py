@@ -1,4 +1,4 @@
-"""Mutated files: what is wrong with them follows from a seed alone."""
+"""Mutate files; the changes are determined by a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER_BYTES = 96
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
-    """Changes a file in one to four ways, half of them in its header."""
+    """Apply one to four changes to a file, half of them to its header."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         if changed:
@@ -27,7 +27,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutate_png(rng: random.Random, data: bytes) -> bytes:
-    """Changes a PNG's chunks and mends their checksums, so that what is in them is read."""
+    """Mutate chunks of a PNG file, with valid checksums, so that decoders read them."""
     parts, position = [data[:8]], 8
     while position < len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -40,18 +40,18 @@ def mutate_png(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutate_member(rng: random.Random, data: bytes, name: str) -> bytes:
-    """Changes one file in a zip file whose checksums are right again afterwards; JSON stays JSON half of the time."""
-    keeps_form = name.endswith(".json") and rng.random() < 0.5
-    return change_member(data, name, lambda content: (mutate_json if keeps_form else mutate)(rng, content))
+    """Mutate a member of a zip file, with valid checksums; half of the mutated JSON members are still JSON."""
+    is_json = name.endswith(".json") and rng.random() < 0.5
+    return change_member(data, name, lambda content: (mutate_json if is_json else mutate)(rng, content))
 
 
 def remove_digest(data: bytes) -> bytes:
-    """Makes an exported model one of an earlier version, whose parts are checked one by one."""
+    """Remove the digest from an exported model, as in earlier versions, so that its parts are checked one by one."""
     return change_member(data, CARD_NAME, lambda card: json.dumps({**json.loads(card), "digest": ""}).encode())
 
 
 def change_member(data: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
-    """Changes one file in a zip file whose checksums are right again afterwards."""
+    """Reposition the content of a member of a zip file, with valid checksums."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
         for member in old.namelist():
@@ -61,18 +61,18 @@ def change_member(data: bytes, name: str, change: Callable[[bytes], bytes]) -> b
 
 
 def mutate_json(rng: random.Random, data: bytes) -> bytes:
-    """Puts another value in the place of one in a JSON file."""
+    """Reposition a value in a JSON file."""
     value = json.loads(data)
-    places: list[tuple[dict[str, object] | list[object], str | int]] = []
+    locations: list[tuple[dict[str, object] | list[object], str | int]] = []
     pending = [value]
     while pending:
         found = pending.pop()
         for key, inner in found.items() if isinstance(found, dict) else enumerate(found):
-            places.append((found, key))
+            locations.append((found, key))
             if isinstance(inner, dict | list):
                 pending.append(inner)
-    container, key = rng.choice(places)
-    others: tuple[Any, ...] = (
+    container, key = rng.choice(locations)
+    values: tuple[Any, ...] = (
         None,
         -1,
         0,
@@ -87,46 +87,46 @@ def mutate_json(rng: random.Random, data: bytes) -> bytes:
         [None] * 3,
         True,
     )
-    container[key] = rng.choice(others)  # type: ignore[index]
+    container[key] = rng.choice(values)  # type: ignore[index]
     return json.dumps(value).encode()
 
 
-def _choose_place(rng: random.Random, data: bytearray) -> int:
+def _choose_position(rng: random.Random, data: bytearray) -> int:
     return rng.randrange(min(len(data), HEADER_BYTES) if rng.random() < 0.5 else len(data))
 
 
 def _flip_bits(rng: random.Random, data: bytearray) -> None:
     for _ in range(rng.choice((1, 1, 2, 8, 64))):
-        data[_choose_place(rng, data)] ^= 1 << rng.randrange(8)
+        data[_choose_position(rng, data)] ^= 1 << rng.randrange(8)
 
 
 def _write_extreme(rng: random.Random, data: bytearray) -> None:
-    place, size = _choose_place(rng, data), rng.choice((1, 2, 4, 8))
+    position, size = _choose_position(rng, data), rng.choice((1, 2, 4, 8))
     value = rng.choice(EXTREMES) & (1 << 8 * size) - 1
-    data[place : place + size] = value.to_bytes(size, rng.choice(("big", "little")))
+    data[position : position + size] = value.to_bytes(size, rng.choice(("big", "little")))
 
 
 def _write_noise(rng: random.Random, data: bytearray) -> None:
-    place, size = _choose_place(rng, data), rng.choice((2, 16, 256))
-    data[place : place + size] = rng.randbytes(size)
+    position, size = _choose_position(rng, data), rng.choice((2, 16, 256))
+    data[position : position + size] = rng.randbytes(size)
 
 
-def _cut_off(rng: random.Random, data: bytearray) -> None:
-    del data[_choose_place(rng, data) :]
+def _truncate(rng: random.Random, data: bytearray) -> None:
+    del data[_choose_position(rng, data) :]
 
 
-def _take_out(rng: random.Random, data: bytearray) -> None:
-    place = _choose_place(rng, data)
-    del data[place : place + rng.choice((1, 4, 64))]
+def _delete(rng: random.Random, data: bytearray) -> None:
+    position = _choose_position(rng, data)
+    del data[position : position + rng.choice((1, 4, 64))]
 
 
 def _repeat(rng: random.Random, data: bytearray) -> None:
-    place, size = _choose_place(rng, data), rng.choice((1, 16, 1024))
-    data[place:place] = data[place : place + size] * rng.choice((1, 2, 50))
+    position, size = _choose_position(rng, data), rng.choice((1, 16, 1024))
+    data[position:position] = data[position : position + size] * rng.choice((1, 2, 50))
 
 
 def _exchange(rng: random.Random, data: bytearray) -> None:
-    first, second = sorted((_choose_place(rng, data), _choose_place(rng, data)))
+    first, second = sorted((_choose_position(rng, data), _choose_position(rng, data)))
     size = min(16, second - first)
     one, other = data[first : first + size], data[second : second + size]
     data[first : first + len(one)], data[second : second + len(other)] = other, one
@@ -138,8 +138,8 @@ _CHANGES: tuple[Callable[[random.Random, bytearray], None], ...] = (
     _write_extreme,
     _write_extreme,
     _write_noise,
-    _cut_off,
-    _take_out,
+    _truncate,
+    _delete,
     _repeat,
     _exchange,
 )

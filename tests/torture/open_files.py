@@ -1,6 +1,6 @@
-"""The child of `hostile.py`: opens foreign files one after the other, and says of each what came of it.
+"""Child process of `hostile.py`: open untrusted files and report the outcomes.
 
-Reads paths from standard input, a line each; answers each with a line: `ok`, `refused REASON` or `broken REASON`.
+Reads paths from standard input, one a line, and prints for each a line: `ok`, `rejected ERROR` or `broken ERROR`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from features.schema import Features
 
 
 def open_shard(path: Path) -> None:
-    """Rebuilds the catalog of a store of one shard, whose name has its digest, and reads every feature."""
+    """Rebuild the catalog of a store of one shard, and read every feature."""
     from features.maintenance.check import rebuild_catalog
     from features.store import FeatureStore
 
     rebuild_catalog(path)
     store = FeatureStore(path)
-    for place in store.contents.locations.values():
-        store.contents.read_rows(place.shard, [place.row], _make_row(store.feature_shape))
+    for location in store.contents.locations.values():
+        store.contents.read_rows(location.shard, [location.row], _make_row(store.feature_shape))
 
 
 def open_pack(path: Path) -> None:
-    """Opens a packed store, and reads every feature."""
+    """Open a packed store, and read every feature."""
     from features.store import FeatureStore
 
     store = FeatureStore(path)
@@ -34,7 +34,7 @@ def open_pack(path: Path) -> None:
 
 
 def open_model(path: Path) -> None:
-    """Loads an exported model as `predict` does, and uses it."""
+    """Load an exported model as `predict` does, and use it."""
     import numpy as np
 
     from train_head.export.load import load_export
@@ -44,7 +44,7 @@ def open_model(path: Path) -> None:
 
 
 def share_backbone() -> None:
-    """Build one backbone for all files, which takes a second; each file's weights are put into it."""
+    """Build only one backbone, which takes a second; the weights of each file are loaded into it."""
     from extract import backbone
 
     backbone.build_backbone = functools.cache(backbone.build_backbone)
@@ -56,12 +56,12 @@ def _make_row(shape: tuple[int, ...]) -> Features:
     return np.empty((1, *shape), np.float16)
 
 
-def answer(act: Callable[[Path], None], path: Path) -> str:
-    """Opens one file; anything but a HeadstartError would be a traceback."""
+def answer(function: Callable[[Path], None], path: Path) -> str:
+    """Open a file, and return the outcome; every error except HeadstartError is a failure."""
     try:
-        act(path)
+        function(path)
     except HeadstartError as error:
-        return f"refused {error}"
+        return f"rejected {error}"
     except BaseException as error:
         return f"broken {type(error).__name__}: {error}"
     return "ok"

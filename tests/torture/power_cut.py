@@ -1,7 +1,7 @@
-"""What a disk holds after a power cut, from the log of the calls that were made before it.
+"""Model of a disk after a power cut, computed from the log of input/output calls.
 
-The model is strict: a file's bytes are on the disk once the file was synchronised, and a name (created, renamed,
-removed) once its folder was. Everything else is lost, or, in the second variant, some of it is there.
+The model is strict: the bytes of a file are on the disk after the file was synchronised, and a created, renamed or
+removed name after the folder was synchronised. All other changes are lost or, in the second variant, partly lost.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Call:
 
 @dataclass
 class _File:
-    seen: bytearray = field(default_factory=bytearray)
-    """What a process reads."""
+    current: bytearray = field(default_factory=bytearray)
+    """Content for processes."""
     kept: bytes = b""
-    """What is on the disk."""
+    """Content on the disk."""
     unsynced: list[Call] = field(default_factory=list)
 
 
 def read_log(log: Path) -> list[Call]:
-    """Reads what `faults.c` wrote."""
+    """Read the log of `faults.c`."""
     data, calls, position = log.read_bytes(), [], 0
     while position < len(data):
         operation, inode, offset, path_size, size = _HEAD.unpack_from(data, position)
@@ -48,7 +48,7 @@ def read_log(log: Path) -> list[Call]:
 
 
 def list_disk(folder: Path) -> tuple[dict[str, bytes], dict[str, int]]:
-    """Lists a folder before the run: what every file holds, and its inode."""
+    """Return the content and the inode of each file in a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): path.read_bytes() for path in files}, {str(path): path.stat().st_ino for path in files}
 
@@ -56,15 +56,15 @@ def list_disk(folder: Path) -> tuple[dict[str, bytes], dict[str, int]]:
 def cut_power(
     before: tuple[dict[str, bytes], dict[str, int]], calls: list[Call], rng: random.Random | None
 ) -> dict[str, bytes]:
-    """Says what is on the disk when the power fails after the last of the calls.
+    """Compute the content of the disk if the power fails after the last call.
 
     Args:
-        before: the disk when the log began.
-        calls: what was called since.
-        rng: None drops everything that was not synchronised; else draws how much of it is there.
+        before: result of `list_disk` before the first call.
+        calls: logged calls.
+        rng: chooses which unsynchronised changes survive; None loses all of them.
 
     Returns:
-        What each file holds.
+        Content of each file.
     """
     contents, inodes = before
     files = {inode: _File(bytearray(contents[path]), contents[path]) for path, inode in inodes.items()}
@@ -76,11 +76,11 @@ def cut_power(
                 files[call.inode] = names[call.path] = _File()
                 unsynced_names.append(call)
             case "W" | "T":
-                _change(files[call.inode].seen, call)
+                _change(files[call.inode].current, call)
                 files[call.inode].unsynced.append(call)
             case "S":
                 file = files[call.inode]
-                file.kept, file.unsynced = bytes(file.seen), []
+                file.kept, file.unsynced = bytes(file.current), []
             case "R":
                 names[call.data.decode()] = names.pop(call.path)
                 unsynced_names.append(call)
@@ -94,7 +94,7 @@ def cut_power(
                 unsynced_names = [c for c in unsynced_names if str(Path(c.path).parent) != folder]
     if rng is None:
         return {path: file.kept for path, file in kept_names.items()}
-    # A journalling file system keeps names in their order; bytes may come in any order, whole calls at a time.
+    # A journalling file system keeps the order of names. Whole writes may reach the disk in any order.
     disk = {path: _tear(file, rng) for path, file in names.items()}
     if unsynced_names and rng.random() < 0.5:
         return {path: disk.get(path, file.kept) for path, file in kept_names.items()}

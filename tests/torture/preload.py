@@ -1,4 +1,4 @@
-"""What a process does before it is forked, so that a trial takes a tenth of a second and not three."""
+"""Prepare a process before it is forked, so that a trial takes a tenth of a second instead of three."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ LAZY = ("tensorflow.", "keras.")
 
 
 def import_all(modules: Iterable[str]) -> None:
-    """Import what a command imported in a child; a collection in a later child would copy every page."""
-    # Importing TensorFlow as a whole starts nothing that a fork would lose; some of its parts would.
+    """Import modules, and exempt their objects from garbage collection, which would copy every page in a child."""
+    # Importing TensorFlow starts no threads, which a fork would lose. Importing some of its submodules does.
     names = dict.fromkeys(name.split(".")[0] if name.startswith(LAZY) else name for name in modules)
     with warnings.catch_warnings(action="ignore"):
         for name in names:
-            # Some modules are made by others, and cannot be imported by their names.
+            # Some modules are created by others and cannot be imported.
             with suppress(Exception):
                 importlib.import_module(name)
     gc.freeze()
 
 
 def simplify() -> None:
-    """Leave plots empty: their drawing takes longer than all the rest."""
+    """Leave plots empty, because drawing takes longer than the rest of a command."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""A command that does nothing but replace a target: `python -m tests.torture.replacing KIND TEXT FOLDER`."""
+"""Command that only replaces a target: `python -m tests.torture.replacing KIND TEXT PATH`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from base.replace import Names, Target, hold_target, recover_target, replace_fol
 from base.terminal import Console
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
-OURS = "made by the torture: "
+MARK = "written by the torture test: "
 ARCHIVE = "kept"
 
 
 class Kind(StrEnum):
-    """How a target is replaced."""
+    """Kind of replacement."""
 
     EXCHANGE = "exchange"
     TWO_STEPS = "two-steps"
-    """As on a system without RENAME_EXCHANGE."""
+    """Two renames, as on a system without RENAME_EXCHANGE."""
     ARCHIVE = "archive"
     FILE = "file"
 
 
 @dataclass(frozen=True)
 class ReplaceConfig:
-    """What to replace."""
+    """Options of the command."""
 
     kind: Annotated[Kind, Argument()]
     text: Annotated[str, Argument()]
@@ -42,11 +42,11 @@ class ReplaceConfig:
 
 
 def make_target(folder: Path) -> Target:
-    """Make the target of a folder."""
+    """Return the target of a folder."""
     return Target(folder, NAMES, _check_folder, "FOLDER")
 
 
-def act(config: ReplaceConfig, console: Console) -> Mapping[str, Any]:
+def run(config: ReplaceConfig, console: Console) -> Mapping[str, Any]:
     """Replace a folder or a file."""
     if config.kind is Kind.TWO_STEPS:
         replace.__dict__["exchange"] = lambda first, second: False
@@ -62,10 +62,10 @@ def act(config: ReplaceConfig, console: Console) -> Mapping[str, Any]:
 
 
 def inspect_target(path: Path) -> set[str]:
-    """Complete an interrupted replacement as a reader does; return the texts of all files that are not the user's."""
+    """Complete an interrupted replacement as a reader does, and return the texts of all files except the user's."""
     recover_target(make_target(path))
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return {text.split()[-1] for file in files if (text := file.read_text()).startswith(OURS)}
+    return {text.split()[-1] for file in files if (text := file.read_text()).startswith(MARK)}
 
 
 def _check_folder(folder: Path) -> None:
@@ -74,8 +74,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_file(path: Path) -> None:
-    if not path.read_text().startswith(OURS):
-        raise HeadstartError(path, "a file of the torture", "another", "Move it")
+    if not path.read_text().startswith(MARK):
+        raise HeadstartError(path, "a file of the torture test", "another", "Move it")
 
 
 def _write(path: Path, text: str) -> None:
@@ -84,8 +84,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _compose(text: str) -> bytes:
-    return f"{OURS}{'-' * 20_000} {text}".encode()
+    return f"{MARK}{'-' * 20_000} {text}".encode()
 
 
 if __name__ == "__main__":
-    run_app(act, ReplaceConfig, "replacing")
+    run_app(run, ReplaceConfig, "replacing")

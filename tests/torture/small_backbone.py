@@ -1,6 +1,6 @@
-"""A backbone of one layer in InceptionV3's place, so that an export takes a second.
+"""Replace InceptionV3 by a backbone of one layer, so that an export takes a second.
 
-`python -m tests.torture.stand_in MODULE ARGUMENT...` runs a command with it.
+`python -m tests.torture.small_backbone MODULE ARGUMENT...` runs a command with this backbone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ SIZE, CUT = 75, "mixed7"
 
 
 def replace_backbone() -> None:
-    """Let every backbone that is built from now on be the small one."""
+    """Replace the backbone that Keras builds."""
     import keras
 
     keras.applications.InceptionV3 = _build_small
 
 
 def _replace_when_built() -> None:
-    """Replace it without importing TensorFlow earlier than the command does."""
+    """Replace the backbone when it is built, so that TensorFlow is not imported earlier than usual."""
     real = backbone.build_backbone
 
     def build(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Trials of a torture: each acts in a forked child, so that a crash is seen as one, and faults come from `faults.c`."""
+"""Run trials in forked children, so that crashes are detected; `faults.c` injects the faults."""
 
 from __future__ import annotations
 
@@ -13,98 +13,98 @@ from pathlib import Path
 from typing import NoReturn
 
 KILL, KILL_HALF_WRITTEN = -signal.SIGKILL, -1000
-"""Kinds of faults beside an errno and minus a signal: SIGKILL before a call, and with half of its bytes written."""
+"""Kinds of faults: SIGKILL before a call, and after half of its bytes. Other kinds are an errno or minus a signal."""
 
 STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Trials:
-    """A scratch folder, and the preloaded library that counts, fails and kills at the calls below a folder in it."""
+    """Runner of trials in a scratch folder, with a preloaded library that injects faults at input/output calls."""
 
     def __init__(self, scratch: Path, target: Path) -> None:
-        """Make the trials.
+        """Create a runner.
 
         Args:
-            scratch: an existing folder.
-            target: the folder whose calls are counted.
+            scratch: existing folder.
+            target: folder; faults are injected at calls for the files below it.
         """
         self._faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
         self.scratch, self.target = scratch, target
-        self.signal_deaths: list[str] = []
-        self.broken_promises: list[str] = []
+        self.crashes: list[str] = []
+        self.violations: list[str] = []
 
-    def arm(self, call: int, kind: int, *, from_then_on: bool = False, log: int = -1) -> None:
-        """Let the call of that number fail, or all from it on; 0 counts and logs alone."""
-        self._faults.torture_arm(str(self.target).encode(), ctypes.c_long(call), kind, int(from_then_on), log)
+    def arm(self, call: int, kind: int, *, is_permanent: bool = False, log: int = -1) -> None:
+        """Inject a fault at the call of a number, or at all calls from it on; 0 only counts and logs calls."""
+        self._faults.torture_arm(str(self.target).encode(), ctypes.c_long(call), kind, int(is_permanent), log)
 
     def disarm(self) -> int:
-        """Count no more; return how many calls there were."""
+        """Stop counting, and return the number of calls."""
         return int(self._faults.torture_disarm())
 
     def mark(self, number: int) -> None:
-        """Write a number into the log."""
+        """Write a number to the log."""
         self._faults.torture_mark(ctypes.c_long(number))
 
-    def count_calls(self, act: Callable[[], object]) -> int:
-        """Count the calls of an act that is left alone."""
+    def count_calls(self, function: Callable[[], object]) -> int:
+        """Return the number of calls that a function makes without faults."""
         report = self.scratch / "calls"
 
         def count() -> None:
             self.arm(0, 0)
-            act()
+            function()
             report.write_text(str(self.disarm()))
 
         self.expect_success("counting", count)
         if not report.exists():
-            raise AssertionError(f"counting: {self.signal_deaths} {self.broken_promises}")
+            raise AssertionError(f"counting: {self.crashes} {self.violations}")
         return int(report.read_text())
 
-    def expect_success(self, name: str, act: Callable[[], object]) -> None:
-        """Act in a child, and note under a name what went wrong."""
-        status = self.fork(act)
+    def expect_success(self, name: str, function: Callable[[], object]) -> None:
+        """Call a function in a child, and record its failure under the name of the trial."""
+        status = self.fork(function)
         if status < 0:
-            self.signal_deaths.append(f"{name}: signal {-status}")
+            self.crashes.append(f"{name}: signal {-status}")
         elif status:
             error = self.scratch / "error"
-            what = error.read_text() if error.exists() else f"exit status {status}"
-            self.broken_promises.append(f"{name}: {what}")
+            reason = error.read_text() if error.exists() else f"exit status {status}"
+            self.violations.append(f"{name}: {reason}")
 
     def fork(
-        self, act: Callable[[], object], stop_after: float | None = None, number: signal.Signals = signal.SIGKILL
+        self, function: Callable[[], object], stop_after: float | None = None, number: signal.Signals = signal.SIGKILL
     ) -> int:
-        """Act in a child.
+        """Call a function in a child.
 
         Args:
-            act: what to do.
-            stop_after: seconds until the child gets a signal; None sends none.
+            function: the function.
+            stop_after: seconds until a signal is sent to the child; None sends no signal.
             number: the signal.
 
         Returns:
-            The child's exit status, or minus the signal that ended it.
+            The exit status of the child, or minus the signal that ended it.
         """
         (self.scratch / "error").unlink(missing_ok=True)
-        # A signal must not come before the child is itself.
+        # A signal must not arrive before the child has started.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         child = os.fork()
         if child == 0:
-            self._end(act, mask)
+            self._end(function, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if stop_after is not None:
             time.sleep(stop_after)
             os.kill(child, number)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    def _end(self, act: Callable[[], object], mask: set[int | signal.Signals]) -> NoReturn:
-        """Act, and end the process, with exit status 1 and a file that describes the error where there is one."""
+    def _end(self, function: Callable[[], object], mask: set[int | signal.Signals]) -> NoReturn:
+        """Call a function and end the process; after an error with exit status 1 and a description in a file."""
         status = 1
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            act()
+            function()
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)
         except KeyboardInterrupt:
-            # What the act does not catch ends it as the system would.
+            # An uncaught interrupt ends the process as the signal would.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         except AssertionError as error:
@@ -120,10 +120,10 @@ class Trials:
 
 
 def parse_arguments(parts: Sequence[str]) -> tuple[list[str], bool]:
-    """Read which of some parts to run, and whether in the short form, from the command line.
+    """Parse the options `--short` and `--only`.
 
     Returns:
-        The parts, none where others alone are asked for; and whether the form is short.
+        The parts to run, and whether to run the short form.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="a small part of the trials")

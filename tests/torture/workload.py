@@ -1,4 +1,4 @@
-"""What is tortured: a run that adds features to a store, shard by shard, as extraction does."""
+"""Workload of the torture test of a store: add features shard by shard, as extraction does."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 import numpy as np
 
 from features.maintenance.check import find_problems
-from features.schema import FeatureStatus, ImageStatus
+from features.schema import ImageStatus
 from features.store import FeatureStore
-from tests.features.stores import make_features, make_image, make_key, make_writer
+from tests.features.stores import add_features, make_features, make_image, make_key, make_writer
 
 ROWS_PER_SHARD = 4
 NUM_ROWS = 12
 NUM_BEFORE = 4
-"""Rows that the store holds when the torture begins."""
+"""Number of rows in the store before a trial."""
 
 
 def extend_store(store: Path, num_rows: int, acknowledge: Callable[[int], None]) -> int:
-    """Brings a store to `num_rows` features and images.
+    """Extend a store to a number of features and images.
 
     Args:
-        store: its folder.
-        num_rows: features are those of the numbers below it.
-        acknowledge: told after each commit how many features are safe.
+        store: folder of the store.
+        num_rows: number of pictures.
+        acknowledge: called with the number of committed features after each commit.
 
     Returns:
-        How many features were computed.
+        The number of computed features.
     """
     num_computed = 0
     with make_writer(store, ROWS_PER_SHARD) as writer:
@@ -41,8 +41,7 @@ def extend_store(store: Path, num_rows: int, acknowledge: Callable[[int], None])
             numbers = range(start, min(start + ROWS_PER_SHARD, num_rows))
             new = [number for number in numbers if not writer.holds(make_key(number))]
             if new:
-                features = np.concatenate([make_features(range(number, number + 1)) for number in new])
-                writer.add_features([make_key(number) for number in new], features, [FeatureStatus.OK] * len(new))
+                add_features(writer, new)
             for number in numbers:
                 writer.add_image(make_image(number))
             writer.commit()
@@ -52,37 +51,31 @@ def extend_store(store: Path, num_rows: int, acknowledge: Callable[[int], None])
 
 
 def find_losses(store: Path, num_safe: int) -> list[str]:
-    """Looks for rows that were acknowledged and are lost, and for any row that is wrong.
-
-    Returns:
-        A line for each.
-    """
+    """Return a line for each acknowledged row that is lost, and for each row with wrong values."""
     opened = FeatureStore(store)
     stored = {key for key in opened.contents.locations}
     losses = [f"row {number} is lost" for number in range(num_safe) if make_key(number) not in stored]
     for example, feature in zip(opened.examples, opened.read(opened.examples), strict=True):
         number = int(Path(example.path).stem)
-        if example.label != make_image(number).label or not np.array_equal(
-            feature, make_features(range(number, number + 1))[0]
-        ):
+        if example.label != make_image(number).label or not np.array_equal(feature, make_features([number])[0]):
             losses.append(f"row {number} is wrong")
     return losses
 
 
 def resume_and_verify(store: Path, num_safe: int, num_rows: int = NUM_ROWS) -> list[str]:
-    """Goes on after a fault, and looks at everything that must hold.
+    """Resume a run after a fault, and check the store.
 
     Args:
-        store: the store as the fault left it.
-        num_safe: how many features were acknowledged before the fault.
-        num_rows: how many there are to be in the end.
+        store: folder of the store.
+        num_safe: number of features that were acknowledged before the fault.
+        num_rows: number of features after the resumed run.
 
     Returns:
-        A line for each thing that does not hold.
+        A line for each violation.
     """
     problems = find_losses(store, num_safe) if num_safe else []
     num_computed = extend_store(store, num_rows, lambda _: None)
-    # What was not acknowledged is computed, and of what was, nothing.
+    # Acknowledged features must not be computed again.
     if num_computed > num_rows - num_safe:
         problems.append(f"{num_computed} features were computed where {num_rows - num_safe} were missing")
     problems += find_losses(store, num_rows)

@@ -1,0 +1,41 @@
+"""Run a torture test with `faults.c` preloaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_MEMORY = Path("/dev/shm")
+"""File system in memory, whose synchronisation takes no time."""
+
+
+def run_short(module: str, scratch: Path, *options: str) -> dict[str, Any]:
+    """Run the short form of a torture test in a new process, and return its results.
+
+    Args:
+        module: `run` or `run_commands`.
+        scratch: folder for the compiled library.
+        options: further arguments of the module.
+    """
+    variables = {"LD_PRELOAD": str(_compile(scratch / "faults.so"))}
+    if os.access(_MEMORY, os.W_OK):
+        variables["TMPDIR"] = str(_MEMORY)
+    command = [sys.executable, "-m", f"tests.torture.{module}", "--short", *options]
+    done = subprocess.run(command, env=os.environ | variables, cwd=ROOT, capture_output=True, check=False)
+    assert done.stdout, done.stderr.decode(errors="replace")
+    results: dict[str, Any] = json.loads(done.stdout)
+    return results
+
+
+def _compile(library: Path) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler is not None, "this test needs a C compiler: apt-get install gcc libc6-dev"
+    source = Path(__file__).with_name("faults.c")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library

@@ -1,0 +1,21 @@
+"""Short form of the torture test of commands that replace results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.torture.commands import WORKLOADS
+from tests.torture.preloaded import run_short
+
+SIMILAR = {"train", "sweep", "compare"}
+"""Slow commands that `make torture` tries too; they write runs as `overwrite` does."""
+
+
+def test_commands_after_faults_leave_the_old_or_the_new_result(tmp_path: Path) -> None:
+    names = [name for name in WORKLOADS if name not in SIMILAR]
+    found = run_short("run_commands", tmp_path, "--only", ",".join(names))
+    assert list(found) == names
+    for name, results in found.items():
+        assert (results["crashes"], results["violations"]) == ([], []), name
+        assert results["signals_at_random_times"] + results["signals_at_calls"] > 0, name
+        assert results["failed_calls"] > 0, name
