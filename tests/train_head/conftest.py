@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -18,7 +17,6 @@ from extract.backbone import build_backbone
 from features.store import FeatureStore
 from tests.train_head.synthetic import CLASSES, OPTIONS, SHAPE, list_paths, make_store, save_tiny_model
 from train_head.config import TrainConfig
-from train_head.finetuning.backbone import rebuild_backbone
 from train_head.train import train_head
 
 
@@ -99,12 +97,6 @@ def trained(shared_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet:
 def run(trained: Path, tmp_path: Path) -> Path:
     """Copy of the shared run."""
     return shutil.copytree(trained, tmp_path / "run")
-
-
-@pytest.fixture(scope="session")
-def backbone(shared_store: Path, quiet: Console) -> Any:
-    """Backbone of the shared store, rebuilt."""
-    return rebuild_backbone(FeatureStore(shared_store), "", quiet)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
 
 from base.errors import UsageError
 from base.terminal import Console
@@ -23,8 +22,11 @@ from train_head.train import train_head
 HISTORY = [Epoch(1, 0.5, 0.75, 0.25, 0.875, 2.0), Epoch(2, 0.125, 1.0, 0.0625, 0.9375, 3.0)]
 
 
-def read_events(path: Path) -> list[Event]:
+def read_events(path: Path) -> list[Any]:
     """Read events with TensorBoard's reader, which verifies the checksum of each record."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
     return [Event.FromString(record) for record in RawEventFileLoader(str(path)).Load()]
 
 
@@ -34,7 +36,6 @@ def read_scalars(folder: Path) -> list[tuple[int, str, float]]:
     return [(event.step, value.tag, value.simple_value) for event in read_events(path) for value in event.summary.value]
 
 
-@pytest.mark.unit
 def test_write_logs_writes_the_values_of_each_epoch(tmp_path: Path) -> None:
     write_logs(tmp_path / "logs", HISTORY, 1005.0)
     version, *events = read_events(tmp_path / "logs/validation" / LOGS_FILE)
@@ -50,7 +51,6 @@ def test_write_logs_writes_the_values_of_each_epoch(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.unit
 def test_train_with_tensorboard_logs_the_history(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_config(two_classes, tmp_path / "run", tensorboard=True)
     train_head(config, quiet)
@@ -65,7 +65,6 @@ def test_train_with_tensorboard_logs_the_history(two_classes: FeatureStore, tmp_
         assert found[2] == pytest.approx(wanted[2], rel=1e-6)
 
 
-@pytest.mark.unit
 def test_train_again_with_tensorboard_adds_logs_to_the_run(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:

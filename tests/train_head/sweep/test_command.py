@@ -34,7 +34,6 @@ def run_process(heavy: str, *arguments: object) -> tuple[str, list[str]]:
     return done.stdout, done.stderr.rpartition("imported:")[2].split()
 
 
-@pytest.mark.unit
 def test_sweep_prints_the_selection_and_each_warning_once(
     own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

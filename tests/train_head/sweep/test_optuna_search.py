@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
 from base.errors import UsageError
@@ -142,8 +141,8 @@ def test_search_by_loss_minimizes_it(noisy: FeatureStore, tmp_path: Path, quiet:
     result = sweep(config, quiet)
     losses = [row["metric"] for row in result["trials"] if row["status"] == "done"]
     assert result["best"]["metric"] == min(losses)
-    (study,) = load_studies(config)
-    finished = [trial.value for trial in study.trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    study = load_study(config)
+    finished = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
     assert study.best_value == max(value for value in finished if value is not None) == pytest.approx(-min(losses))
 
 
@@ -204,8 +203,11 @@ def test_round_number_keeps_three_significant_digits_of_floats(value: float, rou
     assert type(round_number(value)) is type(rounded)
 
 
-def load_studies(config: SweepConfig) -> list[optuna.Study]:
+def load_study(config: SweepConfig) -> Any:
+    """Load the only study in the journal of a search."""
+    import optuna
     from optuna.storages.journal import JournalFileBackend
 
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(config.out / "optuna.journal")))
-    return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)

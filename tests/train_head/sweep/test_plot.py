@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.train_head.sweeps import make_row
 from train_head.sweep.config import MetricName
 from train_head.sweep.plot import choose_colour_axis, draw_sweep, plot_sweep
 from train_head.sweep.rows import Row, Score, Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.figure import Figure
 
 ACCURACY = MetricName.VAL_ACCURACY
 
@@ -35,6 +37,8 @@ def plot(rows: list[Row], metric: MetricName = ACCURACY) -> tuple[Figure, Axes]:
 
 
 def list_errorbars(axes: Axes) -> list[ErrorbarContainer]:
+    from matplotlib.container import ErrorbarContainer
+
     return [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
 
 

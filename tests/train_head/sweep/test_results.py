@@ -57,7 +57,6 @@ def test_sweep_into_a_folder_with_a_foreign_file_of_its_names_is_refused(
     assert read_files(out) == before
 
 
-@pytest.mark.unit
 def test_sweep_keeps_foreign_files_of_other_names(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     out = tmp_path / "project"
     out.mkdir()

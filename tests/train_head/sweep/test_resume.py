@@ -15,8 +15,6 @@ from tests.train_head.synthetic import add_picture
 from train_head.runs.read import Run
 from train_head.sweep.__main__ import sweep
 
-pytestmark = pytest.mark.unit
-
 Copy = Callable[[Swept], Swept]
 
 

@@ -129,7 +129,6 @@ def test_sweep_with_more_heads_renews_the_report_of_the_same_best_run(
     assert page.read_bytes() != before
 
 
-@pytest.mark.unit
 def test_sweep_of_two_cuts_evaluates_them_on_the_same_pictures(cuts: Path, tmp_path: Path, quiet: Console) -> None:
     result = sweep(make_sweep(cuts, tmp_path / "out", "pool=none,avg"), quiet)
     names = {row["name"] for row in result["baselines"]}
@@ -143,7 +142,6 @@ def test_sweep_of_two_cuts_evaluates_them_on_the_same_pictures(cuts: Path, tmp_p
     }
 
 
-@pytest.mark.unit
 def test_sweep_over_stores_with_different_validation_pictures_warns(
     two_classes: FeatureStore, noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +153,6 @@ def test_sweep_over_stores_with_different_validation_pictures_warns(
     assert len({row["name"] for row in result["baselines"]}) == 4
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(("options", "num_fits"), [({"repeats": 3}, 3), ({"folds": 2}, 2)], ids=["repeats", "folds"])
 def test_sweep_with_repeats_or_folds_ranks_by_their_mean(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, options: dict[str, int], num_fits: int
@@ -186,7 +183,6 @@ def test_sweep_by_loss_excludes_the_l2_term(noisy: FeatureStore, tmp_path: Path,
     assert [row["metric"] for row in result["trials"]] == sorted(row["metric"] for row in result["trials"])
 
 
-@pytest.mark.unit
 def test_sweep_ranks_a_diverged_head_last(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     options = {name: value for name, value in UNSTABLE.items() if name != "l2"}
     config = make_sweep(noisy, tmp_path / "out", "l2=5,0.01", "units=4", **options)
@@ -214,7 +210,6 @@ def test_sweep_without_a_finite_head_fails_with_its_table(noisy: FeatureStore, t
     assert not (config.out / "best").exists()
 
 
-@pytest.mark.unit
 def test_sweep_with_tensorboard_logs_every_trial(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_sweep(noisy, tmp_path / "out", "units=4,8", tensorboard=True)
     sweep(config, quiet)
