@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 build_backbone_once = functools.lru_cache(4)(build_backbone)
-"""`build_backbone` with a cache; the models are shared and must not be changed."""
+"""`build_backbone` with a cache of four models, which must not be changed."""
 
 
 @contextmanager

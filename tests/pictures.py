@@ -1,4 +1,4 @@
-"""Picture files that the tests make themselves."""
+"""Draw small pictures, and fill folders with them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ COLOURS = {"cats": (200, 60, 40), "dogs": (40, 60, 200), "owls": (40, 200, 60)}
 
 
 def draw_picture(label: str, number: int, size: tuple[int, int] = (90, 80)) -> Image.Image:
-    """Draws noise around the class's colour: every number another picture, every class easy to tell."""
+    """Draw noise around the colour of a class: each number is another picture, and classes differ clearly."""
     rng = np.random.default_rng([sorted(COLOURS).index(label), number])
     noise = rng.integers(-40, 41, (size[1], size[0], 3))
     return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
 
 
 def encode(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
-    """Encodes a picture as the bytes of a file."""
+    """Return a picture as the bytes of a file."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def fill_folder(folder: Path, counts: dict[str, int], start: int = 0) -> None:
-    """Fills class folders: {"train/cats": 5} or {"cats": 5}, numbered from `start`."""
+    """Fill class folders, such as {"train/cats": 5} or {"cats": 5}, with pictures numbered from `start`."""
     for path, count in counts.items():
         (folder / path).mkdir(parents=True, exist_ok=True)
         for number in range(start, start + count):

@@ -136,7 +136,7 @@ def test_extract_without_work_does_not_import_tensorflow(folder: Path, legacy_fi
 
 @dataclass(frozen=True)
 class Extracted:
-    """Result of `python -m extract` on ten pictures, one of which is a web page."""
+    """Result of `python -m extract` on nine pictures and a web page."""
 
     store: Path
     command: CommandResult

@@ -69,7 +69,7 @@ class Stopped:
 
     @property
     def num_complete(self) -> int:
-        """Number of pictures of which all views are stored."""
+        """Number of pictures with all views stored."""
         views = [key.content_hash for key in FeatureStore(self.store).contents.locations]
         return sum(views.count(content) == NUM_VIEWS for content in set(views))
 

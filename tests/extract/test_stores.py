@@ -29,7 +29,7 @@ from tests.pictures import fill_folder
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Folder of six pictures, none of which is stored."""
+    """Folder of six pictures that are not stored."""
     folder = tmp_path / "elsewhere/pictures"
     fill_folder(folder, {"train/cats": 2, "train/dogs": 2}, start=300)
     fill_folder(folder, {"validation/cats": 1, "validation/dogs": 1}, start=400)

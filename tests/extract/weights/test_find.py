@@ -1,4 +1,4 @@
-"""Find weights: by name, from a file, from HTTP servers, and the default order."""
+"""Find weights: known names, files, downloads, and the default order."""
 
 from __future__ import annotations
 
