@@ -158,7 +158,7 @@ def _convert_error(error: BaseException, config: object, console: Console) -> _O
         case HeadstartError():
             return _build_failure(error)
         case OSError():
-            return _build_failure(convert_os_error(error, _name_output_paths(config)))
+            return _build_failure(convert_os_error(error, _join_output_paths(config)))
         case MemoryError():
             return _build_failure(
                 HeadstartError("memory", "enough for this command", str(error) or "too little", "Close other programs")
@@ -173,7 +173,7 @@ def _convert_error(error: BaseException, config: object, console: Console) -> _O
     raise error
 
 
-def _name_output_paths(config: object) -> str:
+def _join_output_paths(config: object) -> str:
     """Return the output paths of a command, as the place of an error that names no file."""
     names = [str(getattr(config, name)) for name in ("store", "run", "out") if getattr(config, name, None)]
     return " or ".join(names) or "file"

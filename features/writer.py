@@ -190,7 +190,7 @@ class FeatureWriter:
 
     def _commit_rows(self) -> None:
         keys, statuses = list(self._added), list(self._added.values())
-        # Shards may be shared, so that they must not contain a path of this machine.
+        # Shards may be shared, so they must not contain a path of this machine.
         origin = replace(self._origin, weights_file=Path(self._origin.weights_file).name)
         header = ShardHeader(self._fingerprint, origin, keys, statuses)
         data = encode_shard(header, self._features[: len(keys)], self._compression)

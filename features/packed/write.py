@@ -139,7 +139,7 @@ def _create(
     """Write all data except the feature values, and return the dataset for them."""
     class_names = store.classes
     number_of = {label: number for number, label in enumerate(class_names)}
-    # A packed store may be shared, so that it must not contain a path of this machine.
+    # A packed store may be shared, so it must not contain a path of this machine.
     origin = replace(store.origin, weights_file=Path(store.origin.weights_file).name)
     file.attrs["headstart_schema_version"] = SCHEMA_VERSION
     write_texts(file, "kind", [PACK_KIND])

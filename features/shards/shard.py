@@ -150,7 +150,7 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if opened.identify() != opened.identity:
                 raise _build_damage_error(path, shard, "a file that changed during reading") from error
-            # The digest matches, so that Headstart did not write the file, or this version of HDF5 cannot read it.
+            # The digest matches: Headstart did not write the file, or this version of HDF5 cannot read it.
             expected, advice = "a valid shard", "Update h5py if the store comes from a newer version"
             raise ShardDamagedError(path, expected, str(error), advice) from error
         if opened.identify() != opened.identity:

@@ -1,0 +1,61 @@
+"""Locks of stores and targets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from base.errors import StoreLockedError
+from base.lock import LOCK_NAME, hold_lock, hold_write_lock, is_locked
+from tests.errors import raises
+
+pytestmark = pytest.mark.unit
+
+
+def test_hold_write_lock_held_lock_is_an_error_with_the_process(tmp_path: Path) -> None:
+    with hold_write_lock(tmp_path):
+        assert is_locked(tmp_path)
+        with raises(StoreLockedError, where=tmp_path) as caught, hold_write_lock(tmp_path):
+            pytest.fail("locked twice")
+        assert str(os.getpid()) in caught.value.got
+    assert not is_locked(tmp_path)
+    with hold_write_lock(tmp_path):
+        assert is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "missing"])
+def test_is_locked_without_a_lock_is_false(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "store"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "file":
+        path.write_bytes(b"")
+    assert not is_locked(path)
+    assert not (path / LOCK_NAME).exists()
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_hold_lock_file_is_removed_if_requested(tmp_path: Path, is_removed: bool) -> None:
+    path = tmp_path / "lock"
+    with hold_lock(path, is_removed=is_removed) as holder:
+        assert holder == ""
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    assert path.exists() != is_removed
+    assert is_removed or path.read_bytes() == b""
+
+
+def test_hold_lock_foreign_file_is_an_error_and_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("mine")
+    with pytest.raises(FileExistsError), hold_lock(tmp_path / "lock"):
+        pytest.fail("locked")
+    assert (tmp_path / "lock").read_text() == "mine"
+
+
+def test_hold_lock_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"")
+    (tmp_path / "lock").symlink_to("target")
+    with pytest.raises(OSError), hold_lock(tmp_path / "lock"):  # noqa: PT011
+        pytest.fail("locked")
+    assert (tmp_path / "target").read_bytes() == b""
