@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_count_cores_returns_the_option_or_the_cores_of_the_process() -> None:
 
 
 def test_check_engine_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     check_engine(EngineName.TENSORFLOW, Precision.FLOAT32)
     with raises(UsageError, where="--engine openvino"):
         check_engine(EngineName.OPENVINO, Precision.FLOAT32)
