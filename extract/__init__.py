@@ -1,3 +1,3 @@
-"""Stage one: images in, features out."""
+"""Stage one: extract features from pictures into a feature store."""
 
-import base  # noqa: F401  # A command handles signals from here on.
+import base  # noqa: F401  # Imported first, so that a command handles signals from its start.

@@ -13,9 +13,9 @@ from extract.config import ExtractConfig, SummaryConfig
 
 
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
-    """Run the frozen backbone over every new picture once and keep the features.
+    """Run the frozen backbone once over every new picture and store the features.
 
-    `python -m extract summary` shows the architecture and where it is cut.
+    `python -m extract summary` prints the layers of the backbone and marks the cut.
     """
     if config.dry_run:
         return _show_estimate(config, console)
@@ -23,7 +23,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
     result = extract_features(config, console)
     if result.failed:
-        console.show_table("pictures that could not be used", [(f["image"], f["reason"]) for f in result.failed])
+        console.show_table("unusable pictures", [(f["image"], f["reason"]) for f in result.failed])
     warn_about_unusable(result, console)
     for skipped in result.skipped:
         console.debug(f"skipped {skipped['path']}: {skipped['reason']}")
@@ -34,13 +34,13 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     rows = [
         ("pictures", f"{result.images:,}"),
         ("computed", f"{result.computed:,}" + " (nothing to do: the store is up to date)" * is_done),
-        ("already there", f"{result.reused:,}"),
+        ("already stored", f"{result.reused:,}"),
         ("duplicates", f"{result.duplicates:,}, byte for byte" if result.duplicates else ""),
         ("failed", f"{len(result.failed):,}"),
-        ("not to be trained on", f"{result.unsound:,} with NaN or overflow" if result.unsound else ""),
-        ("no longer in the folder", f"{result.removed:,}" if result.removed else ""),
+        ("excluded from training", f"{result.unsound:,} with NaN or overflow" if result.unsound else ""),
+        ("removed from the store", f"{result.removed:,}" if result.removed else ""),
         ("skipped files", f"{len(result.skipped):,}"),
-        *(("", f"{count:,} {reason}") for reason, count in reasons),
+        *(("", f"{count:,}: {reason}") for reason, count in reasons),
         ("on disk", format_bytes(num_bytes)),
         ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
         ("weights", result.weights),
@@ -53,7 +53,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
 
 def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
-    """Show InceptionV3's layers, with the cut layer marked."""
+    """Print the layers of InceptionV3 and mark the cut."""
     from extract.backbone import build_backbone, check_backbone_arguments, summarise_layers
 
     check_backbone_arguments([config.cut], config.image_size)
@@ -64,11 +64,11 @@ def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
     after = sum(layer["num_parameters"] for layer in layers) - before
     rows = []
     for layer in layers:
-        mark = "<== cut" if layer["name"] == config.cut else "" if layer["in_prefix"] else "not run"
+        mark = "<== cut" if layer["name"] == config.cut else "" if layer["in_prefix"] else "not used"
         rows.append((layer["name"], layer["kind"], layer["output_shape"], f"{layer['num_parameters']:,}", mark))
     console.show_table(f"InceptionV3 at {config.image_size} px, every layer frozen", rows)
-    cut = [("layer", config.cut), ("output shape", shape), ("parameters up to it", f"{before:,}")]
-    console.show_table("cut", [*cut, ("parameters after it", f"{after:,}")])
+    cut = [("layer", config.cut), ("output shape", shape), ("parameters up to the cut", f"{before:,}")]
+    console.show_table("cut", [*cut, ("parameters after the cut", f"{after:,}")])
     found = {"cut": config.cut, "output_shape": list(shape), "layers": layers}
     return found | {"parameters_before": before, "parameters_after": after}
 
@@ -83,22 +83,22 @@ def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]
         for label, count in sorted(counts.items())
     ]
     rows += [
-        ("to compute, at most", f"{found['to_read']:,}"),
-        ("already there", f"{found['reused']:,}"),
-        ("on disk, about", format_bytes(found["estimated_bytes"])),
-        ("time, about", f"{format_seconds(found['estimated_seconds'])} at {found['images_per_second']}/s"),
+        ("to compute (at most)", f"{found['to_read']:,}"),
+        ("already stored", f"{found['reused']:,}"),
+        ("size on disk (estimate)", format_bytes(found["estimated_bytes"])),
+        ("time (estimate)", f"{format_seconds(found['estimated_seconds'])} at {found['images_per_second']}/s"),
     ]
-    console.show_table("dry run: nothing was done", rows)
+    console.show_table("dry run: nothing is written", rows)
     return found
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command, shown as `name` in its help, and end the process."""
     if sys.argv[1:2] == ["summary"]:
         del sys.argv[1]
         run_app(summary, SummaryConfig, f"{name} summary")
     else:
-        run_app(extract, ExtractConfig, name, epilog=f"`{name} summary` shows the layers.")
+        run_app(extract, ExtractConfig, name, epilog=f"`{name} summary` prints the layers.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The frozen InceptionV3: built in code, loaded, cut, and described."""
+"""Build InceptionV3, load its weights, cut it at a layer, and list its layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
-from base.terminal import Console, import_quietly
+from base.terminal import Console, format_count, import_quietly
 from extract.config import EngineName, ExtractConfig
 from extract.engines import Engine, build_engine, count_cores, plan_streams
 from extract.views import Prepare, compile_views
@@ -34,35 +34,35 @@ _LAYER_NAME = re.compile(
 
 
 def check_backbone_arguments(cuts: Sequence[str], image_size: int) -> None:
-    """Raise UsageError for an impossible cut or size, without TensorFlow."""
+    """Raise UsageError for an unknown cut or an unsupported image size, without importing TensorFlow."""
     if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
         expected = f"{MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
-        raise UsageError("--image-size", expected, str(image_size), "150 is the default")
+        raise UsageError("--image-size", expected, f"{image_size}", "Give another size; the default is 150")
     for cut in cuts:
         if not _LAYER_NAME.match(cut):
-            raise _no_such_layer(cut, [f"mixed{number}" for number in range(11)])
+            raise _build_layer_error(cut, [f"mixed{number}" for number in range(11)])
     if len(set(cuts)) < len(cuts):
-        raise UsageError("--cut", "different layers", ",".join(cuts), "Name each once")
+        raise UsageError("--cut", "different layers", ",".join(cuts), "Give each layer once")
 
 
 def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
-    """Build InceptionV3 without its top, load weights, and freeze every layer.
+    """Build InceptionV3 without its top layers, load weights, and freeze all layers.
 
     Args:
         image_size: side of the square input, in pixels.
-        weights: the weights; None keeps Keras's own initial values, for the architecture alone.
+        weights: weights to load; None keeps the initial values of Keras, when only the architecture matters.
 
     Returns:
         The model; its input is (n, image_size, image_size, 3) float32 in [-1, 1].
 
     Raises:
-        HeadstartError: the file does not fit the architecture.
+        HeadstartError: the weights file does not fit the architecture.
     """
     import keras
 
     model = keras.applications.InceptionV3(input_shape=(image_size, image_size, 3), include_top=False, weights=None)
     if weights is not None and weights.path is None:
-        _draw_weights(model)
+        _set_random_weights(model)
     elif weights is not None:
         _load_weights(model, weights)
     for layer in model.layers:
@@ -71,16 +71,16 @@ def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
 
 
 def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.Model:
-    """Return the part of the backbone up to the cut layer; AVG adds the mean over height and width.
+    """Return the part of the backbone up to the cut layer; `Pool.AVG` adds the mean over height and width.
 
     Raises:
-        UsageError: there is no such layer; names the nearest ones.
+        UsageError: the model has no such layer; the advice lists similar names.
     """
     import keras
 
     layers = {name: layer for layer, name in name_layers(model).items()}
     if cut not in layers:
-        raise _no_such_layer(cut, list(layers))
+        raise _build_layer_error(cut, list(layers))
     output = layers[cut].output
     if pool is Pool.AVG:
         output = keras.layers.GlobalAveragePooling2D(name=f"pool_{cut}")(output)
@@ -88,14 +88,14 @@ def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.
 
 
 def join_cuts(models: Sequence[keras.Model]) -> keras.Model:
-    """Join cut backbones that were made from one model into one with an output for each."""
+    """Join cut backbones of one model into a model with one output for each."""
     import keras
 
     return keras.Model(models[0].inputs[0], [model.output for model in models], name=f"{BACKBONE_NAME.lower()}_cuts")
 
 
 def hash_weights(model: keras.Model) -> str:
-    """Return the SHA-256 over dtype, shape and bytes of each weight tensor, in the layers' order."""
+    """Return the SHA-256 over dtype, shape and bytes of all weight tensors, in the order of the layers."""
     digest = hashlib.sha256()
     for value in model.get_weights():
         array = np.ascontiguousarray(value, np.dtype("<f4"))
@@ -105,7 +105,7 @@ def hash_weights(model: keras.Model) -> str:
 
 
 def name_layers(model: keras.Model) -> dict[keras.layers.Layer, str]:
-    """Return the layers' names as in a fresh process: Keras goes on counting when a model is built again."""
+    """Return the names that the layers have in a new process; Keras continues its numbers with each further model."""
     names = {layer: layer.name for layer in model.layers}
     families: dict[str, list[keras.layers.Layer]] = {}
     for layer in sorted(model.layers, key=lambda layer: _find_number(layer.name)):
@@ -117,7 +117,7 @@ def name_layers(model: keras.Model) -> dict[keras.layers.Layer, str]:
 
 
 def summarise_layers(model: keras.Model, cut: str) -> list[dict[str, Any]]:
-    """List name, kind, output_shape and num_parameters of the layers, and in_prefix: whether the cut layer needs it."""
+    """List name, kind, output_shape and num_parameters of each layer, and in_prefix: whether the cut needs it."""
     prefix = {id(layer) for layer in cut_backbone(model, cut).layers}
     return [
         {
@@ -132,47 +132,47 @@ def summarise_layers(model: keras.Model, cut: str) -> list[dict[str, Any]]:
 
 
 class CutBackbone:
-    """Backbone with an output for each cut, built when it is first needed."""
+    """Backbone with one output for each cut, built on first use."""
 
     def __init__(self, config: ExtractConfig, weights: Weights, console: Console) -> None:
-        """Create the backbone; nothing is loaded yet."""
+        """Create the backbone without loading it."""
         self._config, self.weights, self._console = config, weights, console
         self.streams = plan_streams(count_cores(config.threads))
 
     @cached_property
     def models(self) -> dict[str, keras.Model]:
-        """The part of the backbone up to each cut."""
+        """Part of the backbone up to each cut, by cut."""
         config = self._config
         self.weights = reopen_weights(self.weights, self._console)
         import_quietly("keras")
         from extract.engines.tensorflow import configure_tensorflow
 
         if not configure_tensorflow(self.streams):
-            self._console.debug("TensorFlow has computed in this process already, and keeps its threads")
+            self._console.debug("TensorFlow is initialized already in this process; its number of threads is unchanged")
         backbone = build_backbone(config.image_size, self.weights)
         return {cut: cut_backbone(backbone, cut, config.pool) for cut in config.cuts}
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the features, by cut."""
+        """Shapes of the features, in the order of the cuts."""
         return [tuple(model.output.shape[1:]) for model in self.models.values()]
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, after its first batch."""
+        """Engine that has run its first batch."""
         config, model = self._config, join_cuts(list(self.models.values()))
         engine = build_engine(config.engine, config.precision, model, self.streams)
-        # The first batch takes two seconds, whatever its size: kernels are chosen, and weights laid out for them.
+        # The first batch of any size takes two seconds longer: the engine chooses kernels and arranges their weights.
         engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
         return engine
 
     @cached_property
     def prepare(self) -> Prepare:
-        """Function from decoded pixels to views."""
+        """Function that turns decoded pixels into views."""
         return compile_views(self._config.image_size, self._config.view_seed)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the features of each cut; the batch is run in parts that fit the memory.
+        """Return the features of each cut; batches above the batch size run in parts.
 
         Raises:
             HeadstartError: the engine failed.
@@ -181,55 +181,55 @@ class CutBackbone:
         try:
             parts = [engine.run(batch[start : start + size]) for start in range(0, len(batch), size)]
         except Exception as error:
-            # TensorFlow, OpenVINO and drivers raise kinds of their own; most of them mean that memory is short.
+            # TensorFlow, OpenVINO and drivers raise errors of many classes; most of them mean too little memory.
             raise HeadstartError(
                 f"--engine {self._config.engine}",
-                f"to run {min(size, len(batch))} pictures of {self._config.image_size} px",
+                f"enough memory for {min(size, len(batch))} pictures of {self._config.image_size} px",
                 f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-                "Try a smaller --batch-size, or fewer --threads",
+                "Give a smaller --batch-size, or fewer --threads",
             ) from error
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def describe(self) -> str:
-        """Return what runs where, and the shapes of the features."""
+        """Describe engine, device and shapes of the features in one line."""
         from extract.engines.tensorflow import describe_devices
 
         config = self._config
-        device = describe_devices() if config.engine is EngineName.TENSORFLOW else "the CPU"
-        shapes = [
-            f"{cut} is {' x '.join(map(str, shape))}" for cut, shape in zip(config.cuts, self.shapes, strict=True)
-        ]
+        device = describe_devices() if config.engine is EngineName.TENSORFLOW else "CPU"
+        shapes = [f"{cut} {' x '.join(map(str, shape))}" for cut, shape in zip(config.cuts, self.shapes, strict=True)]
         return (
-            f"running {config.engine} in {config.precision} on {device}, {self.streams.num_cores} cores; "
-            f"at {config.image_size} px {', '.join(shapes)}"
+            f"engine: {config.engine}, {config.precision}, {device}, {format_count(self.streams.num_cores, 'core')}; "
+            f"features at {config.image_size} px: {', '.join(shapes)}"
         )
 
 
 def _load_weights(model: keras.Model, weights: Weights) -> None:
-    """Load a checked file, whose layers and shapes must be the model's; refuse NaN and infinity."""
+    """Load a weights file; raise HeadstartError if layers or shapes differ, or if a weight is not finite."""
     names, path = name_layers(model), weights.path
     try:
         if path is not None and weights.name is WeightsName.NSFWJS:
             weighted = [layer for layer in model.layers if layer.weights]
-            # In the order of creation: each convolution, then its normalisation.
+            # Sorted by creation: each convolution, then its batch normalization.
             ordered = sorted(weighted, key=lambda layer: (_find_number(names[layer]), "conv2d" not in names[layer]))
             for layer, (_, arrays) in zip(ordered, nsfwjs.read_layers(path), strict=True):
                 layer.set_weights(arrays)
         else:
             with warnings.catch_warnings():
-                # Of a file that does not fit, Keras warns once for each layer before it raises.
+                # If the file does not fit, Keras warns for each layer before it raises an error.
                 warnings.simplefilter("ignore", UserWarning)
                 model.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        expected, got = f"weights of {BACKBONE_NAME} without the top", str(error).splitlines()[0]
-        raise HeadstartError(path, expected, got, "Give the file that Keras wrote for that model") from error
+        expected, got = f"weights of {BACKBONE_NAME} without its top layers", str(error).splitlines()[0]
+        raise HeadstartError(path, expected, got, "Give a file that Keras wrote for this model") from error
     for layer, name in names.items():
         if not all(np.isfinite(array).all() for array in layer.get_weights()):
-            raise HeadstartError(f"{path}, layer {name!r}", "finite numbers", "NaN or infinity", "Get the file anew")
+            raise HeadstartError(
+                f"{path}, layer {name!r}", "finite weights", "NaN or infinity", "Download the file again"
+            )
 
 
-def _draw_weights(model: keras.Model) -> None:
-    """Draw weights that keep activations alive: He et al. 2015 (arXiv:1502.01852), and no normalisation."""
+def _set_random_weights(model: keras.Model) -> None:
+    """Set random weights by He initialization (arXiv:1502.01852), with batch normalization set to the identity."""
     rng = np.random.default_rng(RANDOM_SEED)
     for layer in model.layers:
         shapes = [tuple(weight.shape) for weight in layer.weights]
@@ -242,12 +242,12 @@ def _draw_weights(model: keras.Model) -> None:
 
 
 def _find_number(name: str) -> int:
-    """Return the number at the end of a layer's name, by which Keras counts layers of a family; 0 without one."""
+    """Return the number at the end of a layer's name, or 0 if it has none."""
     match = re.search(r"_(\d+)$", name)
     return int(match[1]) if match else 0
 
 
-def _no_such_layer(cut: str, names: list[str]) -> UsageError:
+def _build_layer_error(cut: str, names: list[str]) -> UsageError:
     nearest = difflib.get_close_matches(cut, names, n=3) or ["mixed7"]
-    advice = f"Did you mean {' or '.join(nearest)}? `python -m extract summary` lists them all"
+    advice = f"Use {', '.join(nearest)} or another layer; `python -m extract summary` lists them"
     return UsageError("--cut", f"a layer of {BACKBONE_NAME}", repr(cut), advice)

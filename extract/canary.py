@@ -1,7 +1,7 @@
-"""The canary: before a store is added to, some of its rows are extracted again and compared.
+"""Canary: extract some stored rows again and compare them, before new features are added to a store.
 
-Library versions are not part of the fingerprint, since most of them change nothing; this notices the one
-that does, before its features are mixed with the others.
+Library versions are not part of the fingerprint, because most of them do not change features. The canary detects a
+version that does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from features.store import Example, FeatureStore
 
 NUM_ROWS = 8
 MAX_SEARCHED = 256
-"""Largest number of pictures that are searched by their content, where none is known by its path."""
+"""Largest number of pictures to search by content, if no path is in the catalog."""
 TOLERANCE = 2e-3
-"""Largest difference within a row over the row's largest value: two roundings to float16 give 1e-3."""
+"""Largest accepted difference in a row, relative to its largest value; two roundings to float16 give 1e-3."""
 
 
 def compare_rows(
@@ -38,41 +38,41 @@ def compare_rows(
     """Extract rows again and compare them with the stored ones.
 
     Args:
-        store: the store, as it is before anything is added.
-        paths: today's pictures; where none is still stored under its path, the first ones are searched by
-            content, as after they were renamed or the catalog was rebuilt.
-        config: options of the run.
-        backbone: backbone that will add to the store.
-        versions: versions of the libraries in use now.
-        output: number of the backbone's output that the store holds.
+        store: the store before any feature is added.
+        paths: paths of the pictures in the folder. If none of them is stored, the first ones are searched by content:
+            they may have been renamed, or the catalog rebuilt.
+        config: options of the extraction.
+        backbone: backbone that computes the new features.
+        versions: versions of the installed libraries.
+        output: index of the backbone's output that belongs to the store.
 
     Returns:
-        The number of rows compared: fewer than eight where fewer pictures are still there.
+        The number of rows compared, at most `NUM_ROWS`.
 
     Raises:
-        FeatureStoreError: a row differs beyond the tolerance, or there is nothing to compare.
+        FeatureStoreError: a row differs by more than the tolerance, or no picture of a stored row was found.
     """
-    known = frozenset(paths)
-    examples = [example for example in store.examples if example.path in known]
+    scanned = frozenset(paths)
+    examples = [example for example in store.examples if example.path in scanned]
     rows = choose_examples([view for e in examples for view in store.list_views(e, store.num_views)])
     views = _load_views(rows, config, backbone) or _load_views(_find_stored(store, paths, config), config, backbone)
     changed = describe_version_changes(store.origin.versions, versions)
     if not views:
         raise FeatureStoreError(
             store.path,
-            f"a picture in {config.images} whose feature is stored, to extract again and compare",
+            f"a picture in {config.images} with a stored feature, to extract again and compare",
             f"none ({changed})",
-            f"Nothing shows that these libraries make the same features, so none are added. {NEW_STORE_ADVICE}",
+            NEW_STORE_ADVICE,
         )
-    again, _ = round_features(backbone.run(np.stack(list(views.values())))[output])
-    differences = measure_differences(store.read(list(views)), again)
+    recomputed, _ = round_features(backbone.run(np.stack(list(views.values())))[output])
+    differences = measure_differences(store.read(list(views)), recomputed)
     worst = int(np.argmax(differences))
     if not differences[worst] <= TOLERANCE:
         raise FeatureStoreError(
             store.path,
-            f"to extract the same features again (within {TOLERANCE:g} of a row's largest value)",
+            f"equal features when extracted again (within {TOLERANCE:g} of the largest value in a row)",
             f"a difference of {differences[worst]:.2g} for {list(views)[worst].path} ({changed})",
-            "Go back to the libraries that the store was made with, or give another --store or --new-store",
+            "Install the recorded versions, or give another --store or --new-store",
         )
     return len(views)
 
@@ -80,7 +80,7 @@ def compare_rows(
 def _load_views(
     examples: Iterable[Example], config: ExtractConfig, backbone: Backbone
 ) -> dict[Example, NDArray[np.float32]]:
-    """Load the views of those examples whose pictures have not changed since they were extracted."""
+    """Load the views of the examples, except those whose pictures have changed since extraction."""
     views: dict[Example, NDArray[np.float32]] = {}
     for example in examples:
 
@@ -105,21 +105,25 @@ def _find_stored(store: FeatureStore, paths: Sequence[str], config: ExtractConfi
 
 
 def choose_examples(examples: Sequence[Example]) -> list[Example]:
-    """Choose rows from all over the store, evenly spaced in the order of the shards."""
+    """Choose `NUM_ROWS` examples, evenly spaced in the order of the shards."""
     candidates = sorted(examples, key=lambda e: (e.shard, e.row, e.path))
     if len(candidates) <= NUM_ROWS:
         return candidates
     return [candidates[place] for place in np.linspace(0, len(candidates) - 1, NUM_ROWS).round().astype(int)]
 
 
-def measure_differences(stored: Features, again: Features) -> NDArray[np.float64]:
-    """Return each row's largest difference over the stored row's largest value; (n,) float64."""
+def measure_differences(stored: Features, recomputed: Features) -> NDArray[np.float64]:
+    """Return the largest difference in each row, relative to its largest stored value; (n,) float64."""
     axes, exact = tuple(range(1, stored.ndim)), stored.astype(np.float64)
-    differences = np.abs(exact - again).max(axis=axes)
+    differences = np.abs(exact - recomputed).max(axis=axes)
     return np.asarray(differences / np.maximum(np.abs(exact).max(axis=axes), 1e-6), np.float64)
 
 
-def describe_version_changes(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Return the libraries whose versions differ from those that the store was made with."""
-    changed = [f"{name} {then.get(name)} then, {found} now" for name, found in now.items() if found != then.get(name)]
+def describe_version_changes(recorded: Mapping[str, str], installed: Mapping[str, str]) -> str:
+    """Describe the libraries whose installed versions differ from those recorded in a store."""
+    changed = [
+        f"{name} {recorded.get(name)} recorded, {found} installed"
+        for name, found in installed.items()
+        if found != recorded.get(name)
+    ]
     return ", ".join(changed) or "the same library versions"

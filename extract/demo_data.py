@@ -1,11 +1,11 @@
-"""Lay out the default data set, PyPI's `elpv-dataset`, as class folders.
+"""Copy the default data set, PyPI's `elpv-dataset`, into class folders.
 
-2,624 photographs of solar cells, each with the probability that the cell is defective. The 2,223 that
-are surely functional (0) or surely defective (1) are taken; the 401 in between (1/3, 2/3) are left out.
-Pictures: CC BY-NC-SA 4.0, from the installed package, never part of this project.
+It has 2,624 photographs of solar cells, each with the probability that the cell is defective. The 2,223 pictures with
+probability 0 (functional) or 1 (defective) are used; the 401 with 1/3 or 2/3 are not. The pictures are licensed under
+CC BY-NC-SA 4.0; they are copied from the installed package and are not part of this project.
 
-Source: Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
-Electroluminescence Imagery", EU PVSEC 2018; `labels.csv` holds path, probability and type in columns.
+Source: Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in Electroluminescence
+Imagery", EU PVSEC 2018. The columns of `labels.csv` are path, probability and type.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typer import Option
 
 from base.command_line import run_app
 from base.errors import HeadstartError
-from base.terminal import Console
+from base.terminal import Console, format_count
 
 LABELS = {0.0: "functional", 1.0: "defective"}
 
 
 @dataclass(frozen=True)
 class ElpvConfig:
-    """Options of the command."""
+    """Options of `extract.demo_data`."""
 
-    out: Annotated[Path, Option(help="Folder to make, with functional/ and defective/ in it.")] = Path("data/elpv")
-    remove: Annotated[bool, Option("--remove", help="Remove the same pictures again, and no others.")] = False
+    out: Annotated[Path, Option(help="Folder to create, with functional/ and defective/.")] = Path("data/elpv")
+    remove: Annotated[bool, Option("--remove", help="Remove the copied pictures, and no other files.")] = False
 
 
 def prepare_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
-    """Lay out the default data set as class folders."""
+    """Copy the default data set into class folders, or remove it."""
     spec, out = find_spec("elpv_dataset"), config.out
     if spec is None or spec.origin is None:
-        advice = "Run `pip install elpv-dataset`, or give DATA=folder"
-        raise HeadstartError("elpv-dataset", "the installed package", "none", advice)
+        advice = "Run `pip install elpv-dataset`, or use pictures in another folder"
+        raise HeadstartError("elpv-dataset", "an installed package", "none", advice)
     source = Path(spec.origin).parent / "data"
     labelled = list_labelled((source / "labels.csv").read_text())
     pairs = [(source / name, out / label / Path(name).name) for name, label in labelled]
@@ -50,8 +50,8 @@ def prepare_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
         for folder in (*(out / label for label in LABELS.values()), out):
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        kept = ", kept others" if out.exists() else ""
-        console.info(f"{out}: removed {num_removed:,} pictures of elpv-dataset{kept}")
+        kept = ", kept other files" if out.exists() else ""
+        console.info(f"{out}: removed {format_count(num_removed, 'picture')} of elpv-dataset{kept}")
         return {"removed": num_removed, "folder": str(out)}
     for picture, target in pairs:
         if not target.exists():
@@ -59,12 +59,12 @@ def prepare_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
             partial = target.with_name(f".{target.name}")
             shutil.copyfile(picture, partial)
             partial.replace(target)
-    console.info(f"{out}: {len(pairs):,} pictures of elpv-dataset (CC BY-NC-SA 4.0) in class folders")
+    console.info(f"{out}: {format_count(len(pairs), 'picture')} of elpv-dataset (CC BY-NC-SA 4.0)")
     return {"images": len(pairs), "folder": str(out)}
 
 
 def _remove(picture: Path, target: Path, out: Path) -> bool:
-    """Remove a picture that is the package's own, byte for byte, and not behind a link."""
+    """Remove a copy that equals the picture in the package and is not behind a link; return whether it was."""
     is_link = any(path.is_symlink() for path in (out, target.parent, target))
     is_same = not is_link and target.is_file() and filecmp.cmp(picture, target, shallow=False)
     if is_same:
@@ -73,7 +73,7 @@ def _remove(picture: Path, target: Path, out: Path) -> bool:
 
 
 def list_labelled(table: str) -> list[tuple[str, str]]:
-    """List (path, label) of the pictures with a sure label, in the table's order."""
+    """List (path, label) of the pictures with probability 0 or 1, in the order of the table."""
     rows = (line.split() for line in table.splitlines() if line.strip())
     return [(path, LABELS[float(probability)]) for path, probability, _ in rows if float(probability) in LABELS]
 

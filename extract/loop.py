@@ -1,4 +1,4 @@
-"""Extract features: reading, the backbone and the disk work at the same time."""
+"""Extract features, with reading, the backbone and writing at the same time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from base.terminal import Console
+from base.terminal import Console, format_count
 from extract.config import ExtractConfig
 from extract.decode import UndecodableImageError, decode_within_budget, lock_large_file, read_picture
 from extract.engines import Streams
@@ -25,27 +25,27 @@ from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, ro
 from features.writer import FeatureWriter
 
 BATCHES_WAITING = 2
-"""Batches beyond those that the backbone works on, so that it has work while a shard is written."""
+"""Number of batches that wait for the backbone, so that it has work while a shard is written."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class BadPicturesError(HeadstartError):
-    """More pictures of the folder are bad than allowed."""
+    """More pictures of the folder are unusable than allowed."""
 
 
 class Backbone(Protocol):
-    """Interface of the backbone that the loop needs."""
+    """Interface of a backbone to the loop."""
 
     streams: Streams
 
     @property
     def prepare(self) -> Prepare:
-        """Function from decoded pixels to views."""
+        """Function that turns decoded pixels into views."""
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return (n, *feature_shape) for each cut."""
+        """Return the features of each cut, (n, *feature_shape), for a batch of views."""
 
 
 @dataclass(frozen=True)
@@ -55,52 +55,53 @@ class LoadedImage:
     image: ImageRow
     content_hash: bytes = b""
     views: Prepared = field(default_factory=dict)
-    """Views that are not stored yet; none where the picture failed."""
+    """Views that are not stored yet; empty for a failed picture."""
     failure: str = ""
+    """Reason why the picture is unusable, a noun phrase; empty for a usable one."""
 
 
 Batch = tuple[list[LoadedImage], dict[FeatureKey, NDArray[np.float32]]]
-"""Pictures that were read together, and those of their views that no earlier batch has."""
+"""Pictures read together, and their views that are in no earlier batch."""
 ComputedBatch = tuple[list[LoadedImage], list[FeatureKey], list[tuple[Features, list[FeatureStatus]]]]
-"""Pictures, keys of their new features, and these features for each output of the backbone."""
+"""Pictures, keys of their new features, and the features for each output of the backbone."""
 
 
 class ExtractionLoop:
-    """Extraction that reads ahead in threads, runs the backbone in others, and writes in this one, in order."""
+    """Loop that reads pictures and runs the backbone in threads, and writes features in the order of the pictures."""
 
     def __init__(
         self, config: ExtractConfig, console: Console, writers: Sequence[FeatureWriter], backbone: Backbone
     ) -> None:
-        """Create the loop with a writer for each of the backbone's outputs; nothing starts before `run`."""
+        """Create the loop with one writer for each output of the backbone."""
         self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
         self._started = self._reading = self._writing = 0.0
         self._coming: set[FeatureKey] = set()
         self._contents: set[bytes] = set()
         self._num_rows = self._max_bad = 0
         self.num_done = self.num_computed = self.num_duplicates = 0
-        """Numbers of pictures processed, of those with a new feature, and of copies of those."""
+        """Number of pictures processed, with new features, and with the content of a computed one."""
         self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
         self.unsound: list[str] = []
-        """Paths of pictures with a feature that has NaN, infinity or more than float16 holds; never trained on."""
+        """Paths of pictures with NaN, infinity or float16 overflow in a feature; excluded from training."""
 
     @property
     def bottleneck(self) -> str:
-        """Name of the part that the others waited for longest."""
+        """Name of the slowest part: the one for which the others waited longest."""
         backbone = time.monotonic() - self._started - self._reading - self._writing
         waits = {"reading and decoding": self._reading, "the backbone": backbone, "the disk": self._writing}
         return max(waits, key=lambda name: waits[name])
 
     def run(self, images: Sequence[ImageRow], max_bad: int) -> None:
-        """Extract pictures in their order.
+        """Extract pictures in the given order.
 
         Args:
-            images: rows of the catalog with features that are not stored.
-            max_bad: number of the folder's pictures that may be bad, and of those that may be unsound.
+            images: catalog rows of pictures with missing features.
+            max_bad: number of pictures that may be unusable; the same number may have NaN or overflow.
 
         Raises:
-            BadPicturesError: more are.
-            HeadstartError: the disk refused, or the engine failed.
+            BadPicturesError: more pictures are unusable.
+            HeadstartError: the disk refused a write, or the engine failed.
         """
         self._max_bad, self._started = max_bad, time.monotonic()
         if not images:
@@ -124,8 +125,8 @@ class ExtractionLoop:
                     self._store(done)
                     progress.advance(len(done[0]), f"limited by {self.bottleneck}")
             except KeyboardInterrupt:
-                # The backbone finishes what it has begun in any case: without this, a run of a few seconds keeps
-                # nothing, since the first batches are stored only when later ones have been given to the backbone.
+                # The backbone finishes its current batches anyway. Store them: in a short run, no batch is stored yet,
+                # because a batch is stored only after later ones have been submitted.
                 cancel(pending)
                 with suppress(Exception):
                     while pending and not pending[0].cancelled():
@@ -135,7 +136,7 @@ class ExtractionLoop:
             finally:
                 cancel(pending)
                 batches.close()
-                # Also when interrupted, and each also where another fails: computed features are kept.
+                # Commit also after an interrupt, and to every store even if another fails, to keep computed features.
                 with ExitStack() as commits:
                     for writer in self._writers:
                         commits.callback(writer.commit)
@@ -151,7 +152,7 @@ class ExtractionLoop:
         return all(writer.holds(key) for writer in self._writers)
 
     def _group(self, images: Iterator[LoadedImage]) -> Generator[Batch, None, None]:
-        """Group pictures until they have a batch of views, or are as many as a batch."""
+        """Group pictures into batches of `effective_batch_size` views or pictures, whichever is reached first."""
         group: list[LoadedImage] = []
         while True:
             started = time.monotonic()
@@ -178,7 +179,7 @@ class ExtractionLoop:
         return loaded, list(new), [round_features(values) for values in features]
 
     def _store(self, batch: ComputedBatch) -> None:
-        """Store a batch; after an interruption it may be stored once more, which changes nothing."""
+        """Store a batch. Storing it twice, as after an interrupt, has no further effect."""
         loaded, keys, computed = batch
         started = time.monotonic()
         for writer, (features, statuses) in zip(self._writers, computed, strict=bool(keys)):
@@ -193,7 +194,7 @@ class ExtractionLoop:
         self._check_bad()
 
     def note_unsound(self, image: ImageRow, content_hash: bytes) -> None:
-        """Note a picture if one of its stored features cannot be trained on."""
+        """Add a picture to `unsound` if one of its stored features has NaN, infinity or overflow."""
         keys = [FeatureKey(content_hash, view) for view in list_views(image.split, self._config.views)]
         statuses = {writer.read_status(key) for writer in self._writers for key in keys}
         if statuses - {FeatureStatus.OK, None}:
@@ -220,23 +221,23 @@ class ExtractionLoop:
             last = self.failed[-1]
             raise BadPicturesError(
                 self._config.images,
-                f"at most {self._max_bad:,} bad pictures",
-                f"{len(self.failed):,}, the last of them {last['image']}: {last['reason']}",
-                "Repair or move them, or allow a larger share with --max-bad (MAX_BAD=); what is extracted is kept",
+                f"at most {format_count(self._max_bad, 'unusable picture')}",
+                f"{len(self.failed):,}, the last {last['image']} ({last['reason']})",
+                "Repair or move them, or raise --max-bad, and run again; the features extracted so far are kept",
             )
         if len(self.unsound) > self._max_bad:
             raise BadPicturesError(
                 self._config.store,
-                f"at most {self._max_bad:,} pictures whose features have NaN, infinity or more than float16 holds",
-                f"{len(self.unsound):,}, the last of them {self.unsound[-1]}",
-                "Check the weights, or allow more with --max-bad (MAX_BAD=); the other features are kept and usable",
+                f"at most {format_count(self._max_bad, 'picture')} with NaN, infinity or float16 overflow in a feature",
+                f"{len(self.unsound):,}, the last {self.unsound[-1]}",
+                "Check the weights, or raise --max-bad; the other features are kept",
             )
 
 
 def load_image(
     image: ImageRow, config: ExtractConfig, prepare: Prepare, list_missing: Callable[[ImageRow, bytes], Sequence[int]]
 ) -> LoadedImage:
-    """Read and hash a picture, and decode it where `list_missing` returns views for that content."""
+    """Read and hash a picture, and decode it if `list_missing` returns views to compute for its content."""
     content_hash = b""
     try:
         with lock_large_file(image.num_bytes):
@@ -258,7 +259,7 @@ def map_ahead(
     num_ahead: int,
     pending: deque[Future[Result]] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield the results in order, while those of later items are computed; `pending` begins with the one yielded."""
+    """Yield results in the order of the items while later ones are computed; `pending[0]` is the one yielded."""
     pending = deque() if pending is None else pending
     try:
         for item in items:
@@ -274,6 +275,6 @@ def map_ahead(
 
 
 def cancel(futures: Iterable[Future[Any]]) -> None:
-    """Cancel what has not begun."""
+    """Cancel the futures that have not started."""
     for future in futures:
         future.cancel()

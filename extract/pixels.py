@@ -1,4 +1,4 @@
-"""From RGB pixels to what the backbone sees: the one definition, used in training, `predict` and export."""
+"""Resize and scale RGB pixels for the backbone. Extraction, prediction and export share this definition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FACTOR, OFFSET = 1 / 127.5, -1.0
 
 
 def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
-    """Build the exported model's `Resizing` and `Rescaling`, from RGB pixels in 0–255 of any size to the backbone."""
+    """Build the `Resizing` and `Rescaling` layers that turn RGB pixels (0–255, any size) into the backbone's input."""
     import keras
 
     return [
@@ -28,28 +28,28 @@ def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
 
 
 def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Resize one picture as the first pixel layer does, to the bit; that layer leaves the result as it is.
+    """Resize one picture, bit for bit as the `Resizing` layer does; that layer does not change the result again.
 
     Args:
         pixels: (height, width, 3) uint8.
-        image_size: the side of the square, in pixels.
+        image_size: height and width of the result, in pixels.
 
     Returns:
-        (image_size, image_size, 3) float32 in 0–255. May be called from several threads.
+        (image_size, image_size, 3) float32 in 0–255. The function is thread-safe.
     """
     import tensorflow as tf
 
-    # The operation behind `Resizing`, which rounds the result where integers come in; floats it would copy first.
+    # The operation inside `Resizing`. The layer itself would round the result for integers, and copy floats.
     resized = tf.raw_ops.ResizeBilinear(images=pixels[None], size=[image_size, image_size], half_pixel_centers=True)
     values: NDArray[np.float32] = resized.numpy()[0]
     return values
 
 
 def prepare_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Resize and scale one picture as the pixel layers do, to the bit, in a third of the time.
+    """Resize and scale one picture, bit for bit as the pixel layers do, in a third of the time.
 
     Returns:
-        (image_size, image_size, 3) float32 in [-1, 1]. May be called from several threads.
+        (image_size, image_size, 3) float32 in [-1, 1]. The function is thread-safe.
     """
     scaled = resize_pixels(pixels, image_size)
     scaled *= np.float32(FACTOR)

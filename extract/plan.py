@@ -1,4 +1,4 @@
-"""Plan a run: compare today's folder with what a store holds. Pure functions, nothing is touched."""
+"""Plan an extraction: compare a scanned folder with the catalog of a store. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from features.catalog.tables import ImageRow
 from features.schema import FEATURE_DTYPE, FeatureKey, ImageStatus
 
 COMPRESSION = 0.26
-"""Stored bytes per byte of float16 mixed7 features, as measured."""
+"""Compression ratio of float16 mixed7 features, measured: stored bytes per byte."""
 POOLED_COMPRESSION = 0.9
-"""The same for pooled features, which are hardly ever 0."""
+"""Compression ratio of pooled features, in which zeros are rare."""
 
 
 class KnownStore(NamedTuple):
-    """Images in a store's catalog, and whether a feature is stored."""
+    """Images in the catalog of a store, and a test for stored features."""
 
     images: Sequence[ImageRow] = ()
     holds: Callable[[FeatureKey], bool] = lambda _: False
@@ -28,34 +28,34 @@ class KnownStore(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Difference between today's folder and a catalog."""
+    """Difference between a scanned folder and a catalog."""
 
     unchanged: list[ImageRow]
-    """Images with all features stored, of the size and modification time that their content hash was taken at."""
+    """Images with all features stored, and with the recorded size and modification time."""
     to_read: list[ImageRow]
-    """Images whose content is not known or not all stored, in the order of reading."""
+    """Images with unknown content or missing features, in the order of reading."""
     gone: list[str]
-    """Paths that are no longer in the folder."""
+    """Paths in the catalog that are no longer in the folder."""
     known: dict[str, ImageRow] = field(default_factory=dict)
-    """Rows by path of images to read that stay in the catalog as they are until they have been read."""
+    """Catalog rows of images to read, by path; each stays in the catalog until its image has been read."""
     num_missing: int = field(default=0, compare=False)
-    """Largest number of features that the store will be given."""
+    """Largest possible number of new features."""
 
     @property
     def rows(self) -> list[ImageRow]:
-        """Rows of the catalog before anything is read."""
+        """Catalog rows to write before the first image is read."""
         return self.unchanged + [self.known.get(row.path, row) for row in self.to_read]
 
 
 def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int = 1, *, rehash: bool = False) -> Plan:
-    """Compare a scan with a store; labels and splits are always the scan's.
+    """Compare a scan with a store. Labels and splits are taken from the scan.
 
     Args:
-        scanned: today's pictures.
-        known: the store; what one of several stores holds does not depend on the others.
-        num_views: views that training images should have; an image that lacks nothing but augmentations stays one
-            that can be trained on.
-        rehash: whether to read every file again, whatever its size and time.
+        scanned: pictures in the folder.
+        known: catalog and stored features of one store.
+        num_views: number of views of each training image. An image that has view 0 but misses others remains usable for
+            training until it is read.
+        rehash: whether to read every file again, even if size and modification time are unchanged.
     """
     by_path = {row.path: row for row in known.images}
     unchanged: list[ImageRow] = []
@@ -77,25 +77,25 @@ def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int =
         else:
             to_read.append(row)
             if old.status is not ImageStatus.PENDING:
-                # With its old time, so that the next run reads it where this one does not reach it.
+                # The row keeps the old time, so that an interrupted run leaves the image to be read by the next run.
                 kept[row.path] = old._replace(label=row.label, split=row.split)
     return Plan(unchanged, sorted(to_read, key=hash_path), sorted(by_path), kept, num_missing)
 
 
 def merge_images_to_read(plans: Iterable[Plan]) -> list[ImageRow]:
-    """List what has to be read for any of several plans, each picture once, in the order of reading."""
+    """List the images to read for any of the plans, each once, in the order of reading."""
     return sorted({row.path: row for plan in plans for row in plan.to_read}.values(), key=hash_path)
 
 
 def estimate_bytes(num_rows: int, feature_shape: tuple[int, ...]) -> int:
-    """Estimate the bytes that features take on disk."""
+    """Estimate the size of features on disk, in bytes."""
     share = COMPRESSION if len(feature_shape) > 1 else POOLED_COMPRESSION
     return round(num_rows * int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize * share)
 
 
 def hash_path(image: ImageRow) -> bytes:
-    """Hash a path for the order of reading, which mixes the classes: every shard is a fair sample of all of them.
+    """Hash the path of an image, as the sort key for the order of reading.
 
-    A run that is stopped half-way can be trained on, and training that reads the shards in turn sees the classes mixed.
+    The order mixes the classes: each shard has pictures of all of them, and an incomplete store can be trained on.
     """
     return hashlib.sha256(image.path.encode("utf-8", "surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""Stage one: from a folder of pictures to a feature store."""
+"""Extract the features of a folder of pictures into a feature store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from base.files import require_space
-from base.terminal import Console
+from base.terminal import Console, format_count
 from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
@@ -38,61 +38,61 @@ from features.writer import FeatureWriter, check_fingerprint
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """Result of a run, as printed by `--json`."""
+    """Result of an extraction, printed by `--json`."""
 
     store: Path
-    """Folder of the store, or of a store for each of several cuts."""
+    """Folder of the store; with several cuts, the folder that has a store for each."""
     images: int
     """Number of pictures in the folder."""
     computed: int
-    """Number of pictures with a feature that was computed."""
+    """Number of pictures with newly computed features."""
     reused: int
-    """Number of pictures whose features were stored before."""
+    """Number of pictures with features stored by an earlier run."""
     duplicates: int
-    """Number of copies, byte for byte, of pictures that were computed."""
+    """Number of byte-for-byte copies of computed pictures."""
     failed: list[dict[str, str]]
-    """Bad pictures that the run reached: `image` and `reason` of each."""
+    """Unusable pictures that were read: `image` and `reason` of each."""
     unsound: int
-    """Number of pictures with a feature that has NaN, infinity or a value beyond float16; stored, never trained on."""
+    """Number of pictures with NaN, infinity or float16 overflow in a feature; stored, but excluded from training."""
     unsound_images: list[str]
     """Paths of the unsound pictures."""
     skipped: list[dict[str, str]]
-    """Files that are no pictures to extract: `path` and `reason` of each."""
+    """Files that are not extracted: `path` and `reason` of each."""
     removed: int
-    """Number of pictures in the store's catalog that are no longer in the folder."""
+    """Number of pictures removed from the catalog because they are no longer in the folder."""
     seconds: float
-    """Duration of the run."""
+    """Duration of the run, in seconds."""
     images_per_second: float
-    """Rate of extraction; 0 where nothing was computed."""
+    """Number of pictures computed a second; 0 if none was computed."""
     fingerprint: str
-    """Digest of the fingerprint; of several cuts comma-separated."""
+    """Digest of the fingerprint; several cuts give several, separated by commas."""
     fingerprints: dict[str, str]
-    """Digest of the fingerprint by cut."""
+    """Digest of the fingerprint of each cut."""
     weights: str
-    """Name of the weights, with file and digest."""
+    """Source, file and digest of the weights."""
     stopped: BadPicturesError | None
-    """Error that stopped the run before its end; None otherwise."""
+    """Error that stopped the run early; None for a complete run."""
 
     @property
     def error(self) -> str:
-        """Reason why the run stopped before its end; empty otherwise."""
+        """Message of the error that stopped the run early; empty for a complete run."""
         return str(self.stopped or "")
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the result as `--json` prints it."""
         values = asdict(self)
         del values["stopped"]
         return values | {"error": self.error}
 
 
 def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
-    """Check all that can be checked without TensorFlow, scan the folder and read the stores; write nothing.
+    """Check the arguments, scan the folder and read the existing stores, without TensorFlow; write nothing.
 
     Returns:
-        The scan, the folder of the store by cut, and the earlier contents of those with features that are added to.
+        The scan, the store's folder for each cut, and the state of each store that has features already.
 
     Raises:
-        HeadstartError: an argument, the folder or a store is unsuitable.
+        HeadstartError: an argument is invalid, the folder has no usable layout, or a store has other features.
     """
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
@@ -102,20 +102,20 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     for cut, state in stored.items():
-        asked = compose_fingerprint(config, cut, state.fingerprint.weights_sha256)
-        check_fingerprint(state.path, state.fingerprint, asked)
+        requested = compose_fingerprint(config, cut, state.fingerprint.weights_sha256)
+        check_fingerprint(state.path, state.fingerprint, requested)
         refuse_other_folder(state, config.images, scan)
     return scan, places, stored
 
 
 def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
-    """Bring a store up to date with a folder: compute new features, remove pictures that are gone.
+    """Update a store to match a folder: compute missing features, and remove deleted pictures from the catalog.
 
     Returns:
-        The result, also where too many bad pictures stopped the run.
+        The result, also if too many unusable pictures stopped the run.
 
     Raises:
-        HeadstartError: an error that the user can fix; committed features stay.
+        HeadstartError: the run failed; features stored before the failure are kept.
     """
     started = time.monotonic()
     scan, places, stored = prepare_run(config)
@@ -127,11 +127,11 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     backbone = CutBackbone(config, weights, console)
     known_specs = {cut: load_stored_spec(config, cut, state, weights) for cut, state in stored.items()}
     specs = {cut: known_specs.get(cut) or build_feature_spec(config, cut, backbone) for cut in places}
-    # Before any store is made: a run that is refused for one cut leaves nothing of the others.
+    # Checked before any store is created, so that a run refused for one cut creates no store for another.
     for cut, state in stored.items():
         check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
     if config.new_store and (aside := set_aside(config.store)):
-        console.info(f"{config.store}: a new store; the old one is now {aside}")
+        console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -157,17 +157,18 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
                 check_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
                 if store.num_features:
                     num_rows = compare_rows(store, paths, config, backbone, made.origin.versions, number)
-                    console.debug(f"{num_rows} stored features of {cut} were extracted again and are the same")
+                    count = format_count(num_rows, "stored feature")
+                    console.debug(f"{cut}: {count} extracted again, with equal results")
             console.info(backbone.describe())
-            # Built here, so that the progress bar does not count it as slow pictures.
+            # Builds the engine now, so that the rate of the progress bar leaves that time out.
             _ = backbone.engine
         folder = str(config.images.resolve())
         for writer, plan in zip(writers, plans, strict=True):
             before = writer.catalog.read_meta("images_folder")
             if before not in (None, folder) and plan.gone:
                 console.warning(
-                    f"{writer.folder} was filled from {before}; {len(plan.gone):,} of its pictures are not in {folder} "
-                    "and leave the training set. Give each folder a --store (STORE=) of its own to keep both"
+                    f"{writer.folder} was filled from {before}. Removed {format_count(len(plan.gone), 'picture')} "
+                    f"missing from {folder}. To keep both, give each folder its own --store"
                 )
             writer.update_images(plan.rows, plan.gone)
             writer.write_meta("images_folder", folder)
@@ -179,7 +180,9 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             stopped = error
         except KeyboardInterrupt:
             num_kept = len(scan.images) - len(to_read) + min(loop.num_done, len(to_read)) - len(loop.failed)
-            console.warning(f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures are extracted, and kept")
+            console.warning(
+                f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures stored. Run again to continue"
+            )
             raise
         if loop.num_computed:
             for writer in writers:
@@ -208,25 +211,23 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
 
 
 def warn_about_unusable(result: ExtractResult, console: Console) -> None:
-    """Warn of the pictures that cannot be trained on, and of folders that could not be read."""
+    """Warn about unusable pictures, pictures excluded from training, and pictures in unsupported formats."""
     if result.failed:
-        first = result.failed[0]
-        console.warning(
-            f"{len(result.failed):,} pictures could not be used, such as {first['image']}: {first['reason']}"
-        )
+        first, count = result.failed[0], format_count(len(result.failed), "unusable picture")
+        console.warning(f"skipped {count}, such as {first['image']}: {first['reason']}")
     if result.unsound:
         console.warning(
-            f"{result.unsound:,} pictures have features with NaN or overflow and are not trained on, such as "
-            f"{result.unsound_images[0]}"
+            f"{format_count(result.unsound, 'picture')} with NaN or overflow in a feature will not be trained on, "
+            f"such as {result.unsound_images[0]}. Check the weights"
         )
     if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
         console.warning(unsupported)
 
 
 def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
-    """Estimate what a run would compute, how long it would take and how much it would store; change nothing.
+    """Estimate the pictures, the time and the disk space of a run; write nothing.
 
-    The rate is the last run's on this store, else measured on random pixels.
+    The rate is that of the last run on this store; for a new store it is measured on random pixels.
     """
     scan, places, stored = prepare_run(config)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]

@@ -1,4 +1,4 @@
-"""The stores of a run: where they are, what they hold, and whether this run's features belong in them."""
+"""Stores of an extraction: their folders, their state, and the fingerprint of their features."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NEW_STORE_ADVICE = "Give another --store, or --new-store, which renames this sto
 
 
 class OtherFolderError(HeadstartError):
-    """A store was filled from another folder, most of whose pictures would leave it."""
+    """Store that was filled from another folder; this run would remove most of its pictures."""
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a store records of its features."""
+    """Fingerprint and origin of the features of a store."""
 
     fingerprint: Fingerprint
     origin: Origin
@@ -43,16 +43,16 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class StoredState(FeatureSpec):
-    """Catalog of a store with features, as it was before a run."""
+    """State of a store with features, read before a run."""
 
     path: Path
     known: KnownStore
     meta: Mapping[str, str]
-    """`images_folder`, `weights`, `rows_per_second` and `images_per_second` of the last run, where recorded."""
+    """Recorded values of the last run among `images_folder`, `weights`, `rows_per_second`, `images_per_second`."""
 
 
 def read_store(store: Path) -> StoredState | None:
-    """Read what a store holds; None where there is no store, or one without features."""
+    """Read the state of a store; return None if it does not exist or has no features."""
     if is_missing(store / CATALOG_NAME):
         return None
     with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog:
@@ -68,12 +68,12 @@ def place_stores(store: Path, cuts: Sequence[str], *, is_new: bool) -> dict[str,
     """Return the folder for the features of each cut.
 
     Args:
-        store: the folder of a store, or of several.
-        cuts: layers to extract.
-        is_new: whether the store that is there, if any, will be set aside.
+        store: folder of one store, or of a store for each cut.
+        cuts: names of the cut layers.
+        is_new: whether an existing store will be renamed and a new one started.
 
     Raises:
-        StoreMissingError: the folder holds something else.
+        StoreMissingError: the folder exists and is not a store.
     """
     if not is_new:
         places = choose_cut_folders(store, cuts)
@@ -86,30 +86,30 @@ def place_stores(store: Path, cuts: Sequence[str], *, is_new: bool) -> dict[str,
 
 
 def refuse_other_folder(stored: StoredState, folder: Path, scan: Scan) -> None:
-    """Raise OtherFolderError where a store was filled from another folder, and less than half of it is in this one.
+    """Raise OtherFolderError if a store was filled from another folder and shares less than half of its pictures.
 
-    Pictures are the same by relative path and size, as in a folder that was moved.
+    Pictures are shared if relative path and size are equal, as in a folder that was moved.
     """
     before, images = stored.meta.get("images_folder"), stored.known.images
     if before in (None, str(folder.resolve())):
         return
-    today = {(image.path, image.num_bytes) for image in scan.images}
-    num_same = sum((image.path, image.num_bytes) in today for image in images)
-    if 2 * num_same < len(images):
+    scanned = {(image.path, image.num_bytes) for image in scan.images}
+    num_shared = sum((image.path, image.num_bytes) in scanned for image in images)
+    if 2 * num_shared < len(images):
         raise OtherFolderError(
             stored.path,
-            f"pictures of {before}, which the store was filled from",
-            f"{folder.resolve()}, which has {num_same:,} of its {len(images):,} pictures",
+            f"most of the pictures of {before}, from which the store was filled",
+            f"{folder.resolve()} with {num_shared:,} of {len(images):,}",
             NEW_STORE_ADVICE,
         )
 
 
 def set_aside(store: Path) -> Path | None:
-    """Rename a store, or a folder of stores by cut, and return its new path; None where there was none.
+    """Rename a store, or a folder with a store for each cut, and return its new path; return None if none exists.
 
     Raises:
-        StoreLockedError: another process is writing to it.
-        StoreWriteError: it cannot be renamed, as where a disk is mounted on it.
+        StoreLockedError: another process is writing to the store.
+        StoreWriteError: the store cannot be renamed, for example because it is a mount point.
     """
     held = _list_stores(store)
     if not held:
@@ -124,12 +124,12 @@ def set_aside(store: Path) -> Path | None:
         sync_folder(folder.parent)
     except OSError as error:
         got = error.strerror or str(error)
-        raise StoreWriteError(store, "a store that can be renamed", got, "Give another --store (STORE=)") from error
+        raise StoreWriteError(store, "a store that can be renamed", got, "Give another --store") from error
     return aside
 
 
 def _list_stores(store: Path) -> list[Path]:
-    """Return the store that a folder is, or those that it holds by cut; none where it holds something else."""
+    """List the store, or the store of each cut, in a folder; return an empty list if it has something else."""
     held = [store / cut for cut in list_cuts(store)] or [store]
     held = [found for found in held if found.is_dir() and any(found.iterdir())]
     others = [
@@ -138,14 +138,14 @@ def _list_stores(store: Path) -> list[Path]:
         if identify_headstart_folder(found, {entry.name for entry in found.iterdir()}) != HEADSTART_STORE
     ]
     if 0 < len(others) < len(held):
-        raise StoreMissingError(others[0], "a feature store", "something else", "Give another --store (STORE=)")
+        raise StoreMissingError(others[0], "a feature store", "something else", "Give another --store")
     return [] if others else held
 
 
 def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone) -> FeatureSpec:
-    """Return the specification of the features that a backbone makes."""
+    """Return fingerprint and origin of the features that a backbone computes at a cut."""
     model = backbone.models[cut]
-    weights = backbone.weights  # After the models were built: the file may have been found elsewhere.
+    weights = backbone.weights  # Read after `models`, which may find the file in another place.
     openvino = ("openvino",) if config.engine is EngineName.OPENVINO else ()
     origin = Origin(
         feature_shape=tuple(model.output.shape[1:]),
@@ -158,20 +158,20 @@ def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone) -
 
 
 def load_stored_spec(config: ExtractConfig, cut: str, stored: StoredState, weights: Weights) -> FeatureSpec | None:
-    """Return a store's specification where it was made from the same weights file, else None.
+    """Return the specification from a store's records; return None if the store has another weights file.
 
-    A run that finds nothing to compute then needs neither TensorFlow nor the backbone.
+    With it, a run with nothing to compute needs neither TensorFlow nor the backbone.
     """
     origin = stored.origin
     if weights.sha256 != origin.weights_file_sha256 or (not weights.sha256 and weights.name != origin.weights_name):
         return None
     fingerprint = compose_fingerprint(config, cut, stored.fingerprint.weights_sha256)
-    # The same file may be elsewhere now.
+    # The file may have been moved.
     return FeatureSpec(fingerprint, replace(origin, weights_file=str(weights.path or "")))
 
 
 def load_stored_weights(stores: Iterable[StoredState]) -> Weights | None:
-    """Return the weights that the first store was made with, by its own record; None without a store."""
+    """Return the weights recorded in the first store that names known ones; None without such a store."""
     for stored in stores:
         name, file, sha256 = stored.origin.weights_name, stored.origin.weights_file, stored.origin.weights_file_sha256
         if name in set(WeightsName):
@@ -181,7 +181,7 @@ def load_stored_weights(stores: Iterable[StoredState]) -> Weights | None:
 
 
 def compose_fingerprint(config: ExtractConfig, cut: str, weights_sha256: str) -> Fingerprint:
-    """Return the fingerprint of a cut's features; the digest is that of the weight tensors up to the cut."""
+    """Return the fingerprint of the features of a cut; `weights_sha256` covers the weight tensors up to the cut."""
     return Fingerprint(
         backbone=BACKBONE_NAME,
         weights_sha256=weights_sha256,

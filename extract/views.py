@@ -1,4 +1,4 @@
-"""Views: a picture itself, and seeded augmentations of it, as the backbone sees them."""
+"""Views of a picture, prepared for the backbone: the picture itself and seeded augmentations."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from extract.decode import Pixels
 from extract.pixels import prepare_pixels
 
 RECIPE = "flip, rotation 40 degrees, shift 0.2, shear 0.2, zoom 0.2, edges repeated"
-"""Augmentations of TensorFlow's course on cats and dogs, as Keras's layers compute them, in this order."""
+"""Augmentations by Keras layers, in this order; taken from TensorFlow's course on cats and dogs."""
 
 Prepared = dict[int, NDArray[np.float32]]
-"""(image_size, image_size, 3) in [-1, 1] for each view."""
+"""Array (image_size, image_size, 3) in [-1, 1] of each view, by its index."""
 
 Prepare = Callable[[Pixels, bytes, Iterable[int]], Prepared]
-"""Function from (height, width, 3) uint8 pixels, their file's content hash and the numbers of views to the views."""
+"""Function from pixels (height, width, 3) uint8, the content hash of the file and view indices to the views."""
 
 
 def list_views(split: str, num_views: int) -> range:
-    """Return the views that a picture of a split should have: several for training, else the picture alone."""
+    """Return the view indices for a picture of a split: `num_views` for training, only view 0 for other splits."""
     return range(num_views if split in ("", "train") else 1)
 
 
 def describe_views(seed: int) -> str:
-    """Return the recipe for the fingerprint; the number of views changes none of them."""
+    """Return the recipe for the fingerprint; the number of views is not part of it, as it changes no view."""
     return f"{RECIPE}; seed {seed}"
 
 
 def derive_seed(content_hash: bytes, view: int, seed: int) -> NDArray[np.int32]:
-    """Derive the seed of one view of one content, independent of names, of order and of the other views.
+    """Derive the random seed of a view from the content hash, so that names, order and other views do not matter.
 
     Returns:
-        (2,) int32, the seed of TensorFlow's stateless random numbers.
+        (2,) int32, a seed for TensorFlow's stateless random numbers.
     """
     text = f"view {view} seed {seed}".encode()
     return np.frombuffer(hashlib.sha256(content_hash + text).digest()[:8], "<i4").astype(np.int32)
 
 
 def compile_views(image_size: int, seed: int) -> Prepare:
-    """Compile the function that makes views, safe to call from several threads; view 0 is `prepare_pixels`'s.
+    """Compile a thread-safe function that computes views; view 0 is the result of `prepare_pixels`.
 
     Args:
-        image_size: the side of the square, in pixels.
-        seed: of the augmentations.
+        image_size: height and width of the views, in pixels.
+        seed: random seed of the augmentations.
     """
     import keras
     import tensorflow as tf
 
     class Draws(keras.random.SeedGenerator):  # type: ignore[misc]
-        """Generator that counts on from a given seed, where Keras's own keeps state between pictures."""
+        """Seed generator that restarts with each picture; the one of Keras keeps its state."""
 
         def start(self, first: Any) -> None:
             self._first, self._num_given = first, 0
@@ -80,7 +80,7 @@ def compile_views(image_size: int, seed: int) -> Prepare:
             images = layer.transform_images(images, drawn, training=True)
         return images[0]
 
-    # Traced here, in one thread.
+    # Traced now, in one thread, because tracing changes `draws`.
     augmented = tf.function(augment, autograph=False).get_concrete_function(
         tf.TensorSpec((image_size, image_size, 3), tf.float32), tf.TensorSpec((2,), tf.int32)
     )

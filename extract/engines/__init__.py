@@ -1,4 +1,4 @@
-"""Engines: what runs the cut backbone on prepared pictures, behind one small interface."""
+"""Engines that run the cut backbone, with one interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import UsageError
+from base.errors import UsageError, require_extra
 from extract.config import EngineName, Precision
 
 if TYPE_CHECKING:
@@ -21,67 +21,64 @@ _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 class Engine(Protocol):
-    """A cut backbone that may be called from several threads at a time."""
+    """Interface of an engine; thread-safe."""
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Run the backbone on (n, s, s, 3) float32 in [-1, 1].
+        """Run the backbone on a batch, (n, image_size, image_size, 3) float32 in [-1, 1].
 
         Returns:
-            For each output of the model (n, ...) float32. A row does not depend on the others in the batch.
+            (n, ...) float32 for each output of the model. A row does not depend on the other rows.
         """
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Division of the cores."""
+    """Distribution of the cores over batches and layers."""
 
     num_cores: int
     num_streams: int
     """Number of batches that run at the same time."""
     num_threads: int
-    """Number of threads that all streams share beside their own."""
+    """Number of further threads, shared by all streams, that work inside the layers."""
 
 
 def plan_streams(num_cores: int) -> Streams:
-    """Divide the cores: a batch at a time for each, up to eight; the others work inside the layers.
+    """Distribute the cores: one batch on each core, up to `MAX_STREAMS`; further cores work inside the layers.
 
-    Two batches with a core each run at 121 pictures/s where one with two cores runs at 110 (150 px): small layers
-    split badly. Each batch takes some 150 MB, so that there are not sixty of them on a large machine.
+    Small layers do not parallelize well: on two cores, two batches run at 121 pictures/s and one batch at 110 (150 px).
+    A batch takes about 150 MB, so the number of batches is limited.
     """
     num_streams = min(num_cores, MAX_STREAMS)
     return Streams(num_cores, num_streams, max(1, num_cores - num_streams))
 
 
 def count_cores(requested: int) -> int:
-    """Return the number of cores asked for, or of all that this process may use."""
+    """Return the requested number of cores; for 0, all that this process may use."""
     if requested:
         return requested
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_engine(name: EngineName, precision: Precision) -> None:
-    """Raise UsageError for an engine that is not installed or a precision that the processor lacks."""
-    from importlib.util import find_spec
-
-    if name is EngineName.OPENVINO and find_spec("openvino") is None:
-        advice = "Run `pip install openvino`, or `make extract ENGINE=openvino`, which does"
-        raise UsageError("--engine openvino", "OpenVINO", "none installed", advice)
+    """Raise UsageError if the engine is not installed, or if it or the processor does not support the precision."""
+    if name is EngineName.OPENVINO:
+        require_extra("openvino", "--engine openvino", "extract ENGINE=openvino")
     if precision is Precision.BFLOAT16 and not has_bfloat16(Path("/proc/cpuinfo")):
         expected = "a processor with bfloat16 instructions"
-        raise UsageError("--precision bfloat16", expected, "none that Linux reports", "Leave the option out")
+        raise UsageError("--precision bfloat16", expected, "another processor", "Leave the option out")
     if (name, precision, os.environ.get(_ONEDNN)) == (EngineName.TENSORFLOW, Precision.BFLOAT16, "0"):
-        advice = "Unset it, try --engine openvino, or leave the option out"
+        advice = f"Unset {_ONEDNN}, or leave the option out"
         raise UsageError("--precision bfloat16", "TensorFlow with oneDNN", f"{_ONEDNN}=0", advice)
 
 
 def has_bfloat16(cpuinfo: Path) -> bool:
-    """Return whether Linux lists a processor with bfloat16 products: AVX-512 BF16, AMX or ARM's BF16."""
+    """Return whether `/proc/cpuinfo` lists bfloat16 instructions: AVX-512 BF16, AMX or BF16 of ARM."""
     words = cpuinfo.read_text(encoding="utf-8", errors="replace").split() if cpuinfo.is_file() else []
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
 
 
 def build_engine(name: EngineName, precision: Precision, model: keras.Model, streams: Streams) -> Engine:
-    """Build an engine for a cut backbone with one output or several."""
+    """Build an engine for a cut backbone with one or more outputs."""
     if name is EngineName.OPENVINO:
         from extract.engines.openvino import OpenVinoEngine
 

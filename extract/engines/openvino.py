@@ -1,4 +1,4 @@
-"""An engine for Intel's and AMD's processors: the backbone compiled by OpenVINO."""
+"""Engine that runs the backbone with OpenVINO, for processors by Intel and AMD."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class OpenVinoEngine:
-    """Engine for a cut backbone with one output or several."""
+    """OpenVINO engine for a cut backbone with one or more outputs."""
 
     def __init__(self, model: keras.Model, precision: Precision, streams: Streams) -> None:
         """Convert and compile the model."""
-        # OpenVINO reports each import to a server, unless the package that does so is missing.
+        # OpenVINO reports each import to a server, unless its telemetry package is missing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 

@@ -1,4 +1,4 @@
-"""The default engine: the backbone as a frozen TensorFlow graph."""
+"""Engine that runs the backbone as a frozen TensorFlow graph; the default."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class TensorFlowEngine:
-    """Engine for a cut backbone with one output or several.
+    """TensorFlow engine for a cut backbone with one or more outputs.
 
-    The weights become constants of the graph, so that TensorFlow folds batch normalisation and lays
-    kernels out once (docs/performance.md has the figures).
+    The weights become constants of the graph. TensorFlow then folds batch normalization into the convolutions and
+    arranges kernels once (measurements: docs/performance.md).
     """
 
     def __init__(self, model: keras.Model, precision: Precision = Precision.FLOAT32) -> None:
-        """Freeze the model; bfloat16 lets TensorFlow convert convolutions and the layers between them.
+        """Freeze the model; with bfloat16, TensorFlow converts convolutions and the layers between them.
 
         Raises:
-            UsageError: bfloat16 on a GPU, where TensorFlow would go on in float32.
+            UsageError: the precision is bfloat16 and TensorFlow uses a GPU, where it would compute in float32.
         """
         import tensorflow as tf
 
@@ -39,13 +39,13 @@ class TensorFlowEngine:
         """Run the backbone; see `Engine.run`."""
         import tensorflow as tf
 
-        # Every time: each thread looks at this when it calls a graph, and only its own call makes it look again.
+        # Set on each call, because each thread has its own copy of the options.
         tf.config.optimizer.set_experimental_options(self._options)
         return [output.numpy() for output in self._graph(tf.convert_to_tensor(batch))]
 
 
 def freeze_model(model: keras.Model) -> Any:
-    """Return a `ConcreteFunction` from a batch to the list of a model's outputs, with the weights as constants."""
+    """Return a `ConcreteFunction` from a batch to the list of the model's outputs, with constant weights."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -55,7 +55,7 @@ def freeze_model(model: keras.Model) -> Any:
 
 
 def configure_tensorflow(streams: Streams) -> bool:
-    """Set TensorFlow's threads; return False in a process that has computed already, which keeps its own."""
+    """Set the number of TensorFlow threads; return False if TensorFlow is initialized already and keeps its own."""
     import tensorflow as tf
 
     try:
@@ -67,9 +67,9 @@ def configure_tensorflow(streams: Streams) -> bool:
 
 
 def describe_devices() -> str:
-    """Return the names of the devices that TensorFlow runs on."""
+    """Return the names of the devices that TensorFlow uses."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-    return f"{len(gpus)} GPU ({', '.join(names)})" if gpus else "the CPU"
+    return f"{len(gpus)} GPU ({', '.join(names)})" if gpus else "CPU"

@@ -1,4 +1,4 @@
-"""Find the backbone's weights: by name, from a file, or the best that is available."""
+"""Find the weights of the backbone: from a known source, from a file, or the best available."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ FILE_NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 COURSE_URL = f"https://storage.googleapis.com/mledu-datasets/{FILE_NAME}"
 KERAS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{FILE_NAME}"
 OFFICIAL_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
-"""Keras's own `file_hash` of the official file."""
+"""MD5 of the official file, from Keras."""
 DOWNLOAD_TIMEOUT_S = 30.0
 AUTO = "auto"
-"""`--weights auto`: the store's own; for a new store ImageNet's, else nsfwjs."""
+"""Default of `--weights`: the weights of the store; for a new store those of ImageNet, else nsfwjs."""
 UNOFFICIAL = ", NOT THE OFFICIAL FILE"
+"""Remark after the name of weights that differ from the official file; stores record it."""
 
 
 class WeightsName(StrEnum):
@@ -40,25 +41,25 @@ class WeightsName(StrEnum):
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were found: their source, and their file (none for `random`)."""
+    """Weights: their source, and their file (None for `random`)."""
 
     name: WeightsName
     path: Path | None = None
     sha256: str = ""
     is_official: bool = True
-    """Whether a download is the official file, byte for byte; true for any other source."""
+    """Whether a downloaded file equals the official one; True for other sources."""
     from_record: bool = False
-    """Whether a store's record names the file, which has not been looked at."""
+    """Whether path and digest come from the records of a store and are not checked yet."""
 
     def __str__(self) -> str:
-        """Return name, file and digest for people."""
+        """Return source, file and digest as text."""
         if self.path is None:
             return str(self.name)
         return f"{self.name}{'' if self.is_official else UNOFFICIAL} ({self.path}, SHA-256 {self.sha256[:12]}…)"
 
 
 def check_weights_argument(weights: str) -> None:
-    """Raise UsageError for a `--weights` that is neither a known name nor a file, HeadstartError for another file."""
+    """Raise UsageError if `weights` is neither a source nor a file, HeadstartError if it is not a weights file."""
     path = Path(weights)
     if weights in (AUTO, "imagenet", "nsfwjs", "random"):
         return
@@ -71,20 +72,20 @@ def check_weights_argument(weights: str) -> None:
 
 
 def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
-    """Find the weights that `--weights` names, fetching them where needed.
+    """Find weights, and download them if necessary.
 
     Args:
-        weights: `auto`, `imagenet`, `nsfwjs`, `random` or a file.
+        weights: `auto`, `imagenet`, `nsfwjs`, `random` or the path of a file.
         console: output for warnings and failed attempts.
-        sha256: required digest of the file; empty for any.
+        sha256: required SHA-256 of the file; empty to accept any.
 
     Raises:
-        HeadstartError: they are not available, or another file; for `auto`, names everything that was tried.
+        HeadstartError: the weights are not available, or the file has another digest.
     """
     check_weights_argument(weights)
     match weights:
         case "auto":
-            found = _find_any(console)
+            found = _find_default(console)
         case "imagenet":
             found = _find_imagenet(console)
         case "nsfwjs":
@@ -98,29 +99,29 @@ def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
         raise HeadstartError(
             f"--weights {weights}",
             f"a file with SHA-256 {sha256}",
-            f"{found.path} with {found.sha256}" if found.path else "no file",
-            "Nothing was extracted; take the file from where the digest is from, or leave --weights-sha256 out",
+            f"{found.path} with SHA-256 {found.sha256}" if found.path else "no file",
+            "Give the file that has this digest, or leave --weights-sha256 out",
         )
     return found
 
 
 def reopen_weights(weights: Weights, console: Console) -> Weights:
-    """Return weights whose file exists; the one that a store's record names may have been moved or changed since.
+    """Return weights with a checked file; find it again if the one recorded in a store was moved or changed.
 
     Raises:
-        HeadstartError: it was, and cannot be fetched.
+        HeadstartError: the file cannot be found or downloaded.
     """
     path = weights.path
     if not weights.from_record or (path and path.is_file() and hash_file(path) == weights.sha256):
         return replace(weights, from_record=False)
     if path is None or weights.name is not WeightsName.FILE:
         return find_weights(weights.name.value, console)
-    expected = f"the weights file that the store was made with, SHA-256 {weights.sha256[:12]}…"
+    expected = f"the weights file of the store, SHA-256 {weights.sha256[:12]}…"
     got = "another file" if path.exists() else "no such file"
-    raise HeadstartError(path, expected, got, "Give it with --weights FILE (WEIGHTS=FILE)")
+    raise HeadstartError(path, expected, got, "Give the file with --weights")
 
 
-def _find_any(console: Console) -> Weights:
+def _find_default(console: Console) -> Weights:
     try:
         return _find_imagenet(console)
     except HeadstartError as error:
@@ -129,11 +130,11 @@ def _find_any(console: Console) -> Weights:
         found = _find_nsfwjs()
     except HeadstartError as error:
         got = f"neither. imagenet: {no_imagenet}. nsfwjs: {error}".rstrip(".")
-        advice = "Give a file you have with --weights FILE (WEIGHTS=FILE)"
+        advice = "Give a weights file with --weights"
         raise HeadstartError("--weights auto", "imagenet or nsfwjs weights", got, advice) from None
     console.warning(
-        f"ImageNet weights are not available ({no_imagenet}). USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned "
-        "for another task, 8 bit; its features are weaker. For ImageNet's: --weights FILE (WEIGHTS=FILE)."
+        f"ImageNet weights are not available ({no_imagenet}). USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned for "
+        "another task, in 8 bits. Its features give lower accuracy. Give a file of ImageNet weights with --weights"
     )
     return found
 
@@ -151,10 +152,10 @@ def _find_imagenet(console: Console) -> Weights:
 
 
 def download_first(urls: Sequence[str], console: Console) -> Path:
-    """Download the weights file from the first URL that serves a valid one, or take it from Keras's cache.
+    """Download the weights file from the first URL that serves a valid one, or return it from the Keras cache.
 
     Raises:
-        HeadstartError: no URL served one; names what each served instead.
+        HeadstartError: no URL serves a valid file; `got` lists the failures.
     """
     problems = []
     for url in urls:
@@ -163,7 +164,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
         except HeadstartError as error:
             problems.append(error.got if url in error.got else f"{error.got} at {url}")
             console.debug(str(error))
-    advice = "Check the network, or give --weights FILE (WEIGHTS=FILE)"
+    advice = "Check the network, or give a weights file with --weights"
     raise HeadstartError("--weights imagenet", FILE_NAME, "; ".join(problems), advice)
 
 
@@ -171,17 +172,17 @@ def _download(url: str) -> Path:
     import_quietly("keras")
     import keras
 
-    # The official ones share Keras's own cache entry; any other has one of its own.
+    # The official URLs share the cache entry of Keras; any other URL has its own entry.
     official = url in (COURSE_URL, KERAS_URL)
     folder = "models" if official else f"models/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     timeout = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
-        # Keras prints its progress on stdout, which belongs to the result.
+        # Keras prints its progress on stdout, where `--json` prints the result.
         with contextlib.redirect_stdout(sys.stderr):
             path = Path(keras.utils.get_file(FILE_NAME, origin=url, cache_subdir=folder))
     except Exception as error:
-        # get_file raises a bare Exception for whatever went wrong, and removes the partial file.
+        # get_file raises Exception for any failure, and removes the partial file.
         raise HeadstartError(url, "a weights file", str(error), "Check the address") from error
     finally:
         socket.setdefaulttimeout(timeout)
@@ -189,7 +190,9 @@ def _download(url: str) -> Path:
         check_weights_file(path)
     except HeadstartError as error:
         path.unlink(missing_ok=True)
-        raise HeadstartError(url, "a weights file", error.got, "It was removed from the cache") from error
+        raise HeadstartError(
+            url, "a weights file", error.got, "Check the address; the file was removed from the cache"
+        ) from error
     return path
 
 
@@ -200,13 +203,13 @@ def _find_nsfwjs() -> Weights:
             weights.path,
             f"{nsfwjs.PACKAGE} with SHA-256 {nsfwjs.PACKAGE_SHA256[:12]}…",
             f"SHA-256 {weights.sha256[:12]}…",
-            "Move it out of the cache and run again, so that it is fetched anew",
+            "Delete the file and run again, to download it again",
         )
     return weights
 
 
 def find_cache_folder() -> Path:
-    """Return the folder for fetched files: $HEADSTART_CACHE, else the user's cache folder."""
+    """Return the folder for downloads: `$HEADSTART_CACHE`, else `headstart` in the user's cache folder."""
     own = os.environ.get("HEADSTART_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
 

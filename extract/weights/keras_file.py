@@ -8,25 +8,29 @@ import h5py
 import numpy as np
 
 from base.errors import HeadstartError
+from base.terminal import format_count
 from features.shards.validate import ForeignFileError, open_untrusted_hdf5
 
 MAX_DECLARED_BYTES = 2**30
-"""Largest size of all arrays together; InceptionV3 has 88 MB of them."""
+"""Largest accepted size of all arrays, in bytes; those of InceptionV3 have 88 MB."""
 NUM_WEIGHTED_LAYERS = 188
-"""InceptionV3 without its top: 94 convolutions and 94 batch normalisations."""
-_EXPECTED = "InceptionV3 weights without the top: Keras's legacy .h5, or a Keras 3 .weights.h5"
-_ADVICE = f"Give the file named *_notop.h5 ({NUM_WEIGHTED_LAYERS} layers with weights) with --weights (WEIGHTS=)"
+"""Number of layers with weights in InceptionV3 without its top: 94 convolutions and 94 batch normalizations."""
+_EXPECTED = "InceptionV3 weights without the top layers, as a legacy Keras .h5 or a Keras 3 .weights.h5 file"
+_ADVICE = f"Give a *_notop.h5 file ({NUM_WEIGHTED_LAYERS} layers with weights) with --weights"
 _OTHER_KINDS = {
-    (b"<!doctype", b"<html", b"<?xml", b"<head"): "a web page (an error page saved under the file's name?)",
-    (b"pk",): "a zip file (a whole .keras model?)",
+    (b"<!doctype", b"<html", b"<?xml", b"<head"): "a web page, possibly an error page of a download",
+    (b"pk",): "a zip file, possibly a .keras model",
 }
 
 
 def check_weights_file(path: Path) -> bool:
-    """Check a weights file by its content, without TensorFlow; return whether it is the npm package, not HDF5.
+    """Check the content of a weights file, without TensorFlow.
+
+    Returns:
+        True for the npm package `nsfwjs`, False for an HDF5 file of Keras.
 
     Raises:
-        HeadstartError: it is neither: a web page, cut off, another model, or something else.
+        HeadstartError: the file is something else, such as a web page, another model or a truncated file.
     """
     try:
         with path.open("rb") as file:
@@ -45,26 +49,28 @@ def check_weights_file(path: Path) -> bool:
             if "layer_names" in file.attrs:
                 kind, got, suffix = "legacy", _find_other_layers(file), ".h5"
             else:
-                other = f"an HDF5 file with {', '.join(sorted(file)[:4]) or 'nothing'} in it"
+                other = f"an HDF5 file with {', '.join(sorted(file)[:4]) or 'no content'}"
                 kind, got, suffix = "Keras 3", "" if "layers" in file else other, ".weights.h5"
     except ForeignFileError as error:
         raise HeadstartError(path, _EXPECTED, f"an invalid HDF5 file ({error})", _ADVICE) from error
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        got = f"an HDF5 file of {path.stat().st_size:,} bytes that is cut off or damaged ({error})"
+        got = f"a truncated or damaged HDF5 file of {path.stat().st_size:,} bytes ({error})"
         raise HeadstartError(path, _EXPECTED, got, _ADVICE) from error
     if got:
         raise HeadstartError(path, _EXPECTED, got, _ADVICE)
     if not path.name.endswith(suffix) or (suffix == ".h5" and path.name.endswith(".weights.h5")):
-        # Keras goes by the name.
-        raise HeadstartError(path, f"a name ending in {suffix}", f"{kind} weights under another", "Rename the file")
+        # Keras chooses the format by the name.
+        raise HeadstartError(
+            path, f"a name ending in {suffix}", f"{kind} weights under another name", "Rename the file"
+        )
     return False
 
 
 def _find_other_layers(file: h5py.File) -> str:
-    """Return how a legacy file differs from InceptionV3 by its number of layers with weights; empty where it fits."""
+    """Describe a legacy file with another number of layers with weights than InceptionV3; empty for a match."""
     names = np.asarray(file.attrs["layer_names"]).astype(str).tolist()
     num_layers = sum(name in file and len(file[name].attrs.get("weight_names", ())) > 0 for name in names)
     if num_layers == NUM_WEIGHTED_LAYERS:
         return ""
-    hint = " (it has a top)" if num_layers == NUM_WEIGHTED_LAYERS + 1 else ""
-    return f"a legacy file of {num_layers} layers with weights{hint}"
+    hint = ", possibly with the top layers" if num_layers == NUM_WEIGHTED_LAYERS + 1 else ""
+    return f"a legacy file of {format_count(num_layers, 'layer')} with weights{hint}"

