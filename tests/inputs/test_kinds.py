@@ -33,11 +33,6 @@ refused = pytest.mark.parametrize("kind", REFUSED, ids=lambda kind: kind.name)
 accepted = pytest.mark.parametrize("kind", ACCEPTED, ids=lambda kind: kind.name)
 
 
-def count_titles(done: Done) -> int:
-    """How many tables of bad pictures there are."""
-    return [line.strip() for line in done.err.splitlines()].count("pictures that could not be used")
-
-
 def test_kinds_have_names_files_and_bytes_of_their_own() -> None:
     assert len({kind.name for kind in KINDS}) == len({kind.file_name for kind in KINDS}) == len(KINDS)
     contents = [kind.make() for kind in KINDS if not kind.name.startswith("empty")]
@@ -86,8 +81,8 @@ def test_extract_table_at_the_end_names_each_bad_file_once_with_its_reason(every
         (line,) = [line for line in lines if f" {path} " in line]
         assert reason in line
     num_failed = len(everything.extract.reasons)
-    assert count_titles(everything.extract) == 1
-    assert f"warning: {num_failed} pictures could not be used, such as " in everything.extract.err
+    (warning,) = [line for line in everything.extract.err.splitlines() if line.startswith("warning: ")]
+    assert f" {num_failed} " in warning
 
 
 @by_name
@@ -110,7 +105,6 @@ def test_predict_with_refused_kinds_ends_with_status_1_and_the_others_predicted(
     images = [found["image"] for found in predicted.result["predictions"]]
     assert images == [str(everything.folder / example.path) for example in examples]
     assert predicted.result["skipped"] == []
-    assert count_titles(predicted) == 1
 
 
 # --max-pixels.
