@@ -40,7 +40,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         ("excluded from training", f"{result.unsound:,} with NaN or overflow" if result.unsound else ""),
         ("removed from the store", f"{result.removed:,}" if result.removed else ""),
         ("skipped files", f"{len(result.skipped):,}"),
-        *(("", f"{count:,}: {reason}") for reason, count in reasons),
+        *(("", f"{reason}: {count:,}") for reason, count in reasons),
         ("on disk", format_bytes(num_bytes)),
         ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
         ("weights", result.weights),

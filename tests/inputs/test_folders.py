@@ -98,7 +98,7 @@ def test_extract_counts_skipped_files_by_reason_at_the_end(untidy: Untidy) -> No
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in untidy.extract.err.splitlines()]
     reasons = list(SKIPPED.values())
     for reason in set(reasons):
-        assert cells.count(["", f"{reasons.count(reason)} {reason}"]) == 1
+        assert cells.count(["", f"{reason}: {reasons.count(reason)}"]) == 1
     assert ["skipped files", str(len(SKIPPED))] in cells
 
 
