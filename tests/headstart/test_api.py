@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 HEAD: dict[str, Any] = {"epochs": 2, "units": 8}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(early_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run with a report, not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
@@ -32,7 +32,7 @@ def trained(early_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return hs.train(store, folder / "run", **HEAD)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Export of that run, not to be changed."""
     return hs.export(trained, tmp_path_factory.mktemp("exported") / "model")

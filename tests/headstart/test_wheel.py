@@ -24,7 +24,7 @@ PACKAGES = ("base", "extract", "features", "headstart", "train_head")
 SCRIPT = re.search(r"```python\n(import headstart.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python of a virtual environment with the wheel and the dependencies of this one, without the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
@@ -58,7 +58,7 @@ class Work:
     output: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def work(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     """Result of the script of the README on small pictures: `work/store`, `work/run` and `work/model`."""
     assert SCRIPT

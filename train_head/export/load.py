@@ -62,7 +62,7 @@ def read_export(path: Path) -> tuple[ModelCard, dict[str, Array]]:
     """Read an exported model's card and weights without importing TensorFlow.
 
     Returns:
-        The card, and the arrays by their names in the weights file.
+        The card, and the arrays by dataset name.
 
     Raises:
         HeadstartError: the file does not exist, was changed after export, or is not an exported model.
@@ -90,7 +90,7 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
 
     Args:
         card: the model's card.
-        arrays: the arrays of its weights file, by name.
+        arrays: the arrays of its weights file, by dataset name.
 
     Raises:
         HeadstartError, ValueError: the arrays are not those of that model.

@@ -136,7 +136,7 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
     """List the pictures to classify.
 
     Args:
-        files: pictures, which are taken whatever their extension, and folders, which are searched for pictures.
+        files: pictures with any extension, and folders, which are searched for pictures by extension.
 
     Returns:
         The pictures, in the given order and sorted by path within a folder; and the files of folders that were skipped.

@@ -47,13 +47,13 @@ def marker(tmp_path: Path) -> Path:
     return tmp_path / "marker"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def older(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export without a digest, not to be changed: edits of it are not detected."""
     return remove_digest(tiny_two, tmp_path_factory.mktemp("older") / "older.keras")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def outputs(tiny_two: Path) -> NDArray[np.float32]:
     """Outputs of the unedited model."""
     return run_export(tiny_two, PIXELS)

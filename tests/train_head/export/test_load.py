@@ -35,7 +35,7 @@ from train_head.runs.card import CARD_NAME, ModelCard, read_card
 from train_head.solvers.head import build_head
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole() -> Any:
     """InceptionV3 at 75 px in which no two arrays of a layer are alike, not to be changed."""
     model = build_backbone(75, None)
@@ -46,7 +46,7 @@ def whole() -> Any:
     return model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def older(tiny_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export without a digest, not to be changed."""
     return remove_digest(tiny_two, tmp_path_factory.mktemp("older") / "older.keras")

@@ -78,7 +78,7 @@ class Bench:
         return self.parts.head.predict_on_batch(values)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     fill_folder(folder / "pictures", {"cats": 20, "dogs": 19})

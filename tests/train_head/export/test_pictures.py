@@ -33,7 +33,7 @@ def load_pictures(
     return pictures
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of nine pictures of 90 x 80 pixels and one of 40 x 21, not to be changed."""
     folder = tmp_path_factory.mktemp("pictures")
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def examples(folder: Path) -> list[Example]:
     return [
         make_example(str(file.relative_to(folder)), hashlib.sha256(file.read_bytes()).digest())

@@ -33,13 +33,13 @@ MAX_BYTES = 2**22
 """Memory that may be used to refuse a file of a few kB."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small valid file with a digest, not to be changed."""
     return write_bare_export(tmp_path_factory.mktemp("bare") / "model.keras")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def older(bare: Path) -> Path:
     """The same file without a digest, not to be changed."""
     return remove_digest(bare, bare.with_name("older.keras"))

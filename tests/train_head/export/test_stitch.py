@@ -39,7 +39,7 @@ def build_tiny(num_classes: int) -> Any:
     return stitch(build_tiny_backbone(), build_tiny_head(num_classes), TINY_SIZE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny_model() -> Any:
     """Stitched model of three classes, not to be changed."""
     return build_tiny(3)

@@ -29,7 +29,7 @@ def run_predict(model: Path, *files: Path, batch_size: int = 32) -> dict[str, An
 
 
 def run_failing(model: Path, *files: Path, batch_size: int = 32) -> dict[str, Any]:
-    """Run the command on pictures of which some cannot be used, and return its result."""
+    """Run the command, which fails for some pictures, and return its result."""
     with pytest.raises(CommandFailed) as caught:
         run_predict(model, *files, batch_size=batch_size)
     return dict(caught.value.result)
