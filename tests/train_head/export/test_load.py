@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from extract.backbone import build_backbone, cut_backbone
 from extract.decode import DECODE_POLICY
+from extract.weights.find import Weights, WeightsName
 from features.schema import Pool
 from tests.train_head.export.edits import (
     KERNEL,
@@ -38,7 +39,7 @@ from train_head.solvers.head import build_head
 @pytest.fixture(scope="session")
 def whole() -> Any:
     """InceptionV3 at 75 px in which no two arrays of a layer are alike, not to be changed."""
-    model = build_backbone(75, None)
+    model = build_backbone(75, Weights(WeightsName.RANDOM))
     rng = np.random.default_rng(1)
     for layer in model.layers:
         arrays = layer.get_weights()
@@ -80,7 +81,7 @@ def test_load_export_equals_the_model_that_keras_loads(
     images = [*draw_images((75, 75)), np.full((20, 131, 3), 255, np.uint8), np.zeros((1, 1, 3), np.uint8)]
     outputs = run_export(path, images)
     assert outputs.shape == (3, 1 if num_classes == 2 else num_classes)
-    assert np.ptp(outputs, axis=0).max() > 1e-4
+    assert np.ptp(outputs, axis=0).max() > 0.01
     np.testing.assert_allclose(outputs, run_keras(path, images), rtol=0, atol=1e-6)
     assert load_export(path)[0] == read_card(path) == card
 
