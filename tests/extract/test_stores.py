@@ -20,7 +20,7 @@ from extract.run import estimate_run
 from extract.stores import OtherFolderError
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore
-from tests.commands import run_command
+from tests.commands import list_warnings, run_command
 from tests.errors import raises
 from tests.extract.extraction import ScaledEngine, configure, extract
 from tests.files import read_files
@@ -62,14 +62,29 @@ def test_extract_folder_with_the_same_names_and_other_pictures_is_refused(
         extract(new, small_store)
 
 
-def test_extract_moved_folder_is_recorded_as_the_folder_of_the_store(
-    small_pictures: Path, small_store: Path, tmp_path: Path
+def test_extract_moved_folder_is_recorded_without_a_warning(
+    small_pictures: Path, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved = small_pictures.rename(tmp_path / "moved")
-    (moved / "train/cats/000.jpg").unlink()
     result = extract(moved, small_store)
-    assert (result.computed, result.reused, result.removed) == (0, 15, 1)
+    assert (result.computed, result.reused, result.removed) == (0, 16, 0)
     assert FeatureStore(small_store).images_folder == str(moved)
+    assert list_warnings(capsys.readouterr().err) == []
+
+
+@pytest.mark.parametrize(("num_left", "is_refused"), [(8, False), (7, True)])
+def test_extract_another_folder_needs_half_of_the_stored_pictures(
+    small_pictures: Path, small_store: Path, tmp_path: Path, num_left: int, is_refused: bool
+) -> None:
+    moved = small_pictures.rename(tmp_path / "moved")
+    for path in sorted(moved.glob("train/*/00[1-5].jpg"))[: 16 - num_left]:
+        path.unlink()
+    if is_refused:
+        with raises(OtherFolderError, where=small_store) as caught:
+            extract(moved, small_store)
+        assert {"7", "16"} <= set(caught.value.got.split())
+    else:
+        assert extract(moved, small_store).reused == 8
 
 
 @pytest.mark.parametrize("is_other", [True, False])
