@@ -307,3 +307,43 @@ def test_put_removes_partial_files_of_killed_processes(tmp_path: Path) -> None:
     put(tmp_path, KEY, draw_factors())
     partial = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
     assert partial == {running.name, foreign.name, young.name}
+
+
+def test_make_key_covers_the_blas_library_and_its_processor(
+    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_key(*libraries: dict[str, str]) -> str:
+        monkeypatch.setattr("train_head.reduction.cache.threadpool_info", lambda: list(libraries))
+        return make_key(two_classes, [two_classes.examples], 2)
+
+    openmp = {"user_api": "openmp", "version": "1"}
+    blas = {"user_api": "blas", "version": "0.3.30", "architecture": "Haswell"}
+    key = find_key(openmp, blas)
+    assert find_key(blas) == find_key({**openmp, "version": "2"}, blas) == key
+    assert find_key(blas, {**blas, "version": "0.3.21"}) == key
+    others = [find_key({**blas, "version": "0.3.31"}), find_key({**blas, "architecture": "Zen"}), find_key()]
+    assert len({key, *others}) == 4
+
+
+def test_get_of_pickled_objects_warns_without_running_them(
+    tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(tmp_path / "sprung"), "w")
+
+    plain, trapped = tmp_path / "plain.npz", np.array([Trap()], dtype=object)
+    np.savez(plain, key=np.frombuffer(bytes.fromhex(KEY), np.uint8), train=trapped)
+    path = rename_to_match(plain, KEY)
+    assert get(tmp_path, KEY, Factors, quiet) is None
+    assert count_warnings(path, capsys) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compute_coefficients_divides_by_the_eigenvalues() -> None:
+    factors = Factors(
+        np.array([[2, 6], [4, 3]], np.float32), np.zeros((1, 2), np.float32), np.array([2, 3], np.float32)
+    )
+    coefficients = factors.compute_coefficients(np.array([[1, 0], [10, 1]], np.float32))
+    assert coefficients.dtype == np.float32
+    assert coefficients.tolist() == [[21, 2], [12, 1]]

@@ -26,7 +26,6 @@ from tests.train_head.reduction.matrices import Float64Array, use_small_blocks
 from tests.train_head.synthetic import FINGERPRINT, hash_text, list_paths, make_example, make_store
 from train_head.data.split import split_examples
 from train_head.reduction.reduce import (
-    DEFAULT_RANK,
     Reduced,
     TrainValidation,
     choose_rank,
@@ -58,6 +57,8 @@ def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Method of the decomposition, chosen by the largest number of rows for the exact one."""
     if request.param == "sketch":
         force_sketch(monkeypatch)
+    else:
+        monkeypatch.setattr("train_head.reduction.reduce.MAX_EXACT_ROWS", NUM_TRAIN)
     return str(request.param)
 
 
@@ -439,8 +440,8 @@ def test_reduce_features_with_a_rank_above_the_number_of_contents_raises(tmp_pat
         (7, 9, 7, 7),
         (None, 7, 9, 7),
         (None, 9, 5, 5),
-        (None, DEFAULT_RANK + 1, 9999, DEFAULT_RANK),
-        (DEFAULT_RANK + 1, DEFAULT_RANK + 1, 9999, DEFAULT_RANK + 1),
+        (None, 513, 9999, 512),
+        (513, 513, 9999, 513),
     ],
 )
 def test_choose_rank_returns_the_request_or_the_default(

@@ -175,7 +175,8 @@ def test_checkpoint_of_the_final_state_is_saved_only_on_request(
         stopping = EarlyStopping(1, rows, KEPT)
     else:
         stopping = EarlyStopping(0, [stopping.history[0], Epoch(2, math.nan, 0.5, 0.5, 0.5, 0.1)], KEPT)
-    checkpoint = Checkpoint(path, "key", keep_final=keep_final)
+    # The final state is not saved by default.
+    checkpoint = Checkpoint(path, "key", keep_final=True) if keep_final else Checkpoint(path, "key")
     checkpoint.save_if_due(list_arrays if keep_final else forbid_arrays, stopping, num_epochs)
     assert path.exists() == keep_final
     if keep_final:
@@ -409,3 +410,38 @@ def test_checkpoint_without_a_path_saves_nothing(
         checkpoint.remove()
         assert is_missing(checkpoint, quiet)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("eager")
+def test_checkpoint_in_missing_folders_and_behind_a_link_is_restored(tmp_path: Path, quiet: Console) -> None:
+    path = tmp_path / "run/checkpoints/fit-0.npz"
+    Checkpoint(path, "key").save_if_due(list_arrays, make_stopping(2), 9)
+    (tmp_path / "link.npz").symlink_to(path)
+    assert_restored(Checkpoint(tmp_path / "link.npz", "key").load(0, quiet))
+
+
+def test_checkpoint_with_pickled_objects_warns_without_running_them(
+    path: Path, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(tmp_path / "sprung"), "w")
+
+    path.parent.mkdir()
+    np.savez(path, text=np.array([Trap()], dtype=object))
+    assert is_missing(Checkpoint(path, "key"), quiet)
+    assert count_warnings(path, capsys) == 1
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_checkpoint_warning_names_an_error_without_message_by_its_class(
+    path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    path.parent.mkdir()
+    path.write_bytes(b"a file")
+    monkeypatch.setattr(np, "load", fail)
+    assert is_missing(Checkpoint(path, "key"), quiet)
+    assert "MemoryError" in capsys.readouterr().err

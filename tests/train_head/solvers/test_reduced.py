@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 from base.terminal import Console
 from features.store import FeatureStore
@@ -35,7 +37,7 @@ from train_head.solvers.network import (
     predict_targets,
 )
 from train_head.solvers.optimizers import make_optimizer
-from train_head.solvers.reduced import draw_head, fit_reduced
+from train_head.solvers.reduced import _hash_rows, draw_head, fit_reduced
 
 pytestmark = pytest.mark.unit
 
@@ -501,3 +503,21 @@ def test_draw_head_has_the_variances_of_glorot_uniform() -> None:
     assert head.output_bias.tolist() == [0] * 3
     assert_same_weights(draw_head(37_632, 512, 1024, 3, seed=1), head)
     assert not np.array_equal(draw_head(37_632, 512, 1024, 3, seed=2).hidden_kernel, head.hidden_kernel)
+
+
+@pytest.mark.parametrize("num_rows", [1, 4, 5, 9])
+def test_hash_rows_equals_the_hash_of_all_bytes(monkeypatch: pytest.MonkeyPatch, num_rows: int) -> None:
+    monkeypatch.setattr("train_head.solvers.reduced.HASHED_ROWS", 4)
+    features = np.random.default_rng(1).normal(size=(num_rows, 6)).astype(np.float32)
+    assert _hash_rows(features) == hashlib.sha256(features.tobytes()).digest()
+    assert _hash_rows(features[:, ::2]) == hashlib.sha256(features[:, ::2].tobytes()).digest()
+
+
+def test_fit_reduced_limits_blas_to_one_thread(noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console) -> None:
+    num_threads: set[int] = set()
+
+    def look(_: Epoch) -> None:
+        num_threads.update(found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas")
+
+    fit(noisy_two, replace(BASE, epochs=1), checkpoint, quiet, look)
+    assert num_threads == {1}
