@@ -31,7 +31,7 @@ class Baseline:
 
 
 def measure_baselines(store: FeatureStore, split: Split, num_folds: int) -> list[Baseline]:
-    """Measure both baselines on the validation pictures, and in the folds that heads are cross-validated in.
+    """Measure both baselines on the validation pictures and on the same folds as the heads.
 
     The regression is `sklearn.linear_model.LogisticRegression` with its defaults and `MAX_ITERATIONS`, on standardised
     channel means.

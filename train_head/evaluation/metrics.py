@@ -17,13 +17,13 @@ THRESHOLD_DIGITS = 4
 NUM_THRESHOLDS = 10**THRESHOLD_DIGITS + 1
 WANTED_RECALLS = (0.9, 0.95, 0.99)
 _ROUNDED_AWAY = 2.0**-25
-"""Replacement of a probability of exactly 0: in float32, 1 minus any smaller number is 1."""
+"""Value that replaces a probability of exactly 0: in float32, 1 minus this or a smaller number is 1."""
 
 
 def compute_metrics(
     targets: NDArray[np.int64], probabilities: Array, classes: Sequence[str], largest_class: int
 ) -> dict[str, Any]:
-    """Compute the metrics of a training.
+    """Compute the metrics of a trained head.
 
     Args:
         targets: (n,) int64 class numbers of the true classes.
@@ -32,9 +32,9 @@ def compute_metrics(
         largest_class: number of the class that is largest in training (`find_largest_class`).
 
     Returns:
-        Ready for JSON: accuracy with its 95% interval; the largest class of training and its share of these pictures,
-        which is the accuracy of always predicting it; precision, recall, F1 and number of pictures of each class; and
-        the confusion matrix (rows are true classes).
+        Ready for JSON: accuracy with its 95% interval; the largest training class and its share of the evaluated
+        pictures, which is the accuracy of always predicting it; precision, recall, F1 and number of pictures of each
+        class; and the confusion matrix (rows are true classes).
     """
     predicted = predict_classes(probabilities)
     confusion = np.zeros((len(classes),) * 2, np.int64)
@@ -77,18 +77,18 @@ def evaluate(
 
         - `accuracy` with its 95% `accuracy_interval`, which `record_selection` widens for a selected head;
           `balanced_accuracy`, the mean recall; `largest_class` and `largest_class_share`, the baseline.
-        - `roc_auc` and `average_precision`: of the second of two classes, else the mean over the classes, each
-          against the others; None if a class has no pictures or all of them.
-        - `log_loss` in nats; `brier`, the mean squared error of the probabilities, 0 to 1 for two classes, 0 to 2
-          summed over more.
-        - `calibration_error`: the expected calibration error of the second of two classes, else of the predicted
-          class; `reliability`: the bins of [0, 1] that it is computed from.
+        - `roc_auc` and `average_precision`: with two classes, those of the second; with more, the mean over the
+          classes, each against the others. None if a class has no pictures or all of them.
+        - `log_loss` in nats; `brier`, the mean squared error of the probabilities: from 0 to 1 with two classes; with
+          more, the errors are summed over the classes, from 0 to 2.
+        - `calibration_error`: the expected calibration error, with two classes of the second, with more of the
+          predicted class; `reliability`: the bins of [0, 1] from which it is computed.
         - `confusion`: rows are true classes; `classes`: the metrics of each class against the others.
     """
     from sklearn.metrics import brier_score_loss
 
     counted = compute_metrics(targets, probabilities, labels, largest_class)
-    # Float32 rows add up to 1 only approximately, and scikit-learn warns of that.
+    # Float32 rows add up to 1 only approximately, and scikit-learn warns about it.
     exact = probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     classes = [
         {
@@ -121,15 +121,16 @@ def evaluate(
 
 
 def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Choose thresholds of a class: the lowest probabilities at which it is predicted.
+    """Choose thresholds for a class, which is predicted if its probability is at least the threshold.
 
     Args:
         truths: (n,) bool, whether each picture is of the class; at least one is.
         probabilities: (n,) of the class.
 
     Returns:
-        The threshold with the best F1, and for each wanted recall the one with the best precision; of equal ones the
-        highest. Thresholds are rounded down to four decimal places before their precision, recall and F1 are computed.
+        The threshold with the best F1, and for each wanted recall the one with the best precision. Of several equally
+        good thresholds, the highest is chosen. Thresholds are rounded down to four decimal places before their
+        precision, recall and F1 are computed.
     """
     steps = np.floor(probabilities * 10**THRESHOLD_DIGITS)
     # Floating-point error must not round a threshold up, above the probability that it comes from.
@@ -151,9 +152,9 @@ def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float
 
 
 def find_largest_class(train_targets: NDArray[np.int64], num_classes: int) -> int:
-    """Return the number of the class with most training pictures, of equal ones the first.
+    """Return the number of the class with the most training pictures; in a tie, the first of them.
 
-    Always predicting this class is the baseline. It is chosen by the training pictures alone, as a head is.
+    Always predicting this class is the baseline. It depends only on the training pictures, as a head does.
     """
     return int(np.bincount(train_targets, minlength=num_classes).argmax())
 
@@ -170,12 +171,12 @@ def list_losses(targets: NDArray[np.int64], probabilities: Array) -> NDArray[np.
 
 
 def predict_classes(probabilities: Array) -> NDArray[np.int64]:
-    """Return the most probable class of each row, of equal ones the first."""
+    """Return the most probable class of each row; in a tie, the first of them."""
     return np.asarray(np.argmax(probabilities, axis=1), np.int64)
 
 
 def _evaluate_class(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the areas under the curves and the thresholds of one class; None if all or no pictures are of it."""
+    """Return the areas under the curves and the thresholds of one class; none if it has all or no pictures."""
     from sklearn import metrics
 
     if truths.all() or not truths.any():
@@ -188,7 +189,7 @@ def _evaluate_class(truths: NDArray[np.bool_], probabilities: NDArray[np.float64
 
 
 def _measure_reliability(targets: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Compare probability and frequency in bins, of the second of two classes or of the predicted one of more."""
+    """Compare probability and frequency in bins: of the second class if there are two, else of the predicted class."""
     events, given = targets == 1, probabilities[:, 1]
     if probabilities.shape[1] > 2:
         events, given = probabilities.argmax(axis=1) == targets, probabilities.max(axis=1)

@@ -62,7 +62,7 @@ def _draw_panel(axes: Axes, history: Sequence[Epoch], name: str) -> None:
 def save_png(figure: Figure, path: Path | IO[bytes]) -> None:
     """Save a figure as PNG."""
     with warnings.catch_warnings():
-        # Matplotlib warns of characters that the font lacks; they are drawn as boxes.
+        # Matplotlib warns about characters that the font lacks; they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(path, dpi=120, format="png")
 

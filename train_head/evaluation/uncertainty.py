@@ -1,4 +1,4 @@
-"""Confidence intervals of accuracies, also of heads that were selected by the pictures they are evaluated on."""
+"""Confidence intervals of accuracies, also for heads that were selected on the pictures they are evaluated on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Number of heads and epochs that a head was selected from by the pictures it is evaluated on."""
+    """Numbers of heads and epochs from which a head was selected, on the pictures that it is evaluated on."""
 
     num_heads: int = 1
     num_epochs: int = 1
@@ -46,7 +46,7 @@ class Selection:
 
     @classmethod
     def of_epochs(cls, config: HeadConfig) -> Selection:
-        """Return the selection that one training makes: with patience, the epoch of the lowest validation loss."""
+        """Return the selection within one training: with patience, it keeps the epoch of the lowest validation loss."""
         if not config.patience:
             return cls()
         tuned = config.fine_tune_epochs if config.unfreeze_from != NO_FINE_TUNING else 0
@@ -59,11 +59,11 @@ class Selection:
 
     def describe(self) -> str:
         """Describe the selection, such as `the best of 24 heads`; empty if there was none."""
-        searched = f" found by a search of {self.num_possible:,} possible ones" if self.num_possible > 1 else ""
-        parts = [f"{self.num_heads:,} heads{searched}"] if max(self.num_heads, self.num_possible) > 1 else []
-        if self.num_epochs > 1:
-            parts.append(f"up to {self.num_epochs:,} epochs" + (" of each" if parts else ""))
-        return f"the best of {' and '.join(parts)}" if parts else ""
+        epoch = f"at the best of up to {self.num_epochs:,} epochs" if self.num_epochs > 1 else ""
+        if max(self.num_heads, self.num_possible) <= 1:
+            return f"the head {epoch}" if epoch else ""
+        space = f" (from a search space of {self.num_possible:,})" if self.num_possible > 1 else ""
+        return f"the best of {self.num_heads:,} heads{space}" + (f", each {epoch}" if epoch else "")
 
 
 def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
@@ -80,9 +80,10 @@ def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[s
 def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 1) -> Interval:
     """Compute a 95% confidence interval of an accuracy.
 
-    For a single candidate it is Wilson's interval (Wilson 1927). For one of k candidates selected by the same pictures
-    it is the Clopper-Pearson interval (1934) at the level 1 - 0.05 / k. By Bonferroni's inequality all k intervals
-    hold together with a probability of 95%, so the selected one does, whatever the rule of selection.
+    For a single candidate it is Wilson's interval (Wilson 1927). For one of k candidates selected on the same pictures
+    it is the Clopper-Pearson interval (1934) at the level 1 - 0.05 / k. By Bonferroni's inequality, all k intervals
+    contain their true values with a probability of at least 95%. The interval of the selected candidate therefore does
+    so too, whatever the selection rule.
 
     Args:
         num_right: number of correct predictions; may be a fraction, for the mean of several fits.
@@ -104,7 +105,7 @@ def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 
 
 
 def format_share(share: float | None) -> str:
-    """Format with four decimal places; only exactly 0 and 1 are written as such."""
+    """Format with four decimal places; only exactly 0 and 1 are shown as 0.0000 and 1.0000."""
     if share is None:
         return "–"
     if 0 < share < 0.00005:
@@ -130,7 +131,7 @@ def describe_interval(metrics: Mapping[str, Any]) -> str:
     selection, num = Selection.read(metrics), metrics["num_validation"]
     interval = compute_interval(metrics["val_accuracy"] * num, num, selection.num_candidates).format()
     choice = selection.describe()
-    return f"{interval}, for {choice}, selected by these pictures" if choice else interval
+    return f"{interval}, allowing for the selection of {choice}, on these pictures" if choice else interval
 
 
 def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
@@ -149,6 +150,7 @@ def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
             words += f" instead of the {metrics['num_train']:,} of this head, which lowers the accuracy"
     if Selection.read(metrics).num_epochs > 1:
         words += (
-            "; each fit kept its best epoch by the pictures it is evaluated on, so the mean is optimistically biased"
+            "; the epoch of each fit was selected on the pictures that it is evaluated on, "
+            "so the mean is optimistically biased"
         )
     return f"{words})"

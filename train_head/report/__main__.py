@@ -11,7 +11,7 @@ from train_head.config import ReportConfig
 
 
 def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
-    """Write a run's report again, with --test also for the pictures in test/."""
+    """Write a run's report again; with --test, first evaluate the head on the pictures in test/."""
     from train_head.evaluation.uncertainty import Interval, describe_interval, format_share
     from train_head.report.page import report_run
     from train_head.report.sources import read_evaluation, read_test
@@ -23,13 +23,13 @@ def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
     rows = [("validation accuracy", evaluation["accuracy"], describe_interval(run.read_metrics()))]
     if test:
         rows.append(("test accuracy", test["accuracy"], Interval(*test["accuracy_interval"]).format()))
-    shown = [(title, f"{format_share(accuracy)} (95 % interval {interval})") for title, accuracy, interval in rows]
+    shown = [(title, f"{format_share(accuracy)} (95% interval {interval})") for title, accuracy, interval in rows]
     console.show_table(f"run {config.run}", [*shown, ("report", str(path))])
     return {"report": str(path), "evaluation": evaluation, "test": test}
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(report, ReportConfig, name)
 
 

@@ -23,10 +23,10 @@ FIRST_L2 = 1e-4
 
 
 def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label: Mapping[str, int]) -> dict[str, str]:
-    """Suggest the commands of a report, each one line for a shell, by the section that shows it.
+    """Suggest the commands of a report: a line for the shell for each section.
 
-    A command that the findings give no reason for is empty. Paths are relative to the working folder; of a place
-    outside it the name alone is given, since a report may be passed on.
+    A command is empty if the findings give no reason for it. Paths are relative to the working folder. A path outside
+    it is shortened to its name, because a report may be shared.
 
     Args:
         sources: the run and its store.
@@ -106,6 +106,6 @@ def list_changed_options(options: Mapping[str, Any]) -> list[str]:
 
 
 def shorten(path: Path) -> Path:
-    """Return a path relative to the working folder, or its name alone where it is outside."""
+    """Return a path relative to the working folder, or only its name if it is outside."""
     here, place = Path.cwd(), path.resolve()
     return place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)

@@ -1,4 +1,4 @@
-"""Data of a report: every number and list that it shows, ready for JSON. The page also holds them for programs."""
+"""Data of a report: every number and list that it shows, which the page also contains as JSON for programs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
 
     Returns:
         `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation),
-        `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None before
-        it was evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
+        `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None until
+        it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
         pictures of each class), `wrong` (every incorrect prediction), `uncertain`, `duplicates` and `commands`.
 
     Raises:
         HeadstartError: the run or the store cannot be read.
-        LookupError, TypeError, ValueError: the metrics have other fields or values than those of a run.
+        LookupError, TypeError, ValueError: a field of the metrics is missing or invalid.
     """
     run, split = sources.run, sources.split
     metrics, history, predictions = run.read_metrics(), run.read_history(), run.read_predictions()
@@ -79,7 +79,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
 
 
 def encode_data(data: Mapping[str, Any]) -> str:
-    """Encode a report's data as JSON for a script element, which no text in it can end."""
+    """Encode a report's data as JSON in which no text can close the surrounding script element."""
     return json.dumps(make_json(data), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
 
 

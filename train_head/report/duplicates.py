@@ -1,4 +1,4 @@
-"""Duplicates across the split: validation pictures that are the same as, or nearly the same as, a training picture."""
+"""Duplicates across the split: validation or test pictures that are (nearly) the same as a training picture."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from train_head.data.split import Split
 from train_head.reduction.cache import Means, get, make_key, put
 
 NEAR = 0.75
-"""Similarity from which two pictures are nearly the same: the correlation of their standardised channel means.
+"""Similarity from which two pictures count as nearly the same.
 
-Measured on 800 training and 400 validation photographs of cats and dogs. Different photographs: at most 0.72. The same
-photograph, saved with JPEG quality 50: at least 0.90; 30% brighter: 0.85; cropped by 5% or halved in size: 0.71;
-mirrored: 0.65 (median 0.79).
+Similarity is the correlation of the pictures' standardised channel means. It was measured on 800 training and 400
+validation photographs of cats and dogs. For different photographs it is at most 0.72. For two versions of the same
+photograph it is at least 0.90 if one was saved with JPEG quality 50, 0.85 if it is 30% brighter, 0.71 if it was cropped
+by 5% or halved in size, and 0.65 (median 0.79) if it was mirrored.
 """
 NUM_NEAR_SHOWN = 12
 NUM_COMPARED = 500
@@ -30,7 +31,7 @@ _BLOCK_NUMBERS = 2**24
 
 
 class Pair(NamedTuple):
-    """A validation or test picture and a training picture that is like it."""
+    """Validation or test picture with a similar training picture."""
 
     held_out: Example
     train: Example
@@ -43,15 +44,15 @@ class Duplicates(NamedTuple):
 
     exact: list[Pair]
     near: list[Pair]
-    """The most similar pairs, those to show."""
+    """Most similar pairs, which the report shows."""
     num_near: int | None
-    """Number of pairs with a similarity of `NEAR` or more; None where there were too many pictures to compare."""
+    """Number of pairs with a similarity of `NEAR` or more; None if there were too many pictures to compare."""
     typical_similarity: float
     """Median similarity of a training picture to its nearest other training picture."""
 
 
 def find_duplicates(store: FeatureStore, split: Split, console: Console) -> Duplicates:
-    """Find the pictures outside training that are the same as a training picture, or nearly the same.
+    """Find validation and test pictures with the bytes of a training picture, and validation pictures similar to one.
 
     Raises:
         FeatureStoreError: the features cannot be read.
@@ -95,7 +96,7 @@ def find_nearest(split: Split, means: Means) -> list[Pair]:
 
 
 def measure_typical_similarity(means: Means) -> float:
-    """Return the median similarity of a training picture to its nearest other, over about `NUM_COMPARED` of them."""
+    """Return the median similarity of about `NUM_COMPARED` training pictures to their nearest training picture."""
     trained = _standardise(means.train, means)
     chosen = np.arange(0, len(trained), max(1, len(trained) // NUM_COMPARED))
     similarities = trained[chosen] @ trained.T
@@ -104,7 +105,7 @@ def measure_typical_similarity(means: Means) -> float:
 
 
 def load_means(store: FeatureStore, split: Split, console: Console) -> Means | None:
-    """Load the channel means of each picture, from the store's `derived/` where an earlier report put them.
+    """Load the channel means of each picture from the store's `derived/`, or compute and store them there.
 
     Returns:
         A row for each distinct picture in the order of the content hashes; None above `MAX_PICTURES`.
@@ -124,7 +125,7 @@ def load_means(store: FeatureStore, split: Split, console: Console) -> Means | N
 
 
 def _list_contents(examples: Sequence[Example]) -> list[Example]:
-    """List one example of each content, in the order of the content hashes."""
+    """List one example for each content hash, in the order of the hashes."""
     first: dict[bytes, Example] = {}
     for example in sorted(examples, key=lambda example: example.path):
         first.setdefault(example.content_hash, example)
@@ -132,7 +133,7 @@ def _list_contents(examples: Sequence[Example]) -> list[Example]:
 
 
 def _standardise(values: Array, means: Means) -> Array:
-    """Return rows whose inner products are correlations, standardised by the training pictures."""
+    """Standardise by the mean and deviation of training, and scale rows so that inner products are correlations."""
     moved: Array = (values - means.train.mean(axis=0)) / (means.train.std(axis=0) + np.float32(1e-6))
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
     return np.asarray(moved / np.maximum(lengths, np.float32(1e-12)), np.float32)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Placeholders, which `encode_svg` replaces by the variables of the page's style sheet.
+# Placeholders, which `encode_svg` replaces with the variables of the page's style sheet.
 INK, FAINT = "#010203", "#020304"
 SERIES = ["#030405", "#040506", "#050607", "#060708", "#070809", "#08090a"]
 TRAIN, VALIDATION = SERIES[0], SERIES[1]
@@ -56,7 +56,7 @@ def plot_learning_curve(history: Sequence[Epoch], kept_epoch: int, name: str, wi
 
 
 def choose_plotted(targets: NDArray[np.int64], num_classes: int) -> list[int]:
-    """Choose the classes whose curves are plotted: the second of two, else the largest, one for each line colour.
+    """Choose the classes whose curves are plotted: of two the second, of more the largest, one for each line colour.
 
     A class without pictures, or without pictures of other classes, has no curves.
 
@@ -98,7 +98,7 @@ def plot_roc(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[
 def plot_precision_recall(
     targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], plotted: Sequence[int]
 ) -> Figure:
-    """Plot precision over recall of each of the given classes; arguments as of `plot_roc`."""
+    """Plot precision over recall of each of the given classes; the arguments are those of `plot_roc`."""
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = _make_axes()
@@ -114,7 +114,7 @@ def plot_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -
     """Plot the observed frequency over the mean predicted probability of each bin.
 
     Args:
-        bins: `reliability` of an evaluation: the second of two classes, or the predicted one of more.
+        bins: `reliability` of an evaluation: of the second class if there are two, else of the predicted class.
         labels: the classes in order.
     """
     figure, axes = _make_axes()
@@ -164,7 +164,7 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def encode_svg(figure: Figure, name: str) -> str:
-    """Encode a figure as an SVG element of a page, with text as text; `name` prefixes its ids to make them unique."""
+    """Encode a figure as an SVG element of a page, with text elements; `name` prefixes its ids to make them unique."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -177,5 +177,5 @@ def encode_svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    # Without a size it scales with the page. The text alternative is on the element around it.
+    # An SVG element without a size scales with the page. The enclosing element has the text alternative.
     return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)

@@ -11,12 +11,12 @@ from typing import Any
 from train_head.solvers.history import Epoch
 
 MIN_IMPROVEMENT = 0.01
-"""Relative decrease of the validation loss in the last epoch from which more epochs are worth a try."""
+"""Smallest relative decrease of the validation loss in the last epoch that makes more epochs worth trying."""
 MIN_RISE = 0.1
-"""Relative rise of the validation loss above its minimum from which a head overfits, whatever its accuracy."""
+"""Smallest relative rise of the validation loss above its minimum that counts as overfitting at any accuracy."""
 NUM_CONFUSIONS = 5
 IMBALANCE = 1.5
-"""Ratio of the largest to the smallest class of training from which class weights are worth a try."""
+"""Smallest ratio of the largest to the smallest training class that makes class weights worth trying."""
 
 
 class Caution(StrEnum):
@@ -59,7 +59,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class FitFinding:
-    """State of a head after training, with the numbers that it follows from."""
+    """State of a head after training, with the numbers behind it."""
 
     fit: Fit
     gap: float
@@ -117,7 +117,7 @@ def judge_confidence(mean_confidence: float, evaluation: Mapping[str, Any]) -> C
 
 
 def find_confusions(evaluation: Mapping[str, Any], count: int = NUM_CONFUSIONS) -> list[Confusion]:
-    """Find the most frequent kinds of error, the most frequent first, of equal ones the first in class order."""
+    """Find the most frequent kinds of error, most frequent first; ties keep the order of the classes."""
     labels = [row["label"] for row in evaluation["classes"]]
     errors = [
         Confusion(label, predicted, number, sum(row))

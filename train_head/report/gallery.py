@@ -51,7 +51,7 @@ def choose_uncertain(predictions: Sequence[Prediction], count: int = NUM_UNCERTA
 
 
 def make_thumbnail(path: Path, content_hash: bytes, report_folder: Path) -> Thumbnail:
-    """Make the thumbnail of a picture whose file still has the SHA-256 that its feature was made from.
+    """Make the thumbnail of a picture, unless its file has changed since extraction.
 
     Args:
         path: the picture's file.
@@ -59,7 +59,7 @@ def make_thumbnail(path: Path, content_hash: bytes, report_folder: Path) -> Thum
         report_folder: folder of the report, which links are relative to.
     """
     try:
-        # In a locale without UTF-8, other characters of a name are represented by their bytes.
+        # In a locale without UTF-8, Python represents the non-ASCII characters of a name by their bytes.
         place = Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape")))
         data = read_picture(place)
         if hashlib.sha256(data).digest() != content_hash:

@@ -53,7 +53,7 @@ def report_run(config: ReportConfig, console: Console) -> Path:
         Path of the report.
 
     Raises:
-        UsageError: no pictures are in test/.
+        UsageError: test/ has no pictures.
         HeadstartError: the run or the store cannot be read, or another command writes the run.
         OSError: the page cannot be written.
     """

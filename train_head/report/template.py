@@ -28,7 +28,7 @@ _LIBRARIES = ("numpy", "scikit-learn", "keras")
 
 
 def make_environment() -> Environment:
-    """Make the environment of the templates, in which text is printable and escaped, and a missing value an error."""
+    """Make the environment of the templates: text is made printable and escaped, and a missing value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -36,7 +36,7 @@ def make_environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        # File and class names may contain control characters. HTML has another type (Markup).
+        # File and class names may contain control characters. HTML has the type Markup and is left unchanged.
         finalize=lambda value: make_printable(value) if type(value) is str else value,
     )
     environment.filters.update(
@@ -83,7 +83,7 @@ def _break_path(path: str) -> Markup:
 
 
 def _describe_extraction(store: FeatureStore) -> str:
-    """Describe the time of extraction at the rate of its last run; empty if the rate is unknown."""
+    """Estimate the extraction time of all features from the last recorded rate; empty if the rate is unknown."""
     if not store.path.is_dir():
         return ""
     rate = 0.0

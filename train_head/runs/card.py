@@ -60,7 +60,7 @@ class ModelCard:
             raise ValueError("a card with a value of the wrong type")
 
     def compute_digest(self, members: Mapping[str, bytes]) -> str:
-        """Compute SHA-256 over the card without its digest and the other members of the archive, sorted by name."""
+        """Compute the SHA-256 of the card, without its digest, and of the other members, sorted by name."""
         digest = hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode())
         for name in sorted(members):
             digest.update(f"\n{name} {len(members[name])}\n".encode())
@@ -82,7 +82,7 @@ def read_card(path: Path) -> ModelCard:
 def open_export(path: Path) -> Iterator[tuple[ModelCard, zipfile.ZipFile]]:
     """Open an exported model once, and yield its card and its archive.
 
-    The uncompressed members are together no larger than the file, so that no archive can exhaust the memory.
+    An archive whose uncompressed members are larger than the file is rejected, so that it cannot exhaust the memory.
 
     Raises:
         HeadstartError: the file is missing or is not an exported model, or the body of the `with` statement failed.
@@ -93,7 +93,7 @@ def open_export(path: Path) -> Iterator[tuple[ModelCard, zipfile.ZipFile]]:
             if num_bytes > MAX_MODEL_BYTES or archive.getinfo(CARD_NAME).file_size > MAX_CARD_BYTES:
                 raise ValueError(f"a file of {num_bytes:,} bytes, which is too large")
             if sum(member.file_size for member in archive.infolist()) > num_bytes:
-                raise ValueError("an archive whose members are larger than the file")
+                raise ValueError("an archive whose uncompressed members are larger than the file")
             card = ModelCard(**json.loads(archive.read(CARD_NAME)))
             card.check()
             yield card, archive

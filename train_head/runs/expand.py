@@ -1,4 +1,4 @@
-"""Expansion of a run's head to all inputs, for both solvers."""
+"""Expansion of a run's head from reduced inputs to the full feature space (all inputs)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from train_head.runs.read import Run
 
 TOLERANCE = 1e-3
-"""Largest allowed difference between the logits of the fitted head and those of the expanded head."""
+"""Largest allowed difference between the logits of the fitted and the expanded head; relative for logits above 100."""
 
 
 def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
@@ -35,10 +35,10 @@ def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], co
     that the run recorded.
 
     Args:
-        run: the run; the head of the full solver is returned unchanged.
+        run: the run; a head that the full solver fitted is returned unchanged.
         store: the store that the run was fitted on, or a packed copy of it.
         validation: the run's validation examples, in any order.
-        console: output of details.
+        console: receives debug messages.
 
     Raises:
         HeadstartError: a training feature is missing, or the logits differ.
@@ -90,7 +90,7 @@ def _load_cached_expansion(run: Run, store: FeatureStore, head: HeadWeights, con
 
 
 def _sort_as_predicted(run: Run, validation: Sequence[Example]) -> list[Example]:
-    """Sort examples in the order of the run's predictions, which is also that of a version-1 run's logits."""
+    """Sort examples in the order of the run's predictions, in which version 1 also stored the logits."""
     rank_of = {prediction.path: rank for rank, prediction in enumerate(run.read_predictions())}
     return sorted(validation, key=lambda example: rank_of.get(example.path, len(rank_of)))
 

@@ -17,7 +17,7 @@ from base.terminal import Console, format_count, make_printable
 
 MAX_DEPTH = 3
 _HIDDEN_OPTIONS = {"cut", "views", "no_report", "tensorboard", "overwrite"}
-"""Options that training always sets, or that do not affect the head."""
+"""Options left out of the list: training always sets them, or they do not affect the head."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
     Hidden folders and symbolic links are skipped. A run that cannot be read is skipped with a warning.
 
     Returns:
-        For each run, among others: its `folder`; `options`, those that differ from the defaults; `exports`, the folders
-        of its exported models. Folders are relative to the given one.
+        A dictionary for each run with, among others, `folder`, `options` (those that differ from the defaults) and
+        `exports` (the folders of its exported models). Folders are relative to the given folder.
     """
     from train_head.runs.card import MODEL_FILE, read_card
     from train_head.runs.read import Run
@@ -75,7 +75,11 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
             metrics = run.read_metrics()
             num_pictures = int(metrics["num_train"]) + int(metrics["num_validation"])
         except (HeadstartError, KeyError, TypeError, ValueError) as error:
-            reason = error if isinstance(error, HeadstartError) else f"{path / METRICS_FILE}: {error!r}."
+            reason = (
+                error
+                if isinstance(error, HeadstartError)
+                else f"{path / METRICS_FILE}: missing or invalid value, {error!r}."
+            )
             console.warning(f"skipped a run that cannot be read. {reason}")
             continue
         # Runs of version 1 have no date.
@@ -101,7 +105,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and the folders below it, sorted by name, down to a depth."""
+    """Yield a folder and the folders below it, sorted by name, at most `depth` levels down."""
     yield folder
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if depth else []

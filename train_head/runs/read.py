@@ -37,6 +37,7 @@ from train_head.runs.record import (
     PREDICTIONS_FILE,
     REDUCTION_FILE,
     REPORT_FILE,
+    RUN_FILE,
     read_record,
 )
 from train_head.runs.tables import SPLITS, Prediction, RunExample, parse_examples, parse_history, parse_predictions
@@ -69,7 +70,7 @@ class Run:
         except HeadstartError:
             # A notebook can show a run whose folder was deleted.
             return escape(repr(self))
-        rows = {"validation accuracy": describe_accuracy(metrics), "95 % interval": describe_interval(metrics)}
+        rows = {"validation accuracy": describe_accuracy(metrics), "95% interval": describe_interval(metrics)}
         epochs = f"{metrics['epochs']}, weights of epoch {metrics['kept_epoch']}"
         rows |= {"solver": self.record.solver, "epochs": epochs}
         rows["pictures"] = f"{metrics['num_train']:,} for training, {metrics['num_validation']:,} for validation"
@@ -99,12 +100,12 @@ class Run:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in the order of the columns of probabilities."""
+        """Class names, in the order of the probability columns."""
         return list(self.record.classes)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the training, without paths."""
+        """Training options, without paths."""
         return dict(self.record.config)
 
     @property
@@ -140,17 +141,17 @@ class Run:
             (n, classes) float32, in the order of `classes`.
 
         Raises:
-            UsageError: the features have another shape, or the run was fine-tuned.
+            UsageError: the features have the wrong shape, or the run was fine-tuned.
             HeadstartError: the head cannot be read or expanded.
         """
         if self.unfreeze_from != NO_FINE_TUNING:
             advice = "Export the run and predict from pixels"
             raise UsageError(
-                self.folder, "a run without fine-tuning", f"one unfrozen from {self.unfreeze_from}", advice
+                self.folder, "a run without fine-tuning", f"one fine-tuned from {self.unfreeze_from}", advice
             )
         found, shape = np.asarray(features), tuple(self.record.feature_shape)
         if found.shape[1:] != shape or found.ndim == 0:
-            expected = f"an array of {('n', *shape)}".replace("'", "")
+            expected = f"an array of shape {('n', *shape)}".replace("'", "")
             raise UsageError("features", expected, str(found.shape), "Read them from the run's store")
         if not len(found):
             return np.zeros((0, len(self.classes)), np.float32)
@@ -178,7 +179,7 @@ class Run:
             path: path of the store, if it was moved.
 
         Raises:
-            HeadstartError: the store is missing or holds other features.
+            HeadstartError: the store is missing, or its fingerprint is not that of the run.
         """
         config = self.record.config
         # A fine-tuned run pools the output of the tail, not the stored features.
@@ -280,7 +281,7 @@ class Run:
             data = read_regular_file(path, DATA_FILES[name])
             found = hashlib.sha256(data).hexdigest()
             if found != wanted and (wanted or self.record.run_version > 1):
-                recorded = f"SHA-256 {wanted[:12]}…" if wanted else "a recorded SHA-256"
+                recorded = f"SHA-256 {wanted[:12]}…" if wanted else f"a SHA-256 recorded in {RUN_FILE}"
                 raise HeadstartError(path, f"{expected} with {recorded}", f"SHA-256 {found[:12]}…", advice)
             return parse(data)
         except HeadstartError:

@@ -22,7 +22,7 @@ EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
 CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
 HEAD_FILE, LOGITS_FILE, REDUCTION_FILE = "head.npz", "validation_logits.npy", "reduction.npz"
 LOCAL_FILE = "local.json"
-"""Name of the file with the paths of this machine, which reports need and exports never contain."""
+"""Name of the file with paths of this machine. Reports need these paths; exports never contain them."""
 LOGS_FOLDER, LOGS_FILE = "tensorboard", "events.out.tfevents.0.headstart"
 MAX_JSON_BYTES = 2**26
 DATA_FILES = {
@@ -59,7 +59,7 @@ class RunRecord:
     """Record of a run: how it was fitted, and the digests of its files."""
 
     config: dict[str, Any]
-    """Options of the training, without paths."""
+    """Training options, without paths."""
     solver: str
     store: str
     """Path of the store relative to the run's folder, or its name alone; an absolute path in version 1."""
@@ -85,7 +85,7 @@ class RunRecord:
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each data file, by name; empty in version 1."""
     digest: str = ""
-    """SHA-256 over the other fields, and so over all data files; empty in version 1."""
+    """SHA-256 over the other fields, which include the digests of all data files; empty in version 1."""
     run_version: _Positive = RUN_VERSION
 
     def compute_digest(self) -> str:
@@ -98,7 +98,7 @@ class RunRecord:
 
 
 def read_record(folder: Path, *, checks_digest: bool = True) -> RunRecord:
-    """Read run.json. Complete an interrupted replacement of the folder first.
+    """Complete an interrupted replacement of the folder, if any, and read run.json.
 
     Raises:
         HeadstartError: the folder holds no run, the run has a newer version, or run.json was edited.
@@ -149,7 +149,7 @@ def recover_run(folder: Path) -> None:
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Convert options of training to JSON types, without paths."""
+    """Convert training options to JSON types, leaving out paths."""
     return {name: value for name, value in asdict(config).items() if name not in PATH_OPTIONS}
 
 
@@ -176,7 +176,7 @@ def _parse_record(data: bytes) -> RunRecord:
     if version > RUN_VERSION:
         values = {name: value for name, value in values.items() if name in known}
     if not version or not values.keys() <= known or not values.get("files", {}).keys() <= DATA_FILES.keys():
-        raise ValueError("unknown entries")
+        raise ValueError("unknown entries, or no run_version")
     record = RunRecord(**values)
     if not len(set(record.classes)) == len(record.classes) > 1:
         raise ValueError("fewer than two classes, or a repeated class")

@@ -96,9 +96,9 @@ def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
     examples = [RunExample(*row) for row in _parse(data, _EXAMPLE_COLUMNS, _EXAMPLE_COLUMNS[:-1])]
     for example in examples:
         if example.split not in SPLITS or example.label not in classes:
-            raise ValueError(f"an unknown split or class of {example.path}")
+            raise ValueError(f"an unknown split or class for {example.path}")
         if not _HASH.fullmatch(example.content_hash):
-            raise ValueError(f"an invalid SHA-256 of {example.path}")
+            raise ValueError(f"an invalid SHA-256 for {example.path}")
         _check_path(example.path)
     return examples
 
@@ -109,9 +109,9 @@ def parse_predictions(data: bytes, classes: Sequence[str]) -> list[Prediction]:
     for path, label, predicted, *shares in _parse(data, [*_PREDICTION_COLUMNS, *(f"p({label})" for label in classes)]):
         numbers = [float(share) for share in shares]
         if label not in classes or predicted not in classes:
-            raise ValueError(f"an unknown class of {path}")
+            raise ValueError(f"an unknown class for {path}")
         if not all(0 <= share <= 1 for share in numbers) or not math.isclose(sum(numbers), 1, abs_tol=1e-3):
-            raise ValueError(f"probabilities of {path} out of range")
+            raise ValueError(f"invalid probabilities for {path}")
         _check_path(path)
         predictions.append(Prediction(path, label, predicted, dict(zip(classes, numbers, strict=True))))
     if not predictions:
@@ -126,7 +126,7 @@ def _format(rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _parse(data: bytes, *headers: list[str]) -> list[list[str]]:
-    """Return the rows below the header, which must be one of the given ones."""
+    """Return the rows below the header, which must equal one of `headers`."""
     rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""), strict=True))
     if not rows or rows[0] not in headers:
         raise ValueError("unknown columns")
@@ -136,6 +136,6 @@ def _parse(data: bytes, *headers: list[str]) -> list[list[str]]:
 
 
 def _check_path(path: str) -> None:
-    """Raise ValueError if a path leaves the folder of the pictures."""
+    """Raise ValueError if a path points outside the folder of the pictures."""
     if path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path:
         raise ValueError(f"a path outside the folder of the pictures: {path}")

@@ -16,7 +16,7 @@ _SCALARS = {
     "train": {"loss": "loss", "accuracy": "accuracy"},
     "validation": {"loss": "val_loss", "accuracy": "val_accuracy"},
 }
-"""For training and validation, each tag and the field of an epoch that it shows."""
+"""Tags of the training and the validation log, each with the field of `Epoch` that it contains."""
 
 
 def add_logs(run: Run) -> None:
@@ -31,7 +31,7 @@ def add_logs(run: Run) -> None:
 def write_logs(folder: Path, history: Sequence[Epoch], ended: float) -> None:
     """Write one event file for training and one for validation.
 
-    Source: TensorFlow's record format; `tensorboard.compat.proto.event_pb2`.
+    The file format is TensorFlow's record format with the messages of `tensorboard.compat.proto.event_pb2`.
 
     Args:
         folder: folder to create.

@@ -1,4 +1,4 @@
-"""Writing of runs: into a staging folder, with the digests of the files, then into place as a whole."""
+"""Writing of runs: files and their digests go into a staging folder, which then replaces the run as a whole."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from train_head.runs.tables import format_examples, format_history, format_predi
 from train_head.solvers import Fit
 
 MAX_UP, MAX_DOWN = 3, 2
-"""Largest number of folders up and down in a relative path in run.json; a longer one would reveal local paths."""
+"""Largest numbers of folders up and down in a relative path in run.json; a longer path would reveal local paths."""
 
 
 def write_run(
@@ -118,7 +118,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
     with replace_folder(describe_run_target(run.folder)) as replacement:
         require_unchanged(run)
         record = copy_run(run, replacement.staging)
-        # A report can be made from the copy before it replaces the run.
+        # With its record, a report can be made from the copy inside the `with` statement.
         write_record(replacement.staging, record)
         yield replacement.staging
         write_record(replacement.staging, record)
@@ -141,11 +141,12 @@ def warn_on_failure(name: str, console: Console) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        console.warning(f"could not write {name}: {str(error) or type(error).__name__}. All other results are kept.")
+        reason = (str(error) or type(error).__name__).removesuffix(".")
+        console.warning(f"could not write {name}: {reason}. All other results are kept.")
 
 
 def name_archive(folder: Path, run: Path) -> str:
-    """Return an unused name to keep a folder under, with the date of a run in it: `run-2026-11-25-140327`."""
+    """Return an unused new name for a folder: its name with the date of a run, such as `run-2026-11-25-140327`."""
     place = folder.resolve()
     try:
         made = datetime.fromisoformat(read_record(run, checks_digest=False).created).astimezone()
@@ -158,7 +159,7 @@ def name_archive(folder: Path, run: Path) -> str:
 
 
 def shorten_path(path: Path, folder: Path) -> str:
-    """Return a path relative to a folder if it is near, else its name alone."""
+    """Return a path relative to a folder if it is within `MAX_UP` and `MAX_DOWN`, else its name alone."""
     near = os.path.relpath(path.resolve(), folder.resolve())
     num_up = Path(near).parts.count("..")
     is_near = num_up <= MAX_UP and len(Path(near).parts) - num_up <= MAX_DOWN
@@ -173,7 +174,7 @@ def require_unchanged(run: Run) -> None:
             run.folder,
             "the run that was read",
             "another run in its folder",
-            "Open the run again; the earlier one may be kept beside it, under its date",
+            "Open the run again; the earlier one may be kept beside it, with a date in its name",
         )
 
 

@@ -58,7 +58,7 @@ class SweepConfig(HeadConfig, _SweepPlace):
             "--try",
             metavar="NAME=VALUE,VALUE",
             help="Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.",
-            show_default="all stored cuts, two units, two dropouts, three learning rates",
+            show_default="all stored cuts; two values of units, two of dropout, three of learning rate",
         ),
     ] = None
     search: Annotated[

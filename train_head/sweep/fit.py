@@ -43,9 +43,9 @@ def fit_candidate(
 ) -> Row:
     """Fit a head, or reuse its run from an earlier sweep.
 
-    A run of other options or pictures in the head's folder is kept beside it under its date, as in `train`:
-    `units-256-2026-11-25-140327`. With `--overwrite` it is replaced. A run of the same head on the same pictures is
-    reused even with `--overwrite`, so that an interrupted sweep can continue.
+    If the head's folder holds a run with other options or pictures, that run is kept beside it with its date in the
+    name, as in `train`: `units-256-2026-11-25-140327`. With `--overwrite` it is replaced. A run of the same head on the
+    same pictures is reused even with `--overwrite`, so that an interrupted sweep can continue.
 
     Args:
         candidate: the head.
@@ -75,7 +75,7 @@ def fit_candidate(
 
 
 def fit_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[Row]:
-    """Fit the baselines of each dataset; guess the largest class only once for the same pictures."""
+    """Fit the baselines of each dataset; add the largest-class baseline only once for the same pictures."""
     rows = []
     names = shorten_paths(dataset.path for dataset in datasets)
     guessed: set[frozenset[RunExample]] = set()

@@ -35,7 +35,7 @@ Fit = Callable[[Candidate, Callable[[Epoch], None]], Row]
 
 
 def open_study(config: SweepConfig, axes: Sequence[Axis], datasets: Sequence[Dataset]) -> optuna.Study:
-    """Open or create the study of these axes and datasets; the caller holds the lock of the sweep's folder."""
+    """Open or create the study of these axes and datasets; the caller must hold the lock of the sweep's folder."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

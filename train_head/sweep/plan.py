@@ -50,7 +50,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Plan:
-    """Decisions of a sweep before the first fit."""
+    """Decisions made before the first fit of a sweep."""
 
     axes: list[Axis]
     candidates: list[Candidate]
@@ -71,7 +71,7 @@ def plan_sweep(config: SweepConfig) -> Plan:
     if is_optuna:
         require_extra("optuna", "--search optuna", "sweep SEARCH=optuna")
     elif config.trials:
-        raise UsageError("--trials", "--search optuna", "--search grid", "Omit one of them")
+        raise UsageError("--trials", "--search optuna", "--search grid", "Add --search optuna, or omit --trials")
     if config.metric is MetricName.VAL_LOSS and (config.folds or config.repeats > 1):
         advice = "Omit --folds and --repeats, or rank by val_accuracy"
         raise UsageError("--metric", "val_accuracy with --folds or --repeats", "val_loss", advice)
@@ -83,7 +83,7 @@ def plan_sweep(config: SweepConfig) -> Plan:
 
 
 def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
-    """Plan a head for every combination of values, the last axis changing fastest; a range has its two ends."""
+    """Plan a head for every combination of values, the last axis changing fastest; of a range, use its two ends."""
     names = [axis.name for axis in axes]
     combinations = itertools.product(*(axis.values for axis in axes))
     return [plan_candidate(config, dict(zip(names, values, strict=True))) for values in combinations]
@@ -104,8 +104,9 @@ def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
 def name_candidate(values: Mapping[str, Any]) -> str:
     """Return a readable name for the folder of a head, such as `cut-mixed7_units-256_dropout-0.2`.
 
-    The name is valid on every file system and depends on the values alone. If the values are too long or contain other
-    characters, a hash of them is appended. Only the last part of a path is used, so that names reveal no local paths.
+    The name is valid on every file system and depends only on the values. If the values are too long or contain
+    characters other than letters, digits and `_.+-`, a hash of them is appended. Only the last part of a path is used,
+    so that names reveal no local paths.
     """
     pairs = [(name.replace("_", "-"), value) for name, value in values.items()]
     whole = "_".join(f"{name}-{value}" for name, value in pairs) or "head"
@@ -132,7 +133,7 @@ def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequen
 
 
 def check_candidates(candidates: Sequence[Candidate]) -> list[Dataset]:
-    """Check that every head can be fitted, and return a dataset for each store and cut, in their order.
+    """Check that every head can be fitted, and return a dataset for each store and cut, in the order of the heads.
 
     Raises:
         UsageError: a head cannot be fitted; `where` contains its values.
@@ -152,7 +153,7 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[Dataset]:
             values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())
             where = f"{values}: {error.where}" if values else error.where
             raise UsageError(where, error.expected, error.got, error.advice) from error
-    # Pooled and whole features belong to the same pictures: keep the first dataset of each store and cut.
+    # Pooled and unpooled features belong to the same pictures: keep the first dataset of each store and cut.
     first = {key[:-1]: key for key in reversed(datasets)}
     return [dataset for key, dataset in datasets.items() if key in first.values()]
 

@@ -28,7 +28,7 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
 
 
 def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
-    """Plot the heads that were fitted to the end, at least one, and the baselines."""
+    """Plot the baselines and the heads that were fitted to the end; there must be at least one such head."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -44,7 +44,7 @@ def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
         axes.axhline(row.score.metric, color="0.35", linestyle=style, linewidth=1, label=_make_literal(label))
     axes.set_ylim(low, high)
     num = max(row.score.num_candidates for row in ordered)
-    spread = "95 % interval" + (f", best of {num:,}" if num > 1 else "")
+    spread = "95% interval" + (f", best of {num:,}" if num > 1 else "")
     axes.set(xlabel=f"{format_count(len(ordered), 'head')}, best first", ylabel=f"{_NAMES[metric]}\n{spread}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, axis="y")
@@ -57,8 +57,8 @@ def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
 def choose_colour_axis(rows: Sequence[Row]) -> str:
     """Choose the axis that explains most of the variance of the scores, among those with two to ten values.
 
-    The explained share is η²: the variance between the means of the axis's values. Return an empty string if no axis
-    has two to ten values.
+    The explained share is η²: the variance between the mean scores of the axis's values over the total variance, which
+    is the same for all axes. Return an empty string if no axis has two to ten values.
     """
     scored = [row for row in rows if row.is_scored]
     metrics = np.array([row.score.metric for row in scored])

@@ -16,7 +16,7 @@ from train_head.evaluation.uncertainty import CONFIDENCE, compute_interval
 from train_head.sweep.config import MetricName
 
 Z_95 = 1.959964
-"""Half the width of a 95 % interval of a normal distribution, in standard errors."""
+"""Half the width of a 95% interval of a normal distribution, in standard errors."""
 
 
 class Status(StrEnum):
@@ -36,9 +36,9 @@ class Score:
 
     metric: float
     low: float
-    """Lower end of the 95 % interval, which allows for choosing the best of `num_candidates`."""
+    """Lower end of the 95% interval, which allows for choosing the best of `num_candidates`."""
     high: float
-    """Upper end of the 95 % interval."""
+    """Upper end of the 95% interval."""
     standard_error: float
     """Standard error of the metric; about √(p (1 − p) / n) for an accuracy p on n pictures."""
     num_fits: int = 1
@@ -146,7 +146,7 @@ def count_close(rows: Sequence[Row], best: Row, metric: MetricName) -> int:
 
 
 def shorten_paths(paths: Iterable[Path]) -> dict[Path, str]:
-    """Name folders by as few of their last parts as distinguish them, to reveal little of the local paths."""
+    """Shorten paths to the fewest last parts that distinguish them, so that they reveal little of the machine."""
     parts = {path: path.resolve().parts for path in paths}
     names = {}
     for path, own in parts.items():

@@ -100,7 +100,7 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
 def describe_sweep_target(out: Path) -> Target:
     """Return the target for replacing the table, the plot and the best run of a sweep as a whole.
 
-    The folder may contain anything else; `trials/` and the study of Optuna grow with each head.
+    Other entries of the folder are left alone. `trials/` and Optuna's study are not replaced but extended.
     """
     if not out.resolve().name:
         raise UsageError(out, "a folder below the root", "the root itself", f"Give another {OPTION}")
@@ -137,7 +137,7 @@ def copy_best(config: SweepConfig, selection: Selection, best: Row, folder: Path
 
 
 def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Console) -> None:
-    """Fit the baselines and every head, and add the row of each to `found` at once."""
+    """Fit the baselines and every head, and add each row to `found` as soon as it is known."""
     trial_console, trials = TrialConsole(console.options), config.out / TRIALS_FOLDER
     if trials.is_symlink() or (trials.exists() and not trials.is_dir()):
         raise HeadstartError(trials, "a folder of runs", "a link or another kind of file", ADVICE)

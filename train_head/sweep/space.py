@@ -42,7 +42,7 @@ class Axis:
     is_range: bool = False
 
     def count_values(self) -> int:
-        """Count the values that could be tried: the listed ones, or all of a range with three significant digits."""
+        """Count the possible values: the listed ones, or all numbers of a range with three significant digits."""
         if not self.is_range:
             return len(self.values)
         low, high = self.values
@@ -73,8 +73,8 @@ def parse_axes(tries: Sequence[str], *, takes_ranges: bool) -> list[Axis]:
 def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     """Add the default axes to the given ones.
 
-    All stored cuts are tried if no cut is given. If no axis is given, the options of `DEFAULT_AXES` are tried that the
-    user did not set.
+    All stored cuts are tried if no cut is given. If no axis is given, those options of `DEFAULT_AXES` are tried which
+    the user did not set.
     """
     given = {axis.name: axis for axis in axes}
     cuts = [tuple(list_cuts(store)) for store in (given["store"].values if "store" in given else (config.store,))]
@@ -101,7 +101,7 @@ def _parse_axis(text: str, takes_ranges: bool) -> Axis:
             raise UsageError(f"--try {text}", "values", "a range", "List values, or add --search optuna")
         low, high = (_parse_value(text, option, end) for end in found.groups())
         if not low < high or (name in LOG_SCALED and low <= 0):
-            least = " above 0" if name in LOG_SCALED else ""
+            least = " above 0 and" if name in LOG_SCALED else ""
             raise UsageError(f"--try {text}", f"LOW..HIGH with LOW{least} below HIGH", values, "Correct the range")
         return Axis(name, (low, high), is_range=True)
     parsed = [_parse_value(text, option, value.strip()) for value in values.split(",")]
@@ -121,7 +121,7 @@ def _parse_value(text: str, option: OptionSpec, value: str) -> Any:
 
 
 def _count_numbers(value: float) -> int:
-    """Count the numbers of `SIGNIFICANT_DIGITS` digits up to a value; only differences of counts have a meaning."""
+    """Count the numbers of `SIGNIFICANT_DIGITS` digits up to a value; only differences of counts are meaningful."""
     decade = math.floor(math.log10(value))
     unit = float(10.0 ** (decade - SIGNIFICANT_DIGITS + 1))
     return 9 * int(10 ** (SIGNIFICANT_DIGITS - 1)) * decade + math.floor(value / unit)

@@ -51,7 +51,7 @@ class Sweep:
             pandas: Any = importlib.import_module("pandas")
         except ImportError as error:
             advice = "Run `pip install pandas`"
-            raise HeadstartError("to_pandas", "the installed package pandas", "no such package", advice) from error
+            raise HeadstartError("to_pandas", "the package pandas", "no installed package", advice) from error
         return pandas.DataFrame(self.rows)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -107,7 +107,7 @@ def format_rows(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) ->
     heads = [row for row in rows if row.status is not Status.BASELINE]
     several = any(row.score.num_fits > 1 for row in heads)
     num = max((row.score.num_candidates for row in heads), default=1)
-    interval = "95 % interval" if num == 1 else f"95 %, best of {num:,}"
+    interval = "95% interval" + (f", best of {num:,}" if num > 1 else "")
     titles = ", ".join(axis.replace("_", " ") for axis in axes) or "head"
     stores = shorten_values(rows)
     shown = [("", titles, metric.value.removeprefix("val_") + (" ± std" if several else ""), interval, "loss", "time")]
@@ -129,14 +129,14 @@ def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: st
         choice: description of the selection, such as `the best of 24 heads`; empty if there was one head.
     """
     score, name = best.score, metric.value.replace("_", " ")
-    found = [f"{name} {score.metric:.4f}, 95 % interval {Interval(score.low, score.high).format()}"]
+    found = [f"{name} {score.metric:.4f}, 95% interval {Interval(score.low, score.high).format()}"]
     if choice:
         num_close, num_done = count_close(rows, best, metric), sum(row.status is Status.DONE for row in rows)
         found[0] += (
-            f", of {choice}. It was chosen on the pictures that it is evaluated on, so this number is optimistically "
-            f"biased; the interval allows for the choice. Heads within one standard error "
-            f"({score.standard_error:.4f}) of the best: {num_close} of {num_done}; chance decides which one is first. "
-            "Evaluate the head that you choose on the pictures in test/ (`report --test`)"
+            f", for {choice}. This head was selected on the pictures that it is evaluated on, so its score is "
+            "optimistically biased; the interval accounts for the selection. Heads within one standard error "
+            f"({score.standard_error:.4f}) of the best, including it: {num_close} of {num_done}. Their order may be "
+            "due to chance. Evaluate the head that you choose on the pictures in test/ (`report --test`)"
         )
     strongest = sort_rows([*(row for row in rows if row.status is Status.BASELINE), best], metric)[0]
     if strongest is not best:

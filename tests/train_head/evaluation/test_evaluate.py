@@ -56,7 +56,7 @@ def test_evaluate_two_classes_equals_values_computed_by_hand(two: Any) -> None:
     cats, dogs = two.classes
     assert (cats.label, cats.num_pictures, cats.precision, cats.recall, cats.f1) == ("cats", 4, 0.75, 0.75, 0.75)
     assert (dogs.label, dogs.num_pictures, dogs.precision, dogs.recall, dogs.f1) == ("dogs", 4, 0.75, 0.75, 0.75)
-    # Of the 16 pairs of a cat and a dog, two are ordered wrongly: the dog at 0.31, the cats at 0.35 and 0.62.
+    # Of the 16 pairs of a cat and a dog, two are ordered wrongly: the dog at 0.31 is below the cats at 0.35 and 0.62.
     assert two.roc_auc == pytest.approx(14 / 16)
     # Dogs have the ranks 1, 2, 3 and 6.
     assert two.average_precision == pytest.approx((1 + 1 + 1 + 4 / 6) / 4)
@@ -127,7 +127,7 @@ def test_choose_thresholds_takes_the_best_f1_and_the_best_precision_for_a_recall
         assert found[wish].precision == pytest.approx(4 / 6)
 
 
-def test_choose_thresholds_of_equal_ones_takes_the_highest() -> None:
+def test_choose_thresholds_in_a_tie_takes_the_highest() -> None:
     truths = np.array([False, True, False, True])
     found = read_back(choose_thresholds(truths, np.array([0.2, 0.4, 0.6, 0.8])))
     # Precision 1/2 with recall 1/2 at 0.6 is worse than 2/3 with 1 at 0.4; at 0.8 it is 1 with 1/2.
@@ -180,7 +180,7 @@ def test_evaluate_log_loss_of_a_confident_error_equals_that_of_its_logit() -> No
         evaluate(targets, np.concatenate([first, second], axis=1).astype(np.float32), ["cats", "dogs"], 0)
     )
     assert found.log_loss == pytest.approx(exact, abs=1e-6)
-    # A float32 probability of 0 replaces the largest probability that is rounded to 0.
+    # A probability that was rounded to 0 in float32 counts as the largest one that is rounded to 0.
     rounded = second.astype(np.float32)
     found = read_back(evaluate(targets, np.concatenate([1 - rounded, rounded], axis=1), ["cats", "dogs"], 0))
     assert found.log_loss == pytest.approx(exact, abs=0.1)

@@ -78,7 +78,7 @@ def test_interval_format_rounds_outwards() -> None:
     assert Interval(0.0, 1.0).format_percent() == "0.0% to 100.0%"
 
 
-def test_format_share_and_percent_give_0_and_1_for_exact_values_alone() -> None:
+def test_format_share_and_percent_give_0_and_1_only_for_exact_values() -> None:
     assert [format_share(share) for share in (None, 0.0, 1e-5, 0.5, 0.99996, 1.0)] == [
         "–", "0.0000", "<0.0001", "0.5000", ">0.9999", "1.0000",
     ]  # fmt: skip
@@ -106,7 +106,7 @@ def test_selection_of_epochs_counts_planned_epochs_with_patience() -> None:
     assert choose(epochs=30, patience=3, unfreeze_from="mixed7", fine_tune_epochs=10) == 40
 
 
-def test_record_selection_widens_the_validation_intervals_alone() -> None:
+def test_record_selection_widens_only_the_validation_intervals() -> None:
     test = {"accuracy_interval": [0.7, 0.8]}
     metrics = METRICS | {"evaluation": {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95]}, "test": test}
     found = record_selection(metrics, Selection(24))

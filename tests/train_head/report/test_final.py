@@ -47,7 +47,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def trained(
     store: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quiet: Console, request: pytest.FixtureRequest
 ) -> TrainConfig:
-    """A run that no test changes."""
+    """Run, not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
     config = make_config(store, folder / "run", epochs=20, solver=request.param, no_report=False)
     train_head(config, quiet)

@@ -92,7 +92,7 @@ def compare_run(config: TrainConfig, *, fingerprint: str = "f" * 64, split: Spli
     return list_differences(Run(config.run), make_record(config, fingerprint), list_run_examples(split))
 
 
-def test_describe_config_gives_json_types_without_places() -> None:
+def test_describe_config_gives_json_types_without_paths() -> None:
     described = describe_config(TrainConfig(Path("store"), Path("run"), optimizer=OptimizerName.ADAM))
     assert json.loads(json.dumps(described)) == {
         "unfreeze_from": "none",

@@ -1,4 +1,4 @@
-"""Names, relative paths and warnings of written runs, and the store that a run finds again."""
+"""Writing of runs: names, relative paths and warnings; finding the store and the pictures of a run."""
 
 from __future__ import annotations
 
@@ -78,15 +78,23 @@ def test_shorten_path_more_than_three_folders_up_is_the_name(tmp_path: Path) -> 
     assert shorten_path(tmp_path / "store", tmp_path / "a/b/c/d") == "store"
 
 
-@pytest.mark.parametrize(("error", "reason"), [(ValueError("no colour"), "no colour"), (ValueError(), "ValueError")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no colour"), "no colour"),
+        (ValueError(), "ValueError"),
+        (HeadstartError("curves", "a colour", "none", "Name one"), "Name one"),
+    ],
+)
 def test_warn_on_failure_prints_one_warning_and_continues(
-    quiet: Console, capsys: pytest.CaptureFixture[str], error: ValueError, reason: str
+    quiet: Console, capsys: pytest.CaptureFixture[str], error: Exception, reason: str
 ) -> None:
     with warn_on_failure("curves.png", quiet):
         raise error
     (warning,) = capsys.readouterr().err.splitlines()
     assert "curves.png" in warning
     assert reason in warning
+    assert ".." not in warning
 
 
 def test_warn_on_failure_passes_an_interrupt(quiet: Console) -> None:

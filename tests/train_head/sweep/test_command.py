@@ -27,7 +27,7 @@ runpy.run_module("train_head.sweep", run_name="__main__", alter_sys=True)
 
 
 def run_process(heavy: str, *arguments: object) -> tuple[str, list[str]]:
-    """Run the command in a new process; return its output and the imported packages out of the given ones."""
+    """Run the command in a new process; return its output and those of the given packages that it imported."""
     command = [sys.executable, "-c", LIST_IMPORTS, heavy, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def test_sweep_prints_the_selection_and_each_warning_once(
     result = sweep(make_sweep(leak, tmp_path / "out", "units=4,8,12"), Console())
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
-    # One warning of all three trainings, of the selection and of the baseline.
+    # One warning for the three trainings together, one for the selection and one for the baseline.
     assert sum(line.startswith("warning:") for line in lines) == 3
     assert sum(line.startswith("sweep: 3/3 heads") for line in lines) == 1
     assert not any(line.startswith("train:") for line in lines)

@@ -113,7 +113,7 @@ def test_sweep_into_a_locked_folder_is_refused(
 
 
 def count_steps(patch: pytest.MonkeyPatch, kill_at: int) -> list[int]:
-    """Return a list with the number of renames and removals, from now on; raise Killed at and after a number."""
+    """Count renames and removals in the returned list, and raise Killed at each one after the first `kill_at`."""
     counts = [0]
     for name in ("rename", "rmdir", "replace", "unlink"):
         real = getattr(os, name)
