@@ -1,1 +1,1 @@
-"""What happens to every kind of picture: the table of docs/inputs.md, row by row, on files made here."""
+"""Tests of picture files and folders of all kinds, in extraction, export and prediction."""

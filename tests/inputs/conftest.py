@@ -1,108 +1,73 @@
-"""What these tests share: one folder of every kind, and what the commands make of it, from pictures to predictions."""
+"""Shared fixtures: a folder with a picture of each kind, its store, and a small exported model."""
 
 from __future__ import annotations
 
 import functools
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from base.terminal import Console
-from extract.backbone import build_backbone
 from features.store import FeatureStore
-from tests.inputs.commands import EXTRACT, PREDICT, SMALL, TRAIN, Done, finish, run, start
-from tests.inputs.kinds import KINDS
+from tests.commands import CommandResult, run_command
+from tests.inputs.folders import SMALL, list_reasons
+from tests.inputs.kinds import KINDS, Kind
 from tests.pictures import fill_folder
 from tests.train_head.synthetic import save_tiny_model
-from train_head.config import ExportConfig
-from train_head.export.__main__ import export
-
-LABELS = ("cats", "dogs")
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _one_backbone() -> Iterator[None]:
-    """Extractions in this process share one backbone: to build it takes most of the time of a small one."""
+def _shared_models() -> Iterator[None]:
+    """Load and compile each exported model once, instead of once a prediction."""
+    from train_head.export.load import compile_model, load_export
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.backbone.build_backbone", functools.cache(build_backbone))
+        patch.setattr("train_head.export.load.load_export", functools.cache(load_export))
+        patch.setattr("train_head.export.load.compile_model", functools.cache(compile_model))
         yield
 
 
 @dataclass(frozen=True)
-class Everything:
-    """Every kind among the validation pictures, and the store that the command made of them."""
+class Extracted:
+    """Folder with a picture of each kind in its validation split, and the result of its extraction."""
 
     folder: Path
-    store: Path
-    extract: Done
+    path: Path
+    """Folder of the store."""
+    command: CommandResult
 
-    @staticmethod
-    def place(name: str) -> str:
-        """Where a kind lies in the folder."""
-        names = [kind.name for kind in KINDS]
-        return f"validation/{LABELS[names.index(name) % 2]}/{KINDS[names.index(name)].file_name}"
+    @functools.cached_property
+    def store(self) -> FeatureStore:
+        """Store of the folder."""
+        return FeatureStore(self.path)
 
     @property
-    def pictures(self) -> FeatureStore:
-        return FeatureStore(self.store)
+    def reasons(self) -> dict[str, str]:
+        """Reasons of the failed pictures, by path."""
+        return list_reasons(self.command.json["failed"])
+
+
+def locate(kind: Kind) -> str:
+    """Return the path of a kind in the folder."""
+    return f"validation/{('cats', 'dogs')[KINDS.index(kind) % 2]}/{kind.file_name}"
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Everything:
-    folder = tmp_path_factory.mktemp("everything") / "pictures"
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Extracted:
+    """Extraction of 16 training pictures, and of a validation picture of each kind."""
+    folder = tmp_path_factory.mktemp("kinds") / "pictures"
     fill_folder(folder, {"train/cats": 8, "train/dogs": 8, "validation/cats": 0, "validation/dogs": 0})
     for kind in KINDS:
-        (folder / Everything.place(kind.name)).write_bytes(kind.make())
+        (folder / locate(kind)).write_bytes(kind.make())
     store = folder.parent / "store"
-    running = start(EXTRACT, "--images", folder, "--store", store, *SMALL, "--max-bad", 1, "--json")
-    # Imports TensorFlow into this process meanwhile.
-    request.getfixturevalue("tiny_model")
-    done = finish(running)
-    assert done.status == 0, done.err
-    return Everything(folder, store, done)
-
-
-@pytest.fixture(scope="session")
-def run_folder(everything: Everything) -> Path:
-    """The run of a head that the command trained on that store."""
-    folder = everything.folder.parent / "run"
-    options = ["--epochs", 4, "--units", 16, "--learning-rate", 1e-3, "--solver", "full", "--no-report"]
-    done = run(TRAIN, "--store", everything.store, "--run", folder, *options)
-    assert done.status == 0, done.err
-    return folder
-
-
-@dataclass(frozen=True)
-class Exported:
-    """That head's export, and what it said of its check on the validation pictures."""
-
-    model: Path
-    result: dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def export_of_everything(run_folder: Path, quiet: Console) -> Exported:
-    out = run_folder.parent / "out"
-    return Exported(out / "model.keras", dict(export(ExportConfig(run_folder, out), quiet)))
-
-
-@pytest.fixture(scope="session")
-def predicting(everything: Everything, export_of_everything: Exported) -> subprocess.Popen[bytes]:
-    """The command that predicts with that export on every kind, so that others can work while it does."""
-    return start(PREDICT, "--model", export_of_everything.model, everything.folder / "validation", "--json")
-
-
-@pytest.fixture(scope="session")
-def predicted(predicting: subprocess.Popen[bytes]) -> Done:
-    """What it says."""
-    return finish(predicting)
+    options = ["--images", folder, "--store", store, *SMALL, "--max-bad", 1, "--json"]
+    result = run_command("extract.__main__", *options)
+    assert result.status == 0, result.err
+    return Extracted(folder, store, result)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model that tells red cats from blue dogs by their mean."""
+    """Exported model that separates red cats from blue dogs by their mean colour."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model.keras", 2)

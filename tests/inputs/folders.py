@@ -1,77 +1,84 @@
-"""Folders of pictures, and what extraction and `predict` make of them in this process."""
+"""Write folders of pictures, classify them, and list results by path."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pytest
-
-from base.command_line import CommandFailed
 from base.terminal import Console, ConsoleOptions
-from extract.config import ExtractConfig
-from extract.run import ExtractResult, extract_features
 from features.store import FeatureStore
-from tests.inputs.commands import Done
 from tests.pictures import draw_picture, encode
 from train_head.config import PredictConfig
-from train_head.predict.__main__ import predict
+from train_head.predict.classify import predict_pictures
 
-Config = TypeVar("Config")
-
-
-def configure(images: Path, store: Path) -> ExtractConfig:
-    """What of extraction costs least, with any number of bad pictures."""
-    return ExtractConfig(images, store, weights="random", image_size=75, cut="mixed0", max_bad=1.0)
-
-
-def extract_small(images: Path, store: Path) -> ExtractResult:
-    return extract_features(configure(images, store), Console(ConsoleOptions(quiet=True)))
-
-
-def run_here(act: Callable[[Config, Console], Mapping[str, Any]], config: Config) -> Done:
-    """Runs a command in this process, with `--json` and `-v`."""
-    out, err = io.StringIO(), io.StringIO()
-    console = Console(ConsoleOptions(json=True, verbose=True))
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setenv("COLUMNS", "500")
-        try:
-            result, status = act(config, console), 0
-        except CommandFailed as failure:
-            result, status = failure.result, 1
-        console.show_result(result)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def predict_all(model: Path, *files: Path) -> dict[str, Any]:
-    """Predicts, also where some pictures are bad."""
-    try:
-        return dict(predict(PredictConfig(list(files), model), Console(ConsoleOptions(quiet=True))))
-    except CommandFailed as failure:
-        return dict(failure.result)
-
-
-def list_reasons(failed: list[dict[str, str]], name: str = "image", folder: Path | None = None) -> dict[str, str]:
-    """Reasons by path; each file is there once."""
-    found = {file[name].removeprefix(f"{folder}/"): file["reason"] for file in failed}
-    assert len(found) == len(failed)
-    return found
-
-
-def list_stored(store: Path) -> list[tuple[str, str]]:
-    return [(example.path, example.label) for example in FeatureStore(store).examples]
+SMALL = ["--weights", "random", "--image-size", 75, "--cut", "mixed0"]
+"""Options of the extraction that needs the least time."""
+_CAPABILITY_VERSION = 0x20080522
+_READ_ANY_FILE = 0b110
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; see capabilities(7)."""
 
 
 def draw_new(number: int, label: str = "cats") -> bytes:
-    """Draws a picture that no other number gives."""
+    """Draw a picture whose bytes differ with every number."""
     return encode(draw_picture(label, 500 + number), "JPEG")
 
 
 def put_pictures(folder: Path, paths: Sequence[str]) -> None:
-    """Puts pictures into a folder, each another, of the class that the first part of its path names."""
+    """Write different pictures, each of the class that the first part of its path names."""
     for number, path in enumerate(paths):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(draw_new(100 + number, path.split("/")[0]))
+
+
+def predict(model: Path, *files: Path) -> dict[str, Any]:
+    """Classify pictures, and return the result as `--json` prints it."""
+    return predict_pictures(PredictConfig(list(files), model), Console(ConsoleOptions(quiet=True))).to_json()
+
+
+def list_predicted(result: dict[str, Any], folder: Path) -> list[str]:
+    """List the paths of classified pictures, relative to a folder."""
+    return [found["image"].removeprefix(f"{folder}/") for found in result["predictions"]]
+
+
+def list_reasons(files: list[dict[str, str]], name: str = "image", folder: Path | None = None) -> dict[str, str]:
+    """Return reasons by path, relative to a folder, after a check that no path occurs twice."""
+    reasons = {file[name].removeprefix(f"{folder}/"): file["reason"] for file in files}
+    assert len(reasons) == len(files)
+    return reasons
+
+
+def list_stored(store: Path) -> list[str]:
+    """List the paths of the stored pictures."""
+    return [example.path for example in FeatureStore(store).examples]
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Capabilities(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+@contextmanager
+def respect_permissions() -> Iterator[None]:
+    """Make permissions apply to root too, in this thread and in threads that it starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, capabilities = _Header(_CAPABILITY_VERSION, 0), (_Capabilities * 2)()
+
+    def call(function: Any) -> None:
+        if function(ctypes.byref(header), capabilities):
+            raise OSError(ctypes.get_errno(), "the capabilities of this thread are unchanged")
+
+    call(libc.capget)
+    effective = capabilities[0].effective
+    capabilities[0].effective = effective & ~_READ_ANY_FILE
+    call(libc.capset)
+    try:
+        yield
+    finally:
+        capabilities[0].effective = effective
+        call(libc.capset)

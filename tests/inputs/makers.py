@@ -1,4 +1,4 @@
-"""The bytes of picture files of all kinds: by Pillow, or by hand where it does not write them."""
+"""Bytes of picture files of all kinds, written by Pillow, or by hand if Pillow cannot write them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def save_palette(image_format: str, **options: object) -> bytes:
 
 def save_profiled(image_format: str) -> bytes:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    # Its date left out, so that the bytes are always the same.
+    # Without its date, so that the bytes are always the same.
     profile = profile[:24] + bytes(12) + profile[36:]
     return save(image_format, icc_profile=profile)
 
@@ -73,14 +73,14 @@ def save_sixteen(image_format: str, mode: str = "I;16") -> bytes:
 
 
 def write_png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
-    """Writes a PNG by hand: what Pillow does not write, and headers that say more than there is.
+    """Write a PNG that Pillow cannot write, such as one whose header declares more pixels than it has.
 
     Args:
-        width: of the header.
-        height: of the header.
+        width: width in the header, in pixels.
+        height: height in the header, in pixels.
         depth: bits of a sample.
-        colour_type: 0 gray, 2 RGB, 6 RGBA.
-        rows: scan lines, each after the byte of its filter.
+        colour_type: 0 for gray, 2 for RGB, 6 for RGBA.
+        rows: scan lines, each with the byte of its filter first.
     """
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -106,7 +106,7 @@ def cut(make: Callable[[], bytes], share: float = 0.5) -> bytes:
 
 
 def flip(make: Callable[[], bytes], find: bytes, offset: int) -> bytes:
-    """Flips a bit so many bytes after a marker."""
+    """Flip a bit of the byte at an offset from a marker."""
     data = bytearray(make())
     data[data.index(find) + offset] ^= 8
     return bytes(data)
@@ -117,5 +117,5 @@ def save_thirty_two(mode: str) -> bytes:
 
 
 def write_box(brand: bytes) -> bytes:
-    """The head of a file of MPEG-4's family."""
+    """Write the start of a file in the ISO base media format (MP4, HEIC, AVIF)."""
     return struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + brand + b"mif1" + bytes(200)

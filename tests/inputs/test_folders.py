@@ -1,64 +1,57 @@
-"""Files in folders: what is no picture by its name, what is hidden, links, and trees that are deep."""
+"""Files and folders without pictures to extract: other extensions, hidden files, links, pipes, runs of Headstart."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from extract.__main__ import extract
 from extract.config import MAX_PIXELS
 from extract.decode import MAX_BYTES_PER_PIXEL
 from extract.images.scan import scan_images
-from tests.inputs.commands import Done
-from tests.inputs.folders import configure, draw_new, list_reasons, list_stored, predict_all, put_pictures, run_here
+from features.store import FeatureStore
+from tests.commands import CommandResult, run_command
+from tests.inputs.folders import SMALL, draw_new, list_predicted, list_reasons, predict, put_pictures
 from train_head.predict.classify import list_pictures
 
-NOT_DECODED = "a picture in an unsupported format ({})"
 SKIPPED = {
-    ".thumbs": "a hidden folder with 1 picture",
-    "cats/README": "a file without an extension",
-    "cats/camera.dng": NOT_DECODED.format(".dng"),
-    "cats/film.jp2": NOT_DECODED.format(".jp2"),
-    "cats/gone.jpg": "an unreadable file (No such file or directory)",
-    "cats/loop.jpg": "an unreadable file (Too many levels of symbolic links)",
-    "cats/nested/again": "a link to a folder above it",
-    "cats/next.AVIF": NOT_DECODED.format(".AVIF"),
-    "cats/notes.txt": "a file with an unknown extension (.txt)",
-    "cats/phone.heic": NOT_DECODED.format(".heic"),
-    "cats/vector.svg": NOT_DECODED.format(".svg"),
-    "dogs/above": "a link to a folder above it",
-    "dogs/pipe.jpg": "a special file, such as a pipe or a device",
-    "stray.jpg": "a file outside a class folder",
+    ".thumbs": "hidden folder with 1 picture",
+    "cats/README": "without an extension",
+    "cats/camera.dng": "unsupported format (.dng)",
+    "cats/film.jp2": "unsupported format (.jp2)",
+    "cats/gone.jpg": os.strerror(2),
+    "cats/loop.jpg": "symbolic links",
+    "cats/nested/again": "folder above",
+    "cats/next.AVIF": "unsupported format (.AVIF)",
+    "cats/notes.txt": "unknown extension (.txt)",
+    "cats/phone.heic": "unsupported format (.heic)",
+    "cats/vector.svg": "unsupported format (.svg)",
+    "dogs/above": "folder above",
+    "dogs/pipe.jpg": "special file",
+    "stray.jpg": "outside a class folder",
 }
-TAKEN = [
-    ("cats/000.jpg", "cats"),
-    ("cats/001.jpg", "cats"),
-    ("cats/nested/deeper/deepest/000.jpg", "cats"),
-    ("dogs/000.jpg", "dogs"),
-    ("dogs/001.jpg", "dogs"),
-    ("dogs/cats/000.jpg", "dogs"),
-    ("dogs/linked.jpg", "dogs"),
-]
-ENDLESS = "a file of 712,000,001 bytes, above the limit of 712,000,000"
-
-
-# A folder as people have them.
-
-
-@dataclass(frozen=True)
-class Untidy:
-    folder: Path
-    store: Path
-    extract: Done
+"""Skipped paths, with a term of each reason."""
+EXTRACTED = {
+    "cats/000.jpg": "cats",
+    "cats/001.jpg": "cats",
+    "cats/nested/deeper/deepest/000.jpg": "cats",
+    "dogs/000.jpg": "dogs",
+    "dogs/001.jpg": "dogs",
+    "dogs/cats/000.jpg": "dogs",
+    "dogs/linked.jpg": "dogs",
+}
+"""Extracted paths, with their classes."""
+TOO_LARGE = "dogs/endless.bmp"
 
 
 @pytest.fixture(scope="module")
-def untidy(tmp_path_factory: pytest.TempPathFactory) -> Untidy:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the files of SKIPPED and EXTRACTED, hidden files, and a file that is too large."""
     folder = tmp_path_factory.mktemp("untidy") / "pictures"
-    put_pictures(folder, [path for path, _ in TAKEN if path != "dogs/linked.jpg"])
+    put_pictures(folder, [path for path in EXTRACTED if path != "dogs/linked.jpg"])
     for number, hidden in enumerate([".hidden.jpg", "._000.jpg", "__MACOSX/1.jpg", ".thumbs/2.jpg", ".kept.heic"]):
         for place in (folder, folder / "cats", folder / "cats/nested"):
             (place / hidden).parent.mkdir(exist_ok=True)
@@ -73,72 +66,58 @@ def untidy(tmp_path_factory: pytest.TempPathFactory) -> Untidy:
     os.mkfifo(folder / "dogs/pipe.jpg")
     (folder.parent / "elsewhere").write_bytes(draw_new(11, "dogs"))
     (folder / "dogs/linked.jpg").symlink_to(folder.parent / "elsewhere")
-    with (folder / "dogs/endless.bmp").open("wb") as file:
+    with (folder / TOO_LARGE).open("wb") as file:
         file.truncate(MAX_BYTES_PER_PIXEL * MAX_PIXELS + 1)
+    return folder
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Store of the folder, and the result of the command."""
+
+    store: Path
+    command: CommandResult
+
+
+@pytest.fixture(scope="module")
+def extracted(folder: Path) -> Extracted:
     store = folder.parent / "store"
-    return Untidy(folder, store, run_here(extract, configure(folder, store)))
+    options = ["--images", folder, "--store", store, *SMALL, "--max-bad", 1, "--json", "-v"]
+    return Extracted(store, run_command("extract.__main__", *options))
 
 
-def test_extract_links_and_other_files_are_skipped_each_once_with_its_reason(untidy: Untidy) -> None:
-    assert untidy.extract.status == 0, untidy.extract.err
-    skipped = untidy.extract.result["skipped"]
-    assert [(file["path"], file["reason"]) for file in skipped] == list(SKIPPED.items())
-    for path, reason in SKIPPED.items():
-        assert untidy.extract.err.splitlines().count(f"skipped {path}: {reason}") == 1
+def assert_reasons(found: dict[str, str], expected: dict[str, str]) -> None:
+    """Assert the paths, each with a term of its reason."""
+    assert sorted(found) == sorted(expected)
+    for path, term in expected.items():
+        assert term in found[path]
 
 
-def test_extract_kinds_that_are_not_decoded_are_warned_of(untidy: Untidy) -> None:
-    (line,) = [
-        line for line in untidy.extract.err.splitlines() if line.startswith("warning: ") and "camera.dng" in line
-    ]
-    assert "5 pictures" in line
+def is_too_large(reason: str) -> bool:
+    limit = MAX_BYTES_PER_PIXEL * MAX_PIXELS
+    return f"{limit + 1:,}" in reason and f"{limit:,}" in reason
 
 
-def test_extract_counts_skipped_files_by_reason_at_the_end(untidy: Untidy) -> None:
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in untidy.extract.err.splitlines()]
-    reasons = list(SKIPPED.values())
-    for reason in set(reasons):
-        assert cells.count(["", f"{reason}: {reasons.count(reason)}"]) == 1
-    assert ["skipped files", str(len(SKIPPED))] in cells
+@pytest.mark.unit
+def test_scan_lists_each_skipped_file_once_with_its_reason(folder: Path) -> None:
+    scan = scan_images(folder)
+    assert {image.path: image.label for image in scan.images} == EXTRACTED | {TOO_LARGE: "dogs"}
+    assert len(scan.skipped) == len(SKIPPED)
+    assert_reasons({skipped.path: skipped.reason for skipped in scan.skipped}, SKIPPED)
 
 
-def test_extract_nested_and_linked_pictures_belong_to_the_class_above(untidy: Untidy) -> None:
-    assert list_stored(untidy.store) == TAKEN
+@pytest.mark.unit
+def test_list_pictures_accepts_the_files_of_a_scan_and_those_outside_class_folders(folder: Path) -> None:
+    paths, skipped = list_pictures([folder])
+    accepted = [path.relative_to(folder).as_posix() for path in paths]
+    # Broken links fail when they are read.
+    assert sorted(accepted) == sorted([*EXTRACTED, TOO_LARGE, "stray.jpg", "cats/gone.jpg", "cats/loop.jpg"])
+    reasons = {file.image.relative_to(folder).as_posix(): file.reason for file in skipped}
+    assert_reasons(reasons, {path: SKIPPED[path] for path in SKIPPED.keys() - {*accepted, ".thumbs"}})
 
 
-def test_extract_hidden_files_are_not_looked_at(untidy: Untidy) -> None:
-    assert not {"._", "__MACOSX", "kept"} & set(untidy.extract.out.replace("/", " ").split())
-    for part in (".hidden", "._000", "__MACOSX", "cats/.thumbs", ".kept"):
-        assert part not in untidy.extract.out + untidy.extract.err
-    assert untidy.extract.result["images"] == len(TAKEN) + 1
-
-
-def test_extract_file_larger_than_any_allowed_picture_is_refused(untidy: Untidy) -> None:
-    assert untidy.extract.reasons == {"dogs/endless.bmp": ENDLESS}
-
-
-def test_predict_takes_what_extract_does_and_accounts_for_the_others_once(untidy: Untidy, tiny_model: Path) -> None:
-    result = predict_all(tiny_model, untidy.folder)
-    images = [found["image"].removeprefix(f"{untidy.folder}/") for found in result["predictions"]]
-    assert images == ["cats/000.jpg", "cats/001.jpg", *(path for path, _ in TAKEN[2:]), "stray.jpg"]
-    failed = list_reasons(result["failed"], folder=untidy.folder)
-    skipped = list_reasons(result["skipped"], folder=untidy.folder)
-    assert failed["dogs/endless.bmp"] == ENDLESS
-    assert not failed.keys() & skipped.keys()
-    assert sorted([*failed, *skipped]) == sorted([*SKIPPED.keys() - {"stray.jpg", ".thumbs"}, "dogs/endless.bmp"])
-    for path, reason in (failed | skipped).items():
-        assert path == "dogs/endless.bmp" or reason == SKIPPED[path]
-
-
-def test_predict_warns_of_kinds_that_are_not_decoded(
-    untidy: Untidy, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    predict_all(tiny_model, untidy.folder / "cats")
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert "5 pictures" in line
-
-
-def test_extract_and_predict_skip_headstarts_own_folders_alike(tmp_path: Path) -> None:
+@pytest.mark.unit
+def test_scan_and_list_pictures_skip_a_run_of_headstart(tmp_path: Path) -> None:
     put_pictures(tmp_path, ["cats/1.jpg", "dogs/2.jpg"])
     (tmp_path / "work/run").mkdir(parents=True)
     for name in ("run.json", "head.npz", "curves.png"):
@@ -147,4 +126,56 @@ def test_extract_and_predict_skip_headstarts_own_folders_alike(tmp_path: Path) -
     paths, skipped = list_pictures([tmp_path])
     assert [image.path for image in scan.images] == ["cats/1.jpg", "dogs/2.jpg"]
     assert paths == [tmp_path / "cats/1.jpg", tmp_path / "dogs/2.jpg"]
-    assert [found.reason for found in scan.skipped] == [file.reason for file in skipped] == ["a Headstart run"]
+    assert [(file.path, "run" in file.reason) for file in scan.skipped] == [("work/run", True)]
+    assert [file.reason for file in skipped] == [file.reason for file in scan.skipped]
+
+
+def test_extract_lists_each_skipped_file_once_with_its_reason(extracted: Extracted) -> None:
+    assert extracted.command.status == 0, extracted.command.err
+    reasons = list_reasons(extracted.command.json["skipped"], "path")
+    assert_reasons(reasons, SKIPPED)
+    lines = extracted.command.err.splitlines()
+    for path, reason in reasons.items():
+        assert len([line for line in lines if path in line and line.endswith(f": {reason}")]) == 1
+
+
+def test_extract_warns_about_unsupported_formats_once(extracted: Extracted) -> None:
+    (warning,) = [warning for warning in extracted.command.warnings if "cats/camera.dng" in warning]
+    assert " 5 " in warning
+
+
+def test_extract_counts_skipped_files_by_reason(extracted: Extracted) -> None:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in extracted.command.err.splitlines()]
+    for reason, count in Counter(file["reason"] for file in extracted.command.json["skipped"]).items():
+        assert rows.count(["", f"{reason}: {count}"]) == 1
+    assert ["skipped files", str(len(SKIPPED))] in rows
+
+
+def test_extract_labels_nested_and_linked_pictures_by_their_class_folder(extracted: Extracted) -> None:
+    assert {example.path: example.label for example in FeatureStore(extracted.store).examples} == EXTRACTED
+
+
+def test_extract_ignores_hidden_files(extracted: Extracted) -> None:
+    for part in (".hidden", "._000", "__MACOSX", "cats/.thumbs", ".kept"):
+        assert part not in extracted.command.out + extracted.command.err
+    assert extracted.command.json["images"] == len(EXTRACTED) + 1
+
+
+def test_extract_file_larger_than_any_accepted_picture_is_failed(extracted: Extracted) -> None:
+    ((path, reason),) = list_reasons(extracted.command.json["failed"]).items()
+    assert path == TOO_LARGE
+    assert is_too_large(reason)
+
+
+def test_predict_accepts_the_same_files_as_extract(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = predict(tiny_model, folder)
+    assert list_predicted(result, folder) == [*EXTRACTED, "stray.jpg"]
+    failed, skipped = list_reasons(result["failed"], folder=folder), list_reasons(result["skipped"], folder=folder)
+    assert is_too_large(failed[TOO_LARGE])
+    assert not failed.keys() & skipped.keys()
+    unused = {path: term for path, term in SKIPPED.items() if path not in ("stray.jpg", ".thumbs")}
+    assert_reasons(failed | skipped, unused | {TOO_LARGE: ""})
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert " 5 " in warning

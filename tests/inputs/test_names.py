@@ -1,4 +1,4 @@
-"""Names of files that a terminal would obey or could not show: taken as they are, and never printed as they are."""
+"""File names with control characters, undecodable bytes or markup are used unchanged, and printed escaped."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import pytest
 
 from base.terminal import Console, make_printable
 from features.store import FeatureStore
-from tests.inputs.commands import EXTRACT, PREDICT, SMALL, Done, finish, start
-from tests.inputs.folders import run_here
+from tests.commands import CommandResult, run_command
+from tests.inputs.folders import SMALL
 from tests.pictures import draw_picture, encode
-from train_head.config import PredictConfig
-from train_head.predict.__main__ import predict as predict_files
 
 NAMES = {
     "spaces": "two words",
@@ -37,140 +35,139 @@ NAMES = {
     "option": "--strict",
     "long": "x" * 240,
 }
-names = pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+NESTED = "dogs/deep\x1b[7m\ner/1.jpg"
+each_name = pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the commands say of a folder in which good, bad and skipped files have each of the names."""
+class Printed:
+    """Results of commands on a folder in which good, bad and skipped files have each of the names."""
 
     folder: Path
     store: Path
-    extract: Done
-    """With `--json` and `-v`: all but the result is on stderr."""
-    predict: Done
-    """Without: its tables are on stdout."""
-    predict_json: Done
-    """Of the good ones by their names, and the folder of the bad."""
+    extract: CommandResult
+    """With `--json` and `-v`: stdout has only the result."""
+    predict: CommandResult
+    """Without `--json`: stdout has the tables."""
+    predict_json: CommandResult
+    """With each good picture as an argument, and the folder of the bad ones."""
 
     @property
-    def all(self) -> list[Done]:
+    def all(self) -> list[CommandResult]:
+        """Results of all commands."""
         return [self.extract, self.predict, self.predict_json]
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Said:
+def printed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Printed:
     folder = tmp_path_factory.mktemp("names")
     pictures, store = folder / "pictures", folder / "store"
-    for path in ("cats", "dogs/deep\x1b[7m\ner"):
-        (pictures / path).mkdir(parents=True)
+    (pictures / "cats").mkdir(parents=True)
+    (pictures / NESTED).parent.mkdir(parents=True)
     for number, name in enumerate(NAMES.values()):
         (pictures / "cats" / f"{name}.jpg").write_bytes(encode(draw_picture("cats", number), "JPEG"))
         (pictures / "dogs" / f"{name}.jpg").write_bytes(b"")
         (pictures / "dogs" / f"{name}.heic").write_bytes(b"")
-    (pictures / "dogs/deep\x1b[7m\ner/1.jpg").write_bytes(encode(draw_picture("dogs", 0), "JPEG"))
+    (pictures / NESTED).write_bytes(encode(draw_picture("dogs", 0), "JPEG"))
     good = [pictures / "cats" / f"{name}.jpg" for name in NAMES.values()]
-    running = [
-        start(EXTRACT, "--images", pictures, "--store", store, *SMALL, "--max-bad", 1, "-v", "--json"),
-        start(PREDICT, "--model", tiny_model, pictures, "-v"),
-    ]
-    extract, predict = map(finish, running)
-    named = PredictConfig([*good, pictures / "dogs"], tiny_model)
-    return Said(pictures, store, extract, predict, run_here(predict_files, named))
+    options = ["--images", pictures, "--store", store, *SMALL, "--max-bad", 1, "-v", "--json"]
+    predict = ["train_head.predict.__main__", "--model", str(tiny_model)]
+    return Printed(
+        pictures,
+        store,
+        run_command("extract.__main__", *options),
+        run_command(*predict, pictures, "-v"),
+        run_command(*predict, *good, pictures / "dogs", "-v", "--json"),
+    )
 
 
-def find_commanding(text: str) -> set[str]:
-    """Characters that a terminal would obey, but for the ends of lines."""
+def find_control_characters(text: str) -> set[str]:
     return {char for char in text if unicodedata.category(char) == "Cc" and char != "\n"}
 
 
-def find_lines(text: str, shown: str) -> list[str]:
-    return [line for line in text.splitlines() if shown in line]
-
-
-def find_cells(text: str, shown: str) -> list[list[str]]:
-    """The rows of tables that are of a file."""
+def find_rows(text: str, path: str) -> list[list[str]]:
+    """Return the other cells of the table rows that start with a path."""
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
-    return [row[1:] for row in rows if row[0] == shown]
+    return [row[1:] for row in rows if row[0] == path]
 
 
-def test_commands_end_as_they_should(said: Said) -> None:
-    assert [done.status for done in said.all] == [0, 1, 1], said.extract.err
+def test_commands_have_the_exit_status_of_their_result(printed: Printed) -> None:
+    assert [result.status for result in printed.all] == [0, 1, 1], printed.extract.err
 
 
-def test_commands_never_print_what_a_terminal_would_obey(said: Said) -> None:
-    for done in said.all:
-        assert find_commanding(done.out) == set()
-        assert find_commanding(done.err) == set()
-        assert not [line for line in (done.out + done.err).splitlines() if line.startswith("error: ")]
+def test_commands_print_no_control_characters(printed: Printed) -> None:
+    for result in printed.all:
+        assert find_control_characters(result.out) == set()
+        assert find_control_characters(result.err) == set()
+        assert not [line for line in (result.out + result.err).splitlines() if line.startswith("error: ")]
 
 
-@names
-def test_extract_shows_a_bad_picture_in_one_line_of_its_table(said: Said, name: str) -> None:
-    assert find_cells(said.extract.err, f"dogs/{make_printable(name)}.jpg") == [["an empty file"]]
+@each_name
+def test_extract_prints_a_bad_picture_in_one_row(printed: Printed, name: str) -> None:
+    assert find_rows(printed.extract.err, f"dogs/{make_printable(name)}.jpg") == [["an empty file"]]
 
 
-@names
-def test_extract_shows_a_skipped_file_in_one_line(said: Said, name: str) -> None:
-    assert len(find_lines(said.extract.err, f"skipped dogs/{make_printable(name)}.heic: ")) == 1
+@each_name
+def test_extract_prints_a_skipped_file_in_one_line(printed: Printed, name: str) -> None:
+    path = f"dogs/{make_printable(name)}.heic: "
+    assert len([line for line in printed.extract.err.splitlines() if path in line]) == 1
 
 
-def test_extract_warns_in_one_line_of_bad_and_of_skipped_pictures(said: Said) -> None:
-    warnings = [line for line in said.extract.err.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 2
-    assert make_printable(said.extract.result["failed"][0]["image"]) in warnings[0]
-    assert make_printable(min(skipped["path"] for skipped in said.extract.result["skipped"])) in warnings[1]
-    assert all(f"{len(NAMES)} pictures" in line for line in warnings)
+def test_extract_warns_about_bad_and_skipped_pictures_in_one_line_each(printed: Printed) -> None:
+    bad, skipped = printed.extract.warnings
+    assert make_printable(printed.extract.json["failed"][0]["image"]) in bad
+    assert make_printable(min(file["path"] for file in printed.extract.json["skipped"])) in skipped
+    assert f" {len(NAMES)} " in bad
+    assert f" {len(NAMES)} " in skipped
 
 
-@names
-def test_extract_json_has_the_name_as_it_is(said: Said, name: str) -> None:
-    result = said.extract.result
-    assert said.extract.out.isascii()
+@each_name
+def test_extract_json_has_the_unchanged_name(printed: Printed, name: str) -> None:
+    result = printed.extract.json
+    assert printed.extract.out.isascii()
     assert [failed["image"] for failed in result["failed"]].count(f"dogs/{name}.jpg") == 1
     assert [skipped["path"] for skipped in result["skipped"]].count(f"dogs/{name}.heic") == 1
 
 
-@names
-def test_extract_takes_the_picture_under_its_name(said: Said, name: str) -> None:
-    paths = [example.path for example in FeatureStore(said.store).examples]
-    assert paths.count(f"cats/{name}.jpg") == 1
-    assert "dogs/deep\x1b[7m\ner/1.jpg" in paths
+def test_extract_stores_pictures_under_their_unchanged_names(printed: Printed) -> None:
+    paths = [example.path for example in FeatureStore(printed.store).examples]
+    assert sorted(paths) == sorted([*(f"cats/{name}.jpg" for name in NAMES.values()), NESTED])
 
 
-@names
-def test_predict_shows_predicted_and_bad_pictures_each_in_one_line(said: Said, name: str) -> None:
-    shown = f"{make_printable(name)}.jpg"
-    for text in (said.predict.out, said.predict_json.err):
-        ((label, probability),) = find_cells(text, f"{said.folder}/cats/{shown}")
+@each_name
+def test_predict_prints_classified_and_bad_pictures_in_one_row_each(printed: Printed, name: str) -> None:
+    path = f"{make_printable(name)}.jpg"
+    for text in (printed.predict.out, printed.predict_json.err):
+        ((label, probability),) = find_rows(text, f"{printed.folder}/cats/{path}")
         assert (label, 0.5 <= float(probability) <= 1) == ("cats", True)
-        assert find_cells(text, f"{said.folder}/dogs/{shown}") == [["an empty file"]]
+        assert find_rows(text, f"{printed.folder}/dogs/{path}") == [["an empty file"]]
 
 
-@names
-def test_predict_json_has_the_name_as_it_is(said: Said, name: str) -> None:
-    result = said.predict_json.result
-    assert said.predict_json.out.isascii()
-    assert [failed["image"] for failed in result["failed"]].count(f"{said.folder}/dogs/{name}.jpg") == 1
-    assert [skipped["image"] for skipped in result["skipped"]].count(f"{said.folder}/dogs/{name}.heic") == 1
+@each_name
+def test_predict_json_has_the_unchanged_name(printed: Printed, name: str) -> None:
+    result = printed.predict_json.json
+    assert printed.predict_json.out.isascii()
+    assert [failed["image"] for failed in result["failed"]].count(f"{printed.folder}/dogs/{name}.jpg") == 1
+    assert [skipped["image"] for skipped in result["skipped"]].count(f"{printed.folder}/dogs/{name}.heic") == 1
 
 
-def test_predict_takes_names_from_the_command_line_as_they_are_and_in_their_order(said: Said) -> None:
-    images = [found["image"] for found in said.predict_json.result["predictions"]]
-    assert images[:-1] == [f"{said.folder}/cats/{name}.jpg" for name in NAMES.values()]
-    assert images[-1] == f"{said.folder}/dogs/deep\x1b[7m\ner/1.jpg"
+def test_predict_keeps_names_and_order_of_its_arguments(printed: Printed) -> None:
+    images = [found["image"] for found in printed.predict_json.json["predictions"]]
+    assert images[:-1] == [f"{printed.folder}/cats/{name}.jpg" for name in NAMES.values()]
+    assert images[-1] == f"{printed.folder}/{NESTED}"
 
 
-def test_predict_of_a_name_that_is_not_there_shows_no_sequence(said: Said, tiny_model: Path) -> None:
-    done = finish(start(PREDICT, "--model", tiny_model, said.folder / "\x1b[31mgone\nerror: x.jpg"))
-    assert (done.status, done.out) == (2, "")
-    assert done.err == (
-        f"error: {said.folder}/\\x1b[31mgone\\nerror: x.jpg: expected a picture or a folder, got nothing there."
-        " Check the path.\n"
-    )
+def test_predict_missing_file_prints_its_name_escaped_in_one_line(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "\x1b[31mgone\nerror: x.jpg"
+    result = run_command("train_head.predict.__main__", "--model", tiny_model, path)
+    assert (result.status, result.out) == (2, "")
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"error: {make_printable(str(path))}: ")
+    assert find_control_characters(line) == set()
 
 
-def test_show_table_on_a_stream_without_such_letters_shows_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.unit
+def test_show_table_on_an_ascii_stream_prints_the_encodable_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii", write_through=True))
     Console().show_table("pictures", [(f"cats/{NAMES['other_letters']}.jpg", "seen")])
