@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,6 @@ from train_head.train import train_head
 def _shared_export_backbone() -> Iterator[None]:
     """Build the backbone of exported models once per image size; one export is loaded at a time."""
     with mock.patch("train_head.export.load.build_backbone", functools.cache(build_backbone)):
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_fsync() -> Iterator[None]:
-    """Do not wait for the disk, which takes half of the time of a small fit; a descriptor must still be open."""
-    with mock.patch("os.fsync", os.fstat):
         yield
 
 

@@ -135,7 +135,7 @@ def test_choose_thresholds_in_a_tie_takes_the_highest() -> None:
 
 
 def test_choose_thresholds_precision_and_recall_hold_for_any_probabilities() -> None:
-    targets, probabilities = draw_three(300)
+    targets, probabilities = draw_three(100)
     for number in range(3):
         truths, given = targets == number, probabilities[:, number].astype(np.float64)
         all_f1 = [metrics.f1_score(truths, given >= place) for place in given]
