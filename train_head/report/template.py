@@ -47,7 +47,7 @@ def make_environment() -> Environment:
         loss=lambda loss: "not finite" if loss is None else f"{loss:.4g}",
         last_part=lambda path: PurePath(path).name or path,
         percent=format_percent,
-        points=lambda share: f"{100 * share:.1f} percentage points",
+        points=lambda share, sign="": f"{round(100 * share, 9):{sign}.1f}",
         seconds=format_seconds,
         share=format_share,
     )
