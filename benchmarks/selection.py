@@ -117,11 +117,11 @@ def _draw_classes(rng: np.random.Generator, num_pictures: int) -> tuple[Floats, 
     """Draw two Gaussian classes at -center and +center; return the center, and training and validation data."""
     center = rng.normal(size=NUM_INPUTS)
     center *= rng.uniform(0.3, 1.5) / np.linalg.norm(center)
-    sides = []
+    data = []
     for num in (NUM_TRAIN, num_pictures):
         labels = rng.choice([-1.0, 1.0], num)
-        sides += [labels[:, None] * center + rng.normal(size=(num, NUM_INPUTS)), labels]
-    return center, sides[0], sides[1], sides[2], sides[3]
+        data += [labels[:, None] * center + rng.normal(size=(num, NUM_INPUTS)), labels]
+    return center, data[0], data[1], data[2], data[3]
 
 
 def _judge(kernels: Floats, center: Floats, inputs: Floats, labels: Floats) -> Draw:

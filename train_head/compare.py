@@ -140,7 +140,7 @@ def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]
         raise UsageError(out, "a folder below the root", "the root itself", f"Give another {option}")
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError(out, "a folder for both runs", "a file", f"Give another {option}")
-    # the second run of an earlier comparison has its dropout in its name.
+    # The second run of an earlier comparison has its dropout in its name.
     earlier = [path.name for path in out.glob(f"{WITH_DROPOUT}*") if (path / RUN_FILE).is_file()]
     runs = sorted({training.config.run.name for training in trainings.values()} | {WITHOUT_DROPOUT, *earlier})
 
@@ -174,7 +174,7 @@ def _draw(runs: Mapping[str, Run], path: Path, console: Console) -> None:
 
 
 def main(name: str) -> None:
-    """Run the command under a name, and end the process."""
+    """Run the command, with `name` as the program's name in its help, and end the process."""
     run_app(compare, CompareConfig, name)
 
 

@@ -131,6 +131,7 @@ def test_compare_again_changes_nothing_and_shows_both_runs(
         assert cells == [format(results[name][key], "+.4f" if "gap" in key else ".4f") for name in NAMES]
 
 
+@pytest.mark.unit
 def test_measure_gap_is_positive_if_training_is_better() -> None:
     metrics = {"train_accuracy": 0.9, "val_accuracy": 0.6, "train_loss": 0.2, "val_loss": 1.5}
     assert measure_gap(metrics) == {"accuracy_gap": pytest.approx(0.3), "loss_gap": pytest.approx(1.3)}
@@ -169,6 +170,7 @@ def test_compare_interrupted_in_second_run_keeps_earlier_comparison_and_resumes(
 
 
 @pytest.mark.parametrize("name", ["compare.png", "without-dropout/run.json", "with-dropout-0.6/thesis.txt"])
+@pytest.mark.unit
 def test_compare_over_foreign_files_fails_before_fitting(
     noise: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -183,6 +185,7 @@ def test_compare_over_foreign_files_fails_before_fitting(
     assert read_files(config.run) == {name: b'{"mine": 1}'}
 
 
+@pytest.mark.unit
 def test_compare_with_invalid_options_fails_before_fitting(noise: FeatureStore, tmp_path: Path) -> None:
     console = InterruptingConsole(0)
     with raises(UsageError, where="--rank"):
@@ -210,6 +213,7 @@ def test_compare_fits_the_same_heads_as_train(noise: FeatureStore, tmp_path: Pat
         assert (single.run / "head.npz").read_bytes() == (config.run / folder / "head.npz").read_bytes()
 
 
+@pytest.mark.unit
 def test_compare_into_file_fails_and_leaves_it(noise: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     path = tmp_path / "compare"
     path.write_text("a file")

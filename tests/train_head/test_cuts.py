@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,6 +57,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("cut", ["", "mixed6", ".."])
+@pytest.mark.unit
 def test_train_on_two_cuts_without_a_stored_one_fails_and_lists_them(
     both: Path, tmp_path: Path, quiet: Console, cut: str
 ) -> None:
@@ -86,6 +86,7 @@ def test_train_on_given_cut_writes_run_of_that_store(both: Path, tmp_path: Path,
     assert Run(kept).read_metrics() == metrics
 
 
+@pytest.mark.unit
 def test_train_on_single_store_accepts_its_own_cut_alone(both: Path, tmp_path: Path, quiet: Console) -> None:
     store = both / "mixed5"
     with raises(UsageError, where="--cut", got="mixed7") as caught:
@@ -95,6 +96,7 @@ def test_train_on_single_store_accepts_its_own_cut_alone(both: Path, tmp_path: P
     assert train_head(make_config(store, tmp_path / "run", cut="mixed5"), quiet)["cut"] == "mixed5"
 
 
+@pytest.mark.unit
 def test_open_store_in_folder_of_one_cut_needs_no_cut(tmp_path: Path) -> None:
     made = make_store(tmp_path / "folder/mixed0", PATHS)
     for cut in ("", "mixed0"):
@@ -105,6 +107,7 @@ def test_open_store_in_folder_of_one_cut_needs_no_cut(tmp_path: Path) -> None:
         open_store(tmp_path / "folder", "mixed5")
 
 
+@pytest.mark.unit
 def test_train_in_folder_of_one_cut_gives_same_run_with_and_without_cut(
     both: Path, tmp_path: Path, quiet: Console
 ) -> None:
@@ -212,6 +215,8 @@ def test_export_of_run_on_means_of_one_cut_agrees_with_training(
     expected = {row[0]: float(row[-1]) for row in rows}
     images = [np.asarray(Image.open(pictures / path)) for path in expected]
     # Loaded by Keras, because `load_export` rebuilds InceptionV3, and this backbone is a substitute.
+    import keras
+
     model = keras.saving.load_model(tmp_path / "out/model.keras")
     outputs = [float(model(image[None].astype(np.float32))[0, 0]) for image in images]
     np.testing.assert_allclose(outputs, list(expected.values()), atol=1e-3)

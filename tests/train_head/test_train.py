@@ -137,6 +137,7 @@ def test_train_several_times_in_a_second_keeps_each_run(
     assert Run(config.run).record.config["units"] == 7
 
 
+@pytest.mark.unit
 def test_train_twice_with_same_seed_writes_same_files(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
@@ -159,6 +160,7 @@ def test_train_that_diverges_leaves_earlier_run_unchanged(run: Path, shared_stor
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
+@pytest.mark.unit
 def test_train_leaves_user_folders_with_similar_names(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
@@ -173,6 +175,7 @@ def test_train_leaves_user_folders_with_similar_names(
 
 
 @pytest.mark.parametrize("name", [".", "link"])
+@pytest.mark.unit
 def test_train_into_current_folder_or_link_fills_that_folder(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -188,6 +191,7 @@ def test_train_into_current_folder_or_link_fills_that_folder(
     assert [path.name for path in folder.parent.iterdir()] == ["target"]
 
 
+@pytest.mark.unit
 def test_train_creates_missing_parent_folders(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = tmp_path / "runs" / "of today" / "first"
     train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
@@ -243,6 +247,7 @@ def test_train_after_interrupted_extraction_warns_and_excludes_pending_pictures(
     assert {e.path for e in Run(config.run).read_examples()} == set(paths) - {e.path for e in pending}
 
 
+@pytest.mark.unit
 def test_train_with_leaked_and_conflicting_pictures_warns_of_both(
     tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +276,7 @@ def test_train_on_clean_store_logs_its_size_without_warnings(
         assert value in summary
 
 
+@pytest.mark.unit
 def test_train_on_empty_store_fails_and_leaves_no_run(tmp_path: Path, quiet: Console) -> None:
     features = np.empty((0, 2, 2, 3), np.float16)
     store = make_store(tmp_path / "store", [], features=features)
@@ -280,6 +286,7 @@ def test_train_on_empty_store_fails_and_leaves_no_run(tmp_path: Path, quiet: Con
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["absent", "empty folder"])
+@pytest.mark.unit
 def test_train_without_store_fails_and_leaves_no_run(tmp_path: Path, quiet: Console, exists: bool) -> None:
     if exists:
         (tmp_path / "nowhere").mkdir()
@@ -288,6 +295,7 @@ def test_train_without_store_fails_and_leaves_no_run(tmp_path: Path, quiet: Cons
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.unit
 def test_train_with_missing_shard_fails_and_leaves_no_run(tmp_path: Path, quiet: Console) -> None:
     paths = list_paths({"train/cats": 4, "train/dogs": 4, "validation/cats": 2, "validation/dogs": 2})
     store = make_store(tmp_path / "store", paths)

@@ -34,6 +34,7 @@ def diverge_after(monkeypatch: pytest.MonkeyPatch, num_steps: int) -> list[int]:
     return steps
 
 
+@pytest.mark.unit
 def test_train_with_repeats_that_diverges_at_once_fails_each_time_and_leaves_nothing(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_train_command_that_diverges_later_exits_1_each_time_and_writes_run(
 
 # Each epoch has three steps: 18 of the first repeat, then those of the second.
 @pytest.mark.parametrize(("num_steps", "bad"), [(24, 3), (18, 1)])
+@pytest.mark.unit
 def test_train_whose_second_repeat_diverges_keeps_first_and_reports_second(
     two_classes: FeatureStore,
     tmp_path: Path,

@@ -224,6 +224,7 @@ def test_train_again_on_run_without_newer_options_and_metrics_changes_nothing(
         ),
     ],
 )
+@pytest.mark.unit
 def test_train_on_class_without_training_or_validation_pictures_fails_and_leaves_nothing(
     tmp_path: Path, quiet: Console, counts: dict[str, int], label: str
 ) -> None:

@@ -24,6 +24,7 @@ from train_head.solvers.network import Batch, HeadTrainer
 from train_head.train import train_head
 
 
+@pytest.mark.unit
 def test_train_on_store_that_changes_warns_and_uses_its_initial_state(
     own_store: Path,
     two_classes: FeatureStore,
@@ -55,6 +56,7 @@ def test_train_on_store_that_changes_warns_and_uses_its_initial_state(
     assert [Run(path).read_examples() for path in kept] == [Run(expected.run).read_examples()]
 
 
+@pytest.mark.unit
 def test_train_on_store_that_is_removed_warns_and_writes_run(
     own_store: Path,
     tmp_path: Path,
@@ -100,6 +102,7 @@ def test_train_interrupted_resumes_and_gives_the_same_run(
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.unit
 def test_train_interrupted_repeats_no_finished_epoch(
     noisy: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +125,7 @@ def test_train_interrupted_repeats_no_finished_epoch(
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.unit
 def test_train_interrupted_with_other_options_starts_again(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +142,7 @@ def test_train_interrupted_with_other_options_starts_again(
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.unit
 def test_train_interrupted_leaves_earlier_run_until_new_one_is_complete(
     noisy: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:

@@ -112,6 +112,7 @@ def test_train_command_with_wrong_usage_exits_2_and_imports_nothing_heavy(
         ({"fine_tune_learning_rate": 0.0}, "--fine-tune-learning-rate", "0"),
     ],
 )
+@pytest.mark.unit
 def test_train_with_invalid_option_fails_before_any_work(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, options: dict[str, Any], where: str, limit: str
 ) -> None:
@@ -143,6 +144,7 @@ def older_run(two_classes: FeatureStore, tmp_path_factory: pytest.TempPathFactor
     return config
 
 
+@pytest.mark.unit
 def test_train_again_on_run_without_newer_options_changes_nothing(older_run: TrainConfig, quiet: Console) -> None:
     before = read_files(older_run.run)
     assert train_head(older_run, quiet) == Run(older_run.run).read_metrics()
@@ -160,6 +162,7 @@ def test_train_again_on_run_without_newer_options_changes_nothing(older_run: Tra
         ({"momentum": 0.5, "optimizer": OptimizerName.SGD}, "momentum", "0.0"),
     ],
 )
+@pytest.mark.unit
 def test_list_differences_of_older_run_uses_defaults_of_new_options(
     older_run: TrainConfig, change: dict[str, Any], name: str, default: str
 ) -> None:
@@ -168,6 +171,7 @@ def test_list_differences_of_older_run_uses_defaults_of_new_options(
     assert prepare_training(older_run).list_differences() == []
 
 
+@pytest.mark.unit
 def test_train_with_unwritable_derived_folder_warns_and_writes_run(
     own_store: Path, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:

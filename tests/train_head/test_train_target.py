@@ -114,6 +114,7 @@ def test_train_with_failing_evaluation_or_plot_warns_and_writes_run(
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.unit
 def test_train_over_foreign_run_json_fails_before_the_fit(
     two_classes: FeatureStore, tmp_path: Path, overwrite: bool
 ) -> None:
@@ -132,6 +133,7 @@ def test_train_over_foreign_run_json_fails_before_the_fit(
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "tensorboard/notes.txt"])
+@pytest.mark.unit
 def test_train_into_folder_with_foreign_files_of_run_names_fails(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, name: str
 ) -> None:
@@ -143,6 +145,7 @@ def test_train_into_folder_with_foreign_files_of_run_names_fails(
     assert read_files(tmp_path / "run") == {name: b"mine"}
 
 
+@pytest.mark.unit
 def test_train_with_overwrite_leaves_user_files_and_folders(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
@@ -157,6 +160,7 @@ def test_train_with_overwrite_leaves_user_files_and_folders(
     assert Run(config.run).record.config["units"] == 9
 
 
+@pytest.mark.unit
 def test_train_with_overwrite_replaces_read_only_run(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_config(two_classes, tmp_path / "run")
     train_head(config, quiet)
@@ -166,6 +170,7 @@ def test_train_with_overwrite_replaces_read_only_run(two_classes: FeatureStore, 
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.unit
 def test_train_during_another_training_of_the_run_fails_and_first_completes(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
@@ -212,6 +217,7 @@ def test_train_killed_while_replacing_a_run_leaves_one_complete_run(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.unit
 def test_train_into_the_root_folder_fails(two_classes: FeatureStore, quiet: Console) -> None:
     with raises(UsageError, where="/"):
         train_head(make_config(two_classes, Path("/")), quiet)
@@ -265,6 +271,7 @@ def test_report_of_run_works_after_pictures_were_added_and_relabelled(
     assert write_report(sources, quiet).is_file()
 
 
+@pytest.mark.unit
 def test_find_split_with_lost_shard_names_it(own_store: Path, tmp_path: Path, quiet: Console) -> None:
     train_head(make_config(own_store, tmp_path / "run"), quiet)
     run, store = Run(tmp_path / "run"), FeatureStore(own_store)

@@ -78,6 +78,7 @@ def test_train_with_folds_records_accuracy_of_each_fold(
     assert summary["std"] == pytest.approx(stdev(expected))
 
 
+@pytest.mark.unit
 def test_train_with_more_folds_than_pictures_of_a_class_fails_before_any_work(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
@@ -86,6 +87,7 @@ def test_train_with_more_folds_than_pictures_of_a_class_fails_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.unit
 def test_train_with_rank_above_size_of_fold_fails_before_any_work(tmp_path: Path, quiet: Console) -> None:
     paths = list_paths({"train/cats": 5, "train/dogs": 5, "validation/cats": 1, "validation/dogs": 1})
     store = make_store(tmp_path / "store", paths)

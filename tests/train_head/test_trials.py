@@ -21,6 +21,8 @@ from train_head.config import TrainConfig
 from train_head.data.split import Split, split_into_folds
 from train_head.trials import Outcome, evaluate_fit, plan_trials, summarize_trials
 
+pytestmark = pytest.mark.unit
+
 RULE = "folder validation/"
 
 

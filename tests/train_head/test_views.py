@@ -130,6 +130,7 @@ def compute_dense_logits(head: HeadWeights, store: FeatureStore, examples: list[
     return np.asarray(hidden @ head.output_kernel + head.output_bias)
 
 
+@pytest.mark.unit
 def test_list_rows_lists_examples_then_their_other_finite_views(viewed: FeatureStore) -> None:
     def name(num_views: int | None) -> list[tuple[str, int]]:
         return [(row.path, row.view) for row in list_training_rows(viewed, num_views)]
@@ -145,6 +146,7 @@ def test_list_rows_lists_examples_then_their_other_finite_views(viewed: FeatureS
 
 
 @MEMORY
+@pytest.mark.unit
 def test_batches_contain_each_picture_once_an_epoch_in_a_random_view(
     viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
@@ -172,6 +174,7 @@ def test_batches_draw_views_uniformly(viewed: FeatureStore) -> None:
 
 
 @MEMORY
+@pytest.mark.unit
 def test_batches_draw_views_by_seed_and_epoch_alone(
     viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
 ) -> None:
@@ -186,6 +189,7 @@ def test_batches_draw_views_by_seed_and_epoch_alone(
     assert sorted(other) != sorted(epochs[3])
 
 
+@pytest.mark.unit
 def test_batches_have_the_same_order_of_pictures_with_and_without_views(viewed: FeatureStore) -> None:
     with_views, without = open_batches(viewed, seed=8), open_batches(viewed, num_views=1, seed=8)
     for epoch in range(3):
@@ -196,6 +200,7 @@ def test_batches_have_the_same_order_of_pictures_with_and_without_views(viewed: 
 
 @MEMORY
 @pytest.mark.parametrize("order", ["views last", "views beside"])
+@pytest.mark.unit
 def test_list_in_order_returns_view_0_alone(
     viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None, order: str
 ) -> None:
@@ -213,6 +218,7 @@ def test_list_in_order_returns_view_0_alone(
     assert read_epoch(unseeded, 1) == names
 
 
+@pytest.mark.unit
 def test_batches_with_balanced_classes_weight_pictures_not_views(viewed: FeatureStore) -> None:
     rows = list_training_rows(viewed)
     batches = FeatureBatches(viewed, rows, CLASSES[:2], batch_size=11, seed=0, class_weight=ClassWeight.BALANCED)
@@ -220,6 +226,7 @@ def test_batches_with_balanced_classes_weight_pictures_not_views(viewed: Feature
     np.testing.assert_allclose(weights, np.where(targets[:, 0] == 0, 11 / 12, 11 / 10), rtol=1e-6)
 
 
+@pytest.mark.unit
 def test_compute_reduced_shape_counts_views_as_rows(viewed: FeatureStore) -> None:
     problem = Problem(viewed, split_examples(viewed.examples, 0.2), make_config(viewed, Path("run"), views=4))
     sizes = compute_reduced_shape(problem)
@@ -240,6 +247,7 @@ def test_fit_reduced_learns_from_all_views(informative: FeatureStore, quiet: Con
 
 
 @pytest.mark.parametrize("class_weight", list(ClassWeight))
+@pytest.mark.unit
 def test_fit_reduced_weights_pictures_not_views(
     plain: FeatureStore, tmp_path: Path, quiet: Console, class_weight: ClassWeight
 ) -> None:
@@ -256,6 +264,7 @@ def test_fit_reduced_weights_pictures_not_views(
     assert before.history[0].loss == pytest.approx((losses * weights).mean(), rel=1e-5)
 
 
+@pytest.mark.unit
 def test_fit_reduced_takes_as_many_steps_with_views_as_without(
     viewed: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +312,7 @@ def test_fit_full_with_views_is_reproducible_and_differs_from_one_view(
     assert_same_fit(without, fits.fit(plain, replace(config, views=1), quiet))
 
 
+@pytest.mark.unit
 def test_fit_reduced_caches_factors_of_each_number_of_views(
     own: FeatureStore, plain: FeatureStore, quiet: Console
 ) -> None:
@@ -337,6 +347,7 @@ def test_train_uses_all_stored_views_by_default(
     assert four.hidden_kernel.shape == (12, 8)
 
 
+@pytest.mark.unit
 def test_train_with_more_views_than_stored_fails(viewed: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     with raises(UsageError, where="--views", got=9) as caught:
         train_head(make_config(viewed, tmp_path / "run", views=9), quiet)
@@ -412,6 +423,7 @@ def test_expand_head_agrees_with_run_after_views_were_added(
     np.testing.assert_allclose(again.hidden_kernel, expanded.hidden_kernel, atol=1e-4)
 
 
+@pytest.mark.unit
 def test_train_uses_views_for_all_pictures_of_the_same_content(tmp_path: Path, quiet: Console) -> None:
     contents = [hash_text(path) for path in PATHS]
     contents[1] = contents[0]

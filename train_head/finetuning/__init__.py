@@ -1,1 +1,1 @@
-"""Fine-tuning: the last layers of the backbone trained with the head, from features stored before them."""
+"""Fine-tuning: train the last layers of the backbone with the head, on features stored before those layers."""
