@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from base.terminal import Console
-from extract.backbone import build_backbone
+from extract.backbone import build_backbone, cut_backbone
 from extract.config import ExtractConfig
 from extract.run import extract_features
 from extract.weights.find import Weights, WeightsName
@@ -29,6 +29,12 @@ RANDOM = Weights(WeightsName.RANDOM)
 def backbone() -> Any:
     """Full InceptionV3 at 75 px with the weights of `--weights random`; not to be changed."""
     return build_backbone(75, RANDOM)
+
+
+@pytest.fixture(scope="session")
+def loaded(backbone: Any) -> Any:
+    """Backbone up to mixed7 with its initial weights; not to be changed."""
+    return cut_backbone(backbone, "mixed7")
 
 
 @pytest.fixture(scope="session")
