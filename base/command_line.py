@@ -168,13 +168,13 @@ def _convert_error(error: BaseException, config: object, console: Console) -> _O
                 traceback.print_exception(error)
             found = f"{type(error).__name__}: {error}"
             return _build_failure(
-                HeadstartError("headstart", "no internal error", found, "Run again with -v and report it")
+                HeadstartError("headstart", "no internal error", found, "Run again with -v and report the traceback")
             )
     raise error
 
 
 def _join_output_paths(config: object) -> str:
-    """Return the output paths of a command, as the place of an error that names no file."""
+    """Return the output paths of a command, to locate an error that has no file name."""
     names = [str(getattr(config, name)) for name in ("store", "run", "out") if getattr(config, name, None)]
     return " or ".join(names) or "file"
 
@@ -213,5 +213,5 @@ def _check_paths(options: type) -> None:
 
 
 def _normalize_path(path: Path) -> Path:
-    """Return an equivalent path without `..`, which would fail after a folder that does not exist yet."""
+    """Resolve `..` in the path of a new file; the system rejects `..` after a folder that does not exist yet."""
     return Path(os.path.realpath(path)) if ".." in path.parts and not path.exists() else path

@@ -1,4 +1,4 @@
-"""Errors that the user can fix; each states where, expected, got and advice."""
+"""Errors that the user can fix; each has the fields where, expected, got and advice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HeadstartError(Exception):
             got: noun phrase for the value found.
             advice: imperative sentence without its full stop.
         """
-        # Pickle creates the error again from these arguments.
+        # Pickle recreates the error from these arguments.
         super().__init__(where, expected, got, advice)
         self.where, self.expected, self.got, self.advice = where, expected, got, advice
 
@@ -34,7 +34,7 @@ class HeadstartError(Exception):
 
 
 class HeadstartWarning(UserWarning):
-    """Warning of the Python API: the work continues, but the result must be read with care."""
+    """Warning of the Python API: the work continues, but its result may be incomplete."""
 
 
 class UsageError(HeadstartError):
@@ -52,7 +52,7 @@ class FeatureStoreError(HeadstartError):
 
 
 class StoreMissingError(FeatureStoreError):
-    """Path without a feature store, or with something else."""
+    """Path that does not exist or does not contain a feature store."""
 
 
 class CatalogDamagedError(FeatureStoreError):
@@ -64,7 +64,7 @@ class StoreLockedError(FeatureStoreError):
 
 
 class FingerprintMismatchError(FeatureStoreError):
-    """Store whose features were computed with other settings than the requested ones."""
+    """Store whose features were computed with settings other than the requested ones."""
 
 
 class ShardDamagedError(FeatureStoreError):
@@ -76,10 +76,10 @@ class StoreWriteError(FeatureStoreError):
 
 
 def require_extra(package: str, option: str, target: str) -> None:
-    """Raise UsageError if the package that an option needs is not installed; the advice names the extra of pip."""
+    """Raise UsageError if the package that an option needs is not installed; the advice has the install command."""
     if find_spec(package) is None:
         advice = f"Run `pip install 'headstart[{package}]'` or `make {target}`"
-        raise UsageError(option, f"the installed package {package}", "no such package", advice)
+        raise UsageError(option, f"the package {package}", "an environment without it", advice)
 
 
 def convert_os_error(error: OSError, place: str) -> HeadstartError:

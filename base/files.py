@@ -1,4 +1,4 @@
-"""Write files atomically: after kill -9, a full disk or a power cut, a file is complete or absent."""
+"""Write files atomically: after kill -9, a full disk or a power cut, a file has its old or its new content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from base.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
 _MAX_PARTIAL_NAMES = 9
-"""Number of names to try for a partial file; a folder or link of the user may have the first ones."""
+"""Maximum number of names to try for a partial file; links or folders of the user may already have some of them."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -38,11 +38,12 @@ def open_synced(path: Path) -> Iterator[BinaryIO]:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` at the end of the block.
 
-    The bytes are written to a hidden file in the same folder and synchronised before the file is renamed. Neither a
-    reader nor a crash sees a partial file. The folder is synchronised last, so that the name survives a power cut.
+    The bytes are written to a hidden file in the same folder and synchronised before the file is renamed. A reader
+    never sees a partial file, not even after a crash. The folder is synchronised last, so that the name survives a
+    power cut.
 
     Raises:
-        OSError: a step failed. After any error the hidden file is removed and `path` is unchanged.
+        OSError: a step failed. The hidden file is removed. `path` is unchanged, unless only the last step failed.
     """
     partial = _clear_partial(path)
     try:
@@ -64,7 +65,8 @@ def write_durably(path: Path, data: bytes) -> None:
 def _clear_partial(path: Path) -> Path:
     """Return a free name for a partial file.
 
-    The partial file of an interrupted write is removed; a link or folder of that name is kept, and the next name tried.
+    The partial file of an interrupted write is removed. A link or folder with that name is kept, and the next name is
+    tried.
     """
     for number in ("", *(f"-{number}" for number in range(2, _MAX_PARTIAL_NAMES + 1))):
         partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}{number}")
@@ -132,7 +134,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 
 def is_regular(path: Path) -> bool:
-    """Return whether a path is a regular file and no link."""
+    """Return whether a path is a regular file, and not a link."""
     return path.is_file() and not path.is_symlink()
 
 
@@ -141,7 +143,7 @@ def remove_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[P
 
     Args:
         folder: the folder to clean.
-        is_ours: returns whether Headstart writes a file of the given name. Other files, links and folders are kept.
+        is_ours: returns whether Headstart writes files with the given name. Other files, links and folders are kept.
     """
     found = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
     leftovers = [path for path in found if is_ours(path.name.removeprefix(PARTIAL_PREFIX)) and is_regular(path)]
@@ -161,7 +163,7 @@ def remove_tree(path: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths atomically; return False if the system cannot. Source: rename(2), RENAME_EXCHANGE."""
+    """Exchange two paths atomically; return False if the system cannot do it. Source: rename(2), RENAME_EXCHANGE."""
     renameat2: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

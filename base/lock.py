@@ -20,7 +20,7 @@ _CONTENT = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)
 
 @contextmanager
 def hold_write_lock(store: Path) -> Iterator[None]:
-    """Hold the write lock of a store, whose folder exists.
+    """Hold the write lock of a store; its folder must exist.
 
     Raises:
         StoreLockedError: another process holds the lock; the error names the process.
@@ -36,7 +36,7 @@ def hold_write_lock(store: Path) -> Iterator[None]:
 def hold_lock(path: Path, *, is_removed: bool = False) -> Iterator[str]:
     """Try to lock a file for the block; the file is created if needed.
 
-    The kernel releases the lock when the process ends, however it ends.
+    The kernel releases the lock when the process ends, even if it is killed.
 
     Args:
         path: the lock file.
@@ -89,8 +89,8 @@ def is_locked(store: Path) -> bool:
     except OSError:
         return False
     try:
-        # A holder writes its name into the file. An empty file is not locked here, as that would refuse a writer that
-        # starts at this moment.
+        # A writer that has the lock writes its process number into the file. An empty file is not locked here, because
+        # a writer that starts at the same moment would fail.
         if os.pread(descriptor, 1, 0):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:

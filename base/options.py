@@ -17,7 +17,7 @@ from base.errors import UsageError
 
 Options = TypeVar("Options")
 MAX_SHOWN = 100
-"""Number of characters of an invalid value that a message repeats."""
+"""Maximum number of characters of an invalid value in an error message."""
 
 
 class OptionSpec(NamedTuple):

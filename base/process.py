@@ -47,12 +47,12 @@ def _use_utf8() -> None:
 def _reopen_if_closed(fd: int) -> None:
     """Open the null device at a closed standard descriptor.
 
-    Otherwise the next file to be opened would get the number, and libraries that write to 1 and 2 would damage it.
+    Otherwise the next file would be opened at this descriptor, and the output of libraries would be written into it.
     """
     try:
         os.fstat(fd)
     except OSError:
-        # Read-only, so that writing a result fails and the loss is noticed.
+        # The device is opened read-only, so that writing a result fails and it is not silently lost.
         opened = os.open(os.devnull, os.O_RDONLY)
         if opened != fd:
             os.dup2(opened, fd)

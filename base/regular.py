@@ -1,4 +1,4 @@
-"""Open untrusted files: only regular files, each opened once, and never a pipe that would block."""
+"""Open untrusted files: only regular files, each opened once. A pipe is rejected and does not block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FileIdentity(NamedTuple):
 
 
 _TIMESTAMP_STEP_NS = 100_000_000
-"""Upper bound of the resolution of file timestamps: a write within one step may not change them."""
+"""Upper bound of the resolution of file timestamps: two writes within one step can have the same timestamps."""
 
 
 class RegularFile(io.FileIO):
@@ -36,10 +36,10 @@ class RegularFile(io.FileIO):
 
         Args:
             path: the file.
-            follow: whether it may be a symbolic link; meant for paths that the user gives.
+            follow: whether the file may be a symbolic link, as for paths that the user gives.
 
         Raises:
-            OSError: the file does not exist, is a link, or is not a regular file.
+            OSError: the file does not exist, is not a regular file, or is a link and `follow` is False.
         """
         # Without O_NONBLOCK, opening a pipe waits for a writer.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
@@ -61,6 +61,6 @@ class RegularFile(io.FileIO):
 def detects_writes(identity: FileIdentity) -> bool:
     """Return whether any later write to the file changes its identity.
 
-    Directly after a write it may not, as the clock of file timestamps is coarse. Source: Git, "racy-git".
+    Shortly after a write, another write can leave the timestamps unchanged. Source: Git, "racy-git".
     """
     return max(identity.modified_ns, identity.changed_ns) < time.time_ns() - _TIMESTAMP_STEP_NS

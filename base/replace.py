@@ -41,7 +41,7 @@ Names = Mapping[str, "Names | None"]
 
 @dataclass(frozen=True)
 class Target:
-    """Folder or file that a command replaces as a whole."""
+    """Folder whose entries a command replaces together, or a file that it replaces."""
 
     folder: Path
     names: Names
@@ -49,7 +49,7 @@ class Target:
     check: Callable[[Path], None]
     """Function that raises HeadstartError if Headstart did not write the existing entries of these names."""
     option: str
-    """Option for choosing another target, for error messages, such as `--run`."""
+    """Option that sets the target, such as `--run`; used in error messages."""
 
     @property
     def place(self) -> Path:
@@ -81,7 +81,7 @@ class Replacement:
         """Folder for the new entries, on the file system of the target."""
 
     def commit(self, archive: str = "") -> None:
-        """Replace the old entries by the staged ones.
+        """Replace the old entries with the staged ones.
 
         After an interruption the next command that opens the target completes the replacement.
 
@@ -180,7 +180,7 @@ def _make_staging(target: Target) -> Path:
     place = target.place
     parent = place if _is_immovable(place) else place.parent
     container = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{place.name}-", dir=parent))
-    # mkdtemp creates a private folder. The target gets the permissions of an ordinary one.
+    # Only the owner can read a folder created by mkdtemp. This folder gets the usual permissions.
     mask = os.umask(0)
     os.umask(mask)
     container.chmod(0o777 & ~mask)
@@ -221,7 +221,7 @@ def _read_plan(container: Path) -> _Plan | None:
 
 
 def _finish(target: Target, container: Path) -> None:
-    """Complete a replacement if its new entries are complete, and remove its staging folder; needs the lock."""
+    """Complete a replacement if its new entries are complete, and remove its staging folder; requires the lock."""
     plan = _read_plan(container)
     if plan is None:
         return
@@ -229,7 +229,7 @@ def _finish(target: Target, container: Path) -> None:
         place = target.place
         old = _exchange_folder(place, container, plan) if plan.whole else _exchange_entries(target, container, plan)
         sync_folder(place.parent)
-        # A foreign file may have appeared in the meantime. The old entries are kept then.
+        # If a foreign file has appeared in the meantime, the old entries are kept.
         archive = plan.archive or (f"{place.name}-kept" if old and _find_foreign(old, target.names) else "")
         if old and archive:
             kept = (place if container.parent == place else place.parent) / archive
@@ -276,7 +276,7 @@ def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | No
 
 
 def _can_exchange(target: Target, container: Path) -> bool:
-    """Return whether the whole folder can be exchanged: it has no other entries, and no process works in it."""
+    """Return whether the folder itself can be exchanged: it has no other entries, and the process is not in it."""
     place, here = target.place, Path.cwd()
     is_ours = not place.exists() or all(entry.name in target.names for entry in place.iterdir())
     return is_ours and container.parent != place and place not in (here, *here.parents)
@@ -288,7 +288,7 @@ def _is_immovable(folder: Path) -> bool:
 
 
 def _find_foreign(path: Path, names: Names | None) -> Path | None:
-    """Return the first entry, including links, that is of another kind than expected or not expected at all."""
+    """Return the first entry with an unknown name or of an unexpected kind, such as a link; None if there is none."""
     mode = path.lstat().st_mode
     if names is None:
         return None if stat.S_ISREG(mode) else path

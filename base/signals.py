@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT_WINDOW_S = 0.5
-"""Time in which a repeated signal is ignored: make, `timeout` and a closed terminal send theirs twice, to the process
+"""Time in which a repeated signal is ignored: make, `timeout` and a closed terminal send a signal twice, to the process
 and to its group."""
 
 
@@ -34,12 +34,12 @@ class _State:
 
 
 def exit_on_signals() -> None:
-    """End the process immediately at a signal; used before and after the work of a command."""
+    """End the process immediately on a signal; used before and after the work of a command."""
     _install(_exit)
 
 
 def interrupt_on_signals() -> None:
-    """Raise KeyboardInterrupt at the first signal, and end the process immediately at the second."""
+    """Raise KeyboardInterrupt on the first signal, and end the process immediately on the second."""
     sys.unraisablehook = _raise_lost_interrupt
     _install(_interrupt)
 
@@ -51,7 +51,7 @@ def get_exit_status() -> int:
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Defer the interrupt of a first signal until after the block; a second signal ends the process immediately."""
+    """Defer the interrupt of the first signal to the end of the block; a second signal ends the process immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -67,7 +67,7 @@ def defer_interrupt() -> Iterator[None]:
 
 def _install(handler: Callable[[int, FrameType | None], None]) -> None:
     for number in _SIGNALS:
-        # Ignored signals stay ignored, as SIGHUP under nohup and SIGINT in background jobs of a script.
+        # Ignored signals stay ignored, such as SIGHUP under nohup and SIGINT in background jobs of a script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class _Stream(io.FileIO):
-    """Standard stream that records its first write error and drops the output."""
+    """Standard stream that records its first write error, and discards output that cannot be written."""
 
     error: OSError | None = None
 
@@ -25,7 +25,7 @@ class _Stream(io.FileIO):
 
 
 def protect_streams() -> None:
-    """Replace `sys.stdout` and `sys.stderr` by streams that record errors and escape characters they cannot encode."""
+    """Replace stdout and stderr with streams that record write errors and escape characters that they cannot encode."""
     sys.stdout = _open(1, sys.stdout, is_line_buffered=False)
     sys.stderr = _open(2, sys.stderr, is_line_buffered=True)
 

@@ -20,7 +20,7 @@ import typer
 from base import signals
 
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Control characters of the writing direction; they can make one file name look like another."""
+"""Characters that control the writing direction; they can make one file name look like another."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Console:
         print(f"error: {make_printable(message)}", file=sys.stderr, flush=True)
 
     def show_table(self, title: str, rows: Sequence[Sequence[object]]) -> None:
-        """Print a summary table, whose first column has the names of the rows, except with `-q`."""
+        """Print a summary table with row names in the first column, except with `-q`."""
         if self.options.quiet:
             return
         from rich.console import Console as RichConsole
@@ -252,8 +252,8 @@ def format_bytes(num_bytes: float) -> str:
 def make_printable(text: str) -> str:
     r"""Escape the characters of a text that control a terminal or cannot be encoded; file names may contain any.
 
-    Control characters, line separators, changes of the writing direction and bytes that are not UTF-8 become `\n`,
-    `\x1b`, `\u202e` or `\udce9`.
+    Control characters, line separators, changes of the writing direction and bytes that are not UTF-8 become
+    escapes such as `\n`, `\x1b`, `\u202e` or `\udce9`.
     """
 
     def needs_escape(char: str) -> bool:

@@ -12,8 +12,8 @@ def check_type(kind: Any, value: object, where: str) -> None:
 
     Args:
         kind: int, str, Any, `list[…]`, `dict[str, …]`, a union with None, a number annotated with (minimum, maximum),
-            or a dataclass. A dataclass describes a dictionary: fields without a default are required, and keys that
-            are no fields are ignored.
+            or a dataclass. A dataclass describes a dictionary: fields without a default are required, and other keys
+            are ignored.
         value: the value.
         where: name of the value, for the error message.
 

@@ -1,4 +1,4 @@
-"""Baseline: transfer learning as in courses, with every picture through the frozen backbone in every epoch."""
+"""Baseline: transfer learning as in courses, where every epoch computes the backbone for every picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CourseLoop:
 
         Args:
             images: the folder of pictures.
-            backbone: model from prepared pixels to features; its trainable layers are trained.
+            backbone: model from pixels in [-1, 1] to features; its trainable layers are trained.
             split: training and validation pictures.
             links: empty folder for symbolic links.
             rate: the learning rate.
@@ -49,7 +49,7 @@ class CourseLoop:
         )
 
     def time_epoch(self) -> float:
-        """Fit an epoch; return its seconds, validation included."""
+        """Fit and validate for one epoch; return the duration in seconds."""
         started = time.monotonic()
         self._model.fit(self._train, validation_data=self._validation, shuffle=False, verbose=0)
         return time.monotonic() - started

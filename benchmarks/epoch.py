@@ -1,4 +1,4 @@
-"""Time of an epoch and of a whole training: the course's loop, Keras on stored features, and the reduced solver.
+"""Time of an epoch and of a whole training: the loop of courses, Keras on stored features, and the reduced solver.
 
 All are timed in turn in one run. The tables show medians and ratios.
 """
@@ -34,7 +34,7 @@ class EpochBenchmarkConfig:
     """Options of the benchmark."""
 
     images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path("data/elpv")
-    weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
+    weights: Annotated[str, Option(help="Weights, as for `python -m extract`.")] = "auto"
     repeats: Annotated[int, Option(min=1, help="Number of measurements of each kind; the median is reported.")] = 3
 
 

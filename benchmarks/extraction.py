@@ -1,6 +1,6 @@
 """Speed and memory of extraction: engines on prepared batches, files to store, and large photographs.
 
-Each method runs in its own process, which stays ready. All are timed in turn in each round, and medians are reported.
+Each method runs in its own process, which is started once. Each round times all methods; medians are reported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FILES = {
     "extract tensorflow float32": "python -m extract",
     "extract openvino float32": "--engine openvino",
     "extract tensorflow bfloat16": "--precision bfloat16",
-    "extract openvino bfloat16": "both",
+    "extract openvino bfloat16": "--engine openvino --precision bfloat16",
 }
 _PACKAGES = {"onnxruntime": ("onnxruntime", "tf2onnx"), "openvino": ("openvino",)}
 
@@ -57,7 +57,7 @@ class ExtractionBenchmarkConfig:
     """Options of the benchmark."""
 
     images: Annotated[Path, Option(help="Folder of JPEGs in class folders.")] = Path("data/elpv")
-    weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
+    weights: Annotated[str, Option(help="Weights, as for `python -m extract`.")] = "auto"
     pictures: Annotated[int, Option(min=1, help="Number of pictures to extract, copied from --images.")] = 2400
     repeats: Annotated[int, Option(min=1, help="Number of rounds; the median of each kind is reported.")] = 3
     memory: Annotated[
@@ -105,7 +105,7 @@ def can_measure(kind: str) -> bool:
 
 
 def multiply_pictures(sources: Sequence[Path], num_pictures: int, folder: Path) -> None:
-    """Copy pictures to this many distinct files; bytes appended to a picture change its content hash."""
+    """Write distinct files by copying pictures; bytes appended to a picture change its content hash."""
     for number, copy in zip(range(num_pictures), (n // len(sources) for n in count()), strict=False):
         source = sources[number % len(sources)]
         path = folder / source.parent.name / f"{copy:03}-{number:06}{source.suffix}"
@@ -114,7 +114,7 @@ def multiply_pictures(sources: Sequence[Path], num_pictures: int, folder: Path) 
 
 
 def make_large_pictures(sources: Sequence[Path], folder: Path) -> None:
-    """Write 12-megapixel JPEGs of pictures, with the noise of a camera."""
+    """Enlarge pictures to JPEGs of 12 megapixels, with noise like that of a camera."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 4, (LARGE_SIZE[1], LARGE_SIZE[0], 1))
     for number, source in enumerate(sources[:NUM_LARGE]):
@@ -148,7 +148,7 @@ def measure_memory(sources: Sequence[Path], num_pictures: int, scratch: Path, we
 def show(
     rates: Mapping[str, Sequence[float]], peaks: Mapping[int, int], config: ExtractionBenchmarkConfig, console: Console
 ) -> Mapping[str, Any]:
-    """Prints tables with ratios; returns everything that was measured."""
+    """Print tables with ratios; return all measurements."""
     median = {name: statistics.median(found) for name, found in rates.items() if found}
     engine, naive = median["engine tensorflow float32"], median["naive"]
     where = f"{count_cores(0)} of {os.cpu_count()} cores, medians of {config.repeats}"
@@ -179,7 +179,7 @@ def show(
         "large photographs, 12 megapixels",
         [
             ("decoding alone", f"{median['decode']:.1f}/s", ""),
-            ("python -m extract", f"{median['large']:.1f}/s", f"{median['large'] / median['decode']:.2f} of it"),
+            ("python -m extract", f"{median['large']:.1f}/s", f"{median['large'] / median['decode']:.2f} of decoding"),
         ],
     )
     if peaks:

@@ -17,7 +17,7 @@ finally:
     with open("/proc/self/status") as status:
         sys.__stdout__.write(next(line for line in status if line.startswith("VmHWM")))
 """
-"""Prints the peak memory since the program was loaded; wait4(2) would include that of the parent before it."""
+"""Program that runs a module and prints its peak memory. wait4(2) would include the memory of the parent process."""
 
 
 class Cost(NamedTuple):

@@ -1,4 +1,4 @@
-"""Coverage of the 95% confidence interval of a head that was chosen on the pictures that evaluate it.
+"""Coverage of the 95% confidence interval of a head that is chosen and evaluated on the same pictures.
 
 Run `python -m benchmarks.selection`. Heads are simulated, so that their true accuracies are known.
 """
@@ -37,9 +37,9 @@ class Coverage:
     """Fraction of draws in which an interval contains the true accuracy of the chosen head, and the mean bias."""
 
     plain: float
-    """Of the interval of a single head."""
+    """Coverage of the interval for a single head."""
     allowed: float
-    """Of the interval that allows for the choice."""
+    """Coverage of the interval that allows for the choice among heads."""
     optimism: float
     """Mean of the chosen head's validation accuracy minus its true accuracy."""
 
@@ -48,7 +48,7 @@ Make = Callable[[np.random.Generator, int, int], Draw]
 
 
 def measure_coverage(make: Make, num_heads: int, num_pictures: int, num_draws: int, seed: int = 0) -> Coverage:
-    """Measure the coverage of two intervals: that of a single head, and that which allows for the choice.
+    """Measure the coverage of two intervals: for a single head, and for the best of several heads.
 
     Args:
         make: draws heads, from a generator and the numbers of heads and pictures.
@@ -75,7 +75,7 @@ def measure_coverage(make: Make, num_heads: int, num_pictures: int, num_draws: i
 
 
 def draw_noise(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
-    """Draw heads that guess: each classifies each picture correctly with 50%, independently."""
+    """Draw heads that guess: each classifies each picture correctly with probability 0.5, independently."""
     num_right = rng.binomial(num_pictures, 0.5, num_heads)
     return Draw(num_right, np.full(num_heads, 0.5), int(num_right.argmax()))
 
@@ -91,7 +91,7 @@ def draw_alike(rng: np.random.Generator, num_heads: int, num_pictures: int) -> D
 
 
 def draw_trained(rng: np.random.Generator, num_heads: int, num_pictures: int) -> Draw:
-    """Fit ridge classifiers of random regularisation on random halves of the inputs, and choose by accuracy."""
+    """Fit ridge classifiers with random regularisation on random halves of the inputs, and choose by accuracy."""
     truth, train, targets, inputs, labels = _draw_classes(rng, num_pictures)
     kernels = np.zeros((num_heads, NUM_INPUTS))
     for kernel in kernels:
@@ -102,7 +102,7 @@ def draw_trained(rng: np.random.Generator, num_heads: int, num_pictures: int) ->
 
 
 def draw_epochs(rng: np.random.Generator, num_epochs: int, num_pictures: int) -> Draw:
-    """Fit a logistic regression by gradient descent, and choose the epoch of the lowest validation loss."""
+    """Fit a logistic regression by gradient descent, and choose the epoch with the lowest validation loss."""
     truth, train, targets, inputs, labels = _draw_classes(rng, num_pictures)
     kernel, kernels = np.zeros(NUM_INPUTS), []
     for _ in range(num_epochs):
@@ -146,9 +146,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="repetitions of each case")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(
-        f"| heads | k | pictures | optimism | plain 95 % interval holds | at level 1 - 0.05/k | ({options.draws} draws)"
-    )
+    print(f"Coverage in {options.draws} draws of each case:\n")
+    print("| heads | k | pictures | optimism | coverage of the 95% interval | coverage at level 1 - 0.05/k |")
     print("|---|---|---|---|---|---|")
     for name, make in CASES.items():
         for num_pictures in (40, 200, 1000):

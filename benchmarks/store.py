@@ -1,4 +1,4 @@
-"""Cost of the store: rates of writing and reading, size, time to open, and the share of integrity in extraction."""
+"""Cost of the store: rates of writing and reading, size, time to open, and the cost of integrity in extraction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from features.shards.shard import encode_shard
 from features.store import FeatureStore
 
 EXTRACTION_RATE = 100.0
-"""Pictures per second of the backbone alone on two cores at 150 px, to which integrity is compared."""
+"""Pictures per second of the backbone alone on two cores at 150 px; the cost of integrity is relative to this rate."""
 ROWS_READ = 2048
 
 
@@ -35,7 +35,9 @@ class StoreBenchmarkConfig:
     """Options of the benchmark."""
 
     rows: Annotated[str, Option(help="Numbers of features, comma-separated.")] = "1000,10000,100000"
-    folder: Annotated[Path | None, Option(help="Folder for temporary stores; by default that of the system.")] = None
+    folder: Annotated[
+        Path | None, Option(help="Folder for temporary stores; by default the temporary folder of the system.")
+    ] = None
 
 
 def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str, Any]:
@@ -53,9 +55,9 @@ def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str
         [
             ("features", *(f"{result['rows']:,}" for result in results)),
             ("written, rows/s", *(f"{result['rows'] / result['write_seconds']:.0f}" for result in results)),
-            ("share of compression", *(f"{result['encode_share']:.0%}" for result in results)),
+            ("compression, share of writing", *(f"{result['encode_share']:.0%}" for result in results)),
             ("read in order, rows/s", *(f"{result['read_rate']:.0f}" for result in results)),
-            ("bytes an image", *(f"{result['bytes_per_row']:.0f}" for result in results)),
+            ("bytes per feature", *(f"{result['bytes_per_row']:.0f}" for result in results)),
             ("time to open, s", *(f"{result['open_seconds']:.2f}" for result in results)),
             ("integrity / extraction", *(f"{result['integrity_share']:.1%}" for result in results)),
             ("peak memory writing, MB", *(f"{result['peak_mb']:.0f}" for result in results)),

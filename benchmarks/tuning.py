@@ -31,8 +31,8 @@ class TuningBenchmarkConfig:
     """Options of the benchmark."""
 
     images: Annotated[Path, Option(help="Folder of pictures, as for `python -m extract`.")] = Path("data/elpv")
-    weights: Annotated[str, Option(help="As for `python -m extract`.")] = "auto"
-    boundaries: Annotated[str, Option(help="Cuts to train from, comma-separated.")] = "mixed6,mixed5"
+    weights: Annotated[str, Option(help="Weights, as for `python -m extract`.")] = "auto"
+    boundaries: Annotated[str, Option(help="Cut layers after which to train, comma-separated.")] = "mixed6,mixed5"
     repeats: Annotated[int, Option(min=1, help="Number of measurements of each kind; the median is reported.")] = 3
 
 

@@ -1,6 +1,6 @@
-"""Worker processes that each keep one way of running the backbone ready, so that all can be timed in turn.
+"""Worker processes for timing: each is prepared for one way of running the backbone, and measures it on request.
 
-TensorFlow fixes its threads once for a process, so two ways cannot share one.
+TensorFlow sets its number of threads once per process, so each way needs its own process.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Worker:
 
 
 def make_measure(task: Task) -> Callable[[], float]:
-    """Return a function that measures pictures per second; models are built and warmed up before."""
+    """Build and warm up a model, and return a function that measures its rate in pictures per second."""
     match task.kind.split():
         case ["matrix"]:
             return _measure_matrix

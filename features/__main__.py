@@ -35,7 +35,7 @@ class CheckConfig:
 
     store: Store
     read_data: Annotated[bool, Option("--read-data", help="Read every byte and compare the digests.")] = False
-    images: Annotated[Path | None, Option(help="Also hash the pictures in this folder again.")] = None
+    images: Annotated[Path | None, Option(help="Folder of pictures to hash and compare with the store.")] = None
     quarantine: Annotated[
         bool,
         Option(
@@ -100,7 +100,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
 
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
-    """Check a store for damage. Without further options nothing is changed."""
+    """Check a store for damage; only --quarantine and --rebuild-catalog change it."""
     from base.errors import StoreMissingError
     from features.catalog.catalog import CATALOG_NAME
     from features.cuts import resolve_cut
@@ -115,7 +115,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
         num_features, lost = checks.rebuild_catalog(store)
         console.info(
             f"{store}: created a catalog of {format_count(num_features, 'feature')}. Run `python -m extract` as "
-            "before to list the pictures in it; only missing features are computed."
+            "before to add the pictures to it; only missing features are computed."
         )
         for note in lost:
             console.warning(note)
@@ -142,7 +142,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 
 
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
-    """Write a store as a single HDF5 file for h5py, h5web and HDFView; every command accepts it as --store."""
+    """Write a store as a single HDF5 file for h5py, h5web and HDFView; training commands accept it as --store."""
     from features.cuts import open_store
     from features.packed.write import is_packed, list_rows, pack_store
 

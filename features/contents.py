@@ -117,7 +117,7 @@ def load_folder(path: Path) -> StoreContents:
     for shard, row, _ in locations.values():
         if not 0 <= row < num_rows.get(shard, 0):
             raise build_damage_error(
-                path / CATALOG_NAME, f"a feature in row {row} of shard {shard}, which is not there"
+                path / CATALOG_NAME, f"a feature in row {row} of shard {shard}, which does not exist"
             )
     return StoreContents(
         fingerprint,

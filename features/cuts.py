@@ -17,7 +17,7 @@ from features.writer import STORE_NAMES
 
 
 def list_cuts(path: Path) -> list[str]:
-    """List the cut layers whose stores a folder contains; empty if the path is a store itself or no folder."""
+    """List the cut layers whose stores a folder contains; empty if the path is a store itself or not a folder."""
     if not path.is_dir() or any((path / name).exists() for name in (CATALOG_NAME, SHARD_FOLDER)):
         return []
     return sorted(found.parent.name for found in path.glob(f"*/{CATALOG_NAME}") if _holds_own_cut(found.parent))
@@ -49,10 +49,10 @@ def choose_cut_folders(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     """Return the folder of the store for each cut layer to extract.
 
     Returns:
-        The path itself for a single cut layer, unless it is a folder of stores; otherwise a folder in it for each.
+        For a single cut layer the path itself, unless it is a folder of stores; otherwise one subfolder for each.
 
     Raises:
-        StoreMissingError: several cut layers are given, and the path is a store of one or contains other files.
+        StoreMissingError: several stores are needed, but the path is a single store or a file, or has other files.
     """
     if len(cuts) == 1 and not list_cuts(path):
         return {cuts[0]: path}
@@ -81,7 +81,8 @@ def open_store(path: str | os.PathLike[str], cut: str = "", pool: Pool | str = P
         The store; its features are (channels,) instead of (height, width, channels) with `pool="avg"`.
 
     Raises:
-        UsageError: the cut layer is missing or must be given, or `pool="avg"` and the features are averages already.
+        UsageError: the store of the cut layer is missing, `cut` is empty and there are several stores, `pool` is
+            unknown, or `pool` is `avg` and the stored features are already averages.
         FeatureStoreError: the path has no store, or the store is damaged.
     """
     if pool not in list(Pool):

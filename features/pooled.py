@@ -30,7 +30,7 @@ def pool_store(store: FeatureStore) -> FeatureStore:
         raise UsageError("--pool avg", "features with height and width", f"{shape} in {store.path}", "Omit the option")
 
     def read_means(shard: int, rows: Sequence[int], out: Features) -> None:
-        # A block has at most the rows of a shard, which bounds the memory for a large packed store.
+        # A block has at most as many rows as a shard, which bounds the memory for a large packed store.
         step = count_rows_per_shard(shape)
         for start in range(0, len(rows), step):
             block = rows[start : start + step]

@@ -120,7 +120,7 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str) -> Origin:
-        """Decode the result of `encode_json(asdict(origin))`; raise ValueError, TypeError or KeyError otherwise."""
+        """Decode `encode_json(asdict(origin))`; raise ValueError, TypeError or KeyError for any other text."""
         values = json.loads(text)
         found = cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
         if not found.feature_shape or not all(type(size) is int and size > 0 for size in found.feature_shape):

@@ -1,4 +1,4 @@
-"""Sort pictures, encode their labels, and choose validation pictures, all by content hash."""
+"""Order and validation split of pictures, both by content hash, and class numbers of their labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALIDATION_SHARE = 0.2
 
 
 def sort_examples(examples: Iterable[Example]) -> list[Example]:
-    """Sort by content hash, then by label and path, so that results do not depend on paths or shards."""
+    """Sort by content hash, so that results do not depend on paths or shards; duplicates by label and path."""
     return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
 
 

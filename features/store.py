@@ -84,7 +84,7 @@ class FeatureStore:
 
     @property
     def derived_folder(self) -> Path:
-        """Folder for data that can be computed again, beside the file for a packed store; it may not exist."""
+        """Folder for data that can be computed again, in the store or beside a packed store; it need not exist."""
         if self.path.is_file():
             return self.path.with_name(f"{self.path.name}.{DERIVED_FOLDER}")
         return self.path / DERIVED_FOLDER
@@ -109,7 +109,7 @@ class FeatureStore:
         return self.contents.list_unusable()
 
     def list_views(self, example: Example, num_views: int) -> list[Example]:
-        """Return the example, which is view 0, and the usable ones of views 1 to `num_views` - 1 of its image."""
+        """Return the example (view 0), and the views 1 to `num_views` - 1 of its image that have usable features."""
         found = [example]
         for view in range(1, num_views):
             if location := self.contents.find_usable(FeatureKey(example.content_hash, view)):
@@ -130,12 +130,12 @@ class FeatureStore:
         ]
 
     def hash_sources(self, examples: Iterable[Example]) -> str:
-        """Return a digest of the files with the features of examples; equal digests mean equal features."""
+        """Return a digest of the files that contain the features of examples; equal digests mean equal features."""
         digests = sorted({self.contents.hash_shard(number) for number in {example.shard for example in examples}})
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def describe_source(self, example: Example) -> str:
-        """Return the path of the file with the feature of an example, for messages."""
+        """Return the path of the file that contains the feature of an example, for messages."""
         return str(self.contents.locate_shard(example.shard))
 
     def read(self, examples: Sequence[Example]) -> Features:

@@ -214,7 +214,7 @@ class FeatureWriter:
 
 
 def check_fingerprint(store: Path, stored: Fingerprint, requested: Fingerprint) -> None:
-    """Raise FingerprintMismatchError if two fingerprints differ; the error has both values of each field."""
+    """Raise FingerprintMismatchError if two fingerprints differ; the error lists both values of each such field."""
     differences = stored.list_differences(requested)
     if differences:
         expected = ", ".join(f"{name} {_shorten(mine)}" for name, mine, _ in differences)

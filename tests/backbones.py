@@ -22,7 +22,7 @@ build_backbone_once = functools.lru_cache(4)(build_backbone)
 
 @contextmanager
 def share_backbones() -> Iterator[None]:
-    """Build and compile each backbone that `extract_features` needs once, instead of once a run (5 to 10 s)."""
+    """Build and compile each backbone once for all calls of `extract_features`, instead of in each call (5 to 10 s)."""
     join_once = functools.lru_cache(16)(lambda models: join_cuts(models))
 
     def join(models: Sequence[keras.Model]) -> keras.Model:

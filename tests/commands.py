@@ -30,12 +30,12 @@ class CommandResult:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings on stderr, without the word."""
+        """Warnings on stderr, without the prefix `warning: `."""
         return list_warnings(self.err)
 
 
 class _Exit(BaseException):
-    """Raised instead of the end of the process."""
+    """Raised instead of ending the process."""
 
 
 def run_command(module: str, *arguments: object) -> CommandResult:

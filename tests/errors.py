@@ -15,7 +15,7 @@ Error = TypeVar("Error", bound=HeadstartError)
 
 @contextmanager
 def raises(kind: type[Error], **fields: object) -> Iterator[pytest.ExceptionInfo[Error]]:
-    """Expect an error of exactly this class whose named fields (`where`, `got`, ...) print as the given values."""
+    """Expect an error of exactly this class; the given fields (`where`, `got`, ...) must be equal as text."""
     with pytest.raises(kind) as caught:
         yield caught
     assert type(caught.value) is kind

@@ -1,4 +1,4 @@
-"""Compare folders by their content."""
+"""Read the files of folders, for comparisons."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ COLOURS = {"cats": (200, 60, 40), "dogs": (40, 60, 200), "owls": (40, 200, 60)}
 
 
 def draw_picture(label: str, number: int, size: tuple[int, int] = (90, 80)) -> Image.Image:
-    """Draw noise around the colour of a class: each number is another picture, and classes differ clearly."""
+    """Draw noise around the colour of a class: each number gives a different picture, and classes differ clearly."""
     rng = np.random.default_rng([sorted(COLOURS).index(label), number])
     noise = rng.integers(-40, 41, (size[1], size[0], 3))
     return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))

@@ -31,7 +31,7 @@ COMMANDS = [
     for line in block.splitlines()
 ]
 TESTED = [command for command in COMMANDS if command != "make test"]
-# The default pictures and weights take minutes and a network; the same targets run on these.
+# The default pictures and weights need a network and minutes, so the targets run with these values.
 SMALL = {"DATA": "pictures", "WEIGHTS": "random", "IMAGE_SIZE": "75", "EPOCHS": "2", "UNITS": "16"}
 RECORD_ARGUMENTS = f"""#!{sys.executable}
 import json, sys
@@ -74,7 +74,7 @@ def build_small_backbone(image_size: int, weights: Any) -> keras.Model:
 
 
 def run_call(call: list[str]) -> CommandResult:
-    """Run the arguments of a `python -m ...` in this process."""
+    """Run a `python -m ...` command in this process."""
     _, module, *arguments = call
     spec = find_spec(module)
     assert spec, call
@@ -103,7 +103,7 @@ def test_readme_command_succeeds(command: str, results: dict[str, list[CommandRe
         assert result.status == 0, result.out + result.err
 
 
-def test_readme_demo_output_has_the_rows_of_the_demo(results: dict[str, list[CommandResult]]) -> None:
+def test_readme_tables_have_the_rows_that_make_demo_prints(results: dict[str, list[CommandResult]]) -> None:
     printed = "".join(result.out + result.err for result in results["make demo"])
     rows = [re.findall("^│ (.*?) *│", text, re.MULTILINE) for text in ((ROOT / "README.md").read_text(), printed)]
     assert rows[0] == rows[1][-len(rows[0]) :]

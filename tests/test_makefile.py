@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 @dataclass(frozen=True)
 class MakeResult:
-    """Exit status and output of make, and the arguments of each Python that it started."""
+    """Exit status and output of make, and the arguments of each Python process that it started."""
 
     status: int
     out: str
@@ -245,7 +245,7 @@ def test_failed_stage_with_its_input_prints_no_command(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "runs", "is_printed"), [([], True, True), (["-n"], False, True), (["-s"], True, False)]
 )
-def test_stage_prints_its_command_alone(flags: list[str], runs: bool, is_printed: bool, checkout: Path) -> None:
+def test_stage_prints_only_its_command(flags: list[str], runs: bool, is_printed: bool, checkout: Path) -> None:
     done = make(checkout, *flags, "train", "STORE=it's a store", "RUN=run", "ARGS=-v")
     assert (len(done.calls) == 1) == runs
     command = r".venv/bin/python -m train_head --store 'it'\''s a store' --run 'run' -v"

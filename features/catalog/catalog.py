@@ -50,7 +50,7 @@ class Catalog:
         try:
             self._check_schema(writable)
             if writable:
-                # Earlier versions wrote digests to this file, which a change would invalidate.
+                # Earlier versions wrote digests to SHA256SUMS; a change of the catalog would make them wrong.
                 path.with_name("SHA256SUMS").unlink(missing_ok=True)
         except BaseException:
             self._db.close()
@@ -136,7 +136,7 @@ class Catalog:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read transaction: all reads in the block see the same state, even if another process commits changes."""
+        """Open a read transaction: all reads in the block see the same state, even if another process commits."""
         with convert_sqlite_errors(self.path):
             self._db.execute("BEGIN")
         yield
@@ -145,7 +145,7 @@ class Catalog:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write transaction: all changes in the block are committed, or none; a nested block joins the outer one."""
+        """Open a write transaction: all changes in the block are committed, or none; a nested block joins the outer."""
         if self._db.in_transaction:
             yield
             return
@@ -177,7 +177,7 @@ class Catalog:
             self._db.executemany(statement, ((tables.encode_text(path),) for path in paths))
 
     def add_shard(self, shard: ShardRef, keys: Iterable[FeatureKey], statuses: Iterable[FeatureStatus]) -> None:
-        """Add a shard that is on the disk, and those of its rows that no other shard has."""
+        """Add a shard whose file is already written, with those of its features that no other shard contains."""
         with self.transaction():
             entry = (shard.number, shard.sha256.encode(), shard.num_rows, shard.num_bytes)
             tables.SHARDS.write(self._db, [entry], on_conflict="ABORT")

@@ -15,7 +15,7 @@ from base.regular import RegularFile
 APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog, "HSTR" in ASCII."""
 BUSY_SECONDS = 30.0
-"""Time that SQLite waits for the lock of another process."""
+"""Maximum time, in seconds, to wait for the lock of another process."""
 _MAGIC = b"SQLite format 3\0"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
@@ -33,8 +33,8 @@ def connect(path: Path) -> sqlite3.Connection:
     check_header(path)
     with convert_sqlite_errors(path):
         name = quote(str(path.resolve()), errors="surrogateescape")
-        # mode=rw also for readers, so that SQLite can roll back the transaction of a killed process. SQLite opens a
-        # file that cannot be written read-only.
+        # mode=rw also for readers, so that SQLite can roll back the transaction of a killed process. Without
+        # write permission, SQLite opens the file read-only.
         db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     db.text_factory = bytes

@@ -136,14 +136,14 @@ class Location(NamedTuple):
 
 
 def decode_image(row: Row) -> ImageRow:
-    """Decode a row of `images`, including its checksum."""
+    """Decode a row of `images`, whose last value is its checksum."""
     path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
     path, label, split, reason = map(decode_text, (path, label, split, reason))
     return ImageRow(path, label, split, num_bytes, modified_ns, content_hash or None, _IMAGE_STATUSES[status], reason)
 
 
 def encode_image(image: ImageRow) -> Row:
-    """Encode an image as a row of `images`."""
+    """Encode an image as a row of `images`, without its checksum."""
     path, label, split, status, reason = map(
         encode_text, (image.path, image.label, image.split, image.status, image.reason)
     )

@@ -73,7 +73,7 @@ def find_problems(
 
 
 def list_notes(store: Path) -> list[str]:
-    """Describe what an interrupted run left and the next extraction repairs."""
+    """List leftovers of an interrupted run, which the next extraction repairs."""
     contents = load_folder(store)
     known = {shard.name for shard in contents.shards}
     notes = []
@@ -164,7 +164,7 @@ def _check_shard(
                 names = ", ".join(name for name, _, _ in differences)
                 problem = f"has features with another fingerprint: {names}"
             elif len(found) != shard.num_rows or not rows <= found:
-                problem = "has other rows than the catalog"
+                problem = "has rows that differ from the catalog"
         except FeatureStoreError as error:
             # Other errors, such as a missing package, do not mean that the shard is damaged.
             problem, is_lost = str(error), isinstance(error, ShardDamagedError)

@@ -106,7 +106,8 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     views = file["views"][:].tolist() if "views" in file else [0] * len(hashes)
     expected = (len(paths), *origin.feature_shape)
     if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
-        raise FeatureStoreError(path, f"features of {expected}", str(file["features"].shape), _PACK_AGAIN)
+        found = f"shape {file['features'].shape} and dtype {file['features'].dtype}"
+        raise FeatureStoreError(path, f"features of shape {expected} and dtype {FEATURE_DTYPE}", found, _PACK_AGAIN)
     images, locations = [], {}
     for row, (image_path, label, split, content_hash, view) in enumerate(
         zip(paths, labels, splits, hashes, views, strict=True)
@@ -118,7 +119,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     if MISSING_GROUP in file:
         images += _read_missing(file[MISSING_GROUP], locations)
     check_image_paths(images)
-    # In the order of a catalog, so that training on either gives the same head.
+    # In the order of a catalog, so that a store and its packed store give the same head.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
         fingerprint, origin, images_folder, images, locations, [], pack.read_rows, pack.hash, lambda _: pack.path

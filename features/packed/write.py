@@ -76,7 +76,7 @@ def list_rows(store: FeatureStore) -> list[Example]:
 
 
 def is_packed(store: FeatureStore, out: Path) -> bool:
-    """Return whether a file is already the packed store of a store, so that a repeated command succeeds.
+    """Return whether a file already has the contents of a store, so that a repeated command succeeds.
 
     Feature values are not compared, because fingerprint, content hash and view determine them.
     """
@@ -89,7 +89,7 @@ def is_packed(store: FeatureStore, out: Path) -> bool:
 
 
 def _identify(store: FeatureStore) -> tuple[object, ...]:
-    """Return the contents of the packed store of a store, except the feature values."""
+    """Return the contents that a store and its packed store have in common, except the feature values."""
     unusable = [(found.image.path, found.image.label, found.reason) for found in store.list_unusable()]
     return store.fingerprint, unusable, [row._replace(shard=0, row=0) for row in list_rows(store)]
 

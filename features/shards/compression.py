@@ -55,4 +55,4 @@ def import_hdf5plugin() -> Any:
         return importlib.import_module("hdf5plugin")
     except ImportError as error:
         advice = "Run `pip install 'headstart[zstd]'`"
-        raise FeatureStoreError("zstd", "the installed package hdf5plugin", "no such package", advice) from error
+        raise FeatureStoreError("zstd", "the package hdf5plugin", "an environment without it", advice) from error

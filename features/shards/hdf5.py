@@ -1,4 +1,4 @@
-"""Write HDF5 files through Python file objects, so that the library never opens a path of a store for writing."""
+"""Write HDF5 files through Python file objects, so that HDF5 never opens a path of a store for writing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ErrorRecordingFile(io.FileIO):
     """File object that records the first write error and ignores later writes; HDF5 can crash if a write fails."""
 
     def __init__(self, descriptor: int) -> None:
-        """Write to an open, empty file, which is not closed."""
+        """Wrap the descriptor of an open, empty file; closing this object does not close it."""
         super().__init__(descriptor, "r+b", closefd=False)
         self._error: OSError | None = None
 

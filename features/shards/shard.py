@@ -41,7 +41,7 @@ _NAME = re.compile(r"([0-9]{6,18})-([0-9a-f]{64})\.h5\Z")
 _VERIFIED: dict[FileIdentity, str] = {}
 """SHA-256 of the files that this process has verified."""
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EIO)
-"""Errors of opening that mean that the file is lost. After other errors it may be intact."""
+"""Errors, when a file is opened, that mean that it is lost. After other errors it may be intact."""
 _STATUS_CODES = {status: code for code, status in enumerate(FeatureStatus)}
 
 
@@ -150,7 +150,7 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             if opened.identify() != opened.identity:
                 raise _build_damage_error(path, shard, "a file that changed during reading") from error
-            # The digest matches: Headstart did not write the file, or this version of HDF5 cannot read it.
+            # The digest matches, so either Headstart did not write the file, or this version of HDF5 cannot read it.
             expected, advice = "a valid shard", "Update h5py if the store comes from a newer version"
             raise ShardDamagedError(path, expected, str(error), advice) from error
         if opened.identify() != opened.identity:

@@ -25,7 +25,7 @@ class ForeignFileError(ValueError):
     """Invalid untrusted file."""
 
     def __init__(self, item: str, problem: str) -> None:
-        """Create the error from the path of the HDF5 object, `/` for the whole file, and a noun phrase."""
+        """Create the error from the path of the HDF5 object (`/` for the file) and a noun phrase for the problem."""
         super().__init__(item, problem)
         self.item, self.problem = item, problem
 
@@ -70,9 +70,9 @@ def validate_untrusted_hdf5(file: h5py.File, data: bytes | mmap, max_declared: i
     Raises:
         ForeignFileError: the file is not valid; the message names the object.
     """
-    # Other sizes are rare, and the check of heaps reads sizes of 8 bytes.
+    # The check of heaps requires addresses and lengths of 8 bytes; other sizes are rare.
     if file.id.get_create_plist().get_sizes() != (8, 8):
-        raise ForeignFileError("/", "addresses or lengths of other than 8 bytes")
+        raise ForeignFileError("/", "addresses or lengths that do not have 8 bytes")
     try:
         declared = _check_objects(file, data)
     except (TypeError, AttributeError, KeyError, RuntimeError) as error:
@@ -145,8 +145,9 @@ def _check_dataset(dataset: h5py.Dataset, num_bytes: int) -> int:
     stored = dataset.id.get_storage_size()
     if dataset.chunks is not None and declared:
         num_chunks = prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        if dataset.id.get_num_chunks() != num_chunks:
-            raise ForeignFileError(dataset.name, f"another number of stored chunks than {num_chunks:,}")
+        num_stored = dataset.id.get_num_chunks()
+        if num_stored != num_chunks:
+            raise ForeignFileError(dataset.name, f"{num_stored:,} stored chunks instead of {num_chunks:,}")
         declared = num_chunks * prod(dataset.chunks) * dataset.dtype.itemsize
     ratio = MAX_RATIO if filters & {h5py.h5z.FILTER_DEFLATE, ZSTD_FILTER} else 1
     if stored > num_bytes or declared > stored * ratio:

@@ -88,7 +88,7 @@ def fail(mode: str) -> None:
 
 
 def sleep(mode: str, seconds: float) -> None:
-    """Print `ready`, and wait for a signal in the situation of a mode, if any."""
+    """Print `ready` and wait for a signal, if the mode requires it."""
     match mode:
         case "work":
             report_and_sleep(seconds)

@@ -119,7 +119,7 @@ def test_result_not_a_number_is_null(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def run_shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line, in which PROGRAM is the test program, in bash; `$?` is the status of the first command."""
+    """Run a command line in bash, with the test program as PROGRAM; the status is that of the first command."""
     script = command.replace("PROGRAM", f"{sys.executable} -m tests.base.program") + "; exit ${PIPESTATUS[0]}"
     environment = os.environ | variables
     return subprocess.run(

@@ -28,7 +28,7 @@ def accept(_: Path) -> None:
 
 
 def refuse(path: Path) -> None:
-    raise HeadstartError(path, "an own file", "another", "Move it")
+    raise HeadstartError(path, "a file of Headstart", "a foreign file", "Move it")
 
 
 def make_target(folder: Path, check: Callable[[Path], None] = accept) -> Target:
@@ -187,7 +187,7 @@ def test_replace_folder_keeps_a_foreign_folder_with_the_name_of_a_staging_folder
 
 
 def kill_command(folder: Path, killed_at: int, archive: str = "", is_committed: bool = True) -> int:
-    """Replace a folder with a command that is killed before a change to the disk; return the number of changes left."""
+    """Replace a folder, killed after a number of changes to the disk; a negative result means that it was killed."""
     with pytest.MonkeyPatch.context() as patch:
         left = [sys.maxsize]
         with contextlib.suppress(Killed), replace_folder(make_target(folder)) as replacement:
@@ -237,7 +237,7 @@ def test_recover_target_after_a_kill_at_any_change_completes_the_replacement(
 
 
 def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
-    """Raise Killed before each change to the disk after a number of them; return the number left, as a list."""
+    """Allow a number of changes to the disk, then raise Killed before each change; return the number left in a list."""
     left = [number]
 
     def wrap(module: object, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Signals end a command at every moment with the status 128 plus the number and without a traceback."""
+"""At any moment a signal ends a command with status 128 plus its number, and without a traceback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wait_until_ready(process: subprocess.Popen[str]) -> None:
 
 
 def count_error_lines(errors: str) -> int:
-    """Count the error messages; other output than messages is a failure."""
+    """Count the messages of an interrupt; any other output than messages is a failure."""
     lines = errors.splitlines()
     assert all(line.startswith(("warning: ", "error: ")) for line in lines), errors
     return sum(line.startswith("error: interrupted") for line in lines)
@@ -56,10 +56,10 @@ def test_signal_during_the_imports_ends_a_command_with_its_status(module: str, n
         assert process.stderr
         # The module is imported, but not yet those that import it.
         while not (line := process.stderr.readline()).rstrip().endswith(f" {module}"):
-            assert line, "the imports were traced"
+            assert line, f"{module} was not imported"
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    # The pipe is read later than it is written, so that `--help` may have ended in the meantime.
+    # Python may have finished `--help` before this process read the line.
     assert process.returncode in (128 + number, 0)
     assert "Traceback" not in errors
 

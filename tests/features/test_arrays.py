@@ -189,6 +189,6 @@ def test_to_numpy_empty_store_returns_empty_arrays(tmp_path: Path) -> None:
     assert (features.shape, classes.shape, store.paths(), len(store)) == ((0, *SHAPE), (0,), [], 0)
 
 
-def test_to_numpy_keeps_picture_of_unusable_feature_out(folder: Path) -> None:
+def test_to_numpy_omits_a_picture_with_an_unusable_feature(folder: Path) -> None:
     assert make_image(90).path not in FeatureStore(folder).paths()
     assert make_key(90) in FeatureStore(folder).contents.locations

@@ -89,7 +89,7 @@ def test_choose_cut_folders_existing_folder_of_stores_is_extended(tmp_path: Path
     make_stores(tmp_path, "mixed5", "mixed7")
     assert choose_cut_folders(tmp_path, ["mixed7"]) == {"mixed7": tmp_path / "mixed7"}
     assert choose_cut_folders(tmp_path, ["mixed0"]) == {"mixed0": tmp_path / "mixed0"}
-    (tmp_path / "mixed3/shards").mkdir(parents=True)  # of a run that ended before it created the catalog
+    (tmp_path / "mixed3/shards").mkdir(parents=True)  # left by a run that ended before it created the catalog
     (tmp_path / "mixed3/LOCK").write_bytes(b"")
     (tmp_path / "mixed5/.partial-features.h5").write_bytes(b"half")
     (tmp_path / ".DS_Store").write_bytes(b"icons")

@@ -142,7 +142,7 @@ def test_catalog_with_a_journal_in_a_read_only_folder_is_an_error(read_only: Pat
     assert journal.exists()
 
 
-def test_reader_after_a_writer_was_killed_in_a_commit_sees_the_state_before(tmp_path: Path) -> None:
+def test_reader_after_a_writer_was_killed_in_a_commit_sees_the_previous_state(tmp_path: Path) -> None:
     store = copy_store(tmp_path / "store", range(4))
     program = (
         "import os, sqlite3, sys\n"
@@ -169,11 +169,11 @@ def count_bytes_read() -> int:
 
 
 def let_timestamps_age() -> None:
-    """Wait until a further write to the shards would change their timestamps, so that they are verified once only."""
+    """Wait until a further write would change the timestamps of the shards; then each is verified only once."""
     time.sleep(0.12)
 
 
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs the count of bytes read by Linux")
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs /proc/self/io")
 def test_read_random_blocks_hashes_each_shard_once(tmp_path: Path) -> None:
     shape = (7, 7, 128)
     with FeatureWriter(tmp_path, make_fingerprint(), make_origin(shape), rows_per_shard=20) as writer:

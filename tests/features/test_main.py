@@ -1,4 +1,4 @@
-"""Command line of the store as a process."""
+"""Commands `info` and `pack` of the store."""
 
 from __future__ import annotations
 

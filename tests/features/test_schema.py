@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_fingerprint_digest_is_fixed_for_schema_version_1() -> None:
-    # A changed digest would make all existing stores unusable, so that it needs a new schema version.
+    # A changed digest makes all existing stores unusable, so it requires a new schema version.
     assert make_fingerprint().digest == "63fbc6b594c9d905e8899b5aef0fe01d92cabd0a8e1125f0454b3ab3332da630"
 
 

@@ -191,7 +191,7 @@ def test_describe_source_returns_the_file_of_the_feature(tmp_path: Path) -> None
     assert packed.describe_source(packed.examples[0]) == str(tmp_path / "a.h5")
 
 
-def test_list_unusable_returns_every_other_image_with_the_reason(tmp_path: Path) -> None:
+def test_list_unusable_returns_each_image_without_an_example(tmp_path: Path) -> None:
     copy_store(tmp_path, range(3))
     with make_writer(tmp_path) as writer:
         add_features(writer, [3, 4], [FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE])

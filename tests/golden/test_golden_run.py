@@ -1,7 +1,7 @@
 """Heads of runs of version 1 can be expanded to all inputs.
 
 `v1-run` was written by version 1 with `--solver reduced --rank 10` on 17 training and 7 validation pictures. Runs of
-this version contain only a digest of their reduction, so that they need the factors in derived/ of the store.
+this version contain only a digest of their reduction, so they need the factors in derived/ of the store.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from train_head.runs.record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recov
 
 NOTHING, OLD, NEW = "nothing", "old", "new"
 USER_FILE = "user_file.txt"
-"""Name of a file of the user."""
+"""Name of a file that belongs to the user, which no command may change."""
 HEAD_OPTIONS = ["--solver", "reduced", "--epochs", "2", "--batch-size", "8", "--learning-rate", "0.01"]
 OLD_UNITS, NEW_UNITS = 4, 5
 COUNTS = {"train/cats": 6, "train/dogs": 6, "validation/cats": 4, "validation/dogs": 4, "test/cats": 2, "test/dogs": 2}
@@ -56,7 +56,7 @@ class Workload:
     num_errors: int = 2
     """Number of kinds of errors to try at each call; with all of them, each signal is tried at each call too."""
     call_step: int = 1
-    """Step between tried calls; 2 for a command that does the work of another one twice."""
+    """Step between the calls at which faults are tried; 2 for a command that repeats the work of another one."""
     needs_process: bool = False
     """Whether signals are tried in a new process, instead of a fork of a prepared one."""
 
@@ -174,7 +174,7 @@ def _inspect_compare(work: Path) -> str:
 
 
 def sweep(rates: str) -> list[str]:
-    """Return the arguments of a sweep command; heads of a lower rate are worse."""
+    """Return the arguments of a sweep command; heads with a lower learning rate are worse."""
     options = ["--units", str(OLD_UNITS), "--try", f"learning_rate={rates}"]
     return ["train_head.sweep", "--store", "WORK/store", "--out", "WORK/sweep", *HEAD_OPTIONS, *options]
 

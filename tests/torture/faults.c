@@ -17,7 +17,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { COUNT_ONLY = 0, KILL_HALF_WRITTEN = -1000 }; /* another kind N > 0 is an errno, N < 0 minus a signal */
+enum { COUNT_ONLY = 0, KILL_HALF_WRITTEN = -1000 }; /* other kinds: errno if positive, minus a signal if negative */
 
 static char root[4096];
 static int armed, kind, sticky, log_fd = -1;

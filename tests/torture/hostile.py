@@ -1,8 +1,8 @@
 """Fuzz test of input files: thousands of mutated pictures, shards, packed stores and exported models.
 
-`make torture` runs all trials, the tests a small part. Pictures are read by `python -m extract` and
-`python -m train_head.predict`, other files by `open_files.py`. Each runs in a child process, whose signals and memory
-are checked.
+`make torture` runs all trials, and the tests run a small part. Pictures are read by `python -m extract` and
+`python -m train_head.predict`, other files by `open_files.py`. Each of these runs in a child process, which must not
+crash or need too much memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 MAX_MEGABYTES = 2_500
 """Maximum peak memory of a child process."""
 MAX_SECONDS = 240
-"""Maximum time for a small file; a parser in an endless loop does not answer."""
+"""Maximum time for one file, in seconds; a parser in an endless loop exceeds it."""
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Hostile:
 
     def open_models(self, count: int) -> None:
         """Open exported models: with mutated bytes, or with a mutated member and valid checksums."""
-        # A model with a digest would be rejected for the digest only.
+        # Any change of a model with a digest would be rejected because of the digest alone.
         data = remove_digest(self._model.read_bytes())
         changes: list[Callable[[random.Random], bytes]] = [
             lambda rng: mutate(rng, data),
@@ -244,7 +244,7 @@ def _start(command: list[Any]) -> subprocess.Popen[str]:
 
 
 def run_all(*, short: bool) -> Results:
-    """Run every kind of trial, a small part of them in the short form."""
+    """Run every kind of trial; the short form runs a small part of the trials."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         hostile = Hostile(Path(folder).resolve())

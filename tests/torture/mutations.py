@@ -51,7 +51,7 @@ def remove_digest(data: bytes) -> bytes:
 
 
 def change_member(data: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
-    """Reposition the content of a member of a zip file, with valid checksums."""
+    """Replace the content of a member of a zip file; the checksums stay valid."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
         for member in old.namelist():
@@ -61,7 +61,7 @@ def change_member(data: bytes, name: str, change: Callable[[bytes], bytes]) -> b
 
 
 def mutate_json(rng: random.Random, data: bytes) -> bytes:
-    """Reposition a value in a JSON file."""
+    """Replace a random value in a JSON file."""
     value = json.loads(data)
     locations: list[tuple[dict[str, object] | list[object], str | int]] = []
     pending = [value]

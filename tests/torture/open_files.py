@@ -1,6 +1,6 @@
 """Child process of `hostile.py`: open untrusted files and report the outcomes.
 
-Reads paths from standard input, one a line, and prints for each a line: `ok`, `rejected ERROR` or `broken ERROR`.
+Reads one path per line from standard input, and prints one line for each: `ok`, `rejected ERROR` or `broken ERROR`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Model of a disk after a power cut, computed from the log of input/output calls.
 
-The model is strict: the bytes of a file are on the disk after the file was synchronised, and a created, renamed or
-removed name after the folder was synchronised. All other changes are lost or, in the second variant, partly lost.
+The model is strict: the bytes of a file reach the disk only when the file is synchronised, and a created, renamed or
+removed name only when the folder is synchronised. All other changes are lost or, in the second variant, partly lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Call:
 @dataclass
 class _File:
     current: bytearray = field(default_factory=bytearray)
-    """Content for processes."""
+    """Content that processes read."""
     kept: bytes = b""
     """Content on the disk."""
     unsynced: list[Call] = field(default_factory=list)
@@ -94,7 +94,7 @@ def cut_power(
                 unsynced_names = [c for c in unsynced_names if str(Path(c.path).parent) != folder]
     if rng is None:
         return {path: file.kept for path, file in kept_names.items()}
-    # A journalling file system keeps the order of names. Whole writes may reach the disk in any order.
+    # A journalling file system keeps the order of changes to names. Writes may reach the disk in any order.
     disk = {path: _tear(file, rng) for path, file in names.items()}
     if unsynced_names and rng.random() < 0.5:
         return {path: disk.get(path, file.kept) for path, file in kept_names.items()}

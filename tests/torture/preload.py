@@ -1,4 +1,4 @@
-"""Prepare a process before it is forked, so that a trial takes a tenth of a second instead of three."""
+"""Prepare a process before it is forked, so that a trial takes 0.1 s instead of 3 s."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAZY = ("tensorflow.", "keras.")
 
 def import_all(modules: Iterable[str]) -> None:
     """Import modules, and exempt their objects from garbage collection, which would copy every page in a child."""
-    # Importing TensorFlow starts no threads, which a fork would lose. Importing some of its submodules does.
+    # A fork loses threads. Importing TensorFlow starts none, but importing some of its submodules does.
     names = dict.fromkeys(name.split(".")[0] if name.startswith(LAZY) else name for name in modules)
     with warnings.catch_warnings(action="ignore"):
         for name in names:

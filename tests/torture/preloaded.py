@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _MEMORY = Path("/dev/shm")
-"""File system in memory, whose synchronisation takes no time."""
+"""File system in memory, where fsync takes no time."""
 
 
 def run_short(module: str, scratch: Path, *options: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Torture test of a store: kills, failing calls, power cuts and flipped bytes, each followed by a resumed run.
 
-`make torture` runs all trials, the tests a small part, with `faults.c` preloaded. Each trial is a forked child, so that
-crashes are detected.
+`make torture` runs all trials, and the tests run a small part; both preload `faults.c`. Each trial runs in a forked
+child, so that crashes are detected.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Torture:
         self.results.kills_at_random_times += 1
 
     def fail(self, call: int, error: int, *, is_permanent: bool) -> None:
-        """Let one call fail, or all calls from it on, and resume; the run must raise StoreWriteError or succeed."""
+        """Make one call fail, or also all later ones, and resume; the run must raise StoreWriteError or succeed."""
         self._reset()
         name = f"{errno.errorcode[error]} at call {call}{' and after' if is_permanent else ''}"
 
@@ -103,7 +103,7 @@ class Torture:
         self.results.failed_calls += 1
 
     def cut_power_everywhere(self, seeds: list[int | None], step: int) -> None:
-        """Record a run, and resume it after a power cut at every call, or at every `step` calls."""
+        """Record a run, and resume it after a power cut at every `step`-th call."""
         self._reset()
         log = self._scratch / "log"
         before = list_disk(self._store)
@@ -130,7 +130,7 @@ class Torture:
                 self.results.power_cuts += 1
 
     def flip_bytes(self, count: int) -> None:
-        """Flip single bytes; `check --read-data` must detect each used one, and no value may be read wrong."""
+        """Flip single bytes; `check --read-data` must detect it if the byte is used, and no wrong value may be read."""
         extend_store(self._start, NUM_ROWS, lambda _: None)
         files = [CATALOG_NAME, *(f"{SHARD_FOLDER}/{p.name}" for p in sorted((self._start / SHARD_FOLDER).iterdir()))]
         rng = random.Random(0)
@@ -176,7 +176,7 @@ class Torture:
         self._trials.expect_success(name, resume)
 
     def _fork(self, function: Callable[[Callable[[int], None]], object], kill_after: float | None = None) -> int:
-        """Call a function in a child with a function that acknowledges rows; return the exit status."""
+        """Call a function in a child; its argument is a function that acknowledges rows. Return the exit status."""
         safe = os.open(self._scratch / "safe", os.O_WRONLY)
 
         def acknowledge(count: int) -> None:
@@ -189,7 +189,7 @@ class Torture:
 
 
 def run_all(*, short: bool) -> Results:
-    """Run every kind of trial, a small part of them in the short form."""
+    """Run every kind of trial; the short form runs a small part of the trials."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder).resolve())

@@ -1,6 +1,6 @@
 """Torture test of commands: signals at random times, and errors and signals at their input/output calls.
 
-`make torture` runs all trials, the tests a small part, with `faults.c` preloaded. After each trial the old or the new
+`make torture` runs all trials, and the tests run a small part; both preload `faults.c`. After each trial the old or new
 result is complete, the repeated command writes the new result, and the files of the user are unchanged.
 """
 
@@ -60,11 +60,14 @@ class Results:
 
 @dataclass(frozen=True)
 class Trial:
-    """Fault, an errno or minus a signal, at a call or at a time, as a share of the duration of the command."""
+    """Fault at a call or at a time."""
 
     kind: int
+    """Error number of the call, or minus a signal."""
     call: int = 0
+    """Number of the call; 0 for a fault at a time."""
     moment: float = 0.0
+    """Time of the fault, as a fraction of the duration of the command."""
     is_permanent: bool = False
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Replace InceptionV3 by a backbone of one layer, so that an export takes a second.
+"""Replace InceptionV3 with a backbone of one layer, so that an export takes a second.
 
 `python -m tests.torture.small_backbone MODULE ARGUMENT...` runs a command with this backbone.
 """

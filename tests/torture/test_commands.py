@@ -8,7 +8,7 @@ from tests.torture.commands import WORKLOADS
 from tests.torture.preloaded import run_short
 
 SIMILAR = {"train", "sweep", "compare"}
-"""Slow commands that `make torture` tries too; they write runs as `overwrite` does."""
+"""Slow commands that only `make torture` runs; they write runs in the same way as `overwrite`."""
 
 
 def test_commands_after_faults_leave_the_old_or_the_new_result(tmp_path: Path) -> None:

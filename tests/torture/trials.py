@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 KILL, KILL_HALF_WRITTEN = -signal.SIGKILL, -1000
-"""Kinds of faults: SIGKILL before a call, and after half of its bytes. Other kinds are an errno or minus a signal."""
+"""Kinds of faults: SIGKILL before a call, or after half of its bytes. Other kinds: an errno, or minus a signal."""
 
 STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -34,7 +34,7 @@ class Trials:
         self.violations: list[str] = []
 
     def arm(self, call: int, kind: int, *, is_permanent: bool = False, log: int = -1) -> None:
-        """Inject a fault at the call of a number, or at all calls from it on; 0 only counts and logs calls."""
+        """Inject a fault at the given call, or also at all later ones; with call 0, only count and log calls."""
         self._faults.torture_arm(str(self.target).encode(), ctypes.c_long(call), kind, int(is_permanent), log)
 
     def disarm(self) -> int:
@@ -126,8 +126,8 @@ def parse_arguments(parts: Sequence[str]) -> tuple[list[str], bool]:
         The parts to run, and whether to run the short form.
     """
     parser = argparse.ArgumentParser()
-    parser.add_argument("--short", action="store_true", help="a small part of the trials")
-    parser.add_argument("--only", default="", help="parts to run, comma-separated; all without it")
+    parser.add_argument("--short", action="store_true", help="run only a small part of the trials")
+    parser.add_argument("--only", default="", help="parts to run, comma-separated; by default all")
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else parts
     return [part for part in parts if part in wanted], options.short

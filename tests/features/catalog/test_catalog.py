@@ -207,7 +207,7 @@ def edit_images(db: sqlite3.Connection) -> None:
         edit_images,
     ],
 )
-def test_catalog_valid_checksums_and_invalid_values_are_damaged(
+def test_catalog_with_valid_checksums_and_invalid_values_is_damaged(
     tmp_path: Path, edit: Callable[[sqlite3.Connection], None]
 ) -> None:
     copy_store(tmp_path, range(4))

@@ -97,7 +97,7 @@ def overwrite_end(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"), [(Path.unlink, "missing"), (truncate, "bytes"), (overwrite_end, "SHA-256")]
 )
-def test_quarantine_damaged_shard_removes_its_rows_only(
+def test_quarantine_damaged_shard_removes_only_its_rows(
     store: Path, damage: Callable[[Path], None], problem: str
 ) -> None:
     shard = list_shards(store)[0]
@@ -280,7 +280,7 @@ def test_rebuild_catalog_uses_the_fingerprint_of_most_features(store: Path) -> N
     assert (store / QUARANTINE_FOLDER / copy.name).exists()
 
 
-def test_rebuild_catalog_two_shards_of_one_number_are_both_listed(store: Path) -> None:
+def test_rebuild_catalog_two_shards_with_the_same_number_are_both_listed(store: Path) -> None:
     copy_store(store.parent / "other", range(100, 104))
     (shard,) = list_shards(store.parent / "other")
     shutil.copy(shard, store / SHARD_FOLDER)

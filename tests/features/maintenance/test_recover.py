@@ -115,7 +115,7 @@ def test_writer_moves_other_files_in_the_shards_folder_to_quarantine(tmp_path: P
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-10])])
-def test_writer_drops_the_rows_of_a_lost_shard_only(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_writer_drops_only_the_rows_of_a_lost_shard(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     copy_store(tmp_path, range(8))
     shard = list_shards(tmp_path)[0]
     damage(shard)

@@ -44,7 +44,7 @@ def check(data: bytes, max_declared: int | None = None) -> None:
 
 
 def check_rejected(data: bytes, item: str, problem: str = "", max_declared: int | None = None) -> None:
-    """Check that a file is rejected for an object, with a value or term in the description of the problem."""
+    """Check that a file is rejected because of an object, and that the problem mentions a value or term."""
     with pytest.raises(ForeignFileError) as caught:
         check(data, max_declared)
     assert caught.value.item == item
@@ -266,7 +266,7 @@ def test_validate_heap_object_of_impossible_size_is_rejected(index: int, num_byt
     data = build(lambda file: file.attrs.update(text="of variable length"))
     edited = edit_heap(data, 16, struct.pack("<HHIQ", index, 1, 0, num_bytes))
     if index and not num_bytes:
-        # The header of an object without bytes has a size. The object of size 0 is the free space after it.
+        # An object without data is valid, because its header has a size. Free space of size 0 after it is not.
         edited = edit_heap(edited, 32, bytes(16))
     check_rejected(edited, "/", f"{num_bytes:,}")
 
@@ -294,7 +294,7 @@ def test_validate_heap_with_short_lengths_is_rejected(sizeof_length: int) -> Non
     check_rejected(edited, "/")
 
 
-def test_validate_data_that_look_like_a_heap_pass_without_heaps() -> None:
+def test_validate_heap_signature_in_a_file_without_heaps_passes() -> None:
     def fill(file: h5py.File) -> None:
         looks = b"GCOL\x01\0\0\0" + struct.pack("<Q", 4096) + bytes(5000)
         file["d"] = np.frombuffer(looks, np.uint8)
