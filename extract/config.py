@@ -37,9 +37,7 @@ class ExtractConfig:
 
     images: Annotated[
         Path,
-        Option(
-            help="Folder with one folder of pictures for each class, or with train/ and validation/ that have them."
-        ),
+        Option(help="Folder of pictures: one folder for each class, at the top or in train/ and validation/."),
     ]
     store: Annotated[Path, Option(help="Folder of the feature store. It is created or updated.")]
     weights: Annotated[
@@ -49,7 +47,7 @@ class ExtractConfig:
     weights_sha256: Annotated[str, Option(help="Expected SHA-256 of the weights file.", metavar="DIGEST")] = ""
     cut: Annotated[
         str,
-        Option(help="Layer whose output is stored. Several, such as mixed5,mixed7, take one pass.", metavar="LAYER,…"),
+        Option(help="Layer whose output is stored, or several separated by commas.", metavar="LAYER,…"),
     ] = "mixed7"
     image_size: Annotated[int, Option(help="Height and width to which pictures are resized, in pixels.")] = 150
     pool: Annotated[

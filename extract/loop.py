@@ -74,12 +74,12 @@ class ExtractionLoop:
     ) -> None:
         """Create the loop with one writer for each output of the backbone."""
         self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
-        self._started = self._reading = self._writing = 0.0
-        self._coming: set[FeatureKey] = set()
+        self._started = self._read_seconds = self._write_seconds = 0.0
+        self._in_progress: set[FeatureKey] = set()
         self._contents: set[bytes] = set()
         self._num_rows = self._max_bad = 0
         self.num_done = self.num_computed = self.num_duplicates = 0
-        """Number of pictures processed, with new features, and with the content of a computed one."""
+        """Numbers of pictures: processed, newly computed, and byte-for-byte copies of computed ones."""
         self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
         self.unsound: list[str] = []
@@ -88,8 +88,8 @@ class ExtractionLoop:
     @property
     def bottleneck(self) -> str:
         """Name of the slowest part: the one for which the others waited longest."""
-        backbone = time.monotonic() - self._started - self._reading - self._writing
-        waits = {"reading and decoding": self._reading, "the backbone": backbone, "the disk": self._writing}
+        backbone = time.monotonic() - self._started - self._read_seconds - self._write_seconds
+        waits = {"reading and decoding": self._read_seconds, "the backbone": backbone, "the disk": self._write_seconds}
         return max(waits, key=lambda name: waits[name])
 
     def run(self, images: Sequence[ImageRow], max_bad: int) -> None:
@@ -100,7 +100,7 @@ class ExtractionLoop:
             max_bad: number of pictures that may be unusable; the same number may have NaN or overflow.
 
         Raises:
-            BadPicturesError: more pictures are unusable.
+            BadPicturesError: more pictures are unusable, or have NaN or overflow.
             HeadstartError: the disk refused a write, or the engine failed.
         """
         self._max_bad, self._started = max_bad, time.monotonic()
@@ -146,9 +146,9 @@ class ExtractionLoop:
 
     def _list_missing(self, image: ImageRow, content_hash: bytes) -> list[int]:
         views = list_views(image.split, self._config.views)
-        return [view for view in views if not self._is_held(FeatureKey(content_hash, view))]
+        return [view for view in views if not self._is_stored(FeatureKey(content_hash, view))]
 
-    def _is_held(self, key: FeatureKey) -> bool:
+    def _is_stored(self, key: FeatureKey) -> bool:
         return all(writer.holds(key) for writer in self._writers)
 
     def _group(self, images: Iterator[LoadedImage]) -> Generator[Batch, None, None]:
@@ -157,20 +157,20 @@ class ExtractionLoop:
         while True:
             started = time.monotonic()
             item = next(images, None)
-            self._reading += time.monotonic() - started
+            self._read_seconds += time.monotonic() - started
             if item is None:
                 break
             group.append(item)
             if max(len(group), sum(len(loaded.views) for loaded in group)) >= self._config.effective_batch_size:
-                yield group, self._take_new(group)
+                yield group, self._take_new_views(group)
                 group = []
         if group:
-            yield group, self._take_new(group)
+            yield group, self._take_new_views(group)
 
-    def _take_new(self, group: Iterable[LoadedImage]) -> dict[FeatureKey, NDArray[np.float32]]:
+    def _take_new_views(self, group: Iterable[LoadedImage]) -> dict[FeatureKey, NDArray[np.float32]]:
         views = {FeatureKey(found.content_hash, view): found.views[view] for found in group for view in found.views}
-        new = {key: view for key, view in views.items() if key not in self._coming and not self._is_held(key)}
-        self._coming.update(new)
+        new = {key: view for key, view in views.items() if key not in self._in_progress and not self._is_stored(key)}
+        self._in_progress.update(new)
         return new
 
     def _compute(self, batch: Batch) -> ComputedBatch:
@@ -186,8 +186,8 @@ class ExtractionLoop:
             rows = [row for row, key in enumerate(keys) if not writer.holds(key)]
             writer.add_features([keys[row] for row in rows], features[rows], [statuses[row] for row in rows])
             self._num_rows += len(rows)
-        self._writing += time.monotonic() - started
-        self._coming.difference_update(keys)
+        self._write_seconds += time.monotonic() - started
+        self._in_progress.difference_update(keys)
         contents = {key.content_hash for key in keys}
         for image in loaded:
             self._record(image, contents)
@@ -200,7 +200,7 @@ class ExtractionLoop:
         if statuses - {FeatureStatus.OK, None}:
             self.unsound.append(image.path)
 
-    def _record(self, loaded: LoadedImage, computed_now: set[bytes]) -> None:
+    def _record(self, loaded: LoadedImage, computed_contents: set[bytes]) -> None:
         self.num_done += 1
         if loaded.failure:
             self.failed.append({"image": loaded.image.path, "reason": loaded.failure})
@@ -208,7 +208,7 @@ class ExtractionLoop:
         else:
             if loaded.content_hash in self._contents:
                 self.num_duplicates += 1
-            elif loaded.content_hash in computed_now:
+            elif loaded.content_hash in computed_contents:
                 self._contents.add(loaded.content_hash)
                 self.num_computed += 1
             self.note_unsound(loaded.image, loaded.content_hash)

@@ -23,12 +23,12 @@ from extract.plan import KnownStore, estimate_bytes, hash_path, merge_images_to_
 from extract.stores import (
     StoredState,
     build_feature_spec,
+    check_pictures_folder,
     compose_fingerprint,
     load_stored_spec,
     load_stored_weights,
     place_stores,
     read_store,
-    refuse_other_folder,
     set_aside,
 )
 from extract.weights.find import AUTO, Weights, WeightsName, check_weights_argument, find_weights
@@ -104,7 +104,7 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
     for cut, state in stored.items():
         requested = compose_fingerprint(config, cut, state.fingerprint.weights_sha256)
         check_fingerprint(state.path, state.fingerprint, requested)
-        refuse_other_folder(state, config.images, scan)
+        check_pictures_folder(state, config.images, scan)
     return scan, places, stored
 
 
@@ -214,11 +214,11 @@ def warn_about_unusable(result: ExtractResult, console: Console) -> None:
     """Warn about unusable pictures, pictures excluded from training, and pictures in unsupported formats."""
     if result.failed:
         first, count = result.failed[0], format_count(len(result.failed), "unusable picture")
-        console.warning(f"skipped {count}, such as {first['image']}: {first['reason']}")
+        console.warning(f"skipped {count}, first {first['image']} ({first['reason']}). The others are extracted")
     if result.unsound:
         console.warning(
             f"{format_count(result.unsound, 'picture')} with NaN or overflow in a feature will not be trained on, "
-            f"such as {result.unsound_images[0]}. Check the weights"
+            f"first {result.unsound_images[0]}. Check the weights"
         )
     if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
         console.warning(unsupported)

@@ -85,7 +85,7 @@ def place_stores(store: Path, cuts: Sequence[str], *, is_new: bool) -> dict[str,
     return {cut: store / cut if len(cuts) > 1 else store for cut in cuts}
 
 
-def refuse_other_folder(stored: StoredState, folder: Path, scan: Scan) -> None:
+def check_pictures_folder(stored: StoredState, folder: Path, scan: Scan) -> None:
     """Raise OtherFolderError if a store was filled from another folder and shares less than half of its pictures.
 
     Pictures are shared if relative path and size are equal, as in a folder that was moved.

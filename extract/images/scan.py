@@ -166,7 +166,7 @@ def describe_unsupported(files: Iterable[tuple[str, str]]) -> str:
     if not unsupported:
         return ""
     count = format_count(len(unsupported), "picture in an unsupported format", "pictures in unsupported formats")
-    return f"skipped {count}, such as {unsupported[0]}. Convert them to JPEG or PNG"
+    return f"skipped {count}, first {unsupported[0]}. Convert to JPEG or PNG"
 
 
 def _check_classes(folder: Path, class_folders: list[tuple[str, Path]], images: list[ImageRow]) -> None:
