@@ -53,7 +53,7 @@ def extract(
             the total and the rate per second.
         weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default auto.
         weights_sha256: Expected SHA-256 of the weights file.
-        cut: Layer whose output is stored. Several, such as mixed5,mixed7, take one pass. Default mixed7.
+        cut: Layer whose output is stored, or several separated by commas. Default mixed7.
         image_size: Height and width to which pictures are resized, in pixels. Default 150.
         pool: avg stores the mean of each channel (768 numbers at mixed7) instead of the whole output. Default none.
         views: Views stored of each training picture: the picture itself, then random augmentations. Expects a whole
