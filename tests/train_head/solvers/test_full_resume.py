@@ -11,7 +11,7 @@ import pytest
 
 from base.terminal import Console
 from features.store import FeatureStore
-from tests.train_head.fits import InterruptingConsole, assert_same_fit, fit
+from tests.train_head.fits import InterruptingConsole, assert_same_fit, fit, list_values
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.solvers import Fit
 from train_head.solvers.checkpoint import Checkpoint
@@ -100,20 +100,27 @@ def test_fit_full_resumed_with_other_options_equals_an_uninterrupted_fit(
     assert_resumes(noisy, config, fit_whole(noisy, config, tmp_path, quiet), tmp_path)
 
 
-def test_fit_full_interrupted_in_each_epoch_equals_an_uninterrupted_fit(
-    three_classes: FeatureStore, tmp_path: Path, quiet: Console
+def test_fit_full_interrupted_twice_equals_an_uninterrupted_fit(
+    noisy: FeatureStore, whole: Whole, tmp_path: Path, quiet: Console
 ) -> None:
-    config, path = replace(BASE, epochs=3), tmp_path / "fit.npz"
+    path = tmp_path / "fit.npz"
     # Each attempt resumes, adds one epoch to the checkpoint, and is interrupted in the next epoch.
     for num_epochs in (2, 3):
         with pytest.raises(KeyboardInterrupt):
-            fit(three_classes, config, InterruptingConsole(num_epochs), Checkpoint(path, "key"))
+            fit(noisy, BASE, InterruptingConsole(num_epochs), Checkpoint(path, "key"))
         stopping, _ = Checkpoint(path, "key").load(0, quiet)
         assert len(stopping.history) == num_epochs - 1
     console = InterruptingConsole(0)
-    resumed = fit(three_classes, config, console, Checkpoint(path, "key"))
-    assert_same_fit(resumed, fit(three_classes, config, quiet))
-    assert console.num_epochs == 3
+    assert_same_fit(fit(noisy, BASE, console, Checkpoint(path, "key")), whole.fit)
+    assert console.num_epochs == BASE.epochs
+
+
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"dropout": 0.0}], ids=["seed", "dropout"])
+def test_fit_full_with_another_seed_or_dropout_gives_other_bits(
+    noisy: FeatureStore, whole: Whole, quiet: Console, changes: dict[str, Any]
+) -> None:
+    other = fit(noisy, replace(BASE, epochs=1, **changes), quiet)
+    assert list_values(other)[0] != list_values(whole.fit)[0]
 
 
 def test_fit_full_resumed_beyond_memory_equals_a_fit_in_memory(

@@ -123,7 +123,6 @@ def run_keras(setting: Setting, head: HeadWeights, batches: Sequence[Batch], l2:
 @pytest.mark.parametrize(
     ("setting", "num_classes", "l2", "is_weighted"),
     [
-        pytest.param(RMSPROP, 2, 0.0, False, id="rmsprop"),
         pytest.param(RMSPROP, 3, 0.01, True, id="rmsprop-three-l2-weighted"),
         pytest.param(ADAM, 2, 0.01, True, id="adam-l2-weighted"),
         pytest.param(SGD, 3, 0.01, False, id="sgd-three-l2"),
