@@ -23,13 +23,13 @@ DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 
 MAX_BYTES_PER_PIXEL = 8
 """Largest accepted file size, in bytes per pixel: four uncompressed samples of 16 bits."""
 ALWAYS_ALLOWED_BYTES = 2**26
-"""File size that is accepted whatever `max_pixels` is."""
+"""File size that is accepted for any `max_pixels`."""
 LARGE_FILE_BYTES = 2**24
 """Size above which picture files are read and decoded one at a time."""
 MAX_PIXELS_IN_MEMORY = 96_000_000
-"""Pixels that all threads together hold decoded; each takes 4 bytes in Pillow and 3 in the array."""
+"""Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""Formats of Pillow that are decoded. It opens MPO, which cameras write, as JPEG, and raises KeyError for that name."""
+"""Accepted formats. Pillow opens the MPO files of cameras as JPEG, and raises KeyError for the name MPO."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _STRIP_PIXELS = 2**20
 _OTHER_KINDS = (

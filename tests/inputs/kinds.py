@@ -53,7 +53,7 @@ def _refuse(reason: str, **files: Callable[[], bytes]) -> list[Kind]:
 _jpeg, _png = partial(save, "JPEG", quality=90), partial(save, "PNG")
 
 ACCEPTED: list[Kind] = [
-    # Formats, decoded by content whatever the extension.
+    # Formats, recognized by content and not by extension.
     *_accept(
         plain_jpg=_jpeg,
         progressive_jpeg=partial(save, "JPEG", progressive=True, label="dogs"),
@@ -72,8 +72,8 @@ ACCEPTED: list[Kind] = [
         jpeg_bytes_named_png=partial(save, "JPEG", quality=80),
         png_bytes_named_JPG=partial(save, "PNG", label="dogs"),
     ),
-    *_accept(**{f"turned{number}_jpg": partial(save_turned, number) for number in range(1, 9)}),
     # EXIF orientation.
+    *_accept(**{f"turned{number}_jpg": partial(save_turned, number) for number in range(1, 9)}),
     *_accept(
         turned_png=partial(save_turned, 5, "PNG"),
         turned_webp=partial(save_turned, 6, "WEBP"),
@@ -130,6 +130,7 @@ ACCEPTED: list[Kind] = [
         tall_png=partial(save_stretched, (1, 4000), "PNG"),
         wide_jpg=partial(save_stretched, (4000, 1), "JPEG"),
     ),
+    # A flipped bit that JPEG does not detect.
     *_accept(flipped_jpg=partial(flip, _jpeg, b"\xff\xdb", 12)),
 ]
 
