@@ -26,13 +26,13 @@
 
 empty :=
 space := $(empty) $(empty)
-# Quote a value for the shell: it may contain spaces, quotes and dollars.
+# Quote a value for the shell. It may contain spaces, quotes and dollar signs.
 quote = '$(subst ','\'',$(1))'
 
-# Variables come from the command line only. The assignments below override the shell's environment.
+# Variables are read from make's command line only. The assignments below override the environment.
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
 	SOLVER RANK REPEATS FOLDS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
-# These change the features, so that each value has its own store. Views and threads do not change stored features.
+# These change the features, so each value has its own store. Views and threads do not change stored features.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
@@ -41,7 +41,7 @@ VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) WEIGHTS WEIGHTS_SHA
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
-# Take values literally: make does not expand a dollar in them.
+# Values are used literally: a dollar sign in them is not expanded.
 $(foreach v,$(filter $(VARIABLES),$(GIVEN)),$(eval override $(v) := $$(value $(v))))
 
 # Refuse unknown variables: a misspelt one would silently have no effect.
@@ -50,7 +50,7 @@ PYTHON ?= python3
 ifneq ($(UNKNOWN),)
 NEAREST := $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
 	$(call quote,$(UNKNOWN)) $(VARIABLES) 2>/dev/null)
-$(error $(UNKNOWN): expected a variable listed by `make help`, got $(UNKNOWN)=$($(UNKNOWN)). $(if $(NEAREST),Write $(NEAREST),Remove it))
+$(error $(UNKNOWN): expected a variable listed by `make help`, got $(UNKNOWN)=$($(UNKNOWN)). $(if $(NEAREST),Did you mean $(NEAREST)?,Remove it))
 endif
 check_folder = $(if $(strip $($(1))),,$(error $(1): expected a folder, got an empty value. Give a path, or remove $(1)))
 $(foreach v,$(filter $(FOLDERS),$(GIVEN)),$(call check_folder,$(v)))
@@ -101,8 +101,8 @@ SWEEP := work/$(NAME)/sweep$(HEAD_SUFFIX)
 FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures or folders, got nothing. Give FILES=path))$(strip \
 	$(if $(shell test -e $(call quote,$(FILES)) && echo yes),$(call quote,$(FILES)),$(FILES)))
 
-# $(call run,COMMAND) runs a command. If it fails because an earlier stage has not run, its hint follows:
-# the make command of that stage, with the same variables. Only COMMAND is printed, not the shell code around it.
+# $(call run,COMMAND) prints and runs COMMAND, without the shell code around it. If it fails and the output of the
+# earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS MAX_BAD MAX_PIXELS $(STORE_VARIABLES)
@@ -114,7 +114,7 @@ report export: HINT = make train $(call assign,$(RUN_VARIABLES))
 predict: NEEDED = $(OUT)/model.keras
 predict: HINT = make export $(call assign,$(RUN_VARIABLES))
 print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
-# The flags of make, as in -ns: with -n the command is printed only, with -s it is not printed.
+# The one-letter flags of make, such as -ns. With -n, commands are printed but not run; with -s, they are not printed.
 MAKE_FLAGS = $(firstword -$(MAKEFLAGS))
 print_command = $(if $(findstring s,$(MAKE_FLAGS)),,printf '%s\n' $(call quote,$(1));)
 run = $(if $(findstring n,$(MAKE_FLAGS)),$(1),@$(call print_command,$(1)) $(1) || { status=$$?; $(print_hint); exit $$status; })
@@ -128,7 +128,7 @@ OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
 LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
 FAULTS := $(VENV)/faults.so
-# A worker that is done takes tests from the end of another one's list.
+# worksteal: an idle worker takes tests from the end of another worker's queue.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -189,12 +189,12 @@ check: $(RUNTIME)  ## verify every byte of the store
 data: $(RUNTIME)  ## write the default pictures (solar cells) to data/elpv
 	@$(BIN)/python -m extract.demo_data --out data/elpv
 
-torture: $(DEV) $(FAULTS)  ## inject faults into the store, the commands and their input files (half an hour)
+torture: $(DEV) $(FAULTS)  ## inject faults into the store and the commands, and read mutated files (half an hour)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
-test: $(DEV)  ## run all tests, on up to four cores at once
+test: $(DEV)  ## run all tests, on up to four cores
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: $(DEV)  ## run the unit tests, in less than a minute
@@ -216,7 +216,7 @@ benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (hal
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-benchmark.lock
 	$(BIN)/python -m benchmarks.extraction $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
-gpu: $(RUNTIME)  ## replace the CPU-only TensorFlow by the one with CUDA
+gpu: $(RUNTIME)  ## replace the CPU-only TensorFlow with the CUDA build
 	$(BIN)/pip uninstall --quiet --yes tensorflow-cpu
 	$(BIN)/pip install --quiet --constraint requirements.lock "tensorflow[and-cuda]==2.21.*"
 
@@ -238,10 +238,10 @@ clean:  ## remove .venv and caches; keep work/ and data/
 clean-all:  ## list .venv, work/ and the solar cells in data/elpv; remove them with CONFIRM=yes
 	@echo "$(if $(CONFIRM),Removing,This would remove) $(VENV), the caches, and:"
 	@test ! -e work || du -sh work/* work
-	@test ! -e data/elpv || echo "	data/elpv: only the pictures that make data wrote"
+	@test ! -e data/elpv || echo "	data/elpv: only the pictures that 'make data' wrote"
 	@$(if $(CONFIRM),:,{ echo "CONFIRM: expected yes, got nothing. To remove these files, run: make clean-all CONFIRM=yes" >&2; exit 2; })
 	@if test ! -e data/elpv; then :; elif test -x $(BIN)/python; then $(BIN)/python -m extract.demo_data --remove; \
-		else echo "data/elpv: kept. Only the package in $(VENV) can identify its pictures" >&2; fi
+		else echo "data/elpv: kept, because the package that identifies its pictures is not installed in $(VENV)" >&2; fi
 	rm -rf work
 	@$(MAKE) --no-print-directory clean
 

@@ -1,4 +1,4 @@
-"""Each command in the README runs, on a small folder of pictures."""
+"""The README's commands on a small folder of pictures, and the references of all pages to files and code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from extract.backbone import build_backbone
 from tests.commands import CommandResult, run_command
 from tests.pictures import fill_folder
+from train_head.report.data import DATA_ID
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +47,7 @@ def list_calls(command: str, checkout: Path) -> list[list[str]]:
     done = subprocess.run(
         [*command.split(), *overrides, f"BIN={checkout}", "RUNTIME=", "DEV="],
         cwd=checkout,
-        # `make test` passes its own variables to the tests.
+        # `make test` exports its own variables to the tests. They must not change the inner make.
         env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
         capture_output=True,
         text=True,
@@ -83,7 +84,7 @@ def run_call(call: list[str]) -> CommandResult:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[CommandResult]]:
-    """Results of all commands, run in the README's order: a later command may need the files of an earlier one."""
+    """Run all commands in the README's order, because later ones may read the files of earlier ones."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "python").write_text(RECORD_ARGUMENTS)
@@ -129,3 +130,13 @@ def test_page_refers_to_existing_files(page: Path) -> None:
     paths = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)
     found = [page.parent / link for link in links] + [ROOT / path for path in paths]
     assert [path for path in found if not path.exists()] == []
+
+
+@pytest.mark.unit
+def test_page_of_runs_describes_every_section_of_the_report_and_its_data() -> None:
+    page = (ROOT / "docs" / "runs.md").read_text()
+    template = (ROOT / "train_head" / "report" / "page.html.jinja").read_text()
+    sections = re.findall(r"<h2[^>]*>(.+?)</h2>", template)
+    assert sections
+    assert [section for section in sections if f"| {section} |" not in page] == []
+    assert f'<script type="application/json" id="{DATA_ID}">' in page

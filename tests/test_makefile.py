@@ -1,4 +1,4 @@
-"""Variables and targets of the Makefile, with a program that records its arguments in place of Python."""
+"""Variables and targets of the Makefile. Instead of Python, a program runs that records its arguments."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(checkout: Path, *arguments: str, **environment: str) -> MakeResult:
-    # `make test` passes its own variables to the tests.
+    # `make test` exports its own variables to the tests. They must not change the inner make.
     outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "GNUMAKE"))}
     done = subprocess.run(
         ["make", "RUNTIME=", "DEV=", *arguments],
@@ -301,10 +301,17 @@ def test_clean_all_with_confirm_removes_work_and_keeps_other_pictures(checkout: 
     assert left == {"Makefile", *pictures}
 
 
+def test_test_fast_runs_only_the_unit_tests(checkout: Path) -> None:
+    call = make(checkout, "test-fast", "ARGS=tests/base").call
+    assert call[:2] == ["-m", "pytest"]
+    assert call[call.index("-m", 1) + 1] == "unit"
+    assert call[-1] == "tests/base"
+
+
 def test_help_lists_targets_and_variables(checkout: Path) -> None:
     done = make(checkout, "help")
     lines = {" ".join(line.split()[:2]) for line in done.out.splitlines()}
-    assert {"make runs", "make clean", "make clean-all"} <= lines
+    assert {"make runs", "make test-fast", "make clean", "make clean-all"} <= lines
     assert {"DATA=folder", "WEIGHTS=", "CONFIRM=yes", "FILES=paths"} <= set(done.out.split())
 
 
