@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from extract.config import ExtractConfig
-from extract.run import extract_features
 from features.schema import Pool
+from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure
 from tests.train_head.finetuning.layers import LAST_BLOCK, list_weights
+from tests.train_head.synthetic import make_store
 from tests.train_head.training import make_config
 from train_head.config import NO_FINE_TUNING, ExportConfig, SolverName
+from train_head.data.split import split_examples
 from train_head.export.__main__ import export
+from train_head.finetuning.tail import Tail
 from train_head.runs.read import Run
+from train_head.solvers import Problem
+from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights, TunedWeights
 from train_head.solvers.history import Epoch, PartlyDivergedError
+from train_head.solvers.reduced import fit_reduced
 from train_head.train import train_head
 
 if TYPE_CHECKING:
@@ -112,11 +118,26 @@ def test_train_with_impossible_layer_fails_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_with_fine_tuning_on_stored_means_fails(shared_pictures: Path, tmp_path: Path, quiet: Console) -> None:
-    extraction = ExtractConfig(
-        shared_pictures, tmp_path / "store", weights="random", image_size=75, cut="mixed6", pool=Pool.AVG
+def copy_features(
+    store: FeatureStore, folder: Path, features: NDArray[Any], *, pool: Pool = Pool.NONE, weights_file: str = ""
+) -> None:
+    """Write a store of the same pictures and backbone, with other features or another record of the weights."""
+    paths, contents = [e.path for e in store.examples], [e.content_hash for e in store.examples]
+    fingerprint = replace(store.fingerprint, pool=pool.value)
+    make_store(
+        folder,
+        paths,
+        features=features,
+        contents=contents,
+        fingerprint=fingerprint,
+        weights_name="file" if weights_file else "random",
+        weights_file=weights_file,
     )
-    extract_features(extraction, quiet)
+
+
+def test_train_with_fine_tuning_on_stored_means_fails(stores: Path, tmp_path: Path, quiet: Console) -> None:
+    store = FeatureStore(stores / "mixed6")
+    copy_features(store, tmp_path / "store", store.read(store.examples).mean(axis=(1, 2)), pool=Pool.AVG)
     with raises(UsageError, where="--unfreeze-from"):
         train_head(configure(tmp_path / "store", tmp_path / "run"), quiet)
 
@@ -128,7 +149,7 @@ def test_train_without_fine_tuning_writes_plain_head(stores: Path, tmp_path: Pat
 
 
 def test_train_that_diverges_during_fine_tuning_keeps_the_head(
-    stores: Path, tmp_path: Path, quiet: Console, loaded: keras.Model
+    stores: Path, tail: Tail, tmp_path: Path, quiet: Console, loaded: keras.Model
 ) -> None:
     # The L2 term overflows with the first step.
     config = configure(stores, tmp_path / "run", fine_tune_learning_rate=1e30, l2=0.01)
@@ -136,26 +157,25 @@ def test_train_that_diverges_during_fine_tuning_keeps_the_head(
         train_head(config, quiet)
     assert "1e+30" in caught.value.got
     assert "fine-tuning" in caught.value.advice
-    small = configure(stores, tmp_path / "plain", fine_tune_learning_rate=1e-12, fine_tune_epochs=1, l2=0.01)
-    plain = train_head(small, quiet)
+    problem = Problem(tail.open_head_inputs(), split_examples(tail.store.examples, 0.2), config)
+    head = fit_reduced(problem, Checkpoint(None), quiet)
     metrics = Run(config.run).read_metrics()
     assert metrics["kept_epoch"] == 4
-    assert metrics["before_tuning"] == {**plain["before_tuning"], "seconds": metrics["before_tuning"]["seconds"]}
+    assert metrics["before_tuning"] | {"seconds": 0} == asdict(head.history[-1]) | {"seconds": 0}
     kernels = Run(config.run).read_head().to_arrays()
     for name in LAST_BLOCK:
         np.testing.assert_array_equal(kernels[f"tail_{name}"], list_weights(loaded)[name][0])
 
 
 def test_train_with_moved_weights_file_needs_its_new_path(
-    shared_pictures: Path, tmp_path: Path, quiet: Console, backbone: keras.Model
+    stores: Path, tmp_path: Path, quiet: Console, backbone: keras.Model
 ) -> None:
-    backbone.save_weights(tmp_path / "some.weights.h5")
-    extraction = ExtractConfig(
-        shared_pictures, tmp_path / "store", weights=str(tmp_path / "some.weights.h5"), image_size=75, cut="mixed6"
-    )
-    extract_features(extraction, quiet)
-    moved = (tmp_path / "some.weights.h5").rename(tmp_path / "moved.weights.h5")
+    store, file = FeatureStore(stores / "mixed6"), tmp_path / "some.weights.h5"
+    features = store.read(store.examples)
+    copy_features(store, tmp_path / "store", features, weights_file=str(file))
+    moved = tmp_path / "moved.weights.h5"
+    backbone.save_weights(moved)
     config = configure(tmp_path / "store", tmp_path / "run", fine_tune_epochs=1)
-    with raises(HeadstartError, where=tmp_path / "some.weights.h5"):
+    with raises(HeadstartError, where=file):
         train_head(config, quiet)
     assert train_head(replace(config, weights=str(moved)), quiet)["before_tuning"]["epoch"] == 4
