@@ -43,8 +43,8 @@ def extract(
 ) -> FeatureStore:
     """Run the frozen backbone over every new picture once, and store the features.
 
-    The store is brought up to date with the folder: stored features are used again, and pictures that are no longer in
-    the folder are removed from the list of examples.
+    The store is brought up to date with the folder: stored features are reused, and pictures that are no longer in the
+    folder are removed from the list of examples.
 
     Args:
         images: Folder of class folders, or of train/, validation/ and test/ with class folders in each.
@@ -99,7 +99,7 @@ def open_store(
 
     Args:
         path: Folder of the store, or a packed store.
-        cut: Cut layer, if the folder holds the stores of several.
+        cut: Cut layer, if the folder holds the stores of several layers.
         pool: "avg" averages stored features over height and width: (height, width, channels) becomes (channels,).
 
     Returns:
@@ -151,8 +151,8 @@ def train(
 ) -> Run:
     """Fit a head on stored features, and write it as a run with its metrics and a report.
 
-    If the folder already holds a run of the same options and pictures, that run is returned. A run of other options or
-    pictures is renamed with its date and kept.
+    If the folder already holds a run with the same options and pictures, that run is returned. A run with other options
+    or pictures is kept, with the date added to its name.
 
     Args:
         store: Feature store, or its path.
@@ -249,7 +249,7 @@ def sweep(
 ) -> Sweep:
     """Fit heads with all combinations of the given options, compare them with simple baselines, and keep the best.
 
-    Each option of a head is one value, or a list of values to try.
+    Each option of the head accepts one value, or a list of values to try.
 
     Args:
         store: Feature store, or its path.
@@ -323,7 +323,7 @@ def export(
     check: int | None = 256,
     max_pixels: int = 89000000,
 ) -> ExportResult:
-    """Join a run's backbone and head into one Keras model of raw pixels, and check it on validation pictures.
+    """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures.
 
     Args:
         run: Run, or its path.
@@ -339,7 +339,7 @@ def export(
             Default 89000000.
 
     Returns:
-        The paths of the files, and the differences between the model and its parts. `load()` gives the `keras.Model`.
+        The paths of the files, and the differences between the model and its parts. `load()` returns the `keras.Model`.
 
     Raises:
         TypeError: an unknown keyword.
@@ -400,7 +400,7 @@ def report(
     images: StrPath = "",
     weights: StrPath = "",
 ) -> Report:
-    """Write the report of a run again, or also evaluate the run on the pictures in test/.
+    """Write the report of a run again; with `test`, also evaluate the run on the pictures in test/.
 
     Args:
         run: Run, or its path.

@@ -93,8 +93,8 @@ def _locate_run(run: Any) -> Any:
 def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **options: Any) -> FeatureStore:
     """Run the frozen backbone over every new picture once, and store the features.
 
-    The store is brought up to date with the folder: stored features are used again, and pictures that are no longer in
-    the folder are removed from the list of examples.
+    The store is brought up to date with the folder: stored features are reused, and pictures that are no longer in the
+    folder are removed from the list of examples.
 
     Args:
         images: Folder of class folders, or of train/, validation/ and test/ with class folders in each.
@@ -134,7 +134,7 @@ def open_store(path: StrPath, cut: str = "", pool: str = "none") -> FeatureStore
 
     Args:
         path: Folder of the store, or a packed store.
-        cut: Cut layer, if the folder holds the stores of several.
+        cut: Cut layer, if the folder holds the stores of several layers.
         pool: "avg" averages stored features over height and width: (height, width, channels) becomes (channels,).
 
     Returns:
@@ -159,8 +159,8 @@ def open_store(path: StrPath, cut: str = "", pool: str = "none") -> FeatureStore
 def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = None, **options: Any) -> Run:
     """Fit a head on stored features, and write it as a run with its metrics and a report.
 
-    If the folder already holds a run of the same options and pictures, that run is returned. A run of other options or
-    pictures is renamed with its date and kept.
+    If the folder already holds a run with the same options and pictures, that run is returned. A run with other options
+    or pictures is kept, with the date added to its name.
 
     Args:
         store: Feature store, or its path.
@@ -196,7 +196,7 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
 def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> Sweep:
     """Fit heads with all combinations of the given options, compare them with simple baselines, and keep the best.
 
-    Each option of a head is one value, or a list of values to try.
+    Each option of the head accepts one value, or a list of values to try.
 
     Args:
         store: Feature store, or its path.
@@ -225,7 +225,7 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
     }
     for name, values in lists.items():
         if not values or any(value is None or isinstance(value, list | tuple) for value in values):
-            advice = "Give at least one value, without None and nested lists"
+            advice = "Give at least one value, and neither None nor nested lists"
             raise UsageError(name, "one value, or a list of values to try", repr(values), advice)
     given = {name: value for name, value in options.items() if name not in lists}
     if lists:
@@ -242,7 +242,7 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
 
 @documented(ExportConfig)
 def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> ExportResult:
-    """Join a run's backbone and head into one Keras model of raw pixels, and check it on validation pictures.
+    """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures.
 
     Args:
         run: Run, or its path.
@@ -252,7 +252,7 @@ def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **opt
         **options: The options of the command.
 
     Returns:
-        The paths of the files, and the differences between the model and its parts. `load()` gives the `keras.Model`.
+        The paths of the files, and the differences between the model and its parts. `load()` returns the `keras.Model`.
 
     Raises:
         TypeError: an unknown keyword.
@@ -319,7 +319,7 @@ def predict(
 
 @documented(ReportConfig)
 def report(run: Run | StrPath, *, progress: Progress = None, **options: Any) -> Report:
-    """Write the report of a run again, or also evaluate the run on the pictures in test/.
+    """Write the report of a run again; with `test`, also evaluate the run on the pictures in test/.
 
     Args:
         run: Run, or its path.

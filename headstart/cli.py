@@ -11,16 +11,19 @@ COMMANDS = {
     "train": ("train_head.__main__", "fit a head on stored features"),
     "compare": ("train_head.compare", "fit the same head without and with dropout"),
     "sweep": ("train_head.sweep.__main__", "fit many heads, compare them and keep the best"),
-    "report": ("train_head.report.__main__", "write the report of a run again, or evaluate the pictures in test/"),
+    "report": (
+        "train_head.report.__main__",
+        "write the report of a run again; --test also evaluates the pictures in test/",
+    ),
     "runs": ("train_head.runs.__main__", "list the runs below a folder"),
-    "export": ("train_head.export.__main__", "write a run as one Keras model of raw pixels"),
+    "export": ("train_head.export.__main__", "write a run as one Keras model that takes raw pixels"),
     "predict": ("train_head.predict.__main__", "classify pictures with an exported model"),
 }
 """Module and help line of each command; the module has a function `main(name)`."""
 
 
 def main() -> None:
-    """Run the command that the first argument names, with the other arguments."""
+    """Run the command given as the first argument, with the other arguments."""
     try:
         from base import process
 
@@ -52,7 +55,7 @@ def _run_option(name: str) -> int:
     import difflib
 
     nearest = difflib.get_close_matches(name, COMMANDS, 1)
-    advice = f"Did you mean {nearest[0]}?" if nearest else "`headstart --help` lists them."
+    advice = f"Did you mean {nearest[0]}?" if nearest else "`headstart --help` lists the commands."
     print(f"error: headstart: expected a command, got {name!r}. {advice}", file=sys.stderr)
     return 2
 

@@ -14,7 +14,7 @@ COMMAND_ONLY = frozenset({"dry_run"})
 """Options that only the command line has, because their result is a table on the terminal."""
 _OPTIONS_LINE = "    **options: The options of the command."
 OPTIONS: dict[str, type] = {}
-"""Options dataclass of each API function, by the name of the function."""
+"""Options dataclass of each API function, keyed by the name of the function."""
 
 
 def documented(options: type) -> Callable[[Function], Function]:

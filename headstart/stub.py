@@ -1,7 +1,7 @@
 """Generate `__init__.pyi`, which declares every option of the Python API for type checkers and editors.
 
-The options are declared in the dataclasses of the command line. Run `python -m headstart.stub` after a change of these;
-a test compares the file with them.
+The options are declared in the dataclasses of the command line. Run `python -m headstart.stub` after changing them; a
+test fails if the file is out of date.
 """
 
 from __future__ import annotations

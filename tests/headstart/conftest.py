@@ -35,5 +35,5 @@ def early_store(_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def store(early_store: Path, tmp_path: Path) -> Path:
-    """Copy of that store."""
+    """Copy of `early_store`."""
     return shutil.copytree(early_store, tmp_path / "store")

@@ -34,7 +34,7 @@ def trained(early_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def model(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Export of that run, not to be changed."""
+    """Export of `trained`, not to be changed."""
     return hs.export(trained, tmp_path_factory.mktemp("exported") / "model")
 
 

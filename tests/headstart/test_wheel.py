@@ -26,7 +26,7 @@ SCRIPT = re.search(r"```python\n(import headstart.*?)```", (ROOT / "README.md").
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of a virtual environment with the wheel and the dependencies of this one, without the checkout."""
+    """Python of a virtual environment with the wheel and the installed dependencies, but without the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in PACKAGES:

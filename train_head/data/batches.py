@@ -15,7 +15,7 @@ from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
 
 HELD_BYTES = 512 * 2**20
-"""Largest float16 features, of training or of validation, that stay in memory."""
+"""Largest size of the training or validation features, as float16, that stay in memory."""
 BLOCK_BYTES = 256 * 2**20
 """Size of the blocks of float16 features that are read at a time if they do not stay in memory."""
 
@@ -45,7 +45,7 @@ class EpochPlan(NamedTuple):
 
 
 class PictureOrder:
-    """Order of the pictures and their views in each epoch; only the rows, the seed and the epoch's number decide it."""
+    """Order of the pictures and their views in each epoch, determined by the rows, the seed and the epoch's number."""
 
     def __init__(self, rows: Sequence[Example], seed: int | None) -> None:
         """Group rows into pictures by path; without a seed, each epoch has the first views in the order of the rows."""
@@ -70,7 +70,7 @@ class PictureOrder:
 
 
 class FeatureBatches:
-    """Batches of features, targets and weights; each epoch has each picture once, in a view that is drawn.
+    """Batches of features, targets and weights; each epoch has each picture once, in a random view.
 
     A batch depends only on its number, counted through all epochs, and not on the batches read before: Keras reads
     ahead in its own thread, also beyond the end of an epoch. Features in memory and from the shards give equal batches.

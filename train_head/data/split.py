@@ -30,7 +30,7 @@ class Split:
         return sorted({example.label for example in self.train})
 
     def count_leaks(self) -> int:
-        """Return the number of validation examples whose bytes are in training too, which bias the accuracy upwards."""
+        """Return the number of validation examples that are copies of training examples, which bias the accuracy."""
         trained = {example.content_hash for example in self.train}
         return sum(example.content_hash in trained for example in self.validation)
 
@@ -68,7 +68,7 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
 
 
 def split_by_content(examples: Sequence[Example], validation_share: float) -> Split:
-    """Hold out about a share of the examples for validation by content hash; see `choose_validation`."""
+    """Hold out about the given share of the examples for validation, by content hash; see `choose_validation`."""
     held_out = choose_validation(examples, validation_share)
     return _hold_out(examples, held_out, f"content hash, {validation_share:g} set aside")
 
@@ -110,7 +110,7 @@ def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int |
 
 
 def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
-    """Return a SHA-256 over the stored views of the training examples; empty for one view of each."""
+    """Return a SHA-256 over the stored views of the training examples; empty if each has one view."""
     if not num_views or num_views == 1:
         return ""
     rows = sorted({(row.content_hash, row.view) for row in list_rows(store, split.train, num_views)})

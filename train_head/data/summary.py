@@ -19,7 +19,7 @@ NUM_SHOWN = 3
 
 
 def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
-    """Log the training and validation pictures; warn of missing views, unused pictures, leaks and label conflicts."""
+    """Log the training and validation pictures; warn about missing views, unused pictures, leaks and conflicts."""
     console.info(
         f"{store.path}: {len(split.train):,} training and "
         f"{format_count(len(split.validation), 'validation picture')} of classes {', '.join(split.classes)} "
@@ -30,21 +30,21 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
         console.info(f"{config.views} views of each training picture, {num_rows:,} rows")
         if num_rows < num_expected:
             console.warning(
-                f"{store.path}: {format_count(num_expected - num_rows, 'view')} of training pictures not stored, so "
-                "that training uses fewer: extraction was interrupted, the pictures were validation pictures then, or "
+                f"{store.path}: {format_count(num_expected - num_rows, 'view')} of training pictures missing from the "
+                "store: extraction was interrupted, the pictures were validation pictures at extraction, or "
                 f"the features are not finite. Run `python -m extract --views {config.views}` to add them"
             )
     _log_unused(store, split, console)
     if leaks := split.count_leaks():
         console.warning(
-            f"{format_count(leaks, 'validation picture')} also in the training folder, byte for byte: the validation "
-            "accuracy is optimistically biased. Remove the copies"
+            f"{format_count(leaks, 'validation picture')} with an identical copy in training: the validation accuracy "
+            "is optimistically biased. Remove the copies"
         )
     if conflicts := list_conflicts([*split.train, *split.validation]):
         shown = ", ".join(" = ".join(paths) for paths in conflicts[:NUM_SHOWN])
         more = f" and {len(conflicts) - NUM_SHOWN:,} more" if len(conflicts) > NUM_SHOWN else ""
         console.warning(
-            f"{format_count(len(conflicts), 'picture')} in the folders of several classes, byte for byte: "
+            f"{format_count(len(conflicts), 'picture')} with identical copies in several classes: "
             f"{shown}{more}. Each copy has the label of its folder, so that no head can classify all copies correctly. "
             "Keep one copy"
         )
@@ -62,7 +62,7 @@ def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
                 why = "without features, because extraction was interrupted or a shard is missing"
                 advice = "An extraction is running" if is_locked(store.path) else "Run `python -m extract` again"
             case UnusableReason.FAILED:
-                why = f"could not be decoded, such as {first.image.path} ({first.detail})"
+                why = f"not decodable, such as {first.image.path} ({first.detail})"
                 advice = "Replace or remove them"
             case UnusableReason.UNSOUND:
                 why = f"with NaN or overflow in their features, such as {first.image.path}"
@@ -87,7 +87,7 @@ def list_conflicts(examples: Iterable[Example]) -> list[list[str]]:
 
 
 def check_images_folder(store: FeatureStore, images: Path | None) -> None:
-    """Raise HeadstartError if a store was made from another folder of pictures; a store may not record its folder."""
+    """Raise HeadstartError if a store was made from another folder of pictures; do nothing if it records none."""
     if images and store.images_folder and Path(store.images_folder) != images.resolve():
         raise HeadstartError(
             store.path,

@@ -11,7 +11,7 @@ from train_head.config import ExportConfig
 
 
 def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
-    """Join a run's backbone and head into one Keras model of raw pixels, and check it on validation pictures."""
+    """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures."""
     from train_head.export.write import ParityError, export_run
     from train_head.runs.card import read_card
 

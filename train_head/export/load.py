@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "model.weights.h5"
 MAX_PIXELS_AT_ONCE = 2**22
-"""Limit of one batch; the backbone needs about 200 bytes of memory for each pixel."""
+"""Largest number of pixels in one batch; the backbone needs about 200 bytes of memory for each."""
 _HEAD, _BACKBONE = "layers/sequential/layers/", "layers/functional/layers/"
 _HEAD_ARRAYS = ("dense/vars/0", "dense/vars/1", "dense_1/vars/0", "dense_1/vars/1")
-"""Datasets of the head, in the order of `HeadWeights`."""
+"""HDF5 datasets of the head below `_HEAD`, in the order of the fields of `HeadWeights`."""
 _KINDS = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization"}
 """Layer types of the backbone that have weights, and the names that a Keras weights file uses for them."""
 
@@ -93,7 +93,7 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
         arrays: the arrays of its weights file, by dataset name.
 
     Raises:
-        HeadstartError, ValueError: the arrays are not those of that model.
+        HeadstartError, ValueError: the arrays do not match the card.
     """
     if any(array.dtype != np.float32 for array in arrays.values()):
         raise ValueError("arrays that are not float32")
@@ -105,7 +105,7 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
         raise ValueError(f"a hidden kernel of shape {weights.hidden_kernel.shape}")
     num_inputs, num_units = weights.hidden_kernel.shape
     whole = build_backbone(card.image_size, None)
-    # The card does not record pooling: with it the kernel has one row for each channel of the cut layer.
+    # The card does not record the pooling, but the kernel shows it: pooled features have one row per channel.
     backbones = (cut_backbone(whole, card.cut, pool) for pool in (Pool.NONE, Pool.AVG))
     backbone = next((found for found in backbones if prod(found.output_shape[1:]) == num_inputs), None)
     if backbone is None or weights.output_kernel.shape != (num_units, count_outputs(len(card.classes))):
@@ -122,9 +122,9 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
 
 
 def compile_model(model: keras.Model) -> Callable[[Any], Array]:
-    """Compile a model to a function from (n, height, width, 3) RGB pixels in 0-255, of any size, to its outputs.
+    """Compile a model into a function that maps RGB pixels to the outputs of the model.
 
-    TensorFlow traces it once for all sizes.
+    The pixels are (n, height, width, 3) in 0-255, of any size. TensorFlow traces the function once for all sizes.
     """
     import tensorflow as tf
 
@@ -138,14 +138,14 @@ def limit_batch(batch_size: int, image_size: int) -> int:
     """Return the number of pictures in one batch: `batch_size`, or fewer if the pictures are large.
 
     Args:
-        batch_size: the largest number.
+        batch_size: largest number of pictures in a batch.
         image_size: side of the square pictures, in pixels.
     """
     return max(1, min(batch_size, MAX_PIXELS_AT_ONCE // image_size**2))
 
 
 def _find_layers(backbone: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Find a backbone's layers with weights by the groups of a Keras 3 weights file that hold their arrays."""
+    """Map each group of a Keras 3 weights file to the backbone layer whose weights it contains."""
     found: dict[str, keras.layers.Layer] = {}
     counts: Counter[str] = Counter()
     for layer in backbone.layers:

@@ -20,22 +20,22 @@ from train_head.export.rebuild import ModelParts
 from train_head.solvers.head import expand_probabilities
 
 NUM_WORST = 3
-"""Number of pictures listed with the largest differences."""
+"""Number of pictures to list: those with the largest differences."""
 NUM_SEPARATE = 64
 """Number of pictures on which backbone and head are also run separately; a few are enough to detect wrong weights."""
 TOLERANCE = 1e-5
-"""Largest difference of a probability between the exported model and backbone-then-head, both in float32."""
+"""Largest allowed difference in probability between the exported model and its separate parts, both in float32."""
 STORED_TOLERANCE = {"float32": 0.02, "bfloat16": 0.5}
-"""Largest difference of a probability between the exported model and the head on stored features, by their precision.
+"""Largest allowed difference in probability from the head on stored features, by the precision of the features.
 
-Measured with seven heads on 400 photographs: at most 0.001 (float32) and 0.21 (bfloat16). The logits differed by at
-most 0.00006 and 0.016 of the largest logit, so that a correct model exceeds the limits only with logits above 1,400 and
-120.
+Measured with seven heads on 400 photographs: at most 0.001 (float32) and 0.21 (bfloat16). Relative to the largest
+logit, the logits differed by at most 0.00006 (float32) and 0.016 (bfloat16). A correct model can therefore exceed the
+limits only if a logit is above 1,400 (float32) or 120 (bfloat16).
 """
 NEAR_THRESHOLD = 1e-3
-"""Distance of a probability from a tie below which rounding of the features may change the label."""
+"""Distance from a tie, in probability, up to which rounding of the features may change the label."""
 FLIPPED_SHARE = {"float32": 0.0, "bfloat16": 0.05}
-"""Largest share of pictures with a label other than the head's on stored features, by the precision of the features."""
+"""Largest allowed share of pictures whose label differs from that on stored features, by the features' precision."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Parity:
 
     num_pictures: int
     max_difference: float
-    """Largest difference of a probability from backbone-then-head on the same pixels, over the first pictures."""
+    """Largest difference in probability from the backbone and head run separately, over the first pictures."""
     max_stored_difference: float
-    """Largest difference of a probability from the head on the stored (float16) features."""
+    """Largest difference in probability from the head on the stored (float16) features."""
     num_flipped: int
-    """Number of pictures not near a tie whose label differs from the head's on stored features."""
+    """Number of pictures, except near ties, whose label differs from that of the head on stored features."""
     num_flips_allowed: int
-    """Limit of `num_flipped`; 0 for features computed in float32, as the exported model computes them."""
+    """Limit of `num_flipped`; 0 for features computed in float32, the precision of the exported model."""
     accuracy: float
     """Accuracy of the exported model, from 0 to 1."""
     stored_accuracy: float
@@ -62,7 +62,8 @@ class Parity:
     worst: tuple[dict[str, Any], ...] = ()
     """`image` and `difference` of the pictures with the largest differences.
 
-    These are differences from backbone-then-head if `max_difference` is too large, else from the stored features.
+    The differences are from the separate backbone and head if `max_difference` is too large, else from the head on
+    stored features.
     """
 
     @property
@@ -115,7 +116,7 @@ def check_parity(
     flips = find_flips(exported, stored)
     targets = np.array([classes.index(example.label) for example in examples])
     is_close = bool((differences <= TOLERANCE).all())
-    # NaN comes first in the reversed order.
+    # argsort puts NaN last, so that NaN comes first in the reversed order.
     order = np.argsort(stored_differences + flips if is_close else differences)[::-1][:NUM_WORST]
     shown = stored_differences if is_close else differences
     precision = store.fingerprint.precision
@@ -134,7 +135,7 @@ def check_parity(
 
 
 def find_flips(exported: Array, stored: Array) -> NDArray[np.bool_]:
-    """Find pictures whose most probable class changes although it is no near tie on the stored features.
+    """Find pictures whose most probable class changes, except those near a tie on the stored features.
 
     Args:
         exported: (n, classes) probabilities of the exported model.

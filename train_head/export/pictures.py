@@ -59,7 +59,7 @@ class Pictures:
     """Errors of the pictures that were skipped because they cannot be read or have changed."""
 
     def load(self, console: Console) -> None:
-        """Read and resize the pictures; call it before a model is built, to keep the peak of memory low.
+        """Read and resize the pictures; call this before a model is built, to limit peak memory.
 
         Raises:
             HeadstartError: a picture cannot be decoded, all pictures are gone, or the disk is full.
@@ -112,7 +112,7 @@ class Pictures:
         except UndecodableImageError as error:
             return PictureGoneError(path, expected, str(error), advice)
         if hashlib.sha256(data).digest() != example.content_hash:
-            return PictureGoneError(path, "the picture of its feature", "other content", advice)
+            return PictureGoneError(path, "the picture whose features are stored", "different content", advice)
         try:
             with decode_within_budget(data, self.max_pixels) as pixels:
                 is_kept = example in self.examples[:NUM_RAW] and pixels[..., 0].size <= MAX_PIXELS_AT_ONCE

@@ -33,7 +33,7 @@ def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.M
     for layer in build_pixel_layers(image_size):
         values = layer(values)
     # Without training=False, `model(x)` would apply dropout: Keras's Resizing defaults to training=True, and the layers
-    # after it inherit that. `fit` and `model(x, training=True)` still train.
+    # after it inherit that. `fit` and `model(x, training=True)` still apply dropout.
     features = backbone(values, training=False)
     return keras.Model(pixels, head(features, training=False), name="headstart")
 

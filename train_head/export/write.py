@@ -75,7 +75,7 @@ class ParityError(HeadstartError):
 
 
 def export_run(config: ExportConfig, console: Console) -> ExportResult:
-    """Join a run's backbone and head into one Keras model of raw pixels, check it, and write it.
+    """Join a run's backbone and head into one Keras model that takes raw pixels, check it, and write it.
 
     The model is saved to a staging folder, loaded again, and checked on validation pictures.
 
@@ -118,13 +118,14 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     if parity.num_gone:
         console.warning(
             f"{format_count(parity.num_gone, 'validation picture')} skipped: missing or changed since extraction. "
-            f"The model was checked on {parity.num_pictures:,}. Give `images` if the folder was moved"
+            f"The model was checked on {format_count(parity.num_pictures, 'other picture')}. "
+            "Give `images` if the folder was moved"
         )
     if parity.num_flipped:
         console.warning(
-            f"{parity.num_flipped:,} of {format_count(parity.num_pictures, 'picture')} with another label than on the "
-            f"stored features, which were computed in {store.fingerprint.precision}. Accuracy from pixels: "
-            f"{parity.accuracy:.4f}; on the stored features: {parity.stored_accuracy:.4f}. "
+            f"{parity.num_flipped:,} of {format_count(parity.num_pictures, 'picture')} with a different label from "
+            f"pixels than from the stored features, which were computed in {store.fingerprint.precision}. "
+            f"Accuracy from pixels: {parity.accuracy:.4f}; from the stored features: {parity.stored_accuracy:.4f}. "
             "Extract in float32 if the labels must agree"
         )
     return ExportResult([config.out / MODEL_FILE, config.out / LABELS_FILE], parity, len(split.validation))
@@ -149,7 +150,7 @@ def refuse_foreign_files(out: Path) -> None:
     older = "".join(label.replace("\n", "\\n") + "\n" for label in classes).encode("utf-8", "surrogateescape")
     allowed = (format_labels(classes), older)
     if labels.exists() and (labels.stat().st_size > max(map(len, allowed)) or labels.read_bytes() not in allowed):
-        raise HeadstartError(labels, f"the class names of {model}", "other content", advice)
+        raise HeadstartError(labels, f"the class names of {model}", "different content", advice)
 
 
 def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: ModelParts, folder: Path) -> None:
@@ -191,7 +192,7 @@ def _build_parity_error(folder: Path, result: ExportResult) -> ParityError:
         f"differences in probability of at most {TOLERANCE:g} from backbone and head and "
         f"{found.stored_difference_allowed:g} from the head on the stored features, and at most "
         f"{format_count(found.num_flips_allowed, 'different label')}",
-        f"{found.max_difference:.2g}, {found.max_stored_difference:.2g} and "
+        f"differences of {found.max_difference:.2g} and {found.max_stored_difference:.2g}, and "
         f"{format_count(found.num_flipped, 'different label')} (largest differences: {worst})",
         "Extract, train and export again; no file was written",
     )

@@ -60,7 +60,7 @@ class Predictions(list[Prediction]):
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy with the nearest folder named like a class as true label; None if a picture has no such folder."""
+        """Accuracy, with the nearest folder that has the name of a class as true label; None if a picture has none."""
         folders = (reversed(prediction.image.parent.parts) for prediction in self)
         true_labels = [next((name for name in names if name in self.classes), None) for names in folders]
         if not true_labels or None in true_labels:
@@ -100,7 +100,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     card, model = load_export(config.model)
     if card.decode_policy != DECODE_POLICY:
         console.warning(
-            f"{config.model} expects pictures decoded by {card.decode_policy!r}, but this version decodes by "
+            f"{config.model} expects pictures decoded with {card.decode_policy!r}, but this version uses "
             f"{DECODE_POLICY!r}. Probabilities may differ. Train and export the model again"
         )
     run, predictions = compile_model(model), Predictions(card.classes)
@@ -151,7 +151,7 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
         try:
             is_folder = stat.S_ISDIR(file.stat().st_mode)
         except OSError as error:
-            got = "nothing there" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            got = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
             raise UsageError(file, "a picture or a folder", got, "Check the path") from error
         if not is_folder:
             paths.append(file)

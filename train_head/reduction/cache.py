@@ -1,6 +1,6 @@
 """Cache of data derived from features, in the store's derived/.
 
-The name of each file has the key of its data and the SHA-256 of its bytes. Every file can be computed again.
+The name of each file contains the key of its data and the SHA-256 of its bytes. Every file can be computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 
 FORMAT = 2
-"""Version of the keys and of the algorithms: increment it if the same features give other numbers."""
+"""Version of the keys and of the algorithms; increment it after a change that alters the results."""
 MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""
 _STARTED = time.time()
@@ -56,7 +56,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Directions:
-    """Basis V of a sketch, which does not follow from the training features and `Factors.train`."""
+    """Basis V of a sketch. It cannot be computed from the training features and `Factors.train`."""
 
     directions: Array
     """(inputs, r) float32, orthonormal columns."""
@@ -79,15 +79,15 @@ def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int
     """Return the key of data derived from features: a SHA-256 as hexadecimal digits.
 
     It covers the fingerprint, the digests of the shards, the views in each group in their order, the rank, and NumPy
-    with its BLAS library. The shards count because features that are extracted again under the same fingerprint may
-    differ, and BLAS because it decides the bits of a sum.
+    with its BLAS library. Shards are included because features that are extracted again under the same fingerprint
+    may differ, and BLAS because it determines the rounding of sums.
 
     Args:
         store: the store of the features.
         groups: the examples, such as training and validation.
         rank: number of reduced inputs; 0 for data that have none.
     """
-    # NumPy's own BLAS is loaded first; SciPy brings another.
+    # NumPy's own BLAS is listed first; SciPy loads another one.
     blas: dict[str, Any] = next((found for found in threadpool_info() if found["user_api"] == "blas"), {})
     computed_by = f"numpy {np.__version__} {blas.get('version')} {blas.get('architecture')}"
     digest = hashlib.sha256(f"derived {FORMAT}\n{store.fingerprint.digest}\n{rank}\n{computed_by}\n".encode())
@@ -118,7 +118,7 @@ def put(folder: Path, key: str, data: Factors | Directions | Means) -> None:
 def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derived | None:
     """Return cached data, or None if there are none.
 
-    A file whose bytes do not match its name, or that has other data, causes a warning and is removed.
+    A file whose bytes do not match its name, or that contains another key, causes a warning and is removed.
     """
     name = kind.__name__.lower()
     for path in _list_files(folder, _CACHE_FILE):
@@ -138,7 +138,7 @@ def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derive
         except Exception as error:
             # zipfile, zlib and NumPy each raise their own errors for a damaged .npz.
             console.warning(
-                f"{path}: damaged cache file: expected SHA-256 {expected[:12]}…, got {error}. It is computed again"
+                f"{path}: damaged cache file: expected SHA-256 {expected[:12]}…, got {error}. Its data are recomputed"
             )
             if not folder.is_symlink():
                 with suppress(OSError):

@@ -23,9 +23,9 @@ MAX_EXACT_ROWS = 4096
 CHUNK_ROWS = 4096
 """Rows of a (columns, r) matrix multiplied at a time."""
 OVERSAMPLING = 32
-"""Directions that a sketch computes beyond the rank, so that the last ones within it are accurate too."""
+"""Number of directions that a sketch computes beyond the rank, so that the weakest kept ones are accurate too."""
 ROUNDING = float(np.finfo(np.float32).eps)
-"""Spacing of float32 numbers at 1, ε."""
+"""Machine epsilon ε of float32."""
 
 ReportRows = Callable[[int], None]
 """Called with the number of rows processed since the last call."""
@@ -47,7 +47,7 @@ def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis:
     """Compute the leading singular vectors from the Gram matrix.
 
     With the eigendecomposition X Xᵀ = Q Λ Qᵀ the right singular vectors are V = Xᵀ Q Λ^-½, and Z = X V = Q Λ^½.
-    Memory for rows² float64 numbers.
+    Needs memory for rows² float64 numbers.
 
     Source: Sirovich 1987, the "method of snapshots".
 
@@ -70,7 +70,8 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lamb
 
     The first pass computes Y = Xᵀ X Ω for a Gaussian matrix Ω (columns, r + 32): the range finder with one power
     iteration. Y is made orthonormal. The second pass computes P = X Y, and the eigenvectors U of Pᵀ P give V = Y U and
-    Z = P U (Rayleigh-Ritz). Memory for two matrices of (columns, r + 32) and one of (rows, r + 32).
+    Z = P U (Rayleigh-Ritz). Needs memory for two (columns, r + 32) matrices and one (rows, r + 32)
+    matrix.
 
     Source: Halko, Martinsson and Tropp 2011, algorithms 4.3 and 5.1.
 
@@ -90,7 +91,7 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lamb
         add_transposed(block, multiply_block(block, gaussian, rows.workers), found, rows.workers)
         advance(len(block.features))
     del gaussian
-    # The second pass removes the errors that the first one leaves if some columns are nearly dependent.
+    # The second orthonormalization removes the errors of the first one, which occur if columns are nearly dependent.
     found = _orthonormalize(_orthonormalize(found, rows.workers), rows.workers)
     projected = np.empty((rows.num_rows, found.shape[1]), np.float32)
     gram = np.zeros((found.shape[1],) * 2)
@@ -117,7 +118,7 @@ def find_signs(vectors: NDArray[Any]) -> Array:
 
 
 def _rotate(columns: Array, rotation: Array, workers: ThreadPoolExecutor) -> Array:
-    """Return the product (n, k) @ (k, r), written over the first r columns, because n is large."""
+    """Write (n, k) @ (k, r) into the first r columns, and return these; n is too large for a copy."""
 
     def rotate_chunk(rows: slice) -> None:
         columns[rows, : rotation.shape[1]] = columns[rows] @ rotation
@@ -150,9 +151,9 @@ def _orthonormalize(columns: Array, workers: ThreadPoolExecutor) -> Array:
 def _select_strongest(eigenvalues: NDArray[np.float64], rank: int, num_rows: int) -> NDArray[np.int64]:
     """Return the indices of the `rank` largest eigenvalues of X Xᵀ, largest first, without those below the noise.
 
-    Rounding adds a matrix of independent errors to X Xᵀ. Its norm, and so the size of a spurious eigenvalue, is about
-    √rows times the error of one entry, and that is about ε times the mean squared length of a row, Σλ / rows. The
-    threshold is 10 ε √rows Σλ / rows.
+    Rounding adds a matrix of independent errors to X Xᵀ. Each error is about ε times the mean squared length of a row,
+    Σλ / rows. The norm of the error matrix, and thus a spurious eigenvalue, is about √rows times as large. The
+    threshold is 10 times this norm: 10 ε √rows Σλ / rows.
     """
     noise = 10 * ROUNDING * np.sqrt(num_rows) * eigenvalues.sum() / num_rows
     strongest = np.argsort(-eigenvalues)[:rank]

@@ -27,7 +27,7 @@ HELD_BYTES = 320 * 2**20
 PANEL_COLUMNS = 2048
 """Columns of a block that are converted to float32 at a time."""
 MAX_THREADS = 8
-"""Largest number of threads. Each holds a panel and its product, so that this bounds the memory."""
+"""Largest number of threads. It limits the memory, because each thread holds a panel and its product."""
 
 Piece = TypeVar("Piece")
 
@@ -36,7 +36,7 @@ Piece = TypeVar("Piece")
 def open_workers() -> Iterator[ThreadPoolExecutor]:
     """Start a thread pool, and limit BLAS to one thread in each of its threads.
 
-    How BLAS divides a product among threads decides the order of its sums, and so the bits of the result.
+    Otherwise the order of BLAS's sums, and thus the bits of a result, would depend on the number of threads.
     """
     num_threads = min(os.cpu_count() or 1, MAX_THREADS)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads, "pieces") as pool:
@@ -59,7 +59,7 @@ class Block(NamedTuple):
     """Consecutive rows of the matrix."""
 
     rows: slice
-    """Their numbers."""
+    """Row numbers."""
     features: Features
     """(b, columns) float16."""
 
@@ -80,7 +80,7 @@ class FeatureMatrix:
 
         Args:
             store: the store of the features.
-            examples: the rows, in their order. Their places in the store do not matter.
+            examples: one for each row, in the order of the rows; any order is allowed.
             workers: the threads of `open_workers`.
         """
         self._store, self._examples, self.workers = store, examples, workers

@@ -60,9 +60,9 @@ class Expansion:
         """Parse the bytes of a file that `save` wrote, without loading pickled objects.
 
         Raises:
-            ValueError: an array has another shape or dtype, or is not finite.
+            ValueError: an array has the wrong shape or dtype, or is not finite.
             KeyError: an array is missing.
-            Exception: the file is damaged; the class is zipfile's, zlib's or NumPy's.
+            Exception: the file is damaged; zipfile, zlib and NumPy raise different exceptions.
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = dict(file)
@@ -73,7 +73,7 @@ class Expansion:
             ("row_files", np.int32, (num_rows,)),
         ):
             if found[name].dtype != dtype or found[name].shape != shape:
-                raise ValueError(f"{name} of another shape or dtype")
+                raise ValueError(f"{name} with the wrong shape or dtype")
         row_files = found["row_files"]
         if (
             not num_rows
@@ -81,11 +81,11 @@ class Expansion:
             or files.dtype.kind != "S"
             or not 0 <= row_files.min() <= row_files.max() < len(files)
         ):
-            raise ValueError("files of another shape or dtype")
+            raise ValueError("files with the wrong shape, dtype or values")
         (kind,) = {"coefficients", "directions"} & set(found)
         factor = found[kind]
         if factor.ndim != 2 or factor.dtype != np.float32 or (kind == "coefficients" and len(factor) != num_rows):
-            raise ValueError(f"{kind} of another shape or dtype")
+            raise ValueError(f"{kind} with the wrong shape or dtype")
         if not np.isfinite(factor).all():
             raise ValueError("values that are not finite")
         factors = found.get("coefficients"), found.get("directions")
@@ -102,7 +102,7 @@ class Expansion:
             raise HeadstartError(
                 f"{store.path}, {file}",
                 f"{format_count(len(rows), 'training feature')} of the head",
-                f"{len(rows) - len(missing):,} of them, without that of content {first.hex()[:12]}…",
+                f"{len(rows) - len(missing):,} of them, without the one with content hash {first.hex()[:12]}…",
                 "Restore the file, or extract and train again",
             )
         return [row for row in rows if row is not None]

@@ -18,9 +18,9 @@ from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Expansion, make_expansion
 
 DEFAULT_RANK = 512
-"""Number of reduced inputs, if the training features have as many rows and inputs."""
+"""Number of reduced inputs; fewer if there are fewer training rows or inputs."""
 SKETCH_SEED = 0
-"""Seed of every sketch; the seed of a fit does not change its reduction."""
+"""Seed of every sketch, independent of the seed of the fit."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
     factors, found = _reduce(store, train, validation, rank, console, is_exact=is_exact)
     directions = None if is_exact else found
     try:
-        # The directions come first: factors alone would have to be computed again.
+        # The directions are written first, because factors without directions are useless.
         if directions:
             put(folder, key, directions)
         put(folder, key, factors)
@@ -125,7 +125,7 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
 def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
 ) -> tuple[Factors, Directions]:
-    """Compute the reduction, with the directions in both cases: they project the validation features."""
+    """Compute the reduction, with its directions also if it is exact: they project the validation features."""
     with open_workers() as workers:
         rows = FeatureMatrix(store, train.examples, workers)
         if is_exact:

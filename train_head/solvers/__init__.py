@@ -1,4 +1,4 @@
-"""Solvers fit a head on stored features. This module defines their input, their result, and the choice of one."""
+"""Solvers, which fit a head on stored features: their input, their result, and the choice between them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Fit:
     reduction: Reduction | None = None
     """Reduction of the inputs; None for a head on all inputs."""
     before_tuning: Epoch | None = None
-    """Kept epoch of the head alone; None unless layers of the backbone were trained after it."""
+    """Kept epoch of the head before fine-tuning; None without fine-tuning."""
 
 
 Solve = Callable[[Problem, Checkpoint, Console], Fit]
@@ -68,7 +68,7 @@ class ReducedShape:
     """Shape of the reduced solver's training matrix."""
 
     num_rows: int
-    """Number of distinct training rows: different views of different pictures."""
+    """Number of distinct training rows, one for each content hash and view."""
     rank: int
     """Number of reduced inputs."""
 

@@ -23,7 +23,7 @@ from train_head.solvers.history import EarlyStopping, Epoch
 MIN_INTERVAL_S = 10.0
 """Shortest time between two checkpoints, in seconds."""
 MAX_COST_SHARE = 0.05
-"""Largest share of the time between two checkpoints that writing one may take."""
+"""Largest share of the time that may be spent on writing checkpoints."""
 FILE_NAMES = re.compile(r"(?:head-)?fit-[0-9]+\.(?:npz|partial)|(?:\.partial-)?outcome-[0-9]+\.json")
 """Names of the files in a folder of checkpoints."""
 
@@ -47,18 +47,18 @@ class Checkpoint:
 
         Args:
             path: the file, whose folder may be missing; None saves nothing.
-            key: digest of everything that decides the fit. A file with another key is ignored.
+            key: digest of everything that determines the fit. A file with another key is ignored.
             keep_final: whether to save the state after the last epoch too.
         """
         self._path, self._key, self._keep_final = path, key, keep_final
         self._due = time.monotonic() + MIN_INTERVAL_S
 
     def extend_key(self, digest: bytes) -> None:
-        """Add the digest of an input that the problem does not decide to the key."""
+        """Append the digest of a further input of the fit to the key."""
         self._key += digest.hex()
 
     def derive(self, name: str) -> Checkpoint:
-        """Return the checkpoint of an earlier stage of this fit, beside this file; its final state is saved."""
+        """Return the checkpoint of an earlier stage of this fit, in the same folder; it also keeps the final state."""
         path = self._path and self._path.with_name(f"{name}-{self._path.name}")
         return Checkpoint(path, f"{self._key} {name}", keep_final=True)
 
@@ -117,8 +117,8 @@ class Checkpoint:
             shapes: shapes that the solver's arrays must have; None accepts any.
 
         Returns:
-            The history with the kept weights, and the solver's arrays. Without a usable file both are empty; after
-            the last epoch the arrays are.
+            The history with the kept weights, and the solver's arrays. Both are empty without a usable
+            file; the arrays are also empty after the last epoch.
         """
         if self._path and self._path.is_file():
             try:
@@ -128,7 +128,7 @@ class Checkpoint:
                 if text["key"] == self._key:
                     arrays = [contents[f"array_{number:03}"] for number in range(text["num_arrays"])]
                     if arrays and shapes is not None and [array.shape for array in arrays] != list(shapes):
-                        raise ValueError("arrays of other shapes")
+                        raise ValueError("arrays of unexpected shapes")
                     kept = {
                         name.removeprefix("kept_"): array
                         for name, array in contents.items()

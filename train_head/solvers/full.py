@@ -67,7 +67,7 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
     Args:
         problem: the features, the split and the options.
         fittable: the model, whose inputs have the shape of the store's features.
-        checkpoint: the state of an interrupted fit, if there is one, and the place for this one's.
+        checkpoint: holds the state of an interrupted fit, if there is one, and receives the state of this fit.
         console: prints the progress.
 
     Raises:

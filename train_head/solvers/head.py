@@ -62,9 +62,9 @@ class HeadWeights:
         """Parse the bytes of a file that `save` wrote, without loading pickled objects.
 
         Raises:
-            ValueError: an array is not float32, not finite, or has another number of dimensions.
+            ValueError: an array is not float32, not finite, or has the wrong number of dimensions.
             KeyError: an array is missing.
-            Exception: the file is damaged; the class is zipfile's, zlib's or NumPy's.
+            Exception: the file is damaged; zipfile, zlib and NumPy raise different exceptions.
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
@@ -72,7 +72,7 @@ class HeadWeights:
             raise ValueError("arrays that are not float32 or not finite")
         head = HeadWeights.from_arrays(arrays)
         if [array.ndim for array in head.list_weights()] != [2, 1, 2, 1]:
-            raise ValueError("arrays of another number of dimensions")
+            raise ValueError("arrays with the wrong number of dimensions")
         return head
 
 
@@ -103,8 +103,8 @@ def build_head(
         num_classes: two or more.
         units: units of the hidden layer.
         dropout: share of hidden units dropped in training.
-        seed: seed of the initial weights and of dropout. None creates zero kernels, for weights that are set later:
-            that takes a third of the memory.
+        seed: seed of the initial weights and of dropout. None creates zero kernels, which take a third of the memory,
+            for weights that are set later.
         l2: weight of the L2 penalty, the sum of squares of both kernels, in the loss.
 
     Returns:

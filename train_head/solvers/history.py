@@ -15,7 +15,7 @@ class Epoch:
     """One row of a fit's history.
 
     Losses are cross-entropies in nats with the L2 penalty, accuracies are shares in [0, 1]. Training values are means
-    over the epoch's steps, with dropout; validation values are measured after the epoch, without.
+    over the epoch's steps, with dropout; validation values are measured after the epoch, without dropout.
     """
 
     epoch: int
@@ -47,14 +47,14 @@ class DivergedError(HeadstartError):
 
 
 class PartlyDivergedError(HeadstartError):
-    """The loss was NaN or infinite after at least one finite epoch; the run keeps the head of a finite one."""
+    """The loss was NaN or infinite after at least one finite epoch; the run keeps the head of a finite epoch."""
 
 
 class EarlyStopping:
     """History of a fit, and the weights to keep.
 
-    Without patience the weights of the last finite epoch are kept; with patience those of the finite epoch with the
-    lowest validation loss, the first of equal ones.
+    Without patience the weights of the last finite epoch are kept; with patience, the weights of the finite epoch
+    with the lowest validation loss (the first, if several are equal).
     """
 
     def __init__(self, patience: int, history: Sequence[Epoch] = (), kept: HeadWeights | None = None) -> None:
@@ -64,7 +64,7 @@ class EarlyStopping:
             patience: number of epochs without a lower validation loss after which to stop; 0 stops only at a loss
                 that is NaN or infinite.
             history: the epochs before an interruption.
-            kept: their kept weights.
+            kept: the weights to keep from these epochs.
         """
         self.history = list(history)
         self.kept = kept

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     weights: Array
     """(b,) weight of each row in the loss."""
     mask: Array | None
-    """(b, units) dropout mask, as from `draw_mask`; None without dropout."""
+    """(b, units) dropout mask, as returned by `draw_mask`; None without dropout."""
 
 
 def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) -> Array | None:
@@ -84,7 +84,7 @@ def compute_probabilities(logits: Array) -> Array:
 
 
 def predict_targets(logits: Array) -> NDArray[np.int64]:
-    """Return the (n,) predicted class numbers of (n, outputs) logits; of equal logits the lower number."""
+    """Return the (n,) predicted class numbers of (n, outputs) logits; the lowest number if logits are equal."""
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).astype(np.int64)
     return np.asarray(np.argmax(logits, axis=1), np.int64)
@@ -95,7 +95,7 @@ def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Ar
 
     With one output ℓ = max(z, 0) - z t + log(1 + exp(-|z|)) for targets t of 0 or 1; else
     ℓ = log Σ exp(z - max z) - (zₜ - max z). The derivative is the probability minus the one-hot target. As in Keras on
-    TensorFlow the loss comes from logits, not from probabilities, so that it is finite however large they are.
+    TensorFlow, the loss is computed from logits, not from probabilities, so that it is finite even for large logits.
     """
     rows = np.arange(len(targets))
     if logits.shape[1] == 1:
@@ -118,7 +118,7 @@ class HeadTrainer:
 
         Args:
             head: the initial weights.
-            optimizer: changes the weights.
+            optimizer: updates the weights.
             l2: weight of the L2 penalty, the sum of squares of both kernels, in the loss.
         """
         self.head = HeadWeights(*(array.copy() for array in head.list_weights()))
@@ -185,7 +185,7 @@ class HeadTrainer:
         self._optimizer.update(variable, gradient, self.slots[name])
 
     def _update_hidden_kernel(self, features: Array, hidden_gradients: Array) -> None:
-        """Update the hidden kernel by xᵀ G slab by slab; G (b, units) is the loss's gradient before the ReLU."""
+        """Update the hidden kernel with its gradient xᵀ G in slabs; G (b, units) is the gradient before the ReLU."""
         kernel, slots = self.head.hidden_kernel, self.slots["hidden_kernel"]
         columns = np.ascontiguousarray(features.T)
         for start in range(0, len(kernel), SLAB_ROWS):

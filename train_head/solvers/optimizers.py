@@ -1,4 +1,4 @@
-"""RMSprop, Adam and SGD in NumPy, with Keras's formulas and defaults, in place.
+"""RMSprop, Adam and SGD in NumPy, with Keras's formulas and defaults; variables are updated in place.
 
 In the formulas w is a variable, g its gradient, η the learning rate, and t the number of the step, from 1. All arrays
 are float32.
@@ -18,7 +18,7 @@ EPSILON = 1e-7
 
 
 class Optimizer:
-    """Base class of the optimizers: changes variables by their gradients."""
+    """Base class of the optimizers, which update variables with their gradients."""
 
     num_slots = 1
     """Number of state arrays (slots) per variable; each has the variable's shape and starts at zero."""

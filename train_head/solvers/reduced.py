@@ -1,7 +1,7 @@
 """The reduced solver: fits the head on a few hundred inputs, in NumPy, without TensorFlow.
 
 Each gradient step changes the hidden kernel only within the span of the training features X (n, d). With an orthonormal
-basis V (d, r) of that span and reduced features Z = X V, a kernel A (r, units) on Z therefore takes the place of the
+basis V (d, r) of that span and reduced features Z = X V, a kernel A (r, units) on Z can therefore replace the
 kernel W = V A (d, units) on X. docs/solver.md has the derivation.
 """
 
@@ -36,7 +36,7 @@ from train_head.solvers.network import (
 from train_head.solvers.optimizers import make_optimizer
 
 HASHED_ROWS = 4096
-"""Rows hashed at a time."""
+"""Number of rows hashed at a time."""
 
 
 class _Dataset(NamedTuple):
@@ -70,7 +70,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     checkpoint.extend_key(_hash_rows(train.features))
     initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
     order = PictureOrder(rows, config.seed)
-    # A step is too small for a second thread, which gains 5 % on an idle machine and costs 20 times that on a busy one.
+    # A second thread would gain 5% on an idle machine; on a busy one, both threads wait 20 times as long as they run.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
         trainer = HeadTrainer(initial, make_optimizer(config), config.l2)
         stopping, arrays = checkpoint.load(config.patience, console, [array.shape for array in trainer.list_arrays()])
@@ -105,8 +105,8 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
 
     Both kernels are uniform in ±√(6 / (fan-in + fan-out)). The fan-in of the hidden kernel is the number of all inputs,
     not the rank: an orthonormal change of basis keeps the variance of independent weights, so that within the span of
-    the training features the head starts like the full one. Outside the span it is zero: weights there are never
-    trained, and would only add noise to the predictions for other pictures.
+    the training features the head starts like the full one. Outside the span the kernel is zero: weights there are
+    never trained, and would only add noise to the predictions for other pictures.
 
     Source: Glorot and Bengio 2010, equation 16; `keras.initializers.GlorotUniform`.
 

@@ -160,7 +160,7 @@ def test_split_by_content_keeps_duplicates_of_two_classes_together() -> None:
     assert split.count_leaks() == 0
 
 
-def test_split_by_content_of_two_pictures_a_class_has_one_of_each_in_both_parts() -> None:
+def test_split_by_content_of_two_pictures_per_class_has_one_of_each_class_in_both_parts() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         examples = [

@@ -78,7 +78,7 @@ def test_summary_warns_of_unused_pictures_by_reason(tmp_path: Path, capsys: pyte
         "2 of 27 picture",
         "2 of 27 picture",
     ]
-    # A failed and an unsound picture are each named.
+    # The warnings contain the paths of a failed and an unsound picture.
     assert [sum(path in line for line in warnings) for path in ("train/cats/bad.jpg", "train/cats/00.jpg")] == [1, 1]
 
 

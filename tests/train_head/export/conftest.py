@@ -49,7 +49,7 @@ def early_store(_pictures: Path, tmp_path_factory: pytest.TempPathFactory, quiet
 
 @pytest.fixture(scope="session")
 def early_run(early_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
-    """Run on that store, not to be changed."""
+    """Run on `early_store`, not to be changed."""
     run = tmp_path_factory.mktemp("early") / "run"
     train_head(TrainConfig(early_store, run, **OPTIONS, no_report=True), quiet)
     return run
@@ -57,12 +57,12 @@ def early_run(early_store: Path, tmp_path_factory: pytest.TempPathFactory, quiet
 
 @pytest.fixture
 def run(early_run: Path, tmp_path: Path) -> Path:
-    """Copy of that run."""
+    """Copy of `early_run`."""
     return shutil.copytree(early_run, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
 def exported(early_run: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Exported:
-    """Export of that run, not to be changed."""
+    """Export of `early_run`, not to be changed."""
     out = tmp_path_factory.mktemp("exported") / "out"
     return Exported(out, export_run(ExportConfig(early_run, out), quiet))

@@ -86,7 +86,7 @@ def test_export_run_writes_model_and_labels_that_agree_with_the_parts(exported: 
     assert parity.accuracy == Run(early_run).accuracy == 1.0
 
 
-def test_export_result_is_json_text_and_html(exported: Exported) -> None:
+def test_export_result_converts_to_json_text_and_html(exported: Exported) -> None:
     result = exported.result.to_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result | {"worst": list(result["worst"])}
     assert result["files"] == [str(file) for file in exported.result.files]
@@ -105,9 +105,7 @@ def test_export_result_to_json_replaces_nan(exported: Exported) -> None:
     assert result["accuracy"] == 1.0
 
 
-def test_export_of_a_reduced_run_is_the_plain_head_on_raw_pixels(
-    early_store: Path, tmp_path: Path, quiet: Console
-) -> None:
+def test_export_of_a_reduced_run_has_the_head_on_all_inputs(early_store: Path, tmp_path: Path, quiet: Console) -> None:
     import keras
 
     options = OPTIONS | {"solver": SolverName.REDUCED, "epochs": 60, "learning_rate": 1e-2, "no_report": True}
@@ -196,7 +194,7 @@ def test_exported_model_loads_in_plain_keras_without_headstart(exported: Exporte
     assert [printed["labels"][int(output[0] > 0.5)] for output in printed["outputs"][:2]] == ["cats", "dogs"]
 
 
-def test_export_that_disagrees_is_an_error_and_keeps_the_earlier_export(
+def test_export_that_differs_from_its_parts_is_an_error_and_keeps_the_earlier_export(
     exported: Exported, early_run: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = shutil.copytree(exported.out, tmp_path / "out")

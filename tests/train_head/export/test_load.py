@@ -138,7 +138,7 @@ def replace_array(name: str, data: NDArray[Any] | None) -> EditWeights:
         replace_array("layers/functional/layers/conv2d/vars/0", np.zeros((3, 3, 3, 16), np.float32)),
     ],
 )
-def test_load_export_arrays_that_do_not_fit_the_card_are_refused(
+def test_load_export_of_arrays_that_do_not_fit_the_card_is_refused(
     older: Path, tmp_path: Path, edit: EditWeights
 ) -> None:
     assert_refused(edit_weights(older, tmp_path / "model.keras", edit))
@@ -155,11 +155,11 @@ def test_load_export_arrays_that_do_not_fit_the_card_are_refused(
     ],
     ids=["three classes", "many classes", "small pictures", "another cut", "unknown cut"],
 )
-def test_load_export_card_of_another_model_is_refused(older: Path, tmp_path: Path, change: Config) -> None:
+def test_load_export_with_the_card_of_another_model_is_refused(older: Path, tmp_path: Path, change: Config) -> None:
     assert_refused(edit_json(older, tmp_path / "model.keras", lambda card: card.update(change), CARD_NAME))
 
 
-def test_load_export_file_replaced_while_loading_gives_the_model_that_was_read(
+def test_load_export_of_a_file_replaced_while_loading_returns_the_model_that_was_read(
     tiny_two: Path, tiny_three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(shutil.copy(tiny_two, tmp_path / "model.keras"))

@@ -150,7 +150,7 @@ def test_load_decodes_few_pictures_at_a_time_and_keeps_none(
 
 
 @pytest.mark.unit
-def test_order_by_class_keeps_the_share_of_each_class_in_any_first_part() -> None:
+def test_order_by_class_keeps_the_share_of_each_class_in_any_prefix() -> None:
     examples = [make_example(f"{'owls' if number % 10 == 0 else 'cats'}/{number}.jpg") for number in range(200)]
     ordered = order_by_class(examples)
     assert sorted(ordered, key=lambda e: e.path) == sorted(examples, key=lambda e: e.path)

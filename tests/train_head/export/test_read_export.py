@@ -41,7 +41,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def older(bare: Path) -> Path:
-    """The same file without a digest, not to be changed."""
+    """Copy of `bare` without its digest, not to be changed."""
     return remove_digest(bare, bare.with_name("older.keras"))
 
 

@@ -63,7 +63,8 @@ def test_stitched_model_classifies_plain_colours_of_any_size(tiny_model: Any, si
 def test_stitched_model_equals_resize_scale_backbone_and_head_by_hand() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     weights = choose_tiny_weights(2)
-    # Bilinear sampling at pixel centres: halving averages two rows, a third takes the middle column of three.
+    # Bilinear sampling at pixel centres: half the height averages pairs of rows, and a third of the width takes the
+    # middle one of three columns.
     values = pixels.astype(np.float64)
     rows = (values[0::2] + values[1::2]) / 2
     scaled = rows[:, 1::3] / 127.5 - 1
@@ -91,7 +92,7 @@ def test_stitched_model_applies_dropout_only_in_training(tmp_path: Path, is_relo
     assert len(trained) > 1
 
 
-def test_stitched_model_gives_the_same_for_uint8_and_float_pixels(tiny_model: Any) -> None:
+def test_stitched_model_gives_the_same_outputs_for_uint8_and_float_pixels(tiny_model: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 33, 21, 3), np.uint8)
     outputs = tiny_model.predict_on_batch(pixels)
     np.testing.assert_array_equal(outputs, tiny_model.predict_on_batch(pixels.astype(np.float32)))

@@ -52,7 +52,7 @@ def find_file(folder: Path, key: str = KEY) -> Path:
 
 
 def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    """Return the number of warnings of a file; nothing else may be printed."""
+    """Return the number of warnings about a file; nothing else may be printed."""
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""

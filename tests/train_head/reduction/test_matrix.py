@@ -125,7 +125,7 @@ def test_multiply_block_and_add_transposed_equal_numpy(
 
 
 def test_sum_in_order_adds_in_the_order_of_the_pieces(workers: ThreadPoolExecutor) -> None:
-    # Float32 sums depend on the order: 1 is lost beside 2**24, unless -2**24 comes first.
+    # Float32 sums depend on the order: adding 1 to 2**24 has no effect, unless -2**24 comes first.
     pieces = [2.0**24, -(2.0**24), 1.0]
     sums = [
         float(sum_in_order(workers, lambda piece: np.full(1, piece, np.float32), order, np.zeros(1, np.float32))[0])

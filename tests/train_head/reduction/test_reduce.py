@@ -54,7 +54,7 @@ def store(_stored: Path, tmp_path: Path) -> FeatureStore:
 
 @pytest.fixture(params=["exact", "sketch"])
 def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Method of the decomposition, chosen by the largest number of rows for the exact one."""
+    """Method of the decomposition, which `MAX_EXACT_ROWS` selects."""
     if request.param == "sketch":
         force_sketch(monkeypatch)
     else:
@@ -98,7 +98,7 @@ def force_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    """Return the number of warnings of a file or folder; nothing else may be printed."""
+    """Return the number of warnings about a file or folder; nothing else may be printed."""
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""
@@ -119,7 +119,7 @@ def test_reduce_features_at_full_rank_keeps_scalar_products_in_the_given_order(
     if small_blocks:
         use_small_blocks(monkeypatch, 48, 4)
     parts = split(store)
-    # An order that neither the hashes nor the shards have.
+    # This is neither the order of the hashes nor that of the shards.
     parts = replace(parts, train=parts.train[::-1], validation=[*parts.validation[3:], *parts.validation[:3]])
     reduced = reduce_features(store, parts, None, quiet)
     assert (reduced.rank, reduced.from_cache) == (NUM_TRAIN, False)
@@ -365,7 +365,7 @@ def test_reduce_features_does_not_use_factors_of_other_features(
     np.testing.assert_allclose(list_reduced(reduced)[0] @ list_reduced(reduced)[0].T, train @ train.T, atol=2e-4)
 
 
-def test_reduce_features_at_the_number_of_inputs_is_an_exact_sketch(
+def test_reduce_features_with_a_rank_of_all_inputs_is_an_exact_sketch(
     store: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     few = make_store(tmp_path / "few", PATHS, features=VALUES[:, :2, :2, :])

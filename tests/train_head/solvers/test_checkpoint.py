@@ -78,7 +78,7 @@ def is_missing(checkpoint: Checkpoint, console: Console) -> bool:
 
 
 def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    """Return the number of warnings of a file; nothing else may be printed."""
+    """Return the number of warnings about a file; nothing else may be printed."""
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""
@@ -191,7 +191,7 @@ def test_checkpoint_of_the_final_state_is_saved_at_any_time_without_arrays(path:
     checkpoint.save_if_due(forbid_arrays, make_stopping(1), 2)
     checkpoint.save_if_due(forbid_arrays, make_stopping(2), 2)
     found, arrays = checkpoint.load(0, quiet, [array.shape for array in list_arrays()])
-    # No step follows that would need the solver's arrays, which may have hundreds of megabytes.
+    # No later step needs the solver's arrays, which may take hundreds of megabytes.
     assert arrays == []
     assert [row.epoch for row in found.history] == [1, 2]
     assert_same_arrays(found.require_kept(0.1).list_weights(), KEPT.list_weights())

@@ -79,7 +79,7 @@ def test_fit_full_without_dropout_equals_plain_keras(
 
 
 def test_fit_full_with_batches_of_one_averages_over_all_examples(two_classes: FeatureStore, quiet: Console) -> None:
-    # With so low a rate the values of the epoch are those of the initial head.
+    # At this low learning rate, the values of the epoch are those of the initial head.
     config = replace(BASE, epochs=1, batch_size=1, learning_rate=1e-12, optimizer=OptimizerName.SGD)
     fitted = fit(two_classes, config, quiet)
     split = split_examples(two_classes.examples, 0.2)

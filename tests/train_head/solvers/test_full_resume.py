@@ -69,7 +69,7 @@ def assert_resumes(store: FeatureStore, config: TrainConfig, whole: Whole, folde
     epochs: list[Epoch] = []
     resumed = fit(store, config, console, copy(whole.partial, folder), epochs.append)
     assert_same_fit(resumed, whole.fit)
-    # The first two epochs have the seconds of the first attempt: they are not repeated.
+    # The first two epochs have the durations of the first attempt, so they were not repeated.
     assert resumed.history[:2] == whole.fit.history[:2]
     assert epochs == resumed.history
     assert whole.epochs == whole.fit.history
@@ -126,7 +126,7 @@ def test_fit_full_with_another_seed_or_dropout_gives_other_bits(
 def test_fit_full_resumed_beyond_memory_equals_a_fit_in_memory(
     noisy: FeatureStore, whole: Whole, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 36 features of 24 bytes: none stays in memory, and a block is two batches and a bit.
+    # 36 features of 24 bytes: none stays in memory, and a block holds two batches and one more feature.
     monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
     monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", (2 * BASE.batch_size + 1) * 24)
     assert_same_fit(fit(noisy, BASE, quiet, copy(whole.partial, tmp_path)), whole.fit)

@@ -300,7 +300,7 @@ def test_fit_reduced_resumed_equals_an_uninterrupted_fit(
     epochs: list[Epoch] = []
     resumed = fit(noisy_two, config, Checkpoint(path, "key"), console, epochs.append)
     assert_same_fit(resumed, expected)
-    # The first three epochs have the seconds of the first attempt: they are not repeated.
+    # The first three epochs have the durations of the first attempt, so they were not repeated.
     assert resumed.history[:3] == state.history
     assert epochs == resumed.history
     assert console.num_epochs == len(expected.history)
@@ -462,7 +462,7 @@ def test_fit_reduced_after_divergence_trains_no_further(
 def test_fit_reduced_balanced_weights_only_the_training_loss(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
-    # With so low a rate the losses of the epoch are those of the initial head.
+    # At this low learning rate, the losses of the epoch are those of the initial head.
     config = replace(BASE, epochs=1, learning_rate=1e-30)
     plain = fit(noisy_two, config, checkpoint, quiet)
     balanced = fit(noisy_two, replace(config, class_weight=ClassWeight.BALANCED), checkpoint, quiet)
