@@ -163,8 +163,8 @@ def train(
         pool: avg trains on the mean of each channel of the stored features. Default none.
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
-        solver: Solver. full fits all inputs with Keras; reduced fits the span of the training features and is much
-            faster; auto chooses by the size of the problem. Default auto.
+        solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
+            features and is much faster; auto chooses by the size of the problem. Default auto.
         rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
@@ -175,8 +175,8 @@ def train(
         learning_rate: Learning rate of the optimizer. Default 0.0001.
         optimizer: Optimizer. Default rmsprop.
         momentum: Momentum, for the optimizer sgd only. Expects a number from 0.0 to 0.999. Default 0.0.
-        unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains only the head.
-            Default none.
+        unfreeze_from: First backbone layer to fine-tune once the head is fitted, such as mixed6. none fits only the
+            head. Default none.
         fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a whole number of at
             least 1. Default 10.
         fine_tune_learning_rate: Learning rate of fine-tuning. Default 1e-05.
@@ -260,8 +260,8 @@ def sweep(
         pool: avg trains on the mean of each channel of the stored features. Default none.
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
-        solver: Solver. full fits all inputs with Keras; reduced fits the span of the training features and is much
-            faster; auto chooses by the size of the problem. Default auto.
+        solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
+            features and is much faster; auto chooses by the size of the problem. Default auto.
         rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
@@ -272,8 +272,8 @@ def sweep(
         learning_rate: Learning rate of the optimizer.
         optimizer: Optimizer. Default rmsprop.
         momentum: Momentum, for the optimizer sgd only. Expects a number from 0.0 to 0.999. Default 0.0.
-        unfreeze_from: First backbone layer to fine-tune after the head, such as mixed6. none trains only the head.
-            Default none.
+        unfreeze_from: First backbone layer to fine-tune once the head is fitted, such as mixed6. none fits only the
+            head. Default none.
         fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a whole number of at
             least 1. Default 10.
         fine_tune_learning_rate: Learning rate of fine-tuning. Default 1e-05.

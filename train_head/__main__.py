@@ -57,7 +57,7 @@ def read_process_start() -> float:
 
 
 def main(name: str) -> None:
-    """Run the command, with `name` as the program's name in its help, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(train, TrainConfig, name)
 
 

@@ -51,14 +51,14 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     - `random_state` is `--seed`; None and a `RandomState` are also accepted. The default is 0, so that the same data
       give the same head.
     - `class_weight` is None (the command line's "none"), "balanced" or a dictionary from class to weight.
-    - `validation_fraction` is `--validation-split`. Rows are set aside, stratified by class, only if `patience` is
-      above 0, because cross-validation brings its own validation rows.
+    - `validation_fraction` is `--validation-split`. Rows are set aside (stratified by class) only if `patience` is
+      above 0, because cross-validation provides its own validation rows.
 
-    The default learning rate suits the many inputs of a backbone; a few standardized columns need about 0.01.
+    The default learning rate suits the many inputs from a backbone. For a few standardized columns, use about 0.01.
 
     Args:
-        solver: "full" fits all inputs with Keras; "reduced" fits the span of the training features without TensorFlow;
-            "auto" chooses by the shape of the training features.
+        solver: "full" trains on all inputs with Keras; "reduced" trains on principal directions of the training
+            features, without TensorFlow; "auto" chooses by the shape of the training features.
         units: number of units in the hidden layer.
         dropout: fraction of the hidden units dropped in training, from 0 to 0.99.
         epochs: number of passes over the training rows.
@@ -231,7 +231,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _run(
         self, trainer: HeadTrainer | _KerasTrainer, train: Batch, validation: Batch | None, seed: int
     ) -> HeadWeights:
-        """Run the epochs, record them in `history_`, and return the last finite head, or with patience the best."""
+        """Run the epochs, record them in `history_`, and return the last finite head, or the best one with patience."""
         stopping = EarlyStopping(self.patience)
         while len(stopping.history) < self.epochs and not stopping.is_over:
             loss, accuracy = self._run_epoch(trainer, train, (seed, len(stopping.history)))
@@ -256,7 +256,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _run_epoch(
         self, trainer: HeadTrainer | _KerasTrainer, train: Batch, seed: tuple[int, int]
     ) -> tuple[float, float]:
-        """Take the steps of an epoch; return the mean loss and the accuracy, measured during the steps."""
+        """Run the training steps of one epoch; return the mean loss and the accuracy, measured during these steps."""
         order = np.random.default_rng(seed).permutation(len(train.targets))
         masks = np.random.default_rng((*seed, 2))
         total, num_correct = 0.0, 0
@@ -270,7 +270,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class _KerasTrainer:
-    """Interface of `HeadTrainer` to a head in Keras. It ignores dropout masks, because Keras draws its own."""
+    """Trainer of a Keras head, with the methods of `HeadTrainer`. It ignores dropout masks: Keras draws its own."""
 
     def __init__(self, options: HeadClassifier, seed: int) -> None:
         import keras

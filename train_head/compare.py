@@ -1,4 +1,4 @@
-"""Command line of `python -m train_head.compare`: how much one head overfits without and with dropout."""
+"""Command line of `python -m train_head.compare`: compare the overfitting of a head without and with dropout."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def plan_trainings(config: CompareConfig) -> dict[str, Training]:
 def fit_comparison(
     config: CompareConfig, trainings: Mapping[str, Training], console: Console
 ) -> dict[str, dict[str, Any]]:
-    """Fit the missing runs, write both runs and the plot at once, and return the metrics of both runs.
+    """Fit the missing runs, replace both runs and the plot in one step, and return the metrics of both runs.
 
-    An earlier comparison with other options or pictures is kept beside the new one, under its name and date.
+    An earlier comparison with other options or pictures is kept beside the new one, with its date in the folder name.
     """
     from base.replace import replace_folder
     from train_head.data.summary import log_dataset_summary
@@ -99,7 +99,7 @@ def fit_comparison(
     from train_head.train import fit_run
 
     for training in trainings.values():
-        # Completes an interrupted replacement, so that the folder can be listed.
+        # This also completes an interrupted replacement, so that the folder can be listed below.
         holds_run(training.config.run)
     target, place = describe_comparison(config, trainings), config.run.resolve()
     with replace_folder(target) as replacement:
@@ -134,7 +134,7 @@ def fit_comparison(
 
 
 def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]) -> Target:
-    """Describe the entries of a comparison's folder, which are replaced at once: both runs and the plot."""
+    """Describe the entries of a comparison's folder that are replaced together: both runs and the plot."""
     out, option = config.run, "run folder"
     if not out.resolve().name:
         raise UsageError(out, "a folder below the root", "the root itself", f"Give another {option}")
@@ -156,7 +156,7 @@ def describe_comparison(config: CompareConfig, trainings: Mapping[str, Training]
 
 
 def measure_gap(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return how much better accuracy and loss are in training than in validation, both without dropout."""
+    """Return the gaps in accuracy and loss, measured without dropout; they are positive if training is better."""
     return {
         "accuracy_gap": metrics["train_accuracy"] - metrics["val_accuracy"],
         "loss_gap": metrics["val_loss"] - metrics["train_loss"],
@@ -174,7 +174,7 @@ def _draw(runs: Mapping[str, Run], path: Path, console: Console) -> None:
 
 
 def main(name: str) -> None:
-    """Run the command, with `name` as the program's name in its help, and end the process."""
+    """Run the command under the given program name and exit."""
     run_app(compare, CompareConfig, name)
 
 

@@ -13,7 +13,7 @@ from features.schema import Pool
 from features.split import VALIDATION_SHARE
 
 MAX_PIXELS = 89_000_000
-"""Default limit of the number of pixels in a picture; the same as in extraction."""
+"""Default limit on the number of pixels in a picture; the same as in extraction."""
 
 
 class SolverName(StrEnum):
@@ -63,8 +63,8 @@ class HeadConfig:
     solver: Annotated[
         SolverName,
         Option(
-            help="Solver. full fits all inputs with Keras; reduced fits the span of the training features and is much "
-            "faster; auto chooses by the size of the problem."
+            help="Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training "
+            "features and is much faster; auto chooses by the size of the problem."
         ),
     ] = SolverName.AUTO
     rank: Annotated[
@@ -87,7 +87,9 @@ class HeadConfig:
     momentum: Annotated[float, Option(min=0.0, max=0.999, help="Momentum, for the optimizer sgd only.")] = 0.0
     unfreeze_from: Annotated[
         str,
-        Option(help="First backbone layer to fine-tune after the head, such as mixed6. none trains only the head."),
+        Option(
+            help="First backbone layer to fine-tune once the head is fitted, such as mixed6. none fits only the head."
+        ),
     ] = NO_FINE_TUNING
     fine_tune_epochs: Annotated[
         int, Option(min=1, help="Number of passes over the training pictures during fine-tuning.")

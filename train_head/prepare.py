@@ -23,7 +23,7 @@ from train_head.trials import Trial, plan_trials
 _NOT_COMPARED = {*PATH_OPTIONS, "overwrite", "no_report", "tensorboard"}
 """Options that may differ between two trainings of the same run."""
 _UNRECORDED_CUT = ("cut", "")
-"""The option `cut` in older runs on a store with one cut, where only the fingerprint identifies the cut."""
+"""Recorded option `cut` of older runs on a store with one cut. The fingerprint identifies the cut of such a run."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def check_arguments(config: TrainConfig) -> None:
             raise UsageError(option, "a number above 0", f"{rate:g}", f"Leave it out for the default, {default}")
     if config.momentum and config.optimizer is not OptimizerName.SGD:
         got = f"{config.momentum:g} with the optimizer {config.optimizer}"
-        raise UsageError("--momentum", "0, or the optimizer sgd", got, "Leave one of them out")
+        raise UsageError("--momentum", "0, or the optimizer sgd", got, "Leave it out, or use the optimizer sgd")
     if config.rank and config.solver is SolverName.FULL:
         got = f"{config.rank} with the solver full"
-        raise UsageError("--rank", "the solver reduced or auto", got, "Leave one of them out")
+        raise UsageError("--rank", "the solver reduced or auto", got, "Leave it out, or use the solver reduced")
     if config.tensorboard:
         require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
 
@@ -131,7 +131,11 @@ def holds_run(folder: Path) -> bool:
 
 
 def list_differences(run: Run, record: RunRecord, examples: Sequence[RunExample]) -> list[str]:
-    """List the differences between an undamaged run and the requested one; empty if they are equal."""
+    """List the differences between a run and the requested one; empty if they are equal.
+
+    Raises:
+        HeadstartError: a file of the run is damaged. Files are checked only if the options and the features agree.
+    """
 
     def show(value: object) -> str:
         return "unset" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""A training: from a feature store to a run."""
+"""Training of a head on a feature store, written as a run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def train_head(
     """Fit a head on a store's features, and write it as a run.
 
     The run folder is locked and checked before the fit. An earlier run with other options or pictures is kept beside
-    the new one, under its name and date.
+    the new one, with its date in the folder name.
 
     Args:
         config: options of the training.
         console: output of messages and progress.
-        started: `time.monotonic()` at which the reported duration starts; None for now.
+        started: `time.monotonic()` at the start of the reported duration; by default the time of this call.
         on_epoch_end: called after each epoch of the fit that is kept; an exception ends the training without a run.
         keeps_earlier: whether to keep an earlier run. With `config.overwrite` it is replaced, even by an equal one.
 
@@ -103,7 +103,7 @@ def fit_run(
         tail = open_tail(store, config.unfreeze_from, config.pool, config.weights, console)
         top = tail.open_head_inputs()
         console.info(
-            f"fine-tuning: {format_count(len(tail.trained), 'layer')} from {config.unfreeze_from}, after the head"
+            f"fine-tuning after the head: {format_count(len(tail.trained), 'layer')} from {config.unfreeze_from}"
         )
     solver, solve = _choose_solver(Problem(top, split, config), console)
     if solver is SolverName.REDUCED:
@@ -173,7 +173,7 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
         solver, why = choose_solver(compute_reduced_shape(problem))
         console.info(f"solver: {solver.value} ({why})")
         if problem.config.rank and solver is SolverName.FULL:
-            console.warning("the full solver ignores rank and uses all inputs. Choose the solver reduced to apply it")
+            console.warning("the full solver uses all inputs and ignores `rank`. Use the solver reduced to apply it")
     if solver is SolverName.REDUCED:
         from train_head.solvers.reduced import fit_reduced
 

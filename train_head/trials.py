@@ -38,7 +38,7 @@ class Trial:
     """One planned fit."""
 
     name: str
-    """Such as `repeat 0` or `fold 2 of repeat 0`."""
+    """Name in messages and metrics, such as `repeat 0` or `fold 2 of repeat 0`."""
     split: Split
     config: TrainConfig
 
@@ -167,5 +167,5 @@ def _load_outcome(path: Path, key: str) -> Outcome | None:
         values = dict(json.loads(path.read_bytes()))
         return Outcome(**values) if values.pop("key") == key else None
     except (OSError, TypeError, ValueError, KeyError):
-        # Missing, or written by another version: the trial is fitted again.
+        # Missing, damaged, or written by another version: the trial is fitted again.
         return None

@@ -21,7 +21,7 @@ from train_head.train import train_head
 
 @pytest.fixture(scope="session", autouse=True)
 def _shared_export_backbone() -> Iterator[None]:
-    """Build the backbone of exported models once per image size; one export is loaded at a time."""
+    """Build the backbone of exported models once per image size. Tests load one export at a time, so they share it."""
     with mock.patch("train_head.export.load.build_backbone", functools.cache(build_backbone)):
         yield
 
@@ -72,7 +72,7 @@ def own_store(two_classes: FeatureStore, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints after each epoch."""
+    """Save a checkpoint after each epoch."""
     monkeypatch.setattr("train_head.solvers.checkpoint.MIN_INTERVAL_S", 0.0)
     monkeypatch.setattr("train_head.solvers.checkpoint.MAX_COST_SHARE", 1e9)
 

@@ -32,7 +32,7 @@ class _CountedProgress(ProgressBar):
 
 
 class InterruptingConsole(Console):
-    """Console that counts the epochs of all fits and raises KeyboardInterrupt after one, before its checkpoint."""
+    """Console that counts the epochs of all fits, and raises KeyboardInterrupt between an epoch and its checkpoint."""
 
     def __init__(self, after: int) -> None:
         """Interrupt after this number of epochs; 0 only counts."""
@@ -41,7 +41,7 @@ class InterruptingConsole(Console):
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
-        # Progress of a reduction depends on the factors that earlier tests cached.
+        # Only epochs are counted: the progress of a reduction depends on the factors that earlier tests cached.
         yield _CountedProgress(self, total) if unit == "epochs" else ProgressBar(total)
 
     def advance(self, num_done: int, note: str = "") -> None:
@@ -75,7 +75,7 @@ def assert_same_weights(mine: HeadWeights, theirs: HeadWeights) -> None:
 
 
 def assert_same_fit(mine: Fit, theirs: Fit) -> None:
-    """Compare all bits of two fits except the seconds."""
+    """Assert that two fits are equal bit for bit, except for their seconds."""
     assert list_values(mine) == list_values(theirs)
     assert mine.kept_epoch == theirs.kept_epoch
     assert_same_weights(mine.weights, theirs.weights)
@@ -168,7 +168,7 @@ def fit_plain_model(
 def assert_equals_plain_fit(
     store: FeatureStore, config: TrainConfig, console: Console, class_weight: dict[int, float] | None = None
 ) -> Fit:
-    """Compare a fit of the full solver with plain Keras: weights, history and probabilities; return it."""
+    """Assert that a fit of the full solver equals plain Keras in weights, history and probabilities; return the fit."""
     fitted = fit(store, config, console)
     plain = fit_plain_model(store, config, class_weight)
     for name, expected in zip(FIELDS, plain.weights, strict=True):

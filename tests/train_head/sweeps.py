@@ -69,7 +69,7 @@ def make_row(
 
 
 def record_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[str]:
-    """Return a list that receives the name of each run that the reduced solver fits; interrupt the fit of a number."""
+    """Return a list to which each fit of the reduced solver adds its run name; interrupt fit number `interrupt_at`."""
     fitted: list[str] = []
 
     def fit(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:

@@ -120,12 +120,12 @@ def add_views(
     draw: Callable[[str, int], NDArray[Any]] = draw_view,
     bad: Sequence[tuple[str, int]] = (),
 ) -> FeatureStore:
-    """Add views of pictures to a store, view by view and three a shard, as a later extraction does.
+    """Add views of pictures to a store in the order of a later extraction: view by view, with three features per shard.
 
     Args:
         store: the store.
         views: numbers of the views, by path.
-        draw: makes the feature of a path and a view.
+        draw: returns the feature of a path and a view.
         bad: paths and views whose features are marked as not finite.
     """
     hash_of = {example.path: example.content_hash for example in store.examples}

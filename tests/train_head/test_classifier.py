@@ -67,7 +67,8 @@ def test_estimator_check_passes(estimator: HeadClassifier, check: Callable[..., 
     check(estimator)
 
 
-# The solvers share all checks of parameters and inputs. Keras compiles a model for each fit, so the head is small.
+# The solvers share the code that checks parameters and inputs, so only checks of fits are repeated here. The head is
+# small, because Keras compiles a model for each fit.
 @pytest.mark.parametrize(
     "check",
     [
@@ -271,7 +272,7 @@ def test_fit_with_infinite_loss_fails_in_first_epoch_and_warns_later(solver: str
     options = SMALL | {"solver": solver, "optimizer": "sgd", "l2": 5.0, "dropout": 0.0}
     with raises(DivergedError, where="epoch 1"):
         HeadClassifier(**options | {"learning_rate": 1e30}).fit(features, labels)
-    # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end.
+    # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares eventually overflow.
     with pytest.warns(ConvergenceWarning):
         classifier = HeadClassifier(**options | {"learning_rate": 0.3, "epochs": 80}).fit(features, labels)
     assert 0 < classifier.kept_epoch_ == classifier.n_iter_ - 1 < 79

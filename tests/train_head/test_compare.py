@@ -36,7 +36,7 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Store of features without a difference between the classes, which a head can only memorize."""
+    """Store whose features do not depend on the class, so that a head can only memorize them."""
     paths = list_paths({"train/cats": 6, "train/dogs": 6, "validation/cats": 8, "validation/dogs": 8})
     features = np.random.default_rng(2).normal(0, 1, (len(paths), *SHAPE))
     return make_store(tmp_path_factory.mktemp("noise") / "store", paths, features=features)
@@ -81,7 +81,7 @@ def compared(noise: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quie
     return config.run
 
 
-def test_compare_fits_runs_that_differ_in_dropout_alone(compared: Path) -> None:
+def test_compare_fits_runs_that_differ_only_in_dropout(compared: Path) -> None:
     assert sorted(path.name for path in compared.iterdir()) == ["compare.png", *sorted(FOLDERS)]
     runs = [Run(compared / folder) for folder in FOLDERS]
     assert [run.dropout for run in runs] == [0.0, 0.6]
@@ -93,7 +93,7 @@ def test_compare_fits_runs_that_differ_in_dropout_alone(compared: Path) -> None:
 
 def test_compare_measures_gaps_between_training_and_validation(compared: Path) -> None:
     without, with_dropout = (Run(compared / folder).read_metrics() for folder in FOLDERS)
-    # The head memorizes noise and cannot generalize: a gap, and a smaller one in loss with dropout.
+    # The head memorizes noise and cannot generalize, so there is a gap. Dropout makes the gap in loss smaller.
     assert without["train_accuracy"] > 0.9
     assert measure_gap(without)["accuracy_gap"] > 0.2
     assert measure_gap(without)["loss_gap"] > measure_gap(with_dropout)["loss_gap"] > 0
@@ -260,7 +260,7 @@ def test_draw_comparison_draws_both_curves_in_all_panels(tmp_path: Path, num_epo
         assert count_pixels(panel, ORANGE) > 10
 
 
-def test_draw_comparison_with_other_values_changes_their_panels_alone(tmp_path: Path) -> None:
+def test_draw_comparison_with_other_values_changes_only_their_panels(tmp_path: Path) -> None:
     # The largest loss, which sets the common scale, is in the left panel.
     left = make_history(8, factor=2.0)
     pictures = []

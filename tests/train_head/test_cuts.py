@@ -58,7 +58,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("cut", ["", "mixed6", ".."])
 @pytest.mark.unit
-def test_train_on_two_cuts_without_a_stored_one_fails_and_lists_them(
+def test_train_on_two_cuts_with_missing_or_unknown_cut_fails_and_lists_them(
     both: Path, tmp_path: Path, quiet: Console, cut: str
 ) -> None:
     with raises(UsageError, where="--cut", got=cut or "none") as caught:
@@ -87,7 +87,7 @@ def test_train_on_given_cut_writes_run_of_that_store(both: Path, tmp_path: Path,
 
 
 @pytest.mark.unit
-def test_train_on_single_store_accepts_its_own_cut_alone(both: Path, tmp_path: Path, quiet: Console) -> None:
+def test_train_on_single_store_accepts_only_its_own_cut(both: Path, tmp_path: Path, quiet: Console) -> None:
     store = both / "mixed5"
     with raises(UsageError, where="--cut", got="mixed7") as caught:
         train_head(make_config(store, tmp_path / "run", cut="mixed7"), quiet)

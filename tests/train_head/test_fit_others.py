@@ -1,4 +1,4 @@
-"""The fits after the first: each runs once, also after an interruption, and again if its inputs changed."""
+"""The fits after the first: each runs once, even after an interruption, and runs again if its inputs changed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RecordingSolver:
         if len(self.solved) == self.interrupt_at:
             raise KeyboardInterrupt
         probabilities = np.zeros((len(problem.split.validation), 2), np.float32)
-        # The first pictures are classified as cats, as many as the last digit of the seed: accuracies differ.
+        # The first `seed % 10` pictures are classified as cats, so that accuracies differ between seeds.
         probabilities[:, 1] = 1
         probabilities[: problem.config.seed % 10, 0] = 2
         return make_fit(probabilities, [0.5], 1)
@@ -124,7 +124,7 @@ def test_fit_others_with_another_option_or_solver_fits_all_again(
     assert solve.solved == list_solved(five[1:])
 
 
-def test_fit_others_with_options_that_decide_no_fit_fits_nothing_again(
+def test_fit_others_with_options_that_do_not_affect_fits_fits_nothing_again(
     five: list[Trial], two_classes: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     list(fit_others(five, two_classes, RecordingSolver(), tmp_path, quiet))
@@ -210,7 +210,7 @@ def test_fit_others_without_a_folder_continues(
 
 
 def save_end(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
-    """Solve by saving the final state to the checkpoint, and report whether it was there before."""
+    """Log whether the checkpoint has a history, and save a final state to it, without fitting."""
     found, _ = checkpoint.load(0, console)
     console.info("resumed" if found.history else "started")
     stopping = EarlyStopping(

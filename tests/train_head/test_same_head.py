@@ -1,4 +1,4 @@
-"""Reproducibility: the same pictures, labels, options and seed give the same head, bit for bit, however stored."""
+"""Reproducibility: the same pictures, labels, options and seed give the same head bit for bit, in any storage order."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ def expected(plain: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quie
 
 @pytest.fixture(autouse=True)
 def _uncached(plain: FeatureStore, expected: dict[str, str]) -> None:
-    """Remove the factors that another test cached, maybe computed in blocks of another size."""
+    """Remove the factors that another test cached. They may have been computed in blocks of another size."""
     shutil.rmtree(plain.derived_folder, ignore_errors=True)
 
 
 def force_sketch(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """Make the reduced solver sketch, which it does for more rows than the store has."""
+    """Make the reduced solver use a sketch, as it does on stores with more rows."""
     if method == "sketch":
         monkeypatch.setattr("train_head.reduction.reduce.MAX_EXACT_ROWS", 50)
 
@@ -214,7 +214,7 @@ def test_train_interrupted_resumes_on_the_same_pictures_stored_differently(
     config = make_problem(plain, tmp_path / "run", method)
     with pytest.raises(KeyboardInterrupt):
         train_head(config, InterruptingConsole(2))
-    # Cached factors may be lost by then, and the pictures extracted again in another order.
+    # Before the training resumes, cached factors are lost and the pictures are extracted again in another order.
     shutil.rmtree(plain.derived_folder, ignore_errors=True)
     other = store_in_another_order(tmp_path / "other")
     train_head(replace(config, store=other.path), quiet)

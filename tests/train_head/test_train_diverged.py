@@ -90,7 +90,7 @@ def test_train_command_that_diverges_later_exits_1_each_time_and_writes_run(
     assert (tmp_path / "run/head.npz").is_file()
 
 
-# Each epoch has three steps: 18 of the first repeat, then those of the second.
+# Each epoch has three steps, so the first repeat takes 18 steps.
 @pytest.mark.parametrize(("num_steps", "bad"), [(24, 3), (18, 1)])
 @pytest.mark.unit
 def test_train_whose_second_repeat_diverges_keeps_first_and_reports_second(

@@ -134,7 +134,7 @@ def test_train_over_foreign_run_json_fails_before_the_fit(
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "tensorboard/notes.txt"])
 @pytest.mark.unit
-def test_train_into_folder_with_foreign_files_of_run_names_fails(
+def test_train_into_folder_with_foreign_files_named_like_run_files_fails(
     two_classes: FeatureStore, tmp_path: Path, quiet: Console, name: str
 ) -> None:
     path = tmp_path / "run" / name
@@ -297,7 +297,7 @@ def test_derived_files_of_a_run_cannot_be_written_during_training(
             add_logs(sources.run)
 
     train_head(replace(config, epochs=1, units=9), quiet, None, derive)
-    # A report of a run that was replaced since is not written either.
+    # The report of a run that has been replaced is not written either.
     with pytest.raises(HeadstartError):
         write_report(sources, quiet)
     assert report_fitted_run(replace(config, epochs=1, units=9), quiet) == config.run / "report.html"

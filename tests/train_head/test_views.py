@@ -251,11 +251,11 @@ def test_fit_reduced_learns_from_all_views(informative: FeatureStore, quiet: Con
 def test_fit_reduced_weights_pictures_not_views(
     plain: FeatureStore, tmp_path: Path, quiet: Console, class_weight: ClassWeight
 ) -> None:
-    # As after an interrupted extraction, cats have five views and dogs one. All views of a picture are equal here.
+    # Cats have five views and dogs one, as after an interrupted extraction. The views of a picture are equal here.
     store = FeatureStore(shutil.copytree(plain.path, tmp_path / "store"))
     cats = [path for path in TRAIN if "cats" in path]
     store = add_views(store, {path: [1, 2, 3, 4] for path in cats}, draw=lambda path, _: draw_view(path, 0))
-    # With a negligible learning rate the loss of the epoch is that of the initial head.
+    # The learning rate is negligible, so the loss of the epoch is the loss of the initial head.
     still = {"optimizer": OptimizerName.SGD, "learning_rate": 1e-30, "dropout": 0.0, "epochs": 1}
     before = solve(store, 5, quiet, class_weight=class_weight, **still)
     targets = np.array([CLASSES.index(path.split("/")[1]) for path in IN_ORDER])

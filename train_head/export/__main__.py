@@ -27,7 +27,7 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
             *((file.name, format_bytes(file.stat().st_size)) for file in result.files),
             ("classes", ", ".join(read_card(result.files[0]).classes)),
             ("checked on", f"{parity.num_pictures:,} of {format_count(result.num_validation, 'validation picture')}"),
-            ("accuracy on them", f"{parity.accuracy:.4f}"),
+            ("accuracy on these pictures", f"{parity.accuracy:.4f}"),
             ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),
             ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
         ],

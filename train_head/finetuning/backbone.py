@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"^mixed(\d+)$")
 
 
 def choose_stored_cut(cuts: list[str], layer: str) -> str:
-    """Return the last stored cut at or before a block's output, such as mixed6; empty if none is stored."""
+    """Return the last stored cut at or before `layer`, a block's output such as mixed6; empty if there is none."""
     wanted = _BLOCK.match(layer)
     blocks = {int(found[1]): cut for cut in cuts if (found := _BLOCK.match(cut))}
     before = [number for number in blocks if wanted and number <= int(wanted[1])]
@@ -38,14 +38,14 @@ def cut_tail(model: keras.Model, boundary: str, top: str = TOP) -> keras.Model:
 
 
 def find_boundary(model: keras.Model, cut: str, layer: str) -> str:
-    """Return the last block's output at or before the first fine-tuned layer; raise UsageError for an invalid layer."""
+    """Return the last block output at or before `layer`, or a later cut; raise UsageError for an invalid layer."""
     try:
         before = _list_before(model, layer)
     except UsageError as error:
         raise UsageError("--unfreeze-from", error.expected, error.got, error.advice) from error
     known = _list_before(model, TOP)
     if layer == TOP or layer not in known or cut not in before:
-        expected = f"a layer from {cut}, the stored cut, to before {TOP}"
+        expected = f"a layer at or after {cut} (the stored cut) and before {TOP}"
         advice = "List the layers with `python -m extract summary`, or extract an earlier cut"
         raise UsageError("--unfreeze-from", expected, layer, advice)
     blocks = [name for name in before if _BLOCK.match(name)]
@@ -80,7 +80,7 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
     Raises:
         HeadstartError: the weights are missing, or differ from those of the store's fingerprint.
     """
-    # Features averaged after they were stored have a pool of another name, because they were rounded first.
+    # The pool has another name if stored features were averaged later, because they had been rounded before.
     pool = Pool.NONE if store.fingerprint.pool == Pool.NONE else Pool.AVG
     return cut_backbone(rebuild_full_backbone(store, weights, console), store.fingerprint.cut, pool)
 

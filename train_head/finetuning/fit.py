@@ -43,7 +43,7 @@ class _FineTuning:
     """Kernels of the tail before fine-tuning."""
 
     def fit(self, solve: Solve) -> Fit:
-        """Run both stages, whose epochs form one history."""
+        """Run both stages, and return their epochs as one history."""
         try:
             head = self._fit_head(solve)
             return self._fit_both(head) if head.history[-1].is_finite else self._keep_head(head, head.history)
@@ -85,7 +85,7 @@ class _FineTuning:
             return replace(self._keep_head(head, [*head.history, shift(error.row)]), before_tuning=before)
         history = [*head.history, *map(shift, fit.history)]
         if config.patience and before.val_loss <= fit.history[fit.kept_epoch - 1].val_loss:
-            # The best of all epochs is one of the first stage.
+            # The best epoch belongs to the first stage.
             return replace(self._keep_head(head, history), before_tuning=before)
         return replace(fit, history=history, kept_epoch=fit.kept_epoch + offset, before_tuning=before)
 

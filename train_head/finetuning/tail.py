@@ -37,7 +37,7 @@ class Tail:
     pool: Pool
 
     def get_kernels(self) -> dict[str, Array]:
-        """Return a copy of the fine-tuned kernels, by the names of their layers."""
+        """Return a copy of the fine-tuned kernels, keyed by layer name."""
         return {name: layer.get_weights()[0] for name, layer in self._find_layers().items()}
 
     def set_kernels(self, kernels: Mapping[str, Array]) -> None:
@@ -105,7 +105,7 @@ def open_tail(store: FeatureStore, unfreeze_from: str, pool: Pool, weights: str,
 
 
 def _extend_store(store: FeatureStore, model: keras.Model, name: str) -> FeatureStore:
-    """Return a store whose features are the outputs of a frozen model; `name` becomes part of their cut's name."""
+    """Return a store whose features are the outputs of a frozen model; `name` becomes part of the cut's name."""
     if len(store.feature_shape) != 3:
         got = f"{store.feature_shape} in {store.path}"
         raise UsageError("--unfreeze-from", "features with height and width", got, "Extract again without `pool`")

@@ -16,7 +16,7 @@ LAST_BLOCK = frozenset(f"conv2d_{number}" for number in range(60, 70))
 
 
 def list_weights(model: keras.Model) -> dict[str, list[Any]]:
-    """Return the weights of each layer that has some."""
+    """Return the weights of each layer that has any, keyed by layer name."""
     return {name: layer.get_weights() for layer, name in name_layers(model).items() if layer.weights}
 
 

@@ -52,7 +52,7 @@ def test_train_from_earlier_cut_fine_tunes_the_same_layers(
         assert result["accuracy"] == metrics["val_accuracy"]
 
 
-def test_train_without_cut_reads_last_stored_one_before_the_layer(tuned: Path, stores: Path) -> None:
+def test_train_without_cut_chooses_last_stored_cut_at_or_before_the_layer(tuned: Path, stores: Path) -> None:
     run = Run(tuned)
     assert run.open_store().path == stores / "mixed6"
     assert run.record.config["cut"] == "mixed6"

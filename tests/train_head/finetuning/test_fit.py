@@ -91,7 +91,7 @@ def test_gradients_reach_exactly_the_fine_tuned_layers_and_the_head(fine_tuned: 
     assert all(gradient is not None and np.abs(gradient).max() > 0 for gradient in gradients)
 
 
-def test_fine_tuning_changes_its_layers_alone_and_restores_them(fine_tuned: FineTuned, loaded: keras.Model) -> None:
+def test_fine_tuning_changes_only_its_layers_and_restores_them(fine_tuned: FineTuned, loaded: keras.Model) -> None:
     tail, weights = fine_tuned.tail, fine_tuned.fit.weights
     assert isinstance(weights, TunedWeights)
     assert weights.tail.keys() == LAST_BLOCK
@@ -116,7 +116,7 @@ def test_fine_tuning_continues_from_the_head_in_one_history(fine_tuned: FineTune
     assert fine_tuned.epochs == found.history
     assert found.kept_epoch == 7
     assert found.before_tuning == found.history[3]
-    # Small steps from a fitted head: the losses of the two stages are near each other.
+    # Fine-tuning takes small steps from a fitted head, so the losses of the two stages are close.
     assert abs(found.history[4].val_loss - found.history[3].val_loss) < 0.2
 
 
