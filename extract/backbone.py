@@ -50,7 +50,7 @@ def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
 
     Args:
         image_size: side of the square input, in pixels.
-        weights: weights to load; None keeps the initial values of Keras, when only the architecture matters.
+        weights: weights to load; None leaves Keras's initial values, if only the architecture matters.
 
     Returns:
         The model; its input is (n, image_size, image_size, 3) float32 in [-1, 1].
@@ -88,7 +88,7 @@ def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.
 
 
 def join_cuts(models: Sequence[keras.Model]) -> keras.Model:
-    """Join cut backbones of one model into a model with one output for each."""
+    """Combine cut backbones of the same model into one model with an output for each cut."""
     import keras
 
     return keras.Model(models[0].inputs[0], [model.output for model in models], name=f"{BACKBONE_NAME.lower()}_cuts")
@@ -105,7 +105,7 @@ def hash_weights(model: keras.Model) -> str:
 
 
 def name_layers(model: keras.Model) -> dict[keras.layers.Layer, str]:
-    """Return the names that the layers have in a new process; Keras continues its numbers with each further model."""
+    """Return the names that the layers would have in a new process; Keras numbers layers across all models."""
     names = {layer: layer.name for layer in model.layers}
     families: dict[str, list[keras.layers.Layer]] = {}
     for layer in sorted(model.layers, key=lambda layer: _find_number(layer.name)):
@@ -117,7 +117,7 @@ def name_layers(model: keras.Model) -> dict[keras.layers.Layer, str]:
 
 
 def summarise_layers(model: keras.Model, cut: str) -> list[dict[str, Any]]:
-    """List name, kind, output_shape and num_parameters of each layer, and in_prefix: whether the cut needs it."""
+    """Describe each layer: name, kind, output_shape, num_parameters, and whether the cut depends on it (in_prefix)."""
     prefix = {id(layer) for layer in cut_backbone(model, cut).layers}
     return [
         {
@@ -148,7 +148,7 @@ class CutBackbone:
         from extract.engines.tensorflow import configure_tensorflow
 
         if not configure_tensorflow(self.streams):
-            self._console.debug("TensorFlow is initialized already in this process; its number of threads is unchanged")
+            self._console.debug("TensorFlow is already initialized in this process; its number of threads is unchanged")
         backbone = build_backbone(config.image_size, self.weights)
         return {cut: cut_backbone(backbone, cut, config.pool) for cut in config.cuts}
 
@@ -159,10 +159,10 @@ class CutBackbone:
 
     @cached_property
     def engine(self) -> Engine:
-        """Engine that has run its first batch."""
+        """Engine for all cuts, already warmed up."""
         config, model = self._config, join_cuts(list(self.models.values()))
         engine = build_engine(config.engine, config.precision, model, self.streams)
-        # The first batch of any size takes two seconds longer: the engine chooses kernels and arranges their weights.
+        # Warm up. The first batch takes about two seconds longer, because the engine chooses kernels and packs weights.
         engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
         return engine
 
@@ -172,7 +172,7 @@ class CutBackbone:
         return compile_views(self._config.image_size, self._config.view_seed)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the features of each cut; batches above the batch size run in parts.
+        """Return the features of each cut; a batch larger than the batch size is run in parts.
 
         Raises:
             HeadstartError: the engine failed.
@@ -181,7 +181,7 @@ class CutBackbone:
         try:
             parts = [engine.run(batch[start : start + size]) for start in range(0, len(batch), size)]
         except Exception as error:
-            # TensorFlow, OpenVINO and drivers raise errors of many classes; most of them mean too little memory.
+            # TensorFlow, OpenVINO and drivers raise many kinds of errors; most are caused by insufficient memory.
             raise HeadstartError(
                 f"--engine {self._config.engine}",
                 f"enough memory for {min(size, len(batch))} pictures of {self._config.image_size} px",
@@ -209,7 +209,7 @@ def _load_weights(model: keras.Model, weights: Weights) -> None:
     try:
         if path is not None and weights.name is WeightsName.NSFWJS:
             weighted = [layer for layer in model.layers if layer.weights]
-            # Sorted by creation: each convolution, then its batch normalization.
+            # In the order of creation: each convolution, then its batch normalization.
             ordered = sorted(weighted, key=lambda layer: (_find_number(names[layer]), "conv2d" not in names[layer]))
             for layer, (_, arrays) in zip(ordered, nsfwjs.read_layers(path), strict=True):
                 layer.set_weights(arrays)

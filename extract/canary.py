@@ -1,7 +1,7 @@
 """Canary: extract some stored rows again and compare them, before new features are added to a store.
 
 Library versions are not part of the fingerprint, because most of them do not change features. The canary detects a
-version that does.
+version that does change them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from features.store import Example, FeatureStore
 
 NUM_ROWS = 8
 MAX_SEARCHED = 256
-"""Largest number of pictures to search by content, if no path is in the catalog."""
+"""Largest number of pictures to look up by content hash, if the catalog has none of their paths."""
 TOLERANCE = 2e-3
-"""Largest accepted difference in a row, relative to its largest value; two roundings to float16 give 1e-3."""
+"""Largest accepted difference in a row, relative to the row's largest value; two roundings to float16 give 1e-3."""
 
 
 def compare_rows(
@@ -39,8 +39,8 @@ def compare_rows(
 
     Args:
         store: the store before any feature is added.
-        paths: paths of the pictures in the folder. If none of them is stored, the first ones are searched by content:
-            they may have been renamed, or the catalog rebuilt.
+        paths: paths of the pictures in the folder. If the catalog has none of them, because they were renamed or the
+            catalog was rebuilt, the first ones are looked up by content hash.
         config: options of the extraction.
         backbone: backbone that computes the new features.
         versions: versions of the installed libraries.
@@ -113,7 +113,7 @@ def choose_examples(examples: Sequence[Example]) -> list[Example]:
 
 
 def measure_differences(stored: Features, recomputed: Features) -> NDArray[np.float64]:
-    """Return the largest difference in each row, relative to its largest stored value; (n,) float64."""
+    """Return the largest difference in each row, relative to the row's largest stored value; (n,) float64."""
     axes, exact = tuple(range(1, stored.ndim)), stored.astype(np.float64)
     differences = np.abs(exact - recomputed).max(axis=axes)
     return np.asarray(differences / np.maximum(np.abs(exact).max(axis=axes), 1e-6), np.float64)

@@ -47,7 +47,7 @@ class ExtractConfig:
     weights_sha256: Annotated[str, Option(help="Expected SHA-256 of the weights file.", metavar="DIGEST")] = ""
     cut: Annotated[
         str,
-        Option(help="Layer whose output is stored, or several separated by commas.", metavar="LAYER,…"),
+        Option(help="Layer whose output is stored, or several layers separated by commas.", metavar="LAYER,…"),
     ] = "mixed7"
     image_size: Annotated[int, Option(help="Height and width to which pictures are resized, in pixels.")] = 150
     pool: Annotated[
@@ -56,7 +56,7 @@ class ExtractConfig:
     ] = Pool.NONE
     views: Annotated[
         int,
-        Option(min=1, help="Views stored of each training picture: the picture itself, then random augmentations."),
+        Option(min=1, help="Number of views of each training picture: the picture itself, then random augmentations."),
     ] = 1
     view_seed: Annotated[int, Option(min=0, help="Random seed of the augmentations.")] = 0
     engine: Annotated[
@@ -70,14 +70,15 @@ class ExtractConfig:
     ] = 0
     threads: Annotated[int, Option(min=0, help="Processor cores to use. 0 means all available cores.")] = 0
     compression: Annotated[
-        Compression, Option(help="Compression of features on disk. zstd reads faster and needs the package extra zstd.")
+        Compression,
+        Option(help="Compression of features on disk. zstd is faster to read and needs the package extra zstd."),
     ] = Compression.GZIP
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels of a picture. Larger pictures are not decoded.")
     ] = MAX_PIXELS
     max_bad: Annotated[
         float,
-        Option(min=0.0, max=1.0, help="Share of unusable pictures above which extraction stops, rounded up."),
+        Option(min=0.0, max=1.0, help="Largest accepted share of unusable pictures, rounded up to whole pictures."),
     ] = 0.01
     strict: Annotated[bool, Option("--strict", help="Stop at the first unusable picture, like --max-bad 0.")] = False
     rehash: Annotated[

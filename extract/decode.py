@@ -23,7 +23,7 @@ DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 
 MAX_BYTES_PER_PIXEL = 8
 """Largest accepted file size, in bytes per pixel: four uncompressed samples of 16 bits."""
 ALWAYS_ALLOWED_BYTES = 2**26
-"""File size that is accepted for any `max_pixels`."""
+"""File size up to which a file is accepted whatever `max_pixels` is, in bytes."""
 LARGE_FILE_BYTES = 2**24
 """Size above which picture files are read and decoded one at a time."""
 MAX_PIXELS_IN_MEMORY = 96_000_000
@@ -44,7 +44,8 @@ _OTHER_KINDS = (
     (rb"0&\xb2u\x8ef\xcf\x11", "a video"),
 )
 
-# malloc returns blocks of this size to the system at once; Pillow's default of 16 MB would stay with each thread.
+# malloc returns freed blocks of this size to the system at once; blocks of Pillow's default size, 16 MB, would stay
+# reserved for each thread.
 Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 
 
@@ -107,7 +108,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Args:
         data: the whole file.
-        max_pixels: largest number of pixels that the header may declare; larger pictures are refused undecoded.
+        max_pixels: largest number of pixels that the header may declare; larger pictures are refused before decoding.
 
     Returns:
         (height, width, 3) uint8 RGB, with the EXIF orientation applied.
@@ -121,15 +122,15 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 @contextmanager
 def decode_within_budget(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
-    """Decode a picture as `decode_image` does; wait first until all threads together have room for its pixels.
+    """Decode a picture as `decode_image` does, after waiting until the pixels of all threads leave room for it.
 
-    The pixels count as held until the `with` block ends.
+    The pixels count towards the limit for all threads until the `with` block ends.
     """
     if not data:
         raise UndecodableImageError("an empty file")
-    # Pillow's own limit is global, warns only, and raises at twice the limit.
+    # Pillow's own limit is global; above it, Pillow only warns, and raises an error only above twice the limit.
     Image.MAX_IMAGE_PIXELS = None
-    # Pillow's warnings name no file; a picture that cannot be used is reported by UndecodableImageError.
+    # Pillow's warnings do not include the file; unusable pictures are reported by UndecodableImageError.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with ExitStack() as held:
         try:
@@ -151,7 +152,7 @@ def decode_within_budget(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[
         except MemoryError:
             raise UndecodableImageError("a picture too large for the available memory") from None
         except Exception as error:
-            # Pillow's decoders raise errors of many classes on damaged files.
+            # Pillow's decoders raise many kinds of errors for damaged files.
             raise UndecodableImageError(f"a damaged file ({str(error) or type(error).__name__})") from error
         yield pixels
 

@@ -64,7 +64,7 @@ def prepare_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
 
 
 def _remove(picture: Path, target: Path, out: Path) -> bool:
-    """Remove a copy that equals the picture in the package and is not behind a link; return whether it was."""
+    """Remove a copy if it equals the picture in the package and is not behind a link; return whether it was removed."""
     is_link = any(path.is_symlink() for path in (out, target.parent, target))
     is_same = not is_link and target.is_file() and filecmp.cmp(picture, target, shallow=False)
     if is_same:

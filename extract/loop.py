@@ -1,4 +1,4 @@
-"""Extract features, with reading, the backbone and writing at the same time."""
+"""Extract features: read pictures, run the backbone and write features concurrently."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Result = TypeVar("Result")
 
 
 class BadPicturesError(HeadstartError):
-    """More pictures of the folder are unusable than allowed."""
+    """Too many pictures are unusable, or have NaN, infinity or overflow in a feature."""
 
 
 class Backbone(Protocol):
-    """Interface of a backbone to the loop."""
+    """Interface of the backbone that the loop uses."""
 
     streams: Streams
 
@@ -61,7 +61,7 @@ class LoadedImage:
 
 
 Batch = tuple[list[LoadedImage], dict[FeatureKey, NDArray[np.float32]]]
-"""Pictures read together, and their views that are in no earlier batch."""
+"""Pictures of a batch, and those of their views that are neither stored nor in an earlier batch."""
 ComputedBatch = tuple[list[LoadedImage], list[FeatureKey], list[tuple[Features, list[FeatureStatus]]]]
 """Pictures, keys of their new features, and the features for each output of the backbone."""
 
@@ -79,7 +79,7 @@ class ExtractionLoop:
         self._contents: set[bytes] = set()
         self._num_rows = self._max_bad = 0
         self.num_done = self.num_computed = self.num_duplicates = 0
-        """Numbers of pictures: processed, newly computed, and byte-for-byte copies of computed ones."""
+        """Numbers of pictures: processed, newly computed, and byte-for-byte copies of newly computed ones."""
         self.images_per_second = self.rows_per_second = 0.0
         self.failed: list[dict[str, str]] = []
         self.unsound: list[str] = []
@@ -97,10 +97,10 @@ class ExtractionLoop:
 
         Args:
             images: catalog rows of pictures with missing features.
-            max_bad: number of pictures that may be unusable; the same number may have NaN or overflow.
+            max_bad: largest accepted number of unusable pictures, and of pictures with NaN, infinity or overflow.
 
         Raises:
-            BadPicturesError: more pictures are unusable, or have NaN or overflow.
+            BadPicturesError: more pictures are unusable, or more have NaN, infinity or overflow.
             HeadstartError: the disk refused a write, or the engine failed.
         """
         self._max_bad, self._started = max_bad, time.monotonic()
@@ -136,7 +136,7 @@ class ExtractionLoop:
             finally:
                 cancel(pending)
                 batches.close()
-                # Commit also after an interrupt, and to every store even if another fails, to keep computed features.
+                # Commit even after an interrupt, and to every store even if a commit to another fails.
                 with ExitStack() as commits:
                     for writer in self._writers:
                         commits.callback(writer.commit)
@@ -179,7 +179,7 @@ class ExtractionLoop:
         return loaded, list(new), [round_features(values) for values in features]
 
     def _store(self, batch: ComputedBatch) -> None:
-        """Store a batch. Storing it twice, as after an interrupt, has no further effect."""
+        """Store a batch. Storing it again, as can happen after an interrupt, has no effect."""
         loaded, keys, computed = batch
         started = time.monotonic()
         for writer, (features, statuses) in zip(self._writers, computed, strict=bool(keys)):
@@ -259,7 +259,7 @@ def map_ahead(
     num_ahead: int,
     pending: deque[Future[Result]] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield results in the order of the items while later ones are computed; `pending[0]` is the one yielded."""
+    """Yield results in the order of the items while later ones are computed; the yielded one is `pending[0]`."""
     pending = deque() if pending is None else pending
     try:
         for item in items:

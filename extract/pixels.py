@@ -28,7 +28,7 @@ def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
 
 
 def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Resize one picture, bit for bit as the `Resizing` layer does; that layer does not change the result again.
+    """Resize one picture, bit for bit as the `Resizing` layer does; applying the layer to the result has no effect.
 
     Args:
         pixels: (height, width, 3) uint8.
@@ -39,7 +39,7 @@ def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
     """
     import tensorflow as tf
 
-    # The operation inside `Resizing`. The layer itself would round the result for integers, and copy floats.
+    # The operation inside `Resizing`. The layer itself would round the result of integers, and copy an input of floats.
     resized = tf.raw_ops.ResizeBilinear(images=pixels[None], size=[image_size, image_size], half_pixel_centers=True)
     values: NDArray[np.float32] = resized.numpy()[0]
     return values

@@ -14,13 +14,13 @@ from features.catalog.tables import ImageRow
 from features.schema import FEATURE_DTYPE, FeatureKey, ImageStatus
 
 COMPRESSION = 0.26
-"""Compression ratio of float16 mixed7 features, measured: stored bytes per byte."""
+"""Measured compression ratio of float16 mixed7 features: compressed size divided by uncompressed size."""
 POOLED_COMPRESSION = 0.9
 """Compression ratio of pooled features, in which zeros are rare."""
 
 
 class KnownStore(NamedTuple):
-    """Images in the catalog of a store, and a test for stored features."""
+    """Images in the catalog of a store, and a function that returns whether a feature is stored."""
 
     images: Sequence[ImageRow] = ()
     holds: Callable[[FeatureKey], bool] = lambda _: False
@@ -53,7 +53,7 @@ def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int =
     Args:
         scanned: pictures in the folder.
         known: catalog and stored features of one store.
-        num_views: number of views of each training image. An image that has view 0 but misses others remains usable for
+        num_views: number of views of each training image. An image that has view 0 but lacks others remains usable for
             training until it is read.
         rehash: whether to read every file again, even if size and modification time are unchanged.
     """
@@ -77,7 +77,7 @@ def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int =
         else:
             to_read.append(row)
             if old.status is not ImageStatus.PENDING:
-                # The row keeps the old time, so that an interrupted run leaves the image to be read by the next run.
+                # Keep the old time, so that the next run reads the image if this run is interrupted.
                 kept[row.path] = old._replace(label=row.label, split=row.split)
     return Plan(unchanged, sorted(to_read, key=hash_path), sorted(by_path), kept, num_missing)
 
@@ -96,6 +96,6 @@ def estimate_bytes(num_rows: int, feature_shape: tuple[int, ...]) -> int:
 def hash_path(image: ImageRow) -> bytes:
     """Hash the path of an image, as the sort key for the order of reading.
 
-    The order mixes the classes: each shard has pictures of all of them, and an incomplete store can be trained on.
+    The order mixes the classes: each shard has pictures of all classes, and an incomplete store is usable for training.
     """
     return hashlib.sha256(image.path.encode("utf-8", "surrogateescape")).digest()

@@ -63,7 +63,7 @@ class ExtractResult:
     seconds: float
     """Duration of the run, in seconds."""
     images_per_second: float
-    """Number of pictures computed a second; 0 if none was computed."""
+    """Number of pictures computed per second; 0 if none was computed."""
     fingerprint: str
     """Digest of the fingerprint; several cuts give several, separated by commas."""
     fingerprints: dict[str, str]
@@ -112,7 +112,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """Update a store to match a folder: compute missing features, and remove deleted pictures from the catalog.
 
     Returns:
-        The result, also if too many unusable pictures stopped the run.
+        The result, even if too many unusable pictures stopped the run.
 
     Raises:
         HeadstartError: the run failed; features stored before the failure are kept.
@@ -160,7 +160,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
                     count = format_count(num_rows, "stored feature")
                     console.debug(f"{cut}: {count} extracted again, with equal results")
             console.info(backbone.describe())
-            # Builds the engine now, so that the rate of the progress bar leaves that time out.
+            # Build the engine now, so that its start-up does not count in the rate of the progress bar.
             _ = backbone.engine
         folder = str(config.images.resolve())
         for writer, plan in zip(writers, plans, strict=True):
@@ -217,7 +217,7 @@ def warn_about_unusable(result: ExtractResult, console: Console) -> None:
         console.warning(f"skipped {count}, first {first['image']} ({first['reason']}). The others are extracted")
     if result.unsound:
         console.warning(
-            f"{format_count(result.unsound, 'picture')} with NaN or overflow in a feature will not be trained on, "
+            f"{format_count(result.unsound, 'picture')} excluded from training, because a feature has NaN or overflow, "
             f"first {result.unsound_images[0]}. Check the weights"
         )
     if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):

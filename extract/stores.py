@@ -86,9 +86,9 @@ def place_stores(store: Path, cuts: Sequence[str], *, is_new: bool) -> dict[str,
 
 
 def check_pictures_folder(stored: StoredState, folder: Path, scan: Scan) -> None:
-    """Raise OtherFolderError if a store was filled from another folder and shares less than half of its pictures.
+    """Raise OtherFolderError if a store was filled from another folder and most of its pictures are not in this one.
 
-    Pictures are shared if relative path and size are equal, as in a folder that was moved.
+    Pictures are compared by relative path and size, which are unchanged if the folder was only moved.
     """
     before, images = stored.meta.get("images_folder"), stored.known.images
     if before in (None, str(folder.resolve())):
@@ -99,7 +99,7 @@ def check_pictures_folder(stored: StoredState, folder: Path, scan: Scan) -> None
         raise OtherFolderError(
             stored.path,
             f"most of the pictures of {before}, from which the store was filled",
-            f"{folder.resolve()} with {num_shared:,} of {len(images):,}",
+            f"{folder.resolve()}, which has {num_shared:,} of these {len(images):,}",
             NEW_STORE_ADVICE,
         )
 
@@ -129,7 +129,7 @@ def set_aside(store: Path) -> Path | None:
 
 
 def _list_stores(store: Path) -> list[Path]:
-    """List the store, or the store of each cut, in a folder; return an empty list if it has something else."""
+    """List a store, or the stores of the cuts in a folder; return an empty list if there are none."""
     held = [store / cut for cut in list_cuts(store)] or [store]
     held = [found for found in held if found.is_dir() and any(found.iterdir())]
     others = [
@@ -171,7 +171,7 @@ def load_stored_spec(config: ExtractConfig, cut: str, stored: StoredState, weigh
 
 
 def load_stored_weights(stores: Iterable[StoredState]) -> Weights | None:
-    """Return the weights recorded in the first store that names known ones; None without such a store."""
+    """Return the weights recorded in the first store whose source of weights is known; None if there is none."""
     for stored in stores:
         name, file, sha256 = stored.origin.weights_name, stored.origin.weights_file, stored.origin.weights_file_sha256
         if name in set(WeightsName):

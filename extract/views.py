@@ -16,7 +16,7 @@ RECIPE = "flip, rotation 40 degrees, shift 0.2, shear 0.2, zoom 0.2, edges repea
 """Augmentations by Keras layers, in this order; taken from TensorFlow's course on cats and dogs."""
 
 Prepared = dict[int, NDArray[np.float32]]
-"""Array (image_size, image_size, 3) in [-1, 1] of each view, by its index."""
+"""Views by index, each an array (image_size, image_size, 3) in [-1, 1]."""
 
 Prepare = Callable[[Pixels, bytes, Iterable[int]], Prepared]
 """Function from pixels (height, width, 3) uint8, the content hash of the file and view indices to the views."""

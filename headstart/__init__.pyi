@@ -53,10 +53,10 @@ def extract(
             the total and the rate per second.
         weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default auto.
         weights_sha256: Expected SHA-256 of the weights file.
-        cut: Layer whose output is stored, or several separated by commas. Default mixed7.
+        cut: Layer whose output is stored, or several layers separated by commas. Default mixed7.
         image_size: Height and width to which pictures are resized, in pixels. Default 150.
         pool: avg stores the mean of each channel (768 numbers at mixed7) instead of the whole output. Default none.
-        views: Views stored of each training picture: the picture itself, then random augmentations. Expects a whole
+        views: Number of views of each training picture: the picture itself, then random augmentations. Expects a whole
             number of at least 1. Default 1.
         view_seed: Random seed of the augmentations. Expects a whole number of at least 0. Default 0.
         engine: Library that runs the backbone. openvino needs the package extra openvino. Default tensorflow.
@@ -65,11 +65,12 @@ def extract(
         batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole
             number of at least 0. Default 0.
         threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least 0. Default 0.
-        compression: Compression of features on disk. zstd reads faster and needs the package extra zstd. Default gzip.
+        compression: Compression of features on disk. zstd is faster to read and needs the package extra zstd. Default
+            gzip.
         max_pixels: Largest number of pixels of a picture. Larger pictures are not decoded. Expects a whole number of at
             least 1. Default 89000000.
-        max_bad: Share of unusable pictures above which extraction stops, rounded up. Expects a number from 0.0 to 1.0.
-            Default 0.01.
+        max_bad: Largest accepted share of unusable pictures, rounded up to whole pictures. Expects a number from 0.0 to
+            1.0. Default 0.01.
         strict: Stop at the first unusable picture, like --max-bad 0. Default False.
         rehash: Read every file again, even if its size and modification time are unchanged. Default False.
         new_store: Start a new store. An existing one is kept, with the date added to its name. Default False.

@@ -53,7 +53,7 @@ def plan_streams(num_cores: int) -> Streams:
 
 
 def count_cores(requested: int) -> int:
-    """Return the requested number of cores; for 0, all that this process may use."""
+    """Return the requested number of cores; for 0, the number that this process may use."""
     if requested:
         return requested
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -65,7 +65,7 @@ def check_engine(name: EngineName, precision: Precision) -> None:
         require_extra("openvino", "--engine openvino", "extract ENGINE=openvino")
     if precision is Precision.BFLOAT16 and not has_bfloat16(Path("/proc/cpuinfo")):
         expected = "a processor with bfloat16 instructions"
-        raise UsageError("--precision bfloat16", expected, "another processor", "Leave the option out")
+        raise UsageError("--precision bfloat16", expected, "a processor without them", "Leave the option out")
     if (name, precision, os.environ.get(_ONEDNN)) == (EngineName.TENSORFLOW, Precision.BFLOAT16, "0"):
         advice = f"Unset {_ONEDNN}, or leave the option out"
         raise UsageError("--precision bfloat16", "TensorFlow with oneDNN", f"{_ONEDNN}=0", advice)

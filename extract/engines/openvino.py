@@ -24,7 +24,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: keras.Model, precision: Precision, streams: Streams) -> None:
         """Convert and compile the model."""
-        # OpenVINO reports each import to a server, unless its telemetry package is missing.
+        # Disable telemetry: OpenVINO reports each import to a server if it can import its telemetry package.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 

@@ -19,11 +19,11 @@ class TensorFlowEngine:
     """TensorFlow engine for a cut backbone with one or more outputs.
 
     The weights become constants of the graph. TensorFlow then folds batch normalization into the convolutions and
-    arranges kernels once (measurements: docs/performance.md).
+    packs the kernels only once (measurements: docs/performance.md).
     """
 
     def __init__(self, model: keras.Model, precision: Precision = Precision.FLOAT32) -> None:
-        """Freeze the model; with bfloat16, TensorFlow converts convolutions and the layers between them.
+        """Freeze the model; with bfloat16, TensorFlow runs convolutions and the layers between them in bfloat16.
 
         Raises:
             UsageError: the precision is bfloat16 and TensorFlow uses a GPU, where it would compute in float32.
@@ -55,7 +55,7 @@ def freeze_model(model: keras.Model) -> Any:
 
 
 def configure_tensorflow(streams: Streams) -> bool:
-    """Set the number of TensorFlow threads; return False if TensorFlow is initialized already and keeps its own."""
+    """Set the number of TensorFlow threads; return False if TensorFlow is already initialized and keeps its number."""
     import tensorflow as tf
 
     try:

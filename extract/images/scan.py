@@ -29,7 +29,7 @@ _UNSUPPORTED_EXTENSIONS = frozenset(
     + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"]
 )
 _MAX_TIME_NS = 2**63 - 1
-"""Latest time that SQLite can store, in the year 2262; the earliest is its negative."""
+"""Latest time that SQLite can store, in nanoseconds (the year 2262); the earliest is its negative."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
     """Scan a folder of class folders, or of `train/`, `validation/`, `test/` with class folders in each.
 
     The name of a class folder is the label of all pictures below it, at any depth. Hidden files, `._*` and
-    `__MACOSX` are ignored. Skipped and listed are: hidden class folders with pictures, folders that Headstart wrote,
-    and files without the extension of a picture.
+    `__MACOSX` are ignored. Hidden class folders with pictures, folders that Headstart wrote, and files without the
+    extension of a picture are listed as skipped.
 
     Args:
         folder: the folder of pictures.
@@ -113,7 +113,7 @@ def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
             if not is_own and prefix not in splits:
                 raise HeadstartError(
                     folder,
-                    "either class folders or train/ beside validation/ or test/",
+                    "either class folders, or only split folders (train/, validation/, test/)",
                     f"train/ beside {path!r}",
                     f"Move {path!r} into train/, or rename train/ if it is a class",
                 )
@@ -122,7 +122,7 @@ def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
             if not is_own:
                 class_folders.append((splits[prefix], Path(path)))
     _check_classes(folder, class_folders, images)
-    # A store that this run creates is listed, as the next run would.
+    # List a store that this run will create too, so that this run and the next one list the same folders.
     skipped += [Skipped(path, HEADSTART_STORE) for path in stores_inside - {found.path for found in skipped}]
     return Scan(sorted(images, key=lambda i: i.path), sorted(skipped, key=lambda s: s.path))
 
@@ -149,7 +149,7 @@ def _scan_class(
 
 
 def explain_extension(path: str) -> str:
-    """Return the reason why a file with another extension than those in `EXTENSIONS` is skipped."""
+    """Return the reason for skipping a file whose extension is not in `EXTENSIONS`."""
     extension = Path(path).suffix
     if extension.lower() in _UNSUPPORTED_EXTENSIONS:
         return f"{UNSUPPORTED} ({extension})"
@@ -175,7 +175,10 @@ def _check_classes(folder: Path, class_folders: list[tuple[str, Path]], images: 
     if not filled:
         got = f"{format_count(len(class_folders), 'folder')} and no picture"
         raise HeadstartError(
-            folder, "a folder of pictures for each class", got, "Put the pictures of each class into one"
+            folder,
+            "a folder of pictures for each class",
+            got,
+            "Put the pictures of each class into a folder of its own",
         )
     for split, path in class_folders:
         if (split, path.name) not in filled:

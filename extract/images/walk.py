@@ -12,13 +12,13 @@ from features.catalog.catalog import CATALOG_NAME
 from features.catalog.database import check_header
 
 HEADSTART = "a Headstart"
-"""Start of the reason why a folder that Headstart wrote is skipped."""
+"""First words of the reason for skipping a folder that Headstart wrote."""
 HEADSTART_STORE = f"{HEADSTART} feature store"
 _RUN_FILES = ("run.json", "head.npz")
 
 
 def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Walk a tree of folders. Links are followed, except back to a folder above.
+    """Walk a tree of folders. Links are followed, except links to a folder above them.
 
     Args:
         folder: the folder that paths are relative to.
@@ -58,7 +58,7 @@ def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator
 
 
 def list_entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
-    """List the entries of a folder by name, without `__MACOSX`; `hidden` includes hidden entries."""
+    """List the entries of a folder, sorted by name, without `__MACOSX`; `hidden` includes hidden entries."""
     ignored = "__MACOSX" if hidden else (".", "__MACOSX")
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(ignored)), key=lambda entry: entry.name)
@@ -74,7 +74,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
-    """Describe a folder that Headstart wrote, recognized by its content; return an empty text for any other folder.
+    """Describe a folder that Headstart wrote, recognized by its content; return an empty string for any other folder.
 
     Args:
         folder: path of the folder.
@@ -100,7 +100,7 @@ def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
 
 
 def _is_catalog(path: Path, *, is_begun: bool) -> bool:
-    """Return whether a file has a catalog's header; a killed run leaves an empty file beside a lock (`is_begun`)."""
+    """Return whether a file has a catalog's header, or is empty beside a lock (`is_begun`), as after a killed run."""
     try:
         check_header(path)
     except CatalogDamagedError:

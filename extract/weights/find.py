@@ -25,7 +25,7 @@ OFFICIAL_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 """MD5 of the official file, from Keras."""
 DOWNLOAD_TIMEOUT_S = 30.0
 AUTO = "auto"
-"""Default of `--weights`: the weights of the store; for a new store those of ImageNet, else nsfwjs."""
+"""Default of `--weights`: the weights of the store; for a new store, imagenet if available, else nsfwjs."""
 UNOFFICIAL = ", NOT THE OFFICIAL FILE"
 """Remark after the name of weights that differ from the official file; stores record it."""
 
@@ -41,7 +41,7 @@ class WeightsName(StrEnum):
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights: their source, and their file (None for `random`)."""
+    """Source and file of the backbone's weights; the file is None for `random`."""
 
     name: WeightsName
     path: Path | None = None
@@ -59,7 +59,7 @@ class Weights:
 
 
 def check_weights_argument(weights: str) -> None:
-    """Raise UsageError if `weights` is neither a source nor a file, HeadstartError if it is not a weights file."""
+    """Raise UsageError if `weights` is neither a source nor a file, and HeadstartError if the file is unsuitable."""
     path = Path(weights)
     if weights in (AUTO, "imagenet", "nsfwjs", "random"):
         return
@@ -106,7 +106,7 @@ def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
 
 
 def reopen_weights(weights: Weights, console: Console) -> Weights:
-    """Return weights with a checked file; find it again if the one recorded in a store was moved or changed.
+    """Return weights with a checked file; find them again if the file recorded in a store was moved or changed.
 
     Raises:
         HeadstartError: the file cannot be found or downloaded.
@@ -134,7 +134,8 @@ def _find_default(console: Console) -> Weights:
         raise HeadstartError("--weights auto", "imagenet or nsfwjs weights", got, advice) from None
     console.warning(
         f"ImageNet weights are not available ({no_imagenet}). USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned for "
-        "another task, in 8 bits. Its features give lower accuracy. Give a file of ImageNet weights with --weights"
+        "another task, with 8-bit weights. Its features give lower accuracy. "
+        "Give a file of ImageNet weights with --weights"
     )
     return found
 

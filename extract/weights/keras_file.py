@@ -12,7 +12,7 @@ from base.terminal import format_count
 from features.shards.validate import ForeignFileError, open_untrusted_hdf5
 
 MAX_DECLARED_BYTES = 2**30
-"""Largest accepted size of all arrays, in bytes; those of InceptionV3 have 88 MB."""
+"""Largest accepted size of all arrays together, in bytes; those of InceptionV3 take 88 MB."""
 NUM_WEIGHTED_LAYERS = 188
 """Number of layers with weights in InceptionV3 without its top: 94 convolutions and 94 batch normalizations."""
 _EXPECTED = "InceptionV3 weights without the top layers, as a legacy Keras .h5 or a Keras 3 .weights.h5 file"
@@ -59,7 +59,7 @@ def check_weights_file(path: Path) -> bool:
     if got:
         raise HeadstartError(path, _EXPECTED, got, _ADVICE)
     if not path.name.endswith(suffix) or (suffix == ".h5" and path.name.endswith(".weights.h5")):
-        # Keras chooses the format by the name.
+        # Keras chooses the format by the file name.
         raise HeadstartError(
             path, f"a name ending in {suffix}", f"{kind} weights under another name", "Rename the file"
         )
@@ -67,7 +67,7 @@ def check_weights_file(path: Path) -> bool:
 
 
 def _find_other_layers(file: h5py.File) -> str:
-    """Describe a legacy file with another number of layers with weights than InceptionV3; empty for a match."""
+    """Describe a legacy file whose number of layers with weights is wrong; return an empty string if it is right."""
     names = np.asarray(file.attrs["layer_names"]).astype(str).tolist()
     num_layers = sum(name in file and len(file[name].attrs.get("weight_names", ())) > 0 for name in names)
     if num_layers == NUM_WEIGHTED_LAYERS:

@@ -2,7 +2,7 @@
 
 Source: `dist/models/inception_v3/` in the package, a Keras layers model in the format of TensorFlow.js, with each file
 wrapped as a JavaScript module. The manifest in `model.min.js` has name, shape, scale and minimum of each tensor. Each
-of the six shards is a base64 string; their bytes, joined, are the tensors in the order of the manifest.
+of the six shards is a base64 string; the decoded bytes, joined, are the tensors in the order of the manifest.
 value = quantised * scale + minimum.
 """
 
@@ -35,7 +35,7 @@ _BASE64 = re.compile(r'"([A-Za-z0-9+/]{1000,}={0,2})"')
 
 
 def fetch_package(folder: Path) -> Path:
-    """Download the package into a folder with `npm pack`, unless it is there already; return its path.
+    """Download the package into a folder with `npm pack`, unless it is already there; return its path.
 
     Raises:
         HeadstartError: npm is not installed, or the download failed.

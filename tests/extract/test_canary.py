@@ -33,7 +33,7 @@ SHAPE = (1, 1, 3)
 
 
 def prepare(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
-    """Return views that are darker the larger their number is; the factor also depends on the content."""
+    """Return views that get darker with increasing index; the factor also depends on the content."""
     return {view: pixels.astype(np.float32) / (1 + view * (1 + content_hash[0] / 256)) for view in views}
 
 

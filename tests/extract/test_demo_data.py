@@ -1,4 +1,4 @@
-"""Lay out the default data set from the installed package, and remove it again."""
+"""Copy the default data set from the installed package, and remove the copies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_list_labelled_of_an_empty_table_is_empty() -> None:
     assert list_labelled("\n\n") == []
 
 
-def test_lay_out_copies_pictures_with_certain_labels_into_class_folders(
+def test_prepare_elpv_copies_pictures_with_certain_labels_into_class_folders(
     package: Path, tmp_path: Path, quiet: Console
 ) -> None:
     out = tmp_path / "out"
@@ -66,7 +66,7 @@ def test_lay_out_copies_pictures_with_certain_labels_into_class_folders(
     }
 
 
-def test_lay_out_again_adds_only_missing_pictures(package: Path, tmp_path: Path, quiet: Console) -> None:
+def test_prepare_elpv_again_adds_only_missing_pictures(package: Path, tmp_path: Path, quiet: Console) -> None:
     out = tmp_path / "out"
     prepare_elpv(ElpvConfig(out), quiet)
     expected = read_files(out)
@@ -79,7 +79,7 @@ def test_lay_out_again_adds_only_missing_pictures(package: Path, tmp_path: Path,
     assert (out / "functional/cell0004.png").stat().st_mtime_ns == kept
 
 
-def test_lay_out_without_the_package_is_refused(
+def test_prepare_elpv_without_the_package_is_refused(
     tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])

@@ -1,4 +1,4 @@
-"""Engines and precisions that a computer supports, and the division of its cores."""
+"""Engines and precisions that a computer supports, and the distribution of its cores."""
 
 from __future__ import annotations
 

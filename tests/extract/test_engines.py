@@ -149,7 +149,7 @@ def test_engine_in_bfloat16_differs_slightly_and_does_not_change_float32(
         assert_equal(pool.submit(rough.run, batch).result(), rounded)
 
 
-def test_tensorflow_engine_keeps_the_weights_of_its_construction() -> None:
+def test_tensorflow_engine_keeps_the_weights_it_was_built_with() -> None:
     import keras
 
     pixels = keras.Input((8, 8, 3))

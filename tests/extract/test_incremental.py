@@ -100,7 +100,7 @@ def test_extract_bad_pictures_are_each_listed_once_with_the_reason(changed: Chan
     assert ".txt" in skipped["reason"]
 
 
-def test_extract_bad_pictures_are_failed_in_the_catalog_and_no_examples(changed: Changed) -> None:
+def test_extract_bad_pictures_are_failed_in_the_catalog_and_have_no_examples(changed: Changed) -> None:
     failed = {image.path: image.reason for image in changed.after.images if image.status is ImageStatus.FAILED}
     assert failed == {failure["image"]: failure["reason"] for failure in changed.result.failed}
     assert not failed.keys() & find_examples(changed.after).keys()

@@ -154,7 +154,7 @@ def test_extract_after_a_stopped_process_computes_the_others_to_the_same_bits(
 ) -> None:
     num_complete = stopped[number].num_complete
     left = FeatureStore(shutil.copytree(stopped[number].store, tmp_path / "store"))
-    # A signal between the features of a batch and its pictures leaves pictures that are pending and computed.
+    # A signal after the features of a batch were stored, and before its pictures were, leaves them pending.
     assert left.num_pending == NUM_PICTURES - len(left.examples)
     assert 0 <= num_complete - len(left.examples) <= ROWS_PER_SHARD
     assert_same_features(left, uninterrupted)
@@ -178,7 +178,7 @@ class InterruptedPictures(list[ImageRow]):
     def __iter__(self) -> Iterator[ImageRow]:
         self._num_iterations += 1
         for number, row in enumerate(super().__iter__()):
-            # The first iteration is by the catalog.
+            # The catalog iterates first.
             if number == 18 and self._num_iterations == 2:
                 assert self._has_started.wait(timeout=30)
                 raise KeyboardInterrupt
@@ -246,7 +246,7 @@ def test_extract_interrupted_before_it_reads_keeps_every_example(
     store = shutil.copytree(uninterrupted.path, tmp_path / "store")
     config = replace(configure(pictures, store, NUM_VIEWS), rehash=rehash)
     for path in pictures.rglob("*.jpg"):
-        os.utime(path, (1, 1))  # as after a copy
+        os.utime(path, (1, 1))  # as if the files had been copied
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -53,7 +53,7 @@ def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_reader_with_threads_keeps_order_hashes_and_pixels(tmp_path: Path, threads: int) -> None:
-    # Large pictures first among small ones, so that threads finish in another order than they started in.
+    # Every fifth picture is large, so that threads do not finish in the order in which they started.
     pictures = [draw_picture("cats", n, (400, 300) if n % 5 == 0 else (9, 7)) for n in range(25)]
     rows = make_rows(tmp_path, {f"{n}.png": encode(p) for n, p in enumerate(pictures)})
 

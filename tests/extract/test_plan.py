@@ -144,7 +144,7 @@ def test_plan_image_that_one_store_lacks_is_read_and_unchanged_in_the_other(
     assert merge_images_to_read([whole, lacking]) == merge_images_to_read([lacking, whole]) == [NOT_READ]
 
 
-def test_merge_reading_lists_each_image_once_in_the_reading_order() -> None:
+def test_merge_images_to_read_lists_each_image_once_in_the_reading_order() -> None:
     rows = [make_row(f"{number}.jpg") for number in range(9)]
     plans = [Plan([], rows[:6], []), Plan([], rows[3:][::-1], [])]
     expected = sorted(rows, key=lambda row: hashlib.sha256(row.path.encode()).digest())

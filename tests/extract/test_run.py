@@ -179,7 +179,7 @@ def test_extract_with_a_failing_engine_reports_the_first_line_and_keeps_the_stor
             raise RuntimeError(message)
         return plain_run(engine, batch)
 
-    # One core, so that the batches reach the engine in order, the first one twice: on zeros, and on pictures.
+    # One core, so that the batches reach the engine in order: one of zeros, then those of pictures.
     with monkeypatch.context() as patch:
         patch.setattr(TensorFlowEngine, "run", run_out_of_memory)
         with raises(HeadstartError, where="--engine tensorflow") as caught:

@@ -45,7 +45,7 @@ def test_extract_two_cuts_in_one_pass_equals_two_runs_bit_for_bit(
         assert (again.computed, again.reused) == (0, 9)
 
 
-def test_extract_one_cut_more_computes_only_its_features(
+def test_extract_with_an_added_cut_computes_only_its_features(
     nine_pictures: Path, alone: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "stores").mkdir()
@@ -109,7 +109,7 @@ def test_extract_two_cuts_with_different_pictures_are_completed_by_the_next_run(
         assert_equal_stores(stores / cut, alone[cut])
 
 
-def test_extract_one_cut_more_interrupted_keeps_the_complete_store(
+def test_extract_with_an_added_cut_interrupted_keeps_the_complete_store(
     nine_pictures: Path, alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = tmp_path / "stores"
@@ -130,7 +130,7 @@ def test_extract_one_cut_more_interrupted_keeps_the_complete_store(
         assert_equal_stores(stores / cut, alone[cut])
 
 
-def test_extract_one_cut_more_with_other_features_than_stored_is_refused(
+def test_extract_with_an_added_cut_and_other_features_than_stored_is_refused(
     nine_pictures: Path, alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = tmp_path / "stores"

@@ -1,4 +1,4 @@
-"""Stores that a folder's features may enter, new stores, and the weights of a store."""
+"""Stores that accept or refuse a folder, new stores, and the weights recorded in a store."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_extract_into_a_store_without_pictures_finds_its_features(small_pictures
     assert (result.computed, result.reused) == (0, 16)
 
 
-# Unsound and failed pictures, which each run counts.
+# Unsound and failed pictures are counted in every run.
 
 
 class Overflowing(ScaledEngine):
@@ -183,7 +183,7 @@ def test_extract_counts_unsound_and_failed_pictures_in_every_run(
 
 @pytest.fixture
 def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every search for weights to download fail."""
+    """Make every attempt to download weights fail."""
 
     def fail(*_: object) -> None:
         raise AssertionError("searched for weights")

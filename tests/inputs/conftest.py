@@ -19,7 +19,7 @@ from tests.train_head.synthetic import save_tiny_model
 
 @pytest.fixture(scope="package", autouse=True)
 def _shared_models() -> Iterator[None]:
-    """Load and compile each exported model once, instead of once a prediction."""
+    """Load and compile each exported model once, instead of for each prediction."""
     from train_head.export.load import compile_model, load_export
 
     with pytest.MonkeyPatch.context() as patch:

@@ -15,19 +15,19 @@ from train_head.config import PredictConfig
 from train_head.predict.classify import predict_pictures
 
 SMALL = ["--weights", "random", "--image-size", 75, "--cut", "mixed0"]
-"""Options of the extraction that needs the least time."""
+"""Options of the fastest extraction."""
 _CAPABILITY_VERSION = 0x20080522
 _READ_ANY_FILE = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; see capabilities(7)."""
 
 
 def draw_new(number: int, label: str = "cats") -> bytes:
-    """Draw a picture whose bytes differ with every number."""
+    """Draw a picture; its bytes are different for each number."""
     return encode(draw_picture(label, 500 + number), "JPEG")
 
 
 def put_pictures(folder: Path, paths: Sequence[str]) -> None:
-    """Write different pictures, each of the class that the first part of its path names."""
+    """Write different pictures; the first part of each path is the class."""
     for number, path in enumerate(paths):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(draw_new(100 + number, path.split("/")[0]))

@@ -121,9 +121,9 @@ class PlainKeras:
     """Probability of dogs from the exported model in plain Keras, by the name of the kind."""
 
     whole: dict[str, float]
-    """Of the decoded picture."""
+    """Probabilities from decoded pictures."""
     resized: dict[str, float]
-    """Of the picture resized by extraction."""
+    """Probabilities from pictures resized by extraction."""
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ NUM_PICTURES = 25
 MAX_BAD = 0.1
 """Share that allows three of the pictures."""
 BAD = (1, 5, 9, 14)
-"""Places of the bad pictures in the order of reading; the fourth is in the fourth batch of 4."""
+"""Positions of the bad pictures in the order of reading; the fourth is in the fourth batch of 4."""
 NUM_READ = 16
 """Number of pictures in the batches up to the one that exceeds the limit."""
 

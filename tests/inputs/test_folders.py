@@ -1,4 +1,4 @@
-"""Files and folders without pictures to extract: other extensions, hidden files, links, pipes, runs of Headstart."""
+"""Files and folders that are not extracted: other extensions, hidden files, links, pipes, Headstart's own folders."""
 
 from __future__ import annotations
 

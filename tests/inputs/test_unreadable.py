@@ -41,7 +41,7 @@ OPEN = ["cats/0.jpg", "cats/2.jpg", "dogs/0.jpg", "dogs/1.jpg"]
 
 @dataclass(frozen=True)
 class Locked:
-    """Results of commands on a folder with files and folders without permission, which were given it afterwards."""
+    """Results of commands on a folder with unreadable files and folders; permissions were restored afterwards."""
 
     folder: Path
     store: Path
@@ -79,7 +79,7 @@ def test_extract_folders_without_permission_are_skipped(locked: Locked) -> None:
     assert all("Permission denied" in reason for reason in reasons.values())
 
 
-def test_extract_after_permission_is_given_computes_the_missing_features(locked: Locked, tmp_path: Path) -> None:
+def test_extract_after_permission_is_restored_computes_the_missing_features(locked: Locked, tmp_path: Path) -> None:
     store = shutil.copytree(locked.store, tmp_path / "store")
     assert list_stored(store) == OPEN
     result = extract(locked.folder, store, max_bad=1.0)
@@ -238,7 +238,7 @@ class Long:
     longest: str
     """Picture with the longest possible path."""
     too_long: list[str]
-    """Picture with a path of one byte more, and a folder below which every path is too long."""
+    """Picture with a path one byte longer, and a folder below which every path is too long."""
 
 
 @pytest.fixture(scope="module")

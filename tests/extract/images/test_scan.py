@@ -347,7 +347,7 @@ def test_scan_order_does_not_depend_on_the_order_of_creation(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["missing", "photos.zip"])
-def test_scan_path_that_is_no_folder_raises_usage_error(tmp_path: Path, name: str) -> None:
+def test_scan_path_that_is_not_a_folder_raises_usage_error(tmp_path: Path, name: str) -> None:
     make(tmp_path, "photos.zip")
     with raises(UsageError, where=tmp_path / name) as caught:
         scan_images(tmp_path / name)

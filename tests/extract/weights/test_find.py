@@ -54,7 +54,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def installed(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Digest of the small package, which npm serves and which is the expected one."""
+    """Digest of the small package, which a fake npm serves and `find_weights` expects."""
     install_npm(tmp_path / "bin", f'cp "{package}" "$5/{PACKAGE_FILE}"', monkeypatch)
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
     monkeypatch.setattr("extract.weights.nsfwjs.PACKAGE_SHA256", digest)

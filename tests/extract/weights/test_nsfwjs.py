@@ -70,7 +70,7 @@ def test_read_layers_with_less_data_than_declared_is_refused(
 
 
 def test_read_layers_with_more_data_than_declared_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
-    # The bytes of a tensor with another dtype remain, because it is not read.
+    # A tensor with another dtype is not read, so its bytes are left over.
     path = tmp_path / PACKAGE_FILE
     write_package(path, tensors | {"odd": Tensor(np.zeros(10, np.uint8), "none")})
     with raises(HeadstartError, where=path):
@@ -85,7 +85,7 @@ def test_read_layers_without_a_tensor_is_refused_with_its_name(tensors: dict[str
     assert "conv2d_50/kernel" in caught.value.got
 
 
-def test_read_layers_of_a_file_that_is_no_gzipped_tar_is_refused_and_kept(tmp_path: Path) -> None:
+def test_read_layers_of_a_file_that_is_not_a_gzipped_tar_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / PACKAGE_FILE
     path.write_bytes(b"<html>not a package</html>")
     with raises(HeadstartError, where=path):
