@@ -194,8 +194,8 @@ torture: $(DEV) $(FAULTS)  ## inject faults into the store and the commands, and
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
-test: $(DEV)  ## run all tests, on up to four cores
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+test: $(DEV)  ## run all tests except those marked torture, on up to four cores
+	$(BIN)/python -m pytest $(PARALLEL) -m "not torture" $(ARGS)
 
 test-fast: $(DEV)  ## run the unit tests, in less than a minute
 	$(BIN)/python -m pytest $(PARALLEL) -m unit $(ARGS)

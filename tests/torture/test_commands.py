@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.torture.commands import WORKLOADS
-from tests.torture.preloaded import run_short
+from tests.torture.short import run_preloaded
+
+pytestmark = pytest.mark.torture
 
 SIMILAR = {"train", "sweep", "compare"}
 """Slow commands that only `make torture` runs; they write runs in the same way as `overwrite`."""
@@ -13,7 +17,7 @@ SIMILAR = {"train", "sweep", "compare"}
 
 def test_commands_after_faults_leave_the_old_or_the_new_result(tmp_path: Path) -> None:
     names = [name for name in WORKLOADS if name not in SIMILAR]
-    found = run_short("run_commands", tmp_path, "--only", ",".join(names))
+    found = run_preloaded("run_commands", tmp_path, "--only", ",".join(names))
     assert list(found) == names
     for name, results in found.items():
         assert (results["crashes"], results["violations"]) == ([], []), name

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.torture.preloaded import run_short
+import pytest
+
+from tests.torture.short import run_preloaded
+
+pytestmark = pytest.mark.torture
 
 
 def test_store_after_faults_keeps_committed_rows_and_resumes(tmp_path: Path) -> None:
-    results = run_short("run", tmp_path)
+    results = run_preloaded("run", tmp_path)
     assert (results["crashes"], results["violations"]) == ([], [])
     assert results["flips_found"] + results["flips_unused"] == results["byte_flips"]
     assert results["flips_found"] > results["byte_flips"] // 2

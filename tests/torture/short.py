@@ -1,4 +1,4 @@
-"""Run a torture test with `faults.c` preloaded."""
+"""Run the short form of a torture test in a new process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ _MEMORY = Path("/dev/shm")
 """File system in memory, where fsync takes no time."""
 
 
-def run_short(module: str, scratch: Path, *options: str) -> dict[str, Any]:
-    """Run the short form of a torture test in a new process, and return its results.
+def run_preloaded(module: str, scratch: Path, *options: str) -> dict[str, Any]:
+    """Run the short form with `faults.c` preloaded, and return its results.
 
     Args:
         module: `run` or `run_commands`.
         scratch: folder for the compiled library.
         options: further arguments of the module.
     """
-    variables = {"LD_PRELOAD": str(_compile(scratch / "faults.so"))}
+    return run_short(module, *options, LD_PRELOAD=str(_compile(scratch / "faults.so")))
+
+
+def run_short(module: str, *options: str, **variables: str) -> dict[str, Any]:
+    """Run the short form of a module with additional environment variables, and return its results."""
     if os.access(_MEMORY, os.W_OK):
         variables["TMPDIR"] = str(_MEMORY)
     command = [sys.executable, "-m", f"tests.torture.{module}", "--short", *options]
