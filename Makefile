@@ -95,7 +95,8 @@ STORE := work/$(NAME)/store$(STORE_SUFFIX)
 RUN := work/$(NAME)/run$(HEAD_SUFFIX)
 OUT := work/$(NAME)/model$(HEAD_SUFFIX)
 COMPARE := work/$(NAME)/compare$(HEAD_SUFFIX)
-# All sweeps of a store share a folder, so that a later sweep reuses fitted heads.
+# Sweeps with the same store and head options share a folder, whatever SEARCH and TRIALS are.
+# A later sweep reuses fitted heads.
 SWEEP := work/$(NAME)/sweep$(HEAD_SUFFIX)
 # FILES with spaces is one path if that path exists. Otherwise the shell splits it, and respects quotes.
 FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures or folders, got nothing. Give FILES=path))$(strip \

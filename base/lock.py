@@ -89,8 +89,8 @@ def is_locked(store: Path) -> bool:
     except OSError:
         return False
     try:
-        # A writer that has the lock writes its process number into the file. An empty file is not locked here, because
-        # a writer that starts at the same moment would fail.
+        # A writer that has the lock writes its process number into the file. This function does not lock an empty
+        # file, because a writer that starts at the same moment would find it locked and fail.
         if os.pread(descriptor, 1, 0):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:

@@ -111,7 +111,9 @@ def _check_objects(file: h5py.File, data: bytes | mmap) -> int:
 
 
 def _check_heaps(data: bytes | mmap) -> None:
-    """Check that the objects of each global heap fill it exactly: HDF5 1.14 loops forever on an object of size 0.
+    """Check the sizes of the objects in each global heap: HDF5 1.14 loops forever on an object of size 0.
+
+    Each object must occupy at least 16 bytes and end within its heap.
 
     Heaps have no checksum. Source: HDF5's file format specification, III.E, "Disk Format: Level 1E - Global Heap".
     """

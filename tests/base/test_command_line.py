@@ -65,7 +65,9 @@ def test_command_verbose_prints_details() -> None:
         ("bug", 1, "HeadstartError", "headstart"),
     ],
 )
-def test_command_error_has_exit_status_one_line_and_fields(mode: str, status: int, kind: str, where: str) -> None:
+def test_command_error_has_its_exit_status_a_single_line_and_all_fields(
+    mode: str, status: int, kind: str, where: str
+) -> None:
     done = run("--mode", mode, "--json")
     assert (done.status, done.json["type"], done.json["where"]) == (status, kind, where)
     assert set(done.json) == {"error", "type", "where", "expected", "got", "advice"}

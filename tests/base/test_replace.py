@@ -187,7 +187,11 @@ def test_replace_folder_keeps_a_foreign_folder_with_the_name_of_a_staging_folder
 
 
 def kill_command(folder: Path, killed_at: int, archive: str = "", is_committed: bool = True) -> int:
-    """Replace a folder, killed after a number of changes to the disk; a negative result means that it was killed."""
+    """Replace a folder with a command that is killed after a number of changes to the disk.
+
+    Returns:
+        The number of changes that were still allowed at the end; negative if the command was killed.
+    """
     with pytest.MonkeyPatch.context() as patch:
         left = [sys.maxsize]
         with contextlib.suppress(Killed), replace_folder(make_target(folder)) as replacement:
@@ -237,7 +241,11 @@ def test_recover_target_after_a_kill_at_any_change_completes_the_replacement(
 
 
 def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
-    """Allow a number of changes to the disk, then raise Killed before each change; return the number left in a list."""
+    """Allow a number of changes to the disk, then raise Killed before each change.
+
+    Returns:
+        A list whose only element is the number of changes left; each change decreases it.
+    """
     left = [number]
 
     def wrap(module: object, name: str) -> None:

@@ -54,7 +54,11 @@ class Workload:
     """Result that exists before the command."""
     num_kills: int = 30
     num_errors: int = 2
-    """Number of kinds of errors to try at each call; with all of them, each signal is tried at each call too."""
+    """Number of kinds of errors to try at each call.
+
+    If it is the number of all kinds, SIGKILL and one other signal are tried at each call too; otherwise, one signal at
+    every third call.
+    """
     call_step: int = 1
     """Step between the calls at which faults are tried; 2 for a command that repeats the work of another one."""
     needs_process: bool = False

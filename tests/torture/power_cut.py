@@ -1,7 +1,8 @@
 """Model of a disk after a power cut, computed from the log of input/output calls.
 
 The model is strict: the bytes of a file reach the disk only when the file is synchronised, and a created, renamed or
-removed name only when the folder is synchronised. All other changes are lost or, in the second variant, partly lost.
+removed name only when the folder is synchronised. All other changes are lost or, if `cut_power` gets a random
+generator, partly lost.
 """
 
 from __future__ import annotations

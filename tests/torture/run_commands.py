@@ -274,7 +274,7 @@ def run_share(names: list[str], worker: int, scratch: Path, *, short: bool) -> d
 
 def run_all(names: list[str], *, short: bool) -> dict[str, Results]:
     """Run the trials of some commands in `NUM_WORKERS` processes."""
-    # Children that exit as commands would remove a TemporaryDirectory.
+    # A command runs Python's exit handlers at its end, so a forked command would remove a TemporaryDirectory.
     scratch = Path(tempfile.mkdtemp()).resolve()
     simplify()
     children = []

@@ -95,7 +95,11 @@ class Trials:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def _end(self, function: Callable[[], object], mask: set[int | signal.Signals]) -> NoReturn:
-        """Call a function and end the process; after an error with exit status 1 and a description in a file."""
+        """Call a function and end the process.
+
+        If the function raises an error, the exit status is 1, and the file `error` contains a description. SystemExit
+        sets the exit status. KeyboardInterrupt ends the process by SIGINT.
+        """
         status = 1
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

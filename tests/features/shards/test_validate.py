@@ -266,7 +266,7 @@ def test_validate_heap_object_of_impossible_size_is_rejected(index: int, num_byt
     data = build(lambda file: file.attrs.update(text="of variable length"))
     edited = edit_heap(data, 16, struct.pack("<HHIQ", index, 1, 0, num_bytes))
     if index and not num_bytes:
-        # An object without data is valid, because its header has a size. Free space of size 0 after it is not.
+        # An object of 0 bytes is valid, because its header occupies 16 bytes. Free space of size 0 is not valid.
         edited = edit_heap(edited, 32, bytes(16))
     check_rejected(edited, "/", f"{num_bytes:,}")
 
