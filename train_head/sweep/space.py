@@ -42,14 +42,15 @@ class Axis:
     is_range: bool = False
 
     def count_values(self) -> int:
-        """Count the possible values: the listed ones, or all numbers of a range with three significant digits."""
+        """Count the possible values: the listed ones, or the numbers in a range with three significant digits."""
         if not self.is_range:
             return len(self.values)
         low, high = self.values
         if isinstance(low, int):
             return int(high - low + 1)
-        # In a range that starts at 0, fewer than one draw in a million is below a millionth of its upper end.
-        return _count_numbers(high) - _count_numbers(max(low, high * 1e-6)) + 2
+        # In a range that starts at 0, numbers below a millionth of the upper end are not counted: about one draw in a
+        # million is that small. The two ends are added, because they may have more digits.
+        return _count_numbers(high) - _count_numbers(low or high * 1e-6) + 2
 
     def describe(self) -> str:
         """Describe the axis by its name and the number of values or the range: `learning rate (3 values)`."""
@@ -73,8 +74,8 @@ def parse_axes(tries: Sequence[str], *, takes_ranges: bool) -> list[Axis]:
 def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     """Add the default axes to the given ones.
 
-    All stored cuts are tried if no cut is given. If no axis is given, those options of `DEFAULT_AXES` are tried which
-    the user did not set.
+    All stored cuts are tried if no cut is given. If no axis is given, the options of `DEFAULT_AXES` that the user did
+    not set are tried too.
     """
     given = {axis.name: axis for axis in axes}
     cuts = [tuple(list_cuts(store)) for store in (given["store"].values if "store" in given else (config.store,))]

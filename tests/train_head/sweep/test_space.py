@@ -126,8 +126,9 @@ def test_make_train_config_without_options_has_the_defaults_of_training(tmp_path
     [
         ("units=4,8,16", 3),
         ("units=64..1024", 961),
-        # 1.00 to 9.99 of each of three decades; both ends are counted twice.
+        # 1.00 to 9.99 in each of three decades, 2,700 numbers, plus one for each end of the range.
         ("learning-rate=1e-5..1e-2", 2702),
+        ("learning-rate=1e-9..1e-2", 6302),
         ("learning-rate=0.1..0.2", 102),
     ],
 )
