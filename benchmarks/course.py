@@ -17,7 +17,7 @@ class CourseLoop:
     """A Keras model on pixels, fitted one epoch at a time."""
 
     def __init__(self, images: Path, backbone: keras.Model, split: Split, links: Path, rate: float = 1e-4) -> None:
-        """Build and compile the model, and link the pictures in the folders that Keras reads.
+        """Build and compile the model, and create links to the pictures in the folders that Keras reads.
 
         Args:
             images: the folder of pictures.

@@ -81,7 +81,7 @@ def evaluate(
           classes, each against the others. None if a class has no pictures or all of them.
         - `log_loss` in nats; `brier`, the mean squared error of the probabilities: from 0 to 1 with two classes; with
           more, the errors are summed over the classes, from 0 to 2.
-        - `calibration_error`: the expected calibration error, with two classes of the second, with more of the
+        - `calibration_error`: the expected calibration error, of the second class if there are two, else of the
           predicted class; `reliability`: the bins of [0, 1] from which it is computed.
         - `confusion`: rows are true classes; `classes`: the metrics of each class against the others.
     """

@@ -59,11 +59,11 @@ class Selection:
 
     def describe(self) -> str:
         """Describe the selection, such as `the best of 24 heads`; empty if there was none."""
-        epoch = f"at the best of up to {self.num_epochs:,} epochs" if self.num_epochs > 1 else ""
+        epoch = f"the best of up to {self.num_epochs:,} epochs" if self.num_epochs > 1 else ""
         if max(self.num_heads, self.num_possible) <= 1:
-            return f"the head {epoch}" if epoch else ""
+            return epoch
         space = f" (from a search space of {self.num_possible:,})" if self.num_possible > 1 else ""
-        return f"the best of {self.num_heads:,} heads{space}" + (f", each {epoch}" if epoch else "")
+        return f"the best of {self.num_heads:,} heads{space}" + (f", each at {epoch}" if epoch else "")
 
 
 def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[str, Any]:

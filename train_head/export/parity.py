@@ -116,7 +116,7 @@ def check_parity(
     flips = find_flips(exported, stored)
     targets = np.array([classes.index(example.label) for example in examples])
     is_close = bool((differences <= TOLERANCE).all())
-    # argsort puts NaN last, so that NaN comes first in the reversed order.
+    # argsort puts NaN last, so NaN comes first in the reversed order.
     order = np.argsort(stored_differences + flips if is_close else differences)[::-1][:NUM_WORST]
     shown = stored_differences if is_close else differences
     precision = store.fingerprint.precision

@@ -189,8 +189,8 @@ def _build_parity_error(folder: Path, result: ExportResult) -> ParityError:
     worst = ", ".join(f"{picture['image']} {picture['difference']:.2g}" for picture in found.worst)
     error = ParityError(
         folder,
-        f"differences in probability of at most {TOLERANCE:g} from backbone and head and "
-        f"{found.stored_difference_allowed:g} from the head on the stored features, and at most "
+        f"differences in probability of at most {TOLERANCE:g} from the separate backbone and head, "
+        f"differences of at most {found.stored_difference_allowed:g} from the head on the stored features, and at most "
         f"{format_count(found.num_flips_allowed, 'different label')}",
         f"differences of {found.max_difference:.2g} and {found.max_stored_difference:.2g}, and "
         f"{format_count(found.num_flipped, 'different label')} (largest differences: {worst})",

@@ -60,7 +60,10 @@ class Predictions(list[Prediction]):
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy, with the nearest folder that has the name of a class as true label; None if a picture has none."""
+        """Accuracy, from 0 to 1; None without predictions, or if a picture has no true label.
+
+        The true label of a picture is the name of its nearest parent folder that is named like a class.
+        """
         folders = (reversed(prediction.image.parent.parts) for prediction in self)
         true_labels = [next((name for name in names if name in self.classes), None) for names in folders]
         if not true_labels or None in true_labels:
@@ -139,7 +142,7 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
         files: pictures with any extension, and folders, which are searched for pictures by extension.
 
     Returns:
-        The pictures, in the given order and sorted by path within a folder; and the files of folders that were skipped.
+        The pictures, in the given order and sorted by path within a folder; and the skipped files in the folders.
 
     Raises:
         UsageError: a path does not exist.

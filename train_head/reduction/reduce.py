@@ -102,7 +102,7 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
     train, validation = list_unique(split.train), list_unique(split.validation)
     num_inputs = int(np.prod(store.feature_shape))
     rank = choose_rank(rank, len(train.examples), num_inputs)
-    # At full rank a sketch is exact too, and cheaper: its Gram matrix has as many rows as there are inputs.
+    # If the rank is the number of inputs, a sketch is exact too, and cheaper: its Gram matrix has a row for each input.
     is_exact = len(train.examples) <= MAX_EXACT_ROWS and rank < num_inputs
     key = make_key(store, [train.examples, validation.examples], rank)
     folder = store.derived_folder
@@ -125,7 +125,7 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
 def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
 ) -> tuple[Factors, Directions]:
-    """Compute the reduction, with its directions also if it is exact: they project the validation features."""
+    """Compute the reduction and its directions, even if it is exact, because they project the validation features."""
     with open_workers() as workers:
         rows = FeatureMatrix(store, train.examples, workers)
         if is_exact:

@@ -16,7 +16,7 @@ from train_head.data.split import Split
 from train_head.reduction.cache import Means, get, make_key, put
 
 NEAR = 0.75
-"""Similarity from which two pictures count as nearly the same.
+"""Smallest similarity at which two pictures count as nearly the same.
 
 Similarity is the correlation of the pictures' standardised channel means. It was measured on 800 training and 400
 validation photographs of cats and dogs. For different photographs it is at most 0.72. For two versions of the same

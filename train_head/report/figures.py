@@ -56,9 +56,10 @@ def plot_learning_curve(history: Sequence[Epoch], kept_epoch: int, name: str, wi
 
 
 def choose_plotted(targets: NDArray[np.int64], num_classes: int) -> list[int]:
-    """Choose the classes whose curves are plotted: of two the second, of more the largest, one for each line colour.
+    """Choose the classes whose curves are plotted.
 
-    A class without pictures, or without pictures of other classes, has no curves.
+    If there are two classes, the second is plotted. If there are more, the largest are plotted, at most as many as
+    there are line colours. A class without pictures, or without pictures of other classes, has no curves.
 
     Args:
         targets: (n,) class numbers.

@@ -90,8 +90,11 @@ def open_export(path: Path) -> Iterator[tuple[ModelCard, zipfile.ZipFile]]:
     try:
         with RegularFile(path, follow=True) as file, zipfile.ZipFile(file) as archive:
             num_bytes = file.identity.num_bytes
-            if num_bytes > MAX_MODEL_BYTES or archive.getinfo(CARD_NAME).file_size > MAX_CARD_BYTES:
+            if num_bytes > MAX_MODEL_BYTES:
                 raise ValueError(f"a file of {num_bytes:,} bytes, which is too large")
+            card_bytes = archive.getinfo(CARD_NAME).file_size
+            if card_bytes > MAX_CARD_BYTES:
+                raise ValueError(f"a card of {card_bytes:,} bytes, which is too large")
             if sum(member.file_size for member in archive.infolist()) > num_bytes:
                 raise ValueError("an archive whose uncompressed members are larger than the file")
             card = ModelCard(**json.loads(archive.read(CARD_NAME)))

@@ -17,7 +17,11 @@ from base.terminal import Console, format_count, make_printable
 
 MAX_DEPTH = 3
 _HIDDEN_OPTIONS = {"cut", "views", "no_report", "tensorboard", "overwrite"}
-"""Options left out of the list: training always sets them, or they do not affect the head."""
+"""Options that are not compared with their defaults.
+
+Training always records a value for `cut` and `views`; several views are listed separately. The others do not affect the
+head.
+"""
 
 
 @dataclass(frozen=True)

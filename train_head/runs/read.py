@@ -49,7 +49,10 @@ Parsed = TypeVar("Parsed")
 
 
 class Run:
-    """Finished run on disk. Each data file is read once, and its digest is compared with the recorded one."""
+    """Finished run on disk.
+
+    Each access reads the data file again, compares its digest with the recorded one, and parses the same bytes.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Read run.json.

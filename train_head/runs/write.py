@@ -118,7 +118,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
     with replace_folder(describe_run_target(run.folder)) as replacement:
         require_unchanged(run)
         record = copy_run(run, replacement.staging)
-        # With its record, a report can be made from the copy inside the `with` statement.
+        # The record is written before the yield too, so that the caller can make a report from the copy.
         write_record(replacement.staging, record)
         yield replacement.staging
         write_record(replacement.staging, record)

@@ -85,7 +85,7 @@ class Checkpoint:
         if not self._path or not stopping.kept or not is_due:
             return
         started = time.monotonic()
-        # No step follows the last epoch, so that the solver's arrays are not needed.
+        # No step follows the last epoch, so the solver's arrays are not needed.
         arrays = [] if is_final else list_arrays()
         contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(arrays)}
         contents |= {f"kept_{name}": array for name, array in stopping.kept.to_arrays().items()}

@@ -103,8 +103,8 @@ def build_head(
         num_classes: two or more.
         units: units of the hidden layer.
         dropout: share of hidden units dropped in training.
-        seed: seed of the initial weights and of dropout. None creates zero kernels, which take a third of the memory,
-            for weights that are set later.
+        seed: seed of the initial weights and of dropout. None creates zero kernels, for weights that are set later;
+            creating them takes a third of the memory that random ones need.
         l2: weight of the L2 penalty, the sum of squares of both kernels, in the loss.
 
     Returns:

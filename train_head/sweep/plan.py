@@ -121,7 +121,7 @@ def name_candidate(values: Mapping[str, Any]) -> str:
 def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequence[Candidate]) -> Selection:
     """Count the heads and epochs from which the best head is chosen.
 
-    A search chooses heads by earlier results, so that every head that it could have fitted counts.
+    A search chooses heads by earlier results, so every head that it could have fitted counts.
     """
     num_epochs = max(Selection.of_epochs(candidate.config).num_epochs for candidate in candidates)
     if config.search is SearchName.GRID:

@@ -30,7 +30,7 @@ RESULT_ENTRIES: Names = {record.TABLE_FILE: None, record.PLOT_FILE: None, record
 
 
 class NoHeadError(HeadstartError):
-    """No head of a sweep was fitted to the end. The table of the sweep was written."""
+    """No head of a sweep was fitted to the end. The table was written unless the folder has earlier results."""
 
     result: dict[str, Any]
     """Result of `sweep_heads` without a best head."""

@@ -126,7 +126,7 @@ def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: st
         rows: heads and baselines.
         best: the best head.
         metric: metric of the scores.
-        choice: description of the selection, such as `the best of 24 heads`; empty if there was one head.
+        choice: description of the selection, such as `the best of 24 heads`; empty if nothing was selected.
     """
     score, name = best.score, metric.value.replace("_", " ")
     found = [f"{name} {score.metric:.4f}, 95% interval {Interval(score.low, score.high).format()}"]

@@ -127,11 +127,24 @@ def test_choose_thresholds_takes_the_best_f1_and_the_best_precision_for_a_recall
         assert found[wish].precision == pytest.approx(4 / 6)
 
 
-def test_choose_thresholds_in_a_tie_takes_the_highest() -> None:
-    truths = np.array([False, True, False, True])
-    found = read_back(choose_thresholds(truths, np.array([0.2, 0.4, 0.6, 0.8])))
-    # Precision 1/2 with recall 1/2 at 0.6 is worse than 2/3 with 1 at 0.4; at 0.8 it is 1 with 1/2.
-    assert [(t.wanted, t.threshold) for t in found][:2] == [("best F1", 0.4), ("recall 0.9", 0.4)]
+@pytest.mark.parametrize(
+    ("truths", "wanted", "thresholds"),
+    [
+        # The best F1, 2/3, is reached twice: 1 of 1 predicted and 2 of 4 predicted are of the class, which has 2.
+        pytest.param([True, False, False, True], "best F1", (0.05, 0.2), id="f1"),
+        # Two thresholds have precision 1 and a recall of at least 0.9: they find 10 and 9 of the 10 pictures.
+        pytest.param([False, *[True] * 10], "recall 0.9", (0.1, 0.15), id="precision"),
+    ],
+)
+def test_choose_thresholds_in_a_tie_takes_the_highest(
+    truths: list[bool], wanted: str, thresholds: tuple[float, float]
+) -> None:
+    given, is_class = np.arange(1, len(truths) + 1) / 20, np.array(truths)
+    predicted = [given >= threshold for threshold in thresholds]
+    score = metrics.f1_score if wanted == "best F1" else metrics.precision_score
+    assert score(is_class, predicted[0]) == score(is_class, predicted[1])
+    found = {t.wanted: t.threshold for t in read_back(choose_thresholds(is_class, given))}
+    assert found[wanted] == max(thresholds)
 
 
 def test_choose_thresholds_precision_and_recall_hold_for_any_probabilities() -> None:
@@ -180,7 +193,7 @@ def test_evaluate_log_loss_of_a_confident_error_equals_that_of_its_logit() -> No
         evaluate(targets, np.concatenate([first, second], axis=1).astype(np.float32), ["cats", "dogs"], 0)
     )
     assert found.log_loss == pytest.approx(exact, abs=1e-6)
-    # A probability that was rounded to 0 in float32 counts as the largest one that is rounded to 0.
+    # In float32, the second probability of the first picture is 1, so the first is 0. The loss counts it as 2⁻²⁵.
     rounded = second.astype(np.float32)
     found = read_back(evaluate(targets, np.concatenate([1 - rounded, rounded], axis=1), ["cats", "dogs"], 0))
     assert found.log_loss == pytest.approx(exact, abs=0.1)

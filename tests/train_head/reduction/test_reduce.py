@@ -245,7 +245,7 @@ def empty(path: Path, _: Path) -> None:
 
 
 def replace_by_other(path: Path, other: Path) -> None:
-    """Replace a file by one of another key, under the name that its bytes would have with this key."""
+    """Replace a file by a copy of a file with another key, named as if it had the key of the replaced file."""
     key = path.name.split("-")[1]
     path.unlink()
     shutil.copy(other, path.with_name(f"factors-{key}-{hash_file(other)}.npz"))

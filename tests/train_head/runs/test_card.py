@@ -83,12 +83,15 @@ def test_read_card_without_a_card_is_refused(tmp_path: Path) -> None:
         read_card(path)
 
 
-@pytest.mark.parametrize("constant", ["MAX_MODEL_BYTES", "MAX_CARD_BYTES"])
-def test_read_card_of_a_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str) -> None:
+@pytest.mark.parametrize(("constant", "what"), [("MAX_MODEL_BYTES", "file"), ("MAX_CARD_BYTES", "card")])
+def test_read_card_of_a_large_file_or_card_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, what: str
+) -> None:
     path = write_export(tmp_path / "model.keras", asdict(make_small_card(2)))
     monkeypatch.setattr(f"train_head.runs.card.{constant}", 100)
-    with raises(HeadstartError, where=path):
+    with raises(HeadstartError, where=path) as caught:
         read_card(path)
+    assert caught.value.got.startswith(f"a {what} of ")
 
 
 def test_read_card_with_members_larger_than_the_file_is_refused(tmp_path: Path) -> None:

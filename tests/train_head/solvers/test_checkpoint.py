@@ -156,7 +156,8 @@ def test_checkpoint_is_due_after_10_s_or_20_times_its_cost(
         checkpoint.save_if_due(list_arrays, make_stopping(number), 99)
         if path.exists() and path.read_bytes() != before:
             saved.append(moment)
-    # 110.0 is 10 s after the start, 120.2 is 10.1 s after 110.1, and 183.2 is 60 s after 123.2, after a save of 3 s.
+    # The first save is due 10 s after the start: at 110.0. It takes 0.1 s, so the next is due 10 s after its end: at
+    # 120.1. The second save, at 120.2, takes 3 s, so the next is due 20 times 3 s after its end: at 183.2.
     assert saved == [110.0, 120.2, 183.3]
     assert_restored(checkpoint.load(0, quiet), 6)
 

@@ -27,7 +27,7 @@ from train_head.solvers.network import compute_logits, compute_probabilities
 BASE = TrainConfig(Path("store"), Path("run"), epochs=3, batch_size=4, units=6, dropout=0.0, learning_rate=0.01, seed=7)
 OVERFITTING = replace(BASE, epochs=60, units=24, learning_rate=0.02, dropout=0.3, optimizer=OptimizerName.ADAM)
 UNSTABLE = replace(BASE, epochs=60, learning_rate=1.0, l2=5.0, optimizer=OptimizerName.SGD)
-"""Each step multiplies the kernels by about 1 - 2 * 1 * 5 = -9, so that their squares overflow after some epochs."""
+"""Each step multiplies the kernels by about 1 - 2 * 1 * 5 = -9, so their squares overflow after some epochs."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_fit_full_with_batches_of_one_averages_over_all_examples(two_classes: Fe
 def test_fit_full_that_diverges_in_the_last_step_of_the_first_epoch_raises(
     two_classes: FeatureStore, quiet: Console
 ) -> None:
-    # More than all 23 pictures are in the only batch.
+    # The batch size exceeds the number of pictures, 23, so there is only one batch.
     config = replace(BASE, batch_size=1000, learning_rate=1e30, optimizer=OptimizerName.SGD)
     with raises(DivergedError, where="epoch 1") as caught:
         fit(two_classes, config, quiet)

@@ -430,7 +430,7 @@ def test_fit_reduced_that_diverges_in_the_first_epoch_raises(
 def test_fit_reduced_that_diverges_later_keeps_a_finite_epoch(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
-    # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow in the end.
+    # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so their squares overflow in the end.
     config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
     fitted = fit(noisy_two, config, checkpoint, quiet)
     num_epochs = len(fitted.history)
@@ -459,7 +459,7 @@ def test_fit_reduced_after_divergence_trains_no_further(
     assert_same_weights(again.weights, first.weights)
 
 
-def test_fit_reduced_balanced_weights_only_the_training_loss(
+def test_fit_reduced_applies_class_weights_only_to_the_training_loss(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     # At this low learning rate, the losses of the epoch are those of the initial head.
