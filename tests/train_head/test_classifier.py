@@ -18,19 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import (
-    check_classifiers_classes,
-    check_classifiers_one_label,
-    check_classifiers_train,
-    check_dict_unchanged,
-    check_estimators_dtypes,
-    check_estimators_pickle,
-    check_fit2d_1sample,
-    check_fit_idempotent,
-    check_methods_sample_order_invariance,
-    check_methods_subset_invariance,
-    parametrize_with_checks,
-)
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from base.errors import UsageError
 from base.terminal import Console
@@ -62,31 +50,12 @@ def make_blobs(num_rows: int = 60, num_classes: int = 3, num_inputs: int = 40) -
     return features.astype(np.float16), np.array(["cats", "dogs", "owls"])[targets]
 
 
-@parametrize_with_checks([HeadClassifier()])  # type: ignore[untyped-decorator]
+# Keras compiles a model for each fit, so the full solver has a small head here.
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [HeadClassifier(), HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50)]
+)
 def test_estimator_check_passes(estimator: HeadClassifier, check: Callable[..., None]) -> None:
     check(estimator)
-
-
-# The solvers share the code that checks parameters and inputs, so only checks of fits are repeated here. The head is
-# small, because Keras compiles a model for each fit.
-@pytest.mark.parametrize(
-    "check",
-    [
-        check_classifiers_train,
-        check_classifiers_classes,
-        check_classifiers_one_label,
-        check_dict_unchanged,
-        check_estimators_dtypes,
-        check_estimators_pickle,
-        check_fit2d_1sample,
-        check_fit_idempotent,
-        check_methods_sample_order_invariance,
-        check_methods_subset_invariance,
-    ],
-)
-def test_estimator_check_of_full_solver_passes(check: Callable[..., None]) -> None:
-    estimator = HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50)
-    check("HeadClassifier", estimator)
 
 
 @pytest.mark.unit
