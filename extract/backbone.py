@@ -50,7 +50,7 @@ def build_backbone(image_size: int, weights: Weights | None) -> keras.Model:
 
     Args:
         image_size: side of the square input, in pixels.
-        weights: weights to load; None leaves Keras's initial values, if only the architecture matters.
+        weights: weights to load; None leaves Keras's initial values, for callers that need only the architecture.
 
     Returns:
         The model; its input is (n, image_size, image_size, 3) float32 in [-1, 1].

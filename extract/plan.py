@@ -53,8 +53,8 @@ def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int =
     Args:
         scanned: pictures in the folder.
         known: catalog and stored features of one store.
-        num_views: number of views of each training image. An image that has view 0 but lacks others remains usable for
-            training until it is read.
+        num_views: number of views of each training image. An image that has view 0 but lacks others is read,
+            and is usable for training even before that.
         rehash: whether to read every file again, even if size and modification time are unchanged.
     """
     by_path = {row.path: row for row in known.images}

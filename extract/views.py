@@ -53,7 +53,7 @@ def compile_views(image_size: int, seed: int) -> Prepare:
     import tensorflow as tf
 
     class Draws(keras.random.SeedGenerator):  # type: ignore[misc]
-        """Seed generator that restarts with each picture; the one of Keras keeps its state."""
+        """Seed generator that restarts with each view; the one of Keras keeps its state."""
 
         def start(self, first: Any) -> None:
             self._first, self._num_given = first, 0

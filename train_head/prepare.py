@@ -75,7 +75,7 @@ def prepare_training(config: TrainConfig) -> Training:
 
 
 def open_training_store(config: TrainConfig) -> FeatureStore:
-    """Open the store of a training. Fine-tuning needs the last cut before the first unfrozen layer, without pooling."""
+    """Open the store of a training. Fine-tuning needs the last cut at or before `unfreeze_from`, without pooling."""
     if config.unfreeze_from == NO_FINE_TUNING:
         return open_store(config.store, config.cut, config.pool)
     from train_head.finetuning.backbone import choose_stored_cut

@@ -30,7 +30,7 @@ _NOT_IN_KEY = {
     *("store", "run", "weights", "cut", "repeats", "folds", "solver"),
     *("validation_split", "no_report", "tensorboard", "overwrite"),
 }
-"""Options that do not affect a single fit on given pictures."""
+"""Options left out of the key: they do not affect a single fit, or other parts of the key cover them."""
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
             if not is_own:
                 class_folders.append((splits[prefix], Path(path)))
     _check_classes(folder, class_folders, images)
-    # List a store that this run will create too, so that this run and the next one list the same folders.
+    # Also list a store that this run will create, so that this run and the next one list the same folders.
     skipped += [Skipped(path, HEADSTART_STORE) for path in stores_inside - {found.path for found in skipped}]
     return Scan(sorted(images, key=lambda i: i.path), sorted(skipped, key=lambda s: s.path))
 

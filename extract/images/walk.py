@@ -1,4 +1,4 @@
-"""Walk a tree of folders: follow links; leave out loops, hidden files and folders that Headstart wrote."""
+"""Walk a tree of folders: follow links; leave out loops, hidden files, and folders that Headstart wrote."""
 
 from __future__ import annotations
 

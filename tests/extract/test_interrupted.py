@@ -154,7 +154,8 @@ def test_extract_after_a_stopped_process_computes_the_others_to_the_same_bits(
 ) -> None:
     num_complete = stopped[number].num_complete
     left = FeatureStore(shutil.copytree(stopped[number].store, tmp_path / "store"))
-    # A signal after the features of a batch were stored, and before its pictures were, leaves them pending.
+    # A signal after the features of a batch are stored, and before its pictures are recorded, leaves these pictures
+    # pending.
     assert left.num_pending == NUM_PICTURES - len(left.examples)
     assert 0 <= num_complete - len(left.examples) <= ROWS_PER_SHARD
     assert_same_features(left, uninterrupted)

@@ -129,7 +129,7 @@ def test_train_logs_first_accuracy_before_fitting_the_other_trials(
     assert "repeat 1" in lines[3]
 
 
-def test_train_with_patience_widens_intervals_by_the_choice_of_epoch(
+def test_train_with_patience_widens_intervals_to_account_for_the_choice_of_epoch(
     noisy: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     config = make_config(noisy, tmp_path / "run", patience=1, epochs=3, no_report=False)

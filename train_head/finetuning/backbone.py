@@ -38,7 +38,7 @@ def cut_tail(model: keras.Model, boundary: str, top: str = TOP) -> keras.Model:
 
 
 def find_boundary(model: keras.Model, cut: str, layer: str) -> str:
-    """Return the last block output at or before `layer`, or a later cut; raise UsageError for an invalid layer."""
+    """Return the last block output at or before `layer`, or `cut` if it is later; raise UsageError if invalid."""
     try:
         before = _list_before(model, layer)
     except UsageError as error:
@@ -80,7 +80,8 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
     Raises:
         HeadstartError: the weights are missing, or differ from those of the store's fingerprint.
     """
-    # The pool has another name if stored features were averaged later, because they had been rounded before.
+    # Features that were averaged when read have another pool name than `avg`, because they were rounded before
+    # averaging. The backbone is the same.
     pool = Pool.NONE if store.fingerprint.pool == Pool.NONE else Pool.AVG
     return cut_backbone(rebuild_full_backbone(store, weights, console), store.fingerprint.cut, pool)
 
