@@ -60,7 +60,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 @pytest.fixture(scope="module")
 def viewed(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Store of the same pictures with four views of each training picture, two of them usable for `FEWER`; read only."""
+    """Store of the same pictures with four views of each training picture, two usable ones of `FEWER`; read only."""
     return store_views(tmp_path_factory.mktemp("viewed") / "store")
 
 
