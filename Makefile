@@ -102,7 +102,7 @@ SWEEP := work/$(NAME)/sweep$(HEAD_SUFFIX)
 FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures or folders, got nothing. Give FILES=path))$(strip \
 	$(if $(shell test -e $(call quote,$(FILES)) && echo yes),$(call quote,$(FILES)),$(FILES)))
 
-# $(call run,COMMAND) prints and runs COMMAND, without the shell code around it. If it fails and the output of the
+# $(call run,COMMAND) runs COMMAND, and prints it without the shell code around it. If it fails and the output of the
 # earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))

@@ -89,7 +89,8 @@ class Replacement:
             archive: name of a folder beside the target that keeps the old entries; empty to remove them.
 
         Raises:
-            HeadstartError: a write failed, or the target now holds foreign files; the target is unchanged.
+            HeadstartError: the target now holds foreign files, and is unchanged; or a write failed. If the replacement
+                had begun, a later command completes it; otherwise the target is unchanged.
         """
         check_target(self._target)
         with _convert_errors(self._target):

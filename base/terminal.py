@@ -30,7 +30,9 @@ class ConsoleOptions:
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
     ] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only warnings, errors and the JSON object of --json.")
+    ] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")] = False
 
 

@@ -116,6 +116,7 @@ def test_signal_during_a_commit_is_handled_after_the_commit(tmp_path: Path) -> N
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    # The interrupt ends the first commit before it prints. The second commit, at the end of the loop, has no new rows.
+    # The interrupt is raised at the end of the first commit, so `committed` is not printed for it. The commit at the
+    # end of the loop prints it, and has no new rows.
     assert (done.returncode, done.stdout.splitlines()) == (0, ["committed", "interrupted"]), done.stderr
     check_rows(tmp_path, 4)
