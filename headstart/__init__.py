@@ -1,7 +1,7 @@
 """Headstart: extract features once, retrain heads in seconds.
 
 Modules are imported when they are first used: `import headstart` takes milliseconds, and TensorFlow is imported by the
-first extraction, fine-tuning or export.
+first call that needs it: extraction, export, prediction, fine-tuning or the full solver.
 """
 
 from __future__ import annotations

@@ -196,7 +196,8 @@ def train(
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
-        overwrite: Fit again, and replace an existing run. Default False.
+        overwrite: Replace an earlier run with other options or pictures instead of keeping it. Except in a sweep, also
+            fit an equal run again. Default False.
 
     Returns:
         The run.
@@ -250,7 +251,7 @@ def sweep(
 ) -> Sweep:
     """Fit heads with all combinations of the given options, compare them with simple baselines, and keep the best.
 
-    Each option of the head accepts one value, or a list of values to try.
+    Options that define the head accept one value, or a list of values to try.
 
     Args:
         store: Feature store, or its path.
@@ -293,7 +294,8 @@ def sweep(
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
-        overwrite: Fit again, and replace an existing run. Default False.
+        overwrite: Replace an earlier run with other options or pictures instead of keeping it. Except in a sweep, also
+            fit an equal run again. Default False.
         tries: Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.
         search: grid fits all combinations; optuna searches near the best heads so far. Default grid.
         trials: Number of heads that optuna fits. Expects a whole number of at least 1 or None.

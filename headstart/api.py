@@ -196,7 +196,7 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
 def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> Sweep:
     """Fit heads with all combinations of the given options, compare them with simple baselines, and keep the best.
 
-    Each option of the head accepts one value, or a list of values to try.
+    Options that define the head accept one value, or a list of values to try.
 
     Args:
         store: Feature store, or its path.

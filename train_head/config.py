@@ -127,7 +127,14 @@ class HeadConfig:
     ] = None
     no_report: Annotated[bool, Option("--no-report", help="Skip the evaluation, the plots and the report.")] = False
     tensorboard: Annotated[bool, Option("--tensorboard", help="Also write TensorBoard logs.")] = False
-    overwrite: Annotated[bool, Option("--overwrite", help="Fit again, and replace an existing run.")] = False
+    overwrite: Annotated[
+        bool,
+        Option(
+            "--overwrite",
+            help="Replace an earlier run with other options or pictures instead of keeping it. "
+            "Except in a sweep, also fit an equal run again.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

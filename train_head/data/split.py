@@ -93,7 +93,7 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
         if len(hashes) < num_folds:
             expected = f"at most {len(hashes):,}, the number of different pictures of class {label!r}"
             raise UsageError("--folds", expected, str(num_folds), "Use fewer folds, or add pictures")
-        # Each class starts at the fold where the previous one ended, so that fold sizes differ by at most one.
+        # Each class starts at the fold after the last of the previous class, so that fold sizes differ by at most one.
         fold_of |= {content_hash: (len(fold_of) + place) % num_folds for place, content_hash in enumerate(hashes)}
     return [
         _hold_out(examples, {key for key, found in fold_of.items() if found == fold}, f"fold {fold + 1} of {num_folds}")

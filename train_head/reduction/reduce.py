@@ -125,7 +125,10 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
 def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
 ) -> tuple[Factors, Directions]:
-    """Compute the reduction and its directions, even if it is exact, because they project the validation features."""
+    """Compute the reduction and its directions.
+
+    The directions of an exact reduction are computed too, because they project the validation features.
+    """
     with open_workers() as workers:
         rows = FeatureMatrix(store, train.examples, workers)
         if is_exact:

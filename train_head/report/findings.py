@@ -140,7 +140,7 @@ def collect_findings(
     Args:
         metrics: the run's metrics.
         history: its epochs.
-        evaluation: its evaluation on the validation pictures, as `metrics.evaluate` returns it.
+        evaluation: its evaluation on the validation pictures, as `train_head.evaluation.metrics.evaluate` returns it.
         num_candidates: heads and epochs that this head was selected from.
         mean_confidence: mean probability of the predicted class, 0 to 1.
     """

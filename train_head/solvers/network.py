@@ -185,7 +185,10 @@ class HeadTrainer:
         self._optimizer.update(variable, gradient, self.slots[name])
 
     def _update_hidden_kernel(self, features: Array, hidden_gradients: Array) -> None:
-        """Update the hidden kernel with its gradient xᵀ G in slabs; G (b, units) is the gradient before the ReLU."""
+        """Update the hidden kernel with its gradient xᵀ G in slabs of rows.
+
+        G (b, units) is the gradient with respect to the input of the ReLU.
+        """
         kernel, slots = self.head.hidden_kernel, self.slots["hidden_kernel"]
         columns = np.ascontiguousarray(features.T)
         for start in range(0, len(kernel), SLAB_ROWS):

@@ -50,7 +50,7 @@ def fit_candidate(
     Args:
         candidate: the head.
         config: options of the sweep.
-        num_candidates: number of heads from which the best is chosen.
+        num_candidates: number of candidates from which the best is chosen: heads times epochs, as in `Selection`.
         console: output of messages and progress.
         on_epoch_end: called after each epoch; an exception ends the training.
 

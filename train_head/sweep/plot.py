@@ -44,7 +44,7 @@ def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
         axes.axhline(row.score.metric, color="0.35", linestyle=style, linewidth=1, label=_make_literal(label))
     axes.set_ylim(low, high)
     num = max(row.score.num_candidates for row in ordered)
-    spread = "95% interval" + (f", best of {num:,}" if num > 1 else "")
+    spread = "95% interval" + (f", {num:,} candidates" if num > 1 else "")
     axes.set(xlabel=f"{format_count(len(ordered), 'head')}, best first", ylabel=f"{_NAMES[metric]}\n{spread}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, axis="y")

@@ -107,7 +107,7 @@ def format_rows(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) ->
     heads = [row for row in rows if row.status is not Status.BASELINE]
     several = any(row.score.num_fits > 1 for row in heads)
     num = max((row.score.num_candidates for row in heads), default=1)
-    interval = "95% interval" + (f", best of {num:,}" if num > 1 else "")
+    interval = "95% interval" + (f", {num:,} candidates" if num > 1 else "")
     titles = ", ".join(axis.replace("_", " ") for axis in axes) or "head"
     stores = shorten_values(rows)
     shown = [("", titles, metric.value.removeprefix("val_") + (" ± std" if several else ""), interval, "loss", "time")]

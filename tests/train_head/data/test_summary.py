@@ -131,7 +131,9 @@ def test_summary_warns_of_leaks_and_missing_views(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("num_pending", [0, 3])
-def test_check_extraction_of_an_empty_store_raises_unless_it_has_no_pictures(tmp_path: Path, num_pending: int) -> None:
+def test_check_extraction_without_features_raises_if_extraction_is_running_or_pictures_are_pending(
+    tmp_path: Path, num_pending: int
+) -> None:
     with FeatureWriter(tmp_path / "store", FINGERPRINT, Origin(SHAPE, "random", "", "")) as writer:
         writer.update_images([ImageRow(path, "cats", "train", 1, 1) for path in PATHS[:num_pending]], [])
         store = FeatureStore(tmp_path / "store")

@@ -119,7 +119,7 @@ def test_compute_loss_uses_tiny_probabilities_unchanged() -> None:
     assert compute_loss(np.array([1, 1]), sure) == pytest.approx(-np.log(1.5e-8 * 1e-30) / 2)
 
 
-def test_compute_loss_counts_a_probability_of_0_as_the_largest_that_1_minus_it_loses() -> None:
+def test_compute_loss_counts_a_probability_of_0_as_2_to_the_minus_25() -> None:
     # 1 - 2**-25 is 1 in float32, 1 - 2**-24 is not.
     assert compute_loss(np.array([1]), np.array([[1, 0]], np.float32)) == pytest.approx(25 * np.log(2))
 

@@ -134,7 +134,7 @@ def test_trainer_after_1_and_200_steps_equals_keras(
 ) -> None:
     head, batches = draw_head(num_classes), draw_batches(num_classes, is_weighted=is_weighted)
     found, expected = run_numpy(setting, head, batches, l2), run_keras(setting, head, batches, l2)
-    # One step is equal to the last bits; over 200 steps rounding errors accumulate.
+    # After one step only the last bits differ; over 200 steps rounding errors accumulate.
     assert found.losses[0] == pytest.approx(expected.losses[0], rel=1e-6)
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5, atol=1e-5)
     for number, tolerance in ((1, 3e-7), (NUM_STEPS, 1e-5)):

@@ -41,7 +41,7 @@ def read_results(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.unit
 @pytest.mark.parametrize("name", ["sweep.csv", "sweep.png", "best/thesis.txt", "best/run.json", "trials", "best"])
-def test_sweep_into_a_folder_with_a_foreign_file_of_its_names_is_refused(
+def test_sweep_into_a_folder_with_a_foreign_file_in_place_of_a_result_is_refused(
     noisy: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     out = tmp_path / "out"
