@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 from base import files
-from base.errors import ShardDamagedError, StoreMissingError, StoreWriteError, TargetLockedError, UsageError
+from base.errors import (
+    FeatureStoreError,
+    ShardDamagedError,
+    StoreMissingError,
+    StoreWriteError,
+    TargetLockedError,
+    UsageError,
+)
 from base.terminal import Console, ConsoleOptions
 from features.__main__ import PackConfig
 from features.__main__ import pack as run_pack
@@ -121,6 +128,14 @@ def test_pack_existing_file_is_usage_error_and_unchanged(store: FeatureStore, tm
     with raises(UsageError, where=out):
         pack(store, out)
     assert out.read_bytes() == b"precious"
+
+
+def test_pack_without_features_is_an_error(tmp_path: Path) -> None:
+    with make_writer(tmp_path / "store"):
+        pass
+    with raises(FeatureStoreError, where=tmp_path / "store"):
+        pack(tmp_path / "store", tmp_path / "store.h5")
+    assert not (tmp_path / "store.h5").exists()
 
 
 def test_pack_missing_folder_is_usage_error(store: FeatureStore, tmp_path: Path) -> None:
