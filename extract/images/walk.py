@@ -58,7 +58,7 @@ def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator
 
 
 def list_entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
-    """List the entries of a folder, sorted by name, without `__MACOSX`; `hidden` includes hidden entries."""
+    """List the entries of a folder in alphabetical order, without `__MACOSX`; `hidden` includes hidden entries."""
     ignored = "__MACOSX" if hidden else (".", "__MACOSX")
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(ignored)), key=lambda entry: entry.name)

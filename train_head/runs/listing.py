@@ -109,7 +109,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and the folders below it, sorted by name, at most `depth` levels down."""
+    """Yield a folder and the folders below it in alphabetical order, at most `depth` levels down."""
     yield folder
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if depth else []

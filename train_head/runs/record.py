@@ -83,7 +83,7 @@ class RunRecord:
     views_sha256: str = ""
     """SHA-256 over the views of the training examples; empty if only view 0 is used."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each data file, by name; empty in version 1."""
+    """SHA-256 of each data file, with file names as keys; empty in version 1."""
     digest: str = ""
     """SHA-256 over the other fields, which include the digests of all data files; empty in version 1."""
     run_version: _Positive = RUN_VERSION

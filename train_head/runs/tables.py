@@ -42,7 +42,7 @@ class Prediction:
     """True class."""
     predicted: str
     probabilities: dict[str, float]
-    """Probability of each class, by name."""
+    """Probability of each class, with labels as keys."""
 
 
 _EPOCH_COLUMNS = [field.name for field in fields(Epoch)]

@@ -42,7 +42,7 @@ class HeadWeights:
         return [getattr(self, field.name) for field in fields(HeadWeights)]
 
     def to_arrays(self) -> dict[str, Array]:
-        """Return all arrays to save, keyed by name."""
+        """Return all arrays to save, with their names as keys."""
         return dict(zip((field.name for field in fields(HeadWeights)), self.list_weights(), strict=True))
 
     @staticmethod
@@ -84,7 +84,7 @@ class TunedWeights(HeadWeights):
     """Kernels, keyed by layer name."""
 
     def to_arrays(self) -> dict[str, Array]:
-        """Return the head's arrays and the backbone's kernels, keyed by name."""
+        """Return the head's arrays and the backbone's kernels, with their names as keys."""
         return super().to_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
 
 

@@ -53,7 +53,7 @@ class Axis:
         return _count_numbers(high) - _count_numbers(low or high * 1e-6) + 2
 
     def describe(self) -> str:
-        """Describe the axis by its name and the number of values or the range: `learning rate (3 values)`."""
+        """Describe the axis with its name, and the number of values or the range: `learning rate (3 values)`."""
         low, high = self.values[0], self.values[-1]
         values = f"{low:g} to {high:g}" if self.is_range else format_count(len(self.values), "value")
         return f"{self.name.replace('_', ' ')} ({values})"
