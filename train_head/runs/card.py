@@ -60,7 +60,7 @@ class ModelCard:
             raise ValueError("a card with a value of the wrong type")
 
     def compute_digest(self, members: Mapping[str, bytes]) -> str:
-        """Compute the SHA-256 of the card, without its digest, and of the other members in order."""
+        """Compute the SHA-256 of the card, without its digest, and of the other members in alphabetical order."""
         digest = hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode())
         for name in sorted(members):
             digest.update(f"\n{name} {len(members[name])}\n".encode())
