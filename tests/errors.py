@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -20,3 +21,12 @@ def raises(kind: type[Error], **fields: object) -> Iterator[pytest.ExceptionInfo
         yield caught
     assert type(caught.value) is kind
     assert {name: str(getattr(caught.value, name)) for name in fields} == {k: str(v) for k, v in fields.items()}
+
+
+def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
+    """Return the number of printed warnings about a file or folder; nothing else may be printed."""
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert all(line.startswith(f"warning: {path}: ") for line in lines)
+    return len(lines)

@@ -1,7 +1,10 @@
-"""Read the files of folders, for comparisons."""
+"""Read the files of folders for comparisons, and limit the size of files."""
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from base.lock import LOCK_NAME
@@ -11,3 +14,14 @@ def read_files(folder: Path) -> dict[str, bytes]:
     """Read all files below a folder by relative path, except locks, whose content changes with every writer."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK_NAME)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@contextmanager
+def limit_file_size(num_bytes: int) -> Iterator[None]:
+    """Let each write beyond a file size fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

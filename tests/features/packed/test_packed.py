@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +44,7 @@ from tests.features.stores import (
     make_writer,
     pack,
 )
+from tests.files import limit_file_size
 
 pytestmark = pytest.mark.unit
 
@@ -266,17 +266,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
             writer.add_image(make_image(number))
         writer.commit()
     return FeatureStore(folder)
-
-
-@contextmanager
-def limit_file_size(num_bytes: int) -> Iterator[None]:
-    """Let each write beyond a number of bytes fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("compression", list(Compression))

@@ -13,6 +13,7 @@ import pytest
 from base.files import hash_file
 from base.terminal import Console
 from features.store import FeatureStore
+from tests.errors import count_warnings
 from tests.train_head.synthetic import FINGERPRINT, draw_features, hash_text, list_paths, make_store
 from train_head.reduction.cache import Directions, Factors, Means, get, make_key, put
 
@@ -49,15 +50,6 @@ def find_file(folder: Path, key: str = KEY) -> Path:
     """Return the only file with a key."""
     (path,) = folder.glob(f"*{key[:32]}*")
     return path
-
-
-def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    """Return the number of warnings about a file; nothing else may be printed."""
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert captured.out == ""
-    assert all(line.startswith(f"warning: {path}: ") for line in lines)
-    return len(lines)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from features.packed.write import pack_store
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
-from tests.errors import raises
+from tests.errors import count_warnings, raises
+from tests.files import limit_file_size
 from tests.train_head.reduction.matrices import Float64Array, use_small_blocks
 from tests.train_head.synthetic import FINGERPRINT, hash_text, list_paths, make_example, make_store
 from train_head.data.split import split_examples
@@ -95,15 +94,6 @@ def list_cached(store: FeatureStore) -> list[Path]:
 
 def force_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train_head.reduction.reduce.MAX_EXACT_ROWS", NUM_TRAIN - 1)
-
-
-def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    """Return the number of warnings about a file or folder; nothing else may be printed."""
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert captured.out == ""
-    assert all(line.startswith(f"warning: {path}: ") for line in lines)
-    return len(lines)
 
 
 def assert_same_reduction(mine: Reduced, theirs: Reduced) -> None:
@@ -288,21 +278,10 @@ def test_reduce_features_without_a_cache_folder_warns_and_continues(
     assert store.derived_folder.read_text() == "a file"
 
 
-@contextmanager
-def limit_files(num_bytes: int) -> Iterator[None]:
-    """Refuse writes beyond a file size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_reduce_features_on_a_full_disk_warns_and_leaves_no_files(
     store: FeatureStore, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with limit_files(1500):
+    with limit_file_size(1500):
         reduced = reduce_features(store, split(store), 10, quiet)
     assert count_warnings(store.derived_folder, capsys) == 1
     assert list_cached(store) == []

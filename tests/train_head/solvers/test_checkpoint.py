@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console
+from tests.errors import count_warnings
 from train_head.solvers.checkpoint import Checkpoint, remove_checkpoints
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import EarlyStopping, Epoch
@@ -75,15 +76,6 @@ def is_missing(checkpoint: Checkpoint, console: Console) -> bool:
     """Return whether a checkpoint loads as an empty history."""
     stopping, arrays = checkpoint.load(0, console)
     return not stopping.history and stopping.kept is None and not arrays
-
-
-def count_warnings(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    """Return the number of warnings about a file; nothing else may be printed."""
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert captured.out == ""
-    assert all(line.startswith(f"warning: {path}: ") for line in lines)
-    return len(lines)
 
 
 @pytest.mark.usefixtures("eager")
