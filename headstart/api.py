@@ -6,22 +6,20 @@ Options have the names and defaults of the command line. `headstart/__init__.pyi
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from base.errors import HeadstartWarning, UsageError
+from base.errors import UsageError
 from base.options import make_options
-from base.terminal import Console, ConsoleOptions, ProgressCallback, format_count
+from base.terminal import format_count
 from extract.config import ExtractConfig
 from features.cuts import open_store as open_feature_store
 from features.pooled import POOLED
 from features.schema import Pool
 from features.store import FeatureStore
+from headstart.console import Progress, open_console
 from headstart.document import documented
 from train_head.config import ExportConfig, HeadConfig, PredictConfig, ReportConfig, TrainConfig
 from train_head.sweep.config import SweepConfig
@@ -34,41 +32,6 @@ if TYPE_CHECKING:
     from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
-Progress = bool | ProgressCallback | None
-
-
-class _ApiConsole(Console):
-    """Console of an API call: silent unless progress is True; warnings are issued with `warnings.warn`."""
-
-    def __init__(self, progress: Progress) -> None:
-        is_quiet = progress is not True or sys.stderr is None
-        super().__init__(ConsoleOptions(quiet=is_quiet), progress if callable(progress) else None)
-
-    def warning(self, message: str) -> None:
-        """Issue a HeadstartWarning that points at the line of the API call."""
-        frames = enumerate(inspect.stack())
-        depth = next((depth for depth, frame in frames if not _is_internal(frame.frame.f_globals)), 1)
-        warnings.warn(message, HeadstartWarning, stacklevel=depth + 1)
-
-
-def _is_internal(frame_globals: Mapping[str, Any]) -> bool:
-    package = str(frame_globals.get("__name__", "")).partition(".")[0]
-    return package in {"base", "features", "extract", "train_head", "headstart", "contextlib"}
-
-
-def _open_console(progress: Progress) -> Console:
-    """Check `progress` and Keras's backend, and create the console of an API call."""
-    if progress is not None and not isinstance(progress, bool) and not callable(progress):
-        advice = "Give True to print the progress, or a function of (stage, done, total, rate)"
-        raise UsageError("progress", "None, True, False or a function", repr(progress), advice)
-    keras = sys.modules.get("keras")
-    if keras is not None and keras.config.backend() != "tensorflow":
-        advice = "Set KERAS_BACKEND=tensorflow before keras is imported"
-        raise UsageError("keras", "the TensorFlow backend", keras.config.backend(), advice)
-    # The environment variable overrides Keras's configuration file.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return _ApiConsole(progress)
 
 
 def _list_store_options(store: FeatureStore | StrPath) -> dict[str, Any]:
@@ -121,7 +84,7 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
     config = make_options(ExtractConfig, {"images": images, "store": store, **options}, "extract")
     from extract.run import extract_features, warn_about_unusable
 
-    console = _open_console(progress)
+    console = open_console(progress)
     result = extract_features(config, console)
     warn_about_unusable(result, console)
     if result.stopped:
@@ -182,7 +145,7 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
         >>> run.accuracy, run.report_path
     """
     config = make_options(TrainConfig, {"run": run, **_list_store_options(store), **options}, "train")
-    console = _open_console(progress)
+    console = open_console(progress)
     from train_head.report.page import report_fitted_run
     from train_head.runs.read import Run
     from train_head.train import train_head
@@ -232,7 +195,7 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
         tries = [f"{name}={','.join(map(str, values))}" for name, values in lists.items()]
         given["tries"] = [*(options.get("tries") or []), *tries]
     config = make_options(SweepConfig, {"out": out, **_list_store_options(store), **given}, "sweep")
-    console = _open_console(progress)
+    console = open_console(progress)
     from train_head.sweep.run import sweep_heads
     from train_head.sweep.table import Sweep
 
@@ -268,7 +231,7 @@ def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **opt
         >>> model.predict(images)  # (n, height, width, 3) RGB in 0-255, any size
     """
     config = make_options(ExportConfig, {"run": _locate_run(run), "out": out, **options}, "export")
-    console = _open_console(progress)
+    console = open_console(progress)
     from train_head.export.write import export_run
 
     return export_run(config, console)
@@ -307,7 +270,7 @@ def predict(
     config = make_options(PredictConfig, {"model": path, "files": files, **options}, "predict")
     if not config.files:
         raise UsageError("files", "a picture or a folder of pictures", "an empty list", "Give at least one")
-    console = _open_console(progress)
+    console = open_console(progress)
     from train_head.predict.classify import predict_pictures
 
     predictions = predict_pictures(config, console)
@@ -339,7 +302,7 @@ def report(run: Run | StrPath, *, progress: Progress = None, **options: Any) -> 
         >>> hs.report(run, test=True).path
     """
     config = make_options(ReportConfig, {"run": _locate_run(run), **options}, "report")
-    console = _open_console(progress)
+    console = open_console(progress)
     from train_head.report.page import Report, report_run
 
     return Report(report_run(config, console))

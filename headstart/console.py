@@ -1,0 +1,49 @@
+"""Console of an API call: progress if asked for, and warnings as Python warnings."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from base.errors import HeadstartWarning, UsageError
+from base.terminal import Console, ConsoleOptions, ProgressCallback
+
+Progress = bool | ProgressCallback | None
+
+
+class _ApiConsole(Console):
+    """Console of an API call: silent unless progress is True; warnings are issued with `warnings.warn`."""
+
+    def __init__(self, progress: Progress) -> None:
+        is_quiet = progress is not True or sys.stderr is None
+        super().__init__(ConsoleOptions(quiet=is_quiet), progress if callable(progress) else None)
+
+    def warning(self, message: str) -> None:
+        """Issue a HeadstartWarning that points at the line of the API call."""
+        frames = enumerate(inspect.stack())
+        depth = next((depth for depth, frame in frames if not _is_internal(frame.frame.f_globals)), 1)
+        warnings.warn(message, HeadstartWarning, stacklevel=depth + 1)
+
+
+def _is_internal(frame_globals: Mapping[str, Any]) -> bool:
+    package = str(frame_globals.get("__name__", "")).partition(".")[0]
+    return package in {"base", "features", "extract", "train_head", "headstart", "contextlib"}
+
+
+def open_console(progress: Progress) -> Console:
+    """Check `progress` and Keras's backend, and create the console of an API call."""
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        advice = "Give True to print the progress, or a function of (stage, done, total, rate)"
+        raise UsageError("progress", "None, True, False or a function", repr(progress), advice)
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.config.backend() != "tensorflow":
+        advice = "Set KERAS_BACKEND=tensorflow before keras is imported"
+        raise UsageError("keras", "the TensorFlow backend", keras.config.backend(), advice)
+    # The environment variable overrides Keras's configuration file.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return _ApiConsole(progress)
