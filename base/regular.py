@@ -28,7 +28,7 @@ _TIMESTAMP_STEP_NS = 100_000_000
 class RegularFile(io.FileIO):
     """Regular file, open for reading; h5py accepts it instead of a path.
 
-    Its read methods are written in C, so that an interrupt cannot stop HDF5 in the middle of a read.
+    Reads run in C code, which finishes before an interrupt is handled; HDF5 cannot recover from a read cut short.
     """
 
     def __init__(self, path: Path, *, follow: bool = False) -> None:

@@ -66,7 +66,7 @@ class Torture:
         return self.results.io_calls
 
     def kill_at(self, call: int, kind: int) -> None:
-        """Kill a run before a call or in the middle of it, and resume the run."""
+        """Kill a run before or during an input/output call, and resume the run."""
         self._reset()
 
         def run(safe: Callable[[int], None]) -> None:

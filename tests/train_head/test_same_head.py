@@ -55,7 +55,7 @@ def store_in_another_order(folder: Path) -> FeatureStore:
 
 
 def store_in_two_sessions(folder: Path) -> FeatureStore:
-    # The first session ends in the middle of a class.
+    # The first extraction lacks a third of the pictures of each class.
     late = [n for n in range(len(PATHS)) if n % 3 == 0]
     order = [n for n in range(len(PATHS)) if n % 3] + late
     return make_store(folder, [PATHS[n] for n in order], features=WIDE[order], rows_per_shard=50)

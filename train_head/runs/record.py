@@ -109,7 +109,8 @@ def read_record(folder: Path, *, checks_digest: bool = True) -> RunRecord:
     try:
         record = _parse_record(read_regular_file(path, MAX_JSON_BYTES))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        got = f"no readable {RUN_FILE} ({error})"
+        reason = error.strerror if isinstance(error, OSError) else error
+        got = f"no readable {RUN_FILE} ({reason or type(error).__name__})"
         raise HeadstartError(folder, "a run", got, "Train first, or give the folder of a run") from error
     if record.run_version > RUN_VERSION:
         expected, got = f"run version {RUN_VERSION} or older", f"version {record.run_version}"
