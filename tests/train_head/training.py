@@ -25,6 +25,18 @@ runpy.run_module("train_head", run_name="__main__", alter_sys=True)
 """
 UNSTABLE: dict[str, Any] = {"epochs": 40, "learning_rate": 0.3, "l2": 5.0, "optimizer": OptimizerName.SGD}
 """Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so that their squares overflow after some epochs."""
+SGD_CONFIG = TrainConfig(
+    Path("store"),
+    Path("run"),
+    epochs=8,
+    batch_size=5,
+    units=12,
+    dropout=0.0,
+    learning_rate=0.02,
+    optimizer=OptimizerName.SGD,
+    seed=7,
+)
+"""Options of a small head without dropout, whose fit a test can repeat step by step."""
 
 
 def make_config(store: FeatureStore | Path, run: Path, **options: Any) -> TrainConfig:

@@ -20,6 +20,7 @@ from tests.errors import raises
 from tests.train_head import fits
 from tests.train_head.fits import FIELDS, InterruptingConsole, assert_same_weights, list_values
 from tests.train_head.synthetic import CLASSES, list_paths, make_store
+from tests.train_head.training import SGD_CONFIG
 from train_head.config import ClassWeight, OptimizerName, TrainConfig
 from train_head.data.split import Split, split_examples
 from train_head.evaluation.metrics import predict_classes
@@ -43,17 +44,6 @@ pytestmark = pytest.mark.unit
 
 SHAPE = (4, 4, 3)
 NUM_INPUTS = 48
-BASE = TrainConfig(
-    Path("store"),
-    Path("run"),
-    epochs=8,
-    batch_size=5,
-    units=12,
-    dropout=0.0,
-    learning_rate=0.02,
-    optimizer=OptimizerName.SGD,
-    seed=7,
-)
 
 
 def make_noisy_store(folder: Path, counts: dict[str, int]) -> FeatureStore:
@@ -180,7 +170,7 @@ def test_fit_reduced_at_full_rank_equals_a_fit_on_all_inputs(
     request: pytest.FixtureRequest, checkpoint: Checkpoint, quiet: Console, num_classes: int, changes: dict[str, Any]
 ) -> None:
     store: FeatureStore = request.getfixturevalue("noisy_two" if num_classes == 2 else "noisy_three")
-    config = replace(BASE, **changes)
+    config = replace(SGD_CONFIG, **changes)
     fitted = fit(store, config, checkpoint, quiet)
     kernel = expand(store, None, draw_initial(store, config).hidden_kernel)
     rows = fit_on_all_inputs(store, config, kernel)
@@ -191,7 +181,7 @@ def test_fit_reduced_at_full_rank_equals_a_fit_on_all_inputs(
 def test_fit_reduced_with_dropout_draws_new_masks_in_each_step(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
-    config = replace(BASE, epochs=3, dropout=0.4)
+    config = replace(SGD_CONFIG, epochs=3, dropout=0.4)
     fitted = fit(noisy_two, config, checkpoint, quiet)
     parts = split(noisy_two)
     reduced = reduce_features(noisy_two, TrainValidation(parts.train, parts.validation), None, quiet)
@@ -219,10 +209,10 @@ def test_fit_reduced_with_dropout_draws_new_masks_in_each_step(
 def test_fit_reduced_returns_the_values_of_its_head_on_all_inputs(
     noisy_three: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
-    fitted = fit(noisy_three, replace(BASE, rank=9, dropout=0.3), checkpoint, quiet)
+    fitted = fit(noisy_three, replace(SGD_CONFIG, rank=9, dropout=0.3), checkpoint, quiet)
     assert fitted.reduction is not None
     assert fitted.reduction.rank == 9
-    assert fitted.weights.hidden_kernel.shape == (9, BASE.units)
+    assert fitted.weights.hidden_kernel.shape == (9, SGD_CONFIG.units)
     kernel = expand(noisy_three, 9, fitted.weights.hidden_kernel)
     train, validation = read_datasets(noisy_three, ClassWeight.NONE)
     for dataset, probabilities in (
@@ -243,7 +233,7 @@ def test_fit_reduced_returns_the_values_of_its_head_on_all_inputs(
 def test_fit_reduced_with_a_seed_is_reproducible(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
-    config = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.003)
+    config = replace(SGD_CONFIG, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.003)
     first, again = (fit(noisy_two, config, checkpoint, quiet) for _ in range(2))
     assert_same_fit(again, first)
     for other in (replace(config, seed=8), replace(config, dropout=0.0), replace(config, dropout=0.3)):
@@ -257,7 +247,7 @@ def test_fit_reduced_of_separable_classes_classifies_all_correctly(
     three_classes: FeatureStore, checkpoint: Checkpoint, quiet: Console, rank: int | None
 ) -> None:
     config = replace(
-        BASE, epochs=12, units=32, dropout=0.2, optimizer=OptimizerName.RMSPROP, learning_rate=0.01, rank=rank
+        SGD_CONFIG, epochs=12, units=32, dropout=0.2, optimizer=OptimizerName.RMSPROP, learning_rate=0.01, rank=rank
     )
     fitted = fit(three_classes, config, checkpoint, quiet)
     probabilities = fitted.validation_probabilities
@@ -271,7 +261,7 @@ def test_fit_reduced_of_separable_classes_classifies_all_correctly(
     assert last.val_loss < 0.3 * fitted.history[0].val_loss
 
 
-INTERRUPTED = replace(BASE, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.01)
+INTERRUPTED = replace(SGD_CONFIG, dropout=0.4, optimizer=OptimizerName.ADAM, learning_rate=0.01)
 
 
 @pytest.mark.usefixtures("eager")
@@ -384,7 +374,7 @@ def test_fit_reduced_on_a_full_disk_continues_without_checkpoints(
     assert list((tmp_path / "full").iterdir()) == []
 
 
-OVERFITTING = replace(BASE, epochs=60, optimizer=OptimizerName.ADAM, learning_rate=0.01, dropout=0.2)
+OVERFITTING = replace(SGD_CONFIG, epochs=60, optimizer=OptimizerName.ADAM, learning_rate=0.01, dropout=0.2)
 
 
 def test_fit_reduced_with_patience_stops_and_keeps_the_best_epoch(
@@ -419,7 +409,7 @@ def test_fit_reduced_with_more_patience_than_epochs_keeps_the_best_epoch(
 def test_fit_reduced_that_diverges_in_the_first_epoch_raises(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console, patience: int
 ) -> None:
-    config = replace(BASE, learning_rate=1e30, patience=patience)
+    config = replace(SGD_CONFIG, learning_rate=1e30, patience=patience)
     with raises(DivergedError, where="epoch 1", exit_status=1) as caught:
         fit(noisy_two, config, checkpoint, quiet)
     assert caught.value.row.epoch == 1
@@ -431,7 +421,7 @@ def test_fit_reduced_that_diverges_later_keeps_a_finite_epoch(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     # Each step multiplies the kernels by about 1 - 2 * 0.3 * 5 = -2, so their squares overflow in the end.
-    config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
+    config = replace(SGD_CONFIG, epochs=40, learning_rate=0.3, l2=5.0)
     fitted = fit(noisy_two, config, checkpoint, quiet)
     num_epochs = len(fitted.history)
     assert 2 < num_epochs < 40
@@ -449,7 +439,7 @@ def test_fit_reduced_that_diverges_later_keeps_a_finite_epoch(
 def test_fit_reduced_after_divergence_trains_no_further(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    config = replace(BASE, epochs=40, learning_rate=0.3, l2=5.0)
+    config = replace(SGD_CONFIG, epochs=40, learning_rate=0.3, l2=5.0)
     first, again = (
         fit(noisy_two, config, Checkpoint(tmp_path / "fit.npz", "key", keep_final=True), quiet) for _ in range(2)
     )
@@ -463,7 +453,7 @@ def test_fit_reduced_applies_class_weights_only_to_the_training_loss(
     noisy_two: FeatureStore, checkpoint: Checkpoint, quiet: Console
 ) -> None:
     # At this low learning rate, the losses of the epoch are those of the initial head.
-    config = replace(BASE, epochs=1, learning_rate=1e-30)
+    config = replace(SGD_CONFIG, epochs=1, learning_rate=1e-30)
     plain = fit(noisy_two, config, checkpoint, quiet)
     balanced = fit(noisy_two, replace(config, class_weight=ClassWeight.BALANCED), checkpoint, quiet)
     targets = read_datasets(noisy_two, ClassWeight.NONE)[0].targets
@@ -480,7 +470,7 @@ def test_fit_reduced_with_l2_shrinks_the_kernel_and_adds_the_penalty(
 ) -> None:
     norms = []
     for l2 in (0.0, 0.01, 0.1):
-        fitted = fit(noisy_two, replace(BASE, epochs=20, l2=l2), checkpoint, quiet)
+        fitted = fit(noisy_two, replace(SGD_CONFIG, epochs=20, l2=l2), checkpoint, quiet)
         kernels = (fitted.weights.hidden_kernel, fitted.weights.output_kernel)
         squares = sum(float((kernel.astype(np.float64) ** 2).sum()) for kernel in kernels)
         norms.append(float(np.linalg.norm(kernels[0])))
@@ -519,5 +509,5 @@ def test_fit_reduced_limits_blas_to_one_thread(noisy_two: FeatureStore, checkpoi
     def look(_: Epoch) -> None:
         num_threads.update(found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas")
 
-    fit(noisy_two, replace(BASE, epochs=1), checkpoint, quiet, look)
+    fit(noisy_two, replace(SGD_CONFIG, epochs=1), checkpoint, quiet, look)
     assert num_threads == {1}

@@ -12,7 +12,8 @@ import pytest
 from base.terminal import Console
 from tests.train_head.fits import fit_plain_model, list_values
 from tests.train_head.synthetic import draw_features, list_paths, make_store
-from train_head.config import ClassWeight, OptimizerName, TrainConfig
+from tests.train_head.training import SGD_CONFIG
+from train_head.config import ClassWeight
 from train_head.data.split import split_examples
 from train_head.reduction.reduce import TrainValidation, reduce_features
 from train_head.solvers import Problem
@@ -21,17 +22,7 @@ from train_head.solvers.head import count_outputs
 from train_head.solvers.reduced import draw_head, fit_reduced
 
 SHAPE = (4, 4, 3)
-BASE = TrainConfig(
-    Path("store"),
-    Path("run"),
-    epochs=10,
-    batch_size=5,
-    units=12,
-    dropout=0.0,
-    learning_rate=0.02,
-    optimizer=OptimizerName.SGD,
-    seed=7,
-)
+BASE = replace(SGD_CONFIG, epochs=10)
 
 
 @pytest.mark.parametrize(
