@@ -19,7 +19,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     """
     if config.dry_run:
         return _show_estimate(config, console)
-    from extract.run import extract_features, warn_about_unusable
+    from extract.result import warn_about_unusable
+    from extract.run import extract_features
 
     result = extract_features(config, console)
     if result.failed:
@@ -74,7 +75,7 @@ def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
 
 
 def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
-    from extract.run import estimate_run
+    from extract.estimate import estimate_run
 
     found = estimate_run(config, console)
     rows = [

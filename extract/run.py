@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from base.files import require_space
 from base.terminal import Console, format_count
@@ -17,9 +13,10 @@ from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.engines import check_engine
-from extract.images.scan import Scan, describe_unsupported, scan_images
+from extract.images.scan import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, estimate_bytes, hash_path, merge_images_to_read, plan_images
+from extract.result import ExtractResult
 from extract.stores import (
     StoredState,
     build_feature_spec,
@@ -31,58 +28,9 @@ from extract.stores import (
     read_store,
     set_aside,
 )
-from extract.weights.find import AUTO, Weights, WeightsName, check_weights_argument, find_weights
+from extract.weights.find import AUTO, check_weights_argument, find_weights
 from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
-
-
-@dataclass(frozen=True)
-class ExtractResult:
-    """Result of an extraction, printed by `--json`."""
-
-    store: Path
-    """Folder of the store; with several cuts, the folder that has a store for each."""
-    images: int
-    """Number of pictures in the folder."""
-    computed: int
-    """Number of pictures with newly computed features."""
-    reused: int
-    """Number of pictures with features stored by an earlier run."""
-    duplicates: int
-    """Number of byte-for-byte copies of computed pictures."""
-    failed: list[dict[str, str]]
-    """Unusable pictures that were read: `image` and `reason` of each."""
-    unsound: int
-    """Number of pictures with NaN, infinity or float16 overflow in a feature; stored, but excluded from training."""
-    unsound_images: list[str]
-    """Paths of the unsound pictures."""
-    skipped: list[dict[str, str]]
-    """Files that are not extracted: `path` and `reason` of each."""
-    removed: int
-    """Number of pictures removed from the catalog because they are no longer in the folder."""
-    seconds: float
-    """Duration of the run, in seconds."""
-    images_per_second: float
-    """Number of pictures computed per second; 0 if none was computed."""
-    fingerprint: str
-    """Digest of the fingerprint; several cuts give several, separated by commas."""
-    fingerprints: dict[str, str]
-    """Digest of the fingerprint of each cut."""
-    weights: str
-    """Source, file and digest of the weights."""
-    stopped: BadPicturesError | None
-    """Error that stopped the run early; None for a complete run."""
-
-    @property
-    def error(self) -> str:
-        """Message of the error that stopped the run early; empty for a complete run."""
-        return str(self.stopped or "")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as `--json` prints it."""
-        values = asdict(self)
-        del values["stopped"]
-        return values | {"error": self.error}
 
 
 def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
@@ -208,52 +156,3 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         weights=str(weights),
         stopped=stopped,
     )
-
-
-def warn_about_unusable(result: ExtractResult, console: Console) -> None:
-    """Warn about unusable pictures, pictures excluded from training, and pictures in unsupported formats."""
-    if result.failed:
-        first, count = result.failed[0], format_count(len(result.failed), "unusable picture")
-        console.warning(f"skipped {count}, first {first['image']} ({first['reason']}). The others are extracted")
-    if result.unsound:
-        console.warning(
-            f"{format_count(result.unsound, 'picture')} excluded from training, because a feature has NaN or overflow, "
-            f"first {result.unsound_images[0]}. Check the weights"
-        )
-    if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
-        console.warning(unsupported)
-
-
-def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
-    """Estimate the pictures, the time and the disk space of a run; write nothing.
-
-    The rate is that of the last run on this store; for a new store it is measured on random pixels.
-    """
-    scan, places, stored = prepare_run(config)
-    known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
-    plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
-    num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]
-    backbone = CutBackbone(config, Weights(WeightsName.RANDOM), console)
-    found = [state.meta.get("rows_per_second") or state.meta.get("images_per_second") for state in stored.values()]
-    rates = [float(rate) for rate in found if rate and float(rate)]
-    seconds = max(num_rows) / (min(rates) if rates else _measure_rate(config, backbone))
-    return {
-        "images": len(scan.images),
-        "classes": scan.count_by_class(),
-        "to_read": num_to_read,
-        "reused": len(scan.images) - num_to_read,
-        "skipped": [asdict(skipped) for skipped in scan.skipped],
-        "estimated_bytes": sum(map(estimate_bytes, num_rows, backbone.shapes)),
-        "estimated_seconds": round(seconds, 1),
-        "images_per_second": round(num_to_read / seconds, 1) if seconds else 0.0,
-    }
-
-
-def _measure_rate(config: ExtractConfig, backbone: CutBackbone) -> float:
-    num_streams, side, engine = backbone.streams.num_streams, config.image_size, backbone.engine
-    batch = np.random.default_rng(0).uniform(-1, 1, (config.effective_batch_size, side, side, 3)).astype(np.float32)
-    with ThreadPoolExecutor(num_streams) as pool:
-        list(pool.map(engine.run, [batch] * num_streams))
-        started = time.monotonic()
-        list(pool.map(engine.run, [batch] * num_streams))
-    return num_streams * len(batch) / (time.monotonic() - started)

@@ -82,7 +82,8 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
         >>> X, y = store.to_numpy(split="train")  # (n, 768) float32, (n,) int64
     """
     config = make_options(ExtractConfig, {"images": images, "store": store, **options}, "extract")
-    from extract.run import extract_features, warn_about_unusable
+    from extract.result import warn_about_unusable
+    from extract.run import extract_features
 
     console = open_console(progress)
     result = extract_features(config, console)

@@ -14,7 +14,8 @@ from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.engines import Engine
 from extract.loop import ExtractionLoop
-from extract.run import ExtractResult, extract_features
+from extract.result import ExtractResult
+from extract.run import extract_features
 from features.maintenance.check import find_problems
 from features.schema import FeatureKey, Features
 from features.store import Example, FeatureStore

@@ -13,7 +13,7 @@ import pytest
 from base.errors import FingerprintMismatchError, UsageError
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.run import estimate_run
+from extract.estimate import estimate_run
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Pool
 from tests.errors import raises

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.run import ExtractResult
+from extract.result import ExtractResult
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.commands import list_warnings

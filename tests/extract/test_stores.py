@@ -16,7 +16,7 @@ from base.errors import FeatureStoreError, HeadstartError, StoreLockedError
 from base.lock import hold_write_lock
 from base.terminal import Console
 from extract.engines import build_engine
-from extract.run import estimate_run
+from extract.estimate import estimate_run
 from extract.stores import OtherFolderError
 from features.catalog.catalog import Catalog
 from features.store import FeatureStore

@@ -13,7 +13,7 @@ import pytest
 from base.regular import FileIdentity, RegularFile
 from extract.decode import UndecodableImageError, read_picture
 from extract.images.scan import Scan, scan_images
-from extract.run import ExtractResult
+from extract.result import ExtractResult
 from tests.commands import CommandResult, run_command
 from tests.extract.extraction import extract
 from tests.inputs.folders import (

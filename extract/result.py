@@ -1,0 +1,74 @@
+"""Result of an extraction, and the warnings about its unusable pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from base.terminal import Console, format_count
+from extract.images.scan import describe_unsupported
+from extract.loop import BadPicturesError
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """Result of an extraction, printed by `--json`."""
+
+    store: Path
+    """Folder of the store; with several cuts, the folder that has a store for each."""
+    images: int
+    """Number of pictures in the folder."""
+    computed: int
+    """Number of pictures with newly computed features."""
+    reused: int
+    """Number of pictures with features stored by an earlier run."""
+    duplicates: int
+    """Number of byte-for-byte copies of computed pictures."""
+    failed: list[dict[str, str]]
+    """Unusable pictures that were read: `image` and `reason` of each."""
+    unsound: int
+    """Number of pictures with NaN, infinity or float16 overflow in a feature; stored, but excluded from training."""
+    unsound_images: list[str]
+    """Paths of the unsound pictures."""
+    skipped: list[dict[str, str]]
+    """Files that are not extracted: `path` and `reason` of each."""
+    removed: int
+    """Number of pictures removed from the catalog because they are no longer in the folder."""
+    seconds: float
+    """Duration of the run, in seconds."""
+    images_per_second: float
+    """Number of pictures computed per second; 0 if none was computed."""
+    fingerprint: str
+    """Digest of the fingerprint; several cuts give several, separated by commas."""
+    fingerprints: dict[str, str]
+    """Digest of the fingerprint of each cut."""
+    weights: str
+    """Source, file and digest of the weights."""
+    stopped: BadPicturesError | None
+    """Error that stopped the run early; None for a complete run."""
+
+    @property
+    def error(self) -> str:
+        """Message of the error that stopped the run early; empty for a complete run."""
+        return str(self.stopped or "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as `--json` prints it."""
+        values = asdict(self)
+        del values["stopped"]
+        return values | {"error": self.error}
+
+
+def warn_about_unusable(result: ExtractResult, console: Console) -> None:
+    """Warn about unusable pictures, pictures excluded from training, and pictures in unsupported formats."""
+    if result.failed:
+        first, count = result.failed[0], format_count(len(result.failed), "unusable picture")
+        console.warning(f"skipped {count}, first {first['image']} ({first['reason']}). The others are extracted")
+    if result.unsound:
+        console.warning(
+            f"{format_count(result.unsound, 'picture')} excluded from training, because a feature has NaN or overflow, "
+            f"first {result.unsound_images[0]}. Check the weights"
+        )
+    if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
+        console.warning(unsupported)
