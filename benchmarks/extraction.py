@@ -27,7 +27,7 @@ from base.command_line import run_app
 from base.terminal import Console, format_bytes
 from benchmarks.process import run_module
 from benchmarks.worker import Task, Worker
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from extract.engines import count_cores, has_bfloat16
 from extract.images.scan import scan_images
 

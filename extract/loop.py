@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.terminal import Console, format_count
 from extract.config import ExtractConfig
-from extract.decode import UndecodableImageError, decode_within_budget, lock_large_file, read_picture
+from extract.decoding.decode import decode_within_budget
+from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.engines import Streams
 from extract.views import Prepare, Prepared, list_views
 from features.catalog.tables import ImageRow

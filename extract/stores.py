@@ -15,7 +15,7 @@ from base.lock import hold_write_lock
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, CutBackbone, hash_weights
 from extract.config import EngineName, ExtractConfig
-from extract.decode import DECODE_POLICY
+from extract.decoding.decode import DECODE_POLICY
 from extract.images.scan import Scan
 from extract.images.walk import HEADSTART_STORE, identify_headstart_folder
 from extract.plan import KnownStore

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from base.errors import FingerprintMismatchError
 from extract.backbone import cut_backbone
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.views import compile_views
 from features.schema import FeatureKey, ImageStatus

@@ -15,7 +15,7 @@ from base.errors import HeadstartError
 from base.terminal import Console
 from extract.backbone import CutBackbone
 from extract.config import ExtractConfig
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from extract.loop import load_image
 from extract.pixels import prepare_pixels, resize_pixels
 from extract.weights.find import Weights, WeightsName

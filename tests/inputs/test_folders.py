@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from extract.config import MAX_PIXELS
-from extract.decode import MAX_BYTES_PER_PIXEL
+from extract.decoding.read import MAX_BYTES_PER_PIXEL
 from extract.images.scan import scan_images
 from features.store import FeatureStore
 from tests.commands import CommandResult, run_command

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from extract.config import MAX_PIXELS
-from extract.decode import UndecodableImageError, decode_image
+from extract.decoding.decode import decode_image
+from extract.decoding.read import UndecodableImageError
 from tests.inputs.kinds import ACCEPTED, KINDS, REFUSED, Kind
 from tests.inputs.makers import SIZE, save
 from train_head.config import MAX_PIXELS as MAX_PIXELS_OF_STAGE_TWO
@@ -26,7 +27,7 @@ def test_kinds_have_different_names_files_and_bytes() -> None:
 def test_decode_in_strips_equals_decoding_as_a_whole(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     data = kind.make()
     whole = decode_image(data)
-    monkeypatch.setattr("extract.decode._STRIP_PIXELS", 7 * whole.shape[1])
+    monkeypatch.setattr("extract.decoding.decode._STRIP_PIXELS", 7 * whole.shape[1])
     np.testing.assert_array_equal(decode_image(data), whole)
 
 

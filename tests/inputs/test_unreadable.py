@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from base.regular import FileIdentity, RegularFile
-from extract.decode import UndecodableImageError, read_picture
+from extract.decoding.read import UndecodableImageError, read_picture
 from extract.images.scan import Scan, scan_images
 from extract.result import ExtractResult
 from tests.commands import CommandResult, run_command

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.backbone import build_backbone, cut_backbone
-from extract.decode import DECODE_POLICY
+from extract.decoding.decode import DECODE_POLICY
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin, Pool
 from features.store import Example, FeatureStore

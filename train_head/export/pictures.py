@@ -16,7 +16,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.decode import Pixels, UndecodableImageError, decode_within_budget, read_picture
+from extract.decoding.decode import Pixels, decode_within_budget
+from extract.decoding.read import UndecodableImageError, read_picture
 from extract.pixels import resize_pixels
 from features.store import Example
 from train_head.config import MAX_PIXELS

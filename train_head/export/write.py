@@ -154,7 +154,7 @@ def refuse_foreign_files(out: Path) -> None:
 
 
 def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: ModelParts, folder: Path) -> None:
-    from extract.decode import DECODE_POLICY
+    from extract.decoding.decode import DECODE_POLICY
     from train_head.export.stitch import save_model, stitch
 
     fingerprint, origin = store.fingerprint, store.origin

@@ -16,7 +16,8 @@ import numpy as np
 from base.errors import HeadstartError, UsageError
 from base.replace import recover_target
 from base.terminal import Console
-from extract.decode import DECODE_POLICY, UndecodableImageError, decode_within_budget, read_picture
+from extract.decoding.decode import DECODE_POLICY, decode_within_budget
+from extract.decoding.read import UndecodableImageError, read_picture
 from extract.images.scan import EXTENSIONS, SPECIAL_FILE, describe_unsupported, explain_extension
 from extract.images.walk import walk_files
 from train_head.config import PredictConfig

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from base.terminal import make_printable
-from extract.decode import UndecodableImageError, decode_image, read_picture
+from extract.decoding.decode import decode_image
+from extract.decoding.read import UndecodableImageError, read_picture
 from train_head.runs.tables import Prediction
 
 NUM_WRONG_SHOWN = 24

@@ -24,7 +24,7 @@ from base.errors import HeadstartError, StoreMissingError, TargetLockedError, Us
 from base.replace import hold_target, recover_target
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.decode import DECODE_POLICY
+from extract.decoding.decode import DECODE_POLICY
 from extract.run import extract_features
 from features.store import FeatureStore
 from tests.errors import raises

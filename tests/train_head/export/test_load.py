@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from extract.backbone import build_backbone, cut_backbone
-from extract.decode import DECODE_POLICY
+from extract.decoding.decode import DECODE_POLICY
 from extract.weights.find import Weights, WeightsName
 from features.schema import Pool
 from tests.train_head.export.edits import (

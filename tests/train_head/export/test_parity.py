@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console, ConsoleOptions
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels
 from features.store import FeatureStore

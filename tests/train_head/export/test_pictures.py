@@ -16,7 +16,7 @@ import pytest
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from extract.pixels import resize_pixels
 from features.store import Example
 from tests.errors import raises

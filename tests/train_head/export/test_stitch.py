@@ -12,7 +12,7 @@ from PIL import Image
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from extract.pixels import prepare_pixels
 from extract.weights.find import Weights, WeightsName
 from features.store import FeatureStore

@@ -10,7 +10,7 @@ import pytest
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from extract.decode import decode_image
+from extract.decoding.decode import decode_image
 from features.packed.write import pack_store
 from features.schema import Pool
 from features.shards.compression import Compression

@@ -13,7 +13,7 @@ import pytest
 from base.command_line import CommandFailed
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, ConsoleOptions
-from extract.decode import DECODE_POLICY
+from extract.decoding.decode import DECODE_POLICY
 from tests.errors import raises
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.export.edits import edit_json, remove_digest

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from extract import decode
 from extract.config import MAX_PIXELS
-from extract.decode import Pixels, UndecodableImageError, decode_image
+from extract.decoding.decode import FORMATS, Pixels, decode_image
+from extract.decoding.read import UndecodableImageError
 from tests.inputs.makers import write_png
 from tests.pictures import draw_picture, encode
 
@@ -248,7 +248,7 @@ KINDS = {
 @pytest.mark.parametrize("data", [random.Random(5).randbytes(4096), b"\x00", b"GIF8", b"text"])
 def test_decode_unknown_bytes_are_refused_with_the_supported_formats(data: bytes) -> None:
     reason = refuse(data)
-    assert ", ".join(decode.FORMATS) in reason
+    assert ", ".join(FORMATS) in reason
     assert not [kind for kind in KINDS if kind in reason]
 
 

@@ -1,48 +1,30 @@
-"""Read and decode picture files into RGB pixels. Extraction, export and prediction share this policy."""
+"""Decode picture files into RGB pixels. Extraction, export and prediction share this policy."""
 
 from __future__ import annotations
 
 import io
-import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from base.regular import RegularFile
 from extract.config import MAX_PIXELS
+from extract.decoding.read import UndecodableImageError
+from extract.decoding.unknown import describe_unknown_file
 
 Pixels = NDArray[np.uint8]
 
 DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 16 bit by its upper byte"
-MAX_BYTES_PER_PIXEL = 8
-"""Largest accepted file size, in bytes per pixel: four uncompressed samples of 16 bits."""
-ALWAYS_ALLOWED_BYTES = 2**26
-"""File size up to which a file is accepted whatever `max_pixels` is, in bytes."""
-LARGE_FILE_BYTES = 2**24
-"""Size above which picture files are read and decoded one at a time."""
 MAX_PIXELS_IN_MEMORY = 96_000_000
 """Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Accepted formats. Pillow opens the MPO files of cameras as JPEG, and raises KeyError for the name MPO."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _STRIP_PIXELS = 2**20
-_OTHER_KINDS = (
-    (rb"%PDF", "a PDF file"),
-    (rb"PK\x03\x04", "a zip file"),
-    (rb"8BPS", "a Photoshop file"),
-    (rb"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (rb"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-    (rb".{4}ftyp(hei[cxms]|hev[cx]|m[is]f1)", "an HEIC picture"),
-    (rb".{4}ftypavi[fs]", "an AVIF picture"),
-    (rb".{4}(ftyp|moov|mdat|wide|free|skip)|RIFF.{4}AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01", "a video"),
-    (rb"0&\xb2u\x8ef\xcf\x11", "a video"),
-)
 
 # malloc returns freed blocks of this size to the system at once; blocks of Pillow's default size, 16 MB, would stay
 # reserved for each thread.
@@ -69,38 +51,6 @@ class _PixelBudget:
 
 
 _budget = _PixelBudget(MAX_PIXELS_IN_MEMORY)
-_one_large_file = threading.Lock()
-
-
-class UndecodableImageError(Exception):
-    """File that cannot be used as a picture; the message is the reason, a noun phrase."""
-
-
-def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Read a whole picture file, so that its content hash and its pixels come from the same bytes.
-
-    Raises:
-        UndecodableImageError: the file is unreadable, not a regular file, larger than any picture of `max_pixels`, or
-            changed during the read.
-    """
-    max_bytes = max(MAX_BYTES_PER_PIXEL * max_pixels, ALWAYS_ALLOWED_BYTES)
-    try:
-        with RegularFile(path, follow=True) as file:
-            before = file.identity
-            if before.num_bytes > max_bytes:
-                raise UndecodableImageError(f"a file of {before.num_bytes:,} bytes, above the limit of {max_bytes:,}")
-            data = file.read(before.num_bytes + 1)
-            after = file.identify()
-    except OSError as error:
-        raise UndecodableImageError(f"an unreadable file ({error.strerror or error})") from error
-    if len(data) != before.num_bytes or after[:4] != before[:4]:
-        raise UndecodableImageError("a file that changed while it was read")
-    return data
-
-
-def lock_large_file(num_bytes: int) -> AbstractContextManager[object]:
-    """Return a context manager that lets one thread at a time read and decode a large file."""
-    return _one_large_file if num_bytes > LARGE_FILE_BYTES else nullcontext()
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -146,7 +96,7 @@ def decode_within_budget(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[
             pixels = _convert_to_rgb(image)
             image.close()
         except UnidentifiedImageError:
-            raise UndecodableImageError(_describe_foreign_bytes(data)) from None
+            raise UndecodableImageError(describe_unknown_file(data, FORMATS)) from None
         except UndecodableImageError:
             raise
         except MemoryError:
@@ -183,12 +133,3 @@ def _convert_strip(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, opaque).convert("RGB")
     # convert() would copy a picture that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _describe_foreign_bytes(data: bytes) -> str:
-    """Describe a file that Pillow does not identify, by its first bytes."""
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!|html|\?xml|head|svg)", data[:512], re.IGNORECASE):
-        return "a web page or XML file"
-    kinds = [kind for pattern, kind in _OTHER_KINDS if re.match(pattern, data, re.DOTALL)]
-    found = kinds[0] if kinds else "an unknown format or a damaged header"
-    return f"{found} (supported: {', '.join(FORMATS)})"

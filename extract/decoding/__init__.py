@@ -1,0 +1,1 @@
+"""Reading and decoding of picture files."""

@@ -1,0 +1,49 @@
+"""Read picture files from disk."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from base.regular import RegularFile
+from extract.config import MAX_PIXELS
+
+MAX_BYTES_PER_PIXEL = 8
+"""Largest accepted file size, in bytes per pixel: four uncompressed samples of 16 bits."""
+ALWAYS_ALLOWED_BYTES = 2**26
+"""File size up to which a file is accepted whatever `max_pixels` is, in bytes."""
+LARGE_FILE_BYTES = 2**24
+"""Size above which picture files are read and decoded one at a time."""
+_one_large_file = threading.Lock()
+
+
+class UndecodableImageError(Exception):
+    """File that cannot be used as a picture; the message is the reason, a noun phrase."""
+
+
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Read a whole picture file, so that its content hash and its pixels come from the same bytes.
+
+    Raises:
+        UndecodableImageError: the file is unreadable, not a regular file, larger than any picture of `max_pixels`, or
+            changed during the read.
+    """
+    max_bytes = max(MAX_BYTES_PER_PIXEL * max_pixels, ALWAYS_ALLOWED_BYTES)
+    try:
+        with RegularFile(path, follow=True) as file:
+            before = file.identity
+            if before.num_bytes > max_bytes:
+                raise UndecodableImageError(f"a file of {before.num_bytes:,} bytes, above the limit of {max_bytes:,}")
+            data = file.read(before.num_bytes + 1)
+            after = file.identify()
+    except OSError as error:
+        raise UndecodableImageError(f"an unreadable file ({error.strerror or error})") from error
+    if len(data) != before.num_bytes or after[:4] != before[:4]:
+        raise UndecodableImageError("a file that changed while it was read")
+    return data
+
+
+def lock_large_file(num_bytes: int) -> AbstractContextManager[object]:
+    """Return a context manager that lets one thread at a time read and decode a large file."""
+    return _one_large_file if num_bytes > LARGE_FILE_BYTES else nullcontext()
