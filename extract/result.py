@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from base.terminal import Console, format_count
-from extract.images.scan import describe_unsupported
+from extract.images.recognize import describe_unsupported
 from extract.loop import BadPicturesError
 
 

@@ -16,8 +16,8 @@ from extract import pixels
 from extract.backbone import BACKBONE_NAME, CutBackbone, hash_weights
 from extract.config import EngineName, ExtractConfig
 from extract.decoding.decode import DECODE_POLICY
+from extract.images.recognize import HEADSTART_STORE, identify_headstart_folder
 from extract.images.scan import Scan
-from extract.images.walk import HEADSTART_STORE, identify_headstart_folder
 from extract.plan import KnownStore
 from extract.views import describe_views
 from extract.weights.find import UNOFFICIAL, Weights, WeightsName

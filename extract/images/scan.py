@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import format_count
-from extract.images.walk import HEADSTART, HEADSTART_STORE, is_folder, list_entries, walk_files
+from extract.images.recognize import (
+    EXTENSIONS,
+    HEADSTART,
+    HEADSTART_STORE,
+    explain_extension,
+    identify_headstart_folder,
+)
+from extract.images.walk import SPECIAL_FILE, Skipped, is_folder
 from features.catalog.tables import ImageRow
 
 SPLIT_FOLDERS = {
@@ -18,26 +26,6 @@ SPLIT_FOLDERS = {
     **dict.fromkeys(["validation", "val", "valid"], "validation"),
     **dict.fromkeys(["test", "testing"], "test"),
 }
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"]
-    + [".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
-)
-SPECIAL_FILE = "a special file, such as a pipe or a device"
-UNSUPPORTED = "a picture in an unsupported format"
-_UNSUPPORTED_EXTENSIONS = frozenset(
-    [".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".tga", ".hdr", ".exr", ".dcm"]
-    + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"]
-)
-_MAX_TIME_NS = 2**63 - 1
-"""Latest time that SQLite can store, in nanoseconds (the year 2262); the earliest is its negative."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Skipped file or folder, with the reason: a noun phrase."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -143,30 +131,9 @@ def _scan_class(
         if problem:
             skipped.append(Skipped(path, problem))
         else:
-            modified_ns = max(-_MAX_TIME_NS, min(status.st_mtime_ns, _MAX_TIME_NS))
+            modified_ns = max(1 - 2**63, min(status.st_mtime_ns, 2**63 - 1))
             images.append(ImageRow(path, label, split, status.st_size, modified_ns))
     return images, skipped
-
-
-def explain_extension(path: str) -> str:
-    """Return the reason for skipping a file whose extension is not in `EXTENSIONS`."""
-    extension = Path(path).suffix
-    if extension.lower() in _UNSUPPORTED_EXTENSIONS:
-        return f"{UNSUPPORTED} ({extension})"
-    return f"a file with an unknown extension ({extension})" if extension else "a file without an extension"
-
-
-def describe_unsupported(files: Iterable[tuple[str, str]]) -> str:
-    """Return a warning about skipped pictures in unsupported formats; empty if there are none.
-
-    Args:
-        files: (path, reason) of skipped files.
-    """
-    unsupported = [path for path, reason in files if reason.startswith(UNSUPPORTED)]
-    if not unsupported:
-        return ""
-    count = format_count(len(unsupported), "picture in an unsupported format", "pictures in unsupported formats")
-    return f"skipped {count}, first {unsupported[0]}. Convert to JPEG or PNG"
 
 
 def _check_classes(folder: Path, class_folders: list[tuple[str, Path]], images: list[ImageRow]) -> None:
@@ -196,3 +163,50 @@ def _check_classes(folder: Path, class_folders: list[tuple[str, Path]], images: 
             f"the class {others[0]!r}",
             "Add pictures of that class to train/, or move its folder out of the other splits",
         )
+
+
+def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """Walk a tree of folders. Links are followed, except links to a folder above them.
+
+    Args:
+        folder: the folder that paths are relative to.
+        top: path of the folder to start from, relative to `folder`.
+        stores: paths of feature stores, relative to `folder`; they need not exist yet.
+
+    Yields:
+        (path, problem) for each file, and for each folder that is not entered. The path is relative to `folder`. The
+        problem is a noun phrase for a folder, and empty for a file.
+    """
+    parts = Path(top).parts
+    parents = [folder.joinpath(*parts[:depth]).stat() for depth in range(len(parts))]
+    pending = [(top, frozenset((status.st_dev, status.st_ino) for status in parents))]
+    while pending:
+        path, above = pending.pop()
+        try:
+            status = (folder / path).stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                yield path, "a link to a folder above it"
+                continue
+            entries = list_entries(folder / path)
+            names = {entry.name for entry in entries}
+            own = HEADSTART_STORE if path in stores else identify_headstart_folder(folder / path, names)
+        except OSError as error:
+            yield path, f"an unreadable folder ({error.strerror or error})"
+            continue
+        if own:
+            yield path, own
+            continue
+        for entry in entries:
+            inside = f"{path}/{entry.name}"
+            if is_folder(entry):
+                pending.append((inside, above | {identity}))
+            else:
+                yield inside, ""
+
+
+def list_entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
+    """List the entries of a folder in alphabetical order, without `__MACOSX`; `hidden` includes hidden entries."""
+    ignored = "__MACOSX" if hidden else (".", "__MACOSX")
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(ignored)), key=lambda entry: entry.name)

@@ -1,67 +1,161 @@
-"""Walk a tree of folders: follow links; leave out loops, hidden files, and folders that Headstart wrote."""
+"""List a tree of folders once: the pictures in each folder, and the files and folders that are skipped."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from base.errors import CatalogDamagedError, HeadstartError
-from base.lock import LOCK_NAME
-from features.catalog.catalog import CATALOG_NAME
-from features.catalog.database import check_header
+from base.terminal import format_count
+from extract.images.recognize import (
+    EXTENSIONS,
+    HEADSTART_STORE,
+    explain_extension,
+    find_extension,
+    identify_headstart_folder,
+    name_system_entry,
+)
 
-HEADSTART = "a Headstart"
-"""First words of the reason for skipping a folder that Headstart wrote."""
-HEADSTART_STORE = f"{HEADSTART} feature store"
-_RUN_FILES = ("run.json", "head.npz")
+SPECIAL_FILE = "a special file, such as a pipe or a device"
+UNREADABLE_FILE, UNREADABLE_FOLDER = "an unreadable file", "an unreadable folder"
+HIDDEN_FILE, HIDDEN_FOLDER = "a hidden file", "a hidden folder"
+_MAX_TIME_NS = 2**63 - 1
+"""Latest time that SQLite can store, in nanoseconds (the year 2262); the earliest is its negative."""
 
 
-def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Walk a tree of folders. Links are followed, except links to a folder above them.
+class PictureFile(NamedTuple):
+    """File with the extension of a picture."""
+
+    path: str
+    """Path relative to the listed folder, with `/`."""
+    num_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Skipped file or folder, with the reason: a noun phrase."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files below a folder, whatever its layout."""
+
+    folders: dict[str, list[PictureFile]] = field(default_factory=dict)
+    """Pictures directly in each folder, by the folder's relative path; the listed folder itself has the path `""`."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Files that are not pictures, and folders that were not entered."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Numbers of files and folders of operating systems, network storage and editors, by name."""
+
+    @property
+    def pictures(self) -> list[PictureFile]:
+        """All pictures, sorted by path."""
+        return sorted(picture for pictures in self.folders.values() for picture in pictures)
+
+
+def list_files(folder: Path, stores: Iterable[Path] = ()) -> Listing:
+    """List all pictures below a folder, and all files and folders that are skipped, whatever the layout.
+
+    Links are followed, except links to a folder above them. Hidden files and folders, and folders that Headstart
+    wrote, are skipped. Files and folders of operating systems, network storage and editors are only counted.
 
     Args:
-        folder: the folder that paths are relative to.
-        top: path of the folder to start from, relative to `folder`.
-        stores: paths of feature stores, relative to `folder`; they need not exist yet.
+        folder: an existing folder.
+        stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
 
-    Yields:
-        (path, problem) for each file, and for each folder that is not entered. The path is relative to `folder`. The
-        problem is a noun phrase for a folder, and empty for a file.
+    Raises:
+        OSError: the folder itself cannot be read.
     """
-    parts = Path(top).parts
-    parents = [folder.joinpath(*parts[:depth]).stat() for depth in range(len(parts))]
-    pending = [(top, frozenset((status.st_dev, status.st_ino) for status in parents))]
+    top = folder.resolve()
+    inside = [store.resolve().relative_to(top).as_posix() for store in stores if store.resolve().is_relative_to(top)]
+    stores_inside = set(inside) - {"."}
+    listing, pending = Listing(), [_Pending("")]
     while pending:
-        path, above = pending.pop()
-        try:
-            status = (folder / path).stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                yield path, "a link to a folder above it"
-                continue
-            entries = list_entries(folder / path)
+        pending += _list_folder(folder, pending.pop(), stores_inside, listing)
+    # Also list a store that this run will create, so that this run and the next one list the same folders.
+    listed = {found.path for found in listing.skipped}
+    listing.skipped.extend(Skipped(path, HEADSTART_STORE) for path in stores_inside - listed)
+    listing.skipped.sort(key=lambda found: found.path)
+    return listing
+
+
+class _Pending(NamedTuple):
+    """Folder to list: its relative path, and the devices and inodes of the folders above it."""
+
+    path: str
+    above: frozenset[tuple[int, int]] = frozenset()
+
+
+def _list_folder(top: Path, pending: _Pending, stores: Collection[str], listing: Listing) -> list[_Pending]:
+    """Add the entries of one folder to the listing, and return the folders to list next."""
+    path, folder = pending.path, top / pending.path
+    try:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        problem = "a link to a folder above it" if identity in pending.above else ""
+        if path and not problem:
             names = {entry.name for entry in entries}
-            own = HEADSTART_STORE if path in stores else identify_headstart_folder(folder / path, names)
-        except OSError as error:
-            yield path, f"an unreadable folder ({error.strerror or error})"
+            problem = HEADSTART_STORE if path in stores else identify_headstart_folder(folder, names)
+    except OSError as error:
+        if not path:
+            raise
+        # A folder without pictures, so that its class is not left out silently.
+        listing.folders[path] = []
+        problem = f"{UNREADABLE_FOLDER} ({error.strerror or error})"
+    if problem:
+        listing.skipped.append(Skipped(path, problem))
+        return []
+    pictures = listing.folders[path] = []
+    inner = []
+    for entry in entries:
+        inside = f"{path}/{entry.name}" if path else entry.name
+        if system_name := name_system_entry(entry.name):
+            listing.ignored[system_name] += 1
             continue
-        if own:
-            yield path, own
-            continue
-        for entry in entries:
-            inside = f"{path}/{entry.name}"
-            if is_folder(entry):
-                pending.append((inside, above | {identity}))
-            else:
-                yield inside, ""
+        match _describe_entry(entry, inside, stores):
+            case PictureFile() as picture:
+                pictures.append(picture)
+            case Skipped() as skipped:
+                listing.skipped.append(skipped)
+            case None:
+                inner.append(_Pending(inside, pending.above | {identity}))
+    return inner[::-1]
 
 
-def list_entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
-    """List the entries of a folder in alphabetical order, without `__MACOSX`; `hidden` includes hidden entries."""
-    ignored = "__MACOSX" if hidden else (".", "__MACOSX")
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(ignored)), key=lambda entry: entry.name)
+def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str]) -> PictureFile | Skipped | None:
+    """Return the picture, or the reason for skipping the file or folder; None for a folder to list."""
+    name = entry.name
+    is_hidden = name.startswith(".") and path not in stores
+    if is_folder(entry):
+        return Skipped(path, _describe_hidden(entry.path)) if is_hidden else None
+    if is_hidden:
+        return Skipped(path, HIDDEN_FILE)
+    if find_extension(name).lower() not in EXTENSIONS:
+        return Skipped(path, explain_extension(name))
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return Skipped(path, f"{UNREADABLE_FILE} ({error.strerror or error})")
+    if not stat.S_ISREG(status.st_mode):
+        return Skipped(path, SPECIAL_FILE)
+    return PictureFile(path, status.st_size, max(-_MAX_TIME_NS, min(status.st_mtime_ns, _MAX_TIME_NS)))
+
+
+def _describe_hidden(folder: str) -> str:
+    """Describe a hidden folder with the number of its pictures."""
+    names = (name for _, _, names in os.walk(folder) for name in names)
+    num_pictures = sum(find_extension(name).lower() in EXTENSIONS for name in names)
+    return f"{HIDDEN_FOLDER} with {format_count(num_pictures, 'picture')}" if num_pictures else HIDDEN_FOLDER
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -71,40 +165,3 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     except OSError:
         # A link to itself, or into a folder without access. Opening it fails with the reason.
         return False
-
-
-def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
-    """Describe a folder that Headstart wrote, recognized by its content; return an empty string for any other folder.
-
-    Args:
-        folder: path of the folder.
-        names: names of its entries.
-    """
-
-    def holds(*files: str, within: Path = folder) -> bool:
-        return all((within / name).is_file() for name in files)
-
-    if CATALOG_NAME in names and _is_catalog(folder / CATALOG_NAME, is_begun=LOCK_NAME in names):
-        return HEADSTART_STORE
-    if "run.json" in names and holds(*_RUN_FILES):
-        return f"{HEADSTART} run"
-    if "model.keras" in names and holds("model.keras", "labels.txt"):
-        return f"{HEADSTART} exported model"
-    if "sweep.csv" in names and (folder / "trials").is_dir():
-        return f"{HEADSTART} sweep"
-    if "compare.png" in names:
-        runs = [folder / name for name in names if (folder / name).is_dir()]
-        if runs and all(holds(*_RUN_FILES, within=run) for run in runs):
-            return f"{HEADSTART} comparison"
-    return ""
-
-
-def _is_catalog(path: Path, *, is_begun: bool) -> bool:
-    """Return whether a file has a catalog's header, or is empty beside a lock (`is_begun`), as after a killed run."""
-    try:
-        check_header(path)
-    except CatalogDamagedError:
-        return is_begun and path.stat().st_size == 0
-    except HeadstartError:
-        return False
-    return True

@@ -18,8 +18,9 @@ from base.replace import recover_target
 from base.terminal import Console
 from extract.decoding.decode import DECODE_POLICY, decode_within_budget
 from extract.decoding.read import UndecodableImageError, read_picture
-from extract.images.scan import EXTENSIONS, SPECIAL_FILE, describe_unsupported, explain_extension
-from extract.images.walk import walk_files
+from extract.images.recognize import EXTENSIONS, describe_unsupported, explain_extension
+from extract.images.scan import walk_files
+from extract.images.walk import SPECIAL_FILE
 from train_head.config import PredictConfig
 from train_head.data.batches import Array
 from train_head.runs.card import MODEL_FILE

@@ -1,0 +1,111 @@
+"""Recognize pictures, files of operating systems and editors, and folders that Headstart wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from base.errors import CatalogDamagedError, HeadstartError
+from base.lock import LOCK_NAME
+from base.terminal import format_count
+from features.catalog.catalog import CATALOG_NAME
+from features.catalog.database import check_header
+
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"]
+    + [".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
+)
+UNSUPPORTED = "a picture in an unsupported format"
+_UNSUPPORTED_EXTENSIONS = frozenset(
+    [".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".tga", ".hdr", ".exr", ".dcm"]
+    + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"]
+)
+_SYSTEM_NAMES = frozenset(
+    # macOS
+    [".ds_store", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", "__macosx", "icon\r"]
+    # Windows
+    + ["thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"]
+    # Linux desktops and file systems
+    + ["lost+found", ".directory", ".thumbnails", ".snapshot", ".zfs"]
+    # Synology and QNAP
+    + ["@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb"]
+    # editors and version control
+    + [".git", ".svn", ".hg", ".dvc", ".idea", ".vscode", ".ipynb_checkpoints", "__pycache__"]
+)
+"""Names of files and folders that operating systems, network storage and editors create, in lower case."""
+APPLE_DOUBLE, TRASH = "._*", ".Trash-*"
+HEADSTART = "a Headstart"
+"""First words of the reason for skipping a folder that Headstart wrote."""
+HEADSTART_STORE = f"{HEADSTART} feature store"
+_RUN_FILES = ("run.json", "head.npz")
+
+
+def name_system_entry(name: str) -> str:
+    """Return the name under which a file or folder of an operating system is counted; empty for any other entry."""
+    if name.lower() in _SYSTEM_NAMES:
+        return name
+    return APPLE_DOUBLE if name.startswith("._") else TRASH if name.startswith(".Trash-") else ""
+
+
+def find_extension(name: str) -> str:
+    """Return the extension of a file name, with its dot; empty if it has none."""
+    stem, dot, extension = name.rpartition(".")
+    return dot + extension if stem.strip(".") and extension else ""
+
+
+def explain_extension(path: str) -> str:
+    """Return the reason for skipping a file whose extension is not in `EXTENSIONS`."""
+    extension = find_extension(path.rpartition("/")[2])
+    if extension.lower() in _UNSUPPORTED_EXTENSIONS:
+        return f"{UNSUPPORTED} ({extension})"
+    return f"a file with an unknown extension ({extension})" if extension else "a file without an extension"
+
+
+def describe_unsupported(files: Iterable[tuple[str, str]]) -> str:
+    """Return a warning about skipped pictures in unsupported formats; empty if there are none.
+
+    Args:
+        files: (path, reason) of skipped files.
+    """
+    unsupported = [path for path, reason in files if reason.startswith(UNSUPPORTED)]
+    if not unsupported:
+        return ""
+    count = format_count(len(unsupported), "picture in an unsupported format", "pictures in unsupported formats")
+    return f"skipped {count}, first {unsupported[0]}. Convert to JPEG or PNG"
+
+
+def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
+    """Describe a folder that Headstart wrote, recognized by its content; return an empty string for any other folder.
+
+    Args:
+        folder: path of the folder.
+        names: names of its entries.
+    """
+
+    def holds(*files: str, within: Path = folder) -> bool:
+        return all((within / name).is_file() for name in files)
+
+    if CATALOG_NAME in names and _is_catalog(folder / CATALOG_NAME, is_begun=LOCK_NAME in names):
+        return HEADSTART_STORE
+    if "run.json" in names and holds(*_RUN_FILES):
+        return f"{HEADSTART} run"
+    if "model.keras" in names and holds("model.keras", "labels.txt"):
+        return f"{HEADSTART} exported model"
+    if "sweep.csv" in names and (folder / "trials").is_dir():
+        return f"{HEADSTART} sweep"
+    if "compare.png" in names:
+        runs = [folder / name for name in names if (folder / name).is_dir()]
+        if runs and all(holds(*_RUN_FILES, within=run) for run in runs):
+            return f"{HEADSTART} comparison"
+    return ""
+
+
+def _is_catalog(path: Path, *, is_begun: bool) -> bool:
+    """Return whether a file has a catalog's header, or is empty beside a lock (`is_begun`), as after a killed run."""
+    try:
+        check_header(path)
+    except CatalogDamagedError:
+        return is_begun and path.stat().st_size == 0
+    except HeadstartError:
+        return False
+    return True
