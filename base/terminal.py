@@ -22,6 +22,9 @@ from base import signals
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that control the writing direction; they can make one file name look like another."""
 
+NUM_LISTED = 5
+"""Largest number of names or paths in a message."""
+
 
 @dataclass(frozen=True)
 class ConsoleOptions:
@@ -240,6 +243,12 @@ def format_count(number: int, noun: str, plural: str = "") -> str:
         plural: the plural; by default the noun with an `s`.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def format_list(items: Sequence[str]) -> str:
+    """Format the first items of a list, separated by commas, and the number of the others."""
+    more = f" and {len(items) - NUM_LISTED:,} more" if len(items) > NUM_LISTED else ""
+    return ", ".join(items[:NUM_LISTED]) + more
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -13,6 +13,7 @@ from base.terminal import (
     ConsoleOptions,
     format_bytes,
     format_count,
+    format_list,
     format_rate,
     format_seconds,
     import_quietly,
@@ -61,6 +62,14 @@ def test_format_bytes_uses_powers_of_1000(num_bytes: float, text: str) -> None:
 )
 def test_format_count_uses_the_plural_except_for_one(arguments: tuple[int, str, str], text: str) -> None:
     assert format_count(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [(["a"], "a"), (["a", "b"], "a, b"), ([*"abcde"], "a, b, c, d, e"), ([*"abcdefg"], "a, b, c, d, e and 2 more")],
+)
+def test_format_list_of_many_counts_the_rest(items: list[str], text: str) -> None:
+    assert format_list(items) == text
 
 
 def test_show_table_prints_brackets_and_escapes_undecodable_names(capsys: pytest.CaptureFixture[str]) -> None:
