@@ -245,10 +245,10 @@ def format_count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def format_list(items: Sequence[str]) -> str:
-    """Format the first items of a list, separated by commas, and the number of the others."""
+def format_list(items: Sequence[str], separator: str = ", ") -> str:
+    """Format the first items of a list, and the number of the others."""
     more = f" and {len(items) - NUM_LISTED:,} more" if len(items) > NUM_LISTED else ""
-    return ", ".join(items[:NUM_LISTED]) + more
+    return separator.join(items[:NUM_LISTED]) + more
 
 
 def format_bytes(num_bytes: float) -> str:

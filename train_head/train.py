@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from base.replace import replace_folder
-from base.terminal import Console, format_count, format_seconds, import_quietly
+from base.terminal import Console, format_count, format_list, format_seconds, import_quietly
 from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
@@ -138,7 +138,7 @@ def fit_run(
         from train_head.evaluation.plots import draw_curves
 
         with warn_on_failure(CURVES_FILE, console):
-            title = f"{config.run.resolve().name}: {' or '.join(split.classes)}"
+            title = f"{config.run.resolve().name}: {format_list(split.classes, ' or ')}"
             draw_curves(fit.history, title, folder / CURVES_FILE)
     if config.tensorboard:
         with warn_on_failure(LOGS_FOLDER, console):

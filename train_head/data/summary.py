@@ -8,7 +8,7 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, HeadstartError
 from base.lock import is_locked
-from base.terminal import Console, format_count
+from base.terminal import Console, format_count, format_list
 from features.contents import UnusableImage, UnusableReason
 from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
@@ -22,7 +22,7 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
     """Log the training and validation pictures; warn about missing views, unused pictures, leaks and conflicts."""
     console.info(
         f"{store.path}: {len(split.train):,} training and "
-        f"{format_count(len(split.validation), 'validation picture')} of classes {', '.join(split.classes)} "
+        f"{format_count(len(split.validation), 'validation picture')} of classes {format_list(split.classes)} "
         f"(split by {split.rule})"
     )
     if config.views and config.views > 1:

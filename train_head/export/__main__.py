@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
-from base.terminal import Console, format_bytes, format_count
+from base.terminal import Console, format_bytes, format_count, format_list
 from train_head.config import ExportConfig
 
 
@@ -25,7 +25,7 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
         f"exported model in {config.out}",
         [
             *((file.name, format_bytes(file.stat().st_size)) for file in result.files),
-            ("classes", ", ".join(read_card(result.files[0]).classes)),
+            ("classes", format_list(read_card(result.files[0]).classes)),
             ("checked on", f"{parity.num_pictures:,} of {format_count(result.num_validation, 'validation picture')}"),
             ("accuracy on these pictures", f"{parity.accuracy:.4f}"),
             ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from base.errors import HeadstartError, UsageError
 from base.replace import recover_target
-from base.terminal import Console
+from base.terminal import Console, format_list
 from extract.decoding.decode import DECODE_POLICY, decode_within_budget
 from extract.decoding.read import UndecodableImageError, read_picture
 from extract.images.recognize import EXTENSIONS, describe_unsupported, explain_extension
@@ -172,5 +172,5 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
                 paths.append(path)
     if not paths:
         got = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
-        raise HeadstartError(", ".join(map(str, files)), "pictures", got, "Give pictures or a folder of pictures")
+        raise HeadstartError(format_list([*map(str, files)]), "pictures", got, "Give pictures or a folder of pictures")
     return paths, skipped

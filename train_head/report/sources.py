@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from base.errors import HeadstartError, UsageError
-from base.terminal import Console
+from base.terminal import Console, format_list
 from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, ReportConfig
@@ -89,7 +89,7 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
         advice = "Add class folders with pictures to test/, then extract again"
         raise UsageError("--test", "pictures in test/", f"none in {store.path}", advice)
     if unknown := sorted({example.label for example in split.test} - set(split.classes)):
-        expected, advice = f"one of the classes {', '.join(split.classes)}", "Remove the folder, then extract again"
+        expected, advice = f"one of the classes {format_list(split.classes)}", "Remove the folder, then extract again"
         raise HeadstartError(f"test/{unknown[0]}", expected, unknown[0], advice)
     probabilities = _predict_test(sources, console, weights)
     targets = encode_labels(split.test, split.classes)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
-from base.terminal import Console, ConsoleOptions, format_count
+from base.terminal import Console, ConsoleOptions, format_count, format_list
 from features.cuts import open_store
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
@@ -65,7 +65,8 @@ class Run:
 
     def __repr__(self) -> str:
         """Return the folder, the solver and the classes."""
-        return f"Run({str(self.folder)!r}, solver={self.record.solver!r}, classes={self.classes!r})"
+        classes = format_list([*map(repr, self.classes)])
+        return f"Run({str(self.folder)!r}, solver={self.record.solver!r}, classes=[{classes}])"
 
     def _repr_html_(self) -> str:
         try:
