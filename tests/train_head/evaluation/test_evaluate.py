@@ -14,7 +14,8 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from train_head.data.batches import Array
-from train_head.evaluation.metrics import choose_thresholds, evaluate
+from train_head.evaluation.curves import choose_thresholds
+from train_head.evaluation.metrics import evaluate
 
 pytestmark = pytest.mark.unit
 
