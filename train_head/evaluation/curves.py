@@ -1,8 +1,8 @@
-"""Curves of a class: the thresholds from which it is predicted, by F1 or by a wanted recall."""
+"""Curves of one class against the others: the areas under them, and thresholds by F1 or by a wanted recall."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,37 @@ THRESHOLD_DIGITS = 4
 """Decimal places of a threshold; its precision and recall are computed for the rounded number."""
 NUM_THRESHOLDS = 10**THRESHOLD_DIGITS + 1
 WANTED_RECALLS = (0.9, 0.95, 0.99)
+
+
+class Areas(NamedTuple):
+    """Areas under the curves of a class."""
+
+    roc_auc: float
+    average_precision: float
+
+
+def measure_areas(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> Areas | None:
+    """Measure the areas under the curves of a class; return None if it has all or no pictures.
+
+    The area under the ROC curve is the share of the pairs of a picture of the class and another picture in which the
+    first has the higher probability; ties count half (Hanley and McNeil 1982). The average precision is the mean, over
+    the pictures of the class, of the precision at their probability. Both are those of scikit-learn, whose checks of
+    the arguments take most of the time with many classes.
+
+    Args:
+        truths: (n,) bool, whether each picture is of the class.
+        probabilities: (n,) of the class.
+    """
+    num_positive = int(truths.sum())
+    num_negative = len(truths) - num_positive
+    if not num_positive or not num_negative:
+        return None
+    everything, positive = np.sort(probabilities), np.sort(probabilities[truths])
+    below, up_to = (np.searchsorted(everything, positive, side) for side in ("left", "right"))
+    positive_below, positive_up_to = (np.searchsorted(positive, positive, side) for side in ("left", "right"))
+    num_ordered = ((below - positive_below) + (up_to - positive_up_to)).sum() / 2
+    precision = (num_positive - positive_below) / (len(truths) - below)
+    return Areas(float(num_ordered / num_positive / num_negative), float(precision.mean()))
 
 
 def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:

@@ -1,18 +1,23 @@
-"""Metrics of a head: fast ones in NumPy for each training, and a full evaluation with scikit-learn for the report."""
+"""Metrics of a head: a few for each training, and a full evaluation for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train_head.data.batches import Array
-from train_head.evaluation.curves import choose_thresholds
+from train_head.evaluation.confusion import MAX_DENSE_CLASSES, count_cells, describe_cells
+from train_head.evaluation.curves import Areas, choose_thresholds, measure_areas
 from train_head.evaluation.uncertainty import compute_interval
 
 NUM_BINS = 10
+NUM_DETAILED = 20
+"""Number of classes with thresholds, if there are more than `MAX_DENSE_CLASSES` classes."""
+_BLOCK_CLASSES = 64
+_BLOCK_NUMBERS = 2**24
 _ROUNDED_AWAY = 2.0**-25
 """Value that replaces a probability of exactly 0: in float32, 1 minus this or a smaller number is 1."""
 
@@ -31,12 +36,12 @@ def compute_metrics(
     Returns:
         Ready for JSON: accuracy with its 95% interval; the largest training class and its share of the evaluated
         pictures, which is the accuracy of always predicting it; precision, recall, F1 and number of pictures of each
-        class; and the confusion matrix (rows are true classes).
+        class; and the confusion matrix (`describe_cells`).
     """
     predicted = predict_classes(probabilities)
-    confusion = np.zeros((len(classes),) * 2, np.int64)
-    np.add.at(confusion, (targets, predicted), 1)
-    correct, pictures, num_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    correct, pictures, num_predicted = (
+        np.bincount(numbers, minlength=len(classes)) for numbers in (targets[targets == predicted], targets, predicted)
+    )
     # The precision of a class that is never predicted is 0, as is the recall of one without pictures.
     precision, recall = correct / np.maximum(num_predicted, 1), correct / np.maximum(pictures, 1)
     f1 = 2 * correct / np.maximum(pictures + num_predicted, 1)
@@ -54,7 +59,7 @@ def compute_metrics(
             }
             for number, label in enumerate(classes)
         },
-        "confusion": confusion.tolist(),
+        **describe_cells(count_cells(targets, predicted, len(classes)), len(classes)),
     }
 
 
@@ -73,31 +78,44 @@ def evaluate(
         Ready for JSON:
 
         - `accuracy` with its 95% `accuracy_interval`, which `record_selection` widens for a selected head;
-          `balanced_accuracy`, the mean recall; `largest_class` and `largest_class_share`, the baseline.
+          `largest_class` and `largest_class_share`, the baseline.
+        - `balanced_accuracy`, `macro_precision` and `macro_f1`: means of the recall, the precision and the F1 over the
+          classes that have pictures.
         - `roc_auc` and `average_precision`: with two classes, those of the second; with more, the mean over the
           classes, each against the others. None if a class has no pictures or all of them.
         - `log_loss` in nats; `brier`, the mean squared error of the probabilities: from 0 to 1 with two classes; with
           more, the errors are summed over the classes, from 0 to 2.
         - `calibration_error`: the expected calibration error, of the second class if there are two, else of the
           predicted class; `reliability`: the bins of [0, 1] from which it is computed.
-        - `confusion`: rows are true classes; `classes`: the metrics of each class against the others.
+        - `confusion`, and with many classes `confusion_cells`: the confusion matrix (`describe_cells`).
+        - `classes`: the metrics of each class against the others, and its `thresholds`. With more than
+          `MAX_DENSE_CLASSES` classes, only the `NUM_DETAILED` with the lowest average precision have thresholds.
     """
-    from sklearn.metrics import brier_score_loss
-
     counted = compute_metrics(targets, probabilities, labels, largest_class)
-    # Float32 rows add up to 1 only approximately, and scikit-learn warns about it.
-    exact = probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    numbers = range(len(labels))
+    areas = [
+        measure_areas(targets == number, column)
+        for number, column in zip(numbers, _list_columns(probabilities, numbers), strict=True)
+    ]
+    detailed = _choose_detailed(areas)
+    thresholds = {
+        number: choose_thresholds(targets == number, column)
+        for number, column in zip(detailed, _list_columns(probabilities, detailed), strict=True)
+    }
     classes = [
         {
             "label": label,
             "num_pictures": row["pictures"],
             **{name: row[name] for name in ("precision", "recall", "f1")},
-            **_evaluate_class(targets == number, exact[:, number]),
+            "roc_auc": area and area.roc_auc,
+            "average_precision": area and area.average_precision,
+            "thresholds": thresholds.get(number, []),
         }
-        for number, (label, row) in enumerate(counted["per_class"].items())
+        for number, (label, row), area in zip(numbers, counted["per_class"].items(), areas, strict=True)
     ]
     decisive = classes[1:] if len(classes) == 2 else classes
-    reliability = _measure_reliability(targets, exact)
+    present = [found for found in classes if found["num_pictures"]]
+    reliability = _measure_reliability(targets, probabilities)
     gaps = [found["num_pictures"] * abs(found["share_right"] - found["mean_probability"]) for found in reliability]
     return {
         "num_pictures": len(targets),
@@ -105,13 +123,15 @@ def evaluate(
         "accuracy_interval": counted["val_accuracy_interval"],
         "largest_class": counted["largest_class"],
         "largest_class_share": counted["largest_class_share"],
-        "balanced_accuracy": float(np.mean([found["recall"] for found in classes if found["num_pictures"]])),
+        "balanced_accuracy": float(np.mean([found["recall"] for found in present])),
+        "macro_precision": float(np.mean([found["precision"] for found in present])),
+        "macro_f1": float(np.mean([found["f1"] for found in present])),
         "roc_auc": _average([found["roc_auc"] for found in decisive]),
         "average_precision": _average([found["average_precision"] for found in decisive]),
         "log_loss": compute_loss(targets, probabilities),
-        "brier": float(brier_score_loss(targets, exact, labels=list(range(len(labels))))),
+        "brier": _compute_brier(targets, probabilities),
         "calibration_error": sum(gaps) / len(targets),
-        "confusion": counted["confusion"],
+        **{name: counted[name] for name in ("confusion", "confusion_cells") if name in counted},
         "classes": classes,
         "reliability": reliability,
     }
@@ -141,24 +161,40 @@ def predict_classes(probabilities: Array) -> NDArray[np.int64]:
     return np.asarray(np.argmax(probabilities, axis=1), np.int64)
 
 
-def _evaluate_class(truths: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the areas under the curves and the thresholds of one class; none if it has all or no pictures."""
-    from sklearn import metrics
-
-    if truths.all() or not truths.any():
-        return {"roc_auc": None, "average_precision": None, "thresholds": []}
-    return {
-        "roc_auc": float(metrics.roc_auc_score(truths, probabilities)),
-        "average_precision": float(metrics.average_precision_score(truths, probabilities)),
-        "thresholds": choose_thresholds(truths, probabilities),
-    }
+def _list_columns(probabilities: Array, numbers: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    """Yield columns of probabilities, (n,) each, whose rows add up to 1; float32 rows do so only approximately."""
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    # A column of a large matrix is slow to read, and a float64 copy of the whole is twice its size.
+    for start in range(0, len(numbers), _BLOCK_CLASSES):
+        block = probabilities[:, list(numbers[start : start + _BLOCK_CLASSES])].T
+        yield from np.ascontiguousarray(block, np.float64) / sums
 
 
-def _measure_reliability(targets: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
+def _choose_detailed(areas: Sequence[Areas | None]) -> list[int]:
+    """Choose the classes that have thresholds: all, or of many those with the lowest average precision."""
+    precision_of = {number: area.average_precision for number, area in enumerate(areas) if area}
+    if len(areas) <= MAX_DENSE_CLASSES:
+        return list(precision_of)
+    return sorted(sorted(precision_of, key=lambda number: precision_of[number])[:NUM_DETAILED])
+
+
+def _compute_brier(targets: NDArray[np.int64], probabilities: Array) -> float:
+    """Compute the mean squared error of the probabilities (Brier 1950); with two classes, that of the second."""
+    total, step = 0.0, max(1, _BLOCK_NUMBERS // probabilities.shape[1])
+    for start in range(0, len(targets), step):
+        errors = probabilities[start : start + step].astype(np.float64)
+        errors /= errors.sum(axis=1, keepdims=True)
+        errors[np.arange(len(errors)), targets[start : start + step]] -= 1
+        total += float(np.sum(errors**2))
+    return total / len(targets) / (2 if probabilities.shape[1] == 2 else 1)
+
+
+def _measure_reliability(targets: NDArray[np.int64], probabilities: Array) -> list[dict[str, Any]]:
     """Compare probability and frequency in bins: of the second class if there are two, else of the predicted class."""
     events, given = targets == 1, probabilities[:, 1]
     if probabilities.shape[1] > 2:
-        events, given = probabilities.argmax(axis=1) == targets, probabilities.max(axis=1)
+        events, given = predict_classes(probabilities) == targets, probabilities.max(axis=1)
+    given = given.astype(np.float64) / probabilities.sum(axis=1, dtype=np.float64)
     # A bin includes its upper edge.
     bins = np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], given)
     counts, means, shares = (np.bincount(bins, weights, NUM_BINS) for weights in (None, given, events))

@@ -8,6 +8,9 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
+from train_head.evaluation.confusion import read_cells
 from train_head.solvers.history import Epoch
 
 MIN_IMPROVEMENT = 0.01
@@ -118,14 +121,12 @@ def judge_confidence(mean_confidence: float, evaluation: Mapping[str, Any]) -> C
 
 def find_confusions(evaluation: Mapping[str, Any], count: int = NUM_CONFUSIONS) -> list[Confusion]:
     """Find the most frequent kinds of error, most frequent first; ties keep the order of the classes."""
-    labels = [row["label"] for row in evaluation["classes"]]
-    errors = [
-        Confusion(label, predicted, number, sum(row))
-        for label, row in zip(labels, evaluation["confusion"], strict=True)
-        for predicted, number in zip(labels, row, strict=True)
-        if label != predicted and number
+    classes, cells = evaluation["classes"], read_cells(evaluation)
+    errors = cells[cells[:, 0] != cells[:, 1]]
+    return [
+        Confusion(classes[true]["label"], classes[predicted]["label"], number, classes[true]["num_pictures"])
+        for true, predicted, number in errors[np.argsort(-errors[:, 2], kind="stable")[:count]].tolist()
     ]
-    return sorted(errors, key=lambda error: -error.count)[:count]
 
 
 def collect_findings(

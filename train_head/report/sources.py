@@ -57,7 +57,7 @@ def read_evaluation(run: Run) -> dict[str, Any]:
     """Evaluate a run's head from its stored predictions, with an interval that accounts for the selection."""
     targets, probabilities = run.read_probabilities()
     found = evaluate(targets, probabilities, run.record.classes, _find_largest(run))
-    right = sum(row[number] for number, row in enumerate(found["confusion"]))
+    right = round(found["accuracy"] * len(targets))
     num_candidates = Selection.read(run.read_metrics()).num_candidates
     return found | {"accuracy_interval": list(compute_interval(right, len(targets), num_candidates))}
 
@@ -68,7 +68,7 @@ def read_test(run: Run) -> dict[str, Any] | None:
     if test is None:
         return None
     largest = _find_largest(run)
-    share = sum(test["confusion"][largest]) / test["num_pictures"]
+    share = test["classes"][largest]["num_pictures"] / test["num_pictures"]
     return test | {"largest_class": run.record.classes[largest], "largest_class_share": share}
 
 

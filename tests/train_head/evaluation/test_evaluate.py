@@ -14,8 +14,9 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from train_head.data.batches import Array
-from train_head.evaluation.curves import choose_thresholds
-from train_head.evaluation.metrics import evaluate
+from train_head.evaluation.confusion import MAX_DENSE_CLASSES
+from train_head.evaluation.curves import choose_thresholds, measure_areas
+from train_head.evaluation.metrics import NUM_DETAILED, evaluate
 
 pytestmark = pytest.mark.unit
 
@@ -91,6 +92,8 @@ def test_evaluate_three_classes_equals_scikit_learn(three: Any) -> None:
     assert three.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(targets, predicted))
     assert three.roc_auc == pytest.approx(metrics.roc_auc_score(targets, exact, multi_class="ovr"))
     assert three.average_precision == pytest.approx(metrics.average_precision_score(targets, exact))
+    assert three.macro_precision == pytest.approx(metrics.precision_score(targets, predicted, average="macro"))
+    assert three.macro_f1 == pytest.approx(metrics.f1_score(targets, predicted, average="macro"))
     assert three.log_loss == pytest.approx(metrics.log_loss(targets, exact))
     assert three.brier == pytest.approx(np.mean(np.sum((exact - np.eye(3)[targets]) ** 2, axis=1)))
     assert three.confusion == metrics.confusion_matrix(targets, predicted).tolist()
@@ -115,6 +118,34 @@ def test_evaluate_three_classes_calibration_is_of_the_predicted(three: Any) -> N
         inside = (confidence > found.low) & (confidence <= found.high)
         assert found.num_pictures == inside.sum()
         assert found.share_right == pytest.approx(right[inside].mean())
+
+
+def test_measure_areas_with_ties_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    for num_values in (1, 2, 5, 1000):
+        truths, given = np.arange(50) < rng.integers(1, 50), rng.integers(0, num_values, 50) / num_values
+        areas = measure_areas(truths, given)
+        assert areas
+        assert areas.roc_auc == pytest.approx(metrics.roc_auc_score(truths, given), rel=1e-12)
+        assert areas.average_precision == pytest.approx(metrics.average_precision_score(truths, given), rel=1e-12)
+
+
+def test_evaluate_many_classes_has_thresholds_of_those_with_the_lowest_average_precision() -> None:
+    num_classes = MAX_DENSE_CLASSES + 1
+    rng = np.random.default_rng(2)
+    targets = np.arange(3 * num_classes) % num_classes
+    scores = rng.random((len(targets), num_classes)) + np.eye(num_classes)[targets]
+    probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    found = read_back(evaluate(targets, probabilities, [str(number) for number in range(num_classes)], 0))
+    detailed = [c.average_precision for c in found.classes if c.thresholds]
+    others = [c.average_precision for c in found.classes if not c.thresholds]
+    assert len(detailed) == NUM_DETAILED
+    assert max(detailed) <= min(others)
+    assert found.roc_auc == pytest.approx(
+        np.mean([metrics.roc_auc_score(targets == n, probabilities[:, n]) for n in range(num_classes)])
+    )
+    assert found.confusion is None
+    assert sum(count for _, _, count in found.confusion_cells) == len(targets)
 
 
 def test_choose_thresholds_takes_the_best_f1_and_the_best_precision_for_a_recall() -> None:

@@ -101,7 +101,8 @@ def test_judge_confidence_compares_with_the_interval(mean_confidence: float, exp
 
 
 def test_find_confusions_sorts_by_count() -> None:
-    evaluation = {"classes": [{"label": label} for label in "abc"], "confusion": [[5, 1, 0], [3, 6, 1], [0, 0, 4]]}
+    classes = [{"label": label, "num_pictures": num} for label, num in (("a", 6), ("b", 10), ("c", 4))]
+    evaluation = {"classes": classes, "confusion": [[5, 1, 0], [3, 6, 1], [0, 0, 4]]}
     assert find_confusions(evaluation) == [
         Confusion("b", "a", 3, 10),
         Confusion("a", "b", 1, 6),
