@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from base.files import require_space
@@ -15,9 +16,10 @@ from extract.config import ExtractConfig
 from extract.engines import check_engine
 from extract.images.scan import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
-from extract.plan import KnownStore, estimate_bytes, hash_path, merge_images_to_read, plan_images
+from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.result import ExtractResult
 from extract.stores import (
+    FeatureSpec,
     StoredState,
     build_feature_spec,
     check_pictures_folder,
@@ -28,7 +30,8 @@ from extract.stores import (
     read_store,
     set_aside,
 )
-from extract.weights.find import AUTO, check_weights_argument, find_weights
+from extract.weights.find import AUTO, Weights, check_weights_argument, find_weights
+from features.catalog.tables import ImageRow
 from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
 
@@ -56,6 +59,22 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
     return scan, places, stored
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One extraction: what is known before the first picture is read."""
+
+    config: ExtractConfig
+    console: Console
+    scan: Scan
+    places: Mapping[str, Path]
+    """Folder of the store for each cut."""
+    weights: str
+    """Source, file and digest of the weights."""
+    backbone: CutBackbone
+    specs: Mapping[str, FeatureSpec]
+    """Fingerprint and origin of the features of each cut."""
+
+
 def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """Update a store to match a folder: compute missing features, and remove deleted pictures from the catalog.
 
@@ -68,22 +87,16 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     started = time.monotonic()
     scan, places, stored = prepare_run(config)
     console.info(f"{config.images}: {scan.describe()}")
-    weights = load_stored_weights(stored.values()) if config.weights == AUTO else None
-    if weights is None or config.weights_sha256.strip().lower() not in ("", weights.sha256):
-        weights = find_weights(config.weights, console, config.weights_sha256)
+    weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
-    known_specs = {cut: load_stored_spec(config, cut, state, weights) for cut, state in stored.items()}
-    specs = {cut: known_specs.get(cut) or build_feature_spec(config, cut, backbone) for cut in places}
-    # Checked before any store is created, so that a run refused for one cut creates no store for another.
-    for cut, state in stored.items():
-        check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
+    run = _Run(config, console, scan, places, str(weights), backbone, _compose_specs(config, places, stored, backbone))
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                FeatureWriter(place, specs[cut].fingerprint, specs[cut].origin, compression=config.compression)
+                FeatureWriter(place, run.specs[cut].fingerprint, run.specs[cut].origin, compression=config.compression)
             )
             for cut, place in places.items()
         ]
@@ -99,60 +112,103 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         if to_read:
             num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))
             require_space(writers[0].folder, num_bytes)
-            paths = [image.path for image in sorted(scan.images, key=hash_path)]
-            for number, (cut, place) in enumerate(places.items()):
-                made, store = build_feature_spec(config, cut, backbone), FeatureStore(place)
-                check_fingerprint(place, specs[cut].fingerprint, made.fingerprint)
-                if store.num_features:
-                    num_rows = compare_rows(store, paths, config, backbone, made.origin.versions, number)
-                    count = format_count(num_rows, "stored feature")
-                    console.debug(f"{cut}: {count} extracted again, with equal results")
+            _compare_stored_rows(run)
             console.info(backbone.describe())
             # Build the engine now, so that its start-up does not count in the rate of the progress bar.
             _ = backbone.engine
-        folder = str(config.images.resolve())
-        for writer, plan in zip(writers, plans, strict=True):
-            before = writer.catalog.read_meta("images_folder")
-            if before not in (None, folder) and plan.gone:
-                console.warning(
-                    f"{writer.folder} was filled from {before}. Removed {format_count(len(plan.gone), 'picture')} "
-                    f"missing from {folder}. To keep both, give each folder its own --store"
-                )
-            writer.update_images(plan.rows, plan.gone)
-            writer.write_meta("images_folder", folder)
-            writer.write_meta("weights", str(weights))
-        stopped = None
-        try:
-            loop.run(to_read, config.count_bad_allowed(len(scan.images)))
-        except BadPicturesError as error:
-            stopped = error
-        except KeyboardInterrupt:
-            num_kept = len(scan.images) - len(to_read) + min(loop.num_done, len(to_read)) - len(loop.failed)
-            console.warning(
-                f"{config.store}: {num_kept:,} of {len(scan.images):,} pictures stored. Run again to continue"
-            )
-            raise
+        _update_catalogs(run, writers, plans)
+        stopped = _run_loop(run, loop, to_read)
         if loop.num_computed:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
                 writer.write_meta("rows_per_second", str(loop.rows_per_second))
+    return _build_result(run, plans, loop, stopped, started)
+
+
+def _choose_weights(config: ExtractConfig, console: Console, stored: Mapping[str, StoredState]) -> Weights:
+    """Return the weights of the stores if the options allow any; otherwise find the requested ones."""
+    weights = load_stored_weights(stored.values()) if config.weights == AUTO else None
+    if weights is None or config.weights_sha256.strip().lower() not in ("", weights.sha256):
+        weights = find_weights(config.weights, console, config.weights_sha256)
+    return weights
+
+
+def _compose_specs(
+    config: ExtractConfig, places: Mapping[str, Path], stored: Mapping[str, StoredState], backbone: CutBackbone
+) -> dict[str, FeatureSpec]:
+    """Return the specification of the features of each cut; from the stores' records if possible."""
+    known = {cut: load_stored_spec(config, cut, state, backbone.weights) for cut, state in stored.items()}
+    specs = {cut: known.get(cut) or build_feature_spec(config, cut, backbone) for cut in places}
+    # Checked before any store is created, so that a run refused for one cut creates no store for another.
+    for cut, state in stored.items():
+        check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
+    return specs
+
+
+def _compare_stored_rows(run: _Run) -> None:
+    """Extract some stored pictures again, and raise HeadstartError if their features differ."""
+    paths = [image.path for image in sorted(run.scan.images, key=hash_path)]
+    for number, (cut, place) in enumerate(run.places.items()):
+        made, store = build_feature_spec(run.config, cut, run.backbone), FeatureStore(place)
+        check_fingerprint(place, run.specs[cut].fingerprint, made.fingerprint)
+        if store.num_features:
+            num_rows = compare_rows(store, paths, run.config, run.backbone, made.origin.versions, number)
+            count = format_count(num_rows, "stored feature")
+            run.console.debug(f"{cut}: {count} extracted again, with equal results")
+
+
+def _update_catalogs(run: _Run, writers: Sequence[FeatureWriter], plans: Sequence[Plan]) -> None:
+    """Write the pictures of the scan to the catalog of each store, before the first picture is read."""
+    folder = str(run.config.images.resolve())
+    for writer, plan in zip(writers, plans, strict=True):
+        before = writer.catalog.read_meta("images_folder")
+        if before not in (None, folder) and plan.gone:
+            run.console.warning(
+                f"{writer.folder} was filled from {before}. Removed {format_count(len(plan.gone), 'picture')} "
+                f"missing from {folder}. To keep both, give each folder its own --store"
+            )
+        writer.update_images(plan.rows, plan.gone)
+        writer.write_meta("images_folder", folder)
+        writer.write_meta("weights", run.weights)
+
+
+def _run_loop(run: _Run, loop: ExtractionLoop, to_read: Sequence[ImageRow]) -> BadPicturesError | None:
+    """Extract pictures; return the error if too many are unusable."""
+    num_images = len(run.scan.images)
+    try:
+        loop.run(to_read, run.config.count_bad_allowed(num_images))
+    except BadPicturesError as error:
+        return error
+    except KeyboardInterrupt:
+        num_kept = num_images - len(to_read) + min(loop.num_done, len(to_read)) - len(loop.failed)
+        run.console.warning(
+            f"{run.config.store}: {num_kept:,} of {num_images:,} pictures stored. Run again to continue"
+        )
+        raise
+    return None
+
+
+def _build_result(
+    run: _Run, plans: Sequence[Plan], loop: ExtractionLoop, stopped: BadPicturesError | None, started: float
+) -> ExtractResult:
+    num_images, num_read = len(run.scan.images), len(merge_images_to_read(plans))
     num_others = loop.num_computed + loop.num_duplicates + len(loop.failed)
-    digests = {cut: spec.fingerprint.digest for cut, spec in specs.items()}
+    digests = {cut: spec.fingerprint.digest for cut, spec in run.specs.items()}
     return ExtractResult(
-        store=config.store,
-        images=len(scan.images),
+        store=run.config.store,
+        images=num_images,
         computed=loop.num_computed,
-        reused=len(scan.images) - len(to_read) + loop.num_done - num_others,
+        reused=num_images - num_read + loop.num_done - num_others,
         duplicates=loop.num_duplicates,
         failed=loop.failed,
         unsound=len(loop.unsound),
         unsound_images=loop.unsound,
-        skipped=[asdict(skipped) for skipped in scan.skipped],
+        skipped=[asdict(skipped) for skipped in run.scan.skipped],
         removed=len({path for plan in plans for path in plan.gone}),
         seconds=round(time.monotonic() - started, 3),
         images_per_second=round(loop.images_per_second, 1),
         fingerprint=",".join(digests.values()),
         fingerprints=digests,
-        weights=str(weights),
+        weights=run.weights,
         stopped=stopped,
     )
