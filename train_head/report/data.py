@@ -44,7 +44,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
     if not 1 <= metrics["kept_epoch"] <= len(history):
         raise ValueError(f"kept_epoch is {metrics['kept_epoch']} of {len(history)} epochs")
     evaluation, selection = read_evaluation(run), Selection.read(metrics)
-    mean_confidence = float(np.mean([max(found.probabilities.values()) for found in predictions]))
+    mean_confidence = float(np.mean([found.row.max() for found in predictions], dtype=np.float64))
     findings = collect_findings(metrics, history, evaluation, selection.num_candidates, mean_confidence)
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
     pictures = {name: dict(sorted(Counter(e.label for e in part).items())) for name, part in parts.items()}
@@ -88,8 +88,8 @@ def _describe_prediction(found: Prediction) -> dict[str, Any]:
         "path": found.path,
         "label": found.label,
         "predicted": found.predicted,
-        "probability": found.probabilities[found.predicted],
-        "label_probability": found.probabilities[found.label],
+        "probability": found.get_probability(found.predicted),
+        "label_probability": found.get_probability(found.label),
     }
 
 

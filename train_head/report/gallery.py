@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 from PIL import Image
 
 from base.terminal import make_printable
@@ -38,15 +39,15 @@ class Thumbnail(NamedTuple):
 def sort_wrong(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Return the incorrect predictions, by ascending probability of the true class."""
     wrong = [found for found in predictions if found.predicted != found.label]
-    return sorted(wrong, key=lambda found: (found.probabilities[found.label], found.path))
+    return sorted(wrong, key=lambda found: (found.get_probability(found.label), found.path))
 
 
 def choose_uncertain(predictions: Sequence[Prediction], count: int = NUM_UNCERTAIN_SHOWN) -> list[Prediction]:
     """Return the predictions whose two highest probabilities are closest, correct ones included."""
 
     def measure_margin(found: Prediction) -> float:
-        second, first = sorted(found.probabilities.values())[-2:]
-        return first - second
+        second, first = np.partition(found.row, -2)[-2:]
+        return float(first - second)
 
     return sorted(predictions, key=lambda found: (measure_margin(found), found.path))[:count]
 

@@ -25,22 +25,9 @@ from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import describe_accuracy, describe_interval
 from train_head.reduction.record import Expansion, parse_logits
+from train_head.runs import record, tables
 from train_head.runs.expand import expand_head
-from train_head.runs.record import (
-    DATA_FILES,
-    EXAMPLES_FILE,
-    HEAD_FILE,
-    HISTORY_FILE,
-    LOCAL_FILE,
-    LOGITS_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    REDUCTION_FILE,
-    REPORT_FILE,
-    RUN_FILE,
-    read_record,
-)
-from train_head.runs.tables import SPLITS, Prediction, RunExample, parse_examples, parse_history, parse_predictions
+from train_head.runs.tables import Prediction, RunExample
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 from train_head.solvers.network import compute_logits, compute_probabilities
@@ -61,7 +48,7 @@ class Run:
             HeadstartError: the folder holds no run, the run has a newer version, or run.json was edited.
         """
         self.folder = Path(folder)
-        self.record = read_record(self.folder)
+        self.record = record.read_record(self.folder)
 
     def __repr__(self) -> str:
         """Return the folder, the solver and the classes."""
@@ -115,7 +102,7 @@ class Run:
     @property
     def report_path(self) -> Path | None:
         """Path of the report; None if it was not written."""
-        path = self.folder / REPORT_FILE
+        path = self.folder / record.REPORT_FILE
         return path if path.is_file() else None
 
     @property
@@ -171,7 +158,7 @@ class Run:
     def read_local_paths(self) -> dict[str, str]:
         """Read the paths of the store and the pictures on this machine; return an empty dictionary if unknown."""
         try:
-            values = json.loads(read_regular_file(self.folder / LOCAL_FILE, 2**16))
+            values = json.loads(read_regular_file(self.folder / record.LOCAL_FILE, 2**16))
             return {str(name): value for name, value in dict(values).items() if isinstance(value, str)}
         except (OSError, ValueError, TypeError, RecursionError):
             return {}
@@ -219,7 +206,7 @@ class Run:
                 f"{format_count(len(lost), 'picture')} without features, the first {lost[0].path}",
                 "Restore the shard, or extract these pictures and train again",
             )
-        found: dict[str, list[Example]] = {split: [] for split in SPLITS}
+        found: dict[str, list[Example]] = {split: [] for split in tables.SPLITS}
         for example, row in zip(examples, rows, strict=True):
             if row is not None:
                 found[example.split].append(row._replace(path=example.path, label=example.label, split=example.split))
@@ -234,15 +221,15 @@ class Run:
 
     def read_head(self) -> HeadWeights:
         """Read the fitted head; its inputs are reduced if the reduced solver fitted it."""
-        return self._read(HEAD_FILE, "the fitted head", HeadWeights.parse)
+        return self._read(record.HEAD_FILE, "the fitted head", HeadWeights.parse)
 
     def read_expansion(self) -> Expansion:
         """Read the map from reduced inputs to all inputs."""
-        return self._read(REDUCTION_FILE, "the reduction of the fitted head", Expansion.parse)
+        return self._read(record.REDUCTION_FILE, "the reduction of the fitted head", Expansion.parse)
 
     def read_validation_logits(self) -> Array:
         """Read the logits, (n, outputs), that the reduced head gives for the validation examples."""
-        return self._read(LOGITS_FILE, "the fitted head's logits", parse_logits)
+        return self._read(record.LOGITS_FILE, "the fitted head's logits", parse_logits)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read metrics.json."""
@@ -253,39 +240,44 @@ class Run:
                 raise ValueError("no val_accuracy")
             return metrics
 
-        return self._read(METRICS_FILE, "metrics", parse)
+        return self._read(record.METRICS_FILE, "metrics", parse)
 
     def read_history(self) -> list[Epoch]:
         """Read the losses and accuracies of each epoch."""
-        return self._read(HISTORY_FILE, "a history", parse_history)
+        return self._read(record.HISTORY_FILE, "a history", tables.parse_history)
 
     def read_predictions(self) -> list[Prediction]:
         """Read the predictions for the validation pictures."""
-        parse = partial(parse_predictions, classes=self.record.classes)
-        return self._read(PREDICTIONS_FILE, "the run's predictions", parse)
+        probabilities = None
+        if record.PROBABILITIES_FILE in self.record.files:
+            probabilities = self._read(record.PROBABILITIES_FILE, "the run's probabilities", tables.parse_probabilities)
+        parse = partial(tables.parse_predictions, classes=self.record.classes, probabilities=probabilities)
+        return self._read(record.PREDICTIONS_FILE, "the run's predictions", parse)
 
     def read_probabilities(self) -> tuple[NDArray[np.int64], Array]:
         """Read the class numbers, (n,), and the probabilities, (n, classes), of the validation pictures."""
-        predictions, classes = self.read_predictions(), self.record.classes
-        targets = [classes.index(found.label) for found in predictions]
-        probabilities = [[found.probabilities[label] for label in classes] for found in predictions]
-        return np.array(targets, np.int64), np.array(probabilities, np.float32)
+        predictions = self.read_predictions()
+        number_of = {label: number for number, label in enumerate(self.record.classes)}
+        targets = [number_of[found.label] for found in predictions]
+        return np.array(targets, np.int64), np.array([found.row for found in predictions], np.float32)
 
     def read_examples(self) -> list[RunExample]:
         """Read the training and validation examples."""
-        return self._read(EXAMPLES_FILE, "the run's examples", partial(parse_examples, classes=self.record.classes))
+        return self._read(
+            record.EXAMPLES_FILE, "the run's examples", partial(tables.parse_examples, classes=self.record.classes)
+        )
 
     def _read(self, name: str, expected: str, parse: Callable[[bytes], Parsed]) -> Parsed:
         """Read a data file, check its digest and parse it; raise HeadstartError if either fails."""
         path, advice = self.folder / name, "Restore the file, or train again with `overwrite`"
         wanted = self.record.files.get(name, "")
-        if self.record.run_version == 1 and name == HEAD_FILE:
+        if self.record.run_version == 1 and name == record.HEAD_FILE:
             wanted = self.record.head
         try:
-            data = read_regular_file(path, DATA_FILES[name])
+            data = read_regular_file(path, record.DATA_FILES[name])
             found = hashlib.sha256(data).hexdigest()
             if found != wanted and (wanted or self.record.run_version > 1):
-                recorded = f"SHA-256 {wanted[:12]}…" if wanted else f"a SHA-256 recorded in {RUN_FILE}"
+                recorded = f"SHA-256 {wanted[:12]}…" if wanted else f"a SHA-256 recorded in {record.RUN_FILE}"
                 raise HeadstartError(path, f"{expected} with {recorded}", f"SHA-256 {found[:12]}…", advice)
             return parse(data)
         except HeadstartError:

@@ -21,6 +21,8 @@ RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
 EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
 CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
 HEAD_FILE, LOGITS_FILE, REDUCTION_FILE = "head.npz", "validation_logits.npy", "reduction.npz"
+PROBABILITIES_FILE = "validation_probabilities.npy"
+"""Name of the file with the probabilities of all classes, if they are too many for columns of predictions.csv."""
 LOCAL_FILE = "local.json"
 """Name of the file with paths of this machine. Reports need these paths; exports never contain them."""
 LOGS_FOLDER, LOGS_FILE = "tensorboard", "events.out.tfevents.0.headstart"
@@ -33,6 +35,7 @@ DATA_FILES = {
     HISTORY_FILE: 2**26,
     EXAMPLES_FILE: 2**29,
     PREDICTIONS_FILE: 2**29,
+    PROBABILITIES_FILE: 2**34,
 }
 """Files whose digests run.json contains, with the largest allowed size of each in bytes."""
 RUN_ENTRIES: Names = {

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 from train_head.data.split import Split
+from train_head.evaluation.confusion import MAX_DENSE_CLASSES
 from train_head.evaluation.metrics import predict_classes
 from train_head.solvers.history import Epoch
 
@@ -41,13 +45,25 @@ class Prediction:
     label: str
     """True class."""
     predicted: str
-    probabilities: dict[str, float]
-    """Probability of each class, with labels as keys."""
+    classes: Sequence[str] = field(repr=False)
+    """Labels, in the order of `row`."""
+    row: NDArray[np.floating[Any]] = field(repr=False, compare=False)
+    """(classes,) probability of each class."""
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability of each class, with labels as keys."""
+        return dict(zip(self.classes, self.row.tolist(), strict=True))
+
+    def get_probability(self, label: str) -> float:
+        """Return the probability of one class."""
+        return float(self.row[self.classes.index(label)])
 
 
 _EPOCH_COLUMNS = [field.name for field in fields(Epoch)]
 _EXAMPLE_COLUMNS = ["side", "label", "content_hash", "path", "shard"]
 _PREDICTION_COLUMNS = ["path", "label", "predicted"]
+_SHARE_COLUMNS = ["probability", "label_probability"]
 
 
 def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[RunExample]:
@@ -72,12 +88,25 @@ def format_examples(examples: Sequence[RunExample]) -> bytes:
 
 
 def format_predictions(examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> bytes:
-    """Format predictions.csv from the probabilities, (n, classes), of the validation pictures."""
+    """Format predictions.csv from the probabilities, (n, classes), of the validation pictures.
+
+    With more than `MAX_DENSE_CLASSES` classes, it has only the probabilities of the predicted and of the true class.
+    """
+    predicted, columns, shares = predict_classes(probabilities), [f"p({label})" for label in classes], probabilities
+    if has_separate_probabilities(classes):
+        number_of = {label: number for number, label in enumerate(classes)}
+        chosen = np.stack([predicted, [number_of[example.label] for example in examples]], axis=1)
+        columns, shares = _SHARE_COLUMNS, np.take_along_axis(probabilities, chosen, axis=1)
     rows = [
-        [example.path, example.label, classes[number], *(f"{share:.9g}" for share in shares)]
-        for example, number, shares in zip(examples, predict_classes(probabilities), probabilities, strict=True)
+        [example.path, example.label, classes[number], *(f"{share:.9g}" for share in row)]
+        for example, number, row in zip(examples, predicted, shares, strict=True)
     ]
-    return _format([[*_PREDICTION_COLUMNS, *(f"p({label})" for label in classes)], *rows])
+    return _format([[*_PREDICTION_COLUMNS, *columns], *rows])
+
+
+def has_separate_probabilities(classes: Sequence[str]) -> bool:
+    """Return whether a run has so many classes that their probabilities are in a file of their own."""
+    return len(classes) > MAX_DENSE_CLASSES
 
 
 def parse_history(data: bytes) -> list[Epoch]:
@@ -94,8 +123,9 @@ def parse_history(data: bytes) -> list[Epoch]:
 def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
     """Parse the output of `format_examples`; raise ValueError if it is invalid."""
     examples = [RunExample(*row) for row in _parse(data, _EXAMPLE_COLUMNS, _EXAMPLE_COLUMNS[:-1])]
+    known = set(classes)
     for example in examples:
-        if example.split not in SPLITS or example.label not in classes:
+        if example.split not in SPLITS or example.label not in known:
             raise ValueError(f"an unknown split or class for {example.path}")
         if not _HASH.fullmatch(example.content_hash):
             raise ValueError(f"an invalid SHA-256 for {example.path}")
@@ -103,20 +133,43 @@ def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
     return examples
 
 
-def parse_predictions(data: bytes, classes: Sequence[str]) -> list[Prediction]:
-    """Parse the output of `format_predictions`; raise ValueError if it is invalid."""
+def parse_predictions(data: bytes, classes: Sequence[str], probabilities: Array | None = None) -> list[Prediction]:
+    """Parse the output of `format_predictions`; raise ValueError if it is invalid.
+
+    Args:
+        data: content of predictions.csv.
+        classes: labels in order.
+        probabilities: (n, classes) of the same pictures, if the run has them in a file of their own.
+    """
+    columns = [f"p({label})" for label in classes] if probabilities is None else _SHARE_COLUMNS
+    rows = _parse(data, [*_PREDICTION_COLUMNS, *columns])
+    if not rows:
+        raise ValueError("no pictures")
+    if probabilities is None:
+        shares: NDArray[np.floating[Any]] = np.array([[float(share) for share in row[3:]] for row in rows])
+    elif probabilities.shape == (len(rows), len(classes)):
+        shares = probabilities
+    else:
+        raise ValueError(f"probabilities of shape {probabilities.shape}")
+    is_valid = ((shares >= 0) & (shares <= 1)).all(axis=1) & np.isclose(shares.sum(axis=1), 1, rtol=0, atol=1e-3)
+    known = set(classes)
     predictions = []
-    for path, label, predicted, *shares in _parse(data, [*_PREDICTION_COLUMNS, *(f"p({label})" for label in classes)]):
-        numbers = [float(share) for share in shares]
-        if label not in classes or predicted not in classes:
+    for (path, label, predicted, *_), share, valid in zip(rows, shares, is_valid, strict=True):
+        if label not in known or predicted not in known:
             raise ValueError(f"an unknown class for {path}")
-        if not all(0 <= share <= 1 for share in numbers) or not math.isclose(sum(numbers), 1, abs_tol=1e-3):
+        if not valid:
             raise ValueError(f"invalid probabilities for {path}")
         _check_path(path)
-        predictions.append(Prediction(path, label, predicted, dict(zip(classes, numbers, strict=True))))
-    if not predictions:
-        raise ValueError("no pictures")
+        predictions.append(Prediction(path, label, predicted, classes, share))
     return predictions
+
+
+def parse_probabilities(data: bytes) -> Array:
+    """Parse validation_probabilities.npy; raise ValueError unless it has (n, classes) numbers."""
+    probabilities = np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+    if probabilities.ndim != 2:
+        raise ValueError(f"an array of shape {probabilities.shape}")
+    return probabilities
 
 
 def _format(rows: Iterable[Sequence[object]]) -> bytes:

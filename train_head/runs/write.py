@@ -31,6 +31,7 @@ from train_head.runs.record import (
     METRICS_FILE,
     PATH_OPTIONS,
     PREDICTIONS_FILE,
+    PROBABILITIES_FILE,
     REDUCTION_FILE,
     REPORT_FILE,
     RUN_ENTRIES,
@@ -40,7 +41,13 @@ from train_head.runs.record import (
     describe_run_target,
     read_record,
 )
-from train_head.runs.tables import format_examples, format_history, format_predictions, list_run_examples
+from train_head.runs.tables import (
+    format_examples,
+    format_history,
+    format_predictions,
+    has_separate_probabilities,
+    list_run_examples,
+)
 from train_head.solvers import Fit
 
 MAX_UP, MAX_DOWN = 3, 2
@@ -68,6 +75,8 @@ def write_run(
         _write_json(folder / LOCAL_FILE, {"store": str(store.path.resolve()), "images": store.images_folder})
     predictions = format_predictions(split.validation, record.classes, fit.validation_probabilities)
     (folder / PREDICTIONS_FILE).write_bytes(predictions)
+    if has_separate_probabilities(record.classes):
+        np.save(folder / PROBABILITIES_FILE, fit.validation_probabilities, allow_pickle=False)
     write_record(folder, replace(record, head=head, created=datetime.now(UTC).isoformat(timespec="seconds")))
     return written
 

@@ -22,7 +22,7 @@ from train_head.runs.tables import Prediction
 
 
 def make_prediction(path: str, label: str, dogs: float) -> Prediction:
-    return Prediction(path, label, "dogs" if dogs > 0.5 else "cats", {"cats": 1 - dogs, "dogs": dogs})
+    return Prediction(path, label, "dogs" if dogs > 0.5 else "cats", ["cats", "dogs"], np.array([1 - dogs, dogs]))
 
 
 PLANTED = [
@@ -51,7 +51,7 @@ def test_choose_uncertain_takes_the_smallest_margins_correct_ones_included() -> 
 
 def test_choose_uncertain_of_three_classes_compares_the_two_highest_probabilities() -> None:
     def make(path: str, *probabilities: float) -> Prediction:
-        return Prediction(path, "cats", "cats", dict(zip(("cats", "dogs", "owls"), probabilities, strict=True)))
+        return Prediction(path, "cats", "cats", ["cats", "dogs", "owls"], np.array(probabilities))
 
     found = choose_uncertain([make("a", 0.5, 0.3, 0.2), make("b", 0.45, 0.44, 0.11), make("c", 0.4, 0.35, 0.25)])
     assert [prediction.path for prediction in found] == ["b", "c", "a"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 
 import numpy as np
 import pytest
 
 from tests.train_head.synthetic import make_example
+from train_head.evaluation.confusion import MAX_DENSE_CLASSES
 from train_head.runs.tables import (
     RunExample,
     format_examples,
@@ -16,6 +18,7 @@ from train_head.runs.tables import (
     parse_examples,
     parse_history,
     parse_predictions,
+    parse_probabilities,
 )
 from train_head.solvers.history import Epoch
 
@@ -125,3 +128,42 @@ def test_parse_predictions_without_pictures_or_of_other_classes_is_an_error() ->
         parse_predictions(data, ["cats", "owls"])
     with pytest.raises(ValueError, match="no pictures"):
         parse_predictions(data.splitlines(keepends=True)[0], CLASSES)
+
+
+MANY = [str(number) for number in range(MAX_DENSE_CLASSES + 1)]
+
+
+def draw_many(num_pictures: int = 3) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    scores = np.random.default_rng(0).random((num_pictures, len(MANY)), np.float32)
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def test_parse_predictions_of_many_classes_takes_the_probabilities_from_their_own_file() -> None:
+    probabilities, examples = draw_many(), [make_example(f"{label}/a.jpg") for label in ("7", "100", "0")]
+    table, file = format_predictions(examples, MANY, probabilities), io.BytesIO()
+    np.save(file, probabilities)
+    found = parse_predictions(table, MANY, parse_probabilities(file.getvalue()))
+    assert max(map(len, table.splitlines())) < 60
+    assert [prediction.label for prediction in found] == ["7", "100", "0"]
+    for prediction, row in zip(found, probabilities, strict=True):
+        assert list(prediction.probabilities) == MANY
+        assert list(prediction.probabilities.values()) == row.tolist()
+        assert prediction.predicted == MANY[int(row.argmax())]
+        assert prediction.get_probability(prediction.label) == row[int(prediction.label)]
+
+
+def test_parse_predictions_with_the_probabilities_of_other_pictures_is_an_error() -> None:
+    table = format_predictions([make_example(f"{label}/a.jpg") for label in MANY[:3]], MANY, draw_many())
+    with pytest.raises(ValueError, match="shape"):
+        parse_predictions(table, MANY, draw_many(2))
+    with pytest.raises(ValueError, match=r"0/a\.jpg"):
+        parse_predictions(table, MANY, 2 * draw_many())
+    with pytest.raises(ValueError, match="columns"):
+        parse_predictions(table, MANY)
+
+
+def test_parse_probabilities_of_another_array_is_an_error() -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="shape"):
+        parse_probabilities(file.getvalue())
