@@ -61,7 +61,14 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
     from features.cuts import open_store
 
     store = open_store(config.store, config.cut)
-    counts = sorted(Counter((image.split, image.label, image.status.value) for image in store.images).items())
+    source = store.contents.labels
+    counts = sorted(
+        Counter(
+            (image.split, label, image.status.value)
+            for image in store.images
+            for label in source.list_labels(image.label)
+        ).items()
+    )
     num_bytes = sum(shard.num_bytes for shard in store.shards) or store.path.stat().st_size
     share = num_bytes / max(2 * store.num_features * prod(store.feature_shape), 1)
     fingerprint = {**asdict(store.fingerprint), "digest": store.fingerprint.digest}
@@ -76,6 +83,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
             ("shards", f"{len(store.shards):,}"),
             ("on disk", f"{format_bytes(num_bytes)}, {share:.2f} of the uncompressed size"),
             ("pictures from", store.images_folder or "unknown"),
+            *([("labels from", source.describe())] if source.table else []),
             ("weights", f"{store.origin.weights_name} {store.origin.weights_file}"),
             *((f"fingerprint: {name}", value) for name, value in fingerprint.items()),
             *((f"made with {name}", value) for name, value in store.origin.versions.items()),
@@ -94,6 +102,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
         "bytes": num_bytes,
         "compression": share,
         "images_folder": store.images_folder,
+        "labels": asdict(source) if source.table else None,
         "fingerprint": fingerprint,
         "origin": asdict(store.origin),
     }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import build_damage_error
 from features.catalog.tables import ImageRow, Location
+from features.labels import LabelSource
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
 
@@ -65,6 +67,8 @@ class StoreContents:
     """Function that returns the SHA-256 of the file of a shard (by number), in hexadecimal digits."""
     locate_shard: Callable[[int], Path]
     """Function that returns the path of the file of a shard (by number)."""
+    labels: LabelSource = LabelSource()
+    """Source of the labels; by default the names of the class folders."""
 
     def find_usable(self, key: FeatureKey) -> Location | None:
         """Return the location of a feature, or None if it is not stored or not usable for training."""
@@ -110,7 +114,7 @@ def load_folder(path: Path) -> StoreContents:
     """
     with closing(Catalog(path / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
         fingerprint, origin = load_fingerprint(catalog), load_origin(catalog)
-        images_folder = catalog.read_meta("images_folder") or ""
+        images_folder, labels = catalog.read_meta("images_folder") or "", load_label_source(catalog)
         images, locations = catalog.read_images(), catalog.read_features()
         shards = {shard.number: shard for shard in catalog.read_shards()}
     num_rows = {number: shard.num_rows for number, shard in shards.items()}
@@ -129,4 +133,17 @@ def load_folder(path: Path) -> StoreContents:
         read_rows=lambda number, rows, out: read_features(path, shards[number], rows, out),
         hash_shard=lambda number: shards[number].sha256,
         locate_shard=lambda number: path / SHARD_FOLDER / shards[number].name,
+        labels=labels,
     )
+
+
+@contextmanager
+def pause_collector() -> Iterator[None]:
+    """Disable the garbage collector, which would repeatedly scan many objects that are all in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

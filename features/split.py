@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import UsageError
 from features.contents import Example
 
 VALIDATION_SHARE = 0.2
@@ -41,6 +43,33 @@ def choose_validation(examples: Sequence[Example], share: float) -> set[bytes]:
         elif hashes <= held_out:
             held_out.remove(max(hashes, key=_compute_position))
     return held_out
+
+
+def select_examples(
+    examples: Sequence[Example], split: str | None, where: Path, *, has_validation: bool
+) -> list[Example]:
+    """Select the examples of a split, sorted by content hash; a fifth of the training pictures without validation/.
+
+    Args:
+        examples: all examples of a store.
+        split: `train`, `validation` or `test`; None for all.
+        where: path of the store, for messages.
+        has_validation: whether a picture of the store belongs to the validation split.
+
+    Raises:
+        UsageError: unknown split, or a split without pictures.
+    """
+    if split not in (None, "train", "validation", "test"):
+        expected = "'train', 'validation', 'test' or None"
+        raise UsageError("split", expected, repr(split), "Give None for all pictures")
+    chosen = [example for example in examples if split is None or (example.split or "train") == split]
+    if split in ("train", "validation") and not has_validation:
+        trained = [example for example in examples if example.split != "test"]
+        held_out = choose_validation(trained, VALIDATION_SHARE)
+        chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
+    if split and not chosen:
+        raise UsageError("split", f"a split with pictures in {where}", repr(split), "Give another split")
+    return sort_examples(chosen)
 
 
 def _compute_position(content_hash: bytes) -> float:

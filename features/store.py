@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -16,15 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import ShardDamagedError, UsageError
+from base.errors import ShardDamagedError
 from features.arrays import read_array, stream_dataset
 from features.catalog.tables import ImageRow
 from features.contents import Example as Example
-from features.contents import UnusableImage, load_folder
+from features.contents import UnusableImage, load_folder, pause_collector
+from features.labels import require_single_labels
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
-from features.split import VALIDATION_SHARE, choose_validation, encode_labels, sort_examples
+from features.split import encode_labels, select_examples
 
 _NUM_CLASSES_SHOWN = 10
 
@@ -47,7 +46,7 @@ class FeatureStore:
             CatalogDamagedError: the catalog is damaged.
         """
         self.path = Path(path)
-        with _pause_collector():
+        with pause_collector():
             self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
             self.examples = self.contents.list_examples()
             """View 0 of each image with a usable feature, sorted by the bytes of the paths."""
@@ -66,6 +65,15 @@ class FeatureStore:
     def images_folder(self) -> str:
         """Absolute path of the folder that was scanned last; empty for a packed store."""
         return self.contents.images_folder
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a picture may have several labels, or none; `list_labels` returns them."""
+        return self.contents.labels.is_multi_label
+
+    def list_labels(self, example: Example) -> list[str]:
+        """Return the labels of an example, sorted: exactly one, unless the store is a multi-label store."""
+        return self.contents.labels.list_labels(example.label)
 
     @property
     def images(self) -> list[ImageRow]:
@@ -176,7 +184,7 @@ class FeatureStore:
     @property
     def classes(self) -> list[str]:
         """Sorted labels of the pictures with features; a class number is a position in this list."""
-        return sorted({example.label for example in self.examples})
+        return sorted({label for example in self.examples for label in self.list_labels(example)})
 
     def paths(self, split: str | None = None) -> list[str]:
         """List the paths of the pictures, relative to the images folder, in the order of `to_numpy`.
@@ -204,7 +212,9 @@ class FeatureStore:
             UsageError: unknown dtype or split, or a split without pictures.
             HeadstartError: the features need more than the free memory; nothing is allocated.
             ShardDamagedError: a shard is missing or damaged.
+            FeatureStoreError: pictures have several labels.
         """
+        require_single_labels(self.path, self.contents.labels)
         examples = self._select(split)
         return read_array(self.read, examples, self.feature_shape, dtype), encode_labels(examples, self.classes)
 
@@ -222,24 +232,17 @@ class FeatureStore:
         Raises:
             UsageError: batch size below 1, unknown split, or a split without pictures.
             ShardDamagedError: a shard is missing or damaged; raised while the dataset is read.
+            FeatureStoreError: pictures have several labels.
         """
+        require_single_labels(self.path, self.contents.labels)
         examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
         return stream_dataset(
             self.read, examples, encode_labels(examples, self.classes), self.feature_shape, batch_size
         )
 
     def _select(self, split: str | None) -> list[Example]:
-        if split not in (None, "train", "validation", "test"):
-            expected = "'train', 'validation', 'test' or None"
-            raise UsageError("split", expected, repr(split), "Give None for all pictures")
-        chosen = [example for example in self.examples if split is None or (example.split or "train") == split]
-        if split in ("train", "validation") and not any(image.split == "validation" for image in self.images):
-            trained = [example for example in self.examples if example.split != "test"]
-            held_out = choose_validation(trained, VALIDATION_SHARE)
-            chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
-        if split and not chosen:
-            raise UsageError("split", f"a split with pictures in {self.path}", repr(split), "Give another split")
-        return sort_examples(chosen)
+        has_validation = any(image.split == "validation" for image in self.images)
+        return select_examples(self.examples, split, self.path, has_validation=has_validation)
 
     def __len__(self) -> int:
         """Return the number of pictures with features."""
@@ -262,7 +265,7 @@ class FeatureStore:
         return f"<table>{''.join(rows)}</table>"
 
     def _describe(self) -> dict[str, str]:
-        labels = Counter(example.label for example in self.examples)
+        labels = Counter(label for example in self.examples for label in self.list_labels(example))
         shown = [f"{label!r}: {labels[label]}" for label in self.classes[:_NUM_CLASSES_SHOWN]]
         more = [f"{len(labels) - len(shown)} more"] if len(labels) > len(shown) else []
         splits = Counter(example.split for example in self.examples if example.split)
@@ -271,6 +274,7 @@ class FeatureStore:
             "pictures": f"{len(self)}",
             **({"splits": repr(dict(sorted(splits.items())))} if splits else {}),
             "classes": f"{{{', '.join([*shown, *more])}}}",
+            **({"labels": "several for each picture"} if self.is_multi_label else {}),
             "feature_shape": f"{self.feature_shape}",
             "cut": repr(self.fingerprint.cut),
             "dtype": repr(FEATURE_DTYPE.name),
@@ -282,15 +286,3 @@ def _reopen(path: Path, pool: str) -> FeatureStore:
 
     store = FeatureStore(path)
     return pool_store(store) if pool == POOLED else store
-
-
-@contextmanager
-def _pause_collector() -> Iterator[None]:
-    """Disable the garbage collector, which would repeatedly scan many objects that are all in use."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

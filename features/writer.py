@@ -16,9 +16,10 @@ from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMiss
 from base.files import sync_folder
 from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
-from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import convert_write_error
 from features.catalog.tables import ImageRow
+from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import recover_store
 from features.packed.view import write_view
 from features.schema import (
@@ -138,11 +139,18 @@ class FeatureWriter:
         """Return the status of a committed or added feature, or None if there is none."""
         return self._known.get(key) or self._added.get(key)
 
-    def update_images(self, images: Sequence[ImageRow], removed: Sequence[str]) -> None:
-        """Add or replace images in the catalog and remove others (by path), in one transaction."""
+    def update_images(
+        self, images: Sequence[ImageRow], removed: Sequence[str], labels: LabelSource | None = None
+    ) -> None:
+        """Add or replace images in the catalog, remove others (by path), and record the source of the labels, if given.
+
+        All changes are one transaction, so that labels are never read as those of another source.
+        """
         with self._convert_write_errors(), self.catalog.transaction():
             self.catalog.remove_images(removed)
             self.catalog.write_images(images)
+            if labels is not None and labels != load_label_source(self.catalog):
+                self.catalog.write_meta(LABELS_KEY, labels.encode())
 
     def write_meta(self, key: str, value: str) -> None:
         """Set a metadata value of the store."""

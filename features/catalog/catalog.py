@@ -14,6 +14,7 @@ from base.files import is_regular, write_durably
 from features.catalog import tables
 from features.catalog.database import APPLICATION_ID, build_damage_error, connect, convert_sqlite_errors
 from features.catalog.tables import ImageRow, Location
+from features.labels import LABELS_KEY, LabelSource
 from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerprint, Origin, encode_json
 from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
 
@@ -202,3 +203,9 @@ def load_origin(catalog: Catalog) -> Origin:
     """Return the shape and source of the features in a store."""
     with convert_sqlite_errors(catalog.path):
         return Origin.from_json(catalog.read_meta("origin") or "")
+
+
+def load_label_source(catalog: Catalog) -> LabelSource:
+    """Return the source of the labels in a store; class folders for a store of an earlier version."""
+    with convert_sqlite_errors(catalog.path):
+        return LabelSource.from_json(catalog.read_meta(LABELS_KEY) or "")

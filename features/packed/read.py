@@ -14,6 +14,7 @@ from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
 from features.catalog.tables import ImageRow, Location, check_image_paths, decode_text, encode_text
 from features.contents import StoreContents
+from features.labels import LABELS_KEY, LabelSource
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,
@@ -98,6 +99,8 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     fingerprint = Fingerprint.from_json(*read_texts(file, "fingerprint"))
     origin = Origin.from_json(*read_texts(file, "origin"))
     (images_folder,) = read_texts(file, "images_folder")
+    # Older files do not have this attribute.
+    labels_from = LabelSource.from_json(*read_texts(file, LABELS_KEY)) if LABELS_KEY in file.attrs else LabelSource()
     class_names = read_texts(file, "class_names")
     paths, splits = (_read_text(file[name]) for name in ("paths", "splits"))
     labels = [class_names[number] for number in file["labels"][:].astype(np.uint32).tolist()]
@@ -122,7 +125,16 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     # In the order of a catalog, so that a store and its packed store give the same head.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
-        fingerprint, origin, images_folder, images, locations, [], pack.read_rows, pack.hash, lambda _: pack.path
+        fingerprint,
+        origin,
+        images_folder,
+        images,
+        locations,
+        [],
+        read_rows=pack.read_rows,
+        hash_shard=pack.hash,
+        locate_shard=lambda _: pack.path,
+        labels=labels_from,
     )
 
 

@@ -20,6 +20,7 @@ from base.replace import Target, hold_target
 from base.signals import defer_interrupt
 from features.catalog.tables import encode_text
 from features.contents import UnusableImage, UnusableReason
+from features.labels import LABELS_KEY
 from features.packed.read import MISSING_GROUP, PACK_KIND
 from features.packed.view import label_dimensions
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
@@ -91,7 +92,12 @@ def is_packed(store: FeatureStore, out: Path) -> bool:
 def _identify(store: FeatureStore) -> tuple[object, ...]:
     """Return the contents that a store and its packed store have in common, except the feature values."""
     unusable = [(found.image.path, found.image.label, found.reason) for found in store.list_unusable()]
-    return store.fingerprint, unusable, [row._replace(shard=0, row=0) for row in list_rows(store)]
+    return (
+        store.fingerprint,
+        store.contents.labels,
+        unusable,
+        [row._replace(shard=0, row=0) for row in list_rows(store)],
+    )
 
 
 def _require_free_path(out: Path) -> None:
@@ -137,7 +143,8 @@ def _create(
     store: FeatureStore, file: h5py.File, examples: Sequence[Example], compression: Compression
 ) -> h5py.Dataset:
     """Write all data except the feature values, and return the dataset for them."""
-    class_names = store.classes
+    # In a multi-label store, these are the stored combinations of classes.
+    class_names = sorted({example.label for example in store.examples})
     number_of = {label: number for number, label in enumerate(class_names)}
     # A packed store may be shared, so it must not contain a path of this machine.
     origin = replace(store.origin, weights_file=Path(store.origin.weights_file).name)
@@ -147,6 +154,8 @@ def _create(
     write_texts(file, "origin", [encode_json(asdict(origin))])
     write_texts(file, "images_folder", [""])
     write_texts(file, "class_names", class_names)
+    if labels := store.contents.labels.encode():
+        write_texts(file, LABELS_KEY, [labels])
     shape, options = (len(examples), *store.feature_shape), list_compression_options(compression)
     features = file.create_dataset("features", shape, FEATURE_DTYPE, chunks=(1, *shape[1:]), fletcher32=True, **options)
     label_dimensions(features)
