@@ -10,6 +10,8 @@ from pathlib import Path
 
 from base.errors import HeadstartError, UsageError, require_extra
 from features.cuts import list_cuts, open_store
+from features.labels import require_single_labels
+from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, TrainConfig
 from train_head.data.split import Split, hash_views, split_examples
@@ -75,12 +77,19 @@ def prepare_training(config: TrainConfig) -> Training:
 
 
 def open_training_store(config: TrainConfig) -> FeatureStore:
-    """Open the store of a training. Fine-tuning needs the last cut at or before `unfreeze_from`, without pooling."""
-    if config.unfreeze_from == NO_FINE_TUNING:
-        return open_store(config.store, config.cut, config.pool)
-    from train_head.finetuning.backbone import choose_stored_cut
+    """Open the store of a training. Fine-tuning needs the last cut at or before `unfreeze_from`, without pooling.
 
-    return open_store(config.store, config.cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from))
+    Raises:
+        FeatureStoreError: the store cannot be read, or its pictures have several labels.
+    """
+    cut, pool = config.cut, config.pool
+    if config.unfreeze_from != NO_FINE_TUNING:
+        from train_head.finetuning.backbone import choose_stored_cut
+
+        cut, pool = cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from), Pool.NONE
+    store = open_store(config.store, cut, pool)
+    require_single_labels(store.path, store.contents.labels)
+    return store
 
 
 def check_arguments(config: TrainConfig) -> None:

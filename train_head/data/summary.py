@@ -45,7 +45,7 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
         more = f" and {len(conflicts) - NUM_SHOWN:,} more" if len(conflicts) > NUM_SHOWN else ""
         console.warning(
             f"{format_count(len(conflicts), 'picture')} with identical copies in several classes: "
-            f"{shown}{more}. Each copy has the label of its folder, so that no head can classify all copies correctly. "
+            f"{shown}{more}. Each copy keeps its own label, so that no head can classify all copies correctly. "
             "Keep one copy"
         )
 
