@@ -2,6 +2,8 @@
 #
 # Variables, all optional:
 #   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells)
+#   LABELS=file      a table with the label of each picture, instead of class folders (docs/inputs.md)
+#   COLUMNS=         columns of LABELS, if they are not found: path=id,label=breed
 #   STORE=folder     the feature store              RUN=folder       the fitted head
 #   OUT=folder       the exported model             COMPARE=folder   two heads: without and with dropout
 #   SWEEP=folder     the heads of a sweep           SEARCH= TRIALS=  grid or optuna; number of heads for optuna
@@ -36,11 +38,13 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
-VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) WEIGHTS WEIGHTS_SHA256 THREADS MAX_BAD MAX_PIXELS \
+VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) LABELS COLUMNS WEIGHTS WEIGHTS_SHA256 THREADS MAX_BAD MAX_PIXELS \
 	CHECK SEARCH TRIALS $(SWITCHES) FILES ARGS
-TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
+TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
+# In the environment, COLUMNS is the width of the terminal.
+unexport COLUMNS
 # Values are used literally: a dollar sign in them is not expanded.
 $(foreach v,$(filter $(VARIABLES),$(GIVEN)),$(eval override $(v) := $$(value $(v))))
 
@@ -81,7 +85,7 @@ options = $(strip $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $(call quot
 tag = $(subst /,_,$(subst $(space),,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v))))))
 HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
 FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
-EXTRACT_OPTIONS := $(call options,CUT VIEWS THREADS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 $(STORE_VARIABLES))
+EXTRACT_OPTIONS := $(call options,LABELS COLUMNS CUT VIEWS THREADS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 $(STORE_VARIABLES))
 # Without WEIGHTS, every stage uses the weights that the store was made with.
 WEIGHTS_OPTION := $(if $(filter-out auto,$(WEIGHTS)),--weights $(call quote,$(WEIGHTS)))
 IMAGES_OPTION := --images $(call quote,$(DATA))
@@ -106,7 +110,7 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 # earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
-EXTRACT_VARIABLES := DATA STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS MAX_BAD MAX_PIXELS $(STORE_VARIABLES)
+EXTRACT_VARIABLES := DATA LABELS COLUMNS STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS MAX_BAD MAX_PIXELS $(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
@@ -125,6 +129,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/runtime.done
 DEV := $(VENV)/dev.done
 OPENVINO := $(VENV)/openvino.done
+PARQUET := $(VENV)/pyarrow.done
 OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
 LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
@@ -147,7 +152,7 @@ demo: extract train export  ## extract, train and export the default data
 	@echo $(call quote,The model is in $(OUT). The report is in $(RUN)/report.html.)
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
-extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(is_default),data)  ## compute the features of new pictures
+extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET)) $(if $(is_default),data)  ## compute the features of new pictures
 	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
 		$(if $(NEW_STORE),--new-store) $(ARGS)
 
@@ -262,7 +267,7 @@ $(OPENVINO): requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock openvino
 	@touch $@
 
-$(OPTUNA) $(TENSORBOARD_DONE): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
+$(OPTUNA) $(PARQUET) $(TENSORBOARD_DONE): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $*
 	@touch $@
 

@@ -40,6 +40,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         ("failed", f"{len(result.failed):,}"),
         ("excluded from training", f"{result.unsound:,} with NaN or overflow" if result.unsound else ""),
         ("removed from the store", f"{result.removed:,}" if result.removed else ""),
+        ("labels changed", f"{result.relabeled:,}" if result.relabeled else ""),
         ("skipped files", f"{len(result.skipped):,}"),
         *(("", f"{reason}: {count:,}") for reason, count in reasons),
         ("on disk", format_bytes(num_bytes)),

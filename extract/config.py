@@ -40,6 +40,20 @@ class ExtractConfig:
         Option(help="Folder of pictures: one folder for each class, at the top or in train/ and validation/."),
     ]
     store: Annotated[Path, Option(help="Folder of the feature store. It is created or updated.")]
+    labels: Annotated[
+        Path | None,
+        Option(
+            help="Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.", metavar="FILE"
+        ),
+    ] = None
+    columns: Annotated[
+        str,
+        Option(
+            help="Columns of the table, by name or position, if they are not found: "
+            "path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.",
+            metavar="KEY=COLUMN,…",
+        ),
+    ] = ""
     weights: Annotated[
         str,
         Option(help="Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE"),

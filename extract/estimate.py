@@ -14,6 +14,7 @@ from extract.backbone import CutBackbone
 from extract.config import ExtractConfig
 from extract.plan import KnownStore, estimate_bytes, merge_images_to_read, plan_images
 from extract.run import prepare_run
+from extract.stores import log_labels
 from extract.weights.find import Weights, WeightsName
 
 
@@ -23,6 +24,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     The rate is that of the last run on this store; for a new store it is measured on random pixels.
     """
     scan, places, stored = prepare_run(config)
+    num_relabeled = log_labels(scan, stored.values(), console)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
     num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]
@@ -33,6 +35,8 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     return {
         "images": len(scan.images),
         "classes": scan.count_by_class(),
+        "relabeled": num_relabeled,
+        "labels": scan.labels.to_json() if scan.labels else None,
         "to_read": num_to_read,
         "reused": len(scan.images) - num_to_read,
         "skipped": [asdict(skipped) for skipped in scan.skipped],

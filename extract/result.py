@@ -45,6 +45,10 @@ class ExtractResult:
     """Digest of the fingerprint of each cut."""
     weights: str
     """Source, file and digest of the weights."""
+    labels: dict[str, Any] | None
+    """Columns of the table that were used, and the rows and pictures that do not fit; None for class folders."""
+    relabeled: int
+    """Number of pictures of the last run whose label or split changed."""
     stopped: BadPicturesError | None
     """Error that stopped the run early; None for a complete run."""
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from base.errors import UsageError
 from base.files import require_space
 from base.terminal import Console, format_count
 from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.engines import check_engine
+from extract.images.labels import scan_labeled
 from extract.images.scan import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
@@ -26,6 +28,7 @@ from extract.stores import (
     compose_fingerprint,
     load_stored_spec,
     load_stored_weights,
+    log_labels,
     place_stores,
     read_store,
     set_aside,
@@ -49,7 +52,7 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
     check_weights_argument(config.weights)
     check_engine(config.engine, config.precision)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
-    scan = scan_images(config.images, places.values())
+    scan = scan_pictures(config, places.values())
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     for cut, state in stored.items():
@@ -57,6 +60,15 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
         check_fingerprint(state.path, state.fingerprint, requested)
         check_pictures_folder(state, config.images, scan)
     return scan, places, stored
+
+
+def scan_pictures(config: ExtractConfig, stores: Collection[Path]) -> Scan:
+    """Scan the folder, with the labels of the table if there is one."""
+    if config.labels:
+        return scan_labeled(config.images, config.labels, config.columns, stores)
+    if config.columns:
+        raise UsageError("--columns", "a table given with --labels", repr(config.columns), "Give --labels FILE as well")
+    return scan_images(config.images, stores)
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,8 @@ class _Run:
     backbone: CutBackbone
     specs: Mapping[str, FeatureSpec]
     """Fingerprint and origin of the features of each cut."""
+    num_relabeled: int
+    """Number of pictures of the last run whose label or split changed."""
 
 
 def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
@@ -87,10 +101,12 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     started = time.monotonic()
     scan, places, stored = prepare_run(config)
     console.info(f"{config.images}: {scan.describe()}")
+    num_relabeled = log_labels(scan, stored.values(), console)
     weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
-    run = _Run(config, console, scan, places, str(weights), backbone, _compose_specs(config, places, stored, backbone))
+    specs = _compose_specs(config, places, stored, backbone)
+    run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled)
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:
@@ -167,7 +183,7 @@ def _update_catalogs(run: _Run, writers: Sequence[FeatureWriter], plans: Sequenc
                 f"{writer.folder} was filled from {before}. Removed {format_count(len(plan.gone), 'picture')} "
                 f"missing from {folder}. To keep both, give each folder its own --store"
             )
-        writer.update_images(plan.rows, plan.gone)
+        writer.update_images(plan.rows, plan.gone, run.scan.label_source)
         writer.write_meta("images_folder", folder)
         writer.write_meta("weights", run.weights)
 
@@ -210,5 +226,7 @@ def _build_result(
         fingerprint=",".join(digests.values()),
         fingerprints=digests,
         weights=run.weights,
+        labels=run.scan.labels.to_json() if run.scan.labels else None,
+        relabeled=run.num_relabeled,
         stopped=stopped,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from base.errors import HeadstartError, StoreMissingError, StoreWriteError
 from base.files import sync_folder
 from base.lock import hold_write_lock
+from base.terminal import Console, format_count
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, CutBackbone, hash_weights
 from extract.config import EngineName, ExtractConfig
@@ -23,6 +24,7 @@ from extract.views import describe_views
 from extract.weights.find import UNOFFICIAL, Weights, WeightsName
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.cuts import choose_cut_folders, list_cuts
+from features.labels import LABELS_KEY, LabelSource
 from features.schema import Fingerprint, Origin
 from features.writer import check_store_folder
 
@@ -48,7 +50,7 @@ class StoredState(FeatureSpec):
     path: Path
     known: KnownStore
     meta: Mapping[str, str]
-    """Recorded values of the last run among `images_folder`, `weights`, `rows_per_second`, `images_per_second`."""
+    """Recorded values of the last run, of those that `read_store` reads."""
 
 
 def read_store(store: Path) -> StoredState | None:
@@ -59,7 +61,7 @@ def read_store(store: Path) -> StoredState | None:
         if not catalog.read_shards():
             return None
         known = KnownStore(catalog.read_images(), catalog.read_features().__contains__)
-        keys = ("images_folder", "weights", "rows_per_second", "images_per_second")
+        keys = ("images_folder", "weights", "rows_per_second", "images_per_second", LABELS_KEY)
         meta = {key: value for key in keys if (value := catalog.read_meta(key))}
         return StoredState(load_fingerprint(catalog), load_origin(catalog), store, known, meta)
 
@@ -102,6 +104,30 @@ def check_pictures_folder(stored: StoredState, folder: Path, scan: Scan) -> None
             f"{folder.resolve()}, which has {num_shared:,} of these {len(images):,}",
             NEW_STORE_ADVICE,
         )
+
+
+def log_labels(scan: Scan, stored: Iterable[StoredState], console: Console) -> int:
+    """Print where the labels come from, warn if a store had those of a table, and count the labels that changed.
+
+    Returns:
+        The number of pictures in a store whose label or split changes.
+    """
+    if scan.labels:
+        scan.labels.log(console)
+    num_changed, place = 0, Path()
+    for state in stored:
+        before = {image.path: (image.label, image.split) for image in state.known.images}
+        now = {image.path: (image.label, image.split) for image in scan.images}
+        num_changed, place = sum(before.get(path, pair) != pair for path, pair in now.items()), state.path
+        table = LabelSource.from_json(state.meta.get(LABELS_KEY, "")).table
+        if table and not scan.labels:
+            console.warning(
+                f"{state.path}: the labels were those of the table {table}, and are now the names of the class "
+                f"folders. Give --labels with the path of {table} to use the table again"
+            )
+    if num_changed:
+        console.info(f"{place}: {format_count(num_changed, 'label')} changed since the last run")
+    return num_changed
 
 
 def set_aside(store: Path) -> Path | None:

@@ -23,6 +23,8 @@ def extract(
     store: StrPath,
     *,
     progress: Progress = None,
+    labels: StrPath | None = None,
+    columns: str = "",
     weights: StrPath = "auto",
     weights_sha256: str = "",
     cut: str = "mixed7",
@@ -51,6 +53,9 @@ def extract(
         store: Folder of the feature store. It is created if it does not exist.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
+        labels: Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.
+        columns: Columns of the table, by name or position, if they are not found:
+            path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.
         weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default auto.
         weights_sha256: Expected SHA-256 of the weights file.
         cut: Layer whose output is stored, or several layers separated by commas. Default mixed7.

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import format_count
@@ -20,6 +21,10 @@ from extract.images.recognize import (
 )
 from extract.images.walk import SPECIAL_FILE, Skipped, is_folder
 from features.catalog.tables import ImageRow
+from features.labels import LabelSource
+
+if TYPE_CHECKING:
+    from extract.images.labels import TableLabels
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(["train", "training"], "train"),
@@ -35,11 +40,20 @@ class Scan:
     images: list[ImageRow]
     """Pictures with the label of their class; the split is empty where the folder has no splits."""
     skipped: list[Skipped]
+    labels: TableLabels | None = None
+    """Use of the table that the labels are from; None for the names of the class folders."""
+
+    @property
+    def label_source(self) -> LabelSource:
+        """Source of the labels, as the catalog records it."""
+        return self.labels.source if self.labels else LabelSource()
 
     def count_by_class(self) -> dict[str, dict[str, int]]:
-        """Count pictures as {split: {label: count}}."""
+        """Count pictures as {split: {label: count}}; a picture with several labels counts for each."""
         counts: dict[str, dict[str, int]] = {}
-        for (split, label), count in Counter((image.split, image.label) for image in self.images).items():
+        list_labels = self.label_source.list_labels
+        pairs = ((image.split, label) for image in self.images for label in list_labels(image.label))
+        for (split, label), count in Counter(pairs).items():
             counts.setdefault(split, {})[label] = count
         return counts
 

@@ -1,0 +1,296 @@
+"""Label the pictures of a folder from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from base.errors import HeadstartError, UsageError
+from base.terminal import NUM_LISTED, Console, format_count, format_list
+from extract.images.cells import Labels, read_labels
+from extract.images.columns import Columns, choose_columns, parse_columns
+from extract.images.match import PictureIndex, find_splits
+from extract.images.scan import Scan
+from extract.images.table import read_table
+from extract.images.walk import PictureFile, Skipped, list_files
+from features.catalog.tables import ImageRow
+from features.labels import LABEL_SEPARATOR, LabelSource, join_labels
+
+
+@dataclass(frozen=True)
+class TableLabels:
+    """Labels of a table for the pictures of a folder, and the rows and pictures that do not fit."""
+
+    source: LabelSource
+    separator: str
+    """Separator of several labels in a cell; empty if there is none."""
+    unused_columns: list[str]
+    num_rows: int
+    classes: list[str]
+    missing: list[str]
+    """Values of the path column without a picture."""
+    repeated: list[str]
+    """Paths of pictures in several rows with the same labels."""
+    unlabeled: list[str]
+    """Paths of pictures whose row has an empty label; left out."""
+    unlisted: list[str]
+    """Paths of pictures without a row; left out."""
+    is_mixed: bool
+    """Whether a folder has pictures with a row and others without; usually, only whole test folders have none."""
+
+    def describe(self) -> str:
+        """Return the columns that were found, and the number of rows and classes, as one line."""
+        source, num_labels = self.source, len(self.source.label_columns)
+        label = f"label {source.label_columns[0]}" if num_labels == 1 else f"{num_labels} columns of 0 and 1 as labels"
+        parts = [
+            f"path {source.path_column}",
+            label + (f" (several, separated by {self.separator!r})" if self.separator else ""),
+            f"split {source.split_column}" if source.split_column else "",
+            f"not used: {format_list(self.unused_columns)}" if self.unused_columns else "",
+        ]
+        classes = format_count(len(self.classes), "class", "classes")
+        several = ", several labels a picture" if source.is_multi_label else ""
+        columns = "; ".join(filter(None, parts))
+        return f"{source.table}: columns: {columns}; {format_count(self.num_rows, 'row')}, {classes}{several}"
+
+    def log(self, console: Console) -> None:
+        """Print the columns that were found, and warn of rows and pictures that do not fit."""
+        console.info(self.describe())
+        table, without_row = self.source.table, "left out, because no row has the path"
+        for found, noun, why, log in (
+            (self.missing, "row", "without a picture in the folder", console.warning),
+            (self.unlabeled, "picture", "left out, because the label is empty", console.warning),
+            (self.unlisted, "picture", without_row, console.warning if self.is_mixed else console.info),
+            (self.repeated, "picture", "in several rows with the same label", console.info),
+        ):
+            if found:
+                log(f"{table}: {format_count(len(found), noun)} {why}: {format_list(found)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints under `labels`; lists are cut to the first five entries."""
+        source = self.source
+        lists = {name: getattr(self, name) for name in ("missing", "unlabeled", "unlisted", "repeated")}
+        return {
+            "table": source.table,
+            "sha256": source.sha256,
+            "path_column": source.path_column,
+            "label_columns": list(source.label_columns),
+            "split_column": source.split_column,
+            "separator": self.separator,
+            "multi_label": source.is_multi_label,
+            "rows": self.num_rows,
+            "classes": len(self.classes),
+            **{name: {"count": len(found), "first": found[:NUM_LISTED]} for name, found in lists.items()},
+        }
+
+
+def scan_labeled(folder: Path, table: Path, columns: str = "", stores: Collection[Path] = ()) -> Scan:
+    """Scan a folder whose labels are in a table. The layout of the folder does not matter, except for its splits.
+
+    Args:
+        folder: the folder of pictures.
+        table: CSV, TSV or Parquet file.
+        columns: value of `--columns`.
+        stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
+
+    Raises:
+        UsageError: the folder or the table does not exist, or a column in `columns` does not.
+        HeadstartError: see `label_pictures`; or only one class.
+    """
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
+    if not table.is_file():
+        got = "a folder" if table.is_dir() else "no such file"
+        raise UsageError(table, "a table of labels", got, "Give its path with --labels")
+    listing = list_files(folder, stores)
+    images, labels = label_pictures(folder, listing.pictures, table, columns)
+    skipped = [found for found in listing.skipped if not (folder / found.path).samefile(table)]
+    skipped += [Skipped(path, f"a picture without a row in {table.name}") for path in labels.unlisted]
+    skipped += [Skipped(path, f"a picture with an empty label in {table.name}") for path in labels.unlabeled]
+    if len(labels.classes) < 2:
+        got = f"only {labels.classes[0]!r}" if labels.classes else "none"
+        raise HeadstartError(table, "two or more classes", got, "Add rows of another class")
+    return Scan(images, sorted(skipped, key=lambda found: found.path), labels)
+
+
+def label_pictures(
+    folder: Path, pictures: Sequence[PictureFile], table: Path, columns: str = ""
+) -> tuple[list[ImageRow], TableLabels]:
+    """Give each picture of a folder the label and the split of its row in a table.
+
+    Args:
+        folder: the folder that the paths of the pictures are relative to.
+        pictures: all pictures below the folder.
+        table: CSV, TSV or Parquet file.
+        columns: value of `--columns`; empty to find the columns.
+
+    Returns:
+        The labelled pictures, in the given order, and the use of the table. The label of a picture with several labels
+        is their text joined by `|`, empty for none.
+
+    Raises:
+        UsageError: an unknown column in `columns`, or a Parquet file without the package that reads it.
+        HeadstartError: the table cannot be read, its columns are not certain, rows contradict each other, a row fits
+            several pictures, or too few rows and pictures fit.
+    """
+    option = parse_columns(columns)
+    if not pictures:
+        raise HeadstartError(folder, "pictures", "none", "Give the folder of the pictures")
+    paths = [picture.path for picture in pictures]
+    index = PictureIndex(folder, paths)
+    found = choose_columns(read_table(table), index, option)
+    _check_matches(found, index, is_path_given=bool(option.path))
+    labels, splits = read_labels(found.table, found.labels, found.separator), _read_splits(found)
+    row_of, repeated = _find_rows(found, index, labels, splits)
+    is_multi_label = any(label is not None and len(label) != 1 for label in labels)
+    if is_multi_label:
+        _check_names(table, labels)
+    unlabeled = sorted(number for number, row in row_of.items() if labels[row] is None)
+    listed = sorted(row_of.keys() - unlabeled)
+    folder_splits = [] if splits else _find_folder_splits(paths)
+    images = []
+    for number in listed:
+        row, picture = row_of[number], pictures[number]
+        split = splits[row] if splits else folder_splits[number]
+        label = join_labels(labels[row] or ())
+        images.append(ImageRow(picture.path, label, split, picture.num_bytes, picture.modified_ns))
+    if not splits:
+        _check_split_folders(folder, images)
+    values = found.table.columns[found.path]
+    used = {found.path, *found.labels, found.split}
+    all_columns = range(len(found.table.names))
+    source = LabelSource(
+        table=table.name,
+        sha256=found.table.sha256,
+        path_column=found.table.name(found.path),
+        label_columns=tuple(found.table.name(number) for number in found.labels),
+        split_column="" if found.split is None else found.table.name(found.split),
+        is_multi_label=is_multi_label,
+    )
+    unlisted = [path for number, path in enumerate(paths) if number not in row_of]
+    summary = TableLabels(
+        source,
+        separator=found.separator,
+        unused_columns=[found.table.name(number) for number in all_columns if number not in used],
+        num_rows=found.table.num_rows,
+        classes=sorted({label for number in listed for label in labels[row_of[number]] or ()}),
+        missing=[values[row] for row, number in enumerate(found.matches.pictures) if number is None],
+        repeated=[pictures[number].path for number in repeated],
+        unlabeled=[pictures[number].path for number in unlabeled],
+        unlisted=unlisted,
+        is_mixed=not {path.rpartition("/")[0] for path in unlisted}.isdisjoint(
+            paths[number].rpartition("/")[0] for number in row_of
+        ),
+    )
+    return images, summary
+
+
+def _check_matches(columns: Columns, index: PictureIndex, *, is_path_given: bool) -> None:
+    """Refuse rows that fit several pictures, and a table of which too few rows and pictures fit to be certain."""
+    table, matches = columns.table, columns.matches
+    values = table.columns[columns.path]
+    if ambiguous := matches.ambiguous:
+        value, numbers = min(ambiguous.items())
+        paths = [index.paths[number] for number in numbers]
+        got = f"{format_count(len(ambiguous), 'path')} that fit several, such as {value!r}: {format_list(paths)}"
+        folders = sorted({path.rpartition("/")[0] for path in paths})
+        advice = "Give the paths in the table with their extensions"
+        if len(folders) > 1:
+            advice = f"Give one folder as --images, such as {index.folder / folders[0]}, or the folders in the table"
+        raise HeadstartError(table.path, "rows that fit one picture each", got, advice)
+    num_rows = sum(number is not None for number in matches.pictures)
+    num_pictures = len(index.paths)
+    if not is_path_given and 2 * num_rows < table.num_rows and 2 * matches.num_found < num_pictures:
+        got = f"{num_rows:,} of {table.num_rows:,} rows and {matches.num_found:,} of {num_pictures:,} pictures"
+        missing = next(value for value, number in zip(values, matches.pictures, strict=True) if number is None)
+        name = table.name(columns.path)
+        advice = f"Give {table.advise('path', columns.path)} to use them, or another table or folder"
+        expected = f"most rows or most pictures of {index.folder} to fit by column {name!r}"
+        raise HeadstartError(table.path, expected, f"{got}; no picture is {missing!r}", advice)
+
+
+def _read_splits(columns: Columns) -> list[str]:
+    """Return the split of each row; an empty list without a column of splits."""
+    if columns.split is None:
+        return []
+    values = columns.table.columns[columns.split]
+    split_of = find_splits(set(values))
+    if unknown := sorted(set(values) - split_of.keys()):
+        expected = f"train, and validation or test, in column {columns.table.name(columns.split)!r}"
+        advice = "Replace it in the table, or leave the column out with --columns split=none"
+        raise HeadstartError(columns.table.path, expected, format_list([repr(value) for value in unknown]), advice)
+    return [split_of[value] for value in values]
+
+
+def _find_rows(
+    columns: Columns, index: PictureIndex, labels: Sequence[Labels | None], splits: Sequence[str]
+) -> tuple[dict[int, int], list[int]]:
+    """Return the row of each picture, and the pictures with several equal rows.
+
+    Raises:
+        HeadstartError: rows of one picture have different labels or splits.
+    """
+    row_of: dict[int, int] = {}
+    repeated: set[int] = set()
+    contradicting: set[int] = set()
+    for row, number in enumerate(columns.matches.pictures):
+        if number is None:
+            continue
+        first = row_of.setdefault(number, row)
+        if first != row:
+            same = labels[first] == labels[row] and (not splits or splits[first] == splits[row])
+            (repeated if same else contradicting).add(number)
+    if contradicting:
+        what = "label and one split" if splits else "label"
+        count = format_count(len(contradicting), "picture")
+        shown = []
+        for number in sorted(contradicting)[:NUM_LISTED]:
+            rows = [row for row, found in enumerate(columns.matches.pictures) if found == number]
+            texts = sorted(
+                {", ".join(filter(None, (*(labels[row] or ()), splits[row] if splits else ""))) for row in rows}
+            )
+            shown.append(f"{index.paths[number]} ({' / '.join(texts)})")
+        more = f" and {len(contradicting) - len(shown):,} more" if len(contradicting) > len(shown) else ""
+        raise HeadstartError(
+            columns.table.path,
+            f"one {what} for each picture",
+            f"{count} with different rows: {', '.join(shown)}{more}",
+            "Correct the table; several labels of a picture belong into one row, separated by |",
+        )
+    return row_of, sorted(repeated)
+
+
+def _check_names(table: Path, labels: Sequence[Labels | None]) -> None:
+    names = {label for row in labels for label in row or ()}
+    if bad := sorted(name for name in names if LABEL_SEPARATOR in name):
+        expected = f"names of classes without {LABEL_SEPARATOR!r}, which separates the labels of a picture in the store"
+        raise HeadstartError(table, expected, format_list([repr(name) for name in bad]), "Rename them in the table")
+
+
+def _find_folder_splits(paths: Sequence[str]) -> list[str]:
+    """Return the split of each picture from the first folder in which their paths differ; empty text without splits."""
+    folders = [path.split("/")[:-1] for path in paths]
+    first, last = min(folders), max(folders)
+    depth = next(
+        (depth for depth, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
+        min(len(first), len(last)),
+    )
+    names = [folder[depth] if len(folder) > depth else "" for folder in folders]
+    split_of = find_splits(set(names))
+    return [split_of.get(name, "") for name in names]
+
+
+def _check_split_folders(folder: Path, images: Sequence[ImageRow]) -> None:
+    """Refuse labelled pictures of which only some are in the folder of a split."""
+    outside = [image.path for image in images if not image.split]
+    if outside and len(outside) < len(images):
+        inside = next(image for image in images if image.split)
+        raise HeadstartError(
+            folder,
+            "all labelled pictures in folders of splits, or none",
+            f"{inside.path} in {inside.split}, and {len(outside):,} outside: {format_list(outside)}",
+            "Move them, or add a column to the table that has train, validation or test in each row",
+        )

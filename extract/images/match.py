@@ -1,0 +1,119 @@
+"""Match the paths in a table to the pictures of a folder."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from extract.images.recognize import EXTENSIONS
+from extract.images.scan import SPLIT_FOLDERS
+
+_FILE_EXTENSIONS = EXTENSIONS | frozenset([".dcm", ".dicom", ".heic", ".dng", ".cr2", ".nef", ".npy"])
+"""Extensions of a value; a table often keeps the old one when its pictures are converted."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pictures that the values of one column refer to."""
+
+    pictures: list[int | None]
+    """Number of the picture of each row; None if there is none or if there are several."""
+    ambiguous: dict[str, list[int]]
+    """Values that fit several pictures, with the numbers of these."""
+
+    @property
+    def num_found(self) -> int:
+        """Number of different pictures."""
+        return len({number for number in self.pictures if number is not None}.union(*self.ambiguous.values()))
+
+
+class PictureIndex:
+    """Pictures of a folder, to be found by the values of a table.
+
+    A value may be a path relative to the folder or to a folder above or below it, an absolute path, a path of another
+    machine, a URL, or a name, each with or without the extension. The folders that the value and the picture have in
+    common must agree.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[str]) -> None:
+        """Index the pictures; `paths` are relative to the folder."""
+        self.paths = paths
+        self.folder = folder
+        self._absolute = _normalise(folder.resolve().as_posix())
+        self._folders: list[str] = []
+        self._by_path: dict[str, int] = {}
+        self._by_name: dict[str, list[int]] = {}
+        self._by_stem: dict[str, list[int]] = {}
+        for number, path in enumerate(paths):
+            path = unicodedata.normalize("NFC", path)
+            parent, _, name = path.rpartition("/")
+            self._folders.append(parent)
+            self._by_path[path] = number
+            self._by_name.setdefault(name, []).append(number)
+            self._by_stem.setdefault(remove_extension(name), []).append(number)
+
+    def match(self, values: Sequence[str]) -> Matches:
+        """Find the picture of each value."""
+        found = {value: self.find(value) for value in set(values)}
+        picture_of = {value: numbers[0] if len(numbers) == 1 else None for value, numbers in found.items()}
+        ambiguous = {value: numbers for value, numbers in found.items() if len(numbers) > 1}
+        return Matches([picture_of[value] for value in values], ambiguous)
+
+    def find(self, value: str) -> list[int]:
+        """Return the numbers of the pictures that a value fits."""
+        exact = self._by_path.get(value)
+        if exact is not None or not value:
+            return [] if exact is None else [exact]
+        path = _normalise(value)
+        if path.startswith(f"{self._absolute}/"):
+            path = path.removeprefix(f"{self._absolute}/")
+        exact = self._by_path.get(path)
+        if exact is not None:
+            return [exact]
+        parent, _, name = path.rpartition("/")
+        found = self._by_name.get(name) or self._by_stem.get(name) or self._by_stem.get(remove_extension(name)) or []
+        if not parent or not found:
+            return found
+        # A value with all folders of this machine's path is more certain than one that only lacks a contradiction.
+        certain = [number for number in found if _ends_with(self._locate(number), parent)]
+        return certain or [number for number in found if self._may_be_in(number, parent)]
+
+    def _locate(self, number: int) -> str:
+        return f"{self._absolute}/{self._folders[number]}".rstrip("/")
+
+    def _may_be_in(self, number: int, parent: str) -> bool:
+        """Return whether a picture may be in a folder that has no counterpart in the path on this machine."""
+        inside = self._folders[number]
+        if inside:
+            return _ends_with(parent, inside)
+        names = (folder.rpartition("/")[2] for folder in (parent, self._absolute))
+        return len(set(find_splits(names).values())) < 2
+
+
+def find_splits(names: Iterable[str]) -> dict[str, str]:
+    """Return the split of each name of a split; empty without a name for training."""
+    found = {name: SPLIT_FOLDERS.get(name.lower(), "") for name in names}
+    return {name: split for name, split in found.items() if split} if "train" in found.values() else {}
+
+
+def remove_extension(name: str) -> str:
+    """Return a file name without its extension, if that is one of a picture."""
+    stem, _, extension = name.rpartition(".")
+    return stem if stem and f".{extension.lower()}" in _FILE_EXTENSIONS else name
+
+
+def _ends_with(folder: str, end: str) -> bool:
+    return f"/{folder}".endswith(f"/{end.strip('/')}")
+
+
+def _normalise(value: str) -> str:
+    r"""Return a path with `/`, without `.`, `..`, `\`, and the parts of a URL that are not its path, in NFC."""
+    path = value.replace("\\", "/")
+    if "://" in path:
+        path = unquote(urlsplit(path).path)
+    if "./" in path or "//" in path:
+        path = ("/" if path.startswith("/") else "") + "/".join(p for p in path.split("/") if p not in ("", ".", ".."))
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
