@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.train_head.synthetic import make_example
+from train_head.data.batches import Array
 from train_head.evaluation.confusion import MAX_DENSE_CLASSES
 from train_head.runs.tables import (
     RunExample,
@@ -133,9 +134,9 @@ def test_parse_predictions_without_pictures_or_of_other_classes_is_an_error() ->
 MANY = [str(number) for number in range(MAX_DENSE_CLASSES + 1)]
 
 
-def draw_many(num_pictures: int = 3) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def draw_many(num_pictures: int = 3) -> Array:
     scores = np.random.default_rng(0).random((num_pictures, len(MANY)), np.float32)
-    return scores / scores.sum(axis=1, keepdims=True)
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True), np.float32)
 
 
 def test_parse_predictions_of_many_classes_takes_the_probabilities_from_their_own_file() -> None:
