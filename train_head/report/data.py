@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from base.files import hash_file
 from base.terminal import Console, make_json
 from train_head.evaluation.uncertainty import Selection
+from train_head.report.classes import has_many_classes
 from train_head.report.commands import suggest_commands
 from train_head.report.duplicates import Pair, find_duplicates
 from train_head.report.findings import collect_findings
@@ -24,6 +25,8 @@ from train_head.runs.tables import Prediction
 DATA_ID = "headstart-report"
 """Id of the page's element that holds the data: `<script type="application/json" id="headstart-report">`."""
 SCHEMA_VERSION = 1
+MAX_WRONG = 500
+"""Largest number of incorrect predictions that a report lists; predictions.csv has all."""
 
 
 def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
@@ -33,7 +36,8 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
         `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation),
         `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None until
         it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
-        pictures of each class), `wrong` (every incorrect prediction), `uncertain`, `duplicates` and `commands`.
+        pictures of each class), `wrong` (the incorrect predictions with the lowest probability of the true class, at
+        most `MAX_WRONG` of `num_wrong`), `uncertain`, `duplicates` and `commands`.
 
     Raises:
         HeadstartError: the run or the store cannot be read.
@@ -48,6 +52,9 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
     findings = collect_findings(metrics, history, evaluation, selection.num_candidates, mean_confidence)
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
     pictures = {name: dict(sorted(Counter(e.label for e in part).items())) for name, part in parts.items()}
+    wrong = sort_wrong(predictions)
+    if has_many_classes(evaluation):
+        _add_examples(findings["confusions"], wrong)
     duplicates = find_duplicates(sources.store, split, console)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -66,7 +73,8 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
         "selection": {"num_candidates": selection.num_candidates, "description": selection.describe()},
         "findings": findings,
         "pictures": pictures,
-        "wrong": [_describe_prediction(found) for found in sort_wrong(predictions)],
+        "wrong": [_describe_prediction(found) for found in wrong[:MAX_WRONG]],
+        "num_wrong": len(wrong),
         "uncertain": [_describe_prediction(found) for found in choose_uncertain(predictions)],
         "duplicates": {
             "exact": [_describe_pair(pair) for pair in duplicates.exact],
@@ -81,6 +89,15 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
 def encode_data(data: Mapping[str, Any]) -> str:
     """Encode a report's data as JSON in which no text can close the surrounding script element."""
     return json.dumps(make_json(data), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+
+
+def _add_examples(confusions: Iterable[dict[str, Any]], wrong: Iterable[Prediction]) -> None:
+    """Add the path of the first incorrect prediction of each pair of classes to its kind of error."""
+    first: dict[tuple[str, str], str] = {}
+    for found in wrong:
+        first.setdefault((found.label, found.predicted), found.path)
+    for confusion in confusions:
+        confusion["example"] = first[confusion["label"], confusion["predicted"]]
 
 
 def _describe_prediction(found: Prediction) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from train_head.evaluation.confusion import read_cells
+from train_head.report.classes import has_many_classes
 from train_head.solvers.history import Epoch
 
 MIN_IMPROVEMENT = 0.01
 """Smallest relative decrease of the validation loss in the last epoch that makes more epochs worth trying."""
 MIN_RISE = 0.1
 """Smallest relative rise of the validation loss above its minimum that counts as overfitting at any accuracy."""
-NUM_CONFUSIONS = 5
+NUM_CONFUSIONS, NUM_CONFUSIONS_OF_MANY = 5, 20
+"""Largest numbers of kinds of error that are listed, with few and with many classes."""
 IMBALANCE = 1.5
 """Smallest ratio of the largest to the smallest training class that makes class weights worth trying."""
 
@@ -146,12 +148,15 @@ def collect_findings(
         mean_confidence: mean probability of the predicted class, 0 to 1.
     """
     fit = judge_fit(history, metrics["kept_epoch"], metrics["train_accuracy"], evaluation)
+    num_confusions = NUM_CONFUSIONS_OF_MANY if has_many_classes(evaluation) else NUM_CONFUSIONS
+    cells = read_cells(evaluation)
     return {
         "cautions": find_cautions(metrics, evaluation, num_candidates),
         **asdict(fit),
         "confidence": judge_confidence(mean_confidence, evaluation),
         "mean_confidence": mean_confidence,
-        "confusions": [asdict(error) for error in find_confusions(evaluation)],
+        "confusions": [asdict(error) for error in find_confusions(evaluation, num_confusions)],
+        "num_confused_pairs": int(np.sum(cells[:, 0] != cells[:, 1])),
     }
 
 

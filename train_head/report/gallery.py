@@ -23,6 +23,8 @@ NUM_WRONG_SHOWN = 24
 NUM_OPEN = 12
 """Thumbnails of a section that are visible at once; the others open with a click."""
 NUM_UNCERTAIN_SHOWN = 12
+NUM_EXAMPLES = 10
+"""Largest number of confused pairs of classes with a picture."""
 THUMBNAIL_SIDE = 200
 
 

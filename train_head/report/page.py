@@ -14,8 +14,11 @@ from base.errors import HeadstartError
 from base.files import hash_file, write_durably
 from base.terminal import Console
 from train_head.config import ReportConfig, TrainConfig
+from train_head.evaluation.confusion import read_cells
+from train_head.report.classes import choose_worst, has_many_classes, list_class_rows
 from train_head.report.data import collect_report, encode_data
 from train_head.report.figures import (
+    SERIES,
     choose_plotted,
     encode_svg,
     plot_learning_curve,
@@ -23,7 +26,8 @@ from train_head.report.figures import (
     plot_reliability,
     plot_roc,
 )
-from train_head.report.gallery import NUM_WRONG_SHOWN, Thumbnail, make_thumbnail
+from train_head.report.gallery import NUM_EXAMPLES, NUM_WRONG_SHOWN, Thumbnail, make_thumbnail
+from train_head.report.heatmap import plot_confusion
 from train_head.report.sources import Sources, evaluate_test, load_sources
 from train_head.report.template import describe_sources, make_environment
 from train_head.runs.read import Run
@@ -121,10 +125,12 @@ def render_report(sources: Sources, console: Console) -> bytes:
 
 
 def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Plot the report's figures as SVG, and return the classes whose curves are plotted."""
+    """Plot the report's figures as SVG, and choose the classes whose curves and thresholds are shown."""
     metrics, history, classes = data["metrics"], run.read_history(), run.classes
     targets, probabilities = run.read_probabilities()
-    plotted = choose_plotted(targets, len(classes))
+    evaluations = {name: data[name] for name in ("validation", "test") if data[name]}
+    is_many = has_many_classes(data["validation"])
+    plotted = choose_worst(data["validation"], len(SERIES)) if is_many else choose_plotted(targets, len(classes))
     curves = (targets, probabilities, classes, plotted)
     figures = {
         name: plot_learning_curve(history, metrics["kept_epoch"], name, metrics[f"train_{name}"])
@@ -132,12 +138,23 @@ def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
     }
     figures |= {"roc": plot_roc(*curves), "precision_recall": plot_precision_recall(*curves)}
     figures["reliability"] = plot_reliability(data["validation"]["reliability"], classes)
-    return {"plotted": plotted, "figures": {name: encode_svg(figure, name) for name, figure in figures.items()}}
+    if is_many:
+        figures |= {
+            f"confusion_{name}": plot_confusion(read_cells(evaluation), classes)
+            for name, evaluation in evaluations.items()
+        }
+    return {
+        "plotted": plotted,
+        "detailed": choose_worst(data["validation"]) if is_many else range(len(classes)),
+        "class_rows": {name: list_class_rows(evaluation) for name, evaluation in evaluations.items()},
+        "figures": {name: encode_svg(figure, name) for name, figure in figures.items()},
+    }
 
 
 def _make_thumbnails(sources: Sources, data: Mapping[str, Any]) -> dict[str, Thumbnail]:
     """Make the thumbnails of the pictures that the report shows, by path."""
     shown = [row["path"] for row in (*data["wrong"][:NUM_WRONG_SHOWN], *data["uncertain"])]
+    shown += [error["example"] for error in data["findings"]["confusions"][:NUM_EXAMPLES] if "example" in error]
     shown += [pair[side] for pair in data["duplicates"]["near"] for side in ("held_out", "train")]
     paths = list(dict.fromkeys(shown))
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}

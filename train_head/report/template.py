@@ -14,9 +14,11 @@ from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.evaluation.curves import NUM_THRESHOLDS
 from train_head.evaluation.uncertainty import Interval, compute_interval, describe_fits, format_percent, format_share
+from train_head.report.classes import MAX_PLAIN_CLASSES
 from train_head.report.data import DATA_ID
 from train_head.report.duplicates import MAX_PICTURES, NEAR
 from train_head.report.gallery import NUM_OPEN, NUM_WRONG_SHOWN
+from train_head.report.heatmap import count_classes_per_square
 from train_head.report.sources import Sources
 
 if TYPE_CHECKING:
@@ -54,12 +56,14 @@ def make_environment() -> Environment:
     environment.globals.update(
         DATA_ID=DATA_ID,
         MAX_PICTURES=MAX_PICTURES,
+        MAX_PLAIN_CLASSES=MAX_PLAIN_CLASSES,
         NEAR=NEAR,
         NUM_EXACT_SHOWN=NUM_EXACT_SHOWN,
         NUM_OPEN=NUM_OPEN,
         NUM_THRESHOLDS=NUM_THRESHOLDS,
         NUM_WRONG_SHOWN=NUM_WRONG_SHOWN,
         compute_interval=compute_interval,
+        count_classes_per_square=count_classes_per_square,
         describe_fits=describe_fits,
     )
     return environment
