@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError
 from extract.config import ExtractConfig
+from extract.decoding.decode import DEFAULT_POLICY
+from extract.decoding.policy import DecodePolicy, find_policy
 from extract.loop import Backbone, load_image
 from extract.stores import NEW_STORE_ADVICE
 from features.catalog.tables import ImageRow
@@ -55,7 +57,12 @@ def compare_rows(
     scanned = frozenset(paths)
     examples = [example for example in store.examples if example.path in scanned]
     rows = choose_examples([view for e in examples for view in store.list_views(e, store.num_views)])
-    views = _load_views(rows, config, backbone) or _load_views(_find_stored(store, paths, config), config, backbone)
+    policy = find_policy(store.fingerprint.decode_policy) or DEFAULT_POLICY
+
+    def load(rows: Iterable[Example]) -> dict[Example, NDArray[np.float32]]:
+        return _load_views(rows, config, backbone, policy)
+
+    views = load(rows) or load(_find_stored(store, paths, config))
     changed = describe_version_changes(store.origin.versions, versions)
     if not views:
         raise FeatureStoreError(
@@ -78,7 +85,7 @@ def compare_rows(
 
 
 def _load_views(
-    examples: Iterable[Example], config: ExtractConfig, backbone: Backbone
+    examples: Iterable[Example], config: ExtractConfig, backbone: Backbone, policy: DecodePolicy
 ) -> dict[Example, NDArray[np.float32]]:
     """Load the views of the examples, except those whose pictures have changed since extraction."""
     views: dict[Example, NDArray[np.float32]] = {}
@@ -88,7 +95,7 @@ def _load_views(
             return [example.view] if content_hash == example.content_hash else []
 
         row = ImageRow(example.path, example.label, example.split, 0, 0)
-        for view in load_image(row, config, backbone.prepare, list_wanted).views.values():
+        for view in load_image(row, config, backbone.prepare, list_wanted, policy).views.values():
             views[example] = view
     return views
 

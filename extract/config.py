@@ -24,6 +24,17 @@ class EngineName(StrEnum):
     OPENVINO = "openvino"
 
 
+class SampleBits(StrEnum):
+    """Significant bits of 16-bit samples."""
+
+    AUTO = "auto"
+    EIGHT = "8"
+    TEN = "10"
+    TWELVE = "12"
+    FOURTEEN = "14"
+    SIXTEEN = "16"
+
+
 class Precision(StrEnum):
     """Precision of the backbone's computation; features are always stored as float16."""
 
@@ -90,6 +101,13 @@ class ExtractConfig:
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels of a picture. Larger pictures are not decoded.")
     ] = MAX_PIXELS
+    sample_bits: Annotated[
+        SampleBits,
+        Option(
+            help="Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of "
+            "the folder."
+        ),
+    ] = SampleBits.AUTO
     max_bad: Annotated[
         float,
         Option(min=0.0, max=1.0, help="Largest accepted share of unusable pictures, rounded up to whole pictures."),

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.terminal import Console, format_count
 from extract.config import ExtractConfig
-from extract.decoding.decode import decode_within_budget
+from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
+from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.engines import Streams
 from extract.views import Prepare, Prepared, list_views
@@ -71,9 +72,15 @@ class ExtractionLoop:
     """Loop that reads pictures and runs the backbone in threads, and writes features in the order of the pictures."""
 
     def __init__(
-        self, config: ExtractConfig, console: Console, writers: Sequence[FeatureWriter], backbone: Backbone
+        self,
+        config: ExtractConfig,
+        console: Console,
+        writers: Sequence[FeatureWriter],
+        backbone: Backbone,
+        policy: DecodePolicy = DEFAULT_POLICY,
     ) -> None:
         """Create the loop with one writer for each output of the backbone."""
+        self._policy = policy
         self._config, self._console, self._writers, self._backbone = config, console, writers, backbone
         self._started = self._read_seconds = self._write_seconds = 0.0
         self._in_progress: set[FeatureKey] = set()
@@ -113,7 +120,7 @@ class ExtractionLoop:
         pending: deque[Future[ComputedBatch]] = deque()
 
         def load(image: ImageRow) -> LoadedImage:
-            return load_image(image, self._config, prepare, self._list_missing)
+            return load_image(image, self._config, prepare, self._list_missing, self._policy)
 
         with (
             self._console.progress("extract", len(images), "pictures") as progress,
@@ -236,7 +243,11 @@ class ExtractionLoop:
 
 
 def load_image(
-    image: ImageRow, config: ExtractConfig, prepare: Prepare, list_missing: Callable[[ImageRow, bytes], Sequence[int]]
+    image: ImageRow,
+    config: ExtractConfig,
+    prepare: Prepare,
+    list_missing: Callable[[ImageRow, bytes], Sequence[int]],
+    policy: DecodePolicy = DEFAULT_POLICY,
 ) -> LoadedImage:
     """Read and hash a picture, and decode it if `list_missing` returns views to compute for its content."""
     content_hash = b""
@@ -247,7 +258,7 @@ def load_image(
             missing = list_missing(image, content_hash)
             if not missing:
                 return LoadedImage(image, content_hash)
-            with decode_within_budget(data, config.max_pixels) as pixels:
+            with decode_within_budget(data, config.max_pixels, policy) as pixels:
                 return LoadedImage(image, content_hash, prepare(pixels, content_hash, missing))
     except UndecodableImageError as error:
         return LoadedImage(image, content_hash, failure=str(error))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.decoding.decode import Pixels
+from extract.decoding.convert import Pixels
 
 if TYPE_CHECKING:
     import keras

@@ -49,6 +49,8 @@ class ExtractResult:
     """Columns of the table that were used, and the rows and pictures that do not fit; None for class folders."""
     relabeled: int
     """Number of pictures of the last run whose label or split changed."""
+    sample_bits: int
+    """Significant bits by which 16-bit samples are scaled; 16 without such pictures."""
     stopped: BadPicturesError | None
     """Error that stopped the run early; None for a complete run."""
 

@@ -14,13 +14,16 @@ from base.terminal import Console, format_count
 from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
+from extract.decoding.policy import DecodePolicy
 from extract.engines import check_engine
 from extract.images.labels import scan_labeled
 from extract.images.scan import Scan, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.result import ExtractResult
+from extract.sample_bits import choose_policy, decide_policy
 from extract.stores import (
+    BITS_KEY,
     FeatureSpec,
     StoredState,
     build_feature_spec,
@@ -55,8 +58,9 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
     scan = scan_pictures(config, places.values())
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
+    policy = choose_policy(config, stored.values())
     for cut, state in stored.items():
-        requested = compose_fingerprint(config, cut, state.fingerprint.weights_sha256)
+        requested = compose_fingerprint(config, cut, state.fingerprint.weights_sha256, policy)
         check_fingerprint(state.path, state.fingerprint, requested)
         check_pictures_folder(state, config.images, scan)
     return scan, places, stored
@@ -87,6 +91,9 @@ class _Run:
     """Fingerprint and origin of the features of each cut."""
     num_relabeled: int
     """Number of pictures of the last run whose label or split changed."""
+    policy: DecodePolicy
+    has_sample_bits: bool
+    """Whether the significant bits of 16-bit samples were found or given."""
 
 
 def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
@@ -102,11 +109,12 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     scan, places, stored = prepare_run(config)
     console.info(f"{config.images}: {scan.describe()}")
     num_relabeled = log_labels(scan, stored.values(), console)
+    policy, has_sample_bits = decide_policy(config, scan.images, stored.values(), len(places), console)
     weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
-    specs = _compose_specs(config, places, stored, backbone)
-    run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled)
+    specs = _compose_specs(config, places, stored, backbone, policy)
+    run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:
@@ -121,7 +129,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
         plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
         to_read = merge_images_to_read(plans)
-        loop = ExtractionLoop(config, console, writers, backbone)
+        loop = ExtractionLoop(config, console, writers, backbone, policy)
         waiting = {row.path for row in to_read}
         for row in {row.path: row for plan in plans for row in plan.unchanged if row.path not in waiting}.values():
             loop.note_unsound(row, row.content_hash or b"")
@@ -150,11 +158,15 @@ def _choose_weights(config: ExtractConfig, console: Console, stored: Mapping[str
 
 
 def _compose_specs(
-    config: ExtractConfig, places: Mapping[str, Path], stored: Mapping[str, StoredState], backbone: CutBackbone
+    config: ExtractConfig,
+    places: Mapping[str, Path],
+    stored: Mapping[str, StoredState],
+    backbone: CutBackbone,
+    policy: DecodePolicy,
 ) -> dict[str, FeatureSpec]:
     """Return the specification of the features of each cut; from the stores' records if possible."""
-    known = {cut: load_stored_spec(config, cut, state, backbone.weights) for cut, state in stored.items()}
-    specs = {cut: known.get(cut) or build_feature_spec(config, cut, backbone) for cut in places}
+    known = {cut: load_stored_spec(config, cut, state, backbone.weights, policy) for cut, state in stored.items()}
+    specs = {cut: known.get(cut) or build_feature_spec(config, cut, backbone, policy) for cut in places}
     # Checked before any store is created, so that a run refused for one cut creates no store for another.
     for cut, state in stored.items():
         check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
@@ -165,7 +177,7 @@ def _compare_stored_rows(run: _Run) -> None:
     """Extract some stored pictures again, and raise HeadstartError if their features differ."""
     paths = [image.path for image in sorted(run.scan.images, key=hash_path)]
     for number, (cut, place) in enumerate(run.places.items()):
-        made, store = build_feature_spec(run.config, cut, run.backbone), FeatureStore(place)
+        made, store = build_feature_spec(run.config, cut, run.backbone, run.policy), FeatureStore(place)
         check_fingerprint(place, run.specs[cut].fingerprint, made.fingerprint)
         if store.num_features:
             num_rows = compare_rows(store, paths, run.config, run.backbone, made.origin.versions, number)
@@ -186,6 +198,8 @@ def _update_catalogs(run: _Run, writers: Sequence[FeatureWriter], plans: Sequenc
         writer.update_images(plan.rows, plan.gone, run.scan.label_source)
         writer.write_meta("images_folder", folder)
         writer.write_meta("weights", run.weights)
+        if run.has_sample_bits:
+            writer.write_meta(BITS_KEY, str(run.policy.sample_bits))
 
 
 def _run_loop(run: _Run, loop: ExtractionLoop, to_read: Sequence[ImageRow]) -> BadPicturesError | None:
@@ -228,5 +242,6 @@ def _build_result(
         weights=run.weights,
         labels=run.scan.labels.to_json() if run.scan.labels else None,
         relabeled=run.num_relabeled,
+        sample_bits=run.policy.sample_bits,
         stopped=stopped,
     )

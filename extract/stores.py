@@ -16,7 +16,7 @@ from base.terminal import Console, format_count
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, CutBackbone, hash_weights
 from extract.config import EngineName, ExtractConfig
-from extract.decoding.decode import DECODE_POLICY
+from extract.decoding.policy import DecodePolicy
 from extract.images.recognize import HEADSTART_STORE, identify_headstart_folder
 from extract.images.scan import Scan
 from extract.plan import KnownStore
@@ -28,6 +28,8 @@ from features.labels import LABELS_KEY, LabelSource
 from features.schema import Fingerprint, Origin
 from features.writer import check_store_folder
 
+BITS_KEY = "sample_bits"
+"""Catalog value of a store that has read 16-bit pictures: their significant bits."""
 NEW_STORE_ADVICE = "Give another --store, or --new-store, which renames this store and keeps it"
 
 
@@ -61,7 +63,7 @@ def read_store(store: Path) -> StoredState | None:
         if not catalog.read_shards():
             return None
         known = KnownStore(catalog.read_images(), catalog.read_features().__contains__)
-        keys = ("images_folder", "weights", "rows_per_second", "images_per_second", LABELS_KEY)
+        keys = ("images_folder", "weights", "rows_per_second", "images_per_second", LABELS_KEY, BITS_KEY)
         meta = {key: value for key in keys if (value := catalog.read_meta(key))}
         return StoredState(load_fingerprint(catalog), load_origin(catalog), store, known, meta)
 
@@ -168,7 +170,7 @@ def _list_stores(store: Path) -> list[Path]:
     return [] if others else held
 
 
-def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone) -> FeatureSpec:
+def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone, policy: DecodePolicy) -> FeatureSpec:
     """Return fingerprint and origin of the features that a backbone computes at a cut."""
     model = backbone.models[cut]
     weights = backbone.weights  # Read after `models`, which may find the file in another place.
@@ -180,10 +182,12 @@ def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone) -
         weights_file_sha256=weights.sha256,
         versions={name: _find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy", *openvino)},
     )
-    return FeatureSpec(compose_fingerprint(config, cut, hash_weights(model)), origin)
+    return FeatureSpec(compose_fingerprint(config, cut, hash_weights(model), policy), origin)
 
 
-def load_stored_spec(config: ExtractConfig, cut: str, stored: StoredState, weights: Weights) -> FeatureSpec | None:
+def load_stored_spec(
+    config: ExtractConfig, cut: str, stored: StoredState, weights: Weights, policy: DecodePolicy
+) -> FeatureSpec | None:
     """Return the specification from a store's records; return None if the store has another weights file.
 
     With it, a run with nothing to compute needs neither TensorFlow nor the backbone.
@@ -191,7 +195,7 @@ def load_stored_spec(config: ExtractConfig, cut: str, stored: StoredState, weigh
     origin = stored.origin
     if weights.sha256 != origin.weights_file_sha256 or (not weights.sha256 and weights.name != origin.weights_name):
         return None
-    fingerprint = compose_fingerprint(config, cut, stored.fingerprint.weights_sha256)
+    fingerprint = compose_fingerprint(config, cut, stored.fingerprint.weights_sha256, policy)
     # The file may have been moved.
     return FeatureSpec(fingerprint, replace(origin, weights_file=str(weights.path or "")))
 
@@ -206,14 +210,14 @@ def load_stored_weights(stores: Iterable[StoredState]) -> Weights | None:
     return None
 
 
-def compose_fingerprint(config: ExtractConfig, cut: str, weights_sha256: str) -> Fingerprint:
+def compose_fingerprint(config: ExtractConfig, cut: str, weights_sha256: str, policy: DecodePolicy) -> Fingerprint:
     """Return the fingerprint of the features of a cut; `weights_sha256` covers the weight tensors up to the cut."""
     return Fingerprint(
         backbone=BACKBONE_NAME,
         weights_sha256=weights_sha256,
         cut=cut,
         image_size=config.image_size,
-        decode_policy=DECODE_POLICY,
+        decode_policy=str(policy),
         resize=pixels.RESIZE,
         scale=pixels.SCALE,
         precision=config.precision.value,

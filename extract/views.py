@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.decoding.decode import Pixels
+from extract.decoding.convert import Pixels
 from extract.pixels import prepare_pixels
 
 RECIPE = "flip, rotation 40 degrees, shift 0.2, shear 0.2, zoom 0.2, edges repeated"

@@ -38,6 +38,7 @@ def extract(
     threads: int = 0,
     compression: Literal["none", "gzip", "zstd"] = "gzip",
     max_pixels: int = 89000000,
+    sample_bits: Literal["auto", "8", "10", "12", "14", "16"] = "auto",
     max_bad: float = 0.01,
     strict: bool = False,
     rehash: bool = False,
@@ -74,6 +75,8 @@ def extract(
             gzip.
         max_pixels: Largest number of pixels of a picture. Larger pictures are not decoded. Expects a whole number of at
             least 1. Default 89000000.
+        sample_bits: Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of
+            the folder. Default auto.
         max_bad: Largest accepted share of unusable pictures, rounded up to whole pictures. Expects a number from 0.0 to
             1.0. Default 0.01.
         strict: Stop at the first unusable picture, like --max-bad 0. Default False.

@@ -1,34 +1,50 @@
-"""Decode picture files into RGB pixels. Extraction, export and prediction share this policy."""
+"""Decode picture files into RGB pixels. Extraction, export and prediction share this code."""
 
 from __future__ import annotations
 
+import ctypes
 import io
+import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from extract.config import MAX_PIXELS
+from extract.decoding.convert import Pixels, convert_to_rgb, read_orientation, turn_upright
+from extract.decoding.metadata import drop_metadata
+from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError
-from extract.decoding.unknown import describe_unknown_file
+from extract.decoding.samples import count_significant_bits, find_layout, repair_planes, scale_colour
+from extract.decoding.unknown import describe_damage, describe_unknown_file
 
-Pixels = NDArray[np.uint8]
-
-DECODE_POLICY = "pillow-rgb-1: EXIF orientation, first frame, alpha over white, 16 bit by its upper byte"
 MAX_PIXELS_IN_MEMORY = 96_000_000
 """Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Accepted formats. Pillow opens the MPO files of cameras as JPEG, and raises KeyError for the name MPO."""
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_STRIP_PIXELS = 2**20
+DEFAULT_POLICY = DecodePolicy()
+
+Result = TypeVar("Result")
 
 # malloc returns freed blocks of this size to the system at once; blocks of Pillow's default size, 16 MB, would stay
 # reserved for each thread.
 Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
+
+
+def _silence_libraries() -> None:
+    """Stop libraries from writing to the terminal; unusable pictures are reported by UndecodableImageError."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    libraries = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        # The symbol is missing where Pillow was built without libtiff, or with a static one.
+        if hasattr(libraries, name):
+            getattr(libraries, name)(None)
+
+
+_silence_libraries()
 
 
 class _PixelBudget:
@@ -53,83 +69,103 @@ class _PixelBudget:
 _budget = _PixelBudget(MAX_PIXELS_IN_MEMORY)
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY) -> Pixels:
     """Decode the bytes of a picture file (docs/inputs.md).
 
     Args:
         data: the whole file.
         max_pixels: largest number of pixels that the header may declare; larger pictures are refused before decoding.
+        policy: rules of decoding.
 
     Returns:
         (height, width, 3) uint8 RGB, with the EXIF orientation applied.
 
     Raises:
-        UndecodableImageError: the file is empty, truncated, damaged, too large, or not a picture.
+        UndecodableImageError: the file is empty, truncated, damaged, too large, not a picture, or has 16-bit samples
+            that do not fit into the significant bits of the policy.
     """
-    with decode_within_budget(data, max_pixels) as pixels:
+    with decode_within_budget(data, max_pixels, policy) as pixels:
         return pixels
 
 
 @contextmanager
-def decode_within_budget(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
+def decode_within_budget(
+    data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY
+) -> Iterator[Pixels]:
     """Decode a picture as `decode_image` does, after waiting until the pixels of all threads leave room for it.
 
     The pixels count towards the limit for all threads until the `with` block ends.
     """
+
+    def decode(data: bytes, image: Image.Image, held: ExitStack) -> Pixels:
+        if policy.edition > 1:
+            repair_planes(image)
+        layout = find_layout(image)
+        is_scaled = layout is not None and not layout.is_gray and policy.sample_bits < 16
+        held.enter_context(_budget.reserve(image.width * image.height * (1 + is_scaled)))
+        image.load()
+        orientation = read_orientation(image)
+        if layout and is_scaled:
+            upright = turn_upright(scale_colour(data, image, layout, policy.sample_bits), orientation)
+        else:
+            upright = turn_upright(image, orientation)
+        if upright is not image:
+            image.close()
+        pixels = convert_to_rgb(upright, layout if layout and layout.is_gray else None, policy)
+        upright.close()
+        return pixels
+
+    with ExitStack() as held:
+        yield _open_and_apply(decode, data, max_pixels, held)
+
+
+def find_sample_bits(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Return the significant bits of a picture's 16-bit samples: 8, 10, 12, 14 or 16.
+
+    Returns:
+        0 for a picture without such samples, and for one whose header declares their range.
+
+    Raises:
+        UndecodableImageError: as for `decode_image`.
+    """
+
+    def count(data: bytes, image: Image.Image, held: ExitStack) -> int:
+        repair_planes(image)
+        layout = find_layout(image)
+        if layout is None or layout.declared_bits:
+            return 0
+        held.enter_context(_budget.reserve(image.width * image.height))
+        return count_significant_bits(data, image, layout)
+
+    with ExitStack() as held:
+        return _open_and_apply(count, data, max_pixels, held)
+
+
+def _open_and_apply(
+    function: Callable[[bytes, Image.Image, ExitStack], Result], data: bytes, max_pixels: int, held: ExitStack
+) -> Result:
+    """Open a picture and apply a function to it; if that fails, repeat it once without the file's metadata."""
     if not data:
         raise UndecodableImageError("an empty file")
     # Pillow's own limit is global; above it, Pillow only warns, and raises an error only above twice the limit.
     Image.MAX_IMAGE_PIXELS = None
     # Pillow's warnings do not include the file; unusable pictures are reported by UndecodableImageError.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    with ExitStack() as held:
-        try:
-            image = held.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
-            width, height = image.size
-            if width * height > max_pixels:
-                raise UndecodableImageError(
-                    f"a picture of {width} x {height} pixels, above the limit of {max_pixels:,}"
-                )
-            held.enter_context(_budget.reserve(width * height))
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = _convert_to_rgb(image)
-            image.close()
-        except UnidentifiedImageError:
+    try:
+        image = held.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
+        width, height = image.size
+        if width * height > max_pixels:
+            raise UndecodableImageError(f"a picture of {width} x {height} pixels, above the limit of {max_pixels:,}")
+        return function(data, image, held)
+    except UndecodableImageError:
+        raise
+    except MemoryError:
+        raise UndecodableImageError("a picture too large for the available memory") from None
+    except Exception as error:
+        # Pillow's decoders raise many kinds of errors for damaged files.
+        held.close()
+        if reduced := drop_metadata(data):
+            return _open_and_apply(function, reduced, max_pixels, held)
+        if isinstance(error, UnidentifiedImageError):
             raise UndecodableImageError(describe_unknown_file(data, FORMATS)) from None
-        except UndecodableImageError:
-            raise
-        except MemoryError:
-            raise UndecodableImageError("a picture too large for the available memory") from None
-        except Exception as error:
-            # Pillow's decoders raise many kinds of errors for damaged files.
-            raise UndecodableImageError(f"a damaged file ({str(error) or type(error).__name__})") from error
-        yield pixels
-
-
-def _convert_to_rgb(image: Image.Image) -> Pixels:
-    """Convert strip by strip, so that memory never holds three copies of a large picture."""
-    # Pillow scales PGM samples of more than 8 bits to 16 bits, so their range is known.
-    if image.mode in ("I", "F") and (image.mode, image.format) != ("I", "PPM"):
-        raise UndecodableImageError(f"a picture with 32-bit samples of unknown range (mode {image.mode})")
-    width, height = image.size
-    num_rows = max(1, _STRIP_PIXELS // width)
-    if num_rows >= height:
-        return np.asarray(_convert_strip(image))
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, num_rows):
-        bottom = min(top + num_rows, height)
-        pixels[top:bottom] = np.asarray(_convert_strip(image.crop((0, top, width, bottom))))
-    return pixels
-
-
-def _convert_strip(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT_MODES:
-        upper_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return Image.fromarray(upper_byte).convert("RGB")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, opaque).convert("RGB")
-    # convert() would copy a picture that is RGB already.
-    return image if image.mode == "RGB" else image.convert("RGB")
+        raise UndecodableImageError(describe_damage(data, error)) from error

@@ -1,27 +1,130 @@
-"""Descriptions of files that are not pictures in a supported format."""
+"""Descriptions of files that are not pictures in a supported format, or cannot be decoded."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 
-_OTHER_KINDS = (
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from base.terminal import format_count
+
+_DAMAGED_HEADERS = (
+    (rb"\xff\xd8", "JPEG"),
+    (rb"\x89PNG", "PNG"),
+    (rb"GIF8", "GIF"),
+    (rb"BM", "BMP"),
+    (rb"RIFF.{4}WEBP", "WebP"),
+    (rb"P[1-6]\s", "PPM"),
+)
+_POINTERS = (
+    (rb"version https://git-lfs\.github\.com/", "a Git LFS pointer in place of the file: run `git lfs pull`"),
+    (rb"(\.\./)*(\.git)?/annex/objects/", "a git-annex pointer in place of the file: run `git annex get`"),
+)
+_KINDS = (
     (rb"%PDF", "a PDF file"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
     (rb"PK\x03\x04", "a zip file"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd", "a compressed archive"),
+    (rb".{257}ustar", "a tar archive"),
     (rb"8BPS", "a Photoshop file"),
-    (rb"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (rb"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (rb".{4}ftyp(hei[cxms]|hev[cx]|m[is]f1)", "an HEIC picture"),
     (rb".{4}ftypavi[fs]", "an AVIF picture"),
     (rb".{4}(ftyp|moov|mdat|wide|free|skip)|RIFF.{4}AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01", "a video"),
     (rb"0&\xb2u\x8ef\xcf\x11", "a video"),
+    (rb"\0\0[\x01\x02]\0[\x01-\xff]\0", "an icon or cursor"),
+    (rb"DDS ", "a DDS picture"),
+    (rb"qoif", "a QOI picture"),
+    (rb"#\?RADIANCE|#\?RGBE", "a Radiance HDR picture"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (rb"II\xbc", "a JPEG XR picture"),
+    (rb"SIMPLE  =", "a FITS file"),
+    (rb".{128}DICM", "a DICOM file"),
+    (rb"\x89HDF\r\n", "an HDF5 file"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb"\xd0\xcf\x11\xe0", "a Microsoft Office file"),
 )
+_PAGE = rb"(\xef\xbb\xbf)?\s*<(!|html|\?xml|head|svg)"
+_JSON = rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*[\[\]{\"\d-])"
+_TEXT = rb"(\xef\xbb\xbf)?([\t\n\r\x20-\x7e]|[\xc2-\xf4][\x80-\xbf]+)+[\xc2-\xf4]?\Z"
+_NUM_BYTES = 512
+"""Number of bytes by which a text is recognized."""
+_BIG_TIFF = (b"II+\0", b"MM\0+")
+_TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
+_BAND_TAG, _BITS_TAG, _COMPRESSION_TAG, _COLOUR_TAG, _FORMAT_TAG = 277, 258, 259, 262, 339
+_SAMPLE_FORMATS = {1: "", 2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
+_COMPRESSIONS = {
+    1: "uncompressed",
+    5: "LZW",
+    6: "old JPEG",
+    7: "JPEG",
+    8: "Deflate",
+    32773: "PackBits",
+    32946: "Deflate",
+}
+_COMPRESSIONS |= {34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
+_COLOURS = {0: "WhiteIsZero", 1: "BlackIsZero", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+_COLOURS |= {32803: "colour filter array", 34892: "linear raw"}
+"""Values of the tags SampleFormat, PhotometricInterpretation and Compression (TIFF 6.0; libtiff's tiff.h)."""
 
 
 def describe_unknown_file(data: bytes, formats: Sequence[str]) -> str:
     """Describe a file that Pillow does not identify, by its first bytes; `formats` are the supported formats."""
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!|html|\?xml|head|svg)", data[:512], re.IGNORECASE):
-        return "a web page or XML file"
-    kinds = [kind for pattern, kind in _OTHER_KINDS if re.match(pattern, data, re.DOTALL)]
-    found = kinds[0] if kinds else "an unknown format or a damaged header"
+    for pattern, pointer in _POINTERS:
+        if re.match(pattern, data):
+            return pointer
+    if data[:4] in _TIFF:
+        layout = _describe_layout(data)
+        return f"an unsupported TIFF file ({layout})" if layout else "a TIFF file with a damaged header"
+    for pattern, name in _DAMAGED_HEADERS:
+        if re.match(pattern, data, re.DOTALL):
+            return f"a {name} file with a damaged header"
+    kinds = [kind for pattern, kind in _KINDS if re.match(pattern, data, re.DOTALL)]
+    found = kinds[0] if kinds else _describe_text(data[:_NUM_BYTES])
     return f"{found} (supported: {', '.join(formats)})"
+
+
+def describe_damage(data: bytes, error: Exception) -> str:
+    """Describe a picture that Pillow identifies, but cannot decode."""
+    problem = str(error) or type(error).__name__
+    if data[:4] in _TIFF and (layout := _describe_layout(data)):
+        # An unknown compression is a KeyError with its number.
+        found = layout if isinstance(error, KeyError) else f"{layout}: {problem}"
+        return f"an unsupported or damaged TIFF file ({found})"
+    if re.search("unsupported|not supported|unknown", problem, re.IGNORECASE):
+        return f"a picture that Pillow cannot decode ({problem})"
+    return f"a damaged file ({problem})"
+
+
+def _describe_text(start: bytes) -> str:
+    if re.match(_PAGE, start, re.IGNORECASE):
+        return "a web page or XML file"
+    if not re.match(_TEXT, start):
+        return "an unknown format"
+    return "a JSON file" if re.match(_JSON, start) else "a text file"
+
+
+def _describe_layout(data: bytes) -> str:
+    """Describe bands, bits, colours and compression of a TIFF; return an empty text if its header is damaged."""
+    try:
+        tags = ImageFileDirectory_v2(data[: 16 if data[:4] in _BIG_TIFF else 8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, formats = tags.get(_BITS_TAG, (1,)), tags.get(_FORMAT_TAG, (1,))
+        num_bands, compression = tags.get(_BAND_TAG, len(bits)), tags.get(_COMPRESSION_TAG, 1)
+        colours = tags[_COLOUR_TAG]
+    except Exception:
+        # Pillow raises many kinds of errors for damaged tags.
+        return ""
+    widths = "/".join(str(width) for width in dict.fromkeys(bits))
+    kind = _SAMPLE_FORMATS.get(formats[0], "")
+    parts = [
+        f"{format_count(num_bands, 'band')} of {widths} {kind}bits",
+        _COLOURS.get(colours, f"colours {colours}"),
+        _COMPRESSIONS.get(compression, f"compression {compression}"),
+    ]
+    return ", ".join(parts)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.decoding.decode import Pixels
+from extract.decoding.convert import Pixels
 from extract.engines import Streams
 from extract.loop import ExtractionLoop
 from extract.views import Prepared

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from base.errors import FeatureStoreError
 from extract.canary import NUM_ROWS, choose_examples, compare_rows, describe_version_changes, measure_differences
 from extract.config import ExtractConfig
-from extract.decoding.decode import Pixels
+from extract.decoding.convert import Pixels
 from extract.engines import Streams, plan_streams
 from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from extract.config import ExtractConfig
-from extract.decoding.decode import Pixels
+from extract.decoding.convert import Pixels
 from extract.loop import LoadedImage, load_image, map_ahead
 from extract.views import Prepared
 from features.catalog.tables import ImageRow

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from extract.decoding.decode import Pixels
+from extract.decoding.convert import Pixels
 from extract.pixels import prepare_pixels
 from extract.views import compile_views, derive_seed, describe_views, list_views
 from tests.pictures import draw_picture

@@ -172,7 +172,8 @@ REFUSED: list[Kind] = [
         film_matroska_jpg=lambda: b"\x1aE\xdf\xa3" + bytes(100),
         film_windows_jpg=lambda: b"RIFF\x00\x10\x00\x00AVI LIST" + bytes(100),
     ),
-    *_refuse("unknown format", text_jpg=lambda: b"cat, 1.3 kg\n" * 40, zeros_png=partial(bytes, 3000)),
+    *_refuse("text file", text_jpg=lambda: b"cat, 1.3 kg\n" * 40),
+    *_refuse("unknown format", zeros_png=partial(bytes, 3000)),
 ]
 
 KINDS: list[Kind] = ACCEPTED + REFUSED

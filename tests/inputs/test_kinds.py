@@ -27,7 +27,7 @@ def test_kinds_have_different_names_files_and_bytes() -> None:
 def test_decode_in_strips_equals_decoding_as_a_whole(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     data = kind.make()
     whole = decode_image(data)
-    monkeypatch.setattr("extract.decoding.decode._STRIP_PIXELS", 7 * whole.shape[1])
+    monkeypatch.setattr("extract.decoding.convert._STRIP_PIXELS", 7 * whole.shape[1])
     np.testing.assert_array_equal(decode_image(data), whole)
 
 

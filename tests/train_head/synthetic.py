@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.backbone import build_backbone, cut_backbone
-from extract.decoding.decode import DECODE_POLICY
+from extract.decoding.policy import DecodePolicy
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin, Pool
 from features.store import Example, FeatureStore
@@ -36,7 +36,7 @@ FINGERPRINT = Fingerprint(
     weights_sha256="0" * 64,
     cut="mixed0",
     image_size=75,
-    decode_policy=DECODE_POLICY,
+    decode_policy=str(DecodePolicy()),
     resize="bilinear",
     scale="[-1, 1]",
     precision="float32",
@@ -189,7 +189,7 @@ def build_small_backbone() -> Any:
 
 def make_small_card(num_classes: int) -> ModelCard:
     classes = CLASSES[:num_classes]
-    return ModelCard(classes, SMALL_SIZE, DECODE_POLICY, SMALL_CUT, "none", FINGERPRINT.digest, val_accuracy=1.0)
+    return ModelCard(classes, SMALL_SIZE, str(DecodePolicy()), SMALL_CUT, "none", FINGERPRINT.digest, val_accuracy=1.0)
 
 
 def save_tiny_model(path: Path, num_classes: int) -> Path:

@@ -16,7 +16,9 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.decoding.decode import Pixels, decode_within_budget
+from extract.decoding.convert import Pixels
+from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
+from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, read_picture
 from extract.pixels import resize_pixels
 from features.store import Example
@@ -52,6 +54,8 @@ class Pictures:
     """Number of pictures to load; pictures that are gone do not count. None loads all."""
     max_pixels: int = MAX_PIXELS
     """Largest number of pixels of a picture."""
+    policy: DecodePolicy = DEFAULT_POLICY
+    """Rules by which the pictures were decoded for extraction."""
     loaded: list[Example] = field(default_factory=list)
     """Pictures that were loaded, in order."""
     raw: dict[int, Pixels] = field(default_factory=dict)
@@ -115,7 +119,7 @@ class Pictures:
         if hashlib.sha256(data).digest() != example.content_hash:
             return PictureGoneError(path, "the picture whose features are stored", "different content", advice)
         try:
-            with decode_within_budget(data, self.max_pixels) as pixels:
+            with decode_within_budget(data, self.max_pixels, self.policy) as pixels:
                 is_kept = example in self.examples[:NUM_RAW] and pixels[..., 0].size <= MAX_PIXELS_AT_ONCE
                 return resize_pixels(pixels, self.image_size), pixels if is_kept else None
         except UndecodableImageError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from base.errors import HeadstartError, UsageError
 from base.replace import Target, replace_folder
 from base.terminal import Console, format_count, import_quietly
+from extract.decoding.policy import DecodePolicy, find_policy
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard, format_labels, read_card
@@ -93,6 +94,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     store = run.open_store(config.store)
     split = run.find_split(store)
     images = run.find_images(store, config.images)
+    policy = _find_policy(store)
     if not images:
         got = f"no path in the packed store {store.path}"
         raise UsageError("--images", "the folder of the pictures", got, "Give `images`")
@@ -106,7 +108,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         from train_head.export.rebuild import rebuild_parts
 
         size, ordered = store.fingerprint.image_size, order_by_class(split.validation)
-        pictures = Pictures(Path(images), ordered, size, file, config.check, config.max_pixels)
+        pictures = Pictures(Path(images), ordered, size, file, config.check, config.max_pixels, policy)
         pictures.load(console)
         parts = rebuild_parts(run, store, split, config.weights, console)
         _write_files(config, run, store, parts, replacement.staging)
@@ -129,6 +131,15 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
             "Extract in float32 if the labels must agree"
         )
     return ExportResult([config.out / MODEL_FILE, config.out / LABELS_FILE], parity, len(split.validation))
+
+
+def _find_policy(store: FeatureStore) -> DecodePolicy:
+    """Return the decode policy of a store's pictures, by which the exported model expects its pictures."""
+    policy, text = find_policy(store.fingerprint.decode_policy), store.fingerprint.decode_policy
+    if policy is None:
+        expected, advice = "a decode policy of this version", "Export with the version that extracted the features"
+        raise HeadstartError(store.path, expected, repr(text), advice)
+    return policy
 
 
 def describe_target(out: Path) -> Target:
@@ -154,14 +165,13 @@ def refuse_foreign_files(out: Path) -> None:
 
 
 def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: ModelParts, folder: Path) -> None:
-    from extract.decoding.decode import DECODE_POLICY
     from train_head.export.stitch import save_model, stitch
 
     fingerprint, origin = store.fingerprint, store.origin
     card = ModelCard(
         classes=run.record.classes,
         image_size=fingerprint.image_size,
-        decode_policy=DECODE_POLICY,
+        decode_policy=fingerprint.decode_policy,
         cut=parts.cut,
         weights=Path(origin.weights_file).name if origin.weights_name == "file" else origin.weights_name,
         fingerprint=fingerprint.digest,

@@ -16,7 +16,8 @@ import numpy as np
 from base.errors import HeadstartError, UsageError
 from base.replace import recover_target
 from base.terminal import Console, format_list
-from extract.decoding.decode import DECODE_POLICY, decode_within_budget
+from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
+from extract.decoding.policy import find_policy
 from extract.decoding.read import UndecodableImageError, read_picture
 from extract.images.recognize import EXTENSIONS, describe_unsupported, explain_extension
 from extract.images.scan import walk_files
@@ -103,10 +104,12 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
         # An interrupted export may have left the model in a staging folder.
         recover_target(describe_target(config.model.parent))
     card, model = load_export(config.model)
-    if card.decode_policy != DECODE_POLICY:
+    policy = find_policy(card.decode_policy)
+    if policy is None:
+        policy = DEFAULT_POLICY
         console.warning(
             f"{config.model} expects pictures decoded with {card.decode_policy!r}, but this version uses "
-            f"{DECODE_POLICY!r}. Probabilities may differ. Train and export the model again"
+            f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
         )
     run, predictions = compile_model(model), Predictions(card.classes)
     predictions.skipped = skipped
@@ -114,7 +117,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     def read_resized() -> Iterator[tuple[Path, Array]]:
         for path in paths:
             try:
-                with decode_within_budget(read_picture(path, config.max_pixels), config.max_pixels) as pixels:
+                with decode_within_budget(read_picture(path, config.max_pixels), config.max_pixels, policy) as pixels:
                     resized = resize_pixels(pixels, card.image_size)
             except UndecodableImageError as error:
                 predictions.failed.append(UnusedPicture(path, str(error)))

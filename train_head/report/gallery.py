@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from base.terminal import make_printable
-from extract.decoding.decode import decode_image
+from extract.decoding.decode import DEFAULT_POLICY, decode_image
+from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, read_picture
 from train_head.runs.tables import Prediction
 
@@ -54,13 +55,16 @@ def choose_uncertain(predictions: Sequence[Prediction], count: int = NUM_UNCERTA
     return sorted(predictions, key=lambda found: (measure_margin(found), found.path))[:count]
 
 
-def make_thumbnail(path: Path, content_hash: bytes, report_folder: Path) -> Thumbnail:
+def make_thumbnail(
+    path: Path, content_hash: bytes, report_folder: Path, policy: DecodePolicy = DEFAULT_POLICY
+) -> Thumbnail:
     """Make the thumbnail of a picture, unless its file has changed since extraction.
 
     Args:
         path: the picture's file.
         content_hash: SHA-256 of its bytes at extraction.
         report_folder: folder of the report, which links are relative to.
+        policy: rules by which the picture was decoded for extraction.
     """
     try:
         # In a locale without UTF-8, Python represents the non-ASCII characters of a name by their bytes.
@@ -68,7 +72,7 @@ def make_thumbnail(path: Path, content_hash: bytes, report_folder: Path) -> Thum
         data = read_picture(place)
         if hashlib.sha256(data).digest() != content_hash:
             return Thumbnail("", problem="changed since extraction")
-        picture = Image.fromarray(decode_image(data))
+        picture = Image.fromarray(decode_image(data, policy=policy))
     except UndecodableImageError as error:
         return Thumbnail("", problem=make_printable(str(error)))
     except ValueError:

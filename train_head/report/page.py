@@ -13,6 +13,8 @@ from typing import Any
 from base.errors import HeadstartError
 from base.files import hash_file, write_durably
 from base.terminal import Console
+from extract.decoding.decode import DEFAULT_POLICY
+from extract.decoding.policy import find_policy
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.confusion import read_cells
 from train_head.report.classes import choose_worst, has_many_classes, list_class_rows
@@ -159,8 +161,10 @@ def _make_thumbnails(sources: Sources, data: Mapping[str, Any]) -> dict[str, Thu
     paths = list(dict.fromkeys(shown))
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}
     hash_of |= {example.path: example.content_hash for example in (*sources.split.validation, *sources.split.train)}
+    policy = find_policy(sources.store.fingerprint.decode_policy) or DEFAULT_POLICY
+
+    def make(path: str) -> Thumbnail:
+        return make_thumbnail(sources.images / path, hash_of.get(path, b""), sources.place, policy)
+
     with ThreadPoolExecutor() as pool:
-        made = pool.map(
-            lambda path: make_thumbnail(sources.images / path, hash_of.get(path, b""), sources.place), paths
-        )
-        return dict(zip(paths, made, strict=True))
+        return dict(zip(paths, pool.map(make, paths), strict=True))

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from extract.backbone import build_backbone, cut_backbone
-from extract.decoding.decode import DECODE_POLICY
+from extract.decoding.policy import DecodePolicy
 from extract.weights.find import Weights, WeightsName
 from features.schema import Pool
 from tests.train_head.export.edits import (
@@ -76,7 +76,7 @@ def test_load_export_equals_the_model_that_keras_loads(
     head = build_head(backbone.output_shape[1:], num_classes, 16, 0.5, seed=4, l2=l2)
     classes = [f"class {number}" for number in range(num_classes)]
     path = tmp_path / "model.keras"
-    card = ModelCard(classes, 75, DECODE_POLICY, cut, "none", FINGERPRINT.digest, 0.5)
+    card = ModelCard(classes, 75, str(DecodePolicy()), cut, "none", FINGERPRINT.digest, 0.5)
     card = save_model(stitch(backbone, head, 75), card, path)
     images = [*draw_images((75, 75)), np.full((20, 131, 3), 255, np.uint8), np.zeros((1, 1, 3), np.uint8)]
     outputs = run_export(path, images)

@@ -17,6 +17,7 @@ import pytest
 from base.errors import HeadstartError
 from base.terminal import Console
 from extract.decoding.decode import decode_image
+from extract.decoding.policy import DecodePolicy
 from extract.pixels import resize_pixels
 from features.store import Example
 from tests.errors import raises
@@ -135,9 +136,9 @@ def test_load_decodes_few_pictures_at_a_time_and_keeps_none(
     most = 0
 
     @contextmanager
-    def hold(data: bytes, max_pixels: int) -> Iterator[Any]:
+    def hold(data: bytes, max_pixels: int, policy: DecodePolicy) -> Iterator[Any]:
         nonlocal most
-        pixels = np.array(decode_image(data, max_pixels))
+        pixels = np.array(decode_image(data, max_pixels, policy))
         alive.append(weakref.ref(pixels))
         most = max(most, sum(ref() is not None for ref in alive))
         yield pixels

@@ -13,7 +13,7 @@ import pytest
 from base.command_line import CommandFailed
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, ConsoleOptions
-from extract.decoding.decode import DECODE_POLICY
+from extract.decoding.policy import DecodePolicy
 from tests.errors import raises
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.export.edits import edit_json, remove_digest
@@ -211,7 +211,7 @@ def test_predict_with_a_model_of_another_decode_policy_warns(
     (warning,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "model.keras") in warning
     assert "'another'" in warning
-    assert repr(DECODE_POLICY) in warning
+    assert repr(str(DecodePolicy())) in warning
 
 
 def test_predict_accuracy_takes_class_folders_as_labels(tiny_two: Path, tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Significant bits of a folder's 16-bit pictures, and the decode policy that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from base.errors import FingerprintMismatchError
+from base.terminal import Console, format_count
+from extract.config import ExtractConfig, SampleBits
+from extract.decoding.decode import find_sample_bits
+from extract.decoding.policy import SAMPLE_BITS, DecodePolicy, find_policy
+from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
+from extract.decoding.samples import has_sample_bits
+from extract.engines import count_cores
+from extract.loop import map_ahead
+from extract.plan import merge_images_to_read, plan_images
+from extract.stores import BITS_KEY, NEW_STORE_ADVICE, StoredState
+from features.catalog.tables import ImageRow
+from features.schema import ImageStatus
+
+_EIGHT_BIT_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp")
+_QUIET_FILES = 10_000
+"""Number of headers that are read without a progress line, in a few seconds."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class SampleSurvey:
+    """Significant bits of a set of pictures."""
+
+    bits: int = 0
+    """Largest number of significant bits; 0 without a 16-bit picture."""
+    path: str = ""
+    """First picture with so many."""
+    num_pictures: int = 0
+    """Number of 16-bit pictures."""
+
+
+def choose_policy(config: ExtractConfig, stored: Iterable[StoredState]) -> DecodePolicy:
+    """Return the decode policy from the option and the records of the stores, without reading a picture."""
+    requested = DecodePolicy() if config.sample_bits is SampleBits.AUTO else DecodePolicy(int(config.sample_bits))
+    for state in stored:
+        recorded = find_policy(state.fingerprint.decode_policy)
+        if recorded and config.sample_bits in (SampleBits.AUTO, str(recorded.sample_bits)):
+            return recorded
+    return requested
+
+
+def decide_policy(
+    config: ExtractConfig,
+    images: Sequence[ImageRow],
+    stored: Collection[StoredState],
+    num_stores: int,
+    console: Console,
+) -> tuple[DecodePolicy, bool]:
+    """Decide the decode policy of a run; the new pictures with 16-bit samples are read, unless the option gives it.
+
+    Returns:
+        The policy, and whether significant bits were found or given.
+
+    Raises:
+        FingerprintMismatchError: the new pictures need another scale than that of a store.
+    """
+    if config.sample_bits is SampleBits.AUTO:
+        survey = survey_samples(_list_new_images(images, stored, num_stores, config.views), config, console)
+    else:
+        survey = SampleSurvey(int(config.sample_bits))
+    policy = settle_policy(choose_policy(config, stored), survey, stored)
+    if survey.bits:
+        console.info(f"16-bit samples: {policy.sample_bits} significant bits")
+    return policy, survey.bits > 0
+
+
+def _list_new_images(
+    images: Sequence[ImageRow], stored: Collection[StoredState], num_stores: int, num_views: int
+) -> list[ImageRow]:
+    """List the pictures whose content is new to one of the stores."""
+    if len(stored) < num_stores:
+        return list(images)
+    to_read = merge_images_to_read(plan_images(images, state.known, num_views) for state in stored)
+    return [image for image in to_read if image.status is not ImageStatus.DONE]
+
+
+def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: Console) -> SampleSurvey:
+    """Find the significant bits of the 16-bit pictures among `images`; only these are decoded.
+
+    Files with the extension of a format of 8 bits are not opened. The survey ends at the first picture with 16 bits.
+    """
+    paths = [image.path for image in images if not image.path.lower().endswith(_EIGHT_BIT_EXTENSIONS)]
+    num_cores, deep, bits, first = count_cores(config.threads), [], 0, ""
+    num_shown = len(paths) if len(paths) > _QUIET_FILES else 0
+    with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:
+
+        def read_all(function: Callable[[Path], Result], paths: list[str]) -> Generator[tuple[str, Result]]:
+            results = map_ahead(pool, lambda path: function(config.images / path), paths, 4 * num_cores)
+            with closing(results):
+                yield from zip(paths, results, strict=True)
+
+        with console.progress("read headers", num_shown, "pictures") as progress:
+            for path, is_deep in read_all(has_sample_bits, paths):
+                progress.advance(1)
+                deep += [path] if is_deep else []
+        with (
+            console.progress("find significant bits", len(deep), "16-bit pictures") as progress,
+            closing(read_all(lambda path: _find_bits(path, config.max_pixels), deep)) as found,
+        ):
+            for path, num_bits in found:
+                progress.advance(1)
+                if num_bits > bits:
+                    bits, first = num_bits, path
+                if bits == SAMPLE_BITS[-1]:
+                    break
+    return SampleSurvey(bits, first, len(deep))
+
+
+def settle_policy(policy: DecodePolicy, survey: SampleSurvey, stored: Iterable[StoredState]) -> DecodePolicy:
+    """Return the policy for the surveyed pictures: that of the stores, or one with the bits found.
+
+    Raises:
+        FingerprintMismatchError: the pictures need another scale than that of a store.
+    """
+    states = list(stored)
+    if not states:
+        return replace(policy, sample_bits=survey.bits or policy.sample_bits)
+    for state in states:
+        if survey.bits > policy.sample_bits:
+            expected = f"16-bit samples of at most {policy.sample_bits} bits, by which the store's are scaled"
+            raise FingerprintMismatchError(state.path, expected, _describe(survey), NEW_STORE_ADVICE)
+        # All other stores with fewer bits have 16-bit pictures that use them all.
+        if survey.bits and policy.sample_bits == SAMPLE_BITS[-1] != survey.bits and BITS_KEY not in state.meta:
+            expected = "16-bit samples that use all 16 bits, because the store has no 16-bit picture with fewer"
+            advice = f"{NEW_STORE_ADVICE}. --sample-bits 16 adds these pictures as they are, which may be dark"
+            raise FingerprintMismatchError(state.path, expected, _describe(survey), advice)
+    return policy
+
+
+def _find_bits(path: Path, max_pixels: int) -> int:
+    """Return the significant bits of a picture; 0 if it is unusable, which extraction reports later."""
+    try:
+        with lock_large_file(path.stat().st_size):
+            return find_sample_bits(read_picture(path, max_pixels), max_pixels)
+    except (OSError, UndecodableImageError):
+        return 0
+
+
+def _describe(survey: SampleSurvey) -> str:
+    return f"{format_count(survey.num_pictures, 'new 16-bit picture')} of {survey.bits} bits, as {survey.path}"
