@@ -110,6 +110,10 @@ def choose_columns(table: Table, index: PictureIndex, option: ColumnOption) -> C
         labels = _choose_labels(table, [number for number in range(len(table.names)) if number not in (path, split)])
     if not table.is_header_certain and table.names[labels[0]] in table.columns[labels[0]]:
         return choose_columns(table.move_header_to_rows(), index, option)
+    chosen = [path, *labels, *([] if split is None else [split])]
+    if len(set(chosen)) < len(chosen):
+        expected, got = "different columns for path, label and split", f"{table.describe(sorted(set(chosen)))} for all"
+        raise UsageError("--columns", expected, got, "Give each column once")
     separator = find_separator(table, labels[0], option.separator) if len(labels) == 1 else ""
     return Columns(table, path, matches, labels, split, separator)
 
@@ -132,8 +136,8 @@ def _choose_path(table: Table, index: PictureIndex, given: int | None) -> tuple[
         got = f"no such path in {table.describe(candidates)}; the folder has {index.paths[0]!r}"
         advice = "Give the folder of these pictures as --images, or another table"
         raise HeadstartError(table.path, f"paths or names of the pictures in {index.folder}", got, advice)
-    # Small numbers, such as class numbers, also fit a few pictures that are named by numbers.
-    likely = [number for number in candidates if 10 * found[number].num_found > most]
+    # Small numbers, such as class numbers, also fit some pictures that are named by numbers.
+    likely = [number for number in candidates if 2 * found[number].num_found > most]
     likely = [number for number in likely if _has_extensions(table.columns[number])] or likely
     best = max(likely, key=lambda number: found[number].num_found)
     for number in likely:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,22 @@ from typing import Any
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import NUM_LISTED, Console, format_count, format_list
-from extract.images.cells import Labels, read_labels
-from extract.images.columns import Columns, choose_columns, parse_columns
-from extract.images.match import PictureIndex, find_splits
+from extract.images.cells import read_labels
+from extract.images.columns import choose_columns, parse_columns
+from extract.images.match import PictureIndex
+from extract.images.rows import (
+    check_matches,
+    check_names,
+    check_split_folders,
+    find_folder_splits,
+    find_rows,
+    read_splits,
+)
 from extract.images.scan import Scan
 from extract.images.table import read_table
 from extract.images.walk import PictureFile, Skipped, list_files
 from features.catalog.tables import ImageRow
-from features.labels import LABEL_SEPARATOR, LabelSource, join_labels
+from features.labels import LabelSource, join_labels
 
 
 @dataclass(frozen=True)
@@ -96,21 +105,19 @@ def scan_labeled(folder: Path, table: Path, columns: str = "", stores: Collectio
         stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
 
     Raises:
-        UsageError: the folder or the table does not exist, or a column in `columns` does not.
+        UsageError: the folder does not exist, the table cannot be read, or a column in `columns` does not exist.
         HeadstartError: see `label_pictures`; or only one class.
     """
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
         raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
-    if not table.is_file():
-        got = "a folder" if table.is_dir() else "no such file"
-        raise UsageError(table, "a table of labels", got, "Give its path with --labels")
     listing = list_files(folder, stores)
     images, labels = label_pictures(folder, listing.pictures, table, columns)
-    skipped = [found for found in listing.skipped if not (folder / found.path).samefile(table)]
+    own = os.path.relpath(table.resolve(), folder.resolve())
+    skipped = [found for found in listing.skipped if found.path != own]
     skipped += [Skipped(path, f"a picture without a row in {table.name}") for path in labels.unlisted]
     skipped += [Skipped(path, f"a picture with an empty label in {table.name}") for path in labels.unlabeled]
-    if len(labels.classes) < 2:
+    if len(labels.classes) < 2 and not labels.source.is_multi_label:
         got = f"only {labels.classes[0]!r}" if labels.classes else "none"
         raise HeadstartError(table, "two or more classes", got, "Add rows of another class")
     return Scan(images, sorted(skipped, key=lambda found: found.path), labels)
@@ -142,15 +149,15 @@ def label_pictures(
     paths = [picture.path for picture in pictures]
     index = PictureIndex(folder, paths)
     found = choose_columns(read_table(table), index, option)
-    _check_matches(found, index, is_path_given=bool(option.path))
-    labels, splits = read_labels(found.table, found.labels, found.separator), _read_splits(found)
-    row_of, repeated = _find_rows(found, index, labels, splits)
+    check_matches(found, index, is_path_given=bool(option.path))
+    labels, splits = read_labels(found.table, found.labels, found.separator), read_splits(found)
+    row_of, repeated = find_rows(found, index, labels, splits)
     is_multi_label = any(label is not None and len(label) != 1 for label in labels)
     if is_multi_label:
-        _check_names(table, labels)
+        check_names(table, labels)
     unlabeled = sorted(number for number, row in row_of.items() if labels[row] is None)
     listed = sorted(row_of.keys() - unlabeled)
-    folder_splits = [] if splits else _find_folder_splits(paths)
+    folder_splits = [] if splits else find_folder_splits(paths)
     images = []
     for number in listed:
         row, picture = row_of[number], pictures[number]
@@ -158,7 +165,7 @@ def label_pictures(
         label = join_labels(labels[row] or ())
         images.append(ImageRow(picture.path, label, split, picture.num_bytes, picture.modified_ns))
     if not splits:
-        _check_split_folders(folder, images)
+        check_split_folders(folder, images)
     values = found.table.columns[found.path]
     used = {found.path, *found.labels, found.split}
     all_columns = range(len(found.table.names))
@@ -186,111 +193,3 @@ def label_pictures(
         ),
     )
     return images, summary
-
-
-def _check_matches(columns: Columns, index: PictureIndex, *, is_path_given: bool) -> None:
-    """Refuse rows that fit several pictures, and a table of which too few rows and pictures fit to be certain."""
-    table, matches = columns.table, columns.matches
-    values = table.columns[columns.path]
-    if ambiguous := matches.ambiguous:
-        value, numbers = min(ambiguous.items())
-        paths = [index.paths[number] for number in numbers]
-        got = f"{format_count(len(ambiguous), 'path')} that fit several, such as {value!r}: {format_list(paths)}"
-        folders = sorted({path.rpartition("/")[0] for path in paths})
-        advice = "Give the paths in the table with their extensions"
-        if len(folders) > 1:
-            advice = f"Give one folder as --images, such as {index.folder / folders[0]}, or the folders in the table"
-        raise HeadstartError(table.path, "rows that fit one picture each", got, advice)
-    num_rows = sum(number is not None for number in matches.pictures)
-    num_pictures = len(index.paths)
-    if not is_path_given and 2 * num_rows < table.num_rows and 2 * matches.num_found < num_pictures:
-        got = f"{num_rows:,} of {table.num_rows:,} rows and {matches.num_found:,} of {num_pictures:,} pictures"
-        missing = next(value for value, number in zip(values, matches.pictures, strict=True) if number is None)
-        name = table.name(columns.path)
-        advice = f"Give {table.advise('path', columns.path)} to use them, or another table or folder"
-        expected = f"most rows or most pictures of {index.folder} to fit by column {name!r}"
-        raise HeadstartError(table.path, expected, f"{got}; no picture is {missing!r}", advice)
-
-
-def _read_splits(columns: Columns) -> list[str]:
-    """Return the split of each row; an empty list without a column of splits."""
-    if columns.split is None:
-        return []
-    values = columns.table.columns[columns.split]
-    split_of = find_splits(set(values))
-    if unknown := sorted(set(values) - split_of.keys()):
-        expected = f"train, and validation or test, in column {columns.table.name(columns.split)!r}"
-        advice = "Replace it in the table, or leave the column out with --columns split=none"
-        raise HeadstartError(columns.table.path, expected, format_list([repr(value) for value in unknown]), advice)
-    return [split_of[value] for value in values]
-
-
-def _find_rows(
-    columns: Columns, index: PictureIndex, labels: Sequence[Labels | None], splits: Sequence[str]
-) -> tuple[dict[int, int], list[int]]:
-    """Return the row of each picture, and the pictures with several equal rows.
-
-    Raises:
-        HeadstartError: rows of one picture have different labels or splits.
-    """
-    row_of: dict[int, int] = {}
-    repeated: set[int] = set()
-    contradicting: set[int] = set()
-    for row, number in enumerate(columns.matches.pictures):
-        if number is None:
-            continue
-        first = row_of.setdefault(number, row)
-        if first != row:
-            same = labels[first] == labels[row] and (not splits or splits[first] == splits[row])
-            (repeated if same else contradicting).add(number)
-    if contradicting:
-        what = "label and one split" if splits else "label"
-        count = format_count(len(contradicting), "picture")
-        shown = []
-        for number in sorted(contradicting)[:NUM_LISTED]:
-            rows = [row for row, found in enumerate(columns.matches.pictures) if found == number]
-            texts = sorted(
-                {", ".join(filter(None, (*(labels[row] or ()), splits[row] if splits else ""))) for row in rows}
-            )
-            shown.append(f"{index.paths[number]} ({' / '.join(texts)})")
-        more = f" and {len(contradicting) - len(shown):,} more" if len(contradicting) > len(shown) else ""
-        raise HeadstartError(
-            columns.table.path,
-            f"one {what} for each picture",
-            f"{count} with different rows: {', '.join(shown)}{more}",
-            "Correct the table; several labels of a picture belong into one row, separated by |",
-        )
-    return row_of, sorted(repeated)
-
-
-def _check_names(table: Path, labels: Sequence[Labels | None]) -> None:
-    names = {label for row in labels for label in row or ()}
-    if bad := sorted(name for name in names if LABEL_SEPARATOR in name):
-        expected = f"names of classes without {LABEL_SEPARATOR!r}, which separates the labels of a picture in the store"
-        raise HeadstartError(table, expected, format_list([repr(name) for name in bad]), "Rename them in the table")
-
-
-def _find_folder_splits(paths: Sequence[str]) -> list[str]:
-    """Return the split of each picture from the first folder in which their paths differ; empty text without splits."""
-    folders = [path.split("/")[:-1] for path in paths]
-    first, last = min(folders), max(folders)
-    depth = next(
-        (depth for depth, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
-        min(len(first), len(last)),
-    )
-    names = [folder[depth] if len(folder) > depth else "" for folder in folders]
-    split_of = find_splits(set(names))
-    return [split_of.get(name, "") for name in names]
-
-
-def _check_split_folders(folder: Path, images: Sequence[ImageRow]) -> None:
-    """Refuse labelled pictures of which only some are in the folder of a split."""
-    outside = [image.path for image in images if not image.split]
-    if outside and len(outside) < len(images):
-        inside = next(image for image in images if image.split)
-        raise HeadstartError(
-            folder,
-            "all labelled pictures in folders of splits, or none",
-            f"{inside.path} in {inside.split}, and {len(outside):,} outside: {format_list(outside)}",
-            "Move them, or add a column to the table that has train, validation or test in each row",
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,13 +22,13 @@ class Matches:
 
     pictures: list[int | None]
     """Number of the picture of each row; None if there is none or if there are several."""
-    ambiguous: dict[str, list[int]]
-    """Values that fit several pictures, with the numbers of these."""
+    ambiguous: dict[str, list[str]]
+    """Values that fit several pictures, with the paths of these."""
 
-    @property
+    @cached_property
     def num_found(self) -> int:
-        """Number of different pictures."""
-        return len({number for number in self.pictures if number is not None}.union(*self.ambiguous.values()))
+        """Number of values with a picture; several values of one picture count once."""
+        return len(set(self.pictures) - {None}) + len(self.ambiguous)
 
 
 class PictureIndex:
@@ -59,7 +60,8 @@ class PictureIndex:
         """Find the picture of each value."""
         found = {value: self.find(value) for value in set(values)}
         picture_of = {value: numbers[0] if len(numbers) == 1 else None for value, numbers in found.items()}
-        ambiguous = {value: numbers for value, numbers in found.items() if len(numbers) > 1}
+        several = {value: numbers for value, numbers in found.items() if len(numbers) > 1}
+        ambiguous = {value: [self.paths[number] for number in numbers] for value, numbers in several.items()}
         return Matches([picture_of[value] for value in values], ambiguous)
 
     def find(self, value: str) -> list[int]:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from base.errors import HeadstartError, require_extra
+from base.errors import HeadstartError, UsageError, require_extra
 from base.regular import RegularFile
 from base.terminal import format_list
 
@@ -84,15 +84,18 @@ def read_table(path: Path) -> Table:
     """Read a table. Parquet files are recognised by their content, all others are text.
 
     Raises:
-        UsageError: a Parquet file without the package that reads it.
+        UsageError: the file cannot be read, or is a Parquet file without the package that reads it.
         HeadstartError: the file is not a table with at least two columns and one row.
     """
-    with RegularFile(path, follow=True) as file:
-        if file.identity.num_bytes > _MAX_BYTES:
-            raise HeadstartError(
-                path, f"at most {_MAX_BYTES:,} bytes", f"{file.identity.num_bytes:,}", "Keep only the columns needed"
-            )
-        data = file.readall()
+    try:
+        with RegularFile(path, follow=True) as file:
+            num_bytes = file.identity.num_bytes
+            data = file.readall() if num_bytes <= _MAX_BYTES else b""
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise UsageError(path, "a table of labels", got, "Give the path of a CSV, TSV or Parquet file") from error
+    if num_bytes > _MAX_BYTES:
+        raise HeadstartError(path, f"at most {_MAX_BYTES:,} bytes", f"{num_bytes:,}", "Keep only the columns needed")
     sha256 = hashlib.sha256(data).hexdigest()
     if data.startswith(_PARQUET_MAGIC):
         names, columns = _read_parquet(path, data)
