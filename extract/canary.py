@@ -16,7 +16,8 @@ from base.errors import FeatureStoreError
 from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
-from extract.loop import Backbone, load_image
+from extract.load import load_image
+from extract.loop import Backbone
 from extract.stores import NEW_STORE_ADVICE
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, round_features

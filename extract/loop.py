@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +15,17 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.terminal import Console, format_count
 from extract.config import ExtractConfig
-from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
+from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy
-from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.engines import Streams
-from extract.views import Prepare, Prepared, list_views
+from extract.load import LoadedImage, cancel, load_image, map_ahead
+from extract.views import Prepare, list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
 from features.writer import FeatureWriter
 
 BATCHES_WAITING = 2
 """Number of batches that wait for the backbone, so that it has work while a shard is written."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class BadPicturesError(HeadstartError):
@@ -48,18 +43,6 @@ class Backbone(Protocol):
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return the features of each cut, (n, *feature_shape), for a batch of views."""
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """Result of reading one picture."""
-
-    image: ImageRow
-    content_hash: bytes = b""
-    views: Prepared = field(default_factory=dict)
-    """Views that are not stored yet; empty for a failed picture."""
-    failure: str = ""
-    """Reason why the picture is unusable, a noun phrase; empty for a usable one."""
 
 
 Batch = tuple[list[LoadedImage], dict[FeatureKey, NDArray[np.float32]]]
@@ -240,53 +223,3 @@ class ExtractionLoop:
                 f"{len(self.unsound):,}, the last {self.unsound[-1]}",
                 "Check the weights, or raise --max-bad; the other features are kept",
             )
-
-
-def load_image(
-    image: ImageRow,
-    config: ExtractConfig,
-    prepare: Prepare,
-    list_missing: Callable[[ImageRow, bytes], Sequence[int]],
-    policy: DecodePolicy = DEFAULT_POLICY,
-) -> LoadedImage:
-    """Read and hash a picture, and decode it if `list_missing` returns views to compute for its content."""
-    content_hash = b""
-    try:
-        with lock_large_file(image.num_bytes):
-            data = read_picture(config.images / image.path, config.max_pixels)
-            content_hash = hashlib.sha256(data).digest()
-            missing = list_missing(image, content_hash)
-            if not missing:
-                return LoadedImage(image, content_hash)
-            with decode_within_budget(data, config.max_pixels, policy) as pixels:
-                return LoadedImage(image, content_hash, prepare(pixels, content_hash, missing))
-    except UndecodableImageError as error:
-        return LoadedImage(image, content_hash, failure=str(error))
-
-
-def map_ahead(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    num_ahead: int,
-    pending: deque[Future[Result]] | None = None,
-) -> Generator[Result, None, None]:
-    """Yield results in the order of the items while later ones are computed; the yielded one is `pending[0]`."""
-    pending = deque() if pending is None else pending
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= num_ahead:
-                yield pending[0].result()
-                pending.popleft()
-        while pending:
-            yield pending[0].result()
-            pending.popleft()
-    finally:
-        cancel(pending)
-
-
-def cancel(futures: Iterable[Future[Any]]) -> None:
-    """Cancel the futures that have not started."""
-    for future in futures:
-        future.cancel()

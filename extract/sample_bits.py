@@ -17,7 +17,7 @@ from extract.decoding.policy import SAMPLE_BITS, DecodePolicy, find_policy
 from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.decoding.samples import has_sample_bits
 from extract.engines import count_cores
-from extract.loop import map_ahead
+from extract.load import map_ahead
 from extract.plan import merge_images_to_read, plan_images
 from extract.stores import BITS_KEY, NEW_STORE_ADVICE, StoredState
 from features.catalog.tables import ImageRow

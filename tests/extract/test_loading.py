@@ -15,7 +15,7 @@ import pytest
 
 from extract.config import ExtractConfig
 from extract.decoding.convert import Pixels
-from extract.loop import LoadedImage, load_image, map_ahead
+from extract.load import LoadedImage, load_image, map_ahead
 from extract.views import Prepared
 from features.catalog.tables import ImageRow
 from tests.pictures import draw_picture, encode

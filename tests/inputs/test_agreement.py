@@ -16,7 +16,7 @@ from base.terminal import Console
 from extract.backbone import CutBackbone
 from extract.config import ExtractConfig
 from extract.decoding.decode import decode_image
-from extract.loop import load_image
+from extract.load import load_image
 from extract.pixels import prepare_pixels, resize_pixels
 from extract.weights.find import Weights, WeightsName
 from features.schema import Features, round_features
