@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
-from base.terminal import Console, format_bytes, format_seconds, import_quietly
+from base.terminal import NUM_LISTED, Console, format_bytes, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig
 
 
@@ -24,7 +24,11 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
     result = extract_features(config, console)
     if result.failed:
-        console.show_table("unusable pictures", [(f["image"], f["reason"]) for f in result.failed])
+        rows = [(failed["image"], failed["reason"]) for failed in result.failed[:NUM_LISTED]]
+        num_more = len(result.failed) - len(rows)
+        console.show_table("unusable pictures", rows + [(f"and {num_more:,} more", "")] * (num_more > 0))
+    for failed in result.failed[NUM_LISTED:]:
+        console.debug(f"unusable {failed['image']}: {failed['reason']}")
     warn_about_unusable(result, console)
     for skipped in result.skipped:
         console.debug(f"skipped {skipped['path']}: {skipped['reason']}")

@@ -9,12 +9,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow
+
+LOW_CONTRAST = 0.25
+"""Share of the range of 8 bits below which a picture has a low contrast."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,6 +36,9 @@ class LoadedImage:
     """Views that are not stored yet; empty for a failed picture."""
     failure: str = ""
     """Reason why the picture is unusable, a noun phrase; empty for a usable one."""
+    is_one_colour: bool = False
+    has_low_contrast: bool = False
+    """Whether its samples use less than `LOW_CONTRAST` of the range from 0 to 255, but more than one colour."""
 
 
 def load_image(
@@ -49,9 +58,20 @@ def load_image(
             if not missing:
                 return LoadedImage(image, content_hash)
             with decode_within_budget(data, config.max_pixels, policy) as pixels:
-                return LoadedImage(image, content_hash, prepare(pixels, content_hash, missing))
+                views = prepare(pixels, content_hash, missing)
     except UndecodableImageError as error:
         return LoadedImage(image, content_hash, failure=str(error))
+    is_one_colour, has_low_contrast = _measure_contrast(next(iter(views.values())))
+    return LoadedImage(image, content_hash, views, "", is_one_colour, has_low_contrast)
+
+
+def _measure_contrast(view: NDArray[np.float32]) -> tuple[bool, bool]:
+    """Return whether a view in [-1, 1] has one colour, and whether it has a low contrast."""
+    colour = view[0, 0]
+    # The first row decides for almost all pictures.
+    if (view[0] == colour).all() and (view == colour).all():
+        return True, False
+    return False, bool(view.max() - view.min() < 2 * LOW_CONTRAST)
 
 
 def map_ahead(

@@ -75,6 +75,9 @@ class ExtractionLoop:
         self.failed: list[dict[str, str]] = []
         self.unsound: list[str] = []
         """Paths of pictures with NaN, infinity or float16 overflow in a feature; excluded from training."""
+        self.one_colour: list[str] = []
+        self.low_contrast: list[str] = []
+        """Paths of new pictures whose samples use less than a quarter of their range; not those of one colour."""
 
     @property
     def bottleneck(self) -> str:
@@ -203,6 +206,8 @@ class ExtractionLoop:
                 self._contents.add(loaded.content_hash)
                 self.num_computed += 1
             self.note_unsound(loaded.image, loaded.content_hash)
+            self.one_colour += [loaded.image.path] if loaded.is_one_colour else []
+            self.low_contrast += [loaded.image.path] if loaded.has_low_contrast else []
             row = loaded.image._replace(content_hash=loaded.content_hash, status=ImageStatus.DONE)
         for writer in self._writers:
             writer.add_image(row)

@@ -10,6 +10,9 @@ from base.terminal import Console, format_count
 from extract.images.recognize import describe_unsupported
 from extract.loop import BadPicturesError
 
+MANY = 0.1
+"""Share of new pictures with a low contrast above which they are reported."""
+
 
 @dataclass(frozen=True)
 class ExtractResult:
@@ -31,6 +34,12 @@ class ExtractResult:
     """Number of pictures with NaN, infinity or float16 overflow in a feature; stored, but excluded from training."""
     unsound_images: list[str]
     """Paths of the unsound pictures."""
+    one_colour: int
+    """Number of new pictures of one colour."""
+    one_colour_images: list[str]
+    low_contrast: int
+    """Number of new pictures whose samples use less than a quarter of their range, but more than one colour."""
+    low_contrast_images: list[str]
     skipped: list[dict[str, str]]
     """Files that are not extracted: `path` and `reason` of each."""
     removed: int
@@ -75,6 +84,15 @@ def warn_about_unusable(result: ExtractResult, console: Console) -> None:
         console.warning(
             f"{format_count(result.unsound, 'picture')} excluded from training, because a feature has NaN or overflow, "
             f"first {result.unsound_images[0]}. Check the weights"
+        )
+    if result.one_colour:
+        count = format_count(result.one_colour, "new picture")
+        console.warning(f"{count} of one colour, first {result.one_colour_images[0]}. Check how they were written")
+    num_new = result.computed + result.duplicates
+    if result.low_contrast > MANY * num_new:
+        console.warning(
+            f"{result.low_contrast:,} of {format_count(num_new, 'new picture')} use less than a quarter of the range "
+            f"from black to white, first {result.low_contrast_images[0]}. Check how they were written"
         )
     if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
         console.warning(unsupported)

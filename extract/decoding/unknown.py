@@ -90,7 +90,7 @@ def describe_unknown_file(data: bytes, formats: Sequence[str]) -> str:
 def describe_damage(data: bytes, error: Exception) -> str:
     """Describe a picture that Pillow identifies, but cannot decode."""
     problem = str(error) or type(error).__name__
-    if data[:4] in _TIFF and (layout := _describe_layout(data)):
+    if data[:4] in _TIFF and "truncated" not in problem and (layout := _describe_layout(data)):
         # An unknown compression is a KeyError with its number.
         found = layout if isinstance(error, KeyError) else f"{layout}: {problem}"
         return f"an unsupported or damaged TIFF file ({found})"

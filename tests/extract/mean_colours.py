@@ -43,7 +43,8 @@ class MeanColours:
 
     def prepare(self, pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
         assert len(content_hash) == 32
-        return {view: pixels.mean(axis=(0, 1), dtype=np.float32) + np.float32(1000 * view) for view in views}
+        mean = pixels.mean(axis=(0, 1), dtype=np.float32).reshape(SHAPE)
+        return {view: mean + np.float32(1000 * view) for view in views}
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with self._lock:
@@ -51,7 +52,7 @@ class MeanColours:
             number = len(self.batches)
             self.batches.append(len(batch))
         self._before(number)
-        features = batch.reshape(-1, *SHAPE)
+        features = batch
         return [features, -features][: self._num_outputs]
 
 

@@ -162,7 +162,7 @@ class SlowStart(MeanColours):
         self.finished: list[int] = []
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        first = int(batch[0, 0])
+        first = int(batch[0, 0, 0, 0])
         if first == 0:
             assert self._others.acquire(timeout=30)
             assert self._others.acquire(timeout=30)
