@@ -50,7 +50,8 @@ def extract(
     folder are removed from the list of examples.
 
     Args:
-        images: Folder of class folders, or of train/, validation/ and test/ with class folders in each.
+        images: Folder of class folders, or of train/, validation/ and test/ with class folders in each. With `labels`,
+            any folder of pictures.
         store: Folder of the feature store. It is created if it does not exist.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
@@ -97,6 +98,7 @@ def extract(
     Example:
         >>> store = hs.extract("pictures", "work/store", weights="imagenet", image_size=299, pool="avg")
         >>> X, y = store.to_numpy(split="train")  # (n, 768) float32, (n,) int64
+        >>> store = hs.extract("dogs", "work/dogs", labels="dogs/labels.csv", columns="label=breed")
     """
 
 def open_store(

@@ -25,6 +25,7 @@ from extract.images.scan import Scan
 from extract.images.table import read_table
 from extract.images.walk import PictureFile, Skipped, list_files
 from features.catalog.tables import ImageRow
+from features.contents import pause_collector
 from features.labels import LabelSource, join_labels
 
 
@@ -123,6 +124,7 @@ def scan_labeled(folder: Path, table: Path, columns: str = "", stores: Collectio
     return Scan(images, sorted(skipped, key=lambda found: found.path), labels)
 
 
+@pause_collector()
 def label_pictures(
     folder: Path, pictures: Sequence[PictureFile], table: Path, columns: str = ""
 ) -> tuple[list[ImageRow], TableLabels]:

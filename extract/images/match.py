@@ -49,7 +49,8 @@ class PictureIndex:
         self._by_name: dict[str, list[int]] = {}
         self._by_stem: dict[str, list[int]] = {}
         for number, path in enumerate(paths):
-            path = unicodedata.normalize("NFC", path)
+            if not path.isascii():
+                path = unicodedata.normalize("NFC", path)
             parent, _, name = path.rpartition("/")
             self._folders.append(parent)
             self._by_path[path] = number
@@ -66,16 +67,13 @@ class PictureIndex:
 
     def find(self, value: str) -> list[int]:
         """Return the numbers of the pictures that a value fits."""
-        exact = self._by_path.get(value)
-        if exact is not None or not value:
-            return [] if exact is None else [exact]
-        path = _normalise(value)
-        if path.startswith(f"{self._absolute}/"):
-            path = path.removeprefix(f"{self._absolute}/")
+        parent, path, name = "", value, value
+        if "/" in value or "\\" in value or not value.isascii():
+            path = _normalise(value).removeprefix(f"{self._absolute}/")
+            parent, _, name = path.rpartition("/")
         exact = self._by_path.get(path)
         if exact is not None:
             return [exact]
-        parent, _, name = path.rpartition("/")
         found = self._by_name.get(name) or self._by_stem.get(name) or self._by_stem.get(remove_extension(name)) or []
         if not parent or not found:
             return found

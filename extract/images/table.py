@@ -25,7 +25,7 @@ DELIMITERS = "\t,; "
 _DELIMITER_NAMES = {"\t": "tab", " ": "space"}
 _NUM_SNIFFED = 100
 """Number of first lines that decide the delimiter."""
-_MAX_BYTES = 2**30
+_MAX_BYTES, _MAX_ROWS = 2**30, 10_000_000
 _PARQUET_MAGIC = b"PAR1"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -35,7 +35,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
-_SAVE = "Save the table as CSV in UTF-8"
+_SAVE, _SHORTEN = "Save the table as CSV in UTF-8", "Keep only the rows and columns needed"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_table(path: Path) -> Table:
         got = error.strerror or str(error)
         raise UsageError(path, "a table of labels", got, "Give the path of a CSV, TSV or Parquet file") from error
     if num_bytes > _MAX_BYTES:
-        raise HeadstartError(path, f"at most {_MAX_BYTES:,} bytes", f"{num_bytes:,}", "Keep only the columns needed")
+        raise HeadstartError(path, f"at most {_MAX_BYTES:,} bytes", f"{num_bytes:,}", _SHORTEN)
     sha256 = hashlib.sha256(data).hexdigest()
     if data.startswith(_PARQUET_MAGIC):
         names, columns = _read_parquet(path, data)
@@ -124,7 +124,7 @@ def _read_text(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
         expected = f"{width} values in each row, separated by {name!r}"
         advice = "Put quotes around values that contain the separator"
         raise HeadstartError(path, expected, f"{len(row)} in row {number:,}, which begins with {row[0]!r}", advice)
-    columns = [[value.strip() for value in column] for column in zip(*rows[1:], strict=True)]
+    columns = [list(map(str.strip, column)) for column in zip(*rows[1:], strict=True)]
     return [name.strip() for name in rows[0]], columns or [[] for _ in rows[0]]
 
 
@@ -160,14 +160,17 @@ def _read_parquet(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(pyarrow.BufferReader(data))
-    except (pyarrow.ArrowException, OSError) as error:
-        got = str(error).splitlines()[0]
+        file = parquet.ParquetFile(pyarrow.BufferReader(data))
+        if file.metadata.num_rows > _MAX_ROWS:
+            raise HeadstartError(path, f"at most {_MAX_ROWS:,} rows", f"{file.metadata.num_rows:,}", _SHORTEN)
+        # Pictures and other structures cannot be labels; they are not read.
+        names = [column.name for column in file.schema_arrow if not _is_structure(column.type)]
+        table = file.read(columns=names)
+        columns = [[_format_cell(value) for value in column.to_pylist()] for column in table.columns]
+        return [name.strip() for name in table.column_names], columns
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        got = str(error).partition("\n")[0]
         raise HeadstartError(path, "a Parquet file", got, "Write the table again, or save it as CSV") from error
-    # Pictures and other structures cannot be labels.
-    chosen = [number for number, field in enumerate(table.schema) if not _is_structure(field.type)]
-    names = [table.schema[number].name.strip() for number in chosen]
-    return names, [[_format_cell(value) for value in table.column(number).to_pylist()] for number in chosen]
 
 
 def _is_structure(kind: Any) -> bool:
