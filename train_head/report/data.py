@@ -33,7 +33,8 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
     """Collect the data of a report, ready for JSON.
 
     Returns:
-        `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation),
+        `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation, and
+        with more than `MAX_PLAIN_CLASSES` classes without the entries that `validation` has for each class),
         `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None until
         it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
         pictures of each class), `wrong` (the incorrect predictions with the lowest probability of the true class, at
@@ -53,7 +54,10 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
     pictures = {name: dict(sorted(Counter(e.label for e in part).items())) for name, part in parts.items()}
     wrong = sort_wrong(predictions)
+    left_out = {"evaluation"}
     if has_many_classes(evaluation):
+        # `validation` has these too, and they would be a quarter of the page's JSON.
+        left_out |= {"classes", "per_class", "confusion", "confusion_cells"}
         _add_examples(findings["confusions"], wrong)
     duplicates = find_duplicates(sources.store, split, console)
     return {
@@ -66,7 +70,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
             "num_views": run.num_views,
         },
         "metrics_sha256": hash_file(run.folder / METRICS_FILE),
-        "metrics": {name: value for name, value in metrics.items() if name != "evaluation"},
+        "metrics": {name: value for name, value in metrics.items() if name not in left_out},
         "history": [asdict(row) for row in history],
         "validation": evaluation,
         "test": read_test(run),

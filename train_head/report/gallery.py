@@ -20,13 +20,13 @@ from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, read_picture
 from train_head.runs.tables import Prediction
 
-NUM_WRONG_SHOWN = 24
+NUM_WRONG_SHOWN, NUM_WRONG_SHOWN_OF_MANY = 24, 12
+"""Largest numbers of thumbnails of incorrect predictions. With many classes, the confused pairs have some too."""
 NUM_OPEN = 12
 """Thumbnails of a section that are visible at once; the others open with a click."""
 NUM_UNCERTAIN_SHOWN = 12
-NUM_EXAMPLES = 10
-"""Largest number of confused pairs of classes with a picture."""
-THUMBNAIL_SIDE = 200
+THUMBNAIL_SIDE, EXAMPLE_SIDE = 200, 96
+"""Longest sides of the thumbnails in a gallery, and of those in the table of confused pairs, in pixels."""
 
 
 class Thumbnail(NamedTuple):
@@ -56,7 +56,11 @@ def choose_uncertain(predictions: Sequence[Prediction], count: int = NUM_UNCERTA
 
 
 def make_thumbnail(
-    path: Path, content_hash: bytes, report_folder: Path, policy: DecodePolicy = DEFAULT_POLICY
+    path: Path,
+    content_hash: bytes,
+    report_folder: Path,
+    policy: DecodePolicy = DEFAULT_POLICY,
+    side: int = THUMBNAIL_SIDE,
 ) -> Thumbnail:
     """Make the thumbnail of a picture, unless its file has changed since extraction.
 
@@ -65,6 +69,7 @@ def make_thumbnail(
         content_hash: SHA-256 of its bytes at extraction.
         report_folder: folder of the report, which links are relative to.
         policy: rules by which the picture was decoded for extraction.
+        side: longest side of the thumbnail in pixels.
     """
     try:
         # In a locale without UTF-8, Python represents the non-ASCII characters of a name by their bytes.
@@ -77,7 +82,7 @@ def make_thumbnail(
         return Thumbnail("", problem=make_printable(str(error)))
     except ValueError:
         return Thumbnail("", problem="invalid file name")
-    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     address = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -14,13 +14,13 @@ from train_head.report.figures import FAINT, INK
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_SQUARES = 200
+MAX_SQUARES = 125
 """Largest number of squares on a side; with more classes, a square covers several classes."""
 MAX_TICKS = 25
 MAX_TICK_LENGTH = 18
 # A picture cannot follow the colours of the page: these are visible on a light and on a dark one.
 CORRECT, INCORRECT = (0.16, 0.5, 0.93), (0.93, 0.42, 0.06)
-MIN_OPACITY = 0.35
+MIN_OPACITY = 0.5
 """Opacity of the smallest share, so that a single picture is visible."""
 
 

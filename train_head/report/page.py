@@ -28,7 +28,14 @@ from train_head.report.figures import (
     plot_reliability,
     plot_roc,
 )
-from train_head.report.gallery import NUM_EXAMPLES, NUM_WRONG_SHOWN, Thumbnail, make_thumbnail
+from train_head.report.gallery import (
+    EXAMPLE_SIDE,
+    NUM_WRONG_SHOWN,
+    NUM_WRONG_SHOWN_OF_MANY,
+    THUMBNAIL_SIDE,
+    Thumbnail,
+    make_thumbnail,
+)
 from train_head.report.heatmap import plot_confusion
 from train_head.report.sources import Sources, evaluate_test, load_sources
 from train_head.report.template import describe_sources, make_environment
@@ -107,11 +114,13 @@ def render_report(sources: Sources, console: Console) -> bytes:
     template = make_environment().get_template(TEMPLATE)
     try:
         data = collect_report(sources, console)
+        num_wrong_shown = NUM_WRONG_SHOWN_OF_MANY if has_many_classes(data["validation"]) else NUM_WRONG_SHOWN
         page = template.render(
             data,
             **describe_sources(sources),
             **_plot_figures(sources.run, data),
-            thumbnails=_make_thumbnails(sources, data),
+            thumbnails=_make_thumbnails(sources, data, num_wrong_shown),
+            num_wrong_shown=num_wrong_shown,
             data_json=encode_data(data),
             split=sources.split,
             record=sources.run.record,
@@ -153,18 +162,18 @@ def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _make_thumbnails(sources: Sources, data: Mapping[str, Any]) -> dict[str, Thumbnail]:
+def _make_thumbnails(sources: Sources, data: Mapping[str, Any], num_wrong_shown: int) -> dict[str, Thumbnail]:
     """Make the thumbnails of the pictures that the report shows, by path."""
-    shown = [row["path"] for row in (*data["wrong"][:NUM_WRONG_SHOWN], *data["uncertain"])]
-    shown += [error["example"] for error in data["findings"]["confusions"][:NUM_EXAMPLES] if "example" in error]
+    sides = {error["example"]: EXAMPLE_SIDE for error in data["findings"]["confusions"] if "example" in error}
+    shown = [row["path"] for row in (*data["wrong"][:num_wrong_shown], *data["uncertain"])]
     shown += [pair[side] for pair in data["duplicates"]["near"] for side in ("held_out", "train")]
-    paths = list(dict.fromkeys(shown))
+    sides |= dict.fromkeys(shown, THUMBNAIL_SIDE)
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}
     hash_of |= {example.path: example.content_hash for example in (*sources.split.validation, *sources.split.train)}
     policy = find_policy(sources.store.fingerprint.decode_policy) or DEFAULT_POLICY
 
     def make(path: str) -> Thumbnail:
-        return make_thumbnail(sources.images / path, hash_of.get(path, b""), sources.place, policy)
+        return make_thumbnail(sources.images / path, hash_of.get(path, b""), sources.place, policy, sides[path])
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(paths, pool.map(make, paths), strict=True))
+        return dict(zip(sides, pool.map(make, sides), strict=True))

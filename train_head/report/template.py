@@ -17,7 +17,7 @@ from train_head.evaluation.uncertainty import Interval, compute_interval, descri
 from train_head.report.classes import MAX_PLAIN_CLASSES
 from train_head.report.data import DATA_ID
 from train_head.report.duplicates import MAX_PICTURES, NEAR
-from train_head.report.gallery import NUM_OPEN, NUM_WRONG_SHOWN
+from train_head.report.gallery import NUM_OPEN
 from train_head.report.heatmap import count_classes_per_square
 from train_head.report.sources import Sources
 
@@ -61,7 +61,6 @@ def make_environment() -> Environment:
         NUM_EXACT_SHOWN=NUM_EXACT_SHOWN,
         NUM_OPEN=NUM_OPEN,
         NUM_THRESHOLDS=NUM_THRESHOLDS,
-        NUM_WRONG_SHOWN=NUM_WRONG_SHOWN,
         compute_interval=compute_interval,
         count_classes_per_square=count_classes_per_square,
         describe_fits=describe_fits,

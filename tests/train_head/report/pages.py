@@ -29,6 +29,7 @@ class Page(HTMLParser):
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._open: list[str] = []
+        self._is_json = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
@@ -38,6 +39,8 @@ class Page(HTMLParser):
             self._open.append(tag)
         if tag == "img":
             self.images.append(values)
+        elif tag == "script":
+            self._is_json = values.get("type") == "application/json"
         elif tag == "iframe":
             self.frames.append(values["srcdoc"])
         elif tag == "figure":
@@ -63,7 +66,7 @@ class Page(HTMLParser):
         if "style" in self._open:
             return
         if "script" in self._open:
-            self.json_text += data
+            self.json_text += data if self._is_json else ""
             return
         if "pre" in self._open:
             self.commands += data
