@@ -32,7 +32,7 @@ def measure_labels(config: LabelsBenchmarkConfig, console: Console) -> Mapping[s
     """Label pictures from a table of breeds, and from one with a column of 0 and 1 for each class."""
     stems = [sha256(str(number).encode()).hexdigest()[:32] for number in range(config.rows)]
     pictures = [PictureFile(f"train/{stem}.jpg", 1, 1) for stem in stems]
-    tables = {
+    tables: dict[str, list[tuple[str, ...]]] = {
         "id, breed": [("id", "breed"), *((stem, f"breed {row % NUM_CLASSES}") for row, stem in enumerate(stems))],
         f"image and {NUM_COLUMNS} columns of 0 and 1": [
             ("image", *(f"class {column}" for column in range(NUM_COLUMNS))),

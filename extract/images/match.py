@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from extract.images.recognize import EXTENSIONS
 from extract.images.scan import SPLIT_FOLDERS
@@ -110,10 +111,10 @@ def _ends_with(folder: str, end: str) -> bool:
 
 
 def _normalise(value: str) -> str:
-    r"""Return a path with `/`, without `.`, `..`, `\`, and the parts of a URL that are not its path, in NFC."""
+    r"""Return a path with `/`, without `.`, `..`, `\`, and the host and query of a URL, in NFC."""
     path = value.replace("\\", "/")
     if "://" in path:
-        path = unquote(urlsplit(path).path)
+        path = unquote(re.split("[?#]", path.partition("://")[2])[0].partition("/")[2])
     if "./" in path or "//" in path:
         path = ("/" if path.startswith("/") else "") + "/".join(p for p in path.split("/") if p not in ("", ".", ".."))
     return path if path.isascii() else unicodedata.normalize("NFC", path)

@@ -32,6 +32,8 @@ def find(folder: Path, value: str, paths: list[str] | None = None) -> list[str]:
         ("/kaggle/input/dogs/train/a.jpg", "train/a.jpg"),
         ("dogs/train/a.jpg", "train/a.jpg"),
         ("https://example.org/dogs/train/a.jpg?size=1", "train/a.jpg"),
+        ("https://example.org/a.jpg", "train/a.jpg"),
+        ("http://[example/my%20dogs/train/a.jpg#1", "train/a.jpg"),
         ("../train/a.jpg", "train/a.jpg"),
         ("b.dcm", "train/b.png"),
         ("deep/c.jpg", "train/deep/c.JPG"),
