@@ -11,6 +11,7 @@
 #   CUT= VIEWS=      cut layer, or several (mixed5,mixed7); stored views per training picture (docs/performance.md)
 #   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are computed
 #   SAMPLE_BITS=     significant bits of 16-bit pictures: auto (default), 8, 10, 12, 14 or 16 (docs/inputs.md)
+#   CLASSES= MIN_PICTURES=   classes to use (cats,dogs); leave out classes with fewer pictures (docs/inputs.md)
 #   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
@@ -39,8 +40,8 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
-VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) LABELS COLUMNS WEIGHTS WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS \
-	CHECK SEARCH TRIALS $(SWITCHES) FILES ARGS
+VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS \
+	WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS CHECK SEARCH TRIALS $(SWITCHES) FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -86,7 +87,8 @@ options = $(strip $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $(call quot
 tag = $(subst /,_,$(subst $(space),,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v))))))
 HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
 FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
-EXTRACT_OPTIONS := $(call options,LABELS COLUMNS CUT VIEWS THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 $(STORE_VARIABLES))
+EXTRACT_OPTIONS := $(call options,LABELS COLUMNS CLASSES MIN_PICTURES CUT VIEWS THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 \
+	$(STORE_VARIABLES))
 # Without WEIGHTS, every stage uses the weights that the store was made with.
 WEIGHTS_OPTION := $(if $(filter-out auto,$(WEIGHTS)),--weights $(call quote,$(WEIGHTS)))
 IMAGES_OPTION := --images $(call quote,$(DATA))
@@ -111,7 +113,8 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 # earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
-EXTRACT_VARIABLES := DATA LABELS COLUMNS STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS $(STORE_VARIABLES)
+EXTRACT_VARIABLES := DATA LABELS COLUMNS CLASSES MIN_PICTURES STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS \
+	$(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))

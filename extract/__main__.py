@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
-from base.terminal import NUM_LISTED, Console, format_bytes, format_seconds, import_quietly
+from base.terminal import NUM_LISTED, Console, format_bytes, format_count, format_list, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig
+
+NUM_ROWS = 20
+"""Largest number of classes or reasons in a table."""
 
 
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
@@ -34,7 +37,6 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         console.debug(f"skipped {skipped['path']}: {skipped['reason']}")
     is_done = not result.computed and not result.failed
     num_bytes = sum(path.stat().st_size for path in config.store.rglob("*") if path.is_file())
-    reasons = Counter(file["reason"] for file in result.skipped).most_common()
     fingerprint = "fingerprint of {}" if len(result.fingerprints) > 1 else "fingerprint"
     rows = [
         ("pictures", f"{result.images:,}"),
@@ -46,7 +48,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         ("removed from the store", f"{result.removed:,}" if result.removed else ""),
         ("labels changed", f"{result.relabeled:,}" if result.relabeled else ""),
         ("skipped files", f"{len(result.skipped):,}"),
-        *(("", f"{reason}: {count:,}") for reason, count in reasons),
+        *_list_reasons(result.skipped),
+        ("ignored system files", _count_ignored(result.ignored)),
         ("on disk", format_bytes(num_bytes)),
         ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
         ("weights", result.weights),
@@ -96,6 +99,25 @@ def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]
     ]
     console.show_table("dry run: nothing is written", rows)
     return found
+
+
+def _list_reasons(skipped: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """List the numbers of skipped files by reason, and the numbers of pictures in skipped folders."""
+    counts, pictures = Counter[str](), Counter[str]()
+    for file in skipped:
+        counts[file["reason"]] += 1
+        pictures[file["reason"]] += file["num_pictures"]
+    rows = []
+    for reason, count in counts.most_common(NUM_ROWS):
+        inside = f", with {format_count(pictures[reason], 'picture')}" if pictures[reason] else ""
+        rows.append(("", f"{reason}: {count:,}{inside}"))
+    num_others = counts.total() - sum(count for _, count in counts.most_common(NUM_ROWS))
+    return rows + ([("", f"other reasons: {num_others:,}")] if num_others else [])
+
+
+def _count_ignored(ignored: Mapping[str, int]) -> str:
+    names = format_list([f"{name} {count:,}" for name, count in ignored.items()])
+    return f"{sum(ignored.values()):,} ({names})" if ignored else ""
 
 
 def main(name: str) -> None:

@@ -65,6 +65,13 @@ class ExtractConfig:
             metavar="KEY=COLUMN,…",
         ),
     ] = ""
+    classes: Annotated[
+        str,
+        Option(help="Classes to use, separated by commas. Others are left out and listed.", metavar="CLASS,…"),
+    ] = ""
+    min_pictures: Annotated[
+        int, Option(min=0, help="Leave out classes with fewer training pictures. 0 refuses a folder with such classes.")
+    ] = 0
     weights: Annotated[
         str,
         Option(help="Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE"),

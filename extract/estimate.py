@@ -23,7 +23,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
 
     The rate is that of the last run on this store; for a new store it is measured on random pixels.
     """
-    scan, places, stored = prepare_run(config)
+    scan, places, stored = prepare_run(config, console)
     num_relabeled = log_labels(scan, stored.values(), console)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]

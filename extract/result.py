@@ -41,7 +41,11 @@ class ExtractResult:
     """Number of new pictures whose samples use less than a quarter of their range, but more than one colour."""
     low_contrast_images: list[str]
     skipped: list[dict[str, str]]
-    """Files that are not extracted: `path` and `reason` of each."""
+    """Files and folders that are not extracted: `path`, `reason` and `num_pictures` (in a folder) of each."""
+    ignored: dict[str, int]
+    """Numbers of files and folders of operating systems, network storage and editors, by name."""
+    splits: dict[str, str]
+    """`train`, `validation` or `test` for each folder that was read as a split, by its relative path."""
     removed: int
     """Number of pictures removed from the catalog because they are no longer in the folder."""
     seconds: float

@@ -16,8 +16,9 @@ from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
 from extract.engines import check_engine
+from extract.images.classes import parse_classes
 from extract.images.labels import scan_labeled
-from extract.images.scan import Scan, scan_images
+from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.result import ExtractResult
@@ -42,20 +43,25 @@ from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
 
 
-def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
+def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
     """Check the arguments, scan the folder and read the existing stores, without TensorFlow; write nothing.
 
     Returns:
         The scan, the store's folder for each cut, and the state of each store that has features already.
 
     Raises:
-        HeadstartError: an argument is invalid, the folder has no usable layout, or a store has other features.
+        HeadstartError: an argument is invalid, the folder has no usable layout, no head can be trained on its classes,
+            or a store has other features.
     """
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
     check_engine(config.engine, config.precision)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
     scan = scan_pictures(config, places.values())
+    for line in scan.describe(config.images):
+        console.info(line)
+    for warning in check_scan(config.images, scan):
+        console.warning(warning)
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     policy = choose_policy(config, stored.values())
@@ -68,11 +74,13 @@ def prepare_run(config: ExtractConfig) -> tuple[Scan, dict[str, Path], dict[str,
 
 def scan_pictures(config: ExtractConfig, stores: Collection[Path]) -> Scan:
     """Scan the folder, with the labels of the table if there is one."""
+    chosen = parse_classes(config.classes)
     if config.labels:
-        return scan_labeled(config.images, config.labels, config.columns, stores)
+        scan = scan_labeled(config.images, config.labels, config.columns, stores)
+        return leave_out_classes(scan, chosen, config.min_pictures)
     if config.columns:
         raise UsageError("--columns", "a table given with --labels", repr(config.columns), "Give --labels FILE as well")
-    return scan_images(config.images, stores)
+    return scan_images(config.images, stores, chosen, config.min_pictures)
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         HeadstartError: the run failed; features stored before the failure are kept.
     """
     started = time.monotonic()
-    scan, places, stored = prepare_run(config)
-    console.info(f"{config.images}: {scan.describe()}")
+    scan, places, stored = prepare_run(config, console)
     num_relabeled = log_labels(scan, stored.values(), console)
     policy, has_sample_bits = decide_policy(config, scan.images, stored.values(), len(places), console)
     weights = _choose_weights(config, console, stored)
@@ -238,6 +245,8 @@ def _build_result(
         low_contrast=len(loop.low_contrast),
         low_contrast_images=loop.low_contrast,
         skipped=[asdict(skipped) for skipped in run.scan.skipped],
+        ignored=dict(run.scan.ignored),
+        splits=dict(run.scan.splits),
         removed=len({path for plan in plans for path in plan.gone}),
         seconds=round(time.monotonic() - started, 3),
         images_per_second=round(loop.images_per_second, 1),

@@ -25,6 +25,8 @@ def extract(
     progress: Progress = None,
     labels: StrPath | None = None,
     columns: str = "",
+    classes: str = "",
+    min_pictures: int = 0,
     weights: StrPath = "auto",
     weights_sha256: str = "",
     cut: str = "mixed7",
@@ -58,6 +60,9 @@ def extract(
         labels: Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.
         columns: Columns of the table, by name or position, if they are not found:
             path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.
+        classes: Classes to use, separated by commas. Others are left out and listed.
+        min_pictures: Leave out classes with fewer training pictures. 0 refuses a folder with such classes. Expects a
+            whole number of at least 0. Default 0.
         weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default auto.
         weights_sha256: Expected SHA-256 of the weights file.
         cut: Layer whose output is stored, or several layers separated by commas. Default mixed7.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
 from extract.images.recognize import EXTENSIONS
-from extract.images.scan import SPLIT_FOLDERS
+from extract.images.splits import find_splits
 
 _FILE_EXTENSIONS = EXTENSIONS | frozenset([".dcm", ".dicom", ".heic", ".dng", ".cr2", ".nef", ".npy"])
 """Extensions of a value; a table often keeps the old one when its pictures are converted."""
@@ -92,12 +92,6 @@ class PictureIndex:
             return _ends_with(parent, inside)
         names = (folder.rpartition("/")[2] for folder in (parent, self._absolute))
         return len(set(find_splits(names).values())) < 2
-
-
-def find_splits(names: Iterable[str]) -> dict[str, str]:
-    """Return the split of each name of a split; empty without a name for training."""
-    found = {name: SPLIT_FOLDERS.get(name.lower(), "") for name in names}
-    return {name: split for name, split in found.items() if split} if "train" in found.values() else {}
 
 
 def remove_extension(name: str) -> str:

@@ -9,7 +9,8 @@ from base.errors import HeadstartError
 from base.terminal import format_count, format_list
 from extract.images.cells import Labels
 from extract.images.columns import Columns
-from extract.images.match import PictureIndex, find_splits
+from extract.images.match import PictureIndex
+from extract.images.splits import find_splits
 from features.catalog.tables import ImageRow
 from features.labels import LABEL_SEPARATOR
 

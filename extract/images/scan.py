@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import stat
+import filecmp
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from base.errors import HeadstartError, UsageError
-from base.terminal import format_count
-from extract.images.recognize import (
-    EXTENSIONS,
-    HEADSTART,
-    HEADSTART_STORE,
-    explain_extension,
-    identify_headstart_folder,
-)
-from extract.images.walk import SPECIAL_FILE, Skipped, is_folder
+from base.errors import UsageError
+from base.terminal import NUM_LISTED, format_count, format_list
+from extract.images.classes import Counts, check_classes, find_case_variants, find_excluded
+from extract.images.layout import ClassFolder, Layout, plan_layout
+from extract.images.refusals import Source, refuse_nested
+from extract.images.tree import Folder, build_tree
+from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped, list_files
 from features.catalog.tables import ImageRow
 from features.labels import LabelSource
 
 if TYPE_CHECKING:
     from extract.images.labels import TableLabels
 
-SPLIT_FOLDERS = {
-    **dict.fromkeys(["train", "training"], "train"),
-    **dict.fromkeys(["validation", "val", "valid"], "validation"),
-    **dict.fromkeys(["test", "testing"], "test"),
-}
+NUM_COMPARED = 16
+"""Number of pictures whose bytes are compared with those of a nested copy; names and sizes of all are compared."""
+TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet")
+OUTSIDE = "a file outside a class folder"
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,15 @@ class Scan:
     images: list[ImageRow]
     """Pictures with the label of their class; the split is empty where the folder has no splits."""
     skipped: list[Skipped]
+    """Files and folders that are not used, with the reason of each."""
     labels: TableLabels | None = None
     """Use of the table that the labels are from; None for the names of the class folders."""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """`train`, `validation` or `test` for each folder that was read as a split, by its relative path."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of files and folders of operating systems, network storage and editors, by name."""
+    empty: Sequence[ClassFolder] = ()
+    """Class folders without pictures."""
 
     @property
     def label_source(self) -> LabelSource:
@@ -57,170 +59,171 @@ class Scan:
             counts.setdefault(split, {})[label] = count
         return counts
 
-    def describe(self) -> str:
-        """Return the number of pictures of each class and split, as one line."""
+    def describe(self, folder: Path) -> list[str]:
+        """Describe the pictures of each class, the folders of splits, and the folders that are left out, as lines."""
         parts = []
         for split, counts in sorted(self.count_by_class().items()):
-            classes = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
+            classes = describe_counts(counts)
             parts.append(f"{split}: {classes}" if split else classes)
-        skipped = f"; {format_count(len(self.skipped), 'file')} skipped" if self.skipped else ""
-        return f"{format_count(len(self.images), 'picture')} ({'; '.join(parts)}){skipped}"
+        skipped = f"; {format_count(len(self.skipped), 'file or folder', 'files and folders')} skipped"
+        lines = [f"{format_count(len(self.images), 'picture')} ({'; '.join(parts)}){skipped if self.skipped else ''}"]
+        if self.splits:
+            lines.append("splits: " + ", ".join(f"{split} is {path}/" for path, split in self.splits.items()))
+        if left_out := [found for found in self.skipped if found.num_pictures]:
+            count = format_count(sum(found.num_pictures for found in left_out), "picture")
+            shown = format_list([f"{found.path}/ ({found.num_pictures:,})" for found in left_out])
+            lines.append(f"{count} left out, in {format_count(len(left_out), 'folder')}: {shown}")
+        return [f"{folder}: {line}" for line in lines]
 
 
-def scan_images(folder: Path, stores: Collection[Path] = ()) -> Scan:
-    """Scan a folder of class folders, or of `train/`, `validation/`, `test/` with class folders in each.
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Describe the number of pictures of each class; for more than five classes, only the smallest and the largest."""
+    if len(counts) <= NUM_LISTED:
+        return ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
+    ordered = sorted(counts, key=lambda label: (counts[label], label))
+    smallest, largest = (f"{counts[label]:,} {label}" for label in (ordered[0], ordered[-1]))
+    return f"{len(counts):,} classes, smallest {smallest}, largest {largest}"
 
-    The name of a class folder is the label of all pictures below it, at any depth. Hidden files, `._*` and
-    `__MACOSX` are ignored. Hidden class folders with pictures, folders that Headstart wrote, and files without the
-    extension of a picture are listed as skipped.
+
+def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[str] = (), min_pictures: int = 0) -> Scan:
+    """Scan a folder of class folders, or of folders for splits with class folders in each.
+
+    The name of a class folder, in Unicode form C, is the label of all pictures below it, at any depth. Names of splits
+    are recognized as public data sets write them (`find_splits`). Folders that only wrap others are entered.
 
     Args:
         folder: the folder of pictures.
         stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
+        chosen: labels to use; they also choose between two readings of the folders. Empty means all.
+        min_pictures: classes with fewer training pictures are left out; 0 leaves none out.
 
     Returns:
         Pictures and skipped files, sorted by path.
 
     Raises:
-        UsageError: the folder does not exist.
-        HeadstartError: there is no picture, only one class, a class folder without pictures, or an ambiguous layout.
+        UsageError: the folder does not exist, or has no class of a chosen label.
+        LayoutError: there are fewer than two class folders with pictures, or an ambiguous layout.
     """
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
         raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
-    top = folder.resolve()
-    inside = [store.resolve().relative_to(top).as_posix() for store in stores if store.resolve().is_relative_to(top)]
-    stores_inside = frozenset(inside) - {"."}
-    names = [entry.name for entry in list_entries(folder) if is_folder(entry)]
-    splits = {name: SPLIT_FOLDERS[name.lower()] for name in names if name.lower() in SPLIT_FOLDERS}
-    if "train" not in splits.values():
-        splits = {"": ""}
-    images: list[ImageRow] = []
-    skipped: list[Skipped] = []
-    class_folders: list[tuple[str, Path]] = []
-    for prefix in dict.fromkeys(["", *splits]):
-        for entry in list_entries(folder / prefix, hidden=True):
-            path, is_hidden = f"{prefix}/{entry.name}" if prefix else entry.name, entry.name.startswith(".")
-            if path in splits:
-                continue
-            if not is_folder(entry):
-                skipped += [] if is_hidden else [Skipped(path, "a file outside a class folder")]
-                continue
-            found, others = _scan_class(folder, path, splits.get(prefix, ""), entry.name, stores_inside)
-            if is_hidden:
-                reason = f"a hidden folder with {format_count(len(found), 'picture')}"
-                skipped += [Skipped(path, reason)] if found else []
-                continue
-            is_own = not found and others and all(file.reason.startswith(HEADSTART) for file in others)
-            if not is_own and prefix not in splits:
-                raise HeadstartError(
-                    folder,
-                    "either class folders, or only split folders (train/, validation/, test/)",
-                    f"train/ beside {path!r}",
-                    f"Move {path!r} into train/, or rename train/ if it is a class",
-                )
-            images += found
-            skipped += others
-            if not is_own:
-                class_folders.append((splits[prefix], Path(path)))
-    _check_classes(folder, class_folders, images)
-    # Also list a store that this run will create, so that this run and the next one list the same folders.
-    skipped += [Skipped(path, HEADSTART_STORE) for path in stores_inside - {found.path for found in skipped}]
-    return Scan(sorted(images, key=lambda i: i.path), sorted(skipped, key=lambda s: s.path))
+    listing = list_files(folder, stores)
+    source = Source(folder, [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)])
+    top = build_tree(listing)
+    layout = plan_layout(source, top, chosen)
+    _check_copies(source, top, layout)
+    excluded = find_excluded(_count_folders(layout.classes), chosen, min_pictures)
+    left_out = [
+        *layout.left_out,
+        *(Skipped(c.path, excluded[c.label], c.num_pictures) for c in layout.classes if c.label in excluded),
+    ]
+    classes = [found for found in layout.classes if found.label not in excluded]
+    images, outside = _label_pictures(listing, classes, {found.path for found in left_out})
+    skipped = [*listing.skipped, *left_out, *(Skipped(picture.path, OUTSIDE) for picture in outside)]
+    return Scan(
+        images=sorted(images, key=lambda image: image.path),
+        skipped=_drop_inner(sorted(skipped, key=lambda found: found.path), {found.path for found in left_out}),
+        splits=layout.splits,
+        ignored=dict(listing.ignored.most_common()),
+        empty=[found for found in classes if not found.num_pictures],
+    )
 
 
-def _scan_class(
-    folder: Path, top: str, split: str, label: str, stores: Collection[str]
-) -> tuple[list[ImageRow], list[Skipped]]:
-    images, skipped = [], []
-    for path, problem in walk_files(folder, top, stores):
-        if not problem and Path(path).suffix.lower() not in EXTENSIONS:
-            problem = explain_extension(path)
-        if not problem:
-            try:
-                status = (folder / path).stat()
-                problem = "" if stat.S_ISREG(status.st_mode) else SPECIAL_FILE
-            except OSError as error:
-                problem = f"an unreadable file ({error.strerror or error})"
-        if problem:
-            skipped.append(Skipped(path, problem))
-        else:
-            modified_ns = max(1 - 2**63, min(status.st_mtime_ns, 2**63 - 1))
-            images.append(ImageRow(path, label, split, status.st_size, modified_ns))
-    return images, skipped
+def leave_out_classes(scan: Scan, chosen: Sequence[str], min_pictures: int) -> Scan:
+    """Leave classes out of a scan whose labels are from a table; see `find_excluded`.
 
-
-def _check_classes(folder: Path, class_folders: list[tuple[str, Path]], images: list[ImageRow]) -> None:
-    filled = {(image.split, image.label) for image in images}
-    trained = sorted({label for split, label in filled if split in ("", "train")})
-    if not filled:
-        got = f"{format_count(len(class_folders), 'folder')} and no picture"
-        raise HeadstartError(
-            folder,
-            "a folder of pictures for each class",
-            got,
-            "Put the pictures of each class into a folder of its own",
-        )
-    for split, path in class_folders:
-        if (split, path.name) not in filled:
-            advice = f"Add pictures of the class, or move the folder out of {folder}"
-            raise HeadstartError(folder / path, "one or more pictures", "none", advice)
-    if len(trained) == 1:
-        raise HeadstartError(
-            folder, "two or more classes", f"one class, {trained[0]!r}", "Add a folder of pictures for each other class"
-        )
-    others = sorted(label for _, label in filled if label not in trained)
-    if others:
-        raise HeadstartError(
-            folder,
-            "only classes of train/ in the other splits",
-            f"the class {others[0]!r}",
-            "Add pictures of that class to train/, or move its folder out of the other splits",
-        )
-
-
-def walk_files(folder: Path, top: str, stores: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Walk a tree of folders. Links are followed, except links to a folder above them.
-
-    Args:
-        folder: the folder that paths are relative to.
-        top: path of the folder to start from, relative to `folder`.
-        stores: paths of feature stores, relative to `folder`; they need not exist yet.
-
-    Yields:
-        (path, problem) for each file, and for each folder that is not entered. The path is relative to `folder`. The
-        problem is a noun phrase for a folder, and empty for a file.
+    Raises:
+        UsageError: a chosen label does not exist, or pictures have several labels.
     """
-    parts = Path(top).parts
-    parents = [folder.joinpath(*parts[:depth]).stat() for depth in range(len(parts))]
-    pending = [(top, frozenset((status.st_dev, status.st_ino) for status in parents))]
-    while pending:
-        path, above = pending.pop()
-        try:
-            status = (folder / path).stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                yield path, "a link to a folder above it"
-                continue
-            entries = list_entries(folder / path)
-            names = {entry.name for entry in entries}
-            own = HEADSTART_STORE if path in stores else identify_headstart_folder(folder / path, names)
-        except OSError as error:
-            yield path, f"an unreadable folder ({error.strerror or error})"
-            continue
-        if own:
-            yield path, own
-            continue
-        for entry in entries:
-            inside = f"{path}/{entry.name}"
-            if is_folder(entry):
-                pending.append((inside, above | {identity}))
-            else:
-                yield inside, ""
+    if not chosen and not min_pictures:
+        return scan
+    if scan.label_source.is_multi_label:
+        option = "--classes" if chosen else "--min-pictures"
+        raise UsageError(option, "one label for each picture", "several labels", "Remove the labels from the table")
+    excluded = find_excluded(scan.count_by_class(), chosen, min_pictures)
+    left_out = [Skipped(image.path, excluded[image.label]) for image in scan.images if image.label in excluded]
+    return replace(
+        scan,
+        images=[image for image in scan.images if image.label not in excluded],
+        skipped=sorted([*scan.skipped, *left_out], key=lambda found: found.path),
+    )
 
 
-def list_entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
-    """List the entries of a folder in alphabetical order, without `__MACOSX`; `hidden` includes hidden entries."""
-    ignored = "__MACOSX" if hidden else (".", "__MACOSX")
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(ignored)), key=lambda entry: entry.name)
+def check_scan(folder: Path, scan: Scan) -> list[str]:
+    """Check that a head can be trained on the pictures of a scan.
+
+    Returns:
+        Warnings about labels that are easily confused.
+
+    Raises:
+        HeadstartError: `train` would refuse the pictures.
+    """
+    if scan.label_source.is_multi_label:
+        return []
+    counts = scan.count_by_class()
+    unreadable = {found.path: found.reason for found in scan.skipped if found.reason.startswith(UNREADABLE_FOLDER)}
+    empty = [found for found in scan.empty if not counts.get(found.split, {}).get(found.label)]
+    # An empty class folder in test/ does not affect training.
+    empty = [found for found in empty if found.split != "test"]
+    names = [f"{found.path}: {unreadable[found.path]}" if found.path in unreadable else found.path for found in empty]
+    check_classes(folder, counts, names)
+    variants = find_case_variants({image.label for image in scan.images})
+    return [f"{folder}: labels that differ only in case: {format_list(variants)}. Each is a class"] if variants else []
+
+
+def _count_folders(classes: Sequence[ClassFolder]) -> Counts:
+    counts: dict[str, dict[str, int]] = {}
+    for found in classes:
+        in_split = counts.setdefault(found.split, {})
+        in_split[found.label] = in_split.get(found.label, 0) + found.num_pictures
+    return counts
+
+
+def _label_pictures(
+    listing: Listing, classes: Sequence[ClassFolder], left_out: Collection[str]
+) -> tuple[list[ImageRow], list[PictureFile]]:
+    """Give each picture the label of its class folder, and return also the pictures outside of any folder."""
+    class_of: dict[str, ClassFolder | None] = {found.path: found for found in classes} | dict.fromkeys(left_out)
+    images: list[ImageRow] = []
+    outside: list[PictureFile] = []
+    # A folder is listed before the folders in it.
+    for path, pictures in listing.folders.items():
+        parent = path.rpartition("/")[0]
+        if path not in class_of and path and parent in class_of:
+            class_of[path] = class_of[parent]
+        if path not in class_of:
+            outside += pictures
+        elif found := class_of[path]:
+            images += [
+                ImageRow(picture.path, found.label, found.split, picture.num_bytes, picture.modified_ns)
+                for picture in pictures
+            ]
+    return images, outside
+
+
+def _drop_inner(skipped: Sequence[Skipped], left_out: Collection[str]) -> list[Skipped]:
+    """Drop the files in folders that are listed as a whole."""
+
+    def is_inner(path: str) -> bool:
+        while path:
+            path = path.rpartition("/")[0]
+            if path in left_out:
+                return True
+        return False
+
+    return [found for found in skipped if not is_inner(found.path)]
+
+
+def _check_copies(source: Source, top: Folder, layout: Layout) -> None:
+    """Compare the bytes of some pictures of each nested copy with the originals; sizes may be equal by chance.
+
+    Raises:
+        LayoutError: the bytes differ, so that the folder is no copy.
+    """
+    nodes = {node.path: node for node in top.walk()} if layout.copies else {}
+    for path, original in layout.copies.items():
+        copies = [picture.path for node in nodes[path].walk() for picture in node.pictures]
+        for copy in copies[:: -(-len(copies) // NUM_COMPARED)]:
+            other = Path(original) / Path(copy).relative_to(path)
+            if not filecmp.cmp(source.images / copy, source.images / other, shallow=False):
+                raise refuse_nested(source, nodes[original], nodes[path])

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from base.terminal import format_count
 from extract.images.recognize import (
     EXTENSIONS,
     HEADSTART_STORE,
@@ -42,6 +41,8 @@ class Skipped:
 
     path: str
     reason: str
+    num_pictures: int = 0
+    """Number of pictures in a skipped folder, as far as they were counted."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str])
     name = entry.name
     is_hidden = name.startswith(".") and path not in stores
     if is_folder(entry):
-        return Skipped(path, _describe_hidden(entry.path)) if is_hidden else None
+        return Skipped(path, HIDDEN_FOLDER, _count_pictures(entry.path)) if is_hidden else None
     if is_hidden:
         return Skipped(path, HIDDEN_FILE)
     if find_extension(name).lower() not in EXTENSIONS:
@@ -151,11 +152,9 @@ def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str])
     return PictureFile(path, status.st_size, max(-_MAX_TIME_NS, min(status.st_mtime_ns, _MAX_TIME_NS)))
 
 
-def _describe_hidden(folder: str) -> str:
-    """Describe a hidden folder with the number of its pictures."""
+def _count_pictures(folder: str) -> int:
     names = (name for _, _, names in os.walk(folder) for name in names)
-    num_pictures = sum(find_extension(name).lower() in EXTENSIONS for name in names)
-    return f"{HIDDEN_FOLDER} with {format_count(num_pictures, 'picture')}" if num_pictures else HIDDEN_FOLDER
+    return sum(find_extension(name).lower() in EXTENSIONS for name in names)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -69,9 +69,9 @@ def list_arguments(refused: Refused, folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with two pictures in pictures/ and the store of one cut in store/; must not be changed."""
+    """Folder with four pictures in pictures/ and the store of one cut in store/; must not be changed."""
     folder = tmp_path_factory.mktemp("refused")
-    fill_folder(folder / "pictures", {"cats": 1, "dogs": 1})
+    fill_folder(folder / "pictures", {"cats": 2, "dogs": 2})
     fill_store(folder / "store", range(2))
     return folder
 
@@ -104,7 +104,7 @@ def test_extract_help_lists_every_option() -> None:
     done = subprocess.run([sys.executable, "-m", "extract", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     names = ["images", "store", "weights", "cut", "image-size", "batch-size", "threads", "strict", "rehash"]
-    names += ["max-bad", "max-pixels", "weights-sha256"]
+    names += ["max-bad", "max-pixels", "weights-sha256", "classes", "min-pictures"]
     names += ["pool", "views", "view-seed", "engine", "precision", "compression"]
     for name in [*names, "dry-run", "json", "quiet", "verbose", "help"]:
         assert f"--{name} " in done.stdout
@@ -114,7 +114,7 @@ def test_extract_help_lists_every_option() -> None:
 def test_extract_without_work_does_not_import_tensorflow(folder: Path, legacy_file: Path, tmp_path: Path) -> None:
     store, weights = tmp_path / "store", str(legacy_file)
     first = extract(folder / "pictures", store, weights=weights, cut="conv2d")
-    assert first.computed == 2
+    assert first.computed == 4
     again = ["--images", str(folder / "pictures"), "--store", str(store), "--weights", weights]
     again += ["--image-size", "75", "--cut", "conv2d", "--json", "-q"]
     commands = [["--help"], *(list_arguments(refused, folder) for refused in REFUSED.values()), again]
@@ -127,7 +127,7 @@ def test_extract_without_work_does_not_import_tensorflow(folder: Path, legacy_fi
     assert [status for status, *_ in results] == [0, *(refused.status for refused in REFUSED.values()), 0]
     *_, (_, out, err) = results
     found = json.loads(out)
-    assert (found["computed"], found["reused"], found["fingerprint"]) == (0, 2, first.fingerprint)
+    assert (found["computed"], found["reused"], found["fingerprint"]) == (0, 4, first.fingerprint)
     assert (found["weights"], err) == (first.weights, "")
 
 
@@ -197,8 +197,8 @@ def test_dry_run_json_has_the_estimate_and_creates_no_store(folder: Path, tmp_pa
     paths = ["--images", folder / "pictures", "--store", tmp_path / "new"]
     found = run(*paths, "--dry-run", "--json", "--batch-size", "4", *SMALL)
     assert found.status == 0
-    assert (found.json["images"], found.json["to_read"], found.json["reused"]) == (2, 2, 0)
-    assert found.json["classes"] == {"": {"cats": 1, "dogs": 1}}
+    assert (found.json["images"], found.json["to_read"], found.json["reused"]) == (4, 4, 0)
+    assert found.json["classes"] == {"": {"cats": 2, "dogs": 2}}
     assert not (tmp_path / "new").exists()
 
 

@@ -158,8 +158,9 @@ def test_extract_with_other_weights_than_the_store_is_refused_with_both_hashes(
 def test_extract_into_a_store_without_features_accepts_other_settings(small_pictures: Path, tmp_path: Path) -> None:
     for label in ("cats", "dogs"):
         (tmp_path / "bad" / label).mkdir(parents=True)
-        (tmp_path / "bad" / label / "1.jpg").write_bytes(b"no picture")
-    assert len(extract(tmp_path / "bad", tmp_path / "store").failed) == 2
+        for name in ("1.jpg", "2.jpg"):
+            (tmp_path / "bad" / label / name).write_bytes(b"no picture")
+    assert len(extract(tmp_path / "bad", tmp_path / "store").failed) == 4
     result = extract(small_pictures, tmp_path / "store", pool=Pool.AVG)
     assert (result.computed, FeatureStore(tmp_path / "store").fingerprint.pool) == (16, "avg")
 

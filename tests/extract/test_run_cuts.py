@@ -159,7 +159,7 @@ def test_extract_another_folder_into_two_cuts_is_refused_for_the_existing_store(
 ) -> None:
     stores = tmp_path / "stores"
     shutil.copytree(alone["mixed1"], stores / "mixed1")
-    fill_folder(tmp_path / "others", {"train/cats": 1, "train/dogs": 1}, start=900)
+    fill_folder(tmp_path / "others", {"train/cats": 2, "train/dogs": 2}, start=900)
     with raises(OtherFolderError, where=stores / "mixed1") as caught:
         extract(tmp_path / "others", stores, cut=",".join(CUTS))
     assert str(nine_pictures) in caught.value.expected

@@ -17,8 +17,10 @@ from tests.commands import CommandResult, run_command
 from tests.inputs.folders import SMALL, draw_new, list_predicted, list_reasons, predict, put_pictures
 from train_head.predict.classify import list_pictures
 
+PLACES = ("", "cats/", "cats/nested/")
+HIDDEN = {".hidden.jpg": "hidden file", ".kept.heic": "hidden file", ".thumbs": "hidden folder"}
 SKIPPED = {
-    ".thumbs": "hidden folder with 1 picture",
+    **{f"{place}{name}": reason for place in PLACES for name, reason in HIDDEN.items()},
     "cats/README": "without an extension",
     "cats/camera.dng": "unsupported format (.dng)",
     "cats/film.jp2": "unsupported format (.jp2)",
@@ -113,7 +115,7 @@ def test_list_pictures_accepts_the_files_of_a_scan_and_those_outside_class_folde
     # Broken links fail when they are read.
     assert sorted(accepted) == sorted([*EXTRACTED, TOO_LARGE, "stray.jpg", "cats/gone.jpg", "cats/loop.jpg"])
     reasons = {file.image.relative_to(folder).as_posix(): file.reason for file in skipped}
-    assert_reasons(reasons, {path: SKIPPED[path] for path in SKIPPED.keys() - {*accepted, ".thumbs"}})
+    assert_reasons(reasons, {path: SKIPPED[path] for path in SKIPPED.keys() - {*accepted}})
 
 
 @pytest.mark.unit
@@ -136,7 +138,7 @@ def test_extract_lists_each_skipped_file_once_with_its_reason(extracted: Extract
     assert_reasons(reasons, SKIPPED)
     lines = extracted.command.err.splitlines()
     for path, reason in reasons.items():
-        assert len([line for line in lines if path in line and line.endswith(f": {reason}")]) == 1
+        assert len([line for line in lines if f" {path}: " in line and line.endswith(f": {reason}")]) == 1
 
 
 def test_extract_warns_about_unsupported_formats_once(extracted: Extracted) -> None:
@@ -147,7 +149,7 @@ def test_extract_warns_about_unsupported_formats_once(extracted: Extracted) -> N
 def test_extract_counts_skipped_files_by_reason(extracted: Extracted) -> None:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in extracted.command.err.splitlines()]
     for reason, count in Counter(file["reason"] for file in extracted.command.json["skipped"]).items():
-        assert rows.count(["", f"{reason}: {count}"]) == 1
+        assert len([row for row in rows if row and row[-1].startswith(f"{reason}: {count}")]) == 1
     assert ["skipped files", str(len(SKIPPED))] in rows
 
 
@@ -155,10 +157,14 @@ def test_extract_labels_nested_and_linked_pictures_by_their_class_folder(extract
     assert {example.path: example.label for example in FeatureStore(extracted.store).examples} == EXTRACTED
 
 
-def test_extract_ignores_hidden_files(extracted: Extracted) -> None:
-    for part in (".hidden", "._000", "__MACOSX", "cats/.thumbs", ".kept"):
-        assert part not in extracted.command.out + extracted.command.err
+def test_extract_counts_files_of_operating_systems(extracted: Extracted) -> None:
+    assert extracted.command.json["ignored"] == {"._*": len(PLACES), "__MACOSX": len(PLACES)}
     assert extracted.command.json["images"] == len(EXTRACTED) + 1
+
+
+def test_extract_counts_pictures_in_hidden_folders(extracted: Extracted) -> None:
+    counts = {found["path"]: found["num_pictures"] for found in extracted.command.json["skipped"]}
+    assert {path for path, count in counts.items() if count == 1} == {f"{place}.thumbs" for place in PLACES}
 
 
 def test_extract_file_larger_than_any_accepted_picture_is_failed(extracted: Extracted) -> None:
@@ -175,7 +181,7 @@ def test_predict_accepts_the_same_files_as_extract(
     failed, skipped = list_reasons(result["failed"], folder=folder), list_reasons(result["skipped"], folder=folder)
     assert is_too_large(failed[TOO_LARGE])
     assert not failed.keys() & skipped.keys()
-    unused = {path: term for path, term in SKIPPED.items() if path not in ("stray.jpg", ".thumbs")}
+    unused = {path: term for path, term in SKIPPED.items() if path != "stray.jpg"}
     assert_reasons(failed | skipped, unused | {TOO_LARGE: ""})
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert " 5 " in warning

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,8 +168,8 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Moving:
     images, store = folder / "images", folder / "store"
     put_pictures(images, [*WHILE_READ, *AFTER_SCAN, "cats/kept.jpg", "dogs/kept.jpg"])
 
-    def scan_then_change(images: Path, stores: Collection[Path] = ()) -> Scan:
-        scan = scan_images(images, stores)
+    def scan_then_change(images: Path, *arguments: Any) -> Scan:
+        scan = scan_images(images, *arguments)
         for path, (change, _) in AFTER_SCAN.items():
             change(images / path)
         return scan
@@ -244,7 +245,7 @@ class Long:
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Long]:
     folder = tmp_path_factory.mktemp("long") / "images"
-    put_pictures(folder, ["cats/0.jpg", "dogs/0.jpg"])
+    put_pictures(folder, ["cats/0.jpg", "dogs/0.jpg", "dogs/1.jpg"])
     path, descriptor = "cats", os.open(folder / "cats", os.O_RDONLY)
 
     def enter(name: str) -> None:
@@ -277,7 +278,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Long]:
 def test_extract_longest_path_is_stored_and_longer_ones_are_skipped(long: Long, tmp_path: Path) -> None:
     assert len(f"{long.folder}/{long.longest}") == PATH_MAX - 1
     result = extract(long.folder, tmp_path / "store")
-    assert list_stored(tmp_path / "store") == ["cats/0.jpg", long.longest, "dogs/0.jpg"]
+    assert list_stored(tmp_path / "store") == ["cats/0.jpg", long.longest, "dogs/0.jpg", "dogs/1.jpg"]
     assert result.failed == []
     reasons = list_reasons(result.skipped, "path")
     assert sorted(reasons) == sorted(long.too_long)
@@ -286,7 +287,7 @@ def test_extract_longest_path_is_stored_and_longer_ones_are_skipped(long: Long, 
 
 def test_predict_longest_path_is_classified_and_longer_ones_are_listed(long: Long, tiny_model: Path) -> None:
     result = predict(tiny_model, long.folder)
-    assert list_predicted(result, long.folder) == ["cats/0.jpg", long.longest, "dogs/0.jpg"]
+    assert list_predicted(result, long.folder) == ["cats/0.jpg", long.longest, "dogs/0.jpg", "dogs/1.jpg"]
     # A file with a path that is too long fails; a folder is skipped.
     reasons = list_reasons(result["failed"], folder=long.folder) | list_reasons(result["skipped"], folder=long.folder)
     assert sorted(reasons) == sorted(long.too_long)

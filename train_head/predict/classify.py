@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +18,8 @@ from base.terminal import Console, format_list
 from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
 from extract.decoding.policy import find_policy
 from extract.decoding.read import UndecodableImageError, read_picture
-from extract.images.recognize import EXTENSIONS, describe_unsupported, explain_extension
-from extract.images.scan import walk_files
-from extract.images.walk import SPECIAL_FILE
+from extract.images.recognize import describe_unsupported
+from extract.images.walk import UNREADABLE_FILE, list_files
 from train_head.config import PredictConfig
 from train_head.data.batches import Array
 from train_head.runs.card import MODEL_FILE
@@ -164,15 +162,11 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
         if not is_folder:
             paths.append(file)
             continue
-        for inside, problem in sorted(walk_files(file, ".")):
-            path = file / inside
-            with suppress(OSError):
-                if not stat.S_ISREG(path.stat().st_mode):
-                    problem = problem or SPECIAL_FILE
-            if problem or path.suffix.lower() not in EXTENSIONS:
-                skipped.append(UnusedPicture(path, problem or explain_extension(inside)))
-            else:
-                paths.append(path)
+        listing = list_files(file)
+        # A link to a missing file fails when it is read, so that it is not overlooked.
+        broken = {found.path for found in listing.skipped if found.reason.startswith(UNREADABLE_FILE)}
+        paths += [file / inside for inside in sorted({picture.path for picture in listing.pictures} | broken)]
+        skipped += [UnusedPicture(file / f.path, f.reason) for f in listing.skipped if f.path not in broken]
     if not paths:
         got = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
         raise HeadstartError(format_list([*map(str, files)]), "pictures", got, "Give pictures or a folder of pictures")

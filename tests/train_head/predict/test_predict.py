@@ -116,8 +116,8 @@ def test_predict_skips_files_that_are_not_pictures(
     (tmp_path / "cats/.hidden.jpg").write_bytes(b"")
     result = run_predict(tiny_two, tmp_path)
     assert [Path(image).name for image, _ in list_labels(result)] == ["000.jpg"]
-    (skipped,) = result["skipped"]
-    assert skipped["image"] == str(tmp_path / "cats/notes.txt")
+    hidden, skipped = result["skipped"]
+    assert (hidden["image"], skipped["image"]) == (str(tmp_path / "cats/.hidden.jpg"), str(tmp_path / "cats/notes.txt"))
     assert ".txt" in skipped["reason"]
     assert capsys.readouterr().err == ""
 

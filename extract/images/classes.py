@@ -1,0 +1,110 @@
+"""Choose the classes to use, and check that a head can be trained on them before anything is computed."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from base.errors import HeadstartError, UsageError
+from base.terminal import format_count, format_list
+from extract.images.splits import TRAIN, VALIDATION
+
+Counts = Mapping[str, Mapping[str, int]]
+"""Number of pictures by split and label; the split is empty without splits. A class may have 0 pictures in a split."""
+NOT_CHOSEN = "a class that is not in --classes"
+
+
+def parse_classes(text: str) -> list[str]:
+    """Return the labels in the option `--classes`, in Unicode form C like the labels of a scan."""
+    return [unicodedata.normalize("NFC", label.strip()) for label in text.split(",") if label.strip()]
+
+
+def find_excluded(counts: Counts, chosen: Sequence[str], min_pictures: int) -> dict[str, str]:
+    """Return the labels to leave out, each with the reason.
+
+    Args:
+        counts: number of pictures by split and label.
+        chosen: labels to use; empty for all.
+        min_pictures: classes with fewer training pictures are left out, and those that have none in validation/ if
+            there is such a folder; 0 leaves none out.
+
+    Raises:
+        UsageError: a chosen label does not exist.
+    """
+    labels = sorted({label for found in counts.values() for label in found})
+    if unknown := [label for label in chosen if label not in labels]:
+        expected = f"classes of the folder ({format_list(labels)})"
+        raise UsageError(
+            "--classes", expected, format_list([repr(label) for label in unknown]), "Give labels separated by commas"
+        )
+    excluded = {label: NOT_CHOSEN for label in labels if chosen and label not in chosen}
+    trained, validated = _count_training(counts), counts.get(VALIDATION, {})
+    for label in labels if min_pictures else []:
+        if trained.get(label, 0) < min_pictures:
+            excluded.setdefault(label, f"a class with fewer than {format_count(min_pictures, 'training picture')}")
+        elif any(validated.values()) and not validated.get(label):
+            excluded.setdefault(label, "a class without validation pictures")
+    return excluded
+
+
+def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> None:
+    """Check everything that `train` requires of the classes, and report all problems at once.
+
+    Args:
+        images: the folder of pictures, for messages.
+        counts: number of pictures by split and label.
+        empty: paths of class folders without pictures, for messages.
+
+    Raises:
+        HeadstartError: there are fewer than two classes, a class has no picture or too few to set one aside for
+            validation, is missing from validation/, or is only in another split.
+    """
+    trained, validated = _count_training(counts), counts.get(VALIDATION, {})
+    has_validation = any(validated.values())
+    filled = {label for label, count in trained.items() if count}
+    others = {label for split, found in counts.items() if split not in ("", TRAIN) for label, n in found.items() if n}
+    single = sorted(label for label in filled if trained[label] == 1) if not has_validation else []
+    unvalidated = sorted(label for label in filled if not validated.get(label)) if has_validation else []
+    problems = [
+        _describe(empty, "class folder without pictures", "class folders without pictures"),
+        _describe(single, "class with only one picture", "classes with only one picture"),
+        _describe(unvalidated, "class without validation pictures", "classes without validation pictures"),
+        _describe(sorted(others - filled), "class without training pictures", "classes without training pictures"),
+        _describe_case(others - filled, filled),
+    ]
+    found = "; ".join(filter(None, problems))
+    advice = "Add pictures of these classes"
+    if not found and len(filled) < 2:
+        found = f"one class, {next(iter(filled))!r}" if filled else "none"
+        advice = "Add a folder of pictures for each other class"
+    if not found:
+        return
+    if len(filled - {*single, *unvalidated}) > 1:
+        advice = f"{advice}, or give --min-pictures {2 if single else 1} to leave them out"
+    expected = "two or more classes, each with pictures for training and for validation"
+    raise HeadstartError(images, expected, found, advice)
+
+
+def find_case_variants(labels: Collection[str]) -> list[str]:
+    """Return the labels that differ from another one only in case, sorted."""
+    folded = [label.casefold() for label in labels]
+    return sorted(label for label in labels if folded.count(label.casefold()) > 1) if _has_duplicates(folded) else []
+
+
+def _has_duplicates(values: Collection[str]) -> bool:
+    return len(set(values)) < len(values)
+
+
+def _count_training(counts: Counts) -> Mapping[str, int]:
+    return counts.get(TRAIN) or counts.get("") or {}
+
+
+def _describe(names: Sequence[str], noun: str, plural: str) -> str:
+    return f"{format_count(len(names), noun, plural)} ({format_list(names)})" if names else ""
+
+
+def _describe_case(others: Collection[str], trained: Collection[str]) -> str:
+    by_folded = {label.casefold(): label for label in trained}
+    pairs = [f"{label!r} and {by_folded[label.casefold()]!r}" for label in others if label.casefold() in by_folded]
+    return f"labels that differ only in case ({format_list(sorted(pairs))})" if pairs else ""

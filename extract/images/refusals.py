@@ -1,0 +1,190 @@
+"""Errors about layouts that cannot be read, or can be read in two ways; each names what would work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from base.errors import HeadstartError
+from base.terminal import NUM_LISTED, format_count, format_list
+from extract.images.recognize import EXTENSIONS, find_extension, name_system_entry
+from extract.images.splits import find_splits, has_unlabelled_name
+from extract.images.tree import Folder
+
+_NUM_PREFIXES = 1000
+_PREFIX = re.compile(r"([^\W\d_]+(?:[ _-][^\W\d_]+)*)[ ._(-]*\d")
+"""Words before the number in a file name, such as `cat` in `cat.0.jpg`."""
+
+
+class LayoutError(HeadstartError):
+    """Folder of pictures without class folders, or with two readings of its folders."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Folder of pictures, as messages name it."""
+
+    images: Path
+    tables: Sequence[str] = ()
+    """Relative paths of files that may be a table of labels."""
+
+    def show(self, folder: Folder) -> str:
+        """Return the option for a folder, as on a command line."""
+        return f"--images {shlex.quote(os.fspath(self.images / folder.path))}"
+
+
+def list_classes_option(names: Iterable[str]) -> str:
+    """Return the option `--classes` with some names, as on a command line; at most five, then an ellipsis."""
+    shown = sorted(names)
+    cut = [*shown[:NUM_LISTED], "…"] if len(shown) > NUM_LISTED else shown
+    return f"--classes {shlex.quote(','.join(cut)) if len(shown) <= NUM_LISTED else ','.join(cut)}"
+
+
+def refuse_too_few_classes(source: Source, root: Folder) -> LayoutError:
+    """Describe a tree with at most one class folder, and suggest what would work.
+
+    Args:
+        source: the folder of pictures.
+        root: folder in its tree in which the class folders are expected.
+    """
+    if not root.num_pictures:
+        num_folders = sum(1 for _ in root.walk()) - 1
+        got, advice = f"{format_count(num_folders, 'folder')} and no picture", "Check the path"
+        return LayoutError(source.images, "a folder of pictures for each class", got, advice)
+    flat = max(root.walk(), key=lambda folder: len(folder.pictures))
+    prefixes = _find_prefixes(flat)
+    names = f", with names such as {format_list(prefixes)} before a number" if prefixes else ""
+    return LayoutError(
+        source.images,
+        "a folder of pictures for each of two or more classes",
+        f"{_count_places(root)}{names}",
+        _suggest(source, root, flat, prefixes),
+    )
+
+
+def _count_places(root: Folder) -> str:
+    place = f"in {root.path}/" if root.path else "in it"
+    direct = [f"{format_count(len(root.pictures), 'picture')} directly {place}"] if root.pictures else []
+    inner = [f"{format_count(folder.num_pictures, 'picture')} in {folder.path}/" for folder in root.filled]
+    empty = len(root.folders) - len(root.filled)
+    return format_list([*direct, *inner, *([f"{format_count(empty, 'folder')} without pictures"] if empty else [])])
+
+
+def _suggest(source: Source, root: Folder, flat: Folder, prefixes: Sequence[str]) -> str:
+    """Return the advice for a tree with at most one class folder."""
+    if deeper := _find_deeper(root):
+        return f"Give {format_list([source.show(folder) for folder in deeper], ' or ')}"
+    if source.tables:
+        return f"Give a table of labels, such as --labels {shlex.quote(os.fspath(source.images / source.tables[0]))}"
+    if prefixes:
+        folders = format_list([f"{flat.path}/{name}/".lstrip("/") for name in prefixes])
+        return f"Move the pictures of each class into a folder of its own ({folders}), or give a table with --labels"
+    if parent := _find_parent(source.images):
+        return f"If the folders beside it are the other classes, give --images {shlex.quote(os.fspath(parent))}"
+    return "Put the pictures of each class into a folder of its own, or give a table of labels with --labels"
+
+
+def _find_prefixes(folder: Folder) -> list[str]:
+    """Return the words with which file names begin, if they may be classes: each before several numbers."""
+    found = (_PREFIX.match(picture.path.rpartition("/")[2]) for picture in folder.pictures)
+    counts = Counter(match[1] for match in found if match)
+    is_likely = 2 <= len(counts) <= _NUM_PREFIXES and counts.total() == len(folder.pictures)
+    return sorted(counts) if is_likely and min(counts.values()) > 1 else []
+
+
+def _find_deeper(root: Folder) -> list[Folder]:
+    """Find folders below that hold splits or several class folders."""
+    pending, found = list(root.filled), []
+    while pending:
+        folder = pending.pop(0)
+        with_pictures = [inner for inner in folder.filled if inner.pictures]
+        if find_splits(folder.list_names()) or len(with_pictures) > 1:
+            found.append(folder)
+        else:
+            pending += folder.filled
+    return found
+
+
+def _find_parent(images: Path) -> Path | None:
+    """Return the folder above a folder of pictures if it holds other such folders."""
+    parent = images.parent if images.name not in ("", "..") else images.resolve().parent
+    num_folders = 0
+    with suppress(OSError), os.scandir(parent) as entries:
+        folders = (entry for entry in entries if entry.name[0] != "." and not name_system_entry(entry.name))
+        for folder in folders:
+            with suppress(OSError), os.scandir(folder) as inside:
+                num_folders += any(find_extension(entry.name).lower() in EXTENSIONS for entry in inside)
+    above = parent.parent if find_splits([parent.name]) else parent
+    return above if num_folders > 1 else None
+
+
+def refuse_flat_training(source: Source, train: Folder, others: Sequence[Folder]) -> LayoutError:
+    """Describe a folder of training pictures without class folders."""
+    classes = [folder.name for folder in others if folder.pictures and not has_unlabelled_name(folder.name)]
+    error = refuse_too_few_classes(source, train)
+    beside = [f"{format_count(folder.num_pictures, 'picture')} in {folder.path}/" for folder in others]
+    got = f"{error.got}; beside it {format_list(beside)}" if beside else error.got
+    advice = error.advice
+    if classes:
+        advice = f"{advice}. If {train.path}/ is a class, give {list_classes_option([train.name, *classes])}"
+    return LayoutError(source.images, f"class folders in {train.path}/", got, advice)
+
+
+def refuse_same_split(source: Source, split: str, folders: Sequence[Folder]) -> LayoutError:
+    """Describe several folders for one split."""
+    got = format_list([f"{folder.path}/" for folder in folders])
+    advice = "Move the pictures of one into the other, or move one out of the folder"
+    return LayoutError(source.images, f"one folder for the split {split!r}", got, advice)
+
+
+def refuse_nested(source: Source, root: Folder, inner: Folder) -> LayoutError:
+    """Describe a class folder that holds the other classes again, with other pictures."""
+    outer = sorted(folder.name for folder in root.filled if not inner.path.startswith(folder.path))
+    return LayoutError(
+        source.images,
+        "each class once",
+        f"{inner.path}/, which is a class or holds the classes {format_list(sorted(inner.list_names()))} again",
+        f"Give {list_classes_option(outer)} to leave it out, or {source.show(inner)} to use only this folder",
+    )
+
+
+def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Folder]) -> LayoutError:
+    """Describe folders without pictures of their own that hold the same subfolders."""
+    outer = sorted(folder.name for folder in folders)
+    inner = sorted({name for folder in folders for name in folder.list_names()})
+    place = f"in {root.path}/" if root.path else "in it"
+    got = f"the classes {format_list(outer)} {place}, or the classes {format_list(inner)} in each of them"
+    advice = f"Give {list_classes_option(outer)} or {list_classes_option(inner)}"
+    return LayoutError(source.images, "one reading of the folders", f"two: {got}", advice)
+
+
+def refuse_inner_splits(source: Source, root: Folder, folders: Sequence[Folder]) -> LayoutError:
+    """Describe folders in the place of classes that hold folders of splits."""
+    names = format_list([f"{folder.path}/" for folder in folders])
+    paths = format_list([source.show(folder) for folder in folders], " or ")
+    return LayoutError(
+        source.images,
+        "class folders, or one folder for each split",
+        f"folders of splits in {names}",
+        f"Give {paths}, or {list_classes_option(root.list_names())} if these folders are the classes",
+    )
+
+
+def refuse_beside_splits(
+    source: Source, splits: Collection[str], folders: Sequence[Folder], labels: Sequence[str]
+) -> LayoutError:
+    """Describe folders beside the folders of splits that look like classes."""
+    beside = [f"{folder.path!r} ({format_count(folder.num_pictures, 'picture')})" for folder in folders]
+    names = format_list([f"{path}/" for path in splits])
+    return LayoutError(
+        source.images,
+        "either class folders, or only folders of splits",
+        f"{names} beside {format_list(beside)}",
+        f"Give {list_classes_option(labels)} to leave out what is no split, or move it into {next(iter(splits))}/",
+    )

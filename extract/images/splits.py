@@ -1,0 +1,63 @@
+"""Recognize the folders of splits by the names that public data sets use. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_SPLIT_WORDS = {
+    **dict.fromkeys(["train", "training"], TRAIN),
+    **dict.fromkeys(["validation", "validate", "val", "valid"], VALIDATION),
+    **dict.fromkeys(["test", "testing"], TEST),
+}
+_GENERIC_WORDS = frozenset(
+    ["set", "data", "dataset", "split", "folder", "seg"]
+    + ["image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"]
+)
+"""Words that have no meaning in the name of a split: `seg_train`, `training_set`, `Testing Data`, `train_images`."""
+_UNLABELLED_WORDS = frozenset(["pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "submission"])
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+"""Word or number in a name: `TrainingData`, `training_data` and `training-data` have the same words."""
+
+
+def find_splits(names: Iterable[str]) -> dict[str, str]:
+    """Find the folders of splits among the names of sibling folders.
+
+    A name is that of a split if it has one word for a split, and otherwise only generic words such as `set` or `data`.
+    Other words must be the same for all splits: `asl_train` and `asl_test` are splits, and `train_station` is not.
+
+    Returns:
+        `train`, `validation` or `test` for each folder of a split; empty without a folder for training.
+    """
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        if found := _parse_name(name):
+            split, others = found
+            groups.setdefault(others, {})[name] = split
+    if TRAIN in groups.get((), {}).values():
+        return groups[()]
+    groups = {others: group for others, group in groups.items() if {TRAIN} < set(group.values())}
+    return {name: split for group in groups.values() for name, split in group.items()}
+
+
+def has_unlabelled_name(name: str) -> bool:
+    """Return whether a name is usual for pictures without labels, such as `test1`, `seg_pred` or `unlabeled`."""
+    return any(word in _UNLABELLED_WORDS or _SPLIT_WORDS.get(word) == TEST for word in _list_words(name))
+
+
+def _parse_name(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the split that a name means and its other words; None if it has no word or several words for splits."""
+    words = _list_words(name)
+    splits = [_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS]
+    others = tuple(word for word in words if word not in _SPLIT_WORDS and word not in _GENERIC_WORDS)
+    return (splits[0], others) if len(splits) == 1 else None
+
+
+def _list_words(name: str) -> list[str]:
+    """List the words of a name in lower case; `trainset` is two words."""
+    words: list[str] = []
+    for word in map(str.casefold, _WORD.findall(name)):
+        parts = [(split, word.removeprefix(split)) for split in _SPLIT_WORDS if word.startswith(split)]
+        words += next((part for part in parts if part[1] in _GENERIC_WORDS), (word,))
+    return words
