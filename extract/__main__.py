@@ -86,19 +86,32 @@ def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]
     from extract.estimate import estimate_run
 
     found = estimate_run(config, console)
-    rows = [
-        (f"{split}/{label}" if split else label, f"{count:,}")
-        for split, counts in sorted(found["classes"].items())
-        for label, count in sorted(counts.items())
-    ]
+    size = found["estimated_bytes"]
+    rows = [row for split, counts in sorted(found["classes"].items()) for row in _list_classes(split, counts)]
     rows += [
+        ("skipped files", f"{len(found['skipped']):,}" if found["skipped"] else ""),
+        *_list_reasons(found["skipped"]),
+        ("ignored system files", _count_ignored(found["ignored"])),
         ("to compute (at most)", f"{found['to_read']:,}"),
         ("already stored", f"{found['reused']:,}"),
-        ("size on disk (estimate)", format_bytes(found["estimated_bytes"])),
-        ("time (estimate)", f"{format_seconds(found['estimated_seconds'])} at {found['images_per_second']}/s"),
+        ("size on disk (estimate)", "not known for this cut layer" if size is None else format_bytes(size)),
+        ("time (estimate)", _describe_time(found["estimated_seconds"], found["images_per_second"])),
     ]
-    console.show_table("dry run: nothing is written", rows)
+    console.show_table("dry run: nothing is written", [row for row in rows if row[1]])
     return found
+
+
+def _list_classes(split: str, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """List the number of pictures of each class; of many classes, the smallest and the largest."""
+    prefix = f"{split}/" if split else ""
+    ordered = sorted(counts, key=lambda label: (counts[label], label))
+    if len(ordered) <= NUM_ROWS:
+        return [(f"{prefix}{label}", f"{counts[label]:,}") for label in sorted(ordered)]
+    shown = [*ordered[:NUM_LISTED], *ordered[-NUM_LISTED:]]
+    rows = [(f"{prefix}{label}", f"{counts[label]:,}") for label in shown]
+    num_others = len(ordered) - len(shown)
+    rows.insert(NUM_LISTED, (f"{prefix}{num_others:,} more classes", f"{sum(counts.values()):,} in all"))
+    return rows
 
 
 def _list_reasons(skipped: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -118,6 +131,12 @@ def _list_reasons(skipped: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
 def _count_ignored(ignored: Mapping[str, int]) -> str:
     names = format_list([f"{name} {count:,}" for name, count in ignored.items()])
     return f"{sum(ignored.values()):,} ({names})" if ignored else ""
+
+
+def _describe_time(seconds: float | None, rate: float | None) -> str:
+    if seconds is None:
+        return "not known before the first run"
+    return f"{format_seconds(seconds)} at {rate}/s"
 
 
 def main(name: str) -> None:

@@ -28,9 +28,17 @@ if TYPE_CHECKING:
 BACKBONE_NAME = "InceptionV3"
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 75, 1024
 RANDOM_SEED = 0
-_LAYER_NAME = re.compile(
-    r"^(mixed(\d|10|9_[01])|(conv2d|batch_normalization|activation|max_pooling2d|average_pooling2d|concatenate)(_\d+)?)$"
+_NUM_LAYERS = {
+    **dict.fromkeys(["conv2d", "batch_normalization", "activation"], 94),
+    **{"max_pooling2d": 4, "average_pooling2d": 9, "concatenate": 2},
+}
+"""Number of layers of each kind; Keras numbers them from `conv2d` and `conv2d_1` on."""
+LAYER_NAMES = (
+    *(f"mixed{number}" for number in range(11)),
+    *("mixed9_0", "mixed9_1"),
+    *(f"{kind}_{number}" if number else kind for kind, count in _NUM_LAYERS.items() for number in range(count)),
 )
+"""Names of the layers at which the backbone can be cut."""
 
 
 def check_backbone_arguments(cuts: Sequence[str], image_size: int) -> None:
@@ -39,8 +47,8 @@ def check_backbone_arguments(cuts: Sequence[str], image_size: int) -> None:
         expected = f"{MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
         raise UsageError("--image-size", expected, f"{image_size}", "Give another size; the default is 150")
     for cut in cuts:
-        if not _LAYER_NAME.match(cut):
-            raise _build_layer_error(cut, [f"mixed{number}" for number in range(11)])
+        if cut not in LAYER_NAMES:
+            raise _build_layer_error(cut, LAYER_NAMES)
     if len(set(cuts)) < len(cuts):
         raise UsageError("--cut", "different layers", ",".join(cuts), "Give each layer once")
 
@@ -247,7 +255,7 @@ def _find_number(name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _build_layer_error(cut: str, names: list[str]) -> UsageError:
+def _build_layer_error(cut: str, names: Sequence[str]) -> UsageError:
     nearest = difflib.get_close_matches(cut, names, n=3) or ["mixed7"]
     advice = f"Use {', '.join(nearest)} or another layer; `python -m extract summary` lists them"
     return UsageError("--cut", f"a layer of {BACKBONE_NAME}", repr(cut), advice)

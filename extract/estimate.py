@@ -2,55 +2,60 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from base.terminal import Console
-from extract.backbone import CutBackbone
 from extract.config import ExtractConfig
 from extract.plan import KnownStore, estimate_bytes, merge_images_to_read, plan_images
 from extract.run import prepare_run
-from extract.stores import log_labels
-from extract.weights.find import Weights, WeightsName
+from extract.shapes import compute_feature_shape
+from extract.stores import StoredState, log_labels
 
 
 def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
-    """Estimate the pictures, the time and the disk space of a run; write nothing.
+    """Estimate the pictures, the time and the disk space of a run, without the backbone; write nothing.
 
-    The rate is that of the last run on this store; for a new store it is measured on random pixels.
+    The rate is that of the last run on this store. Without one, `estimated_seconds` and `images_per_second` are None.
+    `estimated_bytes` is None if the shape of a cut layer is known neither by its name nor from a store.
     """
     scan, places, stored = prepare_run(config, console)
     num_relabeled = log_labels(scan, stored.values(), console)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
     num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]
-    backbone = CutBackbone(config, Weights(WeightsName.RANDOM), console)
-    found = [state.meta.get("rows_per_second") or state.meta.get("images_per_second") for state in stored.values()]
-    rates = [float(rate) for rate in found if rate and float(rate)]
-    seconds = max(num_rows) / (min(rates) if rates else _measure_rate(config, backbone))
+    rate = _find_rate(stored)
+    seconds = max(num_rows) / rate if rate else None if num_to_read else 0.0
     return {
         "images": len(scan.images),
         "classes": scan.count_by_class(),
         "relabeled": num_relabeled,
         "labels": scan.labels.to_json() if scan.labels else None,
+        "splits": dict(scan.splits),
         "to_read": num_to_read,
         "reused": len(scan.images) - num_to_read,
         "skipped": [asdict(skipped) for skipped in scan.skipped],
-        "estimated_bytes": sum(map(estimate_bytes, num_rows, backbone.shapes)),
-        "estimated_seconds": round(seconds, 1),
-        "images_per_second": round(num_to_read / seconds, 1) if seconds else 0.0,
+        "ignored": dict(scan.ignored),
+        "estimated_bytes": _estimate_total(config, stored, num_rows),
+        "estimated_seconds": None if seconds is None else round(seconds, 1),
+        "images_per_second": None if seconds is None else round(num_to_read / seconds, 1) if seconds else 0.0,
     }
 
 
-def _measure_rate(config: ExtractConfig, backbone: CutBackbone) -> float:
-    num_streams, side, engine = backbone.streams.num_streams, config.image_size, backbone.engine
-    batch = np.random.default_rng(0).uniform(-1, 1, (config.effective_batch_size, side, side, 3)).astype(np.float32)
-    with ThreadPoolExecutor(num_streams) as pool:
-        list(pool.map(engine.run, [batch] * num_streams))
-        started = time.monotonic()
-        list(pool.map(engine.run, [batch] * num_streams))
-    return num_streams * len(batch) / (time.monotonic() - started)
+def _find_rate(stored: Mapping[str, StoredState]) -> float | None:
+    """Return the lowest rate that the stores recorded, in views per second; None if they recorded none."""
+    found = [state.meta.get("rows_per_second") or state.meta.get("images_per_second") for state in stored.values()]
+    return min((float(rate) for rate in found if rate and float(rate)), default=None)
+
+
+def _estimate_total(config: ExtractConfig, stored: Mapping[str, StoredState], num_rows: Sequence[int]) -> int | None:
+    """Estimate the size on disk of new features, in bytes."""
+    total = 0
+    for cut, num_missing in zip(config.cuts, num_rows, strict=True):
+        shape = stored[cut].origin.feature_shape if cut in stored else None
+        shape = shape or compute_feature_shape(cut, config.image_size, config.pool)
+        if shape is None:
+            return None
+        total += estimate_bytes(num_missing, shape)
+    return total

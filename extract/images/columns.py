@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from base.errors import HeadstartError, UsageError
 from extract.images.cells import NONE, ZERO_ONE, find_separator, split_cell
-from extract.images.match import Matches, PictureIndex, find_splits, remove_extension
+from extract.images.match import Matches, PictureIndex, remove_extension
+from extract.images.splits import find_splits
 from extract.images.table import Table
 
 _KEYS = ("path", "label", "split", "separator")

@@ -117,14 +117,16 @@ def test_extract_without_work_does_not_import_tensorflow(folder: Path, legacy_fi
     assert first.computed == 4
     again = ["--images", str(folder / "pictures"), "--store", str(store), "--weights", weights]
     again += ["--image-size", "75", "--cut", "conv2d", "--json", "-q"]
-    commands = [["--help"], *(list_arguments(refused, folder) for refused in REFUSED.values()), again]
+    dry_run = ["--images", str(folder / "pictures"), "--store", str(tmp_path / "new"), "--dry-run", "--json", "-q"]
+    refused_commands = [list_arguments(refused, folder) for refused in REFUSED.values()]
+    commands = [["--help"], dry_run, *refused_commands, again]
 
     program = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
 
     *results, imported = map(json.loads, done.stdout.splitlines())
     assert imported == []
-    assert [status for status, *_ in results] == [0, *(refused.status for refused in REFUSED.values()), 0]
+    assert [status for status, *_ in results] == [0, 0, *(refused.status for refused in REFUSED.values()), 0]
     *_, (_, out, err) = results
     found = json.loads(out)
     assert (found["computed"], found["reused"], found["fingerprint"]) == (0, 4, first.fingerprint)
@@ -199,6 +201,7 @@ def test_dry_run_json_has_the_estimate_and_creates_no_store(folder: Path, tmp_pa
     assert found.status == 0
     assert (found.json["images"], found.json["to_read"], found.json["reused"]) == (4, 4, 0)
     assert found.json["classes"] == {"": {"cats": 2, "dogs": 2}}
+    assert found.json["estimated_seconds"] is found.json["images_per_second"] is None
     assert not (tmp_path / "new").exists()
 
 
