@@ -14,7 +14,7 @@ from features.labels import require_single_labels
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, TrainConfig
-from train_head.data.split import Split, hash_views, split_examples
+from train_head.data.split import FOLDER_RULE, Split, hash_views, split_examples
 from train_head.data.summary import check_extraction, check_images_folder
 from train_head.runs.read import Run
 from train_head.runs.record import DEFAULTS, PATH_OPTIONS, RUN_FILE, RunRecord, describe_config, recover_run
@@ -122,7 +122,11 @@ def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     """Split a store into training and validation pictures; raise HeadstartError if either has too few."""
     check_images_folder(store, config.images)
     check_extraction(store)
-    return split_examples(store.examples, config.validation_split, store.images)
+    split = split_examples(store.examples, config.validation_split, store.images)
+    labels = store.contents.labels
+    if labels.split_column and split.rule == FOLDER_RULE:
+        return replace(split, rule=f"column {labels.split_column} of {labels.table}")
+    return split
 
 
 def holds_run(folder: Path) -> bool:

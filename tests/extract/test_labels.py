@@ -175,6 +175,17 @@ def test_store_with_several_labels_refuses_arrays_of_classes_and_can_be_packed(
     assert not is_packed(FeatureStore(store), out)
 
 
+def test_train_uses_the_split_column_and_reports_the_table(pictures: Path, store: Path, tmp_path: Path) -> None:
+    folds = ["train"] * 4 + ["val"] * 4
+    table = write_table(tmp_path / "folds.csv", [("id", "breed", "fold"), *zip(STEMS, LABELS, folds, strict=True)])
+    extract(pictures, store, labels=table)
+    result = run_command("train_head.__main__", "--store", store, "--run", tmp_path / "run", "--epochs", 1, "--json")
+    assert result.status == 0, result.err
+    assert (result.json["num_train"], result.json["num_validation"]) == (4, 4)
+    assert all(part in result.json["split_rule"] for part in ("fold", "folds.csv"))
+    assert "folds.csv, breed by id" in (tmp_path / "run/report.html").read_text()
+
+
 def test_store_of_a_table_is_shown_by_info(pictures: Path, store: Path, multi_table: Path) -> None:
     extract(pictures, store, labels=multi_table)
     result = run_command("features.__main__", "info", store, "--json")

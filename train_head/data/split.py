@@ -12,6 +12,9 @@ from features.catalog.tables import ImageRow
 from features.split import choose_validation, sort_examples
 from features.store import Example, FeatureStore
 
+FOLDER_RULE = "folder validation/"
+"""Rule of a split by the folders, or by the splits that the store records."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -60,7 +63,7 @@ def split_examples(examples: Sequence[Example], validation_share: float, images:
         advice = "Run `python -m extract` to the end, and check the pictures that failed"
         raise HeadstartError("the folder validation/", "features to validate with", got, advice)
     if validation:
-        split = Split(train, validation, "folder validation/", test)
+        split = Split(train, validation, FOLDER_RULE, test)
     else:
         split = replace(split_by_content(train, validation_share), test=test)
     _check_classes(split)
