@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
-"""Ancillary chunks that decoding needs: transparency and animation (PNG, third edition, section 11.3)."""
+"""Ancillary chunks of a PNG that decoding needs: transparency and animation (PNG, third edition, section 11.3)."""
 _ORIENTATION_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 """Keywords of the texts in which Pillow looks for the EXIF orientation."""
+_APP_BYTES = {(0xE0, b"JFIF\0"): 14, (0xEE, b"Adobe"): 12}
+"""Smallest size of the application segments that give the colours of a JPEG, by marker and name (JFIF 1.02, T.872)."""
+_TIFF_METADATA = (700, 33723, 34377, 34675)
+"""XMP, IPTC, Photoshop and ICC profile."""
 _MAX_TEXT_BYTES = 2**20
 """Largest text that Pillow reads."""
 
 
 def drop_metadata(data: bytes) -> bytes | None:
-    """Return a PNG file without the metadata that decoding does not use, such as texts and colour profiles.
+    """Return a PNG, JPEG or TIFF file without metadata that decoding does not use, such as texts and colour profiles.
 
-    Pillow refuses a whole picture for one text or profile that is damaged or has more than 1 MiB.
+    Pillow refuses a whole picture for some damaged metadata, and for a text or profile of more than 1 MiB in a PNG.
 
     Returns:
-        The shorter file; None if there is nothing to drop, or if the file is not a PNG.
+        The other bytes; None if there is nothing to drop.
     """
-    if not data.startswith(_PNG_SIGNATURE):
+    if data.startswith(_PNG_SIGNATURE):
+        reduced = _PNG_SIGNATURE + b"".join(chunk for chunk in _split_chunks(data) if _is_needed(chunk))
+    elif data.startswith(b"\xff\xd8\xff"):
+        reduced = _reduce_jpeg(data)
+    elif data.startswith((b"II*\0", b"MM\0*")):
+        reduced = _reduce_tiff(data)
+    else:
         return None
-    reduced = _PNG_SIGNATURE + b"".join(chunk for chunk in _split_chunks(data) if _is_needed(chunk))
-    return reduced if len(reduced) < len(data) else None
+    return reduced if reduced != data else None
 
 
 def _split_chunks(data: bytes) -> Iterator[memoryview]:
@@ -63,3 +73,30 @@ def _is_short(kind: bytes, content: bytes) -> bool:
     except zlib.error:
         return False
     return not decompressor.unconsumed_tail
+
+
+def _reduce_jpeg(data: bytes) -> bytes:
+    """Drop the application segments that neither give the colours (JFIF, Adobe) nor the orientation (Exif)."""
+    parts, start = [data[:2]], 2
+    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != b"\xda" and start + 4 <= len(data):
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        kind, content = data[start + 1], data[start + 4 : end]
+        is_sound = content.startswith(b"Exif\0\0") or len(content) >= _APP_BYTES.get((kind, content[:5]), 2**16)
+        if not 0xE0 <= kind <= 0xEF or is_sound:
+            parts.append(data[start:end])
+        start = end
+    return b"".join([*parts, data[start:]])
+
+
+def _reduce_tiff(data: bytes) -> bytes:
+    """Shorten the metadata tags of the first directory to one byte; nothing moves, so that all offsets stay valid."""
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+
+    def read(start: int, size: int) -> int:
+        return int.from_bytes(data[start : start + size], order)
+
+    changed, directory = bytearray(data), read(4, 4)
+    for start in range(directory + 2, min(directory + 2 + 12 * read(directory, 2), len(data) - 12), 12):
+        if read(start, 2) in _TIFF_METADATA:
+            changed[start + 2 : start + 8] = (1).to_bytes(2, order) + (1).to_bytes(4, order)
+    return bytes(changed)
