@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
-"""Ancillary chunks of a PNG that decoding needs: transparency and animation (PNG, third edition, section 11.3)."""
 _ORIENTATION_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 """Keywords of the texts in which Pillow looks for the EXIF orientation."""
 _APP_BYTES = {(0xE0, b"JFIF\0"): 14, (0xEE, b"Adobe"): 12}
@@ -51,7 +49,8 @@ def _is_needed(chunk: memoryview) -> bool:
     """Return whether a chunk may change the pixels or the orientation."""
     kind, content = bytes(chunk[4:8]), chunk[8:-4]
     is_ancillary = kind.isalpha() and kind[:1].islower()
-    if not is_ancillary or kind in _PIXEL_CHUNKS:
+    # An animation adds nothing to the first frame.
+    if not is_ancillary or kind == b"tRNS":
         return True
     if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
         return False

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from base.terminal import format_count
 
@@ -52,6 +52,8 @@ _JSON = rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*[\[\]{\"\d-])"
 _TEXT = rb"(\xef\xbb\xbf)?([\t\n\r\x20-\x7e]|[\xc2-\xf4][\x80-\xbf]+)+[\xc2-\xf4]?\Z"
 _NUM_BYTES = 512
 """Number of bytes by which a text is recognized."""
+_UNSUPPORTED_LAYOUT = ("unknown pixel mode", "unknown data organization", "Invalid value for samples per pixel")
+"""Messages of Pillow for TIFF files whose bands or bits it does not support."""
 _BIG_TIFF = (b"II+\0", b"MM\0+")
 _TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
 _BAND_TAG, _BITS_TAG, _COMPRESSION_TAG, _COLOUR_TAG, _FORMAT_TAG = 277, 258, 259, 262, 339
@@ -77,8 +79,7 @@ def describe_unknown_file(data: bytes, formats: Sequence[str]) -> str:
         if re.match(pattern, data):
             return pointer
     if data[:4] in _TIFF:
-        layout = _describe_layout(data)
-        return f"an unsupported TIFF file ({layout})" if layout else "a TIFF file with a damaged header"
+        return _describe_tiff(data, _find_problem(data))
     for pattern, name in _DAMAGED_HEADERS:
         if re.match(pattern, data, re.DOTALL):
             return f"a {name} file with a damaged header"
@@ -90,10 +91,9 @@ def describe_unknown_file(data: bytes, formats: Sequence[str]) -> str:
 def describe_damage(data: bytes, error: Exception) -> str:
     """Describe a picture that Pillow identifies, but cannot decode."""
     problem = str(error) or type(error).__name__
-    if data[:4] in _TIFF and "truncated" not in problem and (layout := _describe_layout(data)):
+    if data[:4] in _TIFF and "truncated" not in problem:
         # An unknown compression is a KeyError with its number.
-        found = layout if isinstance(error, KeyError) else f"{layout}: {problem}"
-        return f"an unsupported or damaged TIFF file ({found})"
+        return _describe_tiff(data, "" if isinstance(error, KeyError) else problem)
     if re.search("unsupported|not supported|unknown", problem, re.IGNORECASE):
         return f"a picture that Pillow cannot decode ({problem})"
     return f"a damaged file ({problem})"
@@ -105,6 +105,28 @@ def _describe_text(start: bytes) -> str:
     if not re.match(_TEXT, start):
         return "an unknown format"
     return "a JSON file" if re.match(_JSON, start) else "a text file"
+
+
+def _find_problem(data: bytes) -> str:
+    """Return the reason why Pillow does not identify a TIFF file; empty if its layout is unsupported."""
+    try:
+        TiffImageFile(io.BytesIO(data))
+    except Exception as error:
+        problem = str(error) or type(error).__name__
+        return "" if problem in _UNSUPPORTED_LAYOUT else problem
+    return ""
+
+
+def _describe_tiff(data: bytes, problem: str) -> str:
+    """Describe a TIFF file with its layout, and the problem unless it is the layout itself."""
+    layout = _describe_layout(data)
+    if not layout:
+        return "a TIFF file with a damaged header"
+    return (
+        f"an unsupported or damaged TIFF file ({layout}: {problem})"
+        if problem
+        else f"an unsupported TIFF file ({layout})"
+    )
 
 
 def _describe_layout(data: bytes) -> str:
