@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from base.regular import RegularFile
 from extract.decoding.policy import SAMPLE_BITS, DecodePolicy
@@ -29,6 +29,11 @@ _OTHER_BYTE = str.maketrans("BLN", "LBB" if sys.byteorder == "little" else "LBL"
 """Raw modes end with the byte order; with the other order, Pillow reads the lower bytes in place of the upper ones."""
 _BITS, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 """Tags of a TIFF (TIFF 6.0, section 8)."""
+
+# Layouts that Pillow can read, but does not list: big-endian WhiteIsZero, and packed samples of 12 bits.
+for _order, _photometric, _width in ((b"MM", 0, 16), (b"MM", 0, 12), (b"MM", 1, 12), (b"II", 0, 12)):
+    _modes = ("I;16", _PACKED_TWELVE) if _width == 12 else ("I;16B", "I;16B")
+    TiffImagePlugin.OPEN_INFO.setdefault((_order, _photometric, (1,), 1, (_width,), ()), _modes)
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,11 @@ def find_layout(image: Image.Image) -> SampleLayout | None:
         if image.mode == "I":
             return SampleLayout(raw_mode, is_gray=True, declared_bits=0 if raw_mode == "I;16B" else 16)
         return SampleLayout(raw_mode, is_gray=False, offset=tile[0].offset) if args == ("RGB", 65535) else None
-    if raw_mode == _PACKED_TWELVE:
-        return SampleLayout(raw_mode, is_gray=True, declared_bits=12)
-    if ";16" not in raw_mode:
+    if ";16" not in raw_mode and raw_mode != _PACKED_TWELVE:
         return None
+    declared_bits = 12 if raw_mode == _PACKED_TWELVE else 0
     is_white_zero = image.format == "TIFF" and _read_tag(image, _PHOTOMETRIC) == 0
-    return SampleLayout(raw_mode, is_gray=image.mode.startswith("I"), is_white_zero=is_white_zero)
+    return SampleLayout(raw_mode, image.mode.startswith("I"), declared_bits, is_white_zero)
 
 
 def has_sample_bits(path: Path) -> bool:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from tests.inputs.makers import (
+    add_tag,
     cut,
+    draw_sixteen,
     flip,
     save,
     save_clear,
     save_frames,
+    save_hidden,
     save_lab,
+    save_noted,
     save_palette,
     save_profiled,
     save_sixteen,
@@ -24,6 +28,7 @@ from tests.inputs.makers import (
     write_pgm,
     write_png,
     write_sixteen,
+    write_tiff,
 )
 
 
@@ -112,6 +117,8 @@ ACCEPTED: list[Kind] = [
         alpha_tiff=partial(save_clear, "TIFF", "RGBA"),
         clear_palette_png=partial(save_palette, "PNG", transparency=bytes(range(0, 256, 16))),
         clear_palette_gif=partial(save_palette, "GIF", transparency=3),
+        never_opaque_png=partial(save_hidden, "PNG"),
+        never_opaque_bmp=partial(save_hidden, "BMP"),
         clear_colour_png=partial(save, "PNG", transparency=(200, 60, 40)),
     ),
     # 16-bit samples.
@@ -122,7 +129,11 @@ ACCEPTED: list[Kind] = [
         sixteen_gray_pgm=partial(write_pgm, ">u2", 65535),
         sixteen_colour_png=partial(write_sixteen, 3, 2),
         sixteen_clear_png=partial(write_sixteen, 4, 6),
+        sixteen_white_is_zero_tiff=lambda: write_tiff(draw_sixteen(1), 0),
+        sixteen_planar_tiff=lambda: write_tiff(draw_sixteen(3), 2, order=">", planar=True),
     ),
+    # Metadata that Pillow refuses.
+    *_accept(noted_png=save_noted, noted_tiff=lambda: add_tag(save("TIFF"), 700, 4, 1, 8)),
     # One pixel and extreme aspect ratios.
     *_accept(
         one_pixel_png=partial(save_stretched, (1, 1), "PNG"),
@@ -172,6 +183,11 @@ REFUSED: list[Kind] = [
         film_matroska_jpg=lambda: b"\x1aE\xdf\xa3" + bytes(100),
         film_windows_jpg=lambda: b"RIFF\x00\x10\x00\x00AVI LIST" + bytes(100),
     ),
+    *_refuse("5 bands of 16 bits", bands_tif=lambda: write_tiff(draw_sixteen(5), 1, extra=(0, 0, 0, 0))),
+    *_refuse("git lfs pull", pointer_jpg=lambda: b"version https://git-lfs.github.com/spec/v1\nsize 9\n"),
+    *_refuse("git annex get", pointer_png=lambda: b"/annex/objects/SHA256E-s9--00.png\n"),
+    *_refuse("JSON", answer_jpg=lambda: b'{"message": "Not Found"}'),
+    *_refuse("compressed archive", archive_jpg=lambda: b"\x1f\x8b\x08" + bytes(60)),
     *_refuse("text file", text_jpg=lambda: b"cat, 1.3 kg\n" * 40),
     *_refuse("unknown format", zeros_png=partial(bytes, 3000)),
 ]

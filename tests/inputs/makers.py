@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from tests.pictures import draw_picture, encode
@@ -44,6 +45,20 @@ def save_clear(image_format: str, mode: str, **options: object) -> bytes:
     picture = draw("dogs").convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize(SIZE))
     return encode(picture.convert(mode), image_format, **options)
+
+
+def save_hidden(image_format: str) -> bytes:
+    """Save a picture whose alpha is 0 in every pixel."""
+    picture = draw("dogs").convert("RGBA")
+    picture.putalpha(0)
+    return write_bmp(np.asarray(picture)) if image_format == "BMP" else encode(picture, image_format)
+
+
+def save_noted() -> bytes:
+    """Save a PNG with a text of 2 MiB, compressed."""
+    png, text = save("PNG", label="dogs"), b"zTXtnote\0\0" + zlib.compress(bytes(2**21))
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return png[:33] + chunk + png[33:]
 
 
 def save_palette(image_format: str, **options: object) -> bytes:
@@ -90,9 +105,22 @@ def write_png(width: int, height: int, depth: int, colour_type: int, rows: bytes
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def write_rows(samples: NDArray[np.uint16]) -> bytes:
+    """Return the scan lines of a PNG with 16-bit samples."""
+    return b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+
+
 def write_sixteen(channels: int, colour_type: int) -> bytes:
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in draw_sixteen(channels))
-    return write_png(*SIZE, 16, colour_type, rows)
+    return write_png(*SIZE, 16, colour_type, write_rows(draw_sixteen(channels)))
+
+
+def write_bmp(rgba: NDArray[np.uint8]) -> bytes:
+    """Write a BMP with an alpha channel, as Photoshop does (header BITMAPV3INFOHEADER)."""
+    height, width, _ = rgba.shape
+    pixels = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 56, width, height, 1, 32, 3, len(pixels), 2835, 2835, 0, 0) + masks
+    return b"BM" + struct.pack("<IHHI", 70 + len(pixels), 0, 0, 70) + header + pixels
 
 
 def write_pgm(sample: str, maximum: int) -> bytes:
@@ -119,3 +147,53 @@ def save_thirty_two(mode: str) -> bytes:
 def write_box(brand: bytes) -> bytes:
     """Write the start of a file in the ISO base media format (MP4, HEIC, AVIF)."""
     return struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + brand + b"mif1" + bytes(200)
+
+
+def write_tiff(
+    samples: NDArray[Any], photometric: int, *, order: str = "<", planar: bool = False, extra: tuple[int, ...] = ()
+) -> bytes:
+    """Write an uncompressed TIFF that Pillow cannot write.
+
+    Args:
+        samples: (height, width, bands) uint8 or uint16.
+        photometric: 0 for WhiteIsZero, 1 for BlackIsZero, 2 for RGB, 5 for CMYK.
+        order: byte order, `<` or `>`.
+        planar: whether each band has a strip of its own.
+        extra: values of the tag ExtraSamples: 0 unspecified, 1 premultiplied alpha, 2 alpha.
+    """
+    height, width, num_bands = samples.shape
+    data = samples.astype(f"{order}{samples.dtype.str[1:]}")
+    strips = [data[..., band].tobytes() for band in range(num_bands)] if planar else [data.tobytes()]
+    offsets = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    bits = [8 * samples.itemsize] * num_bands
+    tags = {256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: offsets, 277: [num_bands]}
+    tags |= {278: [height], 279: [len(strip) for strip in strips], 284: [2 if planar else 1]}
+    tags |= {338: list(extra)} if extra else {}
+    directory = offsets[-1] + len(strips[-1])
+    position, entries, values = directory + 6 + 12 * len(tags), b"", b""
+    for tag, numbers in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        inline = packed if len(packed) == 4 else struct.pack(f"{order}I", position + len(values))
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + inline
+        values += packed if len(packed) > 4 else b""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", directory)
+    return head + b"".join(strips) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + values
+
+
+def add_tag(tiff: bytes, tag: int, kind: int, count: int, value: int) -> bytes:
+    """Add a tag to a little-endian TIFF, or replace it: the directory is written again at the end.
+
+    Args:
+        tiff: the file.
+        tag: number of the tag.
+        kind: number of its type, such as 4 for 32-bit integers.
+        count: number of values.
+        value: the value, or the position of the values.
+    """
+    start = struct.unpack("<I", tiff[4:8])[0] + 2
+    end = start + 12 * struct.unpack("<H", tiff[start - 2 : start])[0]
+    entries = {tiff[place : place + 2]: tiff[place : place + 12] for place in range(start, end, 12)}
+    entries[struct.pack("<H", tag)] = struct.pack("<HHII", tag, kind, count, value)
+    ordered = sorted(entries.values(), key=lambda entry: struct.unpack("<H", entry[:2]))
+    directory = struct.pack("<H", len(ordered)) + b"".join(ordered) + bytes(4)
+    return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + directory

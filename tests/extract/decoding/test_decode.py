@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +14,9 @@ from PIL import Image
 
 from extract.config import MAX_PIXELS
 from extract.decoding.convert import Pixels
-from extract.decoding.decode import FORMATS, decode_image
+from extract.decoding.decode import decode_image
 from extract.decoding.read import UndecodableImageError
-from tests.inputs.makers import write_png
+from tests.inputs.makers import write_bmp, write_png, write_rows, write_tiff
 from tests.pictures import draw_picture, encode
 
 pytestmark = pytest.mark.unit
@@ -158,6 +157,49 @@ def test_decode_gray_with_alpha_is_blended_with_white() -> None:
     assert decode_image(encode_array(values))[0, :, 0].tolist() == [255, 224, 100]
 
 
+def clear(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return samples with alpha 0 in the last channel."""
+    return np.dstack([samples, np.zeros(samples.shape[:2], samples.dtype)])
+
+
+CLEAR = {
+    "rgba png": encode_array(clear(RGB)),
+    "gray png": encode_array(clear(RGB[..., 0])),
+    "tiff": encode_array(clear(RGB), "TIFF"),
+    "webp": encode_array(clear(RGB), "WEBP", lossless=True, exact=True),
+    "bmp": write_bmp(clear(RGB)),
+    "16-bit png": write_png(7, 5, 16, 6, write_rows(clear(RGB.astype(np.uint16) * 257))),
+    "16-bit tiff": write_tiff(clear(RGB.astype(np.uint16) * 257), 2, extra=(2,)),
+    "palette png": encode(Image.fromarray(RGB).quantize(16), transparency=bytes(256)),
+    "one colour png": encode(Image.new("RGB", (7, 5), (9, 8, 7)), transparency=(9, 8, 7)),
+}
+"""Pictures whose alpha is 0 in every pixel."""
+
+
+@pytest.mark.parametrize("name", CLEAR)
+def test_decode_alpha_that_is_0_everywhere_is_ignored(name: str) -> None:
+    expected = np.repeat(RGB[..., :1], 3, axis=2) if name == "gray png" else RGB
+    if name == "palette png":
+        expected = np.asarray(Image.fromarray(RGB).quantize(16).convert("RGB"))
+    if name == "one colour png":
+        expected = np.full_like(RGB, (9, 8, 7))
+    np.testing.assert_array_equal(decode_image(CLEAR[name]), expected)
+
+
+def test_decode_one_pixel_with_alpha_makes_all_others_white() -> None:
+    rgba = clear(RGB)
+    rgba[-1, -1, 3] = 255
+    decoded = decode_image(encode_array(rgba))
+    np.testing.assert_array_equal(decoded[-1, -1], RGB[-1, -1])
+    assert (decoded.reshape(-1, 3)[:-1] == 255).all()
+
+
+def test_decode_alpha_in_the_last_of_many_strips_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extract.decoding.convert._STRIP_PIXELS", 7)
+    test_decode_one_pixel_with_alpha_makes_all_others_white()
+    np.testing.assert_array_equal(decode_image(CLEAR["rgba png"]), RGB)
+
+
 UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda stored: stored,
     2: np.fliplr,
@@ -227,35 +269,6 @@ def test_decode_png_with_a_wrong_checksum_is_refused_as_damaged() -> None:
     data = bytearray(encode(draw_picture("cats", 4)))
     data[len(data) // 2] ^= 0xFF
     assert "damaged" in refuse(bytes(data))
-
-
-@pytest.mark.parametrize(
-    "page", [b"<!DOCTYPE html><p>404</p>", b"\n  <html><body>", b"<?xml version='1.0'?><Error/>", b"<svg/>"]
-)
-def test_decode_web_page_is_refused_as_web_page(page: bytes) -> None:
-    assert "web page" in refuse(page)
-
-
-KINDS = {
-    "PDF": b"%PDF-1.7\n%...",
-    "zip": b"PK\x03\x04" + bytes(30),
-    "HEIC": b"\0\0\0\x18ftypheic" + bytes(30),
-    "AVIF": b"\0\0\0\x1cftypavif" + bytes(30),
-    "video": b"\0\0\0\x20ftypisom" + bytes(30),
-}
-"""Files of kinds that are not decoded, by a term of the reason."""
-
-
-@pytest.mark.parametrize("data", [random.Random(5).randbytes(4096), b"\x00", b"text"])
-def test_decode_unknown_bytes_are_refused_with_the_supported_formats(data: bytes) -> None:
-    reason = refuse(data)
-    assert ", ".join(FORMATS) in reason
-    assert not [kind for kind in KINDS if kind in reason]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_decode_file_of_another_kind_is_refused_with_its_kind(kind: str) -> None:
-    assert [found for found in KINDS if found in refuse(KINDS[kind])] == [kind]
 
 
 @pytest.mark.parametrize("side", [20_000, 9_440])

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from tests.inputs.makers import write_png
+from tests.extract.decoding.processes import run_program
+from tests.inputs.makers import add_tag, write_png, write_tiff
 from tests.pictures import encode
 
 FORMATS = ["PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG", "MPO"]
-
-
-def run(program: str, *arguments: Path) -> list[str]:
-    """Run a program in a new Python process, and return the lines that it printed."""
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    return done.stdout.splitlines()
 
 
 def test_decode_first_picture_of_a_process_works_in_every_format(tmp_path: Path) -> None:
@@ -35,7 +27,7 @@ def test_decode_first_picture_of_a_process_works_in_every_format(tmp_path: Path)
         "        os._exit(0)\n"
         "    os.wait()"
     )
-    assert run(program, *pictures) == [f"{picture} 5 7 3" for picture in pictures]
+    assert run_program(program, *pictures) == [f"{picture} 5 7 3" for picture in pictures]
 
 
 def test_decode_picture_with_too_many_pixels_takes_no_memory_for_them(tmp_path: Path) -> None:
@@ -50,6 +42,32 @@ def test_decode_picture_with_too_many_pixels_takes_no_memory_for_them(tmp_path: 
         "    try:\n        decode.decode_image(bomb)\n"
         "    except read.UndecodableImageError:\n        print(peak() - before)"
     )
-    increases = [int(line) for line in run(program, tmp_path)]
+    increases = [int(line) for line in run_program(program, tmp_path)]
     assert len(increases) == 2
     assert max(increases) < 20_000, "kB; one byte a pixel would be 87,000 or more"
+
+
+HOSTILE = [
+    write_tiff(np.zeros((5, 7, 3), np.uint8), 2, extra=(9, 9)),
+    add_tag(encode(Image.new("RGB", (7, 5)), "TIFF", compression="tiff_lzw"), 65_000, 7, 10**9, 8),
+    add_tag(encode(Image.new("RGB", (7, 5)), "TIFF", compression="tiff_lzw"), 277, 4, 1, 65_535),
+    add_tag(encode(Image.new("RGB", (7, 5)), "TIFF", compression="jpeg"), 273, 4, 1, 3),
+    encode(Image.new("1", (90, 80)), "TIFF", compression="group4")[:-200],
+    encode(Image.new("RGB", (90, 80)), "TIFF", compression="tiff_lzw")[:-100] + bytes(100),
+    encode(Image.new("RGB", (90, 80)), "JPEG")[:-100],
+    encode(Image.new("RGB", (90, 80)))[:-30],
+]
+"""Files for which libtiff, Pillow or Python's logging print messages."""
+
+
+def test_decode_of_damaged_files_prints_nothing(tmp_path: Path) -> None:
+    for number, data in enumerate(HOSTILE):
+        (tmp_path / f"{number}.tif").write_bytes(data)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom extract.decoding.decode import decode_image\n"
+        "from extract.decoding.read import UndecodableImageError\n"
+        "for path in Path(sys.argv[1]).iterdir():\n"
+        "    try:\n        decode_image(path.read_bytes())\n"
+        "    except UndecodableImageError:\n        pass"
+    )
+    assert run_program(program, tmp_path) == []
