@@ -34,8 +34,10 @@ def choose_validation(examples: Sequence[Example], share: float) -> set[bytes]:
     class nearest to the threshold is moved, with its duplicates.
     """
     held_out = {e.content_hash for e in examples if _compute_position(e.content_hash) < share}
-    for label in sorted({example.label for example in examples}):
-        hashes = {example.content_hash for example in examples if example.label == label}
+    hashes_of: dict[str, set[bytes]] = {}
+    for example in examples:
+        hashes_of.setdefault(example.label, set()).add(example.content_hash)
+    for _, hashes in sorted(hashes_of.items()):
         if len(hashes) < 2:
             continue
         if not hashes & held_out:

@@ -90,9 +90,11 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
     label_of: dict[bytes, str] = {}
     for example in sort_examples(examples):
         label_of.setdefault(example.content_hash, example.label)
+    hashes_of: dict[str, list[bytes]] = {label: [] for label in split.classes}
+    for content_hash, label in label_of.items():
+        hashes_of[label].append(content_hash)
     fold_of: dict[bytes, int] = {}
-    for label in split.classes:
-        hashes = sorted(content_hash for content_hash, found in label_of.items() if found == label)
+    for label, hashes in hashes_of.items():
         if len(hashes) < num_folds:
             expected = f"at most {len(hashes):,}, the number of different pictures of class {label!r}"
             raise UsageError("--folds", expected, str(num_folds), "Use fewer folds, or add pictures")

@@ -111,6 +111,6 @@ def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
 
 def _find_largest(run: Run) -> int:
     """Return the number of the class with the most training pictures."""
-    classes = run.record.classes
-    labels = [classes.index(example.label) for example in run.read_examples() if example.split == "train"]
-    return find_largest_class(np.array(labels, np.int64), len(classes))
+    number_of = {label: number for number, label in enumerate(run.record.classes)}
+    numbers = [number_of[example.label] for example in run.read_examples() if example.split == "train"]
+    return find_largest_class(np.array(numbers, np.int64), len(number_of))
