@@ -145,7 +145,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep compare report export predict summary info check data test test-fast torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
+.PHONY: help demo extract train sweep compare report export predict summary info check data test test-fast test-keras torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -204,11 +204,14 @@ torture: $(DEV) $(FAULTS)  ## inject faults into the store and the commands, and
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
-test: $(DEV)  ## run all tests except those marked torture, on up to four cores
-	$(BIN)/python -m pytest $(PARALLEL) -m "not torture" $(ARGS)
+test: $(DEV)  ## run all tests except those marked torture or keras_versions, on up to four cores
+	$(BIN)/python -m pytest $(PARALLEL) -m "not torture and not keras_versions" $(ARGS)
 
 test-fast: $(DEV)  ## run the unit tests, in less than a minute
 	$(BIN)/python -m pytest $(PARALLEL) -m unit $(ARGS)
+
+test-keras: $(DEV)  ## load exported models in earlier versions of Keras, which are installed into .venv/keras-*
+	$(BIN)/python -m pytest -m keras_versions -rs $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -6,13 +6,41 @@ import json
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extract.pixels import build_pixel_layers
 from train_head.runs.card import CARD_NAME, ModelCard
 
 if TYPE_CHECKING:
     import keras
+
+OLDEST_KERAS = "3.4.0"
+"""Oldest version of Keras that loads exported models; `make test-keras` tries it.
+
+Keras 3.3 expects another form of `input_layers`, with which later versions return a list of outputs.
+"""
+_CONFIG_NAME = "config.json"
+
+
+class AddedKey(NamedTuple):
+    """Argument of Keras's layers and initializers that `OLDEST_KERAS` does not have, and therefore refuses."""
+
+    name: str
+    default: object
+    """Value with which a layer behaves as in versions without the argument."""
+    version: str
+    """Version of Keras that added the argument."""
+
+
+ADDED_KEYS = (
+    AddedKey("antialias", False, "3.9"),
+    AddedKey("quantization_config", None, "3.13"),
+    AddedKey("renorm", False, "3.14"),
+    AddedKey("renorm_clipping", None, "3.14"),
+    AddedKey("renorm_momentum", 0.99, "3.14"),
+    AddedKey("input_axes", None, "3.15"),
+    AddedKey("output_axes", None, "3.15"),
+)
 
 
 def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.Model:
@@ -39,9 +67,35 @@ def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.M
 
 
 def save_model(model: keras.Model, card: ModelCard, path: Path) -> ModelCard:
-    """Save a model in Keras's format with its card inside, and return the card with its digest filled in."""
+    """Save a model in Keras's format with its card inside.
+
+    The configuration is written so that Keras from `OLDEST_KERAS` on can load it.
+
+    Returns:
+        The card with its digest and the oldest version of Keras.
+    """
     model.save(path)
-    with zipfile.ZipFile(path, "a") as archive:
-        card = replace(card, digest=card.compute_digest({name: archive.read(name) for name in archive.namelist()}))
-        archive.writestr(CARD_NAME, json.dumps(asdict(card), indent=2))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[_CONFIG_NAME] = json.dumps(remove_added_keys(json.loads(members[_CONFIG_NAME]))).encode()
+    card = replace(card, oldest_keras=OLDEST_KERAS)
+    card = replace(card, digest=card.compute_digest(members))
+    members[CARD_NAME] = json.dumps(asdict(card), indent=2).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
     return card
+
+
+def remove_added_keys(config: Any) -> Any:
+    """Return a configuration of Keras without the keys of `ADDED_KEYS` that hold their default."""
+    if isinstance(config, list):
+        return [remove_added_keys(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    defaults = {key.name: key.default for key in ADDED_KEYS}
+    return {
+        name: remove_added_keys(value)
+        for name, value in config.items()
+        if name not in defaults or value != defaults[name]
+    }

@@ -41,6 +41,8 @@ class ModelCard:
     """SHA-256 of the backbone's weights up to the cut, as loaded; empty in older exports."""
     run: str = ""
     """SHA-256 of the exported run's head; empty in older exports."""
+    oldest_keras: str = ""
+    """Oldest version of Keras that loads the model; empty in older exports."""
     digest: str = ""
     """SHA-256 over the card and the other members; empty in older exports."""
 
@@ -61,7 +63,11 @@ class ModelCard:
 
     def compute_digest(self, members: Mapping[str, bytes]) -> str:
         """Compute the SHA-256 of the card, without its digest, and of the other members in alphabetical order."""
-        digest = hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode())
+        values = asdict(replace(self, digest=""))
+        # The digest of an older export does not cover this field.
+        if not self.oldest_keras:
+            del values["oldest_keras"]
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
         for name in sorted(members):
             digest.update(f"\n{name} {len(members[name])}\n".encode())
             digest.update(members[name])

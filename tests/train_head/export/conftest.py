@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from base.terminal import Console
+from extract.backbone import build_backbone
 from extract.config import ExtractConfig
 from extract.run import extract_features
+from extract.weights.find import Weights, WeightsName
 from tests.backbones import build_backbone_once
 from tests.train_head.synthetic import OPTIONS
 from train_head.config import ExportConfig, TrainConfig
@@ -37,6 +41,17 @@ class Exported:
 def _built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use one backbone for all exports; none of these tests changes its weights."""
     monkeypatch.setattr("train_head.finetuning.backbone.build_backbone", build_backbone_once)
+
+
+@pytest.fixture(scope="session")
+def whole() -> Any:
+    """InceptionV3 at 75 px in which no two arrays of a layer are alike, not to be changed."""
+    model = build_backbone(75, Weights(WeightsName.RANDOM))
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        arrays = layer.get_weights()
+        layer.set_weights([rng.uniform(0.5, 1.5, array.shape) if array.ndim == 1 else array for array in arrays])
+    return model
 
 
 @pytest.fixture(scope="session")

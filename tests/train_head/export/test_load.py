@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -14,9 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from extract.backbone import build_backbone, cut_backbone
+from extract.backbone import cut_backbone
 from extract.decoding.policy import DecodePolicy
-from extract.weights.find import Weights, WeightsName
 from features.schema import Pool
 from tests.train_head.export.edits import (
     KERNEL,
@@ -34,17 +35,6 @@ from train_head.export.load import limit_batch, load_export, read_export
 from train_head.export.stitch import save_model, stitch
 from train_head.runs.card import CARD_NAME, ModelCard, read_card
 from train_head.solvers.head import build_head
-
-
-@pytest.fixture(scope="session")
-def whole() -> Any:
-    """InceptionV3 at 75 px in which no two arrays of a layer are alike, not to be changed."""
-    model = build_backbone(75, Weights(WeightsName.RANDOM))
-    rng = np.random.default_rng(1)
-    for layer in model.layers:
-        arrays = layer.get_weights()
-        layer.set_weights([rng.uniform(0.5, 1.5, array.shape) if array.ndim == 1 else array for array in arrays])
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +81,20 @@ def test_load_export_without_digest_gives_the_same_outputs(tiny_three: Path, tmp
     images = draw_images((30, 40), (75, 75))
     np.testing.assert_array_equal(run_export(path, images), run_export(tiny_three, images))
     assert read_card(path).classes == CLASSES
+
+
+def test_load_export_without_the_oldest_keras_in_its_card_compares_the_digest(tiny_two: Path, tmp_path: Path) -> None:
+    """Exports of earlier versions have a digest of a card without this field."""
+    members = read_members(tiny_two)
+    card = json.loads(members.pop(CARD_NAME))
+    del card["oldest_keras"]
+    digest = hashlib.sha256(json.dumps(card | {"digest": ""}, sort_keys=True).encode())
+    for name, data in sorted(members.items()):
+        digest.update(f"\n{name} {len(data)}\n".encode() + data)
+    older = members | {CARD_NAME: json.dumps(card | {"digest": digest.hexdigest()}).encode()}
+    assert load_export(write_members(tmp_path / "older.keras", older))[0].oldest_keras == ""
+    edited = members | {CARD_NAME: json.dumps(card).encode()}
+    assert_refused(write_members(tmp_path / "edited.keras", edited))
 
 
 def test_load_export_ignores_configuration_metadata_and_assets(tiny_two: Path, older: Path, tmp_path: Path) -> None:

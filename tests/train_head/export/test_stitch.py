@@ -19,6 +19,8 @@ from features.store import FeatureStore
 from tests.backbones import build_backbone_once
 from tests.errors import raises
 from tests.pictures import COLOURS
+from tests.train_head.export.conftest import Exported
+from tests.train_head.export.edits import read_members
 from tests.train_head.synthetic import (
     CLASSES,
     FINGERPRINT,
@@ -30,8 +32,9 @@ from tests.train_head.synthetic import (
     list_paths,
     make_store,
 )
-from train_head.export.stitch import stitch
+from train_head.export.stitch import ADDED_KEYS, OLDEST_KERAS, remove_added_keys, stitch
 from train_head.finetuning.backbone import rebuild_backbone
+from train_head.runs.card import read_card
 from train_head.solvers.head import restore_head
 
 
@@ -90,6 +93,24 @@ def test_stitched_model_applies_dropout_only_in_training(tmp_path: Path, is_relo
     np.testing.assert_allclose(model(pixels, training=False), predicted, atol=1e-6)
     trained = {float(model(pixels, training=True)[0, 0]) for _ in range(20)}
     assert len(trained) > 1
+
+
+@pytest.mark.unit
+def test_remove_added_keys_keeps_other_keys_and_other_values() -> None:
+    added = {key.name: key.default for key in ADDED_KEYS}
+    initializer = {"class_name": "GlorotUniform", "config": {"seed": None, **added}}
+    config = {"layers": [{"config": {"kernel_initializer": initializer, "axis": 3, **added}}], "renorm": True}
+    expected = {
+        "layers": [{"config": {"kernel_initializer": {"class_name": "GlorotUniform", "config": {"seed": None}}}}]
+    }
+    expected["layers"][0]["config"] |= {"axis": 3}  # type: ignore[dict-item]
+    assert remove_added_keys(config) == expected | {"renorm": True}
+
+
+def test_exported_configuration_has_no_argument_that_the_oldest_keras_lacks(exported: Exported) -> None:
+    config = read_members(exported.model)["config.json"].decode()
+    assert [key.name for key in ADDED_KEYS if f'"{key.name}"' in config] == []
+    assert read_card(exported.model).oldest_keras == OLDEST_KERAS
 
 
 def test_stitched_model_gives_the_same_outputs_for_uint8_and_float_pixels(tiny_model: Any) -> None:
