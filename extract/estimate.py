@@ -11,7 +11,7 @@ from extract.config import ExtractConfig
 from extract.plan import KnownStore, estimate_bytes, merge_images_to_read, plan_images
 from extract.run import prepare_run
 from extract.shapes import compute_feature_shape
-from extract.stores import StoredState, log_labels
+from extract.stores import StoredState, log_label_changes
 
 
 def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     `estimated_bytes` is None if the shape of a cut layer is known neither by its name nor from a store.
     """
     scan, places, stored = prepare_run(config, console)
-    num_relabeled = log_labels(scan, stored.values(), console)
+    num_relabeled = log_label_changes(scan, stored.values(), console)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
     num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]

@@ -32,7 +32,7 @@ from extract.stores import (
     compose_fingerprint,
     load_stored_spec,
     load_stored_weights,
-    log_labels,
+    log_label_changes,
     place_stores,
     read_store,
     set_aside,
@@ -60,6 +60,8 @@ def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str
     scan = scan_pictures(config, places.values())
     for line in scan.describe(config.images):
         console.info(line)
+    if scan.labels:
+        scan.labels.log(console)
     for warning in check_scan(config.images, scan):
         console.warning(warning)
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
@@ -115,7 +117,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     """
     started = time.monotonic()
     scan, places, stored = prepare_run(config, console)
-    num_relabeled = log_labels(scan, stored.values(), console)
+    num_relabeled = log_label_changes(scan, stored.values(), console)
     policy, has_sample_bits = decide_policy(config, scan.images, stored.values(), len(places), console)
     weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")

@@ -108,14 +108,12 @@ def check_pictures_folder(stored: StoredState, folder: Path, scan: Scan) -> None
         )
 
 
-def log_labels(scan: Scan, stored: Iterable[StoredState], console: Console) -> int:
-    """Print where the labels come from, warn if a store had those of a table, and count the labels that changed.
+def log_label_changes(scan: Scan, stored: Iterable[StoredState], console: Console) -> int:
+    """Print the number of labels that change, and warn if they are no longer those of a table.
 
     Returns:
         The number of pictures in a store whose label or split changes.
     """
-    if scan.labels:
-        scan.labels.log(console)
     num_changed, place = 0, Path()
     for state in stored:
         before = {image.path: (image.label, image.split) for image in state.known.images}

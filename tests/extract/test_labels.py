@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from base.errors import FeatureStoreError, HeadstartWarning, UsageError
+from base.errors import FeatureStoreError, HeadstartError, HeadstartWarning, UsageError
 from features.labels import LabelSource
 from features.packed.write import is_packed, pack_store
 from features.schema import ImageStatus
@@ -114,6 +114,24 @@ def test_extract_reports_the_columns_of_the_table(pictures: Path, store: Path) -
         assert (found["rows"], found["classes"], found["multi_label"]) == (NUM_PICTURES, 2, False)
         assert found["unlisted"] == {"count": 1, "first": ["test/fff.jpg"]}
         assert "labels.csv: columns: path id; label breed" in result.err
+
+
+def test_extract_of_a_flat_folder_names_the_table_beside_the_pictures(pictures: Path, store: Path) -> None:
+    options = ["--images", pictures, "--store", store, *SMALL, "--json"]
+    refused = run_command("extract.__main__", *options)
+    assert refused.status == 1
+    assert f"--labels {pictures / 'labels.csv'}" in refused.json["advice"]
+    assert run_command("extract.__main__", *options, "--labels", pictures / "labels.csv").status == 0
+
+
+def test_extract_checks_the_classes_of_a_table(pictures: Path, store: Path, tmp_path: Path) -> None:
+    labels = ["owls", *LABELS[1:]]
+    table = write_table(tmp_path / "owls.csv", [("id", "breed"), *zip(STEMS, labels, strict=True)])
+    with raises(HeadstartError, where=pictures) as caught:
+        extract(pictures, store, labels=table)
+    assert "owls" in caught.value.got
+    assert extract(pictures, store, labels=table, min_pictures=2).images == NUM_PICTURES - 1
+    assert FeatureStore(store).classes == ["cats", "dogs"]
 
 
 def test_extract_with_columns_but_no_table_is_refused(pictures: Path, tmp_path: Path) -> None:
