@@ -24,7 +24,6 @@ from base.errors import HeadstartError, StoreMissingError, TargetLockedError, Us
 from base.replace import hold_target, recover_target
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.decoding.policy import DecodePolicy
 from extract.run import extract_features
 from features.store import FeatureStore
 from tests.errors import raises
@@ -126,7 +125,7 @@ def test_export_card_describes_the_run_and_its_features(exported: Exported, earl
     assert replace(card, digest="") == ModelCard(
         classes=["cats", "dogs"],
         image_size=75,
-        decode_policy=str(DecodePolicy()),
+        decode_policy=fingerprint.decode_policy,
         cut=CUT,
         weights="random",
         fingerprint=fingerprint.digest,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from base.errors import HeadstartError
 from base.terminal import Console
@@ -49,6 +50,16 @@ def examples(folder: Path) -> list[Example]:
         make_example(str(file.relative_to(folder)), hashlib.sha256(file.read_bytes()).digest())
         for file in sorted(folder.rglob("*.*"))
     ]
+
+
+def test_load_decodes_by_the_policy_of_the_store(tmp_path: Path, quiet: Console) -> None:
+    gray = np.asarray(draw_picture("cats", 1).convert("L"))
+    data = encode(Image.fromarray(gray.astype(np.uint16) << 4))
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats/12.png").write_bytes(data)
+    example = make_example("cats/12.png", hashlib.sha256(data).digest())
+    pictures = load_pictures(tmp_path, [example], quiet, policy=DecodePolicy(12))
+    np.testing.assert_array_equal(pictures.raw[0], np.repeat(gray[..., None], 3, axis=2))
 
 
 def test_read_batches_returns_resized_pictures_and_the_pixels_of_the_first(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from base.command_line import CommandFailed
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, ConsoleOptions
 from extract.decoding.policy import DecodePolicy
 from tests.errors import raises
+from tests.inputs.makers import write_png, write_rows
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.export.edits import edit_json, remove_digest
 from tests.train_head.synthetic import run_export
@@ -212,6 +215,35 @@ def test_predict_with_a_model_of_another_decode_policy_warns(
     assert str(tmp_path / "model.keras") in warning
     assert "'another'" in warning
     assert repr(str(DecodePolicy())) in warning
+
+
+def set_policy(policy: DecodePolicy) -> Callable[[dict[str, Any]], object]:
+    return lambda card: card.update(decode_policy=str(policy))
+
+
+def test_predict_decodes_by_the_policy_of_the_model(
+    tiny_two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.asarray(draw_picture("cats", 1)).astype(np.uint16)
+    (tmp_path / "cats").mkdir()
+    for bits in (8, 12, 16):
+        data = write_png(90, 80, 16, 2, write_rows((pixels << (bits - 8)).astype(np.uint16)))
+        (tmp_path / f"cats/{bits}.png").write_bytes(data)
+    clear = np.dstack([pixels.astype(np.uint8), np.zeros((80, 90), np.uint8)])
+    (tmp_path / "cats/clear.png").write_bytes(encode(Image.fromarray(clear)))
+    found: list[dict[str, float]] = []
+    for policy in (DecodePolicy(), DecodePolicy(12), DecodePolicy(edition=1)):
+        older = remove_digest(tiny_two, tmp_path / "older.keras")
+        edit_json(older, tmp_path / f"{len(found)}.keras", set_policy(policy), CARD_NAME)
+        run = run_failing if policy.sample_bits == 12 else run_predict
+        result = run(tmp_path / f"{len(found)}.keras", tmp_path / "cats")
+        found.append({Path(row["image"]).name: row["probability"] for row in result["predictions"]})
+        older.unlink()
+    default, twelve, first = found
+    assert capsys.readouterr().err == ""
+    assert default["16.png"] == twelve["12.png"] == default["clear.png"] > default["12.png"]
+    assert default.keys() - twelve.keys() == {"16.png"}
+    assert first["clear.png"] != default["clear.png"]
 
 
 def test_predict_accuracy_takes_class_folders_as_labels(tiny_two: Path, tmp_path: Path) -> None:
