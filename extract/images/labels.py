@@ -88,6 +88,7 @@ class TableLabels:
             "path_column": source.path_column,
             "label_columns": list(source.label_columns),
             "split_column": source.split_column,
+            "unused_columns": self.unused_columns,
             "separator": self.separator,
             "multi_label": source.is_multi_label,
             "rows": self.num_rows,
