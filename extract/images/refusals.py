@@ -33,6 +33,8 @@ class Source:
     images: Path
     tables: Sequence[str] = ()
     """Relative paths of files that may be a table of labels."""
+    reasons: Sequence[str] = ()
+    """Reasons for the skipped files and folders, one for each."""
 
     def show(self, folder: Folder) -> str:
         """Return the option for a folder, as on a command line."""
@@ -55,8 +57,10 @@ def refuse_too_few_classes(source: Source, root: Folder) -> LayoutError:
     """
     if not root.num_pictures:
         num_folders = sum(1 for _ in root.walk()) - 1
-        got, advice = f"{format_count(num_folders, 'folder')} and no picture", "Check the path"
-        return LayoutError(source.images, "a folder of pictures for each class", got, advice)
+        got = f"{format_count(num_folders, 'folder')} and no picture"
+        for reason, count in Counter(source.reasons).most_common(1):
+            got += f"; {format_count(count, 'file')} skipped ({reason})"
+        return LayoutError(source.images, "a folder of pictures for each class", got, "Check the path")
     flat = max(root.walk(), key=lambda folder: len(folder.pictures))
     prefixes = _find_prefixes(flat)
     names = f", with names such as {format_list(prefixes)} before a number" if prefixes else ""

@@ -108,7 +108,8 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
         got = "a file" if folder.exists() else "no such folder"
         raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
     listing = list_files(folder, stores)
-    source = Source(folder, [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)])
+    tables = [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)]
+    source = Source(folder, tables, [found.reason for found in listing.skipped])
     top = build_tree(listing)
     layout = plan_layout(source, top, chosen)
     _check_copies(source, top, layout)

@@ -22,6 +22,8 @@ from extract.images.recognize import (
 SPECIAL_FILE = "a special file, such as a pipe or a device"
 UNREADABLE_FILE, UNREADABLE_FOLDER = "an unreadable file", "an unreadable folder"
 HIDDEN_FILE, HIDDEN_FOLDER = "a hidden file", "a hidden folder"
+UNFETCHED = "a git-annex link to a file that is not here: run `git annex get`"
+_ANNEX_FOLDER = ".git/annex/objects/"
 _MAX_TIME_NS = 2**63 - 1
 """Latest time that SQLite can store, in nanoseconds (the year 2262); the earliest is its negative."""
 
@@ -146,6 +148,8 @@ def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str])
     try:
         status = entry.stat()
     except OSError as error:
+        if entry.is_symlink() and _ANNEX_FOLDER in str(Path(entry.path).readlink()):
+            return Skipped(path, UNFETCHED)
         return Skipped(path, f"{UNREADABLE_FILE} ({error.strerror or error})")
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path, SPECIAL_FILE)

@@ -256,6 +256,17 @@ def test_scan_broken_link_is_skipped_with_the_reason_of_the_system(tmp_path: Pat
     assert_reasons(scan, {"cats/gone.jpg": os.strerror(errno.ENOENT)})
 
 
+def test_scan_broken_link_of_git_annex_is_skipped_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    make(tmp_path, "cats/1.jpg", "dogs/2.jpg")
+    (tmp_path / "cats/gone.jpg").symlink_to("../.git/annex/objects/aa/bb/SHA256E-s9.jpg/SHA256E-s9.jpg")
+    assert_reasons(scan_images(tmp_path), {"cats/gone.jpg": "git annex get"})
+    for path in ("cats/1.jpg", "dogs/2.jpg"):
+        (tmp_path / path).unlink()
+    with raises(LayoutError, where=tmp_path) as caught:
+        scan_images(tmp_path)
+    assert "git annex get" in caught.value.got
+
+
 @pytest.mark.parametrize("target", [".", "..", "../../photos", "../../photos/cats"])
 def test_scan_link_to_a_folder_above_is_skipped(tmp_path: Path, target: str) -> None:
     folder = tmp_path / "photos"
