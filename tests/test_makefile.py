@@ -187,6 +187,15 @@ def test_value_with_special_characters_is_passed_unchanged(data: str, checkout: 
     assert make(checkout, "extract", f"DATA={data}").get("--images") == data
 
 
+def test_labels_and_columns_are_passed_to_extract_only(checkout: Path) -> None:
+    given = ["DATA=dogs", "LABELS=my labels.csv", "COLUMNS=path=id,label=Finding Labels,separator=;"]
+    extract, train = make(checkout, "extract", "train", *given, COLUMNS="80").calls
+    assert extract[extract.index("--labels") + 1] == "my labels.csv"
+    assert extract[extract.index("--columns") + 1] == "path=id,label=Finding Labels,separator=;"
+    assert not {"--labels", "--columns"} & set(train)
+    assert make(checkout, "extract", "DATA=dogs", COLUMNS="80").get("--columns") is None
+
+
 def test_spaces_in_data_give_separate_stores(checkout: Path) -> None:
     done = {data: make(checkout, "extract", f"DATA={data}") for data in ("a b", "a_b", "a  b")}
     assert {data: result.get("--images") for data, result in done.items()} == {data: data for data in done}
