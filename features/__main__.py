@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +18,8 @@ from features.shards.compression import Compression
 Store = Annotated[
     Path, Argument(help="Folder of the store; info and pack also accept a packed store.", metavar="STORE")
 ]
+NUM_COUNTS_SHOWN = 60
+"""Largest number of counts in the table of `info`, one for each split, class and status."""
 Cut = Annotated[str, Option(help="Cut layer; required if the folder has stores of several cut layers.")]
 
 
@@ -75,7 +77,7 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
     console.show_table(
         f"{store.path}",
         [
-            *(("/".join(filter(None, key[:2])), f"{count:,} {key[2]}") for key, count in counts),
+            *_describe_counts(counts),
             ("features", f"{store.num_features:,}, each {' x '.join(map(str, store.feature_shape))}"),
             ("numbers", store.fingerprint.numbers),
             *([("views", f"{store.num_views} of each training picture")] if store.num_views > 1 else []),
@@ -106,6 +108,21 @@ def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
         "fingerprint": fingerprint,
         "origin": asdict(store.origin),
     }
+
+
+def _describe_counts(counts: Sequence[tuple[tuple[str, str, str], int]]) -> list[tuple[str, str]]:
+    """Describe the number of pictures of each split, class and status; with many classes, those of each split."""
+    if len(counts) <= NUM_COUNTS_SHOWN:
+        return [("/".join(filter(None, key[:2])), f"{count:,} {key[2]}") for key, count in counts]
+    groups: dict[tuple[str, str], list[int]] = {}
+    for (split, _, status), count in counts:
+        groups.setdefault((split, status), []).append(count)
+    rows = []
+    for (split, status), found in groups.items():
+        least, most = min(found), max(found)
+        each = f"{least:,} to {most:,}" if least < most else f"{least:,}"
+        rows.append((split or "pictures", f"{sum(found):,} {status}, {each} of each of {len(found):,} classes"))
+    return rows
 
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:

@@ -45,6 +45,19 @@ def test_info_and_pack_commands_agree_on_the_packed_store(store: Path, tmp_path:
 
 
 @pytest.mark.unit
+def test_info_of_many_classes_has_a_row_for_each_split_and_all_counts_as_json(tmp_path: Path) -> None:
+    with make_writer(folder := copy_store(tmp_path / "store", range(10))) as writer:
+        names = [f"class {number}" for number in range(1000)]
+        images = [make_image(number % 10, name, "test") for number, name in enumerate(names)]
+        writer.update_images(images + [make_image(4, "class 7", "train")], [])
+    done = run_command("features.__main__", "info", folder, "--json")
+    counts = [image["label"] for image in done.json["images"] if image["split"] == "test"]
+    assert counts == sorted(names)
+    assert len(done.err.splitlines()) < 50
+    assert sum("1,000" in line for line in done.err.splitlines()) == 1
+
+
+@pytest.mark.unit
 def test_info_table_has_counts_and_fingerprint(store: Path) -> None:
     done = run_command("features.__main__", "info", store)
     assert done.status == 0

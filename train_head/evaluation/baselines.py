@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,4 +69,7 @@ def _fit_logistic(features: Array, targets: NDArray[np.int64], others: Array) ->
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-    return np.asarray(model.fit(features, targets).predict_proba(others), np.float32)
+    with warnings.catch_warnings():
+        # scikit-learn takes class numbers for measured values if there are few pictures of each class.
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        return np.asarray(model.fit(features, targets).predict_proba(others), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,15 @@ class Prediction:
     """Most probable class."""
     probability: float
     """Probability of the label, from 0 to 1."""
-    probabilities: dict[str, float]
-    """Probability of each class; the sum is 1."""
+    classes: Sequence[str] = field(repr=False)
+    """Class names, in the order of `row`."""
+    row: Array = field(repr=False, compare=False)
+    """(classes,) float32 probability of each class; the sum is 1."""
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability of each class; the sum is 1."""
+        return dict(zip(self.classes, self.row.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ class Predictions(list[Prediction]):
 
         The true label of a picture is the name of its nearest parent folder that is named like a class.
         """
+        known = set(self.classes)
         folders = (reversed(prediction.image.parent.parts) for prediction in self)
-        true_labels = [next((name for name in names if name in self.classes), None) for names in folders]
+        true_labels = [next((name for name in names if name in known), None) for names in folders]
         if not true_labels or None in true_labels:
             return None
         return sum(p.label == label for p, label in zip(self, true_labels, strict=True)) / len(true_labels)
@@ -127,11 +135,9 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     with console.progress("predict", len(paths), "pictures") as progress:
         while batch := list(islice(pictures, batch_size)):
             outputs = expand_probabilities(run(np.stack([resized for _, resized in batch])))
-            for (path, _), row in zip(batch, outputs.tolist(), strict=True):
-                probability = max(row)
-                label = card.classes[row.index(probability)]
-                probabilities = dict(zip(card.classes, row, strict=True))
-                predictions.append(Prediction(path, label, probability, probabilities))
+            for (path, _), row in zip(batch, outputs, strict=True):
+                number = int(row.argmax())
+                predictions.append(Prediction(path, card.classes[number], float(row[number]), card.classes, row))
             progress.advance(len(batch))
     if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
         console.warning(unsupported)

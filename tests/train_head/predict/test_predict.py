@@ -271,7 +271,9 @@ def test_predictions_accuracy_takes_the_nearest_class_folder_as_label(
     images: list[str], accuracy: float | None
 ) -> None:
     predictions = Predictions(["cats", "dogs"])
-    predictions.extend(Prediction(Path(image), "cats", 1.0, {}) for image in images)
+    predictions.extend(
+        Prediction(Path(image), "cats", 1.0, predictions.classes, np.array([1.0, 0.0])) for image in images
+    )
     assert predictions.accuracy == accuracy
 
 
@@ -300,6 +302,7 @@ def test_predict_pictures_lists_failed_and_skipped_files(tiny_three: Path, tmp_p
         assert list(prediction.probabilities) == ["cats", "dogs", "owls"]
         assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
         assert prediction.probability == max(prediction.probabilities.values())
+        assert prediction.label == max(prediction.probabilities, key=lambda label: prediction.probabilities[label])
     assert [file.image for file in found.failed] == [tmp_path / "dogs/000.jpg"]
     assert [file.image for file in found.skipped] == [tmp_path / "dogs/notes.txt"]
     assert found.accuracy == 1.0
