@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from base.errors import HeadstartError
+from base.terminal import format_list
 from extract.images.table import Table
 
 Labels = tuple[str, ...]
 """Labels of one picture, sorted."""
 NONE = "none"
 """Value of `--columns` for no separator, or no column of splits."""
-ZERO_ONE = {"0": False, "1": True, "false": False, "true": True}
-"""Values of a column for one class, in lower case."""
+_YES_NO = {"0": False, "1": True, "false": False, "true": True}
+_PLUS_MINUS = {"-1": False, "1": True}
 _CERTAIN_SEPARATORS, _POSSIBLE_SEPARATORS = "|;", ", "
 
 
@@ -22,6 +23,19 @@ def split_cell(cell: str, separator: str) -> Labels:
     text = cell if cell.isascii() else unicodedata.normalize("NFC", cell)
     parts = text.split(separator) if separator else [text]
     return tuple(sorted({part.strip() for part in parts} - {""}))
+
+
+def find_yes_no(values: Iterable[str]) -> dict[str, bool] | None:
+    """Return the meaning of each value of a column for one class: 0 and 1, or false and true, or -1 and 1.
+
+    Returns:
+        None if there is another value, such as an empty cell, or -1 beside 0, which often means unknown.
+    """
+    distinct = set(values)
+    for meanings in (_YES_NO, _PLUS_MINUS):
+        if all(value.lower() in meanings for value in distinct):
+            return {value: meanings[value.lower()] for value in distinct}
+    return None
 
 
 def find_separator(table: Table, number: int, given: str = "") -> str:
@@ -79,12 +93,14 @@ def read_labels(table: Table, numbers: Sequence[int], separator: str) -> list[La
     rows: list[list[str]] = [[] for _ in range(table.num_rows)]
     for number in numbers:
         (label,) = split_cell(table.name(number), "")
-        values = [value.lower() for value in table.columns[number]]
-        if bad := sorted(set(values) - ZERO_ONE.keys()):
+        values = table.columns[number]
+        meanings = find_yes_no(values)
+        if meanings is None:
             expected = f"0 or 1 in column {table.name(number)!r}, as in each of several columns of labels"
-            advice = "Replace the value in the table, or give one column of labels"
-            raise HeadstartError(table.path, expected, repr(bad[0]), advice)
+            got = format_list([repr(value) for value in sorted(set(values) - _YES_NO.keys())])
+            advice = "Replace these values in the table, or give one column of labels"
+            raise HeadstartError(table.path, expected, got, advice)
         for row, value in zip(rows, values, strict=True):
-            if ZERO_ONE[value]:
+            if meanings[value]:
                 row.append(label)
     return [tuple(sorted(row)) for row in rows]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from base.errors import HeadstartError, UsageError
-from extract.images.cells import NONE, ZERO_ONE, find_separator, split_cell
+from extract.images.cells import NONE, find_separator, find_yes_no, split_cell
 from extract.images.match import Matches, PictureIndex, remove_extension
 from extract.images.splits import find_splits
 from extract.images.table import Table
@@ -165,15 +165,15 @@ def _choose_split(table: Table, used: set[int]) -> int | None:
 
 def _choose_labels(table: Table, others: Sequence[int]) -> list[int]:
     likely = [number for number in others if _may_be_labels(table.columns[number])]
-    binary = [number for number in others if _is_binary(table.columns[number])]
-    if len(binary) > 1 and set(likely) <= set(binary):
-        rows = zip(*(table.columns[number] for number in binary), strict=True)
+    binary = {number: meanings for number in others if (meanings := _find_class(table.columns[number]))}
+    if len(binary) > 1 and binary.keys() >= set(likely):
+        columns = [[meanings[value] for value in table.columns[number]] for number, meanings in binary.items()]
         # Two columns of 0 and 1 can also be two independent properties, unless exactly one of them is 1.
-        if len(binary) > 2 or all(sum(ZERO_ONE[value.lower()] for value in row) == 1 for row in rows):
-            return binary
-    likely = _drop_equivalent(table, likely)
-    named = [number for number in likely if _LABEL_WORDS & _split_words(table.names[number])]
-    chosen = named if len(named) == 1 else likely
+        if len(binary) > 2 or all(sum(row) == 1 for row in zip(*columns, strict=True)):
+            return list(binary)
+    groups = _group_equivalent(table, likely)
+    named = [group for group in groups if any(_LABEL_WORDS & _split_words(table.names[number]) for number in group)]
+    chosen = [group[0] for group in (named if len(named) == 1 else groups)]
     if len(chosen) == 1:
         return chosen
     if chosen:
@@ -191,20 +191,23 @@ def _may_be_labels(values: Sequence[str]) -> bool:
     return len(distinct) > 1 and 2 * num_labels <= max(len(values), 4) and not has_decimals
 
 
-def _is_binary(values: Sequence[str]) -> bool:
-    """Return whether values are 0 and 1; only 0 is a class without pictures."""
-    found = {value.lower() for value in set(values)}
-    return found <= ZERO_ONE.keys() and any(not ZERO_ONE[value] for value in found)
+def _find_class(values: Sequence[str]) -> dict[str, bool] | None:
+    """Return the meaning of each value if a column can be that of one class; a class cannot have all pictures."""
+    meanings = find_yes_no(values)
+    return meanings if meanings and not all(meanings.values()) else None
 
 
-def _drop_equivalent(table: Table, likely: Sequence[int]) -> list[int]:
-    """Leave out columns that divide the rows in the same way as another one, class numbers rather than class names."""
-    kept: list[int] = []
+def _group_equivalent(table: Table, likely: Sequence[int]) -> list[list[int]]:
+    """Group the columns that divide the rows in the same way, class names before class numbers."""
+    groups: list[list[int]] = []
     for number in sorted(likely, key=lambda number: all(map(str.isdigit, set(table.columns[number])))):
         column = table.columns[number]
-        if not any(_are_equivalent(table.columns[other], column) for other in kept):
-            kept.append(number)
-    return sorted(kept)
+        same = next((group for group in groups if _are_equivalent(table.columns[group[0]], column)), None)
+        if same is None:
+            groups.append([number])
+        else:
+            same.append(number)
+    return sorted(groups)
 
 
 def _are_equivalent(one: Sequence[str], other: Sequence[str]) -> bool:

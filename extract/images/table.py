@@ -20,7 +20,7 @@ from base.regular import RegularFile
 from base.terminal import format_list
 
 LIST_SEPARATOR = "|"
-"""Separator of the elements of a list cell of a Parquet file."""
+"""Separator of the elements of a list in a cell."""
 DELIMITERS = "\t,; "
 _DELIMITER_NAMES = {"\t": "tab", " ": "space"}
 _NUM_SNIFFED = 100
@@ -35,6 +35,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
+_TEXT = re.compile(r"'[^']*'|\"[^\"]*\"")
+_TEXT_LIST = re.compile(rf"\[\s*+(?:(?:{_TEXT.pattern})\s*+,?\s*+)*+\]")
 _SAVE, _SHORTEN = "Save the table as CSV in UTF-8", "Keep only the rows and columns needed"
 
 
@@ -101,7 +103,7 @@ def read_table(path: Path) -> Table:
         names, columns = _read_parquet(path, data)
     else:
         names, columns = _read_text(path, data)
-    columns = [_drop_decimals(column) for column in columns]
+    columns = [_drop_decimals(_join_lists(column)) for column in columns]
     if len(names) < 2:
         advice = "Separate the columns by commas, semicolons or tabs"
         raise HeadstartError(path, "a column of paths and a column of labels", "one column", advice)
@@ -187,6 +189,15 @@ def _format_cell(value: object) -> str:
     if isinstance(value, list):
         return LIST_SEPARATOR.join(map(_format_cell, value))
     return str(value).strip()
+
+
+def _join_lists(column: list[str]) -> list[str]:
+    """Write `['a', 'b']` as `a|b` if all values of a column are such lists, as pandas writes lists of texts."""
+    if not all(value.startswith("[") for value in islice(column, _NUM_SNIFFED) if value):
+        return column
+    if not all(_TEXT_LIST.fullmatch(value) for value in column if value):
+        return column
+    return [LIST_SEPARATOR.join(found[1:-1] for found in _TEXT.findall(value)) for value in column]
 
 
 def _drop_decimals(column: Sequence[str]) -> list[str]:

@@ -55,6 +55,15 @@ DETECTED: dict[str, tuple[dict[str, list[Any]], dict[str, Any]]] = {
         {"file": PATHS, "number": repeat(0, 1), "name": repeat("cat", "dog")},
         {"path": "file", "label": ["name"], "unused": ["number"]},
     ),
+    "named class numbers beside names": (
+        {
+            "file": PATHS,
+            "sex": repeat("f", "m", period=2),
+            "kind": repeat("benign", "malignant"),
+            "target": repeat(0, 1),
+        },
+        {"path": "file", "label": ["kind"], "unused": ["sex", "target"]},
+    ),
     "split": (
         {"file": PATHS, "class": BREEDS, "fold": repeat("Train", "val", "test", period=2)},
         {"path": "file", "label": ["class"], "split": "fold"},
@@ -225,6 +234,7 @@ def check_several(labels: dict[str, str]) -> bool:
     [
         ((repeat(1, 0, 0), repeat(0, 1, 0), repeat(0, 0, 1)), check_single, False),
         ((repeat("1.0", "0.0", "0.0"), repeat("0.0", "1.0", "0.0"), repeat("0.0", "0.0", "1.0")), check_single, False),
+        ((repeat(1, -1, -1), repeat(-1, 1, -1), repeat(-1, -1, 1)), check_single, False),
         ((repeat("True", "False", "False"), repeat(0, 1, 0), repeat(0, 0, 1)), check_single, False),
         ((repeat(1, 1, 0), repeat(0, 1, 0), repeat(0)), check_several, True),
     ],
@@ -244,4 +254,10 @@ def test_columns_of_0_and_1_are_classes(
 def test_columns_of_classes_with_another_value_are_refused(tmp_path: Path, value: str) -> None:
     table = write(tmp_path, {"file": PATHS, "A": repeat(1, 0), "B": repeat(0, value)})
     with raises(HeadstartError, where=table, got=repr(value)):
+        label(table, PATHS, "label=A,label=B")
+
+
+def test_columns_of_classes_with_minus_1_beside_0_are_refused(tmp_path: Path) -> None:
+    table = write(tmp_path, {"file": PATHS, "A": repeat(1, 0), "B": repeat(0, -1, 1)})
+    with raises(HeadstartError, where=table, got="'-1'"):
         label(table, PATHS, "label=A,label=B")

@@ -71,6 +71,12 @@ def test_read_table_writes_whole_numbers_without_decimals(
     assert read_table(write(tmp_path, f"id,label\n{rows}")).columns[1] == expected
 
 
+def test_read_table_joins_lists_of_texts(tmp_path: Path) -> None:
+    rows = """id,tags,other\n1,"['a b', 'c']",['x']\n2,[],[1]\n3,"[""it's""]",['x']\n"""
+    columns = read_table(write(tmp_path, rows)).columns
+    assert columns[1:] == [["a b|c", "", "it's"], ["['x']", "[1]", "['x']"]]
+
+
 @pytest.mark.parametrize(
     "data",
     [
