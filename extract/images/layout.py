@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from extract.images import refusals
 from extract.images.refusals import Source
-from extract.images.splits import TRAIN, find_splits, has_unlabelled_name
+from extract.images.splits import TRAIN, find_splits, has_generic_name, has_unlabelled_name
 from extract.images.tree import Folder, find_copy, unwrap
 from extract.images.walk import Skipped
 
@@ -18,6 +18,7 @@ COPY = "a folder with copies of the others"
 BESIDE_SPLITS = "a folder beside the folders of splits"
 UNLABELLED = "a folder of pictures without labels"
 NO_CLASS_FOLDERS = "a split without class folders"
+NO_PICTURES = "a split without pictures"
 """Reasons for leaving out a folder."""
 
 
@@ -128,15 +129,17 @@ class _Planner:
         if _holds_splits(train):
             raise refusals.refuse_inner_splits(self.source, root, [train])
         layout = self.plan_classes(train, TRAIN)
-        layout.splits[train.path] = TRAIN
+        classes, splits, left_out = list(layout.classes), {train.path: TRAIN}, list(layout.left_out)
         for split, folder in by_split.items():
             if found := _plan_other_split(folder, layout.labels, split):
-                place, classes = found
-                layout.splits[place] = split
-                layout.classes.extend(classes)
+                place, inner = found
+                splits[place] = split
+                classes += inner
             else:
-                layout.left_out.append(Skipped(folder.path, NO_CLASS_FOLDERS, folder.num_pictures))
-        return self._leave_out(root, others, layout)
+                left_out.append(Skipped(folder.path, NO_CLASS_FOLDERS, folder.num_pictures))
+        empty = [folder for folder in root.folders if not folder.num_pictures and has_generic_name(folder.name)]
+        left_out += [Skipped(folder.path, NO_PICTURES) for folder in empty]
+        return self._leave_out(root, others, replace(layout, classes=classes, splits=splits, left_out=left_out))
 
     def _leave_out(self, root: Folder, others: Sequence[Folder], layout: Layout) -> Layout:
         """Leave out the folders beside the splits, or refuse those that may be classes."""
@@ -154,7 +157,7 @@ class _Planner:
                 unclear.append(folder)
             left_out.append(Skipped(folder.path, reason, folder.num_pictures))
         if unclear:
-            raise refusals.refuse_beside_splits(self.source, list(layout.splits), unclear, layout.labels)
+            raise refusals.refuse_beside_splits(self.source, root, layout.splits, unclear, layout.labels)
         return replace(layout, left_out=left_out, copies=copies)
 
 
@@ -196,6 +199,10 @@ def _plan_other_split(folder: Folder, labels: Sequence[str], split: str) -> tupl
     if not num_known:
         return None
     depth = num_known.most_common(1)[0][0]
+    only = levels[depth + 1][0]
+    is_wrapper = len(levels[depth + 1]) == 1 and (only.name == folder.name or has_generic_name(only.name))
+    if is_wrapper and not num_known[depth]:
+        return None
     place = levels[depth][0].path if len(levels[depth]) == 1 else folder.path
     return place, _build_classes(levels[depth + 1], split)
 

@@ -162,8 +162,8 @@ def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Fol
     """Describe folders without pictures of their own that hold the same subfolders."""
     outer = sorted(folder.name for folder in folders)
     inner = sorted({name for folder in folders for name in folder.list_names()})
-    place = f"in {root.path}/" if root.path else "in it"
-    got = f"the classes {format_list(outer)} {place}, or the classes {format_list(inner)} in each of them"
+    place = f" in {root.path}/" if root.path else ""
+    got = f"the folders {format_list(outer)}{place} as classes, or the folders {format_list(inner)} in each of them"
     advice = f"Give {list_classes_option(outer)} or {list_classes_option(inner)}"
     return LayoutError(source.images, "one reading of the folders", f"two: {got}", advice)
 
@@ -171,24 +171,21 @@ def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Fol
 def refuse_inner_splits(source: Source, root: Folder, folders: Sequence[Folder]) -> LayoutError:
     """Describe folders in the place of classes that hold folders of splits."""
     names = format_list([f"{folder.path}/" for folder in folders])
-    paths = format_list([source.show(folder) for folder in folders], " or ")
-    return LayoutError(
-        source.images,
-        "class folders, or one folder for each split",
-        f"folders of splits in {names}",
-        f"Give {paths}, or {list_classes_option(root.list_names())} if these folders are the classes",
-    )
+    advice = f"Give {format_list([source.show(folder) for folder in folders], ' or ')}"
+    if not find_splits(root.list_names()):
+        advice = f"{advice}, or {list_classes_option(root.list_names())} if these folders are the classes"
+    expected = "class folders, or one folder for each split"
+    return LayoutError(source.images, expected, f"folders of splits in {names}", advice)
 
 
 def refuse_beside_splits(
-    source: Source, splits: Collection[str], folders: Sequence[Folder], labels: Sequence[str]
+    source: Source, root: Folder, splits: Collection[str], folders: Sequence[Folder], labels: Sequence[str]
 ) -> LayoutError:
     """Describe folders beside the folders of splits that look like classes."""
-    beside = [f"{folder.path!r} ({format_count(folder.num_pictures, 'picture')})" for folder in folders]
+    beside = format_list([f"{folder.path!r} ({format_count(folder.num_pictures, 'picture')})" for folder in folders])
     names = format_list([f"{path}/" for path in splits])
-    return LayoutError(
-        source.images,
-        "either class folders, or only folders of splits",
-        f"{names} beside {format_list(beside)}",
-        f"Give {list_classes_option(labels)} to leave out what is no split, or move it into {next(iter(splits))}/",
-    )
+    advice = f"Give {list_classes_option(labels)} to leave out {format_list([folder.path for folder in folders])}"
+    if len(splits) == 1:
+        advice = f"{advice}, or {list_classes_option(root.list_names())} if these folders are the classes"
+    expected = "either class folders, or only folders of splits"
+    return LayoutError(source.images, expected, f"{names} beside {beside}", advice)

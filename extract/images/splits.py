@@ -46,6 +46,11 @@ def has_unlabelled_name(name: str) -> bool:
     return any(word in _UNLABELLED_WORDS or _SPLIT_WORDS.get(word) == TEST for word in _list_words(name))
 
 
+def has_generic_name(name: str) -> bool:
+    """Return whether a name has only words for splits and pictures, such as `images` or `test_set`."""
+    return all(word in _SPLIT_WORDS or word in _GENERIC_WORDS for word in _list_words(name))
+
+
 def _parse_name(name: str) -> tuple[str, tuple[str, ...]] | None:
     """Return the split that a name means and its other words; None if it has no word or several words for splits."""
     words = _list_words(name)
