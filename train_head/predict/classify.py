@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -70,11 +71,12 @@ class Predictions(list[Prediction]):
     def accuracy(self) -> float | None:
         """Accuracy, from 0 to 1; None without predictions, or if a picture has no true label.
 
-        The true label of a picture is the name of its nearest parent folder that is named like a class.
+        The true label of a picture is the name of its nearest parent folder that is named like a class, in any
+        Unicode form.
         """
-        known = set(self.classes)
-        folders = (reversed(prediction.image.parent.parts) for prediction in self)
-        true_labels = [next((name for name in names if name in known), None) for names in folders]
+        classes = {unicodedata.normalize("NFC", label): label for label in self.classes}
+        folders = (reversed(Path(unicodedata.normalize("NFC", str(p.image.parent))).parts) for p in self)
+        true_labels = [next((classes[name] for name in names if name in classes), None) for names in folders]
         if not true_labels or None in true_labels:
             return None
         return sum(p.label == label for p, label in zip(self, true_labels, strict=True)) / len(true_labels)

@@ -264,15 +264,16 @@ def test_predict_accuracy_takes_class_folders_as_labels(tiny_two: Path, tmp_path
         (["cats/dogs/a.jpg"], 0.0),
         (["cats/a.jpg", "other/b.jpg"], None),
         (["cats.jpg"], None),
+        (["Mu\u0308ller/a.jpg", "cats/b.jpg"], 0.5),
         ([], None),
     ],
 )
 def test_predictions_accuracy_takes_the_nearest_class_folder_as_label(
     images: list[str], accuracy: float | None
 ) -> None:
-    predictions = Predictions(["cats", "dogs"])
+    predictions = Predictions(["cats", "dogs", "M\u00fcller"])
     predictions.extend(
-        Prediction(Path(image), "cats", 1.0, predictions.classes, np.array([1.0, 0.0])) for image in images
+        Prediction(Path(image), "cats", 1.0, predictions.classes, np.array([1.0, 0.0, 0.0])) for image in images
     )
     assert predictions.accuracy == accuracy
 
