@@ -89,7 +89,7 @@ def _suggest(source: Source, root: Folder, flat: Folder, prefixes: Sequence[str]
     if prefixes:
         folders = format_list([f"{flat.path}/{name}/".lstrip("/") for name in prefixes])
         return f"Move the pictures of each class into a folder of its own ({folders}), or give a table with --labels"
-    if parent := _find_parent(source.images):
+    if not flat.path and (parent := _find_parent(source.images)):
         return f"If the folders beside it are the other classes, give --images {shlex.quote(os.fspath(parent))}"
     return "Put the pictures of each class into a folder of its own, or give a table of labels with --labels"
 
