@@ -60,7 +60,7 @@ class ExtractConfig:
     columns: Annotated[
         str,
         Option(
-            help="Columns of the table, by name or position, if they are not found: "
+            help="Names or positions of the table's columns, if they are not found: "
             "path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.",
             metavar="KEY=COLUMN,…",
         ),

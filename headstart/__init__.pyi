@@ -58,7 +58,7 @@ def extract(
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         labels: Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.
-        columns: Columns of the table, by name or position, if they are not found:
+        columns: Names or positions of the table's columns, if they are not found:
             path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.
         classes: Classes to use, separated by commas. Others are left out and listed.
         min_pictures: Leave out classes with fewer training pictures. 0 refuses a folder with such classes. Expects a
