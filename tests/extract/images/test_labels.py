@@ -41,6 +41,22 @@ def test_label_pictures_in_a_flat_folder_have_no_split(table: Path) -> None:
     assert (found.num_rows, found.classes, found.source.table) == (4, ["a", "b"], "labels.csv")
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv", "labels.txt", "labels.parquet"])
+def test_scan_labeled_accepts_each_format(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "pictures", FLAT)
+    table = tmp_path / name
+    if name.endswith(".parquet"):
+        import pyarrow
+        from pyarrow import parquet
+
+        header, *rows = ROWS
+        parquet.write_table(pyarrow.table([*map(list, zip(*rows, strict=True))], names=header), table)
+    else:
+        write_table(table, ROWS, {"labels.csv": ",", "labels.tsv": "\t", "labels.txt": " "}[name])
+    images = scan_labeled(tmp_path / "pictures", table).images
+    assert [image.label for image in images] == ["b", "a", "b", "a"]
+
+
 @pytest.mark.parametrize(
     ("paths", "splits"),
     [
