@@ -20,7 +20,7 @@ from features.catalog.tables import ImageRow
 from features.labels import LabelSource
 
 if TYPE_CHECKING:
-    from extract.images.labels import TableLabels
+    from extract.labels.labels import TableLabels
 
 NUM_COMPARED = 16
 """Number of pictures whose bytes are compared with those of a nested copy; names and sizes of all are compared."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from extract.images.labels import TableLabels, label_pictures
 from extract.images.walk import PictureFile
+from extract.labels.labels import TableLabels, label_pictures
 from features.catalog.tables import ImageRow
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import HeadstartError, UsageError
-from extract.images.table import read_table
+from extract.labels.table import read_table
 from tests.errors import raises
 
 pytestmark = pytest.mark.unit

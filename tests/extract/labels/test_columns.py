@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from base.errors import HeadstartError, UsageError
-from extract.images.columns import ColumnOption, parse_columns
+from extract.labels.columns import ColumnOption, parse_columns
 from tests.errors import raises
 from tests.inputs.tables import label, label_rows, write_table
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from base.errors import HeadstartError, UsageError
-from extract.images.cells import NONE, find_separator, find_yes_no, split_cell
-from extract.images.match import Matches, PictureIndex, remove_extension
 from extract.images.splits import find_splits
-from extract.images.table import Table
+from extract.labels.cells import NONE, find_separator, find_yes_no, split_cell
+from extract.labels.match import Matches, PictureIndex, remove_extension
+from extract.labels.table import Table
 
 _KEYS = ("path", "label", "split", "separator")
 _LABEL_WORDS = {"label", "labels", "class", "classes", "category", "categories", "target", "targets", "tag", "tags"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from base.errors import HeadstartError
 from base.terminal import format_list
-from extract.images.table import Table
+from extract.labels.table import Table
 
 Labels = tuple[str, ...]
 """Labels of one picture, sorted."""

@@ -10,10 +10,12 @@ from typing import Any
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import NUM_LISTED, Console, format_count, format_list
-from extract.images.cells import read_labels
-from extract.images.columns import choose_columns, parse_columns
-from extract.images.match import PictureIndex
-from extract.images.rows import (
+from extract.images.scan import Scan
+from extract.images.walk import PictureFile, Skipped, list_files
+from extract.labels.cells import read_labels
+from extract.labels.columns import choose_columns, parse_columns
+from extract.labels.match import PictureIndex
+from extract.labels.rows import (
     check_matches,
     check_names,
     check_split_folders,
@@ -21,9 +23,7 @@ from extract.images.rows import (
     find_rows,
     read_splits,
 )
-from extract.images.scan import Scan
-from extract.images.table import read_table
-from extract.images.walk import PictureFile, Skipped, list_files
+from extract.labels.table import read_table
 from features.catalog.tables import ImageRow
 from features.contents import pause_collector
 from features.labels import LabelSource, join_labels

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from base.errors import HeadstartError
 from base.terminal import format_count, format_list
-from extract.images.cells import Labels
-from extract.images.columns import Columns
-from extract.images.match import PictureIndex
 from extract.images.splits import find_splits
+from extract.labels.cells import Labels
+from extract.labels.columns import Columns
+from extract.labels.match import PictureIndex
 from features.catalog.tables import ImageRow
 from features.labels import LABEL_SEPARATOR
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extract.images.match import PictureIndex, remove_extension
+from extract.labels.match import PictureIndex, remove_extension
 
 pytestmark = pytest.mark.unit
 

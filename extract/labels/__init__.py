@@ -1,0 +1,1 @@
+"""Label the pictures of a folder from a table."""
