@@ -196,6 +196,13 @@ def test_labels_and_columns_are_passed_to_extract_only(checkout: Path) -> None:
     assert make(checkout, "extract", "DATA=dogs", COLUMNS="80").get("--columns") is None
 
 
+def test_classes_and_min_pictures_are_passed_to_extract_only(checkout: Path) -> None:
+    extract, train = make(checkout, "extract", "train", "DATA=dogs", "CLASSES=New York,cats", "MIN_PICTURES=2").calls
+    assert extract[extract.index("--classes") + 1] == "New York,cats"
+    assert extract[extract.index("--min-pictures") + 1] == "2"
+    assert not {"--classes", "--min-pictures"} & set(train)
+
+
 def test_spaces_in_data_give_separate_stores(checkout: Path) -> None:
     done = {data: make(checkout, "extract", f"DATA={data}") for data in ("a b", "a_b", "a  b")}
     assert {data: result.get("--images") for data, result in done.items()} == {data: data for data in done}

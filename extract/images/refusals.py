@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from base.errors import HeadstartError
@@ -18,6 +19,8 @@ from extract.images.splits import find_splits, has_unlabelled_name
 from extract.images.tree import Folder
 
 _NUM_PREFIXES = 1000
+_NUM_EXAMINED = 100
+"""Largest number of folders beside a folder of pictures, and of files in each, that are examined for advice."""
 _PREFIX = re.compile(r"([^\W\d_]+(?:[ _-][^\W\d_]+)*)[ ._(-]*\d")
 """Words before the number in a file name, such as `cat` in `cat.0.jpg`."""
 
@@ -121,9 +124,10 @@ def _find_parent(images: Path) -> Path | None:
     num_folders = 0
     with suppress(OSError), os.scandir(parent) as entries:
         folders = (entry for entry in entries if entry.name[0] != "." and not name_system_entry(entry.name))
-        for folder in folders:
+        for folder in islice(folders, _NUM_EXAMINED):
             with suppress(OSError), os.scandir(folder) as inside:
-                num_folders += any(find_extension(entry.name).lower() in EXTENSIONS for entry in inside)
+                names = (entry.name for entry in islice(inside, _NUM_EXAMINED))
+                num_folders += any(find_extension(name).lower() in EXTENSIONS for name in names)
     above = parent.parent if find_splits([parent.name]) else parent
     return above if num_folders > 1 else None
 

@@ -10,6 +10,8 @@ import pytest
 
 from base.errors import HeadstartError, UsageError
 from extract.images.classes import Counts, check_classes, find_excluded, parse_classes
+from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
+from features.catalog.tables import ImageRow
 from tests.errors import raises
 from tests.extract.images.advice import Options, make_classes, make_files
 from tests.inputs.folders import respect_permissions
@@ -95,3 +97,19 @@ def test_describe_many_classes_is_short(tmp_path: Path) -> None:
     lines = Options(tmp_path).scan().describe(tmp_path)
     assert sum(map(len, lines)) < 300
     assert "4 class007" in lines[0]
+
+
+def test_check_scan_of_labels_that_differ_only_in_case_warns_of_them(tmp_path: Path) -> None:
+    make_classes(tmp_path, "", labels=["a", "A", "b"])
+    (warning,) = check_scan(tmp_path, scan_images(tmp_path))
+    assert "A, a" in warning
+
+
+def test_leave_out_classes_of_a_table_lists_each_picture() -> None:
+    images = [
+        ImageRow(f"{number}.jpg", label, "", 1, 1) for number, label in enumerate(["cats", "dogs", "cats", "owls"])
+    ]
+    for options in (["cats"], 0), ([], 2):
+        left = leave_out_classes(Scan(images, []), *options)
+        assert [image.path for image in left.images] == ["0.jpg", "2.jpg"]
+        assert [found.path for found in left.skipped] == ["1.jpg", "3.jpg"]
