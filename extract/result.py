@@ -96,7 +96,8 @@ def warn_about_unusable(result: ExtractResult, console: Console) -> None:
     if result.low_contrast > MANY * num_new:
         console.warning(
             f"{result.low_contrast:,} of {format_count(num_new, 'new picture')} use less than a quarter of the range "
-            f"from black to white, first {result.low_contrast_images[0]}. Check how they were written"
+            f"from black to white, first {result.low_contrast_images[0]}. Check how they were written, and give "
+            "--sample-bits if their 16-bit samples use fewer bits"
         )
     if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
         console.warning(unsupported)
