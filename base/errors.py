@@ -47,6 +47,10 @@ class TargetLockedError(HeadstartError):
     """Target that another command is writing."""
 
 
+class NoLocksError(HeadstartError):
+    """Folder on a file system without locks, where two commands could write at the same time."""
+
+
 class FeatureStoreError(HeadstartError):
     """Base class of errors about a feature store."""
 

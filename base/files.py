@@ -177,7 +177,28 @@ def exchange(first: Path, second: Path) -> bool:
 
 def is_mount(folder: Path) -> bool:
     """Return whether a folder is a mount point, including a bind mount from the same file system."""
-    # Only this list shows a bind mount. Source: proc_pid_mountinfo(5), field 5.
+    # Only this list shows a bind mount.
+    return folder.is_mount() or any(place == folder for place, _ in _list_mounts())
+
+
+def describe_file_system(path: Path) -> str:
+    """Describe the file system of a path by its type and mount point, such as `nfs4 at /data`."""
+    place = path.resolve()
+    # A later mount hides an earlier one at the same place.
+    mounts = [mount for mount in _list_mounts() if place.is_relative_to(mount[0])]
+    if not mounts:
+        return "another file system"
+    folder, kind = max(reversed(mounts), key=lambda mount: len(mount[0].parts))
+    return f"{kind} at {folder}"
+
+
+def _list_mounts() -> list[tuple[Path, str]]:
+    """List mount points and types of file systems on Linux. Source: proc_pid_mountinfo(5), fields 5 and 9."""
     lines = _MOUNTS.read_text(errors="surrogateescape").splitlines() if _MOUNTS.exists() else []
-    escaped = re.sub(r"[\\ \t\n]", lambda found: f"\\{ord(found[0]):03o}", str(folder))
-    return folder.is_mount() or any(line.split(" ")[4] == escaped for line in lines)
+    mounts = []
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        escaped = fields.split(" ")[4]
+        name = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), escaped)
+        mounts.append((Path(name), rest.split(" ")[0]))
+    return mounts

@@ -16,6 +16,9 @@ def prepare() -> None:
     """Set up signals, UTF-8 and standard streams for a command; a second call changes nothing."""
     signals.exit_on_signals()
     _use_utf8()
+    # Keras opens weights files by their paths, and HDF5 refuses to open a file that it cannot lock. No command needs
+    # these locks: HDF5 files are written through Python's file objects, which HDF5 does not lock.
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
     for fd in (0, 1, 2):
         _reopen_if_closed(fd)
 

@@ -134,7 +134,7 @@ def hold_target(target: Target) -> Iterator[None]:
         with _convert_errors(target):
             place.parent.mkdir(parents=True, exist_ok=True)
             path = place / ".lock" if _is_immovable(place) else place.with_name(f".{place.name}.lock")
-            holder = stack.enter_context(hold_lock(path, is_removed=True))
+            holder = stack.enter_context(hold_lock(path, target.folder, is_removed=True))
         if holder:
             advice = f"Wait until it ends, or give another {target.option}"
             raise TargetLockedError(target.folder, "no other command writing it", f"a lock held by {holder}", advice)

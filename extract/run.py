@@ -10,6 +10,7 @@ from pathlib import Path
 
 from base.errors import UsageError
 from base.files import require_space
+from base.lock import require_locks
 from base.terminal import Console, format_count
 from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
@@ -57,6 +58,7 @@ def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str
     check_weights_argument(config.weights)
     check_engine(config.engine, config.precision)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
+    require_locks(config.store)
     scan = scan_pictures(config, places.values())
     for line in scan.describe(config.images):
         console.info(line)

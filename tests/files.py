@@ -1,11 +1,16 @@
-"""Read the files of folders for comparisons, and limit the size of files."""
+"""Read the files of folders for comparisons, limit the size of files, and let locks fail."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from base.lock import LOCK_NAME
 
@@ -25,3 +30,15 @@ def limit_file_size(num_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def remove_locks(
+    patch: pytest.MonkeyPatch, number: int = errno.ENOLCK, names: Sequence[str] = ("flock", "lockf")
+) -> None:
+    """Let every lock of this process fail, as on a file system without locks; SQLite's own locks still work."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in names:
+        patch.setattr(fcntl, name, fail)

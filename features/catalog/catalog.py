@@ -12,7 +12,13 @@ from pathlib import Path
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from base.files import is_regular, write_durably
 from features.catalog import tables
-from features.catalog.database import APPLICATION_ID, build_damage_error, connect, convert_sqlite_errors
+from features.catalog.database import (
+    APPLICATION_ID,
+    build_damage_error,
+    connect,
+    convert_sqlite_errors,
+    require_unchanged,
+)
 from features.catalog.tables import ImageRow, Location
 from features.labels import LABELS_KEY, LabelSource
 from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerprint, Origin, encode_json
@@ -47,7 +53,7 @@ class Catalog:
             advice = "Check the path, or run `python -m extract` first"
             raise StoreMissingError(path.parent, "a feature store", "no catalog", advice)
         self.path = path
-        self._db = connect(path)
+        self._db, self._unlocked = connect(path)
         try:
             self._check_schema(writable)
             if writable:
@@ -137,10 +143,19 @@ class Catalog:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Open a read transaction: all reads in the block see the same state, even if another process commits."""
+        """Open a read transaction: all reads in the block see the same state, even if another process commits.
+
+        Raises:
+            StoreLockedError: another process committed on a file system without locks.
+        """
         with convert_sqlite_errors(self.path):
             self._db.execute("BEGIN")
-        yield
+        try:
+            yield
+        finally:
+            # An error in the block may be a consequence of the change, so the change is reported.
+            if self._unlocked:
+                require_unchanged(self.path, self._unlocked)
         with convert_sqlite_errors(self.path):
             self._db.execute("ROLLBACK")
 

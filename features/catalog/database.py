@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
-from base.regular import RegularFile
+from base.lock import supports_locks
+from base.regular import FileIdentity, RegularFile
 
 APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog, "HSTR" in ASCII."""
@@ -22,29 +23,46 @@ _READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
 _FAILED = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT")
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> tuple[sqlite3.Connection, FileIdentity | None]:
     """Open the file of a catalog, after checking its header.
 
     The header is checked first, because SQLite may modify a file that it opens: it rolls back a journal beside it.
 
+    Returns:
+        The connection. On a file system without locks it is read-only, and the second value is the identity of the
+        file: a reader must compare it after the last read (`require_unchanged`), because no lock keeps writers away.
+
     Raises:
         FeatureStoreError: the file is not a catalog, or cannot be opened; see `check_header`.
     """
-    check_header(path)
+    identity, has_locks = check_header(path)
+    # mode=rw also for readers, so that SQLite can roll back the transaction of a killed process. Without write
+    # permission, SQLite opens the file read-only. Without locks, nothing may be rolled back: the journal may be that of
+    # a running process on another computer.
+    mode = "mode=rw" if has_locks else "mode=ro&nolock=1"
     with convert_sqlite_errors(path):
         name = quote(str(path.resolve()), errors="surrogateescape")
-        # mode=rw also for readers, so that SQLite can roll back the transaction of a killed process. Without
-        # write permission, SQLite opens the file read-only.
-        db = sqlite3.connect(f"file:{name}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+        db = sqlite3.connect(f"file:{name}?{mode}", uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     db.text_factory = bytes
-    return db
+    return db, None if has_locks else identity
 
 
-def check_header(path: Path) -> None:
+def require_unchanged(path: Path, identity: FileIdentity) -> None:
+    """Raise StoreLockedError if a catalog was changed since it was opened."""
+    # The file is opened again, because NFS compares its cached state with the server only when a file is opened.
+    if check_header(path)[0] != identity:
+        expected = "a catalog that no other process writes while it is read without locks"
+        raise StoreLockedError(path, expected, "a changed file", "Run the command again")
+
+
+def check_header(path: Path) -> tuple[FileIdentity, bool]:
     """Check without SQLite that the first bytes of a file are those of a catalog.
 
     Source: SQLite's file format, "The Database Header".
+
+    Returns:
+        The identity of the file, and whether its file system has locks.
 
     Raises:
         StoreMissingError: the file is another SQLite database, or a link.
@@ -55,7 +73,7 @@ def check_header(path: Path) -> None:
         raise StoreMissingError(path, "a catalog", "a link", "Give the store that contains its target")
     try:
         with RegularFile(path) as file:
-            header = file.read(72)
+            header, found = file.read(72), (file.identity, supports_locks(file.fileno()))
     except OSError as error:
         advice = "Check the file and its permissions"
         raise FeatureStoreError(path, "a readable catalog", error.strerror or str(error), advice) from error
@@ -63,6 +81,7 @@ def check_header(path: Path) -> None:
         raise build_damage_error(path, "a file that is not a database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreMissingError(path, "a Headstart catalog", "another SQLite database", "Give another --store")
+    return found
 
 
 @contextmanager
@@ -76,9 +95,10 @@ def convert_sqlite_errors(path: Path) -> Iterator[None]:
             expected, advice = "a catalog that no other process has locked", "Wait until that process ends, or stop it"
             raise StoreLockedError(path, expected, str(error), advice) from error
         if name.startswith(_READ_ONLY):
-            expected = "write permission, to roll back the journal of a killed process"
-            advice = "Make the store writable once, or copy it to a writable folder"
-            raise StoreWriteError(path, expected, f"a read-only file ({error})", advice) from error
+            expected = "write permission and locks, to roll back the journal of a killed process"
+            got = f"a read-only file, or a file system without locks ({error})"
+            advice = "Run the command once where the store can be written, or on a copy on a local disk"
+            raise StoreWriteError(path, expected, got, advice) from error
         if name.startswith(_FAILED):
             advice = "Check the disk and its free space, and try again"
             raise FeatureStoreError(path, "a readable catalog", str(error), advice) from error

@@ -52,7 +52,7 @@ def find_problems(
         All problems. With `read_data`, an empty list means that every feature has the value that extraction wrote.
     """
     try:
-        with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog:
+        with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
             damage = catalog.find_damage()
         if damage:
             return [Problem(CATALOG_NAME, found) for found in damage]

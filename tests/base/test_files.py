@@ -16,7 +16,9 @@ from base.errors import StoreWriteError
 from base.files import (
     PARTIAL_PREFIX,
     atomic_file,
+    describe_file_system,
     hash_file,
+    is_mount,
     read_regular_file,
     remove_partial_files,
     remove_tree,
@@ -150,3 +152,18 @@ def test_remove_tree_removes_read_only_folders_and_keeps_link_targets(tmp_path: 
     remove_tree(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert (tmp_path / "target/a").read_bytes() == b"mine"
+
+
+def test_describe_file_system_finds_the_innermost_and_last_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = [("/", "ext4"), (f"{tmp_path}/a\\040b", "nfs4"), (f"{tmp_path}/c", "nfs4"), (f"{tmp_path}/c", "lustre")]
+    lines = [f"1 0 0:1 / {place} rw shared:1 - {kind} source rw\n" for place, kind in mounts]
+    (tmp_path / "mountinfo").write_text("".join(lines))
+    monkeypatch.setattr("base.files._MOUNTS", tmp_path / "mountinfo")
+    assert describe_file_system(tmp_path / "a b/store") == f"nfs4 at {tmp_path}/a b"
+    assert describe_file_system(tmp_path / "c") == f"lustre at {tmp_path}/c"
+    assert describe_file_system(tmp_path / "a") == "ext4 at /"
+    assert (is_mount(tmp_path / "a b"), is_mount(tmp_path / "a")) == (True, False)
+    monkeypatch.setattr("base.files._MOUNTS", tmp_path / "missing")
+    assert str(tmp_path) not in describe_file_system(tmp_path)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from base.errors import FingerprintMismatchError, UsageError
+from base.errors import FingerprintMismatchError, NoLocksError, UsageError
 from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.estimate import estimate_run
+from extract.run import extract_features
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Pool
 from tests.errors import raises
 from tests.extract.extraction import configure, extract
-from tests.files import read_files
+from tests.files import read_files, remove_locks
 from tests.pictures import fill_folder
 
 MIXED0, MIXED1 = 7 * 7 * 256 * 2, 7 * 7 * 288 * 2
@@ -121,3 +124,14 @@ def test_dry_run_builds_no_backbone_and_needs_no_weights(
     monkeypatch.setattr("extract.backbone.build_backbone", None)
     config = replace(new_store, weights="imagenet", weights_sha256="0" * 64)
     assert estimate_run(config, Console())["to_read"] == 16
+
+
+@pytest.mark.parametrize("run", [estimate_run, extract_features])
+def test_extraction_into_a_file_system_without_locks_is_refused_before_the_scan(
+    new_store: ExtractConfig, monkeypatch: pytest.MonkeyPatch, run: Callable[[ExtractConfig, Console], object]
+) -> None:
+    remove_locks(monkeypatch)
+    with mock.patch("extract.run.scan_pictures") as scan, raises(NoLocksError, where=new_store.store):
+        run(new_store, Console())
+    scan.assert_not_called()
+    assert not new_store.store.exists()

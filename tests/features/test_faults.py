@@ -37,6 +37,7 @@ from tests.features.stores import (
     make_writer,
     read_sorted,
 )
+from tests.files import read_files, remove_locks
 
 NOBODY = 65534
 
@@ -122,10 +123,9 @@ def test_writer_read_only_store_is_an_error(read_only: Path) -> None:
     assert "Permission denied" in caught.value.got
 
 
-def test_catalog_with_a_journal_in_a_read_only_folder_is_an_error(read_only: Path) -> None:
-    read_only.chmod(0o755)
-    path, journal = read_only / CATALOG_NAME, read_only / f"{CATALOG_NAME}-journal"
-    path.chmod(0o644)
+def interrupt_write(store: Path) -> list[Path]:
+    """Leave a catalog and its journal as after a process was killed in a transaction, and return their paths."""
+    path, journal = store / CATALOG_NAME, store / f"{CATALOG_NAME}-journal"
     catalog = sqlite3.connect(path, isolation_level=None)
     catalog.execute("PRAGMA cache_size=1")
     catalog.execute("BEGIN IMMEDIATE")
@@ -135,11 +135,34 @@ def test_catalog_with_a_journal_in_a_read_only_folder_is_an_error(read_only: Pat
     catalog.close()
     for file, data in unfinished.items():
         file.write_bytes(data)
+    return list(unfinished)
+
+
+def test_catalog_with_a_journal_in_a_read_only_folder_is_an_error(read_only: Path) -> None:
+    read_only.chmod(0o755)
+    (read_only / CATALOG_NAME).chmod(0o644)
+    path, journal = interrupt_write(read_only)
+    for file in (path, journal):
         file.chmod(0o444)
     read_only.chmod(0o555)
     with act_as_nobody(), raises(StoreWriteError, where=path):
         FeatureStore(read_only)
     assert journal.exists()
+
+
+def test_catalog_with_a_journal_on_a_file_system_without_locks_is_an_error_and_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal may be that of a running process on another computer."""
+    store = copy_store(tmp_path / "store", range(4))
+    path, _ = interrupt_write(store)
+    before = read_files(store)
+    with monkeypatch.context() as patch:
+        remove_locks(patch)
+        with raises(StoreWriteError, where=path):
+            FeatureStore(store)
+    assert read_files(store) == before
+    assert len(FeatureStore(store).examples) == 4
 
 
 def test_reader_after_a_writer_was_killed_in_a_commit_sees_the_previous_state(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 /* Count and log the input/output calls of this process for files below one folder, and inject faults into them.
+   Below TORTURE_NO_LOCKS, every lock fails with the errno TORTURE_NO_LOCKS_ERRNO.
 
    The library is loaded with LD_PRELOAD; Python calls the functions torture_* through ctypes. It intercepts every call
    that changes a file or a name, including those of SQLite, HDF5 and NumPy. */
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -282,3 +284,30 @@ static FILE *open_stream(const char *path, const char *mode, FILE *(*real)(const
 
 FILE *fopen(const char *path, const char *mode) { return open_stream(path, mode, REAL(fopen)); }
 FILE *fopen64(const char *path, const char *mode) { return open_stream(path, mode, REAL(fopen64)); }
+
+static int has_no_locks(int fd) {
+  char link[64], path[4096];
+  const char *folder = getenv("TORTURE_NO_LOCKS");
+  if (!folder) return 0;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t size = readlink(link, path, 4095);
+  if (size <= 0) return 0;
+  path[size] = 0;
+  if (strncmp(path, folder, strlen(folder)) != 0) return 0;
+  errno = atoi(getenv("TORTURE_NO_LOCKS_ERRNO"));
+  return 1;
+}
+
+int flock(int fd, int operation) { return has_no_locks(fd) ? -1 : REAL(flock)(fd, operation); }
+
+#define FCNTL(name)                                                                  \
+  int name(int fd, int command, ...) {                                               \
+    va_list rest;                                                                    \
+    va_start(rest, command);                                                         \
+    void *argument = va_arg(rest, void *);                                           \
+    va_end(rest);                                                                    \
+    int is_lock = command == F_SETLK || command == F_SETLKW || command == F_GETLK;   \
+    return is_lock && has_no_locks(fd) ? -1 : REAL(name)(fd, command, argument);     \
+  }
+FCNTL(fcntl)
+FCNTL(fcntl64)

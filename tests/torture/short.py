@@ -23,7 +23,7 @@ def run_preloaded(module: str, scratch: Path, *options: str) -> dict[str, Any]:
         scratch: folder for the compiled library.
         options: further arguments of the module.
     """
-    return run_short(module, *options, LD_PRELOAD=str(_compile(scratch / "faults.so")))
+    return run_short(module, *options, LD_PRELOAD=str(compile_faults(scratch / "faults.so")))
 
 
 def run_short(module: str, *options: str, **variables: str) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def run_short(module: str, *options: str, **variables: str) -> dict[str, Any]:
     return results
 
 
-def _compile(library: Path) -> Path:
+def compile_faults(library: Path) -> Path:
+    """Compile `faults.c`, and return the path of the library."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler is not None, "this test needs a C compiler: apt-get install gcc libc6-dev"
     source = Path(__file__).with_name("faults.c")

@@ -41,7 +41,14 @@ from train_head.report.sources import Sources, evaluate_test, load_sources
 from train_head.report.template import describe_sources, make_environment
 from train_head.runs.read import Run
 from train_head.runs.record import METRICS_FILE, REPORT_FILE, read_record
-from train_head.runs.write import rewrite_run, warn_on_failure, write_metrics, write_page, write_record
+from train_head.runs.write import (
+    require_writable,
+    rewrite_run,
+    warn_on_failure,
+    write_metrics,
+    write_page,
+    write_record,
+)
 
 TEMPLATE = "page.html.jinja"
 
@@ -71,6 +78,7 @@ def report_run(config: ReportConfig, console: Console) -> Path:
         OSError: the page cannot be written.
     """
     sources = load_sources(config)
+    require_writable(sources.run)
     if not config.test:
         return write_report(sources, console)
     metrics = {**sources.run.read_metrics(), "test": evaluate_test(sources, console, config.weights)}

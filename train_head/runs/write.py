@@ -134,6 +134,12 @@ def rewrite_run(run: Run) -> Iterator[Path]:
         replacement.commit()
 
 
+def require_writable(run: Run) -> None:
+    """Raise HeadstartError if a run cannot be written now, so that a command fails before its work."""
+    with hold_target(describe_run_target(run.folder)):
+        pass
+
+
 def write_page(run: Run, page: bytes) -> Path:
     """Write a run's report.html, and return its path; raise HeadstartError if the run was replaced or is locked."""
     path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)

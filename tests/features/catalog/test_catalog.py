@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +30,7 @@ from tests.features.stores import (
     make_origin,
     make_writer,
 )
-from tests.files import read_files
+from tests.files import read_files, remove_locks
 
 pytestmark = pytest.mark.unit
 
@@ -176,6 +179,42 @@ def test_catalog_locked_by_another_connection_is_not_damaged(tmp_path: Path, mon
     holder.execute("ROLLBACK")
     holder.close()
     assert len(FeatureStore(tmp_path).examples) == 4
+
+
+def test_catalog_on_a_file_system_without_locks_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_store(tmp_path, range(4))
+    expected = FeatureStore(tmp_path).examples
+    holder = sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)
+    # With this lock any attempt to lock the catalog fails, as on a file system without locks.
+    holder.execute("BEGIN EXCLUSIVE")
+    remove_locks(monkeypatch)
+    before, started = read_files(tmp_path), time.monotonic()
+    assert FeatureStore(tmp_path).examples == expected
+    assert find_all_problems(tmp_path) == []
+    assert time.monotonic() - started < 1
+    assert read_files(tmp_path) == before
+    holder.execute("ROLLBACK")
+    holder.close()
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_catalog_changed_while_it_is_read_without_locks_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    copy_store(tmp_path, range(4))
+    remove_locks(monkeypatch)
+    path = tmp_path / CATALOG_NAME
+    with (
+        closing(Catalog(path, writable=False)) as catalog,
+        raises(StoreLockedError, where=path),
+        catalog.snapshot(),
+    ):
+        catalog.read_images()
+        os.utime(path)
+        if is_damaged:
+            raise CatalogDamagedError(path, "an intact catalog", "half of two versions", "Rebuild it")
 
 
 def test_journal_without_a_catalog_is_not_applied_to_a_new_catalog(tmp_path: Path) -> None:

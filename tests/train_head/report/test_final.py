@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from jinja2 import TemplateNotFound
 
-from base.errors import HeadstartError, UsageError
+from base.errors import HeadstartError, NoLocksError, UsageError
 from base.files import hash_file
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.commands import run_command
 from tests.errors import raises
+from tests.files import remove_locks
 from tests.train_head.report.pages import read_page
 from tests.train_head.synthetic import CLASSES, draw_features, list_paths, make_store
 from tests.train_head.training import make_config
@@ -113,6 +115,20 @@ def test_report_with_test_without_test_pictures_is_a_usage_error(
 def test_report_command_without_a_run_exits_with_1(tmp_path: Path) -> None:
     done = run_command("train_head.report.__main__", "--run", tmp_path / "none", "--json")
     assert (done.status, done.json["where"]) == (1, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_report_on_a_file_system_without_locks_is_refused_before_any_work(
+    config: TrainConfig, quiet: Console, monkeypatch: pytest.MonkeyPatch, test: bool
+) -> None:
+    remove_locks(monkeypatch)
+    with (
+        mock.patch("train_head.report.page.render_report") as render,
+        mock.patch("train_head.report.page.evaluate_test") as evaluate_test,
+        raises(NoLocksError, where=config.run),
+    ):
+        report_run(ReportConfig(config.run, test=test), quiet)
+    assert (render.called, evaluate_test.called) == (False, False)
 
 
 def test_report_with_test_that_fails_changes_no_file(
