@@ -43,7 +43,7 @@ class ExtractResult:
     skipped: list[dict[str, str]]
     """Files and folders that are not extracted: `path`, `reason` and `num_pictures` (in a folder) of each."""
     ignored: dict[str, int]
-    """Numbers of files and folders of operating systems, network storage and editors, by name."""
+    """Number of files and folders of operating systems, network storage and editors for each name."""
     splits: dict[str, str]
     """`train`, `validation` or `test` for each folder that was read as a split, by its relative path."""
     removed: int

@@ -89,7 +89,7 @@ def scan_pictures(config: ExtractConfig, stores: Collection[Path]) -> Scan:
 
 @dataclass(frozen=True)
 class _Run:
-    """One extraction: what is known before the first picture is read."""
+    """State of an extraction before the first picture is read."""
 
     config: ExtractConfig
     console: Console

@@ -41,7 +41,7 @@ class Scan:
     splits: Mapping[str, str] = field(default_factory=dict)
     """`train`, `validation` or `test` for each folder that was read as a split, by its relative path."""
     ignored: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of files and folders of operating systems, network storage and editors, by name."""
+    """Number of files and folders of operating systems, network storage and editors for each name."""
     empty: Sequence[ClassFolder] = ()
     """Class folders without pictures."""
 

@@ -56,7 +56,7 @@ class Listing:
     skipped: list[Skipped] = field(default_factory=list)
     """Files that are not pictures, and folders that were not entered."""
     ignored: Counter[str] = field(default_factory=Counter)
-    """Numbers of files and folders of operating systems, network storage and editors, by name."""
+    """Number of files and folders of operating systems, network storage and editors for each name."""
 
     @property
     def pictures(self) -> list[PictureFile]:

@@ -12,7 +12,7 @@ from features.schema import Pool
 
 @pytest.fixture(scope="module")
 def layers() -> dict[str, keras.layers.Layer]:
-    """Layers of a backbone for inputs of any size, by name."""
+    """Layers of a backbone for inputs of any size, with their names."""
     model = keras.applications.InceptionV3(input_shape=(None, None, 3), include_top=False, weights=None)
     return {name: layer for layer, name in name_layers(model).items()}
 
