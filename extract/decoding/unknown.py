@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from base.terminal import format_count
+from base.terminal import format_count, format_list
 
 _DAMAGED_HEADERS = (
     (rb"\xff\xd8", "JPEG"),
@@ -58,16 +58,9 @@ _BIG_TIFF = (b"II+\0", b"MM\0+")
 _TIFF = (b"II*\0", b"MM\0*", *_BIG_TIFF)
 _BAND_TAG, _BITS_TAG, _COMPRESSION_TAG, _COLOUR_TAG, _FORMAT_TAG = 277, 258, 259, 262, 339
 _SAMPLE_FORMATS = {1: "", 2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
-_COMPRESSIONS = {
-    1: "uncompressed",
-    5: "LZW",
-    6: "old JPEG",
-    7: "JPEG",
-    8: "Deflate",
-    32773: "PackBits",
-    32946: "Deflate",
-}
-_COMPRESSIONS |= {34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
+_COMPRESSIONS = {1: "uncompressed", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "old JPEG", 7: "JPEG"}
+_COMPRESSIONS |= {8: "Deflate", 32773: "PackBits", 32946: "Deflate", 34712: "JPEG 2000", 34887: "LERC"}
+_COMPRESSIONS |= {34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
 _COLOURS = {0: "WhiteIsZero", 1: "BlackIsZero", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
 _COLOURS |= {32803: "colour filter array", 34892: "linear raw"}
 """Values of the tags SampleFormat, PhotometricInterpretation and Compression (TIFF 6.0; libtiff's tiff.h)."""
@@ -138,15 +131,12 @@ def _describe_layout(data: bytes) -> str:
         tags.load(file)
         bits, formats = tags.get(_BITS_TAG, (1,)), tags.get(_FORMAT_TAG, (1,))
         num_bands, compression = tags.get(_BAND_TAG, len(bits)), tags.get(_COMPRESSION_TAG, 1)
-        colours = tags[_COLOUR_TAG]
+        widths = format_list([str(width) for width in dict.fromkeys(bits)], "/")
+        kind, colours = _SAMPLE_FORMATS.get(formats[0], ""), tags[_COLOUR_TAG]
+        return (
+            f"{format_count(num_bands, 'band')} of {widths} {kind}bits, {_COLOURS.get(colours, f'colours {colours}')}, "
+            f"{_COMPRESSIONS.get(compression, f'compression {compression}')}"
+        )
     except Exception:
         # Pillow raises many kinds of errors for damaged tags.
         return ""
-    widths = "/".join(str(width) for width in dict.fromkeys(bits))
-    kind = _SAMPLE_FORMATS.get(formats[0], "")
-    parts = [
-        f"{format_count(num_bands, 'band')} of {widths} {kind}bits",
-        _COLOURS.get(colours, f"colours {colours}"),
-        _COMPRESSIONS.get(compression, f"compression {compression}"),
-    ]
-    return ", ".join(parts)

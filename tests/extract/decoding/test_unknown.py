@@ -102,6 +102,12 @@ def test_decode_tiff_of_an_unsupported_layout_is_refused_with_the_layout(data: b
     assert [term for term in terms if term not in reason] == []
 
 
+def test_decode_tiff_with_many_different_bits_is_refused_with_a_short_reason() -> None:
+    tiff = write_tiff(np.zeros((50, 70, 300), np.uint8), 1)
+    values = np.random.default_rng(1).permutation(300).astype("<u4").tobytes()
+    assert len(refuse(tiff.replace(np.full(300, 8, "<u4").tobytes(), values))) < 200
+
+
 def test_decode_tiff_without_a_directory_is_refused_as_damaged() -> None:
     assert "damaged header" in refuse(b"II*\0\xff\xff\xff\xff")
 
