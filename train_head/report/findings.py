@@ -122,12 +122,13 @@ def judge_confidence(mean_confidence: float, evaluation: Mapping[str, Any]) -> C
 
 
 def find_confusions(evaluation: Mapping[str, Any], count: int = NUM_CONFUSIONS) -> list[Confusion]:
-    """Find the most frequent kinds of error, most frequent first; ties keep the order of the classes."""
+    """Find the most frequent kinds of error, most frequent first; in a tie, the larger share of the class."""
     classes, cells = evaluation["classes"], read_cells(evaluation)
     errors = cells[cells[:, 0] != cells[:, 1]]
+    num_pictures = np.array([row["num_pictures"] for row in classes])[errors[:, 0]]
     return [
         Confusion(classes[true]["label"], classes[predicted]["label"], number, classes[true]["num_pictures"])
-        for true, predicted, number in errors[np.argsort(-errors[:, 2], kind="stable")[:count]].tolist()
+        for true, predicted, number in errors[np.lexsort((num_pictures, -errors[:, 2]))[:count]].tolist()
     ]
 
 

@@ -100,11 +100,12 @@ def test_judge_confidence_compares_with_the_interval(mean_confidence: float, exp
     assert judge_confidence(mean_confidence, make_evaluation(90)) is expected
 
 
-def test_find_confusions_sorts_by_count() -> None:
+def test_find_confusions_sorts_by_count_then_share() -> None:
     classes = [{"label": label, "num_pictures": num} for label, num in (("a", 6), ("b", 10), ("c", 4))]
-    evaluation = {"classes": classes, "confusion": [[5, 1, 0], [3, 6, 1], [0, 0, 4]]}
+    evaluation = {"classes": classes, "confusion": [[5, 1, 0], [3, 6, 1], [0, 1, 3]]}
     assert find_confusions(evaluation) == [
         Confusion("b", "a", 3, 10),
+        Confusion("c", "b", 1, 4),
         Confusion("a", "b", 1, 6),
         Confusion("b", "c", 1, 10),
     ]
