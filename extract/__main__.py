@@ -12,7 +12,7 @@ from base.terminal import NUM_LISTED, Console, format_bytes, format_count, forma
 from extract.config import ExtractConfig, SummaryConfig
 
 NUM_ROWS = 20
-"""Largest number of classes or reasons in a table."""
+"""Largest number of classes, reasons or unusable pictures in a table."""
 
 
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
@@ -27,10 +27,10 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
     result = extract_features(config, console)
     if result.failed:
-        rows = [(failed["image"], failed["reason"]) for failed in result.failed[:NUM_LISTED]]
+        rows = [(failed["image"], failed["reason"]) for failed in result.failed[:NUM_ROWS]]
         num_more = len(result.failed) - len(rows)
         console.show_table("unusable pictures", rows + [(f"and {num_more:,} more", "")] * (num_more > 0))
-    for failed in result.failed[NUM_LISTED:]:
+    for failed in result.failed[NUM_ROWS:]:
         console.debug(f"unusable {failed['image']}: {failed['reason']}")
     warn_about_unusable(result, console)
     for skipped in result.skipped:
