@@ -211,7 +211,7 @@ test-fast: $(DEV)  ## run the unit tests, in less than a minute
 	$(BIN)/python -m pytest $(PARALLEL) -m unit $(ARGS)
 
 test-keras: $(DEV)  ## load exported models in earlier versions of Keras, which are installed into .venv/keras-*
-	$(BIN)/python -m pytest -m keras_versions -rs $(ARGS)
+	$(BIN)/python -m pytest tests/train_head/export/test_keras_versions.py -m keras_versions -rs $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ from train_head.config import ExportConfig, PredictConfig, SolverName, TrainConf
 from train_head.export.__main__ import export
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import PictureGoneError
+from train_head.export.stitch import OLDEST_KERAS
 from train_head.export.write import ParityError, describe_target, refuse_foreign_files
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.predict.classify import predict_pictures
@@ -132,6 +133,7 @@ def test_export_card_describes_the_run_and_its_features(exported: Exported, earl
         val_accuracy=1.0,
         weights_sha256=fingerprint.weights_sha256,
         run=Run(early_run).record.head,
+        oldest_keras=OLDEST_KERAS,
     )
 
 

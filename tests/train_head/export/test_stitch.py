@@ -169,3 +169,9 @@ def test_rebuild_backbone_with_neither_name_nor_file_is_refused(tmp_path: Path, 
     with pytest.raises(HeadstartError) as caught:
         rebuild_backbone(store, "nowhere.h5", quiet)
     assert "nowhere.h5" in str(caught.value.where)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("page", ["README.md", "docs/export.md"])
+def test_pages_name_the_oldest_keras(page: str) -> None:
+    assert f"Keras {OLDEST_KERAS}" in (Path(__file__).parents[3] / page).read_text()
