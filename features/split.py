@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,25 +30,88 @@ def encode_labels(examples: Sequence[Example], classes: Sequence[str]) -> NDArra
     return np.array([number_of[example.label] for example in examples], np.int64)
 
 
-def choose_validation(examples: Sequence[Example], share: float) -> set[bytes]:
-    """Choose about a share of the examples for validation by content hash, and return the content hashes.
+class Choice(NamedTuple):
+    """Pictures chosen for validation."""
+
+    held_out: set[bytes]
+    """Their content hashes."""
+    num_moved: int
+    """Number of pictures moved so that training and validation have every class."""
+
+
+def choose_validation(
+    examples: Sequence[Example], share: float, group_of: Mapping[bytes, bytes] = MappingProxyType({})
+) -> Choice:
+    """Choose about a share of the examples for validation by content hash.
 
     Whether an example is chosen does not depend on its name or on other examples, and duplicates stay together. There
     is one exception: if training or validation would lack a class of two or more distinct pictures, the picture of that
     class nearest to the threshold is moved, with its duplicates.
+
+    Args:
+        examples: the examples to choose from.
+        share: share of the examples to choose.
+        group_of: content hash that represents the group of a picture, for pictures that stay together; the others are
+            alone. Large groups are moved if the share would be missed by more than chance would explain.
     """
-    held_out = {e.content_hash for e in examples if _compute_position(e.content_hash) < share}
-    hashes_of: dict[str, set[bytes]] = {}
+    hashes = {example.content_hash for example in examples}
+    sizes = Counter(group_of.get(example.content_hash, example.content_hash) for example in examples)
+    held_out = {group for group in sizes if _compute_position(group) < share}
+    if group_of:
+        _balance(held_out, sizes, share)
+    groups_of: dict[str, set[bytes]] = {}
     for example in examples:
-        hashes_of.setdefault(example.label, set()).add(example.content_hash)
-    for _, hashes in sorted(hashes_of.items()):
-        if len(hashes) < 2:
+        groups_of.setdefault(example.label, set()).add(group_of.get(example.content_hash, example.content_hash))
+    num_moved = 0
+    for _, groups in sorted(groups_of.items()):
+        if len(groups) < 2:
             continue
-        if not hashes & held_out:
-            held_out.add(min(hashes, key=_compute_position))
-        elif hashes <= held_out:
-            held_out.remove(max(hashes, key=_compute_position))
-    return held_out
+        if not groups & held_out:
+            moved = min(groups, key=lambda group: (sizes[group] if group_of else 0, _compute_position(group)))
+            held_out.add(moved)
+        elif groups <= held_out:
+            moved = min(groups, key=lambda group: (sizes[group] if group_of else 0, -_compute_position(group)))
+            held_out.remove(moved)
+        else:
+            continue
+        num_moved += sizes[moved]
+    return Choice({key for key in hashes if group_of.get(key, key) in held_out}, num_moved)
+
+
+def choose_representatives(groups: Iterable[Collection[bytes]]) -> dict[bytes, bytes]:
+    """Map the content hash of each picture in a group of several to the hash that represents the group.
+
+    It is chosen by the end of the hash, and the group is placed by the beginning. A group is thus placed like a single
+    picture, and it is not more likely to be held out the larger it is.
+    """
+    group_of: dict[bytes, bytes] = {}
+    for group in groups:
+        if len(group) > 1:
+            chosen = min(group, key=lambda content_hash: (content_hash[8:], content_hash))
+            group_of |= dict.fromkeys(group, chosen)
+    return group_of
+
+
+def _balance(held_out: set[bytes], sizes: Mapping[bytes, int], share: float) -> None:
+    """Move groups, the largest first and then those nearest to the threshold, until their share is close to `share`.
+
+    Nothing is moved if the share is missed by less than two standard deviations of a choice of single pictures.
+    """
+    total = sum(sizes.values())
+    missed_by, tolerance = 2 * math.sqrt(total * share * (1 - share)), 0.1 * share * total
+    # A large group that is moved may leave too few pictures, which the second round adds.
+    for _ in range(2):
+        excess = sum(sizes[group] for group in held_out) - share * total
+        if abs(excess) <= missed_by:
+            return
+        movable, move = (held_out, held_out.remove) if excess > 0 else (sizes.keys() - held_out, held_out.add)
+        missing = abs(excess)
+        for group in sorted(movable, key=lambda group: (-sizes[group], abs(_compute_position(group) - share), group)):
+            if missing <= tolerance:
+                break
+            if sizes[group] < 2 * missing:
+                move(group)
+                missing -= sizes[group]
 
 
 def select_examples(
@@ -67,7 +134,7 @@ def select_examples(
     chosen = [example for example in examples if split is None or (example.split or "train") == split]
     if split in ("train", "validation") and not has_validation:
         trained = [example for example in examples if example.split != "test"]
-        held_out = choose_validation(trained, VALIDATION_SHARE)
+        held_out = choose_validation(trained, VALIDATION_SHARE).held_out
         chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
     if split and not chosen:
         raise UsageError("split", f"a split with pictures in {where}", repr(split), "Give another split")

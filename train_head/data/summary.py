@@ -25,6 +25,19 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
         f"{format_count(len(split.validation), 'validation picture')} of classes {format_list(split.classes)} "
         f"(split by {split.rule})"
     )
+    if split.num_moved:
+        share = len(split.validation) / (len(split.train) + len(split.validation))
+        console.info(
+            f"{share:.0%} of the pictures are validation pictures: {format_count(split.num_moved, 'picture')} moved so "
+            "that training and validation have every class"
+        )
+    if split.group_of:
+        sizes = Counter(split.group_of.values())
+        largest = format_count(max(sizes.values()), "picture")
+        console.info(
+            f"{format_count(len(split.group_of), 'picture')} in {format_count(len(sizes), 'group')} of "
+            f"near-duplicates, the largest with {largest}; each group is in training or in validation"
+        )
     if config.views and config.views > 1:
         num_rows, num_expected = len(list_rows(store, split.train, config.views)), config.views * len(split.train)
         console.info(f"{config.views} views of each training picture, {num_rows:,} rows")
