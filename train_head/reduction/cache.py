@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from base.files import PARTIAL_PREFIX, hash_file, is_regular, open_synced, sync_folder
@@ -30,7 +31,8 @@ MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""
 _STARTED = time.time()
 """Time at which this process was started, in seconds since the epoch."""
-_KINDS = "factors|directions|means"
+_KINDS = "factors|directions|neighbours|means"
+"""Kinds of data; `means` was written by earlier versions and is only removed."""
 _CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
 _PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
 
@@ -63,16 +65,18 @@ class Directions:
 
 
 @dataclass(frozen=True)
-class Means:
-    """Mean of each channel over height and width, for finding near-duplicates; rows as in `Factors`."""
+class Neighbours:
+    """Nearest neighbours of each picture, for finding near-duplicates; (n,) pictures, k neighbours of each."""
 
-    train: Array
-    """(distinct training rows, channels) float32."""
-    validation: Array
-    """(distinct validation rows, channels) float32."""
+    firsts: NDArray[np.int32]
+    """(n,) first row with equal features; the own row if no earlier one is equal."""
+    rows: NDArray[np.int32]
+    """(n, k) rows of the most similar pictures in descending order; of equal rows only the first is listed."""
+    similarities: Array
+    """(n, k) float32: 1 for equal features, 0 for an ordinary neighbour."""
 
 
-Derived = TypeVar("Derived", Factors, Directions, Means)
+Derived = TypeVar("Derived", Factors, Directions, Neighbours)
 
 
 def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int) -> str:
@@ -98,7 +102,7 @@ def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int
     return digest.hexdigest()
 
 
-def put(folder: Path, key: str, data: Factors | Directions | Means) -> None:
+def put(folder: Path, key: str, data: Factors | Directions | Neighbours) -> None:
     """Write data to a cache folder, which is created if needed; remove the least recently used files beyond the cap."""
     folder.mkdir(exist_ok=True)
     stem = f"{type(data).__name__.lower()}-{key[:32]}"

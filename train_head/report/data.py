@@ -12,10 +12,11 @@ import numpy as np
 
 from base.files import hash_file
 from base.terminal import Console, make_json
+from train_head.evaluation.neighbours import NEAR
 from train_head.evaluation.uncertainty import Selection
 from train_head.report.classes import has_many_classes
 from train_head.report.commands import suggest_commands
-from train_head.report.duplicates import Pair, find_duplicates
+from train_head.report.duplicates import Pair, find_duplicates, warn_of_duplicates
 from train_head.report.findings import collect_findings
 from train_head.report.gallery import choose_uncertain, sort_wrong
 from train_head.report.sources import Sources, read_evaluation, read_test
@@ -60,6 +61,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
         left_out |= {"classes", "per_class", "confusion", "confusion_cells"}
         _add_examples(findings["confusions"], wrong)
     duplicates = find_duplicates(sources.store, split, console)
+    warn_of_duplicates(duplicates.num_near, split.rule, console)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -84,6 +86,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
             "exact": [_describe_pair(pair) for pair in duplicates.exact],
             "near": [_describe_pair(pair) for pair in duplicates.near],
             "num_near": duplicates.num_near,
+            "limit": NEAR,
             "typical_similarity": duplicates.typical_similarity,
         },
         "commands": suggest_commands(sources, findings, pictures["training"]),

@@ -15,14 +15,14 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import count_warnings
 from tests.train_head.synthetic import FINGERPRINT, draw_features, hash_text, list_paths, make_store
-from train_head.reduction.cache import Directions, Factors, Means, get, make_key, put
+from train_head.reduction.cache import Directions, Factors, Neighbours, get, make_key, put
 
 pytestmark = pytest.mark.unit
 
 KEY, OTHER_KEY, THIRD_KEY = (hash_text(name).hex() for name in ("key", "other", "third"))
 
 
-Derived = Factors | Directions | Means
+Derived = Factors | Directions | Neighbours
 
 
 def draw_factors(seed: int = 0) -> Factors:
@@ -34,15 +34,17 @@ def draw_directions() -> Directions:
     return Directions(np.random.default_rng(9).normal(size=(48, 3)).astype(np.float32))
 
 
-def draw_means() -> Means:
-    return Means(*(np.random.default_rng(size).normal(size=(size, 5)).astype(np.float32) for size in (7, 4)))
+def draw_neighbours() -> Neighbours:
+    rng = np.random.default_rng(7)
+    rows = rng.integers(0, 7, (7, 2), np.int32)
+    return Neighbours(np.arange(7, dtype=np.int32), rows, rng.random((7, 2), np.float32))
 
 
 def assert_same(mine: Derived | None, theirs: Derived) -> None:
     assert type(mine) is type(theirs)
     for field in fields(theirs):
         found, expected = getattr(mine, field.name), getattr(theirs, field.name)
-        assert found.dtype == expected.dtype == np.float32
+        assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected, err_msg=field.name)
 
 
@@ -57,7 +59,7 @@ def find_file(folder: Path, key: str = KEY) -> Path:
     [
         pytest.param(draw_factors(), "factors", id="factors"),
         pytest.param(draw_directions(), "directions", id="directions"),
-        pytest.param(draw_means(), "means", id="means"),
+        pytest.param(draw_neighbours(), "neighbours", id="neighbours"),
     ],
 )
 def test_get_after_put_returns_equal_arrays(

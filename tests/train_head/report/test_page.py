@@ -25,8 +25,8 @@ from tests.pictures import draw_picture, encode
 from tests.train_head.report.pages import Page, read_page
 from tests.train_head.training import make_config, rewrite_manifest
 from train_head.config import ReportConfig, TrainConfig
+from train_head.evaluation.neighbours import NEAR
 from train_head.evaluation.uncertainty import Selection, compute_interval, format_percent, record_selection
-from train_head.report.duplicates import NEAR
 from train_head.report.page import Report, report_fitted_run, report_run
 from train_head.report.sources import read_evaluation
 from train_head.runs.read import Run
@@ -58,7 +58,7 @@ def planted(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, qui
     (pictures / MISTAKE).write_bytes(encode(draw_picture("dogs", 900)))
     shutil.copy(pictures / ORIGINAL, pictures / SAME)
     with Image.open(pictures / SAVED) as original:
-        original.save(pictures / AGAIN, quality=70)
+        original.save(pictures / AGAIN, quality=100)
     odd = pictures / Path(ODD)
     odd.parent.mkdir(parents=True)
     odd.write_bytes(encode(draw_picture("dogs", 901)))
