@@ -18,6 +18,7 @@
 #   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/fine-tuning.md)
 #   SOLVER= RANK=    auto, reduced or full; rank of the reduced solver (docs/solver.md)
 #   REPEATS= FOLDS=  number of seeds; number of cross-validation folds
+#   SPLIT=group      keep near-duplicates together in training or in validation (docs/duplicates.md)
 #   TENSORBOARD=yes  write logs for TensorBoard
 #   TEST=yes         evaluate the pictures in test/ (make report)
 #   OVERWRITE=yes    replace an earlier run in RUN; without it, the earlier run is kept beside the new one
@@ -35,7 +36,7 @@ quote = '$(subst ','\'',$(1))'
 
 # Variables are read from make's command line only. The assignments below override the environment.
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
-	SOLVER RANK REPEATS FOLDS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
+	SOLVER RANK REPEATS FOLDS SPLIT CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
 # These change the features, so each value has its own store. Views and threads do not change stored features.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP

@@ -160,6 +160,7 @@ def train(
     folds: int = 0,
     seed: int = 0,
     validation_split: float = 0.2,
+    split: Literal["content", "group"] = "content",
     images: StrPath | None = None,
     no_report: bool = False,
     tensorboard: bool = False,
@@ -208,6 +209,8 @@ def train(
             0.
         validation_split: Fraction of the pictures set aside for validation if no folder validation/ exists. Expects a
             number from 0.01 to 0.9. Default 0.2.
+        split: Split into training and validation if no folder validation/ exists. content splits by content hash; group
+            also keeps near-duplicates together. Default content.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
@@ -255,6 +258,7 @@ def sweep(
     folds: int | Sequence[int] = 0,
     seed: int | Sequence[int] = 0,
     validation_split: float | Sequence[float] = 0.2,
+    split: Literal["content", "group"] | Sequence[Literal["content", "group"]] = "content",
     images: StrPath | Sequence[StrPath] | None = None,
     no_report: bool | Sequence[bool] = False,
     tensorboard: bool | Sequence[bool] = False,
@@ -306,6 +310,8 @@ def sweep(
             0.
         validation_split: Fraction of the pictures set aside for validation if no folder validation/ exists. Expects a
             number from 0.01 to 0.9. Default 0.2.
+        split: Split into training and validation if no folder validation/ exists. content splits by content hash; group
+            also keeps near-duplicates together. Default content.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.

@@ -32,6 +32,13 @@ class OptimizerName(StrEnum):
     SGD = "sgd"
 
 
+class SplitName(StrEnum):
+    """Rule that splits pictures into training and validation if no folder validation/ exists."""
+
+    CONTENT = "content"
+    GROUP = "group"
+
+
 class ClassWeight(StrEnum):
     """Weighting of the classes in the loss."""
 
@@ -121,6 +128,13 @@ class HeadConfig:
             min=0.01, max=0.9, help="Fraction of the pictures set aside for validation if no folder validation/ exists."
         ),
     ] = VALIDATION_SHARE
+    split: Annotated[
+        SplitName,
+        Option(
+            help="Split into training and validation if no folder validation/ exists. content splits by content hash; "
+            "group also keeps near-duplicates together."
+        ),
+    ] = SplitName.CONTENT
     images: Annotated[
         Path | None,
         Option(help="Folder of pictures. Training fails if the store was extracted from another one.", metavar="DIR"),

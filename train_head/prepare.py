@@ -6,16 +6,19 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from base.errors import HeadstartError, UsageError, require_extra
+from base.terminal import Console, ConsoleOptions
 from features.cuts import list_cuts, open_store
 from features.labels import require_single_labels
 from features.schema import Pool
 from features.store import FeatureStore
-from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, TrainConfig
+from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, SplitName, TrainConfig
 from train_head.data.split import FOLDER_RULE, Split, hash_views, split_examples
 from train_head.data.summary import check_extraction, check_images_folder
+from train_head.evaluation.neighbours import find_groups
 from train_head.runs.read import Run
 from train_head.runs.record import DEFAULTS, PATH_OPTIONS, RUN_FILE, RunRecord, describe_config, recover_run
 from train_head.runs.tables import RunExample, list_run_examples
@@ -122,7 +125,9 @@ def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     """Split a store into training and validation pictures; raise HeadstartError if either has too few."""
     check_images_folder(store, config.images)
     check_extraction(store)
-    split = split_examples(store.examples, config.validation_split, store.images)
+    find = partial(find_groups, store, console=Console(ConsoleOptions(quiet=True)))
+    groups = find if config.split is SplitName.GROUP else None
+    split = split_examples(store.examples, config.validation_split, store.images, groups)
     labels = store.contents.labels
     if labels.split_column and split.rule == FOLDER_RULE:
         return replace(split, rule=f"column {labels.split_column} of {labels.table}")

@@ -117,6 +117,7 @@ def test_describe_config_gives_json_types_without_paths() -> None:
         "folds": 0,
         "seed": 0,
         "validation_split": 0.2,
+        "split": "content",
         "no_report": False,
         "tensorboard": False,
         "overwrite": False,
