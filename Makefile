@@ -39,10 +39,11 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 	SOLVER RANK REPEATS FOLDS SPLIT CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
 # These change the features, so each value has its own store. Views and threads do not change stored features.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
+INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
-VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS \
-	WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS CHECK SEARCH TRIALS $(SWITCHES) FILES ARGS
+VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK SEARCH TRIALS $(SWITCHES) \
+	FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -88,8 +89,7 @@ options = $(strip $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $(call quot
 tag = $(subst /,_,$(subst $(space),,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v))))))
 HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
 FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
-EXTRACT_OPTIONS := $(call options,LABELS COLUMNS CLASSES MIN_PICTURES CUT VIEWS THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS WEIGHTS_SHA256 \
-	$(STORE_VARIABLES))
+EXTRACT_OPTIONS := $(call options,CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES))
 # Without WEIGHTS, every stage uses the weights that the store was made with.
 WEIGHTS_OPTION := $(if $(filter-out auto,$(WEIGHTS)),--weights $(call quote,$(WEIGHTS)))
 IMAGES_OPTION := --images $(call quote,$(DATA))
@@ -114,8 +114,7 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 # earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
-EXTRACT_VARIABLES := DATA LABELS COLUMNS CLASSES MIN_PICTURES STORE WEIGHTS WEIGHTS_SHA256 CUT VIEWS THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS \
-	$(STORE_VARIABLES)
+EXTRACT_VARIABLES := DATA STORE WEIGHTS CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
@@ -157,7 +156,8 @@ demo: extract train export  ## extract, train and export the default data
 	@echo $(call quote,The model is in $(OUT). The report is in $(RUN)/report.html.)
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
-extract: $(RUNTIME) $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET)) $(if $(is_default),data)  ## compute the features of new pictures
+extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
+extract: $(RUNTIME) $(if $(is_default),data)  ## compute the features of new pictures
 	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
 		$(if $(NEW_STORE),--new-store) $(ARGS)
 
