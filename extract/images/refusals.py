@@ -1,4 +1,4 @@
-"""Errors about layouts that cannot be read, or can be read in two ways; each names what would work."""
+"""Errors about layouts that cannot be read, or can be read in two ways, with advice that works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -31,7 +31,7 @@ class LayoutError(HeadstartError):
 
 @dataclass(frozen=True)
 class Source:
-    """Folder of pictures, as messages name it."""
+    """Folder of pictures, and what its messages contain."""
 
     images: Path
     tables: Sequence[str] = ()
@@ -39,16 +39,15 @@ class Source:
     reasons: Sequence[str] = ()
     """Reasons for the skipped files and folders, one for each."""
 
-    def show(self, folder: Folder) -> str:
-        """Return the option for a folder, as on a command line."""
+    def format_option(self, folder: Folder) -> str:
+        """Return the option `--images` with a folder, quoted for a shell."""
         return f"--images {shlex.quote(os.fspath(self.images / folder.path))}"
 
 
-def list_classes_option(names: Iterable[str]) -> str:
-    """Return the option `--classes` with some names, as on a command line; at most five, then an ellipsis."""
-    shown = sorted(names)
-    cut = [*shown[:NUM_LISTED], "…"] if len(shown) > NUM_LISTED else shown
-    return f"--classes {shlex.quote(','.join(cut)) if len(shown) <= NUM_LISTED else ','.join(cut)}"
+def format_classes_option(names: Collection[str]) -> str:
+    """Return the option `--classes` with some names, quoted for a shell; at most five, then an ellipsis."""
+    quoted = shlex.quote(",".join(sorted(names)[:NUM_LISTED]))
+    return f"--classes {quoted}{',…' if len(names) > NUM_LISTED else ''}"
 
 
 def refuse_too_few_classes(source: Source, root: Folder) -> LayoutError:
@@ -86,7 +85,7 @@ def _count_places(root: Folder) -> str:
 def _suggest(source: Source, root: Folder, flat: Folder, prefixes: Sequence[str]) -> str:
     """Return the advice for a tree with at most one class folder."""
     if deeper := _find_deeper(root):
-        return f"Give {format_list([source.show(folder) for folder in deeper], ' or ')}"
+        return f"Give {format_list([source.format_option(folder) for folder in deeper], ' or ')}"
     if source.tables:
         return f"Give a table of labels, such as --labels {shlex.quote(os.fspath(source.images / source.tables[0]))}"
     if prefixes:
@@ -133,14 +132,14 @@ def _find_parent(images: Path) -> Path | None:
 
 
 def refuse_flat_training(source: Source, train: Folder, others: Sequence[Folder]) -> LayoutError:
-    """Describe a folder of training pictures without class folders."""
+    """Describe a folder of training pictures without class folders, and the folders beside it."""
     classes = [folder.name for folder in others if folder.pictures and not has_unlabelled_name(folder.name)]
     error = refuse_too_few_classes(source, train)
     beside = [f"{format_count(folder.num_pictures, 'picture')} in {folder.path}/" for folder in others]
     got = f"{error.got}; beside it {format_list(beside)}" if beside else error.got
     advice = error.advice
     if classes:
-        advice = f"{advice}. If {train.path}/ is a class, give {list_classes_option([train.name, *classes])}"
+        advice = f"{advice}. If {train.path}/ is a class, give {format_classes_option([train.name, *classes])}"
     return LayoutError(source.images, f"class folders in {train.path}/", got, advice)
 
 
@@ -153,13 +152,11 @@ def refuse_same_split(source: Source, split: str, folders: Sequence[Folder]) -> 
 
 def refuse_nested(source: Source, root: Folder, inner: Folder) -> LayoutError:
     """Describe a class folder that holds the other classes again, with other pictures."""
-    outer = sorted(folder.name for folder in root.filled if not inner.path.startswith(folder.path))
-    return LayoutError(
-        source.images,
-        "each class once",
-        f"{inner.path}/, which is a class or holds the classes {format_list(sorted(inner.list_names()))} again",
-        f"Give {list_classes_option(outer)} to leave it out, or {source.show(inner)} to use only this folder",
-    )
+    outer = [folder.name for folder in root.filled if not f"{inner.path}/".startswith(f"{folder.path}/")]
+    got = f"{inner.path}/, which holds the classes {format_list(sorted(inner.list_names()))} again, with other pictures"
+    others, only = format_classes_option(outer), source.format_option(inner)
+    advice = f"Give {others} to leave it out, or {only} to use only this folder"
+    return LayoutError(source.images, "each class once", got, advice)
 
 
 def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Folder]) -> LayoutError:
@@ -168,16 +165,16 @@ def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Fol
     inner = sorted({name for folder in folders for name in folder.list_names()})
     place = f" in {root.path}/" if root.path else ""
     got = f"the folders {format_list(outer)}{place} as classes, or the folders {format_list(inner)} in each of them"
-    advice = f"Give {list_classes_option(outer)} or {list_classes_option(inner)}"
+    advice = f"Give {format_classes_option(outer)} or {format_classes_option(inner)}"
     return LayoutError(source.images, "one reading of the folders", f"two: {got}", advice)
 
 
 def refuse_inner_splits(source: Source, root: Folder, folders: Sequence[Folder]) -> LayoutError:
     """Describe folders in the place of classes that hold folders of splits."""
     names = format_list([f"{folder.path}/" for folder in folders])
-    advice = f"Give {format_list([source.show(folder) for folder in folders], ' or ')}"
+    advice = f"Give {format_list([source.format_option(folder) for folder in folders], ' or ')}"
     if not find_splits(root.list_names()):
-        advice = f"{advice}, or {list_classes_option(root.list_names())} if these folders are the classes"
+        advice = f"{advice}, or {format_classes_option(root.list_names())} if these folders are the classes"
     expected = "class folders, or one folder for each split"
     return LayoutError(source.images, expected, f"folders of splits in {names}", advice)
 
@@ -188,8 +185,8 @@ def refuse_beside_splits(
     """Describe folders beside the folders of splits that look like classes."""
     beside = format_list([f"{folder.path!r} ({format_count(folder.num_pictures, 'picture')})" for folder in folders])
     names = format_list([f"{path}/" for path in splits])
-    advice = f"Give {list_classes_option(labels)} to leave out {format_list([folder.path for folder in folders])}"
+    advice = f"Give {format_classes_option(labels)} to leave out {format_list([folder.path for folder in folders])}"
     if len(splits) == 1:
-        advice = f"{advice}, or {list_classes_option(root.list_names())} if these folders are the classes"
+        advice = f"{advice}, or {format_classes_option(root.list_names())} if these folders are the classes"
     expected = "either class folders, or only folders of splits"
     return LayoutError(source.images, expected, f"{names} beside {beside}", advice)

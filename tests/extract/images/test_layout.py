@@ -156,6 +156,11 @@ def draw_other_copy(folder: Path) -> None:
     make_files(folder, "cell_images/cell_images/dogs/99.jpg")
 
 
+def draw_other_copy_beside_its_prefix(folder: Path) -> None:
+    draw_other_copy(folder)
+    make_classes(folder, "cell_images", labels=["cell"])
+
+
 def draw_same_names_copy(folder: Path) -> None:
     draw_malaria(folder)
     (folder / "cell_images/cell_images/dogs/1.jpg").write_bytes(b"BYTES of dogs/1.jpg")
@@ -230,6 +235,11 @@ EACH = {"": {"day": 6, "night": 6}}
     [
         (draw_subfolders, TWO + ("day", "night"), [{"": {"cats": 6, "dogs": 6}}, EACH]),
         (draw_other_copy, TWO + ("cell_images",), [PLAIN, {"": {"cats": 3, "dogs": 4}}]),
+        (
+            draw_other_copy_beside_its_prefix,
+            (*TWO, "cell_images"),
+            [{"": {**CLASSES, "cell": 3}}, {"": {"cats": 3, "dogs": 4}}],
+        ),
         (draw_same_names_copy, TWO + ("cell_images",), [PLAIN, PLAIN]),
         (draw_class_beside_train, ("train/", "owls"), [split(TWO), {"": {"owls": 2, "train": 6}}]),
         (draw_more_of_the_classes, ("train/", "extra"), [split(TWO), {"": {"extra": 6, "train": 6}}]),
