@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -26,19 +27,17 @@ def find_excluded(counts: Counts, chosen: Sequence[str], min_pictures: int) -> d
     Args:
         counts: number of pictures by split and label.
         chosen: labels to use; empty for all.
-        min_pictures: classes with fewer training pictures are left out, and those that have none in validation/ if
-            there is such a folder; 0 leaves none out.
+        min_pictures: classes with fewer training pictures are left out. If there are validation pictures, so are
+            classes without any. 0 leaves none out.
 
     Raises:
         UsageError: a chosen label does not exist.
     """
     labels = sorted({label for found in counts.values() for label in found})
-    if unknown := [label for label in chosen if label not in labels]:
-        expected = f"classes of the folder ({format_list(labels)})"
-        raise UsageError(
-            "--classes", expected, format_list([repr(label) for label in unknown]), "Give labels separated by commas"
-        )
-    excluded = {label: NOT_CHOSEN for label in labels if chosen and label not in chosen}
+    if unknown := sorted(set(chosen).difference(labels)):
+        expected, got = f"classes of the folder ({format_list(labels)})", format_list([*map(repr, unknown)])
+        raise UsageError("--classes", expected, got, "Give labels separated by commas")
+    excluded = dict.fromkeys(set(labels).difference(chosen) if chosen else (), NOT_CHOSEN)
     trained, validated = _count_training(counts), counts.get(VALIDATION, {})
     for label in labels if min_pictures else []:
         if trained.get(label, 0) < min_pictures:
@@ -57,8 +56,8 @@ def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> No
         empty: paths of class folders without pictures, for messages.
 
     Raises:
-        HeadstartError: there are fewer than two classes, a class has no picture or too few to set one aside for
-            validation, is missing from validation/, or is only in another split.
+        HeadstartError: there are fewer than two classes, or a class has no picture, only one without a validation
+            split, or none for training or for validation.
     """
     trained, validated = _count_training(counts), counts.get(VALIDATION, {})
     has_validation = any(validated.values())
@@ -88,12 +87,8 @@ def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> No
 
 def find_case_variants(labels: Collection[str]) -> list[str]:
     """Return the labels that differ from another one only in case, sorted."""
-    folded = [label.casefold() for label in labels]
-    return sorted(label for label in labels if folded.count(label.casefold()) > 1) if _has_duplicates(folded) else []
-
-
-def _has_duplicates(values: Collection[str]) -> bool:
-    return len(set(values)) < len(values)
+    counts = Counter(label.casefold() for label in labels)
+    return sorted(label for label in labels if counts[label.casefold()] > 1)
 
 
 def _count_training(counts: Counts) -> Mapping[str, int]:

@@ -1,8 +1,7 @@
-"""Plan the layout of a tree: which folders are splits, classes, or neither. Pure functions."""
+"""Plan the layout of a tree: decide which folders are splits, classes, or neither. Pure functions."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -43,7 +42,7 @@ class Layout:
     left_out: list[Skipped] = field(default_factory=list)
     """Folders with pictures that are neither splits nor classes."""
     copies: dict[str, str] = field(default_factory=dict)
-    """Folder whose content each folder in `left_out` repeats, as far as names and sizes show."""
+    """Original of each folder in `left_out` that is a copy; only names and sizes were compared."""
 
     @property
     def labels(self) -> list[str]:
@@ -60,7 +59,7 @@ def plan_layout(source: Source, top: Folder, chosen: Collection[str] = ()) -> La
         chosen: labels to use; they choose between two readings. Empty means all.
 
     Raises:
-        LayoutError: there are no class folders, or two readings; the advice names what to give to choose one.
+        LayoutError: there are fewer than two class folders with pictures, or two readings.
     """
     planner, root = _Planner(source, frozenset(chosen)), top
     while True:
@@ -79,7 +78,7 @@ class _Planner:
     chosen: frozenset[str]
 
     def plan_classes(self, root: Folder, split: str) -> Layout:
-        """Plan the subfolders of a folder as classes, at least two of them with pictures."""
+        """Plan the subfolders of a folder as classes; at least two must have pictures."""
         if split == "" and (layout := _plan_splits_in_classes(root)):
             return layout
         if not self.chosen and (holders := [folder for folder in root.filled if _holds_splits(folder)]):
@@ -113,7 +112,7 @@ class _Planner:
         raise refusals.refuse_shared_subfolders(self.source, root, filled)
 
     def plan_splits(self, root: Folder, names: dict[str, str]) -> Layout:
-        """Plan a folder with a folder for each split; `names` has the split of each folder name."""
+        """Plan a folder that has a folder for each split; `names` maps folder names to splits."""
         by_split: dict[str, Folder] = {}
         for folder in root.filled:
             if split := names.get(folder.name):
@@ -195,16 +194,15 @@ def _plan_other_split(folder: Folder, labels: Sequence[str], split: str) -> tupl
     levels = [[folder]]
     while any(inner.filled for inner in levels[-1]):
         levels.append([below for inner in levels[-1] for below in inner.folders])
-    num_known = Counter({depth: len({f.name for f in level} & set(labels)) for depth, level in enumerate(levels[1:])})
+    num_known = [len({found.name for found in level} & set(labels)) for level in levels[1:]]
     if not num_known:
         return None
-    depth = num_known.most_common(1)[0][0]
-    only = levels[depth + 1][0]
-    is_wrapper = len(levels[depth + 1]) == 1 and (only.name == folder.name or has_generic_name(only.name))
+    depth = num_known.index(max(num_known))
+    above, chosen = levels[depth : depth + 2]
+    is_wrapper = len(chosen) == 1 and (chosen[0].name == folder.name or has_generic_name(chosen[0].name))
     if is_wrapper and not num_known[depth]:
         return None
-    place = levels[depth][0].path if len(levels[depth]) == 1 else folder.path
-    return place, _build_classes(levels[depth + 1], split)
+    return above[0].path if len(above) == 1 else folder.path, _build_classes(chosen, split)
 
 
 def _build_classes(folders: Sequence[Folder], split: str) -> list[ClassFolder]:

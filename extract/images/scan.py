@@ -14,6 +14,7 @@ from base.terminal import NUM_LISTED, format_count, format_list
 from extract.images.classes import Counts, check_classes, find_case_variants, find_excluded
 from extract.images.layout import ClassFolder, Layout, plan_layout
 from extract.images.refusals import Source, refuse_nested
+from extract.images.splits import TEST
 from extract.images.tree import Folder, build_tree
 from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped, list_files
 from features.catalog.tables import ImageRow
@@ -37,7 +38,7 @@ class Scan:
     skipped: list[Skipped]
     """Files and folders that are not used, with the reason of each."""
     labels: TableLabels | None = None
-    """Use of the table that the labels are from; None for the names of the class folders."""
+    """Labels of a table, and the rows that do not fit; None if the labels are the names of the class folders."""
     splits: Mapping[str, str] = field(default_factory=dict)
     """`train`, `validation` or `test` for each folder that was read as a split, by its relative path."""
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -104,9 +105,7 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
         UsageError: the folder does not exist, or has no class of a chosen label.
         LayoutError: there are fewer than two class folders with pictures, or an ambiguous layout.
     """
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
+    require_folder(folder)
     listing = list_files(folder, stores)
     tables = [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)]
     source = Source(folder, tables, [found.reason for found in listing.skipped])
@@ -130,8 +129,15 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
     )
 
 
+def require_folder(folder: Path) -> None:
+    """Raise UsageError if the folder of pictures does not exist."""
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
+
+
 def leave_out_classes(scan: Scan, chosen: Sequence[str], min_pictures: int) -> Scan:
-    """Leave classes out of a scan whose labels are from a table; see `find_excluded`.
+    """Leave out classes (`find_excluded`) of a scan whose labels are from a table.
 
     Raises:
         UsageError: a chosen label does not exist, or pictures have several labels.
@@ -163,9 +169,8 @@ def check_scan(folder: Path, scan: Scan) -> list[str]:
         return []
     counts = scan.count_by_class()
     unreadable = {found.path: found.reason for found in scan.skipped if found.reason.startswith(UNREADABLE_FOLDER)}
-    empty = [found for found in scan.empty if not counts.get(found.split, {}).get(found.label)]
     # An empty class folder in test/ does not affect training.
-    empty = [found for found in empty if found.split != "test"]
+    empty = [found for found in scan.empty if found.split != TEST and not counts.get(found.split, {}).get(found.label)]
     names = [f"{found.path}: {unreadable[found.path]}" if found.path in unreadable else found.path for found in empty]
     check_classes(folder, counts, names)
     variants = find_case_variants({image.label for image in scan.images})
@@ -183,7 +188,7 @@ def _count_folders(classes: Sequence[ClassFolder]) -> Counts:
 def _label_pictures(
     listing: Listing, classes: Sequence[ClassFolder], left_out: Collection[str]
 ) -> tuple[list[ImageRow], list[PictureFile]]:
-    """Give each picture the label of its class folder, and return also the pictures outside of any folder."""
+    """Give each picture the label of its class folder; also return the pictures outside of all class folders."""
     class_of: dict[str, ClassFolder | None] = {found.path: found for found in classes} | dict.fromkeys(left_out)
     images: list[ImageRow] = []
     outside: list[PictureFile] = []
@@ -203,7 +208,7 @@ def _label_pictures(
 
 
 def _drop_inner(skipped: Sequence[Skipped], left_out: Collection[str]) -> list[Skipped]:
-    """Drop the files in folders that are listed as a whole."""
+    """Drop the files in skipped folders, because the folder itself is listed."""
 
     def is_inner(path: str) -> bool:
         while path:

@@ -24,8 +24,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 def find_splits(names: Iterable[str]) -> dict[str, str]:
     """Find the folders of splits among the names of sibling folders.
 
-    A name is that of a split if it has one word for a split, and otherwise only generic words such as `set` or `data`.
-    Other words must be the same for all splits: `asl_train` and `asl_test` are splits, and `train_station` is not.
+    The name of a split has one word for the split, and otherwise only generic words such as `set` or `data`. Further
+    words must be the same in all splits: `asl_train` and `asl_test` are splits, but `train_station` is not.
 
     Returns:
         `train`, `validation` or `test` for each folder of a split; empty without a folder for training.
@@ -52,7 +52,7 @@ def has_generic_name(name: str) -> bool:
 
 
 def _parse_name(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """Return the split that a name means and its other words; None if it has no word or several words for splits."""
+    """Return the split in a name, and the other words; None unless exactly one word is that of a split."""
     words = _list_words(name)
     splits = [_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS]
     others = tuple(word for word in words if word not in _SPLIT_WORDS and word not in _GENERIC_WORDS)

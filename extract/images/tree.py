@@ -20,7 +20,7 @@ class Folder:
     pictures: list[PictureFile]
     """Pictures directly in the folder."""
     folders: list[Folder] = field(default_factory=list)
-    """Subfolders, without those that only hold folders which Headstart wrote."""
+    """Subfolders, without those that contain nothing but folders written by Headstart."""
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ def build_tree(listing: Listing) -> Folder:
     """Build the tree of the folders of a listing, and return its top."""
     nodes = {path: Folder(path, pictures) for path, pictures in listing.folders.items()}
     own = {found.path.rpartition("/")[0] for found in listing.skipped if found.reason.startswith(HEADSTART)}
-    # A folder is listed before the folders in it, so the order of the subfolders is reversed here, and restored below.
+    # In reverse, each folder comes after the folders in it. Their order is restored when it is reached.
     for path, node in reversed(nodes.items()):
         node.folders.reverse()
         parent = nodes[path.rpartition("/")[0]]
@@ -79,8 +79,8 @@ def find_copy(folder: Folder, outer: Folder) -> Folder | None:
     """Find a second copy of a folder's content in one of its subfolders, as in `cell_images/cell_images`.
 
     Args:
-        folder: subfolder that may hold the copy, or hold a folder with the copy.
-        outer: the folder above it.
+        folder: subfolder of `outer` that may be the copy, or contain it.
+        outer: folder with the originals.
 
     Returns:
         The folder in which every picture has the relative path and the size of a picture in `outer`; None if

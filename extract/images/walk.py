@@ -83,7 +83,7 @@ def list_files(folder: Path, stores: Iterable[Path] = ()) -> Listing:
     listing, pending = Listing(), [_Pending("")]
     while pending:
         pending += _list_folder(folder, pending.pop(), stores_inside, listing)
-    # Also list a store that this run will create, so that this run and the next one list the same folders.
+    # A store that this run will create is listed too, so that the next run lists the same folders.
     listed = {found.path for found in listing.skipped}
     listing.skipped.extend(Skipped(path, HEADSTART_STORE) for path in stores_inside - listed)
     listing.skipped.sort(key=lambda found: found.path)
@@ -112,7 +112,7 @@ def _list_folder(top: Path, pending: _Pending, stores: Collection[str], listing:
     except OSError as error:
         if not path:
             raise
-        # A folder without pictures, so that its class is not left out silently.
+        # Listed without pictures, so that an empty class is reported.
         listing.folders[path] = []
         problem = f"{UNREADABLE_FOLDER} ({error.strerror or error})"
     if problem:
@@ -139,7 +139,7 @@ def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str])
     """Return the picture, or the reason for skipping the file or folder; None for a folder to list."""
     name = entry.name
     is_hidden = name.startswith(".") and path not in stores
-    if is_folder(entry):
+    if _is_folder(entry):
         return Skipped(path, HIDDEN_FOLDER, _count_pictures(entry.path)) if is_hidden else None
     if is_hidden:
         return Skipped(path, HIDDEN_FILE)
@@ -161,7 +161,7 @@ def _count_pictures(folder: str) -> int:
     return sum(find_extension(name).lower() in EXTENSIONS for name in names)
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a folder, or a link to a folder."""
     try:
         return entry.is_dir()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from base.errors import HeadstartError, UsageError
+from base.errors import HeadstartError
 from base.terminal import NUM_LISTED, Console, format_count, format_list
-from extract.images.scan import Scan
+from extract.images.scan import Scan, require_folder
 from extract.images.walk import PictureFile, Skipped, list_files
 from extract.labels.cells import read_labels
 from extract.labels.columns import choose_columns, parse_columns
@@ -110,9 +110,7 @@ def scan_labeled(folder: Path, table: Path, columns: str = "", stores: Collectio
         UsageError: the folder does not exist, the table cannot be read, or a column in `columns` does not exist.
         HeadstartError: see `label_pictures`; or only one class.
     """
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
+    require_folder(folder)
     listing = list_files(folder, stores)
     images, labels = label_pictures(folder, listing.pictures, table, columns)
     own = os.path.relpath(table.resolve(), folder.resolve())
