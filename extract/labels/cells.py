@@ -42,7 +42,8 @@ def find_separator(table: Table, number: int, given: str = "") -> str:
     """Return the separator of several labels in a cell; empty if each cell is one label.
 
     A bar or a semicolon always separates. A comma or a space separates if each part is also a whole cell, or a whole
-    number. It belongs to the names if there are at least as many parts as cells, as in "golden retriever".
+    number. It belongs to the names if there are at least as many parts as different cells, as in "golden
+    retriever".
 
     Args:
         table: the table.
@@ -68,7 +69,7 @@ def find_separator(table: Table, number: int, given: str = "") -> str:
         if len(parts) < len(distinct):
             raise HeadstartError(
                 table.path,
-                f"one label in each cell of column {table.name(number)!r}, or several with a certain separator",
+                f"one label in each cell of column {table.name(number)!r}, or several separated by | or ;",
                 f"values such as {several[0]!r}",
                 f"Give --columns 'separator={separator}' if it separates labels, or separator={NONE} if it does not",
             )
@@ -96,8 +97,8 @@ def read_labels(table: Table, numbers: Sequence[int], separator: str) -> list[La
         values = table.columns[number]
         meanings = find_yes_no(values)
         if meanings is None:
-            expected = f"0 or 1 in column {table.name(number)!r}, as in each of several columns of labels"
-            got = format_list([repr(value) for value in sorted(set(values) - _YES_NO.keys())])
+            expected = f"0 or 1 in column {table.name(number)!r}, because there are several columns of labels"
+            got = format_list([repr(value) for value in sorted(set(values)) if value.lower() not in _YES_NO])
             advice = "Replace these values in the table, or give one column of labels"
             raise HeadstartError(table.path, expected, got, advice)
         for row, value in zip(rows, values, strict=True):

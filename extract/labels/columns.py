@@ -1,8 +1,8 @@
 """Choose the columns of a table: those that `--columns` names, and the others from the pictures and the values.
 
 A column that is not certain is refused. The column of paths has the paths of pictures in the folder. The column of
-labels is the only other one with few enough values, or the only one of these with a name such as "label". Several
-columns of 0 and 1, and no other possible column, are one column for each class.
+labels is the only other one with few enough values, or the only one of these with a name such as "label". If all
+possible columns are 0 and 1, each is that of one class.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def parse_columns(text: str) -> ColumnOption:
 
 
 def find_columns(table: Table, text: str) -> list[int]:
-    """Return the columns that a name, a position from 1, or a range of positions such as `3-16` means.
+    """Return the columns with a given name, position from 1, or range of positions such as `3-16`.
 
     Raises:
         UsageError: no column has this name or position, or several have this name.
@@ -113,7 +113,7 @@ def choose_columns(table: Table, index: PictureIndex, option: ColumnOption) -> C
         return choose_columns(table.move_header_to_rows(), index, option)
     chosen = [path, *labels, *([] if split is None else [split])]
     if len(set(chosen)) < len(chosen):
-        expected, got = "different columns for path, label and split", f"{table.describe(sorted(set(chosen)))} for all"
+        expected, got = "different columns for path, label and split", f"only {table.describe(sorted(set(chosen)))}"
         raise UsageError("--columns", expected, got, "Give each column once")
     separator = find_separator(table, labels[0], option.separator) if len(labels) == 1 else ""
     return Columns(table, path, matches, labels, split, separator)
@@ -122,14 +122,13 @@ def choose_columns(table: Table, index: PictureIndex, option: ColumnOption) -> C
 def _find_one(table: Table, text: str) -> int:
     numbers = find_columns(table, text)
     if len(numbers) > 1:
-        raise UsageError(
-            "--columns", "one column", f"the range {text!r}", "Give the name or the position of one column"
-        )
+        advice = "Give the name or the position of one column"
+        raise UsageError("--columns", "one column", f"the range {text!r}", advice)
     return numbers[0]
 
 
 def _choose_path(table: Table, index: PictureIndex, given: int | None) -> tuple[int, Matches]:
-    """Choose the column whose values fit the most pictures; file names with extensions are preferred."""
+    """Choose the column whose values fit the most pictures; columns of names with extensions are preferred."""
     candidates = list(range(len(table.names))) if given is None else [given]
     found = {number: index.match(table.columns[number]) for number in candidates}
     most = max(matches.num_found for matches in found.values())
@@ -178,7 +177,9 @@ def _choose_labels(table: Table, others: Sequence[int]) -> list[int]:
         return chosen
     if chosen:
         raise _build_ambiguity(table, "label", chosen)
-    advice = f"Give {table.advise('label', others[-1])} to use this column" if others else "Add a column of labels"
+    advice = (
+        f"Give {table.format_option('label', others[-1])} to use this column" if others else "Add a column of labels"
+    )
     got = f"a different value in most rows, one value, or decimals in {table.describe(others)}" if others else "none"
     raise HeadstartError(table.path, "a column with labels that several pictures have", got, advice)
 
@@ -221,5 +222,5 @@ def _split_words(name: str) -> set[str]:
 
 def _build_ambiguity(table: Table, key: str, numbers: Sequence[int]) -> HeadstartError:
     expected, got = f"one column that can be the {key}", f"{len(numbers)}: {table.describe(numbers)}"
-    advice = f"Name the column, for example {table.advise(key, numbers[0])}"
+    advice = f"Name the column, for example {table.format_option(key, numbers[0])}"
     return HeadstartError(table.path, expected, got, advice)

@@ -13,7 +13,7 @@ from base.terminal import NUM_LISTED, Console, format_count, format_list
 from extract.images.scan import Scan, require_folder
 from extract.images.walk import PictureFile, Skipped, list_files
 from extract.labels.cells import read_labels
-from extract.labels.columns import choose_columns, parse_columns
+from extract.labels.columns import Columns, choose_columns, parse_columns
 from extract.labels.match import PictureIndex
 from extract.labels.rows import (
     check_matches,
@@ -48,7 +48,7 @@ class TableLabels:
     unlisted: list[str]
     """Paths of pictures without a row; left out."""
     is_mixed: bool
-    """Whether a folder has pictures with a row and others without; usually, only whole test folders have none."""
+    """Whether a folder has pictures with a row and others without. Test folders often have no rows at all."""
 
     def describe(self) -> str:
         """Return the columns that were found, and the number of rows and classes, as one line."""
@@ -169,20 +169,11 @@ def label_pictures(
         check_split_folders(folder, images)
     values = found.table.columns[found.path]
     used = {found.path, *found.labels, found.split}
-    all_columns = range(len(found.table.names))
-    source = LabelSource(
-        table=table.name,
-        sha256=found.table.sha256,
-        path_column=found.table.name(found.path),
-        label_columns=tuple(found.table.name(number) for number in found.labels),
-        split_column="" if found.split is None else found.table.name(found.split),
-        is_multi_label=is_multi_label,
-    )
     unlisted = [path for number, path in enumerate(paths) if number not in row_of]
     summary = TableLabels(
-        source,
+        _describe_source(found, is_multi_label=is_multi_label),
         separator=found.separator,
-        unused_columns=[found.table.name(number) for number in all_columns if number not in used],
+        unused_columns=[found.table.name(number) for number in range(len(found.table.names)) if number not in used],
         num_rows=found.table.num_rows,
         classes=sorted({label for number in listed for label in labels[row_of[number]] or ()}),
         missing=[values[row] for row, number in enumerate(found.matches.pictures) if number is None],
@@ -194,3 +185,15 @@ def label_pictures(
         ),
     )
     return images, summary
+
+
+def _describe_source(columns: Columns, *, is_multi_label: bool) -> LabelSource:
+    table = columns.table
+    return LabelSource(
+        table=table.path.name,
+        sha256=table.sha256,
+        path_column=table.name(columns.path),
+        label_columns=tuple(map(table.name, columns.labels)),
+        split_column="" if columns.split is None else table.name(columns.split),
+        is_multi_label=is_multi_label,
+    )

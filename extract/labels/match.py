@@ -28,7 +28,7 @@ class Matches:
 
     @cached_property
     def num_found(self) -> int:
-        """Number of values with a picture; several values of one picture count once."""
+        """Number of different pictures, plus the number of values that fit several."""
         return len(set(self.pictures) - {None}) + len(self.ambiguous)
 
 
@@ -36,8 +36,7 @@ class PictureIndex:
     """Pictures of a folder, to be found by the values of a table.
 
     A value may be a path relative to the folder or to a folder above or below it, an absolute path, a path of another
-    machine, a URL, or a name, each with or without the extension. The folders that the value and the picture have in
-    common must agree.
+    machine, a URL, or a name, each with or without the extension. Folders in the value must fit those of the picture.
     """
 
     def __init__(self, folder: Path, paths: Sequence[str]) -> None:
@@ -78,7 +77,7 @@ class PictureIndex:
         found = self._by_name.get(name) or self._by_stem.get(name) or self._by_stem.get(remove_extension(name)) or []
         if not parent or not found:
             return found
-        # A value with all folders of this machine's path is more certain than one that only lacks a contradiction.
+        # A picture whose path ends with these folders is more certain than one whose path only does not contradict.
         certain = [number for number in found if _ends_with(self._locate(number), parent)]
         return certain or [number for number in found if self._may_be_in(number, parent)]
 
@@ -86,7 +85,7 @@ class PictureIndex:
         return f"{self._absolute}/{self._folders[number]}".rstrip("/")
 
     def _may_be_in(self, number: int, parent: str) -> bool:
-        """Return whether a picture may be in a folder that has no counterpart in the path on this machine."""
+        """Return whether `parent`, which may be a folder of another machine, can be the folder of a picture."""
         inside = self._folders[number]
         if inside:
             return _ends_with(parent, inside)

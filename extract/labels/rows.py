@@ -16,7 +16,7 @@ from features.labels import LABEL_SEPARATOR
 
 
 def check_matches(columns: Columns, index: PictureIndex, *, is_path_given: bool) -> None:
-    """Refuse rows that fit several pictures, and a table of which too few rows and pictures fit to be certain."""
+    """Refuse rows that fit several pictures, and a table of which fewer than half of rows and pictures fit."""
     table, matches = columns.table, columns.matches
     if matches.ambiguous:
         shown = [f"{value!r} ({format_list(paths)})" for value, paths in sorted(matches.ambiguous.items())]
@@ -32,7 +32,7 @@ def check_matches(columns: Columns, index: PictureIndex, *, is_path_given: bool)
     if not is_path_given and 2 * num_found < min(table.num_rows, num_pictures):
         got = f"{num_found:,} of {num_pictures:,} pictures in {format_count(table.num_rows, 'row')}"
         name = table.name(columns.path)
-        advice = f"Give {table.advise('path', columns.path)} to use them, or another table or folder"
+        advice = f"Give {table.format_option('path', columns.path)} to use them, or another table or folder"
         expected = f"most rows or most pictures of {index.folder} to fit by column {name!r}"
         raise HeadstartError(table.path, expected, got, advice)
 
@@ -45,7 +45,7 @@ def read_splits(columns: Columns) -> list[str]:
     split_of = find_splits(set(values))
     if unknown := sorted(set(values) - split_of.keys()):
         expected = f"train, and validation or test, in column {columns.table.name(columns.split)!r}"
-        advice = "Replace it in the table, or leave the column out with --columns split=none"
+        advice = "Replace these values in the table, or ignore the column with --columns split=none"
         raise HeadstartError(columns.table.path, expected, format_list([repr(value) for value in unknown]), advice)
     return [split_of[value] for value in values]
 
@@ -78,7 +78,7 @@ def find_rows(
             columns.table.path,
             f"one label{' and one split' if splits else ''} for each picture",
             f"{format_count(len(shown), 'picture')} with different rows: {format_list(shown)}",
-            "Correct the table; several labels of a picture belong into one row, separated by |",
+            "Correct the table, or put several labels of a picture into one row, separated by |",
         )
     return row_of, sorted(repeated)
 

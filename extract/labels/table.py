@@ -8,7 +8,6 @@ import hashlib
 import io
 import re
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -48,11 +47,11 @@ class Table:
     sha256: str
     """Digest of the file."""
     names: list[str]
-    """Names of the columns: the first row of a text file, until `move_header_to_rows`."""
+    """Names of the columns. Those of a text file are its first row, which may be one of values."""
     columns: list[list[str]]
     """Values of each column."""
     is_header_certain: bool = False
-    """Whether the names are certain, as in Parquet, and not possibly a first row of values."""
+    """Whether the names cannot be a row of values, as in Parquet."""
 
     @property
     def num_rows(self) -> int:
@@ -72,18 +71,18 @@ class Table:
             parts.append(f"{self.name(number)!r} ({', '.join(map(repr, values))})")
         return format_list(parts)
 
-    def advise(self, key: str, number: int) -> str:
-        """Return the option that names a column, quoted for a shell."""
+    def format_option(self, key: str, number: int) -> str:
+        """Return the option `--columns` with a column, quoted for a shell."""
         return f"--columns {shlex.quote(f'{key}={self.name(number)}')}"
 
     def move_header_to_rows(self) -> Table:
-        """Return the table whose first row is the header, for a file without one."""
+        """Return the table of a file without a header: the names become the first row."""
         columns = [[name, *column] for name, column in zip(self.names, self.columns, strict=True)]
         return replace(self, names=[""] * len(self.names), columns=columns, is_header_certain=True)
 
 
 def read_table(path: Path) -> Table:
-    """Read a table. Parquet files are recognised by their content, all others are text.
+    """Read a table. Parquet files are recognised by their content; all others are read as text.
 
     Raises:
         UsageError: the file cannot be read, or is a Parquet file without the package that reads it.
@@ -120,8 +119,8 @@ def _read_text(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
     except csv.Error as error:
         raise HeadstartError(path, "a table in CSV format", str(error), "Check the quotes in the table") from error
     width = len(rows[0])
-    if len(Counter(map(len, rows))) > 1:
-        number, row = next((number, row) for number, row in enumerate(rows, 1) if len(row) != width)
+    if other := next(((number, row) for number, row in enumerate(rows, 1) if len(row) != width), None):
+        number, row = other
         name = _DELIMITER_NAMES.get(delimiter, delimiter)
         expected = f"{width} values in each row, separated by {name!r}"
         advice = "Put quotes around values that contain the separator"
@@ -152,7 +151,7 @@ def _find_delimiter(text: str, extension: str) -> str:
         widths = {len(row) for row in csv.reader(lines, delimiter=delimiter) if row}
         if len(widths) == 1 and widths != {1}:
             return delimiter
-    # Rows of different lengths: the delimiter of the header is the one that the error should name.
+    # The rows have different lengths. The error names the delimiter of the header.
     return max(DELIMITERS[:-1], key=lines[0].count)
 
 
@@ -200,11 +199,11 @@ def _join_lists(column: list[str]) -> list[str]:
     return [LIST_SEPARATOR.join(found[1:-1] for found in _TEXT.findall(value)) for value in column]
 
 
-def _drop_decimals(column: Sequence[str]) -> list[str]:
+def _drop_decimals(column: list[str]) -> list[str]:
     """Write 1.0 as 1 if all values of a column are whole numbers, as pandas writes whole numbers beside empty cells."""
     if not any(value.endswith(".0") for value in islice(column, _NUM_SNIFFED)):
-        return list(column)
+        return column
     matches = [_WHOLE_NUMBER.fullmatch(value) for value in column]
     if not all(match or not value or value.isdigit() for match, value in zip(matches, column, strict=True)):
-        return list(column)
+        return column
     return [match[1] if match else value for match, value in zip(matches, column, strict=True)]
