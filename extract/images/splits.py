@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _SPLIT_WORDS = {
-    **dict.fromkeys(["train", "training"], TRAIN),
+    **dict.fromkeys(["train", "training", "trainval"], TRAIN),
     **dict.fromkeys(["validation", "validate", "val", "valid"], VALIDATION),
     **dict.fromkeys(["test", "testing"], TEST),
 }

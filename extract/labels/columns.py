@@ -21,6 +21,9 @@ _KEYS = ("path", "label", "split", "separator")
 _LABEL_WORDS = {"label", "labels", "class", "classes", "category", "categories", "target", "targets", "tag", "tags"}
 _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=e))(e[+-]?\d+)?", re.IGNORECASE)
 """Number with decimals or an exponent."""
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+_SPLIT_WORDS = {"split", "subset", "partition"}
+_TRAINING_WORDS = {"train", "training"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,10 @@ def choose_columns(table: Table, index: PictureIndex, option: ColumnOption) -> C
         labels = _choose_labels(table, [number for number in range(len(table.names)) if number not in (path, split)])
     if not table.is_header_certain and table.names[labels[0]] in table.columns[labels[0]]:
         return choose_columns(table.move_header_to_rows(), index, option)
+    if split is None and option.split != NONE:
+        unused = [number for number in range(len(table.names)) if number not in (path, *labels)]
+        # Refused later, because of its other values: left out, it would put the pictures for testing into training.
+        split = next((number for number in unused if _may_be_split(table, number)), None)
     chosen = [path, *labels, *([] if split is None else [split])]
     if len(set(chosen)) < len(chosen):
         expected, got = "different columns for path, label and split", f"only {table.describe(sorted(set(chosen)))}"
@@ -162,16 +169,29 @@ def _choose_split(table: Table, used: set[int]) -> int | None:
     return found[0] if found else None
 
 
+def _may_be_split(table: Table, number: int) -> bool:
+    """Return whether a column is probably one of splits, with other values than their names, such as 0 and 1."""
+    values, words = set(table.columns[number]), _split_words(table.names[number])
+    if len(values) < 2:
+        return False
+    if words & _TRAINING_WORDS and find_yes_no(values):
+        return True
+    found = find_splits(values)
+    return bool(words & _SPLIT_WORDS) or len(set(found.values())) > 1 or 2 * len(found) >= len(values)
+
+
 def _choose_labels(table: Table, others: Sequence[int]) -> list[int]:
     likely = [number for number in others if _may_be_labels(table.columns[number])]
     binary = {number: meanings for number in others if (meanings := _find_class(table.columns[number]))}
-    if len(binary) > 1 and binary.keys() >= set(likely):
+    # One column named "target" beside others of 0 and 1 is the label, and the others are properties.
+    num_named = sum(_has_label_name(table, number) for number in binary)
+    if len(binary) > 1 and binary.keys() >= set(likely) and num_named != 1:
         columns = [[meanings[value] for value in table.columns[number]] for number, meanings in binary.items()]
         # Two columns of 0 and 1 can also be two independent properties, unless exactly one of them is 1.
         if len(binary) > 2 or all(sum(row) == 1 for row in zip(*columns, strict=True)):
             return list(binary)
     groups = _group_equivalent(table, likely)
-    named = [group for group in groups if any(_LABEL_WORDS & _split_words(table.names[number]) for number in group)]
+    named = [group for group in groups if any(_has_label_name(table, number) for number in group)]
     chosen = [group[0] for group in (named if len(named) == 1 else groups)]
     if len(chosen) == 1:
         return chosen
@@ -189,6 +209,8 @@ def _may_be_labels(values: Sequence[str]) -> bool:
     distinct = set(values) - {""}
     num_labels = len({label for value in distinct for part in value.split("|") for label in split_cell(part, ";")})
     has_decimals = any(map(_NUMBER.fullmatch, distinct))
+    if not has_decimals and any("," in value for value in distinct):
+        has_decimals = all(map(_DECIMAL_COMMA.fullmatch, distinct))
     return len(distinct) > 1 and 2 * num_labels <= max(len(values), 4) and not has_decimals
 
 
@@ -213,6 +235,10 @@ def _group_equivalent(table: Table, likely: Sequence[int]) -> list[list[int]]:
 
 def _are_equivalent(one: Sequence[str], other: Sequence[str]) -> bool:
     return len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other))
+
+
+def _has_label_name(table: Table, number: int) -> bool:
+    return bool(_LABEL_WORDS & _split_words(table.names[number]))
 
 
 def _split_words(name: str) -> set[str]:

@@ -115,9 +115,13 @@ def _read_text(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
         raise HeadstartError(path, "a table of labels", "an empty file", "Give another table")
     delimiter = _find_delimiter(text, path.suffix.lower())
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        # Excel writes rows of separators below a table whose last rows were cleared.
+        rows = [row for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise HeadstartError(path, "a table in CSV format", str(error), "Check the quotes in the table") from error
+    if not rows:
+        raise HeadstartError(path, "a table of labels", "only separators", "Give another table")
     width = len(rows[0])
     if other := next(((number, row) for number, row in enumerate(rows, 1) if len(row) != width), None):
         number, row = other

@@ -9,7 +9,9 @@ from extract.images.splits import find_splits, has_unlabelled_name
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize("train", ["train", "Training", "training_set", "train-set", "seg_train", "Training Data"])
+@pytest.mark.parametrize(
+    "train", ["train", "Training", "training_set", "train-set", "seg_train", "Training Data", "trainval"]
+)
 @pytest.mark.parametrize(
     ("other", "split"),
     [

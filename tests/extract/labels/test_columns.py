@@ -72,6 +72,18 @@ DETECTED: dict[str, tuple[dict[str, list[Any]], dict[str, Any]]] = {
         {"image": STEMS, "MEL": repeat(1, 0), "NV": repeat(0, 1)},
         {"path": "image", "label": ["MEL", "NV"]},
     ),
+    "a target beside properties of 0 and 1": (
+        {"image": STEMS, "male": repeat(0, 1), "smoker": repeat(0, 1, period=2), "target": repeat(0, 1, period=3)},
+        {"path": "image", "label": ["target"], "unused": ["male", "smoker"]},
+    ),
+    "decimals with commas": (
+        {"image": STEMS, "age": repeat('"1,5"', "2", '"2,5"', period=2), "kind": BREEDS},
+        {"path": "image", "label": ["kind"], "unused": ["age"]},
+    ),
+    "training and validation in one": (
+        {"file": PATHS, "class": BREEDS, "set": repeat("trainval", "test", period=2)},
+        {"path": "file", "label": ["class"], "split": "set"},
+    ),
     "small numbers that are also names": (
         {"id": [str(number) for number in range(NUM_PICTURES)], "level": repeat(0, 1)},
         {"path": "id", "label": ["level"]},
@@ -201,6 +213,26 @@ def test_split_column_with_another_value_is_refused_and_can_be_left_out(tmp_path
         label(table, PATHS, "split=set,label=label")
     assert "holdout" in caught.value.got
     assert {image.split for image in label_rows(table, PATHS, "split=none,label=label")[0]} == {""}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("set", repeat("train", "test", "", period=2)),
+        ("set", repeat("train", "holdout", period=2)),
+        ("split", repeat(0, 1, period=2)),
+        ("Partition", repeat("A", "B", period=2)),
+        ("is_train", repeat(0, 1, period=2)),
+        ("isTrainingImage", repeat("True", "False", period=2)),
+    ],
+)
+def test_column_that_may_be_a_split_is_refused_and_can_be_left_out(
+    tmp_path: Path, name: str, values: list[object]
+) -> None:
+    table = write(tmp_path, {"file": PATHS, "label": BREEDS, name: values})
+    with raises(HeadstartError, where=table):
+        label(table, PATHS)
+    assert label(table, PATHS, "split=none")[1].unused_columns == [name]
 
 
 SEPARATED: dict[str, tuple[list[object], list[str]]] = {

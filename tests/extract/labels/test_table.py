@@ -37,6 +37,7 @@ def write(folder: Path, data: str | bytes, name: str = "labels.csv") -> Path:
         TEXT.replace(",", "\t").encode(),
         TEXT.replace(",", " ").encode(),
         '"id" , label\n"1", café \n\n 2,"tea"\n'.replace(" ,", ",").replace(", ", ",").encode(),
+        TEXT.encode() + b" , \n,\n",
     ],
 )
 def test_read_table_accepts_encodings_and_delimiters(tmp_path: Path, data: bytes) -> None:
@@ -82,6 +83,7 @@ def test_read_table_joins_lists_of_texts(tmp_path: Path) -> None:
     [
         b"",
         b"\n \n",
+        b";\n;\n",
         b"id\n1\n2\n",
         b"id,label\n1,a\n2,b,c\n",
         b'id,label\n1,"a\n2,b\n',
