@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from base.errors import FingerprintMismatchError
@@ -43,7 +42,7 @@ class SampleSurvey:
 
 
 def choose_policy(config: ExtractConfig, stored: Iterable[StoredState]) -> DecodePolicy:
-    """Return the decode policy from the option and the records of the stores, without reading a picture."""
+    """Choose the decode policy by the option and the records of the stores, without reading a picture."""
     requested = DecodePolicy() if config.sample_bits is SampleBits.AUTO else DecodePolicy(int(config.sample_bits))
     for state in stored:
         recorded = find_policy(state.fingerprint.decode_policy)
@@ -59,7 +58,7 @@ def decide_policy(
     num_stores: int,
     console: Console,
 ) -> tuple[DecodePolicy, bool]:
-    """Decide the decode policy of a run; the new pictures with 16-bit samples are read, unless the option gives it.
+    """Decide the decode policy of a run. Without the option, new pictures with 16-bit samples are read.
 
     Returns:
         The policy, and whether significant bits were found or given.
@@ -67,14 +66,13 @@ def decide_policy(
     Raises:
         FingerprintMismatchError: the new pictures need another scale than that of a store.
     """
+    policy, has_bits = choose_policy(config, stored), True
     if config.sample_bits is SampleBits.AUTO:
         survey = survey_samples(_list_new_images(images, stored, num_stores, config.views), config, console)
-    else:
-        survey = SampleSurvey(int(config.sample_bits))
-    policy = settle_policy(choose_policy(config, stored), survey, stored)
-    if survey.bits:
+        policy, has_bits = settle_policy(policy, survey, stored), survey.bits > 0
+    if has_bits:
         console.info(f"16-bit samples: {policy.sample_bits} significant bits")
-    return policy, survey.bits > 0
+    return policy, has_bits
 
 
 def _list_new_images(
@@ -92,60 +90,60 @@ def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: C
 
     Files with the extension of a format of 8 bits are not opened. The survey ends at the first picture with 16 bits.
     """
-    paths = [image.path for image in images if not image.path.lower().endswith(_EIGHT_BIT_EXTENSIONS)]
+    examined = [image for image in images if not image.path.lower().endswith(_EIGHT_BIT_EXTENSIONS)]
     num_cores, deep, bits, first = count_cores(config.threads), [], 0, ""
-    num_shown = len(paths) if len(paths) > _QUIET_FILES else 0
+    num_shown = len(examined) if len(examined) > _QUIET_FILES else 0
     with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:
 
-        def read_all(function: Callable[[Path], Result], paths: list[str]) -> Generator[tuple[str, Result]]:
-            results = map_ahead(pool, lambda path: function(config.images / path), paths, 4 * num_cores)
-            with closing(results):
-                yield from zip(paths, results, strict=True)
+        def read_all(
+            function: Callable[[ImageRow], Result], images: list[ImageRow]
+        ) -> Generator[tuple[ImageRow, Result]]:
+            with closing(map_ahead(pool, function, images, 4 * num_cores)) as results:
+                yield from zip(images, results, strict=True)
 
         with console.progress("read headers", num_shown, "pictures") as progress:
-            for path, is_deep in read_all(has_sample_bits, paths):
+            for image, is_deep in read_all(lambda image: has_sample_bits(config.images / image.path), examined):
                 progress.advance(1)
-                deep += [path] if is_deep else []
+                deep += [image] if is_deep else []
         with (
             console.progress("find significant bits", len(deep), "16-bit pictures") as progress,
-            closing(read_all(lambda path: _find_bits(path, config.max_pixels), deep)) as found,
+            closing(read_all(lambda image: _find_bits(image, config), deep)) as found,
         ):
-            for path, num_bits in found:
+            for image, num_bits in found:
                 progress.advance(1)
                 if num_bits > bits:
-                    bits, first = num_bits, path
+                    bits, first = num_bits, image.path
                 if bits == SAMPLE_BITS[-1]:
                     break
     return SampleSurvey(bits, first, len(deep))
 
 
-def settle_policy(policy: DecodePolicy, survey: SampleSurvey, stored: Iterable[StoredState]) -> DecodePolicy:
+def settle_policy(policy: DecodePolicy, survey: SampleSurvey, stored: Collection[StoredState]) -> DecodePolicy:
     """Return the policy for the surveyed pictures: that of the stores, or one with the bits found.
 
     Raises:
         FingerprintMismatchError: the pictures need another scale than that of a store.
     """
-    states = list(stored)
-    if not states:
+    if not stored:
         return replace(policy, sample_bits=survey.bits or policy.sample_bits)
-    for state in states:
+    for state in stored:
         if survey.bits > policy.sample_bits:
             expected = f"16-bit samples of at most {policy.sample_bits} bits, by which the store's are scaled"
             raise FingerprintMismatchError(state.path, expected, _describe(survey), NEW_STORE_ADVICE)
-        # All other stores with fewer bits have 16-bit pictures that use them all.
+        # A store with 16 bits has no 16-bit picture yet, unless it recorded the bits of one.
         if survey.bits and policy.sample_bits == SAMPLE_BITS[-1] != survey.bits and BITS_KEY not in state.meta:
             expected = "16-bit samples that use all 16 bits, because the store has no 16-bit picture with fewer"
-            advice = f"{NEW_STORE_ADVICE}. --sample-bits 16 adds these pictures as they are, which may be dark"
+            advice = f"{NEW_STORE_ADVICE}, or --sample-bits 16, with which these pictures may be dark"
             raise FingerprintMismatchError(state.path, expected, _describe(survey), advice)
     return policy
 
 
-def _find_bits(path: Path, max_pixels: int) -> int:
+def _find_bits(image: ImageRow, config: ExtractConfig) -> int:
     """Return the significant bits of a picture; 0 if it is unusable, which extraction reports later."""
     try:
-        with lock_large_file(path.stat().st_size):
-            return find_sample_bits(read_picture(path, max_pixels), max_pixels)
-    except (OSError, UndecodableImageError):
+        with lock_large_file(image.num_bytes):
+            return find_sample_bits(read_picture(config.images / image.path, config.max_pixels), config.max_pixels)
+    except UndecodableImageError:
         return 0
 
 
