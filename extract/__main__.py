@@ -120,11 +120,11 @@ def _list_reasons(skipped: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
     for file in skipped:
         counts[file["reason"]] += 1
         pictures[file["reason"]] += file["num_pictures"]
-    rows = []
+    rows, num_others = [], counts.total()
     for reason, count in counts.most_common(NUM_ROWS):
         inside = f", with {format_count(pictures[reason], 'picture')}" if pictures[reason] else ""
         rows.append(("", f"{reason}: {count:,}{inside}"))
-    num_others = counts.total() - sum(count for _, count in counts.most_common(NUM_ROWS))
+        num_others -= count
     return rows + ([("", f"other reasons: {num_others:,}")] if num_others else [])
 
 

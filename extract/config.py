@@ -70,7 +70,8 @@ class ExtractConfig:
         Option(help="Classes to use, separated by commas. Others are left out and listed.", metavar="CLASS,…"),
     ] = ""
     min_pictures: Annotated[
-        int, Option(min=0, help="Leave out classes with fewer training pictures. 0 refuses a folder with such classes.")
+        int,
+        Option(min=0, help="Leave out classes with fewer training pictures. With 0, a class with too few is an error."),
     ] = 0
     weights: Annotated[
         str,

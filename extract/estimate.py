@@ -26,7 +26,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
     num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]
     rate = _find_rate(stored)
-    seconds = max(num_rows) / rate if rate else None if num_to_read else 0.0
+    seconds = 0.0 if not num_to_read else max(num_rows) / rate if rate else None
     return {
         "images": len(scan.images),
         "classes": scan.count_by_class(),

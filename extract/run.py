@@ -51,8 +51,8 @@ def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str
         The scan, the store's folder for each cut, and the state of each store that has features already.
 
     Raises:
-        HeadstartError: an argument is invalid, the folder has no usable layout, no head can be trained on its classes,
-            or a store has other features.
+        HeadstartError: an argument is invalid, the layout or the table is not clear, no head can be trained on the
+            classes, or a store has other features.
     """
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
@@ -131,12 +131,13 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                FeatureWriter(place, run.specs[cut].fingerprint, run.specs[cut].origin, compression=config.compression)
+                FeatureWriter(place, specs[cut].fingerprint, specs[cut].origin, compression=config.compression)
             )
             for cut, place in places.items()
         ]
-        for note in [note for writer in writers for note in writer.notes]:
-            console.warning(note)
+        for writer in writers:
+            for note in writer.notes:
+                console.warning(note)
         known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
         plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
         to_read = merge_images_to_read(plans)
@@ -157,7 +158,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
                 writer.write_meta("rows_per_second", str(loop.rows_per_second))
-    return _build_result(run, plans, loop, stopped, started)
+    return _build_result(run, plans, len(to_read), loop, stopped, started)
 
 
 def _choose_weights(config: ExtractConfig, console: Console, stored: Mapping[str, StoredState]) -> Weights:
@@ -230,16 +231,21 @@ def _run_loop(run: _Run, loop: ExtractionLoop, to_read: Sequence[ImageRow]) -> B
 
 
 def _build_result(
-    run: _Run, plans: Sequence[Plan], loop: ExtractionLoop, stopped: BadPicturesError | None, started: float
+    run: _Run,
+    plans: Sequence[Plan],
+    num_to_read: int,
+    loop: ExtractionLoop,
+    stopped: BadPicturesError | None,
+    started: float,
 ) -> ExtractResult:
-    num_images, num_read = len(run.scan.images), len(merge_images_to_read(plans))
+    num_images = len(run.scan.images)
     num_others = loop.num_computed + loop.num_duplicates + len(loop.failed)
     digests = {cut: spec.fingerprint.digest for cut, spec in run.specs.items()}
     return ExtractResult(
         store=run.config.store,
         images=num_images,
         computed=loop.num_computed,
-        reused=num_images - num_read + loop.num_done - num_others,
+        reused=num_images - num_to_read + loop.num_done - num_others,
         duplicates=loop.num_duplicates,
         failed=loop.failed,
         unsound=len(loop.unsound),

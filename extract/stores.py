@@ -29,7 +29,7 @@ from features.schema import Fingerprint, Origin
 from features.writer import check_store_folder
 
 BITS_KEY = "sample_bits"
-"""Catalog value of a store that has read 16-bit pictures: their significant bits."""
+"""Key in the catalog of the significant bits of 16-bit pictures; missing until some were read."""
 NEW_STORE_ADVICE = "Give another --store, or --new-store, which renames this store and keeps it"
 
 
@@ -52,7 +52,7 @@ class StoredState(FeatureSpec):
     path: Path
     known: KnownStore
     meta: Mapping[str, str]
-    """Recorded values of the last run, of those that `read_store` reads."""
+    """Some of the values that earlier runs recorded in the catalog."""
 
 
 def read_store(store: Path) -> StoredState | None:
@@ -114,19 +114,18 @@ def log_label_changes(scan: Scan, stored: Iterable[StoredState], console: Consol
     Returns:
         The number of pictures in a store whose label or split changes.
     """
-    num_changed, place = 0, Path()
+    now, num_changed = {image.path: (image.label, image.split) for image in scan.images}, 0
     for state in stored:
-        before = {image.path: (image.label, image.split) for image in state.known.images}
-        now = {image.path: (image.label, image.split) for image in scan.images}
-        num_changed, place = sum(before.get(path, pair) != pair for path, pair in now.items()), state.path
+        pairs = [(image.path, (image.label, image.split)) for image in state.known.images]
+        num_changed = sum(now.get(path, pair) != pair for path, pair in pairs)
         table = LabelSource.from_json(state.meta.get(LABELS_KEY, "")).table
         if table and not scan.labels:
             console.warning(
                 f"{state.path}: the labels were those of the table {table}, and are now the names of the class "
                 f"folders. Give --labels with the path of {table} to use the table again"
             )
-    if num_changed:
-        console.info(f"{place}: {format_count(num_changed, 'label')} changed since the last run")
+        if num_changed:
+            console.info(f"{state.path}: {format_count(num_changed, 'label')} changed since the last run")
     return num_changed
 
 

@@ -61,8 +61,8 @@ def extract(
         columns: Names or positions of the table's columns, if they are not found:
             path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.
         classes: Classes to use, separated by commas. Others are left out and listed.
-        min_pictures: Leave out classes with fewer training pictures. 0 refuses a folder with such classes. Expects a
-            whole number of at least 0. Default 0.
+        min_pictures: Leave out classes with fewer training pictures. With 0, a class with too few is an error. Expects
+            a whole number of at least 0. Default 0.
         weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default auto.
         weights_sha256: Expected SHA-256 of the weights file.
         cut: Layer whose output is stored, or several layers separated by commas. Default mixed7.

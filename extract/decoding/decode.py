@@ -144,7 +144,7 @@ def find_sample_bits(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
 def _open_and_apply(
     function: Callable[[bytes, Image.Image, ExitStack], Result], data: bytes, max_pixels: int, held: ExitStack
 ) -> Result:
-    """Open a picture and apply a function to it; if that fails, repeat it once without the file's metadata."""
+    """Open a picture and apply a function to it; if this fails, try again without the file's metadata."""
     if not data:
         raise UndecodableImageError("an empty file")
     # Pillow's own limit is global; above it, Pillow only warns, and raises an error only above twice the limit.

@@ -49,7 +49,7 @@ def _is_needed(chunk: memoryview) -> bool:
     """Return whether a chunk may change the pixels or the orientation."""
     kind, content = bytes(chunk[4:8]), chunk[8:-4]
     is_ancillary = kind.isalpha() and kind[:1].islower()
-    # An animation adds nothing to the first frame.
+    # The chunks of an animation are not needed for its first frame.
     if not is_ancillary or kind == b"tRNS":
         return True
     if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
@@ -60,7 +60,7 @@ def _is_needed(chunk: memoryview) -> bool:
 
 
 def _is_short(kind: bytes, content: bytes) -> bool:
-    """Return whether Pillow reads a text: it is sound, and neither it nor its uncompressed form is too long."""
+    """Return whether Pillow accepts a text: neither it nor its uncompressed form is damaged or too long."""
     _, _, text = content.partition(b"\0")
     is_compressed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
     if len(text) > _MAX_TEXT_BYTES or not is_compressed:
@@ -80,15 +80,16 @@ def _reduce_jpeg(data: bytes) -> bytes:
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != b"\xda" and start + 4 <= len(data):
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         kind, content = data[start + 1], data[start + 4 : end]
-        is_sound = content.startswith(b"Exif\0\0") or len(content) >= _APP_BYTES.get((kind, content[:5]), 2**16)
-        if not 0xE0 <= kind <= 0xEF or is_sound:
+        # Segments of any other name are shorter than 2**16 bytes, so they are dropped.
+        is_used = content.startswith(b"Exif\0\0") or len(content) >= _APP_BYTES.get((kind, content[:5]), 2**16)
+        if not 0xE0 <= kind <= 0xEF or is_used:
             parts.append(data[start:end])
         start = end
     return b"".join([*parts, data[start:]])
 
 
 def _reduce_tiff(data: bytes) -> bytes:
-    """Shorten the metadata tags of the first directory to one byte; nothing moves, so that all offsets stay valid."""
+    """Shorten the metadata tags of the first directory to one byte; all offsets stay valid."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
 
     def read(start: int, size: int) -> int:

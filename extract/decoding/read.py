@@ -45,5 +45,5 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
 
 
 def lock_large_file(num_bytes: int) -> AbstractContextManager[object]:
-    """Return a context manager that lets one thread at a time read and decode a large file."""
+    """Return a context manager that lets only one thread at a time read and decode a large file."""
     return _one_large_file if num_bytes > LARGE_FILE_BYTES else nullcontext()

@@ -77,7 +77,7 @@ def find_layout(image: Image.Image) -> SampleLayout | None:
 
 
 def has_sample_bits(path: Path) -> bool:
-    """Return whether the header of a file declares 16-bit samples, which may have fewer significant bits."""
+    """Return whether a file has 16-bit samples by its header, without a range there."""
     try:
         with RegularFile(path, follow=True) as file:
             start = file.read(_PNG_DEPTH + 1)
@@ -96,9 +96,9 @@ def has_sample_bits(path: Path) -> bool:
 
 
 def repair_planes(image: Any) -> None:
-    """Correct the layout of an uncompressed TIFF with 16-bit channels in separate planes, which Pillow reads as 8-bit.
+    """Correct the layout of an uncompressed TIFF with 16-bit channels in separate planes, before it is loaded.
 
-    Call it before the picture is loaded.
+    Pillow would read the channels as 8-bit ones.
     """
     if image.format != "TIFF" or _read_tag(image, _PLANAR) != 2:
         return
@@ -170,6 +170,7 @@ def _load_half(data: bytes, image: Image.Image, layout: SampleLayout, *, is_uppe
     is_gray_with_alpha = layout.raw_mode == "LA;16B"
 
     def change(raw_mode: str) -> str:
+        # With `a`, Pillow divides the colours by alpha; with `A`, it returns the stored samples.
         raw_mode = raw_mode.replace("a", "A")
         return raw_mode if is_upper else raw_mode[:-1] + raw_mode[-1].translate(_OTHER_BYTE)
 

@@ -134,8 +134,9 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
 
 
 def _find_policy(store: FeatureStore) -> DecodePolicy:
-    """Return the decode policy of a store's pictures, by which the exported model expects its pictures."""
-    policy, text = find_policy(store.fingerprint.decode_policy), store.fingerprint.decode_policy
+    """Return the decode policy of a store, which is also that of its exported models."""
+    text = store.fingerprint.decode_policy
+    policy = find_policy(text)
     if policy is None:
         expected, advice = "a decode policy of this version", "Export with the version that extracted the features"
         raise HeadstartError(store.path, expected, repr(text), advice)
