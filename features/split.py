@@ -117,7 +117,9 @@ def _balance(held_out: set[bytes], sizes: Mapping[bytes, int], share: float) -> 
 def select_examples(
     examples: Sequence[Example], split: str | None, where: Path, *, has_validation: bool
 ) -> list[Example]:
-    """Select the examples of a split, sorted by content hash; a fifth of the training pictures without validation/.
+    """Select the examples of a split, sorted by content hash.
+
+    If no picture belongs to the validation split, a fifth of the training pictures is used for it.
 
     Args:
         examples: all examples of a store.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,27 +92,7 @@ def evaluate(
           `MAX_DENSE_CLASSES` classes, only the `NUM_DETAILED` with the lowest average precision have thresholds.
     """
     counted = compute_metrics(targets, probabilities, labels, largest_class)
-    numbers = range(len(labels))
-    areas = [
-        measure_areas(targets == number, column)
-        for number, column in zip(numbers, _list_columns(probabilities, numbers), strict=True)
-    ]
-    detailed = _choose_detailed(areas)
-    thresholds = {
-        number: choose_thresholds(targets == number, column)
-        for number, column in zip(detailed, _list_columns(probabilities, detailed), strict=True)
-    }
-    classes = [
-        {
-            "label": label,
-            "num_pictures": row["pictures"],
-            **{name: row[name] for name in ("precision", "recall", "f1")},
-            "roc_auc": area and area.roc_auc,
-            "average_precision": area and area.average_precision,
-            "thresholds": thresholds.get(number, []),
-        }
-        for number, (label, row), area in zip(numbers, counted["per_class"].items(), areas, strict=True)
-    ]
+    classes = _evaluate_classes(targets, probabilities, counted["per_class"])
     decisive = classes[1:] if len(classes) == 2 else classes
     present = [found for found in classes if found["num_pictures"]]
     reliability = _measure_reliability(targets, probabilities)
@@ -162,16 +142,43 @@ def predict_classes(probabilities: Array) -> NDArray[np.int64]:
 
 
 def _list_columns(probabilities: Array, numbers: Sequence[int]) -> Iterator[NDArray[np.float64]]:
-    """Yield columns of probabilities, (n,) each, whose rows add up to 1; float32 rows do so only approximately."""
+    """Yield columns of the probabilities, (n,) each, after rows of float32 were scaled to add up to exactly 1."""
     sums = probabilities.sum(axis=1, dtype=np.float64)
-    # A column of a large matrix is slow to read, and a float64 copy of the whole is twice its size.
+    # Reading single columns of a large matrix is slow, and a float64 copy of all is twice its size.
     for start in range(0, len(numbers), _BLOCK_CLASSES):
         block = probabilities[:, list(numbers[start : start + _BLOCK_CLASSES])].T
         yield from np.ascontiguousarray(block, np.float64) / sums
 
 
+def _evaluate_classes(
+    targets: NDArray[np.int64], probabilities: Array, per_class: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Evaluate each class against the others; `per_class` is that of `compute_metrics`."""
+    numbers = range(len(per_class))
+    areas = [
+        measure_areas(targets == number, column)
+        for number, column in zip(numbers, _list_columns(probabilities, numbers), strict=True)
+    ]
+    detailed = _choose_detailed(areas)
+    thresholds = {
+        number: choose_thresholds(targets == number, column)
+        for number, column in zip(detailed, _list_columns(probabilities, detailed), strict=True)
+    }
+    return [
+        {
+            "label": label,
+            "num_pictures": row["pictures"],
+            **{name: row[name] for name in ("precision", "recall", "f1")},
+            "roc_auc": area and area.roc_auc,
+            "average_precision": area and area.average_precision,
+            "thresholds": thresholds.get(number, []),
+        }
+        for number, (label, row), area in zip(numbers, per_class.items(), areas, strict=True)
+    ]
+
+
 def _choose_detailed(areas: Sequence[Areas | None]) -> list[int]:
-    """Choose the classes that have thresholds: all, or of many those with the lowest average precision."""
+    """Choose the classes that have thresholds: all, or those with the lowest average precision if there are many."""
     precision_of = {number: area.average_precision for number, area in enumerate(areas) if area}
     if len(areas) <= MAX_DENSE_CLASSES:
         return list(precision_of)

@@ -25,9 +25,9 @@ class ClassRow:
     f1: float | None
     roc_auc: float | None
     confused_with: str
-    """Class that its incorrect predictions have most often; empty if there are none."""
+    """Most frequent class among its incorrect predictions; empty if there are none."""
     num_confused: int
-    """Number of pictures of the class that are predicted as that class."""
+    """Number of its pictures that are predicted as `confused_with`."""
 
 
 def list_class_rows(evaluation: Mapping[str, Any]) -> list[ClassRow]:

@@ -59,13 +59,14 @@ def plot_confusion(cells: NDArray[np.int64], labels: Sequence[str]) -> Figure:
     """Plot the confusion matrix of many classes, and label some of them; the arguments are those of `draw_squares`."""
     from matplotlib.figure import Figure
 
-    squares, num = draw_squares(cells, len(labels)), len(labels)
+    num_classes = len(labels)
+    squares = draw_squares(cells, num_classes)
     figure = Figure(figsize=(6.6, 6.2), layout="constrained")
     axes = figure.subplots()
-    end = len(squares) * count_classes_per_square(num) - 0.5
+    end = len(squares) * count_classes_per_square(num_classes) - 0.5
     # Without interpolation, the picture in the SVG has one pixel for each square.
     axes.imshow(squares, extent=(-0.5, end, end, -0.5), interpolation="none", aspect="auto")
-    ticks = list(range(0, num, -(-num // MAX_TICKS)))
+    ticks = list(range(0, num_classes, -(-num_classes // MAX_TICKS)))
     names = [_shorten(make_printable(labels[tick])) for tick in ticks]
     for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
         axis.set_ticks(ticks, names, rotation=rotation, fontsize=7, color=INK, parse_math=False)
