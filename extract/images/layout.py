@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from extract.images import refusals
 from extract.images.refusals import Source
-from extract.images.splits import TRAIN, find_splits, has_generic_name, has_unlabelled_name
+from extract.images.splits import TRAIN, are_parts, find_splits, has_generic_name, has_unlabelled_name
 from extract.images.tree import Folder, find_copy, unwrap
 from extract.images.walk import Skipped
 
@@ -96,6 +96,10 @@ class _Planner:
         layout = Layout(_build_classes(self._choose_level(root, folders), split), {}, left_out, copies)
         if len({found.label for found in layout.classes if found.num_pictures}) < 2:
             raise refusals.refuse_too_few_classes(self.source, root)
+        if not self.chosen and are_parts(root.list_names()):
+            raise refusals.refuse_parts(self.source, root)
+        if not self.chosen and (holders := _find_shared_below(root)):
+            raise refusals.refuse_shared_below(self.source, root, holders)
         return layout
 
     def _choose_level(self, root: Folder, folders: Sequence[Folder]) -> list[Folder]:
@@ -165,6 +169,14 @@ def _holds_splits(folder: Folder) -> bool:
     inner = unwrap(folder)
     splits = find_splits(inner.list_names())
     return len(set(splits.values())) > 1 or any(f.filled for f in inner.filled if splits.get(f.name) == TRAIN)
+
+
+def _find_shared_below(root: Folder) -> list[Folder]:
+    """Find the one folder in each subfolder, at any depth, that holds the same folders of pictures as the others."""
+    nodes = [[folder for folder in top.walk() if folder.filled] for top in root.filled]
+    shared = set.intersection(*({name for folder in inner for name in folder.list_names()} for inner in nodes))
+    found = [[folder for folder in inner if len(folder.list_names() & shared) >= MIN_SHARED] for inner in nodes]
+    return [folder for (folder,) in found] if all(len(holders) == 1 for holders in found) else []
 
 
 def _plan_splits_in_classes(root: Folder) -> Layout | None:

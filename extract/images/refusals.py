@@ -169,6 +169,23 @@ def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Fol
     return LayoutError(source.images, "one reading of the folders", f"two: {got}", advice)
 
 
+def refuse_shared_below(source: Source, root: Folder, holders: Sequence[Folder]) -> LayoutError:
+    """Describe folders that hold the same subfolders at different depths, such as pictures and their masks."""
+    outer, places = sorted(root.list_names()), format_list([f"{folder.path}/" for folder in holders])
+    got = f"two: the folders {format_list(outer)} as classes, or the folders in {places}"
+    options = format_list(list(map(source.format_option, holders)), " or ")
+    advice = f"Give {options}, or {format_classes_option(outer)}"
+    return LayoutError(source.images, "one reading of the folders", got, advice)
+
+
+def refuse_parts(source: Source, root: Folder) -> LayoutError:
+    """Describe folders that are parts of a data set by their names, in the place of classes."""
+    table = shlex.quote(os.fspath(source.images / source.tables[0])) if source.tables else "FILE"
+    advice = f"Give a table of labels with --labels {table}"
+    advice = f"{advice}, or {format_classes_option(root.list_names())} if these folders are the classes"
+    return LayoutError(source.images, "folders with the names of classes", _count_places(root), advice)
+
+
 def refuse_inner_splits(source: Source, root: Folder, folders: Sequence[Folder]) -> LayoutError:
     """Describe folders in the place of classes that hold folders of splits."""
     names = format_list([f"{folder.path}/" for folder in folders])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _SPLIT_WORDS = {
@@ -11,10 +11,9 @@ _SPLIT_WORDS = {
     **dict.fromkeys(["validation", "validate", "val", "valid"], VALIDATION),
     **dict.fromkeys(["test", "testing"], TEST),
 }
-_GENERIC_WORDS = frozenset(
-    ["set", "data", "dataset", "split", "folder", "seg"]
-    + ["image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"]
-)
+_PICTURE_WORDS = frozenset(["image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"])
+_PART_WORDS = _PICTURE_WORDS | {"part", "parts", "batch"}
+_GENERIC_WORDS = _PICTURE_WORDS | {"set", "data", "dataset", "split", "folder", "seg"}
 """Words that have no meaning in the name of a split: `seg_train`, `training_set`, `Testing Data`, `train_images`."""
 _UNLABELLED_WORDS = frozenset(["pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "submission"])
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
@@ -49,6 +48,16 @@ def has_unlabelled_name(name: str) -> bool:
 def has_generic_name(name: str) -> bool:
     """Return whether a name has only words for splits and pictures, such as `images` or `test_set`."""
     return all(word in _SPLIT_WORDS or word in _GENERIC_WORDS for word in _list_words(name))
+
+
+def are_parts(names: Collection[str]) -> bool:
+    """Return whether the names of folders are those of parts of a data set, and not of classes.
+
+    A part is `images`, also beside `masks`, or differs from all others only in its number, such as `ham_images_part_1`.
+    """
+    parts = {tuple(word for word in _list_words(name) if not word.isdigit()) for name in names}
+    is_numbered = len(parts) == 1 and any(word in _PART_WORDS for part in parts for word in part)
+    return is_numbered or not parts.isdisjoint([("images",), ("imgs",)])
 
 
 def _parse_name(name: str) -> tuple[str, tuple[str, ...]] | None:

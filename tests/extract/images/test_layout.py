@@ -220,6 +220,19 @@ def draw_flat_train_as_class(folder: Path) -> None:
     make_files(folder, *(f"{label}/{n}.jpg" for label in ("train", "car", "plane") for n in range(3)))
 
 
+def draw_pictures_and_masks(folder: Path) -> None:
+    make_files(folder, *(f"{name}/{n}.png" for name in ("images", "masks") for n in range(3)))
+
+
+def draw_numbered_parts(folder: Path) -> None:
+    make_files(folder, *(f"HAM_images_part_{part}/{n}.jpg" for part in (1, 2) for n in range(3)))
+
+
+def draw_segmentations(folder: Path) -> None:
+    make_classes(folder, "birds/images", "segmentations")
+    make_files(folder, "birds/parts/parts.txt")
+
+
 def split(train: tuple[str, ...], **others: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Return the expected counts: three pictures for each label."""
     return {name: dict.fromkeys(labels, 3) for name, labels in {"train": train, **others}.items()}
@@ -251,6 +264,9 @@ EACH = {"": {"day": 6, "night": 6}}
         (draw_empty_classes, ("1057", "1100", "1116"), [PLAIN]),
         (draw_one_picture, ("owls", "bats"), [PLAIN]),
         (draw_missing_in_validation, ("owls", "bats"), [split(TWO, validation=TWO)]),
+        (draw_pictures_and_masks, ("images/", "masks/"), [{"": {"images": 3, "masks": 3}}]),
+        (draw_numbered_parts, ("part_1/", "part_2/"), [{"": {"HAM_images_part_1": 3, "HAM_images_part_2": 3}}]),
+        (draw_segmentations, ("birds", "segmentations/"), [PLAIN, PLAIN, {"": {"birds": 6, "segmentations": 6}}]),
         (draw_flat_train_as_class, ("train/", "car", "plane"), [{"": {"car": 3, "plane": 3, "train": 3}}]),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extract.images.splits import find_splits, has_unlabelled_name
+from extract.images.splits import are_parts, find_splits, has_unlabelled_name
 
 pytestmark = pytest.mark.unit
 
@@ -61,3 +61,20 @@ def test_find_splits_of_names_without_a_training_folder_is_empty(names: list[str
 )
 def test_has_unlabelled_name(name: str, expected: bool) -> None:
     assert has_unlabelled_name(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["images", "annotations"], True),
+        (["images_001", "images_002"], True),
+        (["Part 1", "Part 2"], True),
+        (["grade1", "grade2"], False),
+        (["1", "2"], False),
+        (["photo", "sketch"], False),
+        (["mask", "no mask"], False),
+        (["blurred images", "sharp images"], False),
+    ],
+)
+def test_are_parts(names: list[str], expected: bool) -> None:
+    assert are_parts(names) == expected
