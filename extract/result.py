@@ -81,7 +81,7 @@ class ExtractResult:
 
 def warn_about_unusable(result: ExtractResult, console: Console) -> None:
     """Warn about unusable pictures, pictures excluded from training, and pictures in unsupported formats."""
-    if result.failed:
+    if result.failed and not result.stopped:
         first, count = result.failed[0], format_count(len(result.failed), "unusable picture")
         console.warning(f"skipped {count}, first {first['image']} ({first['reason']}). The others are extracted")
     if result.unsound:

@@ -82,7 +82,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     if len(counts) <= NUM_LISTED:
         return ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
     ordered = sorted(counts, key=lambda label: (counts[label], label))
-    smallest, largest = (f"{counts[label]:,} {label}" for label in (ordered[0], ordered[-1]))
+    smallest, largest = (f"{label} ({counts[label]:,})" for label in (ordered[0], ordered[-1]))
     return f"{len(counts):,} classes, smallest {smallest}, largest {largest}"
 
 

@@ -105,6 +105,7 @@ def test_extract_beyond_max_bad_fails_with_the_last_bad_picture(stopped: Stopped
     assert stopped.bad[3] in error
     errors = [line for line in stopped.command.err.splitlines() if line.startswith("error: ")]
     assert errors == [f"error: {error}"]
+    assert stopped.command.warnings == []
 
 
 def test_extract_beyond_max_bad_lists_each_bad_picture_once(stopped: Stopped) -> None:
