@@ -10,7 +10,7 @@ import numpy as np
 from base.terminal import Console, format_count
 from features.store import Example, FeatureStore
 from train_head.data.split import Split
-from train_head.evaluation.neighbours import NEAR, list_contents, load_neighbours
+from train_head.evaluation.neighbours import MAX_PICTURES, NEAR, list_contents, load_neighbours
 from train_head.reduction.cache import Neighbours
 
 NUM_NEAR_SHOWN = 12
@@ -56,6 +56,8 @@ def find_duplicates(store: FeatureStore, split: Split, console: Console) -> Dupl
 
 def warn_of_duplicates(num_near: int | None, rule: str, console: Console) -> None:
     """Warn if validation pictures are nearly the same as a training picture, with the option that prevents it."""
+    if num_near is None:
+        console.info(f"near-duplicates were not searched for: more than {MAX_PICTURES:,} pictures")
     if not num_near:
         return
     advice = "The report shows the pairs"
