@@ -16,7 +16,7 @@ from typer import Option
 from base.command_line import run_app
 from base.terminal import Console, format_seconds
 from extract.images.walk import PictureFile
-from extract.labels.labels import label_pictures
+from extract.labels.scan import label_pictures
 
 NUM_CLASSES, NUM_COLUMNS, NUM_REPEATS = 120, 14, 3
 

@@ -19,7 +19,7 @@ from extract.decoding.policy import DecodePolicy
 from extract.engines import check_engine
 from extract.images.classes import parse_classes
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
-from extract.labels.labels import scan_labeled
+from extract.labels.scan import scan_labeled
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.result import ExtractResult

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from base.errors import UsageError
 from base.terminal import NUM_LISTED, format_count, format_list
@@ -17,11 +16,9 @@ from extract.images.refusals import Source, refuse_nested
 from extract.images.splits import TEST
 from extract.images.tree import Folder, build_tree
 from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped, list_files
+from extract.labels.summary import TableLabels
 from features.catalog.tables import ImageRow
 from features.labels import LabelSource
-
-if TYPE_CHECKING:
-    from extract.labels.labels import TableLabels
 
 NUM_COMPARED = 16
 """Number of pictures whose bytes are compared with those of a nested copy; names and sizes of all are compared."""

@@ -101,6 +101,7 @@ def choose_columns(table: Table, index: PictureIndex, option: ColumnOption) -> C
         UsageError: a named column does not exist.
         HeadstartError: a column cannot be found, or several columns are possible.
     """
+    # A first row with the path of a picture, or with a label that also occurs below it, is not a header.
     if not table.is_header_certain and any(remove_extension(name) != name or index.find(name) for name in table.names):
         table = table.move_header_to_rows()
     if not table.num_rows:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from extract.images.walk import PictureFile
-from extract.labels.labels import TableLabels, label_pictures
+from extract.labels.scan import label_pictures
+from extract.labels.summary import TableLabels
 from features.catalog.tables import ImageRow
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from extract.labels.labels import scan_labeled
+from extract.labels.scan import scan_labeled
 from tests.commands import list_warnings
 from tests.errors import raises
 from tests.inputs.tables import label, label_rows, write_table
