@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from base.errors import HeadstartError, UsageError
-from extract.images.splits import find_splits
+from extract.images.splits import find_splits, has_unlabelled_name
 from extract.labels.cells import NONE, find_separator, find_yes_no, split_cell
 from extract.labels.match import Matches, PictureIndex, remove_extension
 from extract.labels.table import Table
@@ -23,7 +23,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=e))(e[+-]?\d+)?", re.IGNORECAS
 """Number with decimals or an exponent."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 _SPLIT_WORDS = {"split", "subset", "partition"}
-_TRAINING_WORDS = {"train", "training"}
+_YES_NO_SPLIT = re.compile(r"((is|in|for) )?(train|training|test|testing|val|valid|validation)( (image|img|set|data))?")
+"""Words of the name of a column that has two values, such as `is_train` or `isTrainingImage`."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +176,11 @@ def _may_be_split(table: Table, number: int) -> bool:
     values, words = set(table.columns[number]), _split_words(table.names[number])
     if len(values) < 2:
         return False
-    if words & _TRAINING_WORDS and find_yes_no(values):
+    if set(words) & _SPLIT_WORDS or (len(values) == 2 and _YES_NO_SPLIT.fullmatch(" ".join(words))):
         return True
     found = find_splits(values)
-    return bool(words & _SPLIT_WORDS) or len(set(found.values())) > 1 or 2 * len(found) >= len(values)
+    others = values - found.keys()
+    return bool(found) and (len(found) >= len(others) or any(map(has_unlabelled_name, others)))
 
 
 def _choose_labels(table: Table, others: Sequence[int]) -> list[int]:
@@ -239,12 +241,12 @@ def _are_equivalent(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _has_label_name(table: Table, number: int) -> bool:
-    return bool(_LABEL_WORDS & _split_words(table.names[number]))
+    return not _LABEL_WORDS.isdisjoint(_split_words(table.names[number]))
 
 
-def _split_words(name: str) -> set[str]:
+def _split_words(name: str) -> list[str]:
     """Return the words of a column name, in lower case; `classLabel` and `class_label` have two."""
-    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
 
 def _build_ambiguity(table: Table, key: str, numbers: Sequence[int]) -> HeadstartError:

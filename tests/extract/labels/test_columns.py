@@ -223,6 +223,9 @@ def test_split_column_with_another_value_is_refused_and_can_be_left_out(tmp_path
         ("split", repeat(0, 1, period=2)),
         ("Partition", repeat("A", "B", period=2)),
         ("is_train", repeat(0, 1, period=2)),
+        ("is_valid", repeat("yes", "no", period=2)),
+        ("Test", repeat(0, 1, period=2)),
+        ("Usage", repeat("Training", "PublicTest", "PrivateTest", period=2)),
         ("isTrainingImage", repeat("True", "False", period=2)),
     ],
 )
