@@ -76,7 +76,7 @@ def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> No
     advice = "Add pictures of these classes"
     if not found and len(filled) < 2:
         found = f"one class, {next(iter(filled))!r}" if filled else "none"
-        advice = "Add a folder of pictures for each other class"
+        advice = "Add pictures of other classes, or leave out fewer classes"
     if not found:
         return
     if len(filled - {*single, *unvalidated}) > 1:
@@ -85,10 +85,16 @@ def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> No
     raise HeadstartError(images, expected, found, advice)
 
 
-def find_case_variants(labels: Collection[str]) -> list[str]:
-    """Return the labels that differ from another one only in case, sorted."""
-    counts = Counter(label.casefold() for label in labels)
-    return sorted(label for label in labels if counts[label.casefold()] > 1)
+def find_similar(labels: Collection[str]) -> list[str]:
+    """Return the labels that differ from another one only in case, outer spaces or leading zeros, sorted."""
+    key_of = {label: _fold(label) for label in labels}
+    counts = Counter(key_of.values())
+    return sorted(label for label, key in key_of.items() if counts[key] > 1)
+
+
+def _fold(label: str) -> str:
+    folded = label.strip().casefold()
+    return folded.lstrip("0") if folded.isdigit() else folded
 
 
 def _count_training(counts: Counts) -> Mapping[str, int]:

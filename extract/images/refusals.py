@@ -78,8 +78,8 @@ def _count_places(root: Folder) -> str:
     place = f"in {root.path}/" if root.path else "in it"
     direct = [f"{format_count(len(root.pictures), 'picture')} directly {place}"] if root.pictures else []
     inner = [f"{format_count(folder.num_pictures, 'picture')} in {folder.path}/" for folder in root.filled]
-    empty = len(root.folders) - len(root.filled)
-    return format_list([*direct, *inner, *([f"{format_count(empty, 'folder')} without pictures"] if empty else [])])
+    empty = [f"{folder.path}/" for folder in root.folders if not folder.num_pictures]
+    return format_list([*direct, *inner, *([f"no picture in {format_list(empty)}"] if empty else [])])
 
 
 def _suggest(source: Source, root: Folder, flat: Folder, prefixes: Sequence[str]) -> str:

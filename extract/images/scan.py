@@ -10,7 +10,7 @@ from pathlib import Path
 
 from base.errors import UsageError
 from base.terminal import NUM_LISTED, format_count, format_list
-from extract.images.classes import Counts, check_classes, find_case_variants, find_excluded
+from extract.images.classes import Counts, check_classes, find_excluded, find_similar
 from extract.images.layout import ClassFolder, Layout, plan_layout
 from extract.images.refusals import Source, refuse_nested
 from extract.images.splits import TEST
@@ -64,7 +64,8 @@ class Scan:
             classes = describe_counts(counts)
             parts.append(f"{split}: {classes}" if split else classes)
         skipped = f"; {format_count(len(self.skipped), 'file or folder', 'files and folders')} skipped"
-        lines = [f"{format_count(len(self.images), 'picture')} ({'; '.join(parts)}){skipped if self.skipped else ''}"]
+        classes = f" ({'; '.join(parts)})" if parts else ""
+        lines = [f"{format_count(len(self.images), 'picture')}{classes}{skipped if self.skipped else ''}"]
         if self.splits:
             lines.append("splits: " + ", ".join(f"{split} is {path}/" for path, split in self.splits.items()))
         if left_out := [found for found in self.skipped if found.num_pictures]:
@@ -170,8 +171,10 @@ def check_scan(folder: Path, scan: Scan) -> list[str]:
     empty = [found for found in scan.empty if found.split != TEST and not counts.get(found.split, {}).get(found.label)]
     names = [f"{found.path}: {unreadable[found.path]}" if found.path in unreadable else found.path for found in empty]
     check_classes(folder, counts, names)
-    variants = find_case_variants({image.label for image in scan.images})
-    return [f"{folder}: labels that differ only in case: {format_list(variants)}. Each is a class"] if variants else []
+    if not (similar := find_similar({image.label for image in scan.images})):
+        return []
+    shown = format_list(list(map(repr, similar)))
+    return [f"{folder}: labels that differ only in case, spaces or leading zeros: {shown}. Each is a class"]
 
 
 def _count_folders(classes: Sequence[ClassFolder]) -> Counts:

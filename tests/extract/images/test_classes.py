@@ -99,10 +99,12 @@ def test_describe_many_classes_is_short(tmp_path: Path) -> None:
     assert "class007 (4)" in lines[0]
 
 
-def test_check_scan_of_labels_that_differ_only_in_case_warns_of_them(tmp_path: Path) -> None:
-    make_classes(tmp_path, "", labels=["a", "A", "b"])
+@pytest.mark.parametrize("labels", [("A", "a"), ("01", "1"), ("0", "00"), ("cats", "cats ")])
+def test_check_scan_of_similar_labels_warns_of_them(tmp_path: Path, labels: tuple[str, str]) -> None:
+    make_classes(tmp_path, "", labels=[*labels, "10"])
     (warning,) = check_scan(tmp_path, scan_images(tmp_path))
-    assert "A, a" in warning
+    assert [label for label in labels if repr(label) not in warning] == []
+    assert repr("10") not in warning
 
 
 def test_leave_out_classes_of_a_table_lists_each_picture() -> None:
