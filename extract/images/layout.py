@@ -172,7 +172,7 @@ def _holds_splits(folder: Folder) -> bool:
 
 
 def _find_shared_below(root: Folder) -> list[Folder]:
-    """Find the one folder in each subfolder, at any depth, that holds the same folders of pictures as the others."""
+    """Find the folders, one in each subfolder at any depth, that hold folders with the same names."""
     nodes = [[folder for folder in top.walk() if folder.filled] for top in root.filled]
     shared = set.intersection(*({name for folder in inner for name in folder.list_names()} for inner in nodes))
     found = [[folder for folder in inner if len(folder.list_names() & shared) >= MIN_SHARED] for inner in nodes]

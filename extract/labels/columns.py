@@ -118,7 +118,7 @@ def choose_columns(table: Table, index: PictureIndex, option: ColumnOption) -> C
         return choose_columns(table.move_header_to_rows(), index, option)
     if split is None and option.split != NONE:
         unused = [number for number in range(len(table.names)) if number not in (path, *labels)]
-        # Refused later, because of its other values: left out, it would put the pictures for testing into training.
+        # `read_splits` refuses the values of this column. Without it, pictures for testing would be used for training.
         split = next((number for number in unused if _may_be_split(table, number)), None)
     chosen = [path, *labels, *([] if split is None else [split])]
     if len(set(chosen)) < len(chosen):

@@ -97,8 +97,7 @@ def label_pictures(
         images.append(ImageRow(picture.path, label, split, picture.num_bytes, picture.modified_ns))
     if not splits:
         check_split_folders(folder, images)
-    values = found.table.columns[found.path]
-    used = {found.path, *found.labels, found.split}
+    used, paths_in_table = {found.path, *found.labels, found.split}, found.table.columns[found.path]
     unlisted = [path for number, path in enumerate(paths) if number not in row_of]
     summary = TableLabels(
         _describe_source(found, is_multi_label=is_multi_label),
@@ -106,7 +105,7 @@ def label_pictures(
         unused_columns=[found.table.name(number) for number in range(len(found.table.names)) if number not in used],
         num_rows=found.table.num_rows,
         classes=sorted({label for number in listed for label in labels[row_of[number]] or ()}),
-        missing=[values[row] for row, number in enumerate(found.matches.pictures) if number is None],
+        missing=[paths_in_table[row] for row, number in enumerate(found.matches.pictures) if number is None],
         repeated=[pictures[number].path for number in repeated],
         unlabeled=[pictures[number].path for number in unlabeled],
         unlisted=unlisted,

@@ -28,8 +28,6 @@ _MAX_BYTES, _MAX_ROWS = 2**30, 10_000_000
 _PARQUET_MAGIC = b"PAR1"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )

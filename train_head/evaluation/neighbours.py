@@ -68,7 +68,7 @@ def load_neighbours(store: FeatureStore, examples: Sequence[Example], console: C
 
 
 def find_groups(store: FeatureStore, examples: Sequence[Example], console: Console) -> dict[bytes, bytes]:
-    """Find groups of near-duplicates, and map the content hashes of their pictures to `choose_representatives`.
+    """Find groups of near-duplicates, and map the content hash of each picture to that of its group's representative.
 
     Raises:
         UsageError: more than `MAX_PICTURES` pictures.
