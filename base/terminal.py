@@ -82,12 +82,15 @@ class Console:
         from rich.table import Table
 
         stream = sys.stderr if self.options.json else sys.stdout
-        table = Table(title=_escape(title, stream), title_justify="left", show_header=False)
+        table = Table(show_header=False)
         for index in range(max(len(row) for row in rows)):
             table.add_column(justify="left", overflow="fold", style="bold" if index == 0 else "")
         for row in rows:
             table.add_row(*(_escape(cell, stream) for cell in row))
-        RichConsole(stderr=self.options.json, highlight=False, emoji=False).print(table)
+        console = RichConsole(stderr=self.options.json, highlight=False, emoji=False)
+        # A title of the table itself would be wrapped at the width of the table.
+        console.print(_escape(title, stream), style="table.title", soft_wrap=True)
+        console.print(table)
 
     def show_result(self, result: Mapping[str, Any]) -> None:
         """Print the result as one JSON object on stdout, only with `--json`."""

@@ -108,6 +108,12 @@ def test_console_prints_no_control_characters(method: str, capsys: pytest.Captur
     assert not {"\x1b", "\x07"} & set(printed)
 
 
+def test_show_table_keeps_a_long_title_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    title = f"predictions of {'long/' * 30}model.keras"
+    Console().show_table(title, [("no picture",)])
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
 def test_show_table_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Console(ConsoleOptions(quiet=True)).show_table("t", [("a", 1)])
     assert capsys.readouterr().out == ""
