@@ -45,6 +45,8 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     model = run.with_name(f"{run.name}-model")
     places = ["--store", str(store), "--run", str(run)]
     made = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
+    # Without the table, the labels would become the names of the class folders.
+    made += ["--labels", table] if (table := sources.store.contents.labels.table) else []
     imbalanced = is_imbalanced(num_by_label)
     changes = {
         "fit": suggest_fit_change(findings["fit"], options),

@@ -96,7 +96,7 @@ def test_describe_many_classes_is_short(tmp_path: Path) -> None:
     make_files(tmp_path, "class007/9.jpg")
     lines = Options(tmp_path).scan().describe(tmp_path)
     assert sum(map(len, lines)) < 300
-    assert "class007 (4)" in lines[0]
+    assert "class007" in lines[0]
 
 
 @pytest.mark.parametrize("labels", [("A", "a"), ("01", "1"), ("0", "00"), ("cats", "cats ")])

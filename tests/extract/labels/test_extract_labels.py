@@ -201,7 +201,8 @@ def test_train_uses_the_split_column_and_reports_the_table(pictures: Path, store
     assert result.status == 0, result.err
     assert (result.json["num_train"], result.json["num_validation"]) == (4, 4)
     assert all(part in result.json["split_rule"] for part in ("fold", "folds.csv"))
-    assert "folds.csv, breed by id" in (tmp_path / "run/report.html").read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert all(part in page for part in ("folds.csv, breed by id", "--labels folds.csv"))
 
 
 def test_store_of_a_table_is_shown_by_info(pictures: Path, store: Path, multi_table: Path) -> None:
