@@ -103,16 +103,15 @@ class _Planner:
         return layout
 
     def _choose_level(self, root: Folder, folders: Sequence[Folder]) -> list[Folder]:
-        """Return the class folders: the given folders, or the folders in them if they share the same subfolders."""
+        """Return the class folders: the given folders, or the folders in them if these have the chosen names."""
         filled = [folder for folder in folders if folder.filled and not folder.pictures]
-        shared = set.intersection(*(folder.list_names() for folder in filled)) if filled else set()
-        if len(filled) < max(2, sum(folder.num_pictures > 0 for folder in folders)) or len(shared) < MIN_SHARED:
-            return list(folders)
         inner = [below for folder in filled for below in folder.folders]
-        if self.chosen and self.chosen <= {folder.name for folder in folders}:
+        if self.chosen and not self.chosen <= {folder.name for folder in folders}:
+            return inner if self.chosen <= {folder.name for folder in inner} else list(folders)
+        shared = set.intersection(*(folder.list_names() for folder in filled)) if filled else set()
+        num_filled = sum(folder.num_pictures > 0 for folder in folders)
+        if self.chosen or len(filled) < max(2, num_filled) or len(shared) < MIN_SHARED:
             return list(folders)
-        if self.chosen and self.chosen <= {folder.name for folder in inner}:
-            return inner
         raise refusals.refuse_shared_subfolders(self.source, root, filled)
 
     def plan_splits(self, root: Folder, names: dict[str, str]) -> Layout:

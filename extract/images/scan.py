@@ -40,6 +40,8 @@ class Scan:
     """`train`, `validation` or `test` for each folder that was read as a split, by its relative path."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Number of files and folders of operating systems, network storage and editors for each name."""
+    nested: Sequence[str] = ()
+    """Paths of the pictures that are in a folder below their class folder."""
     empty: Sequence[ClassFolder] = ()
     """Class folders without pictures."""
 
@@ -68,6 +70,11 @@ class Scan:
         lines = [f"{format_count(len(self.images), 'picture')}{classes}{skipped if self.skipped else ''}"]
         if self.splits:
             lines.append("splits: " + ", ".join(f"{split} is {path}/" for path, split in self.splits.items()))
+        if self.nested:
+            count = format_count(len(self.nested), "picture")
+            lines.append(
+                f"{count} in subfolders of class folders, with the class of the folder above: {self.nested[0]}"
+            )
         if left_out := [found for found in self.skipped if found.num_pictures]:
             count = format_count(sum(found.num_pictures for found in left_out), "picture")
             shown = format_list([f"{found.path}/ ({found.num_pictures:,})" for found in left_out])
@@ -118,11 +125,14 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
     classes = [found for found in layout.classes if found.label not in excluded]
     images, outside = _label_pictures(listing, classes, {found.path for found in left_out})
     skipped = [*listing.skipped, *left_out, *(Skipped(picture.path, OUTSIDE) for picture in outside)]
+    images.sort(key=lambda image: image.path)
+    places = {found.path for found in classes}
     return Scan(
-        images=sorted(images, key=lambda image: image.path),
+        images=images,
         skipped=_drop_inner(sorted(skipped, key=lambda found: found.path), {found.path for found in left_out}),
         splits=layout.splits,
         ignored=dict(listing.ignored.most_common()),
+        nested=[image.path for image in images if image.path.rpartition("/")[0] not in places],
         empty=[found for found in classes if not found.num_pictures],
     )
 

@@ -283,6 +283,23 @@ def test_scan_unclear_layout_is_refused_with_advice_that_works(
     assert [options.list_counts() for options in follow_advice(caught.value, tmp_path)] == expected
 
 
+@pytest.mark.parametrize("tops", [("",), ("train", "val")])
+def test_scan_deep_classes_have_the_label_of_the_top_folder_or_the_chosen_ones(
+    tmp_path: Path, tops: tuple[str, ...]
+) -> None:
+    for top in tops:
+        make_classes(tmp_path, f"{top}/lung".lstrip("/"), labels=["lung_aca", "lung_n"])
+        make_classes(tmp_path, f"{top}/colon".lstrip("/"), labels=["colon_aca", "colon_n"])
+    scan = Options(tmp_path).scan()
+    assert [sorted(counts) for counts in scan.count_by_class().values()] == [["colon", "lung"]] * len(tops)
+    assert len(scan.nested) == len(scan.images)
+    chosen = Options(tmp_path, classes="lung_aca,lung_n,colon_n").scan()
+    assert [sorted(counts) for counts in chosen.count_by_class().values()] == [["colon_n", "lung_aca", "lung_n"]] * len(
+        tops
+    )
+    assert not chosen.nested
+
+
 @pytest.mark.parametrize("names", [("val", "validation"), ("test_set", "Testing Data")])
 def test_scan_two_folders_of_one_split_are_refused_with_both(tmp_path: Path, names: tuple[str, str]) -> None:
     make_classes(tmp_path, "train", *names)
