@@ -60,8 +60,8 @@ class ExtractConfig:
     columns: Annotated[
         str,
         Option(
-            help="Names or positions of the table's columns, if they are not found: "
-            "path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.",
+            help="Names or positions of the table's columns, if they are not found, such as path=id,label=breed. "
+            "Keys: path, label, split, separator.",
             metavar="KEY=COLUMN,…",
         ),
     ] = ""

@@ -58,8 +58,8 @@ def extract(
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         labels: Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.
-        columns: Names or positions of the table's columns, if they are not found:
-            path=COLUMN,label=COLUMN,split=COLUMN,separator=TEXT.
+        columns: Names or positions of the table's columns, if they are not found, such as path=id,label=breed. Keys:
+            path, label, split, separator.
         classes: Classes to use, separated by commas. Others are left out and listed.
         min_pictures: Leave out classes with fewer training pictures. With 0, a class with too few is an error. Expects
             a whole number of at least 0. Default 0.

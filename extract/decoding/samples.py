@@ -77,7 +77,7 @@ def find_layout(image: Image.Image) -> SampleLayout | None:
 
 
 def has_sample_bits(path: Path) -> bool:
-    """Return whether a file has 16-bit samples by its header, without a range there."""
+    """Return whether the header of a file declares 16-bit samples, but not their range."""
     try:
         with RegularFile(path, follow=True) as file:
             start = file.read(_PNG_DEPTH + 1)

@@ -28,8 +28,8 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
     if split.num_moved:
         share = len(split.validation) / (len(split.train) + len(split.validation))
         console.info(
-            f"{share:.0%} of the pictures are validation pictures: {format_count(split.num_moved, 'picture')} moved so "
-            "that training and validation have every class"
+            f"moved {format_count(split.num_moved, 'picture')} so that training and validation have every class; "
+            f"{share:.0%} of the pictures are now for validation"
         )
     if split.group_of:
         sizes = Counter(split.group_of.values())
