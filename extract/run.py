@@ -17,7 +17,6 @@ from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
 from extract.engines import check_engine
-from extract.images.classes import parse_classes
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.labels.scan import scan_labeled
 from extract.loop import BadPicturesError, ExtractionLoop
@@ -78,13 +77,12 @@ def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str
 
 def scan_pictures(config: ExtractConfig, stores: Collection[Path]) -> Scan:
     """Scan the folder, with the labels of the table if there is one."""
-    chosen = parse_classes(config.classes)
     if config.labels:
         scan = scan_labeled(config.images, config.labels, config.columns, stores)
-        return leave_out_classes(scan, chosen, config.min_pictures)
+        return leave_out_classes(scan, config.classes, config.min_pictures)
     if config.columns:
         raise UsageError("--columns", "a table given with --labels", repr(config.columns), "Give --labels FILE as well")
-    return scan_images(config.images, stores, chosen, config.min_pictures)
+    return scan_images(config.images, stores, config.classes, config.min_pictures)
 
 
 @dataclass(frozen=True)

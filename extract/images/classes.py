@@ -16,9 +16,22 @@ Counts = Mapping[str, Mapping[str, int]]
 NOT_CHOSEN = "a class that is not in --classes"
 
 
-def parse_classes(text: str) -> list[str]:
-    """Return the labels in the option `--classes`, in Unicode form C like the labels of a scan."""
-    return [unicodedata.normalize("NFC", label.strip()) for label in text.split(",") if label.strip()]
+def parse_classes(text: str, names: Collection[str]) -> list[str]:
+    """Return the labels in the option `--classes`, in Unicode form C like the labels of a scan.
+
+    Args:
+        text: labels separated by commas.
+        names: names that a label may have; a comma or an outer space in one of them belongs to the name.
+    """
+    known, parts = set(names), unicodedata.normalize("NFC", text).split(",")
+    most = 1 + max((name.count(",") for name in known), default=0)
+    labels: list[str] = []
+    while parts:
+        joined = [",".join(parts[:count]) for count in range(min(most, len(parts)), 0, -1)]
+        label = next((name for part in joined for name in (part, part.strip()) if name in known), parts[0].strip())
+        labels += [label] if label else []
+        del parts[: 1 + label.count(",")]
+    return labels
 
 
 def find_excluded(counts: Counts, chosen: Sequence[str], min_pictures: int) -> dict[str, str]:

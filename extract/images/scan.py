@@ -10,7 +10,7 @@ from pathlib import Path
 
 from base.errors import UsageError
 from base.terminal import NUM_LISTED, format_count, format_list
-from extract.images.classes import Counts, check_classes, find_excluded, find_similar
+from extract.images.classes import Counts, check_classes, find_excluded, find_similar, parse_classes
 from extract.images.layout import ClassFolder, Layout, plan_layout
 from extract.images.refusals import Source, refuse_nested
 from extract.images.splits import TEST
@@ -91,7 +91,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     return f"{len(counts):,} classes, smallest {smallest}, largest {largest}"
 
 
-def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[str] = (), min_pictures: int = 0) -> Scan:
+def scan_images(folder: Path, stores: Collection[Path] = (), classes: str = "", min_pictures: int = 0) -> Scan:
     """Scan a folder of class folders, or of folders for splits with class folders in each.
 
     The name of a class folder, in Unicode form C, is the label of all pictures below it, at any depth. Names of splits
@@ -100,7 +100,7 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
     Args:
         folder: the folder of pictures.
         stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
-        chosen: labels to use; they also choose between two readings of the folders. Empty means all.
+        classes: labels to use, separated by commas; they also choose between two readings. Empty means all.
         min_pictures: classes with fewer training pictures are left out; 0 leaves none out.
 
     Returns:
@@ -115,6 +115,7 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
     tables = [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)]
     source = Source(folder, tables, [found.reason for found in listing.skipped])
     top = build_tree(listing)
+    chosen = parse_classes(classes, {node.name for node in top.walk()})
     layout = plan_layout(source, top, chosen)
     _check_copies(source, top, layout)
     excluded = find_excluded(_count_folders(layout.classes), chosen, min_pictures)
@@ -122,18 +123,18 @@ def scan_images(folder: Path, stores: Collection[Path] = (), chosen: Sequence[st
         *layout.left_out,
         *(Skipped(c.path, excluded[c.label], c.num_pictures) for c in layout.classes if c.label in excluded),
     ]
-    classes = [found for found in layout.classes if found.label not in excluded]
-    images, outside = _label_pictures(listing, classes, {found.path for found in left_out})
+    used = [found for found in layout.classes if found.label not in excluded]
+    images, outside = _label_pictures(listing, used, {found.path for found in left_out})
     skipped = [*listing.skipped, *left_out, *(Skipped(picture.path, OUTSIDE) for picture in outside)]
     images.sort(key=lambda image: image.path)
-    places = {found.path for found in classes}
+    places = {found.path for found in used}
     return Scan(
         images=images,
         skipped=_drop_inner(sorted(skipped, key=lambda found: found.path), {found.path for found in left_out}),
         splits=layout.splits,
         ignored=dict(listing.ignored.most_common()),
         nested=[image.path for image in images if image.path.rpartition("/")[0] not in places],
-        empty=[found for found in classes if not found.num_pictures],
+        empty=[found for found in used if not found.num_pictures],
     )
 
 
@@ -144,17 +145,18 @@ def require_folder(folder: Path) -> None:
         raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
 
 
-def leave_out_classes(scan: Scan, chosen: Sequence[str], min_pictures: int) -> Scan:
+def leave_out_classes(scan: Scan, classes: str, min_pictures: int) -> Scan:
     """Leave out classes (`find_excluded`) of a scan whose labels are from a table.
 
     Raises:
         UsageError: a chosen label does not exist, or pictures have several labels.
     """
-    if not chosen and not min_pictures:
+    if not classes and not min_pictures:
         return scan
     if scan.label_source.is_multi_label:
-        option = "--classes" if chosen else "--min-pictures"
+        option = "--classes" if classes else "--min-pictures"
         raise UsageError(option, "one label for each picture", "several labels", "Remove the labels from the table")
+    chosen = parse_classes(classes, {image.label for image in scan.images})
     excluded = find_excluded(scan.count_by_class(), chosen, min_pictures)
     left_out = [Skipped(image.path, excluded[image.label]) for image in scan.images if image.label in excluded]
     return replace(

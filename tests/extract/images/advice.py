@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import HeadstartError
-from extract.images.classes import parse_classes
 from extract.images.scan import Scan, check_scan, scan_images
 
 _OPTION = re.compile(r"--(images|classes|min-pictures) ('[^']*'|\S*[^\s.,])")
@@ -40,7 +39,7 @@ class Options:
 
     def scan(self) -> Scan:
         """Scan the folder and check the classes, as `extract` does before it computes anything."""
-        scan = scan_images(self.images, [], parse_classes(self.classes), self.min_pictures)
+        scan = scan_images(self.images, [], self.classes, self.min_pictures)
         check_scan(self.images, scan)
         return scan
 

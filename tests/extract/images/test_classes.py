@@ -21,8 +21,19 @@ pytestmark = pytest.mark.unit
 FOLDER = Path("pictures")
 
 
-def test_parse_classes_normalizes_the_names_and_drops_empty_ones() -> None:
-    assert parse_classes("Mu\u0308ller, two words,,dogs") == ["M\u00fcller", "two words", "dogs"]
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Mu\u0308ller, two words,,dogs", ["M\u00fcller", "two words", "dogs"]),
+        ("dogs,Pepper,_bell,cats", ["dogs", "Pepper,_bell", "cats"]),
+        ("dogs, retriever, golden,cats ", ["dogs", "retriever, golden", "cats "]),
+        ("Pepper,_bells, ,", ["Pepper", "_bells"]),
+        (" , ", []),
+    ],
+)
+def test_parse_classes_separates_labels_but_not_names_with_commas(text: str, labels: list[str]) -> None:
+    names = ["M\u00fcller", "two words", "dogs", "cats", "cats ", "Pepper,_bell", "retriever, golden"]
+    assert parse_classes(text, names) == labels
 
 
 @pytest.mark.parametrize(
@@ -111,7 +122,7 @@ def test_leave_out_classes_of_a_table_lists_each_picture() -> None:
     images = [
         ImageRow(f"{number}.jpg", label, "", 1, 1) for number, label in enumerate(["cats", "dogs", "cats", "owls"])
     ]
-    for options in (["cats"], 0), ([], 2):
+    for options in ("cats", 0), ("", 2):
         left = leave_out_classes(Scan(images, []), *options)
         assert [image.path for image in left.images] == ["0.jpg", "2.jpg"]
         assert [found.path for found in left.skipped] == ["1.jpg", "3.jpg"]
