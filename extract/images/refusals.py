@@ -165,7 +165,8 @@ def refuse_shared_subfolders(source: Source, root: Folder, folders: Sequence[Fol
     inner = sorted({name for folder in folders for name in folder.list_names()})
     place = f" in {root.path}/" if root.path else ""
     got = f"the folders {format_list(outer)}{place} as classes, or the folders {format_list(inner)} in each of them"
-    advice = f"Give {format_classes_option(outer)} or {format_classes_option(inner)}"
+    only = source.format_option(max(folders, key=lambda folder: folder.num_pictures))
+    advice = f"Give {format_classes_option(outer)} or {format_classes_option(inner)}, or {only} to use only this folder"
     return LayoutError(source.images, "one reading of the folders", f"two: {got}", advice)
 
 

@@ -240,13 +240,13 @@ def split(train: tuple[str, ...], **others: tuple[str, ...]) -> dict[str, dict[s
 
 TWO = ("cats", "dogs")
 PLAIN = {"": CLASSES}
-EACH = {"": {"day": 6, "night": 6}}
+EACH, ONE = {"": {"day": 6, "night": 6}}, {"": {"day": 3, "night": 3}}
 
 
 @pytest.mark.parametrize(
     ("draw", "names", "expected"),
     [
-        (draw_subfolders, TWO + ("day", "night"), [{"": {"cats": 6, "dogs": 6}}, EACH]),
+        (draw_subfolders, TWO + ("day", "night"), [{"": {"cats": 6, "dogs": 6}}, EACH, ONE]),
         (draw_other_copy, TWO + ("cell_images",), [PLAIN, {"": {"cats": 3, "dogs": 4}}]),
         (
             draw_other_copy_beside_its_prefix,
