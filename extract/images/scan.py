@@ -41,7 +41,7 @@ class Scan:
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Number of files and folders of operating systems, network storage and editors for each name."""
     nested: Sequence[str] = ()
-    """Paths of the pictures that are in a folder below their class folder."""
+    """Paths of the pictures that are in subfolders of their class folder."""
     empty: Sequence[ClassFolder] = ()
     """Class folders without pictures."""
 
@@ -73,7 +73,7 @@ class Scan:
         if self.nested:
             count = format_count(len(self.nested), "picture")
             lines.append(
-                f"{count} in subfolders of class folders, with the class of the folder above: {self.nested[0]}"
+                f"{count} in subfolders of class folders, first {self.nested[0]}. Their class folder is the label"
             )
         if left_out := [found for found in self.skipped if found.num_pictures]:
             count = format_count(sum(found.num_pictures for found in left_out), "picture")
