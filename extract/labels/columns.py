@@ -174,7 +174,7 @@ def _choose_split(table: Table, used: set[int]) -> int | None:
 def _may_be_split(table: Table, number: int) -> bool:
     """Return whether a column is probably one of splits, with other values than their names, such as 0 and 1."""
     values, words = set(table.columns[number]), _split_words(table.names[number])
-    if len(values) < 2:
+    if not 4 <= 2 * len(values) <= len(table.columns[number]):
         return False
     if set(words) & _SPLIT_WORDS or (len(values) == 2 and _YES_NO_SPLIT.fullmatch(" ".join(words))):
         return True
@@ -224,9 +224,13 @@ def _find_class(values: Sequence[str]) -> dict[str, bool] | None:
 
 
 def _group_equivalent(table: Table, likely: Sequence[int]) -> list[list[int]]:
-    """Group the columns that divide the rows in the same way, class names before class numbers."""
+    """Group the columns that divide the rows in the same way; class names before numbers, and "label" before others."""
     groups: list[list[int]] = []
-    for number in sorted(likely, key=lambda number: all(map(str.isdigit, set(table.columns[number])))):
+
+    def rank(number: int) -> tuple[bool, bool]:
+        return all(map(str.isdigit, set(table.columns[number]))), not _has_label_name(table, number)
+
+    for number in sorted(likely, key=rank):
         column = table.columns[number]
         same = next((group for group in groups if _are_equivalent(table.columns[group[0]], column)), None)
         if same is None:

@@ -64,6 +64,14 @@ DETECTED: dict[str, tuple[dict[str, list[Any]], dict[str, Any]]] = {
         },
         {"path": "file", "label": ["kind"], "unused": ["sex", "target"]},
     ),
+    "a date for each class": (
+        {"file": PATHS, "taken": repeat("2024-01-01", "2024-01-02"), "label": BREEDS},
+        {"path": "file", "label": ["label"], "unused": ["taken"]},
+    ),
+    "a split in the name of numbers": (
+        {"file": PATHS, "label": BREEDS, "split seed": list(range(NUM_PICTURES))},
+        {"path": "file", "label": ["label"], "unused": ["split seed"]},
+    ),
     "split": (
         {"file": PATHS, "class": BREEDS, "fold": repeat("Train", "val", "test", period=2)},
         {"path": "file", "label": ["class"], "split": "fold"},
