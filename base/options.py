@@ -99,8 +99,9 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         return os.fspath(value)
     if option.kind is str and isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    if issubclass(option.kind, StrEnum) and value in list(option.kind):
-        return option.kind(value)
+    # str: numbers are also accepted where all values are digits, such as sample_bits=12.
+    if issubclass(option.kind, StrEnum) and str(value) in list(option.kind):
+        return option.kind(str(value))
     number_type = {int: Integral, float: Real}.get(option.kind)
     if number_type and isinstance(value, number_type) and not isinstance(value, bool):
         number = option.kind(value)

@@ -40,7 +40,7 @@ def extract(
     threads: int = 0,
     compression: Literal["none", "gzip", "zstd"] = "gzip",
     max_pixels: int = 89000000,
-    sample_bits: Literal["auto", "8", "10", "12", "14", "16"] = "auto",
+    sample_bits: Literal["auto", "8", "10", "12", "14", "16", 8, 10, 12, 14, 16] = "auto",
     max_bad: float = 0.01,
     strict: bool = False,
     rehash: bool = False,

@@ -78,7 +78,8 @@ def _format_type(option: OptionSpec, *, takes_lists: bool) -> str:
     if kind is Path or (kind is str and re.search("FILE|DIR", option.metavar)):
         text = "StrPath"
     elif issubclass(kind, StrEnum):
-        text = f"Literal[{', '.join(repr(str(member)).replace(chr(39), chr(34)) for member in kind)}]"
+        values = [f'"{member}"' for member in kind] + [member for member in kind if member.isdigit()]
+        text = f"Literal[{', '.join(values)}]"
     else:
         text = kind.__name__
     text += f" | Sequence[{text}]" if takes_lists else ""

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.unit
 class Shape(StrEnum):
     ROUND = "round"
     FLAT = "flat"
+    SIDES_8 = "8"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def make(**values: Any) -> Options:
         ("files", (PurePosixPath("a"), "b"), [Path("a"), Path("b")]),
         ("shape", "flat", Shape.FLAT),
         ("shape", Shape.FLAT, Shape.FLAT),
+        ("shape", 8, Shape.SIDES_8),
         ("share", 0, 0.0),
         ("count", None, None),
         ("count", 3, 3),
