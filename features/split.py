@@ -66,11 +66,13 @@ def choose_validation(
     for _, groups in sorted(groups_of.items()):
         if len(groups) < 2:
             continue
+        # Without groups, the number of copies of a picture does not matter: runs of earlier versions have this split.
+        weights = {group: sizes[group] if group_of else 1 for group in groups}
         if not groups & held_out:
-            moved = min(groups, key=lambda group: (sizes[group] if group_of else 0, _compute_position(group)))
+            moved = min(groups, key=lambda group: (weights[group], _compute_position(group)))
             held_out.add(moved)
         elif groups <= held_out:
-            moved = min(groups, key=lambda group: (sizes[group] if group_of else 0, -_compute_position(group)))
+            moved = min(groups, key=lambda group: (weights[group], -_compute_position(group)))
             held_out.remove(moved)
         else:
             continue
