@@ -158,8 +158,7 @@ demo: extract train export  ## extract, train and export the default data
 
 extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
 extract: $(RUNTIME) $(if $(is_default),data)  ## compute the features of new pictures
-	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
-		$(if $(NEW_STORE),--new-store) $(ARGS)
+	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) $(if $(NEW_STORE),--new-store) $(ARGS)
 
 train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
 	$(call run,$(BIN)/python -m train_head --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
