@@ -112,7 +112,10 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
     examples = split.train + split.validation
     sizes: Counter[bytes] = Counter()
     label_of: dict[bytes, str] = {}
-    for example in sort_examples({example.content_hash: example for example in sort_examples(examples)[::-1]}.values()):
+    first_of: dict[bytes, Example] = {}
+    for example in sort_examples(examples):
+        first_of.setdefault(example.content_hash, example)
+    for example in first_of.values():
         group = split.group_of.get(example.content_hash, example.content_hash)
         label_of.setdefault(group, example.label)
         sizes[group] += 1
