@@ -21,6 +21,7 @@ from typer import Option
 from base.command_line import run_app
 from base.terminal import Console
 from extract.config import ExtractConfig
+from extract.images.recognize import EXTENSIONS
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.data.batches import Array
@@ -28,7 +29,6 @@ from train_head.evaluation.neighbours import NEAR, find_neighbours, group_rows
 from train_head.report.duplicates import measure_typical_similarity
 
 ORIGINALS = "originals"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def write_pictures(config: DuplicatesBenchmarkConfig, folder: Path) -> int:
 
     The originals are chosen by the digests of their files, without files that are there twice.
     """
-    paths = [path for path in sorted(config.images.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    paths = [path for path in sorted(config.images.rglob("*")) if path.suffix.lower() in EXTENSIONS]
     path_of = {hashlib.sha256(path.read_bytes()).digest(): path for path in paths if path.is_file()}
     for name in (ORIGINALS, *CHANGES):
         (folder / name).mkdir(parents=True)
