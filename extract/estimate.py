@@ -18,7 +18,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     """Estimate the pictures, the time and the disk space of a run, without the backbone; write nothing.
 
     The rate is that of the last run on this store. Without one, `estimated_seconds` and `images_per_second` are None.
-    `estimated_bytes` is None if the shape of a cut layer is known neither by its name nor from a store.
+    `estimated_bytes` is None if the shape of a layer is unknown: it is no `mixed` layer, and the store has no features.
     """
     scan, places, stored = prepare_run(config, console)
     num_relabeled = log_label_changes(scan, stored.values(), console)
