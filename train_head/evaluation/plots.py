@@ -56,7 +56,8 @@ def _draw_panel(axes: Axes, history: Sequence[Epoch], name: str) -> None:
     axes.plot(epochs, [getattr(row, f"val_{name}") for row in history], "s--", markersize=3, label="validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    # With the default of the same value, matplotlib warns if the search for the place takes more than a second.
+    axes.legend(loc="best")
 
 
 def save_png(figure: Figure, path: Path | IO[bytes]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,3 +121,9 @@ def test_choose_plotted_takes_the_largest_classes_up_to_the_number_of_colours() 
     assert choose_plotted(np.arange(9) % 3, 5) == [0, 1, 2]
     assert choose_plotted(np.arange(4) % 2, 2) == [1]
     assert choose_plotted(np.zeros(4, np.int64), 3) == []
+
+
+def test_encode_svg_on_a_slow_machine_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = plot_learning_curve(HISTORY, 3, "loss", 0.1)
+    monkeypatch.setattr(time, "perf_counter", itertools.count(step=2.0).__next__)
+    assert "<svg" in encode_svg(figure, "slow")
