@@ -22,6 +22,8 @@ from extract.config import ExtractConfig
 from extract.loop import ExtractionLoop
 from extract.run import extract_features
 from features.catalog.tables import ImageRow
+from features.maintenance.recover import inspect_orphan, list_shard_files
+from features.shards.shard import parse_name
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.extract.mean_colours import MeanColours, run_loop, write_pictures
@@ -69,8 +71,9 @@ class Stopped:
 
     @property
     def num_complete(self) -> int:
-        """Number of pictures with all views stored."""
-        views = [key.content_hash for key in FeatureStore(self.store).contents.locations]
+        """Number of pictures with all views in shards; a shard may be written and not yet in the catalog."""
+        headers = [inspect_orphan(path, None)[1] for path in list_shard_files(self.store) if parse_name(path.name)]
+        views = [key.content_hash for header in headers for key in header.keys]
         return sum(views.count(content) == NUM_VIEWS for content in set(views))
 
 
