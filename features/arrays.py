@@ -58,9 +58,16 @@ def find_free_memory() -> int | None:
 
 
 def stream_dataset(
-    read: Read, examples: Sequence[Example], classes: NDArray[np.int64], feature_shape: tuple[int, ...], batch_size: int
+    read: Read, examples: Sequence[Example], classes: NDArray[Any], feature_shape: tuple[int, ...], batch_size: int
 ) -> Any:
     """Return a `tf.data.Dataset` of batches of features and class numbers; it loads about one shard at a time.
+
+    Args:
+        read: reads the features of examples.
+        examples: the examples, in the order of the rows.
+        classes: the class numbers, (n,); or (n, classes), 0 or 1 for each label.
+        feature_shape: shape of one feature.
+        batch_size: number of rows in a batch.
 
     Raises:
         UsageError: `batch_size` is not a positive integer.
@@ -69,7 +76,7 @@ def stream_dataset(
         raise UsageError("batch_size", "a positive integer", repr(batch_size), "Give a positive integer")
     num_read = max(1, count_rows_per_shard(feature_shape) // batch_size) * batch_size
 
-    def generate() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    def generate() -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
         for start in range(0, len(examples), num_read):
             features = read(examples[start : start + num_read])
             for row in range(0, len(features), batch_size):
@@ -80,6 +87,9 @@ def stream_dataset(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import_quietly("tensorflow")
     tf = sys.modules["tensorflow"]
-    signature = (tf.TensorSpec((None, *feature_shape), tf.float32), tf.TensorSpec((None,), tf.int64))
+    signature = (
+        tf.TensorSpec((None, *feature_shape), tf.float32),
+        tf.TensorSpec((None, *classes.shape[1:]), classes.dtype),
+    )
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(-(-len(examples) // batch_size)))

@@ -56,14 +56,17 @@ class LabelSource:
 
     def list_labels(self, text: str) -> list[str]:
         """Return the labels of a picture, sorted, from its label in the catalog: one, unless `is_multi_label`."""
-        if not self.is_multi_label:
-            return [text]
-        return text.split(LABEL_SEPARATOR) if text else []
+        return split_labels(text) if self.is_multi_label else [text]
 
 
 def join_labels(labels: Iterable[str]) -> str:
     """Join the labels of a picture to the text in the catalog: sorted, separated by `LABEL_SEPARATOR`."""
     return LABEL_SEPARATOR.join(sorted(labels))
+
+
+def split_labels(text: str) -> list[str]:
+    """Return the labels of a picture from the result of `join_labels`."""
+    return text.split(LABEL_SEPARATOR) if text else []
 
 
 def require_single_labels(store: Path, source: LabelSource) -> None:

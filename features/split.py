@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from base.errors import UsageError
 from features.contents import Example
+from features.labels import split_labels
+from features.stratify import NO_LABEL, Unit, stratify
 
 VALIDATION_SHARE = 0.2
 """Default share of the training pictures that is held out if the folder has no validation/."""
@@ -28,6 +30,19 @@ def encode_labels(examples: Sequence[Example], classes: Sequence[str]) -> NDArra
     """Return the class number of each example: the position of its label in `classes`."""
     number_of = {label: number for number, label in enumerate(classes)}
     return np.array([number_of[example.label] for example in examples], np.int64)
+
+
+def encode_label_sets(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Return which labels each example of a multi-label store has.
+
+    Returns:
+        (n, classes) uint8: 1 where the example has the label, else 0.
+    """
+    number_of = {label: number for number, label in enumerate(classes)}
+    found = np.zeros((len(examples), len(classes)), np.uint8)
+    for row, example in zip(found, examples, strict=True):
+        row[[number_of[label] for label in split_labels(example.label)]] = 1
+    return found
 
 
 class Choice(NamedTuple):
@@ -80,6 +95,44 @@ def choose_validation(
     return Choice({key for key in hashes if group_of.get(key, key) in held_out}, num_moved)
 
 
+def choose_stratified(
+    examples: Sequence[Example], share: float, group_of: Mapping[bytes, bytes] = MappingProxyType({})
+) -> set[bytes]:
+    """Choose about a share of the examples of a multi-label store for validation, with that share of every label.
+
+    Copies and groups stay together. A label of two or more distinct pictures is in training and in validation, if that
+    is possible without taking another label out of either.
+
+    Args:
+        examples: the examples to choose from.
+        share: share of the examples to choose.
+        group_of: content hash that represents the group of a picture, for pictures that stay together.
+
+    Returns:
+        The content hashes of the chosen pictures.
+    """
+    units = list_units(examples, group_of)
+    parts = stratify(list(units.values()), (1 - share, share))
+    held_out = {group for group, part in zip(units, parts, strict=True) if part}
+    return {e.content_hash for e in examples if group_of.get(e.content_hash, e.content_hash) in held_out}
+
+
+def list_units(examples: Iterable[Example], group_of: Mapping[bytes, bytes]) -> dict[bytes, Unit]:
+    """List the pictures of a multi-label store that stay together, keyed by the hash that represents them.
+
+    They are in the order in which they are placed: the largest first, then by content hash in descending order, so that
+    mostly the pictures with the lowest hashes are held out, as in `choose_validation`.
+    """
+    labels_of: dict[bytes, Counter[str]] = {}
+    sizes: Counter[bytes] = Counter()
+    for example in examples:
+        group = group_of.get(example.content_hash, example.content_hash)
+        sizes[group] += 1
+        labels_of.setdefault(group, Counter()).update(split_labels(example.label) or [NO_LABEL])
+    order = sorted(sorted(sizes, reverse=True), key=lambda group: -sizes[group])
+    return {group: Unit(sizes[group], labels_of[group]) for group in order}
+
+
 def choose_representatives(groups: Iterable[Collection[bytes]]) -> dict[bytes, bytes]:
     """Map the content hash of each picture in a group of several to the hash that represents the group.
 
@@ -117,7 +170,7 @@ def _balance(held_out: set[bytes], sizes: Mapping[bytes, int], share: float) -> 
 
 
 def select_examples(
-    examples: Sequence[Example], split: str | None, where: Path, *, has_validation: bool
+    examples: Sequence[Example], split: str | None, where: Path, *, has_validation: bool, is_multi_label: bool = False
 ) -> list[Example]:
     """Select the examples of a split, sorted by content hash.
 
@@ -128,6 +181,7 @@ def select_examples(
         split: `train`, `validation` or `test`; None for all.
         where: path of the store, for messages.
         has_validation: whether a picture of the store belongs to the validation split.
+        is_multi_label: whether a picture may have several labels.
 
     Raises:
         UsageError: unknown split, or a split without pictures.
@@ -138,7 +192,11 @@ def select_examples(
     chosen = [example for example in examples if split is None or (example.split or "train") == split]
     if split in ("train", "validation") and not has_validation:
         trained = [example for example in examples if example.split != "test"]
-        held_out = choose_validation(trained, VALIDATION_SHARE).held_out
+        held_out = (
+            choose_stratified(trained, VALIDATION_SHARE)
+            if is_multi_label
+            else choose_validation(trained, VALIDATION_SHARE).held_out
+        )
         chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
     if split and not chosen:
         raise UsageError("split", f"a split with pictures in {where}", repr(split), "Give another split")

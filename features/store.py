@@ -19,11 +19,10 @@ from features.arrays import read_array, stream_dataset
 from features.catalog.tables import ImageRow
 from features.contents import Example as Example
 from features.contents import UnusableImage, load_folder, pause_collector
-from features.labels import require_single_labels
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
-from features.split import encode_labels, select_examples
+from features.split import encode_label_sets, encode_labels, select_examples
 
 _NUM_CLASSES_SHOWN = 10
 
@@ -197,8 +196,10 @@ class FeatureStore:
         """
         return [example.path for example in self._select(split)]
 
-    def to_numpy(self, split: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def to_numpy(self, split: str | None = None, dtype: str = "float32") -> tuple[NDArray[Any], NDArray[Any]]:
         """Read features and class numbers into memory, sorted by the content hashes of the pictures.
+
+        The class numbers of a multi-label store are 0 or 1 for each label, as scikit-learn expects them.
 
         Args:
             split: `train`, `validation` or `test`; None for all pictures. If the images folder has no validation/, a
@@ -206,17 +207,16 @@ class FeatureStore:
             dtype: `float16` (the stored dtype), `float32` or `float64`.
 
         Returns:
-            Features, (n, *feature_shape) of the given dtype, and class numbers, (n,) int64.
+            Features, (n, *feature_shape) of the given dtype, and class numbers, (n,) int64. For a multi-label store,
+            (n, classes) uint8: 1 where a picture has the label.
 
         Raises:
             UsageError: unknown dtype or split, or a split without pictures.
             HeadstartError: the features need more than the free memory; nothing is allocated.
             ShardDamagedError: a shard is missing or damaged.
-            FeatureStoreError: pictures have several labels.
         """
-        require_single_labels(self.path, self.contents.labels)
         examples = self._select(split)
-        return read_array(self.read, examples, self.feature_shape, dtype), encode_labels(examples, self.classes)
+        return read_array(self.read, examples, self.feature_shape, dtype), self._encode(examples)
 
     def to_tf_dataset(self, split: str | None = None, batch_size: int = 32) -> Any:
         """Stream features and class numbers as a `tf.data.Dataset`, one shard in memory at a time.
@@ -226,23 +226,24 @@ class FeatureStore:
             batch_size: number of rows in a batch; the last batch may have fewer.
 
         Returns:
-            A dataset of batches: features, (b, *feature_shape) float32, and class numbers, (b,) int64. The rows are in
-            the order of the shards.
+            A dataset of batches: features, (b, *feature_shape) float32, and class numbers, (b,) int64; for a
+            multi-label store, (b, classes) uint8. The rows are in the order of the shards.
 
         Raises:
             UsageError: batch size below 1, unknown split, or a split without pictures.
             ShardDamagedError: a shard is missing or damaged; raised while the dataset is read.
-            FeatureStoreError: pictures have several labels.
         """
-        require_single_labels(self.path, self.contents.labels)
         examples = sorted(self._select(split), key=lambda example: (example.shard, example.row))
-        return stream_dataset(
-            self.read, examples, encode_labels(examples, self.classes), self.feature_shape, batch_size
-        )
+        return stream_dataset(self.read, examples, self._encode(examples), self.feature_shape, batch_size)
+
+    def _encode(self, examples: Sequence[Example]) -> NDArray[Any]:
+        return (encode_label_sets if self.is_multi_label else encode_labels)(examples, self.classes)
 
     def _select(self, split: str | None) -> list[Example]:
         has_validation = any(image.split == "validation" for image in self.images)
-        return select_examples(self.examples, split, self.path, has_validation=has_validation)
+        return select_examples(
+            self.examples, split, self.path, has_validation=has_validation, is_multi_label=self.is_multi_label
+        )
 
     def __len__(self) -> int:
         """Return the number of pictures with features."""

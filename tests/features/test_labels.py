@@ -6,11 +6,13 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from base.errors import CatalogDamagedError, FeatureStoreError
+from base.errors import CatalogDamagedError
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.labels import LABELS_KEY, LabelSource, join_labels
+from features.split import sort_examples
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.features.stores import copy_store, make_image, make_writer, pack
@@ -48,8 +50,12 @@ def test_store_with_several_labels_lists_each(tmp_path: Path) -> None:
     assert store.classes == ["a", "b"]
     assert sorted(store.list_labels(example) for example in store.examples) == [[], ["a"], ["a", "b"], ["b"]]
     assert "several" in repr(store)
-    with raises(FeatureStoreError, where=tmp_path):
-        store.to_numpy()
+    targets = store.to_numpy()[1]
+    assert targets.dtype == np.uint8
+    expected = [
+        [int(label in store.list_labels(example)) for label in "ab"] for example in sort_examples(store.examples)
+    ]
+    assert targets.tolist() == expected
 
 
 def test_store_relabelled_by_folders_has_one_label_again(tmp_path: Path) -> None:
