@@ -18,7 +18,8 @@ from base.terminal import Console, format_count
 from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import TrainConfig
-from train_head.data.split import Split, hash_views, list_rows, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import Split, hash_views, list_rows
 from train_head.evaluation.metrics import predict_classes
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint

@@ -16,7 +16,8 @@ from tests.errors import raises
 from tests.files import read_files
 from tests.train_head.synthetic import CLASSES, list_paths, make_store
 from tests.train_head.training import make_config, run_command
-from train_head.data.split import split_examples, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import split_examples
 from train_head.evaluation.uncertainty import compute_interval
 from train_head.runs.read import Run
 from train_head.solvers import Problem

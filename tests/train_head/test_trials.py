@@ -18,7 +18,8 @@ from tests.errors import raises
 from tests.train_head.fits import make_fit
 from tests.train_head.synthetic import list_paths, make_example, place_hash
 from train_head.config import TrainConfig
-from train_head.data.split import Split, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import Split
 from train_head.trials import Outcome, evaluate_fit, plan_trials, summarize_trials
 
 pytestmark = pytest.mark.unit

@@ -1,4 +1,4 @@
-"""Split of a store's examples into training and validation: by folder, by content hash, or in folds."""
+"""Split of a store's examples into training and validation: by folder, or by content hash."""
 
 from __future__ import annotations
 
@@ -6,15 +6,27 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
-from base.terminal import format_count
+from base.terminal import format_count, format_list
 from features.catalog.tables import ImageRow
-from features.split import choose_validation, sort_examples
+from features.labels import split_labels
+from features.split import (
+    choose_stratified,
+    choose_validation,
+    encode_label_sets,
+    encode_labels,
+    sort_examples,
+)
 from features.store import Example, FeatureStore
 
 FindGroups = Callable[[Sequence[Example]], Mapping[bytes, bytes]]
 """Function that maps content hashes of examples to the hash that represents the group; see `choose_representatives`."""
+Targets = NDArray[Any]
+"""(n,) int64 class numbers; or (n, classes) uint8, 1 for each label of a picture, if pictures have several labels."""
 FOLDER_RULE = "folder validation/"
 """Rule of a split by the folders, or by the splits that the store records."""
 
@@ -33,11 +45,23 @@ class Split:
     """Content hash that represents the group of a picture, for pictures that stay together in folds."""
     num_moved: int = 0
     """Number of pictures moved so that training and validation have every class."""
+    is_multi_label: bool = False
+    """Whether a picture may have several labels, or none; the label of an example is then their joined text."""
 
     @property
     def classes(self) -> list[str]:
         """Labels of the training examples in alphabetical order; a class number is an index in this list."""
-        return sorted({example.label for example in self.train})
+        return sorted(self.count_labels(self.train))
+
+    def count_labels(self, examples: Iterable[Example]) -> Counter[str]:
+        """Count the examples with each label."""
+        if not self.is_multi_label:
+            return Counter(example.label for example in examples)
+        return Counter(label for example in examples for label in split_labels(example.label))
+
+    def encode(self, examples: Sequence[Example]) -> Targets:
+        """Return the targets of examples: their class numbers, or which labels each of them has."""
+        return (encode_label_sets if self.is_multi_label else encode_labels)(examples, self.classes)
 
     def count_leaks(self) -> int:
         """Return the number of validation examples that are copies of training examples, which bias the accuracy."""
@@ -50,6 +74,8 @@ def split_examples(
     validation_share: float,
     images: Iterable[ImageRow] = (),
     find_groups: FindGroups | None = None,
+    *,
+    is_multi_label: bool = False,
 ) -> Split:
     """Split examples by the folder validation/ if there is one, else by content hash.
 
@@ -58,11 +84,12 @@ def split_examples(
         validation_share: share of the training pictures to hold out if there is no validation/.
         images: all images of the store's folder, with or without features.
         find_groups: finds the pictures that stay together; None for a split of single pictures.
+        is_multi_label: whether a picture may have several labels, or none.
 
     Raises:
         UsageError: groups are requested, but the folder validation/ determines the split.
-        HeadstartError: no examples, fewer than two classes, a class that is missing from training or validation, or
-            a folder validation/ without features.
+        HeadstartError: no examples, fewer than two classes, a class that is missing from training or validation, a
+            label that all training pictures have, or a folder validation/ without features.
     """
     if not examples:
         advice = "Run `python -m extract`, and check the pictures that failed"
@@ -81,12 +108,23 @@ def split_examples(
         advice = "Omit the option, or move the pictures of validation to training and extract again"
         raise UsageError("--split", "content", got, advice)
     if validation:
-        split = Split(train, validation, FOLDER_RULE, test)
+        split = Split(train, validation, FOLDER_RULE, test, is_multi_label=is_multi_label)
     else:
         group_of = find_groups(train) if find_groups else None
-        split = replace(split_by_content(train, validation_share, group_of), test=test)
-    _check_classes(split)
+        split_by = split_by_label_sets if is_multi_label else split_by_content
+        split = replace(split_by(train, validation_share, group_of), test=test)
+    (_check_labels if is_multi_label else _check_classes)(split)
     return split
+
+
+def split_by_label_sets(
+    examples: Sequence[Example], validation_share: float, group_of: Mapping[bytes, bytes] | None = None
+) -> Split:
+    """Hold out about the given share of the pictures with each label; see `choose_stratified`."""
+    name = "content hash" if group_of is None else "groups of near-duplicates"
+    held_out = choose_stratified(examples, validation_share, group_of or {})
+    split = hold_out(examples, held_out, f"{name}, stratified by labels, {validation_share:g} set aside")
+    return replace(split, group_of=group_of or {}, is_multi_label=True)
 
 
 def split_by_content(
@@ -95,54 +133,8 @@ def split_by_content(
     """Hold out about the given share of the examples for validation, by content hash; see `choose_validation`."""
     name = "content hash" if group_of is None else "groups of near-duplicates"
     choice = choose_validation(examples, validation_share, group_of or {})
-    split = _hold_out(examples, choice.held_out, f"{name}, {validation_share:g} set aside")
+    split = hold_out(examples, choice.held_out, f"{name}, {validation_share:g} set aside")
     return replace(split, group_of=group_of or {}, num_moved=choice.num_moved)
-
-
-def split_into_folds(split: Split, num_folds: int) -> list[Split]:
-    """Split training and validation examples into stratified folds by content hash.
-
-    Each picture is held out in one fold, together with its duplicates and with its group, if the split has groups.
-
-    Raises:
-        UsageError: fewer than two folds, or more folds than a class has different pictures or groups.
-    """
-    if num_folds < 2:
-        raise UsageError("--folds", "0, or at least 2", str(num_folds), "Use 5 or 10 folds")
-    examples = split.train + split.validation
-    sizes: Counter[bytes] = Counter()
-    label_of: dict[bytes, str] = {}
-    first_of: dict[bytes, Example] = {}
-    for example in sort_examples(examples):
-        first_of.setdefault(example.content_hash, example)
-    for example in first_of.values():
-        group = split.group_of.get(example.content_hash, example.content_hash)
-        label_of.setdefault(group, example.label)
-        sizes[group] += 1
-    groups_of: dict[str, list[bytes]] = {label: [] for label in split.classes}
-    for group, label in label_of.items():
-        groups_of[label].append(group)
-    fold_of: dict[bytes, int] = {}
-    for label, groups in groups_of.items():
-        if len(groups) < num_folds:
-            noun = "groups of near-duplicates" if split.group_of else "different pictures"
-            expected = f"at most {len(groups):,}, the number of {noun} of class {label!r}"
-            raise UsageError("--folds", expected, str(num_folds), "Use fewer folds, or add pictures")
-        # Each class starts at the fold after the last of the previous class, so that fold sizes differ by at most one.
-        order = [(len(fold_of) + place) % num_folds for place in range(num_folds)]
-        counts = dict.fromkeys(order, 0)
-        for group in sorted(groups, key=lambda group: -sizes[group]):
-            # The first of the smallest folds: without groups, the folds take turns.
-            fold_of[group] = smallest = min(counts, key=counts.__getitem__)
-            counts[smallest] += sizes[group]
-    return [
-        _hold_out(
-            examples,
-            {e.content_hash for e in examples if fold_of[split.group_of.get(e.content_hash, e.content_hash)] == fold},
-            f"fold {fold + 1} of {num_folds}",
-        )
-        for fold in range(num_folds)
-    ]
 
 
 def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
@@ -161,7 +153,7 @@ def hash_views(store: FeatureStore, split: Split, num_views: int | None) -> str:
     return hashlib.sha256(b"".join(content_hash + view.to_bytes(4, "big") for content_hash, view in rows)).hexdigest()
 
 
-def _hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str) -> Split:
+def hold_out(examples: Sequence[Example], held_out: Container[bytes], rule: str) -> Split:
     """Split examples into those to train on and those whose content hashes are held out."""
     return Split(
         sort_examples(example for example in examples if example.content_hash not in held_out),
@@ -183,3 +175,26 @@ def _check_classes(split: Split) -> None:
             got = "none for training"
             advice = "Add training pictures of this class or remove it from validation, and extract again"
         raise HeadstartError(f"class {label!r}", "pictures for training and for validation", got, advice)
+
+
+def _check_labels(split: Split) -> None:
+    """Raise HeadstartError unless there are two labels, each on some but not all of the training pictures.
+
+    Validation need not have every label: a label that it lacks has no average precision.
+    """
+    if not split.validation:
+        got = f"none of {format_count(len(split.train), 'picture')}"
+        raise HeadstartError("the store", "pictures for validation", got, "Add pictures, and extract again")
+    counts = split.count_labels(split.train)
+    unknown = sorted(split.count_labels(split.validation).keys() - counts.keys())
+    everywhere = sorted(label for label, count in counts.items() if count == len(split.train))
+    where, advice = "the training pictures", "Correct the table of labels, or add pictures, and extract again"
+    if len(counts) < 2:
+        got = f"only {min(counts)!r}" if counts else f"none for {format_count(len(split.train), 'picture')}"
+        raise HeadstartError(where, "at least two labels", got, advice)
+    for labels, expected in (
+        (unknown, "training pictures for each label of the validation pictures"),
+        (everywhere, "training pictures without each of the labels"),
+    ):
+        if labels:
+            raise HeadstartError(where, expected, f"none for {format_list([repr(x) for x in labels])}", advice)

@@ -12,7 +12,8 @@ from features.pooled import pool_store
 from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.data.batches import Array
-from train_head.data.split import Split, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import Split
 from train_head.evaluation.metrics import list_losses, predict_classes
 
 MAJORITY, LOGISTIC = "largest class", "logistic regression"

@@ -14,7 +14,8 @@ from features.split import choose_representatives, choose_validation
 from features.store import Example
 from tests.errors import raises
 from tests.train_head.synthetic import make_example
-from train_head.data.split import Split, split_by_content, split_examples, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import Split, split_by_content, split_examples
 
 pytestmark = pytest.mark.unit
 

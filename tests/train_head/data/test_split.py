@@ -13,7 +13,8 @@ from features.schema import ImageStatus
 from features.store import Example
 from tests.errors import raises
 from tests.train_head.synthetic import list_paths, make_example, place_hash
-from train_head.data.split import Split, split_by_content, split_examples, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import Split, split_by_content, split_examples
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from features.store import Example, FeatureStore
 from tests.train_head.synthetic import FINGERPRINT, list_paths, make_store
-from train_head.data.split import Split, split_examples, split_into_folds
+from train_head.data.folds import split_into_folds
+from train_head.data.split import Split, split_examples
 from train_head.evaluation.baselines import LOGISTIC, MAJORITY, measure_baselines
 from train_head.evaluation.metrics import compute_loss, list_losses
 
