@@ -24,7 +24,7 @@ def check_type(kind: Any, value: object, where: str) -> None:
     if origin is Annotated:
         check_type(parts[0], value, where)
         low, high = parts[1]
-        if isinstance(value, int) and not low <= value <= high:
+        if isinstance(value, int | float) and not low <= value <= high:
             raise ValueError(f"{where} is {value!r}, expected {low} to {high}")
     elif origin in (Union, UnionType):
         if value is not None or NoneType not in parts:

@@ -140,7 +140,7 @@ def train(
     cut: str = "",
     pool: Literal["none", "avg"] = "none",
     views: int | None = None,
-    solver: Literal["auto", "full", "reduced"] = "auto",
+    solver: Literal["auto", "full", "reduced", "ridge"] = "auto",
     rank: int | None = None,
     epochs: int = 20,
     batch_size: int = 20,
@@ -185,7 +185,8 @@ def train(
         rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
-        units: Number of units in the hidden layer. Expects a whole number of at least 1. Default 1024.
+        units: Number of units in the hidden layer. 0 fits a linear head. Expects a whole number of at least 0. Default
+            1024.
         dropout: Fraction of the hidden units dropped in training. Expects a number from 0.0 to 0.99. Default 0.2.
         l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.
@@ -238,7 +239,8 @@ def sweep(
     cut: str | Sequence[str] = "",
     pool: Literal["none", "avg"] | Sequence[Literal["none", "avg"]] = "none",
     views: int | Sequence[int] | None = None,
-    solver: Literal["auto", "full", "reduced"] | Sequence[Literal["auto", "full", "reduced"]] = "auto",
+    solver: Literal["auto", "full", "reduced", "ridge"]
+    | Sequence[Literal["auto", "full", "reduced", "ridge"]] = "auto",
     rank: int | Sequence[int] | None = None,
     epochs: int | Sequence[int] = 20,
     batch_size: int | Sequence[int] = 20,
@@ -286,7 +288,7 @@ def sweep(
         rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
-        units: Units of the hidden layer. Expects a whole number of at least 1 or None.
+        units: Units of the hidden layer. Expects a whole number of at least 0 or None.
         dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99 or None.
         l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
 from numbers import Integral
 from types import SimpleNamespace
 from typing import Any
@@ -59,7 +58,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         solver: "full" trains on all inputs with Keras; "reduced" trains on principal directions of the training
             features, without TensorFlow; "auto" chooses by the shape of the training features.
-        units: number of units in the hidden layer.
+        units: number of units in the hidden layer. 0 fits a linear head, without hidden layer and dropout.
         dropout: fraction of the hidden units dropped in training, from 0 to 0.99.
         epochs: number of passes over the training rows.
         batch_size: number of rows in a training step.
@@ -182,7 +181,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parts = []
         for rows in gen_batches(len(X), BLOCK_ROWS):
             panels = gen_batches(X.shape[1], BLOCK_COLUMNS)
-            hidden: Any = sum(X[rows, panel].astype(np.float64) @ self.head_.hidden_kernel[panel] for panel in panels)
+            hidden: Any = sum(X[rows, panel].astype(np.float64) @ self.head_.input_kernel[panel] for panel in panels)
             parts.append(network.compute_outputs(self.head_, hidden))
         return np.concatenate(parts)
 
@@ -225,7 +224,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             initial = draw_head(num_inputs, basis.train.shape[1], self.units, count_outputs(len(self.classes_)), seed)
             trainer = HeadTrainer(initial, make_optimizer(config), self.l2)
             head = self._run(trainer, train._replace(features=basis.train), validation, seed)
-            return replace(head, hidden_kernel=np.asarray(directions @ head.hidden_kernel, np.float32))
+            return head.with_input_kernel(np.asarray(directions @ head.input_kernel, np.float32))
 
     @np.errstate(all="ignore")
     def _run(

@@ -22,6 +22,7 @@ class SolverName(StrEnum):
     AUTO = "auto"
     FULL = "full"
     REDUCED = "reduced"
+    RIDGE = "ridge"
 
 
 class OptimizerName(StrEnum):
@@ -84,7 +85,7 @@ class HeadConfig:
     ] = None
     epochs: Annotated[int, Option(min=1, help="Number of passes over the training pictures.")] = 20
     batch_size: Annotated[int, Option(min=1, help="Number of pictures in a training step.")] = 20
-    units: Annotated[int, Option(min=1, help="Number of units in the hidden layer.")] = 1024
+    units: Annotated[int, Option(min=0, help="Number of units in the hidden layer. 0 fits a linear head.")] = 1024
     dropout: Annotated[float, Option(min=0.0, max=0.99, help="Fraction of the hidden units dropped in training.")] = 0.2
     l2: Annotated[
         float, Option(min=0.0, help="L2 penalty: weight of the sum of squared kernel weights in the loss.")

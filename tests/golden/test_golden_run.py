@@ -41,9 +41,9 @@ def test_golden_run_expanded_head_reproduces_the_predictions(folder: Path, quiet
     assert not (run.folder / REDUCTION_FILE).exists()
     validation = split_examples(store.examples, 0.2).validation
     head = expand_head(run, store, validation, quiet)
-    assert head.hidden_kernel.shape == (48, 6)
+    assert head.input_kernel.shape == (48, 6)
     inputs = store.read(validation).reshape(7, -1).astype(np.float64)
-    logits = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias
+    logits = np.maximum(inputs @ head.input_kernel + head.input_bias, 0) @ head.output_kernel + head.output_bias
     found = {example.path: 1 / (1 + np.exp(-logit)) for example, logit in zip(validation, logits[:, 0], strict=True)}
     assert found == pytest.approx({p.path: p.probabilities["dogs"] for p in run.read_predictions()}, abs=1e-5)
 
@@ -56,7 +56,7 @@ def test_golden_run_expanded_head_does_not_depend_on_later_changes_of_the_store(
     with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
         writer.update_images(kept, [image.path for image in store.images[:5]])
     found = expand_head(run, FeatureStore(store.path), validation, quiet)
-    np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
+    np.testing.assert_array_equal(found.input_kernel, expected.input_kernel)
 
 
 def test_golden_run_without_factors_is_an_error(folder: Path, quiet: Console) -> None:
@@ -72,7 +72,7 @@ def test_golden_run_packed_store_uses_the_factors_beside_the_file(folder: Path, 
     packed = pack(store, folder / "packed.h5")
     shutil.copytree(store.derived_folder, packed.derived_folder)
     validation = split_examples(packed.examples, 0.2).validation
-    assert expand_head(run, packed, validation, quiet).hidden_kernel.shape == (48, 6)
+    assert expand_head(run, packed, validation, quiet).input_kernel.shape == (48, 6)
 
 
 def test_golden_run_rewritten_by_a_report_has_the_same_expanded_head(folder: Path, quiet: Console) -> None:
@@ -81,9 +81,9 @@ def test_golden_run_rewritten_by_a_report_has_the_same_expanded_head(folder: Pat
     with rewrite_run(sources.run):
         pass
     run = Run(folder / "run")
-    assert run.record.run_version == 2
+    assert run.record.run_version == 3
     run.check_files()
     head = expand_head(run, sources.store, run.find_split(sources.store).validation, quiet)
     np.testing.assert_array_equal(
-        head.hidden_kernel, expand_head(sources.run, sources.store, sources.split.validation, quiet).hidden_kernel
+        head.input_kernel, expand_head(sources.run, sources.store, sources.split.validation, quiet).input_kernel
     )

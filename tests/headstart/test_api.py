@@ -100,7 +100,7 @@ def test_train_with_progress_prints_on_stderr(store: Path, tmp_path: Path, capfd
 def test_train_on_a_store_opened_with_pool_uses_the_means(store: Path, tmp_path: Path) -> None:
     run = hs.train(hs.open_store(store, pool="avg"), tmp_path / "run", **HEAD, no_report=True)
     assert run.options["pool"] == "avg"
-    assert run.head.hidden_kernel.shape[0] <= 256
+    assert run.head.input_kernel.shape[0] <= 256
 
 
 @pytest.mark.filterwarnings("ignore::base.errors.HeadstartWarning")

@@ -114,7 +114,7 @@ def inspect_run(folder: Path) -> int | None:
     if not folder.exists() or {entry.name for entry in folder.iterdir()} <= {USER_FILE}:
         return None
     run = Run(folder)
-    units = len(run.read_head().hidden_bias)
+    units = len(run.read_head().input_bias)
     metrics, history, predictions = run.read_metrics(), run.read_history(), run.read_predictions()
     num_validation = sum(example.split == "validation" for example in run.read_examples())
     num_right = sum(found.label == found.predicted for found in predictions)

@@ -196,7 +196,7 @@ def save_tiny_model(path: Path, num_classes: int) -> Path:
     """Write an exported model of the small backbone, whose head separates the classes by colour."""
     tiny = choose_tiny_weights(num_classes)
     kernel = np.zeros((32, 3), np.float32)
-    kernel[:3] = 16 * tiny.hidden_kernel[:3]
+    kernel[:3] = 16 * tiny.input_kernel[:3]
     kernel[3:6] = -kernel[:3]
     head = restore_head(replace(tiny, hidden_kernel=kernel), (32,), num_classes, 0.2)
     save_model(stitch(build_small_backbone(), head, SMALL_SIZE), make_small_card(num_classes), path)

@@ -116,7 +116,7 @@ def test_fit_flattens_features() -> None:
 def test_reduced_solver_expands_head_to_all_inputs(num_rows: int, rank: int | None) -> None:
     features, labels = make_blobs(num_rows)
     classifier = HeadClassifier(**SMALL, rank=rank, dropout=0.0, batch_size=num_rows // 6).fit(features, labels)
-    hidden_kernel = classifier.head_.hidden_kernel
+    hidden_kernel = classifier.head_.input_kernel
     assert hidden_kernel.shape == (40, 16)
     assert np.linalg.matrix_rank(hidden_kernel) <= (rank or 40)
     assert classifier.score(features, labels) >= classifier.history_["accuracy"][-1] - 0.02

@@ -78,7 +78,7 @@ def test_train_on_given_cut_writes_run_of_that_store(both: Path, tmp_path: Path,
     store = FeatureStore(both / cut)
     assert run.record.fingerprint == store.fingerprint.digest
     expanded = expand_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
-    assert expanded.hidden_kernel.shape == (np.prod(SHAPES[cut]), 8)
+    assert expanded.input_kernel.shape == (np.prod(SHAPES[cut]), 8)
     assert train_head(config, quiet) == metrics
     other = "mixed7" if cut == "mixed5" else "mixed5"
     assert train_head(replace(config, cut=other), quiet)["cut"] == other
@@ -133,7 +133,7 @@ def test_train_on_pooled_features_learns_and_writes_its_head(
     assert train_head(config, quiet)["val_accuracy"] == 1.0
     run, split = Run(config.run), split_examples(store.examples, 0.2)
     expanded = expand_head(run, store, split.validation, quiet)
-    assert expanded.hidden_kernel.shape == (768, 8)
+    assert expanded.input_kernel.shape == (768, 8)
     head = restore_head(expanded, (768,), 2, 0.3)
     outputs = head.predict_on_batch(store.read(split.validation).astype(np.float32))[:, 0]
     rows = [line.split(",") for line in (config.run / "predictions.csv").read_text().splitlines()[1:]]
@@ -153,7 +153,7 @@ def test_stitch_with_pooled_backbone_computes_means_then_head() -> None:
     model = stitch(backbone, restore_head(weights, (3,), 2, 0.2), TINY_SIZE)
     pixels = rng.integers(0, 256, (5, TINY_SIZE, TINY_SIZE, 3), np.uint8)
     means = np.array([average_pixels(picture.astype(np.float64)) for picture in pixels])
-    hidden = np.maximum(means @ weights.hidden_kernel + weights.hidden_bias, 0)
+    hidden = np.maximum(means @ weights.input_kernel + weights.input_bias, 0)
     expected = 1 / (1 + np.exp(-(hidden @ weights.output_kernel + weights.output_bias)))
     assert backbone.output_shape == (None, 3)
     assert np.ptp(expected) > 1e-3

@@ -117,13 +117,13 @@ def test_train_with_other_options_keeps_earlier_run_unless_overwriting(
     assert sorted(read_files(run)) == sorted([*(name for name in RUN_FILES if name != "curves.png"), "notes.txt"])
     assert (run / "notes.txt").read_text() == "mine"
     assert Run(run).read_metrics() == metrics
-    assert Run(run).read_head().hidden_bias.shape == (8,)
+    assert Run(run).read_head().input_bias.shape == (8,)
     kept = [path for path in run.parent.iterdir() if path.name != "run"]
     assert len(kept) == (0 if overwrite else 1)
     for path in kept:
         assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", path.name)
         assert read_files(path) | {"notes.txt": b"mine"} == before
-        assert Run(path).read_head().hidden_bias.shape == (16,)
+        assert Run(path).read_head().input_bias.shape == (16,)
 
 
 def test_train_several_times_in_a_second_keeps_each_run(

@@ -194,7 +194,7 @@ def test_train_with_solver_auto_logs_and_records_the_choice(
     record = Run(config.run).record
     assert metrics["solver"] == record.solver == solver.value
     assert (record.config["solver"], record.config["rank"]) == ("auto", 5)
-    assert Run(config.run).read_head().hidden_kernel.shape == ((12, 8) if solver is SolverName.FULL else (5, 8))
+    assert Run(config.run).read_head().input_kernel.shape == ((12, 8) if solver is SolverName.FULL else (5, 8))
 
 
 def test_train_again_on_run_without_newer_options_and_metrics_changes_nothing(

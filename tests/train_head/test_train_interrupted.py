@@ -154,7 +154,7 @@ def test_train_interrupted_leaves_earlier_run_until_new_one_is_complete(
         train_head(other, InterruptingConsole(4))
     assert read_files(config.run) == before
     train_head(other, quiet)
-    assert Run(config.run).read_head().hidden_bias.shape == (9,)
+    assert Run(config.run).read_head().input_bias.shape == (9,)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -31,9 +31,9 @@ from train_head.train import train_head
 def predict(run: Run, store: FeatureStore, examples: list[Example], quiet: Console) -> NDArray[np.float64]:
     """Compute the (n, classes) probabilities of a run's head on all inputs, in plain NumPy."""
     head = expand_head(run, store, split_examples(store.examples, 0.2).validation, quiet)
-    kernel = head.hidden_kernel.astype(np.float64)
+    kernel = head.input_kernel.astype(np.float64)
     inputs = store.read(examples).reshape(len(examples), -1).astype(np.float64)
-    logits = np.maximum(inputs @ kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias
+    logits = np.maximum(inputs @ kernel + head.input_bias, 0) @ head.output_kernel + head.output_bias
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     exponentials = np.exp(logits)
@@ -54,7 +54,7 @@ def test_train_reduced_learns_and_writes_run(
     assert metrics["diverged"] is None
     run = Run(config.run)
     assert (run.record.solver, run.record.rank) == ("reduced", 4)
-    assert run.read_head().hidden_kernel.shape == (4, 16)
+    assert run.read_head().input_kernel.shape == (4, 16)
     assert run.read_examples() == list_run_examples(split_examples(store.examples, 0.2))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

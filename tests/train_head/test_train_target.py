@@ -184,7 +184,7 @@ def test_train_during_another_training_of_the_run_fails_and_first_completes(
 
     train_head(config, quiet, None, train_too)
     assert len(refused) == config.epochs
-    assert Run(config.run).read_head().hidden_bias.shape == (8,)
+    assert Run(config.run).read_head().input_bias.shape == (8,)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -211,7 +211,7 @@ def test_train_killed_while_replacing_a_run_leaves_one_complete_run(
             train_head(other, quiet)
     run = Run(config.run)
     run.check_files()
-    assert run.read_head().hidden_bias.shape == (run.record.config["units"],)
+    assert run.read_head().input_bias.shape == (run.record.config["units"],)
     train_head(other, quiet)
     assert Run(config.run).record.config["units"] == 9
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -126,7 +126,7 @@ def solve(store: FeatureStore, views: int | None, console: Console, **options: o
 def compute_dense_logits(head: HeadWeights, store: FeatureStore, examples: list[Example]) -> NDArray[np.float64]:
     """Compute the logits of a head on all inputs from its definition."""
     inputs = store.read(examples).reshape(len(examples), -1).astype(np.float64)
-    hidden = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0)
+    hidden = np.maximum(inputs @ head.input_kernel + head.input_bias, 0)
     return np.asarray(hidden @ head.output_kernel + head.output_bias)
 
 
@@ -343,8 +343,8 @@ def test_train_uses_all_stored_views_by_default(
     assert capsys.readouterr().err == ""
     one, four, without = (Run(tmp_path / name).read_head() for name in ("one", "all", "plain"))
     fits.assert_same_weights(one, without)
-    assert one.hidden_kernel.shape == (11, 8)
-    assert four.hidden_kernel.shape == (12, 8)
+    assert one.input_kernel.shape == (11, 8)
+    assert four.input_kernel.shape == (12, 8)
 
 
 @pytest.mark.unit
@@ -413,14 +413,14 @@ def test_expand_head_agrees_with_run_after_views_were_added(
     expected = run.read_validation_logits()
     split = split_examples(own.examples, 0.2)
     expanded = expand_head(run, own, split.validation, quiet)
-    assert expanded.hidden_kernel.shape == (12, 8)
+    assert expanded.input_kernel.shape == (12, 8)
     assert np.abs(expected).max() > 0.2
     np.testing.assert_allclose(compute_dense_logits(expanded, own, split.validation), expected, atol=TOLERANCE / 10)
     shutil.rmtree(own.derived_folder)
     more = add_views(own, {path: [4, 5] for path in TRAIN})
     assert more.num_views == 6
     again = expand_head(run, more, split_examples(more.examples, 0.2).validation, quiet)
-    np.testing.assert_allclose(again.hidden_kernel, expanded.hidden_kernel, atol=1e-4)
+    np.testing.assert_allclose(again.input_kernel, expanded.input_kernel, atol=1e-4)
 
 
 @pytest.mark.unit

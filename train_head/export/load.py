@@ -30,7 +30,7 @@ MAX_PIXELS_AT_ONCE = 2**22
 """Largest number of pixels in one batch; the backbone needs about 200 bytes of memory for each."""
 _HEAD, _BACKBONE = "layers/sequential/layers/", "layers/functional/layers/"
 _HEAD_ARRAYS = ("dense/vars/0", "dense/vars/1", "dense_1/vars/0", "dense_1/vars/1")
-"""HDF5 datasets of the head below `_HEAD`, in the order of the fields of `HeadWeights`."""
+"""HDF5 datasets of the head below `_HEAD`, in the order of the fields of `HeadWeights`; two for a linear head."""
 _KINDS = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization"}
 """Layer types of the backbone that have weights, and the names that a Keras weights file uses for them."""
 
@@ -98,17 +98,21 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
     if any(array.dtype != np.float32 for array in arrays.values()):
         raise ValueError("arrays that are not float32")
     head_names = [_HEAD + name for name in _HEAD_ARRAYS]
+    is_linear = not arrays.keys() & set(head_names[2:])
+    head_names = head_names[:2] if is_linear else head_names
     if missing := set(head_names) - arrays.keys():
         raise ValueError(f"no array {min(missing)!r}")
-    weights = HeadWeights(*(arrays[name] for name in head_names))
-    if weights.hidden_kernel.ndim != 2:
-        raise ValueError(f"a hidden kernel of shape {weights.hidden_kernel.shape}")
-    num_inputs, num_units = weights.hidden_kernel.shape
+    found = [arrays[name] for name in head_names]
+    weights = HeadWeights(None, None, *found) if is_linear else HeadWeights(*found)
+    if weights.input_kernel.ndim != 2:
+        raise ValueError(f"a kernel of shape {weights.input_kernel.shape}")
+    num_inputs, num_units = weights.input_kernel.shape
     whole = build_backbone(card.image_size, None)
     # The card does not record the pooling, but the kernel shows it: pooled features have one row per channel.
     backbones = (cut_backbone(whole, card.cut, pool) for pool in (Pool.NONE, Pool.AVG))
     backbone = next((found for found in backbones if prod(found.output_shape[1:]) == num_inputs), None)
-    if backbone is None or weights.output_kernel.shape != (num_units, count_outputs(len(card.classes))):
+    expected = num_inputs if is_linear else num_units, count_outputs(len(card.classes))
+    if backbone is None or weights.output_kernel.shape != expected:
         num_classes = format_count(len(card.classes), "class", "classes")
         raise ValueError(f"a head that does not fit the cut layer {card.cut} and {num_classes}")
     layers = _find_layers(backbone)

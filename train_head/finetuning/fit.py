@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -59,8 +58,8 @@ class _FineTuning:
         self.console.info(f"head before fine-tuning: validation accuracy {accuracy:.4f}")
         if not fit.reduction:
             return fit
-        kernel = fit.reduction.expansion.expand_kernel(top, fit.weights.hidden_kernel)
-        return replace(fit, weights=replace(fit.weights, hidden_kernel=kernel), reduction=None)
+        kernel = fit.reduction.expansion.expand_kernel(top, fit.weights.input_kernel)
+        return replace(fit, weights=fit.weights.with_input_kernel(kernel), reduction=None)
 
     def _fit_both(self, head: Fit) -> Fit:
         problem, offset, before = self.problem, len(head.history), head.history[head.kept_epoch - 1]
@@ -77,7 +76,7 @@ class _FineTuning:
         boundary = replace(
             problem, store=store, config=config, on_epoch_end=lambda row: problem.on_epoch_end(shift(row))
         )
-        self.checkpoint.extend_key(hashlib.sha256(np.ascontiguousarray(head.weights.hidden_kernel).data).digest())
+        self.checkpoint.extend_key(hashlib.sha256(np.ascontiguousarray(head.weights.input_kernel).data).digest())
         try:
             fit = fit_model(boundary, self._build(head.weights), self.checkpoint, self.console)
         except DivergedError as error:
@@ -120,5 +119,5 @@ class _FineTuning:
 
 
 def _add_tail(weights: HeadWeights, kernels: dict[str, Array]) -> TunedWeights:
-    arrays: dict[str, Any] = weights.to_arrays()
-    return TunedWeights(**arrays, tail=kernels)
+    hidden = weights.hidden_kernel, weights.hidden_bias
+    return TunedWeights(*hidden, weights.output_kernel, weights.output_bias, tail=kernels)

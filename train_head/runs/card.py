@@ -8,11 +8,12 @@ import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from base.errors import HeadstartError
 from base.regular import RegularFile
+from base.typed import check_type
 from extract.backbone import MAX_IMAGE_SIZE
 from train_head.config import NO_FINE_TUNING
 
@@ -20,6 +21,11 @@ MODEL_FILE, LABELS_FILE = "model.keras", "labels.txt"
 CARD_NAME = "headstart.json"
 """Name of the card inside `model.keras` (a zip file); Keras does not read it."""
 MAX_CARD_BYTES = 2**24
+_ADDED: dict[str, object] = {
+    **{"oldest_keras": "", "pool": ""},
+    **{"outlier_threshold": None, "is_multi_label": False, "thresholds": []},
+}
+"""Defaults of the fields that older exports do not have."""
 MAX_MODEL_BYTES = 2**32
 
 
@@ -43,6 +49,14 @@ class ModelCard:
     """SHA-256 of the exported run's head; empty in older exports."""
     oldest_keras: str = ""
     """Oldest version of Keras that loads the model; empty in older exports."""
+    pool: str = ""
+    """Pooling of the cut layers' outputs; empty in older exports, where the shape of the kernel shows it."""
+    outlier_threshold: float | None = None
+    """Largest distance of an ordinary picture; None without a distance."""
+    is_multi_label: bool = False
+    """Whether a picture has any number of the classes, instead of one."""
+    thresholds: list[float] = field(default_factory=list)
+    """Probability from which a picture has each class, for several labels; else empty."""
     digest: str = ""
     """SHA-256 over the card and the other members; empty in older exports."""
 
@@ -57,16 +71,13 @@ class ModelCard:
             raise ValueError(f"a card with image size {self.image_size!r}")
         if type(self.val_accuracy) not in (int, float) or not 0 <= self.val_accuracy <= 1:
             raise ValueError(f"a card with accuracy {self.val_accuracy!r}")
-        others = vars(self).keys() - {"classes", "image_size", "val_accuracy"}
-        if not all(isinstance(getattr(self, name), str) for name in others):
-            raise ValueError("a card with a value of the wrong type")
+        check_type(ModelCard, {**vars(self), "val_accuracy": float(self.val_accuracy)}, "")
 
     def compute_digest(self, members: Mapping[str, bytes]) -> str:
         """Compute the SHA-256 of the card, without its digest, and of the other members in alphabetical order."""
         values = asdict(replace(self, digest=""))
-        # The digest of an older export does not cover this field.
-        if not self.oldest_keras:
-            del values["oldest_keras"]
+        # The digest of an older export does not cover these fields.
+        values = {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
         for name in sorted(members):
             digest.update(f"\n{name} {len(members[name])}\n".encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,14 +48,14 @@ def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], co
     # A version-1 run has no file for the expansion, not even after it was rewritten as version 2.
     has_expansion = REDUCTION_FILE in run.record.files or (run.folder / REDUCTION_FILE).exists()
     expansion = run.read_expansion() if has_expansion else _load_cached_expansion(run, store, head, console)
-    expanded = replace(head, hidden_kernel=expansion.expand_kernel(store, head.hidden_kernel))
+    expanded = head.with_input_kernel(expansion.expand_kernel(store, head.input_kernel))
     expected = run.read_validation_logits()
     rows = sort_examples(validation) if has_expansion else _sort_as_predicted(run, validation)
     found = compute_store_logits(expanded, store, rows)
     if found.shape != expected.shape:
         raise _make_mismatch_error(run, f"logits of shape {found.shape}, not {expected.shape}")
     difference = float(np.abs(found - expected).max())
-    num_inputs = len(expanded.hidden_kernel)
+    num_inputs = len(expanded.input_kernel)
     console.debug(f"{run.folder}: expanded to {num_inputs:,} inputs; logits differ by {difference:.2g}")
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()) / 100):
         raise _make_mismatch_error(run, f"a difference of {difference:.2g}")
@@ -66,7 +65,7 @@ def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], co
 def compute_store_logits(head: HeadWeights, store: FeatureStore, examples: Sequence[Example]) -> Array:
     """Compute the logits, (examples, outputs), of a head on all inputs for stored features."""
     with open_workers() as workers:
-        hidden = FeatureMatrix(store, examples, workers).multiply(head.hidden_kernel)
+        hidden = FeatureMatrix(store, examples, workers).multiply(head.input_kernel)
         return compute_outputs(head, hidden)
 
 
@@ -77,10 +76,10 @@ def _load_cached_expansion(run: Run, store: FeatureStore, head: HeadWeights, con
     hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.split == "train"}
     keys = [FeatureKey(content_hash, view) for content_hash in sorted(hashes) for view in range(run.num_views)]
     rows = [row for row in store.find_examples(keys) if row is not None]
-    if basis and basis.directions.shape[1] == len(head.hidden_kernel):
+    if basis and basis.directions.shape[1] == len(head.input_kernel):
         return make_expansion(store, rows, None, basis.directions)
-    if factors and factors.train.shape == (len(rows), len(head.hidden_kernel)):
-        return make_expansion(store, rows, factors.compute_coefficients(head.hidden_kernel), None)
+    if factors and factors.train.shape == (len(rows), len(head.input_kernel)):
+        return make_expansion(store, rows, factors.compute_coefficients(head.input_kernel), None)
     raise HeadstartError(
         run.folder,
         f"the cached factors of this version-1 run in {folder}",

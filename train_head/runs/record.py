@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
 EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
 CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
 HEAD_FILE, LOGITS_FILE, REDUCTION_FILE = "head.npz", "validation_logits.npy", "reduction.npz"
+OUTLIERS_FILE = "outliers.npz"
 PROBABILITIES_FILE = "validation_probabilities.npy"
 """Name of the file with the probabilities of all classes, if they are too many for columns of predictions.csv."""
 LOCAL_FILE = "local.json"
@@ -31,6 +33,7 @@ DATA_FILES = {
     HEAD_FILE: 2**32,
     REDUCTION_FILE: 2**32,
     LOGITS_FILE: 2**30,
+    OUTLIERS_FILE: 2**30,
     METRICS_FILE: MAX_JSON_BYTES,
     HISTORY_FILE: 2**26,
     EXAMPLES_FILE: 2**29,
@@ -43,7 +46,7 @@ RUN_ENTRIES: Names = {
     LOGS_FOLDER: {"train": {LOGS_FILE: None}, "validation": {LOGS_FILE: None}},
 }
 """All entries that a run's folder may contain."""
-RUN_VERSION = 2
+RUN_VERSION = 3
 PATH_OPTIONS = ("store", "run", "weights", "images")
 """Options that are paths and do not affect the head."""
 BEST_FOLDER, TABLE_FILE, PLOT_FILE = "best", "sweep.csv", "sweep.png"
@@ -55,6 +58,9 @@ DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if opt
 
 _OPTION = "`run` folder"
 _Positive = Annotated[int, (1, math.inf)]
+_PositiveFloat = Annotated[float, (sys.float_info.min, sys.float_info.max)]
+_ADDED: dict[str, object] = {"temperature": 1.0, "scales": [], "is_multi_label": False}
+"""Defaults of the fields of version 3: with these values they are left out of the digest, as in older records."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,12 @@ class RunRecord:
     """Key of the reduction that gives the head's inputs; empty for a head on all inputs."""
     rank: _Positive | None = None
     """Number of inputs requested from the reduction."""
+    temperature: _PositiveFloat = 1.0
+    """Divisor of the logits that calibrates the probabilities."""
+    scales: list[_PositiveFloat] = field(default_factory=list)
+    """Factor of the features of each cut layer, if the head was fitted on several; else empty."""
+    is_multi_label: bool = False
+    """Whether a picture has any number of the classes, instead of one."""
     views_sha256: str = ""
     """SHA-256 over the views of the training examples; empty if only view 0 is used."""
     files: dict[str, str] = field(default_factory=dict)
@@ -93,7 +105,9 @@ class RunRecord:
 
     def compute_digest(self) -> str:
         """Compute the digest over all other fields."""
-        return hashlib.sha256(json.dumps(asdict(replace(self, digest="")), sort_keys=True).encode()).hexdigest()
+        values = asdict(replace(self, digest=""))
+        values = {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def format(self) -> bytes:
         """Format run.json, including its digest."""

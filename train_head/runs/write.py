@@ -108,8 +108,8 @@ def copy_run(source: Run, folder: Path) -> RunRecord:
         elif path.exists():
             _link(path, folder / name)
     record = source.record
-    if record.run_version == RUN_VERSION:
-        return record
+    if record.run_version > 1:
+        return replace(record, run_version=RUN_VERSION)
     _write_json(folder / LOCAL_FILE, {"store": str((source.folder.resolve() / record.store).resolve()), "images": ""})
     config = {name: value for name, value in record.config.items() if name not in PATH_OPTIONS}
     created = datetime.fromtimestamp((source.folder / RUN_FILE).stat().st_mtime, UTC).isoformat(timespec="seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,33 +22,60 @@ TAIL_PREFIX = "tail_"
 
 @dataclass(frozen=True)
 class HeadWeights:
-    """Weights of a head, as float32 arrays without Keras."""
+    """Weights of a head, as float32 arrays without Keras.
 
-    hidden_kernel: Array
-    """(inputs, units); the inputs are one feature in row-major order, as Flatten gives them."""
-    hidden_bias: Array
-    """(units,)."""
+    The inputs of a head are one feature in row-major order, as Flatten gives them.
+    """
+
+    hidden_kernel: Array | None
+    """(inputs, units); None for a linear head, which has no hidden layer."""
+    hidden_bias: Array | None
+    """(units,); None for a linear head."""
     output_kernel: Array
-    """(units, outputs): one output for two classes, else one per class."""
+    """(units, outputs), or (inputs, outputs) of a linear head: one output for two classes, else one per class."""
     output_bias: Array
     """(outputs,)."""
 
+    @property
+    def input_kernel(self) -> Array:
+        """Kernel that is multiplied with the features: (inputs, units), or (inputs, outputs) of a linear head."""
+        return self.output_kernel if self.hidden_kernel is None else self.hidden_kernel
+
+    @property
+    def input_bias(self) -> Array:
+        """Bias that is added to the products of features and `input_kernel`: (units,) or (outputs,)."""
+        return self.output_bias if self.hidden_bias is None else self.hidden_bias
+
+    @property
+    def num_units(self) -> int:
+        """Number of units in the hidden layer; 0 for a linear head."""
+        return 0 if self.hidden_bias is None else len(self.hidden_bias)
+
+    def with_input_kernel(self, kernel: Array) -> HeadWeights:
+        """Return the same head with another `input_kernel`."""
+        name = "output_kernel" if self.hidden_kernel is None else "hidden_kernel"
+        return replace(self, **{name: kernel})
+
     def sum_squares(self) -> float:
-        """Return the sum of squares of both kernels, for the L2 penalty."""
-        return sum(float(np.vdot(kernel, kernel)) for kernel in (self.hidden_kernel, self.output_kernel))
+        """Return the sum of squares of all kernels, for the L2 penalty."""
+        return sum(float(np.vdot(kernel, kernel)) for kernel in self.list_weights()[::2])
 
     def list_weights(self) -> list[Array]:
-        """List the four arrays in the order of Keras's `get_weights`."""
-        return [getattr(self, field.name) for field in fields(HeadWeights)]
+        """List the arrays, two for each layer, in the order of Keras's `get_weights`."""
+        return list(HeadWeights.to_arrays(self).values())
 
     def to_arrays(self) -> dict[str, Array]:
         """Return all arrays to save, with their names as keys."""
-        return dict(zip((field.name for field in fields(HeadWeights)), self.list_weights(), strict=True))
+        arrays = {field.name: getattr(self, field.name) for field in fields(HeadWeights)}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, Array]) -> HeadWeights:
         """Create the weights from the result of `to_arrays`; raise KeyError if an array is missing."""
-        head: dict[str, Any] = {field.name: arrays[field.name] for field in fields(HeadWeights)}
+        hidden = "hidden_kernel", "hidden_bias"
+        is_linear = not arrays.keys() & set(hidden)
+        head: dict[str, Any] = {name: None if is_linear else arrays[name] for name in hidden}
+        head |= {name: arrays[name] for name in ("output_kernel", "output_bias")}
         tail = {name.removeprefix(TAIL_PREFIX): array for name, array in arrays.items() if name.startswith(TAIL_PREFIX)}
         return TunedWeights(**head, tail=tail) if tail else HeadWeights(**head)
 
@@ -71,7 +98,7 @@ class HeadWeights:
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays.values()):
             raise ValueError("arrays that are not float32 or not finite")
         head = HeadWeights.from_arrays(arrays)
-        if [array.ndim for array in head.list_weights()] != [2, 1, 2, 1]:
+        if any(array.ndim != (1 if number % 2 else 2) for number, array in enumerate(head.list_weights())):
             raise ValueError("arrays with the wrong number of dimensions")
         return head
 
@@ -101,7 +128,7 @@ def build_head(
     Args:
         feature_shape: shape of one feature, (7, 7, 768) for mixed7 at 150 px.
         num_classes: two or more.
-        units: units of the hidden layer.
+        units: units of the hidden layer; 0 builds a linear head, without hidden layer and dropout.
         dropout: share of hidden units dropped in training.
         seed: seed of the initial weights and of dropout. None creates zero kernels, for weights that are set later;
             creating them takes a third of the memory that random ones need.
@@ -120,14 +147,19 @@ def build_head(
     else:
         # TensorFlow accepts seeds of 32 bits.
         initial = [keras.initializers.GlorotUniform(seed=(2 * seed + offset) % 2**32) for offset in (0, 1)]
-    return keras.Sequential(
-        [
-            keras.Input(tuple(feature_shape), name="feature"),
-            keras.layers.Flatten(name="flatten"),
+    hidden: list[keras.layers.Layer] = []
+    if units:
+        hidden = [
             keras.layers.Dense(
                 units, activation="relu", kernel_initializer=initial[0], kernel_regularizer=decay, name="hidden"
             ),
             keras.layers.Dropout(dropout, seed=seed or 0, name="dropout"),
+        ]
+    return keras.Sequential(
+        [
+            keras.Input(tuple(feature_shape), name="feature"),
+            keras.layers.Flatten(name="flatten"),
+            *hidden,
             keras.layers.Dense(
                 outputs,
                 activation="sigmoid" if outputs == 1 else "softmax",
@@ -142,14 +174,15 @@ def build_head(
 
 def extract_weights(head: keras.Sequential) -> HeadWeights:
     """Copy the weights of a Keras head."""
-    return HeadWeights(*head.get_weights())
+    arrays = head.get_weights()
+    return HeadWeights(*(arrays if len(arrays) > 2 else (None, None, *arrays)))
 
 
 def restore_head(
     weights: HeadWeights, feature_shape: Sequence[int], num_classes: int, dropout: float
 ) -> keras.Sequential:
     """Build a head with fitted weights; raise HeadstartError if their shapes do not match the features."""
-    head = build_head(feature_shape, num_classes, weights.hidden_kernel.shape[-1], dropout, seed=None)
+    head = build_head(feature_shape, num_classes, weights.num_units, dropout, seed=None)
     shapes = [array.shape for array in weights.list_weights()]
     expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
     if shapes != expected:

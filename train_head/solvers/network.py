@@ -6,6 +6,8 @@ For features x (b, inputs), kernels W₁ and W₂, biases b₁ and b₂, a dropo
     z = h W₂ + b₂                                          logits, (b, outputs)
     loss = 1/b Σ wᵢ ℓ(zᵢ, targetᵢ) + l2 (‖W₁‖² + ‖W₂‖²)    Frobenius norms
 
+A linear head has no hidden layer: h = x, and the loss has no W₁.
+
 ℓ is the cross-entropy of softmax(z), or of sigmoid(z) if there is one output. Arrays are float32, class numbers int64.
 """
 
@@ -60,11 +62,18 @@ def compute_logits(head: HeadWeights, features: Array, rows: NDArray[np.int64] |
     """Compute (n, outputs) logits of (n, inputs) features, or of the given rows of them, without dropout."""
     rows = np.arange(len(features)) if rows is None else rows
     parts = [features[rows[start : start + LOGIT_ROWS]] for start in range(0, len(rows), LOGIT_ROWS)]
-    return np.concatenate([compute_outputs(head, part @ head.hidden_kernel) for part in parts])
+    return np.concatenate([compute_outputs(head, part @ head.input_kernel) for part in parts])
 
 
 def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
-    """Compute (n, outputs) logits from (n, units) products of features and hidden kernel; `hidden` is overwritten."""
+    """Compute (n, outputs) logits from the products of features and input kernel; `hidden` is overwritten.
+
+    Args:
+        head: the head.
+        hidden: (n, units) for a head with a hidden layer, (n, outputs) for a linear one.
+    """
+    if head.hidden_bias is None:
+        return np.asarray(hidden + head.output_bias, np.float32)
     hidden += head.hidden_bias
     np.maximum(hidden, 0, out=hidden)
     return np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
@@ -121,14 +130,15 @@ class HeadTrainer:
             optimizer: updates the weights.
             l2: weight of the L2 penalty, the sum of squares of both kernels, in the loss.
         """
-        self.head = HeadWeights(*(array.copy() for array in head.list_weights()))
+        self.head = _copy(head)
         self.slots = {
             name: [np.zeros_like(array) for _ in range(optimizer.num_slots)]
             for name, array in self.head.to_arrays().items()
         }
         self.num_steps = 0
         self._optimizer, self._l2 = optimizer, np.float32(l2)
-        self._gradient = np.empty((min(SLAB_ROWS, len(head.hidden_kernel)), head.hidden_kernel.shape[1]), np.float32)
+        num_inputs, num_outputs = head.input_kernel.shape
+        self._gradient = np.empty((min(SLAB_ROWS, num_inputs), num_outputs), np.float32)
 
     def train_on_batch(self, batch: Batch) -> tuple[float, int]:
         """Take one training step.
@@ -138,30 +148,35 @@ class HeadTrainer:
             correctly, with dropout.
         """
         head = self.head
-        hidden = np.asarray(batch.features @ head.hidden_kernel, np.float32)
-        hidden += head.hidden_bias
-        np.maximum(hidden, 0, out=hidden)
-        if batch.mask is not None:
-            hidden *= batch.mask
-        logits = np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
+        hidden = np.asarray(batch.features @ head.input_kernel, np.float32)
+        if head.hidden_bias is None:
+            logits = hidden + head.output_bias
+        else:
+            hidden += head.hidden_bias
+            np.maximum(hidden, 0, out=hidden)
+            if batch.mask is not None:
+                hidden *= batch.mask
+            logits = np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
         losses, gradients = compute_losses(logits, batch.targets)
         loss = float(losses @ batch.weights) / len(losses) + self.compute_penalty()
         gradients *= batch.weights[:, None] / len(losses)
-        hidden_gradients = np.asarray(gradients @ head.output_kernel.T, np.float32)
-        if batch.mask is not None:
-            hidden_gradients *= batch.mask
-        hidden_gradients *= hidden > 0
         self._optimizer.begin_step(self.num_steps)
-        self._update("hidden_bias", hidden_gradients.sum(axis=0))
+        input_gradients = gradients
+        if head.hidden_bias is not None:
+            input_gradients = np.asarray(gradients @ head.output_kernel.T, np.float32)
+            if batch.mask is not None:
+                input_gradients *= batch.mask
+            input_gradients *= hidden > 0
+            self._update("hidden_bias", input_gradients.sum(axis=0))
+            self._update("output_kernel", np.asarray(hidden.T @ gradients, np.float32), has_penalty=True)
         self._update("output_bias", gradients.sum(axis=0))
-        self._update("output_kernel", np.asarray(hidden.T @ gradients, np.float32), has_penalty=True)
-        self._update_hidden_kernel(batch.features, hidden_gradients)
+        self._update_input_kernel(batch.features, input_gradients)
         self.num_steps += 1
         return loss, int(np.sum(predict_targets(logits) == batch.targets))
 
     def copy_head(self) -> HeadWeights:
         """Return a copy of the weights."""
-        return HeadWeights(*(array.copy() for array in self.head.list_weights()))
+        return _copy(self.head)
 
     def list_arrays(self) -> list[NDArray[Any]]:
         """List the number of steps, the weights and the optimizer's slots, without copying them."""
@@ -184,17 +199,22 @@ class HeadTrainer:
             gradient += 2 * self._l2 * variable
         self._optimizer.update(variable, gradient, self.slots[name])
 
-    def _update_hidden_kernel(self, features: Array, hidden_gradients: Array) -> None:
-        """Update the hidden kernel with its gradient xᵀ G in slabs of rows.
+    def _update_input_kernel(self, features: Array, input_gradients: Array) -> None:
+        """Update the kernel of the features with its gradient xᵀ G in slabs of rows.
 
-        G (b, units) is the gradient with respect to the input of the ReLU.
+        G is the gradient with respect to the input of the ReLU, (b, units), or to the logits of a linear head.
         """
-        kernel, slots = self.head.hidden_kernel, self.slots["hidden_kernel"]
+        kernel = self.head.input_kernel
+        slots = self.slots["output_kernel" if self.head.hidden_kernel is None else "hidden_kernel"]
         columns = np.ascontiguousarray(features.T)
         for start in range(0, len(kernel), SLAB_ROWS):
             slab = np.s_[start : start + SLAB_ROWS]
             variable = kernel[slab]
-            gradient = np.matmul(columns[slab], hidden_gradients, out=self._gradient[: len(variable)])
+            gradient = np.matmul(columns[slab], input_gradients, out=self._gradient[: len(variable)])
             if self._l2:
                 gradient += 2 * self._l2 * variable
             self._optimizer.update(variable, gradient, [slot[slab] for slot in slots])
+
+
+def _copy(head: HeadWeights) -> HeadWeights:
+    return HeadWeights.from_arrays({name: array.copy() for name, array in head.to_arrays().items()})

@@ -89,7 +89,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
         head = stopping.require_kept(config.learning_rate)
         logits = compute_logits(head, validation.features, validation.rows)
         train_logits = compute_logits(head, train.features, train.rows[order.first_rows])
-        expansion = reduced.make_expansion(store, head.hidden_kernel)
+        expansion = reduced.make_expansion(store, head.input_kernel)
     return Fit(
         head,
         stopping.history,
@@ -113,12 +113,13 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
     Args:
         num_inputs: number of all inputs, d.
         rank: number of reduced inputs, r.
-        units: units of the hidden layer.
+        units: units of the hidden layer; 0 for a linear head.
         outputs: 1 for two classes, else the number of classes.
         seed: seed of the weights.
 
     Returns:
-        A hidden kernel (rank, units) and an output kernel (units, outputs), with their biases.
+        A hidden kernel (rank, units) and an output kernel (units, outputs), with their biases; only an output kernel
+        (rank, outputs) with its bias for a linear head.
     """
     rng = np.random.default_rng((seed, num_inputs, units))
 
@@ -126,6 +127,8 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
         limit = np.sqrt(6 / (fan_in + shape[1]))
         return rng.uniform(-limit, limit, shape).astype(np.float32)
 
+    if not units:
+        return HeadWeights(None, None, draw(num_inputs, (rank, outputs)), np.zeros(outputs, np.float32))
     kernels = draw(num_inputs, (rank, units)), draw(units, (units, outputs))
     return HeadWeights(kernels[0], np.zeros(units, np.float32), kernels[1], np.zeros(outputs, np.float32))
 

@@ -33,10 +33,11 @@ from tests.train_head.export.conftest import CUT, Exported
 from tests.train_head.synthetic import OPTIONS, make_store, run_export
 from train_head.config import ExportConfig, PredictConfig, SolverName, TrainConfig
 from train_head.export.__main__ import export
+from train_head.export.load import compile_model, load_export
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import PictureGoneError
 from train_head.export.stitch import OLDEST_KERAS
-from train_head.export.write import ParityError, describe_target, refuse_foreign_files
+from train_head.export.write import ParityError, describe_target, export_run, refuse_foreign_files
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.predict.classify import predict_pictures
 from train_head.runs.card import ModelCard, format_labels, read_card
@@ -119,6 +120,20 @@ def test_export_of_a_reduced_run_has_the_head_on_all_inputs(early_store: Path, t
     assert [weight.shape for weight in head.get_weights()] == [(12544, 16), (16,), (16, 1), (1,)]
 
 
+@pytest.mark.parametrize("solver", [SolverName.FULL, SolverName.REDUCED])
+def test_export_of_a_linear_head_gives_its_predictions(
+    early_store: Path, tmp_path: Path, quiet: Console, solver: SolverName
+) -> None:
+    options = OPTIONS | {"solver": solver, "units": 0, "learning_rate": 1e-2, "no_report": True}
+    train_head(TrainConfig(early_store, tmp_path / "run", **options), quiet)
+    result = export_run(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)
+    assert result.parity.ok
+    assert [layer.name for layer in result.load().get_layer("head").layers] == ["flatten", "probability"]
+    _, model = load_export(tmp_path / "out/model.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 90, 80, 3)).astype(np.float32)
+    np.testing.assert_allclose(compile_model(model)(images), compile_model(result.load())(images), atol=1e-6)
+
+
 def test_export_card_describes_the_run_and_its_features(exported: Exported, early_run: Path, early_store: Path) -> None:
     card = read_card(exported.model)
     assert len(card.digest) == 64
@@ -149,7 +164,7 @@ def test_exported_model_equals_backbone_then_head_on_raw_pixels(
     resized = [tf.image.resize(image.astype(np.float32), (75, 75), method="bilinear") for image in images]
     backbone = rebuild_backbone(FeatureStore(early_store), "", quiet)
     features = np.asarray(backbone(tf.stack(resized) / 127.5 - 1, training=False)).reshape(len(images), -1)
-    hidden = np.maximum(features @ weights.hidden_kernel + weights.hidden_bias, 0)
+    hidden = np.maximum(features @ weights.input_kernel + weights.input_bias, 0)
     expected = 1 / (1 + np.exp(-(hidden @ weights.output_kernel + weights.output_bias)))
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(run_export(exported.model, images), expected, rtol=0, atol=1e-5)

@@ -72,7 +72,7 @@ def test_stitched_model_equals_resize_scale_backbone_and_head_by_hand() -> None:
     rows = (values[0::2] + values[1::2]) / 2
     scaled = rows[:, 1::3] / 127.5 - 1
     means = scaled.reshape(4, 4, 4, 4, 3).mean(axis=(1, 3))
-    hidden = np.maximum(means.reshape(-1) @ weights.hidden_kernel + weights.hidden_bias, 0)
+    hidden = np.maximum(means.reshape(-1) @ weights.input_kernel + weights.input_bias, 0)
     expected = 1 / (1 + np.exp(-(hidden @ weights.output_kernel + weights.output_bias)))
     np.testing.assert_allclose(build_tiny(2).predict_on_batch(pixels[None])[0], expected, atol=1e-6)
 

@@ -67,7 +67,7 @@ def test_train_with_pool_averages_fine_tuned_outputs(stores: Path, tmp_path: Pat
     config = configure(stores, tmp_path / "run", pool=Pool.AVG)
     metrics = train_head(config, quiet)
     weights = Run(config.run).read_head()
-    assert weights.hidden_kernel.shape == (768, 8)
+    assert weights.input_kernel.shape == (768, 8)
     result = export(ExportConfig(config.run, tmp_path / "out"), quiet)
     assert result["accuracy"] == metrics["val_accuracy"]
 

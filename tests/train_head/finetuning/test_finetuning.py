@@ -44,7 +44,7 @@ def test_train_from_earlier_cut_fine_tunes_the_same_layers(
     weights = Run(config.run).read_head()
     assert isinstance(weights, TunedWeights)
     assert weights.tail.keys() == LAST_BLOCK
-    assert weights.hidden_kernel.shape == (3 * 3 * 768, 8)
+    assert weights.input_kernel.shape == (3 * 3 * 768, 8)
     assert metrics["cut"] == "mixed5"
     assert metrics["before_tuning"]["epoch"] == 4
     if solver is SolverName.REDUCED:

@@ -90,7 +90,7 @@ def compute_dense_logits(head: HeadWeights, store: FeatureStore) -> NDArray[np.f
     """Compute the logits of a head on all inputs for the validation features, from its definition."""
     validation = list_validation(store)
     inputs = store.read(validation).reshape(len(validation), -1).astype(np.float64)
-    hidden = np.maximum(inputs @ head.hidden_kernel + head.hidden_bias, 0)
+    hidden = np.maximum(inputs @ head.input_kernel + head.input_bias, 0)
     return np.asarray(hidden @ head.output_kernel + head.output_bias)
 
 
@@ -100,10 +100,10 @@ def test_expand_head_gives_the_logits_of_the_fitted_head(fit: Fit, quiet: Consol
     run, store = fit(kind, rank)
     assert (run.record.solver, run.record.rank) == ("reduced", rank or 27)
     head, expected = run.read_head(), run.read_validation_logits()
-    assert head.hidden_kernel.shape == (rank or 27, 8)
+    assert head.input_kernel.shape == (rank or 27, 8)
     expanded = expand(run, store, quiet)
-    assert expanded.hidden_kernel.shape == (48, 8)
-    assert expanded.hidden_kernel.dtype == np.float32
+    assert expanded.input_kernel.shape == (48, 8)
+    assert expanded.input_kernel.dtype == np.float32
     for name in FIELDS[1:]:
         np.testing.assert_array_equal(getattr(expanded, name), getattr(head, name))
     assert np.abs(expected).max() > 0.5
@@ -117,7 +117,7 @@ def test_expand_head_without_derived_files_gives_the_same_head(fit: Fit, quiet: 
     run, store = fit(kind)
     expected = expand(run, store, quiet)
     shutil.rmtree(store.derived_folder)
-    np.testing.assert_array_equal(expand(run, store, quiet).hidden_kernel, expected.hidden_kernel)
+    np.testing.assert_array_equal(expand(run, store, quiet).input_kernel, expected.input_kernel)
     assert not store.derived_folder.exists()
 
 
@@ -154,7 +154,7 @@ def test_expand_head_after_a_change_of_the_pictures_gives_the_same_head(
     change(store)
     # The validation examples may come in any order.
     found = expand_head(run, FeatureStore(store.path), validation[::-1], quiet)
-    np.testing.assert_array_equal(found.hidden_kernel, expected.hidden_kernel)
+    np.testing.assert_array_equal(found.input_kernel, expected.input_kernel)
 
 
 def test_expand_head_with_a_missing_shard_names_it(fit: Fit, quiet: Console) -> None:

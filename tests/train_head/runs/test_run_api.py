@@ -120,7 +120,7 @@ def test_run_properties_give_the_contents_of_its_files(reduced: Run) -> None:
     assert reduced.accuracy == reduced.metrics["val_accuracy"]
     assert reduced.classes == ["cats", "dogs", "owls"]
     assert reduced.options["units"] == 8
-    assert reduced.head.hidden_kernel.shape == (12, 8)
+    assert reduced.head.input_kernel.shape == (12, 8)
     assert reduced.report_path is None
     with raises(HeadstartError, where=reduced.folder / "nowhere"):
         Run(reduced.folder / "nowhere")

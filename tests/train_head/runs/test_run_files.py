@@ -163,7 +163,7 @@ def test_run_of_version_1_is_read_and_rewritten_as_version_2(own_run: Path, two_
     with rewrite_run(old):
         pass
     rewritten = Run(own_run)
-    assert rewritten.record.run_version == 2
+    assert rewritten.record.run_version == 3
     assert rewritten.record.config == new.record.config
     assert rewritten.open_store().path == two_classes.path
     rewritten.check_files()

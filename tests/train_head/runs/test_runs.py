@@ -146,7 +146,7 @@ def test_run_reads_the_written_values(tmp_path: Path) -> None:
     assert written.dropout == 0.2
     assert written.read_metrics() == {"head": written.record.head, **METRICS}
     assert written.read_examples() == list_run_examples(SPLIT)
-    assert written.read_head().hidden_kernel.shape == (12, 3)
+    assert written.read_head().input_kernel.shape == (12, 3)
 
 
 def test_read_head_of_another_head_is_refused(tmp_path: Path) -> None:

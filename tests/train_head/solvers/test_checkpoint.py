@@ -114,7 +114,7 @@ def test_checkpoint_restores_patience_and_kept_epoch(path: Path, quiet: Console,
     checkpoint.save_if_due(list_arrays, stopping, 9)
     resumed, _ = checkpoint.load(patience, quiet)
     assert (resumed.history, resumed.kept_epoch, resumed.is_over) == (rows, 2 if patience else 3, False)
-    np.testing.assert_array_equal(resumed.require_kept(0.1).hidden_kernel, KEPT.hidden_kernel)
+    np.testing.assert_array_equal(resumed.require_kept(0.1).input_kernel, KEPT.input_kernel)
     worse = Epoch(4, 0.5, 0.5, 0.4, 0.5, 0.1), Epoch(5, 0.5, 0.5, 0.4, 0.5, 0.1)
     for row in worse:
         resumed.record(row, lambda: KEPT)

@@ -75,14 +75,14 @@ def test_extract_weights_copies_each_array(num_classes: int) -> None:
 
 def test_build_head_starts_glorot_uniform_with_zero_biases() -> None:
     weights = extract_weights(build_head((4, 4, 50), 3, units=200, dropout=0.2, seed=5))
-    for kernel in (weights.hidden_kernel, weights.output_kernel):
+    for kernel in (weights.input_kernel, weights.output_kernel):
         limit = np.sqrt(6 / sum(kernel.shape))
         assert np.abs(kernel).max() <= limit
         assert kernel.max() > 0.98 * limit
         assert kernel.min() < -0.98 * limit
         assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.06)
         assert kernel.mean() == pytest.approx(0, abs=0.1 * limit)
-    assert not weights.hidden_bias.any()
+    assert not weights.input_bias.any()
     assert not weights.output_bias.any()
 
 
@@ -90,20 +90,20 @@ def test_build_head_with_a_seed_is_reproducible() -> None:
     first, again, other = (extract_weights(build_head(SHAPE, 2, units=7, dropout=0.2, seed=seed)) for seed in (1, 1, 2))
     for mine, theirs in zip(first.list_weights(), again.list_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert not np.any(first.hidden_kernel == other.hidden_kernel)
+    assert not np.any(first.input_kernel == other.input_kernel)
     assert not np.any(first.output_kernel == other.output_kernel)
 
 
 def test_build_head_draws_each_kernel_of_each_seed_independently() -> None:
     weights = [extract_weights(build_head((3,), 3, units=3, dropout=0.2, seed=seed)) for seed in (0, 1)]
-    kernels = [kernel for head in weights for kernel in (head.hidden_kernel, head.output_kernel)]
+    kernels = [kernel for head in weights for kernel in (head.input_kernel, head.output_kernel)]
     assert len({kernel.tobytes() for kernel in kernels}) == 4
 
 
 def test_build_head_with_the_largest_seed_builds() -> None:
     # TensorFlow's seeds have 32 bits, and the head derives two from one.
     weights = extract_weights(build_head((3,), 3, units=3, dropout=0.2, seed=2**32 - 1))
-    assert np.abs(weights.hidden_kernel).max() > 0
+    assert np.abs(weights.input_kernel).max() > 0
 
 
 def test_build_head_without_a_seed_starts_at_zero() -> None:
@@ -125,7 +125,7 @@ def test_build_head_regularizes_both_kernels_and_no_bias() -> None:
 def test_restored_head_computes_its_definition_in_row_major_order(outputs: int) -> None:
     weights, inputs = draw_weights(outputs=outputs), draw_inputs()
     head = restore_head(weights, SHAPE, max(2, outputs), dropout=0.9)
-    hidden = np.maximum(inputs.reshape(6, -1) @ weights.hidden_kernel + weights.hidden_bias, 0)
+    hidden = np.maximum(inputs.reshape(6, -1) @ weights.input_kernel + weights.input_bias, 0)
     logits = hidden @ weights.output_kernel + weights.output_bias
     expected = 1 / (1 + np.exp(-logits)) if outputs == 1 else np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(head.predict_on_batch(inputs), expected, rtol=0, atol=1e-6)

@@ -102,9 +102,30 @@ def test_train_on_batch_with_sgd_subtracts_the_finite_difference_gradient(num_cl
         gradient = differentiate(wide, name, batch, l2)
         assert np.abs(gradient).max() > 0.01
         np.testing.assert_allclose(wide[name] - getattr(trainer.head, name), gradient, atol=1e-6, err_msg=name)
-    hidden = np.maximum(batch.features @ head.hidden_kernel + head.hidden_bias, 0) * batch.mask
+    hidden = np.maximum(batch.features @ head.input_kernel + head.input_bias, 0) * batch.mask
     logits = hidden @ head.output_kernel + head.output_bias
     assert num_correct == sum(predict_targets(logits) == batch.targets)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_train_on_batch_of_a_linear_head_subtracts_the_gradient(num_classes: int) -> None:
+    drawn, batch, l2 = draw_head(6, num_classes), draw_batch(6, num_classes), 0.02
+    rng, outputs = np.random.default_rng(3), len(drawn.output_bias)
+    head = HeadWeights(None, None, rng.normal(size=(6, outputs)).astype(np.float32), drawn.output_bias)
+    trainer = HeadTrainer(head, make_optimizer(configure(OptimizerName.SGD, learning_rate=1.0)), l2)
+    logits = batch.features.astype(np.float64) @ head.output_kernel + head.output_bias
+    raised = np.exp(np.c_[np.zeros(5), logits] if outputs == 1 else logits)
+    errors = raised / raised.sum(axis=1, keepdims=True) - (batch.targets[:, None] == np.arange(num_classes))
+    errors = errors[:, -outputs:] * batch.weights[:, None] / 5
+    loss, num_correct = trainer.train_on_batch(batch)
+    likelihoods = (raised / raised.sum(axis=1, keepdims=True))[np.arange(5), batch.targets]
+    expected = (-np.log(likelihoods) * batch.weights).mean() + l2 * (head.output_kernel.astype(np.float64) ** 2).sum()
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert num_correct == sum(predict_targets(logits.astype(np.float32)) == batch.targets)
+    gradient = batch.features.T @ errors + 2 * l2 * head.output_kernel
+    np.testing.assert_allclose(head.output_kernel - trainer.head.output_kernel, gradient, atol=1e-6)
+    np.testing.assert_allclose(head.output_bias - trainer.head.output_bias, errors.sum(axis=0), atol=1e-6)
+    assert trainer.head.hidden_kernel is None
 
 
 def test_train_on_batch_changes_neither_the_initial_head_nor_a_copy() -> None:
@@ -188,12 +209,12 @@ def test_draw_mask_without_dropout_returns_none_and_draws_nothing() -> None:
 def test_train_on_batch_in_slabs_equals_an_update_of_the_whole_kernel(config: TrainConfig, num_inputs: int) -> None:
     l2 = 0.01
     trainer, whole = HeadTrainer(draw_head(num_inputs, 3), make_optimizer(config), l2), make_optimizer(config)
-    kernel = trainer.head.hidden_kernel.copy()
+    kernel = trainer.head.input_kernel.copy()
     slots = [np.zeros_like(kernel) for _ in range(whole.num_slots)]
     for number in range(3):
         head, batch = trainer.copy_head(), draw_batch(num_inputs, 3, seed=number)
         assert batch.mask is not None
-        hidden = np.maximum(batch.features @ head.hidden_kernel + head.hidden_bias, 0) * batch.mask
+        hidden = np.maximum(batch.features @ head.input_kernel + head.input_bias, 0) * batch.mask
         _, slopes = compute_losses(hidden @ head.output_kernel + head.output_bias, batch.targets)
         slopes *= batch.weights[:, None] / len(slopes)
         back = slopes @ head.output_kernel.T * batch.mask * (hidden > 0)
@@ -201,7 +222,7 @@ def test_train_on_batch_in_slabs_equals_an_update_of_the_whole_kernel(config: Tr
         whole.begin_step(number)
         whole.update(kernel, gradient, slots)
         trainer.train_on_batch(batch)
-        np.testing.assert_allclose(trainer.head.hidden_kernel, kernel, atol=1e-6)
+        np.testing.assert_allclose(trainer.head.input_kernel, kernel, atol=1e-6)
     for mine, expected in zip(trainer.slots["hidden_kernel"], slots, strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-6)
         assert np.all(np.abs(mine).sum(axis=1) > 0)
@@ -228,7 +249,7 @@ def test_trainer_restored_after_five_steps_continues_bit_for_bit(config: TrainCo
 def test_compute_logits_equals_its_definition() -> None:
     head, batch = draw_head(6, 3), draw_batch(6, 3)
     features: Array = batch.features.copy()
-    expected = np.maximum(features @ head.hidden_kernel + head.hidden_bias, 0) @ head.output_kernel + head.output_bias
+    expected = np.maximum(features @ head.input_kernel + head.input_bias, 0) @ head.output_kernel + head.output_bias
     np.testing.assert_allclose(compute_logits(head, features), expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(features, batch.features)
     mirrored = replace(head, output_kernel=-head.output_kernel, output_bias=-head.output_bias)
@@ -255,7 +276,7 @@ def test_compute_logits_of_chosen_rows_equals_those_of_all(num_rows: int) -> Non
 def test_compute_outputs_overwrites_the_products() -> None:
     head = draw_head(6, 2)
     products = np.random.default_rng(3).normal(size=(4, UNITS)).astype(np.float32)
-    expected = np.maximum(products + head.hidden_bias, 0)
+    expected = np.maximum(products + head.input_bias, 0)
     logits = compute_outputs(head, products)
     np.testing.assert_array_equal(products, expected)
     np.testing.assert_allclose(logits, expected @ head.output_kernel + head.output_bias, rtol=1e-6)
@@ -264,7 +285,7 @@ def test_compute_outputs_overwrites_the_products() -> None:
 def test_compute_penalty_is_l2_times_the_squares_of_both_kernels() -> None:
     head = draw_head(6, 3)
     squares = (
-        np.square(head.hidden_kernel, dtype=np.float64).sum() + np.square(head.output_kernel, dtype=np.float64).sum()
+        np.square(head.input_kernel, dtype=np.float64).sum() + np.square(head.output_kernel, dtype=np.float64).sum()
     )
     penalties = [
         HeadTrainer(head, make_optimizer(configure(OptimizerName.SGD)), l2).compute_penalty() for l2 in (0.0, 0.25)

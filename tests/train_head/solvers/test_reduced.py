@@ -172,7 +172,7 @@ def test_fit_reduced_at_full_rank_equals_a_fit_on_all_inputs(
     store: FeatureStore = request.getfixturevalue("noisy_two" if num_classes == 2 else "noisy_three")
     config = replace(SGD_CONFIG, **changes)
     fitted = fit(store, config, checkpoint, quiet)
-    kernel = expand(store, None, draw_initial(store, config).hidden_kernel)
+    kernel = expand(store, None, draw_initial(store, config).input_kernel)
     rows = fit_on_all_inputs(store, config, kernel)
     np.testing.assert_allclose(list_values(fitted), rows, rtol=2e-5)
     assert rows[-1][1] < 0.98 * rows[0][1]
@@ -212,14 +212,14 @@ def test_fit_reduced_returns_the_values_of_its_head_on_all_inputs(
     fitted = fit(noisy_three, replace(SGD_CONFIG, rank=9, dropout=0.3), checkpoint, quiet)
     assert fitted.reduction is not None
     assert fitted.reduction.rank == 9
-    assert fitted.weights.hidden_kernel.shape == (9, SGD_CONFIG.units)
-    kernel = expand(noisy_three, 9, fitted.weights.hidden_kernel)
+    assert fitted.weights.input_kernel.shape == (9, SGD_CONFIG.units)
+    kernel = expand(noisy_three, 9, fitted.weights.input_kernel)
     train, validation = read_datasets(noisy_three, ClassWeight.NONE)
     for dataset, probabilities in (
         (train, fitted.train_probabilities),
         (validation, fitted.validation_probabilities),
     ):
-        hidden = np.maximum(dataset.inputs @ kernel + fitted.weights.hidden_bias, 0)
+        hidden = np.maximum(dataset.inputs @ kernel + fitted.weights.input_bias, 0)
         logits = hidden @ fitted.weights.output_kernel + fitted.weights.output_bias
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
@@ -239,7 +239,7 @@ def test_fit_reduced_with_a_seed_is_reproducible(
     for other in (replace(config, seed=8), replace(config, dropout=0.0), replace(config, dropout=0.3)):
         differing = fit(noisy_two, other, checkpoint, quiet)
         assert list_values(differing) != list_values(first)
-        assert not np.array_equal(differing.weights.hidden_kernel, first.weights.hidden_kernel)
+        assert not np.array_equal(differing.weights.input_kernel, first.weights.input_kernel)
 
 
 @pytest.mark.parametrize("rank", [3, None])
@@ -402,7 +402,7 @@ def test_fit_reduced_with_more_patience_than_epochs_keeps_the_best_epoch(
     assert fitted.kept_epoch == 1 + int(np.argmin([row.val_loss for row in fitted.history])) < 20
     last = fit(noisy_two, replace(config, patience=0), checkpoint, quiet)
     assert (last.kept_epoch, list_values(last)) == (20, list_values(fitted))
-    assert not np.array_equal(last.weights.hidden_kernel, fitted.weights.hidden_kernel)
+    assert not np.array_equal(last.weights.input_kernel, fitted.weights.input_kernel)
 
 
 @pytest.mark.parametrize("patience", [0, 3])
@@ -471,7 +471,7 @@ def test_fit_reduced_with_l2_shrinks_the_kernel_and_adds_the_penalty(
     norms = []
     for l2 in (0.0, 0.01, 0.1):
         fitted = fit(noisy_two, replace(SGD_CONFIG, epochs=20, l2=l2), checkpoint, quiet)
-        kernels = (fitted.weights.hidden_kernel, fitted.weights.output_kernel)
+        kernels = (fitted.weights.input_kernel, fitted.weights.output_kernel)
         squares = sum(float((kernel.astype(np.float64) ** 2).sum()) for kernel in kernels)
         norms.append(float(np.linalg.norm(kernels[0])))
         targets = read_datasets(noisy_two, ClassWeight.NONE)[1].targets
@@ -484,15 +484,15 @@ def test_fit_reduced_with_l2_shrinks_the_kernel_and_adds_the_penalty(
 def test_draw_head_has_the_variances_of_glorot_uniform() -> None:
     head = draw_head(37_632, 512, 1024, 3, seed=1)
     limits = [np.sqrt(6 / (37_632 + 1024)), np.sqrt(6 / (1024 + 3))]
-    for kernel, limit in zip((head.hidden_kernel, head.output_kernel), limits, strict=True):
+    for kernel, limit in zip((head.input_kernel, head.output_kernel), limits, strict=True):
         assert kernel.dtype == np.float32
         assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)
         assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.03)
         assert abs(kernel.mean()) < 0.05 * limit
-    assert head.hidden_bias.tolist() == [0] * 1024
+    assert head.input_bias.tolist() == [0] * 1024
     assert head.output_bias.tolist() == [0] * 3
     assert_same_weights(draw_head(37_632, 512, 1024, 3, seed=1), head)
-    assert not np.array_equal(draw_head(37_632, 512, 1024, 3, seed=2).hidden_kernel, head.hidden_kernel)
+    assert not np.array_equal(draw_head(37_632, 512, 1024, 3, seed=2).input_kernel, head.input_kernel)
 
 
 @pytest.mark.parametrize("num_rows", [1, 4, 5, 9])

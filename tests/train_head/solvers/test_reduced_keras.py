@@ -35,6 +35,7 @@ BASE = replace(SGD_CONFIG, epochs=10)
             {"momentum": 0.8, "learning_rate": 0.01, "class_weight": ClassWeight.BALANCED},
             id="three-momentum-balanced",
         ),
+        pytest.param({"cats": 12, "dogs": 9, "owls": 6}, None, {"units": 0, "l2": 0.01}, id="three-linear"),
     ],
 )
 def test_fit_reduced_at_full_rank_equals_plain_keras(
@@ -50,13 +51,12 @@ def test_fit_reduced_at_full_rank_equals_plain_keras(
     config, split = replace(BASE, **changes), split_examples(store.examples, 0.2)
     fitted = fit_reduced(Problem(store, split, config), Checkpoint(None), quiet)
     num_train, num_inputs = sum(counts.values()), int(np.prod(SHAPE))
-    assert fitted.weights.hidden_kernel.shape == (num_train, config.units)
+    assert fitted.weights.input_kernel.shape == (num_train, config.units or count_outputs(len(counts)))
 
     start = draw_head(num_inputs, num_train, config.units, count_outputs(len(counts)), config.seed)
     reduced = reduce_features(store, TrainValidation(split.train, split.validation), None, quiet)
-    kernel = reduced.make_expansion(store, start.hidden_kernel).expand_kernel(store, start.hidden_kernel)
-    initial = [kernel, start.hidden_bias, start.output_kernel, start.output_bias]
-    plain = fit_plain_model(store, config, class_weight, initial)
+    kernel = reduced.make_expansion(store, start.input_kernel).expand_kernel(store, start.input_kernel)
+    plain = fit_plain_model(store, config, class_weight, start.with_input_kernel(kernel).list_weights())
     np.testing.assert_allclose([row[1:] for row in list_values(fitted)], plain.rows, rtol=2e-5)
     outputs = plain.validation_outputs
     np.testing.assert_allclose(fitted.validation_probabilities[:, -outputs.shape[1] :], outputs, atol=1e-5)
