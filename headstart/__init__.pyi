@@ -17,6 +17,17 @@ from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
+ClassWeight = Literal["none", "balanced"]
+Compression = Literal["none", "gzip", "zstd"]
+EngineName = Literal["tensorflow", "openvino"]
+MetricName = Literal["val_accuracy", "val_loss"]
+OptimizerName = Literal["rmsprop", "adam", "sgd"]
+Pool = Literal["none", "avg"]
+Precision = Literal["float32", "bfloat16"]
+SampleBits = Literal["auto", "8", "10", "12", "14", "16", 8, 10, 12, 14, 16]
+SearchName = Literal["grid", "optuna"]
+SolverName = Literal["auto", "full", "reduced", "ridge"]
+SplitName = Literal["content", "group"]
 
 def extract(
     images: StrPath,
@@ -31,16 +42,16 @@ def extract(
     weights_sha256: str = "",
     cut: str = "mixed7",
     image_size: int = 150,
-    pool: Literal["none", "avg"] = "none",
+    pool: Pool = "none",
     views: int = 1,
     view_seed: int = 0,
-    engine: Literal["tensorflow", "openvino"] = "tensorflow",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    engine: EngineName = "tensorflow",
+    precision: Precision = "float32",
     batch_size: int = 0,
     threads: int = 0,
-    compression: Literal["none", "gzip", "zstd"] = "gzip",
+    compression: Compression = "gzip",
     max_pixels: int = 89000000,
-    sample_bits: Literal["auto", "8", "10", "12", "14", "16", 8, 10, 12, 14, 16] = "auto",
+    sample_bits: SampleBits = "auto",
     max_bad: float = 0.01,
     strict: bool = False,
     rehash: bool = False,
@@ -138,9 +149,9 @@ def train(
     *,
     progress: Progress = None,
     cut: str = "",
-    pool: Literal["none", "avg"] = "none",
+    pool: Pool = "none",
     views: int | None = None,
-    solver: Literal["auto", "full", "reduced", "ridge"] = "auto",
+    solver: SolverName = "auto",
     rank: int | None = None,
     epochs: int = 20,
     batch_size: int = 20,
@@ -148,19 +159,19 @@ def train(
     dropout: float = 0.2,
     l2: float = 0.0,
     learning_rate: float = 0.0001,
-    optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop",
+    optimizer: OptimizerName = "rmsprop",
     momentum: float = 0.0,
     unfreeze_from: str = "none",
     fine_tune_epochs: int = 10,
     fine_tune_learning_rate: float = 1e-05,
     weights: StrPath = "",
-    class_weight: Literal["none", "balanced"] = "none",
+    class_weight: ClassWeight = "none",
     patience: int = 0,
     repeats: int = 1,
     folds: int = 0,
     seed: int = 0,
     validation_split: float = 0.2,
-    split: Literal["content", "group"] = "content",
+    split: SplitName = "content",
     images: StrPath | None = None,
     no_report: bool = False,
     tensorboard: bool = False,
@@ -237,10 +248,9 @@ def sweep(
     *,
     progress: Progress = None,
     cut: str | Sequence[str] = "",
-    pool: Literal["none", "avg"] | Sequence[Literal["none", "avg"]] = "none",
+    pool: Pool | Sequence[Pool] = "none",
     views: int | Sequence[int] | None = None,
-    solver: Literal["auto", "full", "reduced", "ridge"]
-    | Sequence[Literal["auto", "full", "reduced", "ridge"]] = "auto",
+    solver: SolverName | Sequence[SolverName] = "auto",
     rank: int | Sequence[int] | None = None,
     epochs: int | Sequence[int] = 20,
     batch_size: int | Sequence[int] = 20,
@@ -248,27 +258,27 @@ def sweep(
     dropout: float | Sequence[float] | None = None,
     l2: float | Sequence[float] = 0.0,
     learning_rate: float | Sequence[float] | None = None,
-    optimizer: Literal["rmsprop", "adam", "sgd"] | Sequence[Literal["rmsprop", "adam", "sgd"]] = "rmsprop",
+    optimizer: OptimizerName | Sequence[OptimizerName] = "rmsprop",
     momentum: float | Sequence[float] = 0.0,
     unfreeze_from: str | Sequence[str] = "none",
     fine_tune_epochs: int | Sequence[int] = 10,
     fine_tune_learning_rate: float | Sequence[float] = 1e-05,
     weights: StrPath | Sequence[StrPath] = "",
-    class_weight: Literal["none", "balanced"] | Sequence[Literal["none", "balanced"]] = "none",
+    class_weight: ClassWeight | Sequence[ClassWeight] = "none",
     patience: int | Sequence[int] = 0,
     repeats: int | Sequence[int] = 1,
     folds: int | Sequence[int] = 0,
     seed: int | Sequence[int] = 0,
     validation_split: float | Sequence[float] = 0.2,
-    split: Literal["content", "group"] | Sequence[Literal["content", "group"]] = "content",
+    split: SplitName | Sequence[SplitName] = "content",
     images: StrPath | Sequence[StrPath] | None = None,
     no_report: bool | Sequence[bool] = False,
     tensorboard: bool | Sequence[bool] = False,
     overwrite: bool | Sequence[bool] = False,
     tries: str | Sequence[str] | None = None,
-    search: Literal["grid", "optuna"] = "grid",
+    search: SearchName = "grid",
     trials: int | None = None,
-    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy",
+    metric: MetricName = "val_accuracy",
 ) -> Sweep:
     """Fit heads with all combinations of the given options, compare them with simple baselines, and keep the best.
 
@@ -288,7 +298,7 @@ def sweep(
         rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
-        units: Units of the hidden layer. Expects a whole number of at least 0 or None.
+        units: Units of the hidden layer; 0 for none. Expects a whole number of at least 0 or None.
         dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99 or None.
         l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
             Default 0.0.

@@ -45,7 +45,10 @@ Progress = bool | ProgressCallback | None
 def format_stub() -> str:
     """Return the content of `__init__.pyi`."""
     functions = [api.extract, api.open_store, api.train, api.sweep, api.export, api.predict, api.report]
-    return _HEADER + "".join(f"\n{_format_function(function)}" for function in functions)
+    kinds = {option.kind for config in OPTIONS.values() for option in list_options(config)}
+    enums = sorted((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)), key=str)
+    aliases = "".join(f"{kind.__name__} = Literal[{', '.join(_list_values(kind))}]\n" for kind in enums)
+    return _HEADER + aliases + "".join(f"\n{_format_function(function)}" for function in functions)
 
 
 def _format_function(function: Any) -> str:
@@ -75,15 +78,15 @@ def _format_type(option: OptionSpec, *, takes_lists: bool) -> str:
     kind = option.kind
     if get_origin(kind) is list:
         kind, takes_lists = get_args(kind)[0], True
-    if kind is Path or (kind is str and re.search("FILE|DIR", option.metavar)):
-        text = "StrPath"
-    elif issubclass(kind, StrEnum):
-        values = [f'"{member}"' for member in kind] + [member for member in kind if member.isdigit()]
-        text = f"Literal[{', '.join(values)}]"
-    else:
-        text = kind.__name__
+    is_path = kind is Path or (kind is str and re.search("FILE|DIR", option.metavar))
+    text = "StrPath" if is_path else kind.__name__
     text += f" | Sequence[{text}]" if takes_lists else ""
     return text + (" | None" if option.is_optional else "")
+
+
+def _list_values(kind: type[StrEnum]) -> list[str]:
+    """Return the literals that a function accepts for an option; numbers too, if all values are digits."""
+    return [f'"{member}"' for member in kind] + [member for member in kind if member.isdigit()]
 
 
 def _format_default(value: object) -> str:
