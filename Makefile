@@ -7,6 +7,7 @@
 #   STORE=folder     the feature store              RUN=folder       the fitted head
 #   OUT=folder       the exported model             COMPARE=folder   two heads: without and with dropout
 #   SWEEP=folder     the heads of a sweep           SEARCH= TRIALS=  grid or optuna; number of heads for optuna
+#   PRESET=          course (default), accurate or small: one word for the options of every stage (docs/presets.md)
 #   WEIGHTS=         auto (default: the weights of an existing store), imagenet, nsfwjs, random, or a file
 #   CUT= VIEWS=      cut layer, or several (mixed5,mixed7); stored views per training picture (docs/performance.md)
 #   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are computed
@@ -42,7 +43,7 @@ STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
-VARIABLES := $(FOLDERS) $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK SEARCH TRIALS $(SWITCHES) \
+VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK SEARCH TRIALS $(SWITCHES) \
 	FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
@@ -87,16 +88,19 @@ endif
 lower = $(shell echo $(1) | tr 'A-Z_' 'a-z-')
 options = $(strip $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $(call quote,$($(v))))))
 tag = $(subst /,_,$(subst $(space),,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v))))))
-HEAD_OPTIONS := $(call options,$(HEAD_VARIABLES))
+# The preset course is the defaults, so it shares their folders.
+override PRESET := $(filter-out course,$(PRESET))
+HEAD_OPTIONS := $(call options,PRESET $(HEAD_VARIABLES))
 FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
-EXTRACT_OPTIONS := $(call options,CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES))
+EXTRACT_OPTIONS := $(call options,PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES))
 # Without WEIGHTS, every stage uses the weights that the store was made with.
 WEIGHTS_OPTION := $(if $(filter-out auto,$(WEIGHTS)),--weights $(call quote,$(WEIGHTS)))
 IMAGES_OPTION := --images $(call quote,$(DATA))
 GIVEN_IMAGES := $(if $(filter DATA,$(GIVEN)),$(IMAGES_OPTION))
 # Commands refuse a store that was made from pictures other than DATA. STORE without DATA accepts any store.
 STORE_IMAGES := $(if $(filter STORE,$(GIVEN)),$(GIVEN_IMAGES),$(IMAGES_OPTION))
-STORE_SUFFIX := $(call tag,$(STORE_VARIABLES))
+PRESET_SUFFIX := $(subst /,_,$(if $(PRESET),-$(subst $(space),,$(PRESET))))
+STORE_SUFFIX := $(PRESET_SUFFIX)$(call tag,$(STORE_VARIABLES))
 # Each set of head options has its own run: `make train DROPOUT=0.5` does not replace `make train`.
 HEAD_SUFFIX := $(STORE_SUFFIX)$(call tag,$(HEAD_VARIABLES))
 STORE := work/$(NAME)/store$(STORE_SUFFIX)
@@ -114,7 +118,7 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 # earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
-EXTRACT_VARIABLES := DATA STORE WEIGHTS CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
+EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))

@@ -17,6 +17,7 @@ import typer
 
 from base import process, signals, streams
 from base.errors import HeadstartError, UsageError, convert_os_error
+from base.options import apply_preset, describe_preset
 from base.terminal import Console, ConsoleOptions
 
 Config = TypeVar("Config")
@@ -103,9 +104,12 @@ def _run(app: typer.Typer, name: str) -> int:
 
 
 def _build_callback(function: CommandFunction[Config], config_type: type[Config]) -> Callable[..., int]:
-    def callback(**values: Any) -> int:
-        console = Console(_build_config(ConsoleOptions, values))
-        outcome = _call(function, _build_config(config_type, values), console)
+    def callback(context: typer.Context, **values: Any) -> int:
+        console = Console(_build_config(ConsoleOptions, values, context))
+        config = _build_config(config_type, values, context)
+        if preset := describe_preset(config):
+            console.info(preset)
+        outcome = _call(function, config, console)
         if outcome.message:
             console.error(outcome.message)
         console.show_result(outcome.result)
@@ -113,9 +117,13 @@ def _build_callback(function: CommandFunction[Config], config_type: type[Config]
 
     callback.__doc__ = inspect.cleandoc(function.__doc__ or "").split("\n\n")[0]
     callback.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*_list_parameters(config_type), *_list_parameters(ConsoleOptions)]
+        [
+            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+            *_list_parameters(config_type),
+            *_list_parameters(ConsoleOptions),
+        ]
     )
-    callback.__annotations__ = _get_hints(config_type) | _get_hints(ConsoleOptions)
+    callback.__annotations__ = _get_hints(config_type) | _get_hints(ConsoleOptions) | {"context": typer.Context}
     return callback
 
 
@@ -196,11 +204,19 @@ def _get_hints(options: type) -> dict[str, Any]:
     return get_type_hints(options, include_extras=True)
 
 
-def _build_config(options: type[Config], values: dict[str, Any]) -> Config:
-    chosen = {option.name: values[option.name] for option in fields(options)}  # type: ignore[arg-type]
+def _build_config(options: type[Config], values: dict[str, Any], context: typer.Context) -> Config:
+    names = [option.name for option in fields(options)]  # type: ignore[arg-type]
+    # An option given with its default value also wins over a preset.
+    given = {name: values[name] for name in names if _is_given(context, name)}
+    chosen = {name: values[name] for name in names} | apply_preset(options, given)
     return options(
         **{name: _normalize_path(value) if isinstance(value, Path) else value for name, value in chosen.items()}
     )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _check_paths(options: type) -> None:

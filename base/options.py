@@ -55,6 +55,8 @@ def _read_option(name: str, hint: Any, default: Any) -> OptionSpec:
 def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:
     """Create an options dataclass from keyword arguments.
 
+    If a preset is among the arguments, it sets the options that are not.
+
     Args:
         options: the frozen dataclass.
         values: keyword arguments. A path may be any path-like object; a list may replace comma-separated text.
@@ -73,7 +75,38 @@ def make_options(options: type[Options], values: Mapping[str, Any], function: st
     missing = [option.name for option in known.values() if option.default is MISSING and option.name not in values]
     if missing:
         raise TypeError(f"{function}() missing required argument {missing[0]!r}")
-    return options(**{name: convert_value(known[name], value) for name, value in values.items()})
+    return options(**apply_preset(options, {name: convert_value(known[name], value) for name, value in values.items()}))
+
+
+def apply_preset(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given values, and the values that the given preset sets for the other options.
+
+    Args:
+        options: dataclass; one with an option `preset` has the options that each preset sets as `PRESETS`.
+        given: value of each option that the user gave, even if it is the default.
+    """
+    preset = _list_preset(options, given.get("preset"))
+    return {
+        option.name: convert_value(option, preset[option.name])
+        for option in list_options(options)
+        if option.name in preset
+    } | dict(given)
+
+
+def describe_preset(config: object) -> str:
+    """Describe what the preset of a configuration sets, and which options were given instead; empty without one."""
+    name = getattr(config, "preset", None)
+    preset = _list_preset(type(config), name)
+    chosen = {option: getattr(config, option) for option in preset}
+    parts = [
+        " ".join(f"--{option.replace('_', '-')} {value}" for option, value in values.items())
+        for values in (preset, {option: value for option, value in chosen.items() if value != preset[option]})
+    ]
+    return f"preset {name}: {parts[0]}" + (f"; given instead: {parts[1]}" if parts[1] else "") if preset else ""
+
+
+def _list_preset(options: type, name: str | None) -> Mapping[str, Any]:
+    return {} if name is None else getattr(options, "PRESETS", {}).get(name, {})
 
 
 def convert_value(option: OptionSpec, value: Any) -> Any:

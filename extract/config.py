@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
+from features.presets import PRESETS, PresetName
 from features.schema import Pool
 from features.shards.compression import Compression
 
@@ -51,6 +53,13 @@ class ExtractConfig:
         Option(help="Folder of pictures: one folder for each class, at the top or in train/ and validation/."),
     ]
     store: Annotated[Path, Option(help="Folder of the feature store. It is created or updated.")]
+    preset: Annotated[
+        PresetName,
+        Option(
+            help="Set several options at once: accurate for the best accuracy, small for a small model, course for the "
+            "defaults. Options that are given as well keep their values."
+        ),
+    ] = PresetName.COURSE
     labels: Annotated[
         Path | None,
         Option(
@@ -131,6 +140,8 @@ class ExtractConfig:
         bool,
         Option("--dry-run", help="Print the number of pictures, the time and the size on disk, and write nothing."),
     ] = False
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: preset.extract for name, preset in PRESETS.items()}
 
     @property
     def cuts(self) -> list[str]:

@@ -24,6 +24,7 @@ MetricName = Literal["val_accuracy", "val_loss"]
 OptimizerName = Literal["rmsprop", "adam", "sgd"]
 Pool = Literal["none", "avg"]
 Precision = Literal["float32", "bfloat16"]
+PresetName = Literal["course", "accurate", "small"]
 SampleBits = Literal["auto", "8", "10", "12", "14", "16", 8, 10, 12, 14, 16]
 SearchName = Literal["grid", "optuna"]
 SolverName = Literal["auto", "full", "reduced", "ridge"]
@@ -34,6 +35,7 @@ def extract(
     store: StrPath,
     *,
     progress: Progress = None,
+    preset: PresetName = "course",
     labels: StrPath | None = None,
     columns: str = "",
     classes: str = "",
@@ -68,6 +70,8 @@ def extract(
         store: Folder of the feature store. It is created if it does not exist.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
+        preset: Set several options at once: accurate for the best accuracy, small for a small model, course for the
+            defaults. Options that are given as well keep their values. Default course.
         labels: Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.
         columns: Names or positions of the table's columns, if they are not found, such as path=id,label=breed. Keys:
             path, label, split, separator.
@@ -148,6 +152,7 @@ def train(
     run: StrPath,
     *,
     progress: Progress = None,
+    preset: PresetName = "course",
     cut: str = "",
     pool: Pool = "none",
     views: int | None = None,
@@ -187,6 +192,8 @@ def train(
         run: Folder of the run.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
+        preset: Set several options at once, for a store that was extracted with the same preset. Options that are given
+            as well keep their values. Default course.
         cut: Cut layer to train on, if the store contains features of several.
         pool: avg trains on the mean of each channel of the stored features. Default none.
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
@@ -247,6 +254,7 @@ def sweep(
     out: StrPath,
     *,
     progress: Progress = None,
+    preset: PresetName | Sequence[PresetName] = "course",
     cut: str | Sequence[str] = "",
     pool: Pool | Sequence[Pool] = "none",
     views: int | Sequence[int] | None = None,
@@ -289,6 +297,8 @@ def sweep(
         out: Folder for the runs, the table, the plot and the best run.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
+        preset: Set several options at once, for a store that was extracted with the same preset. Options that are given
+            as well keep their values. Default course.
         cut: Cut layer to train on, if the store contains features of several.
         pool: avg trains on the mean of each channel of the stored features. Default none.
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or

@@ -7,13 +7,13 @@ Options have the names and defaults of the command line. `headstart/__init__.pyi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from base.errors import UsageError
-from base.options import make_options
-from base.terminal import format_count
+from base.options import describe_preset, make_options
+from base.terminal import Console, format_count
 from extract.config import ExtractConfig
 from features.cuts import open_store as open_feature_store
 from features.pooled import POOLED
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
+Config = TypeVar("Config")
 
 
 def _list_store_options(store: FeatureStore | StrPath) -> dict[str, Any]:
@@ -39,6 +40,16 @@ def _list_store_options(store: FeatureStore | StrPath) -> dict[str, Any]:
     if not isinstance(store, FeatureStore):
         return {"store": store}
     return {"store": store.path} | ({"pool": Pool.AVG} if store.fingerprint.pool == POOLED else {})
+
+
+def _prepare(
+    options: type[Config], values: Mapping[str, Any], function: str, progress: Progress
+) -> tuple[Config, Console]:
+    """Return the options and the console of a call, and print what the preset sets."""
+    config, console = make_options(options, values, function), open_console(progress)
+    if preset := describe_preset(config):
+        console.info(preset)
+    return config, console
 
 
 def _locate_run(run: Any) -> Any:
@@ -83,11 +94,10 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
         >>> X, y = store.to_numpy(split="train")  # (n, 768) float32, (n,) int64
         >>> store = hs.extract("dogs", "work/dogs", labels="dogs/labels.csv", columns="label=breed")
     """
-    config = make_options(ExtractConfig, {"images": images, "store": store, **options}, "extract")
+    config, console = _prepare(ExtractConfig, {"images": images, "store": store, **options}, "extract", progress)
     from extract.result import warn_about_unusable
     from extract.run import extract_features
 
-    console = open_console(progress)
     result = extract_features(config, console)
     warn_about_unusable(result, console)
     if result.stopped:
@@ -147,8 +157,7 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
         >>> run = hs.train(store, "work/run", dropout=0.5, epochs=10)
         >>> run.accuracy, run.report_path
     """
-    config = make_options(TrainConfig, {"run": run, **_list_store_options(store), **options}, "train")
-    console = open_console(progress)
+    config, console = _prepare(TrainConfig, {"run": run, **_list_store_options(store), **options}, "train", progress)
     from train_head.report.page import report_fitted_run
     from train_head.runs.read import Run
     from train_head.train import train_head
@@ -197,8 +206,7 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
     if lists:
         tries = [f"{name}={','.join(map(str, values))}" for name, values in lists.items()]
         given["tries"] = [*(options.get("tries") or []), *tries]
-    config = make_options(SweepConfig, {"out": out, **_list_store_options(store), **given}, "sweep")
-    console = open_console(progress)
+    config, console = _prepare(SweepConfig, {"out": out, **_list_store_options(store), **given}, "sweep", progress)
     from train_head.sweep.run import sweep_heads
     from train_head.sweep.table import Sweep
 

@@ -236,6 +236,7 @@ def test_files_are_one_path_with_spaces_or_several_quoted_paths(checkout: Path) 
     [
         ("train", [], "make extract DATA='my pics' POOL=avg"),
         ("info", [], "make extract DATA='my pics' POOL=avg"),
+        ("train", ["PRESET=accurate"], "make extract DATA='my pics' PRESET=accurate POOL=avg"),
         ("export", [], "make train DATA='my pics' DROPOUT=0.5 POOL=avg"),
         ("report", ["TEST=1"], "make train DATA='my pics' DROPOUT=0.5 POOL=avg"),
         ("predict", ["FILES=x", "ARGS=-v"], "make export DATA='my pics' DROPOUT=0.5 POOL=avg"),
@@ -283,6 +284,23 @@ def test_head_options_are_passed_and_name_the_run(checkout: Path) -> None:
     assert run.startswith("work/elpv/run-poolavg-dropout0.5-learning-rate1e-3")
     assert Path(run).parent == Path("work/elpv")
     assert make(checkout, "export", *given).get("--run") == run
+
+
+def test_preset_is_passed_to_extract_and_train_and_names_every_folder(checkout: Path) -> None:
+    made = make(checkout, "extract", "train", "export", "DATA=pics", "PRESET=accurate", "IMAGE_SIZE=224").calls
+    options = [dict(zip(call[2::2], call[3::2], strict=False)) for call in made]
+    extract, train, export = options
+    assert (extract["--preset"], train["--preset"], extract["--image-size"]) == ("accurate", "accurate", "224")
+    assert "--preset" not in export
+    assert extract["--store"] == train["--store"]
+    assert train["--run"] == export["--run"]
+    small = make(checkout, "extract", "train", "DATA=pics", "PRESET=small", "IMAGE_SIZE=224").calls
+    assert not {extract["--store"], train["--run"]} & set(sum(small, []))
+
+
+def test_preset_course_shares_the_folders_of_the_defaults(checkout: Path) -> None:
+    targets = ("extract", "train", "export", "DATA=pics")
+    assert make(checkout, *targets, "PRESET=course").calls == make(checkout, *targets).calls
 
 
 def test_clean_removes_only_the_environment_and_caches(checkout: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from typer import Argument, BadParameter, Option
 
+from features.presets import PRESETS, PresetName
 from features.schema import Pool
 from features.split import VALIDATION_SHARE
 
@@ -62,6 +64,13 @@ NO_FINE_TUNING = "none"
 class HeadConfig:
     """Options of a head and its fit, shared by `train` and `sweep`."""
 
+    preset: Annotated[
+        PresetName,
+        Option(
+            help="Set several options at once, for a store that was extracted with the same preset. Options that are "
+            "given as well keep their values."
+        ),
+    ] = PresetName.COURSE
     cut: Annotated[str, Option(help="Cut layer to train on, if the store contains features of several.")] = ""
     pool: Annotated[Pool, Option(help="avg trains on the mean of each channel of the stored features.")] = Pool.NONE
     views: Annotated[
@@ -150,6 +159,8 @@ class HeadConfig:
             "Except in a sweep, also fit an equal run again.",
         ),
     ] = False
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: preset.train for name, preset in PRESETS.items()}
 
 
 @dataclass(frozen=True)

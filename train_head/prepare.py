@@ -20,12 +20,12 @@ from train_head.data.split import FOLDER_RULE, Split, hash_views, split_examples
 from train_head.data.summary import check_extraction, check_images_folder
 from train_head.evaluation.neighbours import find_groups
 from train_head.runs.read import Run
-from train_head.runs.record import DEFAULTS, PATH_OPTIONS, RUN_FILE, RunRecord, describe_config, recover_run
+from train_head.runs.record import DEFAULTS, RUN_FILE, UNRECORDED_OPTIONS, RunRecord, describe_config, recover_run
 from train_head.runs.tables import RunExample, list_run_examples
 from train_head.runs.write import shorten_path
 from train_head.trials import Trial, plan_trials
 
-_NOT_COMPARED = {*PATH_OPTIONS, "overwrite", "no_report", "tensorboard"}
+_NOT_COMPARED = {*UNRECORDED_OPTIONS, "overwrite", "no_report", "tensorboard"}
 """Options that may differ between two trainings of the same run."""
 _UNRECORDED_CUT = ("cut", "")
 """Recorded option `cut` of older runs on a store with one cut. The fingerprint identifies the cut of such a run."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
@@ -28,6 +28,9 @@ class Config:
     times: Annotated[int, Option(min=1, help="A number.")] = 2
     run: Annotated[Path, Option(help="Output file.")] = Path("work/run")
     seconds: Annotated[float, Option(help="Time to sleep.")] = 60.0
+    preset: Annotated[str, Option(help="Preset.")] = "none"
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"many": {"times": 9}}
 
 
 class Finalized:

@@ -35,6 +35,14 @@ def test_command_prints_the_table_on_stdout_and_messages_on_stderr() -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(("given", "times"), [([], 9), (["--times", "2"], 2), (["--times", "5"], 5)])
+def test_command_preset_sets_the_options_that_are_not_given(given: list[str], times: int) -> None:
+    done = run("--mode", "x", "--preset", "many", *given, "--json")
+    assert done.json["times"] == times
+    assert "--times 9" in done.err
+
+
+@pytest.mark.unit
 def test_command_json_prints_one_object_on_stdout() -> None:
     done = run("--mode", "x", "--json")
     assert done.json == {"times": 2, "mode": "x"}

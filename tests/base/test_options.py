@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from typer import Option
 
 from base.errors import UsageError
-from base.options import MAX_SHOWN, describe_kind, list_options, make_options
+from base.options import MAX_SHOWN, describe_kind, describe_preset, list_options, make_options
 from tests.errors import raises
 
 pytestmark = pytest.mark.unit
@@ -32,6 +33,9 @@ class Options:
     count: Annotated[int | None, Option(min=1, help="Count.")] = None
     names: Annotated[str, Option(help="Names.")] = ""
     quick: Annotated[bool, Option("--quick", help="Quick.")] = False
+    preset: Annotated[str, Option(help="Preset.")] = "usual"
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"usual": {}, "flat": {"shape": "flat", "share": 0.5}}
 
 
 def make(**values: Any) -> Options:
@@ -113,3 +117,23 @@ def test_list_options_has_limits_default_and_help() -> None:
 def test_describe_kind_has_the_limits_or_choices(name: str, values: tuple[str, ...]) -> None:
     (option,) = [option for option in list_options(Options) if option.name == name]
     assert all(value in describe_kind(option) for value in values)
+
+
+def test_make_options_preset_sets_the_options_that_are_not_given() -> None:
+    made = make(preset="flat", count=3)
+    assert (made.shape, made.share, made.count) == (Shape.FLAT, 0.5, 3)
+    assert isinstance(made.shape, Shape)
+
+
+def test_make_options_value_given_beside_a_preset_wins_even_if_it_is_the_default() -> None:
+    assert make(preset="flat", share=0.2, shape="round") == make_options(
+        Options, {"folder": "p", "files": ["a"], "preset": "flat", "shape": Shape.ROUND, "share": 0.2}, "work"
+    )
+    assert make(preset="flat", share=0.2).share == 0.2
+
+
+def test_describe_preset_lists_what_it_sets_and_what_was_given_instead() -> None:
+    assert describe_preset(make()) == describe_preset(make(preset="usual")) == ""
+    described = describe_preset(make(preset="flat", share=0.2))
+    assert all(part in described for part in ("flat", "--shape flat", "--share 0.5", "--share 0.2"))
+    assert "--share 0.2" not in describe_preset(make(preset="flat"))

@@ -49,6 +49,8 @@ RUN_ENTRIES: Names = {
 RUN_VERSION = 3
 PATH_OPTIONS = ("store", "run", "weights", "images")
 """Options that are paths and do not affect the head."""
+UNRECORDED_OPTIONS = (*PATH_OPTIONS, "preset")
+"""Options that a run does not record. The options that a preset sets are recorded."""
 BEST_FOLDER, TABLE_FILE, PLOT_FILE = "best", "sweep.csv", "sweep.png"
 COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"
 DEFAULTS = {option.name: option.default for option in fields(TrainConfig) if option.default is not MISSING} | {
@@ -167,8 +169,8 @@ def recover_run(folder: Path) -> None:
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Convert training options to JSON types, leaving out paths."""
-    return {name: value for name, value in asdict(config).items() if name not in PATH_OPTIONS}
+    """Convert training options to JSON types, leaving out paths and the preset."""
+    return {name: value for name, value in asdict(config).items() if name not in UNRECORDED_OPTIONS}
 
 
 def check_config(values: Mapping[str, Any]) -> None:

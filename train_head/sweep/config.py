@@ -43,7 +43,9 @@ class SweepConfig(HeadConfig, _SweepPlace):
     """Options of `sweep`."""
 
     # None means that the user set no value: a sweep without --try then tries `space.DEFAULT_AXES`.
-    units: Annotated[int | None, Option(min=0, help="Units of the hidden layer; 0 for none.", show_default="256 and 1024")] = None  # type: ignore[assignment]
+    units: Annotated[
+        int | None, Option(min=0, help="Units of the hidden layer; 0 for none.", show_default="256 and 1024")
+    ] = None  # type: ignore[assignment]
     dropout: Annotated[
         float | None,
         Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.", show_default="0.2 and 0.5"),

@@ -26,10 +26,10 @@ LOG_SCALED = {"learning_rate", "l2", "units", "batch_size", "rank"}
 SIGNIFICANT_DIGITS = 3
 """Significant digits of a number that is drawn from a range; they keep the names of heads short."""
 _FIXED_OPTIONS = {
-    *("weights", "run", "images", "repeats", "folds", "validation_split", "split"),
+    *("preset", "weights", "run", "images", "repeats", "folds", "validation_split", "split"),
     *("no_report", "tensorboard", "overwrite"),
 }
-"""Options that cannot be tried: paths, and options of the evaluation, which must be the same for all heads."""
+"""Options that cannot be tried: presets, paths, and options of the evaluation, which must be the same for all heads."""
 
 
 @dataclass(frozen=True)
