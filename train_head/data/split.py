@@ -137,6 +137,20 @@ def split_by_content(
     return replace(split, group_of=group_of or {}, num_moved=choice.num_moved)
 
 
+def order_by_class(examples: Sequence[Example]) -> list[Example]:
+    """Order pictures so that the first n of them, for any n, are a stratified sample.
+
+    The order depends on the content of the pictures only. One picture of each class comes first.
+    """
+    sizes, ranks = Counter(example.label for example in examples), Counter[str]()
+    ranked: list[tuple[tuple[bool, float], Example]] = []
+    for example in sorted(examples, key=lambda e: (e.content_hash, e.path)):
+        rank = ranks[example.label]
+        ranked.append(((rank > 0, (rank + 0.5) / sizes[example.label]), example))
+        ranks[example.label] += 1
+    return [example for _, example in sorted(ranked, key=lambda pair: pair[0])]
+
+
 def list_rows(store: FeatureStore, examples: Sequence[Example], num_views: int | None) -> list[Example]:
     """List the examples (view 0), then their stored views 1 to `num_views` - 1, sorted by content hash and view."""
     if not num_views or num_views == 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -124,17 +123,3 @@ class Pictures:
                 return resize_pixels(pixels, self.image_size), pixels if is_kept else None
         except UndecodableImageError as error:
             raise HeadstartError(path, expected, str(error), advice) from error
-
-
-def order_by_class(examples: Sequence[Example]) -> list[Example]:
-    """Order pictures so that the first n of them, for any n, are a stratified sample.
-
-    The order depends on the content of the pictures only. One picture of each class comes first.
-    """
-    sizes, ranks = Counter(example.label for example in examples), Counter[str]()
-    ranked: list[tuple[tuple[bool, float], Example]] = []
-    for example in sorted(examples, key=lambda e: (e.content_hash, e.path)):
-        rank = ranks[example.label]
-        ranked.append(((rank > 0, (rank + 0.5) / sizes[example.label]), example))
-        ranks[example.label] += 1
-    return [example for _, example in sorted(ranked, key=lambda pair: pair[0])]

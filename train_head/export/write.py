@@ -14,6 +14,7 @@ from base.terminal import Console, format_count, import_quietly
 from extract.decoding.policy import DecodePolicy, find_policy
 from features.store import FeatureStore
 from train_head.config import ExportConfig
+from train_head.data.split import order_by_class
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard, format_labels, read_card
 from train_head.runs.read import Run
 
@@ -104,7 +105,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
 
         from train_head.export.load import compile_model
         from train_head.export.parity import check_parity
-        from train_head.export.pictures import Pictures, order_by_class
+        from train_head.export.pictures import Pictures
         from train_head.export.rebuild import rebuild_parts
 
         size, ordered = store.fingerprint.image_size, order_by_class(split.validation)

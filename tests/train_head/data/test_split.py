@@ -14,7 +14,7 @@ from features.store import Example
 from tests.errors import raises
 from tests.train_head.synthetic import list_paths, make_example, place_hash
 from train_head.data.folds import split_into_folds
-from train_head.data.split import Split, split_by_content, split_examples
+from train_head.data.split import Split, order_by_class, split_by_content, split_examples
 
 pytestmark = pytest.mark.unit
 
@@ -293,3 +293,22 @@ def test_split_into_as_many_folds_as_pictures_leaves_one_out() -> None:
     split = split_by_content([make_example(path) for path in list_paths({"cats": 3, "owls": 3})], 0.2)
     assert [len(fold.validation) for fold in split_into_folds(split, 3)] == [2, 2, 2]
     assert [len(fold.validation) for fold in split_into_folds(split, 2)] == [3, 3]
+
+
+def test_order_by_class_keeps_the_share_of_each_class_in_any_prefix() -> None:
+    examples = [make_example(f"{'owls' if number % 10 == 0 else 'cats'}/{number}.jpg") for number in range(200)]
+    ordered = order_by_class(examples)
+    assert sorted(ordered, key=lambda e: e.path) == sorted(examples, key=lambda e: e.path)
+    for num in (2, 20, 50, 100):
+        assert sum(e.label == "owls" for e in ordered[:num]) == pytest.approx(num / 10, abs=1)
+    assert {e.label for e in ordered[:2]} == {"cats", "owls"}
+    for label in ("cats", "owls"):
+        hashes = [e.content_hash for e in ordered if e.label == label]
+        assert hashes == sorted(hashes)
+
+
+def test_order_by_class_depends_on_content_only() -> None:
+    examples = [make_example(f"{label}/{number}.jpg") for label in ("cats", "dogs") for number in range(30)]
+    moved = [e._replace(path=f"{e.label}/x{99 - n}.jpg", shard=9 - n % 3, row=n) for n, e in enumerate(examples)]
+    first = [e.content_hash for e in order_by_class(examples)]
+    assert [e.content_hash for e in order_by_class(moved[::-1])] == first

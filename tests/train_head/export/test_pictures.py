@@ -24,7 +24,7 @@ from features.store import Example
 from tests.errors import raises
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.synthetic import TINY_SIZE, make_example
-from train_head.export.pictures import NUM_RAW, PictureGoneError, Pictures, order_by_class
+from train_head.export.pictures import NUM_RAW, PictureGoneError, Pictures
 
 
 def load_pictures(
@@ -159,24 +159,3 @@ def test_load_decodes_few_pictures_at_a_time_and_keeps_none(
     load_pictures(folder, examples, quiet)
     assert len(alive) == 10
     assert most <= 4
-
-
-@pytest.mark.unit
-def test_order_by_class_keeps_the_share_of_each_class_in_any_prefix() -> None:
-    examples = [make_example(f"{'owls' if number % 10 == 0 else 'cats'}/{number}.jpg") for number in range(200)]
-    ordered = order_by_class(examples)
-    assert sorted(ordered, key=lambda e: e.path) == sorted(examples, key=lambda e: e.path)
-    for num in (2, 20, 50, 100):
-        assert sum(e.label == "owls" for e in ordered[:num]) == pytest.approx(num / 10, abs=1)
-    assert {e.label for e in ordered[:2]} == {"cats", "owls"}
-    for label in ("cats", "owls"):
-        hashes = [e.content_hash for e in ordered if e.label == label]
-        assert hashes == sorted(hashes)
-
-
-@pytest.mark.unit
-def test_order_by_class_depends_on_content_only() -> None:
-    examples = [make_example(f"{label}/{number}.jpg") for label in ("cats", "dogs") for number in range(30)]
-    moved = [e._replace(path=f"{e.label}/x{99 - n}.jpg", shard=9 - n % 3, row=n) for n, e in enumerate(examples)]
-    first = [e.content_hash for e in order_by_class(examples)]
-    assert [e.content_hash for e in order_by_class(moved[::-1])] == first
