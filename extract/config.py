@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from typer import Option
 
 from features.presets import PRESETS, PresetName
-from features.schema import Pool
+from features.schema import Pool, split_cuts
 from features.shards.compression import Compression
 
 MAX_PIXELS = 89_000_000
@@ -146,7 +146,7 @@ class ExtractConfig:
     @property
     def cuts(self) -> list[str]:
         """Names of the cut layers, in the given order."""
-        return [cut.strip() for cut in self.cut.split(",")]
+        return split_cuts(self.cut)
 
     def count_bad_allowed(self, num_images: int) -> int:
         """Return the number of pictures that may be unusable in a folder of `num_images`."""

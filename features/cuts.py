@@ -9,8 +9,9 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
+from features.joined import join_stores, measure_scales, rescale_store
 from features.pooled import pool_store
-from features.schema import Pool
+from features.schema import Pool, split_cuts
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.writer import STORE_NAMES
@@ -39,9 +40,8 @@ def resolve_cut(path: Path, cut: str) -> Path:
     if not cut and len(cuts) == 1:
         cut = cuts[0]
     if cut not in cuts:
-        raise UsageError(
-            "--cut", f"one of the cut layers in {path}: {', '.join(cuts)}", cut or "none", "Give one of these"
-        )
+        expected = f"one of the cut layers in {path}: {', '.join(cuts)}"
+        raise UsageError("--cut", expected, cut or "none", "Give one of these, or several of them if they are pooled")
     return path / cut
 
 
@@ -69,25 +69,47 @@ def choose_cut_folders(path: Path, cuts: Sequence[str]) -> dict[str, Path]:
     return {cut: path / cut for cut in cuts}
 
 
-def open_store(path: str | os.PathLike[str], cut: str = "", pool: Pool | str = Pool.NONE) -> FeatureStore:
+def open_store(
+    path: str | os.PathLike[str],
+    cut: str | Sequence[str] = "",
+    pool: Pool | str = Pool.NONE,
+    scales: Sequence[float] | None = None,
+) -> FeatureStore:
     """Open a feature store for reading.
 
     Args:
         path: folder of a store, a packed store, or a folder with one store for each cut layer.
-        cut: cut layer of the features, such as `mixed7`; may be empty if there is only one.
+        cut: cut layer of the features, such as `mixed7`; may be empty if there is only one. Several cut layers, such as
+            `mixed6,mixed7`, are joined to one feature.
         pool: `avg` averages each stored feature over height and width.
+        scales: factor of each of several cut layers. By default, each cut layer has unit mean square on the training
+            pictures of the store, see `FeatureStore.to_numpy`.
 
     Returns:
         The store; its features are (channels,) instead of (height, width, channels) with `pool="avg"`.
 
     Raises:
         UsageError: the store of the cut layer is missing, `cut` is empty and there are several stores, `pool` is
-            unknown, or `pool` is `avg` and the stored features are already averages.
-        FeatureStoreError: the path has no store, or the store is damaged.
+            unknown, `pool` is `avg` and the stored features are already averages, or several cut layers are given and
+            their features have height and width.
+        FeatureStoreError: the path has no store, the store is damaged, or the stores of several cut layers do not
+            belong together.
     """
     if pool not in list(Pool):
         raise UsageError("--pool", " or ".join(Pool), repr(pool), "Give one of these")
-    store = FeatureStore(resolve_cut(Path(path), cut))
+    cuts = split_cuts(cut) if isinstance(cut, str) else list(cut) or [""]
+    if len(set(cuts)) < len(cuts):
+        raise UsageError("--cut", "different cut layers", ",".join(cuts), "Give each layer once")
+    stores = [_open_cut(Path(path), each, pool) for each in cuts]
+    if len(stores) == 1:
+        return stores[0]
+    joined = join_stores(stores, scales or [1.0] * len(stores))
+    return joined if scales else rescale_store(joined, measure_scales(joined, joined.select_train()))
+
+
+def _open_cut(path: Path, cut: str, pool: Pool | str) -> FeatureStore:
+    """Open the store of one cut layer."""
+    store = FeatureStore(resolve_cut(path, cut))
     if cut not in ("", store.fingerprint.cut):
         expected = f"{store.fingerprint.cut}, the cut layer of {path}"
         raise UsageError("--cut", expected, cut, "Extract that cut layer first, or omit the option")

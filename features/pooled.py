@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -38,11 +37,10 @@ def pool_store(store: FeatureStore) -> FeatureStore:
             read_rows(shard, block, features)
             out[start : start + len(block)] = features.mean(axis=(1, 2), dtype=np.float32)
 
-    pooled = copy.copy(store)
-    pooled.contents = replace(
+    contents = replace(
         store.contents,
         fingerprint=replace(store.fingerprint, pool=POOLED),
         origin=replace(store.origin, feature_shape=shape[-1:]),
         read_rows=read_means,
     )
-    return pooled
+    return FeatureStore.derive(store.path, contents, pool_store, (store,))

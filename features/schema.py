@@ -56,6 +56,11 @@ class Pool(StrEnum):
     AVG = "avg"
 
 
+def split_cuts(text: str) -> list[str]:
+    """Split the names of cut layers, which are separated by commas or by plus signs."""
+    return [cut.strip() for cut in text.replace("+", ",").split(",")]
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """All settings that change a feature, except library versions, which the canary checks."""

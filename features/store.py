@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import ShardDamagedError
+from base.errors import ShardDamagedError, UsageError
 from features.arrays import read_array, stream_dataset
 from features.catalog.tables import ImageRow
 from features.contents import Example as Example
-from features.contents import UnusableImage, load_folder, pause_collector
+from features.contents import StoreContents, UnusableImage, load_folder, pause_collector
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
@@ -49,6 +50,32 @@ class FeatureStore:
             self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
             self.examples = self.contents.list_examples()
             """View 0 of each image with a usable feature, sorted by the bytes of the paths."""
+        self.parts: tuple[FeatureStore, ...] = ()
+        """Stores of the cut layers of a joined store; empty for the store of one cut layer."""
+        self.scales: tuple[float, ...] = ()
+        """Factor of the features of each part."""
+        self._made_by: tuple[Callable[..., FeatureStore], tuple[Any, ...]] = FeatureStore, (self.path,)
+
+    @classmethod
+    def derive(
+        cls,
+        path: Path,
+        contents: StoreContents,
+        function: Callable[..., FeatureStore],
+        arguments: tuple[Any, ...],
+    ) -> FeatureStore:
+        """Create a store whose features are computed from those of other stores.
+
+        Args:
+            path: folder or file of the other stores.
+            contents: pictures of the store, and functions that read and compute its features.
+            function: function that creates the store; it is pickled instead of the store.
+            arguments: arguments of the function.
+        """
+        made = cls.__new__(cls)
+        made.path, made.contents, made.examples = path, contents, contents.list_examples()
+        made.parts, made.scales, made._made_by = (), (), (function, arguments)
+        return made
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -64,6 +91,11 @@ class FeatureStore:
     def images_folder(self) -> str:
         """Absolute path of the folder that was scanned last; empty for a packed store."""
         return self.contents.images_folder
+
+    def reopen(self) -> FeatureStore:
+        """Open the store again, with the pictures and features that are now on disk."""
+        # A copy is made as in `pickle`, which opens the store and those that it is derived from.
+        return copy.deepcopy(self)
 
     @property
     def is_multi_label(self) -> bool:
@@ -92,6 +124,8 @@ class FeatureStore:
     @property
     def derived_folder(self) -> Path:
         """Folder for data that can be computed again, in the store or beside a packed store; it need not exist."""
+        if self.parts:
+            return self.parts[0].derived_folder
         if self.path.is_file():
             return self.path.with_name(f"{self.path.name}.{DERIVED_FOLDER}")
         return self.path / DERIVED_FOLDER
@@ -239,6 +273,13 @@ class FeatureStore:
     def _encode(self, examples: Sequence[Example]) -> NDArray[Any]:
         return (encode_label_sets if self.is_multi_label else encode_labels)(examples, self.classes)
 
+    def select_train(self) -> list[Example]:
+        """List the training pictures of `to_numpy`, sorted by content hash; all pictures if the split has none."""
+        try:
+            return self._select("train")
+        except UsageError:
+            return self._select(None)
+
     def _select(self, split: str | None) -> list[Example]:
         has_validation = any(image.split == "validation" for image in self.images)
         return select_examples(
@@ -254,8 +295,8 @@ class FeatureStore:
         return True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the store as its path; unpickling opens it again."""
-        return _reopen, (self.path, self.fingerprint.pool)
+        """Pickle the store as its path, and how its features are computed; unpickling opens it again."""
+        return self._made_by
 
     def __repr__(self) -> str:
         """Return path, counts and feature shape as one line."""
@@ -280,10 +321,3 @@ class FeatureStore:
             "cut": repr(self.fingerprint.cut),
             "dtype": repr(FEATURE_DTYPE.name),
         }
-
-
-def _reopen(path: Path, pool: str) -> FeatureStore:
-    from features.pooled import POOLED, pool_store
-
-    store = FeatureStore(path)
-    return pool_store(store) if pool == POOLED else store

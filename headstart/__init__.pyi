@@ -123,23 +123,26 @@ def extract(
 
 def open_store(
     path: StrPath,
-    cut: str = "",
+    cut: str | Sequence[str] = "",
     pool: str = "none",
 ) -> FeatureStore:
     """Open a feature store for reading.
 
     Args:
         path: Folder of the store, or a packed store.
-        cut: Cut layer, if the folder holds the stores of several layers.
+        cut: Cut layer, if the folder holds the stores of several layers. Several layers, as a list or separated by
+            commas, are joined to one feature: their averaged features, each scaled to unit mean square on the training
+            pictures, one after the other.
         pool: "avg" averages stored features over height and width: (height, width, channels) becomes (channels,).
 
     Returns:
         The feature store.
 
     Raises:
-        UsageError: an invalid path or pool, a cut layer that is not stored, or pool="avg" on features that are already
-            averaged.
-        FeatureStoreError: the store does not exist or is damaged.
+        UsageError: an invalid path or pool, a cut layer that is not stored, pool="avg" on features that are already
+            averaged, or several cut layers whose features are not averaged.
+        FeatureStoreError: the store does not exist or is damaged, or the cut layers have features of different
+            pictures, options or weights.
 
     Example:
         >>> store = hs.open_store("work/store")

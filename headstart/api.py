@@ -7,7 +7,7 @@ Options have the names and defaults of the command line. `headstart/__init__.pyi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,10 +36,11 @@ Config = TypeVar("Config")
 
 
 def _list_store_options(store: FeatureStore | StrPath) -> dict[str, Any]:
-    """Return the options for a store: its path, and pool=avg if it was opened with that."""
+    """Return the options for a store: its path, and pool=avg or several cut layers if it was opened with them."""
     if not isinstance(store, FeatureStore):
         return {"store": store}
-    return {"store": store.path} | ({"pool": Pool.AVG} if store.fingerprint.pool == POOLED else {})
+    pool = {"pool": Pool.AVG} if store.fingerprint.pool == POOLED else {}
+    return {"store": store.path, **pool} | ({"cut": store.fingerprint.cut} if store.parts else {})
 
 
 def _prepare(
@@ -105,21 +106,24 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
     return open_store(config.store, config.cuts[-1])
 
 
-def open_store(path: StrPath, cut: str = "", pool: str = "none") -> FeatureStore:
+def open_store(path: StrPath, cut: str | Sequence[str] = "", pool: str = "none") -> FeatureStore:
     """Open a feature store for reading.
 
     Args:
         path: Folder of the store, or a packed store.
-        cut: Cut layer, if the folder holds the stores of several layers.
+        cut: Cut layer, if the folder holds the stores of several layers. Several layers, as a list or separated by
+            commas, are joined to one feature: their averaged features, each scaled to unit mean square on the training
+            pictures, one after the other.
         pool: "avg" averages stored features over height and width: (height, width, channels) becomes (channels,).
 
     Returns:
         The feature store.
 
     Raises:
-        UsageError: an invalid path or pool, a cut layer that is not stored, or pool="avg" on features that are already
-            averaged.
-        FeatureStoreError: the store does not exist or is damaged.
+        UsageError: an invalid path or pool, a cut layer that is not stored, pool="avg" on features that are already
+            averaged, or several cut layers whose features are not averaged.
+        FeatureStoreError: the store does not exist or is damaged, or the cut layers have features of different
+            pictures, options or weights.
 
     Example:
         >>> store = hs.open_store("work/store")
