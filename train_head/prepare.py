@@ -12,8 +12,9 @@ from pathlib import Path
 from base.errors import HeadstartError, UsageError, require_extra
 from base.terminal import Console, ConsoleOptions
 from features.cuts import list_cuts, open_store
+from features.joined import measure_scales, rescale_store
 from features.labels import require_single_labels
-from features.schema import Pool
+from features.schema import Pool, split_cuts
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, SplitName, TrainConfig
 from train_head.data.split import FOLDER_RULE, Split, hash_views, split_examples
@@ -60,8 +61,9 @@ def prepare_training(config: TrainConfig) -> Training:
     """
     check_arguments(config)
     store = open_training_store(config)
-    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=resolve_num_views(store, config.views))
     split = split_store(store, config)
+    store = scale_store(store, split)
+    config = replace(config, store=store.path, cut=store.fingerprint.cut, views=resolve_num_views(store, config.views))
     origin = store.origin
     record = RunRecord(
         config=describe_config(config),
@@ -74,6 +76,7 @@ def prepare_training(config: TrainConfig) -> Training:
         images=Path(store.images_folder).name,
         weights=Path(origin.weights_file).name if origin.weights_name == "file" else origin.weights_name,
         weights_sha256=store.fingerprint.weights_sha256,
+        scales=list(store.scales),
         views_sha256=hash_views(store, split, config.views),
     )
     return Training(config, store, split, plan_trials(config, split), record)
@@ -81,6 +84,8 @@ def prepare_training(config: TrainConfig) -> Training:
 
 def open_training_store(config: TrainConfig) -> FeatureStore:
     """Open the store of a training. Fine-tuning needs the last cut at or before `unfreeze_from`, without pooling.
+
+    Several cut layers are joined without scales, which need the split; see `scale_store`.
 
     Raises:
         FeatureStoreError: the store cannot be read, or its pictures have several labels.
@@ -90,9 +95,14 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
         from train_head.finetuning.backbone import choose_stored_cut
 
         cut, pool = cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from), Pool.NONE
-    store = open_store(config.store, cut, pool)
+    store = open_store(config.store, cut, pool, [1.0] * len(split_cuts(cut)))
     require_single_labels(store.path, store.contents.labels)
     return store
+
+
+def scale_store(store: FeatureStore, split: Split) -> FeatureStore:
+    """Give each of several cut layers unit mean square on the training pictures; return another store unchanged."""
+    return rescale_store(store, measure_scales(store, split.train)) if store.parts else store
 
 
 def check_arguments(config: TrainConfig) -> None:
@@ -109,6 +119,9 @@ def check_arguments(config: TrainConfig) -> None:
     if config.rank and config.solver is SolverName.FULL:
         got = f"{config.rank} with the solver full"
         raise UsageError("--rank", "the solver reduced or auto", got, "Leave it out, or use the solver reduced")
+    if config.unfreeze_from != NO_FINE_TUNING and len(split_cuts(config.cut)) > 1:
+        advice = "Give one cut layer, or leave out --unfreeze-from"
+        raise UsageError("--cut", "one cut layer to fine-tune from", config.cut, advice)
     if config.tensorboard:
         require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
 

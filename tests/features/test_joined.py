@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, ShardDamagedError, UsageError
 from features.contents import UnusableReason
 from features.cuts import open_store
 from features.joined import measure_scales
-from features.schema import FEATURE_DTYPE, FeatureKey, FeatureStatus, ImageStatus
+from features.schema import FEATURE_DTYPE, FeatureKey, Features, FeatureStatus, ImageStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.errors import raises
@@ -29,9 +28,9 @@ CUTS = {"mixed5": 2, "mixed6": 3}
 BOTH = "mixed5,mixed6"
 
 
-def draw(cut: str, number: int, view: int = 0) -> NDArray[np.float16]:
+def draw(cut: str, number: int, view: int = 0) -> Features:
     rng = np.random.default_rng([CUTS[cut], number, view])
-    return (rng.normal(size=CUTS[cut]) * 10 ** CUTS[cut]).astype(np.float16)
+    return np.asarray(rng.normal(size=CUTS[cut]) * 10 ** CUTS[cut], np.float16)
 
 
 def write_cut(

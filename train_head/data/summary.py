@@ -73,7 +73,7 @@ def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
         match reason:
             case UnusableReason.PENDING:
                 why = "without features, because extraction was interrupted or a shard is missing"
-                advice = "An extraction is running" if is_locked(store.path) else "Run `python -m extract` again"
+                advice = "An extraction is running" if is_extracting(store) else "Run `python -m extract` again"
             case UnusableReason.FAILED:
                 why = f"not decodable, such as {first.image.path} ({first.detail})"
                 advice = "Replace or remove them"
@@ -110,9 +110,14 @@ def check_images_folder(store: FeatureStore, images: Path | None) -> None:
         )
 
 
+def is_extracting(store: FeatureStore) -> bool:
+    """Return whether another process is writing to a store, or to one of the joined stores."""
+    return any(is_locked(part.path) for part in store.parts or (store,))
+
+
 def check_extraction(store: FeatureStore) -> None:
     """Raise HeadstartError if a store has no features yet because its extraction is unfinished."""
-    is_running = is_locked(store.path)
+    is_running = is_extracting(store)
     if store.examples or not (store.num_pending or is_running):
         return
     raise HeadstartError(
@@ -126,7 +131,7 @@ def check_extraction(store: FeatureStore) -> None:
 def warn_if_store_changed(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:
     """Warn if the store on disk no longer has the pictures and views that a run was fitted on."""
     try:
-        now = FeatureStore(store.path)
+        now = store.reopen()
         same = now.examples == store.examples
         same = same and hash_views(now, split, config.views) == hash_views(store, split, config.views)
     except FeatureStoreError as error:

@@ -171,10 +171,11 @@ def group_rows(neighbours: Neighbours) -> NDArray[np.int64]:
 
 def _choose_cut(store: FeatureStore, examples: Sequence[Example]) -> tuple[FeatureStore, Sequence[Example]]:
     """Choose the last of several stored cut layers if it has all examples, so that all cuts give the same groups."""
-    cuts = list_cuts(store.path.parent)
-    if store.path.name not in cuts[:-1]:
+    folder = store.path if store.parts else store.path.parent
+    cuts = list_cuts(folder)
+    if not store.parts and store.path.name not in cuts[:-1]:
         return store, examples
-    last = FeatureStore(store.path.parent / cuts[-1])
+    last = FeatureStore(folder / cuts[-1])
     rows = last.find_examples(FeatureKey(example.content_hash, 0) for example in examples)
     found = [row for row in rows if row is not None]
     return (last, found) if len(found) == len(examples) else (store, examples)

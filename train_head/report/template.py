@@ -89,8 +89,8 @@ def _describe_extraction(store: FeatureStore) -> str:
     """Estimate the extraction time of all features from the last recorded rate; empty if the rate is unknown."""
     if not store.path.is_dir():
         return ""
-    rate = 0.0
-    with suppress(FeatureStoreError), closing(Catalog(store.path / CATALOG_NAME, writable=False)) as catalog:
+    rate, path = 0.0, store.parts[0].path if store.parts else store.path
+    with suppress(FeatureStoreError), closing(Catalog(path / CATALOG_NAME, writable=False)) as catalog:
         rate = float(catalog.read_meta("rows_per_second") or catalog.read_meta("images_per_second") or 0)
     if not rate:
         return ""

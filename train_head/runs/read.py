@@ -178,7 +178,7 @@ class Run:
         known = [self.read_local_paths().get("store", ""), str(self.folder.resolve() / self.record.store)]
         candidates = [Path(path)] if path else [Path(candidate) for candidate in known if candidate]
         found = next((candidate for candidate in candidates if candidate.exists()), candidates[0])
-        store = open_store(found, str(config.get("cut", "")), pool)
+        store = open_store(found, str(config.get("cut", "")), pool, self.record.scales)
         if store.fingerprint.digest != self.record.fingerprint:
             expected = f"the store that the run was fitted on, fingerprint {self.record.fingerprint[:12]}…"
             got = f"{store.path}, fingerprint {store.fingerprint.digest[:12]}…"

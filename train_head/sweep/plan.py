@@ -17,7 +17,7 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
-from train_head.prepare import check_arguments, open_training_store, resolve_num_views, split_store
+from train_head.prepare import check_arguments, open_training_store, resolve_num_views, scale_store, split_store
 from train_head.solvers import Problem, compute_reduced_shape
 from train_head.sweep.config import DEFAULT_TRIALS, OPTION, MetricName, SearchName, SweepConfig
 from train_head.sweep.space import Axis, add_default_axes, parse_axes
@@ -147,7 +147,8 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[Dataset]:
             check_arguments(config)
             if key not in datasets:
                 store = open_training_store(config)
-                datasets[key] = Dataset(config.store, store, split_store(store, config))
+                split = split_store(store, config)
+                datasets[key] = Dataset(config.store, scale_store(store, split), split)
             _check_fits(config, datasets[key])
         except UsageError as error:
             values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())
