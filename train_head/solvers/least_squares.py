@@ -11,14 +11,15 @@ With the weighted means x̄ and ȳ, X̃ = x - x̄, W = diag(w) and the eigendeco
     sᵢ = yᵢ - (yᵢ - xᵢ B - b) / (1 - hᵢ)                    score of row i from a fit without row i
 
 After one eigendecomposition, each further λ costs a few products. Rows are read in three passes, so that they need not
-fit in memory.
+fit in memory. Rows of one group, such as the views of a picture, are left out together: hᵢ becomes the block of the hat
+matrix Hᵢⱼ = wⱼ / Σw + wⱼ Σₖ (X̃ V)ᵢₖ (X̃ V)ⱼₖ / (Eₖ + λ) of the group, and 1 / (1 - hᵢ) the inverse of 1 - H.
 
 Source: Allen 1974 (PRESS); Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, equation 7.64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +75,9 @@ def make_targets(numbers: Indices, num_classes: int) -> Float64:
     return targets[:, 1:] if num_classes == 2 else targets
 
 
-def fit_least_squares(read_blocks: Reader, targets: Float64, weights: NDArray[np.floating]) -> LeastSquares:
+def fit_least_squares(
+    read_blocks: Reader, targets: Float64, weights: NDArray[np.floating], groups: Indices | None = None
+) -> LeastSquares:
     """Fit the coefficients with the penalty of the lowest weighted leave-one-out error.
 
     Sums are computed in float64, block by block in the given order. The caller limits BLAS to one thread, so that the
@@ -84,6 +87,8 @@ def fit_least_squares(read_blocks: Reader, targets: Float64, weights: NDArray[np
         read_blocks: reads the features (n, d). Needs memory for a few (d, d) matrices of float64.
         targets: (n, outputs) targets of ±1, as `make_targets` returns them.
         weights: (n,) weights of the rows, 0 or more. A row of weight 0 has no influence and gets an ordinary score.
+        groups: (n,) ascending group number of each row. Rows of a group are left out together. None leaves out each
+            row alone.
     """
     row_weights = weights.astype(np.float64)
     total = float(row_weights.sum())
@@ -95,27 +100,33 @@ def fit_least_squares(read_blocks: Reader, targets: Float64, weights: NDArray[np
     inverses = 1 / (eigenvalues[:, None] + np.array(PENALTIES) * scale)
     projected = vectors.T @ moments.products
 
-    def compute_residuals(places: Float64, rows: slice, number: int) -> Float64:
-        """Return the (b, outputs) leave-one-out residuals of rows in the basis of the eigenvectors, (b, kept)."""
-        leverages = row_weights[rows] * (1 / total + places**2 @ inverses[:, number])
-        residuals = targets[rows] - moments.target_mean - places @ (inverses[:, [number]] * projected)
-        return np.asarray(residuals / np.maximum(1 - leverages, MIN_REMAINDER)[:, None], np.float64)
-
-    def list_places() -> Iterator[tuple[slice, Float64]]:
+    def list_residuals(numbers: Sequence[int]) -> Iterator[tuple[slice, int, Float64]]:
+        """Yield the (b, outputs) leave-one-out residuals of each block of rows at each of the numbered penalties."""
         start = 0
-        for block in read_blocks():
-            yield slice(start, start + len(block)), (block.astype(np.float64) - moments.mean) @ vectors
+        for block in read_blocks() if groups is None else _align(read_blocks(), groups):
+            rows = slice(start, start + len(block))
             start += len(block)
+            # In the basis of the eigenvectors, (b, kept).
+            places = (block.astype(np.float64) - moments.mean) @ vectors
+            squares = None if groups is not None else places**2
+            for number in numbers:
+                fitted = places @ (inverses[:, [number]] * projected)
+                residuals = targets[rows] - moments.target_mean - fitted
+                if squares is not None:
+                    leverages = row_weights[rows] * (1 / total + squares @ inverses[:, number])
+                    residuals /= np.maximum(1 - leverages, MIN_REMAINDER)[:, None]
+                elif groups is not None:
+                    hat = _Hat(places, row_weights[rows], inverses[:, number], total)
+                    residuals = hat.leave_out(residuals, groups[rows])
+                yield rows, number, residuals
 
     errors = np.zeros(len(PENALTIES))
-    for rows, places in list_places():
-        for number in range(len(PENALTIES)):
-            squares = (compute_residuals(places, rows, number) ** 2).mean(axis=1)
-            errors[number] += row_weights[rows] @ squares / total
+    for rows, number, residuals in list_residuals(range(len(PENALTIES))):
+        errors[number] += row_weights[rows] @ (residuals**2).mean(axis=1) / total
     chosen = int(np.argmin(errors))
     scores = np.empty_like(targets)
-    for rows, places in list_places():
-        scores[rows] = targets[rows] - compute_residuals(places, rows, chosen)
+    for rows, _, residuals in list_residuals([chosen]):
+        scores[rows] = targets[rows] - residuals
     kernel = vectors @ (inverses[:, [chosen]] * projected)
     return LeastSquares(kernel, moments.target_mean - moments.mean @ kernel, scores, PENALTIES[chosen], errors)
 
@@ -140,3 +151,42 @@ def _sum_moments(read_blocks: Reader, targets: Float64, weights: Float64) -> _Mo
     shift = sums / total
     # The products need no correction, because the weighted targets are centred.
     return _Moments(origin + shift, target_mean, covariance - np.outer(shift, sums), products)
+
+
+@dataclass(frozen=True)
+class _Hat:
+    """Hat matrix of a block of rows at one penalty, which maps targets to fitted values."""
+
+    places: Float64
+    """(b, kept) X̃ V."""
+    weights: Float64
+    """(b,)."""
+    inverses: Float64
+    """(kept,) 1 / (E + λ)."""
+    total: float
+    """Σw, of all rows."""
+
+    def leave_out(self, residuals: Float64, groups: Indices) -> Float64:
+        """Return the residuals, (b, outputs), that fits without the group of each row would have."""
+        _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
+        found = np.empty_like(residuals)
+        for size in np.unique(sizes):
+            members = starts[sizes == size, None] + np.arange(size)
+            places = self.places[members]
+            products = (places * self.inverses) @ places.transpose(0, 2, 1)
+            hat = (products + 1 / self.total) * self.weights[members][:, None, :]
+            found[members] = np.linalg.solve((1 + MIN_REMAINDER) * np.eye(size) - hat, residuals[members])
+        return found
+
+
+def _align(blocks: Iterable[Array], groups: Indices) -> Iterator[Array]:
+    """Yield the rows of blocks in blocks that divide no group; `groups` has the group number of every row."""
+    held, start = np.zeros((0, 0), np.float32), 0
+    for block in blocks:
+        joined = np.concatenate([held, block]) if len(held) else block
+        end = start + len(joined)
+        is_divided = end < len(groups) and groups[end] == groups[end - 1]
+        num_whole = int(np.searchsorted(groups[start:end], groups[end - 1])) if is_divided else len(joined)
+        if num_whole:
+            yield joined[:num_whole]
+        held, start = joined[num_whole:], start + num_whole

@@ -76,6 +76,26 @@ def test_fit_small_problem_equals_refits_without_each_row(
     assert fitted.penalty == PENALTIES[int(np.argmin(errors))]
 
 
+@pytest.mark.parametrize("num_inputs", [5, 30])
+def test_fit_with_groups_equals_refits_without_each_group(num_inputs: int) -> None:
+    features, targets = draw(14, num_inputs, 3)
+    groups = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 5, 5, 5, 6])
+    weights = np.random.default_rng(1).uniform(0.5, 2, 14)
+    # Blocks of three rows divide groups.
+    fitted = fit_least_squares(read_in_blocks(features, 3), targets, weights, groups)
+    exact = features.astype(np.float64)
+    scores = np.empty_like(targets)
+    for group in range(7):
+        others = groups != group
+        penalty = fitted.penalty * measure_scale(exact, weights)
+        kernel, bias = solve_directly(exact[others], targets[others], weights[others], penalty)
+        scores[~others] = exact[~others] @ kernel + bias
+    np.testing.assert_allclose(fitted.scores, scores, atol=1e-6)
+    errors = weights @ ((scores - targets) ** 2).mean(axis=1) / weights.sum()
+    assert fitted.errors[PENALTIES.index(fitted.penalty)] == pytest.approx(errors)
+    assert min(fitted.errors) == fitted.errors[PENALTIES.index(fitted.penalty)]
+
+
 def test_fit_does_not_depend_on_the_size_of_the_blocks() -> None:
     features, targets = draw(40, 6, 3)
     first, second = (fit_least_squares(read_in_blocks(features, size), targets, np.ones(40)) for size in (3, 40))
