@@ -25,7 +25,7 @@ from base.terminal import Console
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 
-FORMAT = 2
+FORMAT = 3
 """Version of the keys and of the algorithms; increment it after a change that alters the results."""
 MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""

@@ -131,6 +131,15 @@ class FeatureMatrix:
                 gram[second.rows, first.rows] = product.T
         return gram
 
+    def multiply_rows(self, other: FeatureMatrix) -> NDArray[np.float64]:
+        """Compute X Yᵀ, (rows, other rows) float64, for another matrix Y; sums are those of `compute_gram`."""
+        products = np.empty((self.num_rows, other.num_rows))
+        for number in range(self.num_blocks):
+            first = self.read_block(number)
+            for second in other.list_blocks():
+                products[first.rows, second.rows] = self._multiply_blocks(first, second)
+        return products
+
     def multiply(self, factor: Array) -> Array:
         """Compute X F, (rows, k) float32, for F (columns, k)."""
         result = np.empty((self.num_rows, factor.shape[1]), np.float32)

@@ -124,10 +124,11 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
 
 def _reduce(
     store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
-) -> tuple[Factors, Directions]:
-    """Compute the reduction and its directions.
+) -> tuple[Factors, Directions | None]:
+    """Compute the reduction, and its directions V if they project the validation features.
 
-    The directions of an exact reduction are computed too, because they project the validation features.
+    If an exact reduction keeps all rows, V is as large as the training features. X_val V = X_val Xᵀ Z diag(1 / λ) is
+    then computed from the products of the rows.
     """
     with open_workers() as workers:
         rows = FeatureMatrix(store, train.examples, workers)
@@ -137,9 +138,12 @@ def _reduce(
             with console.progress("reduce", 2 * rows.num_rows, "rows") as progress:
                 basis = sketch(rows, rank, SKETCH_SEED, progress.advance)
         eigenvalues = basis.eigenvalues.astype(np.float32)
-        directions = basis.directions
+        others, directions = FeatureMatrix(store, validation.examples, workers), basis.directions
+        if is_exact and rank == rows.num_rows:
+            coefficients = basis.train / basis.eigenvalues
+            projected = np.asarray(others.multiply_rows(rows) @ coefficients, np.float32)
+            return Factors(basis.train, projected, eigenvalues), None
         if directions is None:
             directions = rows.multiply_transposed(basis.train / eigenvalues)
         del rows
-        projected = FeatureMatrix(store, validation.examples, workers).multiply(directions)
-    return Factors(basis.train, projected, eigenvalues), Directions(directions)
+        return Factors(basis.train, others.multiply(directions), eigenvalues), Directions(directions)
