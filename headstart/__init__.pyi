@@ -202,8 +202,10 @@ def train(
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
         solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
-            features and is much faster; auto chooses by the size of the problem. Default auto.
-        rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
+            features and is much faster; auto chooses one of them by the size of the problem; ridge fits a linear head
+            by least squares, without epochs. Default auto.
+        rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at least 1 or
+            None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
         units: Number of units in the hidden layer. 0 fits a linear head. Expects a whole number of at least 0. Default
@@ -307,8 +309,10 @@ def sweep(
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
         solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
-            features and is much faster; auto chooses by the size of the problem. Default auto.
-        rank: Number of dimensions that the reduced solver keeps. Expects a whole number of at least 1 or None.
+            features and is much faster; auto chooses one of them by the size of the problem; ridge fits a linear head
+            by least squares, without epochs. Default auto.
+        rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at least 1 or
+            None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
         batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
         units: Units of the hidden layer; 0 for none. Expects a whole number of at least 0 or None.

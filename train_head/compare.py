@@ -15,7 +15,7 @@ from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
 from base.replace import Target
 from base.terminal import Console
-from train_head.config import TrainConfig
+from train_head.config import SolverName, TrainConfig
 from train_head.evaluation.uncertainty import describe_interval
 from train_head.runs.record import (
     COMPARISON_FILE,
@@ -71,6 +71,8 @@ def plan_trainings(config: CompareConfig) -> dict[str, Training]:
     """Prepare both trainings, before either is fitted; raise UsageError or HeadstartError if one cannot be fitted."""
     from train_head.prepare import prepare_training
 
+    if config.solver is SolverName.RIDGE:
+        raise UsageError("--solver", "reduced, full or auto", "ridge, which has no dropout", "Use another solver")
     options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
 
     def plan(folder: str, dropout: float) -> Training:

@@ -81,15 +81,16 @@ class HeadConfig:
         SolverName,
         Option(
             help="Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training "
-            "features and is much faster; auto chooses by the size of the problem."
+            "features and is much faster; auto chooses one of them by the size of the problem; ridge fits a linear "
+            "head by least squares, without epochs."
         ),
     ] = SolverName.AUTO
     rank: Annotated[
         int | None,
         Option(
             min=1,
-            help="Number of dimensions that the reduced solver keeps.",
-            show_default="512, or fewer for fewer pictures or inputs",
+            help="Number of dimensions that the solvers reduced and ridge keep.",
+            show_default="512, or fewer for fewer pictures or inputs; all for ridge with up to 4,096 of either",
         ),
     ] = None
     epochs: Annotated[int, Option(min=1, help="Number of passes over the training pictures.")] = 20

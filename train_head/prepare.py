@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from base.errors import HeadstartError, UsageError, require_extra
 from base.terminal import Console, ConsoleOptions
@@ -28,6 +29,14 @@ from train_head.trials import Trial, plan_trials
 
 _NOT_COMPARED = {*UNRECORDED_OPTIONS, "overwrite", "no_report", "tensorboard"}
 """Options that may differ between two trainings of the same run."""
+_RIDGE_OPTIONS: dict[str, Any] = {
+    "units": 0,
+    **{
+        name: DEFAULTS[name]
+        for name in ("epochs", "batch_size", "dropout", "l2", "learning_rate", "optimizer", "momentum", "patience")
+    },
+}
+"""Recorded values of the options that the solver ridge ignores."""
 _UNRECORDED_CUT = ("cut", "")
 """Recorded option `cut` of older runs on a store with one cut. The fingerprint identifies the cut of such a run."""
 
@@ -60,6 +69,7 @@ def prepare_training(config: TrainConfig) -> Training:
         HeadstartError: the store or its pictures cannot be trained on.
     """
     check_arguments(config)
+    config = drop_ignored_options(config)
     store = open_training_store(config)
     split = split_store(store, config)
     store = scale_store(store, split)
@@ -118,12 +128,27 @@ def check_arguments(config: TrainConfig) -> None:
         raise UsageError("--momentum", "0, or the optimizer sgd", got, "Leave it out, or use the optimizer sgd")
     if config.rank and config.solver is SolverName.FULL:
         got = f"{config.rank} with the solver full"
-        raise UsageError("--rank", "the solver reduced or auto", got, "Leave it out, or use the solver reduced")
+        raise UsageError("--rank", "the solver reduced, ridge or auto", got, "Leave it out, or use the solver reduced")
+    if config.unfreeze_from != NO_FINE_TUNING and config.solver is SolverName.RIDGE:
+        got = f"{config.unfreeze_from} with the solver ridge"
+        raise UsageError("--unfreeze-from", "the solver reduced, full or auto", got, "Use the solver reduced")
     if config.unfreeze_from != NO_FINE_TUNING and len(split_cuts(config.cut)) > 1:
         advice = "Give one cut layer, or leave out --unfreeze-from"
         raise UsageError("--cut", "one cut layer to fine-tune from", config.cut, advice)
     if config.tensorboard:
         require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
+
+
+def list_ignored_options(config: TrainConfig) -> list[str]:
+    """List the options that the solver ignores although they differ from their defaults."""
+    if config.solver is not SolverName.RIDGE:
+        return []
+    return [name for name, value in _RIDGE_OPTIONS.items() if getattr(config, name) not in (value, DEFAULTS[name])]
+
+
+def drop_ignored_options(config: TrainConfig) -> TrainConfig:
+    """Return the options with those that the solver ignores at fixed values, so that they do not affect the run."""
+    return replace(config, **_RIDGE_OPTIONS) if config.solver is SolverName.RIDGE else config
 
 
 def resolve_num_views(store: FeatureStore, requested: int | None) -> int:

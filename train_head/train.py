@@ -16,13 +16,13 @@ from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
-from train_head.evaluation.uncertainty import Selection, record_selection
-from train_head.prepare import Training, holds_run, prepare_training
+from train_head.evaluation.uncertainty import Selection, compute_interval, record_selection
+from train_head.prepare import Training, holds_run, list_ignored_options, prepare_training
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
 from train_head.runs.tensorboard import add_logs, write_logs
 from train_head.runs.write import name_archive, warn_on_failure, write_run
-from train_head.solvers import Fit, Problem, Solve, choose_solver, compute_reduced_shape, ignore_epoch
+from train_head.solvers import Fit, LeaveOneOut, Problem, Solve, choose_solver, compute_reduced_shape, ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.trials import evaluate_fit, fit_first, fit_others, summarize_trials
@@ -59,6 +59,8 @@ def train_head(
     started = time.monotonic() if started is None else started
     target = describe_run_target(config.run)
     training = prepare_training(config)
+    if ignored := list_ignored_options(config):
+        console.warning(f"the solver ridge ignores {format_list([name.replace('_', ' ') for name in ignored])}")
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     checkpoints = get_checkpoint_folder(config.run)
@@ -106,7 +108,7 @@ def fit_run(
             f"fine-tuning after the head: {format_count(len(tail.trained), 'layer')} from {config.unfreeze_from}"
         )
     solver, solve = _choose_solver(Problem(top, split, config), console)
-    if solver is SolverName.REDUCED:
+    if solver is not SolverName.FULL:
         for trial in trials:
             # A fold that is too small for the rank must fail before the first fit.
             compute_reduced_shape(Problem(top, trial.split, trial.config))
@@ -126,6 +128,8 @@ def fit_run(
         **_measure_fit(fit, split, store, config.l2),
         **summarize_trials(trials, outcomes, config),
     }
+    if fit.leave_one_out:
+        metrics["ridge"] = _describe_leave_one_out(fit.leave_one_out, len(split.train))
     if not config.no_report:
         with warn_on_failure("an evaluation", console):
             targets = encode_labels(split.validation, split.classes)
@@ -134,7 +138,8 @@ def fit_run(
     metrics = record_selection(metrics, Selection.of_epochs(config))
     record = replace(training.record, solver=solver.value)
     written = write_run(folder, record, split, store, fit, metrics)
-    if not config.no_report:
+    # A learning curve needs epochs.
+    if not config.no_report and solver is not SolverName.RIDGE:
         from train_head.evaluation.plots import draw_curves
 
         with warn_on_failure(CURVES_FILE, console):
@@ -178,6 +183,10 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
         from train_head.solvers.reduced import fit_reduced
 
         return solver, fit_reduced
+    if solver is SolverName.RIDGE:
+        from train_head.solvers.ridge import fit_ridge
+
+        return solver, fit_ridge
     import_quietly("keras")
     from train_head.solvers.full import fit_full
 
@@ -207,4 +216,12 @@ def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict
         "num_leaked": split.count_leaks(),
         **count_unusable(store),
         "split_rule": split.rule,
+    }
+
+
+def _describe_leave_one_out(found: LeaveOneOut, num_pictures: int) -> dict[str, Any]:
+    return {
+        "penalty": found.penalty,
+        "leave_one_out_accuracy": found.num_right / num_pictures,
+        "leave_one_out_interval": list(compute_interval(found.num_right, num_pictures)),
     }

@@ -16,6 +16,7 @@ import pytest
 
 from base.terminal import Console
 from features.packed.write import pack_store
+from features.schema import Pool
 from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.fits import InterruptingConsole
@@ -32,7 +33,8 @@ PATHS = list_paths(COUNTS)
 WIDE = np.maximum(np.random.default_rng(0).normal(0.3, 1, (len(PATHS), *SHAPE)), 0)
 WIDE += np.array(["dogs" in path for path in PATHS])[:, None, None, None] * (np.arange(96) % 17 == 0) * 0.2
 SOLVERS = pytest.mark.parametrize("solver", [SolverName.REDUCED, SolverName.FULL])
-METHODS = pytest.mark.parametrize("method", ["exact", "sketch", "full"])
+RIDGE = ["ridge", "ridge on means"]
+METHODS = pytest.mark.parametrize("method", ["exact", "sketch", "full", *RIDGE])
 COMMAND = """
 import hashlib, sys
 from pathlib import Path
@@ -42,6 +44,7 @@ from tests.train_head.test_same_head import fit_digest
 store, folder, console = FeatureStore(Path(sys.argv[1])), Path(sys.argv[2]), Console(ConsoleOptions(quiet=True))
 print(fit_digest(store, folder / "exact", "exact", console))
 print(fit_digest(store, folder / "full", "full", console))
+print(fit_digest(store, folder / "ridge", "ridge", console))
 """
 
 
@@ -74,8 +77,9 @@ def store_packed(folder: Path) -> FeatureStore:
 
 
 def make_problem(store: FeatureStore, run: Path, method: str) -> TrainConfig:
-    solver = SolverName.FULL if method == "full" else SolverName.REDUCED
-    return make_config(store, run, solver=solver, epochs=3, batch_size=19, units=24, rank=None, views=None)
+    solver = {"full": SolverName.FULL, **dict.fromkeys(RIDGE, SolverName.RIDGE)}.get(method, SolverName.REDUCED)
+    pool = Pool.AVG if method == "ridge on means" else Pool.NONE
+    return make_config(store, run, solver=solver, epochs=3, batch_size=19, units=24, rank=None, views=None, pool=pool)
 
 
 def hash_run(run: Path) -> str:
@@ -105,7 +109,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def expected(plain: FeatureStore, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> dict[str, str]:
     """Hash of the run on the plain store by each method."""
     digests = {}
-    for method in ("exact", "sketch", "full"):
+    for method in ("exact", "sketch", "full", *RIDGE):
         shutil.rmtree(plain.derived_folder, ignore_errors=True)
         with pytest.MonkeyPatch.context() as patch:
             force_sketch(patch, method)
@@ -153,10 +157,10 @@ def test_train_with_another_number_of_threads_gives_same_head(
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [expected["exact"], expected["full"]]
+    assert done.stdout.split() == [expected[method] for method in ("exact", "full", "ridge")]
 
 
-@pytest.mark.parametrize("method", ["exact", "sketch"])
+@pytest.mark.parametrize("method", ["exact", "sketch", *RIDGE])
 def test_train_with_any_number_of_workers_gives_same_head(
     plain: FeatureStore, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -186,7 +190,7 @@ def test_train_with_features_in_memory_or_read_in_blocks_gives_same_head(
     assert fit_digest(plain, tmp_path / "blocks", method, quiet) == expected[method]
 
 
-@pytest.mark.parametrize("method", ["exact", "sketch"])
+@pytest.mark.parametrize("method", ["exact", "sketch", "ridge"])
 def test_train_with_cached_factors_gives_same_head(
     plain: FeatureStore,
     expected: dict[str, str],
@@ -201,7 +205,7 @@ def test_train_with_cached_factors_gives_same_head(
 
 
 @pytest.mark.usefixtures("eager")
-@METHODS
+@pytest.mark.parametrize("method", ["exact", "sketch", "full"])
 def test_train_interrupted_resumes_on_the_same_pictures_stored_differently(
     plain: FeatureStore,
     expected: dict[str, str],

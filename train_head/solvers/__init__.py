@@ -42,6 +42,16 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class LeaveOneOut:
+    """Result of fits that each leave one training picture out."""
+
+    penalty: float
+    """Penalty with the lowest error, relative to the mean squared length of a centred row of features."""
+    num_right: int
+    """Number of training pictures that are classified correctly by a head that was fitted without them."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """Result of a solver: a fitted head and its history."""
 
@@ -58,6 +68,8 @@ class Fit:
     """Reduction of the inputs; None for a head on all inputs."""
     before_tuning: Epoch | None = None
     """Kept epoch of the head before fine-tuning; None without fine-tuning."""
+    leave_one_out: LeaveOneOut | None = None
+    """Leave-one-out result of the solver ridge; None for the others."""
 
 
 Solve = Callable[[Problem, Checkpoint, Console], Fit]
