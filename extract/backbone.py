@@ -95,6 +95,29 @@ def cut_backbone(model: keras.Model, cut: str, pool: Pool = Pool.NONE) -> keras.
     return keras.Model(model.inputs[0], output, name=f"{BACKBONE_NAME.lower()}_to_{cut}")
 
 
+def tap_backbone(model: keras.Model, cuts: Sequence[str], pool: Pool, scales: Sequence[float]) -> keras.Model:
+    """Return the part of the backbone up to several cut layers, whose pooled outputs are scaled and concatenated.
+
+    Args:
+        model: the backbone.
+        cuts: names of the cut layers, in the order of the outputs.
+        pool: pooling of each output; not `Pool.NONE`.
+        scales: factor of each output.
+
+    Raises:
+        UsageError: the model has no such layer.
+    """
+    import keras
+
+    pooled = [cut_backbone(model, cut, pool).output for cut in cuts]
+    outputs = [
+        keras.layers.Rescaling(scale, name=f"scale_{cut}")(output)
+        for cut, scale, output in zip(cuts, scales, pooled, strict=True)
+    ]
+    joined = keras.layers.Concatenate(name="cuts")(outputs)
+    return keras.Model(model.inputs[0], joined, name=f"{BACKBONE_NAME.lower()}_to_{'_'.join(cuts)}")
+
+
 def join_cuts(models: Sequence[keras.Model]) -> keras.Model:
     """Combine cut backbones of the same model into one model with an output for each cut."""
     import keras

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headstart as hs
-from base.errors import UsageError
+from base.errors import HeadstartError, UsageError
 from base.terminal import Console
+from extract.backbone import cut_backbone, hash_weights
 from features.cuts import open_store
 from features.schema import Pool
 from tests.errors import raises
-from tests.train_head.synthetic import FINGERPRINT, draw_features, list_paths, make_store
+from tests.pictures import draw_picture, fill_folder
+from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, draw_features, list_paths, make_store
 from tests.train_head.training import make_config
-from train_head.config import SolverName, SplitName
+from train_head.config import ExportConfig, SolverName, SplitName
+from train_head.export.write import export_run
+from train_head.finetuning.backbone import rebuild_backbone
 from train_head.prepare import prepare_training
+from train_head.runs.card import read_card
 from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run
 from train_head.solvers.network import compute_probabilities
@@ -121,6 +128,71 @@ def test_split_by_group_is_the_same_for_one_cut_and_for_several(both: Path, tmp_
     ]
     assert [e.path for e in splits[0].validation] == [e.path for e in splits[1].validation]
     assert splits[0].group_of == splits[1].group_of
+
+
+def build_two_cuts() -> Any:
+    """Build a backbone with two layers to cut at: means of 4 x 4 pixels, and their positive parts."""
+    import keras
+
+    pixels = keras.Input((TINY_SIZE, TINY_SIZE, 3))
+    means = keras.layers.AveragePooling2D(4)(pixels)
+    return keras.Model(pixels, keras.layers.Activation("relu")(means), name="tiny")
+
+
+@pytest.mark.parametrize("units", [0, 8])
+@pytest.mark.parametrize("stored", [Pool.AVG, Pool.NONE])
+def test_export_of_run_on_two_cuts_agrees_with_training(
+    tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, stored: Pool, units: int
+) -> None:
+    monkeypatch.setattr("train_head.finetuning.backbone.build_backbone", lambda size, weights: build_two_cuts())
+    pictures, folder, cuts = tmp_path / "pictures", tmp_path / "stores", ["average_pooling2d", "activation"]
+    fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
+    fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)
+    files = sorted(pictures.rglob("*.jpg"))
+    for file in files:
+        # Drawn at the input size of the backbone, so that the expected features need no resizing.
+        draw_picture(file.parent.name, int(file.stem), (TINY_SIZE, TINY_SIZE)).save(file, quality=95)
+    pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files]) / 127.5 - 1
+    for cut in cuts:
+        model = cut_backbone(build_two_cuts(), cut, stored)
+        make_store(
+            folder / cut,
+            [str(file.relative_to(pictures)) for file in files],
+            features=model.predict_on_batch(pixels),
+            contents=[hashlib.sha256(file.read_bytes()).digest() for file in files],
+            fingerprint=replace(
+                FINGERPRINT, cut=cut, image_size=TINY_SIZE, pool=stored.value, weights_sha256=hash_weights(model)
+            ),
+            images_folder=str(pictures),
+        )
+    pool = Pool.AVG if stored is Pool.NONE else Pool.NONE
+    config = make_config(folder, tmp_path / "run", cut=",".join(cuts), pool=pool, epochs=20, units=units)
+    metrics = train_head(config, quiet)
+    result = export_run(ExportConfig(config.run, tmp_path / "out"), quiet)
+    assert (result.parity.num_pictures, result.parity.num_flipped) == (6, 0)
+    assert result.parity.max_difference <= 1e-5
+    card = read_card(tmp_path / "out/model.keras")
+    assert (card.cut, card.pool, card.scales) == (",".join(cuts), "avg", Run(config.run).record.scales)
+    # Loaded by Keras, because `load_export` rebuilds InceptionV3, and this backbone is a substitute.
+    outputs = result.load()(np.stack([np.asarray(Image.open(file), np.float32) for file in files]))[:, 0]
+    rows = {prediction.path: prediction.row[1] for prediction in Run(config.run).read_predictions()}
+    found = dict(zip([str(file.relative_to(pictures)) for file in files], np.asarray(outputs).tolist(), strict=True))
+    assert metrics["val_accuracy"] == 1.0
+    assert rows == pytest.approx({path: found[path] for path in rows}, abs=1e-3)
+
+
+def test_export_with_other_weights_up_to_one_cut_is_refused(both: Path, quiet: Console) -> None:
+    digest = hash_weights(build_two_cuts())
+    store = open_store(both, BOTH, Pool.AVG)
+    for number, part in enumerate(store.parts):
+        part.contents = replace(part.contents, fingerprint=replace(part.fingerprint, cut="activation"))
+        if not number:
+            part.contents = replace(part.contents, fingerprint=replace(part.fingerprint, weights_sha256=digest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train_head.finetuning.backbone.build_backbone", lambda size, weights: build_two_cuts())
+        with raises(HeadstartError, got=f"{digest[:12]}…") as caught:
+            rebuild_backbone(store, "", quiet)
+    assert str(both / "mixed7") in caught.value.expected
 
 
 @pytest.mark.unit

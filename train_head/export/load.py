@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import format_count, import_quietly
-from extract.backbone import build_backbone, cut_backbone
-from features.schema import Pool
+from extract.backbone import build_backbone, cut_backbone, tap_backbone
+from features.schema import Pool, split_cuts
 from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
 from train_head.export.stitch import stitch
@@ -107,10 +107,7 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
     if weights.input_kernel.ndim != 2:
         raise ValueError(f"a kernel of shape {weights.input_kernel.shape}")
     num_inputs, num_units = weights.input_kernel.shape
-    whole = build_backbone(card.image_size, None)
-    # The card does not record the pooling, but the kernel shows it: pooled features have one row per channel.
-    backbones = (cut_backbone(whole, card.cut, pool) for pool in (Pool.NONE, Pool.AVG))
-    backbone = next((found for found in backbones if prod(found.output_shape[1:]) == num_inputs), None)
+    backbone = next((found for found in _build_backbones(card) if prod(found.output_shape[1:]) == num_inputs), None)
     expected = num_inputs if is_linear else num_units, count_outputs(len(card.classes))
     if backbone is None or weights.output_kernel.shape != expected:
         num_classes = format_count(len(card.classes), "class", "classes")
@@ -146,6 +143,17 @@ def limit_batch(batch_size: int, image_size: int) -> int:
         image_size: side of the square pictures, in pixels.
     """
     return max(1, min(batch_size, MAX_PIXELS_AT_ONCE // image_size**2))
+
+
+def _build_backbones(card: ModelCard) -> Iterator[keras.Model]:
+    """Build the backbone that a card describes; the card of an older export may describe two."""
+    whole, cuts = build_backbone(card.image_size, None), split_cuts(card.cut)
+    # Older cards do not record the pooling, but the kernel shows it: pooled features have one row per channel.
+    for pool in [Pool(card.pool)] if card.pool else (Pool.NONE, Pool.AVG):
+        if len(cuts) > 1:
+            yield tap_backbone(whole, cuts, pool, card.scales)
+        else:
+            yield cut_backbone(whole, card.cut, pool)
 
 
 def _find_layers(backbone: keras.Model) -> dict[str, keras.layers.Layer]:

@@ -13,7 +13,7 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
-from train_head.finetuning.backbone import TOP, rebuild_backbone
+from train_head.finetuning.backbone import TOP, find_pool, rebuild_backbone
 from train_head.finetuning.tail import open_tail
 from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
@@ -36,7 +36,9 @@ class ModelParts:
     compute_logits: Callable[[Array], Array]
     """Function from stored features, float32, to the head's logits, which do not saturate as probabilities do."""
     cut: str
-    """Layer whose output is the head's input."""
+    """Layer whose output is the head's input, or several layers separated by commas."""
+    pool: Pool
+    """Pooling of the layer's output."""
 
 
 def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> ModelParts:
@@ -56,6 +58,7 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
 
     fitted, cut = expand_head(run, store, split.validation, console), store.fingerprint.cut
     between: list[keras.Model] = []
+    pool = find_pool(store)
     if run.unfreeze_from == NO_FINE_TUNING:
         backbone, feature_shape = rebuild_backbone(store, weights, console), store.feature_shape
     elif isinstance(fitted, TunedWeights):
@@ -82,4 +85,5 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
         lambda features: run_layers(features, head),
         lambda features: run_layers(features, hidden) @ kernel + bias,
         cut,
+        pool,
     )

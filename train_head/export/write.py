@@ -181,6 +181,8 @@ def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: Mod
         unfreeze_from=run.unfreeze_from,
         weights_sha256=fingerprint.weights_sha256,
         run=run.record.head,
+        pool=parts.pool.value,
+        scales=list(store.scales),
     )
     try:
         card.check()

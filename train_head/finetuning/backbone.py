@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from extract.backbone import build_backbone, cut_backbone, hash_weights, name_layers
+from extract.backbone import build_backbone, cut_backbone, hash_weights, name_layers, tap_backbone
 from extract.weights.find import find_weights
 from features.schema import Origin, Pool
 from features.store import FeatureStore
@@ -70,7 +70,7 @@ def _list_before(model: keras.Model, layer: str) -> list[str]:
 
 
 def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> keras.Model:
-    """Build the backbone of a store's features up to their cut.
+    """Build the backbone of a store's features up to their cut, or with an output for each of several cuts.
 
     Args:
         store: the store.
@@ -80,21 +80,31 @@ def rebuild_backbone(store: FeatureStore, weights: str, console: Console) -> ker
     Raises:
         HeadstartError: the weights are missing, or differ from those of the store's fingerprint.
     """
-    # Features that were averaged when read have another pool name than `avg`, because they were rounded before
-    # averaging. The backbone is the same.
-    pool = Pool.NONE if store.fingerprint.pool == Pool.NONE else Pool.AVG
-    return cut_backbone(rebuild_full_backbone(store, weights, console), store.fingerprint.cut, pool)
+    model, pool = rebuild_full_backbone(store, weights, console), find_pool(store)
+    if store.parts:
+        return tap_backbone(model, [part.fingerprint.cut for part in store.parts], pool, store.scales)
+    return cut_backbone(model, store.fingerprint.cut, pool)
+
+
+def find_pool(store: FeatureStore) -> Pool:
+    """Return the pooling of a store's features.
+
+    Features that were averaged when read have another pool name than `avg`, because they were rounded before averaging.
+    The layers are the same.
+    """
+    return Pool.NONE if store.fingerprint.pool == Pool.NONE else Pool.AVG
 
 
 def rebuild_full_backbone(store: FeatureStore, weights: str, console: Console) -> keras.Model:
     """Build the full backbone of a store's features, with the arguments and errors of `rebuild_backbone`."""
     found = find_weights(weights or _name_weights(store.origin), console)
     model = build_backbone(store.fingerprint.image_size, found)
-    digest, expected = hash_weights(cut_backbone(model, store.fingerprint.cut)), store.fingerprint.weights_sha256
-    if digest != expected:
-        wanted = f"the weights of {store.path}, SHA-256 {expected[:12]}… up to the cut"
-        advice = "Give `weights`, the file that the features were extracted with"
-        raise HeadstartError(str(found), wanted, f"{digest[:12]}…", advice)
+    for part in store.parts or (store,):
+        digest, expected = hash_weights(cut_backbone(model, part.fingerprint.cut)), part.fingerprint.weights_sha256
+        if digest != expected:
+            wanted = f"the weights of {part.path}, SHA-256 {expected[:12]}… up to the cut"
+            advice = "Give `weights`, the file that the features were extracted with"
+            raise HeadstartError(str(found), wanted, f"{digest[:12]}…", advice)
     return model
 
 

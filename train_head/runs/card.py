@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ CARD_NAME = "headstart.json"
 """Name of the card inside `model.keras` (a zip file); Keras does not read it."""
 MAX_CARD_BYTES = 2**24
 _ADDED: dict[str, object] = {
-    **{"oldest_keras": "", "pool": ""},
+    **{"oldest_keras": "", "pool": "", "scales": []},
     **{"outlier_threshold": None, "is_multi_label": False, "thresholds": []},
 }
 """Defaults of the fields that older exports do not have."""
@@ -37,6 +38,7 @@ class ModelCard:
     image_size: int
     decode_policy: str
     cut: str
+    """Cut layer, or several separated by commas."""
     weights: str
     """Name of the backbone's weights; for a file, its name without the folder."""
     fingerprint: str
@@ -51,6 +53,8 @@ class ModelCard:
     """Oldest version of Keras that loads the model; empty in older exports."""
     pool: str = ""
     """Pooling of the cut layers' outputs; empty in older exports, where the shape of the kernel shows it."""
+    scales: list[float] = field(default_factory=list)
+    """Factor of the output of each of several cut layers."""
     outlier_threshold: float | None = None
     """Largest distance of an ordinary picture; None without a distance."""
     is_multi_label: bool = False
@@ -72,6 +76,8 @@ class ModelCard:
         if type(self.val_accuracy) not in (int, float) or not 0 <= self.val_accuracy <= 1:
             raise ValueError(f"a card with accuracy {self.val_accuracy!r}")
         check_type(ModelCard, {**vars(self), "val_accuracy": float(self.val_accuracy)}, "")
+        if not all(0 < scale < math.inf for scale in self.scales):
+            raise ValueError(f"a card with scales {self.scales!r}")
 
     def compute_digest(self, members: Mapping[str, bytes]) -> str:
         """Compute the SHA-256 of the card, without its digest, and of the other members in alphabetical order."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from extract.backbone import cut_backbone
+from extract.backbone import cut_backbone, tap_backbone
 from features.schema import Pool
 from tests.train_head.export.conftest import CUT
 from tests.train_head.synthetic import make_small_card
@@ -42,12 +42,15 @@ with np.load(sys.argv[2]) as images:
 
 @pytest.fixture(scope="session")
 def models(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Exports with a sigmoid and a softmax output, of whole and of pooled features."""
+    """Exports with a sigmoid and a softmax output, of whole and of pooled features, and of two cut layers."""
     folder = tmp_path_factory.mktemp("models")
     for pool, num_classes in [(Pool.NONE, 2), (Pool.AVG, 3)]:
         backbone = cut_backbone(whole, CUT, pool)
         head = build_head(backbone.output_shape[1:], num_classes, 16, 0.5, seed=4, l2=1e-4)
         save_model(stitch(backbone, head, 75), make_small_card(num_classes), folder / f"{num_classes}.keras")
+    cuts, scales = ["mixed0", "mixed1"], [2.0, 0.5]
+    model = stitch(tap_backbone(whole, cuts, Pool.AVG, scales), build_head((256 + 288,), 2, 0, 0.0, seed=4), 75)
+    save_model(model, make_small_card(2), folder / "cuts.keras")
     return sorted(folder.iterdir())
 
 

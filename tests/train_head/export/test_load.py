@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from extract.backbone import cut_backbone
+from extract.backbone import cut_backbone, tap_backbone
 from extract.decoding.policy import DecodePolicy
 from features.schema import Pool
 from tests.train_head.export.edits import (
@@ -76,6 +76,47 @@ def test_load_export_equals_the_model_that_keras_loads(
     assert load_export(path)[0] == read_card(path) == card
 
 
+@pytest.fixture(scope="module")
+def two_cuts(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export on the means of two cut layers, not to be changed."""
+    cuts, scales = ["mixed1", "max_pooling2d_1"], [0.25, 3.0]
+    head = build_head((288 + 192,), 2, 0, 0.0, seed=4)
+    backbone = tap_backbone(whole, cuts, Pool.AVG, scales)
+    card = ModelCard(["a", "b"], 75, str(DecodePolicy()), ",".join(cuts), "none", "", 0.5, pool="avg", scales=scales)
+    path = tmp_path_factory.mktemp("cuts") / "model.keras"
+    save_model(stitch(backbone, head, 75), card, path)
+    return path
+
+
+def test_load_export_of_several_cuts_concatenates_their_scaled_means(whole: Any, two_cuts: Path) -> None:
+    images = draw_images((75, 75), (90, 60), (75, 75))
+    outputs = run_export(two_cuts, images)
+    np.testing.assert_allclose(outputs, run_keras(two_cuts, images), rtol=0, atol=1e-6)
+    kernel = read_export(two_cuts)[1]["layers/sequential/layers/dense/vars/0"]
+    pixels = np.stack([images[0], images[2]]) / np.float32(127.5) - 1
+    means = [cut_backbone(whole, cut).predict_on_batch(pixels).mean((1, 2)) for cut in ("mixed1", "max_pooling2d_1")]
+    expected = 1 / (1 + np.exp(-np.concatenate([means[0] / 4, 3 * means[1]], 1) @ kernel))
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(outputs[::2], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scales": [0.25]},
+        {"scales": [0.25, -3.0]},
+        {"scales": [0.25, float("inf")]},
+        {"pool": "none"},
+        {"pool": "sum"},
+        {"cut": "mixed1,softmax"},
+        {"cut": "max_pooling2d_1"},
+    ],
+)
+def test_load_export_with_a_card_of_other_cuts_is_refused(two_cuts: Path, tmp_path: Path, change: Config) -> None:
+    path = remove_digest(two_cuts, tmp_path / "older.keras")
+    assert_refused(edit_json(path, tmp_path / "model.keras", lambda card: card.update(change), CARD_NAME))
+
+
 def test_load_export_without_digest_gives_the_same_outputs(tiny_three: Path, tmp_path: Path) -> None:
     path = remove_digest(tiny_three, tmp_path / "older.keras")
     images = draw_images((30, 40), (75, 75))
@@ -84,10 +125,11 @@ def test_load_export_without_digest_gives_the_same_outputs(tiny_three: Path, tmp
 
 
 def test_load_export_without_the_oldest_keras_in_its_card_compares_the_digest(tiny_two: Path, tmp_path: Path) -> None:
-    """Exports of earlier versions have a digest of a card without this field."""
+    """Exports of earlier versions have a digest of a card without the fields that were added since."""
     members = read_members(tiny_two)
     card = json.loads(members.pop(CARD_NAME))
-    del card["oldest_keras"]
+    for name in ("oldest_keras", "pool", "scales", "outlier_threshold", "is_multi_label", "thresholds"):
+        del card[name]
     digest = hashlib.sha256(json.dumps(card | {"digest": ""}, sort_keys=True).encode())
     for name, data in sorted(members.items()):
         digest.update(f"\n{name} {len(data)}\n".encode() + data)

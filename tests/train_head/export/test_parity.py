@@ -20,6 +20,7 @@ from base.terminal import Console, ConsoleOptions
 from extract.decoding.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels
+from features.schema import Pool
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.synthetic import (
@@ -94,7 +95,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         contents=[hashlib.sha256(content).digest() for content in data],
     )
     backbone, head = build_tiny_backbone(), build_tiny_head(2)
-    parts = ModelParts(backbone, head, head.predict_on_batch, head.predict_on_batch, "pool")
+    parts = ModelParts(backbone, head, head.predict_on_batch, head.predict_on_batch, "pool", Pool.NONE)
     return Bench(folder / "pictures", store, compile_model(stitch(backbone, head, TINY_SIZE)), parts)
 
 
