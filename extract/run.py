@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,9 +42,24 @@ from features.catalog.tables import ImageRow
 from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
 
+Select = Callable[[Scan], Scan]
+"""Function that selects pictures of a scanned folder."""
 
-def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
+
+def keep_all(scan: Scan) -> Scan:
+    """Return the scan with all its pictures."""
+    return scan
+
+
+def prepare_run(
+    config: ExtractConfig, console: Console, select: Select = keep_all
+) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
     """Check the arguments, scan the folder and read the existing stores, without TensorFlow; write nothing.
+
+    Args:
+        config: options of the extraction.
+        console: prints the pictures and the warnings about them.
+        select: selects pictures of the scan.
 
     Returns:
         The scan, the store's folder for each cut, and the state of each store that has features already.
@@ -58,7 +73,7 @@ def prepare_run(config: ExtractConfig, console: Console) -> tuple[Scan, dict[str
     check_engine(config.engine, config.precision)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
     require_locks(config.store)
-    scan = scan_pictures(config, places.values())
+    scan = select(scan_pictures(config, places.values()))
     for line in scan.describe(config.images):
         console.info(line)
     if scan.labels:
@@ -106,8 +121,13 @@ class _Run:
     """Whether the significant bits of 16-bit samples were found or given."""
 
 
-def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
+def extract_features(config: ExtractConfig, console: Console, select: Select = keep_all) -> ExtractResult:
     """Update a store to match a folder: compute missing features, and remove deleted pictures from the catalog.
+
+    Args:
+        config: options of the extraction.
+        console: prints messages and progress.
+        select: selects the pictures of the folder to extract.
 
     Returns:
         The result, even if too many unusable pictures stopped the run.
@@ -116,7 +136,7 @@ def extract_features(config: ExtractConfig, console: Console) -> ExtractResult:
         HeadstartError: the run failed; features stored before the failure are kept.
     """
     started = time.monotonic()
-    scan, places, stored = prepare_run(config, console)
+    scan, places, stored = prepare_run(config, console, select)
     num_relabeled = log_label_changes(scan, stored.values(), console)
     policy, has_sample_bits = decide_policy(config, scan.images, stored.values(), len(places), console)
     weights = _choose_weights(config, console, stored)

@@ -71,7 +71,7 @@ def choose_validation(
     """
     hashes = {example.content_hash for example in examples}
     sizes = Counter(group_of.get(example.content_hash, example.content_hash) for example in examples)
-    held_out = {group for group in sizes if _compute_position(group) < share}
+    held_out = {group for group in sizes if is_held_out(group, share)}
     if group_of:
         _balance(held_out, sizes, share)
     groups_of: dict[str, set[bytes]] = {}
@@ -131,6 +131,11 @@ def list_units(examples: Iterable[Example], group_of: Mapping[bytes, bytes]) -> 
         labels_of.setdefault(group, Counter()).update(split_labels(example.label) or [NO_LABEL])
     order = sorted(sorted(sizes, reverse=True), key=lambda group: -sizes[group])
     return {group: Unit(sizes[group], labels_of[group]) for group in order}
+
+
+def is_held_out(content_hash: bytes, share: float = VALIDATION_SHARE) -> bool:
+    """Return whether a picture is for validation, unless it is moved so that both sides have every class."""
+    return _compute_position(content_hash) < share
 
 
 def choose_representatives(groups: Iterable[Collection[bytes]]) -> dict[bytes, bytes]:

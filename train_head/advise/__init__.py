@@ -1,0 +1,1 @@
+"""Advice: which features to train on, and whether more pictures would help."""
