@@ -79,7 +79,7 @@ make_digest = $(shell printf %s $(call quote,$(1)) | cksum | { read sum _; print
 NAME := $(if $(is_default),elpv,$(data_name)-$(call make_digest,$(data_path)))
 # Earlier versions named it after the last part of DATA only.
 is_folder = $(shell test -d $(call quote,$(1)) && echo yes)
-ifneq ($(filter extract train sweep compare report export predict info check runs,$(MAKECMDGOALS)),)
+ifneq ($(filter extract train sweep advise compare report export predict info check runs,$(MAKECMDGOALS)),)
 ifneq ($(if $(is_default)$(call is_folder,work/$(NAME)),,$(call is_folder,work/$(data_name))),)
 $(warning work/$(data_name) was made by an earlier version of Headstart. To keep using it for this DATA, run: ln -s $(call quote,$(data_name)) $(call quote,work/$(NAME)))
 endif
@@ -149,7 +149,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep compare report export predict summary info check data test test-fast test-keras torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict summary info check data test test-fast test-keras torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -171,6 +171,11 @@ train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
 sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best one (docs/choosing.md)
 	$(call run,$(BIN)/python -m train_head.sweep --store $(call quote,$(STORE)) --out $(call quote,$(SWEEP)) $(STORE_IMAGES) \
 		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(call options,SEARCH TRIALS) $(FLAGS) $(ARGS))
+
+advise: $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
+advise: $(RUNTIME) $(if $(is_default),data)  ## compare features, and print the command to run next (docs/presets.md)
+	$(BIN)/python -m train_head.advise $(if $(shell test -e $(call quote,$(STORE)) && echo yes),--store $(call quote,$(STORE))) $(STORE_IMAGES) \
+		--out $(call quote,work/$(NAME)/advise) $(WEIGHTS_OPTION) $(call options,LABELS COLUMNS CLASSES MIN_PICTURES THREADS) $(ARGS)
 
 compare: $(RUNTIME) $(LOGS)  ## fit a head without and with dropout, and compare their overfitting
 	$(call run,$(BIN)/python -m train_head.compare --store $(call quote,$(STORE)) --run $(call quote,$(COMPARE)) $(STORE_IMAGES) \

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "HeadClassifier",
     "HeadstartError",
+    "advise",
     "errors",
     "export",
     "extract",

@@ -8,6 +8,7 @@ from base import errors as errors
 from base.errors import HeadstartError as HeadstartError
 from base.terminal import ProgressCallback
 from features.store import FeatureStore
+from train_head.advise.advice import Advice
 from train_head.classifier import HeadClassifier as HeadClassifier
 from train_head.export.write import ExportResult
 from train_head.predict.classify import Predictions
@@ -362,6 +363,54 @@ def sweep(
     Example:
         >>> table = hs.sweep(store, "work/sweep", dropout=[0, 0.2, 0.5], units=[256, 1024])
         >>> table.best.options["dropout"]
+    """
+
+def advise(
+    store: FeatureStore | StrPath | None = None,
+    *,
+    images: StrPath | None = None,
+    progress: Progress = None,
+    out: StrPath | None = None,
+    pictures: int = 600,
+    seed: int = 0,
+    labels: StrPath | None = None,
+    columns: str = "",
+    classes: str = "",
+    min_pictures: int = 0,
+    weights: StrPath = "auto",
+    threads: int = 0,
+) -> Advice:
+    """Compare the features that a head can be trained on, by the leave-one-out accuracy of a head.
+
+    Args:
+        store: Feature store, or its path: the features in it are compared, without extraction.
+        images: Folder of pictures: a sample of them is extracted at 150 and at 299 px.
+        progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
+            the total and the rate per second.
+        out: Folder that keeps the features of the sample for the next call.
+        pictures: Largest number of pictures in the sample; at most 200 a class. Expects a whole number of at least 2.
+            Default 600.
+        seed: Random seed of the sample and of the intervals. Expects a whole number from 0 to 4294967295. Default 0.
+        labels: Table with the label of each picture, as in extraction.
+        columns: Columns of the table, as in extraction.
+        classes: Classes to use, as in extraction.
+        min_pictures: Leave out classes with fewer training pictures. Expects a whole number of at least 0. Default 0.
+        weights: Weights of the backbone for the sample, as in extraction. Default auto.
+        threads: Processor cores for the sample. 0 means all available cores. Expects a whole number of at least 0.
+            Default 0.
+
+    Returns:
+        The comparisons with their learning curves, and the command to run next. `print` shows them.
+
+    Raises:
+        TypeError: an unknown keyword.
+        UsageError: an invalid value, or neither a store nor pictures.
+        HeadstartError: another error that the user can fix.
+
+    Example:
+        >>> advice = hs.advise("work/store", images="pictures")
+        >>> print(advice)
+        >>> advice.command
     """
 
 def export(

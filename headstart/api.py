@@ -21,10 +21,12 @@ from features.schema import Pool
 from features.store import FeatureStore
 from headstart.console import Progress, open_console
 from headstart.document import documented
+from train_head.advise.config import AdviseConfig
 from train_head.config import ExportConfig, HeadConfig, PredictConfig, ReportConfig, TrainConfig
 from train_head.sweep.config import SweepConfig
 
 if TYPE_CHECKING:
+    from train_head.advise.advice import Advice
     from train_head.export.write import ExportResult
     from train_head.predict.classify import Predictions
     from train_head.report.page import Report
@@ -216,6 +218,43 @@ def sweep(store: FeatureStore | StrPath, out: StrPath, *, progress: Progress = N
 
     sweep_heads(config, console)
     return Sweep(config.out)
+
+
+@documented(AdviseConfig)
+def advise(
+    store: FeatureStore | StrPath | None = None,
+    *,
+    images: StrPath | None = None,
+    progress: Progress = None,
+    **options: Any,
+) -> Advice:
+    """Compare the features that a head can be trained on, by the leave-one-out accuracy of a head.
+
+    Args:
+        store: Feature store, or its path: the features in it are compared, without extraction.
+        images: Folder of pictures: a sample of them is extracted at 150 and at 299 px.
+        progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
+            the total and the rate per second.
+        **options: The options of the command.
+
+    Returns:
+        The comparisons with their learning curves, and the command to run next. `print` shows them.
+
+    Raises:
+        TypeError: an unknown keyword.
+        UsageError: an invalid value, or neither a store nor pictures.
+        HeadstartError: another error that the user can fix.
+
+    Example:
+        >>> advice = hs.advise("work/store", images="pictures")
+        >>> print(advice)
+        >>> advice.command
+    """
+    path = store.path if isinstance(store, FeatureStore) else store
+    config, console = _prepare(AdviseConfig, {"store": path, "images": images, **options}, "advise", progress)
+    from train_head.advise.advice import advise as compare
+
+    return compare(config, console)
 
 
 @documented(ExportConfig)

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("train_head.__main__", "fit a head on stored features"),
     "compare": ("train_head.compare", "fit the same head without and with dropout"),
     "sweep": ("train_head.sweep.__main__", "fit many heads, compare them and keep the best"),
+    "advise": ("train_head.advise.__main__", "compare the features of a store and of a sample of the pictures"),
     "report": (
         "train_head.report.__main__",
         "write the report of a run again; --test also evaluates the pictures in test/",

@@ -30,6 +30,7 @@ from base import errors as errors
 from base.errors import HeadstartError as HeadstartError
 from base.terminal import ProgressCallback
 from features.store import FeatureStore
+from train_head.advise.advice import Advice
 from train_head.classifier import HeadClassifier as HeadClassifier
 from train_head.export.write import ExportResult
 from train_head.predict.classify import Predictions
@@ -44,7 +45,7 @@ Progress = bool | ProgressCallback | None
 
 def format_stub() -> str:
     """Return the content of `__init__.pyi`."""
-    functions = [api.extract, api.open_store, api.train, api.sweep, api.export, api.predict, api.report]
+    functions = [api.extract, api.open_store, api.train, api.sweep, api.advise, api.export, api.predict, api.report]
     kinds = {option.kind for config in OPTIONS.values() for option in list_options(config)}
     enums = sorted((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)), key=str)
     aliases = "".join(f"{kind.__name__} = Literal[{', '.join(_list_values(kind))}]\n" for kind in enums)

@@ -77,7 +77,7 @@ def advise(config: AdviseConfig, console: Console) -> Advice:
             used = [setting for setting in sample.settings if stored and setting.digests == stored[0].digests]
             ordered = used + [setting for setting in sample.settings if setting not in used]
             title = f"a sample of the pictures in {config.images}"
-            comparisons.append(compare_settings(title, ordered, config.seed, console))
+            comparisons.append(compare_settings(title, ordered, config.seed, console, is_sample=True))
             num_pictures = sample.num_pictures
     return Advice(comparisons, suggest_command(config, comparisons), num_pictures)
 

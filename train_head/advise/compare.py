@@ -10,7 +10,7 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console, format_count, format_list
-from features.split import encode_labels, select_examples, sort_examples
+from features.split import encode_labels, sort_examples
 from features.store import Example
 from train_head.advise.measure import classify_left_out, measure_parts, read_inputs
 from train_head.advise.settings import Setting, fits
@@ -37,6 +37,8 @@ class Row:
     accuracy: float
     """Share of the pictures that a head classifies correctly if it is fitted to all others."""
     interval: Interval
+    correct: Correct
+    """Whether each picture is classified correctly."""
     seconds: float
     """Time to read the features and to fit a head, in seconds."""
     difference: Difference | None
@@ -59,9 +61,14 @@ class Comparison:
 
     @property
     def best(self) -> Row:
-        """Row of the most accurate setting that is significantly better than the first, or the first."""
+        """Row of the recommended setting: the first one that is significantly better than the first row.
+
+        Of several, it is the first one that the most accurate of them does not significantly exceed.
+        """
         better = [row for row in self.rows if row.difference and row.difference.is_better]
-        return max(better, key=lambda row: row.accuracy, default=self.rows[0])
+        highest = max(better, key=lambda row: row.accuracy, default=self.rows[0])
+        equal = (row for row in better if not compare_paired(row.correct, highest.correct).is_better)
+        return next(equal, self.rows[0])
 
     @property
     def detectable(self) -> float:
@@ -69,7 +76,9 @@ class Comparison:
         return count_detectable(max(1, len(self.rows) - 1)) / self.num_pictures
 
 
-def compare_settings(title: str, settings: Sequence[Setting], seed: int, console: Console) -> Comparison:
+def compare_settings(
+    title: str, settings: Sequence[Setting], seed: int, console: Console, *, is_sample: bool = False
+) -> Comparison:
     """Measure the leave-one-out accuracy of settings on the pictures that all of them have.
 
     Args:
@@ -77,11 +86,12 @@ def compare_settings(title: str, settings: Sequence[Setting], seed: int, console
         settings: the settings; the first one is compared with each of the others.
         seed: seed of the intervals of the learning curve.
         console: prints progress and messages.
+        is_sample: whether the stores have only pictures that were chosen for a comparison.
 
     Raises:
         HeadstartError: there are fewer than two classes to train on.
     """
-    examples = choose_examples(settings)
+    examples = choose_examples(settings, takes_all=is_sample)
     classes = sorted({example.label for example in examples})
     if len(classes) < 2:
         got = format_count(len(classes), "class", "classes")
@@ -114,14 +124,17 @@ def compare_settings(title: str, settings: Sequence[Setting], seed: int, console
     return Comparison(**{**vars(comparison), "curve": curve})
 
 
-def choose_examples(settings: Sequence[Setting]) -> list[Example]:
+def choose_examples(settings: Sequence[Setting], *, takes_all: bool = False) -> list[Example]:
     """Choose the training pictures that all settings have, in the order of their content hashes; one of each copy.
 
     Pictures that training sets aside for validation are left out, so that they do not influence a choice.
+
+    Args:
+        settings: the settings.
+        takes_all: whether to take all pictures of the stores.
     """
     store = settings[0].stores[0]
-    has_validation = any(image.split == "validation" for image in store.images)
-    trained = select_examples(store.examples, "train", store.path, has_validation=has_validation)
+    trained = store.examples if takes_all else store.select_train()
     common = set.intersection(*(setting.list_hashes() for setting in settings))
     by_hash = {example.content_hash: example for example in reversed(trained) if example.content_hash in common}
     return sort_examples(by_hash.values())[:MAX_PICTURES]
@@ -133,5 +146,5 @@ def _make_rows(settings: Sequence[Setting], results: Sequence[Correct], seconds:
         num_right = int(np.sum(correct))
         difference = compare_paired(results[0], correct, num_comparisons) if rows else None
         interval = compute_interval(num_right, len(correct))
-        rows.append(Row(setting, num_right / len(correct), interval, round(duration, 3), difference))
+        rows.append(Row(setting, num_right / len(correct), interval, correct, round(duration, 3), difference))
     return rows

@@ -74,7 +74,7 @@ def open_settings(path: Path, image_size: int | None = None) -> list[Setting]:
         pooled.append(store)
     if len(cuts) > 1:
         options = {"cut": ",".join(cuts)} | ({"pool": "avg"} if has_places else {})
-        settings.insert(0, Setting(f"{prefix}{len(cuts)} layers, avg", tuple(pooled), options))
+        settings.insert(0, Setting(f"{prefix}{len(cuts)} layers", tuple(pooled), options))
     return settings
 
 

@@ -11,8 +11,8 @@ from train_head.advise.statistics import Difference, LearningCurve, Outlook
 from train_head.evaluation.uncertainty import format_share
 
 _HEADER = ("features", "accuracy", "gain", "fit", "size", "extract")
-"""Accuracy with half its 95% interval, gain over the first row, time to read the features and to fit a head, size of the
-features of a picture, and time to extract all pictures of the folder."""
+"""Accuracy with half its 95% interval, gain over the first row, time to read the features and to fit a head, size of
+the features of a picture, and time to extract all pictures of the folder."""
 
 
 def format_title(comparison: Comparison) -> str:
