@@ -173,7 +173,7 @@ sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit man
 		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(call options,SEARCH TRIALS) $(FLAGS) $(ARGS))
 
 advise: $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
-advise: $(RUNTIME) $(if $(is_default),data)  ## compare features, and print the command to run next (docs/presets.md)
+advise: $(RUNTIME) $(if $(is_default),$(if $(filter STORE,$(GIVEN)),,data))  ## compare features, and print the command to run next (docs/presets.md)
 	$(BIN)/python -m train_head.advise $(if $(shell test -e $(call quote,$(STORE)) && echo yes),--store $(call quote,$(STORE))) $(STORE_IMAGES) \
 		--out $(call quote,work/$(NAME)/advise) $(WEIGHTS_OPTION) $(call options,LABELS COLUMNS CLASSES MIN_PICTURES THREADS) $(ARGS)
 

@@ -106,7 +106,8 @@ def extract(
         new_store: Start a new store. An existing one is kept, with the date added to its name. Default False.
 
     Returns:
-        The feature store. With several cut layers, the store of the last one.
+        The feature store. With several cut layers, all of them as one feature if they are pooled, else the store of the
+        last one.
 
     Raises:
         TypeError: an unknown keyword.

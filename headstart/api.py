@@ -82,7 +82,8 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
         **options: The options of the command.
 
     Returns:
-        The feature store. With several cut layers, the store of the last one.
+        The feature store. With several cut layers, all of them as one feature if they are pooled, else the store of the
+        last one.
 
     Raises:
         TypeError: an unknown keyword.
@@ -105,7 +106,7 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
     warn_about_unusable(result, console)
     if result.stopped:
         raise result.stopped
-    return open_store(config.store, config.cuts[-1])
+    return open_store(config.store, config.cuts[-1] if config.pool is Pool.NONE else config.cuts)
 
 
 def open_store(path: StrPath, cut: str | Sequence[str] = "", pool: str = "none") -> FeatureStore:

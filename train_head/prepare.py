@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import HeadstartError, UsageError, require_extra
-from base.terminal import Console, ConsoleOptions
+from base.terminal import Console, ConsoleOptions, format_list
 from features.cuts import list_cuts, open_store
 from features.joined import measure_scales, rescale_store
 from features.labels import require_single_labels
+from features.presets import PRESETS
 from features.schema import Pool, split_cuts
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, SplitName, TrainConfig
@@ -105,9 +107,40 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
         from train_head.finetuning.backbone import choose_stored_cut
 
         cut, pool = cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from), Pool.NONE
-    store = open_store(config.store, cut, pool, [1.0] * len(split_cuts(cut)))
+    try:
+        store = open_store(config.store, cut, pool, [1.0] * len(split_cuts(cut)))
+    except UsageError as error:
+        if error.where == "--cut" and cut == PRESETS[config.preset].train.get("cut"):
+            raise _build_preset_error(config) from error
+        raise
     require_single_labels(store.path, store.contents.labels)
     return store
+
+
+def _build_preset_error(config: TrainConfig) -> UsageError:
+    """Return the error for a store without the cut layers of the preset."""
+    stored = list_cuts(config.store)
+    first = open_store(config.store, stored[0] if stored else "")
+    folder = config.images or Path(first.images_folder or "FOLDER")
+    place = config.store.with_name(f"{config.store.name}-{config.preset}")
+    command = ["python", "-m", "extract", "--images", str(folder), "--store", str(place), "--preset", config.preset]
+    return UsageError(
+        f"--preset {config.preset}",
+        f"a store with the cut layers {config.cut}",
+        f"{', '.join(stored) or first.fingerprint.cut} in {config.store}",
+        f"Run `{shlex.join(command)}`, and train on that store",
+    )
+
+
+def describe_other_features(config: TrainConfig, store: FeatureStore) -> str:
+    """Describe how the features of a store differ from those that the preset extracts; empty if they do not."""
+    found = {"image_size": store.fingerprint.image_size, "pool": store.fingerprint.pool.split()[0]}
+    differences = [
+        f"{name.replace('_', ' ')} {found[name]} instead of {value}"
+        for name, value in PRESETS[config.preset].extract.items()
+        if name in found and found[name] != value
+    ]
+    return f"{store.path}: extracted with {format_list(differences)}" if differences else ""
 
 
 def scale_store(store: FeatureStore, split: Split) -> FeatureStore:

@@ -17,7 +17,13 @@ from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
 from train_head.evaluation.uncertainty import Selection, compute_interval, record_selection
-from train_head.prepare import Training, holds_run, list_ignored_options, prepare_training
+from train_head.prepare import (
+    Training,
+    describe_other_features,
+    holds_run,
+    list_ignored_options,
+    prepare_training,
+)
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
 from train_head.runs.tensorboard import add_logs, write_logs
@@ -63,6 +69,10 @@ def train_head(
         console.warning(f"the solver ridge ignores {format_list([name.replace('_', ' ') for name in ignored])}")
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
+    if others := describe_other_features(config, training.store):
+        console.warning(
+            f"{differences}. Run `python -m extract --preset {config.preset}` for the features of the preset"
+        )
     checkpoints = get_checkpoint_folder(config.run)
     differences = []
     if holds_run(config.run) and not config.overwrite:

@@ -44,6 +44,20 @@ def test_extract_returns_the_store_that_open_store_opens(pictures: Path, tmp_pat
     assert hs.open_store(tmp_path / "new").paths() == store.paths()
 
 
+def test_extract_with_a_preset_sets_the_options_that_are_not_given(pictures: Path, tmp_path: Path) -> None:
+    store = hs.extract(pictures, tmp_path / "new", **EXTRACTION, preset="small")
+    assert (store.feature_shape, store.fingerprint.image_size, store.fingerprint.cut) == ((256,), 75, "mixed0")
+
+
+def test_extract_of_several_pooled_layers_returns_them_as_one_feature_to_train_on(
+    pictures: Path, tmp_path: Path
+) -> None:
+    store = hs.extract(pictures, tmp_path / "new", **(EXTRACTION | {"cut": "mixed0,mixed1"}), pool="avg")
+    assert store.feature_shape == (256 + 288,)
+    run = hs.train(store, tmp_path / "run", solver="ridge", no_report=True)
+    assert run.options["cut"] == "mixed0,mixed1"
+
+
 def test_extract_of_an_unreadable_picture_warns_and_prints_nothing(
     pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,7 +48,9 @@ class Advice:
         lines = []
         for comparison in self.comparisons:
             lines.append(format_title(comparison))
-            lines += ["  ".join(row) for row in format_rows(comparison, self.num_pictures)]
+            rows = format_rows(comparison, self.num_pictures)
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
             lines += describe_conclusions(comparison)
         return "\n".join([*lines, f"next: {self.command}"] if self.command else lines)
 
