@@ -20,6 +20,7 @@
 #   SOLVER= RANK=    auto, reduced or full; rank of the reduced solver (docs/solver.md)
 #   REPEATS= FOLDS=  number of seeds; number of cross-validation folds
 #   SPLIT=group      keep near-duplicates together in training or in validation (docs/duplicates.md)
+#   FALSE_ALARMS=    share of pictures like the training pictures to classify as none of these (docs/outliers.md)
 #   TENSORBOARD=yes  write logs for TensorBoard
 #   TEST=yes         evaluate the pictures in test/ (make report)
 #   OVERWRITE=yes    replace an earlier run in RUN; without it, the earlier run is kept beside the new one
@@ -37,7 +38,7 @@ quote = '$(subst ','\'',$(1))'
 
 # Variables are read from make's command line only. The assignments below override the environment.
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
-	SOLVER RANK REPEATS FOLDS SPLIT CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
+	SOLVER RANK REPEATS FOLDS SPLIT FALSE_ALARMS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
 # These change the features, so each value has its own store. Views and threads do not change stored features.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS

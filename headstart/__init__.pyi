@@ -182,6 +182,7 @@ def train(
     seed: int = 0,
     validation_split: float = 0.2,
     split: SplitName = "content",
+    false_alarms: float = 0.01,
     images: StrPath | None = None,
     no_report: bool = False,
     tensorboard: bool = False,
@@ -237,6 +238,8 @@ def train(
             number from 0.01 to 0.9. Default 0.2.
         split: Split into training and validation if no folder validation/ exists. content splits by content hash; group
             also keeps near-duplicates together. Default content.
+        false_alarms: Share of pictures like the training pictures that may be classified as none of these. Expects a
+            number from 0.0001 to 0.5. Default 0.01.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
@@ -286,6 +289,7 @@ def sweep(
     seed: int | Sequence[int] = 0,
     validation_split: float | Sequence[float] = 0.2,
     split: SplitName | Sequence[SplitName] = "content",
+    false_alarms: float | Sequence[float] = 0.01,
     images: StrPath | Sequence[StrPath] | None = None,
     no_report: bool | Sequence[bool] = False,
     tensorboard: bool | Sequence[bool] = False,
@@ -343,6 +347,8 @@ def sweep(
             number from 0.01 to 0.9. Default 0.2.
         split: Split into training and validation if no folder validation/ exists. content splits by content hash; group
             also keeps near-duplicates together. Default content.
+        false_alarms: Share of pictures like the training pictures that may be classified as none of these. Expects a
+            number from 0.0001 to 0.5. Default 0.01.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.

@@ -146,6 +146,14 @@ class HeadConfig:
             "group also keeps near-duplicates together."
         ),
     ] = SplitName.CONTENT
+    false_alarms: Annotated[
+        float,
+        Option(
+            min=0.0001,
+            max=0.5,
+            help="Share of pictures like the training pictures that may be classified as none of these.",
+        ),
+    ] = 0.01
     images: Annotated[
         Path | None,
         Option(help="Folder of pictures. Training fails if the store was extracted from another one.", metavar="DIR"),

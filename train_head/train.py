@@ -16,6 +16,7 @@ from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
+from train_head.evaluation.outliers import fit_detector
 from train_head.evaluation.uncertainty import Selection, compute_interval, record_selection
 from train_head.prepare import (
     Training,
@@ -25,7 +26,7 @@ from train_head.prepare import (
     prepare_training,
 )
 from train_head.runs.read import Run
-from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, RUN_FILE, describe_run_target
+from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, OUTLIERS_FILE, RUN_FILE, describe_run_target
 from train_head.runs.tensorboard import add_logs, write_logs
 from train_head.runs.write import name_archive, warn_on_failure, write_run
 from train_head.solvers import Fit, LeaveOneOut, Problem, Solve, choose_solver, compute_reduced_shape, ignore_epoch
@@ -146,6 +147,11 @@ def fit_run(
             largest = find_largest_class(encode_labels(split.train, split.classes), len(split.classes))
             metrics["evaluation"] = evaluate(targets, fit.validation_probabilities, split.classes, largest)
     metrics = record_selection(metrics, Selection.of_epochs(config))
+    metrics["outliers"] = None
+    with warn_on_failure(OUTLIERS_FILE, console):
+        if detector := fit_detector(store, split, config, console):
+            detector.save(folder / OUTLIERS_FILE)
+            metrics["outliers"] = detector.describe()
     record = replace(training.record, solver=solver.value)
     written = write_run(folder, record, split, store, fit, metrics)
     # A learning curve needs epochs.

@@ -22,7 +22,9 @@ from tests.errors import raises
 from tests.pictures import draw_picture, fill_folder
 from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, draw_features, list_paths, make_store
 from tests.train_head.training import make_config
-from train_head.config import ExportConfig, SolverName, SplitName
+from train_head.config import ExportConfig, HeadConfig, SolverName, SplitName
+from train_head.data.split import split_examples
+from train_head.evaluation.outliers import fit_detector
 from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.prepare import prepare_training
@@ -210,3 +212,14 @@ def test_train_from_python_on_a_joined_store_uses_its_cuts(both: Path, tmp_path:
     again = hs.train(both, tmp_path / "again", cut=BOTH, pool="avg", **options)
     assert run.options["cut"] == BOTH
     assert run.record.head == again.record.head
+
+
+def test_detector_of_outliers_on_two_cuts_is_that_of_the_last(both: Path, quiet: Console) -> None:
+    detectors = []
+    for cut in (BOTH, "mixed7"):
+        store = open_store(both, cut, "avg")
+        detectors.append(fit_detector(store, split_examples(store.examples, 0.2), HeadConfig(), quiet))
+    assert detectors[0] is not None
+    assert detectors[1] is not None
+    np.testing.assert_array_equal(detectors[0].held_out, detectors[1].held_out)
+    np.testing.assert_array_equal(detectors[0].validation, detectors[1].validation)

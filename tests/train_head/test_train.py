@@ -35,6 +35,7 @@ RUN_FILES = [
     "history.csv",
     "local.json",
     "metrics.json",
+    "outliers.npz",
     "predictions.csv",
     "run.json",
 ]

@@ -26,7 +26,16 @@ from train_head.runs.read import Run
 from train_head.solvers.history import PartlyDivergedError
 from train_head.train import train_head
 
-RUN_FILES = ["examples.csv", "head.npz", "history.csv", "local.json", "metrics.json", "predictions.csv", "run.json"]
+RUN_FILES = [
+    "examples.csv",
+    "head.npz",
+    "history.csv",
+    "local.json",
+    "metrics.json",
+    "outliers.npz",
+    "predictions.csv",
+    "run.json",
+]
 SAME_FILES = ("head.npz", "predictions.csv", "examples.csv")
 """Files without a duration, which must be equal byte for byte."""
 

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_info
 from base.files import PARTIAL_PREFIX, hash_file, is_regular, open_synced, sync_folder
 from base.regular import RegularFile
 from base.terminal import Console
+from features.schema import Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 
@@ -31,7 +32,7 @@ MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""
 _STARTED = time.time()
 """Time at which this process was started, in seconds since the epoch."""
-_KINDS = "factors|directions|neighbours|means"
+_KINDS = "factors|directions|neighbours|pooled|means"
 """Kinds of data; `means` was written by earlier versions and is only removed."""
 _CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
 _PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
@@ -76,7 +77,15 @@ class Neighbours:
     """(n, k) float32: 1 for equal features, 0 for an ordinary neighbour."""
 
 
-Derived = TypeVar("Derived", Factors, Directions, Neighbours)
+@dataclass(frozen=True)
+class Pooled:
+    """Features that were averaged over height and width."""
+
+    features: Features
+    """(n, channels) float16."""
+
+
+Derived = TypeVar("Derived", Factors, Directions, Neighbours, Pooled)
 
 
 def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int) -> str:
@@ -102,7 +111,7 @@ def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int
     return digest.hexdigest()
 
 
-def put(folder: Path, key: str, data: Factors | Directions | Neighbours) -> None:
+def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled) -> None:
     """Write data to a cache folder, which is created if needed; remove the least recently used files beyond the cap."""
     folder.mkdir(exist_ok=True)
     stem = f"{type(data).__name__.lower()}-{key[:32]}"

@@ -23,6 +23,7 @@ from features.store import Example, FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
+from train_head.evaluation.outliers import OutlierDetector
 from train_head.evaluation.uncertainty import describe_accuracy, describe_interval
 from train_head.reduction.record import Expansion, parse_logits
 from train_head.runs import record, tables
@@ -230,6 +231,12 @@ class Run:
     def read_validation_logits(self) -> Array:
         """Read the logits, (n, outputs), that the reduced head gives for the validation examples."""
         return self._read(record.LOGITS_FILE, "the fitted head's logits", parse_logits)
+
+    def read_outliers(self) -> OutlierDetector | None:
+        """Read the detector of pictures unlike the training pictures; None if the run has none."""
+        if record.OUTLIERS_FILE not in self.record.files:
+            return None
+        return self._read(record.OUTLIERS_FILE, "the detector of outliers", OutlierDetector.parse)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read metrics.json."""

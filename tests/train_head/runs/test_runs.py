@@ -118,6 +118,7 @@ def test_describe_config_gives_json_types_without_paths() -> None:
         "seed": 0,
         "validation_split": 0.2,
         "split": "content",
+        "false_alarms": 0.01,
         "no_report": False,
         "tensorboard": False,
         "overwrite": False,

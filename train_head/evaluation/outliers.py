@@ -1,0 +1,158 @@
+"""Pictures unlike the training pictures: the distance above which a picture is one, and how often it is exceeded.
+
+The threshold is a quantile of the distances that the training pictures have to the classes without them. The validation
+pictures take no part, so they show how often a picture like the training pictures is rejected. docs/outliers.md has
+measurements.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from base.terminal import Console
+from features.pooled import POOLED, pool_store
+from features.schema import FeatureKey, Features
+from features.split import encode_labels, sort_examples
+from features.store import Example, FeatureStore
+from train_head.config import NO_FINE_TUNING, HeadConfig
+from train_head.data.batches import Array
+from train_head.data.split import Split, order_by_class
+from train_head.evaluation.mahalanobis import ClassModel, fit_classes
+from train_head.evaluation.uncertainty import compute_interval
+from train_head.reduction.cache import Pooled, get, make_key, put
+
+MAX_PICTURES = 20_000
+"""Largest number of training pictures that are used. More would change the covariance of 2,048 channels little."""
+_BLOCK_PICTURES = 4096
+
+
+@dataclass(frozen=True)
+class OutlierDetector:
+    """The training pictures as class means and a covariance, and the distances of a run's pictures to them."""
+
+    model: ClassModel
+    held_out: Array
+    """(n,) distances of training pictures to the classes without them, in ascending order."""
+    validation: Array
+    """(m,) distances of the validation pictures, in the order of predictions.csv."""
+    false_alarms: float
+    """Chosen share of pictures like the training pictures whose distance is above the threshold."""
+
+    @property
+    def threshold(self) -> float:
+        """Largest distance of a picture that is no outlier: the k-th smallest of the n held-out distances.
+
+        k is (n + 1)(1 - α), rounded up, or n if that is smaller. A further picture of the same distribution is then
+        above the threshold with a probability of about 1 - k / (n + 1). Source: conformal prediction, Vovk et al. 2005.
+        """
+        return float(self.held_out[self._rank - 1])
+
+    @property
+    def expected_rate(self) -> float:
+        """Share of false alarms to expect: nearly the chosen one, or 1 / (n + 1) if the pictures are few."""
+        return 1 - self._rank / (len(self.held_out) + 1)
+
+    @property
+    def _rank(self) -> int:
+        num = len(self.held_out)
+        return min(num, math.ceil((num + 1) * (1 - self.false_alarms)))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the metrics, ready for JSON, with the share of the validation pictures that are rejected."""
+        num_rejected, num_pictures = int(np.sum(self.validation > self.threshold)), len(self.validation)
+        return {
+            "threshold": self.threshold,
+            "false_alarms": self.false_alarms,
+            "expected_rate": self.expected_rate,
+            "num_held_out": len(self.held_out),
+            "num_validation": num_pictures,
+            "num_rejected": num_rejected,
+            "share_rejected": num_rejected / num_pictures,
+            "share_rejected_interval": list(compute_interval(num_rejected, num_pictures)),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the arrays to an uncompressed .npz file."""
+        arrays: dict[str, Any] = {**self.model._asdict(), "held_out": self.held_out, "validation": self.validation}
+        np.savez(path, false_alarms=np.float64(self.false_alarms), **arrays)
+
+    @classmethod
+    def parse(cls, data: bytes) -> OutlierDetector:
+        """Parse the bytes of a file that `save` wrote, without loading pickled objects.
+
+        Raises:
+            ValueError: an array has the wrong shape or dtype, or is not finite.
+            KeyError: an array is missing.
+            Exception: the file is damaged; zipfile, zlib and NumPy raise different exceptions.
+        """
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in (*ClassModel._fields, "held_out", "validation")}
+            rate = float(file["false_alarms"])
+        if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("arrays that are not float32 or not finite")
+        held_out, validation = arrays.pop("held_out"), arrays.pop("validation")
+        model = ClassModel(**arrays)
+        model.check()
+        if held_out.ndim != 1 or validation.ndim != 1 or not len(held_out) or not 0 < rate < 1:
+            raise ValueError("distances of the wrong shape, or a rate that is not between 0 and 1")
+        return cls(model, held_out, validation, rate)
+
+
+def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console: Console) -> OutlierDetector | None:
+    """Fit the detector of a run, and measure its validation pictures.
+
+    Args:
+        store: the store that the head is fitted on.
+        split: the training and validation pictures.
+        config: options of the run.
+        console: receives warnings about the cache.
+
+    Returns:
+        The detector. None for a fine-tuned run, whose features differ from the stored ones, and if no class has two
+        different training pictures, because then none can be left out.
+    """
+    if config.unfreeze_from != NO_FINE_TUNING:
+        return None
+    # One example for each content: a copy of a picture would make the picture look less new than it is.
+    contents = {example.content_hash: example for example in reversed(split.train)}
+    chosen = sort_examples(order_by_class([*contents.values()])[:MAX_PICTURES])
+    class_numbers = encode_labels(chosen, sorted({example.label for example in chosen}))
+    model, held_out = fit_classes(_read(store, chosen, console), class_numbers)
+    held_out = np.sort(held_out[np.isfinite(held_out)])
+    if not len(held_out):
+        return None
+    validation = [
+        model.measure(_read(store, split.validation[start : start + _BLOCK_PICTURES], console))
+        for start in range(0, len(split.validation), _BLOCK_PICTURES)
+    ]
+    return OutlierDetector(model, held_out, np.concatenate(validation), config.false_alarms)
+
+
+def _read(store: FeatureStore, examples: Sequence[Example], console: Console) -> Features:
+    """Read features, (n, channels), of the last of several cut layers.
+
+    Averages over height and width are kept in the store's `derived/`.
+    """
+    if store.parts:
+        store = store.parts[-1]
+        found = store.find_examples(FeatureKey(example.content_hash, 0) for example in examples)
+        examples = [example for example in found if example is not None]
+    if len(store.feature_shape) == 3:
+        store = pool_store(store)
+    if store.fingerprint.pool != POOLED:
+        return store.read(examples)
+    key = make_key(store, [examples], 0)
+    if cached := get(store.derived_folder, key, Pooled, console):
+        return cached.features
+    features = store.read(examples)
+    with suppress(OSError):
+        put(store.derived_folder, key, Pooled(features))
+    return features
