@@ -15,6 +15,7 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
+from train_head.evaluation.calibration import apply_temperature, choose_temperature, describe_calibration
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
 from train_head.evaluation.outliers import fit_detector
 from train_head.evaluation.uncertainty import Selection, compute_interval, record_selection
@@ -141,18 +142,25 @@ def fit_run(
     }
     if fit.leave_one_out:
         metrics["ridge"] = _describe_leave_one_out(fit.leave_one_out, len(split.train))
+    targets, temperature = encode_labels(split.validation, split.classes), 1.0
+    # The solver ridge scales its logits itself.
+    if solver is not SolverName.RIDGE:
+        temperature = choose_temperature(targets, fit.validation_probabilities)
+        fit = replace(fit, validation_probabilities=apply_temperature(fit.validation_probabilities, temperature))
     if not config.no_report:
         with warn_on_failure("an evaluation", console):
-            targets = encode_labels(split.validation, split.classes)
             largest = find_largest_class(encode_labels(split.train, split.classes), len(split.classes))
-            metrics["evaluation"] = evaluate(targets, fit.validation_probabilities, split.classes, largest)
+            metrics["evaluation"] = {
+                **evaluate(targets, fit.validation_probabilities, split.classes, largest),
+                **describe_calibration(targets, fit.validation_probabilities, temperature),
+            }
     metrics = record_selection(metrics, Selection.of_epochs(config))
     metrics["outliers"] = None
     with warn_on_failure(OUTLIERS_FILE, console):
         if detector := fit_detector(store, split, config, console):
             detector.save(folder / OUTLIERS_FILE)
             metrics["outliers"] = detector.describe()
-    record = replace(training.record, solver=solver.value)
+    record = replace(training.record, solver=solver.value, temperature=temperature)
     written = write_run(folder, record, split, store, fit, metrics)
     # A learning curve needs epochs.
     if not config.no_report and solver is not SolverName.RIDGE:

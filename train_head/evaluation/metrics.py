@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +95,7 @@ def evaluate(
     classes = _evaluate_classes(targets, probabilities, counted["per_class"])
     decisive = classes[1:] if len(classes) == 2 else classes
     present = [found for found in classes if found["num_pictures"]]
-    reliability = _measure_reliability(targets, probabilities)
-    gaps = [found["num_pictures"] * abs(found["share_right"] - found["mean_probability"]) for found in reliability]
+    events = list_events(targets, probabilities)
     return {
         "num_pictures": len(targets),
         "accuracy": counted["val_accuracy"],
@@ -109,11 +108,11 @@ def evaluate(
         "roc_auc": _average([found["roc_auc"] for found in decisive]),
         "average_precision": _average([found["average_precision"] for found in decisive]),
         "log_loss": compute_loss(targets, probabilities),
-        "brier": _compute_brier(targets, probabilities),
-        "calibration_error": sum(gaps) / len(targets),
+        "brier": compute_brier(targets, probabilities),
+        "calibration_error": measure_error(events),
         **{name: counted[name] for name in ("confusion", "confusion_cells") if name in counted},
         "classes": classes,
-        "reliability": reliability,
+        "reliability": measure_reliability(events),
     }
 
 
@@ -185,7 +184,7 @@ def _choose_detailed(areas: Sequence[Areas | None]) -> list[int]:
     return sorted(sorted(precision_of, key=lambda number: precision_of[number])[:NUM_DETAILED])
 
 
-def _compute_brier(targets: NDArray[np.int64], probabilities: Array) -> float:
+def compute_brier(targets: NDArray[np.int64], probabilities: Array) -> float:
     """Compute the mean squared error of the probabilities (Brier 1950); with two classes, that of the second."""
     total, step = 0.0, max(1, _BLOCK_NUMBERS // probabilities.shape[1])
     for start in range(0, len(targets), step):
@@ -196,15 +195,32 @@ def _compute_brier(targets: NDArray[np.int64], probabilities: Array) -> float:
     return total / len(targets) / (2 if probabilities.shape[1] == 2 else 1)
 
 
-def _measure_reliability(targets: NDArray[np.int64], probabilities: Array) -> list[dict[str, Any]]:
-    """Compare probability and frequency in bins: of the second class if there are two, else of the predicted class."""
-    events, given = targets == 1, probabilities[:, 1]
+class Events(NamedTuple):
+    """Events whose frequency is compared with their probability: the second class of two, else a correct prediction."""
+
+    given: NDArray[np.float64]
+    """(n,) predicted probability of each event."""
+    happened: NDArray[np.bool_]
+    """(n,)."""
+
+
+def list_events(targets: NDArray[np.int64], probabilities: Array) -> Events:
+    """List the events of a calibration: the second class if there are two, else a correct prediction."""
+    happened, given = targets == 1, probabilities[:, 1]
     if probabilities.shape[1] > 2:
-        events, given = predict_classes(probabilities) == targets, probabilities.max(axis=1)
-    given = given.astype(np.float64) / probabilities.sum(axis=1, dtype=np.float64)
-    # A bin includes its upper edge.
-    bins = np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], given)
-    counts, means, shares = (np.bincount(bins, weights, NUM_BINS) for weights in (None, given, events))
+        happened, given = predict_classes(probabilities) == targets, probabilities.max(axis=1)
+    return Events(given.astype(np.float64) / probabilities.sum(axis=1, dtype=np.float64), happened)
+
+
+def find_bins(given: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the number of the bin of each probability; a bin includes its upper edge."""
+    return np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], given)
+
+
+def measure_reliability(events: Events) -> list[dict[str, Any]]:
+    """Compare probability and frequency in bins of equal width; empty bins are left out."""
+    bins = find_bins(events.given)
+    counts, means, shares = (np.bincount(bins, weights, NUM_BINS) for weights in (None, events.given, events.happened))
     return [
         {
             "low": place / NUM_BINS,
@@ -215,6 +231,13 @@ def _measure_reliability(targets: NDArray[np.int64], probabilities: Array) -> li
         }
         for place in np.flatnonzero(counts).tolist()
     ]
+
+
+def measure_error(events: Events) -> float:
+    """Measure the expected calibration error: the mean difference of probability and frequency over the bins."""
+    bins = find_bins(events.given)
+    gaps = np.bincount(bins, events.given, NUM_BINS) - np.bincount(bins, events.happened, NUM_BINS)
+    return float(np.abs(gaps).sum()) / len(bins)
 
 
 def _average(areas: Sequence[float | None]) -> float | None:

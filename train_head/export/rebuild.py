@@ -56,7 +56,8 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
     """
     from train_head.solvers.full import build_hidden_model
 
-    fitted, cut = expand_head(run, store, split.validation, console), store.fingerprint.cut
+    fitted = expand_head(run, store, split.validation, console).divide_logits(run.record.temperature)
+    cut = store.fingerprint.cut
     between: list[keras.Model] = []
     pool = find_pool(store)
     if run.unfreeze_from == NO_FINE_TUNING:

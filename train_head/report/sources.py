@@ -15,6 +15,7 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, ReportConfig
 from train_head.data.batches import Array
 from train_head.data.split import Split
+from train_head.evaluation.calibration import describe_calibration
 from train_head.evaluation.metrics import evaluate, find_largest_class
 from train_head.evaluation.uncertainty import Selection, compute_interval
 from train_head.runs.expand import compute_store_logits, expand_head
@@ -57,6 +58,7 @@ def read_evaluation(run: Run) -> dict[str, Any]:
     """Evaluate a run's head from its stored predictions, with an interval that accounts for the selection."""
     targets, probabilities = run.read_probabilities()
     found = evaluate(targets, probabilities, run.record.classes, _find_largest(run))
+    found |= describe_calibration(targets, probabilities, run.record.temperature)
     right = round(found["accuracy"] * len(targets))
     num_candidates = Selection.read(run.read_metrics()).num_candidates
     return found | {"accuracy_interval": list(compute_interval(right, len(targets), num_candidates))}
@@ -99,7 +101,7 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NO_FINE_TUNING:
-        head = expand_head(run, store, split.validation, console)
+        head = expand_head(run, store, split.validation, console).divide_logits(run.record.temperature)
         return compute_probabilities(compute_store_logits(head, store, split.test))
     from train_head.export.rebuild import rebuild_parts
 

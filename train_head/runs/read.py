@@ -151,10 +151,11 @@ class Run:
 
     @cached_property
     def _expanded_head(self) -> HeadWeights:
-        if not self.record.reduction:
-            return self.read_head()
-        store = self.open_store()
-        return expand_head(self, store, self.find_split(store).validation, Console(ConsoleOptions(quiet=True)))
+        head = self.read_head()
+        if self.record.reduction:
+            store = self.open_store()
+            head = expand_head(self, store, self.find_split(store).validation, Console(ConsoleOptions(quiet=True)))
+        return head.divide_logits(self.record.temperature)
 
     def read_local_paths(self) -> dict[str, str]:
         """Read the paths of the store and the pictures on this machine; return an empty dictionary if unknown."""

@@ -56,6 +56,13 @@ class HeadWeights:
         name = "output_kernel" if self.hidden_kernel is None else "hidden_kernel"
         return replace(self, **{name: kernel})
 
+    def divide_logits(self, temperature: float) -> HeadWeights:
+        """Return the same head with its logits divided by a temperature."""
+        if temperature == 1:
+            return self
+        kernel, bias = (np.asarray(array / temperature, np.float32) for array in (self.output_kernel, self.output_bias))
+        return replace(self, output_kernel=kernel, output_bias=bias)
+
     def sum_squares(self) -> float:
         """Return the sum of squares of all kernels, for the L2 penalty."""
         return sum(float(np.vdot(kernel, kernel)) for kernel in self.list_weights()[::2])

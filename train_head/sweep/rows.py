@@ -105,7 +105,7 @@ class Row:
     score: Score
     val_accuracy: float | None = None
     val_loss: float | None = None
-    """Mean cross-entropy in nats, without the L2 term."""
+    """Mean cross-entropy of the calibrated probabilities in nats, without the L2 term."""
     epochs: int = 0
     seconds: float = 0.0
     run: str = ""

@@ -42,6 +42,7 @@ from train_head.finetuning.backbone import rebuild_backbone
 from train_head.predict.classify import predict_pictures
 from train_head.runs.card import ModelCard, format_labels, read_card
 from train_head.runs.read import Run
+from train_head.runs.record import read_record
 from train_head.runs.write import write_metrics, write_record
 from train_head.train import train_head
 
@@ -120,7 +121,7 @@ def test_export_of_a_reduced_run_has_the_head_on_all_inputs(early_store: Path, t
     assert [weight.shape for weight in head.get_weights()] == [(12544, 16), (16,), (16, 1), (1,)]
 
 
-@pytest.mark.parametrize("solver", [SolverName.FULL, SolverName.REDUCED])
+@pytest.mark.parametrize("solver", [SolverName.FULL, SolverName.REDUCED, SolverName.RIDGE])
 def test_export_of_a_linear_head_gives_its_predictions(
     early_store: Path, tmp_path: Path, quiet: Console, solver: SolverName
 ) -> None:
@@ -132,6 +133,15 @@ def test_export_of_a_linear_head_gives_its_predictions(
     _, model = load_export(tmp_path / "out/model.keras")
     images = np.random.default_rng(0).uniform(0, 255, (2, 90, 80, 3)).astype(np.float32)
     np.testing.assert_allclose(compile_model(model)(images), compile_model(result.load())(images), atol=1e-6)
+
+
+def test_export_divides_the_logits_by_the_temperature(run: Path, tmp_path: Path, quiet: Console) -> None:
+    write_record(run, replace(read_record(run), temperature=2.5))
+    result = export_run(ExportConfig(run, tmp_path / "out"), quiet)
+    assert result.parity.ok
+    fitted, exported = Run(run).read_head().list_weights(), result.load().get_layer("head").get_weights()
+    for number, (mine, theirs) in enumerate(zip(exported, fitted, strict=True)):
+        np.testing.assert_allclose(mine, theirs / (2.5 if number >= 2 else 1), rtol=1e-6)
 
 
 def test_export_card_describes_the_run_and_its_features(exported: Exported, early_run: Path, early_store: Path) -> None:
