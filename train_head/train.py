@@ -73,7 +73,7 @@ def train_head(
     log_dataset_summary(training.store, training.split, config, console)
     if others := describe_other_features(config, training.store):
         console.warning(
-            f"{differences}. Run `python -m extract --preset {config.preset}` for the features of the preset"
+            f"{others}. Run `python -m extract --preset {config.preset}` for the features of the preset"
         )
     checkpoints = get_checkpoint_folder(config.run)
     differences = []
