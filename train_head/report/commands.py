@@ -12,6 +12,7 @@ from base.options import list_options
 from base.terminal import make_printable
 from extract.config import ExtractConfig
 from features.cuts import list_cuts
+from features.schema import Pool, split_cuts
 from train_head.config import ClassWeight, HeadConfig
 from train_head.report.findings import Confidence, Fit, is_imbalanced
 from train_head.report.sources import Sources
@@ -39,12 +40,15 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         options["views"] = None
     run, images = shorten(sources.place), shorten(sources.images)
     store_path = Path(os.path.normpath(sources.place / record.store))
-    if not list_cuts(store_path):
+    if len(split_cuts(fingerprint.cut)) == 1 and not list_cuts(store_path):
         options["cut"] = ""
     store = shorten(store_path)
     model = run.with_name(f"{run.name}-model")
     places = ["--store", str(store), "--run", str(run)]
     made = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
+    made += ["--cut", fingerprint.cut] if fingerprint.cut != ExtractConfig.cut else []
+    # Features that are pooled when read are stored without pooling.
+    made += ["--pool", fingerprint.pool] if fingerprint.pool in set(Pool) - {Pool.NONE} else []
     # Without the table, the labels would become the names of the class folders.
     made += ["--labels", table] if (table := sources.store.contents.labels.table) else []
     imbalanced = is_imbalanced(num_by_label)

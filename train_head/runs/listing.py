@@ -19,8 +19,8 @@ MAX_DEPTH = 3
 _HIDDEN_OPTIONS = {"cut", "views", "no_report", "tensorboard", "overwrite"}
 """Options that are not compared with their defaults.
 
-Training always records a value for `cut` and `views`; several views are listed separately. The others do not affect the
-head.
+Training always records a value for `cut` and `views`; several of them are listed separately. The others do not affect
+the head.
 """
 
 
@@ -95,10 +95,12 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
             for name, value in run.record.config.items()
             if name not in {*PATH_OPTIONS, *_HIDDEN_OPTIONS} and value != DEFAULTS.get(name)
         }
+        several = {"cut": run.options["cut"]} if "," in run.options.get("cut", "") else {}
+        several |= {"views": run.num_views} if run.num_views > 1 else {}
         found = {
             "folder": os.path.relpath(path, folder),
             "created": written.astimezone(UTC).isoformat(timespec="seconds"),
-            "options": options | ({"views": run.num_views} if run.num_views > 1 else {}),
+            "options": options | several,
             "num_pictures": num_pictures,
             "val_accuracy": float(metrics["val_accuracy"]),
             "head": run.record.head,

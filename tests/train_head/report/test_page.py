@@ -200,7 +200,8 @@ def test_report_commands_have_the_options_of_the_run(planted: Planted) -> None:
     changed = {"epochs": 15, "batch_size": 8, "units": 8, "dropout": 0.3, "learning_rate": 0.01, "seed": 3}
     expected = {f"--{name.replace('_', '-')}": str(value) for name, value in changed.items()}
     assert options == expected | {"--solver": "reduced"}
-    assert shlex.split(commands["extract"])[3:] == ["--images", "pictures", "--store", "store", "--image-size", "75"]
+    made = ["--image-size", "75", "--cut", "mixed5"]
+    assert shlex.split(commands["extract"])[3:] == ["--images", "pictures", "--store", "store", *made]
     # There are no pictures in test/ to evaluate.
     assert all(command in planted.page.commands for name, command in commands.items() if command and name != "test")
 
