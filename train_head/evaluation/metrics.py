@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train_head.data.batches import Array
+from train_head.data.split import Targets
 from train_head.evaluation.confusion import MAX_DENSE_CLASSES, count_cells, describe_cells
 from train_head.evaluation.curves import Areas, choose_thresholds, measure_areas
 from train_head.evaluation.uncertainty import compute_interval
 
+LABEL_THRESHOLD = 0.5
+"""Smallest probability at which a label is predicted, if pictures have several labels."""
 NUM_BINS = 10
 NUM_DETAILED = 20
 """Number of classes with thresholds, if there are more than `MAX_DENSE_CLASSES` classes."""
@@ -124,20 +127,36 @@ def find_largest_class(train_targets: NDArray[np.int64], num_classes: int) -> in
     return int(np.bincount(train_targets, minlength=num_classes).argmax())
 
 
-def compute_loss(targets: NDArray[np.int64], probabilities: Array) -> float:
+def compute_loss(targets: Targets, probabilities: Array) -> float:
     """Compute the mean cross-entropy in nats."""
     return float(np.mean(list_losses(targets, probabilities)))
 
 
-def list_losses(targets: NDArray[np.int64], probabilities: Array) -> NDArray[np.float64]:
-    """Return each row's cross-entropy in nats, (n,); a probability of 0 counts as 2⁻²⁵, 17.3 nats."""
-    given = probabilities[np.arange(len(targets)), targets].astype(np.float64)
+def list_losses(targets: Targets, probabilities: Array) -> NDArray[np.float64]:
+    """Return each row's cross-entropy in nats, (n,); a probability of 0 counts as 2⁻²⁵, 17.3 nats.
+
+    With several labels a picture, it is the mean over the labels.
+    """
+    if targets.ndim == 1:
+        return _take_logarithm(probabilities[np.arange(len(targets)), targets].astype(np.float64))
+    given = probabilities.astype(np.float64)
+    return np.asarray(_take_logarithm(np.where(targets, given, 1 - given)).mean(axis=1), np.float64)
+
+
+def _take_logarithm(given: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0 - np.log(np.where(given > 0, np.minimum(given, 1), _ROUNDED_AWAY)), np.float64)
 
 
 def predict_classes(probabilities: Array) -> NDArray[np.int64]:
     """Return the most probable class of each row; in a tie, the first of them."""
     return np.asarray(np.argmax(probabilities, axis=1), np.int64)
+
+
+def find_correct(targets: Targets, probabilities: Array) -> NDArray[np.bool_]:
+    """Return whether each row is predicted correctly, (n,); with several labels a picture, all of them must be."""
+    if targets.ndim == 1:
+        return np.asarray(predict_classes(probabilities) == targets)
+    return np.asarray(((probabilities >= LABEL_THRESHOLD) == targets).all(axis=1))
 
 
 def _list_columns(probabilities: Array, numbers: Sequence[int]) -> Iterator[NDArray[np.float64]]:

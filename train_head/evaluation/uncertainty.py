@@ -72,9 +72,31 @@ def record_selection(metrics: Mapping[str, Any], selection: Selection) -> dict[s
     interval = list(compute_interval(right, num, selection.num_candidates))
     recorded = asdict(selection) if selection.num_candidates > 1 else None
     changed = {**metrics, "val_accuracy_interval": interval, "selection": recorded}
+    widened = {"accuracy_interval": interval} | widen_mean_interval(metrics, selection.num_candidates)
+    changed |= {name: value for name, value in widened.items() if name in metrics}
     if metrics.get("evaluation"):
-        changed["evaluation"] = {**metrics["evaluation"], "accuracy_interval": interval}
+        changed["evaluation"] = {**metrics["evaluation"], **widened}
     return changed
+
+
+def widen_mean_interval(metrics: Mapping[str, Any], num_candidates: int) -> dict[str, Any]:
+    """Return the interval of a mean average precision, widened for a selection; empty if the metrics have none."""
+    if "mean_average_precision" not in metrics:
+        return {}
+    mean, error = metrics["mean_average_precision"], metrics["mean_average_precision_error"]
+    return {"mean_average_precision_interval": compute_normal_interval(mean, error, num_candidates)}
+
+
+def compute_normal_interval(mean: float | None, error: float | None, num_candidates: int = 1) -> list[float] | None:
+    """Compute a 95% interval of a mean of shares from its standard error; None without a mean.
+
+    For one of several candidates selected on the same pictures, it has Bonferroni's correction, as `compute_interval`
+    has.
+    """
+    if mean is None or error is None:
+        return None
+    half = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / num_candidates / 2) * error
+    return [max(0.0, mean - half), min(1.0, mean + half)]
 
 
 def compute_interval(num_right: float, num_pictures: int, num_candidates: int = 1) -> Interval:
@@ -120,10 +142,38 @@ def format_percent(share: float) -> str:
     return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
+def name_accuracy(*, is_multi_label: bool) -> str:
+    """Return the name of the accuracy; with several labels a picture, all of its labels must be correct."""
+    return "exact-match accuracy" if is_multi_label else "accuracy"
+
+
 def describe_accuracy(metrics: Mapping[str, Any]) -> str:
     """Describe a run's validation accuracy and its baseline."""
     baseline = format_share(metrics["largest_class_share"])
-    return f"{format_share(metrics['val_accuracy'])} (always predicting the largest class: {baseline})"
+    largest = "the most frequent labels" if metrics.get("is_multi_label") else "the largest class"
+    return f"{format_share(metrics['val_accuracy'])} (always predicting {largest}: {baseline})"
+
+
+def describe_results(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Describe a run's results on its validation pictures, each with a title.
+
+    With several labels a picture, they start with the mean average precision and the F1.
+    """
+    is_multi_label = bool(metrics.get("is_multi_label"))
+    rows = [
+        (f"validation {name_accuracy(is_multi_label=is_multi_label)}", describe_accuracy(metrics)),
+        ("95% confidence interval", describe_interval(metrics)),
+    ]
+    if not is_multi_label:
+        return rows
+    interval = metrics["mean_average_precision_interval"]
+    shown = f" (95% confidence interval {Interval(*interval).format()})" if interval else ""
+    f1 = f"{format_share(metrics['micro_f1'])} over all labels, {format_share(metrics['macro_f1'])} mean of the labels"
+    return [
+        ("validation mean average precision", format_share(metrics["mean_average_precision"]) + shown),
+        ("validation F1", f1),
+        *rows,
+    ]
 
 
 def describe_interval(metrics: Mapping[str, Any]) -> str:
@@ -140,7 +190,8 @@ def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
     num, asked = len(summary["val_accuracies"]), summary.get("num_planned", 0)
     count = f"{num} of {asked}" if num < asked else str(num)
     what = f"{count} seeds, same pictures" if kind == "repeats" else f"{count} folds"
-    words = f"{summary['mean']:.4f} ± {summary['std']:.4f} (mean and standard deviation over {what}"
+    name = "exact-match accuracy " if metrics.get("is_multi_label") else ""
+    words = f"{name}{summary['mean']:.4f} ± {summary['std']:.4f} (mean and standard deviation over {what}"
     sizes = summary.get("num_train") or []
     if kind == "folds" and sizes:
         least, most = min(sizes), max(sizes)
