@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.schema import FEATURE_DTYPE, Features
-from features.split import encode_labels
+from features.split import encode_label_sets, encode_labels
 from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
+from train_head.data.split import Targets
 
 HELD_BYTES = 512 * 2**20
 """Largest size of the training or validation features, as float16, that stay in memory."""
@@ -23,16 +24,28 @@ Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
-def weigh_examples(targets: Indices, class_weight: ClassWeight) -> NDArray[np.float32]:
-    """Return the (n,) weights in the loss of examples with (n,) class numbers.
+def weigh_examples(targets: Targets, class_weight: ClassWeight) -> NDArray[np.float32]:
+    """Return the weights of examples in the loss, in the shape of their targets.
 
     `balanced` gives the weight n / (classes × examples of the class), as scikit-learn does; `none` gives 1. Each class
-    must have an example.
+    must have an example. With several labels a picture, each label is a problem of two classes: with and without it.
     """
     if class_weight is ClassWeight.NONE:
-        return np.ones(len(targets), np.float32)
+        return np.ones(targets.shape, np.float32)
+    if targets.ndim == 2:
+        return np.where(targets, *weigh_labels(targets)).astype(np.float32)
     counts = np.bincount(targets)
     return (len(targets) / (len(counts) * counts[targets])).astype(np.float32)
+
+
+def weigh_labels(targets: Targets) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the balanced weights of the examples with and without each label of (n, classes) targets, (classes,) each.
+
+    Both groups must have an example.
+    """
+    num_with = targets.sum(axis=0, dtype=np.int64)
+    with_label, without = (len(targets) / (2 * count) for count in (num_with, len(targets) - num_with))
+    return with_label.astype(np.float32), without.astype(np.float32)
 
 
 class EpochPlan(NamedTuple):
@@ -85,6 +98,7 @@ class FeatureBatches:
         batch_size: int,
         seed: int | None,
         class_weight: ClassWeight = ClassWeight.NONE,
+        is_multi_label: bool = False,
     ) -> None:
         """Read the features if they fit in `HELD_BYTES`.
 
@@ -95,9 +109,11 @@ class FeatureBatches:
             batch_size: number of pictures in a batch; the last batch of an epoch may have fewer.
             seed: seed of the order; None keeps the order of the examples.
             class_weight: weights of the pictures in the loss.
+            is_multi_label: whether a picture may have several labels.
         """
         self._store, self._rows, self._order = store, list(examples), PictureOrder(examples, seed)
-        self.targets = encode_labels([self._rows[row] for row in self._order.first_rows], classes)
+        encode = encode_label_sets if is_multi_label else encode_labels
+        self.targets: Targets = encode([self._rows[row] for row in self._order.first_rows], classes)
         self._weights = weigh_examples(self.targets, class_weight)
         self._batch_size = batch_size
         row_bytes = int(np.prod(store.feature_shape)) * FEATURE_DTYPE.itemsize
@@ -117,14 +133,16 @@ class FeatureBatches:
         """Read batch `number`, counted from 0 through all epochs.
 
         Returns:
-            Features (b, *feature shape), class numbers (b, 1) and weights (b,), all float32.
+            Features (b, *feature shape), class numbers (b, 1) or labels (b, classes), and weights (b,) or (b, classes),
+            all float32.
         """
         epoch, number_in_epoch = divmod(number, self.num_batches)
         plan = self._plan(epoch)
         batch = slice(number_in_epoch * self._batch_size, (number_in_epoch + 1) * self._batch_size)
         pictures = plan.pictures[batch]
         features = self._all[plan.rows[batch]] if self._all is not None else self._read_from_block(epoch, batch, plan)
-        return features.astype(np.float32), self.targets[pictures].astype(np.float32)[:, None], self._weights[pictures]
+        targets = self.targets[pictures].astype(np.float32).reshape(len(pictures), -1)
+        return features.astype(np.float32), targets, self._weights[pictures]
 
     def iterate_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
         """Yield the first view of each picture in the order of the examples, as float32 (at most batch_size, ...)."""

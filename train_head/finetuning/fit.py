@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from base.terminal import Console
-from features.split import encode_labels
 from train_head.data.batches import Array
-from train_head.evaluation.metrics import predict_classes
+from train_head.evaluation.metrics import find_correct
+from train_head.evaluation.uncertainty import name_accuracy
 from train_head.finetuning.tail import Tail
 from train_head.solvers import Fit, Problem, Solve
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.full import Fittable, build_hidden_model, fit_model, set_weights
-from train_head.solvers.head import HeadWeights, TunedWeights, build_head, extract_weights
+from train_head.solvers.head import HeadWeights, TunedWeights, build_head, extract_weights, plan_outputs
 from train_head.solvers.history import DivergedError, Epoch
 
 
@@ -53,9 +53,9 @@ class _FineTuning:
     def _fit_head(self, solve: Solve) -> Fit:
         problem, top = self.problem, self.tail.open_head_inputs()
         fit = solve(replace(problem, store=top), self.checkpoint.derive("head"), self.console)
-        targets = encode_labels(problem.split.validation, problem.split.classes)
-        accuracy = (predict_classes(fit.validation_probabilities) == targets).mean()
-        self.console.info(f"head before fine-tuning: validation accuracy {accuracy:.4f}")
+        accuracy = find_correct(problem.split.encode(problem.split.validation), fit.validation_probabilities).mean()
+        name = name_accuracy(is_multi_label=problem.split.is_multi_label)
+        self.console.info(f"head before fine-tuning: validation {name} {accuracy:.4f}")
         if not fit.reduction:
             return fit
         kernel = fit.reduction.expansion.expand_kernel(top, fit.weights.input_kernel)
@@ -96,8 +96,9 @@ class _FineTuning:
         """Build the model from the boundary's output to the probabilities."""
         config, tail = self.problem.config, self.tail.cut_from(self.tail.boundary)
         keras.utils.set_random_seed(config.seed)
-        num_classes = len(self.problem.split.classes)
-        head = build_head(tail.output_shape[1:], num_classes, config.units, config.dropout, config.seed, l2=config.l2)
+        split = self.problem.split
+        outputs = plan_outputs(len(split.classes), is_multi_label=split.is_multi_label)
+        head = build_head(tail.output_shape[1:], outputs, config.units, config.dropout, config.seed, l2=config.l2)
         set_weights(head, weights)
         for layer in self.tail.list_layers():
             layer.trainable = True

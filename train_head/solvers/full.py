@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from train_head.config import OptimizerName, TrainConfig
 from train_head.data.batches import Array, FeatureBatches
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
-from train_head.solvers.head import HeadWeights, build_head, extract_weights
+from train_head.solvers.head import HeadWeights, build_head, extract_weights, plan_outputs
 from train_head.solvers.history import Epoch
 from train_head.solvers.network import compute_probabilities
 
@@ -56,7 +56,8 @@ def fit_full(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
     """Fit a head with Keras; raise DivergedError if a loss of the first epoch is NaN or infinite."""
     store, split, config = problem.store, problem.split, problem.config
     keras.utils.set_random_seed(config.seed)
-    head = build_head(store.feature_shape, len(split.classes), config.units, config.dropout, config.seed, l2=config.l2)
+    outputs = plan_outputs(len(split.classes), is_multi_label=split.is_multi_label)
+    head = build_head(store.feature_shape, outputs, config.units, config.dropout, config.seed, l2=config.l2)
     fittable = Fittable(head, partial(extract_weights, head), partial(set_weights, head), build_hidden_model(head))
     return fit_model(problem, fittable, checkpoint, console)
 
@@ -81,10 +82,18 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
         batch_size=config.batch_size,
         seed=config.seed,
         class_weight=config.class_weight,
+        is_multi_label=split.is_multi_label,
     )
-    validation = FeatureBatches(store, split.validation, split.classes, batch_size=EVALUATION_BATCH_SIZE, seed=None)
+    validation = FeatureBatches(
+        store,
+        split.validation,
+        split.classes,
+        batch_size=EVALUATION_BATCH_SIZE,
+        seed=None,
+        is_multi_label=split.is_multi_label,
+    )
     console.debug(f"features are {'held in memory' if train.in_memory else 'read from the shards in every epoch'}")
-    _compile(model, config, len(split.classes), train.num_batches)
+    _compile(model, config, choose_loss(len(split.classes), is_multi_label=split.is_multi_label), train.num_batches)
     stopping, arrays = checkpoint.load(config.patience, console, [tuple(found.shape) for found in _list_state(model)])
     for variable, value in zip(_list_state(model), arrays, strict=bool(arrays)):
         variable.assign(value)
@@ -122,7 +131,9 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
     weights = stopping.require_kept(config.learning_rate)
     fittable.set_weights(weights)
     train_probabilities, validation_probabilities = (
-        compute_probabilities(_compute_logits(fittable.hidden_model, weights, batches))
+        compute_probabilities(
+            _compute_logits(fittable.hidden_model, weights, batches), is_multi_label=split.is_multi_label
+        )
         for batches in (train, validation)
     )
     return Fit(weights, stopping.history, stopping.kept_epoch, train_probabilities, validation_probabilities)
@@ -138,7 +149,30 @@ def set_weights(head: keras.Sequential, weights: HeadWeights) -> None:
     head.set_weights(weights.list_weights())
 
 
-def _compile(model: keras.Model, config: TrainConfig, num_classes: int, num_batches: int) -> None:
+class Loss(NamedTuple):
+    """Loss of a head in Keras, and the metric named `accuracy`."""
+
+    loss: str | Callable[[Any, Any], Any]
+    metric: str | keras.metrics.Metric
+
+
+def choose_loss(num_classes: int, *, is_multi_label: bool = False) -> Loss:
+    """Return the cross-entropy of a head with the outputs of `plan_outputs`, and its accuracy."""
+    if is_multi_label:
+        # The losses of all labels, so that each can have a weight; Keras takes their mean.
+        return Loss(keras.ops.binary_crossentropy, keras.metrics.MeanMetricWrapper(_match_labels, name="accuracy"))
+    if num_classes == 2:
+        return Loss("binary_crossentropy", "accuracy")
+    return Loss("sparse_categorical_crossentropy", keras.metrics.SparseCategoricalAccuracy(name="accuracy"))
+
+
+def _match_labels(targets: Any, outputs: Any) -> Any:
+    """Return 1 for each row whose labels are all predicted correctly, else 0."""
+    is_right = keras.ops.equal(targets > 0.5, outputs >= 0.5)
+    return keras.ops.cast(keras.ops.all(is_right, axis=-1), "float32")
+
+
+def _compile(model: keras.Model, config: TrainConfig, loss: Loss, num_batches: int) -> None:
     """Compile a model with the configured optimizer, cross-entropy and accuracy, and create the optimizer's slots."""
     kinds = {
         OptimizerName.RMSPROP: keras.optimizers.RMSprop,
@@ -146,11 +180,10 @@ def _compile(model: keras.Model, config: TrainConfig, num_classes: int, num_batc
         OptimizerName.SGD: keras.optimizers.SGD,
     }
     momentum = {"momentum": config.momentum} if config.momentum else {}
-    binary = num_classes == 2
     model.compile(
         optimizer=kinds[config.optimizer](config.learning_rate, **momentum),
-        loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
-        metrics=["accuracy" if binary else keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        loss=loss.loss,
+        metrics=[loss.metric],
         # An execution must not extend into the next epoch.
         steps_per_execution=max(n for n in range(1, MAX_STEPS_PER_EXECUTION + 1) if num_batches % n == 0),
         jit_compile=False,

@@ -1,4 +1,4 @@
-"""The head: Flatten, Dense with ReLU, Dropout, and Dense with a sigmoid or a softmax."""
+"""The head: Flatten, Dense with ReLU, Dropout, and Dense with a sigmoid, a softmax or a sigmoid for each label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -122,19 +122,45 @@ class TunedWeights(HeadWeights):
         return super().to_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
 
 
-def count_outputs(num_classes: int) -> int:
-    """Return the number of outputs of a head: 1 for two classes (sigmoid), else one per class (softmax)."""
-    return 1 if num_classes == 2 else num_classes
+class Outputs(NamedTuple):
+    """Outputs of a head."""
+
+    num_outputs: int
+    activation: str
+    """`sigmoid` or `softmax`."""
+
+
+def plan_outputs(num_classes: int, *, is_multi_label: bool = False) -> Outputs:
+    """Return the outputs of a head: a sigmoid for two classes, else a softmax; a sigmoid per label for several labels.
+
+    Args:
+        num_classes: two or more.
+        is_multi_label: whether a picture has any number of the classes, instead of one.
+    """
+    if is_multi_label:
+        return Outputs(num_classes, "sigmoid")
+    return Outputs(1, "sigmoid") if num_classes == 2 else Outputs(num_classes, "softmax")
+
+
+def count_outputs(num_classes: int, *, is_multi_label: bool = False) -> int:
+    """Return the number of outputs of a head; the arguments are those of `plan_outputs`."""
+    return plan_outputs(num_classes, is_multi_label=is_multi_label).num_outputs
 
 
 def build_head(
-    feature_shape: Sequence[int], num_classes: int, units: int, dropout: float, seed: int | None = 0, *, l2: float = 0.0
+    feature_shape: Sequence[int],
+    outputs: Outputs | int,
+    units: int,
+    dropout: float,
+    seed: int | None = 0,
+    *,
+    l2: float = 0.0,
 ) -> keras.Sequential:
     """Build a head with Keras's initial weights: Glorot uniform kernels and zero biases.
 
     Args:
         feature_shape: shape of one feature, (7, 7, 768) for mixed7 at 150 px.
-        num_classes: two or more.
+        outputs: the outputs; an integer is the number of classes of which a picture has one.
         units: units of the hidden layer; 0 builds a linear head, without hidden layer and dropout.
         dropout: share of hidden units dropped in training.
         seed: seed of the initial weights and of dropout. None creates zero kernels, for weights that are set later;
@@ -147,7 +173,7 @@ def build_head(
     """
     import keras
 
-    outputs = count_outputs(num_classes)
+    num_outputs, activation = plan_outputs(outputs) if isinstance(outputs, int) else outputs
     decay = keras.regularizers.L2(l2) if l2 else None
     if seed is None:
         initial = [keras.initializers.Zeros()] * 2
@@ -168,8 +194,8 @@ def build_head(
             keras.layers.Flatten(name="flatten"),
             *hidden,
             keras.layers.Dense(
-                outputs,
-                activation="sigmoid" if outputs == 1 else "softmax",
+                num_outputs,
+                activation=activation,
                 kernel_initializer=initial[1],
                 kernel_regularizer=decay,
                 name="probability",
@@ -186,10 +212,10 @@ def extract_weights(head: keras.Sequential) -> HeadWeights:
 
 
 def restore_head(
-    weights: HeadWeights, feature_shape: Sequence[int], num_classes: int, dropout: float
+    weights: HeadWeights, feature_shape: Sequence[int], outputs: Outputs | int, dropout: float
 ) -> keras.Sequential:
     """Build a head with fitted weights; raise HeadstartError if their shapes do not match the features."""
-    head = build_head(feature_shape, num_classes, weights.num_units, dropout, seed=None)
+    head = build_head(feature_shape, outputs, weights.num_units, dropout, seed=None)
     shapes = [array.shape for array in weights.list_weights()]
     expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
     if shapes != expected:

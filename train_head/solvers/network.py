@@ -8,7 +8,9 @@ For features x (b, inputs), kernels W₁ and W₂, biases b₁ and b₂, a dropo
 
 A linear head has no hidden layer: h = x, and the loss has no W₁.
 
-ℓ is the cross-entropy of softmax(z), or of sigmoid(z) if there is one output. Arrays are float32, class numbers int64.
+ℓ is the cross-entropy of softmax(z), or of sigmoid(z) if there is one output. With several labels a picture, it is the
+mean over the labels of the cross-entropies of sigmoid(z), and w can have a weight for each label, (b, labels). Arrays
+are float32, class numbers int64, labels uint8.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train_head.data.batches import Array
+from train_head.data.split import Targets
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.optimizers import Optimizer
 
@@ -34,10 +37,10 @@ class Batch(NamedTuple):
 
     features: Array
     """(b, inputs)."""
-    targets: NDArray[np.int64]
-    """(b,) class numbers."""
+    targets: Targets
+    """(b,) class numbers, or (b, classes) labels."""
     weights: Array
-    """(b,) weight of each row in the loss."""
+    """Weight of each target in the loss, in the shape of the targets."""
     mask: Array | None
     """(b, units) dropout mask, as returned by `draw_mask`; None without dropout."""
 
@@ -79,13 +82,15 @@ def compute_outputs(head: HeadWeights, hidden: Array) -> Array:
     return np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
 
 
-def compute_probabilities(logits: Array) -> Array:
+def compute_probabilities(logits: Array, *, is_multi_label: bool = False) -> Array:
     """Convert (n, outputs) logits to (n, classes) float32 probabilities: sigmoid for one output, else softmax.
 
-    Computed in float64 and then rounded. With one output both probabilities come from the logit, sigmoid(-z) and
-    sigmoid(z), because 1 - p would be 0 as soon as p rounds to 1.
+    With several labels a picture, each output has a sigmoid. Computed in float64 and then rounded. With one output both
+    probabilities come from the logit, sigmoid(-z) and sigmoid(z), because 1 - p would be 0 as soon as p rounds to 1.
     """
     exact = logits.astype(np.float64)
+    if is_multi_label:
+        return np.asarray(np.exp(-np.logaddexp(0, -exact)), np.float32)
     if exact.shape[1] == 1:
         return np.asarray(np.exp(-np.logaddexp(0, np.concatenate([exact, -exact], axis=1))), np.float32)
     raised = np.exp(exact - exact.max(axis=1, keepdims=True))
@@ -99,17 +104,26 @@ def predict_targets(logits: Array) -> NDArray[np.int64]:
     return np.asarray(np.argmax(logits, axis=1), np.int64)
 
 
-def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Compute (n,) cross-entropies in nats, and their (n, outputs) derivatives with respect to the logits.
+def count_correct(logits: Array, targets: Targets) -> int:
+    """Count the rows of (n, outputs) logits that are predicted correctly; of several labels, all must be."""
+    if targets.ndim == 2:
+        return int(np.sum(((logits >= 0) == targets).all(axis=1)))
+    return int(np.sum(predict_targets(logits) == targets))
+
+
+def compute_losses(logits: Array, targets: Targets) -> tuple[Array, Array]:
+    """Compute cross-entropies in nats, in the shape of the targets, and their (n, outputs) derivatives by the logits.
 
     With one output ℓ = max(z, 0) - z t + log(1 + exp(-|z|)) for targets t of 0 or 1; else
     ℓ = log Σ exp(z - max z) - (zₜ - max z). The derivative is the probability minus the one-hot target. As in Keras on
     TensorFlow, the loss is computed from logits, not from probabilities, so that it is finite even for large logits.
     """
     rows = np.arange(len(targets))
-    if logits.shape[1] == 1:
-        logit = logits[:, 0]
-        losses = np.maximum(logit, 0) - logit * targets + np.log1p(np.exp(-np.abs(logit)))
+    if targets.ndim == 2:
+        losses = _compute_sigmoid_losses(logits, targets)
+        gradients = compute_probabilities(logits, is_multi_label=True) - targets.astype(np.float32)
+    elif logits.shape[1] == 1:
+        losses = _compute_sigmoid_losses(logits[:, 0], targets)
         gradients = compute_probabilities(logits)[:, 1:] - targets[:, None].astype(np.float32)
     else:
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -117,6 +131,10 @@ def compute_losses(logits: Array, targets: NDArray[np.int64]) -> tuple[Array, Ar
         gradients = compute_probabilities(logits)
         gradients[rows, targets] -= 1
     return losses.astype(np.float32), gradients
+
+
+def _compute_sigmoid_losses(logits: Array, targets: Targets) -> Array:
+    return np.asarray(np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits))))
 
 
 class HeadTrainer:
@@ -158,8 +176,8 @@ class HeadTrainer:
                 hidden *= batch.mask
             logits = np.asarray(hidden @ head.output_kernel + head.output_bias, np.float32)
         losses, gradients = compute_losses(logits, batch.targets)
-        loss = float(losses @ batch.weights) / len(losses) + self.compute_penalty()
-        gradients *= batch.weights[:, None] / len(losses)
+        loss = float(losses.ravel() @ batch.weights.ravel()) / losses.size + self.compute_penalty()
+        gradients *= batch.weights.reshape(len(losses), -1) / losses.size
         self._optimizer.begin_step(self.num_steps)
         input_gradients = gradients
         if head.hidden_bias is not None:
@@ -172,7 +190,7 @@ class HeadTrainer:
         self._update("output_bias", gradients.sum(axis=0))
         self._update_input_kernel(batch.features, input_gradients)
         self.num_steps += 1
-        return loss, int(np.sum(predict_targets(logits) == batch.targets))
+        return loss, count_correct(logits, batch.targets)
 
     def copy_head(self) -> HeadWeights:
         """Return a copy of the weights."""

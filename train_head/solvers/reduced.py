@@ -15,9 +15,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from base.terminal import Console
-from features.split import encode_labels
 from train_head.config import ClassWeight, TrainConfig
 from train_head.data.batches import Array, Indices, PictureOrder, weigh_examples
+from train_head.data.split import Targets
 from train_head.reduction.record import Reduction
 from train_head.reduction.reduce import TrainValidation, reduce_features
 from train_head.solvers import Fit, Problem
@@ -30,8 +30,8 @@ from train_head.solvers.network import (
     compute_logits,
     compute_losses,
     compute_probabilities,
+    count_correct,
     draw_mask,
-    predict_targets,
 )
 from train_head.solvers.optimizers import make_optimizer
 
@@ -46,10 +46,10 @@ class _Dataset(NamedTuple):
     """(distinct rows, r)."""
     rows: Indices
     """Row of each example in `features`; for training, the further views of the pictures follow."""
-    targets: Indices
-    """(pictures,) class numbers."""
+    targets: Targets
+    """(pictures,) class numbers, or (pictures, classes) labels."""
     weights: Array
-    """(pictures,) weights in the loss."""
+    """Weights in the loss, in the shape of the targets."""
 
 
 def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
@@ -62,13 +62,14 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
     console.debug(f"inputs reduced from {num_inputs:,} to {num_kept:,}, {source}")
     # Each picture has one weight, however many views it has.
-    targets, val_targets = (encode_labels(part, split.classes) for part in (split.train, split.validation))
+    targets, val_targets = (split.encode(part) for part in (split.train, split.validation))
     weights, val_weights = weigh_examples(targets, config.class_weight), weigh_examples(val_targets, ClassWeight.NONE)
     train = _Dataset(reduced.factors.train, reduced.train.rows, targets, weights)
     validation = _Dataset(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)
     # Recomputed factors may have another basis, in which the weights of an older checkpoint have no meaning.
     checkpoint.extend_key(_hash_rows(train.features))
-    initial = draw_head(num_inputs, num_kept, config.units, count_outputs(len(split.classes)), config.seed)
+    num_outputs = count_outputs(len(split.classes), is_multi_label=split.is_multi_label)
+    initial = draw_head(num_inputs, num_kept, config.units, num_outputs, config.seed)
     order = PictureOrder(rows, config.seed)
     # A second thread would gain 5% on an idle machine; on a busy one, both threads wait 20 times as long as they run.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
@@ -94,8 +95,8 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
         head,
         stopping.history,
         stopping.kept_epoch,
-        compute_probabilities(train_logits),
-        compute_probabilities(logits),
+        compute_probabilities(train_logits, is_multi_label=split.is_multi_label),
+        compute_probabilities(logits, is_multi_label=split.is_multi_label),
         Reduction(reduced.key, reduced.rank, logits, expansion),
     )
 
@@ -161,6 +162,6 @@ def _fit_epoch(
     logits = compute_logits(trainer.head, validation.features, validation.rows)
     losses, _ = compute_losses(logits, validation.targets)
     val_loss = float(np.mean(losses)) + trainer.compute_penalty()
-    val_accuracy = float(np.mean(predict_targets(logits) == validation.targets))
+    val_accuracy = count_correct(logits, validation.targets) / len(validation.targets)
     seconds = time.monotonic() - started
     return Epoch(number + 1, total_loss / num_pictures, num_correct / num_pictures, val_loss, val_accuracy, seconds)

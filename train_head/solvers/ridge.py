@@ -14,10 +14,10 @@ from functools import partial
 import numpy as np
 
 from base.terminal import Console
-from features.split import encode_labels
 from features.store import Example
 from train_head.config import ClassWeight
 from train_head.data.batches import Array, Indices, weigh_examples
+from train_head.data.split import Targets
 from train_head.reduction.decompose import MAX_EXACT_ROWS
 from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Reduction
@@ -26,8 +26,8 @@ from train_head.solvers import MAX_TRAINING_BYTES, Fit, LeaveOneOut, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
-from train_head.solvers.least_squares import Reader, fit_least_squares, make_targets
-from train_head.solvers.network import compute_logits, compute_losses, compute_probabilities, predict_targets
+from train_head.solvers.least_squares import Float64, Reader, fit_least_squares, make_targets
+from train_head.solvers.network import compute_logits, compute_losses, compute_probabilities, count_correct
 from train_head.solvers.scaling import fit_line, fit_temperature
 
 DEFAULT_SKETCH_RANK = 1024
@@ -43,10 +43,10 @@ class Pictures:
     A row can show several pictures, if files have the same content, and a picture has a row for each of its views.
     """
 
-    targets: Indices
-    """(pictures,) class numbers."""
+    targets: Targets
+    """(pictures,) class numbers, or (pictures, classes) labels."""
     weights: Array
-    """(pictures,) weight of each picture in the loss."""
+    """Weight of each target in the loss, in the shape of the targets."""
     rows: Indices
     """(pairs,) rows of features: the first view of each picture in order, then the further views."""
     pictures: Indices
@@ -73,7 +73,7 @@ def fit_ridge(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit
     started = time.monotonic()
     examples = problem.list_training_rows()
     train, validation = list_unique(examples), list_unique(split.validation)
-    targets, val_targets = (encode_labels(part, split.classes) for part in (split.train, split.validation))
+    targets, val_targets = (split.encode(part) for part in (split.train, split.validation))
     pictures = _list_pictures(examples, train, targets, config.class_weight)
     num_classes, reduction = len(split.classes), None
     rank = _choose_rank(config.rank, len(train.examples), int(np.prod(store.feature_shape)))
@@ -97,13 +97,13 @@ def fit_ridge(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit
     val_loss, val_accuracy = _measure(val_logits, val_targets)
     row = Epoch(1, loss, accuracy, val_loss, val_accuracy, time.monotonic() - started)
     problem.on_epoch_end(row)
-    num_right = int(np.sum(predict_targets(head.logits) == targets))
+    num_right = count_correct(head.logits, targets)
     return Fit(
         head.weights,
         [row],
         1,
-        compute_probabilities(train_logits),
-        compute_probabilities(val_logits),
+        compute_probabilities(train_logits, is_multi_label=split.is_multi_label),
+        compute_probabilities(val_logits, is_multi_label=split.is_multi_label),
         reduction,
         leave_one_out=LeaveOneOut(head.penalty, num_right),
     )
@@ -115,27 +115,42 @@ def fit_ridge_head(read_blocks: Reader, pictures: Pictures, num_classes: int) ->
     Two pictures with the same content are one row, whose target is the weighted mean of theirs. Both are left out
     together, so that a copy never predicts itself.
 
+    With several labels a picture, all labels share one eigendecomposition, and thus one weight for each picture: the
+    weights of the labels only apply to the scale of the logits, which has a slope and an offset for each label.
+
     Args:
         read_blocks: reads the rows of features, (rows, inputs), as in `fit_least_squares`.
         pictures: the labels and weights of the pictures.
         num_classes: two or more.
     """
     num_rows = int(pictures.rows.max()) + 1
-    shares = (pictures.weights / np.bincount(pictures.pictures))[pictures.pictures]
+    is_multi_label = pictures.targets.ndim == 2
+    own_weights = np.ones(len(pictures.targets)) if is_multi_label else pictures.weights
+    shares = (own_weights / np.bincount(pictures.pictures))[pictures.pictures]
     weights = np.bincount(pictures.rows, shares, num_rows).astype(np.float64)
-    columns = make_targets(pictures.targets, num_classes)[pictures.pictures].T
+    signs = 2.0 * pictures.targets - 1 if is_multi_label else make_targets(pictures.targets, num_classes)
+    columns = signs[pictures.pictures].T
     sums = [np.bincount(pictures.rows, shares * column, num_rows) for column in columns]
     targets = np.stack(sums, axis=1) / np.maximum(weights, np.finfo(np.float64).tiny)[:, None]
     fitted = fit_least_squares(read_blocks, targets, weights, pictures.groups)
     scores = fitted.scores[pictures.rows[: len(pictures.targets)]]
-    picture_weights = pictures.weights.astype(np.float64)
-    if num_classes == 2:
-        slope, offset = fit_line(scores[:, 0], pictures.targets == 1, picture_weights)
-    else:
-        slope, offset = 1 / fit_temperature(scores, pictures.targets, picture_weights), 0.0
+    slope, offset = _fit_scale(scores, pictures, num_classes)
     kernel, bias = (np.asarray(slope * array, np.float32) for array in (fitted.kernel, fitted.bias + offset / slope))
     logits = np.asarray(slope * scores + offset, np.float32)
     return RidgeHead(HeadWeights(None, None, kernel, bias), logits, fitted.penalty)
+
+
+def _fit_scale(scores: Float64, pictures: Pictures, num_classes: int) -> tuple[Float64, Float64]:
+    """Fit the slope and the offset of the logits to leave-one-out scores: for all outputs, or for each label."""
+    weights = pictures.weights.astype(np.float64)
+    if pictures.targets.ndim == 2:
+        columns = zip(scores.T, pictures.targets.T == 1, weights.T, strict=True)
+        lines = np.array([fit_line(*column) for column in columns])
+        return lines[:, 0], lines[:, 1]
+    if num_classes == 2:
+        slope, offset = fit_line(scores[:, 0], pictures.targets == 1, weights)
+        return np.array(slope), np.array(offset)
+    return np.array(1 / fit_temperature(scores, pictures.targets, weights)), np.array(0.0)
 
 
 def _choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
@@ -150,7 +165,7 @@ def _choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
 
 
 def _list_pictures(
-    examples: list[Example], unique: UniqueRows, targets: Indices, class_weight: ClassWeight
+    examples: list[Example], unique: UniqueRows, targets: Targets, class_weight: ClassWeight
 ) -> Pictures:
     """List the pictures of examples with their further views; the rows are those of `unique`."""
     number_of = {example.path: number for number, example in enumerate(examples[: len(targets)])}
@@ -163,10 +178,10 @@ def _list_pictures(
     return Pictures(targets, weigh_examples(targets, class_weight), unique.rows, pictures, groups)
 
 
-def _measure(logits: Array, targets: Indices) -> tuple[float, float]:
+def _measure(logits: Array, targets: Targets) -> tuple[float, float]:
     """Return the mean cross-entropy in nats, and the accuracy."""
     losses, _ = compute_losses(logits, targets)
-    return float(np.mean(losses)), float(np.mean(predict_targets(logits) == targets))
+    return float(np.mean(losses)), count_correct(logits, targets) / len(targets)
 
 
 def _slice(features: Array) -> Iterator[Array]:
