@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,21 @@ def sort_examples(examples: Iterable[Example]) -> list[Example]:
     return sorted(examples, key=lambda example: (example.content_hash, example.label, example.path))
 
 
-def encode_labels(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:
+class Labelled(Protocol):
+    """Object with a label."""
+
+    @property
+    def label(self) -> str:
+        """Label, or the joined labels of a multi-label store."""
+
+
+def encode_labels(examples: Sequence[Labelled], classes: Sequence[str]) -> NDArray[np.int64]:
     """Return the class number of each example: the position of its label in `classes`."""
     number_of = {label: number for number, label in enumerate(classes)}
     return np.array([number_of[example.label] for example in examples], np.int64)
 
 
-def encode_label_sets(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.uint8]:
+def encode_label_sets(examples: Sequence[Labelled], classes: Sequence[str]) -> NDArray[np.uint8]:
     """Return which labels each example of a multi-label store has.
 
     Returns:

@@ -15,7 +15,7 @@ from train_head.config import TrainConfig
 
 def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     """Fit a head on stored features: Flatten, Dense, Dropout and a sigmoid output (softmax above two classes)."""
-    from train_head.evaluation.uncertainty import Interval, describe_accuracy, describe_fits, describe_interval
+    from train_head.evaluation.uncertainty import Interval, describe_fits, describe_results, name_accuracy
     from train_head.report.page import report_fitted_run
     from train_head.solvers.history import PartlyDivergedError
     from train_head.train import train_head
@@ -26,22 +26,23 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
         report_fitted_run(config, console)
         raise
     report = report_fitted_run(config, console)
+    accuracy = name_accuracy(is_multi_label=bool(metrics.get("is_multi_label")))
     kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     ridge = metrics.get("ridge")
     fit = f"{metrics['epochs']}, solver {metrics['solver']}{kept}"
+    results = describe_results(metrics)
     rows = [
-        ("validation accuracy", describe_accuracy(metrics)),
-        ("95% confidence interval", describe_interval(metrics)),
+        *results,
         ("validation loss", f"{metrics['val_loss']:.4f}"),
-        ("training accuracy", f"{metrics['train_accuracy']:.4f}, loss {metrics['train_loss']:.4f}"),
+        (f"training {accuracy}", f"{metrics['train_accuracy']:.4f}, loss {metrics['train_loss']:.4f}"),
         ("pictures", f"{metrics['num_train']:,} training, {metrics['num_validation']:,} validation"),
         ("solver", f"ridge, penalty {ridge['penalty']:.3g}") if ridge else ("epochs", fit),
-        ("time to validation accuracy", format_seconds(metrics["seconds"])),
+        (f"time to validation {accuracy}", format_seconds(metrics["seconds"])),
     ]
     if ridge:
         interval = Interval(*ridge["leave_one_out_interval"]).format()
         text = f"{ridge['leave_one_out_accuracy']:.4f} (95% confidence interval {interval})"
-        rows.insert(2, ("leave-one-out accuracy", f"{text}, on the training pictures"))
+        rows.insert(len(results), (f"leave-one-out {accuracy}", f"{text}, on the training pictures"))
     for kind in ("repeats", "folds"):
         if summary := metrics.get(kind):
             rows.append((f"{len(summary['val_accuracies'])} {kind}", describe_fits(kind, metrics)))

@@ -16,7 +16,7 @@ from base.errors import HeadstartError, UsageError
 from base.replace import Target
 from base.terminal import Console
 from train_head.config import SolverName, TrainConfig
-from train_head.evaluation.uncertainty import describe_interval
+from train_head.evaluation.uncertainty import describe_interval, name_accuracy
 from train_head.runs.record import (
     COMPARISON_FILE,
     RUN_ENTRIES,
@@ -50,9 +50,11 @@ def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
         raise_if_diverged(training.config, results[name])
         report_fitted_run(training.config, console)
         results[name] = {"run": str(training.config.run), **results[name], **measure_gap(results[name])}
+    first = next(iter(results.values()))
+    accuracy = name_accuracy(is_multi_label=bool(first.get("is_multi_label")))
     metrics = [
-        ("training accuracy", "train_accuracy", ".4f"),
-        ("validation accuracy", "val_accuracy", ".4f"),
+        (f"training {accuracy}", "train_accuracy", ".4f"),
+        (f"validation {accuracy}", "val_accuracy", ".4f"),
         ("gap", "accuracy_gap", "+.4f"),
         ("training loss", "train_loss", ".4f"),
         ("validation loss", "val_loss", ".4f"),

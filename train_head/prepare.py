@@ -15,7 +15,6 @@ from base.errors import HeadstartError, UsageError, require_extra
 from base.terminal import Console, ConsoleOptions, format_list
 from features.cuts import list_cuts, open_store
 from features.joined import measure_scales, rescale_store
-from features.labels import require_single_labels
 from features.presets import PRESETS
 from features.schema import Pool, split_cuts
 from features.store import FeatureStore
@@ -84,6 +83,7 @@ def prepare_training(config: TrainConfig) -> Training:
         fingerprint=store.fingerprint.digest,
         feature_shape=list(store.feature_shape),
         classes=split.classes,
+        is_multi_label=split.is_multi_label,
         split_rule=split.rule,
         images=Path(store.images_folder).name,
         weights=Path(origin.weights_file).name if origin.weights_name == "file" else origin.weights_name,
@@ -100,7 +100,7 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
     Several cut layers are joined without scales, which need the split; see `scale_store`.
 
     Raises:
-        FeatureStoreError: the store cannot be read, or its pictures have several labels.
+        FeatureStoreError: the store cannot be read.
     """
     cut, pool = config.cut, config.pool
     if config.unfreeze_from != NO_FINE_TUNING:
@@ -108,13 +108,11 @@ def open_training_store(config: TrainConfig) -> FeatureStore:
 
         cut, pool = cut or choose_stored_cut(list_cuts(config.store), config.unfreeze_from), Pool.NONE
     try:
-        store = open_store(config.store, cut, pool, [1.0] * len(split_cuts(cut)))
+        return open_store(config.store, cut, pool, [1.0] * len(split_cuts(cut)))
     except UsageError as error:
         if error.where == "--cut" and cut == PRESETS[config.preset].train.get("cut"):
             raise _build_preset_error(config) from error
         raise
-    require_single_labels(store.path, store.contents.labels)
-    return store
 
 
 def _build_preset_error(config: TrainConfig) -> UsageError:
@@ -198,7 +196,9 @@ def split_store(store: FeatureStore, config: TrainConfig) -> Split:
     check_extraction(store)
     find = partial(find_groups, store, console=Console(ConsoleOptions(quiet=True)))
     groups = find if config.split is SplitName.GROUP else None
-    split = split_examples(store.examples, config.validation_split, store.images, groups)
+    split = split_examples(
+        store.examples, config.validation_split, store.images, groups, is_multi_label=store.is_multi_label
+    )
     labels = store.contents.labels
     if labels.split_column and split.rule == FOLDER_RULE:
         return replace(split, rule=f"column {labels.split_column} of {labels.table}")

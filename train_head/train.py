@@ -10,15 +10,19 @@ from typing import Any
 
 from base.replace import replace_folder
 from base.terminal import Console, format_count, format_list, format_seconds, import_quietly
-from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
+<<<<<<< HEAD
 from train_head.evaluation.calibration import apply_temperature, choose_temperature, describe_calibration
 from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
+=======
+from train_head.evaluation.evaluate import evaluate_head, measure_head
+from train_head.evaluation.metrics import compute_loss, find_correct
+>>>>>>> 4578f2b (train: fit heads on several labels a picture)
 from train_head.evaluation.outliers import fit_detector
-from train_head.evaluation.uncertainty import Selection, compute_interval, record_selection
+from train_head.evaluation.uncertainty import Selection, compute_interval, name_accuracy, record_selection
 from train_head.prepare import (
     Training,
     describe_other_features,
@@ -72,9 +76,13 @@ def train_head(
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     if others := describe_other_features(config, training.store):
+<<<<<<< HEAD
         console.warning(
             f"{others}. Run `python -m extract --preset {config.preset}` for the features of the preset"
         )
+=======
+        console.warning(f"{others}. Run `python -m extract --preset {config.preset}` for the features of the preset")
+>>>>>>> 4578f2b (train: fit heads on several labels a picture)
     checkpoints = get_checkpoint_folder(config.run)
     differences = []
     if holds_run(config.run) and not config.overwrite:
@@ -131,7 +139,8 @@ def fit_run(
     fit = fit_first(trials, store, solve, checkpoints, console, on_epoch_end)
     outcomes = [evaluate_fit(fit, split)]
     seconds = time.monotonic() - started
-    console.info(f"validation accuracy {outcomes[0].val_accuracy:.4f} after {format_seconds(seconds)}")
+    accuracy = name_accuracy(is_multi_label=split.is_multi_label)
+    console.info(f"validation {accuracy} {outcomes[0].val_accuracy:.4f} after {format_seconds(seconds)}")
     outcomes += fit_others(trials, store, solve, checkpoints, console)
     metrics = {
         "solver": solver.value,
@@ -149,11 +158,16 @@ def fit_run(
         fit = replace(fit, validation_probabilities=apply_temperature(fit.validation_probabilities, temperature))
     if not config.no_report:
         with warn_on_failure("an evaluation", console):
+<<<<<<< HEAD
             largest = find_largest_class(encode_labels(split.train, split.classes), len(split.classes))
             metrics["evaluation"] = {
                 **evaluate(targets, fit.validation_probabilities, split.classes, largest),
                 **describe_calibration(targets, fit.validation_probabilities, temperature),
             }
+=======
+            targets, train_targets = split.encode(split.validation), split.encode(split.train)
+            metrics["evaluation"] = evaluate_head(targets, fit.validation_probabilities, split.classes, train_targets)
+>>>>>>> 4578f2b (train: fit heads on several labels a picture)
     metrics = record_selection(metrics, Selection.of_epochs(config))
     metrics["outliers"] = None
     with warn_on_failure(OUTLIERS_FILE, console):
@@ -219,20 +233,16 @@ def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solv
 
 def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
     """Compute the metrics of the kept head; losses include the L2 term, as in Keras."""
-    train_targets = encode_labels(split.train, split.classes)
+    train_targets = split.encode(split.train)
     return {
         "epochs": len(fit.history),
         "kept_epoch": fit.kept_epoch,
-        "train_accuracy": float((predict_classes(fit.train_probabilities) == train_targets).mean()),
+        "train_accuracy": float(find_correct(train_targets, fit.train_probabilities).mean()),
         "train_loss": compute_loss(train_targets, fit.train_probabilities) + l2 * fit.weights.sum_squares(),
         "val_loss": fit.history[fit.kept_epoch - 1].val_loss,
         "classes": split.classes,
-        **compute_metrics(
-            encode_labels(split.validation, split.classes),
-            fit.validation_probabilities,
-            split.classes,
-            find_largest_class(train_targets, len(split.classes)),
-        ),
+        **({"is_multi_label": True} if split.is_multi_label else {}),
+        **measure_head(split.encode(split.validation), fit.validation_probabilities, split.classes, train_targets),
         "num_train": len(split.train),
         "cut": store.fingerprint.cut,
         "before_tuning": asdict(fit.before_tuning) if fit.before_tuning else None,

@@ -15,12 +15,12 @@ import numpy as np
 from base.errors import UsageError
 from base.files import write_durably
 from base.terminal import Console, format_count
-from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import TrainConfig
 from train_head.data.folds import split_into_folds
 from train_head.data.split import Split, hash_views, list_rows
-from train_head.evaluation.metrics import predict_classes
+from train_head.evaluation.metrics import find_correct
+from train_head.evaluation.uncertainty import name_accuracy
 from train_head.solvers import Fit, Problem, Solve, ignore_epoch
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError, Epoch
@@ -109,7 +109,8 @@ def fit_others(
                 write_durably(outcome_file, json.dumps({"key": key, **asdict(outcome)}).encode())
             checkpoint.remove()
         pictures = format_count(len(trial.split.train), "picture")
-        console.info(f"{trial.name}: validation accuracy {outcome.val_accuracy:.4f}, trained on {pictures}")
+        accuracy = name_accuracy(is_multi_label=trial.split.is_multi_label)
+        console.info(f"{trial.name}: validation {accuracy} {outcome.val_accuracy:.4f}, trained on {pictures}")
         yield outcome
         if outcome.bad_epoch is not None:
             return
@@ -117,7 +118,7 @@ def fit_others(
 
 def evaluate_fit(fit: Fit, split: Split) -> Outcome:
     """Evaluate a fit on its validation pictures."""
-    is_correct = predict_classes(fit.validation_probabilities) == encode_labels(split.validation, split.classes)
+    is_correct = find_correct(split.encode(split.validation), fit.validation_probabilities)
     last = fit.history[-1]
     bad_epoch = None if last.is_finite else last.epoch
     return Outcome(float(is_correct.mean()), fit.kept_epoch, bad_epoch, last.describe_losses())

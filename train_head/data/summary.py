@@ -22,9 +22,12 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
     """Log the training and validation pictures; warn about missing views, unused pictures, leaks and conflicts."""
     console.info(
         f"{store.path}: {len(split.train):,} training and "
-        f"{format_count(len(split.validation), 'validation picture')} of classes {format_list(split.classes)} "
+        f"{format_count(len(split.validation), 'validation picture')} "
+        f"{'with any of the labels' if split.is_multi_label else 'of classes'} {format_list(split.classes)} "
         f"(split by {split.rule})"
     )
+    if split.is_multi_label:
+        _log_labels(split, console)
     if split.num_moved:
         share = len(split.validation) / (len(split.train) + len(split.validation))
         console.info(
@@ -57,9 +60,24 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
         shown = ", ".join(" = ".join(paths) for paths in conflicts[:NUM_SHOWN])
         more = f" and {len(conflicts) - NUM_SHOWN:,} more" if len(conflicts) > NUM_SHOWN else ""
         console.warning(
-            f"{format_count(len(conflicts), 'picture')} with identical copies in several classes: "
+            f"{format_count(len(conflicts), 'picture')} with identical copies "
+            f"{'that have other labels' if split.is_multi_label else 'in several classes'}: "
             f"{shown}{more}. Each copy keeps its own label, so that no head can classify all copies correctly. "
             "Keep one copy"
+        )
+
+
+def _log_labels(split: Split, console: Console) -> None:
+    """Log the pictures without labels, and warn about labels that validation cannot evaluate."""
+    parts = (split.train, split.validation)
+    unlabelled = [sum(not example.label for example in part) for part in parts]
+    if any(unlabelled):
+        console.info(f"{unlabelled[0]:,} training and {unlabelled[1]:,} validation pictures have none of the labels")
+    counts = split.count_labels(split.validation)
+    if missing := [label for label in split.classes if not 0 < counts[label] < len(split.validation)]:
+        console.warning(
+            f"{format_count(len(missing), 'label')} that no validation picture has, or that all have, without average "
+            f"precision: {format_list([repr(label) for label in missing])}. Add pictures with and without them"
         )
 
 

@@ -124,6 +124,9 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
     # One example for each content: a copy of a picture would make the picture look less new than it is.
     contents = {example.content_hash: example for example in reversed(split.train)}
     chosen = sort_examples(order_by_class([*contents.values()])[:MAX_PICTURES])
+    if split.is_multi_label:
+        # Sets of labels are no classes: most have few pictures.
+        chosen = [example._replace(label="") for example in chosen]
     class_numbers = encode_labels(chosen, sorted({example.label for example in chosen}))
     model, held_out = fit_classes(_read(store, chosen, console), class_numbers)
     held_out = np.sort(held_out[np.isfinite(held_out)])

@@ -10,14 +10,20 @@ import numpy as np
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, format_list
-from features.split import encode_labels
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, ReportConfig
 from train_head.data.batches import Array
+<<<<<<< HEAD
 from train_head.data.split import Split
 from train_head.evaluation.calibration import describe_calibration
 from train_head.evaluation.metrics import evaluate, find_largest_class
 from train_head.evaluation.uncertainty import Selection, compute_interval
+=======
+from train_head.data.split import Split, Targets
+from train_head.evaluation.evaluate import evaluate_head
+from train_head.evaluation.metrics import find_largest_class
+from train_head.evaluation.uncertainty import Selection, compute_interval, widen_mean_interval
+>>>>>>> 4578f2b (train: fit heads on several labels a picture)
 from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import recover_run
@@ -57,19 +63,24 @@ def load_sources(config: ReportConfig) -> Sources:
 def read_evaluation(run: Run) -> dict[str, Any]:
     """Evaluate a run's head from its stored predictions, with an interval that accounts for the selection."""
     targets, probabilities = run.read_probabilities()
+<<<<<<< HEAD
     found = evaluate(targets, probabilities, run.record.classes, _find_largest(run))
     found |= describe_calibration(targets, probabilities, run.record.temperature)
+=======
+    found = evaluate_head(targets, probabilities, run.record.classes, _read_train_targets(run))
+>>>>>>> 4578f2b (train: fit heads on several labels a picture)
     right = round(found["accuracy"] * len(targets))
     num_candidates = Selection.read(run.read_metrics()).num_candidates
-    return found | {"accuracy_interval": list(compute_interval(right, len(targets), num_candidates))}
+    interval = list(compute_interval(right, len(targets), num_candidates))
+    return found | {"accuracy_interval": interval} | widen_mean_interval(found, num_candidates)
 
 
 def read_test(run: Run) -> dict[str, Any] | None:
     """Read the evaluation on the pictures in test/ from a run's metrics; None if there is none."""
     test: dict[str, Any] | None = run.read_metrics().get("test")
-    if test is None:
-        return None
-    largest = _find_largest(run)
+    if test is None or run.is_multi_label:
+        return test
+    largest = find_largest_class(_read_train_targets(run), len(run.classes))
     share = test["classes"][largest]["num_pictures"] / test["num_pictures"]
     return test | {"largest_class": run.record.classes[largest], "largest_class_share": share}
 
@@ -90,29 +101,32 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
     if not split.test:
         advice = "Add class folders with pictures to test/, then extract again"
         raise UsageError("--test", "pictures in test/", f"none in {store.path}", advice)
-    if unknown := sorted({example.label for example in split.test} - set(split.classes)):
+    if unknown := sorted(split.count_labels(split.test).keys() - set(split.classes)):
         expected, advice = f"one of the classes {format_list(split.classes)}", "Remove the folder, then extract again"
         raise HeadstartError(f"test/{unknown[0]}", expected, unknown[0], advice)
     probabilities = _predict_test(sources, console, weights)
-    targets = encode_labels(split.test, split.classes)
-    return evaluate(targets, probabilities, split.classes, _find_largest(sources.run))
+    return evaluate_head(split.encode(split.test), probabilities, split.classes, split.encode(split.train))
 
 
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NO_FINE_TUNING:
+<<<<<<< HEAD
         head = expand_head(run, store, split.validation, console).divide_logits(run.record.temperature)
         return compute_probabilities(compute_store_logits(head, store, split.test))
+=======
+        head = expand_head(run, store, split.validation, console)
+        stored = compute_store_logits(head, store, split.test)
+        return compute_probabilities(stored, is_multi_label=split.is_multi_label)
+>>>>>>> 4578f2b (train: fit heads on several labels a picture)
     from train_head.export.rebuild import rebuild_parts
 
     parts = rebuild_parts(run, store, split, weights, console)
     chunks = [split.test[start : start + BATCH_SIZE] for start in range(0, len(split.test), BATCH_SIZE)]
     logits = [parts.compute_logits(store.read(chunk).astype(np.float32)) for chunk in chunks]
-    return compute_probabilities(np.concatenate(logits))
+    return compute_probabilities(np.concatenate(logits), is_multi_label=split.is_multi_label)
 
 
-def _find_largest(run: Run) -> int:
-    """Return the number of the class with the most training pictures."""
-    number_of = {label: number for number, label in enumerate(run.record.classes)}
-    numbers = [number_of[example.label] for example in run.read_examples() if example.split == "train"]
-    return find_largest_class(np.array(numbers, np.int64), len(number_of))
+def _read_train_targets(run: Run) -> Targets:
+    """Read the targets of the training pictures of a run."""
+    return run.encode([example for example in run.read_examples() if example.split == "train"])

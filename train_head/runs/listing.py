@@ -43,7 +43,8 @@ def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
     for run in listed:
         options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run["options"].items())
         date = f"{datetime.fromisoformat(run['created']).astimezone():%Y-%m-%d %H:%M}"
-        numbers = f"{run['num_pictures']:,}", f"{run['val_accuracy']:.4f}"
+        exact = " (exact match)" if "mean_average_precision" in run else ""
+        numbers = f"{run['num_pictures']:,}", f"{run['val_accuracy']:.4f}{exact}"
         texts = (run["folder"], date, options or "defaults", *numbers, ", ".join(run["exports"]) or "no")
         rows.append(tuple(map(make_printable, texts)))
     if listed:
@@ -60,7 +61,8 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
 
     Returns:
         A dictionary for each run with, among others, `folder`, `options` (those that differ from the defaults) and
-        `exports` (the folders of its exported models). Folders are relative to the given folder.
+        `exports` (the folders of its exported models). Folders are relative to the given folder. With several labels a
+        picture, it also has the `mean_average_precision`.
     """
     from train_head.runs.card import MODEL_FILE, read_card
     from train_head.runs.read import Run
@@ -103,6 +105,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
             "options": options | several,
             "num_pictures": num_pictures,
             "val_accuracy": float(metrics["val_accuracy"]),
+            **{name: metrics[name] for name in ("mean_average_precision",) if name in metrics},
             "head": run.record.head,
             "exports": exports.get(run.record.head or "unknown", []),
         }

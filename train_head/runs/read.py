@@ -5,26 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
 from base.terminal import Console, ConsoleOptions, format_count, format_list
 from features.cuts import open_store
 from features.schema import FeatureKey, Pool
+from features.split import Labelled, encode_label_sets, encode_labels
 from features.store import Example, FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
-from train_head.data.split import Split
+from train_head.data.split import Split, Targets
 from train_head.evaluation.outliers import OutlierDetector
-from train_head.evaluation.uncertainty import describe_accuracy, describe_interval
+from train_head.evaluation.uncertainty import describe_results
 from train_head.reduction.record import Expansion, parse_logits
 from train_head.runs import record, tables
 from train_head.runs.expand import expand_head
@@ -62,7 +63,7 @@ class Run:
         except HeadstartError:
             # A notebook can show a run whose folder was deleted.
             return escape(repr(self))
-        rows = {"validation accuracy": describe_accuracy(metrics), "95% interval": describe_interval(metrics)}
+        rows = dict(describe_results(metrics))
         epochs = f"{metrics['epochs']}, weights of epoch {metrics['kept_epoch']}"
         rows |= {"solver": self.record.solver, "epochs": epochs}
         rows["pictures"] = f"{metrics['num_train']:,} for training, {metrics['num_validation']:,} for validation"
@@ -87,13 +88,18 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        """Validation accuracy, from 0 to 1."""
+        """Validation accuracy, from 0 to 1; with several labels a picture, the share with all labels correct."""
         return float(self.read_metrics()["val_accuracy"])
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the probability columns."""
         return list(self.record.classes)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a picture has any number of the classes, instead of one."""
+        return self.record.is_multi_label
 
     @property
     def options(self) -> dict[str, Any]:
@@ -130,7 +136,7 @@ class Run:
             features: (n, *feature_shape) float32 or float16, as read from the run's store.
 
         Returns:
-            (n, classes) float32, in the order of `classes`.
+            (n, classes) float32, in the order of `classes`. Each row adds up to 1, unless pictures have several labels.
 
         Raises:
             UsageError: the features have the wrong shape, or the run was fine-tuned.
@@ -147,7 +153,8 @@ class Run:
             raise UsageError("features", expected, str(found.shape), "Read them from the run's store")
         if not len(found):
             return np.zeros((0, len(self.classes)), np.float32)
-        return compute_probabilities(compute_logits(self._expanded_head, found.reshape(len(found), -1)))
+        logits = compute_logits(self._expanded_head, found.reshape(len(found), -1))
+        return compute_probabilities(logits, is_multi_label=self.is_multi_label)
 
     @cached_property
     def _expanded_head(self) -> HeadWeights:
@@ -214,7 +221,8 @@ class Run:
                 found[example.split].append(row._replace(path=example.path, label=example.label, split=example.split))
         is_test_used = self.record.split_rule == "folder test/"
         test = [] if is_test_used else [example for example in store.examples if example.split == "test"]
-        return Split(found["train"], found["validation"], self.record.split_rule, test)
+        rule = self.record.split_rule
+        return Split(found["train"], found["validation"], rule, test, is_multi_label=self.is_multi_label)
 
     def check_files(self) -> None:
         """Check the digests of all data files; raise HeadstartError for the first that differs."""
@@ -259,20 +267,29 @@ class Run:
         probabilities = None
         if record.PROBABILITIES_FILE in self.record.files:
             probabilities = self._read(record.PROBABILITIES_FILE, "the run's probabilities", tables.parse_probabilities)
-        parse = partial(tables.parse_predictions, classes=self.record.classes, probabilities=probabilities)
+        parse = partial(
+            tables.parse_predictions,
+            classes=self.record.classes,
+            probabilities=probabilities,
+            is_multi_label=self.is_multi_label,
+        )
         return self._read(record.PREDICTIONS_FILE, "the run's predictions", parse)
 
-    def read_probabilities(self) -> tuple[NDArray[np.int64], Array]:
-        """Read the class numbers, (n,), and the probabilities, (n, classes), of the validation pictures."""
+    def read_probabilities(self) -> tuple[Targets, Array]:
+        """Read the targets, (n,) or (n, classes), and the probabilities, (n, classes), of the validation pictures."""
         predictions = self.read_predictions()
-        number_of = {label: number for number, label in enumerate(self.record.classes)}
-        targets = [number_of[found.label] for found in predictions]
-        return np.array(targets, np.int64), np.array([found.row for found in predictions], np.float32)
+        return self.encode(predictions), np.array([found.row for found in predictions], np.float32)
+
+    def encode(self, examples: Sequence[Labelled]) -> Targets:
+        """Return the class numbers of examples or predictions of this run, or which labels each of them has."""
+        return (encode_label_sets if self.is_multi_label else encode_labels)(examples, self.record.classes)
 
     def read_examples(self) -> list[RunExample]:
         """Read the training and validation examples."""
         return self._read(
-            record.EXAMPLES_FILE, "the run's examples", partial(tables.parse_examples, classes=self.record.classes)
+            record.EXAMPLES_FILE,
+            "the run's examples",
+            partial(tables.parse_examples, classes=self.record.classes, is_multi_label=self.is_multi_label),
         )
 
     def _read(self, name: str, expected: str, parse: Callable[[bytes], Parsed]) -> Parsed:

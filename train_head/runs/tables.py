@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.labels import join_labels, split_labels
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.confusion import MAX_DENSE_CLASSES
-from train_head.evaluation.metrics import predict_classes
+from train_head.evaluation.metrics import LABEL_THRESHOLD, predict_classes
 from train_head.solvers.history import Epoch
 
 SPLITS = ("train", "validation")
@@ -31,6 +32,7 @@ class RunExample:
     split: str
     """`train` or `validation`; the column `side` of examples.csv."""
     label: str
+    """Label; the joined labels, if pictures have several."""
     content_hash: str
     path: str
     shard: str = field(default="", compare=False)
@@ -43,8 +45,9 @@ class Prediction:
 
     path: str
     label: str
-    """True class."""
+    """True class; the joined labels, if pictures have several."""
     predicted: str
+    """Predicted class, or the joined predicted labels."""
     classes: Sequence[str] = field(repr=False)
     """Labels, in the order of `row`."""
     row: NDArray[np.floating[Any]] = field(repr=False, compare=False)
@@ -87,19 +90,30 @@ def format_examples(examples: Sequence[RunExample]) -> bytes:
     return _format([_EXAMPLE_COLUMNS, *map(astuple, examples)])
 
 
-def format_predictions(examples: Sequence[Example], classes: Sequence[str], probabilities: Array) -> bytes:
+def format_predictions(
+    examples: Sequence[Example], classes: Sequence[str], probabilities: Array, *, is_multi_label: bool = False
+) -> bytes:
     """Format predictions.csv from the probabilities, (n, classes), of the validation pictures.
 
-    With more than `MAX_DENSE_CLASSES` classes, it has only the probabilities of the predicted and of the true class.
+    With more than `MAX_DENSE_CLASSES` classes, it has only the probabilities of the predicted and of the true class,
+    or none if pictures have several labels.
     """
-    predicted, columns, shares = predict_classes(probabilities), [f"p({label})" for label in classes], probabilities
-    if has_separate_probabilities(classes):
+    columns, shares = [f"p({label})" for label in classes], probabilities
+    if is_multi_label:
+        flags = probabilities >= LABEL_THRESHOLD
+        predicted = [join_labels(label for label, has in zip(classes, row, strict=True) if has) for row in flags]
+    else:
+        numbers = predict_classes(probabilities)
+        predicted = [classes[number] for number in numbers]
+    if has_separate_probabilities(classes) and is_multi_label:
+        columns, shares = [], probabilities[:, :0]
+    elif has_separate_probabilities(classes):
         number_of = {label: number for number, label in enumerate(classes)}
-        chosen = np.stack([predicted, [number_of[example.label] for example in examples]], axis=1)
+        chosen = np.stack([numbers, [number_of[example.label] for example in examples]], axis=1)
         columns, shares = _SHARE_COLUMNS, np.take_along_axis(probabilities, chosen, axis=1)
     rows = [
-        [example.path, example.label, classes[number], *(f"{share:.9g}" for share in row)]
-        for example, number, row in zip(examples, predicted, shares, strict=True)
+        [example.path, example.label, text, *(f"{share:.9g}" for share in row)]
+        for example, text, row in zip(examples, predicted, shares, strict=True)
     ]
     return _format([[*_PREDICTION_COLUMNS, *columns], *rows])
 
@@ -120,12 +134,13 @@ def parse_history(data: bytes) -> list[Epoch]:
     return history
 
 
-def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
+def parse_examples(data: bytes, classes: Sequence[str], *, is_multi_label: bool = False) -> list[RunExample]:
     """Parse the output of `format_examples`; raise ValueError if it is invalid."""
     examples = [RunExample(*row) for row in _parse(data, _EXAMPLE_COLUMNS, _EXAMPLE_COLUMNS[:-1])]
     known = set(classes)
     for example in examples:
-        if example.split not in SPLITS or example.label not in known:
+        labels = split_labels(example.label) if is_multi_label else [example.label]
+        if example.split not in SPLITS or not known.issuperset(labels):
             raise ValueError(f"an unknown split or class for {example.path}")
         if not _HASH.fullmatch(example.content_hash):
             raise ValueError(f"an invalid SHA-256 for {example.path}")
@@ -133,15 +148,20 @@ def parse_examples(data: bytes, classes: Sequence[str]) -> list[RunExample]:
     return examples
 
 
-def parse_predictions(data: bytes, classes: Sequence[str], probabilities: Array | None = None) -> list[Prediction]:
+def parse_predictions(
+    data: bytes, classes: Sequence[str], probabilities: Array | None = None, *, is_multi_label: bool = False
+) -> list[Prediction]:
     """Parse the output of `format_predictions`; raise ValueError if it is invalid.
 
     Args:
         data: content of predictions.csv.
         classes: labels in order.
         probabilities: (n, classes) of the same pictures, if the run has them in a file of their own.
+        is_multi_label: whether a picture may have several labels.
     """
-    columns = [f"p({label})" for label in classes] if probabilities is None else _SHARE_COLUMNS
+    columns = [f"p({label})" for label in classes]
+    if probabilities is not None:
+        columns = [] if is_multi_label else _SHARE_COLUMNS
     rows = _parse(data, [*_PREDICTION_COLUMNS, *columns])
     if not rows:
         raise ValueError("no pictures")
@@ -151,11 +171,13 @@ def parse_predictions(data: bytes, classes: Sequence[str], probabilities: Array 
         shares = probabilities
     else:
         raise ValueError(f"probabilities of shape {probabilities.shape}")
-    is_valid = ((shares >= 0) & (shares <= 1)).all(axis=1) & np.isclose(shares.sum(axis=1), 1, rtol=0, atol=1e-3)
+    has_sum = is_multi_label | np.isclose(shares.sum(axis=1), 1, rtol=0, atol=1e-3)
+    is_valid = ((shares >= 0) & (shares <= 1)).all(axis=1) & has_sum
     known = set(classes)
     predictions = []
     for (path, label, predicted, *_), share, valid in zip(rows, shares, is_valid, strict=True):
-        if label not in known or predicted not in known:
+        labels = [*split_labels(label), *split_labels(predicted)] if is_multi_label else [label, predicted]
+        if not known.issuperset(labels):
             raise ValueError(f"an unknown class for {path}")
         if not valid:
             raise ValueError(f"invalid probabilities for {path}")

@@ -73,7 +73,9 @@ def write_run(
     (folder / EXAMPLES_FILE).write_bytes(format_examples(list_run_examples(split, store)))
     if store:
         _write_json(folder / LOCAL_FILE, {"store": str(store.path.resolve()), "images": store.images_folder})
-    predictions = format_predictions(split.validation, record.classes, fit.validation_probabilities)
+    predictions = format_predictions(
+        split.validation, record.classes, fit.validation_probabilities, is_multi_label=record.is_multi_label
+    )
     (folder / PREDICTIONS_FILE).write_bytes(predictions)
     if has_separate_probabilities(record.classes):
         np.save(folder / PROBABILITIES_FILE, fit.validation_probabilities, allow_pickle=False)
