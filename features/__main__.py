@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from base.command_line import CommandFailed, run_commands
+from base.errors import UsageError
 from base.terminal import Console, format_bytes, format_count
+from features.schema import split_cuts
 from features.shards.compression import Compression
 
 Store = Annotated[
@@ -20,7 +22,13 @@ Store = Annotated[
 ]
 NUM_COUNTS_SHOWN = 60
 """Largest number of counts in the table of `info`, one for each split, class and status."""
-Cut = Annotated[str, Option(help="Cut layer; required if the folder has stores of several cut layers.")]
+Cut = Annotated[
+    str,
+    Option(
+        help="Cut layer; required if the folder has stores of several cut layers. info and check accept several, "
+        "separated by commas."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,16 @@ class PackConfig:
 
 def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
     """Show the pictures, the features and the fingerprint of a store."""
+    cuts = split_cuts(config.cut)
+    if len(cuts) > 1:
+        return {"cuts": {cut: _show_store(config.store, cut, console) for cut in cuts}}
+    return _show_store(config.store, config.cut, console)
+
+
+def _show_store(path: Path, cut: str, console: Console) -> Mapping[str, Any]:
     from features.cuts import open_store
 
-    store = open_store(config.store, config.cut)
+    store = open_store(path, cut)
     source = store.contents.labels
     counts = sorted(
         Counter(
@@ -127,13 +142,22 @@ def _describe_counts(counts: Sequence[tuple[tuple[str, str, str], int]]) -> list
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     """Check a store for damage; only --quarantine and --rebuild-catalog change it."""
+    from features.cuts import resolve_cut
+
+    cuts = split_cuts(config.cut)
+    results = [_check_store(resolve_cut(config.store, cut), config, console) for cut in cuts]
+    found = results[0] if len(cuts) == 1 else {"ok": True, "cuts": dict(zip(cuts, results, strict=True))}
+    if not all(result["ok"] for result in results):
+        raise CommandFailed({**found, "ok": False})
+    return found
+
+
+def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[str, Any]:
     from base.errors import StoreMissingError
     from features.catalog.catalog import CATALOG_NAME
-    from features.cuts import resolve_cut
     from features.maintenance import check as checks
     from features.shards.shard import SHARD_FOLDER
 
-    store = resolve_cut(config.store, config.cut)
     if not store.is_dir() or not any((store / name).exists() for name in (SHARD_FOLDER, CATALOG_NAME)):
         got = "a file" if store.is_file() else "no store"
         raise StoreMissingError(store, "the folder of a feature store", got, "Check the path")
@@ -159,7 +183,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
         num_lost = format_count(result["forgotten"], "feature")
         console.info(f"{num_lost} must be computed again. Run `python -m extract` as before.")
     if problems:
-        raise CommandFailed(result)
+        return result
     notes = checks.list_notes(store)
     scope = "every byte was read" if config.read_data else "file sizes only; --read-data reads every byte"
     for note in (*notes, f"{store}: no problem found ({scope})"):
@@ -172,6 +196,8 @@ def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
     from features.cuts import open_store
     from features.packed.write import is_packed, list_rows, pack_store
 
+    if len(split_cuts(config.cut)) > 1:
+        raise UsageError("--cut", "one cut layer", config.cut, "Pack each cut layer into its own file")
     store = open_store(config.store, config.cut)
     num_rows = len(list_rows(store))
     if is_packed(store, config.out):

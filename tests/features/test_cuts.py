@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from base.command_line import CommandFailed
 from base.errors import StoreMissingError, UsageError
 from base.terminal import Console
-from features.__main__ import InfoConfig, PackConfig, info, pack
+from features.__main__ import CheckConfig, InfoConfig, PackConfig, check, info, pack
 from features.catalog.catalog import CATALOG_NAME
 from features.cuts import choose_cut_folders, list_cuts, resolve_cut
 from features.maintenance.check import rebuild_catalog
 from tests.errors import raises
-from tests.features.stores import copy_store
+from tests.features.stores import copy_store, flip_byte
 
 pytestmark = pytest.mark.unit
 
@@ -125,3 +126,19 @@ def test_info_and_pack_cut_of_another_store_is_usage_error(tmp_path: Path) -> No
     with raises(UsageError, where="--cut", got="mixed5"):
         pack(PackConfig(tmp_path / "store", tmp_path / "out.h5", cut="mixed5"), Console())
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_info_and_check_of_several_cuts_give_the_result_of_each(tmp_path: Path) -> None:
+    make_stores(tmp_path, "mixed5", "mixed7")
+    described = info(InfoConfig(tmp_path, cut="mixed5,mixed7"), Console())["cuts"]
+    checked = check(CheckConfig(tmp_path, cut="mixed5,mixed7"), Console())["cuts"]
+    assert list(described) == list(checked) == ["mixed5", "mixed7"]
+    assert described["mixed5"] == info(InfoConfig(tmp_path, cut="mixed5"), Console())
+    assert checked["mixed5"] == check(CheckConfig(tmp_path, cut="mixed5"), Console())
+    (shard,) = (tmp_path / "mixed7/shards").iterdir()
+    flip_byte(shard, 5000)
+    with pytest.raises(CommandFailed) as failed:
+        check(CheckConfig(tmp_path, read_data=True, cut="mixed5,mixed7"), Console())
+    assert [found["ok"] for found in failed.value.result["cuts"].values()] == [True, False]
+    with raises(UsageError, where="--cut", got="mixed5,mixed7"):
+        pack(PackConfig(tmp_path, tmp_path / "out.h5", cut="mixed5,mixed7"), Console())
