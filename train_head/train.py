@@ -14,13 +14,9 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
-<<<<<<< HEAD
 from train_head.evaluation.calibration import apply_temperature, choose_temperature, describe_calibration
-from train_head.evaluation.metrics import compute_loss, compute_metrics, evaluate, find_largest_class, predict_classes
-=======
 from train_head.evaluation.evaluate import evaluate_head, measure_head
 from train_head.evaluation.metrics import compute_loss, find_correct
->>>>>>> 4578f2b (train: fit heads on several labels a picture)
 from train_head.evaluation.outliers import fit_detector
 from train_head.evaluation.uncertainty import Selection, compute_interval, name_accuracy, record_selection
 from train_head.prepare import (
@@ -76,13 +72,7 @@ def train_head(
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     if others := describe_other_features(config, training.store):
-<<<<<<< HEAD
-        console.warning(
-            f"{others}. Run `python -m extract --preset {config.preset}` for the features of the preset"
-        )
-=======
         console.warning(f"{others}. Run `python -m extract --preset {config.preset}` for the features of the preset")
->>>>>>> 4578f2b (train: fit heads on several labels a picture)
     checkpoints = get_checkpoint_folder(config.run)
     differences = []
     if holds_run(config.run) and not config.overwrite:
@@ -151,23 +141,18 @@ def fit_run(
     }
     if fit.leave_one_out:
         metrics["ridge"] = _describe_leave_one_out(fit.leave_one_out, len(split.train))
-    targets, temperature = encode_labels(split.validation, split.classes), 1.0
+    targets, temperature = split.encode(split.validation), 1.0
     # The solver ridge scales its logits itself.
     if solver is not SolverName.RIDGE:
         temperature = choose_temperature(targets, fit.validation_probabilities)
         fit = replace(fit, validation_probabilities=apply_temperature(fit.validation_probabilities, temperature))
     if not config.no_report:
         with warn_on_failure("an evaluation", console):
-<<<<<<< HEAD
-            largest = find_largest_class(encode_labels(split.train, split.classes), len(split.classes))
+            train_targets = split.encode(split.train)
             metrics["evaluation"] = {
-                **evaluate(targets, fit.validation_probabilities, split.classes, largest),
+                **evaluate_head(targets, fit.validation_probabilities, split.classes, train_targets),
                 **describe_calibration(targets, fit.validation_probabilities, temperature),
             }
-=======
-            targets, train_targets = split.encode(split.validation), split.encode(split.train)
-            metrics["evaluation"] = evaluate_head(targets, fit.validation_probabilities, split.classes, train_targets)
->>>>>>> 4578f2b (train: fit heads on several labels a picture)
     metrics = record_selection(metrics, Selection.of_epochs(config))
     metrics["outliers"] = None
     with warn_on_failure(OUTLIERS_FILE, console):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train_head.data.batches import Array
+from train_head.data.split import Targets
 from train_head.evaluation.metrics import (
     NUM_BINS,
     compute_brier,
@@ -37,18 +38,19 @@ _LEAST = float(np.finfo(np.float32).smallest_subnormal)
 """Replaces a probability of 0, the result of rounding, before its logarithm."""
 
 
-def choose_temperature(targets: NDArray[np.int64], probabilities: Array) -> float:
+def choose_temperature(targets: Targets, probabilities: Array) -> float:
     """Choose the temperature of a head from its validation probabilities.
 
     Args:
-        targets: (n,) class numbers of the true classes.
+        targets: (n,) class numbers of the true classes, or (n, classes) labels.
         probabilities: (n, classes) float32.
 
     Returns:
         The fitted temperature; 1 with fewer than `MIN_PICTURES` pictures, or if temperatures do not lower the
-        cross-fitted log loss, because the probabilities are already calibrated or the pictures are too few.
+        cross-fitted log loss, because the probabilities are already calibrated or the pictures are too few. With
+        several labels a picture always 1.
     """
-    if len(targets) < MIN_PICTURES:
+    if len(targets) < MIN_PICTURES or targets.ndim == 2:
         return 1.0
     if compute_loss(targets, _cross_fit(targets, probabilities)) >= compute_loss(targets, probabilities):
         return 1.0
@@ -71,7 +73,7 @@ def apply_temperature(probabilities: Array, temperature: float) -> Array:
     return found
 
 
-def describe_calibration(targets: NDArray[np.int64], probabilities: Array, temperature: float) -> dict[str, Any]:
+def describe_calibration(targets: Targets, probabilities: Array, temperature: float) -> dict[str, Any]:
     """Describe the calibration of a head on its validation pictures.
 
     Args:

@@ -215,7 +215,10 @@ def compute_brier(targets: NDArray[np.int64], probabilities: Array) -> float:
 
 
 class Events(NamedTuple):
-    """Events whose frequency is compared with their probability: the second class of two, else a correct prediction."""
+    """Events whose frequency is compared with their probability.
+
+    They are the second class of two, or a correct prediction; of several labels, each label of each picture.
+    """
 
     given: NDArray[np.float64]
     """(n,) predicted probability of each event."""
@@ -223,8 +226,10 @@ class Events(NamedTuple):
     """(n,)."""
 
 
-def list_events(targets: NDArray[np.int64], probabilities: Array) -> Events:
-    """List the events of a calibration: the second class if there are two, else a correct prediction."""
+def list_events(targets: Targets, probabilities: Array) -> Events:
+    """List the events of a calibration; the arguments are those of `list_losses`."""
+    if targets.ndim == 2:
+        return Events(probabilities.ravel().astype(np.float64), targets.ravel() == 1)
     happened, given = targets == 1, probabilities[:, 1]
     if probabilities.shape[1] > 2:
         happened, given = predict_classes(probabilities) == targets, probabilities.max(axis=1)

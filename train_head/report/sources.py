@@ -13,17 +13,11 @@ from base.terminal import Console, format_list
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, ReportConfig
 from train_head.data.batches import Array
-<<<<<<< HEAD
-from train_head.data.split import Split
-from train_head.evaluation.calibration import describe_calibration
-from train_head.evaluation.metrics import evaluate, find_largest_class
-from train_head.evaluation.uncertainty import Selection, compute_interval
-=======
 from train_head.data.split import Split, Targets
+from train_head.evaluation.calibration import describe_calibration
 from train_head.evaluation.evaluate import evaluate_head
 from train_head.evaluation.metrics import find_largest_class
 from train_head.evaluation.uncertainty import Selection, compute_interval, widen_mean_interval
->>>>>>> 4578f2b (train: fit heads on several labels a picture)
 from train_head.runs.expand import compute_store_logits, expand_head
 from train_head.runs.read import Run
 from train_head.runs.record import recover_run
@@ -63,12 +57,8 @@ def load_sources(config: ReportConfig) -> Sources:
 def read_evaluation(run: Run) -> dict[str, Any]:
     """Evaluate a run's head from its stored predictions, with an interval that accounts for the selection."""
     targets, probabilities = run.read_probabilities()
-<<<<<<< HEAD
-    found = evaluate(targets, probabilities, run.record.classes, _find_largest(run))
-    found |= describe_calibration(targets, probabilities, run.record.temperature)
-=======
     found = evaluate_head(targets, probabilities, run.record.classes, _read_train_targets(run))
->>>>>>> 4578f2b (train: fit heads on several labels a picture)
+    found |= describe_calibration(targets, probabilities, run.record.temperature)
     right = round(found["accuracy"] * len(targets))
     num_candidates = Selection.read(run.read_metrics()).num_candidates
     interval = list(compute_interval(right, len(targets), num_candidates))
@@ -111,14 +101,9 @@ def evaluate_test(sources: Sources, console: Console, weights: str) -> dict[str,
 def _predict_test(sources: Sources, console: Console, weights: str) -> Array:
     run, store, split = sources.run, sources.store, sources.split
     if run.unfreeze_from == NO_FINE_TUNING:
-<<<<<<< HEAD
         head = expand_head(run, store, split.validation, console).divide_logits(run.record.temperature)
-        return compute_probabilities(compute_store_logits(head, store, split.test))
-=======
-        head = expand_head(run, store, split.validation, console)
         stored = compute_store_logits(head, store, split.test)
         return compute_probabilities(stored, is_multi_label=split.is_multi_label)
->>>>>>> 4578f2b (train: fit heads on several labels a picture)
     from train_head.export.rebuild import rebuild_parts
 
     parts = rebuild_parts(run, store, split, weights, console)
