@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from base.errors import UsageError
 from base.terminal import Console
-from features.cuts import list_cuts
-from features.pooled import pool_store
-from features.schema import FeatureKey
 from features.split import choose_representatives
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
+from train_head.evaluation.pooled import MAX_PICTURES, PooledFeatures
 from train_head.reduction.cache import Neighbours, get, make_key, put
 from train_head.reduction.matrix import open_workers
 
@@ -30,38 +28,33 @@ NUM_NEIGHBOURS = 20
 """Number of neighbours of each picture. The last one is its ordinary neighbour, with similarity 0."""
 ORDINARY_RATIO = 0.96
 """Smallest d20 / d40 of pictures that vary in many dimensions; see `find_neighbours`."""
-MAX_PICTURES = 100_000
-"""Largest number of pictures that are compared with each other. The time grows with its square."""
 MAX_GROUP_SHARE = 0.1
 """Groups with a larger share of the pictures, and more than `NUM_NEIGHBOURS`, are divided at higher similarities."""
 _HIGHER_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _BLOCK_NUMBERS = 2**22
 
 
-def load_neighbours(store: FeatureStore, examples: Sequence[Example], console: Console) -> Neighbours | None:
+def load_neighbours(pooled: PooledFeatures, console: Console) -> Neighbours | None:
     """Load the neighbours of some pictures from the store's `derived/`, or find and store them there.
 
     Args:
-        store: store with the features of the examples.
-        examples: pictures without copies, in the order of their content hashes.
+        pooled: features of pictures without copies, in the order of their content hashes.
         console: receives warnings about the cache, and the progress.
 
     Returns:
-        The neighbours, with a row for each example; None above `MAX_PICTURES`.
+        The neighbours, with a row for each picture; None above `MAX_PICTURES`.
 
     Raises:
         FeatureStoreError: the features cannot be read.
     """
-    if len(examples) > MAX_PICTURES:
+    store, num_pictures = pooled.store, len(pooled.examples)
+    if num_pictures > MAX_PICTURES:
         return None
-    store, examples = _choose_cut(store, examples)
-    pooled = pool_store(store) if len(store.feature_shape) == 3 else store
-    key = make_key(pooled, [examples], NUM_NEIGHBOURS)
+    key = make_key(store, [pooled.examples], NUM_NEIGHBOURS)
     if cached := get(store.derived_folder, key, Neighbours, console):
         return cached
-    values = pooled.read(examples).astype(np.float32).reshape(len(examples), -1)
-    with console.progress("near-duplicates", len(examples), "pictures") as progress:
-        found = find_neighbours(values, progress.advance)
+    with console.progress("near-duplicates", num_pictures, "pictures") as progress:
+        found = find_neighbours(pooled.values.astype(np.float32), progress.advance)
     with suppress(OSError):
         put(store.derived_folder, key, found)
     return found
@@ -75,7 +68,7 @@ def find_groups(store: FeatureStore, examples: Sequence[Example], console: Conso
         FeatureStoreError: the features cannot be read.
     """
     contents = list_contents(examples)
-    neighbours = load_neighbours(store, contents, console)
+    neighbours = load_neighbours(PooledFeatures(store, contents), console)
     if neighbours is None:
         expected, got = f"content for more than {MAX_PICTURES:,} pictures", f"group for {len(contents):,}"
         raise UsageError("--split", expected, got, "Omit the option")
@@ -167,18 +160,6 @@ def group_rows(neighbours: Neighbours) -> NDArray[np.int64]:
         groups = _connect(num_rows, np.append(starts[keeps], equal[0]), np.append(ends[keeps], equal[1]))
         starts, ends, similarities = starts[keeps], ends[keeps], similarities[keeps]
     return groups
-
-
-def _choose_cut(store: FeatureStore, examples: Sequence[Example]) -> tuple[FeatureStore, Sequence[Example]]:
-    """Choose the last of several stored cut layers if it has all examples, so that all cuts give the same groups."""
-    folder = store.path if store.parts else store.path.parent
-    cuts = list_cuts(folder)
-    if not store.parts and store.path.name not in cuts[:-1]:
-        return store, examples
-    last = FeatureStore(folder / cuts[-1])
-    rows = last.find_examples(FeatureKey(example.content_hash, 0) for example in examples)
-    found = [row for row in rows if row is not None]
-    return (last, found) if len(found) == len(examples) else (store, examples)
 
 
 def _connect(num_rows: int, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

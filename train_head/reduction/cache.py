@@ -32,7 +32,7 @@ MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""
 _STARTED = time.time()
 """Time at which this process was started, in seconds since the epoch."""
-_KINDS = "factors|directions|neighbours|pooled|means"
+_KINDS = "factors|directions|neighbours|pooled|labelscores|means"
 """Kinds of data; `means` was written by earlier versions and is only removed."""
 _CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
 _PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
@@ -85,7 +85,23 @@ class Pooled:
     """(n, channels) float16."""
 
 
-Derived = TypeVar("Derived", Factors, Directions, Neighbours, Pooled)
+@dataclass(frozen=True)
+class LabelScores:
+    """Leave-one-out scores of n pictures, for finding wrong labels."""
+
+    given: Array
+    """(n,) float32 probability of the label, from fits without the picture."""
+    predicted: NDArray[np.int32]
+    """(n,) number of the most probable class; -1 if unknown."""
+    suggested: NDArray[np.int32]
+    """(n,) number of the class that contradicts the label; -1 if none does."""
+    probability: Array
+    """(n,) float32 probability of the suggested class; 0 if there is none."""
+    distances: Array
+    """(n,) float32 distance to the nearest class, whose mean is without the picture; NaN if unknown."""
+
+
+Derived = TypeVar("Derived", Factors, Directions, Neighbours, Pooled, LabelScores)
 
 
 def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int) -> str:
@@ -111,7 +127,7 @@ def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int
     return digest.hexdigest()
 
 
-def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled) -> None:
+def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled | LabelScores) -> None:
     """Write data to a cache folder, which is created if needed; remove the least recently used files beyond the cap."""
     folder.mkdir(exist_ok=True)
     stem = f"{type(data).__name__.lower()}-{key[:32]}"

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from base.files import hash_file
-from base.terminal import Console, make_json
+from base.terminal import make_json
 from train_head.evaluation.neighbours import NEAR
 from train_head.evaluation.uncertainty import Selection
 from train_head.report.classes import has_many_classes
 from train_head.report.commands import suggest_commands
-from train_head.report.duplicates import Pair, find_duplicates, warn_of_duplicates
+from train_head.report.duplicates import Pair
 from train_head.report.findings import collect_findings
 from train_head.report.gallery import choose_uncertain, sort_wrong
+from train_head.report.labels import Comparison, describe_labels
 from train_head.report.sources import Sources, read_evaluation, read_test
 from train_head.runs.record import METRICS_FILE
 from train_head.runs.tables import Prediction
@@ -30,8 +31,12 @@ MAX_WRONG = 500
 """Largest number of incorrect predictions that a report lists; predictions.csv has all."""
 
 
-def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
+def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
     """Collect the data of a report, ready for JSON.
+
+    Args:
+        sources: the run and its store.
+        comparison: result of `compare_pictures`.
 
     Returns:
         `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation, and
@@ -39,7 +44,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
         `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None until
         it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
         pictures of each class), `wrong` (the incorrect predictions with the lowest probability of the true class, at
-        most `MAX_WRONG` of `num_wrong`), `uncertain`, `duplicates` and `commands`.
+        most `MAX_WRONG` of `num_wrong`), `uncertain`, `label_issues` (`describe_labels`), `duplicates` and `commands`.
 
     Raises:
         HeadstartError: the run or the store cannot be read.
@@ -60,8 +65,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
         # `validation` has these too, and they would be a quarter of the page's JSON.
         left_out |= {"classes", "per_class", "confusion", "confusion_cells"}
         _add_examples(findings["confusions"], wrong)
-    duplicates = find_duplicates(sources.store, split, console)
-    warn_of_duplicates(duplicates.num_near, split.rule, console)
+    duplicates = comparison.duplicates
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -82,6 +86,7 @@ def collect_report(sources: Sources, console: Console) -> dict[str, Any]:
         "wrong": [_describe_prediction(found) for found in wrong[:MAX_WRONG]],
         "num_wrong": len(wrong),
         "uncertain": [_describe_prediction(found) for found in choose_uncertain(predictions)],
+        "label_issues": describe_labels(comparison.labels),
         "duplicates": {
             "exact": [_describe_pair(pair) for pair in duplicates.exact],
             "near": [_describe_pair(pair) for pair in duplicates.near],

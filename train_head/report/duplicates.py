@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from base.terminal import Console, format_count
-from features.store import Example, FeatureStore
+from features.store import Example
 from train_head.data.split import Split
-from train_head.evaluation.neighbours import MAX_PICTURES, NEAR, list_contents, load_neighbours
+from train_head.evaluation.neighbours import NEAR, list_contents
+from train_head.evaluation.pooled import MAX_PICTURES
 from train_head.reduction.cache import Neighbours
 
 NUM_NEAR_SHOWN = 12
@@ -37,15 +38,15 @@ class Duplicates(NamedTuple):
     """Median similarity of a picture to its nearest neighbour."""
 
 
-def find_duplicates(store: FeatureStore, split: Split, console: Console) -> Duplicates:
+def find_duplicates(split: Split, contents: Sequence[Example], neighbours: Neighbours | None) -> Duplicates:
     """Find validation and test pictures with the bytes of a training picture, and validation pictures similar to one.
 
-    Raises:
-        FeatureStoreError: the features cannot be read.
+    Args:
+        split: the split.
+        contents: different pictures of training and validation.
+        neighbours: their neighbours; None if there are too many pictures.
     """
     exact = find_exact(split.train, [*split.validation, *split.test])
-    contents = list_contents([*split.train, *split.validation])
-    neighbours = load_neighbours(store, contents, console)
     if neighbours is None:
         return Duplicates(exact, [], None, 0.0)
     nearest = find_nearest(split, contents, neighbours)

@@ -19,6 +19,7 @@ from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.confusion import read_cells
 from train_head.report.classes import choose_worst, has_many_classes, list_class_rows
 from train_head.report.data import collect_report, encode_data
+from train_head.report.duplicates import warn_of_duplicates
 from train_head.report.figures import (
     SERIES,
     choose_plotted,
@@ -37,10 +38,12 @@ from train_head.report.gallery import (
     make_thumbnail,
 )
 from train_head.report.heatmap import plot_confusion
+from train_head.report.labels import NUM_ISSUES_SHOWN, compare_pictures, list_shown, log_label_issues
 from train_head.report.sources import Sources, evaluate_test, load_sources
 from train_head.report.template import describe_sources, make_environment
+from train_head.runs.label_table import format_label_issues
 from train_head.runs.read import Run
-from train_head.runs.record import METRICS_FILE, REPORT_FILE, read_record
+from train_head.runs.record import LABEL_ISSUES_FILE, METRICS_FILE, REPORT_FILE, read_record
 from train_head.runs.write import (
     require_writable,
     rewrite_run,
@@ -85,7 +88,9 @@ def report_run(config: ReportConfig, console: Console) -> Path:
     with rewrite_run(sources.run) as folder:
         write_metrics(folder, metrics)
         write_record(folder, read_record(folder))
-        write_durably(folder / REPORT_FILE, render_report(replace(sources, run=Run(folder)), console))
+        page, label_issues = render_report(replace(sources, run=Run(folder)), console)
+        write_durably(folder / REPORT_FILE, page)
+        write_durably(folder / LABEL_ISSUES_FILE, label_issues)
     return config.run / REPORT_FILE
 
 
@@ -107,11 +112,11 @@ def report_fitted_run(config: TrainConfig, console: Console) -> Path | None:
 
 def write_report(sources: Sources, console: Console) -> Path:
     """Write a run's report.html, and return its path; raise as `report_run` does."""
-    return write_page(sources.run, render_report(sources, console))
+    return write_page(sources.run, *render_report(sources, console))
 
 
-def render_report(sources: Sources, console: Console) -> bytes:
-    """Return a run's report as HTML in UTF-8.
+def render_report(sources: Sources, console: Console) -> tuple[bytes, bytes]:
+    """Return a run's report as HTML in UTF-8, and its table of labels to check.
 
     Raises:
         HeadstartError: the run or the store cannot be read, or the metrics have invalid fields.
@@ -120,8 +125,11 @@ def render_report(sources: Sources, console: Console) -> bytes:
 
     started = time.monotonic()
     template = make_environment().get_template(TEMPLATE)
+    comparison = compare_pictures(sources, console)
+    warn_of_duplicates(comparison.duplicates.num_near, sources.split.rule, console)
+    log_label_issues(len(comparison.labels.issues), console)
     try:
-        data = collect_report(sources, console)
+        data = collect_report(sources, comparison)
         num_wrong_shown = NUM_WRONG_SHOWN_OF_MANY if has_many_classes(data["validation"]) else NUM_WRONG_SHOWN
         page = template.render(
             data,
@@ -129,6 +137,7 @@ def render_report(sources: Sources, console: Console) -> bytes:
             **_plot_figures(sources.run, data),
             thumbnails=_make_thumbnails(sources, data, num_wrong_shown),
             num_wrong_shown=num_wrong_shown,
+            num_issues_shown=NUM_ISSUES_SHOWN,
             data_json=encode_data(data),
             split=sources.split,
             record=sources.run.record,
@@ -140,7 +149,7 @@ def render_report(sources: Sources, console: Console) -> bytes:
         path, advice = sources.run.folder / METRICS_FILE, "Train again with --overwrite"
         raise HeadstartError(path, "the metrics of a run", f"{type(error).__name__}: {error}", advice) from error
     # A lone surrogate that was not made printable is escaped.
-    return page.encode("utf-8", "backslashreplace")
+    return page.encode("utf-8", "backslashreplace"), format_label_issues(comparison.labels.issues)
 
 
 def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +183,7 @@ def _make_thumbnails(sources: Sources, data: Mapping[str, Any], num_wrong_shown:
     """Make the thumbnails of the pictures that the report shows, by path."""
     sides = {error["example"]: EXAMPLE_SIDE for error in data["findings"]["confusions"] if "example" in error}
     shown = [row["path"] for row in (*data["wrong"][:num_wrong_shown], *data["uncertain"])]
+    shown += list_shown(data["label_issues"])
     shown += [pair[side] for pair in data["duplicates"]["near"] for side in ("held_out", "train")]
     sides |= dict.fromkeys(shown, THUMBNAIL_SIDE)
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}

@@ -13,7 +13,8 @@ from base.terminal import format_count, format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.evaluation.curves import NUM_THRESHOLDS
-from train_head.evaluation.neighbours import MAX_PICTURES, NEAR
+from train_head.evaluation.neighbours import NEAR
+from train_head.evaluation.pooled import MAX_PICTURES
 from train_head.evaluation.uncertainty import Interval, compute_interval, describe_fits, format_percent, format_share
 from train_head.report.classes import MAX_PLAIN_CLASSES
 from train_head.report.data import DATA_ID

@@ -24,11 +24,13 @@ from features.store import Example, FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split, Targets
+from train_head.evaluation.label_issues import LabelIssue
 from train_head.evaluation.outliers import OutlierDetector
 from train_head.evaluation.uncertainty import describe_results
 from train_head.reduction.record import Expansion, parse_logits
 from train_head.runs import record, tables
 from train_head.runs.expand import expand_head
+from train_head.runs.label_table import read_label_issues
 from train_head.runs.tables import Prediction, RunExample
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
@@ -113,6 +115,11 @@ class Run:
         return path if path.is_file() else None
 
     @property
+    def label_issues(self) -> list[LabelIssue]:
+        """Labels to check, as in the report: by kind, then those most likely wrong first."""
+        return read_label_issues(self.folder)
+
+    @property
     def dropout(self) -> float:
         """Dropout rate of the head."""
         return float(self.record.config["dropout"])
@@ -143,10 +150,8 @@ class Run:
             HeadstartError: the head cannot be read or expanded.
         """
         if self.unfreeze_from != NO_FINE_TUNING:
-            advice = "Export the run and predict from pixels"
-            raise UsageError(
-                self.folder, "a run without fine-tuning", f"one fine-tuned from {self.unfreeze_from}", advice
-            )
+            expected, got = "a run without fine-tuning", f"one fine-tuned from {self.unfreeze_from}"
+            raise UsageError(self.folder, expected, got, "Export the run and predict from pixels")
         found, shape = np.asarray(features), tuple(self.record.feature_shape)
         if found.shape[1:] != shape or found.ndim == 0:
             expected = f"an array of shape {('n', *shape)}".replace("'", "")

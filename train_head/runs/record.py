@@ -25,6 +25,8 @@ HEAD_FILE, LOGITS_FILE, REDUCTION_FILE = "head.npz", "validation_logits.npy", "r
 OUTLIERS_FILE = "outliers.npz"
 PROBABILITIES_FILE = "validation_probabilities.npy"
 """Name of the file with the probabilities of all classes, if they are too many for columns of predictions.csv."""
+LABEL_ISSUES_FILE = "label_issues.csv"
+"""Name of the table of labels to check, which is written with the report."""
 LOCAL_FILE = "local.json"
 """Name of the file with paths of this machine. Reports need these paths; exports never contain them."""
 LOGS_FOLDER, LOGS_FILE = "tensorboard", "events.out.tfevents.0.headstart"
@@ -42,7 +44,8 @@ DATA_FILES = {
 }
 """Files whose digests run.json contains, with the largest allowed size of each in bytes."""
 RUN_ENTRIES: Names = {
-    **dict.fromkeys((RUN_FILE, *DATA_FILES, CURVES_FILE, REPORT_FILE, PARTIAL_PREFIX + REPORT_FILE, LOCAL_FILE)),
+    **dict.fromkeys((RUN_FILE, *DATA_FILES, CURVES_FILE, LOCAL_FILE)),
+    **{prefix + name: None for name in (REPORT_FILE, LABEL_ISSUES_FILE) for prefix in ("", PARTIAL_PREFIX)},
     LOGS_FOLDER: {"train": {LOGS_FILE: None}, "validation": {LOGS_FILE: None}},
 }
 """All entries that a run's folder may contain."""

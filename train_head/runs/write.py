@@ -26,6 +26,7 @@ from train_head.runs.record import (
     EXAMPLES_FILE,
     HEAD_FILE,
     HISTORY_FILE,
+    LABEL_ISSUES_FILE,
     LOCAL_FILE,
     LOGITS_FILE,
     METRICS_FILE,
@@ -142,12 +143,17 @@ def require_writable(run: Run) -> None:
         pass
 
 
-def write_page(run: Run, page: bytes) -> Path:
-    """Write a run's report.html, and return its path; raise HeadstartError if the run was replaced or is locked."""
+def write_page(run: Run, page: bytes, label_issues: bytes) -> Path:
+    """Write a run's report.html and label_issues.csv, and return the path of the report.
+
+    Raises:
+        HeadstartError: the run was replaced or is locked.
+    """
     path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)
     with hold_target(target):
         check_target(target)
         require_unchanged(run)
+        write_durably(run.folder / LABEL_ISSUES_FILE, label_issues)
         write_durably(path, page)
     return path
 

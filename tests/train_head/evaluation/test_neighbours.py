@@ -24,6 +24,7 @@ from train_head.evaluation.neighbours import (
     list_contents,
     load_neighbours,
 )
+from train_head.evaluation.pooled import PooledFeatures
 from train_head.reduction.cache import Neighbours
 
 pytestmark = pytest.mark.unit
@@ -157,9 +158,9 @@ def test_load_neighbours_twice_reads_the_features_once(
     store: FeatureStore, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = list_contents(store.examples)
-    first = load_neighbours(store, contents, quiet)
+    first = load_neighbours(PooledFeatures(store, contents), quiet)
     monkeypatch.setattr(FeatureStore, "read", lambda *_: pytest.fail("features were read again"))
-    again = load_neighbours(store, contents, quiet)
+    again = load_neighbours(PooledFeatures(store, contents), quiet)
     assert first is not None
     assert again is not None
     np.testing.assert_array_equal(again.similarities, first.similarities)
@@ -179,6 +180,6 @@ def test_find_groups_of_too_many_pictures_is_refused(
 ) -> None:
     monkeypatch.setattr(neighbours, "MAX_PICTURES", len(PATHS) - 1)
     monkeypatch.setattr(FeatureStore, "read", lambda *_: pytest.fail("features were read"))
-    assert load_neighbours(store, list_contents(store.examples), quiet) is None
+    assert load_neighbours(PooledFeatures(store, list_contents(store.examples)), quiet) is None
     with raises(UsageError, where="--split"):
         find_groups(store, store.examples, quiet)

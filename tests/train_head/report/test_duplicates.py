@@ -16,9 +16,11 @@ from features.store import FeatureStore
 from tests.train_head.synthetic import FINGERPRINT, hash_text, make_store
 from train_head.data.split import Split, split_examples
 from train_head.evaluation import neighbours
-from train_head.evaluation.neighbours import NEAR, find_neighbours
+from train_head.evaluation.neighbours import NEAR, find_neighbours, list_contents, load_neighbours
+from train_head.evaluation.pooled import PooledFeatures
 from train_head.report import duplicates
 from train_head.report.duplicates import (
+    Duplicates,
     find_duplicates,
     find_exact,
     find_nearest,
@@ -56,6 +58,11 @@ def store(tmp_path: Path) -> FeatureStore:
     return make_store(tmp_path / "store", PATHS, features=features, contents=contents)
 
 
+def find_in(store: FeatureStore, split: Split, console: Console) -> Duplicates:
+    contents = list_contents([*split.train, *split.validation])
+    return find_duplicates(split, contents, load_neighbours(PooledFeatures(store, contents), console))
+
+
 @pytest.fixture
 def split(store: FeatureStore) -> Split:
     return split_examples(store.examples, 0.2)
@@ -78,7 +85,7 @@ def test_find_exact_several_copies_are_listed_in_path_order(split: Split) -> Non
 def test_find_duplicates_planted_near_duplicate_is_first_and_alone_above_the_limit(
     store: FeatureStore, split: Split, quiet: Console
 ) -> None:
-    found = find_duplicates(store, split, quiet)
+    found = find_in(store, split, quiet)
     first, *others = found.near
     assert (first.held_out.path, first.train.path) == ("validation/cats/1.jpg", "train/dogs/3.jpg")
     assert first.similarity > 0.7
@@ -98,8 +105,8 @@ def test_find_duplicates_of_pooled_features_finds_the_same(
     means = make_store(
         tmp_path / "pooled", PATHS, features=features.mean(axis=(1, 2)), contents=contents, fingerprint=fingerprint
     )
-    found = find_duplicates(means, split_examples(means.examples, 0.2), quiet)
-    expected = find_duplicates(store, split, quiet)
+    found = find_in(means, split_examples(means.examples, 0.2), quiet)
+    expected = find_in(store, split, quiet)
     assert [pair.held_out.path for pair in found.near[:3]] == [pair.held_out.path for pair in expected.near[:3]]
     assert found.num_near == expected.num_near
 
@@ -118,10 +125,10 @@ def test_find_duplicates_counts_near_ones_and_shows_a_fixed_number(
     store: FeatureStore, split: Split, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duplicates, "NUM_NEAR_SHOWN", 2)
-    assert len(find_duplicates(store, split, quiet).near) == 2
+    assert len(find_in(store, split, quiet).near) == 2
     # With more near-duplicates than that, up to twice as many are shown.
     monkeypatch.setattr(duplicates, "NEAR", 0.0)
-    found = find_duplicates(store, split, quiet)
+    found = find_in(store, split, quiet)
     assert (found.num_near, len(found.near)) == (23, 4)
 
 
@@ -130,7 +137,7 @@ def test_find_duplicates_of_too_many_pictures_reads_no_features(
 ) -> None:
     monkeypatch.setattr(neighbours, "MAX_PICTURES", len(PATHS) - 2)
     monkeypatch.setattr(FeatureStore, "read", lambda *_: pytest.fail("features were read"))
-    found = find_duplicates(store, split, quiet)
+    found = find_in(store, split, quiet)
     assert (len(found.exact), found.near, found.num_near) == (1, [], None)
 
 

@@ -167,11 +167,22 @@ def test_report_has_a_text_alternative_for_every_picture_and_plot(planted: Plant
     assert f"{planted.metrics['evaluation']['roc_auc']:.4f}" in planted.page.figures[3]
 
 
+def test_report_lists_the_planted_wrong_label_with_its_picture(planted: Planted) -> None:
+    labels, run = planted.page.data["label_issues"], Run(planted.config.run)
+    assert MISTAKE in [issue["path"] for issue in labels["issues"]]
+    assert labels["num_issues"] == len(labels["issues"]) == sum(labels["num_by_kind"].values())
+    assert (labels["num_pictures"], labels["limits"]) == (39, [])
+    assert f"Picture {MISTAKE}, label cats" in [image["alt"] for image in planted.page.images]
+    assert [issue.path for issue in run.label_issues] == [issue["path"] for issue in labels["issues"]]
+    assert run.label_issues[0].score == pytest.approx(labels["issues"][0]["score"], rel=1e-5)
+
+
 def test_report_has_a_heading_for_each_section(planted: Planted) -> None:
     assert planted.page.headings == [
         "Learning curves",
         "Confusion matrix",
         "Incorrect predictions",
+        "Labels to check",
         "Calibration",
         "ROC curve, precision and recall",
         "Duplicates across the split",

@@ -156,11 +156,12 @@ def test_require_unchanged_of_a_replaced_or_deleted_run_is_refused(run: Path, ch
 
 def test_write_page_writes_the_report_of_an_unchanged_run_only(run: Path) -> None:
     read = Run(run)
-    assert write_page(read, b"<p>") == run / "report.html"
+    assert write_page(read, b"<p>", b"path") == run / "report.html"
     replace_record(run)
     with raises(HeadstartError, where=run):
-        write_page(read, b"<b>")
+        write_page(read, b"<b>", b"")
     assert (run / "report.html").read_bytes() == b"<p>"
+    assert (run / "label_issues.csv").read_bytes() == b"path"
 
 
 @pytest.mark.parametrize("content", [None, b"[]", b"{", b'{"store": 5}', b"[" * 10**5])
