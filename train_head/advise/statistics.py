@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -106,8 +107,10 @@ def extrapolate_curve(num_train: Sequence[int], correct: Sequence[Correct], seed
     """Extrapolate the accuracy to twice as many training pictures, with a power law of the error.
 
     The error is c · n^-b for n training pictures; b is the slope of a straight line through the logarithms. The
-    interval is that of a bootstrap over the pictures: each draw is of pictures, with their results at every size. It
-    contains the interval of the line through the last two sizes, because a curve may have become flat or steep.
+    interval is that of a Bayesian bootstrap over the pictures (Rubin 1981): each draw weights the pictures, with their
+    results at every size. Each pattern of results that did not occur counts as a part of one further picture, so that
+    a few pictures without an error are not taken for a certainty. The interval contains that of the line through the
+    last two sizes, because a curve may have become flat or steep.
 
     Args:
         num_train: ascending numbers of training pictures, each about twice the one before; at least two.
@@ -115,9 +118,10 @@ def extrapolate_curve(num_train: Sequence[int], correct: Sequence[Correct], seed
         seed: seed of the bootstrap.
     """
     results = np.stack(correct, axis=1)
-    # A picture has one of few patterns of results, so a draw of pictures is a draw of the numbers of the patterns.
-    patterns, counts = np.unique(results, axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(results), counts / len(results), NUM_DRAWS)
+    # A picture has one of few patterns of results, so a draw of weights is a draw of the shares of the patterns.
+    patterns = np.array(list(itertools.product([False, True], repeat=results.shape[1])))
+    counts = np.array([np.sum((results == pattern).all(axis=1)) for pattern in patterns])
+    draws = len(results) * np.random.default_rng(seed).dirichlet(counts + 1 / len(patterns), NUM_DRAWS)
     # The first row is the sample itself.
     num_wrong = np.vstack([counts, draws]) @ ~patterns
     places = np.log2(num_train)
@@ -127,7 +131,7 @@ def extrapolate_curve(num_train: Sequence[int], correct: Sequence[Correct], seed
     return LearningCurve(list(num_train), accuracies, float(gains[0][0]), float(low.min()), float(high.max()))
 
 
-def _extrapolate(places: Float64, num_wrong: NDArray[np.int64], num_pictures: int) -> Float64:
+def _extrapolate(places: Float64, num_wrong: Float64, num_pictures: int) -> Float64:
     """Return the gain in accuracy from doubling the last number of training pictures, for each draw.
 
     Args:
@@ -139,4 +143,5 @@ def _extrapolate(places: Float64, num_wrong: NDArray[np.int64], num_pictures: in
     errors = (num_wrong + 0.5) / (num_pictures + 1)
     centred = places - places.mean()
     slopes = np.log2(errors) @ centred / (centred @ centred)
-    return np.asarray(errors[:, -1] * (1 - 2.0**slopes))
+    # Rounded, so that a gain of 0 has no rounding error and no sign.
+    return np.round(errors[:, -1] * (1 - 2.0**slopes), 9) + 0.0

@@ -12,7 +12,7 @@ from base.errors import UsageError
 from base.options import OptionSpec, convert_value, describe_kind, list_options
 from base.terminal import format_count
 from features.cuts import list_cuts
-from train_head.config import NO_FINE_TUNING, TrainConfig
+from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.sweep.config import SweepConfig
 
 DEFAULT_AXES: dict[str, tuple[Any, ...]] = {
@@ -75,7 +75,7 @@ def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     """Add the default axes to the given ones.
 
     All stored cuts are tried if no cut is given. If no axis is given, the options of `DEFAULT_AXES` that the user did
-    not set are tried too.
+    not set are tried too, unless the solver has none of them.
     """
     given = {axis.name: axis for axis in axes}
     cuts = [tuple(list_cuts(store)) for store in (given["store"].values if "store" in given else (config.store,))]
@@ -84,7 +84,7 @@ def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     added = []
     if "cut" not in given and not config.cut and not is_tuned and len(cuts[0]) > 1 and len(set(cuts)) == 1:
         added.append(Axis("cut", cuts[0]))
-    if not axes:
+    if not axes and config.solver is not SolverName.RIDGE:
         added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if getattr(config, name) is None]
     return [*added, *axes]
 
