@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from numbers import Integral
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,10 @@ from base.options import convert_value, list_options
 from base.terminal import import_quietly
 from train_head.config import HeadConfig, OptimizerName, SolverName
 from train_head.data.batches import Array
-from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
-from train_head.reduction.matrix import FeatureMatrix, open_workers
-from train_head.reduction.reduce import DEFAULT_RANK, SKETCH_SEED
+from train_head.reduction.matrix import open_workers
+from train_head.reduction.reduce import DEFAULT_RANK
 from train_head.solvers import ReducedShape, choose_solver, network
+from train_head.solvers.arrays import decompose, find_directions, fit_ridge_arrays, open_matrix
 from train_head.solvers.head import HeadWeights, build_head, count_outputs, extract_weights
 from train_head.solvers.history import EarlyStopping, Epoch
 from train_head.solvers.network import Batch, HeadTrainer
@@ -57,7 +56,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         solver: "full" trains on all inputs with Keras; "reduced" trains on principal directions of the training
-            features, without TensorFlow; "auto" chooses by the shape of the training features.
+            features, without TensorFlow; "auto" chooses one of them by the shape of the training features; "ridge"
+            fits a linear head by least squares, and ignores all other parameters except `class_weight` and `rank`.
         units: number of units in the hidden layer. 0 fits a linear head, without hidden layer and dropout.
         dropout: fraction of the hidden units dropped in training, from 0 to 0.99.
         epochs: number of passes over the training rows.
@@ -70,7 +70,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         patience: stop after this many epochs without a lower validation loss, and keep the best epoch. 0 runs all
             epochs.
         validation_fraction: fraction of the rows set aside if `patience` is above 0, from 0.01 to 0.9.
-        rank: number of inputs that the reduced solver keeps; None for 512, or fewer for fewer rows or inputs.
+        rank: number of inputs that the solver keeps; None for the default of the command line.
         random_state: seed for initial weights, order, dropout and the rows set aside.
 
     Attributes:
@@ -80,7 +80,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept_epoch_: number of the epoch whose weights are kept, from 1.
         history_: dictionary of lists, one value for each epoch: "loss" and "accuracy"; with `patience` also "val_loss"
             and "val_accuracy".
-        solver_: "full" or "reduced".
+        solver_: "full", "reduced" or "ridge".
+        penalty_: penalty of the solver ridge, with the lowest leave-one-out error.
         head_: `HeadWeights`, float32 arrays on all inputs.
     """
 
@@ -144,7 +145,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed = int(self.random_state if isinstance(self.random_state, Integral) else state.randint(2**31 - 1))
         weights = compute_sample_weight(self.class_weight, y).astype(np.float32)
         train, validation = Batch(X, targets, weights, None), None
-        if self.patience:
+        if self.patience and self.solver != SolverName.RIDGE:
             parts = train_test_split(*train[:3], test_size=self.validation_fraction, stratify=y, random_state=seed)
             train, validation = Batch._make([*parts[::2], None]), Batch._make([*parts[1::2], None])
         rank = min(self.rank or DEFAULT_RANK, *train.features.shape)
@@ -156,6 +157,10 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.solver_ == SolverName.FULL:
             import_quietly("keras")
             self.head_ = self._run(_KerasTrainer(self, seed), train, validation, seed)
+        elif self.solver_ == SolverName.RIDGE:
+            found, loss, accuracy = fit_ridge_arrays(train, len(self.classes_), self.rank)
+            self.head_, self.penalty_, self.n_iter_, self.kept_epoch_ = found.weights, found.penalty, 1, 1
+            self.history_ = {"loss": [loss], "accuracy": [accuracy]}
         else:
             self.head_ = self._fit_reduced(train, validation, rank, seed)
         return self
@@ -207,18 +212,13 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit_reduced(self, train: Batch, validation: Batch | None, rank: int, seed: int) -> HeadWeights:
         """Fit on the principal directions of the training features, and map the kernel back to all inputs."""
-        X, (num_rows, num_inputs) = train.features, train.features.shape
-        store: Any = SimpleNamespace(feature_shape=(num_inputs,), read=lambda rows: X[rows.start : rows.stop])
+        num_inputs = train.features.shape[1]
         name = OptimizerName(self.optimizer)
         config = HeadConfig(optimizer=name, learning_rate=self.learning_rate, momentum=self.momentum)
         with open_workers() as workers:
-            rows = FeatureMatrix(store, range(num_rows), workers)  # type: ignore[arg-type]
-            # As in `reduce_features`: if the rank keeps all inputs, the sketch is exact too, and cheaper.
-            is_exact = num_rows <= MAX_EXACT_ROWS and rank < num_inputs
-            basis = decompose_exactly(rows, rank) if is_exact else sketch(rows, rank, SKETCH_SEED)
-            directions = basis.directions
-            if directions is None:
-                directions = rows.multiply_transposed(np.asarray(basis.train / basis.eigenvalues, np.float32))
+            rows = open_matrix(train.features, workers)
+            basis = decompose(rows, rank)
+            directions = find_directions(rows, basis)
             if validation:
                 validation = validation._replace(features=validation.features.astype(np.float32) @ directions)
             initial = draw_head(num_inputs, basis.train.shape[1], self.units, count_outputs(len(self.classes_)), seed)

@@ -36,6 +36,7 @@ from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.history import DivergedError
 from train_head.solvers.reduced import fit_reduced
+from train_head.solvers.ridge import fit_ridge
 
 SMALL: dict[str, Any] = {"units": 16, "learning_rate": 0.01, "epochs": 10}
 RENAMED = {"random_state": "seed", "validation_fraction": "validation_split"}
@@ -52,7 +53,11 @@ def make_blobs(num_rows: int = 60, num_classes: int = 3, num_inputs: int = 40) -
 
 # Keras compiles a model for each fit, so the full solver has a small head here.
 @parametrize_with_checks(  # type: ignore[untyped-decorator]
-    [HeadClassifier(), HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50)]
+    [
+        HeadClassifier(),
+        HeadClassifier(solver="ridge"),
+        HeadClassifier(solver="full", units=16, learning_rate=0.03, epochs=8, batch_size=50),
+    ]
 )
 def test_estimator_check_passes(estimator: HeadClassifier, check: Callable[..., None]) -> None:
     check(estimator)
@@ -83,6 +88,38 @@ def test_reduced_solver_fits_same_head_as_train(tmp_path: Path, num_classes: int
     np.testing.assert_allclose(classifier.history_["loss"], [row.loss for row in expected.history], rtol=1e-5)
     mine = classifier.predict_proba(store.read(split.validation))
     np.testing.assert_allclose(mine, expected.validation_probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 6)], ids=["n>d", "n<d"])
+def test_ridge_fits_same_head_as_train(
+    tmp_path: Path, num_classes: int, shape: tuple[int, ...], quiet: Console
+) -> None:
+    labels = ["cats", "dogs", "owls"][:num_classes]
+    paths = list_paths({f"{part}/{label}": 9 for part in ("train", "validation") for label in labels})
+    features = np.random.default_rng(0).normal(0, 1, (len(paths), *shape))
+    store = make_store(tmp_path / "store", paths, features=features)
+    split = split_examples(store.examples, 0.2)
+    config = make_config(store, tmp_path / "run", solver=SolverName.RIDGE)
+    expected = fit_ridge(Problem(store, split, config), Checkpoint(None), quiet)
+    # Parameters that ridge ignores.
+    classifier = HeadClassifier(solver="ridge", patience=5, epochs=3)
+    classifier.fit(store.read(split.train), [example.label for example in split.train])
+    assert expected.leave_one_out
+    assert (classifier.solver_, classifier.penalty_) == ("ridge", expected.leave_one_out.penalty)
+    mine = classifier.predict_proba(store.read(split.validation))
+    np.testing.assert_allclose(mine, expected.validation_probabilities, atol=1e-5)
+    assert classifier.history_["loss"] == pytest.approx([expected.history[0].loss], rel=1e-4)
+    assert classifier.head_.hidden_kernel is None
+
+
+@pytest.mark.parametrize("solver", ["reduced", "full"])
+def test_fit_without_units_is_a_linear_head(solver: str) -> None:
+    features, labels = make_blobs()
+    classifier = HeadClassifier(**SMALL | {"units": 0, "learning_rate": 0.05}, solver=solver).fit(features, labels)
+    assert classifier.head_.hidden_kernel is None
+    assert classifier.head_.output_kernel.shape == (40, 3)
+    assert classifier.score(features, labels) > 0.8
 
 
 def test_full_solver_fits_same_head_as_train(three_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
@@ -201,9 +238,9 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("solver", "ridge"),
+        ("solver", "rigde"),
         ("optimizer", "adamw"),
-        ("units", 0),
+        ("units", -1),
         ("units", 2.5),
         ("epochs", True),
         ("batch_size", "20"),

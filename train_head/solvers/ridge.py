@@ -76,25 +76,25 @@ def fit_ridge(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit
     targets, val_targets = (split.encode(part) for part in (split.train, split.validation))
     pictures = _list_pictures(examples, train, targets, config.class_weight)
     num_classes, reduction = len(split.classes), None
-    rank = _choose_rank(config.rank, len(train.examples), int(np.prod(store.feature_shape)))
+    rank = choose_rank(config.rank, len(train.examples), int(np.prod(store.feature_shape)))
     with open_workers() as workers:
         if rank:
             reduced = reduce_features(store, TrainValidation(examples, split.validation), rank, console)
             features = reduced.factors.train
-            head = fit_ridge_head(partial(_slice, features), pictures, num_classes)
+            head = fit_ridge_head(partial(slice_blocks, features), pictures, num_classes)
             val_logits = compute_logits(head.weights, reduced.factors.validation, validation.rows)
             train_logits = compute_logits(head.weights, features, train.rows[: len(targets)])
             expansion = reduced.make_expansion(store, head.weights.input_kernel)
             reduction = Reduction(reduced.key, reduced.rank, val_logits, expansion)
         else:
             matrices = [FeatureMatrix(store, rows.examples, workers) for rows in (train, validation)]
-            head = fit_ridge_head(partial(_read, matrices[0]), pictures, num_classes)
+            head = fit_ridge_head(partial(read_blocks, matrices[0]), pictures, num_classes)
             train_logits, val_logits = (
                 (matrix.multiply(head.weights.input_kernel) + head.weights.output_bias)[rows]
                 for matrix, rows in zip(matrices, (train.rows[: len(targets)], validation.rows), strict=True)
             )
-    loss, accuracy = _measure(train_logits, targets)
-    val_loss, val_accuracy = _measure(val_logits, val_targets)
+    loss, accuracy = measure_logits(train_logits, targets)
+    val_loss, val_accuracy = measure_logits(val_logits, val_targets)
     row = Epoch(1, loss, accuracy, val_loss, val_accuracy, time.monotonic() - started)
     problem.on_epoch_end(row)
     num_right = count_correct(head.logits, targets)
@@ -153,7 +153,7 @@ def _fit_scale(scores: Float64, pictures: Pictures, num_classes: int) -> tuple[F
     return np.array(1 / fit_temperature(scores, pictures.targets, weights)), np.array(0.0)
 
 
-def _choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
+def choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
     """Return the number of reduced inputs; 0 to fit on the features themselves."""
     if requested:
         return requested
@@ -178,18 +178,20 @@ def _list_pictures(
     return Pictures(targets, weigh_examples(targets, class_weight), unique.rows, pictures, groups)
 
 
-def _measure(logits: Array, targets: Targets) -> tuple[float, float]:
-    """Return the mean cross-entropy in nats, and the accuracy."""
+def measure_logits(logits: Array, targets: Targets) -> tuple[float, float]:
+    """Return the mean cross-entropy in nats, and the accuracy, of (n, outputs) logits."""
     losses, _ = compute_losses(logits, targets)
     return float(np.mean(losses)), count_correct(logits, targets) / len(targets)
 
 
-def _slice(features: Array) -> Iterator[Array]:
+def slice_blocks(features: Array) -> Iterator[Array]:
+    """Yield features in memory, (rows, inputs), in blocks of rows."""
     for start in range(0, len(features), BLOCK_ROWS):
         yield features[start : start + BLOCK_ROWS]
 
 
-def _read(matrix: FeatureMatrix) -> Iterator[Array]:
+def read_blocks(matrix: FeatureMatrix) -> Iterator[Array]:
+    """Yield stored features in blocks of rows, as float32."""
     for block in matrix.list_blocks():
         for start in range(0, len(block.features), BLOCK_ROWS):
             yield block.features[start : start + BLOCK_ROWS].astype(np.float32)
