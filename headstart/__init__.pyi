@@ -429,6 +429,7 @@ def export(
     store: StrPath = "",
     images: StrPath = "",
     weights: StrPath = "",
+    threshold: str = "0.5",
     check: int | None = 256,
     max_pixels: int = 89000000,
 ) -> ExportResult:
@@ -443,6 +444,8 @@ def export(
         store: Feature store of the run, if it has moved.
         images: Folder of the pictures, if it has moved.
         weights: Weights file of the backbone, if it has moved.
+        threshold: Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one
+            with the best F1 on the validation pictures for each label. Default 0.5.
         check: Number of validation pictures to check the exported model on, in proportion to the classes. Default 256.
         max_pixels: Largest number of pixels in a picture, as in extraction. Expects a whole number of at least 1.
             Default 89000000.

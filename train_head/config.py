@@ -202,6 +202,14 @@ class ExportConfig:
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
     images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
     weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
+    threshold: Annotated[
+        str,
+        Option(
+            help="Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one "
+            "with the best F1 on the validation pictures for each label.",
+            metavar="NUMBER|f1",
+        ),
+    ] = "0.5"
     check: Annotated[
         int | None,
         Option(

@@ -12,6 +12,7 @@ from train_head.config import ExportConfig
 
 def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures."""
+    from train_head.evaluation.uncertainty import name_accuracy
     from train_head.export.write import ParityError, export_run
     from train_head.runs.card import read_card
 
@@ -21,13 +22,18 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
         raise CommandFailed(error.result.to_json(), str(error)) from error
     parity = result.parity
     labels = format_count(parity.num_flipped, "different label") if parity.num_flipped else "same labels"
+    card = read_card(result.files[0])
+    shown = card.classes
+    if card.is_multi_label:
+        pairs = zip(card.classes, card.thresholds, strict=True)
+        shown = [f"{label} from {threshold:g}" for label, threshold in pairs]
     console.show_table(
         f"exported model in {config.out}",
         [
             *((file.name, format_bytes(file.stat().st_size)) for file in result.files),
-            ("classes", format_list(read_card(result.files[0]).classes)),
+            ("labels" if card.is_multi_label else "classes", format_list(shown)),
             ("checked on", f"{parity.num_pictures:,} of {format_count(result.num_validation, 'validation picture')}"),
-            ("accuracy on these pictures", f"{parity.accuracy:.4f}"),
+            (f"{name_accuracy(is_multi_label=card.is_multi_label)} on these pictures", f"{parity.accuracy:.4f}"),
             ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),
             ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
         ],

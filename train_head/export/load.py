@@ -20,7 +20,7 @@ from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
 from train_head.export.stitch import stitch
 from train_head.runs.card import CARD_NAME, ModelCard, open_export
-from train_head.solvers.head import HeadWeights, count_outputs, restore_head
+from train_head.solvers.head import HeadWeights, plan_outputs, restore_head
 
 if TYPE_CHECKING:
     import keras
@@ -108,7 +108,8 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
         raise ValueError(f"a kernel of shape {weights.input_kernel.shape}")
     num_inputs, num_units = weights.input_kernel.shape
     backbone = next((found for found in _build_backbones(card) if prod(found.output_shape[1:]) == num_inputs), None)
-    expected = num_inputs if is_linear else num_units, count_outputs(len(card.classes))
+    outputs = plan_outputs(len(card.classes), is_multi_label=card.is_multi_label)
+    expected = num_inputs if is_linear else num_units, outputs.num_outputs
     if backbone is None or weights.output_kernel.shape != expected:
         num_classes = format_count(len(card.classes), "class", "classes")
         raise ValueError(f"a head that does not fit the cut layer {card.cut} and {num_classes}")
@@ -118,7 +119,7 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
         raise ValueError(f"{format_count(len(unmatched), 'missing or unknown array')}, such as {min(unmatched)!r}")
     for group, layer in layers.items():
         layer.set_weights([arrays[f"{group}{number}"] for number in range(len(layer.weights))])
-    head = restore_head(weights, backbone.output_shape[1:], len(card.classes), dropout=0.0)
+    head = restore_head(weights, backbone.output_shape[1:], outputs, dropout=0.0)
     return stitch(backbone, head, card.image_size)
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from base.terminal import Console
 from extract.pixels import FACTOR, OFFSET
+from features.split import encode_label_sets, encode_labels
 from features.store import FeatureStore
 from train_head.data.batches import Array
-from train_head.evaluation.metrics import predict_classes
+from train_head.evaluation.metrics import LABEL_THRESHOLD, find_correct, predict_classes
 from train_head.export.pictures import Pictures
 from train_head.export.rebuild import ModelParts
 from train_head.solvers.head import expand_probabilities
@@ -52,7 +53,7 @@ class Parity:
     num_flips_allowed: int
     """Limit of `num_flipped`; 0 for features computed in float32, the precision of the exported model."""
     accuracy: float
-    """Accuracy of the exported model, from 0 to 1."""
+    """Accuracy of the exported model, from 0 to 1; of several labels a picture, all must be correct."""
     stored_accuracy: float
     """Accuracy of the head on the stored features of the same pictures."""
     stored_difference_allowed: float
@@ -113,8 +114,8 @@ def check_parity(
     differences = np.abs(exported[: len(separate)] - separate).max(axis=1)
     stored_differences = np.abs(exported - stored).max(axis=1)
     exported, stored = expand_probabilities(exported), expand_probabilities(stored)
-    flips = find_flips(exported, stored)
-    targets = np.array([classes.index(example.label) for example in examples])
+    flips = (find_flipped_sets if parts.is_multi_label else find_flips)(exported, stored)
+    targets = (encode_label_sets if parts.is_multi_label else encode_labels)(examples, classes)
     is_close = bool((differences <= TOLERANCE).all())
     # argsort puts NaN last, so NaN comes first in the reversed order.
     order = np.argsort(stored_differences + flips if is_close else differences)[::-1][:NUM_WORST]
@@ -126,8 +127,8 @@ def check_parity(
         max_stored_difference=float(stored_differences.max()),
         num_flipped=int(flips.sum()),
         num_flips_allowed=math.ceil(FLIPPED_SHARE.get(precision, 0.0) * len(examples)),
-        accuracy=float(np.mean(predict_classes(exported) == targets)),
-        stored_accuracy=float(np.mean(predict_classes(stored) == targets)),
+        accuracy=float(find_correct(targets, exported).mean()),
+        stored_accuracy=float(find_correct(targets, stored).mean()),
         stored_difference_allowed=STORED_TOLERANCE.get(precision, STORED_TOLERANCE["float32"]),
         num_gone=len(pictures.gone),
         worst=tuple({"image": examples[row].path, "difference": float(shown[row])} for row in order),
@@ -147,3 +148,12 @@ def find_flips(exported: Array, stored: Array) -> NDArray[np.bool_]:
     top = np.sort(stored, axis=1)
     clear = (top[:, -1] - top[:, -2]) / 2 > NEAR_THRESHOLD
     return np.asarray(clear & (predict_classes(exported) != predict_classes(stored)))
+
+
+def find_flipped_sets(exported: Array, stored: Array) -> NDArray[np.bool_]:
+    """Find pictures of which a label changes, except for labels near their threshold on the stored features.
+
+    The arguments and the result are those of `find_flips`.
+    """
+    clear = np.abs(stored - LABEL_THRESHOLD) > NEAR_THRESHOLD
+    return np.asarray((clear & ((exported >= LABEL_THRESHOLD) != (stored >= LABEL_THRESHOLD))).any(axis=1))

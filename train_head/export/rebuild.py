@@ -17,7 +17,7 @@ from train_head.finetuning.backbone import TOP, find_pool, rebuild_backbone
 from train_head.finetuning.tail import open_tail
 from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
-from train_head.solvers.head import TunedWeights, restore_head
+from train_head.solvers.head import TunedWeights, plan_outputs, restore_head
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +39,8 @@ class ModelParts:
     """Layer whose output is the head's input, or several layers separated by commas."""
     pool: Pool
     """Pooling of the layer's output."""
+    is_multi_label: bool = False
+    """Whether the head predicts any number of labels."""
 
 
 def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> ModelParts:
@@ -71,7 +73,8 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
     else:
         expected = f"fine-tuned layers from {run.unfreeze_from} on"
         raise HeadstartError(run.folder, expected, "none in head.npz", "Train it again with `overwrite`")
-    head = restore_head(fitted, feature_shape, len(run.record.classes), run.dropout)
+    outputs = plan_outputs(len(run.record.classes), is_multi_label=run.is_multi_label)
+    head = restore_head(fitted, feature_shape, outputs, run.dropout)
 
     def run_layers(features: Array, last: keras.Model) -> Array:
         for layers in (*between, last):
@@ -87,4 +90,5 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
         lambda features: run_layers(features, hidden) @ kernel + bias,
         cut,
         pool,
+        run.is_multi_label,
     )

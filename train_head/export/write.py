@@ -15,6 +15,7 @@ from extract.decoding.policy import DecodePolicy, find_policy
 from features.store import FeatureStore
 from train_head.config import ExportConfig
 from train_head.data.split import order_by_class
+from train_head.export.thresholds import check_threshold, choose_label_thresholds
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard, format_labels, read_card
 from train_head.runs.read import Run
 
@@ -43,7 +44,8 @@ class ExportResult:
 
         Returns:
             A `keras.Model` from (n, height, width, 3) RGB pixels in 0-255, of any size, to probabilities: (n, 1) of the
-            second class if there are two classes, else (n, classes).
+            second class if there are two classes, else (n, classes). A row adds up to 1, unless pictures have several
+            labels.
         """
         import_quietly("keras")
         import keras
@@ -82,7 +84,8 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     The model is saved to a staging folder, loaded again, and checked on validation pictures.
 
     Raises:
-        UsageError: an unknown format, a file in place of the output folder, or no folder of pictures.
+        UsageError: an unknown format, an invalid threshold, a file in place of the output folder, or no folder of
+            pictures.
         ParityError: the loaded model does not agree with its parts; an earlier export is kept.
         HeadstartError: the run, its store, its pictures or the output folder cannot be used.
     """
@@ -92,6 +95,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(config.out, "a folder for the model", "a file", "Give another `out`")
     run = Run(config.run)
+    check_threshold(run, config.threshold)
     store = run.open_store(config.store)
     split = run.find_split(store)
     images = run.find_images(store, config.images)
@@ -183,6 +187,8 @@ def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: Mod
         run=run.record.head,
         pool=parts.pool.value,
         scales=list(store.scales),
+        is_multi_label=run.is_multi_label,
+        thresholds=choose_label_thresholds(run, config.threshold) if run.is_multi_label else [],
     )
     try:
         card.check()

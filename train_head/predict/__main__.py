@@ -15,7 +15,10 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     from train_head.predict.classify import predict_pictures
 
     predictions = predict_pictures(config, console)
-    rows = [(p.image, p.label, f"{p.probability:.4f}") for p in predictions]
+    rows = [
+        (p.image, p.describe()) if predictions.is_multi_label else (p.image, p.label, f"{p.probability:.4f}")
+        for p in predictions
+    ]
     console.show_table(f"predictions of {config.model}", rows or [("no picture",)])
     if predictions.accuracy is not None:
         pictures = format_count(len(predictions), "picture")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,10 @@ from extract.decoding.policy import find_policy
 from extract.decoding.read import UndecodableImageError, read_picture
 from extract.images.recognize import describe_unsupported
 from extract.images.walk import UNREADABLE_FILE, list_files
+from features.labels import join_labels
 from train_head.config import PredictConfig
 from train_head.data.batches import Array
-from train_head.runs.card import MODEL_FILE
+from train_head.runs.card import MODEL_FILE, ModelCard
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,24 @@ class Prediction:
 
     image: Path
     label: str
-    """Most probable class."""
+    """Most probable class. With several labels a picture, the labels joined by `|`; empty for none."""
     probability: float
-    """Probability of the label, from 0 to 1."""
+    """Probability of the label, from 0 to 1. With several labels a picture, the highest of all."""
     classes: Sequence[str] = field(repr=False)
     """Class names, in the order of `row`."""
     row: Array = field(repr=False, compare=False)
-    """(classes,) float32 probability of each class; the sum is 1."""
+    """(classes,) float32 probability of each class; the sum is 1, unless pictures have several labels."""
+    labels: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Probability of each predicted label, the most probable first; of the only one, unless pictures have several."""
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Probability of each class; the sum is 1."""
+        """Probability of each class; the sum is 1, unless pictures have several labels."""
         return dict(zip(self.classes, self.row.tolist(), strict=True))
+
+    def describe(self) -> str:
+        """Return the predicted labels with their probabilities."""
+        return ", ".join(f"{label} {share:.4f}" for label, share in self.labels.items()) or "no label"
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,13 @@ class UnusedPicture:
 class Predictions(list[Prediction]):
     """List of `Prediction`, in the order of the pictures."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], *, is_multi_label: bool = False) -> None:
         """Create an empty list for a model with these classes."""
         super().__init__()
         self.classes = classes
         """Class names, in the order of the model's outputs."""
+        self.is_multi_label = is_multi_label
+        """Whether a picture has any number of the classes."""
         self.failed: list[UnusedPicture] = []
         """Pictures that cannot be read or decoded."""
         self.skipped: list[UnusedPicture] = []
@@ -69,11 +78,13 @@ class Predictions(list[Prediction]):
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy, from 0 to 1; None without predictions, or if a picture has no true label.
+        """Accuracy, from 0 to 1; None without predictions, for several labels, or if a picture has no true label.
 
         The true label of a picture is the name of its nearest parent folder that is named like a class, in any
         Unicode form.
         """
+        if self.is_multi_label:
+            return None
         classes = {unicodedata.normalize("NFC", label): label for label in self.classes}
         folders = (reversed(Path(unicodedata.normalize("NFC", str(p.image.parent))).parts) for p in self)
         true_labels = [next((classes[name] for name in names if name in classes), None) for names in folders]
@@ -83,13 +94,17 @@ class Predictions(list[Prediction]):
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for `--json`."""
-        predictions = [{"image": str(p.image), "label": p.label, "probability": p.probability} for p in self]
+        predictions = [
+            {"image": str(p.image), "label": p.label, "probability": p.probability}
+            | ({"labels": dict(p.labels)} if self.is_multi_label else {})
+            for p in self
+        ]
         unused = {"failed": self.failed, "skipped": self.skipped}
         rows = {name: [{**asdict(file), "image": str(file.image)} for file in files] for name, files in unused.items()}
         return {"predictions": predictions, **rows} | ({} if self.accuracy is None else {"accuracy": self.accuracy})
 
     def _repr_html_(self) -> str:
-        lines = [html.escape(f"{p.image}: {p.label} ({p.probability:.4f})") for p in self]
+        lines = [html.escape(f"{p.image}: {p.describe()}") for p in self]
         return f"<p>{'<br>'.join(lines)}</p>"
 
 
@@ -119,7 +134,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
             f"{config.model} expects pictures decoded with {card.decode_policy!r}, but this version uses "
             f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
         )
-    run, predictions = compile_model(model), Predictions(card.classes)
+    run, predictions = compile_model(model), Predictions(card.classes, is_multi_label=card.is_multi_label)
     predictions.skipped = skipped
 
     def read_resized() -> Iterator[tuple[Path, Array]]:
@@ -138,12 +153,26 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
         while batch := list(islice(pictures, batch_size)):
             outputs = expand_probabilities(run(np.stack([resized for _, resized in batch])))
             for (path, _), row in zip(batch, outputs, strict=True):
-                number = int(row.argmax())
-                predictions.append(Prediction(path, card.classes[number], float(row[number]), card.classes, row))
+                predictions.append(_predict_labels(path, row, card))
             progress.advance(len(batch))
     if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
         console.warning(unsupported)
     return predictions
+
+
+def _predict_labels(image: Path, row: Array, card: ModelCard) -> Prediction:
+    """Choose the most probable class of a picture, or its labels, from the (classes,) probabilities."""
+    number = int(row.argmax())
+    if not card.is_multi_label:
+        label, share = card.classes[number], float(row[number])
+        return Prediction(image, label, share, card.classes, row, {label: share})
+    found = {
+        label: share
+        for label, share, least in zip(card.classes, row.tolist(), card.thresholds, strict=True)
+        if share >= least
+    }
+    labels = dict(sorted(found.items(), key=lambda item: -item[1]))
+    return Prediction(image, join_labels(labels), float(row[number]), card.classes, row, labels)
 
 
 def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:

@@ -75,6 +75,8 @@ class ModelCard:
             raise ValueError(f"a card with image size {self.image_size!r}")
         if type(self.val_accuracy) not in (int, float) or not 0 <= self.val_accuracy <= 1:
             raise ValueError(f"a card with accuracy {self.val_accuracy!r}")
+        if len(self.thresholds) != (len(classes) if self.is_multi_label else 0):
+            raise ValueError(f"a card with {len(self.thresholds)} thresholds")
         check_type(ModelCard, {**vars(self), "val_accuracy": float(self.val_accuracy)}, "")
         if not all(0 < scale < math.inf for scale in self.scales):
             raise ValueError(f"a card with scales {self.scales!r}")

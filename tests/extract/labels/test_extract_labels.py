@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from base.errors import FeatureStoreError, HeadstartError, HeadstartWarning, UsageError
+from base.errors import HeadstartError, HeadstartWarning, UsageError
 from features.labels import LabelSource
 from features.packed.write import is_packed, pack_store
 from features.schema import ImageStatus
 from features.shards.compression import Compression
+from features.split import sort_examples
 from features.store import FeatureStore
-from tests.commands import CommandResult, run_command
+from tests.commands import run_command
 from tests.errors import raises
 from tests.extract.extraction import extract
 from tests.inputs.folders import SMALL
@@ -151,29 +151,7 @@ def test_extract_with_several_labels_stores_all_of_them(pictures: Path, store: P
     assert {image.status for image in found.images} == {ImageStatus.DONE}
 
 
-def train(store: Path, folder: Path) -> CommandResult:
-    return run_command("train_head.__main__", "--store", store, "--run", folder / "run", "--json")
-
-
-def sweep(store: Path, folder: Path) -> CommandResult:
-    return run_command("train_head.sweep.__main__", "--store", store, "--out", folder / "sweep", "--json")
-
-
-def compare(store: Path, folder: Path) -> CommandResult:
-    return run_command("train_head.compare", "--store", store, "--run", folder / "runs", "--json")
-
-
-@pytest.mark.parametrize("command", [train, sweep, compare])
-def test_commands_that_train_refuse_several_labels(
-    command: Callable[[Path, Path], CommandResult], pictures: Path, store: Path, multi_table: Path, tmp_path: Path
-) -> None:
-    extract(pictures, store, labels=multi_table)
-    result = command(store, tmp_path)
-    assert (result.status, result.json["where"]) == (1, str(store))
-    assert not list(tmp_path.glob("[rs][uw]*"))
-
-
-def test_store_with_several_labels_refuses_arrays_of_classes_and_can_be_packed(
+def test_store_with_several_labels_has_arrays_of_labels_and_can_be_packed(
     pictures: Path, store: Path, multi_table: Path, tmp_path: Path
 ) -> None:
     extract(pictures, store, labels=multi_table)
@@ -184,11 +162,12 @@ def test_store_with_several_labels_refuses_arrays_of_classes_and_can_be_packed(
     assert packed.contents.labels == found.contents.labels
     assert packed.classes == found.classes
     assert [example.label for example in packed.examples] == [example.label for example in found.examples]
+    expected = [[int(label in found.list_labels(e)) for label in found.classes] for e in sort_examples(found.examples)]
     for each in (found, packed):
-        with raises(FeatureStoreError, where=each.path):
-            each.to_numpy()
-        with raises(FeatureStoreError, where=each.path):
-            each.to_tf_dataset()
+        assert each.to_numpy()[1].tolist() == expected
+        assert {tuple(row) for _, rows in each.to_tf_dataset() for row in rows.numpy().tolist()} == {
+            *map(tuple, expected)
+        }
     extract(pictures, store, labels=pictures / "labels.csv")
     assert not is_packed(FeatureStore(store), out)
 
