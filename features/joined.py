@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from base.errors import FeatureStoreError, UsageError
 from base.terminal import format_count
 from features.catalog.tables import ImageRow, Location
+from features.contents import StoreContents
 from features.schema import (
     FEATURE_DTYPE,
     MAX_ROWS_PER_SHARD,
@@ -51,19 +52,7 @@ def join_stores(stores: Sequence[FeatureStore], scales: Sequence[float]) -> Feat
     for other in others:
         _check_same_source(first, other)
     locations = _join_locations(stores)
-    keys_of: dict[int, dict[int, FeatureKey]] = {}
-    for key, location in locations.items():
-        keys_of.setdefault(location.shard, {})[location.row] = key
-
-    def read_joined(shard: int, rows: Sequence[int], out: Features) -> None:
-        keys = [keys_of[shard][row] for row in rows]
-        for start in range(0, len(keys), MAX_ROWS_PER_SHARD):
-            block = slice(start, start + MAX_ROWS_PER_SHARD)
-            column = 0
-            for store, scale in zip(stores, scales, strict=True):
-                values = store.read(_find_examples(store, keys[block])).astype(np.float32) * np.float32(scale)
-                out[block, column : column + values.shape[1]] = np.clip(values, -_LARGEST, _LARGEST)
-                column += values.shape[1]
+    keys_of = _list_keys(locations)
 
     @cache
     def hash_joined(shard: int) -> str:
@@ -76,17 +65,18 @@ def join_stores(stores: Sequence[FeatureStore], scales: Sequence[float]) -> Feat
 
     contents = replace(
         first.contents,
-        fingerprint=_join_fingerprints(stores, scales),
         origin=_join_origins(stores),
         images=_join_images(stores),
         locations=locations,
         shards=[shard for store in stores for shard in store.shards],
-        read_rows=read_joined,
         hash_shard=hash_joined,
     )
-    joined = FeatureStore.derive(first.path.parent, contents, join_stores, (tuple(stores), tuple(scales)))
-    joined.parts, joined.scales = tuple(stores), tuple(scales)
-    return joined
+    return _scale(stores, contents, scales)
+
+
+def rescale_store(store: FeatureStore, scales: Sequence[float]) -> FeatureStore:
+    """Return a joined store with other scales."""
+    return _scale(store.parts, store.contents, scales)
 
 
 def measure_scales(store: FeatureStore, examples: Sequence[Example]) -> list[float]:
@@ -103,9 +93,25 @@ def measure_scales(store: FeatureStore, examples: Sequence[Example]) -> list[flo
     return [_measure_scale(part, _find_examples(part, keys)) for part in store.parts]
 
 
-def rescale_store(store: FeatureStore, scales: Sequence[float]) -> FeatureStore:
-    """Return a joined store with other scales."""
-    return join_stores(store.parts, scales)
+def _scale(stores: Sequence[FeatureStore], contents: StoreContents, scales: Sequence[float]) -> FeatureStore:
+    """Return the joined store with some scales; `contents` is complete except for the fingerprint and the reading."""
+    keys_of = _list_keys(contents.locations)
+
+    def read_joined(shard: int, rows: Sequence[int], out: Features) -> None:
+        keys = [keys_of[shard][row] for row in rows]
+        for start in range(0, len(keys), MAX_ROWS_PER_SHARD):
+            block = slice(start, start + MAX_ROWS_PER_SHARD)
+            column = 0
+            for store, scale in zip(stores, scales, strict=True):
+                values = store.read(_find_examples(store, keys[block])).astype(np.float32) * np.float32(scale)
+                out[block, column : column + values.shape[1]] = np.clip(values, -_LARGEST, _LARGEST)
+                column += values.shape[1]
+
+    contents = replace(contents, fingerprint=_join_fingerprints(stores, scales), read_rows=read_joined)
+    arguments = tuple(stores), tuple(scales)
+    joined = FeatureStore.derive(stores[0].path.parent, contents, join_stores, arguments)
+    joined.parts, joined.scales = arguments
+    return joined
 
 
 def _measure_scale(store: FeatureStore, examples: Sequence[Example]) -> float:
@@ -122,6 +128,14 @@ def _measure_scale(store: FeatureStore, examples: Sequence[Example]) -> float:
 
 def _find_examples(store: FeatureStore, keys: Sequence[FeatureKey]) -> list[Example]:
     return [example for example in store.find_examples(keys) if example is not None]
+
+
+def _list_keys(locations: Mapping[FeatureKey, Location]) -> dict[int, dict[int, FeatureKey]]:
+    """Return the key of each feature by shard and row."""
+    keys_of: dict[int, dict[int, FeatureKey]] = {}
+    for key, location in locations.items():
+        keys_of.setdefault(location.shard, {})[location.row] = key
+    return keys_of
 
 
 def _join_locations(stores: Sequence[FeatureStore]) -> dict[FeatureKey, Location]:

@@ -81,7 +81,8 @@ def fit_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[Row]
     guessed: set[frozenset[RunExample]] = set()
     for dataset in datasets:
         started = time.monotonic()
-        split, cut = dataset.split, dataset.store.fingerprint.cut
+        # Several cut layers are written as in `--try`.
+        split, cut = dataset.split, dataset.store.fingerprint.cut.replace(",", "+")
         examples = frozenset(list_run_examples(split))
         for baseline in measure_baselines(dataset.store, split, config.folds):
             name = f"{baseline.name}, {names[dataset.path]} {cut}" if len(names) > 1 else f"{baseline.name}, {cut}"
