@@ -16,7 +16,9 @@ from train_head.config import TrainConfig
 def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     """Fit a head on stored features: Flatten, Dense, Dropout and a sigmoid output (softmax above two classes)."""
     from train_head.evaluation.uncertainty import Interval, describe_fits, describe_results, name_accuracy
+    from train_head.report.hints import describe_next_step
     from train_head.report.page import report_fitted_run
+    from train_head.runs.read import Run
     from train_head.solvers.history import PartlyDivergedError
     from train_head.train import train_head
 
@@ -49,6 +51,9 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     if report:
         rows.append(("report", str(report)))
     console.show_table(f"run {config.run}", rows)
+    run = Run(config.run)
+    if line := describe_next_step(metrics, run.history, run.options, config):
+        console.info(line)
     return metrics
 
 

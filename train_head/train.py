@@ -230,6 +230,7 @@ def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict
         **measure_head(split.encode(split.validation), fit.validation_probabilities, split.classes, train_targets),
         "num_train": len(split.train),
         "cut": store.fingerprint.cut,
+        "image_size": store.fingerprint.image_size,
         "before_tuning": asdict(fit.before_tuning) if fit.before_tuning else None,
         "num_validation": len(split.validation),
         "num_leaked": split.count_leaks(),

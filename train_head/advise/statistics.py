@@ -144,4 +144,4 @@ def _extrapolate(places: Float64, num_wrong: Float64, num_pictures: int) -> Floa
     centred = places - places.mean()
     slopes = np.log2(errors) @ centred / (centred @ centred)
     # Rounded, so that a gain of 0 has no rounding error and no sign.
-    return np.round(errors[:, -1] * (1 - 2.0**slopes), 9) + 0.0
+    return np.asarray(np.round(errors[:, -1] * (1 - 2.0**slopes), 9) + 0.0)

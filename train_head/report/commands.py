@@ -81,7 +81,7 @@ def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:
     match fit:
         case Fit.STILL_IMPROVING:
             return {"epochs": 2 * options["epochs"]}
-        case Fit.OVERFITTING if options["dropout"] < STRONG_DROPOUT:
+        case Fit.OVERFITTING if options["dropout"] < STRONG_DROPOUT and options.get("units") != 0:
             return {"dropout": STRONG_DROPOUT}
         case Fit.OVERFITTING:
             return {"l2": 10 * options["l2"] or FIRST_L2}
