@@ -12,7 +12,15 @@ from features.labels import join_labels
 from train_head.data.batches import Array
 from train_head.evaluation.confusion import MAX_DENSE_CLASSES
 from train_head.evaluation.curves import Areas, choose_thresholds, measure_areas
-from train_head.evaluation.metrics import LABEL_THRESHOLD, NUM_DETAILED, compute_loss, find_correct
+from train_head.evaluation.metrics import (
+    LABEL_THRESHOLD,
+    NUM_DETAILED,
+    compute_loss,
+    find_correct,
+    list_events,
+    measure_error,
+    measure_reliability,
+)
 from train_head.evaluation.uncertainty import compute_interval, compute_normal_interval
 
 Flags = NDArray[np.uint8]
@@ -60,7 +68,7 @@ def compute_label_metrics(
     return {
         "val_accuracy": num_correct / len(targets),
         "val_accuracy_interval": list(compute_interval(num_correct, len(targets))),
-        "largest_class": join_labels(label for label, has in zip(classes, largest, strict=True) if has),
+        "largest_class": join_labels(label for label, has in zip(classes, largest, strict=True) if has) or "no label",
         "largest_class_share": float((targets == largest).all(axis=1).mean()),
         "mean_average_precision": mean,
         "mean_average_precision_error": error,
@@ -92,20 +100,22 @@ def evaluate_labels(targets: Flags, probabilities: Array, classes: Sequence[str]
 
     Returns:
         Ready for JSON: the metrics of `compute_label_metrics`, with the accuracy as `accuracy`; `log_loss` in nats and
-        `brier`, the mean squared error, both means over pictures and labels; and `classes`: the metrics of each label
-        and its `thresholds`. With more than `MAX_DENSE_CLASSES` labels, only the `NUM_DETAILED` with the lowest average
-        precision have thresholds.
+        `brier`, the mean squared error, both means over pictures and labels; `calibration_error` and `reliability` over
+        all labels of all pictures; and `classes`: the metrics of each label and its `thresholds`. With more than
+        `MAX_DENSE_CLASSES` labels, only the `NUM_DETAILED` with the lowest average precision have thresholds.
     """
     counted = compute_label_metrics(targets, probabilities, classes, largest)
     per_class = counted.pop("per_class")
     detailed = _choose_detailed(per_class)
-    columns = _list_columns(targets, probabilities)
+    columns, events = _list_columns(targets, probabilities), list_events(targets, probabilities)
     return {
         "is_multi_label": True,
         "num_pictures": len(targets),
         **{name.removeprefix("val_"): value for name, value in counted.items()},
         "log_loss": compute_loss(targets, probabilities),
         "brier": float(np.mean((probabilities - targets) ** 2, dtype=np.float64)),
+        "calibration_error": measure_error(events),
+        "reliability": measure_reliability(events),
         "classes": [
             {
                 "label": label,

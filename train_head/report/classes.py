@@ -68,6 +68,18 @@ def list_class_rows(evaluation: Mapping[str, Any]) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (row.recall is None, row.recall or 0.0, -row.num_pictures))
 
 
+def list_label_rows(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the labels of a head that predicts several, as `evaluate_labels` returns them.
+
+    If there are more than `MAX_PLAIN_CLASSES`, those with the lowest average precision come first, and those without
+    one last.
+    """
+    rows: list[Mapping[str, Any]] = evaluation["classes"]
+    if not has_many_classes(evaluation):
+        return rows
+    return sorted(rows, key=lambda row: (row["average_precision"] is None, row["average_precision"] or 0.0))
+
+
 def has_many_classes(evaluation: Mapping[str, Any]) -> bool:
     """Return whether there are more than `MAX_PLAIN_CLASSES` classes."""
     return len(evaluation["classes"]) > MAX_PLAIN_CLASSES

@@ -88,7 +88,7 @@ def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def suggest_calibration_change(confidence: Confidence, options: Mapping[str, Any]) -> dict[str, Any]:
+def suggest_calibration_change(confidence: Confidence | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Suggest the option to change for a head that is over- or under-confident; empty for a consistent one."""
     match confidence:
         case Confidence.UNDER:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +18,7 @@ from train_head.report.commands import suggest_commands
 from train_head.report.duplicates import Pair
 from train_head.report.findings import collect_findings
 from train_head.report.gallery import choose_uncertain, sort_wrong
+from train_head.report.label_sets import choose_uncertain_sets, describe_set, sort_wrong_sets
 from train_head.report.labels import Comparison, describe_labels
 from train_head.report.sources import Sources, read_evaluation, read_test
 from train_head.runs.record import METRICS_FILE
@@ -44,7 +44,8 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
         `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None until
         it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
         pictures of each class), `wrong` (the incorrect predictions with the lowest probability of the true class, at
-        most `MAX_WRONG` of `num_wrong`), `uncertain`, `label_issues` (`describe_labels`), `duplicates` and `commands`.
+        most `MAX_WRONG` of `num_wrong`; see `describe_set` for several labels a picture), `uncertain`,
+        `label_issues` (`describe_labels`), `duplicates` and `commands`.
 
     Raises:
         HeadstartError: the run or the store cannot be read.
@@ -58,8 +59,11 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
     mean_confidence = float(np.mean([found.row.max() for found in predictions], dtype=np.float64))
     findings = collect_findings(metrics, history, evaluation, selection.num_candidates, mean_confidence)
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
-    pictures = {name: dict(sorted(Counter(e.label for e in part).items())) for name, part in parts.items()}
-    wrong = sort_wrong(predictions)
+    pictures = {name: dict(sorted(split.count_labels(part).items())) for name, part in parts.items()}
+    sort, choose, describe = sort_wrong, choose_uncertain, _describe_prediction
+    if run.is_multi_label:
+        sort, choose, describe = sort_wrong_sets, choose_uncertain_sets, describe_set
+    wrong = sort(predictions)
     left_out = {"evaluation"}
     if has_many_classes(evaluation):
         # `validation` has these too, and they would be a quarter of the page's JSON.
@@ -71,6 +75,7 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
         "run": {
             "folder": sources.place.name,
             "classes": run.classes,
+            "is_multi_label": run.is_multi_label,
             "solver": run.record.solver,
             "options": run.options,
             "num_views": run.num_views,
@@ -83,9 +88,9 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
         "selection": {"num_candidates": selection.num_candidates, "description": selection.describe()},
         "findings": findings,
         "pictures": pictures,
-        "wrong": [_describe_prediction(found) for found in wrong[:MAX_WRONG]],
+        "wrong": [describe(found) for found in wrong[:MAX_WRONG]],
         "num_wrong": len(wrong),
-        "uncertain": [_describe_prediction(found) for found in choose_uncertain(predictions)],
+        "uncertain": [describe(found) for found in choose(predictions)],
         "label_issues": describe_labels(comparison.labels),
         "duplicates": {
             "exact": [_describe_pair(pair) for pair in duplicates.exact],

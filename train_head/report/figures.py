@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from base.terminal import make_printable
 from train_head.data.batches import Array
+from train_head.data.split import Targets
 from train_head.solvers.history import Epoch
 
 if TYPE_CHECKING:
@@ -55,31 +56,32 @@ def plot_learning_curve(history: Sequence[Epoch], kept_epoch: int, name: str, wi
     return figure
 
 
-def choose_plotted(targets: NDArray[np.int64], num_classes: int) -> list[int]:
+def choose_plotted(targets: Targets, num_classes: int) -> list[int]:
     """Choose the classes whose curves are plotted.
 
     If there are two classes, the second is plotted. If there are more, the largest are plotted, at most as many as
     there are line colours. A class without pictures, or without pictures of other classes, has no curves.
 
     Args:
-        targets: (n,) class numbers.
+        targets: (n,) class numbers, or (n, classes) labels.
         num_classes: number of classes.
 
     Returns:
         Class numbers in ascending order.
     """
-    counts = np.bincount(targets, minlength=num_classes)
+    is_multi_label = targets.ndim == 2
+    counts = targets.sum(axis=0, dtype=np.int64) if is_multi_label else np.bincount(targets, minlength=num_classes)
     possible = [number for number in range(num_classes) if 0 < counts[number] < len(targets)]
-    if num_classes == 2:
+    if num_classes == 2 and not is_multi_label:
         return possible[1:]
     return sorted(sorted(possible, key=lambda number: -counts[number])[: len(SERIES)])
 
 
-def plot_roc(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], plotted: Sequence[int]) -> Figure:
+def plot_roc(targets: Targets, probabilities: Array, labels: Sequence[str], plotted: Sequence[int]) -> Figure:
     """Plot the ROC curve of each of the given classes against the other classes.
 
     Args:
-        targets: (n,) class numbers.
+        targets: (n,) class numbers, or (n, classes) labels.
         probabilities: (n, classes) float32.
         labels: the classes in order.
         plotted: numbers of the classes to plot.
@@ -88,7 +90,7 @@ def plot_roc(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[
 
     figure, axes = _make_axes()
     for number, style in _list_styles(labels, plotted):
-        false_positive, true_positive, _ = roc_curve(targets == number, probabilities[:, number])
+        false_positive, true_positive, _ = roc_curve(_select_class(targets, number), probabilities[:, number])
         axes.plot(false_positive, true_positive, **style)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="chance")
     _finish(axes, "ROC curve", "false positive rate", "true positive rate")
@@ -97,26 +99,29 @@ def plot_roc(targets: NDArray[np.int64], probabilities: Array, labels: Sequence[
 
 
 def plot_precision_recall(
-    targets: NDArray[np.int64], probabilities: Array, labels: Sequence[str], plotted: Sequence[int]
+    targets: Targets, probabilities: Array, labels: Sequence[str], plotted: Sequence[int]
 ) -> Figure:
     """Plot precision over recall of each of the given classes; the arguments are those of `plot_roc`."""
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = _make_axes()
     for number, style in _list_styles(labels, plotted):
-        precision, recall, _ = precision_recall_curve(targets == number, probabilities[:, number])
+        precision, recall, _ = precision_recall_curve(_select_class(targets, number), probabilities[:, number])
         axes.step(recall, precision, where="post", **style)
     _finish(axes, "Precision and recall", "recall", "precision")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return figure
 
 
-def plot_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Figure:
+def plot_reliability(
+    bins: Sequence[Mapping[str, Any]], labels: Sequence[str], *, is_multi_label: bool = False
+) -> Figure:
     """Plot the observed frequency over the mean predicted probability of each bin.
 
     Args:
         bins: `reliability` of an evaluation: of the second class if there are two, else of the predicted class.
         labels: the classes in order.
+        is_multi_label: whether the bins are of each label of each picture.
     """
     figure, axes = _make_axes()
     means, shares = ([found[name] for found in bins] for name in ("mean_probability", "share_right"))
@@ -126,12 +131,20 @@ def plot_reliability(bins: Sequence[Mapping[str, Any]], labels: Sequence[str]) -
         count = f"{found['num_pictures']:,}"
         axes.annotate(count, (mean, share), (4, -11), textcoords="offset points", fontsize=8, color=INK)
     x_label, y_label = "mean probability of the predicted class", "share classified correctly"
-    if len(labels) == 2:
+    if is_multi_label:
+        x_label, y_label = "mean probability of a label", "share of pictures that have the label"
+    elif len(labels) == 2:
         second = make_printable(labels[1])
         x_label, y_label = f"mean probability of {second}", f"share of pictures that are {second}"
-    _finish(axes, "Calibration (number of pictures at each point)", x_label, y_label)
+    counted = "labels" if is_multi_label else "pictures"
+    _finish(axes, f"Calibration (number of {counted} at each point)", x_label, y_label)
     axes.set(xlim=(-0.02, 1.06), ylim=(-0.08, 1.04))
     return figure
+
+
+def _select_class(targets: Targets, number: int) -> NDArray[np.bool_]:
+    """Return which pictures are of a class, or have a label."""
+    return np.asarray(targets[:, number] == 1 if targets.ndim == 2 else targets == number)
 
 
 def _list_styles(labels: Sequence[str], plotted: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:

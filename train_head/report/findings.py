@@ -139,7 +139,7 @@ def collect_findings(
     num_candidates: int,
     mean_confidence: float,
 ) -> dict[str, Any]:
-    """Collect the findings of a report, ready for JSON.
+    """Collect the findings of a report, ready for JSON. With several labels a picture, no errors and no confidence.
 
     Args:
         metrics: the run's metrics.
@@ -149,11 +149,14 @@ def collect_findings(
         mean_confidence: mean probability of the predicted class, 0 to 1.
     """
     fit = judge_fit(history, metrics["kept_epoch"], metrics["train_accuracy"], evaluation)
+    found = {"cautions": find_cautions(metrics, evaluation, num_candidates), **asdict(fit)}
+    if evaluation.get("is_multi_label"):
+        # No label is predicted instead of another, and the accuracy has no probability to compare it with.
+        return found | {"confidence": None, "confusions": [], "num_confused_pairs": 0}
     num_confusions = NUM_CONFUSIONS_OF_MANY if has_many_classes(evaluation) else NUM_CONFUSIONS
     cells = read_cells(evaluation)
     return {
-        "cautions": find_cautions(metrics, evaluation, num_candidates),
-        **asdict(fit),
+        **found,
         "confidence": judge_confidence(mean_confidence, evaluation),
         "mean_confidence": mean_confidence,
         "confusions": [asdict(error) for error in find_confusions(evaluation, num_confusions)],

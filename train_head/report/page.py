@@ -17,7 +17,7 @@ from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.confusion import read_cells
-from train_head.report.classes import choose_worst, has_many_classes, list_class_rows
+from train_head.report.classes import choose_worst, has_many_classes, list_class_rows, list_label_rows
 from train_head.report.data import collect_report, encode_data
 from train_head.report.duplicates import warn_of_duplicates
 from train_head.report.figures import (
@@ -53,7 +53,7 @@ from train_head.runs.write import (
     write_record,
 )
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE, LABELS_TEMPLATE = "page.html.jinja", "labels.html.jinja"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def render_report(sources: Sources, console: Console) -> tuple[bytes, bytes]:
     from jinja2 import UndefinedError
 
     started = time.monotonic()
-    template = make_environment().get_template(TEMPLATE)
+    template = make_environment().get_template(LABELS_TEMPLATE if sources.run.is_multi_label else TEMPLATE)
     comparison = compare_pictures(sources, console)
     warn_of_duplicates(comparison.duplicates.num_near, sources.split.rule, console)
     log_label_issues(len(comparison.labels.issues), console)
@@ -165,8 +165,10 @@ def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("accuracy", "loss")
     }
     figures |= {"roc": plot_roc(*curves), "precision_recall": plot_precision_recall(*curves)}
-    figures["reliability"] = plot_reliability(data["validation"]["reliability"], classes)
-    if is_many:
+    figures["reliability"] = plot_reliability(
+        data["validation"]["reliability"], classes, is_multi_label=run.is_multi_label
+    )
+    if is_many and not run.is_multi_label:
         figures |= {
             f"confusion_{name}": plot_confusion(read_cells(evaluation), classes)
             for name, evaluation in evaluations.items()
@@ -174,7 +176,10 @@ def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "plotted": plotted,
         "detailed": choose_worst(data["validation"]) if is_many else range(len(classes)),
-        "class_rows": {name: list_class_rows(evaluation) for name, evaluation in evaluations.items()},
+        "class_rows": {
+            name: list_label_rows(evaluation) if run.is_multi_label else list_class_rows(evaluation)
+            for name, evaluation in evaluations.items()
+        },
         "figures": {name: encode_svg(figure, name) for name, figure in figures.items()},
     }
 
