@@ -25,6 +25,7 @@
 #   TEST=yes         evaluate the pictures in test/ (make report)
 #   OVERWRITE=yes    replace an earlier run in RUN; without it, the earlier run is kept beside the new one
 #   NEW_STORE=yes    start a new store in STORE, and keep the old one beside it
+#   OUTLIER_SCORE=yes  write the distance from the training pictures as a second output (make export)
 #   CHECK=           number of pictures that an export is checked on, or all
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
 #   FILES=paths      the pictures to classify; quote paths with spaces: FILES="a.jpg 'my pictures'"
@@ -43,7 +44,7 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
-SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST CONFIRM
+SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK SEARCH TRIALS $(SWITCHES) \
 	FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
@@ -188,7 +189,7 @@ report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the p
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
 	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK) $(ARGS))
+		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK) $(if $(OUTLIER_SCORE),--outlier-score) $(ARGS))
 
 predict: $(RUNTIME)  ## classify FILES with the exported model
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \

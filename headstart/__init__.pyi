@@ -426,6 +426,7 @@ def export(
     *,
     progress: Progress = None,
     formats: str = "keras",
+    outlier_score: bool = False,
     store: StrPath = "",
     images: StrPath = "",
     weights: StrPath = "",
@@ -441,6 +442,8 @@ def export(
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         formats: Export formats, comma-separated. keras is the only one. Default keras.
+        outlier_score: Add the output `distance`: how far a picture is from the training pictures of the nearest class.
+            Default False.
         store: Feature store of the run, if it has moved.
         images: Folder of the pictures, if it has moved.
         weights: Weights file of the backbone, if it has moved.

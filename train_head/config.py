@@ -199,6 +199,13 @@ class ExportConfig:
     run: Annotated[Path, Option(help="Folder of the run.")]
     out: Annotated[Path, Option(help="Folder for model.keras and labels.txt.")]
     formats: Annotated[str, Option(help="Export formats, comma-separated. keras is the only one.")] = "keras"
+    outlier_score: Annotated[
+        bool,
+        Option(
+            "--outlier-score",
+            help="Add the output `distance`: how far a picture is from the training pictures of the nearest class.",
+        ),
+    ] = False
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
     images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
     weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""

@@ -19,6 +19,8 @@ from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, Im
 from features.store import Example, FeatureStore
 from features.writer import FeatureWriter
 from train_head.config import SolverName
+from train_head.evaluation.mahalanobis import ClassModel, fit_classes
+from train_head.export.distance import build_distance, list_arrays
 from train_head.export.load import compile_model, load_export
 from train_head.export.stitch import save_model, stitch
 from train_head.runs.card import ModelCard
@@ -190,6 +192,20 @@ def build_small_backbone() -> Any:
 def make_small_card(num_classes: int) -> ModelCard:
     classes = CLASSES[:num_classes]
     return ModelCard(classes, SMALL_SIZE, str(DecodePolicy()), SMALL_CUT, "none", FINGERPRINT.digest, val_accuracy=1.0)
+
+
+def draw_classes(num_channels: int, num_classes: int = 2) -> ClassModel:
+    """Fit classes to random features."""
+    rng = np.random.default_rng(0)
+    features = rng.gamma(1, size=(40 * num_classes, num_channels)).astype(np.float32)
+    numbers = np.arange(len(features)) % num_classes
+    return fit_classes(features + numbers[:, None], numbers)[0]
+
+
+def draw_distance(backbone: Any, num_classes: int = 2) -> Any:
+    """Build the distance to random classes from the outputs of a backbone."""
+    shape = backbone.output_shape[1:]
+    return build_distance(shape, list_arrays(draw_classes(shape[-1], num_classes)))
 
 
 def save_tiny_model(path: Path, num_classes: int) -> Path:

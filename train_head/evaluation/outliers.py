@@ -20,7 +20,7 @@ import numpy as np
 from base.terminal import Console
 from features.pooled import POOLED, pool_store
 from features.schema import FeatureKey, Features
-from features.split import encode_labels, sort_examples
+from features.split import sort_examples
 from features.store import Example, FeatureStore
 from train_head.config import NO_FINE_TUNING, HeadConfig
 from train_head.data.batches import Array
@@ -127,7 +127,9 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
     if split.is_multi_label:
         # Sets of labels are no classes: most have few pictures.
         chosen = [example._replace(label="") for example in chosen]
-    class_numbers = encode_labels(chosen, sorted({example.label for example in chosen}))
+    # Pictures with several labels have no class of their own, and are one class.
+    labels = ["" if store.is_multi_label else example.label for example in chosen]
+    class_numbers = np.unique(labels, return_inverse=True)[1]
     model, held_out = fit_classes(_read(store, chosen, console), class_numbers)
     held_out = np.sort(held_out[np.isfinite(held_out)])
     if not len(held_out):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -18,7 +18,9 @@ from extract.backbone import build_backbone, cut_backbone, tap_backbone
 from features.schema import Pool, split_cuts
 from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
-from train_head.export.stitch import stitch
+from train_head.export.distance import ARRAYS as DISTANCE_ARRAYS
+from train_head.export.distance import DISTANCE, DISTANCE_NAME, build_distance, find_arrays
+from train_head.export.stitch import PROBABILITY, stitch
 from train_head.runs.card import CARD_NAME, ModelCard, open_export
 from train_head.solvers.head import HeadWeights, plan_outputs, restore_head
 
@@ -31,6 +33,7 @@ MAX_PIXELS_AT_ONCE = 2**22
 _HEAD, _BACKBONE = "layers/sequential/layers/", "layers/functional/layers/"
 _HEAD_ARRAYS = ("dense/vars/0", "dense/vars/1", "dense_1/vars/0", "dense_1/vars/1")
 """HDF5 datasets of the head below `_HEAD`, in the order of the fields of `HeadWeights`; two for a linear head."""
+_DISTANCE = "layers/functional_1/layers/"
 _KINDS = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization"}
 """Layer types of the backbone that have weights, and the names that a Keras weights file uses for them."""
 
@@ -44,7 +47,8 @@ def load_export(path: Path) -> tuple[ModelCard, keras.Model]:
         path: the `model.keras`.
 
     Returns:
-        The card, and the model from (n, height, width, 3) RGB pixels in 0-255 to the head's outputs.
+        The card, and the model from (n, height, width, 3) RGB pixels in 0-255 to the head's outputs; if the file has
+        the arrays of the distance, to a dictionary with `probability` and `distance`.
 
     Raises:
         HeadstartError: the file does not exist, or is not an exported model.
@@ -72,17 +76,24 @@ def read_export(path: Path) -> tuple[ModelCard, dict[str, Array]]:
         # Exports of earlier versions have neither of the two digests.
         if (card.digest or card.weights_sha256) and card.digest != card.compute_digest(members):
             raise ValueError("a file that was changed after export: its SHA-256 digest does not match")
-        data = members.pop(WEIGHTS_NAME)
-        arrays: dict[str, Array] = {}
-        with h5py.File(io.BytesIO(data)) as file:
-            validate_untrusted_hdf5(file, data, len(data))
-
-            def read(name: str, item: object) -> None:
-                if isinstance(item, h5py.Dataset) and "/seed_generator/" not in name:
-                    arrays[name] = item[()]
-
-            file.visititems(read)
+        arrays = _read_arrays(members.pop(WEIGHTS_NAME))
+        if DISTANCE_NAME in members:
+            arrays |= {_DISTANCE + name: array for name, array in _read_arrays(members[DISTANCE_NAME]).items()}
     return card, arrays
+
+
+def _read_arrays(data: bytes) -> dict[str, Array]:
+    """Read the arrays of an untrusted HDF5 file, by dataset name, without random states."""
+    arrays: dict[str, Array] = {}
+
+    def read(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and "/seed_generator/" not in name:
+            arrays[name] = item[()]
+
+    with h5py.File(io.BytesIO(data)) as file:
+        validate_untrusted_hdf5(file, data, len(data))
+        file.visititems(read)
+    return arrays
 
 
 def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
@@ -115,16 +126,28 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
         raise ValueError(f"a head that does not fit the cut layer {card.cut} and {num_classes}")
     layers = _find_layers(backbone)
     names = {f"{group}{number}" for group, layer in layers.items() for number in range(len(layer.weights))}
+    distance = find_arrays(arrays, _DISTANCE)
+    names |= {_DISTANCE + name for name in DISTANCE_ARRAYS if distance}
     if unmatched := arrays.keys() ^ names ^ set(head_names):
         raise ValueError(f"{format_count(len(unmatched), 'missing or unknown array')}, such as {min(unmatched)!r}")
     for group, layer in layers.items():
         layer.set_weights([arrays[f"{group}{number}"] for number in range(len(layer.weights))])
     head = restore_head(weights, backbone.output_shape[1:], outputs, dropout=0.0)
-    return stitch(backbone, head, card.image_size)
+    measure = build_distance(backbone.output_shape[1:], distance) if distance else None
+    return stitch(backbone, head, card.image_size, measure)
 
 
-def compile_model(model: keras.Model) -> Callable[[Any], Array]:
-    """Compile a model into a function that maps RGB pixels to the outputs of the model.
+class Outputs(NamedTuple):
+    """Outputs of an exported model."""
+
+    probabilities: Array
+    """(n, outputs)."""
+    distances: Array | None
+    """(n,) squared distances to the nearest class; None for a model without them."""
+
+
+def compile_outputs(model: keras.Model) -> Callable[[Any], Outputs]:
+    """Compile a model into a function that maps RGB pixels to all outputs of the model.
 
     The pixels are (n, height, width, 3) in 0-255, of any size. TensorFlow traces the function once for all sizes.
     """
@@ -133,7 +156,20 @@ def compile_model(model: keras.Model) -> Callable[[Any], Array]:
     specification = tf.TensorSpec((None, None, None, 3), tf.float32)
     function = tf.function(lambda images: model(images, training=False), input_signature=[specification])
     run = function.get_concrete_function()
-    return lambda images: run(tf.constant(images, tf.float32)).numpy()
+
+    def compute(images: Any) -> Outputs:
+        found = run(tf.constant(images, tf.float32))
+        if not isinstance(found, dict):
+            return Outputs(found.numpy(), None)
+        return Outputs(found[PROBABILITY].numpy(), found[DISTANCE].numpy()[:, 0])
+
+    return compute
+
+
+def compile_model(model: keras.Model) -> Callable[[Any], Array]:
+    """Compile a model into a function that maps RGB pixels to its probabilities, (n, outputs)."""
+    run = compile_outputs(model)
+    return lambda images: run(images).probabilities
 
 
 def limit_batch(batch_size: int, image_size: int) -> int:

@@ -16,6 +16,7 @@ from features.split import encode_label_sets, encode_labels
 from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import LABEL_THRESHOLD, find_correct, predict_classes
+from train_head.export.load import Outputs
 from train_head.export.pictures import Pictures
 from train_head.export.rebuild import ModelParts
 from train_head.solvers.head import expand_probabilities
@@ -33,6 +34,8 @@ Measured with seven heads on 400 photographs: at most 0.001 (float32) and 0.21 (
 logit, the logits differed by at most 0.00006 (float32) and 0.016 (bfloat16). A correct model can therefore exceed the
 limits only if a logit is above 1,400 (float32) or 120 (bfloat16).
 """
+DISTANCE_TOLERANCE = 1e-3
+"""Largest allowed relative difference of a distance from that computed in NumPy from the separate backbone's output."""
 NEAR_THRESHOLD = 1e-3
 """Distance from a tie, in probability, up to which rounding of the features may change the label."""
 FLIPPED_SHARE = {"float32": 0.0, "bfloat16": 0.05}
@@ -58,6 +61,13 @@ class Parity:
     """Accuracy of the head on the stored features of the same pictures."""
     stored_difference_allowed: float
     """Limit of `max_stored_difference`."""
+    max_distance_difference: float = 0.0
+    """Largest relative difference of the model's distance from that of the separate backbone, over the first pictures.
+
+    It is 0 for a model without this output.
+    """
+    max_stored_distance_difference: float = 0.0
+    """Largest relative difference of the separate backbone's distance from that of the stored (float16) features."""
     num_gone: int = 0
     """Number of pictures that were skipped because they cannot be read or have changed."""
     worst: tuple[dict[str, Any], ...] = ()
@@ -74,11 +84,12 @@ class Parity:
             self.max_difference <= TOLERANCE
             and self.max_stored_difference <= self.stored_difference_allowed
             and self.num_flipped <= self.num_flips_allowed
+            and self.max_distance_difference <= DISTANCE_TOLERANCE
         )
 
 
 def check_parity(
-    run_model: Callable[[Any], Array],
+    run_model: Callable[[Any], Outputs],
     parts: ModelParts,
     store: FeatureStore,
     classes: Sequence[str],
@@ -88,7 +99,7 @@ def check_parity(
     """Compare an exported model with its parts on pictures.
 
     Args:
-        run_model: the exported model, compiled by `compile_model`.
+        run_model: the exported model, compiled by `compile_outputs`.
         parts: the backbone and head that it was built from.
         store: the stored features of the pictures.
         classes: class names, in the order of the outputs.
@@ -98,17 +109,26 @@ def check_parity(
     outputs: list[Array] = []
     separate_outputs: list[Array] = []
     stored_outputs: list[Array] = []
+    distances: list[tuple[Array, Array, Array]] = []
     examples = pictures.loaded
     with console.progress("check", len(examples), "pictures") as progress:
         for indices, resized in pictures.read_batches():
-            outputs.append(run_model(resized))
+            found = run_model(resized)
             for index in pictures.raw.keys() & set(indices):
-                outputs[-1][index - indices.start] = run_model(pictures.raw[index][None])[0]
+                for values, value in zip(found, run_model(pictures.raw[index][None]), strict=True):
+                    if values is not None and value is not None:
+                        values[index - indices.start] = value[0]
+            outputs.append(found.probabilities)
+            features = store.read([examples[index] for index in indices]).astype(np.float32)
             if indices.start < NUM_SEPARATE:
                 scaled = resized * np.float32(FACTOR) + np.float32(OFFSET)
-                separate_outputs.append(parts.head.predict_on_batch(parts.backbone.predict_on_batch(scaled)))
-            features = store.read([examples[index] for index in indices])
-            stored_outputs.append(parts.run_stored(features.astype(np.float32)))
+                computed = parts.backbone.predict_on_batch(scaled)
+                separate_outputs.append(parts.head.predict_on_batch(computed))
+                if parts.measure:
+                    measured = parts.measure(computed)
+                    exported_distances = measured if found.distances is None else found.distances
+                    distances.append((exported_distances, measured, parts.measure(features)))
+            stored_outputs.append(parts.run_stored(features))
             progress.advance(len(indices))
     exported, separate, stored = map(np.concatenate, (outputs, separate_outputs, stored_outputs))
     differences = np.abs(exported[: len(separate)] - separate).max(axis=1)
@@ -130,6 +150,8 @@ def check_parity(
         accuracy=float(find_correct(targets, exported).mean()),
         stored_accuracy=float(find_correct(targets, stored).mean()),
         stored_difference_allowed=STORED_TOLERANCE.get(precision, STORED_TOLERANCE["float32"]),
+        max_distance_difference=float(np.max([_compare(found, other) for found, other, _ in distances] or [0.0])),
+        max_stored_distance_difference=float(np.max([_compare(*pair) for _, *pair in distances] or [0.0])),
         num_gone=len(pictures.gone),
         worst=tuple({"image": examples[row].path, "difference": float(shown[row])} for row in order),
     )
@@ -157,3 +179,8 @@ def find_flipped_sets(exported: Array, stored: Array) -> NDArray[np.bool_]:
     """
     clear = np.abs(stored - LABEL_THRESHOLD) > NEAR_THRESHOLD
     return np.asarray((clear & ((exported >= LABEL_THRESHOLD) != (stored >= LABEL_THRESHOLD))).any(axis=1))
+
+
+def _compare(distances: Array, expected: Array) -> float:
+    """Return the largest relative difference between distances, (n,); that of distances below 1 is absolute."""
+    return float(np.max(np.abs(distances - expected) / np.maximum(expected, 1)))

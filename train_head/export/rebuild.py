@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from base.errors import HeadstartError
@@ -13,6 +14,8 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
+from train_head.evaluation.mahalanobis import ClassModel
+from train_head.export.distance import measure_features
 from train_head.finetuning.backbone import TOP, find_pool, rebuild_backbone
 from train_head.finetuning.tail import open_tail
 from train_head.runs.expand import expand_head
@@ -41,6 +44,13 @@ class ModelParts:
     """Pooling of the layer's output."""
     is_multi_label: bool = False
     """Whether the head predicts any number of labels."""
+    classes: ClassModel | None = None
+    """Model of the training pictures, from which the distance of a picture is computed."""
+
+    @property
+    def measure(self) -> Callable[[Array], Array] | None:
+        """Function from the head's inputs to their distances; None for a run without a detector."""
+        return partial(measure_features, self.classes) if self.classes else None
 
 
 def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> ModelParts:
@@ -83,6 +93,7 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
 
     # The lambdas must not refer to `fitted`: its hidden kernel would stay in memory.
     hidden, kernel, bias = build_hidden_model(head), fitted.output_kernel, fitted.output_bias
+    detector = run.read_outliers()
     return ModelParts(
         backbone,
         head,
@@ -91,4 +102,5 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
         cut,
         pool,
         run.is_multi_label,
+        detector.model if detector else None,
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extract.pixels import build_pixel_layers
+from train_head.export.distance import DISTANCE
 from train_head.runs.card import CARD_NAME, ModelCard
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ OLDEST_KERAS = "3.4.0"
 
 Keras 3.3 expects another form of `input_layers`, with which later versions return a list of outputs.
 """
+PROBABILITY = "probability"
+"""Name of the output of the head, in a model with two outputs."""
 _CONFIG_NAME = "config.json"
 
 
@@ -43,16 +48,20 @@ ADDED_KEYS = (
 )
 
 
-def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.Model:
+def stitch(
+    backbone: keras.Model, head: keras.Model, image_size: int, distance: keras.Model | None = None
+) -> keras.Model:
     """Join pixel layers, backbone and head into one model.
 
     Args:
         backbone: from (n, image_size, image_size, 3) pixels in [-1, 1] to features.
         head: from features to outputs.
         image_size: side of the square input of the backbone, in pixels.
+        distance: from features to (n, 1) distances, as `build_distance` returns it.
 
     Returns:
-        The model `headstart`, from (n, height, width, 3) RGB pixels in 0-255, of any size, to the head's outputs.
+        The model `headstart`, from (n, height, width, 3) RGB pixels in 0-255, of any size, to the head's outputs; with
+        `distance`, to a dictionary of the outputs `probability` and `distance`.
     """
     import keras
 
@@ -63,13 +72,24 @@ def stitch(backbone: keras.Model, head: keras.Model, image_size: int) -> keras.M
     # Without training=False, `model(x)` would apply dropout: Keras's Resizing defaults to training=True, and the layers
     # after it inherit that. `fit` and `model(x, training=True)` still apply dropout.
     features = backbone(values, training=False)
-    return keras.Model(pixels, head(features, training=False), name="headstart")
+    outputs = head(features, training=False)
+    if distance:
+        outputs = {PROBABILITY: outputs, DISTANCE: distance(features)}
+    return keras.Model(pixels, outputs, name="headstart")
 
 
-def save_model(model: keras.Model, card: ModelCard, path: Path) -> ModelCard:
+def save_model(
+    model: keras.Model, card: ModelCard, path: Path, added: Mapping[str, bytes] = MappingProxyType({})
+) -> ModelCard:
     """Save a model in Keras's format with its card inside.
 
     The configuration is written so that Keras from `OLDEST_KERAS` on can load it.
+
+    Args:
+        model: the model of `stitch`.
+        card: its card.
+        path: the file.
+        added: further members of the archive, which Keras does not read.
 
     Returns:
         The card with its digest and the oldest version of Keras.
@@ -77,6 +97,7 @@ def save_model(model: keras.Model, card: ModelCard, path: Path) -> ModelCard:
     model.save(path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
+    members |= added
     members[_CONFIG_NAME] = json.dumps(remove_added_keys(json.loads(members[_CONFIG_NAME]))).encode()
     card = replace(card, oldest_keras=OLDEST_KERAS)
     card = replace(card, digest=card.compute_digest(members))

@@ -45,7 +45,7 @@ class ExportResult:
         Returns:
             A `keras.Model` from (n, height, width, 3) RGB pixels in 0-255, of any size, to probabilities: (n, 1) of the
             second class if there are two classes, else (n, classes). A row adds up to 1, unless pictures have several
-            labels.
+            labels. With `outlier_score`, the output is a dictionary of `probability` and `distance`, (n, 1).
         """
         import_quietly("keras")
         import keras
@@ -103,11 +103,14 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     if not images:
         got = f"no path in the packed store {store.path}"
         raise UsageError("--images", "the folder of the pictures", got, "Give `images`")
+    if config.outlier_score and run.read_outliers() is None:
+        got, advice = "none in the run", "Leave the option out, or train again without `unfreeze_from`"
+        raise UsageError("--outlier-score", "a run with a detector of outliers", got, advice)
     with replace_folder(describe_target(config.out)) as replacement, TemporaryFile() as file:
         import_quietly("keras")
         import keras
 
-        from train_head.export.load import compile_model
+        from train_head.export.load import compile_outputs
         from train_head.export.parity import check_parity
         from train_head.export.pictures import Pictures
         from train_head.export.rebuild import rebuild_parts
@@ -118,7 +121,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         parts = rebuild_parts(run, store, split, config.weights, console)
         _write_files(config, run, store, parts, replacement.staging)
         staged = keras.saving.load_model(replacement.staging / MODEL_FILE, compile=False)
-        parity = check_parity(compile_model(staged), parts, store, run.record.classes, pictures, console)
+        parity = check_parity(compile_outputs(staged), parts, store, run.record.classes, pictures, console)
         if not parity.ok:
             raise _build_parity_error(config.out, ExportResult([], parity, len(split.validation)))
         replacement.commit()
@@ -171,9 +174,10 @@ def refuse_foreign_files(out: Path) -> None:
 
 
 def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: ModelParts, folder: Path) -> None:
+    from train_head.export.distance import DISTANCE_NAME, build_distance, encode_arrays, list_arrays
     from train_head.export.stitch import save_model, stitch
 
-    fingerprint, origin = store.fingerprint, store.origin
+    fingerprint, origin, detector = store.fingerprint, store.origin, run.read_outliers()
     card = ModelCard(
         classes=run.record.classes,
         image_size=fingerprint.image_size,
@@ -189,10 +193,15 @@ def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: Mod
         scales=list(store.scales),
         is_multi_label=run.is_multi_label,
         thresholds=choose_label_thresholds(run, config.threshold) if run.is_multi_label else [],
+        outlier_threshold=detector.threshold if detector else None,
     )
     try:
         card.check()
-        save_model(stitch(parts.backbone, parts.head, card.image_size), card, folder / MODEL_FILE)
+        arrays = list_arrays(detector.model) if detector else []
+        distance = build_distance(parts.backbone.output_shape[1:], arrays) if config.outlier_score else None
+        added = {DISTANCE_NAME: encode_arrays(arrays)} if arrays and not distance else {}
+        model = stitch(parts.backbone, parts.head, card.image_size, distance)
+        save_model(model, card, folder / MODEL_FILE, added)
         (folder / LABELS_FILE).write_bytes(format_labels(card.classes))
     except ValueError as error:
         advice = "Train it again with `overwrite`"
@@ -203,7 +212,7 @@ def _write_files(config: ExportConfig, run: Run, store: FeatureStore, parts: Mod
 
 
 def _build_parity_error(folder: Path, result: ExportResult) -> ParityError:
-    from train_head.export.parity import TOLERANCE
+    from train_head.export.parity import DISTANCE_TOLERANCE, TOLERANCE
 
     found = result.parity
     worst = ", ".join(f"{picture['image']} {picture['difference']:.2g}" for picture in found.worst)
@@ -211,9 +220,11 @@ def _build_parity_error(folder: Path, result: ExportResult) -> ParityError:
         folder,
         f"differences in probability of at most {TOLERANCE:g} from the separate backbone and head, "
         f"differences of at most {found.stored_difference_allowed:g} from the head on the stored features, and at most "
-        f"{format_count(found.num_flips_allowed, 'different label')}",
-        f"differences of {found.max_difference:.2g} and {found.max_stored_difference:.2g}, and "
-        f"{format_count(found.num_flipped, 'different label')} (largest differences: {worst})",
+        f"{format_count(found.num_flips_allowed, 'different label')}; and distances that differ by at most "
+        f"{DISTANCE_TOLERANCE:.1%}",
+        f"differences of {found.max_difference:.2g} and {found.max_stored_difference:.2g}, "
+        f"{format_count(found.num_flipped, 'different label')} (largest differences: {worst}), and distances that "
+        f"differ by {found.max_distance_difference:.2%}",
         "Extract, train and export again; no file was written",
     )
     error.result = result

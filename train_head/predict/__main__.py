@@ -12,14 +12,21 @@ from train_head.config import PredictConfig
 
 def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     """Classify pictures with an exported model."""
-    from train_head.predict.classify import predict_pictures
+    from train_head.predict.classify import NONE_OF_THESE, predict_pictures
 
     predictions = predict_pictures(config, console)
     rows = [
-        (p.image, p.describe()) if predictions.is_multi_label else (p.image, p.label, f"{p.probability:.4f}")
+        (
+            p.image,
+            *([p.describe()] if predictions.is_multi_label else [p.describe_class(), f"{p.probability:.4f}"]),
+            *([] if p.distance is None else [f"distance {p.distance:,.0f}"]),
+        )
         for p in predictions
     ]
     console.show_table(f"predictions of {config.model}", rows or [("no picture",)])
+    if num_outliers := sum(p.is_outlier for p in predictions):
+        pictures, limit = format_count(len(predictions), "picture"), predictions.outlier_threshold
+        console.info(f"{num_outliers:,} of {pictures} {NONE_OF_THESE}: their distance is above {limit:,.0f}")
     if predictions.accuracy is not None:
         pictures = format_count(len(predictions), "picture")
         console.info(f"accuracy {predictions.accuracy:.4f} on {pictures}, with the class folders as labels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ from train_head.config import PredictConfig
 from train_head.data.batches import Array
 from train_head.runs.card import MODEL_FILE, ModelCard
 
+NONE_OF_THESE = "none of these"
+"""Label of a picture that is unlike the training pictures of all classes."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -42,6 +46,10 @@ class Prediction:
     """(classes,) float32 probability of each class; the sum is 1, unless pictures have several labels."""
     labels: Mapping[str, float] = field(default_factory=dict, repr=False)
     """Probability of each predicted label, the most probable first; of the only one, unless pictures have several."""
+    distance: float | None = None
+    """Squared distance from the training pictures of the nearest class; None for a model without a detector."""
+    is_outlier: bool = False
+    """Whether the distance is above the model's threshold: the picture probably has none of the classes."""
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -49,8 +57,13 @@ class Prediction:
         return dict(zip(self.classes, self.row.tolist(), strict=True))
 
     def describe(self) -> str:
-        """Return the predicted labels with their probabilities."""
-        return ", ".join(f"{label} {share:.4f}" for label, share in self.labels.items()) or "no label"
+        """Return the predicted labels with their probabilities, as `none of these (cats 0.9876)` for an outlier."""
+        labels = ", ".join(f"{label} {share:.4f}" for label, share in self.labels.items()) or "no label"
+        return f"{NONE_OF_THESE} ({labels})" if self.is_outlier else labels
+
+    def describe_class(self) -> str:
+        """Return the label, as `none of these (cats)` for an outlier."""
+        return f"{NONE_OF_THESE} ({self.label})" if self.is_outlier else self.label
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ class Predictions(list[Prediction]):
         """Pictures that cannot be read or decoded."""
         self.skipped: list[UnusedPicture] = []
         """Files in the given folders that are not pictures, by their extension or file type."""
+        self.outlier_threshold: float | None = None
+        """Largest distance of a picture that is no outlier; None for a model without a detector."""
 
     @property
     def accuracy(self) -> float | None:
@@ -97,11 +112,14 @@ class Predictions(list[Prediction]):
         predictions = [
             {"image": str(p.image), "label": p.label, "probability": p.probability}
             | ({"labels": dict(p.labels)} if self.is_multi_label else {})
+            | ({} if p.distance is None else {"distance": p.distance, "is_outlier": p.is_outlier})
             for p in self
         ]
         unused = {"failed": self.failed, "skipped": self.skipped}
         rows = {name: [{**asdict(file), "image": str(file.image)} for file in files] for name, files in unused.items()}
-        return {"predictions": predictions, **rows} | ({} if self.accuracy is None else {"accuracy": self.accuracy})
+        threshold = {} if self.outlier_threshold is None else {"outlier_threshold": self.outlier_threshold}
+        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        return {"predictions": predictions, **rows, **threshold, **accuracy}
 
     def _repr_html_(self) -> str:
         lines = [html.escape(f"{p.image}: {p.describe()}") for p in self]
@@ -118,7 +136,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
         HeadstartError: no picture was found, or the model file is not an exported model.
     """
     from extract.pixels import resize_pixels
-    from train_head.export.load import compile_model, limit_batch, load_export
+    from train_head.export.load import compile_outputs, limit_batch, load_export
     from train_head.export.write import describe_target
     from train_head.solvers.head import expand_probabilities
 
@@ -134,8 +152,9 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
             f"{config.model} expects pictures decoded with {card.decode_policy!r}, but this version uses "
             f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
         )
-    run, predictions = compile_model(model), Predictions(card.classes, is_multi_label=card.is_multi_label)
-    predictions.skipped = skipped
+    run = compile_outputs(model)
+    predictions = Predictions(card.classes, is_multi_label=card.is_multi_label)
+    predictions.skipped, predictions.outlier_threshold = skipped, card.outlier_threshold
 
     def read_resized() -> Iterator[tuple[Path, Array]]:
         for path in paths:
@@ -151,28 +170,30 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
     pictures, batch_size = read_resized(), limit_batch(config.batch_size, card.image_size)
     with console.progress("predict", len(paths), "pictures") as progress:
         while batch := list(islice(pictures, batch_size)):
-            outputs = expand_probabilities(run(np.stack([resized for _, resized in batch])))
-            for (path, _), row in zip(batch, outputs, strict=True):
-                predictions.append(_predict_labels(path, row, card))
+            found = run(np.stack([resized for _, resized in batch]))
+            rows = expand_probabilities(found.probabilities)
+            distances = [None] * len(batch) if found.distances is None else found.distances.tolist()
+            for (path, _), row, distance in zip(batch, rows, distances, strict=True):
+                predictions.append(_predict_labels(path, row, distance, card))
             progress.advance(len(batch))
     if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
         console.warning(unsupported)
     return predictions
 
 
-def _predict_labels(image: Path, row: Array, card: ModelCard) -> Prediction:
+def _predict_labels(image: Path, row: Array, distance: float | None, card: ModelCard) -> Prediction:
     """Choose the most probable class of a picture, or its labels, from the (classes,) probabilities."""
     number = int(row.argmax())
-    if not card.is_multi_label:
-        label, share = card.classes[number], float(row[number])
-        return Prediction(image, label, share, card.classes, row, {label: share})
-    found = {
-        label: share
-        for label, share, least in zip(card.classes, row.tolist(), card.thresholds, strict=True)
-        if share >= least
-    }
-    labels = dict(sorted(found.items(), key=lambda item: -item[1]))
-    return Prediction(image, join_labels(labels), float(row[number]), card.classes, row, labels)
+    label, share = card.classes[number], float(row[number])
+    labels = {label: share}
+    if card.is_multi_label:
+        found = zip(card.classes, row.tolist(), card.thresholds, strict=True)
+        ranked = sorted(((name, each) for name, each, least in found if each >= least), key=lambda item: -item[1])
+        labels = dict(ranked)
+        label = join_labels(labels)
+    limit = math.inf if card.outlier_threshold is None else card.outlier_threshold
+    is_outlier = distance is not None and distance > limit
+    return Prediction(image, label, share, card.classes, row, labels, distance, is_outlier)
 
 
 def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:

@@ -78,6 +78,8 @@ class ModelCard:
         if len(self.thresholds) != (len(classes) if self.is_multi_label else 0):
             raise ValueError(f"a card with {len(self.thresholds)} thresholds")
         check_type(ModelCard, {**vars(self), "val_accuracy": float(self.val_accuracy)}, "")
+        if self.outlier_threshold is not None and not 0 <= self.outlier_threshold < math.inf:
+            raise ValueError(f"a card with outlier threshold {self.outlier_threshold!r}")
         if not all(0 < scale < math.inf for scale in self.scales):
             raise ValueError(f"a card with scales {self.scales!r}")
 

@@ -158,6 +158,7 @@ def test_export_card_describes_the_run_and_its_features(exported: Exported, earl
         val_accuracy=1.0,
         weights_sha256=fingerprint.weights_sha256,
         run=Run(early_run).record.head,
+        outlier_threshold=Run(early_run).metrics["outliers"]["threshold"],
         pool="none",
         oldest_keras=OLDEST_KERAS,
     )

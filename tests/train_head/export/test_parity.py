@@ -30,7 +30,7 @@ from tests.train_head.synthetic import (
     build_tiny_head,
     make_store,
 )
-from train_head.export.load import compile_model
+from train_head.export.load import compile_outputs
 from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, find_flips
 from train_head.export.pictures import Pictures
 from train_head.export.rebuild import ModelParts
@@ -96,7 +96,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     )
     backbone, head = build_tiny_backbone(), build_tiny_head(2)
     parts = ModelParts(backbone, head, head.predict_on_batch, head.predict_on_batch, "pool", Pool.NONE)
-    return Bench(folder / "pictures", store, compile_model(stitch(backbone, head, TINY_SIZE)), parts)
+    return Bench(folder / "pictures", store, compile_outputs(stitch(backbone, head, TINY_SIZE)), parts)
 
 
 def test_check_parity_of_a_correct_model_is_ok(bench: Bench) -> None:
@@ -112,7 +112,7 @@ def test_check_parity_of_a_correct_model_is_ok(bench: Bench) -> None:
 def test_check_parity_with_another_head_reports_the_largest_difference(bench: Bench) -> None:
     parity = bench.check(run_head=lambda values: 1 - bench.run_head(values))
     outputs = [
-        float(bench.run_model(decode_image((bench.folder / e.path).read_bytes())[None])[0, 0])
+        float(bench.run_model(decode_image((bench.folder / e.path).read_bytes())[None]).probabilities[0, 0])
         for e in bench.store.examples
     ]
     assert not parity.ok
