@@ -27,6 +27,7 @@
 #   NEW_STORE=yes    start a new store in STORE, and keep the old one beside it
 #   OUTLIER_SCORE=yes  write the distance from the training pictures as a second output (make export)
 #   CHECK=           number of pictures that an export is checked on, or all
+#   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
 #   FILES=paths      the pictures to classify; quote paths with spaces: FILES="a.jpg 'my pictures'"
 #   CONFIRM=yes      confirm `make clean-all`
@@ -45,8 +46,8 @@ STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE CONFIRM
-VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK SEARCH TRIALS $(SWITCHES) \
-	FILES ARGS
+VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK THRESHOLD SEARCH TRIALS \
+	$(SWITCHES) FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -121,7 +122,7 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
-RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK FILES ARGS $(SWITCHES),$(VARIABLES))
+RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK THRESHOLD FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
@@ -189,7 +190,7 @@ report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the p
 
 export: $(RUNTIME)  ## write the Keras model that takes raw pixels
 	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK) $(if $(OUTLIER_SCORE),--outlier-score) $(ARGS))
+		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(ARGS))
 
 predict: $(RUNTIME)  ## classify FILES with the exported model
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \

@@ -136,6 +136,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ConvergenceWarning: the loss became NaN or infinite later; the last finite epoch is kept.
         """
         self._check_options()
+        if getattr(y, "ndim", 1) == 2 and y.shape[1] > 1:
+            advice = "Wrap the classifier in sklearn.multioutput.MultiOutputClassifier, or train on the store"
+            raise EstimatorError("y", "one label for each row, (n,)", f"an array of shape {y.shape}", advice)
         X, y = validate_data(self, _flatten(X), y, dtype=[np.float32, np.float16])
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
