@@ -30,7 +30,7 @@ from train_head.trials import Trial, plan_trials
 
 _NOT_COMPARED = {*UNRECORDED_OPTIONS, "overwrite", "no_report", "tensorboard"}
 """Options that may differ between two trainings of the same run."""
-_RIDGE_OPTIONS: dict[str, Any] = {
+RIDGE_OPTIONS: dict[str, Any] = {
     "units": 0,
     **{
         name: DEFAULTS[name]
@@ -174,12 +174,12 @@ def list_ignored_options(config: TrainConfig) -> list[str]:
     """List the options that the solver ignores although they differ from their defaults."""
     if config.solver is not SolverName.RIDGE:
         return []
-    return [name for name, value in _RIDGE_OPTIONS.items() if getattr(config, name) not in (value, DEFAULTS[name])]
+    return [name for name, value in RIDGE_OPTIONS.items() if getattr(config, name) not in (value, DEFAULTS[name])]
 
 
 def drop_ignored_options(config: TrainConfig) -> TrainConfig:
     """Return the options with those that the solver ignores at fixed values, so that they do not affect the run."""
-    return replace(config, **_RIDGE_OPTIONS) if config.solver is SolverName.RIDGE else config
+    return replace(config, **RIDGE_OPTIONS) if config.solver is SolverName.RIDGE else config
 
 
 def resolve_num_views(store: FeatureStore, requested: int | None) -> int:

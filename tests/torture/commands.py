@@ -192,15 +192,13 @@ def _inspect_sweep(work: Path) -> str:
     folder = work / "sweep"
     recover_run(folder / "best")
     with (folder / "sweep.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
+        rows = [row for row in csv.DictReader(file) if row["run"]]
     for row in rows:
         require(inspect_run(folder / row["run"]) is not None, f"no run {row['run']}")
     require(inspect_run(folder / "best") is not None, "no best run")
-    best = Run(folder / "best").record.config["learning_rate"]
-    require(
-        float(rows[0]["learning_rate"]) == best, f"best/ has rate {best}, but the first row of the table is {rows[0]}"
-    )
-    return NEW if len(rows) == 2 else OLD
+    best = Run(folder / "best").record.head
+    require(Run(folder / rows[0]["run"]).record.head == best, f"best/ has another head than the first row, {rows[0]}")
+    return NEW if sum(row["status"] == "done" for row in rows) == 2 else OLD
 
 
 def _inspect_pack(work: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,13 @@ def make_sweep(store: FeatureStore | Path, out: Path, *tries: str, **options: An
 def make_row(
     name: str, value: float | None, loss: float | None = 0.5, status: Status = Status.DONE, **values: Any
 ) -> Row:
-    """Make a row with a standard error of 0.02 and an interval of ± 0.1; None is a head that was not scored."""
+    """Make a row with a standard error of 0.02 and an interval of ± 0.1; None is a head that was not scored.
+
+    A baseline has no run.
+    """
     score = UNSCORED if value is None else Score(value, value - 0.1, value + 0.1, 0.02)
-    return Row(name, status, values, score, value, loss, 3, 0.5, f"trials/{name}")
+    run = "" if status is Status.BASELINE else f"trials/{name}"
+    return Row(name, status, values, score, value, loss, 3, 0.5, run)
 
 
 def record_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[str]:
@@ -80,6 +85,14 @@ def record_fits(monkeypatch: pytest.MonkeyPatch, interrupt_at: int = 0) -> list[
 
     monkeypatch.setattr("train_head.solvers.reduced.fit_reduced", fit)
     return fitted
+
+
+@contextmanager
+def without_ridge() -> Iterator[None]:
+    """Leave the ridge heads out of the baselines, so that one of the small heads is the best."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train_head.sweep.plan.plan_baselines", lambda *_: [])
+        yield
 
 
 def read_table(out: Path) -> list[dict[str, str]]:

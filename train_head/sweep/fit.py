@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from base.terminal import Console, ConsoleOptions
-from train_head.evaluation.baselines import MAJORITY, measure_baselines
+from train_head.evaluation.baselines import MAJORITY, measure_majority
 from train_head.evaluation.metrics import list_losses
 from train_head.runs.read import Run
-from train_head.runs.tables import RunExample, list_run_examples
+from train_head.runs.tables import list_run_examples
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import DivergedError, Epoch, PartlyDivergedError
 from train_head.sweep.config import SweepConfig
@@ -74,31 +75,25 @@ def fit_candidate(
     return Row(candidate.name, status, candidate.values, score, *results)
 
 
-def fit_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[Row]:
-    """Fit the baselines of each dataset; add the largest-class baseline only once for the same pictures."""
-    rows = []
+def measure_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[Row]:
+    """Measure the baseline of each dataset, but only once for the same pictures."""
+    splits = {frozenset(list_run_examples(dataset.split)): dataset for dataset in reversed(datasets)}
     names = shorten_paths(dataset.path for dataset in datasets)
-    guessed: set[frozenset[RunExample]] = set()
-    for dataset in datasets:
-        started = time.monotonic()
-        # Several cut layers are written as in `--try`.
-        split, cut = dataset.split, dataset.store.fingerprint.cut.replace(",", "+")
-        examples = frozenset(list_run_examples(split))
-        for baseline in measure_baselines(dataset.store, split, config.folds):
-            name = f"{baseline.name}, {names[dataset.path]} {cut}" if len(names) > 1 else f"{baseline.name}, {cut}"
-            values, seconds = {"store": dataset.path, "cut": cut}, round(time.monotonic() - started, 3)
-            if baseline.name == MAJORITY:
-                if examples in guessed:
-                    continue
-                name, values, seconds = (name, values, 0.0) if guessed else (MAJORITY, {}, 0.0)
-                guessed.add(examples)
-            metrics = {
-                "num_train": len(split.train),
-                "num_validation": len(split.validation),
-                "val_accuracy": baseline.val_accuracy,
-                "folds": {"val_accuracies": baseline.fold_accuracies} if config.folds else None,
-            }
-            score = score_run(metrics, baseline.losses, config.metric)
-            loss = float(baseline.losses.mean())
-            rows.append(Row(name, Status.BASELINE, values, score, baseline.val_accuracy, loss, seconds=seconds))
+    rows = []
+    for dataset in reversed(splits.values()):
+        split = dataset.split
+        found, name, values = measure_majority(split, config.folds), MAJORITY, dict[str, Any]()
+        if len(splits) > 1:
+            # Several cut layers are written as in `--try`.
+            cut = dataset.store.fingerprint.cut.replace(",", "+")
+            name = f"{MAJORITY}, {names[dataset.path]} {cut}"
+            values = {"store": dataset.path, "cut": cut}
+        metrics = {
+            "num_train": len(split.train),
+            "num_validation": len(split.validation),
+            "val_accuracy": found.val_accuracy,
+            "folds": {"val_accuracies": found.fold_accuracies} if config.folds else None,
+        }
+        score = score_run(metrics, found.losses, config.metric)
+        rows.append(Row(name, Status.BASELINE, values, score, found.val_accuracy, float(found.losses.mean())))
     return rows

@@ -13,13 +13,23 @@ from typing import Any
 
 from base.errors import UsageError, require_extra
 from features.cuts import list_cuts
+from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
-from train_head.prepare import check_arguments, open_training_store, resolve_num_views, scale_store, split_store
+from train_head.prepare import (
+    RIDGE_OPTIONS,
+    check_arguments,
+    drop_ignored_options,
+    open_training_store,
+    resolve_num_views,
+    scale_store,
+    split_store,
+)
 from train_head.solvers import Problem, compute_reduced_shape
 from train_head.sweep.config import DEFAULT_TRIALS, OPTION, MetricName, SearchName, SweepConfig
+from train_head.sweep.rows import shorten_paths
 from train_head.sweep.space import Axis, add_default_axes, parse_axes
 from train_head.trials import plan_trials
 
@@ -32,7 +42,7 @@ class Candidate:
     """Head to fit."""
 
     name: str
-    """Name of the folder of its run."""
+    """Name of the head; except for a baseline, also that of the folder of its run."""
     values: dict[str, Any]
     """Value of each axis."""
     config: TrainConfig
@@ -44,6 +54,8 @@ class Dataset:
 
     path: Path
     """Path of the store as given."""
+    config: TrainConfig
+    """Options of the first head on it."""
     store: FeatureStore
     split: Split
 
@@ -55,6 +67,8 @@ class Plan:
     axes: list[Axis]
     candidates: list[Candidate]
     """All heads of a grid; for Optuna the corners of the search space."""
+    baselines: list[Candidate]
+    """Simple heads to compare the others with."""
     datasets: list[Dataset]
     selection: Selection
     """Numbers of heads and epochs from which the best head is chosen."""
@@ -79,26 +93,61 @@ def plan_sweep(config: SweepConfig) -> Plan:
         raise UsageError(config.out, "a folder for the sweep", "a file", f"Give another {OPTION}")
     axes = add_default_axes(parse_axes(config.tries or [], takes_ranges=is_optuna), config)
     candidates = plan_grid(config, axes)
-    return Plan(axes, candidates, check_candidates(candidates), plan_selection(config, axes, candidates))
+    datasets = check_candidates(candidates)
+    baselines = plan_baselines(config, candidates, datasets)
+    selection = plan_selection(config, axes, candidates, len(baselines))
+    return Plan(axes, candidates, baselines, datasets, selection)
 
 
 def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
-    """Plan a head for every combination of values, the last axis changing fastest; of a range, use its two ends."""
+    """Plan a head for every combination of values, the last axis changing fastest; of a range, use its two ends.
+
+    Combinations that give the same head, because its solver ignores an option, are planned once.
+    """
     names = [axis.name for axis in axes]
     combinations = itertools.product(*(axis.values for axis in axes))
-    return [plan_candidate(config, dict(zip(names, values, strict=True))) for values in combinations]
+    planned = [plan_candidate(config, dict(zip(names, values, strict=True))) for values in combinations]
+    return list({candidate.name: candidate for candidate in planned}.values())
 
 
 def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
-    """Plan the head with the given values."""
+    """Plan the head with the given values, without those that its solver ignores."""
+    if values.get("solver", config.solver) is SolverName.RIDGE:
+        values = {name: value for name, value in values.items() if name not in RIDGE_OPTIONS}
     name = name_candidate(values)
-    head = config.make_train_config(name, values)
+    head = drop_ignored_options(config.make_train_config(name, values))
     if values.get("unfreeze_from") == NO_FINE_TUNING and not head.cut and list_cuts(head.store):
         # A head without fine-tuning uses the same cut as the fine-tuned heads, so that their scores are comparable.
         from train_head.finetuning.backbone import TOP
 
         head = replace(head, cut=TOP)
     return Candidate(name, values, head)
+
+
+def plan_baselines(
+    config: SweepConfig, candidates: Sequence[Candidate], datasets: Sequence[Dataset]
+) -> list[Candidate]:
+    """Plan a ridge head on the channel means of each dataset, unless it is among the candidates."""
+    names = shorten_paths(dataset.path for dataset in datasets)
+    planned = []
+    for dataset in datasets:
+        path, cut, pool = dataset.path, dataset.store.fingerprint.cut, dataset.config.pool
+        if pool is Pool.NONE and len(dataset.store.feature_shape) == 3:
+            pool = Pool.AVG
+        is_planned = any(
+            found.solver is SolverName.RIDGE and (found.store, found.pool) == (path, pool)
+            for found in (candidate.config for candidate in candidates)
+            if found.cut in ("", cut) and found.rank is None
+        )
+        if not is_planned:
+            options = {"store": path, "cut": cut, "pool": pool, "solver": SolverName.RIDGE}
+            folder = name_candidate(({"store": path} if len(names) > 1 else {}) | {"cut": cut, "solver": "ridge"})
+            head = config.make_train_config(folder, options | {"unfreeze_from": NO_FINE_TUNING, "rank": None})
+            # Several cut layers are written as in `--try`.
+            cut = cut.replace(",", "+")
+            label = f"ridge, {names[path]} {cut}" if len(names) > 1 else f"ridge, {cut}"
+            planned.append(Candidate(label, {"store": path, "cut": cut}, drop_ignored_options(head)))
+    return planned
 
 
 def name_candidate(values: Mapping[str, Any]) -> str:
@@ -118,17 +167,20 @@ def name_candidate(values: Mapping[str, Any]) -> str:
     return f"{safe[:MAX_NAME]}_{digest}"
 
 
-def plan_selection(config: SweepConfig, axes: Sequence[Axis], candidates: Sequence[Candidate]) -> Selection:
+def plan_selection(
+    config: SweepConfig, axes: Sequence[Axis], candidates: Sequence[Candidate], num_baselines: int
+) -> Selection:
     """Count the heads and epochs from which the best head is chosen.
 
     A search chooses heads by earlier results, so every head that it could have fitted counts.
     """
     num_epochs = max(Selection.of_epochs(candidate.config).num_epochs for candidate in candidates)
     if config.search is SearchName.GRID:
-        return Selection(len(candidates), num_epochs, config.metric.value)
+        return Selection(len(candidates) + num_baselines, num_epochs, config.metric.value)
     num_heads, num_possible = config.trials or DEFAULT_TRIALS, math.prod(axis.count_values() for axis in axes)
     if num_possible <= num_heads:
-        return Selection(num_possible, num_epochs, config.metric.value)
+        return Selection(num_possible + num_baselines, num_epochs, config.metric.value)
+    num_heads, num_possible = num_heads + num_baselines, num_possible + num_baselines
     return Selection(num_heads, num_epochs, config.metric.value, num_possible)
 
 
@@ -148,7 +200,7 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[Dataset]:
             if key not in datasets:
                 store = open_training_store(config)
                 split = split_store(store, config)
-                datasets[key] = Dataset(config.store, scale_store(store, split), split)
+                datasets[key] = Dataset(config.store, config, scale_store(store, split), split)
             _check_fits(config, datasets[key])
         except UsageError as error:
             values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in candidate.values.items())

@@ -28,7 +28,7 @@ def draw_sweep(rows: Sequence[Row], metric: MetricName, path: Path) -> None:
 
 
 def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
-    """Plot the baselines and the heads that were fitted to the end; there must be at least one such head."""
+    """Plot the baselines and the heads that were fitted to the end."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -43,7 +43,7 @@ def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
         style, label = _LINES[number % len(_LINES)], f"{row.name}: {row.score.metric:.3f}"
         axes.axhline(row.score.metric, color="0.35", linestyle=style, linewidth=1, label=_make_literal(label))
     axes.set_ylim(low, high)
-    num = max(row.score.num_candidates for row in ordered)
+    num = max((row.score.num_candidates for row in ordered), default=1)
     spread = "95% interval" + (f", {num:,} candidates" if num > 1 else "")
     axes.set(xlabel=f"{format_count(len(ordered), 'head')}, best first", ylabel=f"{_NAMES[metric]}\n{spread}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -57,31 +57,35 @@ def plot_sweep(rows: Sequence[Row], metric: MetricName) -> Figure:
 def choose_colour_axis(rows: Sequence[Row]) -> str:
     """Choose the axis that explains most of the variance of the scores, among those with two to ten values.
 
-    The explained share is η²: the variance between the mean scores of the axis's values over the total variance, which
-    is the same for all axes. Return an empty string if no axis has two to ten values.
+    The explained share is η²: the variance between the mean scores of the axis's values over the total variance of the
+    heads that have the axis. Return an empty string if no axis has two to ten values.
     """
     scored = [row for row in rows if row.is_scored]
-    metrics = np.array([row.score.metric for row in scored])
-    between: dict[str, float] = {}
-    for axis in scored[0].values if scored else ():
-        values, groups = np.unique([str(row.values[axis]) for row in scored], return_inverse=True)
+    explained: dict[str, float] = {}
+    for axis in dict.fromkeys(name for row in scored for name in row.values):
+        having = [row for row in scored if axis in row.values]
+        metrics = np.array([row.score.metric for row in having])
+        values, groups = np.unique([str(row.values[axis]) for row in having], return_inverse=True)
         if 2 <= len(values) <= MAX_COLOURS:
             means = np.bincount(groups, metrics) / np.bincount(groups)
-            between[axis] = float(means[groups].var())
-    return max(between, key=lambda axis: between[axis]) if between else ""
+            total = float(metrics.var())
+            explained[axis] = float(means[groups].var()) / total if total else 0.0
+    return max(explained, key=lambda axis: explained[axis]) if explained else ""
 
 
 def _draw_heads(axes: Axes, ordered: Sequence[Row]) -> None:
     axis, stores = choose_colour_axis(ordered), shorten_values(ordered)
     groups: dict[Any, list[tuple[int, Row]]] = {}
     for rank, row in enumerate(ordered, 1):
-        groups.setdefault(row.values.get(axis, ""), []).append((rank, row))
-    for number, value in enumerate(sorted(groups)):
+        groups.setdefault(row.values.get(axis), []).append((rank, row))
+    # Heads whose solver ignores the option come last.
+    for number, value in enumerate(sorted(groups, key=lambda value: (value is None, value))):
         ranks, scores = [rank for rank, _ in groups[value]], [row.score for _, row in groups[value]]
         metrics, low, high = (np.array([getattr(s, name) for s in scores]) for name in ("metric", "low", "high"))
         # Rounding may put a mean outside its own interval by one unit in the last place.
         errors = np.maximum([metrics - low, high - metrics], 0)
-        label = _make_literal(f"{axis.replace('_', ' ')} {stores.get(value, value)}" if axis else "heads")
+        named = f"{axis.replace('_', ' ')} {stores.get(value, value)}" if axis else "heads"
+        label = _make_literal(f"no {axis.replace('_', ' ')}" if axis and value is None else named)
         axes.errorbar(ranks, metrics, errors, label=label, color=f"C{number}", fmt="o", markersize=5, capsize=2)
 
 

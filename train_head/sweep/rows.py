@@ -112,6 +112,11 @@ class Row:
     """Folder of the run, relative to that of the sweep; empty if there is none."""
 
     @property
+    def can_be_kept(self) -> bool:
+        """Whether the head was fitted to the end and has a run: a candidate, or a baseline that is a head."""
+        return self.status is Status.DONE or (self.status is Status.BASELINE and bool(self.run))
+
+    @property
     def is_scored(self) -> bool:
         """Whether the head was fitted to the end."""
         return self.score is not UNSCORED
@@ -135,14 +140,14 @@ def sort_rows(rows: Iterable[Row], metric: MetricName) -> list[Row]:
 
 
 def find_best(rows: Iterable[Row], metric: MetricName) -> Row | None:
-    """Find the best head that was fitted to the end; return None if there is none."""
-    return next(iter(sort_rows((row for row in rows if row.status is Status.DONE), metric)), None)
+    """Find the best head that was fitted to the end, also among the baselines; return None if there is none."""
+    return next(iter(sort_rows((row for row in rows if row.can_be_kept), metric)), None)
 
 
 def count_close(rows: Sequence[Row], best: Row, metric: MetricName) -> int:
     """Count the heads within one standard error of the best head, including it."""
     limit = _get_cost(best, metric) + best.score.standard_error
-    return sum(row.status is Status.DONE and _get_cost(row, metric) <= limit for row in rows)
+    return sum(row.can_be_kept and _get_cost(row, metric) <= limit for row in rows)
 
 
 def shorten_paths(paths: Iterable[Path]) -> dict[Path, str]:

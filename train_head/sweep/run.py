@@ -20,7 +20,7 @@ from train_head.runs.write import copy_run, shorten_path, warn_on_failure, write
 from train_head.solvers import ignore_epoch
 from train_head.solvers.history import Epoch
 from train_head.sweep.config import ADVICE, DEFAULT_TRIALS, OPTION, TRIALS_FOLDER, SearchName, SweepConfig
-from train_head.sweep.fit import TrialConsole, fit_baselines, fit_candidate
+from train_head.sweep.fit import TrialConsole, fit_candidate, measure_baselines
 from train_head.sweep.plan import Candidate, Plan, count_different_validation_sets, plan_sweep
 from train_head.sweep.rows import Row, Status, count_close, find_best, sort_rows
 from train_head.sweep.table import describe_best, format_rows, read_table, write_table
@@ -155,7 +155,8 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
         total, rows = config.trials or DEFAULT_TRIALS, search_heads(study, config, plan.axes, fit)
     axes = " x ".join(axis.describe() for axis in plan.axes)
     console.info(format_count(total, "head") + (f": {axes}" if axes else ""))
-    for row in fit_baselines(plan.datasets, config):
+    fitted = (replace(fit(candidate), status=Status.BASELINE) for candidate in plan.baselines)
+    for row in (*fitted, *measure_baselines(plan.datasets, config)):
         found[row.name] = row
         console.debug(f"{row.name}: {config.metric.value} {row.score.metric:.4f}")
     with console.progress("sweep", total, "heads") as progress:
@@ -170,14 +171,14 @@ def _fit_all(config: SweepConfig, plan: Plan, found: dict[str, Row], console: Co
 def _describe(config: SweepConfig, rows: Sequence[Row], best: Row | None) -> dict[str, Any]:
     """Return the result of a sweep, as `--json` prints it."""
     heads = [row for row in rows if row.status is not Status.BASELINE]
-    trials = {row.name: row.describe() | {"run": str(config.out / row.run) if row.run else ""} for row in heads}
+    described = {row.name: row.describe() | {"run": str(config.out / row.run) if row.run else ""} for row in rows}
     run = str(config.out / record.BEST_FOLDER)
-    chosen = best and trials[best.name] | {"run": run, "trial": trials[best.name]["run"]}
+    chosen = best and described[best.name] | {"run": run, "trial": described[best.name]["run"]}
     return {
         "metric": config.metric.value,
         "num_heads": len(heads),
-        "trials": list(trials.values()),
-        "baselines": [row.describe() for row in rows if row.status is Status.BASELINE],
+        "trials": [described[row.name] for row in heads],
+        "baselines": [described[row.name] for row in rows if row.status is Status.BASELINE],
         "best": chosen,
         "num_close": best and count_close(rows, best, config.metric),
         "table": str(config.out / record.TABLE_FILE),

@@ -112,7 +112,9 @@ def format_rows(rows: Sequence[Row], axes: Sequence[str], metric: MetricName) ->
     stores = shorten_values(rows)
     shown = [("", titles, metric.value.removeprefix("val_") + (" ± std" if several else ""), interval, "loss", "time")]
     for number, row in enumerate(heads[:NUM_SHOWN], 1):
-        named = ", ".join(str(stores.get(row.values[axis], row.values[axis])) for axis in axes) or row.name
+        # Values that the solver ignores are not listed.
+        values = [row.values[axis] for axis in axes if axis in row.values]
+        named = ", ".join(str(stores.get(value, value)) for value in values) or row.name
         shown.append((str(number), named, *_show_results(row)))
     if len(heads) > NUM_SHOWN:
         shown.append(("", f"… and {len(heads) - NUM_SHOWN} more", "", "", "", ""))
@@ -130,8 +132,10 @@ def describe_best(rows: Sequence[Row], best: Row, metric: MetricName, choice: st
     """
     score, name = best.score, metric.value.replace("_", " ")
     found = [f"{name} {score.metric:.4f}, 95% interval {Interval(score.low, score.high).format()}"]
+    if best.status is Status.BASELINE:
+        found[0] = f"no head is better than the baseline {best.name}, which is kept as the best: {found[0]}"
     if choice:
-        num_close, num_done = count_close(rows, best, metric), sum(row.status is Status.DONE for row in rows)
+        num_close, num_done = count_close(rows, best, metric), sum(row.can_be_kept for row in rows)
         found[0] += (
             f", for {choice}. This head was selected on the pictures that it is evaluated on, so its score is "
             "optimistically biased; the interval accounts for the selection. Heads within one standard error "

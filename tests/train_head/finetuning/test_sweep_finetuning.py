@@ -10,7 +10,7 @@ from base.errors import UsageError
 from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from tests.train_head.sweeps import make_sweep
+from tests.train_head.sweeps import make_sweep, without_ridge
 from train_head.runs.read import Run
 from train_head.sweep.plan import check_candidates, plan_grid
 from train_head.sweep.run import sweep_heads
@@ -39,7 +39,8 @@ def test_sweep_over_layers_reads_the_cut_that_each_head_needs(three: Path, tmp_p
 def test_sweep_over_layers_fits_each_and_keeps_the_best(three: Path, tmp_path: Path, quiet: Console) -> None:
     options = {"epochs": 3, "fine_tune_epochs": 1, "units": 4}
     config = make_sweep(three, tmp_path / "out", tries=["unfreeze-from=none,mixed6"], **options)
-    result = sweep_heads(config, quiet)
+    with without_ridge():
+        result = sweep_heads(config, quiet)
     assert sorted(trial["values"]["unfreeze_from"] for trial in result["trials"]) == ["mixed6", "none"]
     cuts = {Run(Path(trial["run"])).record.config["cut"] for trial in result["trials"]}
     assert cuts == {"mixed6", "mixed7"}

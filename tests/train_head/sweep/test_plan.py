@@ -168,5 +168,8 @@ def test_plan_selection_counts_the_heads_and_epochs_to_choose_from(
 ) -> None:
     config = make_sweep(tmp_path / "store", tmp_path / "out", *tries, **options)
     axes = parse_axes(tries, takes_ranges=True)
-    found = plan_selection(config, axes, plan_grid(config, axes))
+    found = plan_selection(config, axes, plan_grid(config, axes), 0)
     assert (found.num_heads, found.num_possible, found.num_candidates) == (num_heads, num_possible, num_candidates)
+    more = plan_selection(config, axes, plan_grid(config, axes), 2)
+    assert more.num_heads == num_heads + 2
+    assert more.num_possible == (num_possible + 2 if num_possible else 0)

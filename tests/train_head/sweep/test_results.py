@@ -17,13 +17,13 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.files import read_files
-from tests.train_head.sweeps import Swept, make_sweep, read_table, record_fits
+from tests.train_head.sweeps import Swept, make_sweep, read_table, record_fits, without_ridge
 from train_head.config import OptimizerName, ReportConfig
 from train_head.report.sources import load_sources
 from train_head.runs.read import Run
 from train_head.sweep.__main__ import sweep
 from train_head.sweep.config import SearchName, SweepConfig
-from train_head.sweep.fit import fit_baselines
+from train_head.sweep.fit import measure_baselines
 from train_head.sweep.run import NoHeadError, sweep_heads
 
 RESULTS = ("sweep.csv", "sweep.png", "best")
@@ -105,9 +105,9 @@ def test_sweep_into_a_locked_folder_is_refused(
         with raises(TargetLockedError, where=config.out):
             sweep_heads(config, quiet)
         refused.append(True)
-        return fit_baselines(*arguments)
+        return measure_baselines(*arguments)
 
-    monkeypatch.setattr("train_head.sweep.run.fit_baselines", sweep_too)
+    monkeypatch.setattr("train_head.sweep.run.measure_baselines", sweep_too)
     sweep(config, quiet)
     assert refused == [True]
 
@@ -137,7 +137,7 @@ def change_sweep(config: SweepConfig) -> SweepConfig:
 def num_steps(swept: Swept, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> int:
     """Number of renames and removals of the sweep that is killed."""
     out = shutil.copytree(swept.config.out, tmp_path_factory.mktemp("steps") / "out")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_ridge():
         counts = count_steps(patch, sys.maxsize)
         sweep_heads(change_sweep(replace(swept.config, out=out)), quiet)
     return counts[0]
