@@ -29,8 +29,11 @@ def stratify(units: Sequence[Unit], shares: Sequence[float]) -> list[int]:
 
     The label with the fewest remaining pictures is divided first, because later choices can correct the frequent ones.
     Each of its units goes to the part that lacks most pictures with this label, in a tie to the one that lacks most
-    pictures of all. At the end, a label of two or more units that is in one part only gets a second part, if a unit can
-    be moved without taking another label from its only two parts.
+    pictures of all.
+
+    The first of two parts, training, gets every label: a unit with a label that no other unit has is placed
+    there first. At the end, a label of two or more units that is in one part only gets a second part; from the first
+    part, only if a unit can be moved without taking another label from one of its two parts.
 
     Args:
         units: the units; earlier ones are placed first.
@@ -52,18 +55,23 @@ def stratify(units: Sequence[Unit], shares: Sequence[float]) -> list[int]:
     remaining = np.array([totals[label] for label in names], np.int64)
     done = np.iinfo(remaining.dtype).max
     part_of = [-1] * len(units)
+
+    def place(number: int, part: int) -> None:
+        part_of[number] = part
+        wanted_size[part] -= units[number].size
+        for label, count in units[number].labels.items():
+            wanted[label][part] -= count
+            remaining[index_of[label]] -= count
+
+    if len(shares) == 2:
+        for number in sorted({numbers[0] for numbers in units_of.values() if len(numbers) == 1}):
+            place(number, 0)
     for _ in names:
         rarest = int(remaining.argmin())
         lacking = wanted[names[rarest]]
         for number in units_of[names[rarest]]:
-            if part_of[number] >= 0:
-                continue
-            part = max(range(len(shares)), key=lambda part: (lacking[part], wanted_size[part]))
-            part_of[number] = part
-            wanted_size[part] -= units[number].size
-            for label, count in units[number].labels.items():
-                wanted[label][part] -= count
-                remaining[index_of[label]] -= count
+            if part_of[number] < 0:
+                place(number, max(range(len(shares)), key=lambda part: (lacking[part], wanted_size[part])))
         remaining[rarest] = done
     _spread(units, units_of, part_of, wanted_size)
     return part_of
@@ -85,18 +93,22 @@ def _spread(
     num_in = {label: Counter(part_of[number] for number in numbers) for label, numbers in units_of.items()}
 
     def stays_spread(label: str, source: int) -> bool:
-        num_parts = sum(count > 0 for count in num_in[label].values())
-        return num_in[label][source] > 1 or num_parts > 2 or len(units_of[label]) < 2
+        return num_in[label][source] > 1 or sum(count > 0 for count in num_in[label].values()) > 2
 
     for label in sorted(units_of):
         if len(units_of[label]) < 2 or sum(count > 0 for count in num_in[label].values()) > 1:
             continue
         source = part_of[units_of[label][0]]
         others = [part for part in range(len(lacking)) if part != source]
-        movable = [n for n in units_of[label] if all(stays_spread(name, source) for name in units[n].labels)]
+        movable = [
+            number
+            for number in units_of[label]
+            if source > 0 or all(stays_spread(name, source) for name in units[number].labels)
+        ]
         if not others or not movable:
             continue
-        moved, target = min(movable, key=lambda number: units[number].size), max(others, key=lambda p: lacking[p])
+        moved = min(movable, key=lambda number: units[number].size)
+        target = 0 if source else max(others, key=lambda part: lacking[part])
         part_of[moved] = target
         for name in units[moved].labels:
             num_in[name][source] -= 1

@@ -98,6 +98,34 @@ def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> No
     raise HeadstartError(images, expected, found, advice)
 
 
+def check_labels(images: Path, counts: Counts, num_trained: int) -> None:
+    """Check everything that `train` requires of pictures with several labels.
+
+    Args:
+        images: the folder of pictures, for messages.
+        counts: number of pictures by split and label.
+        num_trained: number of training pictures.
+
+    Raises:
+        HeadstartError: training pictures have fewer than two labels, one that they all have, or none of a label that
+            other pictures have.
+    """
+    trained = _count_training(counts)
+    filled = {label for label, count in trained.items() if count}
+    others = {label for split, found in counts.items() if split not in ("", TRAIN) for label, n in found.items() if n}
+    everywhere = sorted(label for label in filled if trained[label] == num_trained)
+    problems = [
+        _describe(sorted(others - filled), "label without training pictures", "labels without training pictures"),
+        _describe(everywhere, "label of all training pictures", "labels of all training pictures"),
+    ]
+    found = "; ".join(filter(None, problems))
+    if not found and len(filled) < 2:
+        found = f"one label, {next(iter(filled))!r}" if filled else "none"
+    if found:
+        expected = "two or more labels, each of some but not all training pictures"
+        raise HeadstartError(images, expected, found, "Correct the table, or give each picture one label")
+
+
 def find_similar(labels: Collection[str]) -> list[str]:
     """Return the labels that differ from another one only in case, outer spaces or leading zeros, sorted."""
     key_of = {label: _fold(label) for label in labels}

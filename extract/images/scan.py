@@ -10,10 +10,10 @@ from pathlib import Path
 
 from base.errors import UsageError
 from base.terminal import NUM_LISTED, format_count, format_list
-from extract.images.classes import Counts, check_classes, find_excluded, find_similar, parse_classes
+from extract.images.classes import Counts, check_classes, check_labels, find_excluded, find_similar, parse_classes
 from extract.images.layout import ClassFolder, Layout, plan_layout
 from extract.images.refusals import Source, refuse_nested
-from extract.images.splits import TEST
+from extract.images.splits import TEST, TRAIN
 from extract.images.tree import Folder, build_tree
 from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped, list_files
 from extract.labels.summary import TableLabels
@@ -175,9 +175,10 @@ def check_scan(folder: Path, scan: Scan) -> list[str]:
     Raises:
         HeadstartError: `train` would refuse the pictures.
     """
-    if scan.label_source.is_multi_label:
-        return []
     counts = scan.count_by_class()
+    if scan.label_source.is_multi_label:
+        check_labels(folder, counts, sum(image.split in ("", TRAIN) for image in scan.images))
+        return []
     unreadable = {found.path: found.reason for found in scan.skipped if found.reason.startswith(UNREADABLE_FOLDER)}
     # An empty class folder in test/ does not affect training.
     empty = [found for found in scan.empty if found.split != TEST and not counts.get(found.split, {}).get(found.label)]

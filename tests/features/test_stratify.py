@@ -53,6 +53,17 @@ def test_stratify_moves_a_label_whose_pictures_were_placed_by_rarer_labels() -> 
     assert {parts[0], parts[2]} == {parts[1], parts[3]} == {0, 1}
 
 
+def test_stratify_keeps_a_label_of_one_picture_in_the_first_part() -> None:
+    rng = np.random.default_rng(0)
+    labels = [chr(ord("a") + number) for number in range(26)]
+    for _ in range(50):
+        units = make_units(["".join(sorted(set(rng.choice(labels, rng.integers(0, 5))))) for _ in range(30)])
+        found = count_in_parts(units, stratify(units, (0.8, 0.2)))
+        total = found[0] + found[1]
+        assert all(found[0][label] for label, count in total.items() if count == 1)
+        assert all(found[0][label] for label in total)
+
+
 def test_stratify_weighs_a_group_by_its_pictures() -> None:
     units = [Unit(40, {"a": 40}), *(Unit(1, {"a": 1}) for _ in range(60))]
     parts = stratify(units, (0.6, 0.4))

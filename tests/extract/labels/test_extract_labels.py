@@ -151,6 +151,29 @@ def test_extract_with_several_labels_stores_all_of_them(pictures: Path, store: P
     assert {image.status for image in found.images} == {ImageStatus.DONE}
 
 
+@pytest.mark.parametrize(
+    ("labels", "splits"),
+    [
+        pytest.param(["1,0"] * 4 + ["0,0"] * 4, None, id="one label"),
+        pytest.param(["0,0"] * 8, None, id="no label"),
+        pytest.param(["1,1"] * 4 + ["1,0"] * 4, None, id="label of all pictures"),
+        pytest.param(["1,0", "0,0"] * 2 + ["0,1", "1,0"] * 2, ["train"] * 4 + ["val"] * 4, id="label in validation"),
+    ],
+)
+def test_extract_refuses_several_labels_that_train_would_refuse(
+    pictures: Path, store: Path, tmp_path: Path, labels: list[str], splits: list[str] | None
+) -> None:
+    rows = [("id", "cats", "dogs", *(["fold"] if splits else []))]
+    rows += [
+        (stem, *found.split(","), *(splits[number : number + 1] if splits else []))
+        for number, (stem, found) in enumerate(zip(STEMS, labels, strict=True))
+    ]
+    table = write_table(tmp_path / "table.csv", rows)
+    columns = "path=id,label=2-3" if splits is None else "path=id,label=2-3,split=fold"
+    with raises(HeadstartError):
+        extract(pictures, store, labels=table, columns=columns)
+
+
 def test_store_with_several_labels_has_arrays_of_labels_and_can_be_packed(
     pictures: Path, store: Path, multi_table: Path, tmp_path: Path
 ) -> None:
