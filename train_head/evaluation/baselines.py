@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.split import encode_labels
 from train_head.data.folds import split_into_folds
 from train_head.data.split import Split
-from train_head.evaluation.metrics import list_losses, predict_classes
+from train_head.evaluation.metrics import find_correct, list_losses
 
 MAJORITY = "largest class"
 
@@ -30,7 +29,8 @@ class Baseline:
 def measure_majority(split: Split, num_folds: int) -> Baseline:
     """Measure the baseline on the validation pictures and on the same folds as the heads.
 
-    Its probabilities are the shares of the classes in training.
+    Its probabilities are the shares of the classes in training; with several labels a picture, it predicts the labels
+    of more than half of the training pictures.
 
     Args:
         split: training and validation examples.
@@ -38,8 +38,8 @@ def measure_majority(split: Split, num_folds: int) -> Baseline:
     """
     measured = []
     for part in [split, *(split_into_folds(split, num_folds) if num_folds else [])]:
-        truth = encode_labels(part.validation, split.classes)
-        counts = np.bincount(encode_labels(part.train, split.classes), minlength=len(split.classes))
+        truth, targets = part.encode(part.validation), part.encode(part.train)
+        counts = targets.sum(axis=0) if split.is_multi_label else np.bincount(targets, minlength=len(split.classes))
         guesses = np.tile(counts / len(part.train), (len(truth), 1)).astype(np.float32)
-        measured.append((float(np.mean(predict_classes(guesses) == truth)), list_losses(truth, guesses)))
+        measured.append((float(find_correct(truth, guesses).mean()), list_losses(truth, guesses)))
     return Baseline(MAJORITY, *measured[0], [accuracy for accuracy, _ in measured[1:]])

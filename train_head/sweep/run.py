@@ -53,6 +53,8 @@ def sweep_heads(config: SweepConfig, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     plan = plan_sweep(config)
+    if any(dataset.split.is_multi_label for dataset in plan.datasets):
+        console.info("accuracy is the exact match: the share of pictures with all labels correct")
     if others := count_different_validation_sets(plan.datasets):
         console.warning(
             f"the validation pictures of {others} of {len(plan.datasets)} stores and cuts differ from those of the "

@@ -19,10 +19,12 @@ from extract.backbone import hash_weights
 from features.store import FeatureStore
 from tests.files import read_files
 from tests.pictures import draw_picture, fill_folder
+from tests.train_head.multi_label import SETS, make_multi_label_store
 from tests.train_head.sweeps import FOUR_NAMES, Swept, make_sweep, read_table
 from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, build_tiny_backbone, make_store
 from tests.train_head.training import UNSTABLE, make_config
 from train_head.config import ExportConfig, OptimizerName
+from train_head.evaluation.baselines import MAJORITY
 from train_head.export.__main__ import export
 from train_head.runs.read import Run
 from train_head.runs.record import LOGS_FOLDER, describe_config
@@ -248,3 +250,16 @@ def test_best_run_is_exported_with_the_accuracy_of_the_sweep(
     result = export(ExportConfig(config.out / "best", tmp_path / "model"), quiet)
     assert (result["num_pictures"], result["num_flipped"]) == (6, 0)
     assert result["accuracy"] == best["metric"]
+
+
+def test_sweep_of_several_labels_compares_heads_by_the_exact_match(tmp_path: Path, quiet: Console) -> None:
+    store = make_multi_label_store(tmp_path / "store", SETS * 6, noise=1.0)
+    result = sweep(make_sweep(store, tmp_path / "sweep", "units=0,8", folds=3), quiet)
+    best = Run(tmp_path / "sweep/best")
+    assert best.is_multi_label
+    assert result["best"]["val_accuracy"] == best.accuracy
+    majority = next(row for row in result["baselines"] if row["name"] == MAJORITY)
+    targets, _ = best.read_probabilities()
+    # Every label is on half of the pictures or fewer, so that none is predicted.
+    assert majority["val_accuracy"] in {float((targets == row).all(axis=1).mean()) for row in [*targets, [0, 0, 0]]}
+    assert majority["val_loss"] == pytest.approx(0.693, abs=0.02)
