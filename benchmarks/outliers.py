@@ -15,6 +15,7 @@ import numpy as np
 from typer import Argument, Option
 
 from base.command_line import run_app
+from base.errors import HeadstartError
 from base.terminal import Console, format_count
 from features.cuts import open_store
 from features.schema import Pool
@@ -44,12 +45,19 @@ def open_pooled(path: Path, cut: str) -> FeatureStore:
     return open_store(path, cut.split(",")[-1], Pool.AVG) if len(store.feature_shape) == 3 else store
 
 
+def read_detector(run: Run) -> OutlierDetector:
+    """Return the detector of a run; raise HeadstartError if it has none."""
+    detector = run.read_outliers()
+    if detector is None:
+        raise HeadstartError(run.folder, "a run with a detector", "none", "Train again with `overwrite`")
+    return detector
+
+
 def measure_rates(run: Run) -> Array:
     """Return the shares of false alarms on random halves of the run's pictures, fitted on the other halves."""
     store = run.open_store()
     cut, split = store.fingerprint.cut, run.find_split(store)
-    detector = run.read_outliers()
-    assert detector
+    detector = read_detector(run)
     pooled = open_pooled(store.path, cut)
     hashes = {example.content_hash for example in (*split.train, *split.validation)}
     examples = [example for example in pooled.examples if example.content_hash in hashes]
@@ -68,8 +76,7 @@ def measure_rates(run: Run) -> Array:
 def compare(config: OutliersBenchmarkConfig, console: Console) -> Mapping[str, Any]:
     """Print how many pictures of each folder are rejected."""
     run = Run(config.run)
-    detector, cut = run.read_outliers(), run.open_store().fingerprint.cut
-    assert detector, "the run has no detector"
+    detector, cut = read_detector(run), run.open_store().fingerprint.cut
     found = detector.describe()
     rates = measure_rates(run)
     rows = {"validation": (found["num_rejected"], detector.validation)}

@@ -20,6 +20,7 @@ from train_head.report.findings import collect_findings
 from train_head.report.gallery import choose_uncertain, sort_wrong
 from train_head.report.label_sets import choose_uncertain_sets, describe_set, sort_wrong_sets
 from train_head.report.labels import Comparison, describe_labels
+from train_head.report.outliers import describe_outliers
 from train_head.report.sources import Sources, read_evaluation, read_test
 from train_head.runs.record import METRICS_FILE
 from train_head.runs.tables import Prediction
@@ -45,7 +46,7 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
         it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
         pictures of each class), `wrong` (the incorrect predictions with the lowest probability of the true class, at
         most `MAX_WRONG` of `num_wrong`; see `describe_set` for several labels a picture), `uncertain`,
-        `label_issues` (`describe_labels`), `duplicates` and `commands`.
+        `label_issues` (`describe_labels`), `outliers` (`describe_outliers`), `duplicates` and `commands`.
 
     Raises:
         HeadstartError: the run or the store cannot be read.
@@ -92,6 +93,7 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
         "num_wrong": len(wrong),
         "uncertain": [describe(found) for found in choose(predictions)],
         "label_issues": describe_labels(comparison.labels),
+        "outliers": describe_outliers(run),
         "duplicates": {
             "exact": [_describe_pair(pair) for pair in duplicates.exact],
             "near": [_describe_pair(pair) for pair in duplicates.near],

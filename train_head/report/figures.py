@@ -142,6 +142,29 @@ def plot_reliability(
     return figure
 
 
+def plot_distances(held_out: Array, validation: Array, threshold: float) -> Figure:
+    """Plot the distributions of the distances to the nearest class, as shares of the pictures, and the threshold.
+
+    Args:
+        held_out: (n,) distances of the training pictures, each left out of the classes.
+        validation: (m,) distances of the validation pictures.
+        threshold: distance above which a picture is an outlier.
+    """
+    figure, axes = _make_axes()
+    # A few extreme pictures must not compress the others.
+    end = max(float(np.quantile(np.concatenate([held_out, validation]), 0.995)), threshold) * 1.1 or 1.0
+    edges = np.linspace(0, end, 41)
+    for values, name, colour, line in (
+        (held_out, "training, left out", TRAIN, "-"),
+        (validation, "validation", VALIDATION, "--"),
+    ):
+        counts, _ = np.histogram(np.minimum(values, end), edges)
+        axes.stairs(counts / len(values), edges, color=colour, linestyle=line, label=name)
+    axes.axvline(threshold, color=INK, linewidth=1, linestyle=":", label="threshold")
+    _finish(axes, "Distance from the training pictures", "squared Mahalanobis distance", "share of pictures")
+    return figure
+
+
 def _select_class(targets: Targets, number: int) -> NDArray[np.bool_]:
     """Return which pictures are of a class, or have a label."""
     return np.asarray(targets[:, number] == 1 if targets.ndim == 2 else targets == number)

@@ -24,6 +24,7 @@ from train_head.report.figures import (
     SERIES,
     choose_plotted,
     encode_svg,
+    plot_distances,
     plot_learning_curve,
     plot_precision_recall,
     plot_reliability,
@@ -168,6 +169,8 @@ def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
     figures["reliability"] = plot_reliability(
         data["validation"]["reliability"], classes, is_multi_label=run.is_multi_label
     )
+    if detector := run.read_outliers():
+        figures["distances"] = plot_distances(detector.held_out, detector.validation, detector.threshold)
     if is_many and not run.is_multi_label:
         figures |= {
             f"confusion_{name}": plot_confusion(read_cells(evaluation), classes)
@@ -189,6 +192,7 @@ def _make_thumbnails(sources: Sources, data: Mapping[str, Any], num_wrong_shown:
     sides = {error["example"]: EXAMPLE_SIDE for error in data["findings"]["confusions"] if "example" in error}
     shown = [row["path"] for row in (*data["wrong"][:num_wrong_shown], *data["uncertain"])]
     shown += list_shown(data["label_issues"])
+    shown += [row["path"] for row in (data["outliers"] or {"most_distant": []})["most_distant"]]
     shown += [pair[side] for pair in data["duplicates"]["near"] for side in ("held_out", "train")]
     sides |= dict.fromkeys(shown, THUMBNAIL_SIDE)
     hash_of = {example.path: bytes.fromhex(example.content_hash) for example in sources.run.read_examples()}

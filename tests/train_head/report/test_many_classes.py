@@ -19,6 +19,7 @@ from train_head.evaluation.confusion import read_cells
 from train_head.evaluation.metrics import NUM_DETAILED
 from train_head.report.findings import NUM_CONFUSIONS_OF_MANY
 from train_head.report.gallery import NUM_UNCERTAIN_SHOWN, NUM_WRONG_SHOWN_OF_MANY
+from train_head.report.outliers import NUM_DISTANT_SHOWN
 from train_head.runs.read import Run
 
 NUM_CLASSES = 1000
@@ -112,7 +113,7 @@ def test_report_of_many_classes_limits_pictures_curves_and_thresholds(trained: T
     text = (trained.config.run / "report.html").read_text()
     # The pictures do not exist, so that each thumbnail is a box with a reason.
     num_near = 2 * len(trained.page.data["duplicates"]["near"])
-    most = NUM_WRONG_SHOWN_OF_MANY + NUM_UNCERTAIN_SHOWN + NUM_CONFUSIONS_OF_MANY + num_near
+    most = NUM_WRONG_SHOWN_OF_MANY + NUM_UNCERTAIN_SHOWN + NUM_CONFUSIONS_OF_MANY + num_near + NUM_DISTANT_SHOWN
     assert text.count('<div class="gone">') <= most
     thresholds = {row[0] for row in trained.page.find_table("goal")[1:]}
     assert len(thresholds) == NUM_DETAILED

@@ -162,7 +162,7 @@ def test_report_escapes_unusual_file_names(planted: Planted) -> None:
 
 def test_report_has_a_text_alternative_for_every_picture_and_plot(planted: Planted) -> None:
     assert all(image["alt"] for image in planted.page.images)
-    assert len(planted.page.figures) == 5
+    assert len(planted.page.figures) == 6
     assert all(planted.page.figures)
     assert f"{planted.metrics['evaluation']['roc_auc']:.4f}" in planted.page.figures[3]
 
@@ -185,6 +185,7 @@ def test_report_has_a_heading_for_each_section(planted: Planted) -> None:
         "Labels to check",
         "Calibration",
         "ROC curve, precision and recall",
+        "None of these",
         "Duplicates across the split",
         "Data and options",
         "Next steps",
