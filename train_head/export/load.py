@@ -20,7 +20,7 @@ from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
 from train_head.export.distance import ARRAYS as DISTANCE_ARRAYS
 from train_head.export.distance import DISTANCE, DISTANCE_NAME, build_distance, find_arrays
-from train_head.export.stitch import PROBABILITY, stitch
+from train_head.export.stitch import FEATURES, PROBABILITY, stitch
 from train_head.runs.card import CARD_NAME, ModelCard, open_export
 from train_head.solvers.head import HeadWeights, plan_outputs, restore_head
 
@@ -137,6 +137,16 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
     return stitch(backbone, head, card.image_size, measure)
 
 
+def add_features(model: keras.Model, image_size: int) -> keras.Model:
+    """Return a loaded model with its features, averaged over height and width, as a further output."""
+    import keras
+
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    (head,) = (part for part in parts if isinstance(part, keras.Sequential))
+    backbone, *distance = (part for part in parts if part is not head)
+    return stitch(backbone, head, image_size, *distance, has_features=True)
+
+
 class Outputs(NamedTuple):
     """Outputs of an exported model."""
 
@@ -144,6 +154,8 @@ class Outputs(NamedTuple):
     """(n, outputs)."""
     distances: Array | None
     """(n,) squared distances to the nearest class; None for a model without them."""
+    features: Array | None = None
+    """(n, channels) features, averaged over height and width; None for a model without this output."""
 
 
 def compile_outputs(model: keras.Model) -> Callable[[Any], Outputs]:
@@ -161,7 +173,12 @@ def compile_outputs(model: keras.Model) -> Callable[[Any], Outputs]:
         found = run(tf.constant(images, tf.float32))
         if not isinstance(found, dict):
             return Outputs(found.numpy(), None)
-        return Outputs(found[PROBABILITY].numpy(), found[DISTANCE].numpy()[:, 0])
+        distances, features = found.get(DISTANCE), found.get(FEATURES)
+        return Outputs(
+            found[PROBABILITY].numpy(),
+            None if distances is None else distances.numpy()[:, 0],
+            None if features is None else features.numpy(),
+        )
 
     return compute
 

@@ -22,8 +22,8 @@ OLDEST_KERAS = "3.4.0"
 
 Keras 3.3 expects another form of `input_layers`, with which later versions return a list of outputs.
 """
-PROBABILITY = "probability"
-"""Name of the output of the head, in a model with two outputs."""
+PROBABILITY, FEATURES = "probability", "features"
+"""Names of the outputs of the head and of the backbone, in a model with several outputs."""
 _CONFIG_NAME = "config.json"
 
 
@@ -49,7 +49,12 @@ ADDED_KEYS = (
 
 
 def stitch(
-    backbone: keras.Model, head: keras.Model, image_size: int, distance: keras.Model | None = None
+    backbone: keras.Model,
+    head: keras.Model,
+    image_size: int,
+    distance: keras.Model | None = None,
+    *,
+    has_features: bool = False,
 ) -> keras.Model:
     """Join pixel layers, backbone and head into one model.
 
@@ -58,10 +63,11 @@ def stitch(
         head: from features to outputs.
         image_size: side of the square input of the backbone, in pixels.
         distance: from features to (n, 1) distances, as `build_distance` returns it.
+        has_features: whether the features, averaged over height and width, are an output too.
 
     Returns:
         The model `headstart`, from (n, height, width, 3) RGB pixels in 0-255, of any size, to the head's outputs; with
-        `distance`, to a dictionary of the outputs `probability` and `distance`.
+        further outputs, to a dictionary of `probability`, `distance` and `features`.
     """
     import keras
 
@@ -72,10 +78,12 @@ def stitch(
     # Without training=False, `model(x)` would apply dropout: Keras's Resizing defaults to training=True, and the layers
     # after it inherit that. `fit` and `model(x, training=True)` still apply dropout.
     features = backbone(values, training=False)
-    outputs = head(features, training=False)
+    outputs = {PROBABILITY: head(features, training=False)}
     if distance:
-        outputs = {PROBABILITY: outputs, DISTANCE: distance(features)}
-    return keras.Model(pixels, outputs, name="headstart")
+        outputs[DISTANCE] = distance(features)
+    if has_features:
+        outputs[FEATURES] = keras.layers.GlobalAveragePooling2D()(features) if len(features.shape) == 4 else features
+    return keras.Model(pixels, outputs if len(outputs) > 1 else outputs[PROBABILITY], name="headstart")
 
 
 def save_model(

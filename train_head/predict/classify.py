@@ -6,7 +6,7 @@ import html
 import math
 import stat
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -126,24 +126,29 @@ class Predictions(list[Prediction]):
         return f"<p>{'<br>'.join(lines)}</p>"
 
 
-def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
+def predict_pictures(
+    config: PredictConfig, console: Console, on_features: Callable[[Array], None] | None = None
+) -> Predictions:
     """Classify pictures with an exported model.
 
     A picture that cannot be decoded is listed in `failed`, and the others are classified.
+
+    Args:
+        config: the pictures and the model.
+        console: output of warnings and progress.
+        on_features: called with the features of each batch of predictions, (b, channels), averaged over height and
+            width.
 
     Raises:
         UsageError: a path does not exist.
         HeadstartError: no picture was found, or the model file is not an exported model.
     """
     from extract.pixels import resize_pixels
-    from train_head.export.load import compile_outputs, limit_batch, load_export
-    from train_head.export.write import describe_target
+    from train_head.export.load import add_features, compile_outputs, limit_batch, load_export
     from train_head.solvers.head import expand_probabilities
 
     paths, skipped = list_pictures(config.files)
-    if config.model.name == MODEL_FILE:
-        # An interrupted export may have left the model in a staging folder.
-        recover_target(describe_target(config.model.parent))
+    recover_model(config.model)
     card, model = load_export(config.model)
     policy = find_policy(card.decode_policy)
     if policy is None:
@@ -152,7 +157,7 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
             f"{config.model} expects pictures decoded with {card.decode_policy!r}, but this version uses "
             f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
         )
-    run = compile_outputs(model)
+    run = compile_outputs(add_features(model, card.image_size) if on_features else model)
     predictions = Predictions(card.classes, is_multi_label=card.is_multi_label)
     predictions.skipped, predictions.outlier_threshold = skipped, card.outlier_threshold
 
@@ -175,10 +180,20 @@ def predict_pictures(config: PredictConfig, console: Console) -> Predictions:
             distances = [None] * len(batch) if found.distances is None else found.distances.tolist()
             for (path, _), row, distance in zip(batch, rows, distances, strict=True):
                 predictions.append(_predict_labels(path, row, distance, card))
+            if on_features and found.features is not None:
+                on_features(found.features)
             progress.advance(len(batch))
     if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
         console.warning(unsupported)
     return predictions
+
+
+def recover_model(path: Path) -> None:
+    """Complete an interrupted export, which may have left the model in a staging folder."""
+    from train_head.export.write import describe_target
+
+    if path.name == MODEL_FILE:
+        recover_target(describe_target(path.parent))
 
 
 def _predict_labels(image: Path, row: Array, distance: float | None, card: ModelCard) -> Prediction:
