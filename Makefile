@@ -29,7 +29,8 @@
 #   CHECK=           number of pictures that an export is checked on, or all
 #   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
-#   FILES=paths      the pictures to classify; quote paths with spaces: FILES="a.jpg 'my pictures'"
+#   COUNT=           number of pictures that `make suggest` suggests
+#   FILES=paths      the pictures to classify or to suggest from; quote paths with spaces: FILES="a.jpg 'my pictures'"
 #   CONFIRM=yes      confirm `make clean-all`
 #   PYTHON=python3   the Python that creates .venv; the only variable that is also read from the environment
 
@@ -47,7 +48,7 @@ INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SA
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK THRESHOLD SEARCH TRIALS \
-	$(SWITCHES) FILES ARGS
+	$(SWITCHES) COUNT FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -82,7 +83,7 @@ make_digest = $(shell printf %s $(call quote,$(1)) | cksum | { read sum _; print
 NAME := $(if $(is_default),elpv,$(data_name)-$(call make_digest,$(data_path)))
 # Earlier versions named it after the last part of DATA only.
 is_folder = $(shell test -d $(call quote,$(1)) && echo yes)
-ifneq ($(filter extract train sweep advise compare report export predict info check runs,$(MAKECMDGOALS)),)
+ifneq ($(filter extract train sweep advise compare report export predict suggest info check runs,$(MAKECMDGOALS)),)
 ifneq ($(if $(is_default)$(call is_folder,work/$(NAME)),,$(call is_folder,work/$(data_name))),)
 $(warning work/$(data_name) was made by an earlier version of Headstart. To keep using it for this DATA, run: ln -s $(call quote,$(data_name)) $(call quote,work/$(NAME)))
 endif
@@ -113,6 +114,7 @@ COMPARE := work/$(NAME)/compare$(HEAD_SUFFIX)
 # Sweeps with the same store and head options share a folder, whatever SEARCH and TRIALS are.
 # A later sweep reuses fitted heads.
 SWEEP := work/$(NAME)/sweep$(HEAD_SUFFIX)
+SUGGESTIONS := work/$(NAME)/suggestions$(HEAD_SUFFIX)
 # FILES with spaces is one path if that path exists. Otherwise the shell splits it, and respects quotes.
 FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures or folders, got nothing. Give FILES=path))$(strip \
 	$(if $(shell test -e $(call quote,$(FILES)) && echo yes),$(call quote,$(FILES)),$(FILES)))
@@ -122,13 +124,13 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
-RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK THRESHOLD FILES ARGS $(SWITCHES),$(VARIABLES))
+RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK THRESHOLD COUNT FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
 report export: HINT = make train $(call assign,$(RUN_VARIABLES))
-predict: NEEDED = $(OUT)/model.keras
-predict: HINT = make export $(call assign,$(RUN_VARIABLES))
+predict suggest: NEEDED = $(OUT)/model.keras
+predict suggest: HINT = make export $(call assign,$(RUN_VARIABLES))
 print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
 # The one-letter flags of make, such as -ns. With -n, commands are printed but not run; with -s, they are not printed.
 MAKE_FLAGS = $(firstword -$(MAKEFLAGS))
@@ -152,7 +154,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict summary info check data test test-fast test-keras torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict suggest summary info check data test test-fast test-keras torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -195,6 +197,10 @@ export: $(RUNTIME)  ## write the Keras model that takes raw pixels
 predict: $(RUNTIME)  ## classify FILES with the exported model
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
 		$(call options,MAX_PIXELS) $(ARGS))
+
+suggest: $(RUNTIME)  ## rank the unlabelled pictures in FILES by what labelling them would teach (docs/labels.md)
+	$(call run,$(BIN)/python -m train_head.suggest $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
+		--out $(call quote,$(SUGGESTIONS)) $(call options,COUNT MAX_PIXELS) $(ARGS))
 
 runs: $(RUNTIME)  ## list the runs of DATA
 	$(BIN)/python -m train_head.runs $(call quote,work/$(NAME)) $(ARGS)

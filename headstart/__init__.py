@@ -19,6 +19,7 @@ __all__ = [
     "open_store",
     "predict",
     "report",
+    "suggest",
     "sweep",
     "train",
 ]

@@ -14,6 +14,7 @@ from train_head.export.write import ExportResult
 from train_head.predict.classify import Predictions
 from train_head.report.page import Report
 from train_head.runs.read import Run
+from train_head.suggest.run import Suggestions
 from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
@@ -504,6 +505,51 @@ def predict(
     Example:
         >>> for prediction in hs.predict("work/model/model.keras", ["a.jpg", "b.jpg"]):
         ...     print(prediction.image, prediction.label, prediction.probability)
+    """
+
+def suggest(
+    model: ExportResult | StrPath,
+    files: StrPath | Iterable[StrPath],
+    out: StrPath,
+    *,
+    progress: Progress = None,
+    count: int = 50,
+    skip_outliers: bool = False,
+    batch_size: int = 32,
+    max_pixels: int = 89000000,
+) -> Suggestions:
+    """Rank unlabelled pictures by what labelling them would teach, with an exported model.
+
+    The pictures that the model is least certain about come first, and the list is spread over different pictures. It is
+    written as suggestions.csv, and with thumbnails as suggestions.html.
+
+    Args:
+        model: Result of `export`, or the path of a model.keras that it wrote.
+        files: Pictures, or folders of pictures.
+        out: Folder for suggestions.csv and suggestions.html.
+        progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
+            the total and the rate per second.
+        count: Largest number of pictures to suggest. Expects a whole number of at least 1. Default 50.
+        skip_outliers: Leave out pictures that the model classifies as none of these. Default False.
+        batch_size: Number of pictures in a batch. Expects a whole number of at least 1. Default 32.
+        max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
+            least 1. Default 89000000.
+
+    Returns:
+        A list of suggestions, in the order in which to label the pictures. Pictures that cannot be decoded are listed
+        in its attribute `failed`.
+
+    Raises:
+        TypeError: an unknown keyword.
+        UsageError: an invalid value, or a path that does not exist.
+        HeadstartError: no picture was found, the model is not an exported model, or `out` holds foreign files.
+
+    Warns:
+        HeadstartWarning: some pictures could not be read.
+
+    Example:
+        >>> for suggestion in hs.suggest("work/model/model.keras", "unlabelled", "work/suggestions", count=20):
+        ...     print(suggestion.rank, suggestion.path, suggestion.margin)
     """
 
 def report(

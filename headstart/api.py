@@ -22,7 +22,7 @@ from features.store import FeatureStore
 from headstart.console import Progress, open_console
 from headstart.document import documented
 from train_head.advise.config import AdviseConfig
-from train_head.config import ExportConfig, HeadConfig, PredictConfig, ReportConfig, TrainConfig
+from train_head.config import ExportConfig, HeadConfig, PredictConfig, ReportConfig, SuggestConfig, TrainConfig
 from train_head.sweep.config import SweepConfig
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from train_head.predict.classify import Predictions
     from train_head.report.page import Report
     from train_head.runs.read import Run
+    from train_head.suggest.run import Suggestions
     from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
@@ -333,6 +334,58 @@ def predict(
         first, pictures = predictions.failed[0], format_count(len(predictions.failed), "picture")
         console.warning(f"{pictures} without a prediction, such as {first.image}: {first.reason}. See `failed`")
     return predictions
+
+
+@documented(SuggestConfig)
+def suggest(
+    model: ExportResult | StrPath,
+    files: StrPath | Iterable[StrPath],
+    out: StrPath,
+    *,
+    progress: Progress = None,
+    **options: Any,
+) -> Suggestions:
+    """Rank unlabelled pictures by what labelling them would teach, with an exported model.
+
+    The pictures that the model is least certain about come first, and the list is spread over different pictures. It is
+    written as suggestions.csv, and with thumbnails as suggestions.html.
+
+    Args:
+        model: Result of `export`, or the path of a model.keras that it wrote.
+        files: Pictures, or folders of pictures.
+        out: Folder for suggestions.csv and suggestions.html.
+        progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
+            the total and the rate per second.
+        **options: The options of the command.
+
+    Returns:
+        A list of suggestions, in the order in which to label the pictures. Pictures that cannot be decoded are listed
+        in its attribute `failed`.
+
+    Raises:
+        TypeError: an unknown keyword.
+        UsageError: an invalid value, or a path that does not exist.
+        HeadstartError: no picture was found, the model is not an exported model, or `out` holds foreign files.
+
+    Warns:
+        HeadstartWarning: some pictures could not be read.
+
+    Example:
+        >>> for suggestion in hs.suggest("work/model/model.keras", "unlabelled", "work/suggestions", count=20):
+        ...     print(suggestion.rank, suggestion.path, suggestion.margin)
+    """
+    path = model if isinstance(model, str | os.PathLike) else getattr(model, "files", [model])[0]
+    config = make_options(SuggestConfig, {"model": path, "files": files, "out": out, **options}, "suggest")
+    if not config.files:
+        raise UsageError("files", "a picture or a folder of pictures", "an empty list", "Give at least one")
+    console = open_console(progress)
+    from train_head.suggest.run import suggest_pictures
+
+    found = suggest_pictures(config, console)
+    if found.failed:
+        first, pictures = found.failed[0], format_count(len(found.failed), "picture")
+        console.warning(f"{pictures} left out, such as {first.image}: {first.reason}. See `failed`")
+    return found
 
 
 @documented(ReportConfig)

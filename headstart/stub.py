@@ -36,6 +36,7 @@ from train_head.export.write import ExportResult
 from train_head.predict.classify import Predictions
 from train_head.report.page import Report
 from train_head.runs.read import Run
+from train_head.suggest.run import Suggestions
 from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
@@ -45,7 +46,17 @@ Progress = bool | ProgressCallback | None
 
 def format_stub() -> str:
     """Return the content of `__init__.pyi`."""
-    functions = [api.extract, api.open_store, api.train, api.sweep, api.advise, api.export, api.predict, api.report]
+    functions = [
+        api.extract,
+        api.open_store,
+        api.train,
+        api.sweep,
+        api.advise,
+        api.export,
+        api.predict,
+        api.suggest,
+        api.report,
+    ]
     kinds = {option.kind for config in OPTIONS.values() for option in list_options(config)}
     enums = sorted((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)), key=str)
     aliases = "".join(f"{kind.__name__} = Literal[{', '.join(_list_values(kind))}]\n" for kind in enums)

@@ -240,6 +240,7 @@ def test_files_are_one_path_with_spaces_or_several_quoted_paths(checkout: Path) 
         ("export", [], "make train DATA='my pics' DROPOUT=0.5 POOL=avg"),
         ("report", ["TEST=1"], "make train DATA='my pics' DROPOUT=0.5 POOL=avg"),
         ("predict", ["FILES=x", "ARGS=-v"], "make export DATA='my pics' DROPOUT=0.5 POOL=avg"),
+        ("suggest", ["FILES=x", "COUNT=9"], "make export DATA='my pics' DROPOUT=0.5 POOL=avg"),
     ],
 )
 def test_failed_stage_without_its_input_prints_the_command_to_run_first(

@@ -251,3 +251,20 @@ class PredictConfig:
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
     ] = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class SuggestConfig:
+    """Options of `suggest`."""
+
+    model: Annotated[Path, Argument(help="Exported model: a file model.keras.", metavar="MODEL")]
+    files: Annotated[list[Path], Argument(help="Unlabelled pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
+    out: Annotated[Path, Option(help="Folder for suggestions.csv and suggestions.html.")]
+    count: Annotated[int, Option(min=1, help="Largest number of pictures to suggest.")] = 50
+    skip_outliers: Annotated[
+        bool, Option("--skip-outliers", help="Leave out pictures that the model classifies as none of these.")
+    ] = False
+    batch_size: Annotated[int, Option(min=1, help="Number of pictures in a batch.")] = 32
+    max_pixels: Annotated[
+        int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
+    ] = MAX_PIXELS

@@ -250,7 +250,7 @@ def test_another_keras_backend_is_a_usage_error(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("function", [hs.extract, hs.train, hs.sweep, hs.export, hs.predict, hs.report])
+@pytest.mark.parametrize("function", [hs.extract, hs.train, hs.sweep, hs.export, hs.predict, hs.suggest, hs.report])
 def test_docstring_describes_every_parameter(function: Callable[..., Any]) -> None:
     lines = (inspect.getdoc(function) or "").splitlines()
     described = [line.split(":")[0].strip() for line in lines if line.startswith("    ") and ": " in line]

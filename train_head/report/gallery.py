@@ -57,7 +57,7 @@ def choose_uncertain(predictions: Sequence[Prediction], count: int = NUM_UNCERTA
 
 def make_thumbnail(
     path: Path,
-    content_hash: bytes,
+    content_hash: bytes | None,
     report_folder: Path,
     policy: DecodePolicy = DEFAULT_POLICY,
     side: int = THUMBNAIL_SIDE,
@@ -66,7 +66,7 @@ def make_thumbnail(
 
     Args:
         path: the picture's file.
-        content_hash: SHA-256 of its bytes at extraction.
+        content_hash: SHA-256 of its bytes at extraction; None if it is unknown.
         report_folder: folder of the report, which links are relative to.
         policy: rules by which the picture was decoded for extraction.
         side: longest side of the thumbnail in pixels.
@@ -75,7 +75,7 @@ def make_thumbnail(
         # In a locale without UTF-8, Python represents the non-ASCII characters of a name by their bytes.
         place = Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape")))
         data = read_picture(place)
-        if hashlib.sha256(data).digest() != content_hash:
+        if content_hash is not None and hashlib.sha256(data).digest() != content_hash:
             return Thumbnail("", problem="changed since extraction")
         picture = Image.fromarray(decode_image(data, policy=policy))
     except UndecodableImageError as error:

@@ -30,12 +30,15 @@ NUM_EXACT_SHOWN = 50
 _LIBRARIES = ("numpy", "scikit-learn", "keras")
 
 
-def make_environment() -> Environment:
-    """Make the environment of the templates: text is made printable and escaped, and a missing value is an error."""
+def make_environment(folder: Path = Path(__file__).parent) -> Environment:
+    """Make the environment of the templates in a folder.
+
+    Text is made printable and escaped, and a missing value is an error.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,1 @@
+"""Choice of the pictures to label next, with an exported model."""

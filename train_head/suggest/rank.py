@@ -1,0 +1,72 @@
+"""Ranking of unlabelled pictures: uncertain ones first, spread over the features.
+
+The candidates are the pictures with the smallest margin between the two highest probabilities. Among them, each next
+picture is the one farthest from those that are already chosen, so that the list is not many copies of one picture.
+
+Sources: Scheffer, Decomain and Wrobel 2001, "Active hidden Markov models for information extraction", for the margin;
+Sener and Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", for the spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.schema import Features
+from train_head.data.batches import Array
+from train_head.evaluation.mahalanobis import scale_to_unit
+
+CANDIDATES_PER_PICTURE = 5
+"""Number of candidates for each chosen picture; docs/labels.md has measurements."""
+_SAME = 1e-6
+"""Largest squared distance of two features of length 1 that differ by rounding only."""
+
+
+def measure_margins(probabilities: Array, thresholds: Sequence[float] = ()) -> NDArray[np.float32]:
+    """Return the margin of each picture, (n,) from 0 to 1; the smaller, the less certain is its prediction.
+
+    Args:
+        probabilities: (n, classes) probabilities.
+        thresholds: threshold of each class, if a picture has any number of classes. The margin is then the smallest
+            difference of a probability and its threshold, else the difference of the two highest probabilities.
+    """
+    if thresholds:
+        return np.asarray(np.abs(probabilities - np.array(thresholds, np.float32)).min(axis=1), np.float32)
+    highest = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return np.asarray(highest[:, 1] - highest[:, 0], np.float32)
+
+
+def rank_pictures(
+    margins: NDArray[np.floating],
+    features: Features | Array,
+    count: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[int]:
+    """Choose the rows to label, the first of which has the smallest margin.
+
+    Rows with the features of a chosen one are left out.
+
+    Args:
+        margins: (n,) margins, from 0 to 1.
+        features: (n, channels) features of the same pictures, averaged over height and width.
+        count: largest number of rows to choose.
+        advance: called with 1 after each choice.
+
+    Returns:
+        At most `count` rows, in the order of their choice.
+    """
+    candidates = np.argsort(margins, kind="stable")[: count * CANDIDATES_PER_PICTURE]
+    units = scale_to_unit(features[candidates].astype(np.float32))
+    nearest = np.full(len(candidates), np.inf, np.float32)
+    chosen: list[int] = []
+    place = 0
+    while len(chosen) < min(count, len(candidates)):
+        chosen.append(int(candidates[place]))
+        nearest = np.minimum(nearest, np.sum((units - units[place]) ** 2, axis=1))
+        advance(1)
+        place = int(nearest.argmax())
+        if nearest[place] <= _SAME:
+            break
+    return chosen
