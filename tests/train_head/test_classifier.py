@@ -283,3 +283,9 @@ def test_fit_with_infinite_loss_fails_in_first_epoch_and_warns_later(solver: str
         classifier = HeadClassifier(**options | {"learning_rate": 0.3, "epochs": 80}).fit(features, labels)
     assert 0 < classifier.kept_epoch_ == classifier.n_iter_ - 1 < 79
     assert np.isfinite(classifier.head_.sum_squares())
+
+
+def test_classifier_refuses_several_labels_for_each_row() -> None:
+    rng = np.random.default_rng(0)
+    with raises(EstimatorError, where="y", got="an array of shape (6, 2)"):
+        HeadClassifier().fit(rng.random((6, 3)), rng.integers(2, size=(6, 2)))

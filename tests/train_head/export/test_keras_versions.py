@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from features.schema import Pool
 from tests.train_head.export.conftest import CUT
 from tests.train_head.synthetic import draw_distance, make_small_card
 from train_head.export.stitch import OLDEST_KERAS, save_model, stitch
-from train_head.solvers.head import build_head
+from train_head.solvers.head import build_head, plan_outputs
 
 pytestmark = pytest.mark.keras_versions
 
@@ -44,7 +45,7 @@ with np.load(sys.argv[2]) as images:
 
 @pytest.fixture(scope="session")
 def models(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Exports with a sigmoid and a softmax output, of whole and of pooled features, and of two cut layers."""
+    """Exports with one sigmoid, a softmax and several sigmoids, of whole and pooled features, and of two cut layers."""
     folder = tmp_path_factory.mktemp("models")
     for pool, num_classes in [(Pool.NONE, 2), (Pool.AVG, 3)]:
         backbone = cut_backbone(whole, CUT, pool)
@@ -52,6 +53,9 @@ def models(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         for name, distance in ((f"{num_classes}", None), (f"{num_classes}-distance", draw_distance(backbone))):
             model = stitch(backbone, head, 75, distance)
             save_model(model, make_small_card(num_classes), folder / f"{name}.keras")
+    head = build_head(backbone.output_shape[1:], plan_outputs(3, is_multi_label=True), 16, 0.5, seed=4)
+    card = replace(make_small_card(3), is_multi_label=True, thresholds=[0.5] * 3)
+    save_model(stitch(backbone, head, 75), card, folder / "labels.keras")
     cuts, scales = ["mixed0", "mixed1"], [2.0, 0.5]
     model = stitch(tap_backbone(whole, cuts, Pool.AVG, scales), build_head((256 + 288,), 2, 0, 0.0, seed=4), 75)
     save_model(model, make_small_card(2), folder / "cuts.keras")
