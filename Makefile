@@ -9,7 +9,8 @@
 #   SWEEP=folder     the heads of a sweep           SEARCH= TRIALS=  grid or optuna; number of heads for optuna
 #   PRESET=          course (default), accurate or small: one word for the options of every stage (docs/presets.md)
 #   WEIGHTS=         auto (default: the weights of an existing store), imagenet, nsfwjs, random, or a file
-#   CUT= VIEWS=      cut layer, or several (mixed5,mixed7); stored views per training picture (docs/performance.md)
+#   CUT= VIEWS=      cut layer, or several (mixed5,mixed7), which training joins if POOL=avg; stored views per training
+#                    picture (docs/performance.md)
 #   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are computed
 #   SAMPLE_BITS=     significant bits of 16-bit pictures: auto (default), 8, 10, 12, 14 or 16 (docs/inputs.md)
 #   CLASSES= MIN_PICTURES=   classes to use (cats,dogs); leave out classes with fewer pictures (docs/inputs.md)

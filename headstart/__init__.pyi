@@ -201,7 +201,8 @@ def train(
             the total and the rate per second.
         preset: Set several options at once, for a store that was extracted with the same preset. Options that are given
             as well keep their values. Default course.
-        cut: Cut layer to train on, if the store contains features of several.
+        cut: Cut layer to train on, if the store contains features of several; or several layers separated by commas or
+            plus signs, whose pooled features are scaled and joined.
         pool: avg trains on the mean of each channel of the stored features. Default none.
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
@@ -311,7 +312,8 @@ def sweep(
             the total and the rate per second.
         preset: Set several options at once, for a store that was extracted with the same preset. Options that are given
             as well keep their values. Default course.
-        cut: Cut layer to train on, if the store contains features of several.
+        cut: Cut layer to train on, if the store contains features of several; or several layers separated by commas or
+            plus signs, whose pooled features are scaled and joined.
         pool: avg trains on the mean of each channel of the stored features. Default none.
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.

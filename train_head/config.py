@@ -71,7 +71,14 @@ class HeadConfig:
             "given as well keep their values."
         ),
     ] = PresetName.COURSE
-    cut: Annotated[str, Option(help="Cut layer to train on, if the store contains features of several.")] = ""
+    cut: Annotated[
+        str,
+        Option(
+            help="Cut layer to train on, if the store contains features of several; or several layers separated by "
+            "commas or plus signs, whose pooled features are scaled and joined.",
+            metavar="LAYER,…",
+        ),
+    ] = ""
     pool: Annotated[Pool, Option(help="avg trains on the mean of each channel of the stored features.")] = Pool.NONE
     views: Annotated[
         int | None,
