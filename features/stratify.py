@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 NO_LABEL = ""
-"""Stands for the label of a picture without labels, so that these pictures are divided too."""
+"""Replaces the missing label of a picture without labels, so that these pictures are divided too."""
 
 
 class Unit(NamedTuple):
