@@ -1,4 +1,4 @@
-"""Curves of one class against the others: the areas under them, and thresholds by F1 or by a wanted recall."""
+"""Curves of one class against the others: the areas under them, and thresholds by F1, recall or precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 THRESHOLD_DIGITS = 4
 """Decimal places of a threshold; its precision and recall are computed for the rounded number."""
 NUM_THRESHOLDS = 10**THRESHOLD_DIGITS + 1
-WANTED_RECALLS = (0.9, 0.95, 0.99)
+WANTED_SHARES = (0.9, 0.95, 0.99)
+"""Recalls and precisions for which thresholds are chosen."""
 
 
 class Areas(NamedTuple):
@@ -52,7 +53,8 @@ def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float
         probabilities: (n,) of the class.
 
     Returns:
-        The threshold with the best F1, and for each wanted recall the one with the best precision. Of several equally
+        The threshold with the best F1; for each wanted recall the one with the best precision; and for each wanted
+        precision the one with the best recall, except if no threshold reaches the precision. Of several equally
         good thresholds, the highest is chosen. Thresholds are rounded down to four decimal places before their
         precision, recall and F1 are computed.
     """
@@ -66,8 +68,11 @@ def choose_thresholds(truths: NDArray[np.bool_], probabilities: NDArray[np.float
     precision, recall = right / predicted, right / truths.sum()
     f1 = 2 * right / (predicted + truths.sum())
     merits = {"best F1": f1}
-    merits |= {f"recall {wish:g}": np.where(recall >= wish, precision, -1) for wish in WANTED_RECALLS}
-    best = {wanted: len(merit) - 1 - int(np.argmax(merit[::-1])) for wanted, merit in merits.items()}
+    merits |= {f"recall {wish:g}": np.where(recall >= wish, precision, -1) for wish in WANTED_SHARES}
+    merits |= {f"precision {wish:g}": np.where(precision >= wish, recall, -1) for wish in WANTED_SHARES}
+    best = {
+        wanted: len(merit) - 1 - int(np.argmax(merit[::-1])) for wanted, merit in merits.items() if merit.max() >= 0
+    }
     columns = {"threshold": places, "precision": precision, "recall": recall, "f1": f1}
     return [
         {"wanted": wanted, **{name: float(values[place]) for name, values in columns.items()}}

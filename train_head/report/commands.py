@@ -13,7 +13,7 @@ from base.terminal import make_printable
 from extract.config import ExtractConfig
 from features.cuts import list_cuts
 from features.schema import Pool, split_cuts
-from train_head.config import ClassWeight, HeadConfig
+from train_head.config import ClassWeight, HeadConfig, SolverName
 from train_head.report.findings import Confidence, Fit, is_imbalanced
 from train_head.report.sources import Sources
 
@@ -52,9 +52,10 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     # Without the table, the labels would become the names of the class folders.
     made += ["--labels", table] if (table := sources.store.contents.labels.table) else []
     imbalanced = is_imbalanced(num_by_label)
+    is_ridge = record.solver == SolverName.RIDGE
     changes = {
         "fit": suggest_fit_change(findings["fit"], options),
-        "calibration": suggest_calibration_change(findings["confidence"], options),
+        "calibration": suggest_calibration_change(None if is_ridge else findings["confidence"], options),
         "classes": {} if options["class_weight"] == BALANCED or not imbalanced else {"class_weight": BALANCED},
         "diverged": {"learning_rate": options["learning_rate"] / 10} if "diverged" in findings["cautions"] else {},
     }

@@ -114,18 +114,27 @@ def plot_precision_recall(
 
 
 def plot_reliability(
-    bins: Sequence[Mapping[str, Any]], labels: Sequence[str], *, is_multi_label: bool = False
+    bins: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    before: Sequence[Mapping[str, Any]] = (),
+    *,
+    is_multi_label: bool = False,
 ) -> Figure:
     """Plot the observed frequency over the mean predicted probability of each bin.
 
     Args:
         bins: `reliability` of an evaluation: of the second class if there are two, else of the predicted class.
         labels: the classes in order.
+        before: the bins before the calibration; empty without one.
         is_multi_label: whether the bins are of each label of each picture.
     """
     figure, axes = _make_axes()
-    means, shares = ([found[name] for found in bins] for name in ("mean_probability", "share_right"))
+    names = ("mean_probability", "share_right")
+    means, shares = ([found[name] for found in bins] for name in names)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="perfect calibration")
+    if before:
+        points = [[found[name] for found in before] for name in names]
+        axes.plot(*points, "s--", ms=4, color=VALIDATION, label="before calibration")
     axes.plot(means, shares, "o-", color=TRAIN, label="this head")
     for found, mean, share in zip(bins, means, shares, strict=True):
         count = f"{found['num_pictures']:,}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import isfinite
 from typing import Any
@@ -149,6 +149,9 @@ def collect_findings(
         mean_confidence: mean probability of the predicted class, 0 to 1.
     """
     fit = judge_fit(history, metrics["kept_epoch"], metrics["train_accuracy"], evaluation)
+    if metrics.get("ridge"):
+        # It has no epochs, and fits its training pictures closely with any penalty.
+        fit = replace(fit, fit=Fit.BALANCED)
     found = {"cautions": find_cautions(metrics, evaluation, num_candidates), **asdict(fit)}
     if evaluation.get("is_multi_label"):
         # No label is predicted instead of another, and the accuracy has no probability to compare it with.

@@ -15,7 +15,7 @@ from base.files import hash_file, write_durably
 from base.terminal import Console
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
-from train_head.config import ReportConfig, TrainConfig
+from train_head.config import ReportConfig, SolverName, TrainConfig
 from train_head.evaluation.confusion import read_cells
 from train_head.report.classes import choose_worst, has_many_classes, list_class_rows, list_label_rows
 from train_head.report.data import collect_report, encode_data
@@ -161,13 +161,18 @@ def _plot_figures(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
     is_many = has_many_classes(data["validation"])
     plotted = choose_worst(data["validation"], len(SERIES)) if is_many else choose_plotted(targets, len(classes))
     curves = (targets, probabilities, classes, plotted)
+    # A learning curve needs epochs.
     figures = {
         name: plot_learning_curve(history, metrics["kept_epoch"], name, metrics[f"train_{name}"])
         for name in ("accuracy", "loss")
+        if run.record.solver != SolverName.RIDGE
     }
     figures |= {"roc": plot_roc(*curves), "precision_recall": plot_precision_recall(*curves)}
     figures["reliability"] = plot_reliability(
-        data["validation"]["reliability"], classes, is_multi_label=run.is_multi_label
+        data["validation"]["reliability"],
+        classes,
+        (data["validation"]["before_calibration"] or {}).get("reliability", ()),
+        is_multi_label=run.is_multi_label,
     )
     if detector := run.read_outliers():
         figures["distances"] = plot_distances(detector.held_out, detector.validation, detector.threshold)

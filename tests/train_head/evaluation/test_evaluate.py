@@ -157,6 +157,15 @@ def test_choose_thresholds_takes_the_best_f1_and_the_best_precision_for_a_recall
     for wish in ("recall 0.9", "recall 0.95", "recall 0.99"):
         assert (found[wish].threshold, found[wish].recall) == (0.31, 1.0)
         assert found[wish].precision == pytest.approx(4 / 6)
+    # Three dogs are found without an error.
+    for wish in ("precision 0.9", "precision 0.95", "precision 0.99"):
+        assert (found[wish].threshold, found[wish].precision, found[wish].recall) == (0.72, 1.0, 0.75)
+
+
+def test_choose_thresholds_leaves_out_a_precision_that_is_not_reached() -> None:
+    truths, given = np.array([True, False, True, False]), np.array([0.2, 0.4, 0.6, 0.8])
+    found = {t.wanted for t in read_back(choose_thresholds(truths, given))}
+    assert found == {"best F1", "recall 0.9", "recall 0.95", "recall 0.99"}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +201,8 @@ def test_choose_thresholds_precision_and_recall_hold_for_any_probabilities() -> 
             if found.wanted == "best F1":
                 assert found.f1 == pytest.approx(max(all_f1))
             else:
-                assert found.recall >= float(found.wanted.split()[1])
+                name, share = found.wanted.split()
+                assert getattr(found, name) >= float(share)
 
 
 @pytest.mark.parametrize("sharpness", [0.02, 0.5, 5.0])

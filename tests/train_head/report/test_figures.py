@@ -86,6 +86,14 @@ def test_plot_reliability_has_a_point_and_a_count_for_each_bin() -> None:
     assert [text.get_text() for text in get_axes(figure).texts] == ["4", "1,200"]
 
 
+def test_plot_reliability_before_calibration_has_another_line() -> None:
+    bins = [{"num_pictures": 8, "mean_probability": 0.3, "share_right": 0.2}]
+    before = [{"num_pictures": 8, "mean_probability": 0.45, "share_right": 0.2}]
+    lines = read_lines(plot_reliability(bins, ["cats", "dogs"], before))
+    assert lines["this head"] == [(0.3, 0.2)]
+    assert lines["before calibration"] == [(0.45, 0.2)]
+
+
 def test_plots_label_both_axes() -> None:
     curves = (TARGETS, PROBABILITIES, ["cats", "dogs"], [1])
     figures = [plot_learning_curve(HISTORY, 3, "loss", 0.1), plot_roc(*curves), plot_precision_recall(*curves)]
