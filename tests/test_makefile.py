@@ -304,6 +304,19 @@ def test_preset_course_shares_the_folders_of_the_defaults(checkout: Path) -> Non
     assert make(checkout, *targets, "PRESET=course").calls == make(checkout, *targets).calls
 
 
+def test_advise_has_the_pictures_and_the_store_if_it_exists(checkout: Path) -> None:
+    done = make(checkout, "advise", "DATA=pics", "LABELS=labels.csv", "PRESET=accurate")
+    assert (done.get("--images"), done.get("--labels"), done.get("--store")) == ("pics", "labels.csv", None)
+    folder = Path(done.get("--out") or "").parent
+    store = make(checkout, "train", "DATA=pics", "PRESET=accurate").get("--store") or ""
+    assert Path(store).parent == folder
+    (checkout / store).mkdir(parents=True)
+    assert make(checkout, "advise", "DATA=pics", "PRESET=accurate").get("--store") == store
+    (checkout / "mine").mkdir()
+    alone = make(checkout, "advise", "STORE=mine")
+    assert (alone.get("--store"), alone.get("--images")) == ("mine", None)
+
+
 def test_clean_removes_only_the_environment_and_caches(checkout: Path) -> None:
     kept = ("data/holiday/1.jpg", "work/elpv/run/run.json", "features/store.py")
     touch(checkout, *kept, "features/__pycache__/a.pyc", ".ruff_cache/a")

@@ -59,6 +59,14 @@ def test_extract_of_several_pooled_layers_returns_them_as_one_feature_to_train_o
     assert run.options["cut"] == "mixed0,mixed1"
 
 
+def test_advise_returns_the_comparisons_of_a_store(early_store: Path) -> None:
+    advice = hs.advise(hs.open_store(early_store), seed=1)
+    assert [row.setting.name for row in advice.comparisons[0].rows] == ["mixed0", "mixed0, avg"]
+    assert "mixed0, avg" in str(advice)
+    with raises(hs.errors.UsageError, where="--store"):
+        hs.advise()
+
+
 def test_extract_of_an_unreadable_picture_warns_and_prints_nothing(
     pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
