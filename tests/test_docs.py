@@ -57,7 +57,7 @@ def list_calls(command: str, checkout: Path) -> list[list[str]]:
 
 
 def build_small_backbone(image_size: int, weights: Any) -> keras.Model:
-    """Build a backbone with three small blocks in place of InceptionV3, which takes seconds to build.
+    """Build a backbone with four small blocks in place of InceptionV3, which takes seconds to build.
 
     `tests/headstart/test_wheel.py` runs the README's script with InceptionV3.
     """
@@ -65,7 +65,7 @@ def build_small_backbone(image_size: int, weights: Any) -> keras.Model:
 
     def build(input_shape: tuple[int, int, int], **_: Any) -> keras.Model:
         outputs = inputs = keras.Input(input_shape)
-        for number in (5, 6, 7):
+        for number in (5, 6, 7, 8):
             branches = [keras.layers.Conv2D(4, 3, strides=3, padding="same", use_bias=False)(outputs) for _ in range(2)]
             outputs = keras.layers.Concatenate(name=f"mixed{number}")(branches)
         return keras.Model(inputs, outputs)

@@ -64,9 +64,12 @@ def describe_conclusions(comparison: Comparison) -> list[str]:
             f"* {best.setting.name} is significantly better than {first.setting.name}: "
             f"{_describe_difference(best.difference)}, corrected for {count}"
         )
-    elif len(comparison.rows) > 1:
+    others = [(row.difference, row.setting.name) for row in comparison.rows if row.difference]
+    if others and not best.difference:
+        difference, name = max(others, key=lambda pair: pair[0].gain)
         lines.append(
-            f"no features are significantly better than {first.setting.name}. "
+            f"no features are significantly better than {first.setting.name}. The highest accuracy of the others is "
+            f"that of {name}: {_describe_difference(difference)}. "
             f"With {pictures}, a gain below {comparison.detectable:.4f} cannot be detected"
         )
     if comparison.num_alone:
