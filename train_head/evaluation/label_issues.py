@@ -169,13 +169,13 @@ class Outliers:
     """Pictures whose distance to the nearest class is far out."""
 
     def find(self, evidence: Evidence) -> list[LabelIssue]:
-        """Find the issues of this kind."""
+        """Find the issues of this kind; the distances in the scores are squared."""
         if evidence.scores is None or not (rows := find_far(evidence.scores.distances)):
             return []
         distances = evidence.scores.distances
         median = float(np.nanmedian(distances))
         return [
-            LabelIssue(file.path, file.label, "", IssueKind.OUTLIER, float(distances[row]) / median)
+            LabelIssue(file.path, file.label, "", IssueKind.OUTLIER, float(np.sqrt(distances[row] / median)))
             for file, row in evidence.list_files(rows)
         ]
 

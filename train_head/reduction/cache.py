@@ -98,7 +98,7 @@ class LabelScores:
     probability: Array
     """(n,) float32 probability of the suggested class; 0 if there is none."""
     distances: Array
-    """(n,) float32 distance to the nearest class, whose mean is without the picture; NaN if unknown."""
+    """(n,) float32 squared distance to the nearest class, whose mean is without the picture; NaN if unknown."""
 
 
 Derived = TypeVar("Derived", Factors, Directions, Neighbours, Pooled, LabelScores)
