@@ -100,19 +100,22 @@ def open_store(
     cuts = split_cuts(cut) if isinstance(cut, str) else list(cut) or [""]
     if len(set(cuts)) < len(cuts):
         raise UsageError("--cut", "different cut layers", ",".join(cuts), "Give each layer once")
-    stores = [_open_cut(Path(path), each, pool) for each in cuts]
+    advice = "Extract that cut layer first, or omit the option"
+    if len(cuts) > 1:
+        advice = "Give the folder with the store of each cut layer, or extract them in one command"
+    stores = [_open_cut(Path(path), each, pool, advice) for each in cuts]
     if len(stores) == 1:
         return stores[0]
     joined = join_stores(stores, scales or [1.0] * len(stores))
     return joined if scales else rescale_store(joined, measure_scales(joined, joined.select_train()))
 
 
-def _open_cut(path: Path, cut: str, pool: Pool | str) -> FeatureStore:
-    """Open the store of one cut layer."""
+def _open_cut(path: Path, cut: str, pool: Pool | str, advice: str) -> FeatureStore:
+    """Open the store of one cut layer; raise UsageError with the advice if the path is the store of another one."""
     store = FeatureStore(resolve_cut(path, cut))
     if cut not in ("", store.fingerprint.cut):
         expected = f"{store.fingerprint.cut}, the cut layer of {path}"
-        raise UsageError("--cut", expected, cut, "Extract that cut layer first, or omit the option")
+        raise UsageError("--cut", expected, cut, advice)
     return pool_store(store) if pool == Pool.AVG else store
 
 
