@@ -1,7 +1,8 @@
 """Ranking of unlabelled pictures: uncertain ones first, spread over the features.
 
 The candidates are the pictures with the smallest margin between the two highest probabilities. Among them, each next
-picture is the one farthest from those that are already chosen, so that the list is not many copies of one picture.
+picture is the one farthest from those that are already chosen, so that the list is not many copies of one picture. The
+chosen pictures are listed by ascending margin.
 
 Sources: Scheffer, Decomain and Wrobel 2001, "Active hidden Markov models for information extraction", for the margin;
 Sener and Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", for the spread.
@@ -44,7 +45,7 @@ def rank_pictures(
     count: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[int]:
-    """Choose the rows to label, the first of which has the smallest margin.
+    """Choose the rows to label.
 
     Rows with the features of a chosen one are left out.
 
@@ -55,7 +56,7 @@ def rank_pictures(
         advance: called with 1 after each choice.
 
     Returns:
-        At most `count` rows, in the order of their choice.
+        At most `count` rows, by ascending margin.
     """
     candidates = np.argsort(margins, kind="stable")[: count * CANDIDATES_PER_PICTURE]
     units = scale_to_unit(features[candidates].astype(np.float32))
@@ -69,4 +70,4 @@ def rank_pictures(
         place = int(nearest.argmax())
         if nearest[place] <= _SAME:
             break
-    return chosen
+    return sorted(chosen, key=lambda row: (float(margins[row]), row))

@@ -20,10 +20,12 @@ def test_measure_margins_with_thresholds_is_the_smallest_difference_from_one() -
     assert measure_margins(rows, [0.6, 0.75]).tolist() == pytest.approx([0.15, 0.05])
 
 
-def test_rank_pictures_starts_with_the_smallest_margin_and_takes_the_farthest_next() -> None:
+def test_rank_pictures_spreads_the_choice_and_lists_the_smallest_margin_first() -> None:
     angles = np.array([0.0, 0.1, 1.5, 0.7, 1.4])
     features = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert rank_pictures(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), features, 3) == [0, 2, 3]
+    margins = np.array([0.1, 0.2, 0.4, 0.3, 0.5])
+    assert rank_pictures(margins, features, 2) == [0, 2]
+    assert rank_pictures(margins, features, 3) == [0, 3, 2]
 
 
 def test_rank_pictures_leaves_out_copies_and_certain_pictures() -> None:
