@@ -45,6 +45,8 @@ def build_distance(feature_shape: Sequence[int], arrays: Sequence[Array]) -> ker
     """
     import keras
 
+    if [array.ndim for array in arrays] != [2, 1, 2, 1]:
+        raise ValueError("distance arrays with the wrong number of dimensions")
     num_channels, num_classes = len(arrays[0]), arrays[2].shape[-1]
     shapes = [(num_channels, num_channels), (num_channels,), (num_channels, num_classes), (num_classes,)]
     if [array.shape for array in arrays] != shapes or not 0 < num_channels <= feature_shape[-1] or not num_classes:

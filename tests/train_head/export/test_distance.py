@@ -43,8 +43,15 @@ def test_build_distance_equals_numpy(shape: tuple[int, ...], num_classes: int) -
 
 def test_build_distance_with_arrays_that_do_not_fit_is_value_error() -> None:
     arrays = list_arrays(draw_classes(6))
-    for shape, given in (((5,), arrays), ((6,), arrays[::-1]), ((6,), [*arrays[:3], np.zeros(9, np.float32)])):
-        with pytest.raises((ValueError, IndexError)):
+    scalar, longer = np.zeros((), np.float32), np.zeros(9, np.float32)
+    for shape, given in (
+        ((5,), arrays),
+        ((6,), arrays[::-1]),
+        ((6,), [*arrays[:3], longer]),
+        ((6,), [scalar, *arrays[1:]]),
+        ((6,), [*arrays[:2], scalar, arrays[3]]),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011
             build_distance(shape, given)
 
 
