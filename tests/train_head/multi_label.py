@@ -41,14 +41,15 @@ def make_multi_label_store(
 
 def relabel(store: FeatureStore, label_sets: Sequence[str], splits: Sequence[str] = ()) -> FeatureStore:
     """Give the pictures of a store, in the order of their paths, sets of labels and splits."""
+    texts = [join_labels(label for label in CLASSES if label[0] in labels) for labels in label_sets]
+    return write_labels(store, texts, splits or [""] * len(texts))
+
+
+def write_labels(store: FeatureStore, texts: Sequence[str], splits: Sequence[str] = ()) -> FeatureStore:
+    """Give the pictures of a store, in the order of their paths, joined labels and splits, by default their own."""
     images = [
-        ImageRow(
-            example.path,
-            join_labels(label for label in CLASSES if label[0] in labels),
-            split,
-            *(1, 1, example.content_hash, ImageStatus.DONE),
-        )
-        for example, labels, split in zip(store.examples, label_sets, splits or [""] * len(label_sets), strict=True)
+        ImageRow(example.path, text, split, 1, 1, example.content_hash, ImageStatus.DONE)
+        for example, text, split in zip(store.examples, texts, splits or [e.split for e in store.examples], strict=True)
     ]
     with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
         writer.update_images(images, [], SOURCE)

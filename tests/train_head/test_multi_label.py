@@ -14,7 +14,7 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.commands import run_command
 from tests.errors import raises
-from tests.train_head.multi_label import SETS, make_multi_label_store, relabel
+from tests.train_head.multi_label import SETS, make_multi_label_store, relabel, write_labels
 from tests.train_head.synthetic import CLASSES
 from tests.train_head.training import make_config
 from train_head.config import ClassWeight, OptimizerName, SolverName
@@ -164,26 +164,11 @@ def test_train_on_many_labels_keeps_the_probabilities_in_a_file(tmp_path: Path, 
     with_many = [
         "|".join(sorted({names[number % 120], names[(7 * number) % 120]})) for number in range(len(store.examples))
     ]
-    store = relabel_as(store, with_many)
+    store = write_labels(store, with_many)
     run = train(store, tmp_path / "run", quiet, epochs=2)
     targets, probabilities = run.read_probabilities()
     assert targets.shape == probabilities.shape == (len(run.read_predictions()), len(run.classes))
     assert run.read_metrics()["per_class"].keys() == set(run.classes)
-
-
-def relabel_as(store: FeatureStore, labels: list[str]) -> FeatureStore:
-    from features.catalog.tables import ImageRow
-    from features.schema import ImageStatus
-    from features.writer import FeatureWriter
-    from tests.train_head.multi_label import SOURCE
-
-    images = [
-        ImageRow(example.path, label, "", 1, 1, example.content_hash, ImageStatus.DONE)
-        for example, label in zip(store.examples, labels, strict=True)
-    ]
-    with FeatureWriter(store.path, store.fingerprint, store.origin) as writer:
-        writer.update_images(images, [], SOURCE)
-    return FeatureStore(store.path)
 
 
 def test_train_on_five_pictures_with_several_labels_gives_a_run(tmp_path: Path, quiet: Console) -> None:

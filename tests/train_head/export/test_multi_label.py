@@ -12,14 +12,11 @@ import pytest
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from features.catalog.tables import ImageRow
-from features.labels import LabelSource
-from features.schema import ImageStatus
 from features.store import FeatureStore
-from features.writer import FeatureWriter
 from tests.commands import run_command
 from tests.errors import raises
 from tests.train_head.export.conftest import Exported
+from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import OPTIONS
 from train_head.config import ExportConfig, SolverName, TrainConfig
 from train_head.export.load import compile_model, load_export, rebuild_model
@@ -30,25 +27,17 @@ from train_head.runs.card import read_card
 from train_head.runs.read import Run
 from train_head.train import train_head
 
-SOURCE = LabelSource("labels.csv", "0" * 64, "path", ("cats", "first"), is_multi_label=True)
-
 
 @pytest.fixture(scope="module")
 def multi_store(early_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy of `early_store` with the labels `cats` and, for every third picture, `first`."""
     path = shutil.copytree(early_store, tmp_path_factory.mktemp("labels") / "store")
     store = FeatureStore(path)
-    images = [
-        ImageRow(
-            example.path,
-            "|".join([*(["cats"] if example.label == "cats" else []), *([] if number % 3 else ["first"])]),
-            example.split,
-            *(1, 1, example.content_hash, ImageStatus.DONE),
-        )
+    texts = [
+        "|".join([*(["cats"] if example.label == "cats" else []), *([] if number % 3 else ["first"])])
         for number, example in enumerate(store.examples)
     ]
-    with FeatureWriter(path, store.fingerprint, store.origin) as writer:
-        writer.update_images(images, [], SOURCE)
+    write_labels(store, texts)
     return path
 
 

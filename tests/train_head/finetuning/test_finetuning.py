@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure
 from tests.train_head.finetuning.layers import LAST_BLOCK, list_weights
+from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import make_store
 from tests.train_head.training import make_config
 from train_head.config import NO_FINE_TUNING, ExportConfig, SolverName
@@ -50,6 +52,17 @@ def test_train_from_earlier_cut_fine_tunes_the_same_layers(
     if solver is SolverName.REDUCED:
         result = export(ExportConfig(config.run, tmp_path / "out"), quiet)
         assert result["accuracy"] == metrics["val_accuracy"]
+
+
+def test_train_fine_tunes_a_head_of_several_labels(stores: Path, tmp_path: Path, quiet: Console) -> None:
+    path = shutil.copytree(stores / "mixed6", tmp_path / "store")
+    texts = ["|".join(["first"] * (n % 3 == 0) + ["second"] * (n % 2)) for n in range(len(FeatureStore(path).examples))]
+    write_labels(FeatureStore(path), texts)
+    config = configure(path, tmp_path / "run", epochs=2, fine_tune_epochs=2)
+    metrics = train_head(config, quiet)
+    assert Run(config.run).read_head().output_kernel.shape == (8, 2)
+    result = export(ExportConfig(config.run, tmp_path / "out"), quiet)
+    assert result["accuracy"] == metrics["val_accuracy"]
 
 
 def test_train_without_cut_chooses_last_stored_cut_at_or_before_the_layer(tuned: Path, stores: Path) -> None:
