@@ -167,6 +167,7 @@ def fit_run(
 
         with warn_on_failure(CURVES_FILE, console):
             title = f"{config.run.resolve().name}: {format_list(split.classes, ' or ')}"
+            title += " (accuracy: exact match)" if split.is_multi_label else ""
             draw_curves(fit.history, title, folder / CURVES_FILE)
     if config.tensorboard:
         with warn_on_failure(LOGS_FOLDER, console):
