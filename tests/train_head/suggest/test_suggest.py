@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from base.terminal import Console
 from tests.commands import run_command
 from tests.errors import raises
 from tests.pictures import draw_picture, encode, fill_folder
+from tests.train_head.synthetic import SMALL_SIZE, build_small_backbone, draw_distance, make_small_card
 from train_head.config import SuggestConfig
+from train_head.export.stitch import save_model, stitch
+from train_head.solvers.head import build_head
 from train_head.suggest.run import PAGE_FILE, TABLE_FILE, suggest_pictures
 
 MODULE = "train_head.suggest.__main__"
@@ -92,6 +96,23 @@ def test_suggest_with_invalid_options_writes_nothing(
     with pytest.raises(UsageError):
         suggest_pictures(config, Console())
     assert not (tmp_path / "out").exists()
+
+
+def test_suggest_skips_pictures_that_are_none_of_the_classes(pictures: Path, tmp_path: Path) -> None:
+    backbone = build_small_backbone()
+    model = stitch(backbone, build_head((32,), 2, 4, 0.0, seed=4), SMALL_SIZE, draw_distance(backbone))
+    files = sorted(pictures.glob("?.png"))
+
+    def save(threshold: float) -> Path:
+        save_model(model, replace(make_small_card(2), outlier_threshold=threshold), tmp_path / "model.keras")
+        return tmp_path / "model.keras"
+
+    nearest, *others = sorted(hs.predict(save(1e9), files), key=lambda found: found.distance or 0)
+    assert nearest.distance is not None
+    config = SuggestConfig(save(nearest.distance * 1.0001), files, tmp_path / "out", skip_outliers=True)
+    found = suggest_pictures(config, Console())
+    assert [each.path for each in found] == [nearest.image]
+    assert found.num_outliers == len(others)
 
 
 def test_suggest_without_a_readable_picture_is_an_error(tiny_two: Path, pictures: Path, tmp_path: Path) -> None:
