@@ -18,7 +18,7 @@
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
 #   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/fine-tuning.md)
-#   SOLVER= RANK=    auto, reduced or full; rank of the reduced solver (docs/solver.md)
+#   SOLVER= RANK=    auto, reduced, full or ridge; number of inputs that reduced and ridge keep (docs/solver.md)
 #   REPEATS= FOLDS=  number of seeds; number of cross-validation folds
 #   SPLIT=group      keep near-duplicates together in training or in validation (docs/duplicates.md)
 #   FALSE_ALARMS=    share of pictures like the training pictures to classify as none of these (docs/outliers.md)
