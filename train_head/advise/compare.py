@@ -25,7 +25,7 @@ from train_head.advise.statistics import (
 from train_head.evaluation.uncertainty import Interval, compute_interval
 from train_head.reduction.matrix import open_workers
 
-MAX_PICTURES = 3000
+MAX_PICTURES = 2000
 """Largest number of pictures that settings are compared on; of more, those with the lowest content hashes."""
 
 
@@ -117,8 +117,9 @@ def compare_settings(
             int(np.sum(np.bincount(numbers) == 1)),
             None,
         )
-        stores = comparison.best.setting.stores
-        sizes, parts = measure_parts(read_inputs(stores, hashes, workers), numbers, len(classes))
+        best = comparison.best
+        inputs = read_inputs(best.setting.stores, hashes, workers)
+        sizes, parts = measure_parts(inputs, numbers, len(classes), best.correct)
         progress.advance(1)
     curve = extrapolate_curve(sizes, parts, seed) if len(sizes) > 1 else None
     return Comparison(**{**vars(comparison), "curve": curve})

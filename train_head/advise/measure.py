@@ -19,8 +19,8 @@ from train_head.solvers.least_squares import fit_least_squares, make_targets
 Float64 = NDArray[np.float64]
 MIN_PART = 10
 """Smallest number of pictures in a part of a learning curve."""
-PARTS = (4, 2, 1)
-"""Numbers of parts into which the pictures are divided for a learning curve."""
+PARTS = (4, 2)
+"""Numbers of parts into which the pictures are divided for a learning curve, besides all of them."""
 _ROUNDING = 1e-7
 """Eigenvalues below this share of the largest one are rounding errors of float32 products."""
 
@@ -80,11 +80,17 @@ def classify_left_out(inputs: Array, numbers: Indices, num_classes: int) -> Corr
     return np.asarray(predicted == numbers)
 
 
-def measure_parts(inputs: Array, numbers: Indices, num_classes: int) -> tuple[list[int], list[Correct]]:
+def measure_parts(inputs: Array, numbers: Indices, num_classes: int, whole: Correct) -> tuple[list[int], list[Correct]]:
     """Classify every picture with heads fitted to a quarter, a half and all of the pictures.
 
     The pictures are divided into parts with the same shares of the classes, and each picture is classified by a head
     that is fitted to the other pictures of its part. All numbers of pictures are thus measured on the same pictures.
+
+    Args:
+        inputs: (pictures, inputs).
+        numbers: (pictures,) class numbers.
+        num_classes: number of classes.
+        whole: the results of `classify_left_out` on all pictures.
 
     Returns:
         The numbers of training pictures, ascending, and the results for each; fewer than two if there are too few
@@ -93,7 +99,7 @@ def measure_parts(inputs: Array, numbers: Indices, num_classes: int) -> tuple[li
     sizes, results = [], []
     ranks = _rank_in_class(numbers)
     for num_parts in PARTS:
-        if num_parts > 1 and len(numbers) < num_parts * MIN_PART:
+        if len(numbers) < num_parts * MIN_PART:
             continue
         part_of = (ranks + numbers) % num_parts
         correct = np.empty(len(numbers), np.bool_)
@@ -102,7 +108,7 @@ def measure_parts(inputs: Array, numbers: Indices, num_classes: int) -> tuple[li
             correct[rows] = classify_left_out(inputs[rows], numbers[rows], num_classes)
         sizes.append(len(numbers) // num_parts)
         results.append(correct)
-    return sizes, results
+    return [*sizes, len(numbers)], [*results, whole]
 
 
 def _rank_in_class(numbers: Indices) -> Indices:
