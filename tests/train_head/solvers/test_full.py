@@ -73,9 +73,9 @@ def test_fit_full_without_dropout_equals_plain_keras(
     split = split_examples(store.examples, 0.2)
     targets = [split.classes.index(example.label) for example in split.validation]
     losses = -np.log(fitted.validation_probabilities[np.arange(len(targets)), targets])
-    kernels = (fitted.weights.input_kernel, fitted.weights.output_kernel)
+    kernels = fitted.weights.list_weights()[::2]
     penalty = config.l2 * sum(float(np.square(kernel, dtype=np.float64).sum()) for kernel in kernels)
-    # The validation loss has the penalty of both kernels, and no class weights.
+    # The validation loss has the penalty of all kernels, and no class weights.
     assert fitted.history[-1].val_loss == pytest.approx(losses.mean() + penalty, rel=1e-5)
 
 
