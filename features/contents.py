@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,8 +16,10 @@ from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, lo
 from features.catalog.database import build_damage_error
 from features.catalog.tables import ImageRow, Location
 from features.labels import LabelSource
-from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
+from features.schema import FEATURE_DTYPE, FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
+
+_NUM_CLASSES_SHOWN = 10
 
 
 class Example(NamedTuple):
@@ -103,6 +107,27 @@ class StoreContents:
     def num_pending(self) -> int:
         """Number of images that are not extracted yet or whose shard is lost; the next extraction reads them."""
         return sum(found.reason is UnusableReason.PENDING for found in self.list_unusable())
+
+    def hash_shards(self, numbers: Iterable[int]) -> str:
+        """Return a digest of the files of shards, which does not depend on their order and their numbers."""
+        return hashlib.sha256("".join(sorted({*map(self.hash_shard, numbers)})).encode()).hexdigest()
+
+    def describe(self, path: Path, examples: Sequence[Example]) -> dict[str, str]:
+        """Describe a store with this content in a few words for each of its properties."""
+        labels = Counter(label for example in examples for label in self.labels.list_labels(example.label))
+        shown = [f"{label!r}: {count}" for label, count in sorted(labels.items())[:_NUM_CLASSES_SHOWN]]
+        more = [f"{len(labels) - len(shown)} more"] if len(labels) > len(shown) else []
+        splits = Counter(example.split for example in examples if example.split)
+        return {
+            "path": repr(str(path)),
+            "pictures": f"{len(examples)}",
+            **({"splits": repr(dict(sorted(splits.items())))} if splits else {}),
+            "classes": f"{{{', '.join([*shown, *more])}}}",
+            **({"labels": "several for each picture"} if self.labels.is_multi_label else {}),
+            "feature_shape": f"{self.origin.feature_shape}",
+            "cut": repr(self.fingerprint.cut),
+            "dtype": repr(FEATURE_DTYPE.name),
+        }
 
 
 def load_folder(path: Path) -> StoreContents:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from html import escape
@@ -24,8 +22,6 @@ from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
 from features.split import encode_label_sets, encode_labels, select_examples
-
-_NUM_CLASSES_SHOWN = 10
 
 
 class FeatureStore:
@@ -58,11 +54,7 @@ class FeatureStore:
 
     @classmethod
     def derive(
-        cls,
-        path: Path,
-        contents: StoreContents,
-        function: Callable[..., FeatureStore],
-        arguments: tuple[Any, ...],
+        cls, path: Path, contents: StoreContents, function: Callable[..., FeatureStore], arguments: tuple[Any, ...]
     ) -> FeatureStore:
         """Create a store whose features are computed from those of other stores.
 
@@ -151,11 +143,9 @@ class FeatureStore:
 
     def list_views(self, example: Example, num_views: int) -> list[Example]:
         """Return the example (view 0), and the views 1 to `num_views` - 1 of its image that have usable features."""
-        found = [example]
-        for view in range(1, num_views):
-            if location := self.contents.find_usable(FeatureKey(example.content_hash, view)):
-                found.append(example._replace(shard=location.shard, row=location.row, view=view))
-        return found
+        keys = (FeatureKey(example.content_hash, view) for view in range(1, num_views))
+        found = ((key.view, location) for key in keys if (location := self.contents.find_usable(key)))
+        return [example, *(example._replace(shard=at.shard, row=at.row, view=view) for view, at in found)]
 
     def find_examples(self, keys: Iterable[FeatureKey]) -> list[Example | None]:
         """Find stored features by content hash and view.
@@ -172,8 +162,7 @@ class FeatureStore:
 
     def hash_sources(self, examples: Iterable[Example]) -> str:
         """Return a digest of the files that contain the features of examples; equal digests mean equal features."""
-        digests = sorted({self.contents.hash_shard(number) for number in {example.shard for example in examples}})
-        return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return self.contents.hash_shards({example.shard for example in examples})
 
     def describe_source(self, example: Example) -> str:
         """Return the path of the file that contains the feature of an example, for messages."""
@@ -300,24 +289,10 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         """Return path, counts and feature shape as one line."""
-        return f"FeatureStore({', '.join(f'{name}={value}' for name, value in self._describe().items())})"
+        described = self.contents.describe(self.path, self.examples)
+        return f"FeatureStore({', '.join(f'{name}={value}' for name, value in described.items())})"
 
     def _repr_html_(self) -> str:
-        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._describe().items())
+        described = self.contents.describe(self.path, self.examples)
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in described.items())
         return f"<table>{''.join(rows)}</table>"
-
-    def _describe(self) -> dict[str, str]:
-        labels = Counter(label for example in self.examples for label in self.list_labels(example))
-        shown = [f"{label!r}: {labels[label]}" for label in self.classes[:_NUM_CLASSES_SHOWN]]
-        more = [f"{len(labels) - len(shown)} more"] if len(labels) > len(shown) else []
-        splits = Counter(example.split for example in self.examples if example.split)
-        return {
-            "path": repr(str(self.path)),
-            "pictures": f"{len(self)}",
-            **({"splits": repr(dict(sorted(splits.items())))} if splits else {}),
-            "classes": f"{{{', '.join([*shown, *more])}}}",
-            **({"labels": "several for each picture"} if self.is_multi_label else {}),
-            "feature_shape": f"{self.feature_shape}",
-            "cut": repr(self.fingerprint.cut),
-            "dtype": repr(FEATURE_DTYPE.name),
-        }
