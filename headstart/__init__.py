@@ -23,7 +23,11 @@ __all__ = [
     "sweep",
     "train",
 ]
-_MODULES = {"HeadClassifier": "train_head.classifier", "HeadstartError": "base.errors"}
+_MODULES = {
+    "HeadClassifier": "train_head.classifier",
+    "HeadstartError": "base.errors",
+    **dict.fromkeys(("export", "predict", "suggest"), "headstart.models"),
+}
 
 
 def __getattr__(name: str) -> Any:

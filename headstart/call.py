@@ -1,4 +1,4 @@
-"""Console of an API call: progress if asked for, and warnings as Python warnings."""
+"""Arguments of an API call, and its console: progress if asked for, and warnings as Python warnings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from base.errors import HeadstartWarning, UsageError
+from base.options import describe_preset, make_options
 from base.terminal import Console, ConsoleOptions, ProgressCallback
 
+StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
+Config = TypeVar("Config")
 
 
 class _ApiConsole(Console):
@@ -47,3 +50,24 @@ def open_console(progress: Progress) -> Console:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return _ApiConsole(progress)
+
+
+def prepare_call(
+    options: type[Config], values: Mapping[str, Any], function: str, progress: Progress
+) -> tuple[Config, Console]:
+    """Return the options and the console of a call, and print what the preset sets."""
+    config, console = make_options(options, values, function), open_console(progress)
+    if preset := describe_preset(config):
+        console.info(preset)
+    return config, console
+
+
+def locate_run(run: Any) -> Any:
+    """Return the folder of a run; raise HeadstartError if the folder now holds another run."""
+    from train_head.runs.read import Run
+    from train_head.runs.write import require_unchanged
+
+    if not isinstance(run, Run):
+        return run
+    require_unchanged(run)
+    return run.folder
