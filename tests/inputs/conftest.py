@@ -20,11 +20,11 @@ from tests.train_head.synthetic import save_tiny_model
 @pytest.fixture(scope="package", autouse=True)
 def _shared_models() -> Iterator[None]:
     """Load and compile each exported model once, instead of for each prediction."""
-    from train_head.export.load import compile_model, load_export
+    from train_head.export.load import compile_outputs, load_export
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train_head.export.load.load_export", functools.cache(load_export))
-        patch.setattr("train_head.export.load.compile_model", functools.cache(compile_model))
+        patch.setattr("train_head.export.load.compile_outputs", functools.cache(compile_outputs))
         yield
 
 

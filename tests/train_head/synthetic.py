@@ -21,7 +21,7 @@ from features.writer import FeatureWriter
 from train_head.config import SolverName
 from train_head.evaluation.mahalanobis import ClassModel, fit_classes
 from train_head.export.distance import build_distance, list_arrays
-from train_head.export.load import compile_model, load_export
+from train_head.export.load import compile_outputs, load_export
 from train_head.export.stitch import save_model, stitch
 from train_head.runs.card import ModelCard
 from train_head.solvers.head import HeadWeights, restore_head
@@ -221,5 +221,5 @@ def save_tiny_model(path: Path, num_classes: int) -> Path:
 
 def run_export(path: Path, images: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
     """Return the (n, outputs) outputs of an exported model for pictures of any sizes."""
-    run = compile_model(load_export(path)[1])
-    return np.concatenate([run(np.asarray(image)[None]) for image in images])
+    run = compile_outputs(load_export(path)[1])
+    return np.concatenate([run(np.asarray(image)[None]).probabilities for image in images])

@@ -183,12 +183,6 @@ def compile_outputs(model: keras.Model) -> Callable[[Any], Outputs]:
     return compute
 
 
-def compile_model(model: keras.Model) -> Callable[[Any], Array]:
-    """Compile a model into a function that maps RGB pixels to its probabilities, (n, outputs)."""
-    run = compile_outputs(model)
-    return lambda images: run(images).probabilities
-
-
 def limit_batch(batch_size: int, image_size: int) -> int:
     """Return the number of pictures in one batch: `batch_size`, or fewer if the pictures are large.
 

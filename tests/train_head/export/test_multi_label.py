@@ -19,7 +19,7 @@ from tests.train_head.export.conftest import Exported
 from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import OPTIONS
 from train_head.config import ExportConfig, SolverName, TrainConfig
-from train_head.export.load import compile_model, load_export, rebuild_model
+from train_head.export.load import compile_outputs, load_export, rebuild_model
 from train_head.export.parity import find_flipped_sets
 from train_head.export.write import export_run
 from train_head.predict.classify import predict_pictures
@@ -61,7 +61,7 @@ def test_export_of_several_labels_has_a_sigmoid_for_each(
     assert multi_export.result.parity.ok
     card, model = load_export(multi_export.model)
     assert (card.is_multi_label, card.thresholds, card.classes) == (True, [0.5, 0.5], ["cats", "first"])
-    assert compile_model(model)(np.zeros((1, 75, 75, 3))).shape == (1, 2)
+    assert compile_outputs(model)(np.zeros((1, 75, 75, 3))).probabilities.shape == (1, 2)
     assert multi_export.result.load().output_shape == (None, 2)
     run = Run(multi_run)
     recorded = {found.path: found.row for found in run.read_predictions()}
