@@ -21,7 +21,7 @@ from train_head.evaluation.uncertainty import compute_interval
 from train_head.reduction.cache import LabelScores
 from train_head.solvers.least_squares import Reader, fit_least_squares, make_targets
 from train_head.solvers.network import compute_probabilities
-from train_head.solvers.scaling import fit_line, fit_temperature
+from train_head.solvers.scaling import fit_scale
 
 MIN_PICTURES = 5
 """Smallest number of different pictures of a class whose labels are checked.
@@ -54,7 +54,8 @@ def score_labels(read_blocks: Reader, numbers: Indices, num_classes: int) -> Lab
     for _ in range(NUM_FITS):
         kept = suggested < 0
         scores = fit_least_squares(read_inputs, targets, kept.astype(np.float64)).scores
-        probabilities = _convert_scores(scores, numbers)
+        slope, offset = fit_scale(scores, numbers, np.ones(len(numbers)))
+        probabilities = compute_probabilities((slope * scores + offset).astype(np.float32))
         if not is_informative(probabilities.argmax(axis=1), numbers):
             break
         suggested = np.where(kept, find_contradicted(probabilities, numbers), suggested)
@@ -117,11 +118,3 @@ def _read_roots(read_blocks: Reader) -> Iterator[Array]:
     """
     for block in read_blocks():
         yield np.sign(block) * np.sqrt(np.abs(block))
-
-
-def _convert_scores(scores: NDArray[np.float64], numbers: Indices) -> Array:
-    """Convert leave-one-out scores, (n, outputs), to probabilities, (n, classes), on a scale fitted to the labels."""
-    if scores.shape[1] > 1:
-        return compute_probabilities((scores / fit_temperature(scores, numbers)).astype(np.float32))
-    line = fit_line(scores[:, 0], numbers == 1, np.ones(len(numbers)))
-    return compute_probabilities((line.slope * scores + line.offset).astype(np.float32))

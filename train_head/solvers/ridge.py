@@ -26,9 +26,9 @@ from train_head.solvers import MAX_TRAINING_BYTES, Fit, LeaveOneOut, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
-from train_head.solvers.least_squares import Float64, Reader, fit_least_squares, make_targets
+from train_head.solvers.least_squares import Reader, fit_least_squares, make_targets
 from train_head.solvers.network import compute_logits, compute_losses, compute_probabilities, count_correct
-from train_head.solvers.scaling import fit_line, fit_temperature
+from train_head.solvers.scaling import fit_scale
 
 DEFAULT_SKETCH_RANK = 1024
 """Number of reduced inputs if there are more than `MAX_EXACT_ROWS` training rows and inputs."""
@@ -134,23 +134,10 @@ def fit_ridge_head(read_blocks: Reader, pictures: Pictures, num_classes: int) ->
     targets = np.stack(sums, axis=1) / np.maximum(weights, np.finfo(np.float64).tiny)[:, None]
     fitted = fit_least_squares(read_blocks, targets, weights, pictures.groups)
     scores = fitted.scores[pictures.rows[: len(pictures.targets)]]
-    slope, offset = _fit_scale(scores, pictures, num_classes)
+    slope, offset = fit_scale(scores, pictures.targets, pictures.weights.astype(np.float64))
     kernel, bias = (np.asarray(slope * array, np.float32) for array in (fitted.kernel, fitted.bias + offset / slope))
     logits = np.asarray(slope * scores + offset, np.float32)
     return RidgeHead(HeadWeights(None, None, kernel, bias), logits, fitted.penalty)
-
-
-def _fit_scale(scores: Float64, pictures: Pictures, num_classes: int) -> tuple[Float64, Float64]:
-    """Fit the slope and the offset of the logits to leave-one-out scores: for all outputs, or for each label."""
-    weights = pictures.weights.astype(np.float64)
-    if pictures.targets.ndim == 2:
-        columns = zip(scores.T, pictures.targets.T == 1, weights.T, strict=True)
-        lines = np.array([fit_line(*column) for column in columns])
-        return lines[:, 0], lines[:, 1]
-    if num_classes == 2:
-        slope, offset = fit_line(scores[:, 0], pictures.targets == 1, weights)
-        return np.array(slope), np.array(offset)
-    return np.array(1 / fit_temperature(scores, pictures.targets, weights)), np.array(0.0)
 
 
 def choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train_head.data.batches import Indices
+from train_head.data.split import Targets
 
 Float64 = NDArray[np.float64]
 
@@ -33,6 +34,26 @@ class Line(NamedTuple):
 
     slope: float
     offset: float
+
+
+def fit_scale(scores: Float64, targets: Targets, weights: Float64) -> tuple[Float64, Float64]:
+    """Fit the slopes and the offsets that turn leave-one-out scores into logits.
+
+    Args:
+        scores: (n, outputs): one output for two classes, else one per class or label.
+        targets: (n,) class numbers, or (n, labels).
+        weights: weights of the targets, in their shape.
+
+    Returns:
+        Slopes and offsets, each for all outputs, (), or for each label, (labels,).
+    """
+    if targets.ndim == 2:
+        lines = np.array([fit_line(*column) for column in zip(scores.T, targets.T == 1, weights.T, strict=True)])
+        return lines[:, 0], lines[:, 1]
+    if scores.shape[1] == 1:
+        slope, offset = fit_line(scores[:, 0], targets == 1, weights)
+        return np.array(slope), np.array(offset)
+    return np.array(1 / fit_temperature(scores, targets, weights)), np.array(0.0)
 
 
 def fit_temperature(scores: NDArray[np.floating], targets: Indices, weights: Float64 | None = None) -> float:
