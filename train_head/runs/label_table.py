@@ -12,6 +12,7 @@ from base.errors import HeadstartError
 from base.files import read_regular_file
 from train_head.evaluation.label_issues import IssueKind, LabelIssue
 from train_head.runs.record import LABEL_ISSUES_FILE
+from train_head.runs.tables import format_csv
 
 _COLUMNS = [field.name for field in fields(LabelIssue)]
 _MAX_BYTES = 2**29
@@ -19,10 +20,7 @@ _MAX_BYTES = 2**29
 
 def format_label_issues(issues: Sequence[LabelIssue]) -> bytes:
     """Format label_issues.csv."""
-    text = io.StringIO(newline="")
-    rows = (astuple(replace(issue, score=float(f"{issue.score:.6g}"))) for issue in issues)
-    csv.writer(text).writerows([_COLUMNS, *rows])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return format_csv([_COLUMNS, *(astuple(replace(each, score=float(f"{each.score:.6g}"))) for each in issues)])
 
 
 def read_label_issues(folder: Path) -> list[LabelIssue]:

@@ -82,12 +82,12 @@ def list_run_examples(split: Split, store: FeatureStore | None = None) -> list[R
 
 def format_history(history: Sequence[Epoch]) -> bytes:
     """Format history.csv."""
-    return _format([_EPOCH_COLUMNS, *map(astuple, history)])
+    return format_csv([_EPOCH_COLUMNS, *map(astuple, history)])
 
 
 def format_examples(examples: Sequence[RunExample]) -> bytes:
     """Format examples.csv."""
-    return _format([_EXAMPLE_COLUMNS, *map(astuple, examples)])
+    return format_csv([_EXAMPLE_COLUMNS, *map(astuple, examples)])
 
 
 def format_predictions(
@@ -115,7 +115,7 @@ def format_predictions(
         [example.path, example.label, text, *(f"{share:.9g}" for share in row)]
         for example, text, row in zip(examples, predicted, shares, strict=True)
     ]
-    return _format([[*_PREDICTION_COLUMNS, *columns], *rows])
+    return format_csv([[*_PREDICTION_COLUMNS, *columns], *rows])
 
 
 def has_separate_probabilities(classes: Sequence[str]) -> bool:
@@ -194,7 +194,8 @@ def parse_probabilities(data: bytes) -> Array:
     return probabilities
 
 
-def _format(rows: Iterable[Sequence[object]]) -> bytes:
+def format_csv(rows: Iterable[Iterable[object]]) -> bytes:
+    """Format rows as CSV. Bytes of a path that are not UTF-8 are kept."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

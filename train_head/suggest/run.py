@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from train_head.predict.classify import Predictions, UnusedPicture, predict_pict
 from train_head.report.gallery import make_thumbnail
 from train_head.report.template import make_environment
 from train_head.runs.card import ModelCard, read_card
+from train_head.runs.tables import format_csv
 from train_head.suggest.rank import measure_margins, rank_pictures
 
 TABLE_FILE, PAGE_FILE = "suggestions.csv", "suggestions.html"
@@ -135,10 +134,8 @@ def refuse_foreign_files(out: Path) -> None:
 
 def format_table(suggestions: list[Suggestion]) -> bytes:
     """Format suggestions.csv."""
-    text = io.StringIO(newline="")
     rows = ((s.rank, s.path, s.label, f"{s.probability:.6g}", f"{s.margin:.6g}") for s in suggestions)
-    csv.writer(text).writerows([Suggestion.__dataclass_fields__, *rows])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return format_csv([Suggestion.__dataclass_fields__, *rows])
 
 
 def _check_options(card: ModelCard, config: SuggestConfig) -> None:

@@ -16,6 +16,7 @@ from base.terminal import format_seconds
 from train_head.evaluation.uncertainty import Interval
 from train_head.runs.read import Run
 from train_head.runs.record import BEST_FOLDER, TABLE_FILE
+from train_head.runs.tables import format_csv
 from train_head.sweep.config import ADVICE, MetricName
 from train_head.sweep.rows import Row, Status, count_close, shorten_values, sort_rows
 
@@ -74,16 +75,15 @@ class Sweep:
 
 def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:
     """Write all rows as CSV with a column for each axis; shorten the paths of stores to their last parts."""
-    stores, text = shorten_values(rows), io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow([*_FIRST, *axes, *_SCORE, *_REST])
+    stores = shorten_values(rows)
+    table: list[list[object]] = [[*_FIRST, *axes, *_SCORE, *_REST]]
     for row in rows:
         values = {name: stores.get(value, value) for name, value in row.values.items()}
         found = row.describe()
         first, last = ([found[name] for name in names] for names in (_FIRST, (*_SCORE, *_REST)))
         # None is written as an empty cell.
-        writer.writerow([*first, *(values.get(axis) for axis in axes), *last])
-    write_durably(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        table.append([*first, *(values.get(axis) for axis in axes), *last])
+    write_durably(path, format_csv(table))
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
