@@ -90,7 +90,7 @@ def measure_scales(store: FeatureStore, examples: Sequence[Example]) -> list[flo
         examples: examples of the store.
     """
     keys = [FeatureKey(example.content_hash, example.view) for example in examples]
-    return [_measure_scale(part, _find_examples(part, keys)) for part in store.parts]
+    return [_measure_scale(part, part.find_stored(keys)) for part in store.parts]
 
 
 def _scale(stores: Sequence[FeatureStore], contents: StoreContents, scales: Sequence[float]) -> FeatureStore:
@@ -103,7 +103,7 @@ def _scale(stores: Sequence[FeatureStore], contents: StoreContents, scales: Sequ
             block = slice(start, start + MAX_ROWS_PER_SHARD)
             column = 0
             for store, scale in zip(stores, scales, strict=True):
-                values = store.read(_find_examples(store, keys[block])).astype(np.float32) * np.float32(scale)
+                values = store.read(store.find_stored(keys[block])).astype(np.float32) * np.float32(scale)
                 out[block, column : column + values.shape[1]] = np.clip(values, -_LARGEST, _LARGEST)
                 column += values.shape[1]
 
@@ -124,10 +124,6 @@ def _measure_scale(store: FeatureStore, examples: Sequence[Example]) -> float:
         sums += squares.sum(axis=1).tolist()
     total = math.fsum(sums)
     return float(np.float32(math.sqrt(len(ordered) * store.feature_shape[0] / total))) if total else 1.0
-
-
-def _find_examples(store: FeatureStore, keys: Sequence[FeatureKey]) -> list[Example]:
-    return [example for example in store.find_examples(keys) if example is not None]
 
 
 def _list_keys(locations: Mapping[FeatureKey, Location]) -> dict[int, dict[int, FeatureKey]]:

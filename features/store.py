@@ -160,6 +160,10 @@ class FeatureStore:
             for key, found in locations
         ]
 
+    def find_stored(self, keys: Iterable[FeatureKey]) -> list[Example]:
+        """Find stored features as `find_examples` does, without the missing ones."""
+        return [example for example in self.find_examples(keys) if example is not None]
+
     def hash_sources(self, examples: Iterable[Example]) -> str:
         """Return a digest of the files that contain the features of examples; equal digests mean equal features."""
         return self.contents.hash_shards({example.shard for example in examples})

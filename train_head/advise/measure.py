@@ -7,22 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.schema import FeatureKey
-from features.store import Example, FeatureStore
+from features.store import FeatureStore
 from train_head.advise.statistics import Correct
 from train_head.data.batches import Array, Indices
+from train_head.reduction.decompose import reduce_gram
 from train_head.reduction.matrix import FeatureMatrix
 from train_head.solvers.least_squares import fit_least_squares, make_targets
 
-Float64 = NDArray[np.float64]
 MIN_PART = 10
 """Smallest number of pictures in a part of a learning curve."""
 PARTS = (4, 2)
 """Numbers of parts into which the pictures are divided for a learning curve, besides all of them."""
-_ROUNDING = 1e-7
-"""Eigenvalues below this share of the largest one are rounding errors of float32 products."""
 
 
 def read_inputs(stores: Sequence[FeatureStore], hashes: Sequence[bytes], workers: ThreadPoolExecutor) -> Array:
@@ -40,22 +37,15 @@ def read_inputs(stores: Sequence[FeatureStore], hashes: Sequence[bytes], workers
     Returns:
         The inputs, (pictures, inputs), in the order of the content hashes.
     """
+    keys = [FeatureKey(content_hash, 0) for content_hash in hashes]
     if len(stores) == 1 and np.prod(stores[0].feature_shape) > len(hashes):
-        return reduce_gram(FeatureMatrix(stores[0], _find_examples(stores[0], hashes), workers).compute_gram())
+        return reduce_gram(FeatureMatrix(stores[0], stores[0].find_stored(keys), workers).compute_gram())
     parts = []
     for store in stores:
-        part = store.read(_find_examples(store, hashes)).reshape(len(hashes), -1).astype(np.float64)
+        part = store.read(store.find_stored(keys)).reshape(len(hashes), -1).astype(np.float64)
         mean_square = float(np.mean(part**2)) if len(stores) > 1 else 1.0
         parts.append(part / np.sqrt(mean_square or 1.0))
     return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def reduce_gram(gram: Float64) -> Array:
-    """Return coordinates (n, r) of rows whose inner products after centring are those of a Gram matrix (n, n)."""
-    means = gram.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(gram - means - means[:, None] + means.mean())
-    kept = eigenvalues > _ROUNDING * max(float(eigenvalues[-1]), np.finfo(np.float64).tiny)
-    return np.asarray(vectors[:, kept] * np.sqrt(eigenvalues[kept]), np.float32)
 
 
 def classify_left_out(inputs: Array, numbers: Indices, num_classes: int) -> Correct:
@@ -119,7 +109,3 @@ def _rank_in_class(numbers: Indices) -> Indices:
     ranks = np.empty_like(numbers)
     ranks[order] = np.arange(len(numbers)) - starts
     return ranks
-
-
-def _find_examples(store: FeatureStore, hashes: Sequence[bytes]) -> list[Example]:
-    return [found for found in store.find_examples([FeatureKey(key, 0) for key in hashes]) if found is not None]

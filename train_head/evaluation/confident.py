@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from train_head.data.batches import Array, Indices
 from train_head.evaluation.uncertainty import compute_interval
 from train_head.reduction.cache import LabelScores
+from train_head.reduction.decompose import reduce_gram
 from train_head.solvers.least_squares import Reader, fit_least_squares, make_targets
 from train_head.solvers.network import compute_probabilities
 from train_head.solvers.scaling import fit_scale
@@ -104,10 +105,7 @@ def _choose_inputs(read_blocks: Reader, num_rows: int) -> Reader:
     if next(read_blocks()).shape[1] <= WIDE * num_rows:
         return read_roots
     features = np.concatenate([*read_roots()]).astype(np.float64)
-    features -= features.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(features @ features.T)
-    places = vectors * np.sqrt(np.maximum(eigenvalues, 0))
-    return lambda: iter([places])
+    return partial(iter, [reduce_gram(features @ features.T)])
 
 
 def _read_roots(read_blocks: Reader) -> Iterator[Array]:

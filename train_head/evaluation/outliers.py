@@ -124,11 +124,8 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
     # One example for each content: a copy of a picture would make the picture look less new than it is.
     contents = {example.content_hash: example for example in reversed(split.train)}
     chosen = sort_examples(order_by_class([*contents.values()])[:MAX_PICTURES])
-    if split.is_multi_label:
-        # Sets of labels are no classes: most have few pictures.
-        chosen = [example._replace(label="") for example in chosen]
-    # Pictures with several labels have no class of their own, and are one class.
-    labels = ["" if store.is_multi_label else example.label for example in chosen]
+    # Sets of labels are no classes, because most have few pictures: all pictures with several labels are one class.
+    labels = ["" if split.is_multi_label else example.label for example in chosen]
     class_numbers = np.unique(labels, return_inverse=True)[1]
     model, held_out = fit_classes(_read(store, chosen, console), class_numbers)
     held_out = np.sort(held_out[np.isfinite(held_out)])
@@ -148,8 +145,7 @@ def _read(store: FeatureStore, examples: Sequence[Example], console: Console) ->
     """
     if store.parts:
         store = store.parts[-1]
-        found = store.find_examples(FeatureKey(example.content_hash, 0) for example in examples)
-        examples = [example for example in found if example is not None]
+        examples = store.find_stored(FeatureKey(example.content_hash, 0) for example in examples)
     if len(store.feature_shape) == 3:
         store = pool_store(store)
     if store.fingerprint.pool != POOLED:

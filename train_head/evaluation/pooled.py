@@ -54,6 +54,5 @@ def _choose_cut(store: FeatureStore, examples: Sequence[Example]) -> tuple[Featu
     if not store.parts and store.path.name not in cuts[:-1]:
         return store, examples
     last = FeatureStore(folder / cuts[-1])
-    rows = last.find_examples(FeatureKey(example.content_hash, 0) for example in examples)
-    found = [row for row in rows if row is not None]
+    found = last.find_stored(FeatureKey(example.content_hash, 0) for example in examples)
     return (last, found) if len(found) == len(examples) else (store, examples)

@@ -108,6 +108,17 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lamb
     return Basis(_rotate(projected, rotation * signs, rows.workers), eigenvalues[strongest], directions)
 
 
+def reduce_gram(gram: NDArray[np.float64]) -> Array:
+    """Return coordinates (n, r) float32 whose inner products are those of the centred rows of a Gram matrix (n, n).
+
+    A linear head with an L2 penalty gives the same outputs on them as on the rows, which may have more columns.
+    """
+    means = gram.mean(axis=0)
+    eigenvalues, vectors = np.linalg.eigh(gram - means - means[:, None] + means.mean())
+    kept = eigenvalues > ROUNDING * max(float(eigenvalues[-1]), np.finfo(np.float64).tiny)
+    return np.asarray(vectors[:, kept] * np.sqrt(eigenvalues[kept]), np.float32)
+
+
 def find_signs(vectors: NDArray[Any]) -> Array:
     """Return the (columns,) signs, 1 or -1, that make the largest component of each column positive.
 

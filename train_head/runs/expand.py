@@ -75,7 +75,7 @@ def _load_cached_expansion(run: Run, store: FeatureStore, head: HeadWeights, con
     factors, basis = get(folder, key, Factors, console), get(folder, key, Directions, console)
     hashes = {bytes.fromhex(example.content_hash) for example in run.read_examples() if example.split == "train"}
     keys = [FeatureKey(content_hash, view) for content_hash in sorted(hashes) for view in range(run.num_views)]
-    rows = [row for row in store.find_examples(keys) if row is not None]
+    rows = store.find_stored(keys)
     if basis and basis.directions.shape[1] == len(head.input_kernel):
         return make_expansion(store, rows, None, basis.directions)
     if factors and factors.train.shape == (len(rows), len(head.input_kernel)):

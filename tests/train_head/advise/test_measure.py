@@ -10,7 +10,8 @@ import pytest
 
 from features.cuts import open_store
 from tests.train_head.synthetic import FINGERPRINT, draw_features, list_paths, make_store
-from train_head.advise.measure import classify_left_out, measure_parts, read_inputs, reduce_gram
+from train_head.advise.measure import classify_left_out, measure_parts, read_inputs
+from train_head.reduction.decompose import reduce_gram
 from train_head.reduction.matrix import open_workers
 
 pytestmark = pytest.mark.unit
@@ -22,15 +23,6 @@ def draw_rows(num_rows: int, num_inputs: int, num_classes: int = 2) -> tuple[np.
     rows = generator.standard_normal((num_rows, num_inputs)).astype(np.float32)
     rows[:, 0] += numbers
     return rows, numbers
-
-
-def test_reduce_gram_keeps_the_inner_products_of_the_centred_rows() -> None:
-    rows, _ = draw_rows(12, 40)
-    wide = rows.astype(np.float64)
-    reduced = reduce_gram(wide @ wide.T).astype(np.float64)
-    centred = wide - wide.mean(axis=0)
-    assert reduced.shape == (12, 11)
-    assert reduced @ reduced.T == pytest.approx(centred @ centred.T, abs=1e-4)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

@@ -14,7 +14,7 @@ from base.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.errors import raises
 from tests.train_head.reduction.matrices import Float64Array, make_matrix_store, use_small_blocks
-from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, sketch
+from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, reduce_gram, sketch
 from train_head.reduction.matrix import FeatureMatrix, open_workers
 
 pytestmark = pytest.mark.unit
@@ -247,3 +247,11 @@ def test_directions_have_a_positive_largest_component(tmp_path: Path, open_matri
 def test_find_signs_makes_the_first_of_equal_largest_components_positive() -> None:
     vectors = np.array([[1.0, -2.0, 0.5, -3.0], [-2.0, 2.0, -0.4, -1.0], [1.5, 1.0, 0.0, 2.0]])
     assert find_signs(vectors).tolist() == [-1, -1, 1, -1]
+
+
+def test_reduce_gram_keeps_the_inner_products_of_the_centred_rows() -> None:
+    wide = np.random.default_rng(0).normal(size=(12, 40))
+    reduced = reduce_gram(wide @ wide.T).astype(np.float64)
+    centred = wide - wide.mean(axis=0)
+    assert reduced.shape == (12, 11)
+    assert reduced @ reduced.T == pytest.approx(centred @ centred.T, abs=1e-4)
