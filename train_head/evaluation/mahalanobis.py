@@ -63,7 +63,8 @@ def fit_classes(features: Features | Array, class_numbers: Indices) -> tuple[Cla
 
     Returns:
         The model, and the distances, (n,) float32, of the rows to the models that are fitted without them. The only
-        picture of a class has none, which is NaN.
+        picture of a class has none, which is NaN. All are NaN if no picture differs from the others of its class by
+        more than rounding, as pictures of one colour do.
     """
     counts = np.bincount(class_numbers)
     num_rows, num_channels = features.shape
@@ -91,6 +92,8 @@ def fit_classes(features: Features | Array, class_numbers: Indices) -> tuple[Cla
             return _leave_out(white, class_numbers[rows], white_means, counts, (1 - shrinkage) / num_rows)
 
         held_out = np.concatenate([*workers.map(leave_out, _list_blocks(num_rows))])
+    if np.trace(scatter) <= _ROUNDING**2:
+        held_out[:] = np.nan
     model = ClassModel(*(array.astype(np.float32) for array in (center, kernel, white_means)))
     return model, held_out.astype(np.float32)
 

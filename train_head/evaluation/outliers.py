@@ -117,7 +117,7 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
 
     Returns:
         The detector. None for a fine-tuned run, whose features differ from the stored ones, and if no class has two
-        different training pictures, because then none can be left out.
+        training pictures with different features, because then none can be left out, or all distances are rounding.
     """
     if config.unfreeze_from != NO_FINE_TUNING:
         return None

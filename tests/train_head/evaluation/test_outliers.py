@@ -112,6 +112,13 @@ def test_fit_detector_of_many_pictures_takes_a_stratified_sample(
     assert (len(detector.held_out), len(detector.model.means), len(detector.validation)) == (10, 2, 8)
 
 
+def test_fit_detector_of_classes_of_one_colour_is_none(tmp_path: Path, quiet: Console) -> None:
+    paths = [*list_paths({"train/cats": 6, "train/dogs": 6, "validation/cats": 2, "validation/dogs": 2})]
+    rows = np.array([[1, 0, 2] if "cats" in path else [0, 3, 1] for path in paths], np.float16)
+    store = make_store(tmp_path / "store", paths, features=rows[:, None, None])
+    assert fit_detector(store, split_examples(store.examples, 0.2), HeadConfig(), quiet) is None
+
+
 @pytest.mark.parametrize("case", ["a picture a class", "fine-tuned"])
 def test_fit_detector_without_pictures_to_leave_out_or_with_other_features_is_none(
     two_classes: FeatureStore, split: Split, quiet: Console, case: str
