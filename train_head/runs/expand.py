@@ -96,4 +96,5 @@ def _sort_as_predicted(run: Run, validation: Sequence[Example]) -> list[Example]
 
 def _make_mismatch_error(run: Run, got: str) -> HeadstartError:
     expected = f"an expanded head whose logits are within {TOLERANCE:g} of the fitted head's"
-    return HeadstartError(run.folder, expected, got, "Train the run again with `overwrite`, then export it")
+    advice = "Train the run again with `overwrite`; if the error remains, with a smaller `rank` or the solver full"
+    return HeadstartError(run.folder, expected, got, advice)
