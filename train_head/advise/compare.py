@@ -71,9 +71,10 @@ class Comparison:
         return next(equal, self.rows[0])
 
     @property
-    def detectable(self) -> float:
-        """Smallest gain in accuracy that can be significant on these pictures."""
-        return count_detectable(max(1, len(self.rows) - 1)) / self.num_pictures
+    def detectable(self) -> float | None:
+        """Smallest gain in accuracy that can be significant; None if there are too few pictures for any."""
+        count = count_detectable(max(1, len(self.rows) - 1))
+        return count / self.num_pictures if count <= self.num_pictures else None
 
 
 def compare_settings(
@@ -94,8 +95,8 @@ def compare_settings(
     examples = choose_examples(settings, takes_all=is_sample)
     classes = sorted({example.label for example in examples})
     if len(classes) < 2:
-        got = format_count(len(classes), "class", "classes")
-        advice = "Add pictures of another class, and extract again"
+        got = f"{format_count(len(examples), 'different picture')} of {format_count(len(classes), 'class', 'classes')}"
+        advice = "Add different pictures of another class, and extract again"
         raise HeadstartError(settings[0].stores[0].path, "training pictures of two classes", got, advice)
     numbers, hashes = encode_labels(examples, classes), [example.content_hash for example in examples]
     measured = [setting for setting in settings if fits(setting, len(hashes))]

@@ -69,8 +69,7 @@ def describe_conclusions(comparison: Comparison) -> list[str]:
         difference, name = max(others, key=lambda pair: pair[0].gain)
         lines.append(
             f"no features are significantly better than {first.setting.name}. The highest accuracy of the others is "
-            f"that of {name}: {_describe_difference(difference)}. "
-            f"With {pictures}, a gain below {comparison.detectable:.4f} cannot be detected"
+            f"that of {name}: {_describe_difference(difference)}. {_describe_detectable(comparison, pictures)}"
         )
     if comparison.num_alone:
         count = format_count(comparison.num_alone, "class", "classes")
@@ -112,6 +111,12 @@ def describe_comparison(comparison: Comparison, num_pictures: int) -> dict[str, 
 def _describe_difference(difference: Difference) -> str:
     p_value = f"p = {difference.p_value:.2g}" if difference.p_value >= 0.0001 else "p < 0.0001"
     return f"{difference.gain:+.4f} (95% interval {difference.low:+.4f} to {difference.high:+.4f}, {p_value})"
+
+
+def _describe_detectable(comparison: Comparison, pictures: str) -> str:
+    if comparison.detectable is None:
+        return f"With {pictures}, no gain can be detected"
+    return f"With {pictures}, a gain below {comparison.detectable:.4f} cannot be detected"
 
 
 def _describe_curve(curve: LearningCurve, name: str) -> str:

@@ -123,6 +123,9 @@ def test_advise_on_few_pictures_gives_intervals_and_no_learning_curve(
     (comparison,) = advice.comparisons
     assert (comparison.curve, advice.command, comparison.num_alone) == (None, "", num_alone)
     assert all(row.interval.high - row.interval.low > 0.3 for row in comparison.rows)
+    # No gain in accuracy is above 1.
+    assert comparison.detectable is None
+    assert str(advice)
 
 
 def test_advise_on_many_classes_is_measured_on_all_of_them(tmp_path: Path, quiet: Console) -> None:
@@ -149,7 +152,7 @@ def test_advise_without_a_store_and_pictures_is_usage_error(quiet: Console) -> N
 
 def test_advise_on_one_class_is_an_error(tmp_path: Path, quiet: Console) -> None:
     store = make_small_store(tmp_path / "store", {"train/cats": 3, "validation/dogs": 1})
-    with raises(HeadstartError, where=store, got="1 class"):
+    with raises(HeadstartError, where=store, got="3 different pictures of 1 class"):
         ask(quiet, store=store)
 
 
