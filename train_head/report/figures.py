@@ -204,6 +204,8 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
         spine.set_color(FAINT)
     axes.grid(color=FAINT, alpha=0.35, linewidth=0.6)
     axes.set_facecolor("none")
+    if not axes.get_legend_handles_labels()[0]:
+        return
     # With the default of the same value, matplotlib warns if the search for the place takes more than a second.
     legend = axes.legend(loc="best", labelcolor=INK, framealpha=0, fontsize=9, facecolor="none")
     for text in legend.get_texts():

@@ -6,6 +6,7 @@ import html
 import itertools
 import re
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,13 @@ def test_plot_roc_and_precision_recall_have_the_points_of_each_threshold() -> No
     assert roc["class dogs"] == [(0, 0), (0, 0.5), (0, 1), (1, 1)]
     curve = read_lines(plot_precision_recall(TARGETS, PROBABILITIES, ["cats", "dogs"], [1]))
     assert curve["class dogs"] == [(1, 0.5), (1, pytest.approx(2 / 3)), (1, 1), (0.5, 1), (0, 1)]
+
+
+def test_plot_precision_recall_without_a_class_to_plot_has_no_legend() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot_precision_recall(TARGETS, PROBABILITIES, ["cats", "dogs"], [])
+    assert get_axes(figure).get_legend() is None
 
 
 def test_plot_reliability_has_a_point_and_a_count_for_each_bin() -> None:
