@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,14 @@ from train_head.reduction.matrix import open_workers
 from train_head.reduction.reduce import DEFAULT_RANK
 from train_head.solvers import ReducedShape, choose_solver, network
 from train_head.solvers.arrays import decompose, find_directions, fit_ridge_arrays, open_matrix
-from train_head.solvers.head import HeadWeights, build_head, count_outputs, extract_weights
+from train_head.solvers.head import HeadWeights, count_outputs
 from train_head.solvers.history import EarlyStopping, Epoch
 from train_head.solvers.network import Batch, HeadTrainer
 from train_head.solvers.optimizers import make_optimizer
 from train_head.solvers.reduced import draw_head
+
+if TYPE_CHECKING:
+    from train_head.solvers.full import KerasTrainer
 
 BLOCK_ROWS, BLOCK_COLUMNS = 1024, 2048
 """Shape of the largest block of features that is converted to float64 at a time."""
@@ -159,7 +162,10 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.solver_ = str(choose_solver(ReducedShape(len(train.features), rank))[0] if is_auto else self.solver)
         if self.solver_ == SolverName.FULL:
             import_quietly("keras")
-            self.head_ = self._run(_KerasTrainer(self, seed), train, validation, seed)
+            from train_head.solvers.full import KerasTrainer
+
+            trainer = KerasTrainer(X.shape[1], len(self.classes_), self._make_config(), seed)
+            self.head_ = self._run(trainer, train, validation, seed)
         elif self.solver_ == SolverName.RIDGE:
             found, loss, accuracy = fit_ridge_arrays(train, len(self.classes_), self.rank)
             self.head_, self.penalty_, self.n_iter_, self.kept_epoch_ = found.weights, found.penalty, 1, 1
@@ -213,11 +219,14 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             advice = "Leave it out, or use the solver reduced"
             raise EstimatorError("rank", "None for the solver full", repr(self.rank), advice)
 
+    def _make_config(self) -> HeadConfig:
+        """Return the options of the hidden layer and of the optimizer."""
+        options = {name: getattr(self, name) for name in ("units", "dropout", "l2", "learning_rate", "momentum")}
+        return HeadConfig(optimizer=OptimizerName(self.optimizer), **options)
+
     def _fit_reduced(self, train: Batch, validation: Batch | None, rank: int, seed: int) -> HeadWeights:
         """Fit on the principal directions of the training features, and map the kernel back to all inputs."""
         num_inputs = train.features.shape[1]
-        name = OptimizerName(self.optimizer)
-        config = HeadConfig(optimizer=name, learning_rate=self.learning_rate, momentum=self.momentum)
         with open_workers() as workers:
             rows = open_matrix(train.features, workers)
             basis = decompose(rows, rank)
@@ -225,13 +234,13 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if validation:
                 validation = validation._replace(features=validation.features.astype(np.float32) @ directions)
             initial = draw_head(num_inputs, basis.train.shape[1], self.units, count_outputs(len(self.classes_)), seed)
-            trainer = HeadTrainer(initial, make_optimizer(config), self.l2)
+            trainer = HeadTrainer(initial, make_optimizer(self._make_config()), self.l2)
             head = self._run(trainer, train._replace(features=basis.train), validation, seed)
             return head.with_input_kernel(np.asarray(directions @ head.input_kernel, np.float32))
 
     @np.errstate(all="ignore")
     def _run(
-        self, trainer: HeadTrainer | _KerasTrainer, train: Batch, validation: Batch | None, seed: int
+        self, trainer: HeadTrainer | KerasTrainer, train: Batch, validation: Batch | None, seed: int
     ) -> HeadWeights:
         """Run the epochs, record them in `history_`, and return the last finite head, or the best one with patience."""
         stopping = EarlyStopping(self.patience)
@@ -256,7 +265,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return head
 
     def _run_epoch(
-        self, trainer: HeadTrainer | _KerasTrainer, train: Batch, seed: tuple[int, int]
+        self, trainer: HeadTrainer | KerasTrainer, train: Batch, seed: tuple[int, int]
     ) -> tuple[float, float]:
         """Run the training steps of one epoch; return the mean loss and the accuracy, measured during these steps."""
         order = np.random.default_rng(seed).permutation(len(train.targets))
@@ -269,30 +278,6 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loss, batch_correct = trainer.train_on_batch(step)
             total, num_correct = total + loss * len(rows), num_correct + batch_correct
         return total / len(order), num_correct / len(order)
-
-
-class _KerasTrainer:
-    """Trainer of a Keras head, with the methods of `HeadTrainer`. It ignores dropout masks: Keras draws its own."""
-
-    def __init__(self, options: HeadClassifier, seed: int) -> None:
-        import keras
-
-        shape, num_classes = (options.n_features_in_,), len(options.classes_)
-        self._model = build_head(shape, num_classes, options.units, options.dropout, seed, l2=options.l2)
-        kind = "binary" if num_classes == 2 else "sparse_categorical"
-        kinds = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
-        momentum = {"momentum": options.momentum} if options.momentum else {}
-        optimizer = kinds[options.optimizer](options.learning_rate, **momentum)
-        self._model.compile(optimizer, f"{kind}_crossentropy", metrics=[f"{kind}_accuracy"], jit_compile=False)
-
-    def copy_head(self) -> HeadWeights:
-        return extract_weights(self._model)
-
-    def train_on_batch(self, batch: Batch) -> tuple[float, int]:
-        self._model.reset_metrics()
-        features, targets = batch.features.astype(np.float32), batch.targets[:, None].astype(np.float32)
-        loss, accuracy = self._model.train_on_batch(features, targets, sample_weight=batch.weights)
-        return float(loss), round(float(accuracy) * len(targets))
 
 
 def _flatten(X: Any) -> Any:

@@ -13,13 +13,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from base.terminal import Console
-from train_head.config import OptimizerName, TrainConfig
+from train_head.config import HeadConfig, OptimizerName, TrainConfig
 from train_head.data.batches import Array, FeatureBatches
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights, build_head, extract_weights, plan_outputs
 from train_head.solvers.history import Epoch
-from train_head.solvers.network import compute_probabilities
+from train_head.solvers.network import Batch, compute_probabilities
 
 EVALUATION_BATCH_SIZE = 100
 MAX_STEPS_PER_EXECUTION = 10
@@ -172,16 +172,20 @@ def _match_labels(targets: Any, outputs: Any) -> Any:
     return keras.ops.cast(keras.ops.all(is_right, axis=-1), "float32")
 
 
-def _compile(model: keras.Model, config: TrainConfig, loss: Loss, num_batches: int) -> None:
-    """Compile a model with the configured optimizer, cross-entropy and accuracy, and create the optimizer's slots."""
+def _make_optimizer(config: HeadConfig) -> keras.optimizers.Optimizer:
     kinds = {
         OptimizerName.RMSPROP: keras.optimizers.RMSprop,
         OptimizerName.ADAM: keras.optimizers.Adam,
         OptimizerName.SGD: keras.optimizers.SGD,
     }
     momentum = {"momentum": config.momentum} if config.momentum else {}
+    return kinds[config.optimizer](config.learning_rate, **momentum)
+
+
+def _compile(model: keras.Model, config: TrainConfig, loss: Loss, num_batches: int) -> None:
+    """Compile a model with the configured optimizer, cross-entropy and accuracy, and create the optimizer's slots."""
     model.compile(
-        optimizer=kinds[config.optimizer](config.learning_rate, **momentum),
+        optimizer=_make_optimizer(config),
         loss=loss.loss,
         metrics=[loss.metric],
         # An execution must not extend into the next epoch.
@@ -201,3 +205,25 @@ def _compute_logits(hidden_model: keras.Model, weights: HeadWeights, batches: Fe
     outputs = [hidden_model.predict_on_batch(features) for features in batches.iterate_in_order(EVALUATION_BATCH_SIZE)]
     with threadpool_limits(1, user_api="blas"):
         return np.asarray(np.concatenate(outputs) @ weights.output_kernel + weights.output_bias, np.float32)
+
+
+class KerasTrainer:
+    """Trainer of a Keras head, with the methods of `HeadTrainer`. It ignores dropout masks: Keras draws its own."""
+
+    def __init__(self, num_inputs: int, num_classes: int, config: HeadConfig, seed: int) -> None:
+        """Build and compile the head."""
+        self._model = build_head((num_inputs,), num_classes, config.units, config.dropout, seed, l2=config.l2)
+        kind = "binary" if num_classes == 2 else "sparse_categorical"
+        optimizer = _make_optimizer(config)
+        self._model.compile(optimizer, f"{kind}_crossentropy", metrics=[f"{kind}_accuracy"], jit_compile=False)
+
+    def copy_head(self) -> HeadWeights:
+        """Return a copy of the weights."""
+        return extract_weights(self._model)
+
+    def train_on_batch(self, batch: Batch) -> tuple[float, int]:
+        """Take one training step; return the batch's loss before it, and the number of rows predicted correctly."""
+        self._model.reset_metrics()
+        features, targets = batch.features.astype(np.float32), batch.targets[:, None].astype(np.float32)
+        loss, accuracy = self._model.train_on_batch(features, targets, sample_weight=batch.weights)
+        return float(loss), round(float(accuracy) * len(targets))
