@@ -24,14 +24,15 @@ from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.cuts import open_store
 from features.schema import Pool, split_cuts
-from features.split import encode_labels, sort_examples
+from features.split import sort_examples
 from features.store import Example
 from train_head.config import HeadConfig, SolverName, TrainConfig
 from train_head.data.split import Split
-from train_head.evaluation.metrics import predict_classes
 from train_head.prepare import scale_store
 from train_head.solvers import Problem
 from train_head.solvers.checkpoint import Checkpoint
+from train_head.train import import_solver
+from train_head.trials import evaluate_fit
 
 CELLS_PER_MODULE = 60
 
@@ -62,34 +63,18 @@ def measure_accuracy(config: AccuracyBenchmarkConfig, console: Console) -> Mappi
         for seed in range(config.splits):
             split = draw_split(examples, group_of, config.share, seed)
             trained = TrainConfig(store=config.store, run=Path(), **(options | {"seed": seed}))
-            fit = choose_fit(config.solver)(
+            fit = import_solver(config.solver)(
                 Problem(scale_store(store, split), split, trained),
                 Checkpoint(None),
                 Console(ConsoleOptions(quiet=True)),
             )
-            targets = encode_labels(split.validation, split.classes)
-            accuracies.append(float((predict_classes(fit.validation_probabilities) == targets).mean()))
+            accuracies.append(evaluate_fit(fit, split).val_accuracy)
             progress.advance(1, f"accuracy {accuracies[-1]:.4f}")
     mean, std = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
     title = f"{config.splits} splits, {config.share:.0%} of {len(examples):,} pictures evaluated"
     groups = f"{len(set(group_of.values()))} groups on one side each" if group_of else "single pictures"
     console.show_table(title, [("split by", groups), ("accuracy", f"{mean:.4f}, standard deviation {std:.4f}")])
     return {"accuracies": accuracies, "mean": mean, "std": std}
-
-
-def choose_fit(solver: SolverName) -> Any:
-    """Return the function of a solver."""
-    if solver is SolverName.RIDGE:
-        from train_head.solvers.ridge import fit_ridge
-
-        return fit_ridge
-    if solver is SolverName.FULL:
-        from train_head.solvers.full import fit_full
-
-        return fit_full
-    from train_head.solvers.reduced import fit_reduced
-
-    return fit_reduced
 
 
 def read_groups(config: AccuracyBenchmarkConfig) -> dict[str, str]:

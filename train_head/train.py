@@ -196,25 +196,29 @@ def raise_if_diverged(config: TrainConfig, metrics: dict[str, Any]) -> dict[str,
 
 
 def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solve]:
-    """Choose the solver, and import it with its dependencies."""
     solver = problem.config.solver
     if solver is SolverName.AUTO:
         solver, why = choose_solver(compute_reduced_shape(problem))
         console.info(f"solver: {solver.value} ({why})")
         if problem.config.rank and solver is SolverName.FULL:
             console.warning("the full solver uses all inputs and ignores `rank`. Use the solver reduced to apply it")
-    if solver is SolverName.REDUCED:
+    return solver, import_solver(solver)
+
+
+def import_solver(name: SolverName) -> Solve:
+    """Import the function of a solver, which is not `auto`, with its dependencies."""
+    if name is SolverName.REDUCED:
         from train_head.solvers.reduced import fit_reduced
 
-        return solver, fit_reduced
-    if solver is SolverName.RIDGE:
+        return fit_reduced
+    if name is SolverName.RIDGE:
         from train_head.solvers.ridge import fit_ridge
 
-        return solver, fit_ridge
+        return fit_ridge
     import_quietly("keras")
     from train_head.solvers.full import fit_full
 
-    return solver, fit_full
+    return fit_full
 
 
 def _measure_fit(fit: Fit, split: Split, store: FeatureStore, l2: float) -> dict[str, Any]:
