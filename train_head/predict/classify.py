@@ -7,7 +7,7 @@ import math
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class UnusedPicture:
     image: Path
     reason: str
 
+    def to_json(self) -> dict[str, str]:
+        """Return the file for `--json`."""
+        return {"image": str(self.image), "reason": self.reason}
+
 
 class Predictions(list[Prediction]):
     """List of `Prediction`, in the order of the pictures."""
@@ -116,7 +120,7 @@ class Predictions(list[Prediction]):
             for p in self
         ]
         unused = {"failed": self.failed, "skipped": self.skipped}
-        rows = {name: [{**asdict(file), "image": str(file.image)} for file in files] for name, files in unused.items()}
+        rows = {name: [file.to_json() for file in files] for name, files in unused.items()}
         threshold = {} if self.outlier_threshold is None else {"outlier_threshold": self.outlier_threshold}
         accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
         return {"predictions": predictions, **rows, **threshold, **accuracy}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from features.labels import split_labels
+from features.split import encode_label_sets
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import list_losses
 from train_head.report.gallery import NUM_UNCERTAIN_SHOWN
@@ -50,8 +51,6 @@ def describe_set(found: Prediction) -> dict[str, Any]:
 def _list_losses(predictions: Sequence[Prediction]) -> list[float]:
     if not predictions:
         return []
-    classes = predictions[0].classes
-    targets = np.array([[label in split_labels(found.label) for label in classes] for found in predictions], np.uint8)
     rows: Array = np.array([found.row for found in predictions], np.float32)
-    losses: list[float] = list_losses(targets, rows).tolist()
+    losses: list[float] = list_losses(encode_label_sets(predictions, predictions[0].classes), rows).tolist()
     return losses

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ from train_head.report.gallery import (
 from train_head.report.heatmap import plot_confusion
 from train_head.report.labels import NUM_ISSUES_SHOWN, compare_pictures, list_shown, log_label_issues
 from train_head.report.sources import Sources, evaluate_test, load_sources
-from train_head.report.template import describe_sources, make_environment
+from train_head.report.template import describe_sources, embed_page, make_environment
 from train_head.runs.label_table import format_label_issues
 from train_head.runs.read import Run
 from train_head.runs.record import LABEL_ISSUES_FILE, METRICS_FILE, REPORT_FILE, read_record
@@ -64,8 +63,7 @@ class Report:
     path: Path
 
     def _repr_html_(self) -> str:
-        page = html.escape(self.path.read_text(encoding="utf-8"))
-        return f'<iframe sandbox srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
+        return embed_page(self.path)
 
 
 def report_run(config: ReportConfig, console: Console) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import platform
 from contextlib import closing, suppress
 from importlib.metadata import version
@@ -80,6 +81,12 @@ def describe_sources(sources: Sources) -> dict[str, Any]:
         "versions": versions | {name: version(name) for name in _LIBRARIES},
         "extraction": _describe_extraction(sources.store),
     }
+
+
+def embed_page(path: Path) -> str:
+    """Return HTML that shows a page in a notebook, without running its scripts."""
+    page = html.escape(path.read_text(encoding="utf-8"))
+    return f'<iframe sandbox srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
 
 
 def _break_path(path: str) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from train_head.config import PredictConfig, SuggestConfig
 from train_head.evaluation.mahalanobis import scale_to_unit
 from train_head.predict.classify import Predictions, UnusedPicture, predict_pictures, recover_model
 from train_head.report.gallery import make_thumbnail
-from train_head.report.template import make_environment
+from train_head.report.template import embed_page, make_environment
 from train_head.runs.card import ModelCard, read_card
 from train_head.runs.tables import format_csv
 from train_head.suggest.rank import measure_margins, rank_pictures
@@ -72,22 +71,18 @@ class Suggestions(list[Suggestion]):
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for `--json`."""
-        unused = {"failed": self.failed, "skipped": self.skipped}
         return {
             "suggestions": [asdict(each) | {"path": str(each.path)} for each in self],
             "num_pictures": self.num_pictures,
             "num_outliers": self.num_outliers,
-            **{
-                name: [{"image": str(file.image), "reason": file.reason} for file in files]
-                for name, files in unused.items()
-            },
+            "failed": [file.to_json() for file in self.failed],
+            "skipped": [file.to_json() for file in self.skipped],
             "table": str(self.table_path),
             "page": str(self.page_path),
         }
 
     def _repr_html_(self) -> str:
-        page = html.escape(self.page_path.read_text(encoding="utf-8"))
-        return f'<iframe sandbox srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
+        return embed_page(self.page_path)
 
 
 def suggest_pictures(config: SuggestConfig, console: Console) -> Suggestions:

@@ -84,10 +84,8 @@ def measure_baselines(datasets: Sequence[Dataset], config: SweepConfig) -> list[
         split = dataset.split
         found, name, values = measure_majority(split, config.folds), MAJORITY, dict[str, Any]()
         if len(splits) > 1:
-            # Several cut layers are written as in `--try`.
-            cut = dataset.store.fingerprint.cut.replace(",", "+")
-            name = f"{MAJORITY}, {names[dataset.path]} {cut}"
-            values = {"store": dataset.path, "cut": cut}
+            name = f"{MAJORITY}, {names[dataset.path]} {dataset.cut}"
+            values = {"store": dataset.path, "cut": dataset.cut}
         metrics = {
             "num_train": len(split.train),
             "num_validation": len(split.validation),

@@ -59,6 +59,11 @@ class Dataset:
     store: FeatureStore
     split: Split
 
+    @property
+    def cut(self) -> str:
+        """Cut layer; several are joined by plus signs, as in `--try`."""
+        return self.store.fingerprint.cut.replace(",", "+")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -143,10 +148,8 @@ def plan_baselines(
             options = {"store": path, "cut": cut, "pool": pool, "solver": SolverName.RIDGE}
             folder = name_candidate(({"store": path} if len(names) > 1 else {}) | {"cut": cut, "solver": "ridge"})
             head = config.make_train_config(folder, options | {"unfreeze_from": NO_FINE_TUNING, "rank": None})
-            # Several cut layers are written as in `--try`.
-            cut = cut.replace(",", "+")
-            label = f"ridge, {names[path]} {cut}" if len(names) > 1 else f"ridge, {cut}"
-            planned.append(Candidate(label, {"store": path, "cut": cut}, drop_ignored_options(head)))
+            label = f"ridge, {names[path]} {dataset.cut}" if len(names) > 1 else f"ridge, {dataset.cut}"
+            planned.append(Candidate(label, {"store": path, "cut": dataset.cut}, drop_ignored_options(head)))
     return planned
 
 
