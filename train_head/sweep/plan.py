@@ -13,7 +13,7 @@ from typing import Any
 
 from base.errors import UsageError, require_extra
 from features.cuts import list_cuts
-from features.schema import Pool
+from features.schema import Pool, split_cuts
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
@@ -142,7 +142,7 @@ def plan_baselines(
         is_planned = any(
             found.solver is SolverName.RIDGE and (found.store, found.pool) == (path, pool)
             for found in (candidate.config for candidate in candidates)
-            if found.cut in ("", cut) and found.rank is None
+            if split_cuts(found.cut) in ([""], split_cuts(cut)) and found.rank is None
         )
         if not is_planned:
             options = {"store": path, "cut": cut, "pool": pool, "solver": SolverName.RIDGE}

@@ -71,6 +71,8 @@ def test_plan_has_a_baseline_for_each_cut_unless_it_is_a_candidate(cuts: Path, t
     same = plan_sweep(make_sweep(cuts, tmp_path / "out", "solver=reduced,ridge", "pool=avg"))
     assert same.baselines == []
     assert len(same.candidates) == 4
+    joined = make_sweep(cuts, tmp_path / "out", "solver=reduced,ridge", "pool=avg", "cut=mixed5+mixed7")
+    assert plan_sweep(joined).baselines == []
 
 
 def test_search_fits_the_baseline_beside_its_trials(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
