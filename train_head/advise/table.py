@@ -68,12 +68,12 @@ def describe_conclusions(comparison: Comparison) -> list[str]:
     if others and not best.difference:
         difference, name = max(others, key=lambda pair: pair[0].gain)
         lines.append(
-            f"no features are significantly better than {first.setting.name}. The highest accuracy of the others is "
-            f"that of {name}: {_describe_difference(difference)}. {_describe_detectable(comparison, pictures)}"
+            f"no features are significantly better than {first.setting.name}. The highest gain is that of "
+            f"{name}: {_describe_difference(difference)}. {_describe_detectable(comparison, pictures)}"
         )
     if comparison.num_alone:
         count = format_count(comparison.num_alone, "class", "classes")
-        lines.append(f"{count} with one picture: it is never classified correctly when it is left out")
+        lines.append(f"{count} with a single picture, which no head can classify correctly without it")
     curve = comparison.curve
     lines.append(_describe_curve(curve, best.setting.name) if curve else f"{pictures}: too few for a learning curve")
     return lines
