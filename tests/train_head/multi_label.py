@@ -20,7 +20,12 @@ SETS = ["", "c", "d", "o", "cd", "co", "do", "cdo"]
 
 
 def make_multi_label_store(
-    folder: Path, label_sets: Sequence[str], *, splits: Sequence[str] = (), noise: float = 0.5
+    folder: Path,
+    label_sets: Sequence[str],
+    *,
+    splits: Sequence[str] = (),
+    noise: float = 0.5,
+    is_reversed: bool = False,
 ) -> FeatureStore:
     """Make a store with a picture for each set of labels, such as `co` for cats and owls.
 
@@ -29,13 +34,15 @@ def make_multi_label_store(
         label_sets: first characters of the labels of each picture.
         splits: split of each picture; by default none.
         noise: largest noise in the features, which have 1 in the channel of each label.
+        is_reversed: whether the features are stored in the reverse order.
     """
     paths = [f"all/cats/{number:03}.jpg" for number in range(len(label_sets))]
     features = np.empty((len(paths), *SHAPE), np.float16)
     for feature, path, labels in zip(features, paths, label_sets, strict=True):
         feature[:] = np.random.default_rng(list(hash_text(path)[:8])).random(SHAPE) * noise
         feature[..., [label[0] in labels for label in CLASSES]] += 1
-    store = make_store(folder, paths, features=features)
+    step = -1 if is_reversed else 1
+    store = make_store(folder, paths[::step], features=features[::step])
     return relabel(store, label_sets, splits)
 
 

@@ -119,7 +119,7 @@ def test_train_on_two_cuts_without_pooling_or_with_fine_tuning_is_usage_error(
 
 
 @pytest.mark.unit
-def test_split_by_group_is_the_same_for_one_cut_and_for_several(both: Path, tmp_path: Path) -> None:
+def test_split_by_group_is_the_same_for_one_cut_and_for_several(tmp_path: Path) -> None:
     folder, paths = tmp_path / "stores", list_paths({"cats": 12, "dogs": 12})
     for cut, shape in (("mixed5", (3,)), ("mixed7", (4,))):
         fingerprint = replace(FINGERPRINT, cut=cut, pool="avg")
@@ -198,7 +198,7 @@ def test_export_with_other_weights_up_to_one_cut_is_refused(both: Path, quiet: C
 
 
 @pytest.mark.unit
-def test_sweep_tries_several_cuts_as_one_value(both: Path, tmp_path: Path, quiet: Console) -> None:
+def test_sweep_tries_several_cuts_as_one_value(both: Path, tmp_path: Path) -> None:
     tries = ["cut=mixed5+mixed7,mixed7"]
     plan = plan_sweep(SweepConfig(both, tmp_path / "sweep", tries=tries, pool=Pool.AVG))
     assert [candidate.name for candidate in plan.candidates] == ["cut-mixed5+mixed7", "cut-mixed7"]

@@ -66,13 +66,13 @@ def test_run_with_several_labels_predicts_probabilities_from_features(
 def test_train_on_several_labels_twice_gives_the_same_head_from_any_order_of_pictures(
     store: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    mixed = make_multi_label_store(tmp_path / "mixed", SETS * 6)
-    first, second = (train(each, tmp_path / f"run{n}", quiet, patience=3) for n, each in enumerate((store, mixed)))
+    other = make_multi_label_store(tmp_path / "reversed", SETS * 6, is_reversed=True)
+    assert [e.row for e in other.examples] != [e.row for e in store.examples]
+    first, second = (train(each, tmp_path / f"run{n}", quiet, patience=3) for n, each in enumerate((store, other)))
     assert first.record.head == second.record.head
 
 
-@pytest.mark.parametrize("class_weight", list(ClassWeight))
-def test_compute_losses_of_labels_equals_keras(class_weight: ClassWeight) -> None:
+def test_compute_losses_of_labels_equals_keras() -> None:
     import keras
 
     rng = np.random.default_rng(0)
@@ -185,7 +185,7 @@ def test_train_without_any_label_fails_before_a_fit(tmp_path: Path, quiet: Conso
     assert not (tmp_path / "run").exists()
 
 
-def test_run_is_trained_again_if_the_labels_changed(store: FeatureStore, tmp_path: Path, quiet: Console) -> None:
+def test_run_is_trained_again_if_the_labels_changed(tmp_path: Path, quiet: Console) -> None:
     own = make_multi_label_store(tmp_path / "store", SETS * 6)
     first = train(own, tmp_path / "run", quiet, epochs=2).record.head
     changed = relabel(own, [*(SETS * 6)[1:], "cdo"])

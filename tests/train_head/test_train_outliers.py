@@ -11,6 +11,7 @@ from base.errors import HeadstartError
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import raises
+from tests.train_head.synthetic import list_paths, make_store
 from tests.train_head.training import make_config, rewrite_manifest
 from train_head.prepare import prepare_training
 from train_head.runs.read import Run
@@ -55,11 +56,7 @@ def test_run_without_detector_is_complete(two_classes: FeatureStore, tmp_path: P
     assert prepare_training(config).is_completed()
 
 
-def test_train_with_a_picture_in_each_class_writes_no_detector(
-    two_classes: FeatureStore, tmp_path: Path, quiet: Console
-) -> None:
-    from tests.train_head.synthetic import list_paths, make_store
-
+def test_train_with_a_picture_in_each_class_writes_no_detector(tmp_path: Path, quiet: Console) -> None:
     paths = list_paths({"train/cats": 1, "train/dogs": 1, "validation/cats": 2, "validation/dogs": 2})
     store = make_store(tmp_path / "store", paths)
     assert train_head(make_config(store, tmp_path / "run"), quiet)["outliers"] is None

@@ -56,7 +56,7 @@ def multi_export(multi_run: Path, tmp_path_factory: pytest.TempPathFactory, quie
 
 
 def test_export_of_several_labels_has_a_sigmoid_for_each(
-    multi_run: Path, multi_export: Exported, multi_store: Path, shared_pictures: Path, quiet: Console
+    multi_run: Path, multi_export: Exported, shared_pictures: Path, quiet: Console
 ) -> None:
     assert multi_export.result.parity.ok
     card, model = load_export(multi_export.model)
@@ -78,7 +78,7 @@ def predict_pictures_of(exported: Exported, paths: list[Path], console: Console)
 
 
 def test_predict_lists_the_labels_above_their_thresholds(
-    multi_run: Path, multi_export: Exported, shared_pictures: Path, tmp_path: Path, quiet: Console
+    multi_export: Exported, shared_pictures: Path, quiet: Console
 ) -> None:
     found = predict_pictures_of(multi_export, [shared_pictures / "validation"], quiet)
     assert found.is_multi_label

@@ -45,7 +45,7 @@ def describe(
         (RISING, {"dropout": 0.5, "patience": 3}, ["--l2 0.0001"]),
         (FLAT, {"train_accuracy": 1.0}, ["--dropout 0.5"]),
         (FLAT, {"train_accuracy": 1.0, "units": 0}, ["--l2 0.0001"]),
-        (FLAT, {}, ["train_head.advise --store 'my store' --images FOLDER", "larger pictures"]),
+        (FLAT, {}, ["train_head.advise --store 'my store' --images FOLDER"]),
     ],
 )
 def test_describe_next_step_names_the_option_to_change(
@@ -67,7 +67,6 @@ def test_describe_next_step_of_few_errors_is_empty(num_wrong: int) -> None:
 
 def test_describe_next_step_at_full_size_does_not_suggest_larger_pictures() -> None:
     line = describe(image_size=299)
-    assert "larger pictures" not in line
     assert "--images" not in line
     assert "train_head.advise" in line
 
@@ -75,14 +74,14 @@ def test_describe_next_step_at_full_size_does_not_suggest_larger_pictures() -> N
 def test_describe_next_step_of_ridge_suggests_only_larger_pictures() -> None:
     assert describe(RISING, solver="ridge", train_accuracy=1.0, image_size=299) == ""
     line = describe(RISING, solver="ridge", train_accuracy=1.0)
-    assert "larger pictures" in line
+    assert "--images" in line
     assert "--dropout" not in line
 
 
 def test_describe_next_step_near_the_baseline_suggests_no_option() -> None:
     line = describe(RISING, 48)
     assert "--dropout" not in line
-    assert "largest class" in line
+    assert "train_head.advise" in line
 
 
 def test_describe_next_step_of_several_labels_is_empty() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +10,9 @@ import pytest
 from base.terminal import Console
 from tests.commands import run_command
 from tests.train_head.multi_label import SETS, make_multi_label_store
+from tests.train_head.report.pages import read_page
 from tests.train_head.training import make_config
 from train_head.config import ReportConfig
-from train_head.report.data import DATA_ID
 from train_head.report.label_sets import choose_uncertain_sets, describe_set, sort_wrong_sets
 from train_head.report.page import report_run
 from train_head.runs.read import Run
@@ -37,15 +35,9 @@ def reported(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     return folder / "run"
 
 
-def read_data(run: Path) -> dict[str, Any]:
-    page = (run / "report.html").read_text()
-    start = page.index(">", page.index(f'id="{DATA_ID}"')) + 1
-    data: dict[str, Any] = json.loads(page[start : page.index("</script>", start)])
-    return data
-
-
 def test_report_of_several_labels_has_their_metrics_and_wrong_pictures(reported: Path) -> None:
-    data, run = read_data(reported), Run(reported)
+    page, run = read_page(reported), Run(reported)
+    data = page.data
     targets, probabilities = run.read_probabilities()
     assert data["run"]["is_multi_label"]
     assert data["validation"]["mean_average_precision"] == run.read_metrics()["mean_average_precision"]
@@ -56,8 +48,7 @@ def test_report_of_several_labels_has_their_metrics_and_wrong_pictures(reported:
     assert data["findings"]["confusions"] == []
     assert data["test"]["num_pictures"] == 8
     assert data["validation"]["reliability"]
-    page = (reported / "report.html").read_text()
-    assert "Confusion matrix" not in page
+    assert "Confusion matrix" not in page.headings
 
 
 def test_report_command_prints_the_mean_average_precision(reported: Path) -> None:
@@ -68,7 +59,7 @@ def test_report_command_prints_the_mean_average_precision(reported: Path) -> Non
 
 
 def test_interval_of_the_mean_average_precision_in_the_report_allows_for_the_selection(reported: Path) -> None:
-    found, evaluation = read_data(reported)["validation"], Run(reported).read_metrics()["evaluation"]
+    found, evaluation = read_page(reported).data["validation"], Run(reported).read_metrics()["evaluation"]
     assert found["mean_average_precision_interval"] == pytest.approx(evaluation["mean_average_precision_interval"])
 
 

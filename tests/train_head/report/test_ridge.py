@@ -21,9 +21,10 @@ pytestmark = pytest.mark.unit
 def test_report_on_a_ridge_head_has_no_learning_curves(noisy: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     config = make_config(noisy, tmp_path / "run", solver=SolverName.RIDGE, no_report=False)
     metrics = train_head(config, quiet)
-    text = report_run(ReportConfig(config.run), quiet).read_text()
-    assert "Learning curves" not in text
-    data = read_page(config.run).data
+    report_run(ReportConfig(config.run), quiet)
+    page = read_page(config.run)
+    assert "Learning curves" not in page.headings
+    data = page.data
     assert data["findings"]["fit"] == "balanced"
     assert (data["commands"]["fit"], data["commands"]["calibration"]) == ("", "")
     assert data["metrics"]["ridge"] == metrics["ridge"]
