@@ -104,14 +104,14 @@ def extract_sample(config: AdviseConfig, images: Path, folder: Path, console: Co
         rate = float(state.meta.get("images_per_second", 0)) if state else 0.0
         console.debug(f"{preset}: sample extracted in {format_seconds(result.seconds)}")
         found = open_settings(folder / preset, extraction.image_size)
-        # Of single layers, the last two: earlier ones are rarely better, and each comparison costs significance.
+        # Of single layers, the last two: earlier ones are rarely better, and each comparison widens all intervals.
         found = found if len(extraction.cuts) == 1 else [found[0], *found[-2:]]
         settings += [replace(_name_options(setting, preset), rate=rate) for setting in found]
     return Sample(settings, len(scan.images))
 
 
 def _name_options(setting: Setting, preset: PresetName) -> Setting:
-    """Return a setting with the options that compute and select its features, by the preset where that is enough."""
+    """Return a setting with the options that compute and select its features; only the preset, if it selects them."""
     options, cut = PRESETS[preset], setting.train.get("cut", "")
     if not options.extract:
         return replace(setting, extract={})

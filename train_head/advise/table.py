@@ -55,7 +55,7 @@ def estimate_extraction(row: Row, num_pictures: int) -> float | None:
 
 
 def describe_conclusions(comparison: Comparison) -> list[str]:
-    """Return what follows from a comparison, as sentences."""
+    """Describe the conclusions from a comparison, as sentences."""
     first, best, pictures = comparison.rows[0], comparison.best, format_count(comparison.num_pictures, "picture")
     lines = []
     if best.difference:

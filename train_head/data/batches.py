@@ -28,24 +28,17 @@ def weigh_examples(targets: Targets, class_weight: ClassWeight) -> NDArray[np.fl
     """Return the weights of examples in the loss, in the shape of their targets.
 
     `balanced` gives the weight n / (classes × examples of the class), as scikit-learn does; `none` gives 1. Each class
-    must have an example. With several labels a picture, each label is a problem of two classes: with and without it.
+    must have an example. With several labels a picture, each label is a problem of two classes: the examples with it
+    and those without it.
     """
     if class_weight is ClassWeight.NONE:
         return np.ones(targets.shape, np.float32)
     if targets.ndim == 2:
-        return np.where(targets, *weigh_labels(targets)).astype(np.float32)
+        num_with = targets.sum(axis=0, dtype=np.int64)
+        with_label, without = (len(targets) / (2 * count) for count in (num_with, len(targets) - num_with))
+        return np.asarray(np.where(targets, with_label, without), np.float32)
     counts = np.bincount(targets)
     return (len(targets) / (len(counts) * counts[targets])).astype(np.float32)
-
-
-def weigh_labels(targets: Targets) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the balanced weights of the examples with and without each label of (n, classes) targets, (classes,) each.
-
-    Both groups must have an example.
-    """
-    num_with = targets.sum(axis=0, dtype=np.int64)
-    with_label, without = (len(targets) / (2 * count) for count in (num_with, len(targets) - num_with))
-    return with_label.astype(np.float32), without.astype(np.float32)
 
 
 class EpochPlan(NamedTuple):

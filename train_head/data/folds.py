@@ -27,21 +27,13 @@ def split_into_folds(split: Split, num_folds: int) -> list[Split]:
         raise UsageError("--folds", "0, or at least 2", str(num_folds), "Use 5 or 10 folds")
     examples = split.train + split.validation
     fold_of = (_place_label_sets if split.is_multi_label else _place_classes)(split, examples, num_folds)
-    folds = [
-        replace(
-            hold_out(
-                examples,
-                {
-                    e.content_hash
-                    for e in examples
-                    if fold_of[split.group_of.get(e.content_hash, e.content_hash)] == fold
-                },
-                f"fold {fold + 1} of {num_folds}",
-            ),
-            is_multi_label=split.is_multi_label,
-        )
-        for fold in range(num_folds)
-    ]
+    folds = []
+    for fold in range(num_folds):
+        held_out = {
+            e.content_hash for e in examples if fold_of[split.group_of.get(e.content_hash, e.content_hash)] == fold
+        }
+        part = hold_out(examples, held_out, f"fold {fold + 1} of {num_folds}")
+        folds.append(replace(part, is_multi_label=split.is_multi_label))
     if split.is_multi_label:
         _check_folds(split, folds)
     return folds

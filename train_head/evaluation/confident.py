@@ -27,7 +27,7 @@ from train_head.solvers.scaling import fit_scale
 MIN_PICTURES = 5
 """Smallest number of different pictures of a class whose labels are checked.
 
-With fewer, the fit that leaves one out hardly knows the class, and would contradict most of its labels.
+With fewer, a fit without one of them has too few pictures of the class, and would contradict most of its labels.
 """
 NUM_FITS = 2
 """Number of fits; docs/labels.md has measurements with one and with two."""

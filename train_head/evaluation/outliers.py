@@ -121,7 +121,7 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
     """
     if config.unfreeze_from != NO_FINE_TUNING:
         return None
-    # One example for each content: a copy of a picture would make the picture look less new than it is.
+    # One example for each content: a copy of a picture that is left out would make its distance too small.
     contents = {example.content_hash: example for example in reversed(split.train)}
     chosen = sort_examples(order_by_class([*contents.values()])[:MAX_PICTURES])
     # Sets of labels are no classes, because most have few pictures: all pictures with several labels are one class.

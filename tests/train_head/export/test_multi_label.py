@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from base.errors import HeadstartError, UsageError
+from base.errors import UsageError
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.commands import run_command
@@ -19,7 +19,7 @@ from tests.train_head.export.conftest import Exported
 from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import OPTIONS
 from train_head.config import ExportConfig, SolverName, TrainConfig
-from train_head.export.load import compile_outputs, load_export, rebuild_model
+from train_head.export.load import compile_outputs, load_export, read_export, rebuild_model
 from train_head.export.parity import find_flipped_sets
 from train_head.export.write import export_run
 from train_head.predict.classify import predict_pictures
@@ -127,13 +127,13 @@ def test_export_of_one_class_for_each_picture_refuses_thresholds(
 
 
 def test_rebuild_model_with_another_kind_of_outputs_fails(multi_export: Exported) -> None:
-    card, _ = load_export(multi_export.model)
+    card, arrays = read_export(multi_export.model)
     with pytest.raises(ValueError, match="thresholds"):
         replace(card, thresholds=[0.5]).check()
     with pytest.raises(ValueError, match="thresholds"):
         replace(card, is_multi_label=False).check()
-    with pytest.raises((HeadstartError, ValueError)):
-        rebuild_model(replace(card, is_multi_label=False, thresholds=[]), {})
+    with pytest.raises(ValueError, match="does not fit"):
+        rebuild_model(replace(card, is_multi_label=False, thresholds=[]), arrays)
 
 
 def test_find_flipped_sets_ignores_labels_near_their_threshold() -> None:
