@@ -398,7 +398,7 @@ def advise(
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         out: Folder that keeps the features of the sample for the next call.
-        pictures: Largest number of pictures in the sample; at most 200 a class. Expects a whole number of at least 2.
+        pictures: Largest number of pictures in the sample; at most 200 a class. Expects a whole number of at least 20.
             Default 600.
         seed: Random seed of the sample and of the intervals. Expects a whole number from 0 to 4294967295. Default 0.
         labels: Table with the label of each picture, as in extraction.

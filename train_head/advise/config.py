@@ -32,7 +32,9 @@ class AdviseConfig:
             show_default="a temporary folder",
         ),
     ] = None
-    pictures: Annotated[int, Option(min=2, help="Largest number of pictures in the sample; at most 200 a class.")] = 600
+    pictures: Annotated[int, Option(min=20, help="Largest number of pictures in the sample; at most 200 a class.")] = (
+        600
+    )
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Random seed of the sample and of the intervals.")] = 0
     labels: Annotated[
         Path | None, Option(help="Table with the label of each picture, as in extraction.", metavar="FILE")
