@@ -75,6 +75,8 @@ def plan_trainings(config: CompareConfig) -> dict[str, Training]:
 
     if config.solver is SolverName.RIDGE:
         raise UsageError("--solver", "reduced, full or auto", "ridge, which has no dropout", "Use another solver")
+    if not config.units:
+        raise UsageError("--units", "1 or more", "0, a head without dropout", "Give a number of units")
     options = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
 
     def plan(folder: str, dropout: float) -> Training:

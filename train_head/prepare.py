@@ -18,7 +18,7 @@ from features.joined import measure_scales, rescale_store
 from features.presets import PRESETS
 from features.schema import Pool, split_cuts
 from features.store import FeatureStore
-from train_head.config import NO_FINE_TUNING, OptimizerName, SolverName, SplitName, TrainConfig
+from train_head.config import NO_FINE_TUNING, HeadConfig, OptimizerName, SolverName, SplitName, TrainConfig
 from train_head.data.split import FOLDER_RULE, Split, hash_views, split_examples
 from train_head.data.summary import check_extraction, check_images_folder
 from train_head.evaluation.neighbours import find_groups
@@ -170,16 +170,25 @@ def check_arguments(config: TrainConfig) -> None:
         require_extra("tensorboard", "--tensorboard", "train TENSORBOARD=1")
 
 
-def list_ignored_options(config: TrainConfig) -> list[str]:
-    """List the options that the solver ignores although they differ from their defaults."""
-    if config.solver is not SolverName.RIDGE:
-        return []
-    return [name for name, value in RIDGE_OPTIONS.items() if getattr(config, name) not in (value, DEFAULTS[name])]
+def get_ignored_options(config: HeadConfig) -> dict[str, Any]:
+    """Return the options that have no effect on the head, with the values that a run records."""
+    if config.solver is SolverName.RIDGE:
+        return RIDGE_OPTIONS
+    # Dropout is that of the hidden units.
+    return {} if config.units else {"dropout": DEFAULTS["dropout"]}
+
+
+def describe_ignored_options(config: HeadConfig) -> str:
+    """Describe the options that have no effect although they differ from their defaults; return "" without any."""
+    ignored = get_ignored_options(config).items()
+    given = [name.replace("_", " ") for name, value in ignored if getattr(config, name) not in (value, DEFAULTS[name])]
+    subject = "the solver ridge" if config.solver is SolverName.RIDGE else "a head with 0 units"
+    return f"{subject} ignores {format_list(given)}" if given else ""
 
 
 def drop_ignored_options(config: TrainConfig) -> TrainConfig:
-    """Return the options with those that the solver ignores at fixed values, so that they do not affect the run."""
-    return replace(config, **RIDGE_OPTIONS) if config.solver is SolverName.RIDGE else config
+    """Return the options with those that have no effect at fixed values, so that they do not affect the run."""
+    return replace(config, **get_ignored_options(config))
 
 
 def resolve_num_views(store: FeatureStore, requested: int | None) -> int:

@@ -21,9 +21,9 @@ from train_head.evaluation.outliers import fit_detector
 from train_head.evaluation.uncertainty import Selection, compute_interval, name_accuracy, record_selection
 from train_head.prepare import (
     Training,
+    describe_ignored_options,
     describe_other_features,
     holds_run,
-    list_ignored_options,
     prepare_training,
 )
 from train_head.runs.read import Run
@@ -67,8 +67,8 @@ def train_head(
     started = time.monotonic() if started is None else started
     target = describe_run_target(config.run)
     training = prepare_training(config)
-    if ignored := list_ignored_options(config):
-        console.warning(f"the solver ridge ignores {format_list([name.replace('_', ' ') for name in ignored])}")
+    if ignored := describe_ignored_options(config):
+        console.warning(ignored)
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     if others := describe_other_features(config, training.store):

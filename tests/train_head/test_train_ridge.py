@@ -12,6 +12,7 @@ from base.errors import UsageError
 from base.terminal import Console
 from features.schema import Pool
 from features.store import FeatureStore
+from tests import commands
 from tests.errors import raises
 from tests.train_head.training import make_config, run_command
 from train_head.compare import CompareConfig, plan_trainings
@@ -20,6 +21,8 @@ from train_head.data.split import split_examples
 from train_head.evaluation.uncertainty import compute_interval
 from train_head.runs.read import Run
 from train_head.train import train_head
+
+LINEAR = ("--units", 0, "--solver", "reduced", "--epochs", 1, "--no-report")
 
 
 @pytest.mark.parametrize("pool", list(Pool)[:2])
@@ -82,6 +85,18 @@ def test_train_ridge_with_invalid_option_fails_before_any_work(
 
 
 @pytest.mark.unit
-def test_compare_with_ridge_is_refused(two_classes: FeatureStore, tmp_path: Path) -> None:
+def test_compare_without_dropout_to_compare_is_refused(two_classes: FeatureStore, tmp_path: Path) -> None:
     with raises(UsageError, where="--solver"):
         plan_trainings(CompareConfig(two_classes.path, tmp_path / "runs", solver=SolverName.RIDGE))
+    with raises(UsageError, where="--units"):
+        plan_trainings(CompareConfig(two_classes.path, tmp_path / "runs", units=0))
+
+
+@pytest.mark.unit
+def test_train_linear_head_with_dropout_warns_and_gives_the_same_run(two_classes: FeatureStore, tmp_path: Path) -> None:
+    results = [
+        commands.run_command("train_head.__main__", "--store", two_classes.path, "--run", tmp_path / "run", *options)
+        for options in (LINEAR, (*LINEAR, "--dropout", 0.5))
+    ]
+    assert [len(result.warnings) for result in results] == [0, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -19,9 +19,9 @@ from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.evaluation.uncertainty import Selection
 from train_head.prepare import (
-    RIDGE_OPTIONS,
     check_arguments,
     drop_ignored_options,
+    get_ignored_options,
     open_training_store,
     resolve_num_views,
     scale_store,
@@ -107,7 +107,7 @@ def plan_sweep(config: SweepConfig) -> Plan:
 def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
     """Plan a head for every combination of values, the last axis changing fastest; of a range, use its two ends.
 
-    Combinations that give the same head, because its solver ignores an option, are planned once.
+    Combinations that give the same head, because an option has no effect, are planned once.
     """
     names = [axis.name for axis in axes]
     combinations = itertools.product(*(axis.values for axis in axes))
@@ -116,9 +116,9 @@ def plan_grid(config: SweepConfig, axes: Sequence[Axis]) -> list[Candidate]:
 
 
 def plan_candidate(config: SweepConfig, values: dict[str, Any]) -> Candidate:
-    """Plan the head with the given values, without those that its solver ignores."""
-    if values.get("solver", config.solver) is SolverName.RIDGE:
-        values = {name: value for name, value in values.items() if name not in RIDGE_OPTIONS}
+    """Plan the head with the given values, without those that have no effect."""
+    ignored = get_ignored_options(config.make_train_config("", values))
+    values = {name: value for name, value in values.items() if name not in ignored}
     name = name_candidate(values)
     head = drop_ignored_options(config.make_train_config(name, values))
     if values.get("unfreeze_from") == NO_FINE_TUNING and not head.cut and list_cuts(head.store):

@@ -85,7 +85,13 @@ def add_default_axes(axes: Sequence[Axis], config: SweepConfig) -> list[Axis]:
     if "cut" not in given and not config.cut and not is_tuned and len(cuts[0]) > 1 and len(set(cuts)) == 1:
         added.append(Axis("cut", cuts[0]))
     if not axes and config.solver is not SolverName.RIDGE:
-        added += [Axis(name, values) for name, values in DEFAULT_AXES.items() if getattr(config, name) is None]
+        # A head without hidden units has no dropout.
+        has_units = config.units != 0
+        added += [
+            Axis(name, values)
+            for name, values in DEFAULT_AXES.items()
+            if getattr(config, name) is None and (has_units or name != "dropout")
+        ]
     return [*added, *axes]
 
 

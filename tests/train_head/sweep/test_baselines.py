@@ -61,6 +61,15 @@ def test_sweep_over_solvers_fits_ridge_once_and_the_others_with_each_value(
     assert Run(Path(linear["run"])).read_head().hidden_kernel is None
 
 
+def test_plan_of_dropouts_has_one_linear_head(noisy: FeatureStore, tmp_path: Path) -> None:
+    config = make_sweep(noisy, tmp_path / "out", "solver=reduced", "units=0,4", "dropout=0.2,0.5")
+    assert [candidate.name for candidate in plan_sweep(config).candidates] == [
+        "solver-reduced_units-0",
+        "solver-reduced_units-4_dropout-0.2",
+        "solver-reduced_units-4_dropout-0.5",
+    ]
+
+
 def test_plan_has_a_baseline_for_each_cut_unless_it_is_a_candidate(cuts: Path, tmp_path: Path) -> None:
     planned = plan_sweep(make_sweep(cuts, tmp_path / "out", "units=4")).baselines
     assert [(found.name, found.config.pool) for found in planned] == [

@@ -111,6 +111,8 @@ def test_add_default_axes_excludes_options_that_the_user_set(two_classes: Featur
     # Also options that the user set to their defaults.
     config = SweepConfig(two_classes.path, tmp_path / "out", units=1024, learning_rate=1e-4)
     assert [axis.name for axis in add_default_axes([], config)] == ["dropout"]
+    linear = SweepConfig(two_classes.path, tmp_path / "out", units=0)
+    assert [axis.name for axis in add_default_axes([], linear)] == ["learning_rate"]
     head = config.make_train_config("head", {"dropout": 0.5})
     assert (head.units, head.dropout, head.learning_rate) == (1024, 0.5, 1e-4)
 
