@@ -154,11 +154,8 @@ class FeatureStore:
             An example for each key, or None if no usable feature is stored. Path, label and split are empty, as the
             image may no longer be in the folder.
         """
-        locations = [(key, self.contents.find_usable(key)) for key in keys]
-        return [
-            Example("", "", "", key.content_hash, found.shard, found.row, key.view) if found else None
-            for key, found in locations
-        ]
+        found = ((key, self.contents.find_usable(key)) for key in keys)
+        return [Example("", "", "", key.content_hash, at.shard, at.row, key.view) if at else None for key, at in found]
 
     def find_stored(self, keys: Iterable[FeatureKey]) -> list[Example]:
         """Find stored features as `find_examples` does, without the missing ones."""
