@@ -271,10 +271,8 @@ class FeatureStore:
             return self._select(None)
 
     def _select(self, split: str | None) -> list[Example]:
-        has_validation = any(image.split == "validation" for image in self.images)
-        return select_examples(
-            self.examples, split, self.path, has_validation=has_validation, is_multi_label=self.is_multi_label
-        )
+        has_validation, several = any(image.split == "validation" for image in self.images), self.is_multi_label
+        return select_examples(self.examples, split, self.path, has_validation=has_validation, is_multi_label=several)
 
     def __len__(self) -> int:
         """Return the number of pictures with features."""
