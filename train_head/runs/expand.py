@@ -23,8 +23,12 @@ from train_head.solvers.network import compute_outputs
 if TYPE_CHECKING:
     from train_head.runs.read import Run
 
-TOLERANCE = 1e-3
-"""Largest allowed difference between the logits of the fitted and the expanded head; relative for logits above 100."""
+TOLERANCE = 0.02
+"""Largest allowed difference between the logits of the fitted and the expanded head; relative for logits above 100.
+
+It changes a probability by at most 0.005, a quarter of what rounding of stored features may change. Rounding gives at
+most 0.0001 with photographs, but 0.01 with features that differ little from picture to picture.
+"""
 
 
 def expand_head(run: Run, store: FeatureStore, validation: Sequence[Example], console: Console) -> HeadWeights:
