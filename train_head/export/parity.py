@@ -35,7 +35,11 @@ logit, the logits differed by at most 0.00006 (float32) and 0.016 (bfloat16). A 
 limits only if a logit is above 1,400 (float32) or 120 (bfloat16).
 """
 DISTANCE_TOLERANCE = 1e-3
-"""Largest allowed relative difference of a distance from that computed in NumPy from the separate backbone's output."""
+"""Largest allowed difference of a distance from that computed in NumPy from the separate backbone's output.
+
+It is relative to the distance, or to the threshold if that is larger: a difference far below the threshold has no
+effect. If the classes are far apart, distances of pictures near a class have rounding errors of more than 0.1%.
+"""
 NEAR_THRESHOLD = 1e-3
 """Distance from a tie, in probability, up to which rounding of the features may change the label."""
 FLIPPED_SHARE = {"float32": 0.0, "bfloat16": 0.05}
@@ -62,7 +66,9 @@ class Parity:
     stored_difference_allowed: float
     """Limit of `max_stored_difference`."""
     max_distance_difference: float = 0.0
-    """Largest relative difference of the model's distance from that of the separate backbone, over the first pictures.
+    """Largest difference of the model's distance from that of the separate backbone, over the first pictures.
+
+    It is relative, as that of `DISTANCE_TOLERANCE`.
 
     It is 0 for a model without this output.
     """
@@ -141,6 +147,7 @@ def check_parity(
     order = np.argsort(stored_differences + flips if is_close else differences)[::-1][:NUM_WORST]
     shown = stored_differences if is_close else differences
     precision = store.fingerprint.precision
+    threshold = parts.detector.threshold if parts.detector else 0.0
     return Parity(
         num_pictures=len(examples),
         max_difference=float(differences.max()),
@@ -150,8 +157,8 @@ def check_parity(
         accuracy=float(find_correct(targets, exported).mean()),
         stored_accuracy=float(find_correct(targets, stored).mean()),
         stored_difference_allowed=STORED_TOLERANCE.get(precision, STORED_TOLERANCE["float32"]),
-        max_distance_difference=float(np.max([_compare(found, other) for found, other, _ in distances] or [0.0])),
-        max_stored_distance_difference=float(np.max([_compare(*pair) for _, *pair in distances] or [0.0])),
+        max_distance_difference=compare_distances([(found, other) for found, other, _ in distances], threshold),
+        max_stored_distance_difference=compare_distances([(found, other) for _, found, other in distances], threshold),
         num_gone=len(pictures.gone),
         worst=tuple({"image": examples[row].path, "difference": float(shown[row])} for row in order),
     )
@@ -181,6 +188,17 @@ def find_flipped_sets(exported: Array, stored: Array) -> NDArray[np.bool_]:
     return np.asarray((clear & ((exported >= LABEL_THRESHOLD) != (stored >= LABEL_THRESHOLD))).any(axis=1))
 
 
-def _compare(distances: Array, expected: Array) -> float:
-    """Return the largest relative difference between distances, (n,); that of distances below 1 is absolute."""
-    return float(np.max(np.abs(distances - expected) / np.maximum(expected, 1)))
+def compare_distances(pairs: Sequence[tuple[Array, Array]], threshold: float) -> float:
+    """Return the largest relative difference between found and expected distances.
+
+    It is relative to the expected distance, or to the threshold if that is larger.
+
+    Args:
+        pairs: found and expected distances, (n,), of each batch.
+        threshold: distance above which a picture is an outlier.
+
+    Returns:
+        0 without pairs; NaN if a distance is NaN.
+    """
+    differences = [np.max(np.abs(found - other) / np.maximum(other, max(threshold, 1.0))) for found, other in pairs]
+    return float(np.max(differences or [0.0]))

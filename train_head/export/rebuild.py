@@ -14,7 +14,7 @@ from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
-from train_head.evaluation.mahalanobis import ClassModel
+from train_head.evaluation.outliers import OutlierDetector
 from train_head.export.distance import measure_features
 from train_head.finetuning.backbone import TOP, find_pool, rebuild_backbone
 from train_head.finetuning.tail import open_tail
@@ -44,13 +44,13 @@ class ModelParts:
     """Pooling of the layer's output."""
     is_multi_label: bool = False
     """Whether the head predicts any number of labels."""
-    classes: ClassModel | None = None
-    """Model of the training pictures, from which the distance of a picture is computed."""
+    detector: OutlierDetector | None = None
+    """Detector that computes the distance of a picture from the training pictures."""
 
     @property
     def measure(self) -> Callable[[Array], Array] | None:
         """Function from the head's inputs to their distances; None for a run without a detector."""
-        return partial(measure_features, self.classes) if self.classes else None
+        return partial(measure_features, self.detector.model) if self.detector else None
 
 
 def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, console: Console) -> ModelParts:
@@ -93,7 +93,6 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
 
     # The lambdas must not refer to `fitted`: its hidden kernel would stay in memory.
     hidden, kernel, bias = build_hidden_model(head), fitted.output_kernel, fitted.output_bias
-    detector = run.read_outliers()
     return ModelParts(
         backbone,
         head,
@@ -102,5 +101,5 @@ def rebuild_parts(run: Run, store: FeatureStore, split: Split, weights: str, con
         cut,
         pool,
         run.is_multi_label,
-        detector.model if detector else None,
+        run.read_outliers(),
     )

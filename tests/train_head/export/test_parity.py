@@ -31,7 +31,7 @@ from tests.train_head.synthetic import (
     make_store,
 )
 from train_head.export.load import compile_outputs
-from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, find_flips
+from train_head.export.parity import STORED_TOLERANCE, Parity, check_parity, compare_distances, find_flips
 from train_head.export.pictures import Pictures
 from train_head.export.rebuild import ModelParts
 from train_head.export.stitch import stitch
@@ -242,3 +242,15 @@ def test_check_parity_counts_pictures_that_are_gone_or_changed(bench: Bench, tmp
     assert (parity.num_pictures, parity.num_gone) == (34, 6)
     parity = replace(bench, folder=tmp_path).check(num_wanted=10)
     assert (parity.num_pictures, parity.num_gone) == (10, 5)
+
+
+@pytest.mark.parametrize(
+    ("found", "threshold", "difference"),
+    [([1.5, 100.0], 50.0, 0.01), ([1.0, 101.0], 50.0, 0.01), ([1.5, 100.0], 0.0, 0.5), ([np.nan, 100.0], 50.0, np.nan)],
+    ids=["below the threshold", "above it", "without a threshold", "NaN"],
+)
+def test_compare_distances_is_relative_to_the_threshold_or_more(
+    found: list[float], threshold: float, difference: float
+) -> None:
+    pairs = [(np.array(found, np.float32), np.array([1, 100], np.float32))]
+    assert compare_distances(pairs, threshold) == pytest.approx(difference, nan_ok=True)
