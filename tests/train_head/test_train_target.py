@@ -60,7 +60,7 @@ def test_train_interrupted_during_evaluation_resumes_without_fitting_again(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("train_head.train.evaluate", fail)
+        patch.setattr("train_head.train.evaluate_head", fail)
         with pytest.raises(error):
             train_head(config, quiet)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".checkpoint-run"]
@@ -75,7 +75,7 @@ def test_train_command_interrupted_after_the_fit_keeps_it(two_classes: FeatureSt
     code = (
         "import signal, sys, runpy\n"
         "import train_head.train\n"
-        "train_head.train.evaluate = lambda *_: signal.pause()\n"
+        "train_head.train.evaluate_head = lambda *_: signal.pause()\n"
         "sys.argv = ['train_head', *sys.argv[1:]]\n"
         "runpy.run_module('train_head', run_name='__main__', alter_sys=True)"
     )
@@ -94,7 +94,7 @@ def test_train_command_interrupted_after_the_fit_keeps_it(two_classes: FeatureSt
     assert done.json["head"] == Run(tmp_path / "run").record.head
 
 
-@pytest.mark.parametrize("broken", ["train_head.train.evaluate", "train_head.evaluation.plots.draw_curves"])
+@pytest.mark.parametrize("broken", ["train_head.train.evaluate_head", "train_head.evaluation.plots.draw_curves"])
 def test_train_with_failing_evaluation_or_plot_warns_and_writes_run(
     two_classes: FeatureStore,
     tmp_path: Path,
