@@ -27,6 +27,8 @@
 #   OVERWRITE=yes    replace an earlier run in RUN; without it, the earlier run is kept beside the new one
 #   NEW_STORE=yes    start a new store in STORE, and keep the old one beside it
 #   OUTLIER_SCORE=yes  write the distance from the training pictures as a second output (make export)
+#   FORMATS=         formats of the export, such as keras,litert,onnx (docs/export.md)
+#   DTYPE=           weights of the export: float32 (default), float16 or int8
 #   CHECK=           number of pictures that an export is checked on, or all
 #   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
@@ -48,9 +50,9 @@ STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE CONFIRM
-VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS CHECK THRESHOLD SEARCH TRIALS \
-	$(SWITCHES) COUNT FILES ARGS
-TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE FAULTS PARALLEL
+VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
+	SEARCH TRIALS $(SWITCHES) COUNT FILES ARGS
+TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
 # In the environment, COLUMNS is the width of the terminal.
@@ -125,7 +127,7 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
-RUN_VARIABLES := $(filter-out SEARCH TRIALS CHECK THRESHOLD COUNT FILES ARGS $(SWITCHES),$(VARIABLES))
+RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
@@ -146,6 +148,10 @@ OPENVINO := $(VENV)/openvino.done
 PARQUET := $(VENV)/pyarrow.done
 OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
+SERVE := $(VENV)/serve.done
+# What the formats of FORMATS need; keras and saved_model need nothing more.
+comma := ,
+CONVERTERS := $(foreach v,$(filter litert onnx openvino web,$(subst $(comma), ,$(FORMATS))),$(VENV)/$v.done)
 LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
 FAULTS := $(VENV)/faults.so
 # worksteal: an idle worker takes tests from the end of another worker's queue.
@@ -155,7 +161,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict suggest summary info check data test test-fast test-keras torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict suggest summary info check data test test-fast test-keras test-browser torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -191,9 +197,9 @@ report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the p
 	$(call run,$(BIN)/python -m train_head.report --run $(call quote,$(RUN)) $(GIVEN_IMAGES) $(WEIGHTS_OPTION) $(if $(TEST),--test) \
 		$(ARGS))
 
-export: $(RUNTIME)  ## write the Keras model that takes raw pixels
+export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in one or more formats (docs/export.md)
 	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(ARGS))
+		$(WEIGHTS_OPTION) $(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(ARGS))
 
 predict: $(RUNTIME)  ## classify FILES with the exported model
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
@@ -223,14 +229,17 @@ torture: $(DEV) $(FAULTS)  ## inject faults into the store and the commands, and
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
 
-test: $(DEV)  ## run all tests except those marked torture or keras_versions, on up to four cores
-	$(BIN)/python -m pytest $(PARALLEL) -m "not torture and not keras_versions" $(ARGS)
+test: $(DEV)  ## run all tests except those marked torture, keras_versions or browser, on up to four cores
+	$(BIN)/python -m pytest $(PARALLEL) -m "not torture and not keras_versions and not browser" $(ARGS)
 
 test-fast: $(DEV)  ## run the unit tests, in less than a minute
 	$(BIN)/python -m pytest $(PARALLEL) -m unit $(ARGS)
 
 test-keras: $(DEV)  ## load exported models in earlier versions of Keras, which are installed into .venv/keras-*
 	$(BIN)/python -m pytest tests/train_head/export/test_keras_versions.py -m keras_versions -rs $(ARGS)
+
+test-browser: $(DEV)  ## open the pages in headless Chromium; needs chromium, Node.js and npm
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
@@ -245,7 +254,6 @@ benchmark-tuning: $(DEV)  ## time an epoch of fine-tuning from stored features a
 	$(BIN)/python -m benchmarks.tuning $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
 benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (half an hour)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-benchmark.lock
 	$(BIN)/python -m benchmarks.extraction $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
 gpu: $(RUNTIME)  ## replace the CPU-only TensorFlow with the CUDA build
@@ -257,9 +265,6 @@ lock: $(DEV)  ## pin the newest versions of all requirements
 		--no-emit-index-url --extra demo pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --extra dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
-		--no-emit-index-url --extra dev --extra benchmark --constraint requirements-dev.lock pyproject.toml \
-		--output-file requirements-benchmark.lock
 
 clean:  ## remove .venv and caches; keep work/ and data/
 	@test ! -e $(VENV) || test -L $(VENV) || test -e $(VENV)/pyvenv.cfg || \
@@ -289,12 +294,15 @@ $(FAULTS): tests/torture/faults.c
 	@mkdir -p $(@D)
 	@$(CC) -O1 -Wall -shared -fPIC -o $@ $< -ldl
 
-$(OPENVINO): requirements-dev.lock $(RUNTIME)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock openvino
-	@touch $@
+# Packages of an extra, if it has another name than its only package.
+packages_litert := ai-edge-litert
+packages_onnx := onnx onnxruntime tf2onnx
+packages_web := $(packages_onnx)
+packages_serve := starlette uvicorn python-multipart
+EXTRAS := $(foreach v,litert onnx openvino optuna pyarrow serve tensorboard web,$(VENV)/$v.done)
 
-$(OPTUNA) $(PARQUET) $(TENSORBOARD_DONE): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $*
+$(EXTRAS): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $(or $(packages_$*),$*)
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)

@@ -10,7 +10,7 @@ from base.terminal import ProgressCallback
 from features.store import FeatureStore
 from train_head.advise.advice import Advice
 from train_head.classifier import HeadClassifier as HeadClassifier
-from train_head.export.write import ExportResult
+from train_head.export.result import ExportResult
 from train_head.predict.classify import Predictions
 from train_head.report.page import Report
 from train_head.runs.read import Run
@@ -21,6 +21,7 @@ StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
 ClassWeight = Literal["none", "balanced"]
 Compression = Literal["none", "gzip", "zstd"]
+Dtype = Literal["float32", "float16", "int8"]
 EngineName = Literal["tensorflow", "openvino"]
 MetricName = Literal["val_accuracy", "val_loss"]
 OptimizerName = Literal["rmsprop", "adam", "sgd"]
@@ -429,6 +430,7 @@ def export(
     *,
     progress: Progress = None,
     formats: str = "keras",
+    dtype: Dtype = "float32",
     outlier_score: bool = False,
     store: StrPath = "",
     images: StrPath = "",
@@ -437,14 +439,15 @@ def export(
     check: int | None = 256,
     max_pixels: int = 89000000,
 ) -> ExportResult:
-    """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures.
+    """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it.
 
     Args:
         run: Run, or its path.
-        out: Folder for model.keras and labels.txt.
+        out: Folder for the exported model.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        formats: Export formats, comma-separated. keras is the only one. Default keras.
+        formats: Formats, comma-separated: keras, saved_model, litert, onnx, openvino, web. Default keras.
+        dtype: Number format of the weights. keras and saved_model are always float32. Default float32.
         outlier_score: Add the output `distance`: how far a picture is from the training pictures of the nearest class.
             Default False.
         store: Feature store of the run, if it has moved.
@@ -463,7 +466,7 @@ def export(
         TypeError: an unknown keyword.
         UsageError: an invalid value.
         HeadstartError: the model differs from its parts, or another error that the user can fix. An earlier export in
-            the folder is kept.
+            the folder is kept. If only some formats fail, the others are written.
 
     Warns:
         HeadstartWarning: some validation pictures are missing or have changed since extraction.

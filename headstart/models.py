@@ -13,7 +13,7 @@ from headstart.document import documented
 from train_head.config import ExportConfig, PredictConfig, SuggestConfig
 
 if TYPE_CHECKING:
-    from train_head.export.write import ExportResult
+    from train_head.export.result import ExportResult
     from train_head.predict.classify import Predictions
     from train_head.runs.read import Run
     from train_head.suggest.run import Suggestions
@@ -42,11 +42,11 @@ def _warn_of_failed(found: Predictions | Suggestions, effect: str, console: Cons
 
 @documented(ExportConfig)
 def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> ExportResult:
-    """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures.
+    """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it.
 
     Args:
         run: Run, or its path.
-        out: Folder for model.keras and labels.txt.
+        out: Folder for the exported model.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         **options: The options of the command.
@@ -58,7 +58,7 @@ def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **opt
         TypeError: an unknown keyword.
         UsageError: an invalid value.
         HeadstartError: the model differs from its parts, or another error that the user can fix. An earlier export in
-            the folder is kept.
+            the folder is kept. If only some formats fail, the others are written.
 
     Warns:
         HeadstartWarning: some validation pictures are missing or have changed since extraction.

@@ -33,7 +33,7 @@ from base.terminal import ProgressCallback
 from features.store import FeatureStore
 from train_head.advise.advice import Advice
 from train_head.classifier import HeadClassifier as HeadClassifier
-from train_head.export.write import ExportResult
+from train_head.export.result import ExportResult
 from train_head.predict.classify import Predictions
 from train_head.report.page import Report
 from train_head.runs.read import Run

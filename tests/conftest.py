@@ -21,6 +21,8 @@ from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.run import extract_features
 from tests.backbones import share_backbones
+from tests.browser import browser as browser
+from tests.browser import page as page
 from tests.pictures import fill_folder
 
 

@@ -49,6 +49,25 @@ class ClassWeight(StrEnum):
     BALANCED = "balanced"
 
 
+class Format(StrEnum):
+    """Format of an exported model."""
+
+    KERAS = "keras"
+    SAVED_MODEL = "saved_model"
+    LITERT = "litert"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    WEB = "web"
+
+
+class Dtype(StrEnum):
+    """Number format of the weights in an exported model; its inputs and outputs are float32."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 @dataclass(frozen=True)
 class StoreOption:
     """The option `store`, which comes first in every command that fits heads."""
@@ -204,8 +223,14 @@ class ExportConfig:
     """Options of `export`."""
 
     run: Annotated[Path, Option(help="Folder of the run.")]
-    out: Annotated[Path, Option(help="Folder for model.keras and labels.txt.")]
-    formats: Annotated[str, Option(help="Export formats, comma-separated. keras is the only one.")] = "keras"
+    out: Annotated[Path, Option(help="Folder for the exported model.")]
+    formats: Annotated[str, Option(help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST")] = (
+        Format.KERAS.value
+    )
+    dtype: Annotated[
+        Dtype,
+        Option(help="Number format of the weights. keras and saved_model are always float32."),
+    ] = Dtype.FLOAT32
     outlier_score: Annotated[
         bool,
         Option(
@@ -253,7 +278,7 @@ class PredictConfig:
     """Options of `predict`."""
 
     files: Annotated[list[Path], Argument(help="Pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
-    model: Annotated[Path, Option(help="Exported model: a file model.keras.")]
+    model: Annotated[Path, Option(help="Exported model: a file of any format, or the folder of the export.")]
     batch_size: Annotated[int, Option(min=1, help="Number of pictures in a batch.")] = 32
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
@@ -264,7 +289,9 @@ class PredictConfig:
 class SuggestConfig:
     """Options of `suggest`."""
 
-    model: Annotated[Path, Argument(help="Exported model: a file model.keras.", metavar="MODEL")]
+    model: Annotated[
+        Path, Argument(help="Exported model: a file of any format, or the folder of the export.", metavar="MODEL")
+    ]
     files: Annotated[list[Path], Argument(help="Unlabelled pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
     out: Annotated[Path, Option(help="Folder for suggestions.csv and suggestions.html.")]
     count: Annotated[int, Option(min=1, help="Largest number of pictures to suggest.")] = 50

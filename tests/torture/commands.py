@@ -25,7 +25,7 @@ from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.small_backbone import SIZE
 from tests.train_head.synthetic import list_paths, make_store
-from train_head.export.write import describe_target
+from train_head.export.target import describe_target
 from train_head.reduction import cache
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run

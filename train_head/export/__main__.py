@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from base.command_line import CommandFailed, run_app
@@ -11,10 +12,11 @@ from train_head.config import ExportConfig
 
 
 def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
-    """Join a run's backbone and head into one Keras model that takes raw pixels, and check it on pictures."""
+    """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it."""
     from train_head.evaluation.uncertainty import name_accuracy
-    from train_head.export.write import ParityError, export_run
-    from train_head.runs.card import read_card
+    from train_head.export.description import DESCRIPTION_FILE, read_description
+    from train_head.export.result import ParityError
+    from train_head.export.write import export_run
 
     try:
         result = export_run(config, console)
@@ -22,7 +24,8 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
         raise CommandFailed(error.result.to_json(), str(error)) from error
     parity = result.parity
     labels = format_count(parity.num_flipped, "different label") if parity.num_flipped else "same labels"
-    card = read_card(result.files[0])
+    description = read_description(config.out / DESCRIPTION_FILE)
+    card = description.card
     shown = card.classes
     if card.is_multi_label:
         pairs = zip(card.classes, card.thresholds, strict=True)
@@ -30,15 +33,29 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
     console.show_table(
         f"exported model in {config.out}",
         [
-            *((file.name, format_bytes(file.stat().st_size)) for file in result.files),
+            *((path.name, format_bytes(measure_path(path))) for path in result.files),
             ("labels" if card.is_multi_label else "classes", format_list(shown)),
             ("checked on", f"{parity.num_pictures:,} of {format_count(result.num_validation, 'validation picture')}"),
             (f"{name_accuracy(is_multi_label=card.is_multi_label)} on these pictures", f"{parity.accuracy:.4f}"),
             ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),
             ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
+            *(
+                (
+                    f"{check.format} ({check.dtype}), from Keras",
+                    f"at most {check.max_difference:.2g} in probability, {check.num_changed or 'no'} changed labels on "
+                    f"{format_count(check.num_pictures, 'picture')}",
+                )
+                for check in result.checks
+            ),
         ],
     )
     return result.to_json()
+
+
+def measure_path(path: Path) -> int:
+    """Return the number of bytes of a file, or of the files in a folder."""
+    files = [path] if path.is_file() else [inside for inside in path.rglob("*") if inside.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def main(name: str) -> None:

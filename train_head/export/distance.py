@@ -11,12 +11,11 @@ import numpy as np
 
 from train_head.data.batches import Array
 from train_head.evaluation.mahalanobis import ClassModel
+from train_head.export.outputs import DISTANCE
 
 if TYPE_CHECKING:
     import keras
 
-DISTANCE = "distance"
-"""Name of the output, and of the layers that compute it."""
 DISTANCE_NAME = "distance.weights.h5"
 """Name of the arrays inside a `model.keras` without this output; Keras does not read them."""
 ARRAYS = ("dense/vars/0", "dense/vars/1", "dense_1/vars/0", "dense_1/vars/1")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -19,8 +19,9 @@ from features.schema import Pool, split_cuts
 from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
 from train_head.export.distance import ARRAYS as DISTANCE_ARRAYS
-from train_head.export.distance import DISTANCE, DISTANCE_NAME, build_distance, find_arrays
-from train_head.export.stitch import FEATURES, PROBABILITY, stitch
+from train_head.export.distance import DISTANCE_NAME, build_distance, find_arrays
+from train_head.export.outputs import DISTANCE, FEATURES, PROBABILITY, Outputs
+from train_head.export.stitch import stitch
 from train_head.runs.card import CARD_NAME, ModelCard, open_export
 from train_head.solvers.head import HeadWeights, plan_outputs, restore_head
 
@@ -145,17 +146,6 @@ def add_features(model: keras.Model, image_size: int) -> keras.Model:
     (head,) = (part for part in parts if isinstance(part, keras.Sequential))
     backbone, *distance = (part for part in parts if part is not head)
     return stitch(backbone, head, image_size, *distance, has_features=True)
-
-
-class Outputs(NamedTuple):
-    """Outputs of an exported model."""
-
-    probabilities: Array
-    """(n, outputs)."""
-    distances: Array | None
-    """(n,) squared distances to the nearest class; None for a model without them."""
-    features: Array | None = None
-    """(n, channels) features, averaged over height and width; None for a model without this output."""
 
 
 def compile_outputs(model: keras.Model) -> Callable[[Any], Outputs]:

@@ -16,7 +16,7 @@ from features.split import encode_label_sets, encode_labels
 from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import LABEL_THRESHOLD, find_correct, predict_classes
-from train_head.export.load import Outputs
+from train_head.export.outputs import Outputs
 from train_head.export.pictures import Pictures
 from train_head.export.rebuild import ModelParts
 from train_head.solvers.head import expand_probabilities

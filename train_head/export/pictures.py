@@ -31,6 +31,9 @@ NUM_READERS = 2
 NUM_RAW = 4
 """Number of pictures that the exported model resizes itself; the others are resized in advance, to the same values."""
 
+_EXPECTED = "a validation picture to check the model on"
+_ADVICE = "Give `images` and `max_pixels` as for extraction, or extract and train again"
+
 
 class PictureGoneError(HeadstartError):
     """Picture that can no longer be read, or whose content has changed since extraction."""
@@ -100,6 +103,18 @@ class Pictures:
             indices = range(start, min(start + batch_size, num_loaded))
             yield indices, np.stack([np.load(self.file) for _ in indices])
 
+    def read_raw(self, example: Example) -> Pixels:
+        """Decode a loaded picture again: (height, width, 3) uint8.
+
+        Raises:
+            HeadstartError: it is gone or has changed in the meantime.
+        """
+        found = self._read(example)
+        if isinstance(found, PictureGoneError):
+            raise found
+        with decode_within_budget(found, self.max_pixels, self.policy) as pixels:
+            return pixels
+
     def _write(self, resized: Array) -> None:
         try:
             np.save(self.file, resized)
@@ -108,18 +123,23 @@ class Pictures:
             advice = "Free some space, or set TMPDIR to another folder"
             raise HeadstartError(where, "free space for the resized pictures", got, advice) from error
 
-    def _load(self, example: Example) -> tuple[Array, Pixels | None] | PictureGoneError:
-        path, expected = self.folder / example.path, "a validation picture to check the model on"
-        advice = "Give `images` and `max_pixels` as for extraction, or extract and train again"
+    def _read(self, example: Example) -> bytes | PictureGoneError:
+        path = self.folder / example.path
         try:
             data = read_picture(path, self.max_pixels)
         except UndecodableImageError as error:
-            return PictureGoneError(path, expected, str(error), advice)
+            return PictureGoneError(path, _EXPECTED, str(error), _ADVICE)
         if hashlib.sha256(data).digest() != example.content_hash:
-            return PictureGoneError(path, "the picture whose features are stored", "different content", advice)
+            return PictureGoneError(path, "the picture whose features are stored", "different content", _ADVICE)
+        return data
+
+    def _load(self, example: Example) -> tuple[Array, Pixels | None] | PictureGoneError:
+        data = self._read(example)
+        if isinstance(data, PictureGoneError):
+            return data
         try:
             with decode_within_budget(data, self.max_pixels, self.policy) as pixels:
                 is_kept = example in self.examples[:NUM_RAW] and pixels[..., 0].size <= MAX_PIXELS_AT_ONCE
                 return resize_pixels(pixels, self.image_size), pixels if is_kept else None
         except UndecodableImageError as error:
-            raise HeadstartError(path, expected, str(error), advice) from error
+            raise HeadstartError(self.folder / example.path, _EXPECTED, str(error), _ADVICE) from error

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extract.pixels import build_pixel_layers
-from train_head.export.distance import DISTANCE
+from train_head.export.outputs import DISTANCE, FEATURES, PROBABILITY
 from train_head.runs.card import CARD_NAME, ModelCard
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ OLDEST_KERAS = "3.4.0"
 
 Keras 3.3 expects another form of `input_layers`, with which later versions return a list of outputs.
 """
-PROBABILITY, FEATURES = "probability", "features"
-"""Names of the outputs of the head and of the backbone, in a model with several outputs."""
 _CONFIG_NAME = "config.json"
 
 

@@ -194,7 +194,7 @@ def predict_pictures(
 
 def recover_model(path: Path) -> None:
     """Complete an interrupted export, which may have left the model in a staging folder."""
-    from train_head.export.write import describe_target
+    from train_head.export.target import describe_target
 
     if path.name == MODEL_FILE:
         recover_target(describe_target(path.parent))

@@ -18,7 +18,8 @@ from extract.weights.find import Weights, WeightsName
 from tests.backbones import build_backbone_once
 from tests.train_head.synthetic import OPTIONS
 from train_head.config import ExportConfig, TrainConfig
-from train_head.export.write import ExportResult, export_run
+from train_head.export.result import ExportResult
+from train_head.export.write import export_run
 from train_head.train import train_head
 
 CUT = "mixed0"

@@ -36,8 +36,10 @@ from train_head.export.__main__ import export
 from train_head.export.load import compile_outputs, load_export
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import PictureGoneError
+from train_head.export.result import ParityError
 from train_head.export.stitch import OLDEST_KERAS
-from train_head.export.write import ParityError, describe_target, export_run, refuse_foreign_files
+from train_head.export.target import describe_target, refuse_foreign_files
+from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.predict.classify import predict_pictures
 from train_head.runs.card import ModelCard, format_labels, read_card
@@ -60,7 +62,7 @@ print(json.dumps({"outputs": outputs, "labels": open(sys.argv[3]).read().splitli
 KILLED = """
 import os, pathlib, shutil, sys
 from base.replace import replace_folder
-from train_head.export.write import describe_target
+from train_head.export.target import describe_target
 left = int(sys.argv[3])
 rename = pathlib.Path.rename
 def rename_or_die(path, target):
@@ -80,7 +82,8 @@ with replace_folder(describe_target(pathlib.Path(sys.argv[2]))) as replacement:
 def test_export_run_writes_model_and_labels_that_agree_with_the_parts(exported: Exported, early_run: Path) -> None:
     files, parity = exported.result.files, exported.result.parity
     assert files == [exported.out / "model.keras", exported.out / "labels.txt"]
-    assert sorted(exported.out.iterdir()) == sorted(files)
+    documents = [exported.out / "model.json", exported.out / "parity.json"]
+    assert sorted(exported.out.iterdir()) == sorted([*files, *documents])
     assert files[1].read_text() == "cats\ndogs\n"
     assert 0 <= parity.max_difference <= TOLERANCE == 1e-5
     assert 0 < parity.max_stored_difference < 1e-3

@@ -1,0 +1,150 @@
+"""Formats of exported models.
+
+The module of each format has two functions: `convert` writes the files of the format, and `load` opens them with the
+format's own runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from base.errors import UsageError, require_extra
+from base.replace import Names
+from train_head.config import Dtype, Format
+from train_head.data.batches import Array
+from train_head.export.description import ModelDescription
+from train_head.export.outputs import Outputs
+from train_head.runs.card import MODEL_FILE, ModelCard
+
+ALL_DTYPES = tuple(Dtype)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Model to convert."""
+
+    function: Any
+    """`tf.function` from `rgb`, (n, height, width, 3) float32 in 0-255, to the dictionary of named outputs."""
+    model: Path
+    """The model.keras."""
+    description: ModelDescription
+    """Description of the model, to be kept inside the converted files; it does not list their digests."""
+    dtype: Dtype
+    """Number format of the weights."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Card of the model."""
+        return self.description.card
+
+
+class FormatModule(Protocol):
+    """Functions of the module of a format."""
+
+    def convert(self, source: Source, folder: Path) -> None:
+        """Write the model's files into a folder."""
+
+    def load(self, path: Path) -> Callable[[Array], Outputs]:
+        """Load a model with the format's runtime.
+
+        Args:
+            path: `FormatInfo.path` in the folder of an export.
+
+        Returns:
+            A function from (n, height, width, 3) float32 RGB pixels in 0-255 to the outputs; its probabilities are
+            (n, classes).
+
+        Raises:
+            HeadstartError: the file is damaged.
+        """
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """Files, packages and number formats of a format."""
+
+    path: str
+    """File or folder that is given to `predict`."""
+    names: Names
+    """All entries of the format in the folder of an export."""
+    runtime: str = "tensorflow"
+    """Package that runs the model."""
+    converters: Sequence[str] = ()
+    """Further packages that convert it."""
+    extra: str = ""
+    """Headstart's extra with these packages."""
+    dtypes: Sequence[Dtype] = field(default=ALL_DTYPES)
+    """Number formats of the weights."""
+
+    def choose_dtype(self, dtype: Dtype) -> Dtype:
+        """Return the number format of the weights if `dtype` is asked for: float32 if the format has no other."""
+        return dtype if dtype in self.dtypes else Dtype.FLOAT32
+
+
+_FLOAT32_ONLY = (Dtype.FLOAT32,)
+_SAVED_MODEL_NAMES: Names = {
+    "saved_model.pb": None,
+    "fingerprint.pb": None,
+    "variables": {"variables.data-00000-of-00001": None, "variables.index": None},
+    "assets": {"labels.txt": None, "model.json": None},
+}
+FORMATS: Mapping[Format, FormatInfo] = {
+    Format.KERAS: FormatInfo(MODEL_FILE, {MODEL_FILE: None}, dtypes=_FLOAT32_ONLY),
+    Format.SAVED_MODEL: FormatInfo("saved_model", {"saved_model": _SAVED_MODEL_NAMES}, dtypes=_FLOAT32_ONLY),
+    Format.LITERT: FormatInfo("model.tflite", {"model.tflite": None}, "ai_edge_litert", extra="litert"),
+    Format.ONNX: FormatInfo("model.onnx", {"model.onnx": None}, "onnxruntime", ("onnx", "tf2onnx"), extra="onnx"),
+    Format.OPENVINO: FormatInfo("model.xml", {"model.xml": None, "model.bin": None}, "openvino", extra="openvino"),
+    Format.WEB: FormatInfo("web", {"web": {"index.html": None}}, "onnx", extra="web"),
+}
+
+
+def parse_formats(text: str, dtype: Dtype) -> list[Format]:
+    """Parse comma-separated formats, without repetitions, in the order of `Format`.
+
+    Raises:
+        UsageError: a format is unknown, its packages are not installed, or no format has this dtype.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in list(Format)]:
+        advice = "Give one or more of them, separated by commas"
+        raise UsageError("--formats", f"formats among {', '.join(Format)}", repr(unknown[0]), advice)
+    formats = [each for each in Format if each in names]
+    if all(dtype not in FORMATS[each].dtypes for each in formats):
+        able = ",".join(each for each in Format if dtype in FORMATS[each].dtypes)
+        advice = f"Give --formats with one of {able}, or leave --dtype out"
+        raise UsageError("--dtype", f"{Dtype.FLOAT32} for {','.join(formats)}", dtype, advice)
+    for each in formats:
+        info = FORMATS[each]
+        require_packages(each, (info.runtime, *info.converters))
+    return formats
+
+
+def require_packages(each: Format, packages: Iterable[str]) -> None:
+    """Raise UsageError if a package of a format is not installed."""
+    info = FORMATS[each]
+    for package in packages if info.extra else ():
+        require_extra(package, f"--formats {each}", f"export FORMATS={each}", info.extra)
+
+
+def import_format(each: Format) -> FormatModule:
+    """Import the module of a format."""
+    return cast(FormatModule, importlib.import_module(f"{__name__}.{each}"))
+
+
+def find_format(path: Path) -> Format | None:
+    """Return the format of a file or folder by its name, or None."""
+    suffixes = {Path(info.path).suffix: each for each, info in FORMATS.items() if Path(info.path).suffix}
+    folders = {info.path: each for each, info in FORMATS.items() if not Path(info.path).suffix}
+    return suffixes.get(path.suffix) or folders.get(path.name)
+
+
+def list_files(names: Names, prefix: str = "") -> list[str]:
+    """List the relative paths of the files among entries, sorted."""
+    found = []
+    for name, inside in names.items():
+        found += [prefix + name] if inside is None else list_files(inside, f"{prefix}{name}/")
+    return sorted(found)
