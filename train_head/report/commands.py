@@ -10,12 +10,12 @@ from typing import Any
 
 from base.options import list_options
 from base.terminal import make_printable
-from extract.config import ExtractConfig
 from features.cuts import list_cuts
-from features.schema import Pool, split_cuts
+from features.schema import split_cuts
 from train_head.config import ClassWeight, HeadConfig, SolverName
 from train_head.report.findings import Confidence, Fit, is_imbalanced
 from train_head.report.sources import Sources
+from train_head.runs.arguments import list_changed_options, list_extraction_options
 
 BALANCED = ClassWeight.BALANCED.value
 STRONG_DROPOUT = 0.5
@@ -45,12 +45,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     store = shorten(store_path)
     model = run.with_name(f"{run.name}-model")
     places = ["--store", str(store), "--run", str(run)]
-    made = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
-    made += ["--cut", fingerprint.cut] if fingerprint.cut != ExtractConfig.cut else []
-    # Features that are pooled when read are stored without pooling.
-    made += ["--pool", fingerprint.pool] if fingerprint.pool in set(Pool) - {Pool.NONE} else []
-    # Without the table, the labels would become the names of the class folders.
-    made += ["--labels", table] if (table := sources.store.contents.labels.table) else []
+    made = list_extraction_options(sources.store)
     imbalanced = is_imbalanced(num_by_label)
     is_ridge = record.solver == SolverName.RIDGE
     changes = {
@@ -99,17 +94,6 @@ def suggest_calibration_change(confidence: Confidence | None, options: Mapping[s
         case Confidence.OVER:
             return {"l2": 10 * options["l2"] or FIRST_L2}
     return {}
-
-
-def list_changed_options(options: Mapping[str, Any]) -> list[str]:
-    """List the options of a training that differ from their defaults, as arguments of the command line."""
-    arguments: list[str] = []
-    for option in list_options(HeadConfig):
-        value, flag = options.get(option.name), f"--{option.name.replace('_', '-')}"
-        if value is None or value == option.default or option.name == "overwrite":
-            continue
-        arguments += [flag] if value is True else [flag, str(value)]
-    return arguments
 
 
 def shorten(path: Path) -> Path:

@@ -1,0 +1,35 @@
+"""Arguments of the command line that repeat an extraction and a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from base.options import list_options
+from extract.config import ExtractConfig
+from features.schema import Pool
+from features.store import FeatureStore
+from train_head.config import HeadConfig
+
+
+def list_extraction_options(store: FeatureStore) -> list[str]:
+    """List the options with which the features of a store are extracted again, without the weights and paths."""
+    fingerprint = store.fingerprint
+    found = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
+    found += ["--cut", fingerprint.cut] if fingerprint.cut != ExtractConfig.cut else []
+    # Features that are pooled when read are stored without pooling.
+    found += ["--pool", fingerprint.pool] if fingerprint.pool in set(Pool) - {Pool.NONE} else []
+    # Without the table, the labels would become the names of the class folders.
+    found += ["--labels", table] if (table := store.contents.labels.table) else []
+    return found
+
+
+def list_changed_options(options: Mapping[str, Any]) -> list[str]:
+    """List the options of a training that differ from their defaults, as arguments of the command line."""
+    arguments: list[str] = []
+    for option in list_options(HeadConfig):
+        value, flag = options.get(option.name), f"--{option.name.replace('_', '-')}"
+        if value is None or value == option.default or option.name == "overwrite":
+            continue
+        arguments += [flag] if value is True else [flag, str(value)]
+    return arguments
