@@ -30,11 +30,12 @@ class ExportedModel:
     """Function from (n, height, width, 3) float32 RGB pixels in 0-255 to outputs, with (n, classes) probabilities."""
 
 
-def open_model(path: Path) -> ExportedModel:
+def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
     """Open an exported model.
 
     Args:
         path: file or folder of a format, or the folder of an export, of which the first format is opened.
+        has_features: whether the outputs have the features too; only model.keras has them.
 
     Raises:
         UsageError: the path has no exported model, or the runtime of its format is not installed.
@@ -51,7 +52,11 @@ def open_model(path: Path) -> ExportedModel:
     card = read_card(path) if each is Format.KERAS else description.card if description else None
     if card is None:
         raise HeadstartError(path, "a description beside it", "none", "Export the run again")
-    return ExportedModel(path, each, card, description, import_format(each).load(path))
+    if has_features and each is Format.KERAS:
+        from train_head.export.formats.keras import load_with_features as load
+    else:
+        load = import_format(each).load
+    return ExportedModel(path, each, card, description, load(path))
 
 
 def _locate(path: Path) -> tuple[Path, Format]:

@@ -183,7 +183,7 @@ def predict_pictures(
             rows = expand_probabilities(found.probabilities)
             distances = [None] * len(batch) if found.distances is None else found.distances.tolist()
             for (path, _), row, distance in zip(batch, rows, distances, strict=True):
-                predictions.append(_predict_labels(path, row, distance, card))
+                predictions.append(predict_labels(path, row, distance, card))
             if on_features and found.features is not None:
                 on_features(found.features)
             progress.advance(len(batch))
@@ -200,7 +200,7 @@ def recover_model(path: Path) -> None:
         recover_target(describe_target(path.parent))
 
 
-def _predict_labels(image: Path, row: Array, distance: float | None, card: ModelCard) -> Prediction:
+def predict_labels(image: Path, row: Array, distance: float | None, card: ModelCard) -> Prediction:
     """Choose the most probable class of a picture, or its labels, from the (classes,) probabilities."""
     number = int(row.argmax())
     label, share = card.classes[number], float(row[number])
