@@ -121,24 +121,29 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
     """
     if config.unfreeze_from != NO_FINE_TUNING:
         return None
-    # One example for each content: a copy of a picture that is left out would make its distance too small.
-    contents = {example.content_hash: example for example in reversed(split.train)}
-    chosen = sort_examples(order_by_class([*contents.values()])[:MAX_PICTURES])
+    chosen = choose_training_pictures(split)
     # Sets of labels are no classes, because most have few pictures: all pictures with several labels are one class.
     labels = ["" if split.is_multi_label else example.label for example in chosen]
     class_numbers = np.unique(labels, return_inverse=True)[1]
-    model, held_out = fit_classes(_read(store, chosen, console), class_numbers)
+    model, held_out = fit_classes(read_pooled(store, chosen, console), class_numbers)
     held_out = np.sort(held_out[np.isfinite(held_out)])
     if not len(held_out):
         return None
     validation = [
-        model.measure(_read(store, split.validation[start : start + _BLOCK_PICTURES], console))
+        model.measure(read_pooled(store, split.validation[start : start + _BLOCK_PICTURES], console))
         for start in range(0, len(split.validation), _BLOCK_PICTURES)
     ]
     return OutlierDetector(model, held_out, np.concatenate(validation), config.false_alarms)
 
 
-def _read(store: FeatureStore, examples: Sequence[Example], console: Console) -> Features:
+def choose_training_pictures(split: Split) -> list[Example]:
+    """Choose at most `MAX_PICTURES` training pictures, in proportion to the classes, in the order of their contents."""
+    # One example for each content: a copy of a picture that is left out would make its distance too small.
+    contents = {example.content_hash: example for example in reversed(split.train)}
+    return sort_examples(order_by_class([*contents.values()])[:MAX_PICTURES])
+
+
+def read_pooled(store: FeatureStore, examples: Sequence[Example], console: Console) -> Features:
     """Read features, (n, channels), of the last of several cut layers.
 
     Averages over height and width are kept in the store's `derived/`.

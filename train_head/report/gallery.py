@@ -72,18 +72,32 @@ def make_thumbnail(
         side: longest side of the thumbnail in pixels.
     """
     try:
-        # In a locale without UTF-8, Python represents the non-ASCII characters of a name by their bytes.
-        place = Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape")))
-        data = read_picture(place)
-        if content_hash is not None and hashlib.sha256(data).digest() != content_hash:
-            return Thumbnail("", problem="changed since extraction")
-        picture = Image.fromarray(decode_image(data, policy=policy))
+        data = encode_thumbnail(path, content_hash, policy, side)
     except UndecodableImageError as error:
         return Thumbnail("", problem=make_printable(str(error)))
-    except ValueError:
-        return Thumbnail("", problem="invalid file name")
+    address = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    return Thumbnail(address, quote(os.fsencode(os.path.relpath(_locate(path), report_folder))))
+
+
+def encode_thumbnail(path: Path, content_hash: bytes | None, policy: DecodePolicy, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Return the thumbnail of a picture as a JPEG file; the arguments are those of `make_thumbnail`.
+
+    Raises:
+        UndecodableImageError: the file is missing, cannot be decoded, or has changed since extraction.
+    """
+    try:
+        data = read_picture(_locate(path))
+    except ValueError as error:
+        raise UndecodableImageError("invalid file name") from error
+    if content_hash is not None and hashlib.sha256(data).digest() != content_hash:
+        raise UndecodableImageError("changed since extraction")
+    picture = Image.fromarray(decode_image(data, policy=policy))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
-    address = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Thumbnail(address, quote(os.fsencode(os.path.relpath(place, report_folder))))
+    return buffer.getvalue()
+
+
+def _locate(path: Path) -> Path:
+    """Return the path as the system has it: without UTF-8, Python represents non-ASCII characters by their bytes."""
+    return Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape")))
