@@ -11,7 +11,7 @@ from features.store import FeatureStore
 from train_head.advise.advice import Advice
 from train_head.classifier import HeadClassifier as HeadClassifier
 from train_head.export.result import ExportResult
-from train_head.predict.classify import Predictions
+from train_head.predict.prediction import Predictions
 from train_head.report.page import Report
 from train_head.runs.read import Run
 from train_head.suggest.run import Suggestions

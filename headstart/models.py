@@ -14,7 +14,7 @@ from train_head.config import ExportConfig, PredictConfig, SuggestConfig
 
 if TYPE_CHECKING:
     from train_head.export.result import ExportResult
-    from train_head.predict.classify import Predictions
+    from train_head.predict.prediction import Predictions
     from train_head.runs.read import Run
     from train_head.suggest.run import Suggestions
 

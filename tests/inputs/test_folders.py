@@ -15,7 +15,7 @@ from extract.images.scan import scan_images
 from features.store import FeatureStore
 from tests.commands import CommandResult, run_command
 from tests.inputs.folders import SMALL, draw_new, list_predicted, list_reasons, predict, put_pictures
-from train_head.predict.classify import list_pictures
+from train_head.predict.list import list_pictures
 
 PLACES = ("", "cats/", "cats/nested/")
 HIDDEN = {".hidden.jpg": "hidden file", ".kept.heic": "hidden file", ".thumbs": "hidden folder"}

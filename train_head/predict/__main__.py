@@ -12,7 +12,8 @@ from train_head.config import PredictConfig
 
 def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     """Classify pictures with an exported model."""
-    from train_head.predict.classify import NONE_OF_THESE, predict_pictures
+    from train_head.predict.classify import predict_pictures
+    from train_head.predict.prediction import NONE_OF_THESE
 
     predictions = predict_pictures(config, console)
     rows = [

@@ -18,7 +18,8 @@ from extract.decoding.policy import find_policy
 from features.schema import FEATURE_DTYPE, Features
 from train_head.config import PredictConfig, SuggestConfig
 from train_head.evaluation.mahalanobis import scale_to_unit
-from train_head.predict.classify import Predictions, UnusedPicture, predict_pictures, recover_model
+from train_head.predict.classify import predict_pictures, recover_model
+from train_head.predict.prediction import Predictions, UnusedPicture
 from train_head.report.gallery import make_thumbnail
 from train_head.report.template import embed_page, make_environment
 from train_head.runs.card import ModelCard, read_card

@@ -23,7 +23,9 @@ from tests.train_head.export.edits import edit_json, remove_digest
 from tests.train_head.synthetic import run_export
 from train_head.config import PredictConfig
 from train_head.predict.__main__ import predict
-from train_head.predict.classify import Prediction, Predictions, list_pictures, predict_pictures
+from train_head.predict.classify import predict_pictures
+from train_head.predict.list import list_pictures
+from train_head.predict.prediction import Prediction, Predictions
 from train_head.runs.card import CARD_NAME
 
 

@@ -1,0 +1,47 @@
+"""List the pictures to classify."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from base.errors import HeadstartError, UsageError
+from base.terminal import format_list
+from extract.images.walk import UNREADABLE_FILE, list_files
+from train_head.predict.prediction import UnusedPicture
+
+
+def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:
+    """List the pictures to classify.
+
+    Args:
+        files: pictures with any extension, and folders, which are searched for pictures by extension.
+
+    Returns:
+        The pictures, in the given order and sorted by path within a folder; and the skipped files in the folders.
+
+    Raises:
+        UsageError: a path does not exist.
+        HeadstartError: no picture was found.
+    """
+    paths: list[Path] = []
+    skipped: list[UnusedPicture] = []
+    for file in files:
+        try:
+            is_folder = stat.S_ISDIR(file.stat().st_mode)
+        except OSError as error:
+            got = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            raise UsageError(file, "a picture or a folder", got, "Check the path") from error
+        if not is_folder:
+            paths.append(file)
+            continue
+        listing = list_files(file)
+        # A link to a missing file fails when it is read, so that it is not overlooked.
+        broken = {found.path for found in listing.skipped if found.reason.startswith(UNREADABLE_FILE)}
+        paths += [file / inside for inside in sorted({picture.path for picture in listing.pictures} | broken)]
+        skipped += [UnusedPicture(file / f.path, f.reason) for f in listing.skipped if f.path not in broken]
+    if not paths:
+        got = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"
+        raise HeadstartError(format_list([*map(str, files)]), "pictures", got, "Give pictures or a folder of pictures")
+    return paths, skipped
