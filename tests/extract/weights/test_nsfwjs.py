@@ -1,4 +1,4 @@
-"""npm package `nsfwjs`: its tensors, and its download."""
+"""npm package `nsfwjs`: its tensors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError
-from extract.weights.nsfwjs import PACKAGE_FILE, fetch_package, read_layers
+from extract.weights.nsfwjs import PACKAGE, read_layers
 from tests.errors import raises
-from tests.extract.fake_npm import install_npm
 from tests.extract.weight_files import Tensor, draw_tensors, write_package
 
 pytestmark = pytest.mark.unit
@@ -26,7 +25,7 @@ def tensors() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def package(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_package(tmp_path_factory.mktemp("package") / PACKAGE_FILE, tensors)
+    return write_package(tmp_path_factory.mktemp("package") / PACKAGE.file, tensors)
 
 
 def test_read_layers_alternates_convolutions_and_normalisations_by_number(package: Path) -> None:
@@ -50,7 +49,7 @@ def test_read_layers_of_known_bytes_returns_known_numbers(tensors: dict[str, Ten
     known = Tensor(np.array([0, 1, 128, 255], np.uint8), "-1.5", ".25")
     spread = Tensor(np.array([0, 255, 2], np.uint8), ".5", "1e-3")
     path = write_package(
-        tmp_path / PACKAGE_FILE,
+        tmp_path / PACKAGE.file,
         tensors | {"batch_normalization_2/beta": known, "batch_normalization_1/moving_mean": spread},
     )
 
@@ -64,14 +63,14 @@ def test_read_layers_of_known_bytes_returns_known_numbers(tensors: dict[str, Ten
 def test_read_layers_with_less_data_than_declared_is_refused(
     tensors: dict[str, Tensor], tmp_path: Path, drop_bytes: int
 ) -> None:
-    path = write_package(tmp_path / PACKAGE_FILE, tensors, drop_bytes=drop_bytes)
+    path = write_package(tmp_path / PACKAGE.file, tensors, drop_bytes=drop_bytes)
     with raises(HeadstartError, where=path):
         read_layers(path)
 
 
 def test_read_layers_with_more_data_than_declared_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     # A tensor with another dtype is not read, so its bytes are left over.
-    path = tmp_path / PACKAGE_FILE
+    path = tmp_path / PACKAGE.file
     write_package(path, tensors | {"odd": Tensor(np.zeros(10, np.uint8), "none")})
     with raises(HeadstartError, where=path):
         read_layers(path)
@@ -79,14 +78,14 @@ def test_read_layers_with_more_data_than_declared_is_refused(tensors: dict[str, 
 
 def test_read_layers_without_a_tensor_is_refused_with_its_name(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     rest = {name: tensor for name, tensor in tensors.items() if name != "conv2d_50/kernel"}
-    path = write_package(tmp_path / PACKAGE_FILE, rest)
+    path = write_package(tmp_path / PACKAGE.file, rest)
     with raises(HeadstartError, where=path) as caught:
         read_layers(path)
     assert "conv2d_50/kernel" in caught.value.got
 
 
 def test_read_layers_of_a_file_that_is_not_a_gzipped_tar_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / PACKAGE_FILE
+    path = tmp_path / PACKAGE.file
     path.write_bytes(b"<html>not a package</html>")
     with raises(HeadstartError, where=path):
         read_layers(path)
@@ -94,7 +93,7 @@ def test_read_layers_of_a_file_that_is_not_a_gzipped_tar_is_refused_and_kept(tmp
 
 
 def test_read_layers_of_a_truncated_package_is_refused(package: Path, tmp_path: Path) -> None:
-    path = tmp_path / PACKAGE_FILE
+    path = tmp_path / PACKAGE.file
     path.write_bytes(package.read_bytes()[:-2000])
     with raises(HeadstartError, where=path):
         read_layers(path)
@@ -107,60 +106,3 @@ def test_read_layers_of_another_package_is_refused_with_the_missing_file(tmp_pat
     with raises(HeadstartError, where=tmp_path / "other.tgz") as caught:
         read_layers(tmp_path / "other.tgz")
     assert "model.min.js" in caught.value.got
-
-
-def test_fetch_package_runs_npm_pack_with_the_exact_version_and_keeps_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = f'echo "$@" > "{tmp_path}/arguments"; printf packed > "$5/{PACKAGE_FILE}"'
-    install_npm(tmp_path / "bin", script, monkeypatch)
-
-    path = fetch_package(tmp_path / "cache")
-
-    assert path == tmp_path / "cache" / PACKAGE_FILE
-    assert path.read_bytes() == b"packed"
-    assert (tmp_path / "arguments").read_text().split()[:4] == [
-        "pack",
-        "--silent",
-        "nsfwjs@4.4.0",
-        "--pack-destination",
-    ]
-    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [PACKAGE_FILE]
-
-
-def test_fetch_package_in_the_cache_needs_no_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / PACKAGE_FILE).write_bytes(b"kept")
-    monkeypatch.setenv("PATH", "")
-    assert fetch_package(tmp_path).read_bytes() == b"kept"
-
-
-def test_fetch_package_without_npm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with raises(HeadstartError, where="nsfwjs@4.4.0", got="none"):
-        fetch_package(tmp_path / "cache")
-
-
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [
-        ("echo trying >&2; echo 'npm error ENOTFOUND' >&2; exit 3", ["3", "npm error ENOTFOUND"]),
-        ("echo 'only on stdout'; exit 1", ["1", "only on stdout"]),
-        ("exit 0", ["0"]),
-    ],
-)
-def test_fetch_package_with_a_failing_npm_reports_status_and_last_line_and_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[str]
-) -> None:
-    install_npm(tmp_path / "bin", script, monkeypatch)
-    with raises(HeadstartError, where="nsfwjs@4.4.0") as caught:
-        fetch_package(tmp_path / "cache")
-    assert [value for value in expected if value in caught.value.got] == expected
-    assert "trying" not in caught.value.got
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_fetch_package_after_an_interrupted_download_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cache/fetching").mkdir(parents=True)
-    (tmp_path / "cache/fetching" / PACKAGE_FILE).write_bytes(b"half")
-    install_npm(tmp_path / "bin", f'printf whole > "$5/{PACKAGE_FILE}"', monkeypatch)
-    assert fetch_package(tmp_path / "cache").read_bytes() == b"whole"
