@@ -98,7 +98,9 @@ def sync_tree(folder: Path) -> None:
     """Synchronise a folder and everything in it, so that it survives a power cut."""
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
-            _sync(Path(place) / name, os.O_NOFOLLOW)
+            # A symbolic link is part of its folder.
+            if not (Path(place) / name).is_symlink():
+                _sync(Path(place) / name, os.O_NOFOLLOW)
         sync_folder(Path(place))
 
 

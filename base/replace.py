@@ -37,6 +37,8 @@ _MAX_PLAN_BYTES = 2**20
 
 Names = Mapping[str, "Names | None"]
 """Entries of a folder: None for a file, the nested entries for a folder."""
+LINKS: Names = {}
+"""Entries of a folder that has any number of links to files, recognized by its identity."""
 
 
 @dataclass(frozen=True)
@@ -295,8 +297,16 @@ def _find_foreign(path: Path, names: Names | None) -> Path | None:
         return None if stat.S_ISREG(mode) else path
     if not stat.S_ISDIR(mode):
         return path
+    if names is LINKS:
+        return next((entry for entry in sorted(path.iterdir()) if not _is_link(entry)), None)
     for entry in sorted(path.iterdir()):
         foreign = entry if entry.name not in names else _find_foreign(entry, names[entry.name])
         if foreign:
             return foreign
     return None
+
+
+def _is_link(path: Path) -> bool:
+    """Return whether a path is a symbolic link, or a file that has another hard link and is not lost without this."""
+    status = path.lstat()
+    return stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)

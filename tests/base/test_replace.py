@@ -13,7 +13,7 @@ import pytest
 
 from base import replace as replace_module
 from base.errors import HeadstartError, TargetLockedError
-from base.replace import Names, Target, hold_target, recover_target, replace_folder
+from base.replace import LINKS, Names, Target, hold_target, recover_target, replace_folder
 from tests.errors import raises
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}
@@ -296,3 +296,40 @@ def test_replace_folder_mount_point_exchanges_its_entries(tmp_path: Path) -> Non
         if "unshare" in done.stderr or "mount:" in done.stderr:
             pytest.skip(f"no mount namespace here: {done.stderr}")
         assert done.returncode == 0, done.stderr
+
+
+def link_pictures(folder: Path, pictures: list[Path]) -> None:
+    with replace_folder(Target(folder, {"links": LINKS}, accept, "--out")) as replacement:
+        (replacement.staging / "links").mkdir()
+        for picture in pictures:
+            (replacement.staging / "links" / f"soft-{picture.name}").symlink_to(picture)
+            (replacement.staging / "links" / f"hard-{picture.name}").hardlink_to(picture)
+        replacement.commit()
+
+
+@pytest.mark.unit
+def test_replace_folder_of_links_replaces_them_and_keeps_the_files(tmp_path: Path) -> None:
+    pictures = [tmp_path / name for name in ("a.jpg", "b.jpg")]
+    fill(tmp_path, "picture", ("a.jpg", "b.jpg"))
+    link_pictures(tmp_path / "out", pictures)
+    link_pictures(tmp_path / "out", pictures[1:])
+    assert sorted(path.name for path in (tmp_path / "out/links").iterdir()) == ["hard-b.jpg", "soft-b.jpg"]
+    assert [path.read_text() for path in pictures] == ["picture", "picture"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["file", "folder", "last link"])
+def test_replace_folder_of_links_with_another_entry_is_refused(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path, "picture", ("a.jpg",))
+    link_pictures(tmp_path / "out", [tmp_path / "a.jpg"])
+    foreign = tmp_path / "out/links/foreign"
+    if kind == "file":
+        foreign.write_text("mine")
+    elif kind == "folder":
+        foreign.mkdir()
+    else:
+        (tmp_path / "a.jpg").unlink()
+        foreign = tmp_path / "out/links/hard-a.jpg"
+    with raises(HeadstartError, where=foreign):
+        link_pictures(tmp_path / "out", [])
+    assert foreign.exists()
