@@ -74,20 +74,21 @@ class Console:
         """Print the error that ended a command as one line on stderr."""
         print(f"error: {make_printable(message)}", file=sys.stderr, flush=True)
 
-    def show_table(self, title: str, rows: Sequence[Sequence[object]]) -> None:
-        """Print a summary table with row names in the first column, except with `-q`."""
+    def show_table(self, title: str, rows: Sequence[Sequence[object]], *, on_stderr: bool = False) -> None:
+        """Print a summary table with row names in the first column, except with `-q`; with `--json` on stderr."""
         if self.options.quiet:
             return
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        stream = sys.stderr if self.options.json else sys.stdout
+        on_stderr |= self.options.json
+        stream = sys.stderr if on_stderr else sys.stdout
         table = Table(show_header=False)
         for index in range(max(len(row) for row in rows)):
             table.add_column(justify="left", overflow="fold", style="bold" if index == 0 else "")
         for row in rows:
             table.add_row(*(_escape(cell, stream) for cell in row))
-        console = RichConsole(stderr=self.options.json, highlight=False, emoji=False)
+        console = RichConsole(stderr=on_stderr, highlight=False, emoji=False)
         # A title of the table itself would be wrapped at the width of the table.
         console.print(_escape(title, stream), style="table.title", soft_wrap=True)
         console.print(table)

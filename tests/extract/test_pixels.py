@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from extract.pixels import build_pixel_layers, prepare_pixels
+from extract.pixels import build_pixel_layers, prepare_pixels, resize_pixels, resize_without_tensorflow
 from tests.pictures import draw_picture
 
 
@@ -55,3 +56,19 @@ def test_prepare_pixels_in_several_threads_equals_one_thread() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda picture: prepare_pixels(picture, 75), pictures))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(90, 80), (75, 75), (1, 1), (7, 400), (401, 3), (299, 298), (37, 1000)])
+@pytest.mark.parametrize("size", [75, 150, 299])
+def test_resize_without_tensorflow_equals_resize_pixels(shape: tuple[int, int], size: int) -> None:
+    pixels = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    resized = resize_without_tensorflow(pixels, size)
+    assert (resized.shape, resized.dtype) == ((size, size, 3), np.float32)
+    # Compilers for other processors than x86 may fuse TensorFlow's multiplications and additions.
+    bits = {"rtol": 0, "atol": 0 if platform.machine() == "x86_64" else 1e-4}
+    np.testing.assert_allclose(resized, resize_pixels(pixels, size), **bits)
+
+
+def test_resize_without_tensorflow_of_the_same_size_changes_nothing() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (75, 75, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(resize_without_tensorflow(pixels, 75), pixels)
