@@ -455,7 +455,7 @@ def test_export_with_a_store_of_another_fingerprint_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("formats", "got"), [("onnx", "onnx"), ("keras,tflite", "tflite"), ("keras, keras", " keras"), ("", "")]
+    ("formats", "got"), [("pdf", "pdf"), ("keras,tflite", "tflite"), ("Keras", "Keras"), ("keras,", ""), ("", "")]
 )
 def test_export_to_an_unknown_format_is_a_usage_error(
     early_run: Path, tmp_path: Path, quiet: Console, formats: str, got: str
