@@ -30,7 +30,10 @@ def refuse_foreign_files(out: Path) -> None:
     if not (out / DESCRIPTION_FILE).exists():
         _refuse_foreign_files_of_earlier_versions(out, advice)
         return
-    files = read_description(out / DESCRIPTION_FILE).files
+    try:
+        files = read_description(out / DESCRIPTION_FILE).files
+    except HeadstartError as error:
+        raise HeadstartError(error.where, "the description of an earlier export", error.got, advice) from error
     for name in list_files(EXPORT_NAMES):
         path = out / name
         if name == DESCRIPTION_FILE or not path.exists():

@@ -91,7 +91,8 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         if not parity.ok:
             raise build_parity_error(config.out, result)
         digests = {example.content_hash.hex()[:DIGEST_LENGTH] for example in split.train}
-        description = replace(description, training=sorted(digests), versions=find_versions())
+        packages = [name for each in formats for name in (FORMATS[each].runtime, *FORMATS[each].converters)]
+        description = replace(description, training=sorted(digests), versions=find_versions(packages))
         others = [each for each in formats if each is not Format.KERAS]
         with _converted_errors(config):
             (staging / DESCRIPTION_FILE).write_bytes(encode_description(description))
@@ -182,14 +183,16 @@ def _write_keras(
         advice = "Train it again with `overwrite`"
         raise HeadstartError(run.folder, "valid metrics and classes", str(error), advice) from error
     (folder / LABELS_FILE).write_bytes(format_labels(card.classes))
-    return ModelDescription(card)
+    return ModelDescription(card, temperature=run.record.temperature, has_distance=config.outlier_score)
 
 
 def _write_documents(
     description: ModelDescription, formats: Sequence[Format], result: ExportResult, folder: Path
 ) -> None:
     """Write parity.json and model.json for the staged formats."""
-    (folder / PARITY_FILE).write_text(json.dumps(result.to_json(), indent=2))
+    # The output folder's path may contain the name of the user.
+    values = result.to_json() | {"files": [path.name for path in result.files]}
+    (folder / PARITY_FILE).write_text(json.dumps(values, indent=2) + "\n")
     (folder / DESCRIPTION_FILE).unlink()
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     dtypes = {check.format: check.dtype for check in result.checks}
