@@ -48,13 +48,14 @@ def convert_aside(each: Format, source: Path, folder: Path, dtype: Dtype) -> Non
     # -P keeps the current folder off the child's search path, which is that of this process.
     command = [sys.executable, "-P", "-m", "train_head.export.convert", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    with TemporaryFile() as output:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)
+    with (
+        TemporaryFile() as output,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment) as child,
+    ):
         try:
             status = child.wait()
         finally:
             child.kill()
-            child.wait()
         if status:
             output.seek(0)
             lines = output.read().decode(errors="replace").strip().splitlines() or ["no message"]

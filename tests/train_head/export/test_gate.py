@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from base.terminal import Console
@@ -28,7 +30,7 @@ CARD = make_small_card(2)
 CHECK = FormatCheck(Format.ONNX, Dtype.FLOAT32, 64, 0.0, 0.0, 0, "a.png")
 
 
-def run_brightness(images: Array) -> Outputs:
+def run_brightness(images: NDArray[Any]) -> Outputs:
     """Return the mean brightness as the probability of the second class, and ten times the mean as the distance."""
     means = images.mean(axis=(1, 2, 3)) / 255
     return Outputs(np.stack([1 - means, means], axis=1), 10 * means)
@@ -90,7 +92,9 @@ def test_compare_with_a_difference_above_the_tolerance_lists_the_worst_picture(
     def run(images: Array) -> Outputs:
         found = run_brightness(images)
         is_fourth = abs(images.mean() - 95) < 1
-        return found._replace(probabilities=found.probabilities + difference * np.float32([-1, 1]) * is_fourth)
+        return found._replace(
+            probabilities=found.probabilities + difference * np.array([-1, 1], np.float32) * is_fourth
+        )
 
     check = compare(pictures, quiet, run, dtype)
     assert check.max_difference == pytest.approx(difference, rel=0.01)
@@ -112,7 +116,9 @@ def test_compare_without_distances_of_the_keras_model_is_not_ok(pictures: Pictur
 
 def test_compare_of_int8_counts_correct_labels_lost_on_all_pictures(pictures: Pictures, quiet: Console) -> None:
     def run(images: Array) -> Outputs:
-        return Outputs(np.tile(np.float32([0.51, 0.49]), (len(images), 1)), 10 * images.mean(axis=(1, 2, 3)) / 255)
+        return Outputs(
+            np.tile(np.array([0.51, 0.49], np.float32), (len(images), 1)), 10 * images.mean(axis=(1, 2, 3)) / 255
+        )
 
     check = compare(pictures, quiet, run, Dtype.INT8)
     expected = run_brightness(np.stack([pictures.read_raw(example) for example in pictures.loaded])).probabilities
@@ -124,7 +130,7 @@ def test_compare_of_several_labels_counts_changed_sets(pictures: Pictures, quiet
     card = replace(CARD, is_multi_label=True, thresholds=[0.0, 0.3])
 
     def run(images: Array) -> Outputs:
-        return Outputs(np.tile(np.float32([0.5, 0.0]), (len(images), 1)), None)
+        return Outputs(np.tile(np.array([0.5, 0.0], np.float32), (len(images), 1)), None)
 
     check = compare(pictures, quiet, run, card=card)
     above = sum(run_brightness(pictures.read_raw(e)[None]).probabilities[0, 1] >= 0.3 for e in pictures.loaded)
