@@ -33,6 +33,7 @@
 #   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
 #   COUNT=           number of pictures that `make suggest` suggests
+#   PORT=            port of the page of `make serve` (default 8000)
 #   FILES=paths      the pictures to classify or to suggest from; quote paths with spaces: FILES="a.jpg 'my pictures'"
 #   CONFIRM=yes      confirm `make clean-all`
 #   PYTHON=python3   the Python that creates .venv; the only variable that is also read from the environment
@@ -51,7 +52,7 @@ INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SA
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
-	SEARCH TRIALS $(SWITCHES) COUNT FILES ARGS
+	SEARCH TRIALS $(SWITCHES) COUNT PORT FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -86,7 +87,7 @@ make_digest = $(shell printf %s $(call quote,$(1)) | cksum | { read sum _; print
 NAME := $(if $(is_default),elpv,$(data_name)-$(call make_digest,$(data_path)))
 # Earlier versions named it after the last part of DATA only.
 is_folder = $(shell test -d $(call quote,$(1)) && echo yes)
-ifneq ($(filter extract train sweep advise compare report export predict suggest info check runs,$(MAKECMDGOALS)),)
+ifneq ($(filter extract train sweep advise compare report export predict serve suggest info check runs,$(MAKECMDGOALS)),)
 ifneq ($(if $(is_default)$(call is_folder,work/$(NAME)),,$(call is_folder,work/$(data_name))),)
 $(warning work/$(data_name) was made by an earlier version of Headstart. To keep using it for this DATA, run: ln -s $(call quote,$(data_name)) $(call quote,work/$(NAME)))
 endif
@@ -127,13 +128,14 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
-RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT FILES ARGS $(SWITCHES),$(VARIABLES))
+RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT PORT FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
 report export: HINT = make train $(call assign,$(RUN_VARIABLES))
 predict suggest: NEEDED = $(OUT)/model.keras
-predict suggest: HINT = make export $(call assign,$(RUN_VARIABLES))
+serve: NEEDED = $(OUT)
+predict serve suggest: HINT = make export $(call assign,$(RUN_VARIABLES))
 print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
 # The one-letter flags of make, such as -ns. With -n, commands are printed but not run; with -s, they are not printed.
 MAKE_FLAGS = $(firstword -$(MAKEFLAGS))
@@ -161,7 +163,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict suggest summary info check data test test-fast test-keras test-browser torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data test test-fast test-keras test-browser torture lint lock gpu benchmark benchmark-tuning benchmark-extraction runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -204,6 +206,10 @@ export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in o
 predict: $(RUNTIME)  ## classify FILES with the exported model
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
 		$(call options,MAX_PIXELS) $(ARGS))
+
+serve: $(RUNTIME) $(SERVE)  ## show a page that classifies pictures with the exported model (docs/serve.md)
+	$(call run,$(BIN)/python -m train_head.serve --model $(call quote,$(OUT)) \
+		$(if $(shell test -e $(call quote,$(RUN)) && echo yes),--run $(call quote,$(RUN)) $(GIVEN_IMAGES)) $(call options,PORT MAX_PIXELS) $(ARGS))
 
 suggest: $(RUNTIME)  ## rank the unlabelled pictures in FILES by what labelling them would teach (docs/labels.md)
 	$(call run,$(BIN)/python -m train_head.suggest $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \

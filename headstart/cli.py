@@ -19,6 +19,7 @@ COMMANDS = {
     "runs": ("train_head.runs.__main__", "list the runs below a folder"),
     "export": ("train_head.export.__main__", "write a run as one Keras model that takes raw pixels"),
     "predict": ("train_head.predict.__main__", "classify pictures with an exported model"),
+    "serve": ("train_head.serve.__main__", "show a page that classifies pictures with an exported model"),
     "suggest": ("train_head.suggest.__main__", "rank unlabelled pictures by what labelling them would teach"),
 }
 """Module and help line of each command; the module has a function `main(name)`."""

@@ -1,0 +1,31 @@
+"""The command `serve` with a model that classifies colours and takes half a second, without TensorFlow."""
+
+from __future__ import annotations
+
+import time
+from unittest import mock
+
+from base.terminal import Console
+from extract.decoding.policy import DecodePolicy
+from tests.train_head.serve.servers import compare_colours, make_model
+from train_head.config import ServeConfig
+from train_head.data.batches import Array
+from train_head.export.outputs import Outputs
+from train_head.serve.__main__ import main
+from train_head.serve.app import Service
+from train_head.serve.classify import Classifier
+from train_head.serve.uploads import Limits
+
+
+def run_slowly(pixels: Array) -> Outputs:
+    time.sleep(0.5)
+    return compare_colours(pixels)
+
+
+def build_service(config: ServeConfig, console: Console) -> Service:
+    return Service(Classifier(make_model(run_slowly), DecodePolicy(), 10**6, None), Limits(), console)
+
+
+if __name__ == "__main__":
+    with mock.patch("train_head.serve.run.build_service", build_service):
+        main("python -m train_head.serve")

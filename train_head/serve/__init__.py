@@ -1,0 +1,1 @@
+"""Page and JSON endpoint that classify pictures with an exported model."""

@@ -1,0 +1,79 @@
+"""Run the server: load the model, listen, and end after a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import webbrowser
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from base.errors import UsageError, require_extra
+from base.terminal import Console
+from extract.decoding.decode import DEFAULT_POLICY
+from extract.decoding.policy import find_policy
+from train_head.config import ServeConfig
+from train_head.export.open import open_model
+from train_head.predict.classify import recover_model
+from train_head.serve.address import HostNames, format_address, open_socket
+
+if TYPE_CHECKING:
+    from train_head.serve.app import Service
+
+_PACKAGES = ("starlette", "uvicorn", "python_multipart")
+
+
+def serve_model(config: ServeConfig, console: Console) -> Mapping[str, Any]:
+    """Serve a model until a signal ends the process.
+
+    Returns:
+        The address, and the number of pictures that were classified.
+
+    Raises:
+        UsageError: an address that cannot be used, a missing package, or a run of another model.
+        HeadstartError: the model, the run or its store cannot be read.
+    """
+    for package in _PACKAGES:
+        require_extra(package, "serve", "serve", "serve")
+    if config.run is None and (config.store or config.images):
+        option = "--store" if config.store else "--images"
+        raise UsageError(option, "a run", "no --run", "Give --run, or leave the option out")
+    from train_head.serve.server import build_server
+
+    with open_socket(config.host, config.port, allow_network=config.allow_network) as listener:
+        service = build_service(config, console)
+        address, is_local = format_address(listener), not config.allow_network
+        if not is_local:
+            console.warning(
+                f"Everyone who can reach {address} can use the model, without a password, and the connection is not "
+                "encrypted. End the server as soon as you do not need it"
+            )
+        console.info(f"Open {address} in a browser. Ctrl-C ends the server.")
+        if config.open:
+            webbrowser.open(address)
+        server = build_server(service, HostNames(is_local))
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run([listener])
+    return {"address": address, "num_pictures": service.num_pictures}
+
+
+def build_service(config: ServeConfig, console: Console) -> Service:
+    """Load the model and the training pictures, and build the functions that answer requests."""
+    from train_head.serve.app import Service
+    from train_head.serve.classify import Classifier
+    from train_head.serve.neighbours import load_training_pictures
+    from train_head.serve.uploads import Limits
+
+    recover_model(config.model)
+    model = open_model(config.model, has_features=config.run is not None)
+    policy = find_policy(model.card.decode_policy)
+    if policy is None:
+        policy = DEFAULT_POLICY
+        console.warning(
+            f"{model.path} expects pictures decoded with {model.card.decode_policy!r}, but this version uses "
+            f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
+        )
+    training = load_training_pictures(config, model, console)
+    limits = Limits(max_pixels=config.max_pixels, max_bytes=config.max_upload * 1_000_000)
+    classifier = Classifier(model, policy, config.max_pixels, training)
+    classifier.warm_up()
+    return Service(classifier, limits, console)
