@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +27,9 @@ from train_head.export.description import (
     find_versions,
 )
 from train_head.export.formats import FORMATS, parse_formats
+from train_head.export.readme.write import ReadmeSources, format_readme
 from train_head.export.result import ExportResult, build_format_error, build_parity_error
-from train_head.export.target import PARITY_FILE, describe_target
+from train_head.export.target import PARITY_FILE, README_FILE, describe_target
 from train_head.export.thresholds import check_threshold, choose_label_thresholds
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard, format_labels
 from train_head.runs.read import Run
@@ -103,7 +104,10 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
             paths = [config.out / name for name in (*(FORMATS[each].path for each in written), LABELS_FILE)]
             result = replace(result, files=paths if written else [], checks=checks)
             if written:
-                _write_documents(description, written, result, staging)
+                dtypes = {check.format: check.dtype for check in checks}
+                formats_written = {each.value: dtypes.get(each, Dtype.FLOAT32).value for each in written}
+                description = replace(description, formats=formats_written)
+                _write_documents(ReadmeSources(run, store, description, result, staging))
                 replacement.commit()
         if failed:
             raise build_format_error(failed, result)
@@ -186,19 +190,14 @@ def _write_keras(
     return ModelDescription(card, temperature=run.record.temperature, has_distance=config.outlier_score)
 
 
-def _write_documents(
-    description: ModelDescription, formats: Sequence[Format], result: ExportResult, folder: Path
-) -> None:
-    """Write parity.json and model.json for the staged formats."""
+def _write_documents(sources: ReadmeSources) -> None:
+    """Write parity.json, README.md and model.json for the staged formats."""
+    folder, result = sources.folder, sources.result
     # The output folder's path may contain the name of the user.
     values = result.to_json() | {"files": [path.name for path in result.files]}
     (folder / PARITY_FILE).write_text(json.dumps(values, indent=2) + "\n")
+    (folder / README_FILE).write_bytes(format_readme(sources))
     (folder / DESCRIPTION_FILE).unlink()
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    dtypes = {check.format: check.dtype for check in result.checks}
-    description = replace(
-        description,
-        formats={each.value: dtypes.get(each, Dtype.FLOAT32).value for each in formats},
-        files={name: hash_file(folder / name) for name in names},
-    )
+    description = replace(sources.description, files={name: hash_file(folder / name) for name in names})
     (folder / DESCRIPTION_FILE).write_bytes(encode_description(description))

@@ -82,7 +82,7 @@ with replace_folder(describe_target(pathlib.Path(sys.argv[2]))) as replacement:
 def test_export_run_writes_model_and_labels_that_agree_with_the_parts(exported: Exported, early_run: Path) -> None:
     files, parity = exported.result.files, exported.result.parity
     assert files == [exported.out / "model.keras", exported.out / "labels.txt"]
-    documents = [exported.out / "model.json", exported.out / "parity.json"]
+    documents = [exported.out / name for name in ("model.json", "parity.json", "README.md")]
     assert sorted(exported.out.iterdir()) == sorted([*files, *documents])
     assert files[1].read_text() == "cats\ndogs\n"
     assert 0 <= parity.max_difference <= TOLERANCE == 1e-5
