@@ -234,6 +234,7 @@ torture: $(DEV) $(FAULTS)  ## inject faults into the store and the commands, and
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run $(ARGS)
 	LD_PRELOAD=$(abspath $(FAULTS)) $(BIN)/python -m tests.torture.run_commands $(ARGS)
 	$(BIN)/python -m tests.torture.hostile $(ARGS)
+	$(BIN)/python -m tests.torture.kill_export
 
 test: $(DEV)  ## run all tests except those marked torture, keras_versions or browser, on up to four cores
 	$(BIN)/python -m pytest $(PARALLEL) -m "not torture and not keras_versions and not browser" $(ARGS)
