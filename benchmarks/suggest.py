@@ -18,10 +18,11 @@ from features.split import encode_labels
 from train_head.data.batches import Array, Indices
 from train_head.evaluation.neighbours import list_contents
 from train_head.evaluation.pooled import PooledFeatures
+from train_head.predict.prediction import measure_margins
 from train_head.reduction.matrix import open_workers
 from train_head.solvers.network import compute_logits, compute_probabilities
 from train_head.solvers.ridge import Pictures, fit_ridge_head
-from train_head.suggest.rank import measure_margins, rank_pictures
+from train_head.suggest.rank import rank_pictures
 
 CHOICES = ("suggested", "smallest margin", "random")
 

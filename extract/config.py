@@ -155,7 +155,12 @@ class ExtractConfig:
     @property
     def effective_batch_size(self) -> int:
         """Number of pictures in a batch; by default, a batch needs about the same memory at any image size."""
-        return self.batch_size or max(1, min(32, 32 * 150**2 // self.image_size**2))
+        return choose_batch_size(self.batch_size, self.image_size)
+
+
+def choose_batch_size(requested: int, image_size: int) -> int:
+    """Return the number of pictures in a batch; for 0, a batch needs about the same memory at any image size."""
+    return requested or max(1, min(32, 32 * 150**2 // image_size**2))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ OptimizerName = Literal["rmsprop", "adam", "sgd"]
 Pool = Literal["none", "avg"]
 Precision = Literal["float32", "bfloat16"]
 PresetName = Literal["course", "accurate", "small"]
+RowFormat = Literal["table", "csv", "jsonl"]
 SampleBits = Literal["auto", "8", "10", "12", "14", "16", 8, 10, 12, 14, 16]
 SearchName = Literal["grid", "optuna"]
 SolverName = Literal["auto", "full", "reduced", "ridge"]
@@ -481,8 +482,14 @@ def predict(
     files: StrPath | Iterable[StrPath],
     *,
     progress: Progress = None,
-    batch_size: int = 32,
+    batch_size: int = 0,
     max_pixels: int = 89000000,
+    top: int = 3,
+    unsure: float = 0.0,
+    least_sure_first: bool = False,
+    output_format: RowFormat | None = None,
+    out: StrPath = "",
+    sort_into: StrPath = "",
 ) -> Predictions:
     """Classify pictures with an exported model.
 
@@ -491,9 +498,18 @@ def predict(
         files: Pictures, or folders of pictures.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        batch_size: Number of pictures in a batch. Expects a whole number of at least 1. Default 32.
+        batch_size: Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole number
+            of at least 0. Default 0.
         max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
             least 1. Default 89000000.
+        top: Number of classes of each picture in the table. Expects a whole number of at least 1. Default 3.
+        unsure: Classify a picture as unsure if the two highest probabilities differ by less. If pictures have several
+            labels: if a probability and its threshold do. Expects a number from 0 to 1. Default 0.0.
+        least_sure_first: Sort by the margin of --unsure instead of by path. Default False.
+        output_format: Output of the predictions: a table, or lines of CSV or JSON with the probability of every class.
+            By default a table, or what the extension of --out shows.
+        out: File for the predictions, .csv or .jsonl, instead of standard output.
+        sort_into: Folder to fill with a folder for each class, of links to the pictures.
 
     Returns:
         A list with one prediction for each picture. Pictures that cannot be decoded are listed in its attribute
@@ -520,7 +536,7 @@ def suggest(
     progress: Progress = None,
     count: int = 50,
     skip_outliers: bool = False,
-    batch_size: int = 32,
+    batch_size: int = 0,
     max_pixels: int = 89000000,
 ) -> Suggestions:
     """Rank unlabelled pictures by what labelling them would teach, with an exported model.
@@ -536,7 +552,8 @@ def suggest(
             the total and the rate per second.
         count: Largest number of pictures to suggest. Expects a whole number of at least 1. Default 50.
         skip_outliers: Leave out pictures that the model classifies as none of these. Default False.
-        batch_size: Number of pictures in a batch. Expects a whole number of at least 1. Default 32.
+        batch_size: Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole number
+            of at least 0. Default 0.
         max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
             least 1. Default 89000000.
 

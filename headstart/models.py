@@ -104,7 +104,7 @@ def predict(
     """
     values = {"model": model, "files": files, **options}
     config, console = _prepare_call(PredictConfig, values, "predict", progress)
-    from train_head.predict.classify import predict_pictures
+    from train_head.predict.run import predict_pictures
 
     predictions = predict_pictures(config, console)
     _warn_of_failed(predictions, "without a prediction", console)

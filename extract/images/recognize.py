@@ -38,6 +38,8 @@ HEADSTART = "a Headstart"
 """First words of the reason for skipping a folder that Headstart wrote."""
 HEADSTART_STORE = f"{HEADSTART} feature store"
 _RUN_FILES = ("run.json", "head.npz")
+SORTED_FILE = "headstart-sorted.json"
+"""Name of the file that marks a folder of links to classified pictures."""
 
 
 def name_system_entry(name: str) -> str:
@@ -93,6 +95,8 @@ def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:
         return f"{HEADSTART} exported model"
     if "sweep.csv" in names and (folder / "trials").is_dir():
         return f"{HEADSTART} sweep"
+    if SORTED_FILE in names and holds(SORTED_FILE):
+        return f"{HEADSTART} folder of sorted pictures"
     if "compare.png" in names:
         runs = [folder / name for name in names if (folder / name).is_dir()]
         if runs and all(holds(*_RUN_FILES, within=run) for run in runs):

@@ -63,10 +63,11 @@ def test_prepare_pixels_in_several_threads_equals_one_thread() -> None:
 def test_resize_without_tensorflow_equals_resize_pixels(shape: tuple[int, int], size: int) -> None:
     pixels = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
     resized = resize_without_tensorflow(pixels, size)
-    assert (resized.shape, resized.dtype) == ((size, size, 3), np.float32)
+    assert resized.shape == (size, size, 3)
+    assert resized.dtype == np.float32
     # Compilers for other processors than x86 may fuse TensorFlow's multiplications and additions.
-    bits = {"rtol": 0, "atol": 0 if platform.machine() == "x86_64" else 1e-4}
-    np.testing.assert_allclose(resized, resize_pixels(pixels, size), **bits)
+    tolerance = 0 if platform.machine() == "x86_64" else 1e-4
+    np.testing.assert_allclose(resized, resize_pixels(pixels, size), rtol=0, atol=tolerance)
 
 
 def test_resize_without_tensorflow_of_the_same_size_changes_nothing() -> None:

@@ -12,7 +12,7 @@ from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode
 from train_head.config import PredictConfig
-from train_head.predict.classify import predict_pictures
+from train_head.predict.run import predict_pictures
 
 SMALL = ["--weights", "random", "--image-size", 75, "--cut", "mixed0"]
 """Options of the fastest extraction."""

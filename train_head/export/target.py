@@ -9,7 +9,7 @@ from base.files import hash_file
 from base.replace import Names, Target
 from train_head.export.description import DESCRIPTION_FILE, read_description
 from train_head.export.formats import FORMATS, list_files
-from train_head.runs.card import LABELS_FILE, MODEL_FILE, format_labels, read_card
+from train_head.runs.card import LABELS_FILE, MODEL_FILE, list_label_contents, read_card
 
 PARITY_FILE, README_FILE = "parity.json", "README.md"
 EXPORT_NAMES: Names = {
@@ -59,8 +59,6 @@ def _refuse_foreign_files_of_earlier_versions(out: Path, advice: str) -> None:
         classes = read_card(model).classes
     except HeadstartError as error:
         raise HeadstartError(model, "an earlier export", error.got, advice) from error
-    # Earlier versions escaped "\n" only.
-    older = "".join(label.replace("\n", "\\n") + "\n" for label in classes).encode("utf-8", "surrogateescape")
-    allowed = (format_labels(classes), older)
+    allowed = list_label_contents(classes)
     if labels.exists() and (labels.stat().st_size > max(map(len, allowed)) or labels.read_bytes() not in allowed):
         raise HeadstartError(labels, f"the class names of {model}", "different content", advice)

@@ -1,91 +1,151 @@
-"""Classify pictures with an exported model; no store, run or weights file is needed."""
+"""Classify pictures with an exported model, in batches, while later pictures are decoded in threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from base.replace import recover_target
-from base.terminal import Console
-from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
-from extract.decoding.policy import find_policy
-from extract.decoding.read import UndecodableImageError, read_picture
-from extract.images.recognize import describe_unsupported
+from base.errors import HeadstartError
+from extract.config import choose_batch_size
+from extract.decoding.decode import decode_within_budget
+from extract.decoding.policy import DecodePolicy
+from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
+from extract.engines import count_cores, plan_streams
+from extract.load import map_ahead
+from extract.loop import BATCHES_WAITING
+from extract.pixels import resize_pixels, resize_without_tensorflow
 from train_head.config import PredictConfig
 from train_head.data.batches import Array
-from train_head.predict.list import list_pictures
-from train_head.predict.prediction import Predictions, UnusedPicture, predict_labels
-from train_head.runs.card import MODEL_FILE
+from train_head.export.description import DIGEST_LENGTH
+from train_head.export.formats import FORMATS
+from train_head.export.load import limit_batch
+from train_head.export.open import ExportedModel
+from train_head.export.outputs import Outputs
+from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
+
+TENSORFLOW = "tensorflow"
+"""Runtime that computes several batches at a time, each on one core, as in extraction."""
 
 
-def predict_pictures(
-    config: PredictConfig, console: Console, on_features: Callable[[Array], None] | None = None
-) -> Predictions:
-    """Classify pictures with an exported model.
+@dataclass(frozen=True)
+class Batch:
+    """Result of a batch of pictures, in their order."""
 
-    A picture that cannot be decoded is listed in `failed`, and the others are classified.
+    predictions: list[Prediction]
+    failed: list[UnusedPicture] = field(default_factory=list)
+    features: Array | None = None
+    """(n, channels) features of the pictures with a prediction, if the model has this output."""
 
-    Args:
-        config: the pictures and the model.
-        console: output of warnings and progress.
-        on_features: called with the features of each batch of predictions, (b, channels), averaged over height and
-            width.
-
-    Raises:
-        UsageError: a path does not exist.
-        HeadstartError: no picture was found, or the model file is not an exported model.
-    """
-    from extract.pixels import resize_pixels
-    from train_head.export.load import add_features, compile_outputs, limit_batch, load_export
-    from train_head.solvers.head import expand_probabilities
-
-    paths, skipped = list_pictures(config.files)
-    recover_model(config.model)
-    card, model = load_export(config.model)
-    policy = find_policy(card.decode_policy)
-    if policy is None:
-        policy = DEFAULT_POLICY
-        console.warning(
-            f"{config.model} expects pictures decoded with {card.decode_policy!r}, but this version uses "
-            f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
-        )
-    run = compile_outputs(add_features(model, card.image_size) if on_features else model)
-    predictions = Predictions(card.classes, is_multi_label=card.is_multi_label)
-    predictions.skipped, predictions.outlier_threshold = skipped, card.outlier_threshold
-
-    def read_resized() -> Iterator[tuple[Path, Array]]:
-        for path in paths:
-            try:
-                with decode_within_budget(read_picture(path, config.max_pixels), config.max_pixels, policy) as pixels:
-                    resized = resize_pixels(pixels, card.image_size)
-            except UndecodableImageError as error:
-                predictions.failed.append(UnusedPicture(path, str(error)))
-                progress.advance(1)
-            else:
-                yield path, resized
-
-    pictures, batch_size = read_resized(), limit_batch(config.batch_size, card.image_size)
-    with console.progress("predict", len(paths), "pictures") as progress:
-        while batch := list(islice(pictures, batch_size)):
-            found = run(np.stack([resized for _, resized in batch]))
-            rows = expand_probabilities(found.probabilities)
-            distances = [None] * len(batch) if found.distances is None else found.distances.tolist()
-            for (path, _), row, distance in zip(batch, rows, distances, strict=True):
-                predictions.append(predict_labels(path, row, distance, card))
-            if on_features and found.features is not None:
-                on_features(found.features)
-            progress.advance(len(batch))
-    if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
-        console.warning(unsupported)
-    return predictions
+    @property
+    def num_pictures(self) -> int:
+        """Number of pictures with and without a prediction."""
+        return len(self.predictions) + len(self.failed)
 
 
-def recover_model(path: Path) -> None:
-    """Complete an interrupted export, which may have left the model in a staging folder."""
-    from train_head.export.target import describe_target
+@dataclass(frozen=True)
+class _Loaded:
+    """Resized picture, or the reason why it cannot be used."""
 
-    if path.name == MODEL_FILE:
-        recover_target(describe_target(path.parent))
+    path: Path
+    pixels: Array | None = None
+    """(image_size, image_size, 3) in 0-255."""
+    is_training: bool = False
+    failure: str = ""
+
+
+class Classifier:
+    """Classifier of picture files with an exported model."""
+
+    def __init__(self, model: ExportedModel, config: PredictConfig, policy: DecodePolicy) -> None:
+        """Create a classifier.
+
+        Args:
+            model: the model.
+            config: options of the batches, of decoding and of the predictions.
+            policy: rules of decoding.
+        """
+        self._model, self._config, self._policy = model, config, policy
+        self._training = frozenset(model.description.training if model.description else ())
+        num_cores = count_cores(0)
+        is_tensorflow = FORMATS[model.format].runtime == TENSORFLOW
+        self._resize = resize_pixels if is_tensorflow else resize_without_tensorflow
+        # The other runtimes distribute one batch over the cores.
+        self._num_streams = plan_streams(num_cores).num_streams if is_tensorflow else 1
+        self._num_readers = num_cores
+
+    def classify(self, paths: Sequence[Path]) -> Generator[Batch, None, None]:
+        """Yield the results of the pictures in batches, in the order of the pictures.
+
+        Only a few batches are in memory at a time.
+
+        Raises:
+            HeadstartError: the model's runtime failed.
+        """
+        image_size = self._model.card.image_size
+        batch_size = limit_batch(choose_batch_size(self._config.batch_size, image_size), image_size)
+        num_ahead = 2 * batch_size + self._num_readers
+        with (
+            ThreadPoolExecutor(self._num_streams, thread_name_prefix="model") as running,
+            ThreadPoolExecutor(self._num_readers, thread_name_prefix="read") as reading,
+        ):
+            batches = _group(map_ahead(reading, self._load, paths, num_ahead), batch_size)
+            yield from map_ahead(running, self._compute, batches, self._num_streams + BATCHES_WAITING)
+
+    def _load(self, path: Path) -> _Loaded:
+        try:
+            with lock_large_file(_measure(path)):
+                data = read_picture(path, self._config.max_pixels)
+                is_training = bool(self._training) and _shorten_digest(data) in self._training
+                with decode_within_budget(data, self._config.max_pixels, self._policy) as pixels:
+                    return _Loaded(path, self._resize(pixels, self._model.card.image_size), is_training)
+        except UndecodableImageError as error:
+            return _Loaded(path, failure=str(error))
+
+    def _compute(self, group: list[_Loaded]) -> Batch:
+        failed = [UnusedPicture(each.path, each.failure) for each in group if each.pixels is None]
+        loaded = [each for each in group if each.pixels is not None]
+        if not loaded:
+            return Batch([], failed)
+        outputs = self._run(np.stack([each.pixels for each in loaded if each.pixels is not None]))
+        distances = [None] * len(loaded) if outputs.distances is None else outputs.distances.tolist()
+        found = [
+            predict_labels(
+                each.path, row, distance, self._model.card, self._config.unsure, is_training=each.is_training
+            )
+            for each, row, distance in zip(loaded, outputs.probabilities, distances, strict=True)
+        ]
+        return Batch(found, failed, outputs.features)
+
+    def _run(self, images: Array) -> Outputs:
+        try:
+            return self._model.run(images)
+        except HeadstartError:
+            raise
+        except Exception as error:
+            # Runtimes raise many kinds of errors; most are caused by insufficient memory.
+            got, advice = f"{type(error).__name__}: {error}", "Give a smaller batch size, or close other programs"
+            raise HeadstartError(self._model.path, "outputs of the model", got, advice) from error
+
+
+def _group(pictures: Iterator[_Loaded], size: int) -> Iterator[list[_Loaded]]:
+    while group := list(islice(pictures, size)):
+        yield group
+
+
+def _measure(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it is unreachable, so that reading it fails with the reason."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _shorten_digest(data: bytes) -> str:
+    """Return the digest of a picture's file as model.json lists it."""
+    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import html
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.labels import join_labels
 from train_head.data.batches import Array
+from train_head.predict.score import Score
 from train_head.runs.card import ModelCard
 
 NONE_OF_THESE = "none of these"
 """Label of a picture that is unlike the training pictures of all classes."""
+UNSURE = "unsure"
+"""Label of a picture with a margin below the option `unsure`."""
+NO_LABEL = "no label"
+"""Label of a picture without any of the labels, if pictures have several."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +44,49 @@ class Prediction:
     """Squared distance from the training pictures of the nearest class; None for a model without a detector."""
     is_outlier: bool = False
     """Whether the distance is above the model's threshold: the picture probably has none of the classes."""
+    margin: float = 1.0
+    """Difference of the two highest probabilities, from 0 to 1. If a picture may have several labels: smallest
+    difference of a probability and the threshold of its class."""
+    is_unsure: bool = False
+    """Whether the margin is below the option `unsure`."""
+    is_training: bool = False
+    """Whether the head was trained on a file with the same bytes, if the model lists them."""
 
     @property
     def probabilities(self) -> dict[str, float]:
         """Probability of each class; the sum is 1, unless pictures have several labels."""
         return dict(zip(self.classes, self.row.tolist(), strict=True))
 
+    def rank_classes(self, count: int) -> dict[str, float]:
+        """Return the probabilities of the most probable classes, in descending order."""
+        best = np.argsort(-self.row, kind="stable")[:count]
+        return {self.classes[number]: float(self.row[number]) for number in best}
+
     def describe(self) -> str:
         """Return the predicted labels with their probabilities, as `none of these (cats 0.9876)` for an outlier."""
-        labels = ", ".join(f"{label} {share:.4f}" for label, share in self.labels.items()) or "no label"
-        return f"{NONE_OF_THESE} ({labels})" if self.is_outlier else labels
+        return self._qualify(format_shares(self.labels) or NO_LABEL)
 
     def describe_class(self) -> str:
-        """Return the label, as `none of these (cats)` for an outlier."""
-        return f"{NONE_OF_THESE} ({self.label})" if self.is_outlier else self.label
+        """Return the label, as `none of these (cats)` for an outlier and `unsure (cats)` for an unsure prediction."""
+        return self._qualify(self.label or NO_LABEL)
+
+    def _qualify(self, text: str) -> str:
+        if self.is_outlier:
+            return f"{NONE_OF_THESE} ({text})"
+        return f"{UNSURE} ({text})" if self.is_unsure else text
+
+    def to_json(self, *, is_multi_label: bool) -> dict[str, Any]:
+        """Return the prediction for `--json` and for a line of JSON."""
+        return {
+            "image": str(self.image),
+            "label": self.label,
+            "probability": self.probability,
+            **({"labels": dict(self.labels)} if is_multi_label else {}),
+            "margin": self.margin,
+            "is_unsure": self.is_unsure,
+            **({} if self.distance is None else {"distance": self.distance, "is_outlier": self.is_outlier}),
+            "probabilities": self.probabilities,
+        }
 
 
 @dataclass(frozen=True)
@@ -83,42 +119,80 @@ class Predictions(list[Prediction]):
         """Largest distance of a picture that is no outlier; None for a model without a detector."""
 
     @property
+    def score(self) -> Score:
+        """Numbers of pictures and of correct predictions, with the class folders as labels."""
+        score = Score(self.classes, is_multi_label=self.is_multi_label)
+        for prediction in self:
+            score.add(prediction.image, prediction.label, is_training=prediction.is_training)
+        return score
+
+    @property
     def accuracy(self) -> float | None:
-        """Accuracy, from 0 to 1; None without predictions, for several labels, or if a picture has no true label.
+        """Accuracy, from 0 to 1, on the pictures that the head was not trained on, if the model lists those it was.
 
         The true label of a picture is the name of its nearest parent folder that is named like a class, in any
-        Unicode form.
+        Unicode form. None without such pictures, for several labels, or if a picture has no true label.
         """
-        if self.is_multi_label:
-            return None
-        classes = {unicodedata.normalize("NFC", label): label for label in self.classes}
-        folders = (reversed(Path(unicodedata.normalize("NFC", str(p.image.parent))).parts) for p in self)
-        true_labels = [next((classes[name] for name in names if name in classes), None) for names in folders]
-        if not true_labels or None in true_labels:
-            return None
-        return sum(p.label == label for p, label in zip(self, true_labels, strict=True)) / len(true_labels)
+        return self.score.accuracy
+
+    @property
+    def training_accuracy(self) -> float | None:
+        """Accuracy, from 0 to 1, on the pictures that the head was trained on; None if `accuracy` has no labels."""
+        return self.score.training_accuracy
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for `--json`."""
-        predictions = [
-            {"image": str(p.image), "label": p.label, "probability": p.probability}
-            | ({"labels": dict(p.labels)} if self.is_multi_label else {})
-            | ({} if p.distance is None else {"distance": p.distance, "is_outlier": p.is_outlier})
-            for p in self
-        ]
-        unused = {"failed": self.failed, "skipped": self.skipped}
-        rows = {name: [file.to_json() for file in files] for name, files in unused.items()}
-        threshold = {} if self.outlier_threshold is None else {"outlier_threshold": self.outlier_threshold}
-        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
-        return {"predictions": predictions, **rows, **threshold, **accuracy}
+        return {
+            "predictions": [each.to_json(is_multi_label=self.is_multi_label) for each in self],
+            "failed": [file.to_json() for file in self.failed],
+            "skipped": [file.to_json() for file in self.skipped],
+            **({} if self.outlier_threshold is None else {"outlier_threshold": self.outlier_threshold}),
+            **self.score.to_json(),
+        }
 
     def _repr_html_(self) -> str:
         lines = [html.escape(f"{p.image}: {p.describe()}") for p in self]
         return f"<p>{'<br>'.join(lines)}</p>"
 
 
-def predict_labels(image: Path, row: Array, distance: float | None, card: ModelCard) -> Prediction:
-    """Choose the most probable class of a picture, or its labels, from the (classes,) probabilities."""
+def format_shares(shares: Mapping[str, float]) -> str:
+    """Format probabilities by label, as `cats 0.9876, dogs 0.0124`."""
+    return ", ".join(f"{label} {share:.4f}" for label, share in shares.items())
+
+
+def measure_margins(probabilities: Array, thresholds: Sequence[float] = ()) -> NDArray[np.float32]:
+    """Return the margin of each picture, (n,) from 0 to 1; the smaller, the less certain is its prediction.
+
+    Args:
+        probabilities: (n, classes) probabilities.
+        thresholds: threshold of each class, if a picture has any number of classes. The margin is then the smallest
+            difference of a probability and its threshold, else the difference of the two highest probabilities.
+    """
+    if thresholds:
+        return np.asarray(np.abs(probabilities - np.array(thresholds, np.float32)).min(axis=1), np.float32)
+    highest = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return np.asarray(highest[:, 1] - highest[:, 0], np.float32)
+
+
+def predict_labels(
+    image: Path,
+    row: Array,
+    distance: float | None,
+    card: ModelCard,
+    unsure: float = 0.0,
+    *,
+    is_training: bool = False,
+) -> Prediction:
+    """Choose the most probable class of a picture, or its labels.
+
+    Args:
+        image: path of the picture.
+        row: (classes,) probabilities.
+        distance: distance from the training pictures, if the model has a detector.
+        card: card of the model.
+        unsure: margin below which the prediction is unsure.
+        is_training: whether the head was trained on the picture.
+    """
     number = int(row.argmax())
     label, share = card.classes[number], float(row[number])
     labels = {label: share}
@@ -129,4 +203,17 @@ def predict_labels(image: Path, row: Array, distance: float | None, card: ModelC
         label = join_labels(labels)
     limit = math.inf if card.outlier_threshold is None else card.outlier_threshold
     is_outlier = distance is not None and distance > limit
-    return Prediction(image, label, share, card.classes, row, labels, distance, is_outlier)
+    margin = float(measure_margins(row[None], card.thresholds)[0])
+    return Prediction(
+        image=image,
+        label=label,
+        probability=share,
+        classes=card.classes,
+        row=row,
+        labels=labels,
+        distance=distance,
+        is_outlier=is_outlier,
+        margin=margin,
+        is_unsure=margin < unsure,
+        is_training=is_training,
+    )

@@ -134,6 +134,13 @@ def open_export(path: Path) -> Iterator[tuple[ModelCard, zipfile.ZipFile]]:
         raise HeadstartError(path, "an exported model", got, advice) from error
 
 
+def list_label_contents(classes: Sequence[str]) -> tuple[bytes, bytes]:
+    """Return the contents of labels.txt that exports of this and of earlier versions write."""
+    # Earlier versions escaped "\n" only.
+    older = "".join(label.replace("\n", "\\n") + "\n" for label in classes).encode("utf-8", "surrogateescape")
+    return format_labels(classes), older
+
+
 def format_labels(classes: Sequence[str]) -> bytes:
     r"""Format labels.txt: one class name per line, in the order of the model's outputs.
 

@@ -13,7 +13,7 @@ from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
 from train_head.config import ServeConfig
 from train_head.export.open import open_model
-from train_head.predict.classify import recover_model
+from train_head.predict.run import recover_model
 from train_head.serve.address import HostNames, format_address, open_socket
 
 if TYPE_CHECKING:

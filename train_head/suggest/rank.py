@@ -10,7 +10,7 @@ Sener and Savarese 2018, "Active learning for convolutional neural networks: a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +23,6 @@ CANDIDATES_PER_PICTURE = 5
 """Number of candidates for each chosen picture; docs/labels.md has measurements."""
 _SAME = 1e-6
 """Largest squared distance of two features of length 1 that differ by rounding only."""
-
-
-def measure_margins(probabilities: Array, thresholds: Sequence[float] = ()) -> NDArray[np.float32]:
-    """Return the margin of each picture, (n,) from 0 to 1; the smaller, the less certain is its prediction.
-
-    Args:
-        probabilities: (n, classes) probabilities.
-        thresholds: threshold of each class, if a picture has any number of classes. The margin is then the smallest
-            difference of a probability and its threshold, else the difference of the two highest probabilities.
-    """
-    if thresholds:
-        return np.asarray(np.abs(probabilities - np.array(thresholds, np.float32)).min(axis=1), np.float32)
-    highest = np.partition(probabilities, -2, axis=1)[:, -2:]
-    return np.asarray(highest[:, 1] - highest[:, 0], np.float32)
 
 
 def rank_pictures(

@@ -16,15 +16,16 @@ from base.terminal import Console, format_count
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
 from features.schema import FEATURE_DTYPE, Features
-from train_head.config import PredictConfig, SuggestConfig
+from train_head.config import Format, PredictConfig, SuggestConfig
 from train_head.evaluation.mahalanobis import scale_to_unit
-from train_head.predict.classify import predict_pictures, recover_model
+from train_head.export.formats import find_format
 from train_head.predict.prediction import Predictions, UnusedPicture
+from train_head.predict.run import predict_pictures, recover_model
 from train_head.report.gallery import make_thumbnail
 from train_head.report.template import embed_page, make_environment
-from train_head.runs.card import ModelCard, read_card
+from train_head.runs.card import MODEL_FILE, ModelCard, read_card
 from train_head.runs.tables import format_csv
-from train_head.suggest.rank import measure_margins, rank_pictures
+from train_head.suggest.rank import rank_pictures
 
 TABLE_FILE, PAGE_FILE = "suggestions.csv", "suggestions.html"
 GENERATOR = "headstart suggest"
@@ -99,10 +100,11 @@ def suggest_pictures(config: SuggestConfig, console: Console) -> Suggestions:
     target = describe_target(config.out)
     check_target(target)
     recover_model(config.model)
-    card = read_card(config.model)
+    model = _find_keras_model(config.model)
+    card = read_card(model)
     _check_options(card, config)
     blocks: list[Features] = []
-    asked = PredictConfig(config.files, config.model, config.batch_size, config.max_pixels)
+    asked = PredictConfig(config.files, model, config.batch_size, config.max_pixels)
     with replace_folder(target) as replacement:
         predictions = predict_pictures(
             asked, console, lambda features: blocks.append(scale_to_unit(features).astype(FEATURE_DTYPE))
@@ -134,6 +136,17 @@ def format_table(suggestions: list[Suggestion]) -> bytes:
     return format_csv([Suggestion.__dataclass_fields__, *rows])
 
 
+def _find_keras_model(path: Path) -> Path:
+    """Return the path of a model.keras, given the file or the folder of its export; other formats have no features."""
+    found = find_format(path)
+    if found is None and path.is_dir():
+        return path / MODEL_FILE
+    if found not in (None, Format.KERAS):
+        advice = f"Give the {MODEL_FILE} of the export"
+        raise UsageError(path, f"a {MODEL_FILE}, whose features are compared", f"the format {found}", advice)
+    return path
+
+
 def _check_options(card: ModelCard, config: SuggestConfig) -> None:
     if config.skip_outliers and card.outlier_threshold is None:
         advice = "Leave the option out, or train and export the model again"
@@ -149,8 +162,7 @@ def _rank(
     if not kept:
         got = f"none of {format_count(len(predictions), 'picture')}" if predictions else "only unreadable files"
         raise HeadstartError(config.files[0], "pictures to rank", got, "Give other pictures")
-    thresholds = card.thresholds if card.is_multi_label else ()
-    margins = measure_margins(np.array([predictions[row].row for row in kept]), thresholds)
+    margins = np.array([predictions[row].margin for row in kept])
     with console.progress("suggest", min(config.count, len(kept)), "pictures") as progress:
         rows = rank_pictures(margins, features[kept], config.count, progress.advance)
     for rank, row in enumerate(rows, 1):

@@ -41,7 +41,7 @@ from train_head.export.stitch import OLDEST_KERAS
 from train_head.export.target import describe_target, refuse_foreign_files
 from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone
-from train_head.predict.classify import predict_pictures
+from train_head.predict.run import predict_pictures
 from train_head.runs.card import ModelCard, format_labels, read_card
 from train_head.runs.read import Run
 from train_head.runs.record import read_record

@@ -22,7 +22,7 @@ from train_head.config import ExportConfig, SolverName, TrainConfig
 from train_head.export.load import compile_outputs, load_export, read_export, rebuild_model
 from train_head.export.parity import find_flipped_sets
 from train_head.export.write import export_run
-from train_head.predict.classify import predict_pictures
+from train_head.predict.run import predict_pictures
 from train_head.runs.card import read_card
 from train_head.runs.read import Run
 from train_head.train import train_head

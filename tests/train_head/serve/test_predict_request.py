@@ -17,7 +17,7 @@ from tests.train_head.serve.servers import FAR, Client, encode_form, make_model,
 from tests.train_head.synthetic import CLASSES
 from train_head.config import PredictConfig
 from train_head.export.open import open_model
-from train_head.predict.classify import predict_pictures
+from train_head.predict.run import predict_pictures
 from train_head.serve.uploads import Limits
 
 GREY = encode(Image.new("RGB", (20, 20), (128, 128, 128)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train_head.suggest.rank import CANDIDATES_PER_PICTURE, measure_margins, rank_pictures
+from train_head.predict.prediction import measure_margins
+from train_head.suggest.rank import CANDIDATES_PER_PICTURE, rank_pictures
 
 pytestmark = pytest.mark.unit
 
