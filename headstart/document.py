@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from base.options import OptionSpec, describe_kind, list_options
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-COMMAND_ONLY = frozenset({"dry_run"})
-"""Options that only the command line has, because their result is a table on the terminal."""
+COMMAND_ONLY = frozenset({"dry_run", "top"})
+"""Options that only the command line has, because they change what is printed on the terminal."""
 _OPTIONS_LINE = "    **options: The options of the command."
 OPTIONS: dict[str, type] = {}
 """Options dataclass of each API function, keyed by the name of the function."""

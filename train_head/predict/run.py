@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from base.errors import UsageError
 from base.files import read_regular_file
 from base.replace import recover_target
 from base.terminal import Console
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
 from extract.images.recognize import describe_unsupported
-from train_head.config import PredictConfig
+from train_head.config import PredictConfig, RowFormat
 from train_head.data.batches import Array
 from train_head.export.formats import find_format
 from train_head.export.open import ExportedModel, open_model
@@ -70,6 +71,8 @@ def predict_pictures(
         UsageError: a path does not exist, or an output cannot be written.
         HeadstartError: no picture was found, or the model file is not an exported model.
     """
+    if config.output_format not in (None, RowFormat.TABLE) and not config.out:
+        raise UsageError("output_format", "a file for the predictions", "none", "Give `out`, or leave the option out")
     kept: list[Prediction] = []
     result = predict_each(config, console, lambda card: kept.extend, on_features)
     return collect_predictions(result, kept)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,3 +312,22 @@ def test_predict_pictures_lists_failed_and_skipped_files(tiny_three: Path, tmp_p
     assert [file.image for file in found.skipped] == [tmp_path / "dogs/notes.txt"]
     assert found.accuracy == 1.0
     assert "001.jpg" in found._repr_html_()
+
+
+def test_predict_without_tensorflow_does_not_import_it(tmp_path: Path) -> None:
+    fill_folder(tmp_path, {"cats": 2})
+    code = f"""
+import sys
+from pathlib import Path
+from unittest import mock
+from base.terminal import Console
+from tests.train_head.predict.fake import make_card, make_model
+from train_head.config import PredictConfig
+from train_head.predict.run import predict_pictures
+model = make_model(Path("model.onnx"), make_card())
+with mock.patch("train_head.predict.run.open_model", lambda path, has_features: model):
+    found = predict_pictures(PredictConfig([Path({str(tmp_path)!r})], model.path), Console())
+assert len(found) == 2
+assert not {{"tensorflow", "keras", "matplotlib", "scipy", "sklearn"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -120,3 +120,18 @@ def test_suggest_without_a_readable_picture_is_an_error(tiny_two: Path, pictures
     with raises(HeadstartError, where=pictures / "broken.png"):
         suggest_pictures(config, Console())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "saved_model"])
+def test_suggest_with_a_format_without_features_is_a_usage_error(pictures: Path, tmp_path: Path, name: str) -> None:
+    with raises(UsageError, where=tmp_path / name):
+        suggest_pictures(SuggestConfig(tmp_path / name, [pictures], tmp_path / "out"), Console())
+    assert not (tmp_path / "out").exists()
+
+
+def test_suggest_accepts_the_folder_of_an_export(tiny_two: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    shutil.copy(tiny_two, tmp_path / "export/model.keras")
+    done = run_command(MODULE, tmp_path / "export", pictures / "0.png", "--out", tmp_path / "out", "--json")
+    assert done.json["num_pictures"] == 1
