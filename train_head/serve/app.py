@@ -25,7 +25,8 @@ from train_head.serve.errors import AsciiJSONResponse, RequestError, build_respo
 from train_head.serve.guard import Guard
 from train_head.serve.uploads import Admission, Limits, Upload, read_uploads
 
-_STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent / "static"
+"""Folder of the files of the page."""
 _FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -165,7 +166,7 @@ def build_app(service: Service, names: HostNames) -> Starlette:
         Route("/model", service.show_model),
         Route("/health", service.show_health),
         Route("/thumbnails/{number}", service.show_thumbnail),
-        *(Route(path, _serve_file((_STATIC / name).read_bytes(), kind)) for path, (name, kind) in _FILES.items()),
+        *(Route(path, _serve_file((STATIC / name).read_bytes(), kind)) for path, (name, kind) in _FILES.items()),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((RequestError, HTTPException, HeadstartError), service.answer_error)
     handlers[Exception] = service.answer_error

@@ -230,8 +230,6 @@ async function openCamera() {
       return;
     }
     find("video").srcObject = stream;
-    find("take").disabled = false;
-    find("take").focus();
   } catch (error) {
     problem.textContent =
       error.name === "NotFoundError"
@@ -247,7 +245,6 @@ function stopCamera(stream) {
 
 function takePhoto() {
   const video = find("video");
-  if (!video.videoWidth) return;
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
@@ -280,6 +277,10 @@ function listen() {
     });
   }
   find("camera").addEventListener("click", openCamera);
+  find("video").addEventListener("loadeddata", () => {
+    find("take").disabled = false;
+    find("take").focus();
+  });
   find("take").addEventListener("click", takePhoto);
   find("close").addEventListener("click", () => find("viewfinder").close());
   find("viewfinder").addEventListener("close", () => {
