@@ -122,13 +122,18 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def read_regular_file(path: Path, max_bytes: int) -> bytes:
+def read_regular_file(path: Path, max_bytes: int, *, follow: bool = False) -> bytes:
     """Read an untrusted file, which is opened once.
+
+    Args:
+        path: the file.
+        max_bytes: largest allowed size.
+        follow: whether the file may be a symbolic link, as for paths that the user gives.
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger than `max_bytes`.
     """
-    with RegularFile(path) as file:
+    with RegularFile(path, follow=follow) as file:
         num_bytes = file.identity.num_bytes
         if num_bytes > max_bytes:
             raise OSError(errno.EFBIG, f"{num_bytes:,} bytes, more than the limit of {max_bytes:,}", str(path))

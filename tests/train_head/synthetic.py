@@ -208,13 +208,18 @@ def draw_distance(backbone: Any, num_classes: int = 2) -> Any:
     return build_distance(shape, list_arrays(draw_classes(shape[-1], num_classes)))
 
 
-def save_tiny_model(path: Path, num_classes: int) -> Path:
-    """Write an exported model of the small backbone, whose head separates the classes by colour."""
+def choose_small_weights(num_classes: int) -> HeadWeights:
+    """Make a head on the small backbone that classifies colours as that of `choose_tiny_weights` does."""
     tiny = choose_tiny_weights(num_classes)
     kernel = np.zeros((32, 3), np.float32)
     kernel[:3] = 16 * tiny.input_kernel[:3]
     kernel[3:6] = -kernel[:3]
-    head = restore_head(replace(tiny, hidden_kernel=kernel), (32,), num_classes, 0.2)
+    return replace(tiny, hidden_kernel=kernel)
+
+
+def save_tiny_model(path: Path, num_classes: int) -> Path:
+    """Write an exported model of the small backbone, whose head separates the classes by colour."""
+    head = restore_head(choose_small_weights(num_classes), (32,), num_classes, 0.2)
     save_model(stitch(build_small_backbone(), head, SMALL_SIZE), make_small_card(num_classes), path)
     return path
 

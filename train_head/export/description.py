@@ -118,14 +118,14 @@ def encode_description(description: ModelDescription) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8", "backslashreplace")
 
 
-def read_description(path: Path) -> ModelDescription:
-    """Read a model.json.
+def read_description(path: Path, *, follow: bool = False) -> ModelDescription:
+    """Read a model.json, which may be a symbolic link only with `follow`.
 
     Raises:
         HeadstartError: the file is missing, was not written by an export, was edited, or has a newer version.
     """
     try:
-        return parse_description(read_regular_file(path, _MAX_BYTES))
+        return parse_description(read_regular_file(path, _MAX_BYTES, follow=follow))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         got = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         advice = "Keep the files of an export together, or export the run again"

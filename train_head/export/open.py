@@ -46,7 +46,8 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
     folder = path.parent
     description = None
     if each is not Format.KERAS or (folder / DESCRIPTION_FILE).exists():
-        description = read_description(folder / DESCRIPTION_FILE)
+        # In the cache of the Hugging Face Hub, all files are links.
+        description = read_description(folder / DESCRIPTION_FILE, follow=True)
     if each is not Format.KERAS and description:
         _require_unchanged(folder, each, description)
     card = read_card(path) if each is Format.KERAS else description.card if description else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from base.errors import UsageError
 from base.terminal import Console
@@ -140,3 +142,15 @@ def test_find_flipped_sets_ignores_labels_near_their_threshold() -> None:
     stored = np.array([[0.9, 0.5004], [0.9, 0.4], [0.2, 0.8]], np.float32)
     exported = np.array([[0.8, 0.4996], [0.4, 0.4], [0.3, 0.9]], np.float32)
     assert find_flipped_sets(exported, stored).tolist() == [False, True, False]
+
+
+def test_card_of_several_labels_has_their_average_precisions(multi_export: Exported) -> None:
+    text = (multi_export.out / "README.md").read_text()
+    (index,) = yaml.safe_load(text.split("---\n")[1])["model-index"]
+    assert index["results"][0]["metrics"][0]["type"] == "mean_average_precision"
+    assert "| class | training | validation | average precision |" in text
+    assert "np.concatenate" not in text
+    values = json.loads((multi_export.out / "model.json").read_bytes())
+    assert values["is_multi_label"] is True
+    assert values["thresholds"] == [0.5, 0.5]
+    assert values["outputs"]["keras"] == {"probability": [None, 2]}

@@ -1,0 +1,205 @@
+"""The model card of an export: front matter, facts, and code that loads the model."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from base.terminal import make_printable
+from tests.pictures import draw_picture
+from tests.train_head.export.conftest import Exported
+from tests.train_head.export.tiny import ODD_CLASSES, export_tiny
+from train_head.config import Format
+from train_head.export.description import ModelDescription, find_versions, read_description
+from train_head.export.open import open_model
+from train_head.export.readme.template import escape_markdown, format_code, format_table, quote_yaml
+from train_head.export.readme.write import ReadmeSources, format_readme
+from train_head.runs.read import Run
+
+CONVERTED = tuple(
+    each for each in Format if each not in (Format.KERAS, Format.WEB) and find_spec(f"train_head.export.formats.{each}")
+)
+RUN_BLOCKS = """
+import contextlib, io, json, os, sys
+outputs = []
+for folder, code in json.load(sys.stdin):
+    os.chdir(folder)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code, folder, "exec"), {"__name__": "__main__"})
+    outputs.append(out.getvalue())
+print(json.dumps(outputs))
+"""
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelDescription]:
+    """Export of a tiny model with odd class names in all formats, with a picture; not to be changed."""
+    folder = tmp_path_factory.mktemp("odd")
+    description = export_tiny(folder, [Format.KERAS, *CONVERTED])
+    draw_picture("owls", 1, (61, 83)).save(folder / "picture.jpg", quality=95)
+    return folder, description
+
+
+def format_odd_readme(odd: tuple[Path, ModelDescription], exported: Exported, run: Path) -> str:
+    """Format the card of the tiny model as if it were the export of a run."""
+    folder, description = odd
+    opened = Run(run)
+    sources = ReadmeSources(opened, opened.open_store(), description, exported.result, folder)
+    return format_readme(sources).decode()
+
+
+def list_blocks(readme: str, language: str) -> dict[str, str]:
+    """Return the code blocks of a language, with their titles as keys."""
+    blocks = re.findall(rf"^\*\*(.*?)\*\*.*?\n```{language}\n(.*?)```$", readme, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == len(dict(blocks)) > 0
+    return dict(blocks)
+
+
+def expect_output(path: Path, description: ModelDescription) -> str:
+    """Return what the code in a card prints for the picture beside a model."""
+    pixels = np.asarray(Image.open(path.parent / "picture.jpg"), np.float32)[None]
+    found = open_model(path).run(pixels)
+    rows = zip(found.probabilities[0].tolist(), description.card.classes, strict=True)
+    lines = [f"{value:.6f} {label}\n" for value, label in sorted(rows, reverse=True)]
+    distance, threshold = found.distances, description.card.outlier_threshold
+    if description.has_distance and distance is not None and threshold is not None and distance[0] > threshold:
+        lines.append("none of these\n")
+    return "".join(lines)
+
+
+def parse_output(text: str) -> list[tuple[float, str]]:
+    """Parse the printed rows; a class name may contain a line break."""
+    return [
+        (float(value), label)
+        for value, label in re.findall(r"(\d\.\d{6}) (.*?)\n(?=\d\.\d{6} |none|\Z)", text, re.DOTALL)
+    ]
+
+
+def test_python_code_in_a_card_prints_the_same_as_predict(
+    odd: tuple[Path, ModelDescription], exported: Exported, early_run: Path, tmp_path: Path
+) -> None:
+    folder, description = odd
+    blocks = list_blocks(format_odd_readme(odd, exported, early_run), "python")
+    assert len(blocks) == 1 + len(CONVERTED)
+    for path in (exported.model, exported.out / "model.json"):
+        (tmp_path / path.name).symlink_to(path)
+    draw_picture("dogs", 1).save(tmp_path / "picture.jpg")
+    (keras_code,) = list_blocks((exported.out / "README.md").read_text(), "python").values()
+    tasks = [*((str(folder), code) for code in blocks.values()), (str(tmp_path), keras_code)]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_BLOCKS],
+        input=json.dumps(tasks),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    *outputs, binary = json.loads(done.stdout.splitlines()[-1])
+    wanted = parse_output(expect_output(folder / "model.keras", description))
+    assert wanted[0][1] == ODD_CLASSES[2]
+    for output in outputs:
+        found = parse_output(output)
+        assert output.endswith("none of these\n")
+        assert [label for _, label in found] == [label for _, label in wanted]
+        assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=1e-5)
+    expected = expect_output(tmp_path / "model.keras", read_description(exported.out / "model.json"))
+    assert parse_output(binary) == parse_output(expected)
+    assert parse_output(binary)[0][1] == "dogs"
+
+
+def test_card_has_front_matter_of_the_hub(exported: Exported, early_run: Path) -> None:
+    _, front, body = (exported.out / "README.md").read_text().split("---\n", 2)
+    values = yaml.safe_load(front)
+    assert values["license"] == "unknown"
+    assert values["library_name"] == "keras"
+    assert values["pipeline_tag"] == "image-classification"
+    ((result,),) = (index["results"] for index in values["model-index"])
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"] == {"type": "imagefolder", "name": "pictures", "split": "validation"}
+    assert result["metrics"] == [{"type": "accuracy", "value": 1.0, "name": "Validation accuracy"}]
+    assert "| cats | 12 | 6 | 1.0000 | 1.0000 |" in body
+    assert Run(early_run).record.head in body
+
+
+def test_card_of_odd_names_has_valid_front_matter_and_tables(
+    odd: tuple[Path, ModelDescription], exported: Exported, early_run: Path
+) -> None:
+    text = format_odd_readme(odd, exported, early_run)
+    _, front, body = text.split("---\n", 2)
+    (index,) = yaml.safe_load(front)["model-index"]
+    assert "\N{CAT FACE}" in index["name"]
+    assert "\\n" in index["name"]
+    assert "<b>" not in body
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if re.fullmatch(r"\|(---\|)+", line):
+            head, *rows = (lines[number - 1], *lines[number + 1 :])
+            table = [head, *itertools.takewhile(lambda row: row.startswith("|"), rows)]
+            assert {len(re.findall(r"(?<!\\)\|", row)) for row in table} == {line.count("|")}, table
+
+
+def test_card_contains_no_path_of_this_machine(exported: Exported, early_run: Path) -> None:
+    text = (exported.out / "README.md").read_text()
+    for path in (exported.out, early_run, Path.home()):
+        assert str(path) not in text
+        assert str(path.parent) not in text.replace("https://", "") or path.parent == Path("/")
+
+
+def test_card_of_many_classes_is_short(exported: Exported, early_run: Path, tmp_path: Path) -> None:
+    run = Run(early_run)
+    run.record = replace(run.record, classes=[*run.classes, *(f"class {number}" for number in range(1000))])
+    card = replace(read_description(exported.out / "model.json").card, classes=run.classes)
+    sources = ReadmeSources(
+        run, run.open_store(), ModelDescription(card, versions=find_versions()), exported.result, tmp_path
+    )
+    with mock.patch.object(run, "read_examples", return_value=Run(early_run).read_examples()):
+        text = format_readme(sources).decode()
+    assert len(text.splitlines()) < 200
+    assert "class 999" not in text
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "text", ["a*b_c`d", "[x](y) <b>&amp;", "1. # $x$ ~~y~~ | z", "\\", "\N{CAT FACE} \u0642", "quotes \" and ' :smile:"]
+)
+def test_escape_markdown_shows_the_text_as_it_is(text: str) -> None:
+    shown = MarkdownIt().enable(["table", "strikethrough"]).renderInline(escape_markdown(text))
+    assert html.unescape(shown) == text
+    assert "<" not in shown
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("text", ["plain", "a`b", "``", "`a", "a``b`", "<b>"])
+def test_format_code_shows_the_text_as_it_is(text: str) -> None:
+    shown = MarkdownIt().renderInline(format_code(text))
+    assert shown == f"<code>{html.escape(text)}</code>"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "text", [*ODD_CLASSES, "", "yes", "1e3", "a: b # c", "\x85\u2028", "\x00\x7f", "'", "- a", "\ufeff"]
+)
+def test_quote_yaml_is_read_as_the_printable_text(text: str) -> None:
+    assert yaml.safe_load(f"name: {quote_yaml(text)}") == {"name": make_printable(text)}
+
+
+@pytest.mark.unit
+def test_format_table_escapes_cells() -> None:
+    table = format_table([("a", "b"), ("x|y", "new\nline")])
+    assert table.splitlines() == ["| a | b |", "|---|---|", "| x\\|y | new\\\\nline |"]
