@@ -363,4 +363,13 @@ class ServeConfig:
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
     ] = MAX_PIXELS
+    unsure: Annotated[
+        float,
+        Option(
+            min=0,
+            max=1,
+            help="Classify a picture as unsure if the two highest probabilities differ by less, as in predict.",
+            metavar="MARGIN",
+        ),
+    ] = 0.2
     max_upload: Annotated[int, Option(min=1, max=1024, help="Largest size of a request, in MB.")] = 32

@@ -107,10 +107,7 @@ def predict_each(
     row_format = choose_row_format(config)
     check_sort_folder(config.sort_into)
     paths, skipped = list_pictures(config.files)
-    recover_model(config.model)
-    model = open_model(config.model, has_features=on_features is not None)
-    policy = _choose_policy(model, console)
-    _warn_of_edited_labels(model, console)
+    model, policy = load_model(config.model, console, has_features=on_features is not None)
     result = PredictionResult(model.card, skipped)
     with ExitStack() as stack:
         consumers: list[Consume] = [result.add, open_consumer(model.card)]
@@ -136,6 +133,20 @@ def predict_each(
     if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
         console.warning(unsupported)
     return result
+
+
+def load_model(path: Path, console: Console, *, has_features: bool = False) -> tuple[ExportedModel, DecodePolicy]:
+    """Open an exported model, and choose its decode policy.
+
+    Args:
+        path: file or folder of a format, or the folder of an export.
+        console: output of warnings.
+        has_features: whether the outputs have the features too; only model.keras has them.
+    """
+    recover_model(path)
+    model = open_model(path, has_features=has_features)
+    _warn_of_edited_labels(model, console)
+    return model, _choose_policy(model, console)
 
 
 def recover_model(path: Path) -> None:

@@ -18,7 +18,6 @@ from starlette.routing import Route
 from base.errors import HeadstartError
 from base.terminal import Console
 from extract.decoding.read import UndecodableImageError
-from train_head.predict.prediction import Prediction
 from train_head.serve.address import HostNames
 from train_head.serve.classify import Classified, Classifier
 from train_head.serve.errors import AsciiJSONResponse, RequestError, build_response
@@ -90,7 +89,7 @@ class Service:
         for number, (upload, result) in enumerate(zip(uploads, results, strict=True)):
             place = {"index": number, "image": upload.name}
             if isinstance(result, Classified):
-                found["predictions"].append(place | self._describe(result))
+                found["predictions"].append(self._describe(result) | place)
             else:
                 found["failed"].append(place | {"reason": str(result)})
         self.num_pictures += len(found["predictions"])
@@ -101,7 +100,7 @@ class Service:
         return build_response(RequestError(422, where, "a picture", first["reason"], _PICTURE_ADVICE), found)
 
     def _describe(self, classified: Classified) -> dict[str, Any]:
-        described = describe_prediction(classified.prediction, is_multi_label=self._model["is_multi_label"])
+        described = classified.prediction.to_json(is_multi_label=self._model["is_multi_label"])
         if classified.nearest is not None:
             described["nearest"] = [
                 {**near._asdict(), "thumbnail": f"/thumbnails/{near.number}"} for near in classified.nearest
@@ -139,18 +138,6 @@ def describe_model(classifier: Classifier, limits: Limits) -> dict[str, Any]:
         "num_training_pictures": len(training) if training else 0,
         "has_thumbnails": bool(training and training.has_files),
         "limits": {"bytes": limits.max_bytes, "pixels": limits.max_pixels, "pictures": limits.max_files},
-    }
-
-
-def describe_prediction(prediction: Prediction, *, is_multi_label: bool) -> dict[str, Any]:
-    """Return a prediction for JSON, with the keys of `predict --json`."""
-    return {
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "probabilities": prediction.probabilities,
-        **({"labels": dict(prediction.labels)} if is_multi_label else {}),
-        **({} if prediction.distance is None else {"distance": prediction.distance}),
-        "is_outlier": prediction.is_outlier,
     }
 
 

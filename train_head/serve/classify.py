@@ -15,12 +15,14 @@ import numpy as np
 from base.errors import HeadstartError
 from extract.decoding.decode import decode_within_budget
 from extract.decoding.policy import DecodePolicy
-from extract.decoding.read import UndecodableImageError
+from extract.decoding.read import UndecodableImageError, lock_large_file
 from extract.pixels import resize_pixels, resize_without_tensorflow
+from train_head.config import ServeConfig
 from train_head.data.batches import Array
 from train_head.export.formats import FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
+from train_head.predict.classify import TENSORFLOW
 from train_head.predict.prediction import Prediction, predict_labels
 from train_head.serve.neighbours import Neighbour, TrainingPictures
 from train_head.serve.uploads import Upload
@@ -51,19 +53,19 @@ class Classifier:
     """Classifies pictures for all requests; its methods are called by the thread of the event loop."""
 
     def __init__(
-        self, model: ExportedModel, policy: DecodePolicy, max_pixels: int, training: TrainingPictures | None
+        self, model: ExportedModel, policy: DecodePolicy, config: ServeConfig, training: TrainingPictures | None
     ) -> None:
         """Start the threads.
 
         Args:
             model: the model, which one thread runs; with features among its outputs if there are training pictures.
             policy: rules of decoding.
-            max_pixels: largest number of pixels of a picture.
+            config: options of decoding and of the predictions.
             training: training pictures to compare with; None for no comparison.
         """
         self.model, self.training = model, training
-        self._policy, self._max_pixels = policy, max_pixels
-        has_tensorflow = FORMATS[model.format].runtime == "tensorflow"
+        self._policy, self._max_pixels, self._unsure = policy, config.max_pixels, config.unsure
+        has_tensorflow = FORMATS[model.format].runtime == TENSORFLOW
         self._resize = resize_pixels if has_tensorflow else resize_without_tensorflow
         self._batch_size = limit_batch(_BATCH_SIZE, model.card.image_size)
         self._decoders = ThreadPoolExecutor(_NUM_DECODERS, "decode")
@@ -92,14 +94,15 @@ class Classifier:
             row, distance, features = await waiting.found
         card = self.model.card
         nearest = None if self.training is None or features is None else self.training.find_nearest(features)
-        return Classified(predict_labels(Path(upload.name), row, distance, card), nearest)
+        return Classified(predict_labels(Path(upload.name), row, distance, card, self._unsure), nearest)
 
     async def run_in_thread(self, function: Callable[..., bytes], *arguments: object) -> bytes:
         """Call a function in one of the threads that decode pictures."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     def _decode(self, data: bytes) -> Array:
-        with decode_within_budget(data, self._max_pixels, self._policy) as pixels:
+        budget = decode_within_budget(data, self._max_pixels, self._policy)
+        with lock_large_file(len(data)), budget as pixels:
             return self._resize(pixels, self.model.card.image_size)
 
     async def _run_waiting(self) -> None:

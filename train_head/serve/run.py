@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import UsageError, require_extra
 from base.terminal import Console
-from extract.decoding.decode import DEFAULT_POLICY
-from extract.decoding.policy import find_policy
 from train_head.config import ServeConfig
-from train_head.export.open import open_model
-from train_head.predict.run import recover_model
+from train_head.predict.run import load_model
 from train_head.serve.address import HostNames, format_address, open_socket
 
 if TYPE_CHECKING:
@@ -63,17 +60,9 @@ def build_service(config: ServeConfig, console: Console) -> Service:
     from train_head.serve.neighbours import load_training_pictures
     from train_head.serve.uploads import Limits
 
-    recover_model(config.model)
-    model = open_model(config.model, has_features=config.run is not None)
-    policy = find_policy(model.card.decode_policy)
-    if policy is None:
-        policy = DEFAULT_POLICY
-        console.warning(
-            f"{model.path} expects pictures decoded with {model.card.decode_policy!r}, but this version uses "
-            f"{str(policy)!r}. Probabilities may differ. Train and export the model again"
-        )
+    model, policy = load_model(config.model, console, has_features=config.run is not None)
     training = load_training_pictures(config, model, console)
     limits = Limits(max_pixels=config.max_pixels, max_bytes=config.max_upload * 1_000_000)
-    classifier = Classifier(model, policy, config.max_pixels, training)
+    classifier = Classifier(model, policy, config, training)
     classifier.warm_up()
     return Service(classifier, limits, console)

@@ -23,7 +23,7 @@ def run_slowly(pixels: Array) -> Outputs:
 
 
 def build_service(config: ServeConfig, console: Console) -> Service:
-    return Service(Classifier(make_model(run_slowly), DecodePolicy(), 10**6, None), Limits(), console)
+    return Service(Classifier(make_model(run_slowly), DecodePolicy(), config, None), Limits(), console)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from base.terminal import Console, ConsoleOptions
 from extract.decoding.policy import DecodePolicy
 from tests.pictures import COLOURS
 from tests.train_head.synthetic import CLASSES, make_example, make_small_card
-from train_head.config import Format
+from train_head.config import Format, ServeConfig
 from train_head.data.batches import Array
 from train_head.export.open import ExportedModel
 from train_head.export.outputs import Outputs
@@ -129,7 +129,7 @@ def start_server(
 ) -> Iterator[Client]:
     """Run a server in a thread until the end of the block."""
     limits = limits or Limits()
-    classifier = Classifier(model or make_model(), DecodePolicy(), limits.max_pixels, training)
+    classifier = Classifier(model or make_model(), DecodePolicy(), ServeConfig(Path("model.onnx")), training)
     service = Service(classifier, limits, Console(ConsoleOptions(quiet=True)))
     with open_socket(HOST, 0, allow_network=False) as listener:
         server = build_server(service, HostNames(is_local=True))

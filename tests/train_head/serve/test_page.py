@@ -134,7 +134,8 @@ def test_page_classifies_dropped_pictures(page: Page, address: str, tmp_path: Pa
     assert read(page.locator(".card"), ".verdict").startswith("cats ")
 
 
-def test_page_repeats_a_deferred_request(page: Page) -> None:
+def test_page_repeats_a_deferred_request(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_head.serve.errors.RETRY_AFTER_S", 0.1)
     with start_server(limits=Limits(max_requests=1)) as client:
         open_page(page, client.address)
         cards = add_files(page, *(make_file(f"{n}.png", encode(draw_picture("cats", n))) for n in range(4)))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from base.terminal import Console
 from tests.inputs.makers import save_frames, save_turned
-from tests.pictures import draw_picture, encode
+from tests.pictures import COLOURS, draw_picture, encode
 from tests.train_head.serve.servers import FAR, Client, encode_form, make_model, start_server
 from tests.train_head.synthetic import CLASSES
 from train_head.config import PredictConfig
@@ -52,6 +52,7 @@ def test_predict_of_a_raw_body_returns_the_prediction(client: Client) -> None:
     (found,) = answer.json["predictions"]
     assert (answer.status, answer.json["failed"]) == (200, [])
     assert (found["index"], found["image"], found["label"], found["is_outlier"]) == (0, "", "dogs", False)
+    assert not found["is_unsure"]
     assert list(found["probabilities"]) == CLASSES
     assert found["probabilities"]["dogs"] == found["probability"] > 0.9
     assert sum(found["probabilities"].values()) == pytest.approx(1)
@@ -85,6 +86,13 @@ def test_predict_of_a_picture_unlike_all_classes_marks_it(client: Client) -> Non
     (found,) = client.predict(GREY).json["predictions"]
     assert found["is_outlier"]
     assert found["distance"] > FAR
+
+
+def test_predict_between_two_classes_is_unsure(client: Client) -> None:
+    between = tuple(round((a + b) / 2) for a, b in zip(COLOURS["cats"], COLOURS["dogs"], strict=True))
+    (found,) = client.predict(encode(Image.new("RGB", (9, 9), between))).json["predictions"]
+    assert found["is_unsure"]
+    assert found["margin"] < 0.2
 
 
 def test_predict_agrees_with_the_command(tiny_two: Path, tmp_path: Path, quiet: Console) -> None:

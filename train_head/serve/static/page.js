@@ -148,13 +148,18 @@ function showNote(card, text) {
 function showAnswer(card, found) {
   const chosen = model.is_multi_label ? Object.keys(found.labels) : [found.label];
   const best = `${found.label} ${formatShare(found.probability)}`;
-  let verdict = model.is_multi_label ? chosen.join(", ") || "No label" : best;
+  let verdict = model.is_multi_label ? chosen.join(", ") || "no label" : best;
   if (found.is_outlier) {
     verdict = "None of these";
     showNote(card, `The picture is unlike the training pictures of all classes. The nearest prediction is ${best}.`);
   } else if (found.is_unsure) {
-    verdict = `Unsure: ${best}`;
-    showNote(card, "The two most probable classes are close to each other.");
+    verdict = `Unsure: ${verdict}`;
+    showNote(
+      card,
+      model.is_multi_label
+        ? "The probability of a label is close to its threshold."
+        : "The probabilities of the two most probable classes are close to each other.",
+    );
   }
   card.querySelector(".verdict").textContent = verdict;
   showBars(card, found, found.is_outlier ? [] : chosen);
