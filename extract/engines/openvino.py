@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: keras.Model, precision: Precision, streams: Streams) -> None:
         """Convert and compile the model."""
-        # Disable telemetry: OpenVINO reports each import to a server if it can import its telemetry package.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        import openvino
-
+        openvino = import_openvino()
         graph = freeze_model(model)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BFLOAT16 else "f32",
@@ -35,10 +32,7 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": streams.num_cores,
         }
         core = openvino.Core()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "backbone.pb")
-            path.write_bytes(graph.graph.as_graph_def().SerializeToString())
-            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        self._compiled = core.compile_model(read_graph(core, graph), "CPU", options)
         self._names = [output.name for output in graph.outputs]
         self._requests = threading.local()
 
@@ -48,3 +42,20 @@ class OpenVinoEngine:
             self._requests.own = self._compiled.create_infer_request()
         outputs = self._requests.own.infer([batch], share_inputs=True)
         return [np.array(outputs[name]) for name in self._names]
+
+
+def import_openvino() -> Any:
+    """Import and return OpenVINO, without its telemetry: it reports each import to a server."""
+    # OpenVINO does without its telemetry package if it cannot import it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def read_graph(core: Any, frozen: Any) -> Any:
+    """Convert a frozen `ConcreteFunction` to an `openvino.Model`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.pb")
+        path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+        return core.read_model(path)
