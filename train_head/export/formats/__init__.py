@@ -7,8 +7,9 @@ format's own runtime.
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -40,6 +41,10 @@ class Source:
     def card(self) -> ModelCard:
         """Card of the model."""
         return self.description.card
+
+    def encode_description(self) -> str:
+        """Return the content of model.json without the training pictures: JSON on one line, in ASCII."""
+        return json.dumps(replace(self.description, training=[]).to_json())
 
 
 class FormatModule(Protocol):
