@@ -151,9 +151,9 @@ PARQUET := $(VENV)/pyarrow.done
 OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
 SERVE := $(VENV)/serve.done
-# What the formats of FORMATS need; keras and saved_model need nothing more.
+# What the formats of FORMATS need; keras, saved_model and web need no further packages.
 comma := ,
-CONVERTERS := $(foreach v,$(filter litert onnx openvino web,$(subst $(comma), ,$(FORMATS))),$(VENV)/$v.done)
+CONVERTERS := $(foreach v,$(filter litert onnx openvino,$(subst $(comma), ,$(FORMATS))),$(VENV)/$v.done)
 LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
 FAULTS := $(VENV)/faults.so
 # worksteal: an idle worker takes tests from the end of another worker's queue.
@@ -304,9 +304,8 @@ $(FAULTS): tests/torture/faults.c
 # Packages of an extra, if it has another name than its only package.
 packages_litert := ai-edge-litert
 packages_onnx := onnx onnxruntime tf2onnx
-packages_web := $(packages_onnx)
 packages_serve := starlette uvicorn python-multipart
-EXTRAS := $(foreach v,litert onnx openvino optuna pyarrow serve tensorboard web,$(VENV)/$v.done)
+EXTRAS := $(foreach v,litert onnx openvino optuna pyarrow serve tensorboard,$(VENV)/$v.done)
 
 $(EXTRAS): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $(or $(packages_$*),$*)

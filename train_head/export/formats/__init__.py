@@ -97,13 +97,20 @@ _SAVED_MODEL_NAMES: Names = {
     "variables": {"variables.data-00000-of-00001": None, "variables.index": None},
     "assets": {"labels.txt": None, "model.json": None},
 }
+_WEB_NAMES: Names = {
+    **dict.fromkeys(("index.html", "style.css", "app.js", "headstart.js", "worker.js", "engine.js", "pictures.js")),
+    **dict.fromkeys(("pixels.js", "package.json", "LICENSE", "NOTICE", "model.tflite", "model.json")),
+    "runtime": dict.fromkeys(
+        ("core.js", "wasm-utils.js", "litert_wasm_compat_internal.js", "litert_wasm_compat_internal.wasm")
+    ),
+}
 FORMATS: Mapping[Format, FormatInfo] = {
     Format.KERAS: FormatInfo(MODEL_FILE, {MODEL_FILE: None}, dtypes=_FLOAT32_ONLY),
     Format.SAVED_MODEL: FormatInfo("saved_model", {"saved_model": _SAVED_MODEL_NAMES}, dtypes=_FLOAT32_ONLY),
     Format.LITERT: FormatInfo("model.tflite", {"model.tflite": None}, "ai_edge_litert", extra="litert"),
     Format.ONNX: FormatInfo("model.onnx", {"model.onnx": None}, "onnxruntime", ("onnx", "tf2onnx"), extra="onnx"),
     Format.OPENVINO: FormatInfo("model.xml", {"model.xml": None, "model.bin": None}, "openvino", extra="openvino"),
-    Format.WEB: FormatInfo("web", {"web": {"index.html": None}}, "onnx", extra="web"),
+    Format.WEB: FormatInfo("web", {"web": _WEB_NAMES}),
 }
 
 
@@ -112,6 +119,7 @@ def parse_formats(text: str, dtype: Dtype) -> list[Format]:
 
     Raises:
         UsageError: a format is unknown, its packages are not installed, or no format has this dtype.
+        HeadstartError: the runtime of the web format cannot be fetched.
     """
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in list(Format)]:
@@ -125,6 +133,11 @@ def parse_formats(text: str, dtype: Dtype) -> list[Format]:
     for each in formats:
         info = FORMATS[each]
         require_packages(each, (info.runtime, *info.converters))
+    if Format.WEB in formats:
+        from train_head.export.formats.web import fetch_runtime, find_node
+
+        find_node()
+        fetch_runtime()
     return formats
 
 

@@ -1,0 +1,304 @@
+"""The page of the web format in headless Chromium, and its runtime under Node.js."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from base.errors import HeadstartError
+from base.terminal import Console
+from extract.pixels import resize_pixels
+from tests.errors import raises
+from tests.pictures import encode
+from tests.train_head.export.conftest import Exported
+from train_head.config import ExportConfig
+from train_head.data.batches import Array
+from train_head.export.formats import FORMATS, keras, list_files, web
+from train_head.export.outputs import Outputs
+from train_head.export.result import ExportResult
+from train_head.export.write import export_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def result(early_run: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> ExportResult:
+    """Export of the format web, not to be changed."""
+    out = tmp_path_factory.mktemp("web") / "out"
+    return export_run(ExportConfig(early_run, out, formats="web"), quiet)
+
+
+@pytest.fixture(scope="module")
+def folder(result: ExportResult) -> Path:
+    return result.files[0]
+
+
+@pytest.fixture(scope="module")
+def run_keras(exported: Exported) -> Callable[[Array], Outputs]:
+    return keras.load(exported.model)
+
+
+class PlainHandler(SimpleHTTPRequestHandler):
+    """Server that knows no type but those of HTML, CSS and .js files, as old servers do."""
+
+    extensions_map = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", "": "text/plain"}  # noqa: RUF012
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(folder: Path, tmp_path: Path) -> Iterator[Serve]:
+    """Function that serves the page from a subfolder, with changed values in model.json, and returns its address."""
+    root = tmp_path / "site"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(PlainHandler, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def start(**changes: object) -> str:
+        page = shutil.copytree(folder, root / "a folder" / "web", dirs_exist_ok=True)
+        values = json.loads((page / "model.json").read_text())
+        (page / "model.json").write_text(json.dumps(values | changes))
+        return f"http://127.0.0.1:{server.server_port}/a%20folder/web/"
+
+    yield start
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def draw_pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> Array:
+    """Draw smooth random pixels, (height, width, channels) uint8."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 5, channels), np.uint8)
+    mode = "RGB" if channels == 3 else "RGBA"
+    return np.asarray(Image.fromarray(small, mode).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def predict(page: Page, data: bytes) -> Any:
+    """Classify the bytes of a file with the page's function for programs."""
+    script = "data => headstart.predict(new Blob([Uint8Array.from(atob(data), c => c.charCodeAt(0))]))"
+    return page.evaluate(script, base64.b64encode(data).decode())
+
+
+def choose(page: Page, data: bytes) -> None:
+    """Choose a file on the page, and wait for the answer."""
+    page.set_input_files("#file", {"name": "picture", "mimeType": "image/png", "buffer": data})
+    page.wait_for_selector("#verdict:visible, #error:not(:empty)")
+
+
+def open_page(page: Page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector("#choose:visible")
+
+
+def test_export_run_writes_the_page_with_its_runtime(result: ExportResult, folder: Path) -> None:
+    (check,) = result.checks
+    assert check.num_pictures == 64
+    assert check.max_difference <= 1e-4
+    assert sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*") if path.is_file()) == list_files(
+        FORMATS[check.format].names
+    )
+
+
+def test_page_gives_the_probabilities_of_keras_on_64_pictures(
+    page: Page, serve: Serve, run_keras: Callable[[Array], Outputs]
+) -> None:
+    open_page(page, serve())
+    for number in range(64):
+        pixels = draw_pixels(20 + 5 * number, 300 - 4 * number, number)
+        found, expected = predict(page, encode(Image.fromarray(pixels))), run_keras(pixels[None].astype(np.float32))
+        np.testing.assert_allclose([*found["probability"].values()], expected.probabilities[0], atol=1e-3)
+        assert expected.distances is not None
+        np.testing.assert_allclose(found["distance"], expected.distances[0], rtol=1e-3)
+        assert (found["height"], found["width"]) == pixels.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "turned", "alpha", "palette", "gray", "rgb", "rgba"])
+def test_page_decodes_a_picture_as_training_does(
+    page: Page, serve: Serve, run_keras: Callable[[Array], Outputs], kind: str
+) -> None:
+    from extract.decoding.decode import decode_image
+
+    open_page(page, serve())
+    picture = Image.fromarray(draw_pixels(61, 90))
+    clear = Image.fromarray(draw_pixels(61, 90, channels=4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = {
+        "jpeg": encode(picture, "JPEG"),
+        "turned": encode(picture, exif=exif),
+        "alpha": encode(clear),
+        "palette": encode(picture.quantize(16), "GIF"),
+        "gray": encode(picture.convert("L")),
+    }
+    if kind in files:
+        found, pixels = predict(page, files[kind]), decode_image(files[kind])
+    else:
+        source = picture if kind == "rgb" else clear
+        script = "([data, width, height]) => headstart.predict({data: Uint8Array.from(data), width, height})"
+        found = page.evaluate(script, [np.asarray(source).ravel().tolist(), *source.size])
+        pixels = decode_image(encode(source))
+    expected = run_keras(pixels[None].astype(np.float32))
+    np.testing.assert_allclose([*found["probability"].values()], expected.probabilities[0], atol=1e-3)
+
+
+def test_page_shows_a_picture_with_its_probabilities_and_works_offline_after_loading(page: Page, serve: Serve) -> None:
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    address = serve(outlier_threshold=None, classes=["<script>alert(1)</script>", "🐱 قطط"])
+    open_page(page, address)
+    page.context.set_offline(True)
+    choose(page, encode(Image.fromarray(draw_pixels(40, 60))))
+    assert page.inner_text("#error") == ""
+    names = page.locator("#bars .name").all_inner_texts()
+    assert set(names) == {"<script>alert(1)</script>", "🐱 قطط"}
+    assert page.evaluate("document.getElementById('picture').naturalWidth") == 60
+    shares = [float(text.rstrip("%")) for text in page.locator("#bars .share").all_inner_texts()]
+    assert abs(sum(shares) - 100) <= 0.2
+    assert shares == sorted(shares, reverse=True)
+    assert [url for url in requests if not url.startswith((address, "blob:", "data:"))] == []
+
+
+def test_page_of_a_far_picture_shows_none_of_these(page: Page, serve: Serve) -> None:
+    open_page(page, serve(outlier_threshold=1e-6))
+    choose(page, encode(Image.fromarray(draw_pixels(40, 60))))
+    assert page.inner_text("#verdict") == "None of these"
+    assert page.locator("#bars .chosen").count() == 0
+
+
+def test_page_of_several_labels_chooses_those_above_their_thresholds(page: Page, serve: Serve) -> None:
+    open_page(page, serve(outlier_threshold=None, is_multi_label=True, thresholds=[0.0, 1.0]))
+    found = predict(page, encode(Image.fromarray(draw_pixels(40, 60))))
+    assert found["labels"] == ["cats"]
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Encode a chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def encode_header(width: int, height: int, bits: int = 8) -> bytes:
+    """Encode a PNG file that declares a size, with almost no data."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<!DOCTYPE html><title>no picture</title>",
+        encode(Image.new("RGB", (90, 60)), "JPEG")[:200],
+        encode(Image.fromarray(draw_pixels(90, 60)))[:2000],
+        encode_header(30_000, 30_000),
+        encode_header(20_000, 1),
+        encode(Image.new("RGB", (9, 6)), "TIFF"),
+        encode(Image.new("RGBA", (9, 6))),
+    ],
+    ids=["empty", "html", "jpeg_cut", "png_cut", "oversized", "wide", "tiff", "clear"],
+)
+def test_page_of_an_unusable_picture_shows_the_reason_and_takes_the_next(page: Page, serve: Serve, data: bytes) -> None:
+    open_page(page, serve())
+    choose(page, data)
+    assert page.inner_text("#error")
+    assert page.is_hidden("#result")
+    with pytest.raises(Exception, match="PictureError"):
+        predict(page, data)
+    choose(page, encode(Image.fromarray(draw_pixels(40, 60))))
+    page.wait_for_selector("#verdict:visible")
+    assert page.inner_text("#error") == ""
+
+
+def test_page_with_samples_that_browsers_round_refuses_16_bits(page: Page, serve: Serve) -> None:
+    data = encode(Image.fromarray(np.zeros((6, 9), np.uint16)))
+    open_page(page, serve())
+    assert predict(page, data)["width"] == 9
+    open_page(page, serve(sample_bits=12))
+    with pytest.raises(Exception, match="PictureError"):
+        predict(page, data)
+
+
+def test_page_classifies_a_picture_of_the_camera(page: Page, serve: Serve) -> None:
+    open_page(page, serve())
+    page.click("#start-camera")
+    page.wait_for_selector("#take:visible")
+    page.click("#take")
+    page.wait_for_selector("#verdict:visible")
+    page.click("#stop")
+    assert page.is_hidden("#camera")
+
+
+def test_page_with_a_damaged_model_or_without_a_server_shows_a_message(
+    page: Page, serve: Serve, folder: Path, tmp_path: Path
+) -> None:
+    address = serve()
+    model = tmp_path / "site" / "a folder" / "web" / "model.tflite"
+    model.write_bytes(model.read_bytes()[:1000])
+    page.goto(address)
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.is_hidden("#choose")
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_selector("#unserved:visible")
+
+
+def test_load_gives_the_outputs_of_keras_under_node(folder: Path, run_keras: Callable[[Array], Outputs]) -> None:
+    run = web.load(folder)
+    for number, size in enumerate([(75, 75), (1, 1), (3, 500), (200, 161)]):
+        pixels = draw_pixels(*size, number)[None].repeat(2, axis=0).astype(np.float32)
+        found, expected = run(pixels), run_keras(pixels)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+        assert found.distances is not None
+        assert expected.distances is not None
+        np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-3)
+
+
+def test_load_runs_no_script_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "web")
+    for script in copy.rglob("*.js"):
+        script.write_text("throw new Error('run')")
+    assert web.load(copy)(np.zeros((1, 5, 5, 3), np.float32)).probabilities.shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.json"])
+def test_load_of_a_damaged_file_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "web")
+    (copy / name).write_bytes((copy / name).read_bytes()[:60])
+    with raises(HeadstartError, where=copy / name):
+        web.load(copy)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(97, 211, 75), (3, 2000, 150), (1, 1, 10), (1500, 3000, 299)])
+def test_resize_in_javascript_equals_tensorflow_bit_for_bit(
+    folder: Path, tmp_path: Path, height: int, width: int, size: int
+) -> None:
+    import subprocess
+
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    script = (
+        f"import {{ resize }} from '{(folder / 'pixels.js').as_uri()}'; import fs from 'node:fs';"
+        f"const data = fs.readFileSync('pixels'), width = {width}, height = {height};"
+        "const read = (top, count) => data.subarray(3 * width * top, 3 * width * (top + count));"
+        f"fs.writeFileSync('resized', new Uint8Array(resize({{ width, height, read }}, {size}).buffer));"
+    )
+    subprocess.run([web.find_node(), "--input-type=module", "-e", script], cwd=tmp_path, check=True)
+    resized = np.fromfile(tmp_path / "resized", np.float32).reshape(size, size, 3)
+    np.testing.assert_array_equal(resized, resize_pixels(pixels, size))
