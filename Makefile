@@ -29,6 +29,7 @@
 #   OUTLIER_SCORE=yes  write the distance from the training pictures as a second output (make export)
 #   FORMATS=         formats of the export, such as keras,litert,onnx (docs/export.md)
 #   DTYPE=           weights of the export: float32 (default), float16 or int8
+#   FACTORED=yes     write the head of the reduced solver with two small kernels (make export)
 #   CHECK=           number of pictures that an export is checked on, or all
 #   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
@@ -50,7 +51,7 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
-SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE CONFIRM
+SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE FACTORED CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
 	SEARCH TRIALS $(SWITCHES) COUNT PORT FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
@@ -201,7 +202,8 @@ report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the p
 
 export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in one or more formats (docs/export.md)
 	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(ARGS))
+		$(WEIGHTS_OPTION) $(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(if $(FACTORED),--factored) \
+		$(ARGS))
 
 predict: $(RUNTIME)  ## classify FILES with the exported model
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \

@@ -432,6 +432,7 @@ def export(
     progress: Progress = None,
     formats: str = "keras",
     dtype: Dtype = "float32",
+    factored: bool = False,
     outlier_score: bool = False,
     store: StrPath = "",
     images: StrPath = "",
@@ -449,6 +450,8 @@ def export(
             the total and the rate per second.
         formats: Formats, comma-separated: keras, saved_model, litert, onnx, openvino, web. Default keras.
         dtype: Number format of the weights. keras and saved_model are always float32. Default float32.
+        factored: Write the head of the solver reduced with two small kernels instead of a large one. The outputs are
+            the same. Default False.
         outlier_score: Add the output `distance`: how far a picture is from the training pictures of the nearest class.
             Default False.
         store: Feature store of the run, if it has moved.
@@ -484,7 +487,6 @@ def predict(
     progress: Progress = None,
     batch_size: int = 0,
     max_pixels: int = 89000000,
-    top: int = 3,
     unsure: float = 0.0,
     least_sure_first: bool = False,
     output_format: RowFormat | None = None,
@@ -502,7 +504,6 @@ def predict(
             of at least 0. Default 0.
         max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
             least 1. Default 89000000.
-        top: Number of classes of each picture in the table. Expects a whole number of at least 1. Default 3.
         unsure: Classify a picture as unsure if the two highest probabilities differ by less. If pictures have several
             labels: if a probability and its threshold do. Expects a number from 0 to 1. Default 0.0.
         least_sure_first: Sort by the margin of --unsure instead of by path. Default False.

@@ -231,6 +231,14 @@ class ExportConfig:
         Dtype,
         Option(help="Number format of the weights. keras and saved_model are always float32."),
     ] = Dtype.FLOAT32
+    factored: Annotated[
+        bool,
+        Option(
+            "--factored",
+            help="Write the head of the solver reduced with two small kernels instead of a large one. The outputs are "
+            "the same.",
+        ),
+    ] = False
     outlier_score: Annotated[
         bool,
         Option(

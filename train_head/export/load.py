@@ -23,7 +23,7 @@ from train_head.export.distance import DISTANCE_NAME, build_distance, find_array
 from train_head.export.outputs import DISTANCE, FEATURES, PROBABILITY, Outputs
 from train_head.export.stitch import stitch
 from train_head.runs.card import CARD_NAME, ModelCard, open_export
-from train_head.solvers.head import HeadWeights, plan_outputs, restore_head
+from train_head.solvers.head import FactoredWeights, HeadWeights, plan_outputs, restore_head
 
 if TYPE_CHECKING:
     import keras
@@ -34,6 +34,8 @@ MAX_PIXELS_AT_ONCE = 2**22
 _HEAD, _BACKBONE = "layers/sequential/layers/", "layers/functional/layers/"
 _HEAD_ARRAYS = ("dense/vars/0", "dense/vars/1", "dense_1/vars/0", "dense_1/vars/1")
 """HDF5 datasets of the head below `_HEAD`, in the order of the fields of `HeadWeights`; two for a linear head."""
+_FACTORED_ARRAYS = ("dense/vars/0", "dense_1/vars/0", "dense_1/vars/1", "dense_2/vars/0", "dense_2/vars/1")
+"""Those of a factored head: first its factor, which has no bias."""
 _DISTANCE = "layers/functional_1/layers/"
 _KINDS = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization"}
 """Layer types of the backbone that have weights, and the names that a Keras weights file uses for them."""
@@ -109,19 +111,13 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
     """
     if any(array.dtype != np.float32 for array in arrays.values()):
         raise ValueError("arrays that are not float32")
-    head_names = [_HEAD + name for name in _HEAD_ARRAYS]
-    is_linear = not arrays.keys() & set(head_names[2:])
-    head_names = head_names[:2] if is_linear else head_names
-    if missing := set(head_names) - arrays.keys():
-        raise ValueError(f"no array {min(missing)!r}")
-    found = [arrays[name] for name in head_names]
-    weights = HeadWeights(None, None, *found) if is_linear else HeadWeights(*found)
+    weights, head_names = _find_head(arrays)
     if weights.input_kernel.ndim != 2:
         raise ValueError(f"a kernel of shape {weights.input_kernel.shape}")
-    num_inputs, num_units = weights.input_kernel.shape
+    num_inputs = len(weights.input_kernel)
     backbone = next((found for found in _build_backbones(card) if prod(found.output_shape[1:]) == num_inputs), None)
     outputs = plan_outputs(len(card.classes), is_multi_label=card.is_multi_label)
-    expected = num_inputs if is_linear else num_units, outputs.num_outputs
+    expected = num_inputs if weights.hidden_kernel is None else weights.hidden_kernel.shape[-1], outputs.num_outputs
     if backbone is None or weights.output_kernel.shape != expected:
         num_classes = format_count(len(card.classes), "class", "classes")
         raise ValueError(f"a head that does not fit the cut layer {card.cut} and {num_classes}")
@@ -136,6 +132,24 @@ def rebuild_model(card: ModelCard, arrays: Mapping[str, Array]) -> keras.Model:
     head = restore_head(weights, backbone.output_shape[1:], outputs, dropout=0.0)
     measure = build_distance(backbone.output_shape[1:], distance) if distance else None
     return stitch(backbone, head, card.image_size, measure)
+
+
+def _find_head(arrays: Mapping[str, Array]) -> tuple[HeadWeights, list[str]]:
+    """Find the head among the arrays of a weights file, and return it with the names of its arrays.
+
+    Raises:
+        ValueError: an array is missing.
+    """
+    is_factored = _HEAD + _FACTORED_ARRAYS[-2] in arrays
+    is_linear = not arrays.keys() & {_HEAD + name for name in _HEAD_ARRAYS[2:]}
+    names = [_HEAD + name for name in (_FACTORED_ARRAYS if is_factored else _HEAD_ARRAYS[: 2 if is_linear else 4])]
+    if missing := set(names) - arrays.keys():
+        raise ValueError(f"no array {min(missing)!r}")
+    found = [arrays[name] for name in names]
+    if is_factored:
+        factor, *others = found
+        return FactoredWeights(*others[:4], factor=factor), names
+    return HeadWeights(None, None, *found) if is_linear else HeadWeights(*found), names
 
 
 def add_features(model: keras.Model, image_size: int) -> keras.Model:

@@ -26,6 +26,7 @@ from train_head.export.description import (
     encode_description,
     find_versions,
 )
+from train_head.export.factor import factor_head, read_reduced_kernel
 from train_head.export.formats import FORMATS, parse_formats
 from train_head.export.readme.write import ReadmeSources, format_readme
 from train_head.export.result import ExportResult, build_format_error, build_parity_error
@@ -33,6 +34,7 @@ from train_head.export.target import PARITY_FILE, README_FILE, describe_target
 from train_head.export.thresholds import check_threshold, choose_label_thresholds
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard, format_labels
 from train_head.runs.read import Run
+from train_head.solvers.head import extract_weights, plan_outputs, restore_head
 
 if TYPE_CHECKING:
     from train_head.export.parity import Parity
@@ -67,6 +69,8 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     if config.outlier_score and run.read_outliers() is None:
         got, advice = "none in the run", "Leave the option out; docs/outliers.md lists the runs without a detector"
         raise UsageError("--outlier-score", "a run with a detector of outliers", got, advice)
+    if config.factored:
+        read_reduced_kernel(run)
     with replace_folder(describe_target(config.out)) as replacement, TemporaryFile() as file:
         import_quietly("keras")
         import keras
@@ -181,7 +185,12 @@ def _write_keras(
         arrays = list_arrays(detector.model) if detector else []
         distance = build_distance(parts.backbone.output_shape[1:], arrays) if config.outlier_score else None
         added = {DISTANCE_NAME: encode_arrays(arrays)} if arrays and not distance else {}
-        model = stitch(parts.backbone, parts.head, card.image_size, distance)
+        head = parts.head
+        if config.factored:
+            weights, outputs = extract_weights(head), plan_outputs(len(card.classes), is_multi_label=run.is_multi_label)
+            factored = factor_head(weights, read_reduced_kernel(run))
+            head = restore_head(factored, parts.backbone.output_shape[1:], outputs, run.dropout)
+        model = stitch(parts.backbone, head, card.image_size, distance)
         card = save_model(model, card, folder / MODEL_FILE, added)
     except ValueError as error:
         advice = "Train it again with `overwrite`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,7 +73,7 @@ class HeadWeights:
 
     def to_arrays(self) -> dict[str, Array]:
         """Return all arrays to save, with their names as keys."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(HeadWeights)}
+        arrays = {each.name: getattr(self, each.name) for each in fields(HeadWeights)}
         return {name: array for name, array in arrays.items() if array is not None}
 
     @staticmethod
@@ -120,6 +120,22 @@ class TunedWeights(HeadWeights):
     def to_arrays(self) -> dict[str, Array]:
         """Return the head's arrays and the backbone's kernels, with their names as keys."""
         return super().to_arrays() | {f"{TAIL_PREFIX}{name}": kernel for name, kernel in self.tail.items()}
+
+
+@dataclass(frozen=True)
+class FactoredWeights(HeadWeights):
+    """Weights of a head whose hidden kernel is a product: `factor` (inputs, r) times `hidden_kernel` (r, units)."""
+
+    factor: Array = field(kw_only=True)
+
+    @property
+    def input_kernel(self) -> Array:
+        """Kernel that is multiplied with the features: (inputs, r)."""
+        return self.factor
+
+    def list_weights(self) -> list[Array]:
+        """List the arrays in the order of Keras's `get_weights`: the factor, then two for each layer."""
+        return [self.factor, *super().list_weights()]
 
 
 class Outputs(NamedTuple):
@@ -214,14 +230,38 @@ def extract_weights(head: keras.Sequential) -> HeadWeights:
 def restore_head(
     weights: HeadWeights, feature_shape: Sequence[int], outputs: Outputs | int, dropout: float
 ) -> keras.Sequential:
-    """Build a head with fitted weights; raise HeadstartError if their shapes do not match the features."""
-    head = build_head(feature_shape, outputs, weights.num_units, dropout, seed=None)
+    """Build a head with fitted weights; raise HeadstartError if their shapes do not match the features.
+
+    Factored weights have a further layer `factor`, without bias and activation, before the hidden layer.
+    """
+    if isinstance(weights, FactoredWeights):
+        head = _build_factored(weights, feature_shape, outputs, dropout)
+    else:
+        head = build_head(feature_shape, outputs, weights.num_units, dropout, seed=None)
     shapes = [array.shape for array in weights.list_weights()]
     expected = [tuple(weight.shape) for weight in head.weights if "seed" not in weight.name]
     if shapes != expected:
         raise HeadstartError("the fitted head", f"arrays of shapes {expected}", str(shapes), "Train again")
     head.set_weights(weights.list_weights())
     return head
+
+
+def _build_factored(
+    weights: FactoredWeights, feature_shape: Sequence[int], outputs: Outputs | int, dropout: float
+) -> keras.Sequential:
+    import keras
+
+    rank = weights.factor.shape[-1]
+    layers = build_head((rank,), outputs, weights.num_units, dropout, seed=None).layers
+    return keras.Sequential(
+        [
+            keras.Input(tuple(feature_shape), name="feature"),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dense(rank, use_bias=False, kernel_initializer=keras.initializers.Zeros(), name="factor"),
+            *layers[1:],
+        ],
+        name="head",
+    )
 
 
 def expand_probabilities(outputs: Array) -> Array:

@@ -18,8 +18,9 @@ from extract.backbone import cut_backbone, tap_backbone
 from features.schema import Pool
 from tests.train_head.export.conftest import CUT
 from tests.train_head.synthetic import draw_distance, make_small_card
+from train_head.export.factor import factor_head
 from train_head.export.stitch import OLDEST_KERAS, save_model, stitch
-from train_head.solvers.head import build_head, plan_outputs
+from train_head.solvers.head import build_head, extract_weights, plan_outputs, restore_head
 
 pytestmark = pytest.mark.keras_versions
 
@@ -45,7 +46,7 @@ with np.load(sys.argv[2]) as images:
 
 @pytest.fixture(scope="session")
 def models(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Exports with one sigmoid, a softmax and several sigmoids, of whole and pooled features, and of two cut layers."""
+    """Exports with one sigmoid, a softmax, several sigmoids and a factored head, of one and of two cut layers."""
     folder = tmp_path_factory.mktemp("models")
     for pool, num_classes in [(Pool.NONE, 2), (Pool.AVG, 3)]:
         backbone = cut_backbone(whole, CUT, pool)
@@ -53,6 +54,9 @@ def models(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         for name, distance in ((f"{num_classes}", None), (f"{num_classes}-distance", draw_distance(backbone))):
             model = stitch(backbone, head, 75, distance)
             save_model(model, make_small_card(num_classes), folder / f"{name}.keras")
+    weights = factor_head(extract_weights(head), extract_weights(head).input_kernel[:8])
+    head = restore_head(weights, backbone.output_shape[1:], 3, 0.5)
+    save_model(stitch(backbone, head, 75), make_small_card(3), folder / "factored.keras")
     head = build_head(backbone.output_shape[1:], plan_outputs(3, is_multi_label=True), 16, 0.5, seed=4)
     card = replace(make_small_card(3), is_multi_label=True, thresholds=[0.5] * 3)
     save_model(stitch(backbone, head, 75), card, folder / "labels.keras")
