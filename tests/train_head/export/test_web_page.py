@@ -236,6 +236,16 @@ def test_page_with_samples_that_browsers_round_refuses_16_bits(page: Page, serve
         predict(page, data)
 
 
+def test_page_in_a_browser_that_changes_pixels_refuses_pictures(page: Page, serve: Serve, tmp_path: Path) -> None:
+    address = serve()
+    worker = tmp_path / "site" / "a folder" / "web" / "worker.js"
+    noise = "OffscreenCanvasRenderingContext2D.prototype.getImageData = (x, y, w, h) => new ImageData(w, h);"
+    worker.write_text(worker.read_text() + noise)
+    open_page(page, address)
+    with pytest.raises(Exception, match="PictureError"):
+        predict(page, encode(Image.fromarray(draw_pixels(40, 60))))
+
+
 def test_page_classifies_a_picture_of_the_camera(page: Page, serve: Serve) -> None:
     open_page(page, serve())
     page.click("#start-camera")

@@ -53,9 +53,10 @@ def convert(source: Source, folder: Path) -> None:
     """Write the page, the runtime and the model into `web/`."""
     web = folder / FORMATS[Format.WEB].path
     write_scripts(web)
-    fixed = replace(source, function=_fix_size(source.function, source.card.image_size))
-    convert_to_litert(fixed, web)
     card = source.card
+    # Pages are public, so the digests of the training pictures stay out of them.
+    public = replace(source.description, training=[])
+    convert_to_litert(replace(source, function=_fix_size(source.function, card.image_size), description=public), web)
     policy = find_policy(card.decode_policy) or DecodePolicy()
     description = {
         "classes": card.classes,

@@ -34,7 +34,22 @@ function openPixels({ data, width, height }) {
   return { width, height, read, close() {} };
 }
 
+/** Throw if the browser changes the pixels that a page reads, as Firefox and Tor do to prevent tracking. */
+function checkCanvas() {
+  const side = 16, context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
+  const drawn = Uint8ClampedArray.from({ length: 4 * side * side }, (_, at) => (at % 4 === 3 ? 255 : (37 * at) % 256));
+  context.putImageData(new ImageData(drawn, side, side), 0, 0);
+  const read = context.getImageData(0, 0, side, side).data;
+  if (drawn.some((value, at) => Math.abs(value - read[at]) > 2)) {
+    throw new PictureError(
+      "The browser changes the pixels of pictures, as a protection against tracking. " +
+        "Allow this page to read canvases, or use another browser.",
+    );
+  }
+}
+
 function openBitmap(bitmap, rules) {
+  checkCanvas();
   const { width, height } = bitmap;
   if (Math.max(width, height) > MAX_SIDE) {
     throw new PictureError(`The picture has ${width} × ${height} pixels. A side may have at most ${MAX_SIDE}.`);
