@@ -32,7 +32,7 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": streams.num_cores,
         }
         core = openvino.Core()
-        self._compiled = core.compile_model(read_graph(core, graph), "CPU", options)
+        self._compiled = core.compile_model(read_graph(core, graph.graph.as_graph_def()), "CPU", options)
         self._names = [output.name for output in graph.outputs]
         self._requests = threading.local()
 
@@ -53,9 +53,9 @@ def import_openvino() -> Any:
     return openvino
 
 
-def read_graph(core: Any, frozen: Any) -> Any:
-    """Convert a frozen `ConcreteFunction` to an `openvino.Model`."""
+def read_graph(core: Any, graph: Any) -> Any:
+    """Convert a TensorFlow `GraphDef` without variables to an `openvino.Model`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.pb")
-        path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+        path.write_bytes(graph.SerializeToString())
         return core.read_model(path)

@@ -47,17 +47,11 @@ class TensorFlowEngine:
 def freeze_model(model: keras.Model) -> Any:
     """Return a `ConcreteFunction` from a batch to the list of the model's outputs, with constant weights."""
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     signature = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     graph = tf.function(lambda batch: model(batch, training=False), autograph=False).get_concrete_function(signature)
-    return freeze_function(graph)
-
-
-def freeze_function(function: Any) -> Any:
-    """Return a copy of a `ConcreteFunction` whose variables are constants."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    return convert_variables_to_constants_v2(function)
+    return convert_variables_to_constants_v2(graph)
 
 
 def configure_tensorflow(streams: Streams) -> bool:

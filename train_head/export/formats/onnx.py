@@ -14,7 +14,8 @@ from extract.engines import count_cores
 from train_head.config import Dtype
 from train_head.data.batches import Array
 from train_head.export.formats import Source
-from train_head.export.formats.onnx_graph import INPUT, convert_function
+from train_head.export.formats.graph import INPUT
+from train_head.export.formats.onnx_graph import convert_function
 from train_head.export.formats.onnx_weights import store_weights
 from train_head.export.outputs import DISTANCE, PROBABILITY, Outputs
 

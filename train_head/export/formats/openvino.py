@@ -12,15 +12,15 @@ import numpy as np
 
 from base.errors import HeadstartError
 from extract.engines.openvino import import_openvino, read_graph
-from extract.engines.tensorflow import freeze_function
 from train_head.config import Dtype
 from train_head.data.batches import Array
 from train_head.export.formats import Source
+from train_head.export.formats.graph import INPUT, SeparateGraph, separate_arrays
 from train_head.export.formats.weights import choose_storage, quantize_blocks, quantize_columns
 from train_head.export.outputs import DISTANCE, PROBABILITY, Outputs
 from train_head.runs.card import format_labels
 
-INPUT, XML_FILE = "rgb", "model.xml"
+XML_FILE = "model.xml"
 INFO, LABELS_KEY, DESCRIPTION_KEY = "headstart", "labels", "description"
 """Section of the information in the file, with the class names as a JSON list, and the content of model.json."""
 API_INFO = "model_info"
@@ -30,13 +30,7 @@ API_INFO = "model_info"
 def convert(source: Source, folder: Path) -> None:
     """Write model.xml and model.bin."""
     openvino = import_openvino()
-    concrete = source.function.get_concrete_function()
-    model = read_graph(openvino.Core(), freeze_function(concrete))
-    names = {tensor.name: name for name, tensor in concrete.structured_outputs.items()}
-    for output in model.outputs:
-        found = names.keys() & output.get_names()
-        output.get_tensor().set_names({names[name] for name in found})
-    model.input().get_tensor().set_names({INPUT})
+    model = _read_function(separate_arrays(source.function))
     if source.dtype is not Dtype.FLOAT32:
         _store_weights(model, source.dtype)
     model.set_rt_info(source.encode_description(), [INFO, DESCRIPTION_KEY])
@@ -44,6 +38,33 @@ def convert(source: Source, folder: Path) -> None:
     labels = format_labels(source.card.classes).decode().splitlines()
     model.set_rt_info(" ".join("_".join(label.split()) for label in labels), [API_INFO, LABELS_KEY])
     openvino.save_model(model, folder / XML_FILE, compress_to_fp16=False)
+
+
+def _read_function(source: SeparateGraph) -> Any:
+    """Convert a function to an `openvino.Model` with named inputs and outputs."""
+    from openvino import Core
+    from openvino import opset13 as ops
+    from openvino.passes import ConstantFolding, Manager
+
+    model = read_graph(Core(), source.graph)
+    for parameter in model.get_parameters():
+        name = parameter.get_friendly_name().removesuffix(":0")
+        if name in source.arrays:
+            constant = ops.constant(source.arrays[name], shared_memory=True, name=name)
+            parameter.output(0).replace(constant.output(0))
+            model.remove_parameter(parameter)
+    model.input().get_tensor().set_names({INPUT})
+    for result in model.get_results():
+        names = {source.outputs[name] for name in source.outputs.keys() & result.output(0).get_names()}
+        if names:
+            result.output(0).get_tensor().set_names(names)
+        else:
+            # A tensor of the graph that nothing uses.
+            model.remove_result(result)
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    return model
 
 
 def _store_weights(model: Any, dtype: Dtype) -> None:
