@@ -21,8 +21,9 @@ from extract.decoding.read import UndecodableImageError
 from train_head.serve.address import HostNames
 from train_head.serve.classify import Classified, Classifier
 from train_head.serve.errors import AsciiJSONResponse, RequestError, build_response
+from train_head.serve.form import Upload
 from train_head.serve.guard import Guard
-from train_head.serve.uploads import Admission, Limits, Upload, read_uploads
+from train_head.serve.uploads import Admission, Limits, read_uploads
 
 STATIC = Path(__file__).parent / "static"
 """Folder of the files of the page."""
@@ -57,9 +58,14 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """Classify the pictures of a request."""
         try:
-            with self._admission.admit() as hold:
+            with self._admission.hold_bytes() as hold:
                 uploads = await read_uploads(request, self._limits, hold)
-                return await self._classify(uploads)
+                # A slow upload does not delay the requests that have arrived.
+                with self._admission.admit():
+                    return await self._classify(uploads)
+        except RequestError as error:
+            # The frames of a raised error would keep the body in memory until the response is sent.
+            return build_response(error)
         except ClientDisconnect:
             return Response(status_code=400)
 
@@ -91,7 +97,7 @@ class Service:
             if isinstance(result, Classified):
                 found["predictions"].append(self._describe(result) | place)
             else:
-                found["failed"].append(place | {"reason": str(result)})
+                found["failed"].append(place | {"reason": result.reason})
         self.num_pictures += len(found["predictions"])
         if found["predictions"]:
             return AsciiJSONResponse(found)

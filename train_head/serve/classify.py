@@ -23,9 +23,9 @@ from train_head.export.formats import FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
 from train_head.predict.classify import TENSORFLOW
-from train_head.predict.prediction import Prediction, predict_labels
+from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
+from train_head.serve.form import Upload
 from train_head.serve.neighbours import Neighbour, TrainingPictures
-from train_head.serve.uploads import Upload
 
 MAX_DECODED = 64
 """Largest number of decoded pictures that wait for the model."""
@@ -79,14 +79,14 @@ class Classifier:
         size = self.model.card.image_size
         self.model.run(self._resize(np.zeros((size, size, 3), np.uint8), size)[None])
 
-    async def classify(self, upload: Upload) -> Classified | UndecodableImageError:
-        """Classify a picture; return an error for one that cannot be decoded."""
+    async def classify(self, upload: Upload) -> Classified | UnusedPicture:
+        """Classify a picture; return the reason for one that cannot be decoded."""
         loop = asyncio.get_running_loop()
         async with self._slots:
             try:
                 pixels = await loop.run_in_executor(self._decoders, self._decode, upload.data)
             except UndecodableImageError as error:
-                return error
+                return UnusedPicture(Path(upload.name), str(error))
             waiting = _Waiting(pixels, loop.create_future())
             self._waiting.append(waiting)
             if self._worker is None or self._worker.done():

@@ -22,7 +22,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-DISCARD_S = 2.0
+DISCARD_S = 5.0
 """Time in which the rest of a body is dropped after an error, in seconds."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import Generator
@@ -106,4 +107,6 @@ def build_server(service: Service, names: HostNames) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=_END_S,
     )
+    # It logs each damaged form, which the response describes.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     return SignalServer(config)

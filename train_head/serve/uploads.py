@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from base.terminal import format_bytes
 from extract.config import MAX_PIXELS
 from train_head.serve.errors import RequestError
+from train_head.serve.form import MULTIPART, Upload, parse_form
 
-MULTIPART = "multipart/form-data"
 _RAW_TYPES = ("", "application/octet-stream")
 
 
@@ -31,9 +28,9 @@ class Limits:
     max_files: int = 32
     """Largest number of pictures in a request."""
     max_requests: int = 64
-    """Largest number of requests whose pictures are read or classified at a time."""
-    max_held_bytes: int = 256_000_000
-    """Largest size of the bodies of these requests together."""
+    """Largest number of requests whose pictures are classified at a time."""
+    max_held_bytes: int = 128_000_000
+    """Largest size of the bodies of all requests together."""
     upload_s: float = 60.0
     """Longest time in which a body must arrive, in seconds."""
     pause_s: float = 10.0
@@ -42,16 +39,8 @@ class Limits:
     """Longest time until the pictures of a request are classified, in seconds."""
 
 
-class Upload(NamedTuple):
-    """File of a request."""
-
-    name: str
-    """File name that the client gave; empty if it gave none."""
-    data: bytes
-
-
 class Admission:
-    """Limits on the requests in progress, and on the bytes of their bodies together."""
+    """Limits on the requests whose pictures are classified, and on the bytes of all bodies together."""
 
     def __init__(self, limits: Limits) -> None:
         """Start without requests."""
@@ -59,11 +48,25 @@ class Admission:
         self.num_requests = self._num_bytes = 0
 
     @contextmanager
-    def admit(self) -> Iterator[Callable[[int], None]]:
-        """Count a request until the end of the block, and yield a function that counts further bytes of its body.
+    def admit(self) -> Iterator[None]:
+        """Count a request until the end of the block.
 
         Raises:
-            RequestError: too many requests or bytes, also from the yielded function.
+            RequestError: too many requests.
+        """
+        if self.num_requests >= self._limits.max_requests:
+            raise _build_busy_error(f"{self.num_requests} requests in progress")
+        self.num_requests += 1
+        try:
+            yield
+        finally:
+            self.num_requests -= 1
+
+    @contextmanager
+    def hold_bytes(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that counts bytes of a body until the end of the block.
+
+        The function raises RequestError if there are too many.
         """
         held = 0
 
@@ -73,13 +76,10 @@ class Admission:
                 raise _build_busy_error("the pictures of other requests fill the memory for them")
             self._num_bytes, held = self._num_bytes + num_bytes, held + num_bytes
 
-        if self.num_requests >= self._limits.max_requests:
-            raise _build_busy_error(f"{self.num_requests} requests in progress")
-        self.num_requests += 1
         try:
             yield hold
         finally:
-            self.num_requests, self._num_bytes = self.num_requests - 1, self._num_bytes - held
+            self._num_bytes -= held
 
 
 def _build_busy_error(got: str) -> RequestError:
@@ -108,7 +108,7 @@ async def read_uploads(request: Request, limits: Limits, hold: Callable[[int], N
         raise _build_size_error(limits)
     chunks = _read_chunks(request, limits, hold)
     if content_type == MULTIPART:
-        return await _parse_form(request, chunks, limits)
+        return await parse_form(request.headers["content-type"], chunks, limits.max_files)
     return [Upload("", b"".join([chunk async for chunk in chunks]))]
 
 
@@ -137,80 +137,3 @@ def _build_size_error(limits: Limits) -> RequestError:
     expected = f"at most {format_bytes(limits.max_bytes)}"
     advice = "Send fewer or smaller pictures, or start the server with a larger --max-upload"
     return RequestError(413, "body", expected, "more", advice)
-
-
-class _FormParser:
-    """Parser of a form that holds its files in memory."""
-
-    def __init__(self, content_type: str, max_files: int) -> None:
-        """Start a form.
-
-        Args:
-            content_type: the header with the boundary between the parts.
-            max_files: largest number of parts, with or without files.
-
-        Raises:
-            FormParserError: there is no valid boundary.
-        """
-        self.uploads: list[Upload] = []
-        self.is_complete = False
-        self._max_files, self._num_parts = max_files, 0
-        self._header, self._value, self._disposition = bytearray(), bytearray(), b""
-        self._data = bytearray()
-        callbacks: Any = {
-            "on_part_begin": self._begin_part,
-            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._end_header,
-            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
-            "on_part_end": self._end_part,
-            "on_end": self._end,
-        }
-        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-        self._parser = MultipartParser(boundary, callbacks)
-
-    def write(self, chunk: bytes) -> None:
-        """Parse further bytes.
-
-        Raises:
-            FormParserError: the form is damaged.
-            RequestError: it has too many parts.
-        """
-        self._parser.write(chunk)
-
-    def _begin_part(self) -> None:
-        self._num_parts += 1
-        if self._num_parts > self._max_files:
-            got, advice = "more", "Send fewer pictures at a time"
-            raise RequestError(413, "body", f"at most {self._max_files} pictures", got, advice)
-        self._disposition = b""
-
-    def _end_header(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = bytes(self._value)
-        self._header, self._value = bytearray(), bytearray()
-
-    def _end_part(self) -> None:
-        options = parse_options_header(self._disposition)[1]
-        name, data = options.get(b"filename"), bytes(self._data)
-        self._data = bytearray()
-        # A browser sends an empty file without a name for a field without a file. Parts without files are ignored.
-        if name or (data and name is not None):
-            self.uploads.append(Upload(name.decode(errors="replace"), data))
-
-    def _end(self) -> None:
-        self.is_complete = True
-
-
-async def _parse_form(request: Request, chunks: AsyncIterator[bytes], limits: Limits) -> list[Upload]:
-    expected, advice = f"pictures as files of a form ({MULTIPART})", "With curl, use -F file=@picture.jpg"
-    try:
-        parser = _FormParser(request.headers["content-type"], limits.max_files)
-        async for chunk in chunks:
-            parser.write(chunk)
-    except FormParserError as error:
-        raise RequestError(400, "body", expected, f"a damaged form ({error})", advice) from error
-    if not parser.is_complete or not parser.uploads:
-        got = "no file" if parser.is_complete else "an incomplete form"
-        raise RequestError(400, "body", expected, got, advice)
-    return parser.uploads
