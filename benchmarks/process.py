@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 _PROGRAM = """
@@ -14,8 +15,8 @@ try:
     module, sys.argv = sys.argv[1], sys.argv[1:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 finally:
-    with open("/proc/self/status") as status:
-        sys.__stdout__.write(next(line for line in status if line.startswith("VmHWM")))
+    from benchmarks.process import read_peak_bytes
+    sys.__stdout__.write(f"{read_peak_bytes()}\\n")
 """
 """Program that runs a module and prints its peak memory. wait4(2) would include the memory of the parent process."""
 
@@ -36,4 +37,15 @@ def run_module(module: str, arguments: Sequence[str]) -> Cost:
     started = time.monotonic()
     command = [sys.executable, "-c", _PROGRAM, module, *arguments, "--quiet"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Cost(time.monotonic() - started, int(done.stdout.split()[-2]) * 1024)
+    return Cost(time.monotonic() - started, int(done.stdout.split()[-1]))
+
+
+def read_peak_bytes() -> int:
+    """Return the peak memory of this process and of its child processes that still run, in bytes."""
+    threads = Path("/proc/self/task").iterdir()
+    children = [child for thread in threads for child in (thread / "children").read_text().split()]
+    peaks = 0
+    for process in ("self", *children):
+        lines = Path("/proc", process, "status").read_text().splitlines()
+        peaks += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return peaks
