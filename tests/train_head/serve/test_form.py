@@ -19,12 +19,13 @@ pytestmark = pytest.mark.unit
 FILES = [("a.png", b"first"), ("", b""), ("b.png", b""), ("c.png", bytes(range(256)))]
 
 
-def parse(body: bytes, content_type: str, size: int, max_files: int = 9) -> list[Upload]:
-    async def list_chunks() -> AsyncIterator[bytes]:
-        for start in range(0, len(body), size):
-            yield body[start : start + size]
+async def list_chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
 
-    return asyncio.run(parse_form(content_type, list_chunks(), max_files))
+
+def parse(body: bytes, content_type: str, size: int, max_files: int = 9) -> list[Upload]:
+    return asyncio.run(parse_form(content_type, list_chunks(body, size), max_files))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
@@ -47,11 +48,15 @@ def test_form_with_too_many_files_is_refused() -> None:
 @pytest.mark.parametrize("max_files", [9, 1])
 def test_form_leaves_nothing_in_memory(max_files: int) -> None:
     body, content_type = encode_form([("a.png", bytes(3_000_000))] * 2)
+
+    async def parse_and_drop() -> None:
+        with suppress(RequestError):
+            await parse_form(content_type, list_chunks(body, 65_536), max_files)
+
     gc.disable()
     tracemalloc.start()
     try:
-        with suppress(RequestError):
-            parse(body, content_type, 65_536, max_files)
+        asyncio.run(parse_and_drop())
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
