@@ -177,6 +177,20 @@ def test_page_shows_a_picture_with_its_probabilities_and_works_offline_after_loa
     assert [url for url in requests if not url.startswith((address, "blob:", "data:"))] == []
 
 
+@pytest.mark.parametrize(("event", "field"), [("drop", "dataTransfer"), ("paste", "clipboardData")])
+def test_page_takes_a_picture_that_is_dropped_or_pasted(page: Page, serve: Serve, event: str, field: str) -> None:
+    open_page(page, serve())
+    script = """([event, field, data]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], "picture.png"));
+      document.body.dispatchEvent(Object.assign(new Event(event, { bubbles: true }), { [field]: transfer }));
+    }"""
+    data = base64.b64encode(encode(Image.fromarray(draw_pixels(40, 60)))).decode()
+    page.evaluate(script, [event, field, data])
+    page.wait_for_selector("#verdict:visible")
+    assert page.inner_text("#status").startswith(page.inner_text("#verdict"))
+
+
 def test_page_of_a_far_picture_shows_none_of_these(page: Page, serve: Serve) -> None:
     open_page(page, serve(outlier_threshold=1e-6))
     choose(page, encode(Image.fromarray(draw_pixels(40, 60))))

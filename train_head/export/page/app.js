@@ -49,7 +49,7 @@ async function start() {
 /** Classify a picture, and show it with its probabilities; a later picture replaces one that is still in work. */
 async function classify(source) {
   const number = ++latest;
-  find("error").textContent = "";
+  find("error").textContent = find("status").textContent = "";
   find("result").setAttribute("aria-busy", "true");
   try {
     const prediction = await model.predict(source);
@@ -70,6 +70,7 @@ function showPrediction(source, prediction) {
   const { verdict, note } = describe(prediction);
   find("verdict").textContent = verdict;
   find("note").textContent = note;
+  find("status").textContent = `${verdict}. ${note}`;
   const ranked = model.description.classes
     .map((name, at) => ({ name, at, share: prediction.probability[name] }))
     .sort((one, other) => other.share - one.share);
@@ -114,11 +115,13 @@ function buildBar({ name, at, share }, isChosen) {
 }
 
 function classifyFirst(files) {
-  const [file] = files;
-  if (file) {
-    closeCamera();
-    classify(file);
+  if (!files.length) {
+    find("error").textContent = "This is not a file. Save the picture, and choose its file.";
+    return;
   }
+  closeCamera();
+  classify(files[0]);
+  if (files.length > 1) find("error").textContent = `Only the first of ${files.length} files is used.`;
 }
 
 async function openCamera() {
@@ -156,17 +159,20 @@ async function takePicture() {
 
 find("open").addEventListener("click", () => find("file").click());
 find("file").addEventListener("change", ({ target }) => {
-  classifyFirst([...target.files]);
+  if (target.files.length) classifyFirst([...target.files]);
   target.value = "";
 });
 find("start-camera").addEventListener("click", openCamera);
-find("stop").addEventListener("click", closeCamera);
+find("stop").addEventListener("click", () => {
+  closeCamera();
+  find("start-camera").focus();
+});
 find("take").addEventListener("click", takePicture);
 find("turn").addEventListener("click", () => {
   facing = facing === "environment" ? "user" : "environment";
   openCamera();
 });
-document.addEventListener("paste", ({ clipboardData }) => model && classifyFirst(clipboardData.files));
+document.addEventListener("paste", ({ clipboardData: { files } }) => model && files.length && classifyFirst(files));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   find("choose").classList.add("over");
