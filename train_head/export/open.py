@@ -41,7 +41,7 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
         UsageError: the path has no exported model, or the runtime of its format is not installed.
         HeadstartError: the files are damaged, or do not belong together.
     """
-    path, each = _locate(path)
+    path, each = locate_model(path)
     require_packages(each, [FORMATS[each].runtime])
     folder = path.parent
     description = None
@@ -60,8 +60,12 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
     return ExportedModel(path, each, card, description, load(path))
 
 
-def _locate(path: Path) -> tuple[Path, Format]:
-    """Return the file or folder of a format, and the format."""
+def locate_model(path: Path) -> tuple[Path, Format]:
+    """Return the file or folder of a format, and the format.
+
+    Raises:
+        UsageError: the path has no exported model.
+    """
     each = find_format(path)
     if each is None and path.is_dir():
         found = [(path / info.path, each) for each, info in FORMATS.items() if (path / info.path).exists()]

@@ -9,16 +9,17 @@ from pathlib import Path
 from base.errors import UsageError
 from base.files import read_regular_file
 from base.replace import recover_target
-from base.terminal import Console
+from base.terminal import Console, import_quietly
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
+from extract.engines import count_cores, plan_streams
 from extract.images.recognize import describe_unsupported
 from train_head.config import PredictConfig, RowFormat
 from train_head.data.batches import Array
-from train_head.export.formats import find_format
-from train_head.export.open import ExportedModel, open_model
+from train_head.export.formats import FORMATS, find_format
+from train_head.export.open import ExportedModel, locate_model, open_model
 from train_head.export.target import describe_target
-from train_head.predict.classify import Classifier
+from train_head.predict.classify import TENSORFLOW, Classifier
 from train_head.predict.list import list_pictures
 from train_head.predict.prediction import Prediction, Predictions, UnusedPicture
 from train_head.predict.rows import choose_row_format, open_rows
@@ -107,6 +108,8 @@ def predict_each(
     row_format = choose_row_format(config)
     check_sort_folder(config.sort_into)
     paths, skipped = list_pictures(config.files)
+    recover_model(config.model)
+    _configure_runtime(config.model)
     model, policy = load_model(config.model, console, has_features=on_features is not None)
     result = PredictionResult(model.card, skipped)
     with ExitStack() as stack:
@@ -154,6 +157,16 @@ def recover_model(path: Path) -> None:
     recover_target(describe_target(path if find_format(path) is None else path.parent))
 
 
+def _configure_runtime(path: Path) -> None:
+    """Let TensorFlow compute one batch on each core, as in extraction, if it runs the model."""
+    if FORMATS[locate_model(path)[1]].runtime == TENSORFLOW:
+        import_quietly("keras")
+        from extract.engines.tensorflow import configure_tensorflow
+
+        # In a process that has used TensorFlow, its number of threads stays unchanged.
+        configure_tensorflow(plan_streams(count_cores(0)))
+
+
 def _choose_policy(model: ExportedModel, console: Console) -> DecodePolicy:
     """Return the decode policy of a model, or the default one with a warning if this version does not know it."""
     policy = find_policy(model.card.decode_policy)
@@ -171,7 +184,7 @@ def _warn_of_edited_labels(model: ExportedModel, console: Console) -> None:
     path = model.path.parent / LABELS_FILE
     contents = list_label_contents(model.card.classes)
     try:
-        if read_regular_file(path, max(map(len, contents))) in contents:
+        if read_regular_file(path, max(map(len, contents)), follow=True) in contents:
             return
     except FileNotFoundError:
         return

@@ -21,6 +21,7 @@ def use_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     def use(training: Sequence[Path] = (), run: Run = classify_colours, **values: Any) -> Path:
         path = tmp_path / "export/model.onnx"
         path.parent.mkdir(exist_ok=True)
+        path.touch()
         model = make_model(path, make_card(**values), training, run)
         monkeypatch.setattr("train_head.predict.run.open_model", lambda path, has_features: model)
         return path

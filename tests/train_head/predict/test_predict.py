@@ -316,6 +316,7 @@ def test_predict_pictures_lists_failed_and_skipped_files(tiny_three: Path, tmp_p
 
 def test_predict_without_tensorflow_does_not_import_it(tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cats": 2})
+    (tmp_path / "model.onnx").touch()
     code = f"""
 import sys
 from pathlib import Path
@@ -324,7 +325,7 @@ from base.terminal import Console
 from tests.train_head.predict.fake import make_card, make_model
 from train_head.config import PredictConfig
 from train_head.predict.run import predict_pictures
-model = make_model(Path("model.onnx"), make_card())
+model = make_model(Path({str(tmp_path / "model.onnx")!r}), make_card())
 with mock.patch("train_head.predict.run.open_model", lambda path, has_features: model):
     found = predict_pictures(PredictConfig([Path({str(tmp_path)!r})], model.path), Console())
 assert len(found) == 2
