@@ -55,6 +55,11 @@ def open_socket(host: str, port: int, *, allow_network: bool) -> socket.socket:
     return found
 
 
+def is_loopback(listener: socket.socket) -> bool:
+    """Return whether only this computer can connect to a listening socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
 def format_address(listener: socket.socket) -> str:
     """Return the address of the page, such as `http://127.0.0.1:8000/`."""
     host, port = listener.getsockname()[:2]

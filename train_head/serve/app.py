@@ -93,11 +93,10 @@ class Service:
             raise RequestError(503, "server", expected, got, "Try again later") from error
         found: dict[str, list[Any]] = {"predictions": [], "failed": []}
         for number, (upload, result) in enumerate(zip(uploads, results, strict=True)):
-            place = {"index": number, "image": upload.name}
             if isinstance(result, Classified):
-                found["predictions"].append(self._describe(result) | place)
+                found["predictions"].append({"index": number} | self._describe(result) | {"image": upload.name})
             else:
-                found["failed"].append(place | {"reason": result.reason})
+                found["failed"].append({"index": number, "image": upload.name, "reason": result.reason})
         self.num_pictures += len(found["predictions"])
         if found["predictions"]:
             return AsciiJSONResponse(found)

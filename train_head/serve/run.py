@@ -11,7 +11,7 @@ from base.errors import UsageError, require_extra
 from base.terminal import Console
 from train_head.config import ServeConfig
 from train_head.predict.run import load_model
-from train_head.serve.address import HostNames, format_address, open_socket
+from train_head.serve.address import HostNames, format_address, is_loopback, open_socket
 
 if TYPE_CHECKING:
     from train_head.serve.app import Service
@@ -38,8 +38,8 @@ def serve_model(config: ServeConfig, console: Console) -> Mapping[str, Any]:
 
     with open_socket(config.host, config.port, allow_network=config.allow_network) as listener:
         service = build_service(config, console)
-        address, is_local = format_address(listener), not config.allow_network
-        if not is_local:
+        address, names = format_address(listener), HostNames(is_loopback(listener))
+        if not names.is_local:
             console.warning(
                 f"Everyone who can reach {address} can use the model, without a password, and the connection is not "
                 "encrypted. End the server as soon as you do not need it"
@@ -47,7 +47,7 @@ def serve_model(config: ServeConfig, console: Console) -> Mapping[str, Any]:
         console.info(f"Open {address} in a browser. Ctrl-C ends the server.")
         if config.open:
             webbrowser.open(address)
-        server = build_server(service, HostNames(is_local))
+        server = build_server(service, names)
         with contextlib.suppress(KeyboardInterrupt):
             server.run([listener])
     return {"address": address, "num_pictures": service.num_pictures}

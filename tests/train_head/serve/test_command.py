@@ -90,10 +90,11 @@ def test_network_address_prints_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     service, server = mock.Mock(num_pictures=0), mock.Mock()
     monkeypatch.setattr("train_head.serve.run.build_service", lambda *_: service)
     monkeypatch.setattr("train_head.serve.server.build_server", lambda *_: server)
-    for options, num_warnings in (([], 0), (["--host", "0.0.0.0", "--allow-network"], 1)):
+    network = ["--host", "0.0.0.0", "--allow-network"]
+    for options, num_warnings in (([], 0), (["--allow-network"], 0), (network, 1)):
         result = run_command(SERVE, "--model", "none", "--port", 0, *options)
         assert (result.status, len(result.warnings)) == (0, num_warnings)
-    assert server.run.call_count == 2
+    assert server.run.call_count == 3
 
 
 @pytest.mark.parametrize(
