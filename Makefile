@@ -247,7 +247,7 @@ test-fast: $(DEV)  ## run the unit tests, in less than a minute
 test-keras: $(DEV)  ## load exported models in earlier versions of Keras, which are installed into .venv/keras-*
 	$(BIN)/python -m pytest tests/train_head/export/test_keras_versions.py -m keras_versions -rs $(ARGS)
 
-test-browser: $(DEV)  ## open the pages in headless Chromium; needs chromium, Node.js and npm
+test-browser: $(DEV)  ## open the pages in headless Chromium, and run the code of model cards; needs chromium, npm and g++
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -149,7 +150,8 @@ def main() -> None:
     each, source, folder, dtype = Format(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Dtype(sys.argv[4])
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _, model = load_export(source / MODEL_FILE)
-    description = read_description(source / DESCRIPTION_FILE)
+    # Whoever gets a model file alone must not find out which pictures it was trained on.
+    description = replace(read_description(source / DESCRIPTION_FILE), training=[])
     chosen = FORMATS[each].choose_dtype(dtype)
     import_format(each).convert(Source(build_function(model), source / MODEL_FILE, description, chosen), folder)
 

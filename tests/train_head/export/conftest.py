@@ -16,8 +16,11 @@ from extract.config import ExtractConfig
 from extract.run import extract_features
 from extract.weights.find import Weights, WeightsName
 from tests.backbones import build_backbone_once
+from tests.pictures import draw_picture
+from tests.train_head.export.tiny import CONVERTED, export_tiny
 from tests.train_head.synthetic import OPTIONS
-from train_head.config import ExportConfig, TrainConfig
+from train_head.config import ExportConfig, Format, TrainConfig
+from train_head.export.description import ModelDescription
 from train_head.export.result import ExportResult
 from train_head.export.write import export_run
 from train_head.train import train_head
@@ -82,3 +85,12 @@ def exported(early_run: Path, tmp_path_factory: pytest.TempPathFactory, quiet: C
     """Export of `early_run`, not to be changed."""
     out = tmp_path_factory.mktemp("exported") / "out"
     return Exported(out, export_run(ExportConfig(early_run, out), quiet))
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelDescription]:
+    """Export of a tiny model with odd class names in all formats, with a picture; not to be changed."""
+    folder = tmp_path_factory.mktemp("odd")
+    description = export_tiny(folder, [Format.KERAS, *CONVERTED])
+    draw_picture("owls", 1, (61, 83)).save(folder / "picture.jpg", quality=95)
+    return folder, description

@@ -10,30 +10,23 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from PIL import Image
 
 from base.terminal import make_printable
 from tests.pictures import draw_picture
+from tests.train_head.export.cards import expect_output, format_odd_readme, list_blocks, parse_output
 from tests.train_head.export.conftest import Exported
-from tests.train_head.export.tiny import ODD_CLASSES, export_tiny
-from train_head.config import Format
+from tests.train_head.export.tiny import CONVERTED, ODD_CLASSES
 from train_head.export.description import ModelDescription, find_versions, read_description
-from train_head.export.open import open_model
 from train_head.export.readme.template import escape_markdown, format_code, format_table, quote_yaml
 from train_head.export.readme.write import ReadmeSources, format_readme
 from train_head.runs.read import Run
 
-CONVERTED = tuple(
-    each for each in Format if each not in (Format.KERAS, Format.WEB) and find_spec(f"train_head.export.formats.{each}")
-)
 RUN_BLOCKS = """
 import contextlib, io, json, os, sys
 outputs = []
@@ -44,50 +37,6 @@ for folder, code in json.load(sys.stdin):
     outputs.append(out.getvalue())
 print(json.dumps(outputs))
 """
-
-
-@pytest.fixture(scope="session")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelDescription]:
-    """Export of a tiny model with odd class names in all formats, with a picture; not to be changed."""
-    folder = tmp_path_factory.mktemp("odd")
-    description = export_tiny(folder, [Format.KERAS, *CONVERTED])
-    draw_picture("owls", 1, (61, 83)).save(folder / "picture.jpg", quality=95)
-    return folder, description
-
-
-def format_odd_readme(odd: tuple[Path, ModelDescription], exported: Exported, run: Path) -> str:
-    """Format the card of the tiny model as if it were the export of a run."""
-    folder, description = odd
-    opened = Run(run)
-    sources = ReadmeSources(opened, opened.open_store(), description, exported.result, folder)
-    return format_readme(sources).decode()
-
-
-def list_blocks(readme: str, language: str) -> dict[str, str]:
-    """Return the code blocks of a language, with their titles as keys."""
-    blocks = re.findall(rf"^\*\*(.*?)\*\*.*?\n```{language}\n(.*?)```$", readme, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == len(dict(blocks)) > 0
-    return dict(blocks)
-
-
-def expect_output(path: Path, description: ModelDescription) -> str:
-    """Return what the code in a card prints for the picture beside a model."""
-    pixels = np.asarray(Image.open(path.parent / "picture.jpg"), np.float32)[None]
-    found = open_model(path).run(pixels)
-    rows = zip(found.probabilities[0].tolist(), description.card.classes, strict=True)
-    lines = [f"{value:.6f} {label}\n" for value, label in sorted(rows, reverse=True)]
-    distance, threshold = found.distances, description.card.outlier_threshold
-    if description.has_distance and distance is not None and threshold is not None and distance[0] > threshold:
-        lines.append("none of these\n")
-    return "".join(lines)
-
-
-def parse_output(text: str) -> list[tuple[float, str]]:
-    """Parse the printed rows; a class name may contain a line break."""
-    return [
-        (float(value), label)
-        for value, label in re.findall(r"(\d\.\d{6}) (.*?)\n(?=\d\.\d{6} |none|\Z)", text, re.DOTALL)
-    ]
 
 
 def test_python_code_in_a_card_prints_the_same_as_predict(

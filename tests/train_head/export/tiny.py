@@ -23,6 +23,8 @@ from train_head.export.stitch import save_model, stitch
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, format_labels
 from train_head.solvers.head import restore_head
 
+CONVERTED = (Format.SAVED_MODEL, Format.LITERT, Format.ONNX, Format.OPENVINO)
+"""Formats that are converted in this process, without a network."""
 ODD_CLASSES = ['red, "a" \\ b\nc', "blue \N{CAT FACE} \u0642\u0637\u0629", "green | `*_<b> \u5341 caf\udce9"]
 """Class names for red, blue and green pictures."""
 

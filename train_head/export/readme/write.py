@@ -26,8 +26,8 @@ MAX_CLASSES = 30
 """Largest number of classes that are listed with their numbers of pictures."""
 LIBRARIES = {Format.KERAS: "keras", Format.LITERT: "litert", Format.ONNX: "onnx", Format.OPENVINO: "openvino"}
 """Names of libraries on the Hugging Face Hub."""
-CPP_FORMATS = (Format.OPENVINO, Format.ONNX, Format.LITERT)
-"""Formats that OpenVINO reads in C++, the preferred one first."""
+CPP_FORMATS = (Format.OPENVINO, Format.ONNX)
+"""Formats that OpenVINO reads in C++, the preferred one first. It does not keep the names of LiteRT's outputs."""
 
 
 @dataclass(frozen=True)
