@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,18 +62,27 @@ def load(path: Path) -> Callable[[Array], Outputs]:
     # A pattern is kept for each size of picture.
     options.enable_mem_pattern = False
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # ONNX Runtime opens only paths in UTF-8.
+        model = path if os.fsencode(path).decode(errors="ignore") == str(path) else path.read_bytes()
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
-        # ONNX Runtime's exceptions have no common class.
-        got, advice = str(error).splitlines()[0][:300], "Export the run again, or check the path"
-        raise HeadstartError(path, "an ONNX model", got, advice) from error
+        raise _build_error(path, "an ONNX model", error) from error
     names = [name for name in (PROBABILITY, DISTANCE) if name in {each.name for each in session.get_outputs()}]
     if [each.name for each in session.get_inputs()] != [INPUT] or PROBABILITY not in names:
         expected, advice = f"a model from {INPUT} to {PROBABILITY}", "Export the run again, or check the path"
         raise HeadstartError(path, expected, "a model with other inputs or outputs", advice)
 
     def compute(images: Array) -> Outputs:
-        probabilities, *distances = session.run(names, {INPUT: np.asarray(images, np.float32)})
+        try:
+            probabilities, *distances = session.run(names, {INPUT: np.asarray(images, np.float32)})
+        except Exception as error:
+            raise _build_error(path, "a model that runs on these pictures", error) from error
         return Outputs(probabilities, distances[0][:, 0] if distances else None)
 
     return compute
+
+
+def _build_error(path: Path, expected: str, error: Exception) -> HeadstartError:
+    """Convert an exception of ONNX Runtime; these have no common class."""
+    got, advice = str(error).strip().partition("\n")[0][:300], "Export the run again, or check the path"
+    return HeadstartError(path, expected, got or type(error).__name__, advice)

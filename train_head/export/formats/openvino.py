@@ -119,9 +119,8 @@ def load(path: Path) -> Callable[[Array], Outputs]:
         compiled = core.compile_model(core.read_model(path), "CPU", options)
         names = [name for output in compiled.outputs for name in output.get_names()]
         inputs = [name for each in compiled.inputs for name in each.get_names()]
-    except RuntimeError as error:
-        got, advice = str(error).strip().splitlines()[-1][:300], "Export the run again, or check the path"
-        raise HeadstartError(path, "a model of OpenVINO with its model.bin", got, advice) from error
+    except (RuntimeError, ValueError) as error:
+        raise _build_error(path, "a model of OpenVINO with its model.bin", error) from error
     if inputs != [INPUT] or PROBABILITY not in names:
         expected, advice = f"a model from {INPUT} to {PROBABILITY}", "Export the run again, or check the path"
         raise HeadstartError(path, expected, "a model with other inputs or outputs", advice)
@@ -130,9 +129,18 @@ def load(path: Path) -> Callable[[Array], Outputs]:
     def compute(images: Array) -> Outputs:
         if not hasattr(requests, "own"):
             requests.own = compiled.create_infer_request()
-        found = requests.own.infer({INPUT: np.asarray(images, np.float32)}, share_inputs=True)
+        try:
+            found = requests.own.infer({INPUT: np.asarray(images, np.float32)}, share_inputs=True)
+        except RuntimeError as error:
+            raise _build_error(path, "a model that runs on these pictures", error) from error
         # The arrays belong to the request, and the next batch overwrites them.
         distances = np.array(found[DISTANCE])[:, 0] if DISTANCE in names else None
         return Outputs(np.array(found[PROBABILITY]), distances)
 
     return compute
+
+
+def _build_error(path: Path, expected: str, error: Exception) -> HeadstartError:
+    """Convert an exception of OpenVINO, whose last line has the reason."""
+    got, advice = str(error).strip().rpartition("\n")[2][:300], "Export the run again, or check the path"
+    return HeadstartError(path, expected, got or type(error).__name__, advice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -157,6 +158,14 @@ def test_load_of_openvino_with_a_missing_or_short_model_bin_is_an_error(
         (tmp_path / "model.bin").write_bytes((path.parent / "model.bin").read_bytes()[:num_bytes])
     with raises(HeadstartError, where=tmp_path / path.name):
         import_format(Format.OPENVINO).load(tmp_path / path.name)
+
+
+@pytest.mark.parametrize("each", RUNTIMES)
+def test_load_from_a_folder_whose_name_is_not_utf8_works(convert: Convert, tmp_path: Path, each: Format) -> None:
+    folder = tmp_path / "caf\udce9 \N{CAT FACE}"
+    shutil.copytree(convert(each, Dtype.INT8).parent, folder)
+    run = import_format(each).load(folder / FORMATS[each].path)
+    assert run(np.zeros((1, 9, 9, 3), np.float32)).probabilities.shape == (1, 2)
 
 
 def test_load_of_another_onnx_model_is_an_error(tmp_path: Path) -> None:
