@@ -99,6 +99,16 @@ def test_command_exits_with_its_status(arguments: str, status: int, installed: P
     assert bool(done.stderr) == (status != 0)
 
 
+def test_wheel_has_the_files_of_the_page(installed: Path, tmp_path: Path) -> None:
+    code = "from train_head.serve.app import STATIC; print(*sorted(file.name for file in STATIC.iterdir()))"
+    assert run([installed, "-c", code], tmp_path).stdout.split() == [
+        "openapi.json",
+        "page.css",
+        "page.html",
+        "page.js",
+    ]
+
+
 def test_type_checker_accepts_valid_calls_and_refuses_invalid_ones(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "valid.py").write_text(
         "from pathlib import Path\n"

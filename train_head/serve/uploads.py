@@ -27,7 +27,7 @@ class Limits:
     """Largest size of a request's body."""
     max_files: int = 32
     """Largest number of pictures in a request."""
-    max_requests: int = 64
+    max_requests: int = 128
     """Largest number of requests whose pictures are classified at a time."""
     max_held_bytes: int = 128_000_000
     """Largest size of the bodies of all requests together."""
