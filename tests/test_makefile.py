@@ -231,6 +231,13 @@ def test_files_are_one_path_with_spaces_or_several_quoted_paths(checkout: Path) 
     assert "FILES" in done.err
 
 
+def test_serve_passes_the_run_if_it_exists(checkout: Path) -> None:
+    given = ["SERVE=", "OUT=my model", "RUN=my run", "PORT=0"]
+    assert make(checkout, "serve", *given).call == ["-m", "train_head.serve", "--model", "my model", "--port", "0"]
+    (checkout / "my run").mkdir()
+    assert make(checkout, "serve", *given).get("--run") == "my run"
+
+
 @pytest.mark.parametrize(
     ("target", "more", "command"),
     [
@@ -241,6 +248,7 @@ def test_files_are_one_path_with_spaces_or_several_quoted_paths(checkout: Path) 
         ("report", ["TEST=1"], "make train DATA='my pics' DROPOUT=0.5 POOL=avg"),
         ("predict", ["FILES=x", "ARGS=-v"], "make export DATA='my pics' DROPOUT=0.5 POOL=avg"),
         ("suggest", ["FILES=x", "COUNT=9"], "make export DATA='my pics' DROPOUT=0.5 POOL=avg"),
+        ("serve", ["SERVE=", "PORT=0"], "make export DATA='my pics' DROPOUT=0.5 POOL=avg"),
     ],
 )
 def test_failed_stage_without_its_input_prints_the_command_to_run_first(
