@@ -8,6 +8,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
+from base.terminal import import_quietly
 from train_head.config import Format
 from train_head.data.batches import Array
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, read_description
@@ -53,6 +54,8 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
     card = read_card(path) if each is Format.KERAS else description.card if description else None
     if card is None:
         raise HeadstartError(path, "a description beside it", "none", "Export the run again")
+    if FORMATS[each].runtime == "tensorflow":
+        import_quietly("tensorflow")
     if has_features and each is Format.KERAS:
         from train_head.export.formats.keras import load_with_features as load
     else:
