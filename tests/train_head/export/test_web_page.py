@@ -191,6 +191,22 @@ def test_page_takes_a_picture_that_is_dropped_or_pasted(page: Page, serve: Serve
     assert page.inner_text("#status").startswith(page.inner_text("#verdict"))
 
 
+def test_module_loads_the_model_in_another_page(page: Page, serve: Serve, tmp_path: Path) -> None:
+    address = serve()
+    (tmp_path / "site" / "picture.png").write_bytes(encode(Image.fromarray(draw_pixels(40, 60))))
+    page.goto(address + "../../")
+    script = """async (module) => {
+      const { load } = await import(module), shares = [];
+      const model = await load({ onProgress: (share) => shares.push(share) });
+      const response = await fetch("picture.png");
+      const bitmap = await createImageBitmap(await response.clone().blob());
+      return [shares, await model.predict(await response.blob()), await model.predict(bitmap)];
+    }"""
+    shares, of_file, of_bitmap = page.evaluate(script, address + "headstart.js")
+    assert shares[-1] == 1
+    assert of_bitmap == of_file
+
+
 def test_page_of_a_far_picture_shows_none_of_these(page: Page, serve: Serve) -> None:
     open_page(page, serve(outlier_threshold=1e-6))
     choose(page, encode(Image.fromarray(draw_pixels(40, 60))))
