@@ -80,6 +80,7 @@ def test_page_shows_predictions_bad_files_and_pictures_unlike_all_classes(page: 
 def test_page_replaces_a_missing_thumbnail_by_the_file_name(page: Page, address: str) -> None:
     open_page(page, address)
     (card,) = add_files(page, make_file("cat.png", encode(draw_picture("cats", 1))))
+    assert page.get_by_role("status").filter(has_text="cat.png: cats").count() == 1
     card.locator(".nearest .gone").wait_for()
     assert read(card, ".nearest .gone") == "000.jpg"
 

@@ -74,6 +74,7 @@ function sendWaiting() {
     numRunning += 1;
     classify(file)
       .then((answer) => showAnswer(card, answer), (error) => showProblem(card, error.message))
+      .then(() => announce(card))
       .finally(() => {
         numRunning -= 1;
         card.removeAttribute("aria-busy");
@@ -133,6 +134,12 @@ function describeProblem(answer) {
   return `Expected ${answer.expected}, got ${answer.got}. ${answer.advice}.`;
 }
 
+/** Let screen readers read the result. */
+function announce(card) {
+  const [name, verdict, note] = [".name", ".verdict", ".note"].map((each) => card.querySelector(each).textContent);
+  find("announcement").textContent = `${name}: ${verdict}. ${note}`;
+}
+
 function showProblem(card, message) {
   card.classList.add("failed");
   card.querySelector(".verdict").textContent = "Not classified";
@@ -151,7 +158,7 @@ function showAnswer(card, found) {
   let verdict = model.is_multi_label ? chosen.join(", ") || "no label" : best;
   if (found.is_outlier) {
     verdict = "None of these";
-    showNote(card, `The picture is unlike the training pictures of all classes. The nearest prediction is ${best}.`);
+    showNote(card, `The picture is unlike the training pictures of all classes. The most probable of them is ${best}.`);
   } else if (found.is_unsure) {
     verdict = `Unsure: ${verdict}`;
     showNote(
