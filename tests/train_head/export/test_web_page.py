@@ -59,7 +59,9 @@ def run_keras(exported: Exported) -> Callable[[Array], Outputs]:
 class PlainHandler(SimpleHTTPRequestHandler):
     """Server that knows no type but those of HTML, CSS and .js files, as old servers do."""
 
-    extensions_map = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", "": "text/plain"}  # noqa: RUF012
+    def guess_type(self, path: object) -> str:
+        known = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+        return known.get(Path(str(path)).suffix, "application/octet-stream")
 
     def log_message(self, *arguments: object) -> None:
         pass
