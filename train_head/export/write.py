@@ -111,7 +111,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
                 dtypes = {check.format: check.dtype for check in checks}
                 formats_written = {each.value: dtypes.get(each, Dtype.FLOAT32).value for each in written}
                 description = replace(description, formats=formats_written)
-                _write_documents(ReadmeSources(run, store, description, result, staging))
+                _write_documents(ReadmeSources(run, store, description, result, staging, config))
                 replacement.commit()
         if failed:
             raise build_format_error(failed, result)

@@ -16,6 +16,8 @@ def list_extraction_options(store: FeatureStore) -> list[str]:
     """List the options with which the features of a store are extracted again, without the weights and paths."""
     fingerprint = store.fingerprint
     found = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
+    found += ["--precision", fingerprint.precision] if fingerprint.precision != ExtractConfig.precision else []
+    found += ["--engine", fingerprint.engine] if fingerprint.engine != ExtractConfig.engine else []
     found += ["--cut", fingerprint.cut] if fingerprint.cut != ExtractConfig.cut else []
     # Features that are pooled when read are stored without pooling.
     found += ["--pool", fingerprint.pool] if fingerprint.pool in set(Pool) - {Pool.NONE} else []
@@ -24,10 +26,15 @@ def list_extraction_options(store: FeatureStore) -> list[str]:
     return found
 
 
-def list_changed_options(options: Mapping[str, Any]) -> list[str]:
-    """List the options of a training that differ from their defaults, as arguments of the command line."""
+def list_changed_options(options: Mapping[str, Any], declared: type = HeadConfig) -> list[str]:
+    """List the options that differ from their defaults, as arguments of the command line.
+
+    Args:
+        options: values by name; options without a value are left out.
+        declared: dataclass that declares the options, by default those of a training.
+    """
     arguments: list[str] = []
-    for option in list_options(HeadConfig):
+    for option in list_options(declared):
         value, flag = options.get(option.name), f"--{option.name.replace('_', '-')}"
         if value is None or value == option.default or option.name == "overwrite":
             continue

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.train_head.export.conftest import Exported
-from train_head.config import Format
+from train_head.config import ExportConfig, Format
 from train_head.export.description import ModelDescription
 from train_head.export.open import open_model
 from train_head.export.readme.write import ReadmeSources, format_readme
@@ -26,7 +26,9 @@ def format_odd_readme(
     if formats:
         description = replace(description, formats=dict.fromkeys(map(str, formats), "float32"))
     opened = Run(run)
-    sources = ReadmeSources(opened, opened.open_store(), description, exported.result, folder)
+    sources = ReadmeSources(
+        opened, opened.open_store(), description, exported.result, folder, ExportConfig(run, folder)
+    )
     return format_readme(sources).decode()
 
 

@@ -22,6 +22,7 @@ from tests.pictures import draw_picture
 from tests.train_head.export.cards import expect_output, format_odd_readme, list_blocks, parse_output
 from tests.train_head.export.conftest import Exported
 from tests.train_head.export.tiny import CONVERTED, ODD_CLASSES
+from train_head.config import ExportConfig
 from train_head.export.description import ModelDescription, find_versions, read_description
 from train_head.export.readme.template import escape_markdown, format_code, format_table, quote_yaml
 from train_head.export.readme.write import ReadmeSources, format_readme
@@ -114,13 +115,14 @@ def test_card_of_many_classes_is_short(exported: Exported, early_run: Path, tmp_
     run = Run(early_run)
     run.record = replace(run.record, classes=[*run.classes, *(f"class {number}" for number in range(1000))])
     card = replace(read_description(exported.out / "model.json").card, classes=run.classes)
-    sources = ReadmeSources(
-        run, run.open_store(), ModelDescription(card, versions=find_versions()), exported.result, tmp_path
-    )
+    described = ModelDescription(card, formats={"keras": "float32"}, versions=find_versions())
+    config = ExportConfig(early_run, tmp_path, factored=True)
+    sources = ReadmeSources(run, run.open_store(), described, exported.result, tmp_path, config)
     with mock.patch.object(run, "read_examples", return_value=Run(early_run).read_examples()):
         text = format_readme(sources).decode()
     assert len(text.splitlines()) < 200
     assert "class 999" not in text
+    assert "headstart export --run run --out model --factored\n" in text
 
 
 @pytest.mark.unit

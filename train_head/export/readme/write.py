@@ -12,7 +12,7 @@ from typing import Any
 from base.terminal import format_bytes, format_list, make_printable
 from features.labels import split_labels
 from features.store import FeatureStore
-from train_head.config import NO_FINE_TUNING, Dtype, Format, SolverName
+from train_head.config import NO_FINE_TUNING, Dtype, ExportConfig, Format, SolverName
 from train_head.evaluation.uncertainty import Selection, describe_results, format_percent, format_share
 from train_head.export.description import ModelDescription
 from train_head.export.formats import FORMATS
@@ -26,6 +26,8 @@ MAX_CLASSES = 30
 """Largest number of classes that are listed with their numbers of pictures."""
 LIBRARIES = {Format.KERAS: "keras", Format.LITERT: "litert", Format.ONNX: "onnx", Format.OPENVINO: "openvino"}
 """Names of libraries on the Hugging Face Hub."""
+EXPORT_OPTIONS = ("dtype", "factored", "outlier_score", "threshold")
+"""Options of the export that change the model; the formats are those that were written."""
 CPP_FORMATS = (Format.OPENVINO, Format.ONNX)
 """Formats that OpenVINO reads in C++, the preferred one first. It does not keep the names of LiteRT's outputs."""
 
@@ -40,6 +42,8 @@ class ReadmeSources:
     result: ExportResult
     folder: Path
     """Folder with the files of the formats."""
+    config: ExportConfig
+    """Options of the export."""
 
 
 def format_readme(sources: ReadmeSources) -> bytes:
@@ -87,7 +91,7 @@ def collect_facts(sources: ReadmeSources) -> dict[str, Any]:
         "selection": Selection.read(metrics).describe(),
         "weights": card.weights,
         "training": _list_training(sources),
-        "commands": _list_commands(sources, names),
+        "commands": _list_commands(sources),
         "versions": ", ".join(f"{name} {number}" for name, number in description.versions.items() if number),
     }
 
@@ -170,21 +174,19 @@ def _describe_head(run: Run) -> str:
     )
 
 
-def _list_commands(sources: ReadmeSources, names: Sequence[Format]) -> list[str]:
-    run, store, card = sources.run, sources.store, sources.description.card
-    dtypes = {check.dtype for check in sources.result.checks} - {Dtype.FLOAT32}
+def _list_commands(sources: ReadmeSources) -> list[str]:
+    run, store = sources.run, sources.store
     options = dict(run.options)
     if options.get("views") == 1:
         options["views"] = None
     if options.get("cut") == store.fingerprint.cut:
         options["cut"] = ""
-    formats = ["--formats", ",".join(names)] if names != [Format.KERAS] else []
-    formats += ["--dtype", *dtypes] if dtypes else []
-    formats += ["--outlier-score"] if sources.description.has_distance else []
-    images = run.record.images or "pictures"
+    written = {"formats": ",".join(sources.description.formats)}
+    exported = {name: getattr(sources.config, name) for name in EXPORT_OPTIONS} | written
+    weights, images = sources.description.card.weights, run.record.images or "pictures"
     commands = [
-        ["extract", "--images", images, "--store", "store", "--weights", card.weights, *list_extraction_options(store)],
+        ["extract", "--images", images, "--store", "store", "--weights", weights, *list_extraction_options(store)],
         ["train", "--store", "store", "--run", "run", *list_changed_options(options)],
-        ["export", "--run", "run", "--out", "model", *formats],
+        ["export", "--run", "run", "--out", "model", *list_changed_options(exported, ExportConfig)],
     ]
     return [shlex.join(["headstart", *map(make_printable, words)]) for words in commands]
