@@ -59,6 +59,8 @@ def load(path: Path) -> Callable[[Array], Outputs]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count_cores(0)
     options.log_severity_level = _SEVERITY_FATAL
+    # Threads that wait in a loop take time from those that decode pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A pattern is kept for each size of picture.
     options.enable_mem_pattern = False
     try:
