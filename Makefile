@@ -34,6 +34,8 @@
 #   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
 #   COUNT=           number of pictures that `make suggest` suggests
+#   TOP= UNSURE= SORT_INTO=folder   classes in the table of `make predict`; the margin below which a picture is unsure;
+#                    a folder to fill with links to the pictures by class (docs/predict.md)
 #   PORT=            port of the page of `make serve` (default 8000)
 #   FILES=paths      the pictures to classify or to suggest from; quote paths with spaces: FILES="a.jpg 'my pictures'"
 #   CONFIRM=yes      confirm `make clean-all`
@@ -53,7 +55,7 @@ INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SA
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE FACTORED CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
-	SEARCH TRIALS $(SWITCHES) COUNT PORT FILES ARGS
+	SEARCH TRIALS $(SWITCHES) COUNT TOP UNSURE SORT_INTO PORT FILES ARGS
 TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
@@ -129,13 +131,13 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
-RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT PORT FILES ARGS $(SWITCHES),$(VARIABLES))
+RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT TOP UNSURE SORT_INTO PORT FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
 train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
 report export: HINT = make train $(call assign,$(RUN_VARIABLES))
-predict suggest: NEEDED = $(OUT)/model.keras
-serve: NEEDED = $(OUT)
+suggest: NEEDED = $(OUT)/model.keras
+predict serve: NEEDED = $(OUT)
 predict serve suggest: HINT = make export $(call assign,$(RUN_VARIABLES))
 print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
 # The one-letter flags of make, such as -ns. With -n, commands are printed but not run; with -s, they are not printed.
@@ -205,9 +207,9 @@ export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in o
 		$(WEIGHTS_OPTION) $(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(if $(FACTORED),--factored) \
 		$(ARGS))
 
-predict: $(RUNTIME)  ## classify FILES with the exported model
-	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
-		$(call options,MAX_PIXELS) $(ARGS))
+predict: $(RUNTIME)  ## classify FILES with the exported model, of any format (docs/predict.md)
+	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)) $(FILE_ARGUMENTS) \
+		$(call options,MAX_PIXELS TOP UNSURE SORT_INTO) $(ARGS))
 
 serve: $(RUNTIME) $(SERVE)  ## show a page that classifies pictures with the exported model (docs/serve.md)
 	$(call run,$(BIN)/python -m train_head.serve --model $(call quote,$(OUT)) \

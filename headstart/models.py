@@ -80,7 +80,7 @@ def predict(
     """Classify pictures with an exported model.
 
     Args:
-        model: Result of `export`, or the path of a model.keras that it wrote.
+        model: Result of `export`, or the path of its folder or of a model in it, of any format.
         files: Pictures, or folders of pictures.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
