@@ -36,6 +36,10 @@ class Source:
     """Description of the model, to be kept inside the converted files; it does not list their digests."""
     dtype: Dtype
     """Number format of the weights."""
+    network: Any = None
+    """`keras.Model` whose weights the function uses."""
+    pictures: Array | None = None
+    """(n, image_size, image_size, 3) float32 pixels in 0-255, to measure activations on; None to measure none."""
 
     @property
     def card(self) -> ModelCard:

@@ -19,6 +19,7 @@ from train_head.config import Dtype, Format
 from train_head.data.batches import Array
 from train_head.export.description import DESCRIPTION_FILE, encode_description
 from train_head.export.formats import FORMATS, Source
+from train_head.export.formats.rounding import round_convolutions
 from train_head.export.formats.saved_model import SIGNATURE, save_function
 from train_head.export.outputs import DISTANCE, PROBABILITY, Outputs
 from train_head.runs.card import LABELS_FILE, format_labels
@@ -28,6 +29,8 @@ def convert(source: Source, folder: Path) -> None:
     """Write `model.tflite`."""
     import tensorflow as tf
 
+    if source.dtype is Dtype.INT8 and source.pictures is not None:
+        round_convolutions(source.network, source.pictures)
     with TemporaryDirectory(dir=folder) as aside:
         save_function(source.function, Path(aside))
         converter = tf.lite.TFLiteConverter.from_saved_model(aside)
