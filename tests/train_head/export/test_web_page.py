@@ -220,6 +220,9 @@ def test_page_of_several_labels_chooses_those_above_their_thresholds(page: Page,
     open_page(page, serve(outlier_threshold=None, is_multi_label=True, thresholds=[0.0, 1.0]))
     found = predict(page, encode(Image.fromarray(draw_pixels(40, 60))))
     assert found["labels"] == ["cats"]
+    choose(page, encode(Image.fromarray(draw_pixels(40, 60))))
+    assert page.inner_text("#verdict") == "cats"
+    assert page.locator("#bars .chosen .name").all_inner_texts() == ["cats"]
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

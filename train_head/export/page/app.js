@@ -90,7 +90,11 @@ function describe({ label, labels, margin, isOutlier, probability }) {
     return { verdict: "None of these", note: `The picture is unlike the training pictures. ${likely}` };
   }
   if (margin >= UNSURE_MARGIN) return { verdict: names, note: "" };
-  if (model.description.is_multi_label) return { verdict: `Unsure: ${names}`, note: "A probability is near its threshold." };
+  const { classes, is_multi_label, thresholds } = model.description;
+  if (is_multi_label) {
+    const near = classes.filter((name, at) => Math.abs(probability[name] - thresholds[at]) < UNSURE_MARGIN);
+    return { verdict: names, note: `Unsure, because near the threshold: ${near.join(", ")}.` };
+  }
   const [first, second] = Object.entries(probability).sort(([, one], [, other]) => other - one);
   return { verdict: `Unsure: ${first[0]} or ${second[0]}`, note: `${label} is a little more probable.` };
 }
@@ -98,7 +102,7 @@ function describe({ label, labels, margin, isOutlier, probability }) {
 function buildBar({ name, at, share }, isChosen) {
   const row = document.createElement("li"), bar = document.createElement("div"), filled = document.createElement("div");
   const texts = { name, share: formatShare(share) };
-  if (model.description.is_multi_label) texts.share += ` of ${formatShare(model.description.thresholds[at])}`;
+  if (model.description.is_multi_label) texts.share += ` (from ${formatShare(model.description.thresholds[at])})`;
   for (const [kind, text] of Object.entries(texts)) {
     const part = document.createElement("span");
     part.className = kind;
