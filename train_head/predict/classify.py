@@ -79,7 +79,7 @@ class Classifier:
         self._num_streams = plan_streams(num_cores).num_streams if is_tensorflow else 1
         self._num_readers = num_cores
 
-    def classify(self, paths: Sequence[Path]) -> Generator[Batch, None, None]:
+    def classify(self, paths: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield the results of the pictures in batches, in the order of the pictures.
 
         Only a few batches are in memory at a time.
@@ -97,7 +97,8 @@ class Classifier:
             batches = _group(map_ahead(reading, self._load, paths, num_ahead), batch_size)
             yield from map_ahead(running, self._compute, batches, self._num_streams + BATCHES_WAITING)
 
-    def _load(self, path: Path) -> _Loaded:
+    def _load(self, name: str) -> _Loaded:
+        path = Path(name)
         try:
             with lock_large_file(_measure(path)):
                 data = read_picture(path, self._config.max_pixels)

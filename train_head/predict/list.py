@@ -12,20 +12,21 @@ from extract.images.walk import UNREADABLE_FILE, list_files
 from train_head.predict.prediction import UnusedPicture
 
 
-def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture]]:
+def list_pictures(files: Sequence[Path]) -> tuple[list[str], list[UnusedPicture]]:
     """List the pictures to classify.
 
     Args:
         files: pictures with any extension, and folders, which are searched for pictures by extension.
 
     Returns:
-        The pictures, in the given order and sorted by path within a folder; and the skipped files in the folders.
+        The paths of the pictures, in the given order and sorted by path within a folder; and the skipped files in the
+        folders. The paths are texts, which take a fifth of the memory of `Path`.
 
     Raises:
         UsageError: a path does not exist.
         HeadstartError: no picture was found.
     """
-    paths: list[Path] = []
+    paths: list[str] = []
     skipped: list[UnusedPicture] = []
     for file in files:
         try:
@@ -34,12 +35,13 @@ def list_pictures(files: Sequence[Path]) -> tuple[list[Path], list[UnusedPicture
             got = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
             raise UsageError(file, "a picture or a folder", got, "Check the path") from error
         if not is_folder:
-            paths.append(file)
+            paths.append(str(file))
             continue
         listing = list_files(file)
         # A link to a missing file fails when it is read, so that it is not overlooked.
         broken = {found.path for found in listing.skipped if found.reason.startswith(UNREADABLE_FILE)}
-        paths += [file / inside for inside in sorted({picture.path for picture in listing.pictures} | broken)]
+        inside = {picture.path for folder in listing.folders.values() for picture in folder} | broken
+        paths += [str(file / path) for path in sorted(inside)]
         skipped += [UnusedPicture(file / f.path, f.reason) for f in listing.skipped if f.path not in broken]
     if not paths:
         got = f"none ({skipped[0].image}: {skipped[0].reason})" if skipped else "none"

@@ -65,7 +65,7 @@ def test_classifier_loads_a_few_batches_ahead_only(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("train_head.predict.classify.read_picture", read)
     model = make_model(tmp_path, make_card())
     batches = Classifier(model, PredictConfig([], tmp_path, 2), DEFAULT_POLICY).classify(
-        [tmp_path / "cats/000.jpg"] * 1000
+        [str(tmp_path / "cats/000.jpg")] * 1000
     )
     first = next(batches)
     batches.close()

@@ -289,7 +289,7 @@ def test_list_pictures_keeps_the_order_of_files_and_sorts_within_folders(tmp_pat
         (tmp_path / name).touch()
     paths, skipped = list_pictures([tmp_path / "z.txt", tmp_path / "f"])
     names = ["z.txt", "f/a.jpeg", "f/a/c.jpg", "f/b.PNG"]
-    assert paths == [tmp_path / name for name in names]
+    assert paths == [str(tmp_path / name) for name in names]
     assert [file.image for file in skipped] == [tmp_path / "f/data.csv"]
 
 
