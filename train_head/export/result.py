@@ -24,7 +24,7 @@ class ExportResult:
     """Result of an export: the files, and the differences between the model and its parts."""
 
     files: list[Path]
-    """Paths of the model in each format, and of `labels.txt`; empty if the check failed."""
+    """Files and folders of each format, and `labels.txt`; empty if the check failed."""
     parity: Parity
     """Differences on `parity.num_pictures` of the validation pictures."""
     num_validation: int

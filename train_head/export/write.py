@@ -105,7 +105,8 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
             if Format.KERAS not in formats:
                 (staging / MODEL_FILE).unlink()
             written = [each for each in formats if (staging / FORMATS[each].path).exists()]
-            paths = [config.out / name for name in (*(FORMATS[each].path for each in written), LABELS_FILE)]
+            names = [name for each in written for name in FORMATS[each].names]
+            paths = [config.out / name for name in (*names, LABELS_FILE)]
             result = replace(result, files=paths if written else [], checks=checks)
             if written:
                 dtypes = {check.format: check.dtype for check in checks}

@@ -71,11 +71,11 @@ def test_export_run_writes_the_formats_that_agree(
     config = ExportConfig(early_run, tmp_path / "out", formats="keras,litert,onnx,openvino")
     with raises(ParityError, where="--formats onnx") as caught:
         export_run(config, quiet)
-    names = ["labels.txt", "model.bin", "model.json", "model.keras", "model.tflite", "model.xml", "parity.json"]
-    assert set(names) <= {path.name for path in config.out.iterdir()}
+    names = ["model.keras", "model.tflite", "model.xml", "model.bin", "labels.txt"]
+    assert caught.value.result.files == [config.out / name for name in names]
+    assert {*names, "model.json", "parity.json"} <= {path.name for path in config.out.iterdir()}
     assert not (config.out / "model.onnx").exists()
     assert [check.format for check in caught.value.result.checks] == [Format.LITERT, Format.OPENVINO]
-    assert caught.value.result.files[0] == config.out / "model.keras"
 
 
 def test_export_run_without_a_format_that_agrees_keeps_the_earlier_export(
