@@ -92,8 +92,9 @@ class Classifier:
             if self._worker is None or self._worker.done():
                 self._worker = asyncio.create_task(self._run_waiting())
             row, distance, features = await waiting.found
-        card = self.model.card
-        nearest = None if self.training is None or features is None else self.training.find_nearest(features)
+        card, nearest = self.model.card, None
+        if self.training and features is not None:
+            nearest = await loop.run_in_executor(self._decoders, self.training.find_nearest, features)
         return Classified(predict_labels(Path(upload.name), row, distance, card, self._unsure), nearest)
 
     async def run_in_thread(self, function: Callable[..., bytes], *arguments: object) -> bytes:
@@ -117,14 +118,15 @@ class Classifier:
             try:
                 pixels = np.stack([waiting.pixels for waiting in batch])
                 outputs = await loop.run_in_executor(self._runner, self.model.run, pixels)
+                for number, waiting in enumerate(batch):
+                    distance = None if outputs.distances is None else float(outputs.distances[number])
+                    features = None if outputs.features is None else outputs.features[number]
+                    if not waiting.found.done():
+                        waiting.found.set_result((outputs.probabilities[number], distance, features))
             except Exception as error:
-                failure = HeadstartError("model", "probabilities", f"{type(error).__name__}: {error}", "Start it again")
+                # Runtimes raise many kinds of errors; the requests must not wait for their results.
+                found, advice = f"{type(error).__name__}: {error}", "Start the server again, or use a smaller model"
+                failure = HeadstartError(self.model.path, "outputs of the model", found, advice)
                 for waiting in batch:
                     if not waiting.found.done():
                         waiting.found.set_exception(failure)
-                continue
-            for number, waiting in enumerate(batch):
-                distance = None if outputs.distances is None else float(outputs.distances[number])
-                features = None if outputs.features is None else outputs.features[number]
-                if not waiting.found.done():
-                    waiting.found.set_result((outputs.probabilities[number], distance, features))

@@ -58,11 +58,10 @@ def build_service(config: ServeConfig, console: Console) -> Service:
     from train_head.serve.app import Service
     from train_head.serve.classify import Classifier
     from train_head.serve.neighbours import load_training_pictures
-    from train_head.serve.uploads import Limits
+    from train_head.serve.uploads import choose_limits
 
     model, policy = load_model(config.model, console, has_features=config.run is not None)
     training = load_training_pictures(config, model, console)
-    limits = Limits(max_pixels=config.max_pixels, max_bytes=config.max_upload * 1_000_000)
     classifier = Classifier(model, policy, config, training)
     classifier.warm_up()
-    return Service(classifier, limits, console)
+    return Service(classifier, choose_limits(config), console)

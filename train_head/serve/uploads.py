@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from base.terminal import format_bytes
 from extract.config import MAX_PIXELS
+from train_head.config import ServeConfig
 from train_head.serve.errors import RequestError
 from train_head.serve.form import MULTIPART, Upload, parse_form
 
@@ -37,6 +38,12 @@ class Limits:
     """Longest pause within a body, in seconds."""
     predict_s: float = 60.0
     """Longest time until the pictures of a request are classified, in seconds."""
+
+
+def choose_limits(config: ServeConfig) -> Limits:
+    """Return the limits that the options set; the bodies of all requests together may have the size of one."""
+    max_bytes = config.max_upload * 1_000_000
+    return Limits(config.max_pixels, max_bytes, max_held_bytes=max(Limits.max_held_bytes, max_bytes))
 
 
 class Admission:

@@ -97,6 +97,15 @@ def test_network_address_prints_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     assert server.run.call_count == 3
 
 
+def test_open_shows_the_page_in_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("train_head.serve.run.build_service", lambda *_: mock.Mock(num_pictures=0))
+    monkeypatch.setattr("train_head.serve.server.build_server", lambda *_: mock.Mock())
+    result = run_command(SERVE, "--model", "none", "--port", 0, "--open", "--json")
+    assert opened == [result.json["address"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "where"),
     [

@@ -8,15 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from tests.pictures import draw_picture, encode
 from tests.train_head.serve.servers import Client, compare_colours, make_model, start_server
+from train_head.config import ServeConfig
 from train_head.data.batches import Array
 from train_head.export.outputs import Outputs
-from train_head.serve.uploads import Limits
+from train_head.serve.uploads import Limits, choose_limits
 
 PICTURE = encode(draw_picture("cats", 1))
 HEADERS = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
@@ -114,6 +116,13 @@ def test_hundred_requests_at_once_are_answered_or_deferred() -> None:
         assert found.keys() <= {(200, ""), (503, "2")}
         assert found[200, ""] >= 16
         assert client.predict(PICTURE).labels == ["cats"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("max_upload", "held"), [(1, 128_000_000), (1024, 1_024_000_000)])
+def test_limits_allow_one_upload_of_the_largest_size(max_upload: int, held: int) -> None:
+    limits = choose_limits(ServeConfig(Path("model.keras"), max_upload=max_upload, max_pixels=9))
+    assert (limits.max_bytes, limits.max_held_bytes, limits.max_pixels) == (max_upload * 1_000_000, held, 9)
 
 
 def test_uploads_above_the_memory_for_them_are_deferred() -> None:
