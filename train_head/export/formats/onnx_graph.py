@@ -45,7 +45,7 @@ def convert_function(function: Any) -> onnx.ModelProto:
     source = separate_arrays(function)
     num_bytes = sum(array.nbytes for array in source.arrays.values())
     if num_bytes > MAX_BYTES:
-        expected, advice = "weights of at most 2 GiB, the limit of ONNX", "Export another format, or train fewer units"
+        expected, advice = "weights of at most 2 GiB, the limit of ONNX", "Export it with `factored`, or another format"
         raise HeadstartError("--formats onnx", expected, format_bytes(num_bytes), advice)
     names = {f"{INPUT}:0": INPUT, **{f"{name}:0": name for name in source.arrays}}
     model, _ = tf2onnx.convert.from_graph_def(

@@ -112,7 +112,7 @@ def _find_serving(model: Any) -> set[str]:
 def load(path: Path) -> Callable[[Array], Outputs]:
     """Load a model.xml and its model.bin; see `FormatModule.load`. The function is thread-safe."""
     openvino = import_openvino()
-    # Processors with AMX would compute in bfloat16.
+    # Processors with AMX or AVX-512 BF16 would compute in bfloat16.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     try:
         core = openvino.Core()
