@@ -20,17 +20,16 @@ from extract.engines import count_cores, plan_streams
 from extract.load import map_ahead
 from extract.loop import BATCHES_WAITING
 from extract.pixels import resize_pixels, resize_without_tensorflow
-from train_head.config import PredictConfig
+from train_head.config import Format, PredictConfig
 from train_head.data.batches import Array
 from train_head.export.description import DIGEST_LENGTH
-from train_head.export.formats import FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
 from train_head.export.outputs import Outputs
 from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
 
-TENSORFLOW = "tensorflow"
-"""Runtime that computes several batches at a time, each on one core, as in extraction."""
+TENSORFLOW_FORMATS = (Format.KERAS, Format.SAVED_MODEL)
+"""Formats whose runtime computes several batches at a time, each on one core, as in extraction."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Classifier:
         self._model, self._config, self._policy = model, config, policy
         self._training = frozenset(model.description.training if model.description else ())
         num_cores = count_cores(0)
-        is_tensorflow = FORMATS[model.format].runtime == TENSORFLOW
+        is_tensorflow = model.format in TENSORFLOW_FORMATS
         self._resize = resize_pixels if is_tensorflow else resize_without_tensorflow
         # The other runtimes distribute one batch over the cores.
         self._num_streams = plan_streams(num_cores).num_streams if is_tensorflow else 1

@@ -16,10 +16,10 @@ from extract.engines import count_cores, plan_streams
 from extract.images.recognize import describe_unsupported
 from train_head.config import PredictConfig, RowFormat
 from train_head.data.batches import Array
-from train_head.export.formats import FORMATS, find_format
+from train_head.export.formats import find_format
 from train_head.export.open import ExportedModel, locate_model, open_model
 from train_head.export.target import describe_target
-from train_head.predict.classify import TENSORFLOW, Classifier
+from train_head.predict.classify import TENSORFLOW_FORMATS, Classifier
 from train_head.predict.list import list_pictures
 from train_head.predict.prediction import Prediction, Predictions, UnusedPicture
 from train_head.predict.rows import choose_row_format, open_rows
@@ -159,7 +159,7 @@ def recover_model(path: Path) -> None:
 
 def _configure_runtime(path: Path) -> None:
     """Let TensorFlow compute one batch on each core, as in extraction, if it runs the model."""
-    if FORMATS[locate_model(path)[1]].runtime == TENSORFLOW:
+    if locate_model(path)[1] in TENSORFLOW_FORMATS:
         import_quietly("keras")
         from extract.engines.tensorflow import configure_tensorflow
 

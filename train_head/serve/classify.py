@@ -19,10 +19,9 @@ from extract.decoding.read import UndecodableImageError, lock_large_file
 from extract.pixels import resize_pixels, resize_without_tensorflow
 from train_head.config import ServeConfig
 from train_head.data.batches import Array
-from train_head.export.formats import FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
-from train_head.predict.classify import TENSORFLOW
+from train_head.predict.classify import TENSORFLOW_FORMATS
 from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
 from train_head.serve.form import Upload
 from train_head.serve.neighbours import Neighbour, TrainingPictures
@@ -65,7 +64,7 @@ class Classifier:
         """
         self.model, self.training = model, training
         self._policy, self._max_pixels, self._unsure = policy, config.max_pixels, config.unsure
-        has_tensorflow = FORMATS[model.format].runtime == TENSORFLOW
+        has_tensorflow = model.format in TENSORFLOW_FORMATS
         self._resize = resize_pixels if has_tensorflow else resize_without_tensorflow
         self._batch_size = limit_batch(_BATCH_SIZE, model.card.image_size)
         self._decoders = ThreadPoolExecutor(_NUM_DECODERS, "decode")
