@@ -12,7 +12,14 @@ from base.terminal import import_quietly
 from train_head.config import Format
 from train_head.data.batches import Array
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, read_description
-from train_head.export.formats import FORMATS, find_format, import_format, list_files, require_packages
+from train_head.export.formats import (
+    FORMATS,
+    TENSORFLOW_FORMATS,
+    find_format,
+    import_format,
+    list_files,
+    require_packages,
+)
 from train_head.export.outputs import Outputs
 from train_head.runs.card import ModelCard, read_card
 
@@ -54,7 +61,7 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
     card = read_card(path) if each is Format.KERAS else description.card if description else None
     if card is None:
         raise HeadstartError(path, "a description beside it", "none", "Export the run again")
-    if FORMATS[each].runtime == "tensorflow":
+    if each in TENSORFLOW_FORMATS:
         import_quietly("tensorflow")
     if has_features and each is Format.KERAS:
         from train_head.export.formats.keras import load_with_features as load

@@ -20,16 +20,14 @@ from extract.engines import count_cores, plan_streams
 from extract.load import map_ahead
 from extract.loop import BATCHES_WAITING
 from extract.pixels import resize_pixels, resize_without_tensorflow
-from train_head.config import Format, PredictConfig
+from train_head.config import PredictConfig
 from train_head.data.batches import Array
 from train_head.export.description import DIGEST_LENGTH
+from train_head.export.formats import TENSORFLOW_FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
 from train_head.export.outputs import Outputs
 from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
-
-TENSORFLOW_FORMATS = (Format.KERAS, Format.SAVED_MODEL)
-"""Formats whose runtime computes several batches at a time, each on one core, as in extraction."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Classifier:
         num_cores = count_cores(0)
         is_tensorflow = model.format in TENSORFLOW_FORMATS
         self._resize = resize_pixels if is_tensorflow else resize_without_tensorflow
-        # The other runtimes distribute one batch over the cores.
+        # TensorFlow computes a batch on each core, as in extraction. The other runtimes distribute one over the cores.
         self._num_streams = plan_streams(num_cores).num_streams if is_tensorflow else 1
         self._num_readers = num_cores
 

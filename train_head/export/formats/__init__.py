@@ -117,6 +117,9 @@ FORMATS: Mapping[Format, FormatInfo] = {
     Format.WEB: FormatInfo("web", {"web": _WEB_NAMES}),
 }
 
+TENSORFLOW_FORMATS = (Format.KERAS, Format.SAVED_MODEL)
+"""Formats that TensorFlow runs."""
+
 
 def parse_formats(text: str, dtype: Dtype) -> list[Format]:
     """Parse comma-separated formats, without repetitions, in the order of `Format`.
