@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 COLOURS = {"cats": (200, 60, 40), "dogs": (40, 60, 200), "owls": (40, 200, 60)}
@@ -16,6 +17,13 @@ def draw_picture(label: str, number: int, size: tuple[int, int] = (90, 80)) -> I
     rng = np.random.default_rng([sorted(COLOURS).index(label), number])
     noise = rng.integers(-40, 41, (size[1], size[0], 3))
     return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
+
+
+def draw_pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> NDArray[np.uint8]:
+    """Draw smooth random pixels, (height, width, channels) uint8."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 5, channels), np.uint8)
+    mode = "RGB" if channels == 3 else "RGBA"
+    return np.asarray(Image.fromarray(small, mode).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def encode(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from tests.pictures import draw_picture
 from tests.train_head.export.tiny import CONVERTED, export_tiny
 from tests.train_head.synthetic import OPTIONS
 from train_head.config import ExportConfig, Format, TrainConfig
+from train_head.data.batches import Array
 from train_head.export.description import ModelDescription
+from train_head.export.formats import keras
+from train_head.export.outputs import Outputs
 from train_head.export.result import ExportResult
 from train_head.export.write import export_run
 from train_head.train import train_head
@@ -94,3 +98,22 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelDescriptio
     description = export_tiny(folder, [Format.KERAS, *CONVERTED])
     draw_picture("owls", 1, (61, 83)).save(folder / "picture.jpg", quality=95)
     return folder, description
+
+
+@pytest.fixture(scope="session")
+def run_keras(exported: Exported) -> Callable[[Array], Outputs]:
+    """Function from pixels to the outputs of the exported Keras model."""
+    return keras.load(exported.model)
+
+
+@pytest.fixture(scope="session")
+def web_result(early_run: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> ExportResult:
+    """Export of `early_run` in the format web, not to be changed; the runtime is fetched from npm."""
+    out = tmp_path_factory.mktemp("web") / "out"
+    return export_run(ExportConfig(early_run, out, formats="web"), quiet)
+
+
+@pytest.fixture(scope="session")
+def web_folder(web_result: ExportResult) -> Path:
+    """Folder of the page, not to be changed."""
+    return web_result.files[0]

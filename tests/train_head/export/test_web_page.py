@@ -18,18 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from base.errors import HeadstartError
-from base.terminal import Console
-from extract.pixels import resize_pixels
-from tests.errors import raises
-from tests.pictures import encode
-from tests.train_head.export.conftest import Exported
-from train_head.config import ExportConfig
+from tests.pictures import draw_pixels, encode
 from train_head.data.batches import Array
-from train_head.export.formats import FORMATS, keras, list_files, web
+from train_head.export.formats import FORMATS, list_files
 from train_head.export.outputs import Outputs
 from train_head.export.result import ExportResult
-from train_head.export.write import export_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -37,23 +30,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 Serve = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def result(early_run: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> ExportResult:
-    """Export of the format web, not to be changed."""
-    out = tmp_path_factory.mktemp("web") / "out"
-    return export_run(ExportConfig(early_run, out, formats="web"), quiet)
-
-
-@pytest.fixture(scope="module")
-def folder(result: ExportResult) -> Path:
-    return result.files[0]
-
-
-@pytest.fixture(scope="module")
-def run_keras(exported: Exported) -> Callable[[Array], Outputs]:
-    return keras.load(exported.model)
 
 
 class PlainHandler(SimpleHTTPRequestHandler):
@@ -68,7 +44,7 @@ class PlainHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve(folder: Path, tmp_path: Path) -> Iterator[Serve]:
+def serve(web_folder: Path, tmp_path: Path) -> Iterator[Serve]:
     """Function that serves the page from a subfolder, with changed values in model.json, and returns its address."""
     root = tmp_path / "site"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(PlainHandler, directory=str(root)))
@@ -76,7 +52,7 @@ def serve(folder: Path, tmp_path: Path) -> Iterator[Serve]:
     thread.start()
 
     def start(**changes: object) -> str:
-        page = shutil.copytree(folder, root / "a folder" / "web", dirs_exist_ok=True)
+        page = shutil.copytree(web_folder, root / "a folder" / "web", dirs_exist_ok=True)
         values = json.loads((page / "model.json").read_text())
         (page / "model.json").write_text(json.dumps(values | changes))
         return f"http://127.0.0.1:{server.server_port}/a%20folder/web/"
@@ -85,13 +61,6 @@ def serve(folder: Path, tmp_path: Path) -> Iterator[Serve]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def draw_pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> Array:
-    """Draw smooth random pixels, (height, width, channels) uint8."""
-    small = np.random.default_rng(seed).integers(0, 256, (5, 5, channels), np.uint8)
-    mode = "RGB" if channels == 3 else "RGBA"
-    return np.asarray(Image.fromarray(small, mode).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def predict(page: Page, data: bytes) -> Any:
@@ -111,13 +80,13 @@ def open_page(page: Page, address: str) -> None:
     page.wait_for_selector("#choose:visible")
 
 
-def test_export_run_writes_the_page_with_its_runtime(result: ExportResult, folder: Path) -> None:
-    (check,) = result.checks
+def test_export_run_writes_the_page_with_its_runtime(web_result: ExportResult, web_folder: Path) -> None:
+    (check,) = web_result.checks
     assert check.num_pictures == 64
     assert check.max_difference <= 1e-4
-    assert sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*") if path.is_file()) == list_files(
-        FORMATS[check.format].names
-    )
+    assert sorted(
+        str(path.relative_to(web_folder.parent)) for path in web_folder.rglob("*") if path.is_file()
+    ) == list_files(FORMATS[check.format].names)
 
 
 def test_page_gives_the_probabilities_of_keras_on_64_pictures(
@@ -292,7 +261,7 @@ def test_page_classifies_a_picture_of_the_camera(page: Page, serve: Serve) -> No
 
 
 def test_page_with_a_damaged_model_or_without_a_server_shows_a_message(
-    page: Page, serve: Serve, folder: Path, tmp_path: Path
+    page: Page, serve: Serve, web_folder: Path, tmp_path: Path
 ) -> None:
     address = serve()
     model = tmp_path / "site" / "a folder" / "web" / "model.tflite"
@@ -300,50 +269,5 @@ def test_page_with_a_damaged_model_or_without_a_server_shows_a_message(
     page.goto(address)
     page.wait_for_selector("#error:not(:empty)")
     assert page.is_hidden("#choose")
-    page.goto((folder / "index.html").as_uri())
+    page.goto((web_folder / "index.html").as_uri())
     page.wait_for_selector("#unserved:visible")
-
-
-def test_load_gives_the_outputs_of_keras_under_node(folder: Path, run_keras: Callable[[Array], Outputs]) -> None:
-    run = web.load(folder)
-    for number, size in enumerate([(75, 75), (1, 1), (3, 500), (200, 161)]):
-        pixels = draw_pixels(*size, number)[None].repeat(2, axis=0).astype(np.float32)
-        found, expected = run(pixels), run_keras(pixels)
-        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
-        assert found.distances is not None
-        assert expected.distances is not None
-        np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-3)
-
-
-def test_load_runs_no_script_of_the_folder(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "web")
-    for script in copy.rglob("*.js"):
-        script.write_text("throw new Error('run')")
-    assert web.load(copy)(np.zeros((1, 5, 5, 3), np.float32)).probabilities.shape == (1, 2)
-
-
-@pytest.mark.parametrize("name", ["model.tflite", "model.json"])
-def test_load_of_a_damaged_file_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
-    copy = shutil.copytree(folder, tmp_path / "web")
-    (copy / name).write_bytes((copy / name).read_bytes()[:60])
-    with raises(HeadstartError, where=copy / name):
-        web.load(copy)
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(97, 211, 75), (3, 2000, 150), (1, 1, 10), (1500, 3000, 299)])
-def test_resize_in_javascript_equals_tensorflow_bit_for_bit(
-    folder: Path, tmp_path: Path, height: int, width: int, size: int
-) -> None:
-    import subprocess
-
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    (tmp_path / "pixels").write_bytes(pixels.tobytes())
-    script = (
-        f"import {{ resize }} from '{(folder / 'pixels.js').as_uri()}'; import fs from 'node:fs';"
-        f"const data = fs.readFileSync('pixels'), width = {width}, height = {height};"
-        "const read = (top, count) => data.subarray(3 * width * top, 3 * width * (top + count));"
-        f"fs.writeFileSync('resized', new Uint8Array(resize({{ width, height, read }}, {size}).buffer));"
-    )
-    subprocess.run([web.find_node(), "--input-type=module", "-e", script], cwd=tmp_path, check=True)
-    resized = np.fromfile(tmp_path / "resized", np.float32).reshape(size, size, 3)
-    np.testing.assert_array_equal(resized, resize_pixels(pixels, size))
