@@ -25,10 +25,10 @@ from base.terminal import Console, format_bytes
 from benchmarks.exported import NUM_WARM
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
-from train_head.config import Dtype, Format
 from train_head.data.batches import Array
 from train_head.data.split import Targets, order_by_class
 from train_head.evaluation.metrics import LABEL_THRESHOLD, find_correct, predict_classes
+from train_head.export.config import Dtype, Format
 from train_head.export.formats import FORMATS, list_files
 from train_head.export.pictures import Pictures
 from train_head.export.readme.template import format_table

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.process import read_peak_bytes
-from train_head.config import Format
+from train_head.export.config import Format
 from train_head.export.formats import import_format
 
 NUM_WARM = 3

@@ -10,7 +10,9 @@ from base.errors import UsageError
 from base.terminal import Console, format_count
 from headstart.call import Progress, StrPath, locate_run, prepare_call
 from headstart.document import documented
-from train_head.config import ExportConfig, PredictConfig, SuggestConfig
+from train_head.export.config import ExportConfig
+from train_head.predict.config import PredictConfig
+from train_head.suggest.config import SuggestConfig
 
 if TYPE_CHECKING:
     from train_head.export.result import ExportResult

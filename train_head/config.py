@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from typer import Argument, BadParameter, Option
+from typer import Option
 
 from features.presets import PRESETS, PresetName
 from features.schema import Pool
@@ -47,25 +47,6 @@ class ClassWeight(StrEnum):
 
     NONE = "none"
     BALANCED = "balanced"
-
-
-class Format(StrEnum):
-    """Format of an exported model."""
-
-    KERAS = "keras"
-    SAVED_MODEL = "saved_model"
-    LITERT = "litert"
-    ONNX = "onnx"
-    OPENVINO = "openvino"
-    WEB = "web"
-
-
-class Dtype(StrEnum):
-    """Number format of the weights in an exported model; its inputs and outputs are float32."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -208,68 +189,6 @@ class TrainConfig(HeadConfig, _RunOption):
     """Options of `train`."""
 
 
-def parse_count(text: str) -> int | None:
-    """Parse a positive number; return None for `all`."""
-    # Typer passes the default too, which is an int.
-    if str(text) == "all":
-        return None
-    if not str(text).isdecimal() or int(text) < 1:
-        raise BadParameter(f"expected a positive number or all, got {text!r}.")
-    return int(text)
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Options of `export`."""
-
-    run: Annotated[Path, Option(help="Folder of the run.")]
-    out: Annotated[Path, Option(help="Folder for the exported model.")]
-    formats: Annotated[str, Option(help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST")] = (
-        Format.KERAS.value
-    )
-    dtype: Annotated[
-        Dtype,
-        Option(help="Number format of the weights. keras and saved_model are always float32."),
-    ] = Dtype.FLOAT32
-    factored: Annotated[
-        bool,
-        Option(
-            "--factored",
-            help="Write the head of the solver reduced with two small kernels instead of a large one. The outputs are "
-            "the same.",
-        ),
-    ] = False
-    outlier_score: Annotated[
-        bool,
-        Option(
-            "--outlier-score",
-            help="Add the output `distance`: how far a picture is from the training pictures of the nearest class.",
-        ),
-    ] = False
-    store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
-    weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
-    threshold: Annotated[
-        str,
-        Option(
-            help="Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one "
-            "with the best F1 on the validation pictures for each label.",
-            metavar="NUMBER|f1",
-        ),
-    ] = "0.5"
-    check: Annotated[
-        int | None,
-        Option(
-            parser=parse_count,
-            metavar="N|all",
-            help="Number of validation pictures to check the exported model on, in proportion to the classes.",
-        ),
-    ] = 256
-    max_pixels: Annotated[int, Option(min=1, help="Largest number of pixels in a picture, as in extraction.")] = (
-        MAX_PIXELS
-    )
-
-
 @dataclass(frozen=True)
 class ReportConfig:
     """Options of `report`."""
@@ -279,105 +198,3 @@ class ReportConfig:
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
     images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
     weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
-
-
-class RowFormat(StrEnum):
-    """Format of the predictions that `predict` prints or writes."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSONL = "jsonl"
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """Options of `predict`."""
-
-    files: Annotated[list[Path], Argument(help="Pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
-    model: Annotated[Path, Option(help="Exported model: its file or folder of any format, or the folder of an export.")]
-    batch_size: Annotated[
-        int, Option(min=0, help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.")
-    ] = 0
-    max_pixels: Annotated[
-        int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
-    ] = MAX_PIXELS
-    top: Annotated[int, Option(min=1, help="Number of classes of each picture in the table.")] = 3
-    unsure: Annotated[
-        float,
-        Option(
-            min=0,
-            max=1,
-            help="Classify a picture as unsure if the two highest probabilities differ by less. If pictures have "
-            "several labels: if a probability and its threshold do.",
-            metavar="MARGIN",
-        ),
-    ] = 0.0
-    least_sure_first: Annotated[
-        bool, Option("--least-sure-first", help="Sort by the margin of --unsure instead of by path.")
-    ] = False
-    output_format: Annotated[
-        RowFormat | None,
-        Option(
-            help="Output of the predictions: a table, or lines of CSV or JSON with the probability of every class. By "
-            "default a table, or what the extension of --out shows."
-        ),
-    ] = None
-    out: Annotated[
-        str, Option(help="File for the predictions, .csv or .jsonl, instead of standard output.", metavar="FILE")
-    ] = ""
-    sort_into: Annotated[
-        str,
-        Option(help="Folder to fill with a folder for each class, of links to the pictures.", metavar="DIR"),
-    ] = ""
-
-
-@dataclass(frozen=True)
-class SuggestConfig:
-    """Options of `suggest`."""
-
-    model: Annotated[
-        Path, Argument(help="Exported model: a file of any format, or the folder of the export.", metavar="MODEL")
-    ]
-    files: Annotated[list[Path], Argument(help="Unlabelled pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
-    out: Annotated[Path, Option(help="Folder for suggestions.csv and suggestions.html.")]
-    count: Annotated[int, Option(min=1, help="Largest number of pictures to suggest.")] = 50
-    skip_outliers: Annotated[
-        bool, Option("--skip-outliers", help="Leave out pictures that the model classifies as none of these.")
-    ] = False
-    batch_size: Annotated[
-        int, Option(min=0, help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.")
-    ] = 0
-    max_pixels: Annotated[
-        int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
-    ] = MAX_PIXELS
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """Options of `serve`."""
-
-    model: Annotated[Path, Option(help="Exported model: a file of any format, or the folder of an export.")]
-    run: Annotated[
-        Path | None, Option(help="Folder of the model's run. The page then shows the nearest training pictures.")
-    ] = None
-    store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the run's pictures, if it has moved.", metavar="DIR")] = ""
-    port: Annotated[int, Option(min=0, max=65535, help="Port of the page; 0 chooses a free one.")] = 8000
-    host: Annotated[str, Option(help="Address of the page. Others than loopback need --allow-network.")] = "127.0.0.1"
-    allow_network: Annotated[
-        bool, Option("--allow-network", help="Let other computers open the page, without a password or encryption.")
-    ] = False
-    open: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False
-    max_pixels: Annotated[
-        int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
-    ] = MAX_PIXELS
-    unsure: Annotated[
-        float,
-        Option(
-            min=0,
-            max=1,
-            help="Classify a picture as unsure if the two highest probabilities differ by less, as in predict.",
-            metavar="MARGIN",
-        ),
-    ] = 0.2
-    max_upload: Annotated[int, Option(min=1, max=1024, help="Largest size of a request, in MB.")] = 32

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from extract.config import MAX_PIXELS, ExtractConfig
-from train_head.config import ExportConfig, PredictConfig
+from train_head.export.config import ExportConfig
+from train_head.predict.config import PredictConfig
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ from typing import Any
 from base.terminal import Console, ConsoleOptions
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode
-from train_head.config import PredictConfig
+from train_head.predict.config import PredictConfig
 from train_head.predict.run import predict_pictures
 
 SMALL = ["--weights", "random", "--image-size", 75, "--cut", "mixed0"]

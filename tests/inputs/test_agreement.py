@@ -25,10 +25,10 @@ from tests.inputs.conftest import Extracted, locate
 from tests.inputs.kinds import ACCEPTED
 from tests.inputs.makers import SIZE
 from tests.train_head.synthetic import run_export
-from train_head.config import ExportConfig
 from train_head.data.batches import Array
 from train_head.data.split import split_examples
 from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import Pictures
 from train_head.runs.expand import expand_head

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from base.files import hash_file
 from base.replace import check_target, recover_target
 from tests.pictures import fill_folder
-from train_head.config import Format
+from train_head.export.config import Format
 from train_head.export.description import DESCRIPTION_FILE, read_description
 from train_head.export.formats import FORMATS, list_files
 from train_head.export.target import EXPORT_NAMES, describe_target

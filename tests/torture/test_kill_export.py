@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture.kill_export import kill_exports
-from train_head.config import Format
+from train_head.export.config import Format
 
 pytestmark = pytest.mark.torture
 

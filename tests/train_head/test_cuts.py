@@ -30,9 +30,10 @@ from tests.train_head.synthetic import (
     make_store,
 )
 from tests.train_head.training import make_config
-from train_head.config import ExportConfig, SolverName
+from train_head.config import SolverName
 from train_head.data.split import split_examples
 from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
 from train_head.export.stitch import stitch
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.runs.card import read_card

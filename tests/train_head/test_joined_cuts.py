@@ -22,9 +22,10 @@ from tests.errors import raises
 from tests.pictures import draw_picture, fill_folder
 from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, draw_features, list_paths, make_store
 from tests.train_head.training import make_config
-from train_head.config import ExportConfig, HeadConfig, SolverName, SplitName
+from train_head.config import HeadConfig, SolverName, SplitName
 from train_head.data.split import split_examples
 from train_head.evaluation.outliers import fit_detector
+from train_head.export.config import ExportConfig
 from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone
 from train_head.prepare import prepare_training

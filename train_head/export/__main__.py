@@ -8,7 +8,7 @@ from typing import Any
 
 from base.command_line import CommandFailed, run_app
 from base.terminal import Console, format_bytes, format_count, format_list
-from train_head.config import ExportConfig
+from train_head.export.config import ExportConfig
 
 
 def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from train_head.config import Dtype, Format
+from train_head.export.config import Dtype, Format
 from train_head.export.description import DESCRIPTION_FILE, read_description
 from train_head.export.formats import FORMATS, Source, import_format
 from train_head.export.gate import FormatCheck, Reference

@@ -19,7 +19,7 @@ from typing import Any
 from base.errors import HeadstartError
 from base.files import read_regular_file
 from base.typed import check_type
-from train_head.config import Format
+from train_head.export.config import Format
 from train_head.export.outputs import DISTANCE, PROBABILITY
 from train_head.runs.card import ModelCard
 

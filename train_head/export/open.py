@@ -9,8 +9,8 @@ from pathlib import Path
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.terminal import import_quietly
-from train_head.config import Format
 from train_head.data.batches import Array
+from train_head.export.config import Format
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, read_description
 from train_head.export.formats import (
     FORMATS,

@@ -16,8 +16,8 @@ from base.replace import replace_folder
 from base.terminal import Console, format_count, import_quietly
 from extract.decoding.policy import DecodePolicy, find_policy
 from features.store import FeatureStore
-from train_head.config import Dtype, ExportConfig, Format
 from train_head.data.split import order_by_class
+from train_head.export.config import Dtype, ExportConfig, Format
 from train_head.export.convert import convert_formats
 from train_head.export.description import (
     DESCRIPTION_FILE,

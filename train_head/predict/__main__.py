@@ -10,7 +10,7 @@ from base import streams
 from base.command_line import CommandFailed, run_app
 from base.errors import UsageError
 from base.terminal import Console, format_count
-from train_head.config import PredictConfig, RowFormat
+from train_head.predict.config import PredictConfig, RowFormat
 
 if TYPE_CHECKING:
     from train_head.predict.prediction import Prediction

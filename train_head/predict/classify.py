@@ -20,13 +20,13 @@ from extract.engines import count_cores, plan_streams
 from extract.load import map_ahead
 from extract.loop import BATCHES_WAITING
 from extract.pixels import resize_pixels, resize_without_tensorflow
-from train_head.config import PredictConfig
 from train_head.data.batches import Array
 from train_head.export.description import DIGEST_LENGTH
 from train_head.export.formats import TENSORFLOW_FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
 from train_head.export.outputs import Outputs
+from train_head.predict.config import PredictConfig
 from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
 
 

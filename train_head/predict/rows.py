@@ -14,7 +14,7 @@ from base.regular import RegularFile
 from base.replace import Target, hold_target
 from base.signals import defer_interrupt
 from base.terminal import make_json
-from train_head.config import PredictConfig, RowFormat
+from train_head.predict.config import PredictConfig, RowFormat
 from train_head.predict.prediction import Prediction
 from train_head.runs.card import ModelCard
 from train_head.runs.tables import format_csv

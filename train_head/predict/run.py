@@ -14,12 +14,12 @@ from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
 from extract.engines import count_cores, plan_streams
 from extract.images.recognize import describe_unsupported
-from train_head.config import PredictConfig, RowFormat
 from train_head.data.batches import Array
 from train_head.export.formats import TENSORFLOW_FORMATS, find_format
 from train_head.export.open import ExportedModel, locate_model, open_model
 from train_head.export.target import describe_target
 from train_head.predict.classify import Classifier
+from train_head.predict.config import PredictConfig, RowFormat
 from train_head.predict.list import list_pictures
 from train_head.predict.prediction import Prediction, Predictions, UnusedPicture
 from train_head.predict.rows import choose_row_format, open_rows

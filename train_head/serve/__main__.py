@@ -7,7 +7,7 @@ from typing import Any
 
 from base.command_line import run_app
 from base.terminal import Console
-from train_head.config import ServeConfig
+from train_head.serve.config import ServeConfig
 
 
 def serve(config: ServeConfig, console: Console) -> Mapping[str, Any]:

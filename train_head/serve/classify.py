@@ -17,12 +17,12 @@ from extract.decoding.decode import decode_within_budget
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, lock_large_file
 from extract.pixels import resize_pixels, resize_without_tensorflow
-from train_head.config import ServeConfig
 from train_head.data.batches import Array
 from train_head.export.formats import TENSORFLOW_FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
 from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
+from train_head.serve.config import ServeConfig
 from train_head.serve.form import Upload
 from train_head.serve.neighbours import Neighbour, TrainingPictures
 

@@ -15,14 +15,16 @@ from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
 from features.schema import Features
 from features.store import Example
-from train_head.config import NO_FINE_TUNING, Format, ServeConfig
+from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.evaluation.mahalanobis import scale_to_unit
 from train_head.evaluation.outliers import choose_training_pictures, read_pooled
+from train_head.export.config import Format
 from train_head.export.open import ExportedModel
 from train_head.report.gallery import encode_thumbnail
 from train_head.runs.read import Run
 from train_head.runs.record import recover_run
+from train_head.serve.config import ServeConfig
 
 NUM_NEAREST = 6
 _NUM_CACHED = 256

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import UsageError, require_extra
 from base.terminal import Console
-from train_head.config import ServeConfig
 from train_head.predict.run import load_model
 from train_head.serve.address import HostNames, format_address, is_loopback, open_socket
+from train_head.serve.config import ServeConfig
 
 if TYPE_CHECKING:
     from train_head.serve.app import Service

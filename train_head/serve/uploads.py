@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from base.terminal import format_bytes
 from extract.config import MAX_PIXELS
-from train_head.config import ServeConfig
+from train_head.serve.config import ServeConfig
 from train_head.serve.errors import RequestError
 from train_head.serve.form import MULTIPART, Upload, parse_form
 

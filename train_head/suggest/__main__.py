@@ -7,7 +7,7 @@ from typing import Any
 
 from base.command_line import CommandFailed, run_app
 from base.terminal import Console, format_count
-from train_head.config import SuggestConfig
+from train_head.suggest.config import SuggestConfig
 
 NUM_SHOWN = 10
 

@@ -16,15 +16,17 @@ from base.terminal import Console, format_count
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
 from features.schema import FEATURE_DTYPE, Features
-from train_head.config import Format, PredictConfig, SuggestConfig
 from train_head.evaluation.mahalanobis import scale_to_unit
+from train_head.export.config import Format
 from train_head.export.formats import find_format
+from train_head.predict.config import PredictConfig
 from train_head.predict.prediction import Predictions, UnusedPicture
 from train_head.predict.run import predict_pictures, recover_model
 from train_head.report.gallery import make_thumbnail
 from train_head.report.template import embed_page, make_environment
 from train_head.runs.card import MODEL_FILE, ModelCard, read_card
 from train_head.runs.tables import format_csv
+from train_head.suggest.config import SuggestConfig
 from train_head.suggest.rank import rank_pictures
 
 TABLE_FILE, PAGE_FILE = "suggestions.csv", "suggestions.html"

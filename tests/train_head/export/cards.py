@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.train_head.export.conftest import Exported
-from train_head.config import ExportConfig, Format
+from train_head.export.config import ExportConfig, Format
 from train_head.export.description import ModelDescription
 from train_head.export.open import open_model
 from train_head.export.readme.write import ReadmeSources, format_readme

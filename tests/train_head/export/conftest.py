@@ -20,8 +20,9 @@ from tests.backbones import build_backbone_once
 from tests.pictures import draw_picture
 from tests.train_head.export.tiny import CONVERTED, export_tiny
 from tests.train_head.synthetic import OPTIONS
-from train_head.config import ExportConfig, Format, TrainConfig
+from train_head.config import TrainConfig
 from train_head.data.batches import Array
+from train_head.export.config import ExportConfig, Format
 from train_head.export.description import ModelDescription
 from train_head.export.formats import keras
 from train_head.export.outputs import Outputs

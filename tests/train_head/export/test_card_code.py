@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.train_head.export.cards import expect_output, format_odd_readme, list_blocks, parse_output
 from tests.train_head.export.conftest import Exported
-from train_head.config import Dtype, Format
+from train_head.export.config import Dtype, Format
 from train_head.export.convert import build_function
 from train_head.export.description import ModelDescription
 from train_head.export.formats import Source, import_format

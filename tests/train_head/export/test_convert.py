@@ -18,9 +18,9 @@ from tests.commands import run_command
 from tests.errors import raises
 from tests.files import read_files
 from tests.train_head.export.conftest import Exported
-from train_head.config import Dtype, ExportConfig, Format
 from train_head.data.batches import Array
 from train_head.export import convert
+from train_head.export.config import Dtype, ExportConfig, Format
 from train_head.export.convert import ConversionError, convert_aside
 from train_head.export.formats import FORMATS, find_format, import_format, list_files, parse_formats
 from train_head.export.outputs import Outputs

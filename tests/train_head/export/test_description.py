@@ -15,7 +15,7 @@ from base.files import hash_file
 from tests.errors import raises
 from tests.train_head.export.conftest import Exported
 from tests.train_head.synthetic import make_small_card
-from train_head.config import Format
+from train_head.export.config import Format
 from train_head.export.description import (
     DIGEST_LENGTH,
     ModelDescription,

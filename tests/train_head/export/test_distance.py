@@ -19,7 +19,7 @@ from tests.train_head.export.conftest import CUT
 from tests.train_head.export.edits import assert_refused, read_members, remove_digest, write_members
 from tests.train_head.synthetic import draw_classes, draw_distance, make_small_card
 from tests.train_head.training import rewrite_manifest
-from train_head.config import ExportConfig
+from train_head.export.config import ExportConfig
 from train_head.export.distance import DISTANCE_NAME, build_distance, encode_arrays, list_arrays, measure_features
 from train_head.export.load import compile_outputs, load_export
 from train_head.export.stitch import save_model, stitch

@@ -31,8 +31,9 @@ from tests.files import read_files
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.export.conftest import CUT, Exported
 from tests.train_head.synthetic import OPTIONS, make_store, run_export
-from train_head.config import ExportConfig, PredictConfig, SolverName, TrainConfig
+from train_head.config import SolverName, TrainConfig
 from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
 from train_head.export.load import compile_outputs, load_export
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import PictureGoneError
@@ -41,6 +42,7 @@ from train_head.export.stitch import OLDEST_KERAS
 from train_head.export.target import describe_target, refuse_foreign_files
 from train_head.export.write import export_run
 from train_head.finetuning.backbone import rebuild_backbone
+from train_head.predict.config import PredictConfig
 from train_head.predict.run import predict_pictures
 from train_head.runs.card import ModelCard, format_labels, read_card
 from train_head.runs.read import Run

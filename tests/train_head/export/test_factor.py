@@ -15,7 +15,8 @@ from base.terminal import Console
 from tests.errors import raises
 from tests.train_head.export.edits import assert_refused, edit_weights, remove_digest
 from tests.train_head.synthetic import OPTIONS, run_export
-from train_head.config import ExportConfig, SolverName, TrainConfig
+from train_head.config import SolverName, TrainConfig
+from train_head.export.config import ExportConfig
 from train_head.export.factor import factor_head, read_reduced_kernel
 from train_head.export.write import export_run
 from train_head.runs.card import read_card

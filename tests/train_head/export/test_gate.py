@@ -17,8 +17,8 @@ from PIL import Image
 from base.terminal import Console
 from features.store import Example
 from tests.train_head.synthetic import make_small_card
-from train_head.config import Dtype, Format
 from train_head.data.batches import Array
+from train_head.export.config import Dtype, Format
 from train_head.export.gate import NUM_PICTURES, TOLERANCES, FormatCheck, Reference, vary_size
 from train_head.export.outputs import Outputs
 from train_head.export.pictures import Pictures

@@ -20,7 +20,8 @@ from tests.errors import raises
 from tests.train_head.export.conftest import Exported
 from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import OPTIONS
-from train_head.config import ExportConfig, SolverName, TrainConfig
+from train_head.config import SolverName, TrainConfig
+from train_head.export.config import ExportConfig
 from train_head.export.load import compile_outputs, load_export, read_export, rebuild_model
 from train_head.export.parity import find_flipped_sets
 from train_head.export.write import export_run
@@ -74,7 +75,7 @@ def test_export_of_several_labels_has_a_sigmoid_for_each(
 
 
 def predict_pictures_of(exported: Exported, paths: list[Path], console: Console) -> Any:
-    from train_head.config import PredictConfig
+    from train_head.predict.config import PredictConfig
 
     return predict_pictures(PredictConfig(paths, exported.model), console)
 

@@ -18,7 +18,7 @@ from base.errors import HeadstartError, UsageError
 from tests.errors import raises
 from tests.pictures import draw_picture
 from tests.train_head.export.tiny import CONVERTED, ODD_CLASSES
-from train_head.config import Format
+from train_head.export.config import Format
 from train_head.export.description import ModelDescription, encode_description
 from train_head.export.formats import FORMATS
 from train_head.export.open import open_model

@@ -22,7 +22,7 @@ from tests.pictures import draw_picture
 from tests.train_head.export.cards import expect_output, format_odd_readme, list_blocks, parse_output
 from tests.train_head.export.conftest import Exported
 from tests.train_head.export.tiny import CONVERTED, ODD_CLASSES
-from train_head.config import ExportConfig
+from train_head.export.config import ExportConfig
 from train_head.export.description import ModelDescription, find_versions, read_description
 from train_head.export.readme.template import escape_markdown, format_code, format_table, quote_yaml
 from train_head.export.readme.write import ReadmeSources, format_readme

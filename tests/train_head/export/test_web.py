@@ -9,7 +9,7 @@ import pytest
 
 from base.errors import HeadstartError, UsageError
 from tests.errors import raises
-from train_head.config import Dtype, Format
+from train_head.export.config import Dtype, Format
 from train_head.export.formats import FORMATS, parse_formats, web
 
 pytestmark = pytest.mark.unit

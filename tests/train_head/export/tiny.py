@@ -14,7 +14,7 @@ from tests.train_head.synthetic import (
     draw_distance,
     make_small_card,
 )
-from train_head.config import Dtype, Format
+from train_head.export.config import Dtype, Format
 from train_head.export.convert import build_function
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, encode_description, find_versions
 from train_head.export.formats import Source, import_format

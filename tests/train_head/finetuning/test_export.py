@@ -21,8 +21,9 @@ from tests.train_head.finetuning.layers import LAST_BLOCK, list_changed
 from tests.train_head.report.pages import read_page
 from tests.train_head.synthetic import run_export
 from tests.train_head.training import rewrite_manifest
-from train_head.config import ExportConfig, ReportConfig
+from train_head.config import ReportConfig
 from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
 from train_head.finetuning.tail import Tail, open_tail
 from train_head.report.page import report_fitted_run
 from train_head.report.sources import load_sources

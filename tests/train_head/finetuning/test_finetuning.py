@@ -21,9 +21,10 @@ from tests.train_head.finetuning.layers import LAST_BLOCK, list_weights
 from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import make_store
 from tests.train_head.training import make_config
-from train_head.config import NO_FINE_TUNING, ExportConfig, SolverName
+from train_head.config import NO_FINE_TUNING, SolverName
 from train_head.data.split import split_examples
 from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
 from train_head.finetuning.tail import Tail
 from train_head.runs.read import Run
 from train_head.solvers import Problem

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.train_head.synthetic import make_small_card
-from train_head.config import Format
+from train_head.export.config import Format
 from train_head.export.description import DIGEST_LENGTH, ModelDescription
 from train_head.export.open import ExportedModel
 from train_head.export.outputs import Outputs

@@ -17,9 +17,9 @@ from tests.commands import run_command
 from tests.errors import raises
 from tests.pictures import fill_folder
 from tests.train_head.predict.fake import classify_colours, make_card, make_model
-from train_head.config import PredictConfig, RowFormat
 from train_head.export.outputs import Outputs
 from train_head.predict.classify import Classifier
+from train_head.predict.config import PredictConfig, RowFormat
 from train_head.predict.run import predict_pictures
 
 pytestmark = pytest.mark.unit

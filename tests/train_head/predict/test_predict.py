@@ -23,8 +23,8 @@ from tests.inputs.makers import write_png, write_rows
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.export.edits import edit_json, remove_digest
 from tests.train_head.synthetic import run_export
-from train_head.config import PredictConfig
 from train_head.predict.__main__ import predict
+from train_head.predict.config import PredictConfig
 from train_head.predict.list import list_pictures
 from train_head.predict.prediction import Prediction, Predictions
 from train_head.predict.run import predict_pictures
@@ -323,7 +323,7 @@ from pathlib import Path
 from unittest import mock
 from base.terminal import Console
 from tests.train_head.predict.fake import make_card, make_model
-from train_head.config import PredictConfig
+from train_head.predict.config import PredictConfig
 from train_head.predict.run import predict_pictures
 model = make_model(Path({str(tmp_path / "model.onnx")!r}), make_card())
 with mock.patch("train_head.predict.run.open_model", lambda path, has_features: model):

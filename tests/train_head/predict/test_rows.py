@@ -15,7 +15,7 @@ import pytest
 from base.errors import TargetLockedError, UsageError
 from tests.errors import raises
 from tests.train_head.predict.fake import make_card
-from train_head.config import PredictConfig, RowFormat
+from train_head.predict.config import PredictConfig, RowFormat
 from train_head.predict.prediction import Prediction, predict_labels
 from train_head.predict.rows import RowWriter, choose_row_format, open_rows
 from train_head.runs.card import ModelCard

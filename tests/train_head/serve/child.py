@@ -8,12 +8,12 @@ from unittest import mock
 from base.terminal import Console
 from extract.decoding.policy import DecodePolicy
 from tests.train_head.serve.servers import compare_colours, make_model
-from train_head.config import ServeConfig
 from train_head.data.batches import Array
 from train_head.export.outputs import Outputs
 from train_head.serve.__main__ import main
 from train_head.serve.app import Service
 from train_head.serve.classify import Classifier
+from train_head.serve.config import ServeConfig
 from train_head.serve.uploads import Limits
 
 

@@ -22,13 +22,14 @@ from base.terminal import Console, ConsoleOptions
 from extract.decoding.policy import DecodePolicy
 from tests.pictures import COLOURS
 from tests.train_head.synthetic import CLASSES, make_example, make_small_card
-from train_head.config import Format, ServeConfig
 from train_head.data.batches import Array
+from train_head.export.config import Format
 from train_head.export.open import ExportedModel
 from train_head.export.outputs import Outputs
 from train_head.serve.address import HostNames, open_socket
 from train_head.serve.app import Service
 from train_head.serve.classify import Classifier
+from train_head.serve.config import ServeConfig
 from train_head.serve.neighbours import TrainingPictures
 from train_head.serve.server import build_server
 from train_head.serve.uploads import Limits

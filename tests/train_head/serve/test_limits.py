@@ -15,9 +15,9 @@ import pytest
 
 from tests.pictures import draw_picture, encode
 from tests.train_head.serve.servers import Client, compare_colours, make_model, start_server
-from train_head.config import ServeConfig
 from train_head.data.batches import Array
 from train_head.export.outputs import Outputs
+from train_head.serve.config import ServeConfig
 from train_head.serve.uploads import Limits, choose_limits
 
 PICTURE = encode(draw_picture("cats", 1))

@@ -21,9 +21,10 @@ from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.serve.servers import Client, make_model, make_training, start_server
 from tests.train_head.synthetic import make_store
 from tests.train_head.training import make_config
-from train_head.config import Format, ServeConfig
+from train_head.export.config import Format
 from train_head.export.open import ExportedModel
 from train_head.runs.read import Run
+from train_head.serve.config import ServeConfig
 from train_head.serve.neighbours import NUM_NEAREST, TrainingPictures, load_training_pictures
 from train_head.train import train_head
 

@@ -15,8 +15,8 @@ from tests.inputs.makers import save_frames, save_turned
 from tests.pictures import COLOURS, draw_picture, encode
 from tests.train_head.serve.servers import FAR, Client, encode_form, make_model, start_server
 from tests.train_head.synthetic import CLASSES
-from train_head.config import PredictConfig
 from train_head.export.open import open_model
+from train_head.predict.config import PredictConfig
 from train_head.predict.run import predict_pictures
 from train_head.serve.uploads import Limits
 

@@ -18,9 +18,9 @@ from tests.commands import run_command
 from tests.errors import raises
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.synthetic import SMALL_SIZE, build_small_backbone, draw_distance, make_small_card
-from train_head.config import SuggestConfig
 from train_head.export.stitch import save_model, stitch
 from train_head.solvers.head import build_head
+from train_head.suggest.config import SuggestConfig
 from train_head.suggest.run import PAGE_FILE, TABLE_FILE, suggest_pictures
 
 MODULE = "train_head.suggest.__main__"

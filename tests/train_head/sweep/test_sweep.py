@@ -23,9 +23,10 @@ from tests.train_head.multi_label import SETS, make_multi_label_store
 from tests.train_head.sweeps import FOUR_NAMES, Swept, make_sweep, read_table
 from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, build_tiny_backbone, make_store
 from tests.train_head.training import UNSTABLE, make_config
-from train_head.config import ExportConfig, OptimizerName
+from train_head.config import OptimizerName
 from train_head.evaluation.baselines import MAJORITY
 from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
 from train_head.runs.read import Run
 from train_head.runs.record import LOGS_FOLDER, describe_config
 from train_head.sweep.__main__ import sweep

@@ -15,8 +15,8 @@ from typing import Any, Protocol, cast
 
 from base.errors import UsageError, require_extra
 from base.replace import Names
-from train_head.config import Dtype, Format
 from train_head.data.batches import Array
+from train_head.export.config import Dtype, Format
 from train_head.export.description import ModelDescription
 from train_head.export.outputs import Outputs
 from train_head.runs.card import MODEL_FILE, ModelCard

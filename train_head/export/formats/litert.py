@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 
 from base.errors import HeadstartError
 from extract.engines import count_cores
-from train_head.config import Dtype, Format
 from train_head.data.batches import Array
+from train_head.export.config import Dtype, Format
 from train_head.export.description import DESCRIPTION_FILE, encode_description
 from train_head.export.formats import FORMATS, Source
 from train_head.export.formats.rounding import round_convolutions

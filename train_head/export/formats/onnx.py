@@ -12,8 +12,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from extract.engines import count_cores
-from train_head.config import Dtype
 from train_head.data.batches import Array
+from train_head.export.config import Dtype
 from train_head.export.formats import Source
 from train_head.export.formats.graph import INPUT
 from train_head.export.formats.onnx_graph import convert_function

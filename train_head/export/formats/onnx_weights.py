@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from train_head.config import Dtype
 from train_head.data.batches import Array
+from train_head.export.config import Dtype
 from train_head.export.formats.weights import choose_storage, quantize_blocks, quantize_columns
 from train_head.export.outputs import PROBABILITY
 

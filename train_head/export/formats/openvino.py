@@ -12,8 +12,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from extract.engines.openvino import import_openvino, read_graph
-from train_head.config import Dtype
 from train_head.data.batches import Array
+from train_head.export.config import Dtype
 from train_head.export.formats import Source
 from train_head.export.formats.graph import INPUT, SeparateGraph, separate_arrays
 from train_head.export.formats.weights import choose_storage, quantize_blocks, quantize_columns

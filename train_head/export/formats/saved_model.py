@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from base.errors import HeadstartError
-from train_head.config import Format
 from train_head.data.batches import Array
+from train_head.export.config import Format
 from train_head.export.description import DESCRIPTION_FILE, encode_description
 from train_head.export.formats import FORMATS, Source
 from train_head.export.outputs import DISTANCE, PROBABILITY, Outputs

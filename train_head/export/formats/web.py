@@ -26,8 +26,8 @@ from base.files import hash_file, read_regular_file
 from base.npm import NpmPackage, fetch_package, find_cache_folder
 from extract.config import MAX_PIXELS
 from extract.decoding.policy import DecodePolicy, find_policy
-from train_head.config import Format
 from train_head.data.batches import Array
+from train_head.export.config import Format
 from train_head.export.formats import FORMATS, Source
 from train_head.export.formats.litert import convert as convert_to_litert
 from train_head.export.outputs import Outputs

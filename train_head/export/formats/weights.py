@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from train_head.config import Dtype
 from train_head.data.batches import Array
+from train_head.export.config import Dtype
 
 MIN_LARGE = 2**16
 """Number of elements from which a kernel is large.

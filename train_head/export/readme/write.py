@@ -12,8 +12,9 @@ from typing import Any
 from base.terminal import format_bytes, format_list, make_printable
 from features.labels import split_labels
 from features.store import FeatureStore
-from train_head.config import NO_FINE_TUNING, Dtype, ExportConfig, Format, SolverName
+from train_head.config import NO_FINE_TUNING, SolverName
 from train_head.evaluation.uncertainty import Selection, describe_results, format_percent, format_share
+from train_head.export.config import Dtype, ExportConfig, Format
 from train_head.export.description import ModelDescription
 from train_head.export.formats import FORMATS
 from train_head.export.readme.template import format_code, make_environment

@@ -19,8 +19,8 @@ from extract.engines.openvino import import_openvino
 from tests.errors import raises
 from tests.train_head.export.conftest import Exported
 from tests.train_head.export.tiny import ODD_CLASSES
-from train_head.config import Dtype, Format
 from train_head.data.batches import Array
+from train_head.export.config import Dtype, Format
 from train_head.export.convert import build_function
 from train_head.export.description import ModelDescription
 from train_head.export.formats import FORMATS, Source, import_format

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from tests.errors import raises
 from tests.train_head.synthetic import build_small_backbone, draw_distance, make_small_card
-from train_head.config import Dtype, Format
 from train_head.data.batches import Array
+from train_head.export.config import Dtype, Format
 from train_head.export.convert import build_function
 from train_head.export.description import ModelDescription, parse_description
 from train_head.export.formats import FORMATS, Source, import_format, list_files

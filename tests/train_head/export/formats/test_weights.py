@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train_head.config import Dtype
+from train_head.export.config import Dtype
 from train_head.export.formats.weights import MIN_LARGE, choose_storage, quantize_blocks, quantize_columns
 
 pytestmark = pytest.mark.unit

@@ -1,0 +1,93 @@
+"""Options of `export`, shared by the command line and the Python API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import BadParameter, Option
+
+from train_head.config import MAX_PIXELS
+
+
+class Format(StrEnum):
+    """Format of an exported model."""
+
+    KERAS = "keras"
+    SAVED_MODEL = "saved_model"
+    LITERT = "litert"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    WEB = "web"
+
+
+class Dtype(StrEnum):
+    """Number format of the weights in an exported model; its inputs and outputs are float32."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+def parse_count(text: str) -> int | None:
+    """Parse a positive number; return None for `all`."""
+    # Typer passes the default too, which is an int.
+    if str(text) == "all":
+        return None
+    if not str(text).isdecimal() or int(text) < 1:
+        raise BadParameter(f"expected a positive number or all, got {text!r}.")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Options of `export`."""
+
+    run: Annotated[Path, Option(help="Folder of the run.")]
+    out: Annotated[Path, Option(help="Folder for the exported model.")]
+    formats: Annotated[str, Option(help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST")] = (
+        Format.KERAS.value
+    )
+    dtype: Annotated[
+        Dtype,
+        Option(help="Number format of the weights. keras and saved_model are always float32."),
+    ] = Dtype.FLOAT32
+    factored: Annotated[
+        bool,
+        Option(
+            "--factored",
+            help="Write the head of the solver reduced with two small kernels instead of a large one. The outputs are "
+            "the same.",
+        ),
+    ] = False
+    outlier_score: Annotated[
+        bool,
+        Option(
+            "--outlier-score",
+            help="Add the output `distance`: how far a picture is from the training pictures of the nearest class.",
+        ),
+    ] = False
+    store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
+    weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
+    threshold: Annotated[
+        str,
+        Option(
+            help="Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one "
+            "with the best F1 on the validation pictures for each label.",
+            metavar="NUMBER|f1",
+        ),
+    ] = "0.5"
+    check: Annotated[
+        int | None,
+        Option(
+            parser=parse_count,
+            metavar="N|all",
+            help="Number of validation pictures to check the exported model on, in proportion to the classes.",
+        ),
+    ] = 256
+    max_pixels: Annotated[int, Option(min=1, help="Largest number of pixels in a picture, as in extraction.")] = (
+        MAX_PIXELS
+    )

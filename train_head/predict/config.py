@@ -1,0 +1,62 @@
+"""Options of `predict`, shared by the command line and the Python API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from train_head.config import MAX_PIXELS
+
+
+class RowFormat(StrEnum):
+    """Format of the predictions that `predict` prints or writes."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Options of `predict`."""
+
+    files: Annotated[list[Path], Argument(help="Pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
+    model: Annotated[Path, Option(help="Exported model: its file or folder of any format, or the folder of an export.")]
+    batch_size: Annotated[
+        int, Option(min=0, help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.")
+    ] = 0
+    max_pixels: Annotated[
+        int, Option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
+    ] = MAX_PIXELS
+    top: Annotated[int, Option(min=1, help="Number of classes of each picture in the table.")] = 3
+    unsure: Annotated[
+        float,
+        Option(
+            min=0,
+            max=1,
+            help="Classify a picture as unsure if the two highest probabilities differ by less. If pictures have "
+            "several labels: if a probability and its threshold do.",
+            metavar="MARGIN",
+        ),
+    ] = 0.0
+    least_sure_first: Annotated[
+        bool, Option("--least-sure-first", help="Sort by the margin of --unsure instead of by path.")
+    ] = False
+    output_format: Annotated[
+        RowFormat | None,
+        Option(
+            help="Output of the predictions: a table, or lines of CSV or JSON with the probability of every class. By "
+            "default a table, or what the extension of --out shows."
+        ),
+    ] = None
+    out: Annotated[
+        str, Option(help="File for the predictions, .csv or .jsonl, instead of standard output.", metavar="FILE")
+    ] = ""
+    sort_into: Annotated[
+        str,
+        Option(help="Folder to fill with a folder for each class, of links to the pictures.", metavar="DIR"),
+    ] = ""
