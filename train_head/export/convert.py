@@ -73,7 +73,7 @@ def convert_aside(each: Format, source: Path, folder: Path, dtype: Dtype) -> Non
 
 def convert_formats(
     formats: Sequence[Format], dtype: Dtype, folder: Path, pictures: Pictures, console: Console
-) -> tuple[list[FormatCheck], list[FormatCheck | HeadstartError]]:
+) -> tuple[list[FormatCheck], dict[Format, FormatCheck | HeadstartError]]:
     """Convert a staged export to formats, compare each with the Keras model, and keep the files of those that agree.
 
     Args:
@@ -84,13 +84,13 @@ def convert_formats(
         console: receives the progress.
 
     Returns:
-        The checks of the formats that agree; and, for the others, their checks or their errors.
+        The checks of the formats that agree; and, of each other format, its check or its error.
     """
     keras_format = import_format(Format.KERAS)
     card = read_description(folder / DESCRIPTION_FILE).card
     reference = Reference(keras_format.load(folder / MODEL_FILE), pictures, card)
     checks: list[FormatCheck] = []
-    failed: list[FormatCheck | HeadstartError] = []
+    failed: dict[Format, FormatCheck | HeadstartError] = {}
     for each in formats:
         with TemporaryDirectory(dir=folder, prefix=".converting-") as aside:
             try:
@@ -101,12 +101,14 @@ def convert_formats(
                 convert_aside(each, folder, Path(aside), dtype)
                 check = _check_format(each, Path(aside), dtype, reference, console)
             except HeadstartError as error:
-                failed.append(error)
+                failed[each] = error
                 continue
-            (checks if check.ok else failed).append(check)
-            if check.ok:
-                for name in FORMATS[each].names:
-                    Path(aside, name).rename(folder / name)
+            if not check.ok:
+                failed[each] = check
+                continue
+            checks.append(check)
+            for name in FORMATS[each].names:
+                Path(aside, name).rename(folder / name)
     return checks, failed
 
 

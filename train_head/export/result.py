@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError
 from base.terminal import format_count, import_quietly
+from train_head.export.config import Dtype, Format
 from train_head.export.gate import FormatCheck, describe_limits
 from train_head.runs.card import MODEL_FILE
 
@@ -101,20 +102,20 @@ def build_parity_error(folder: Path, result: ExportResult) -> ParityError:
     return error
 
 
-def build_format_error(failed: Sequence[FormatCheck | HeadstartError], result: ExportResult) -> ParityError:
+def build_format_error(failed: Mapping[Format, FormatCheck | HeadstartError], result: ExportResult) -> ParityError:
     """Build the error of the formats that could not be converted, or that do not agree with the Keras model."""
-    names, expected, got = [], [], []
-    for problem in failed:
-        if isinstance(problem, FormatCheck):
-            names.append(str(problem.format))
-            expected.append(f"{problem.format} with {describe_limits(problem.dtype)}")
-            got.append(problem.describe())
-        else:
-            names.append(str(problem.where).rpartition(" ")[2])
+    expected, got, advice = [], [], "Leave these formats out"
+    for each, problem in failed.items():
+        if not isinstance(problem, FormatCheck):
             expected.append(problem.expected)
             got.append(problem.got)
-    written = f"The other formats were written: {', '.join(path.name for path in result.files)}" if result.files else ""
-    advice = "Leave these formats out" + (". " + written if written else "; no file was written")
-    error = ParityError(f"--formats {','.join(names)}", "; ".join(expected), "; ".join(got), advice)
+            continue
+        expected.append(f"{each} with {describe_limits(problem.dtype)}")
+        got.append(problem.describe())
+        if problem.dtype is not Dtype.FLOAT32:
+            advice = f"Leave these formats out, or give --dtype {Dtype.FLOAT32}"
+    names = ", ".join(path.name for path in result.files)
+    advice += f". The other formats were written: {names}" if names else "; no file was written"
+    error = ParityError(f"--formats {','.join(failed)}", "; ".join(expected), "; ".join(got), advice)
     error.result = result
     return error

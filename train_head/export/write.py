@@ -101,7 +101,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         others = [each for each in formats if each is not Format.KERAS]
         with _converted_errors(config):
             (staging / DESCRIPTION_FILE).write_bytes(encode_description(description))
-            checks, failed = convert_formats(others, config.dtype, staging, pictures, console) if others else ([], [])
+            checks, failed = convert_formats(others, config.dtype, staging, pictures, console) if others else ([], {})
             if Format.KERAS not in formats:
                 (staging / MODEL_FILE).unlink()
             written = [each for each in formats if (staging / FORMATS[each].path).exists()]

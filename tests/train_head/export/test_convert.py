@@ -83,7 +83,8 @@ def test_export_run_without_a_format_that_agrees_keeps_the_earlier_export(
 ) -> None:
     out = shutil.copytree(exported.out, tmp_path / "out")
     before = read_files(out)
-    fakes |= {Format.LITERT: ConversionError("--formats litert", "success", "signal SIGKILL", "Try again")}
+    damaged = tmp_path / "model.tflite"
+    fakes |= {Format.LITERT: FakeFormat(error=HeadstartError(damaged, "a model", "damaged", "Export again"))}
     fakes |= {Format.ONNX: FakeFormat(error=RuntimeError("no kernel"))}
     with raises(ParityError, where="--formats litert,onnx") as caught:
         export_run(ExportConfig(early_run, out, formats="litert,onnx"), quiet)
