@@ -33,7 +33,7 @@ class ExportedModel:
     format: Format
     card: ModelCard
     description: ModelDescription | None
-    """Content of the model.json beside it; None for a lone model.keras."""
+    """Content of the model.json beside it; None for a model.keras without one, or beside that of another model."""
     run: Callable[[Array], Outputs]
     """Function from (n, height, width, 3) float32 RGB pixels in 0-255 to outputs, with (n, classes) probabilities."""
 
@@ -51,16 +51,7 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
     """
     path, each = locate_model(path)
     require_packages(each, [FORMATS[each].runtime])
-    folder = path.parent
-    description = None
-    if each is not Format.KERAS or (folder / DESCRIPTION_FILE).exists():
-        # In the cache of the Hugging Face Hub, all files are links.
-        description = read_description(folder / DESCRIPTION_FILE, follow=True)
-    if each is not Format.KERAS and description:
-        _require_unchanged(folder, each, description)
-    card = read_card(path) if each is Format.KERAS else description.card if description else None
-    if card is None:
-        raise HeadstartError(path, "a description beside it", "none", "Export the run again")
+    card, description = _read_keras(path) if each is Format.KERAS else _read_converted(path, each)
     if each in TENSORFLOW_FORMATS:
         import_quietly("tensorflow")
     if has_features and each is Format.KERAS:
@@ -89,12 +80,25 @@ def locate_model(path: Path) -> tuple[Path, Format]:
     return path, each
 
 
-def _require_unchanged(folder: Path, each: Format, description: ModelDescription) -> None:
+def _read_keras(path: Path) -> tuple[ModelCard, ModelDescription | None]:
+    """Read the card of a model.keras, and the description beside it if it is that of this model."""
+    card, beside = read_card(path), path.parent / DESCRIPTION_FILE
+    description = read_description(beside, follow=True) if beside.exists() else None
+    return card, description if description and description.card == card else None
+
+
+def _read_converted(path: Path, each: Format) -> tuple[ModelCard, ModelDescription]:
+    """Read the description beside a model of another format, and compare the files with it."""
+    if path.name != FORMATS[each].path:
+        got, advice = "another name", "Rename it, and keep the files of an export together"
+        raise UsageError(path, f"the name {FORMATS[each].path}", got, advice)
+    folder = path.parent
+    # In the cache of the Hugging Face Hub, all files are links.
+    description = read_description(folder / DESCRIPTION_FILE, follow=True)
     for name in list_files(FORMATS[each].names):
-        expected = description.files.get(name)
-        if (folder / name).exists() or expected:
-            found = hash_file(folder / name) if (folder / name).is_file() else "no file"
-            if found != expected:
-                got = "no file" if found == "no file" else "a file that was changed after export"
-                advice = "Export the run again"
-                raise HeadstartError(folder / name, f"the file that {DESCRIPTION_FILE} describes", got, advice)
+        file, expected = folder / name, description.files.get(name)
+        found = hash_file(file) if file.is_file() else None
+        if found != expected:
+            got = "a file that was changed after export" if found else "no file"
+            raise HeadstartError(file, f"the file that {DESCRIPTION_FILE} describes", got, "Export the run again")
+    return description.card, description

@@ -17,6 +17,7 @@ from PIL import Image
 from base.errors import HeadstartError, UsageError
 from tests.errors import raises
 from tests.pictures import draw_picture
+from tests.train_head.export.conftest import Exported
 from tests.train_head.export.tiny import CONVERTED, ODD_CLASSES
 from train_head.export.config import Format
 from train_head.export.description import ModelDescription, encode_description
@@ -138,6 +139,25 @@ def test_open_model_follows_links_as_in_the_cache_of_the_hub(folder: Path, tmp_p
     for name in ("model.onnx", "model.json"):
         (links / name).symlink_to(folder / name)
     assert open_model(links).format is Format.ONNX
+
+
+def test_open_model_of_a_renamed_file_is_a_usage_error(folder: Path) -> None:
+    renamed = (folder / "model.onnx").rename(folder / "other.onnx")
+    with raises(UsageError, where=renamed):
+        open_model(renamed)
+
+
+@pytest.mark.parametrize("name", ["web", "saved_model"])
+def test_open_model_opens_an_export_in_a_folder_with_the_name_of_a_format(name: str, folder: Path) -> None:
+    moved = folder.rename(folder.with_name(name))
+    assert open_model(moved).path == moved / "model.keras"
+
+
+def test_open_model_does_not_use_the_description_of_another_model(folder: Path, exported: Exported) -> None:
+    assert open_model(folder / "model.keras").description is not None
+    assert open_model(exported.model).description is not None
+    shutil.copyfile(exported.model, folder / "model.keras")
+    assert open_model(folder / "model.keras").description is None
 
 
 def test_open_model_without_an_exported_model_is_a_usage_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from train_head.data.batches import Array
 from train_head.export.config import Dtype, Format
 from train_head.export.description import ModelDescription
 from train_head.export.outputs import Outputs
-from train_head.runs.card import MODEL_FILE, ModelCard
+from train_head.runs.card import LABELS_FILE, MODEL_FILE, ModelCard
 
 ALL_DTYPES = tuple(Dtype)
 
@@ -161,7 +161,10 @@ def import_format(each: Format) -> FormatModule:
 
 
 def find_format(path: Path) -> Format | None:
-    """Return the format of a file or folder by its name, or None."""
+    """Return the format of a file or folder by its name; None for others, and for the folder of an export."""
+    # An export may have been written into a folder with the name of a format.
+    if (path / LABELS_FILE).exists():
+        return None
     suffixes = {Path(info.path).suffix: each for each, info in FORMATS.items() if Path(info.path).suffix}
     folders = {info.path: each for each, info in FORMATS.items() if not Path(info.path).suffix}
     return suffixes.get(path.suffix) or folders.get(path.name)
