@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -161,8 +160,7 @@ def main() -> None:
     each, source, folder, dtype = Format(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Dtype(sys.argv[4])
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _, model = load_export(source / MODEL_FILE)
-    # Whoever gets a model file alone must not find out which pictures it was trained on.
-    description = replace(read_description(source / DESCRIPTION_FILE), training=[])
+    description = read_description(source / DESCRIPTION_FILE)
     chosen = FORMATS[each].choose_dtype(dtype)
     path = folder / _PICTURES_FILE
     pictures = np.load(path) if path.exists() else None

@@ -33,7 +33,7 @@ class Source:
     model: Path
     """The model.keras."""
     description: ModelDescription
-    """Description of the model, to be kept inside the converted files; it does not list their digests."""
+    """Description of the model, without the digests of the converted files."""
     dtype: Dtype
     """Number format of the weights."""
     network: Any = None
@@ -47,7 +47,8 @@ class Source:
         return self.description.card
 
     def encode_description(self) -> str:
-        """Return the content of model.json without the training pictures: JSON on one line, in ASCII."""
+        """Return the content of model.json for the converted file: JSON on one line, in ASCII."""
+        # Whoever gets a model file alone must not find out which pictures it was trained on.
         return json.dumps(replace(self.description, training=[]).to_json())
 
 

@@ -17,7 +17,7 @@ from base.errors import HeadstartError
 from extract.engines import count_cores
 from train_head.data.batches import Array
 from train_head.export.config import Dtype, Format
-from train_head.export.description import DESCRIPTION_FILE, encode_description
+from train_head.export.description import DESCRIPTION_FILE
 from train_head.export.formats import FORMATS, Source
 from train_head.export.formats.rounding import round_convolutions
 from train_head.export.formats.saved_model import SIGNATURE, save_function
@@ -43,7 +43,7 @@ def convert(source: Source, folder: Path) -> None:
     path.write_bytes(content)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(LABELS_FILE, format_labels(source.card.classes))
-        archive.writestr(DESCRIPTION_FILE, encode_description(source.description))
+        archive.writestr(DESCRIPTION_FILE, source.encode_description())
 
 
 def load(path: Path) -> Callable[[Array], Outputs]:

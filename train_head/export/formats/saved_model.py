@@ -10,7 +10,7 @@ from typing import Any
 from base.errors import HeadstartError
 from train_head.data.batches import Array
 from train_head.export.config import Format
-from train_head.export.description import DESCRIPTION_FILE, encode_description
+from train_head.export.description import DESCRIPTION_FILE
 from train_head.export.formats import FORMATS, Source
 from train_head.export.outputs import DISTANCE, PROBABILITY, Outputs
 from train_head.runs.card import LABELS_FILE, format_labels
@@ -23,7 +23,7 @@ def convert(source: Source, folder: Path) -> None:
     with TemporaryDirectory(dir=folder) as aside:
         files = Path(aside, LABELS_FILE), Path(aside, DESCRIPTION_FILE)
         files[0].write_bytes(format_labels(source.card.classes))
-        files[1].write_bytes(encode_description(source.description))
+        files[1].write_text(source.encode_description())
         save_function(source.function, folder / FORMATS[Format.SAVED_MODEL].path, files)
 
 

@@ -54,9 +54,7 @@ def convert(source: Source, folder: Path) -> None:
     web = folder / FORMATS[Format.WEB].path
     write_scripts(web)
     card = source.card
-    # Pages are public, so the digests of the training pictures stay out of them.
-    public = replace(source.description, training=[])
-    convert_to_litert(replace(source, function=_fix_size(source.function, card.image_size), description=public), web)
+    convert_to_litert(replace(source, function=_fix_size(source.function, card.image_size)), web)
     policy = find_policy(card.decode_policy) or DecodePolicy()
     description = {
         "classes": card.classes,

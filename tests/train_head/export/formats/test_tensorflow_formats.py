@@ -39,7 +39,9 @@ Run = Callable[[Array], Outputs]
 def convert_model(model: Path, folder: Path, each: Format, dtype: Dtype = Dtype.FLOAT32) -> Path:
     """Convert a model.keras in this process, and return the path of the new format."""
     card, loaded = load_export(model)
-    import_format(each).convert(Source(build_function(loaded), model, ModelDescription(card), dtype), folder)
+    import_format(each).convert(
+        Source(build_function(loaded), model, ModelDescription(card, training=["0" * 16]), dtype), folder
+    )
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()) == list_files(
         FORMATS[each].names
     )
@@ -115,7 +117,8 @@ def test_convert_stores_class_names_and_description_inside(
     assets = converted[Format.SAVED_MODEL, Dtype.FLOAT32] / "assets"
     for files in (litert, {file.name: file.read_bytes() for file in assets.iterdir()}):
         assert files["labels.txt"] == format_labels(CLASSES)
-        assert parse_description(files["model.json"]).card == read_card(model)
+        description = parse_description(files["model.json"])
+        assert (description.card, description.training) == (read_card(model), [])
 
 
 def test_convert_to_smaller_weights_makes_smaller_files(converted: dict[tuple[Format, Dtype], Path]) -> None:
