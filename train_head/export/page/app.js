@@ -77,7 +77,7 @@ function showPrediction(source, prediction) {
   const isChosen = ({ name }) => !prediction.isOutlier && prediction.labels.includes(name);
   find("bars").replaceChildren(...ranked.slice(0, NUM_BARS).map((row) => buildBar(row, isChosen(row))));
   const { width, height, distance } = prediction, limit = model.description.outlier_threshold;
-  const measured = limit === null ? "" : `; distance ${distance.toFixed(1)}, ordinary up to ${limit.toFixed(1)}`;
+  const measured = limit === null ? "" : `; distance ${distance.toFixed(1)}, threshold ${limit.toFixed(1)}`;
   const rest = ranked.length > NUM_BARS ? `; ${ranked.length - NUM_BARS} less probable classes are not shown` : "";
   find("measures").textContent = `${width} × ${height} pixels${measured}${rest}`;
   show("result", true);
@@ -86,8 +86,8 @@ function showPrediction(source, prediction) {
 function describe({ label, labels, margin, isOutlier, probability }) {
   const names = labels.join(", ") || "No label";
   if (isOutlier) {
-    const likely = labels.length ? `The most probable would be: ${names}.` : "";
-    return { verdict: "None of these", note: `The picture is unlike the training pictures. ${likely}` };
+    const likely = labels.length ? ` The most probable would be: ${names}.` : "";
+    return { verdict: "None of these", note: `The picture is unlike the training pictures.${likely}` };
   }
   if (margin >= UNSURE_MARGIN) return { verdict: names, note: "" };
   const { classes, is_multi_label, thresholds } = model.description;

@@ -154,11 +154,12 @@ function showNote(card, text) {
 
 function showAnswer(card, found) {
   const chosen = model.is_multi_label ? Object.keys(found.labels) : [found.label];
-  const best = `${found.label} ${formatShare(found.probability)}`;
-  let verdict = model.is_multi_label ? chosen.join(", ") || "no label" : best;
+  const [label, share] = Object.entries(found.probabilities).sort((first, second) => second[1] - first[1])[0];
+  const best = `${label} ${formatShare(share)}`;
+  let verdict = model.is_multi_label ? chosen.join(", ") || "No label" : best;
   if (found.is_outlier) {
     verdict = "None of these";
-    showNote(card, `The picture is unlike the training pictures of all classes. The most probable of them is ${best}.`);
+    showNote(card, `The picture is unlike the training pictures. The most probable class would be ${best}.`);
   } else if (found.is_unsure) {
     verdict = `Unsure: ${verdict}`;
     showNote(
