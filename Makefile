@@ -29,7 +29,7 @@
 #   OUTLIER_SCORE=yes  write the distance from the training pictures as a second output (make export)
 #   FORMATS=         formats of the export, such as keras,litert,onnx (docs/export.md)
 #   DTYPE=           weights of the export: float32 (default), float16 or int8
-#   FACTORED=yes     write the head of the reduced solver with two small kernels (make export)
+#   FACTORED=yes     write the head of the reduced solver as two small kernels (make export)
 #   CHECK=           number of pictures that an export is checked on, or all
 #   THRESHOLD=       probability from which an export predicts a label, if pictures have several, or f1
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"

@@ -449,11 +449,12 @@ def export(
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         formats: Formats, comma-separated: keras, saved_model, litert, onnx, openvino, web. Default keras.
-        dtype: Number format of the weights. keras and saved_model are always float32. Default float32.
-        factored: Write the head of the solver reduced with two small kernels instead of a large one. The outputs are
-            the same. Default False.
-        outlier_score: Add the output `distance`: how far a picture is from the training pictures of the nearest class.
-            Default False.
+        dtype: Number format of the weights, for smaller files. keras and saved_model are always float32. Default
+            float32.
+        factored: Write the head of the solver reduced as two small kernels instead of a large one, with the same
+            outputs. Default False.
+        outlier_score: Add the output `distance` to model.keras: how far a picture is from the training pictures of the
+            nearest class. The other formats have it without this option. Default False.
         store: Feature store of the run, if it has moved.
         images: Folder of the pictures, if it has moved.
         weights: Weights file of the backbone, if it has moved.
@@ -504,13 +505,14 @@ def predict(
             of at least 0. Default 0.
         max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
             least 1. Default 89000000.
-        unsure: Classify a picture as unsure if the two highest probabilities differ by less. If pictures have several
-            labels: if a probability and its threshold do. Expects a number from 0 to 1. Default 0.0.
-        least_sure_first: Sort by the margin of --unsure instead of by path. Default False.
-        output_format: Output of the predictions: a table, or lines of CSV or JSON with the probability of every class.
-            By default a table, or what the extension of --out shows.
+        unsure: Margin below which a picture is unsure: the difference of the two highest probabilities or, if pictures
+            have several labels, the smallest difference of a probability and its threshold. Expects a number from 0 to
+            1. Default 0.0.
+        least_sure_first: Sort by the margin, the smallest first. Default False.
+        output_format: A table, or lines of CSV or JSON with the probability of every class. By default a table, or the
+            format that the extension of --out names.
         out: File for the predictions, .csv or .jsonl, instead of standard output.
-        sort_into: Folder to fill with a folder for each class, of links to the pictures.
+        sort_into: Folder to fill with links to the pictures, in a folder for each class.
 
     Returns:
         A list with one prediction for each picture. Pictures that cannot be decoded are listed in its attribute

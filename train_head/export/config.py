@@ -52,21 +52,22 @@ class ExportConfig:
     )
     dtype: Annotated[
         Dtype,
-        Option(help="Number format of the weights. keras and saved_model are always float32."),
+        Option(help="Number format of the weights, for smaller files. keras and saved_model are always float32."),
     ] = Dtype.FLOAT32
     factored: Annotated[
         bool,
         Option(
             "--factored",
-            help="Write the head of the solver reduced with two small kernels instead of a large one. The outputs are "
-            "the same.",
+            help="Write the head of the solver reduced as two small kernels instead of a large one, with the same "
+            "outputs.",
         ),
     ] = False
     outlier_score: Annotated[
         bool,
         Option(
             "--outlier-score",
-            help="Add the output `distance`: how far a picture is from the training pictures of the nearest class.",
+            help="Add the output `distance` to model.keras: how far a picture is from the training pictures of the "
+            "nearest class. The other formats have it without this option.",
         ),
     ] = False
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""

@@ -50,7 +50,7 @@ def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
         HeadstartError: the files are damaged, or do not belong together.
     """
     path, each = locate_model(path)
-    require_packages(each, [FORMATS[each].runtime])
+    require_packages(each, [FORMATS[each].runtime], str(path))
     card, description = _read_keras(path) if each is Format.KERAS else _read_converted(path, each)
     if each in TENSORFLOW_FORMATS:
         import_quietly("tensorflow")

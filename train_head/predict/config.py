@@ -25,7 +25,7 @@ class PredictConfig:
     """Options of `predict`."""
 
     files: Annotated[list[Path], Argument(help="Pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
-    model: Annotated[Path, Option(help="Exported model: its file or folder of any format, or the folder of an export.")]
+    model: Annotated[Path, Option(help="Exported model: a file of any format, or the folder of an export.")]
     batch_size: Annotated[
         int, Option(min=0, help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.")
     ] = 0
@@ -38,19 +38,19 @@ class PredictConfig:
         Option(
             min=0,
             max=1,
-            help="Classify a picture as unsure if the two highest probabilities differ by less. If pictures have "
-            "several labels: if a probability and its threshold do.",
+            help="Margin below which a picture is unsure: the difference of the two highest probabilities or, if "
+            "pictures have several labels, the smallest difference of a probability and its threshold.",
             metavar="MARGIN",
         ),
     ] = 0.0
-    least_sure_first: Annotated[
-        bool, Option("--least-sure-first", help="Sort by the margin of --unsure instead of by path.")
-    ] = False
+    least_sure_first: Annotated[bool, Option("--least-sure-first", help="Sort by the margin, the smallest first.")] = (
+        False
+    )
     output_format: Annotated[
         RowFormat | None,
         Option(
-            help="Output of the predictions: a table, or lines of CSV or JSON with the probability of every class. By "
-            "default a table, or what the extension of --out shows."
+            help="A table, or lines of CSV or JSON with the probability of every class. By default a table, or the "
+            "format that the extension of --out names."
         ),
     ] = None
     out: Annotated[
@@ -58,5 +58,5 @@ class PredictConfig:
     ] = ""
     sort_into: Annotated[
         str,
-        Option(help="Folder to fill with a folder for each class, of links to the pictures.", metavar="DIR"),
+        Option(help="Folder to fill with links to the pictures, in a folder for each class.", metavar="DIR"),
     ] = ""

@@ -22,7 +22,7 @@ class ServeConfig:
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
     images: Annotated[str, Option(help="Folder of the run's pictures, if it has moved.", metavar="DIR")] = ""
     port: Annotated[int, Option(min=0, max=65535, help="Port of the page; 0 chooses a free one.")] = 8000
-    host: Annotated[str, Option(help="Address of the page. Others than loopback need --allow-network.")] = "127.0.0.1"
+    host: Annotated[str, Option(help="Address to listen on. All but loopback need --allow-network.")] = "127.0.0.1"
     allow_network: Annotated[
         bool, Option("--allow-network", help="Let other computers open the page, without a password or encryption.")
     ] = False
@@ -35,7 +35,7 @@ class ServeConfig:
         Option(
             min=0,
             max=1,
-            help="Classify a picture as unsure if the two highest probabilities differ by less, as in predict.",
+            help="Margin below which a picture is unsure, as in predict.",
             metavar="MARGIN",
         ),
     ] = 0.2

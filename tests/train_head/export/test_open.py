@@ -141,6 +141,14 @@ def test_open_model_follows_links_as_in_the_cache_of_the_hub(folder: Path, tmp_p
     assert open_model(links).format is Format.ONNX
 
 
+def test_open_model_without_the_runtime_of_its_format_names_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
+    with raises(UsageError, where=folder / "model.onnx"):
+        open_model(folder / "model.onnx")
+
+
 def test_open_model_of_a_renamed_file_is_a_usage_error(folder: Path) -> None:
     renamed = (folder / "model.onnx").rename(folder / "other.onnx")
     with raises(UsageError, where=renamed):

@@ -140,7 +140,7 @@ def parse_formats(text: str, dtype: Dtype) -> list[Format]:
         raise UsageError("--dtype", f"{Dtype.FLOAT32} for {','.join(formats)}", dtype, advice)
     for each in formats:
         info = FORMATS[each]
-        require_packages(each, (info.runtime, *info.converters))
+        require_packages(each, (info.runtime, *info.converters), f"--formats {each}")
     if Format.WEB in formats:
         from train_head.export.formats.web import fetch_runtime, find_node
 
@@ -149,11 +149,11 @@ def parse_formats(text: str, dtype: Dtype) -> list[Format]:
     return formats
 
 
-def require_packages(each: Format, packages: Iterable[str]) -> None:
-    """Raise UsageError if a package of a format is not installed."""
+def require_packages(each: Format, packages: Iterable[str], where: str) -> None:
+    """Raise UsageError if a package of a format is not installed; `where` needs it: an option, or the model."""
     info = FORMATS[each]
     for package in packages if info.extra else ():
-        require_extra(package, f"--formats {each}", f"export FORMATS={each}", info.extra)
+        require_extra(package, where, f"export FORMATS={each}", info.extra)
 
 
 def import_format(each: Format) -> FormatModule:
