@@ -1,11 +1,17 @@
-"""Standard output and standard error of a command: write errors are recorded, not raised."""
+"""Standard output and standard error: write errors are recorded, not raised, and messages of libraries are hidden."""
 
 from __future__ import annotations
 
 import io
+import os
 import select
 import sys
-from typing import Any, TextIO
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import IO, Any, TextIO
+
+from base import signals
 
 
 class _Stream(io.FileIO):
@@ -48,3 +54,33 @@ def _open(fd: int, replaced: TextIO | None, *, is_line_buffered: bool) -> TextIO
         errors="backslashreplace",
         line_buffering=is_line_buffered or raw.isatty(),
     )
+
+
+@contextmanager
+def hide_native_stderr() -> Iterator[None]:
+    """Print what native libraries write to stderr only if the body of the `with` statement fails.
+
+    An interrupt is deferred to the end of the body, because libraries convert it to other exceptions.
+    """
+    try:
+        written: IO[bytes] | None = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        # The import must also work on a full disk.
+        written = None
+    with signals.defer_interrupt(), written or nullcontext():
+        if written is None:
+            yield
+            return
+        sys.stderr.flush()
+        stderr, shown = os.dup(2), b""
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            written.seek(0)
+            shown = written.read()
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            print(shown.decode(errors="backslashreplace"), end="", file=sys.stderr, flush=True)

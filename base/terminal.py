@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import sys
-import tempfile
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from base import signals
+from base.streams import hide_native_stderr
 
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that control the writing direction; they can make one file name look like another."""
@@ -188,37 +186,9 @@ class _PlainLines(ProgressBar):
 
 
 def import_quietly(module: str) -> None:
-    """Import a module, and print the stderr output of its native libraries only if the import fails.
-
-    An interrupt is deferred until the module is imported, because libraries convert it to other exceptions.
-    """
-    try:
-        written: IO[bytes] | None = tempfile.TemporaryFile()  # noqa: SIM115
-    except OSError:
-        # The import must also work on a full disk.
-        written = None
-    with signals.defer_interrupt():
-        if written is None:
-            importlib.import_module(module)
-            return
-        with written:
-            _import_capturing_stderr(module, written)
-
-
-def _import_capturing_stderr(module: str, written: IO[bytes]) -> None:
-    sys.stderr.flush()
-    stderr, shown = os.dup(2), b""
-    os.dup2(written.fileno(), 2)
-    try:
+    """Import a module, and print the stderr output of its native libraries only if the import fails."""
+    with hide_native_stderr():
         importlib.import_module(module)
-    except Exception:
-        written.seek(0)
-        shown = written.read()
-        raise
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        print(shown.decode(errors="backslashreplace"), end="", file=sys.stderr, flush=True)
 
 
 def format_seconds(seconds: float) -> str:

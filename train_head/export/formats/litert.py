@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from base.errors import HeadstartError
+from base.streams import hide_native_stderr
 from extract.engines import count_cores
 from train_head.data.batches import Array
 from train_head.export.config import Dtype, Format
@@ -52,8 +53,9 @@ def load(path: Path) -> Callable[[Array], Outputs]:
 
     try:
         # A path with bytes that are not UTF-8 can only be given as bytes.
-        interpreter = Interpreter(os.fsencode(path), num_threads=count_cores(0))
-        runner = interpreter.get_signature_runner(SIGNATURE)
+        with hide_native_stderr():
+            interpreter = Interpreter(os.fsencode(path), num_threads=count_cores(0))
+            runner = interpreter.get_signature_runner(SIGNATURE)
     except (ValueError, RuntimeError) as error:
         got = str(error).partition("\n")[0]
         raise HeadstartError(path, "a LiteRT model of an export", got, "Export the run again") from error
