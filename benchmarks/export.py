@@ -29,7 +29,7 @@ from train_head.data.batches import Array
 from train_head.data.split import Targets, order_by_class
 from train_head.evaluation.metrics import LABEL_THRESHOLD, find_correct, predict_classes
 from train_head.export.config import Dtype, Format
-from train_head.export.formats import FORMATS, list_files
+from train_head.export.formats import FORMATS
 from train_head.export.pictures import Pictures
 from train_head.export.readme.template import format_table
 from train_head.runs.read import Run
@@ -74,10 +74,6 @@ class _Model:
         done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return found
-
-    def measure_bytes(self) -> int:
-        """Return the size of the model's files."""
-        return sum((self.folder / name).stat().st_size for name in list_files(FORMATS[self.format].names))
 
 
 def measure_exports(config: ExportBenchmarkConfig, console: Console) -> Mapping[str, Any]:
@@ -152,7 +148,7 @@ def _describe(model: _Model, probabilities: Array, reference: Array) -> dict[str
         "max_difference": float(np.abs(probabilities - reference).max()),
         "num_changed": int(changed.sum()),
         "num_pictures": len(probabilities),
-        "num_bytes": model.measure_bytes(),
+        "num_bytes": FORMATS[model.format].measure_bytes(model.folder),
     }
 
 

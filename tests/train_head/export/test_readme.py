@@ -17,7 +17,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from base.terminal import make_printable
+from base.terminal import format_bytes, make_printable
 from tests.pictures import draw_picture
 from tests.train_head.export.cards import expect_output, format_odd_readme, list_blocks, parse_output
 from tests.train_head.export.conftest import Exported
@@ -87,6 +87,16 @@ def test_card_has_front_matter_of_the_hub(exported: Exported, early_run: Path) -
     assert Run(early_run).record.head in body
 
 
+def test_card_has_the_size_of_the_files_of_each_format(
+    odd: tuple[Path, ModelDescription], exported: Exported, early_run: Path
+) -> None:
+    text = format_odd_readme(odd, exported, early_run)
+    sizes = {name: (odd[0] / name).stat().st_size for name in ("model.keras", "model.onnx", "model.xml", "model.bin")}
+    sizes["model.xml"] += sizes.pop("model.bin")
+    for name, size in sizes.items():
+        assert f"| `{name}` | float32 | {format_bytes(size)} |" in text
+
+
 def test_card_of_odd_names_has_valid_front_matter_and_tables(
     odd: tuple[Path, ModelDescription], exported: Exported, early_run: Path
 ) -> None:
@@ -117,7 +127,7 @@ def test_card_of_many_classes_is_short(exported: Exported, early_run: Path, tmp_
     card = replace(read_description(exported.out / "model.json").card, classes=run.classes)
     described = ModelDescription(card, formats={"keras": "float32"}, versions=find_versions())
     config = ExportConfig(early_run, tmp_path, factored=True)
-    sources = ReadmeSources(run, run.open_store(), described, exported.result, tmp_path, config)
+    sources = ReadmeSources(run, run.open_store(), described, exported.result, exported.out, config)
     with mock.patch.object(run, "read_examples", return_value=Run(early_run).read_examples()):
         text = format_readme(sources).decode()
     assert len(text.splitlines()) < 200

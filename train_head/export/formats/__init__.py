@@ -94,6 +94,10 @@ class FormatInfo:
         """Return the number format of the weights if `dtype` is asked for: float32 if the format has no other."""
         return dtype if dtype in self.dtypes else Dtype.FLOAT32
 
+    def measure_bytes(self, folder: Path) -> int:
+        """Return the size of the format's files in the folder of an export, in bytes."""
+        return sum((folder / name).stat().st_size for name in list_files(self.names))
+
 
 _FLOAT32_ONLY = (Dtype.FLOAT32,)
 _SAVED_MODEL_NAMES: Names = {

@@ -103,9 +103,7 @@ def _list_formats(sources: ReadmeSources, names: Sequence[Format]) -> Iterator[S
     yield "file", "weights", "size", "largest difference of a probability", "changed classes"
     for each in names:
         path = sources.folder / FORMATS[each].path
-        # The weights of OpenVINO are in a second file.
-        files = [path, path.with_suffix(".bin")] if path.is_file() else path.rglob("*")
-        size = format_bytes(sum(file.stat().st_size for file in files if file.is_file()))
+        size = format_bytes(FORMATS[each].measure_bytes(sources.folder))
         shown = format_code(f"{path.name}/" if path.is_dir() else path.name)
         if each in checks:
             check = checks[each]
