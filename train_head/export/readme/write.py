@@ -112,7 +112,7 @@ def _list_formats(sources: ReadmeSources, names: Sequence[Format]) -> Iterator[S
         else:
             parity = result.parity
             changed = f"{parity.num_flipped} of {parity.num_pictures}, from the stored features"
-            yield shown, str(Dtype.FLOAT32), size, f"{parity.max_difference:.2g} from the trained parts", changed
+            yield shown, str(Dtype.FLOAT32), size, f"{parity.max_difference:.2g} from backbone and head", changed
 
 
 def _list_counts(run: Run, metrics: dict[str, Any]) -> Iterator[Sequence[str]]:
@@ -155,7 +155,7 @@ def _list_training(sources: ReadmeSources) -> Iterator[Sequence[str]]:
         yield "fine-tuned from", run.unfreeze_from
     yield "features", fingerprint.numbers
     yield "head", _describe_head(run)
-    yield "trained on", run.record.created
+    yield "date of training", run.record.created
     for name, digest in (("store", card.fingerprint), ("head", card.run), ("weights", card.weights_sha256)):
         if digest:
             yield f"fingerprint of the {name}", format_code(digest)
