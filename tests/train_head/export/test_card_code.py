@@ -111,7 +111,7 @@ def test_browser_code_prints_the_same_as_predict(
         build_function(load_export(folder / "model.keras")[1]), folder / "model.keras", description, Dtype.FLOAT32
     )
     import_format(Format.WEB).convert(source, folder)
-    (code,) = list_blocks(format_odd_readme(odd, exported, early_run, [Format.WEB]), "html").values()
+    (code,) = list_blocks(format_odd_readme((folder, description), exported, early_run, [Format.WEB]), "html").values()
     (folder / "index.html").write_text(f"<!doctype html><meta charset=utf-8>{code}")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
