@@ -9,6 +9,8 @@ from pathlib import Path
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.terminal import import_quietly
+from extract.decoding.convert import Pixels
+from extract.pixels import resize_pixels, resize_without_tensorflow
 from train_head.data.batches import Array
 from train_head.export.config import Format
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, read_description
@@ -36,6 +38,12 @@ class ExportedModel:
     """Content of the model.json beside it; None for a model.keras without one, or beside that of another model."""
     run: Callable[[Array], Outputs]
     """Function from (n, height, width, 3) float32 RGB pixels in 0-255 to outputs, with (n, classes) probabilities."""
+
+    def resize(self, pixels: Pixels) -> Array:
+        """Resize a decoded picture, (height, width, 3) uint8, to the size of the model, as the model would."""
+        # TensorFlow's operation is faster, but takes seconds to import.
+        resize = resize_pixels if self.format in TENSORFLOW_FORMATS else resize_without_tensorflow
+        return resize(pixels, self.card.image_size)
 
 
 def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:

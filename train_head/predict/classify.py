@@ -19,7 +19,6 @@ from extract.decoding.read import UndecodableImageError, lock_large_file, read_p
 from extract.engines import count_cores, plan_streams
 from extract.load import map_ahead
 from extract.loop import BATCHES_WAITING
-from extract.pixels import resize_pixels, resize_without_tensorflow
 from train_head.data.batches import Array
 from train_head.export.description import DIGEST_LENGTH
 from train_head.export.formats import TENSORFLOW_FORMATS
@@ -70,10 +69,8 @@ class Classifier:
         self._model, self._config, self._policy = model, config, policy
         self._training = frozenset(model.description.training if model.description else ())
         num_cores = count_cores(0)
-        is_tensorflow = model.format in TENSORFLOW_FORMATS
-        self._resize = resize_pixels if is_tensorflow else resize_without_tensorflow
         # TensorFlow computes a batch on each core, as in extraction. The other runtimes distribute one over the cores.
-        self._num_streams = plan_streams(num_cores).num_streams if is_tensorflow else 1
+        self._num_streams = plan_streams(num_cores).num_streams if model.format in TENSORFLOW_FORMATS else 1
         self._num_readers = num_cores
 
     def classify(self, paths: Sequence[str]) -> Generator[Batch, None, None]:
@@ -101,7 +98,7 @@ class Classifier:
                 data = read_picture(path, self._config.max_pixels)
                 is_training = bool(self._training) and _shorten_digest(data) in self._training
                 with decode_within_budget(data, self._config.max_pixels, self._policy) as pixels:
-                    return _Loaded(path, self._resize(pixels, self._model.card.image_size), is_training)
+                    return _Loaded(path, self._model.resize(pixels), is_training)
         except UndecodableImageError as error:
             return _Loaded(path, failure=str(error))
 

@@ -16,9 +16,7 @@ from base.errors import HeadstartError
 from extract.decoding.decode import decode_within_budget
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, lock_large_file
-from extract.pixels import resize_pixels, resize_without_tensorflow
 from train_head.data.batches import Array
-from train_head.export.formats import TENSORFLOW_FORMATS
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
 from train_head.predict.prediction import Prediction, UnusedPicture, predict_labels
@@ -64,8 +62,6 @@ class Classifier:
         """
         self.model, self.training = model, training
         self._policy, self._max_pixels, self._unsure = policy, config.max_pixels, config.unsure
-        has_tensorflow = model.format in TENSORFLOW_FORMATS
-        self._resize = resize_pixels if has_tensorflow else resize_without_tensorflow
         self._batch_size = limit_batch(_BATCH_SIZE, model.card.image_size)
         self._decoders = ThreadPoolExecutor(_NUM_DECODERS, "decode")
         self._runner = ThreadPoolExecutor(1, "model")
@@ -76,7 +72,7 @@ class Classifier:
     def warm_up(self) -> None:
         """Classify a black picture, so that the libraries are loaded before the first request."""
         size = self.model.card.image_size
-        self.model.run(self._resize(np.zeros((size, size, 3), np.uint8), size)[None])
+        self.model.run(self.model.resize(np.zeros((size, size, 3), np.uint8))[None])
 
     async def classify(self, upload: Upload) -> Classified | UnusedPicture:
         """Classify a picture; return the reason for one that cannot be decoded."""
@@ -103,7 +99,7 @@ class Classifier:
     def _decode(self, data: bytes) -> Array:
         budget = decode_within_budget(data, self._max_pixels, self._policy)
         with lock_large_file(len(data)), budget as pixels:
-            return self._resize(pixels, self.model.card.image_size)
+            return self.model.resize(pixels)
 
     async def _run_waiting(self) -> None:
         """Run the model until no picture waits. Pictures that arrive during a run form the next batch."""
