@@ -13,6 +13,8 @@ function show(id, isShown) {
 }
 
 function formatShare(share) {
+  if (share > 0.999 && share < 1) return "> 99.9%";
+  if (share > 0 && share < 0.001) return "< 0.1%";
   return `${(100 * share).toFixed(1)}%`;
 }
 
@@ -110,7 +112,7 @@ function buildBar({ name, at, share }, isChosen) {
     part.textContent = text;
     row.append(part);
   }
-  filled.style.width = formatShare(share);
+  filled.style.width = `${100 * share}%`;
   bar.className = "bar";
   bar.append(filled);
   row.classList.toggle("chosen", isChosen);
