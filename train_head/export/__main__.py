@@ -41,7 +41,7 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
             ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
             *(
                 (
-                    f"{check.format} ({check.dtype}), from Keras",
+                    f"difference of {check.format} ({check.dtype}) from Keras",
                     f"at most {check.max_difference:.2g} in probability, {check.num_changed or 'no'} changed labels on "
                     f"{format_count(check.num_pictures, 'picture')}",
                 )

@@ -165,7 +165,7 @@ def main() -> None:
     path = folder / _PICTURES_FILE
     pictures = np.load(path) if path.exists() else None
     function = build_function(model)
-    import_format(each).convert(Source(function, source / MODEL_FILE, description, chosen, model, pictures), folder)
+    import_format(each).convert(Source(function, description, chosen, model, pictures), folder)
 
 
 if __name__ == "__main__":

@@ -107,9 +107,7 @@ def test_browser_code_prints_the_same_as_predict(
     odd: Odd, folder: Path, exported: Exported, early_run: Path, page: Page
 ) -> None:
     description = odd[1]
-    source = Source(
-        build_function(load_export(folder / "model.keras")[1]), folder / "model.keras", description, Dtype.FLOAT32
-    )
+    source = Source(build_function(load_export(folder / "model.keras")[1]), description, Dtype.FLOAT32)
     import_format(Format.WEB).convert(source, folder)
     (code,) = list_blocks(format_odd_readme((folder, description), exported, early_run, [Format.WEB]), "html").values()
     (folder / "index.html").write_text(f"<!doctype html><meta charset=utf-8>{code}")

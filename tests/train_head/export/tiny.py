@@ -43,7 +43,7 @@ def export_tiny(folder: Path, formats: Iterable[Format]) -> ModelDescription:
     description = ModelDescription(card, versions=find_versions(), has_distance=True)
     function = build_function(load_export(model)[1])
     for each in set(formats) - {Format.KERAS}:
-        import_format(each).convert(Source(function, model, description, Dtype.FLOAT32), folder)
+        import_format(each).convert(Source(function, description, Dtype.FLOAT32), folder)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     description = replace(
         description,

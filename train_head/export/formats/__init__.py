@@ -1,7 +1,7 @@
 """Formats of exported models.
 
-The module of each format has two functions: `convert` writes the files of the format, and `load` opens them with the
-format's own runtime.
+The module of each format has two functions: `convert` writes the files of the format (all but Keras), and `load` opens
+them with the format's own runtime.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ class Source:
 
     function: Any
     """`tf.function` from `rgb`, (n, height, width, 3) float32 in 0-255, to the dictionary of named outputs."""
-    model: Path
-    """The model.keras."""
     description: ModelDescription
     """Description of the model, without the digests of the converted files."""
     dtype: Dtype
     """Number format of the weights."""
-    network: Any = None
+    model: Any = None
     """`keras.Model` whose weights the function uses."""
     pictures: Array | None = None
     """(n, image_size, image_size, 3) float32 pixels in 0-255, to measure activations on; None to measure none."""

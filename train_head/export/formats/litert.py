@@ -31,7 +31,7 @@ def convert(source: Source, folder: Path) -> None:
     import tensorflow as tf
 
     if source.dtype is Dtype.INT8 and source.pictures is not None:
-        round_convolutions(source.network, source.pictures)
+        round_convolutions(source.model, source.pictures)
     with TemporaryDirectory(dir=folder) as aside:
         save_function(source.function, Path(aside))
         converter = tf.lite.TFLiteConverter.from_saved_model(aside)

@@ -38,7 +38,7 @@ def source(exported: Exported) -> Source:
     """Model with large kernels, a distance, and two classes with odd names."""
     card, model = load_export(exported.model)
     description = ModelDescription(replace(card, classes=ODD_CLASSES[:2]), training=["0" * 16])
-    return Source(build_function(model), exported.model, description, Dtype.FLOAT32)
+    return Source(build_function(model), description, Dtype.FLOAT32)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def convert_model(model: Path, folder: Path, each: Format, dtype: Dtype = Dtype.
     """Convert a model.keras in this process, and return the path of the new format."""
     card, loaded = load_export(model)
     import_format(each).convert(
-        Source(build_function(loaded), model, ModelDescription(card, training=["0" * 16]), dtype), folder
+        Source(build_function(loaded), ModelDescription(card, training=["0" * 16]), dtype), folder
     )
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()) == list_files(
         FORMATS[each].names
