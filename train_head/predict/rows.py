@@ -99,7 +99,7 @@ def choose_row_format(config: PredictConfig) -> RowFormat:
         advice = "Change the extension, or give --output-format"
         raise UsageError(out, "a file name with the extension .csv or .jsonl", repr(out.suffix), advice)
     if found is RowFormat.TABLE:
-        raise UsageError("--output-format", "csv or jsonl for a file", "table", "Leave --out out, or give csv or jsonl")
+        raise UsageError("--output-format", "csv or jsonl for a file", "table", "Give csv or jsonl, or leave --out out")
     if not out.parent.is_dir():
         raise UsageError(out, "a file in an existing folder", f"no folder {out.parent}", "Create the folder")
     _refuse_foreign_file(out, found)

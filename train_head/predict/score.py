@@ -12,7 +12,7 @@ from base.terminal import format_count
 
 
 class Score:
-    """Numbers of pictures and of correct predictions; apart for the pictures that the head was trained on.
+    """Numbers of pictures and of correct predictions, separately for the pictures that the head was trained on.
 
     The true label of a picture is the name of its nearest parent folder that is named like a class, in any Unicode
     form.

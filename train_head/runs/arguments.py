@@ -1,4 +1,4 @@
-"""Arguments of the command line that repeat an extraction and a training."""
+"""Command-line arguments that repeat an extraction, a training or an export."""
 
 from __future__ import annotations
 

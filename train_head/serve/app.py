@@ -118,8 +118,8 @@ class Service:
             case RequestError():
                 return build_response(error)
             case HTTPException():
-                advice = "GET /openapi.json lists the requests"
-                return build_response(RequestError(error.status_code, "request", "a listed one", error.detail, advice))
+                expected, advice = "a request of this server", "GET /openapi.json lists the requests"
+                return build_response(RequestError(error.status_code, "request", expected, error.detail, advice))
         found = str(error) if isinstance(error, HeadstartError) else f"{type(error).__name__}: {error}"
         self._console.error(found)
         return build_response(RequestError(500, "server", "no internal error", found, "Report it"))

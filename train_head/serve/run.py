@@ -42,7 +42,7 @@ def serve_model(config: ServeConfig, console: Console) -> Mapping[str, Any]:
         if not names.is_local:
             console.warning(
                 f"Everyone who can reach {address} can use the model, without a password, and the connection is not "
-                "encrypted. End the server as soon as you do not need it"
+                "encrypted. End the server when you no longer need it"
             )
         console.info(f"Open {address} in a browser. Ctrl-C ends the server.")
         if config.open:

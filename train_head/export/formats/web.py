@@ -103,7 +103,7 @@ def fetch_runtime() -> dict[str, bytes]:
         found = hashlib.sha256(data).hexdigest()
         if found != package.sha256:
             expected = f"{package} with SHA-256 {package.sha256[:12]}…"
-            advice = "Delete the file and run again, to download it again"
+            advice = "Delete the file, and run the command again to download it"
             raise HeadstartError(path, expected, f"SHA-256 {found[:12]}…", advice)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             for name, (source, inside) in RUNTIME.items():
