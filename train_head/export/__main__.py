@@ -43,7 +43,8 @@ def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
                 (
                     f"difference of {check.format} ({check.dtype}) from Keras",
                     f"at most {check.max_difference:.2g} in probability, "
-                    f"{format_count(check.num_changed, 'changed label')} on {format_count(check.num_pictures, 'picture')}",
+                    f"{format_count(check.num_changed, 'changed label')} on "
+                    f"{format_count(check.num_pictures, 'picture')}",
                 )
                 for check in result.checks
             ),
