@@ -106,8 +106,8 @@ def predict_each(
         The result without the predictions. With the option `out` or `sort_into`, they are also written.
     """
     row_format = choose_row_format(config)
-    check_sort_folder(config.sort_into)
     paths, skipped = list_pictures(config.files)
+    check_sort_folder(config.sort_into, paths)
     recover_model(config.model)
     _configure_runtime(config.model)
     model, policy = load_model(config.model, console, has_features=on_features is not None)

@@ -159,10 +159,21 @@ def _read_marker(out: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def check_sort_folder(out: str) -> None:
-    """Raise UsageError if the option `sort_into` is a file."""
-    if out and os.path.lexists(out) and not Path(out).is_dir():
+def check_sort_folder(out: str, pictures: Iterable[str]) -> None:
+    """Raise UsageError if the option `sort_into` is a file, or a folder with pictures to classify.
+
+    Links beside their pictures would be classified as pictures by the next command, and then replaced by links to
+    themselves.
+    """
+    if not out:
+        return
+    if os.path.lexists(out) and not Path(out).is_dir():
         raise UsageError(out, "a new folder, or one that this command filled", "a file", "Give another `sort_into`")
+    place = Path(out).resolve()
+    for parent in sorted({Path(picture).parent for picture in pictures}):
+        if parent.resolve().is_relative_to(place):
+            got, advice = f"one that contains pictures to classify, in {parent}", "Give another `sort_into`"
+            raise UsageError(out, "a folder for links only", got, advice)
 
 
 def name_folders(card: ModelCard) -> Folders:

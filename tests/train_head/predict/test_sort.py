@@ -164,7 +164,21 @@ def test_number_name_of_the_longest_name_is_as_long() -> None:
 
 def test_check_sort_folder_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
     with raises(UsageError, where=add_picture(tmp_path / "file")):
-        check_sort_folder(str(tmp_path / "file"))
+        check_sort_folder(str(tmp_path / "file"), [])
+
+
+@pytest.mark.parametrize("out", ["in", "in/train", "in/train/cats", "link", "in/train/../train"])
+def test_check_sort_folder_that_contains_the_pictures_is_a_usage_error(out: str, tmp_path: Path) -> None:
+    picture = add_picture(tmp_path / "in/train/cats/a.jpg")
+    (tmp_path / "link").symlink_to("in")
+    with raises(UsageError, where=str(tmp_path / out)):
+        check_sort_folder(str(tmp_path / out), [str(picture)])
+
+
+def test_check_sort_folder_beside_or_among_the_pictures_is_accepted(tmp_path: Path) -> None:
+    pictures = [str(add_picture(tmp_path / "in" / name)) for name in ("a.jpg", "train/cats/a.jpg")]
+    for out in ("", str(tmp_path / "out"), str(tmp_path / "in/sorted"), str(tmp_path / "in/train/cats/sorted")):
+        check_sort_folder(out, pictures)
 
 
 def test_list_files_skips_a_folder_of_sorted_pictures(tmp_path: Path) -> None:
