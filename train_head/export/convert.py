@@ -6,7 +6,9 @@ loaded into the same process.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,10 +28,12 @@ from train_head.export.formats import FORMATS, Source, import_format
 from train_head.export.gate import FormatCheck, Reference
 from train_head.export.load import load_export
 from train_head.export.outputs import DISTANCE, PROBABILITY
-from train_head.export.pictures import Pictures
+from train_head.export.pictures import PictureGoneError, Pictures
 from train_head.runs.card import MODEL_FILE
 
 _PICTURES_FILE = "pictures.npy"
+_MIN_FREE_BYTES = 2**20
+"""Free space below which a converter that failed is assumed to have filled the disk."""
 _NUM_PICTURES = 16
 """Number of pictures on which the rounding to int8 is corrected; more hardly change the means of the activations."""
 
@@ -49,6 +53,7 @@ def convert_aside(each: Format, source: Path, folder: Path, dtype: Dtype) -> Non
 
     Raises:
         ConversionError: the converter failed or was killed.
+        OSError: the disk is full.
     """
     arguments = [each.value, str(source), str(folder), dtype.value]
     # -P keeps the current folder off the child's search path, which is that of this process.
@@ -64,7 +69,11 @@ def convert_aside(each: Format, source: Path, folder: Path, dtype: Dtype) -> Non
             child.kill()
         if status:
             output.seek(0)
-            lines = output.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            text = output.read().decode(errors="replace").strip()
+            # This is no error of the format, and the earlier export is kept. Not every library gives the reason.
+            if os.strerror(errno.ENOSPC) in text or shutil.disk_usage(folder).free < _MIN_FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+            lines = text.splitlines() or ["no message"]
             reason = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             expected, advice = "a converter that succeeds", "Leave this format out, or report the error"
             raise ConversionError(f"--formats {each}", expected, f"{reason}: {lines[-1][:500]}", advice)
@@ -84,6 +93,10 @@ def convert_formats(
 
     Returns:
         The checks of the formats that agree; and, of each other format, its check or its error.
+
+    Raises:
+        PictureGoneError: a picture was removed or changed in the meantime.
+        OSError: the disk is full.
     """
     keras_format = import_format(Format.KERAS)
     card = read_description(folder / DESCRIPTION_FILE).card
@@ -99,6 +112,8 @@ def convert_formats(
                     np.save(Path(aside, _PICTURES_FILE), resized[:_NUM_PICTURES])
                 convert_aside(each, folder, Path(aside), dtype)
                 check = _check_format(each, Path(aside), dtype, reference, console)
+            except PictureGoneError:
+                raise
             except HeadstartError as error:
                 failed[each] = error
                 continue

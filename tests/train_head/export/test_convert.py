@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from train_head.export.config import Dtype, ExportConfig, Format
 from train_head.export.convert import ConversionError, convert_aside
 from train_head.export.formats import FORMATS, find_format, import_format, list_files, parse_formats
 from train_head.export.outputs import Outputs
+from train_head.export.pictures import PictureGoneError
 from train_head.export.result import ParityError
 from train_head.export.target import EXPORT_NAMES
 from train_head.export.write import export_run
@@ -78,6 +81,41 @@ def test_export_run_without_a_format_that_agrees_keeps_the_earlier_export(
     assert read_files(out) == before
 
 
+def test_export_run_with_a_full_disk_keeps_the_earlier_export(
+    exported: Exported,
+    early_run: Path,
+    tmp_path: Path,
+    quiet: Console,
+    fakes: dict[Format, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fill_disk(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(convert, "convert_aside", fill_disk)
+    out = shutil.copytree(exported.out, tmp_path / "out")
+    before = read_files(out)
+    with raises(HeadstartError, where=out):
+        export_run(ExportConfig(early_run, out, formats="keras,onnx"), quiet)
+    assert read_files(out) == before
+
+
+def test_export_run_with_a_picture_that_is_removed_during_it_names_the_picture(
+    early_run: Path, tmp_path: Path, quiet: Console, fakes: dict[Format, Any]
+) -> None:
+    fakes |= {Format.LITERT: FakeFormat(error=PictureGoneError("a.jpg", "a picture", "no file", "Extract again"))}
+    with raises(PictureGoneError, where="a.jpg"):
+        export_run(ExportConfig(early_run, tmp_path / "out", formats="litert"), quiet)
+
+
+def test_export_run_with_a_damaged_conversion_names_the_format(
+    early_run: Path, tmp_path: Path, quiet: Console, fakes: dict[Format, Any]
+) -> None:
+    fakes |= {Format.LITERT: FakeFormat(error=HeadstartError("model.tflite", "a model", "none", "Export again"))}
+    with raises(ParityError, where="--formats litert"):
+        export_run(ExportConfig(early_run, tmp_path / "out", formats="litert"), quiet)
+
+
 def test_export_run_without_keras_leaves_no_keras_file(
     exported: Exported, early_run: Path, tmp_path: Path, quiet: Console, fakes: dict[Format, Any]
 ) -> None:
@@ -117,6 +155,20 @@ def test_convert_aside_of_a_killed_converter_is_an_error_with_the_signal(
     with raises(ConversionError, where="--formats onnx") as caught:
         convert_aside(Format.ONNX, tmp_path, tmp_path, Dtype.FLOAT32)
     assert "SIGKILL" in caught.value.got
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("message", "free"), [("OSError: [Errno 28] No space left on device", 2**40), ("iostream", 0)])
+def test_convert_aside_with_a_full_disk_is_an_error_of_the_disk(
+    message: str, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho '{message}'\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(OSError, check=lambda error: error.errno == errno.ENOSPC):
+        convert_aside(Format.ONNX, tmp_path, tmp_path, Dtype.FLOAT32)
 
 
 def test_convert_aside_of_a_missing_model_is_an_error_with_the_last_line(tmp_path: Path) -> None:
