@@ -47,6 +47,14 @@ def test_load_of_a_damaged_file_is_refused(web_folder: Path, tmp_path: Path, nam
         web.load(copy)
 
 
+def test_load_with_a_full_temporary_folder_names_it(
+    web_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with raises(HeadstartError, where=tmp_path / "missing"):
+        web.load(web_folder)
+
+
 @pytest.mark.parametrize(("height", "width", "size"), [(97, 211, 75), (3, 2000, 150), (1, 1, 10), (1500, 3000, 299)])
 def test_resize_in_javascript_equals_tensorflow_bit_for_bit(
     web_folder: Path, tmp_path: Path, height: int, width: int, size: int

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from types import MappingProxyType
 from typing import IO, Any, cast
 
@@ -153,14 +153,19 @@ class NodeModel:
             size: side of its input, in pixels.
 
         Raises:
-            HeadstartError: Node.js is missing, or its runtime cannot run the model.
+            HeadstartError: Node.js is missing, its runtime cannot run the model, or the disk is full.
         """
         self._model, self._lock = model, threading.Lock()
         held = ExitStack()
         weakref.finalize(self, held.close)
-        folder = Path(held.enter_context(TemporaryDirectory(prefix="headstart-web-")))
-        write_scripts(folder / "web")
-        (folder / "run.mjs").write_bytes((files("train_head.export.formats") / "web_node.mjs").read_bytes())
+        try:
+            folder = Path(held.enter_context(TemporaryDirectory(prefix="headstart-web-")))
+            write_scripts(folder / "web")
+            (folder / "run.mjs").write_bytes((files("train_head.export.formats") / "web_node.mjs").read_bytes())
+        except OSError as error:
+            where, got = gettempdir(), f"{error.strerror or error} in the folder {gettempdir()}"
+            advice = "Free some space, or set TMPDIR to another folder"
+            raise HeadstartError(where, "free space for the runtime of the page", got, advice) from error
         command = [find_node(), str(folder / "run.mjs"), str(folder / "web"), str(model), str(size)]
         self._errors = folder / "errors.txt"
         with self._errors.open("wb") as errors:
