@@ -54,6 +54,9 @@ def _refuse_foreign_files_of_earlier_versions(out: Path, advice: str) -> None:
             got = f"a file without {DESCRIPTION_FILE}"
             raise HeadstartError(out / name, "a file of an export", got, advice)
     if not model.exists():
+        if not labels.exists():
+            # Empty folders.
+            return
         raise HeadstartError(labels, f"the {LABELS_FILE} of an export", f"a file without {MODEL_FILE}", advice)
     try:
         classes = read_card(model).classes

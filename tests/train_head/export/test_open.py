@@ -175,6 +175,11 @@ def test_open_model_without_an_exported_model_is_a_usage_error(tmp_path: Path) -
             open_model(path)
 
 
+def test_export_over_empty_folders_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "saved_model/variables").mkdir(parents=True)
+    refuse_foreign_files(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["labels.txt", "README.md", "model.json", "model.onnx", "saved_model/saved_model.pb"])
 def test_export_over_an_edited_file_is_refused(name: str, folder: Path) -> None:
     (folder / "picture.jpg").unlink()
