@@ -88,7 +88,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         pictures.load(console)
         parts = rebuild_parts(run, store, split, config.weights, console)
         staging = replacement.staging
-        with _converted_errors(config):
+        with _catch_write_errors(config):
             description = _write_keras(config, run, store, parts, staging)
         staged = keras.saving.load_model(staging / MODEL_FILE, compile=False)
         parity = check_parity(compile_outputs(staged), parts, store, run.record.classes, pictures, console)
@@ -99,7 +99,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         packages = [name for each in formats for name in (FORMATS[each].runtime, *FORMATS[each].converters)]
         description = replace(description, training=sorted(digests), versions=find_versions(packages))
         others = [each for each in formats if each is not Format.KERAS]
-        with _converted_errors(config):
+        with _catch_write_errors(config):
             (staging / DESCRIPTION_FILE).write_bytes(encode_description(description))
             checks, failed = convert_formats(others, config.dtype, staging, pictures, console) if others else ([], {})
             if Format.KERAS not in formats:
@@ -147,8 +147,8 @@ def _find_policy(store: FeatureStore) -> DecodePolicy:
 
 
 @contextmanager
-def _converted_errors(config: ExportConfig) -> Iterator[None]:
-    """Convert errors of writing the staged files."""
+def _catch_write_errors(config: ExportConfig) -> Iterator[None]:
+    """Convert an OSError of the block, which writes the staged files, to an error that names the output folder."""
     try:
         yield
     except OSError as error:
