@@ -41,7 +41,7 @@ class Limits:
 
 
 def choose_limits(config: ServeConfig) -> Limits:
-    """Return the limits that the options set; the bodies of all requests together may have the size of one."""
+    """Return the limits that the options set; one request of the largest size is always within that of all together."""
     max_bytes = config.max_upload * 1_000_000
     return Limits(config.max_pixels, max_bytes, max_held_bytes=max(Limits.max_held_bytes, max_bytes))
 
