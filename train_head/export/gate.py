@@ -17,6 +17,7 @@ from train_head.evaluation.metrics import find_correct, predict_classes
 from train_head.export.config import Dtype, Format
 from train_head.export.load import MAX_PIXELS_AT_ONCE
 from train_head.export.outputs import Outputs
+from train_head.export.parity import compare_distances
 from train_head.export.pictures import Pictures
 from train_head.runs.card import ModelCard
 
@@ -134,8 +135,7 @@ class Reference:
             return 0.0
         if found.distances is None:
             return math.nan
-        scale = np.maximum(expected.distances, max(self._card.outlier_threshold or 0.0, 1.0))
-        return float(np.max(np.abs(found.distances - expected.distances) / scale))
+        return compare_distances([(found.distances, expected.distances)], self._card.outlier_threshold or 0.0)
 
     def _is_changed(self, found: Array, expected: Array) -> bool:
         if self._card.is_multi_label:

@@ -12,12 +12,11 @@ from base.errors import HeadstartError
 from base.terminal import format_count, import_quietly
 from train_head.export.config import Dtype, Format
 from train_head.export.gate import FormatCheck, describe_limits
+from train_head.export.parity import DISTANCE_TOLERANCE, TOLERANCE, Parity
 from train_head.runs.card import MODEL_FILE
 
 if TYPE_CHECKING:
     import keras
-
-    from train_head.export.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,6 @@ class ParityError(HeadstartError):
 
 def build_parity_error(folder: Path, result: ExportResult) -> ParityError:
     """Build the error of a Keras model that does not agree with its parts."""
-    from train_head.export.parity import DISTANCE_TOLERANCE, TOLERANCE
-
     found = result.parity
     worst = ", ".join(f"{picture['image']} {picture['difference']:.2g}" for picture in found.worst)
     error = ParityError(
