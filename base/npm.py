@@ -59,7 +59,7 @@ def fetch_package(package: NpmPackage, folder: Path, alternative: str) -> Path:
         raise HeadstartError(str(package), "npm on the PATH", "none", f"Install Node.js, {alternative}")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".fetching-") as aside:
-        command = [npm, "pack", "--silent", str(package), "--pack-destination", aside]
+        command = [npm, "pack", "--loglevel=error", str(package), "--pack-destination", aside]
         try:
             done = subprocess.run(
                 command,
@@ -75,6 +75,8 @@ def fetch_package(package: NpmPackage, folder: Path, alternative: str) -> Path:
         fetched = Path(aside, package.file)
         if done.returncode != 0 or not fetched.is_file():
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no file"]
-            raise HeadstartError(str(package), expected, f"exit status {done.returncode}: {lines[-1]}", advice)
+            # The last line of npm can be the path of its log.
+            reason = next((line for line in lines if "Error: " in line), lines[-1])
+            raise HeadstartError(str(package), expected, f"exit status {done.returncode}: {reason[:300]}", advice)
         fetched.replace(path)
     return path

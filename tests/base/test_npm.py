@@ -28,7 +28,7 @@ def test_fetch_package_runs_npm_pack_with_the_exact_version_and_keeps_the_file(
     assert path == tmp_path / "cache" / "scope-parts-1.2.3.tgz"
     assert path.read_bytes() == b"packed"
     arguments = (tmp_path / "arguments").read_text().split()
-    assert arguments[:4] == ["pack", "--silent", "@scope/parts@1.2.3", "--pack-destination"]
+    assert arguments[:4] == ["pack", "--loglevel=error", "@scope/parts@1.2.3", "--pack-destination"]
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [PACKAGE.file]
 
 
@@ -50,6 +50,7 @@ def test_fetch_package_without_npm_is_refused(tmp_path: Path, monkeypatch: pytes
         ("echo trying >&2; echo 'npm error ENOTFOUND' >&2; exit 3", ["3", "npm error ENOTFOUND"]),
         ("echo 'only on stdout'; exit 1", ["1", "only on stdout"]),
         ("exit 0", ["0"]),
+        ("echo 'npm error FetchError: no answer' >&2; echo 'npm error A log' >&2; exit 1", ["FetchError: no answer"]),
     ],
 )
 def test_fetch_package_with_a_failing_npm_reports_status_and_last_line_and_leaves_no_file(
