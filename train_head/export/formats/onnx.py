@@ -16,7 +16,7 @@ from train_head.data.batches import Array
 from train_head.export.config import Dtype
 from train_head.export.formats import Source
 from train_head.export.formats.graph import INPUT
-from train_head.export.formats.onnx_graph import convert_function
+from train_head.export.formats.onnx_graph import convert_function, import_onnxruntime
 from train_head.export.formats.onnx_weights import store_weights
 from train_head.export.outputs import DISTANCE, PROBABILITY, Outputs
 
@@ -53,9 +53,7 @@ def build_onnx(source: Source) -> onnx.ModelProto:
 
 def load(path: Path) -> Callable[[Array], Outputs]:
     """Load a model.onnx; see `FormatModule.load`. The function is thread-safe."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count_cores(0)
     options.log_severity_level = _SEVERITY_FATAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,15 @@ MAX_BYTES = 2**31 - 2**24
 """Largest size of the weights: protobuf limits a file to 2 GiB."""
 _AXES = {INPUT: ("batch", "height", "width", ""), PROBABILITY: ("batch", ""), DISTANCE: ("batch", "")}
 """Names of the axes of inputs and outputs; an empty name is an axis of fixed length."""
+
+
+def import_onnxruntime() -> Any:
+    """Import and return ONNX Runtime, without its telemetry."""
+    # Its function for this comes too late: the import already creates an identifier and an event.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
 
 
 def convert_function(function: Any) -> onnx.ModelProto:
@@ -72,8 +82,8 @@ def _insert_arrays(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> onnx.
 def _fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Let ONNX Runtime compute what is constant, and name the axes of inputs and outputs."""
     import onnx
-    import onnxruntime
 
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     # This level keeps to the standard operators.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

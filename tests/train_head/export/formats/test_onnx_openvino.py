@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -185,3 +188,11 @@ def test_convert_to_onnx_of_weights_above_its_limit_is_an_error(
     monkeypatch.setattr("train_head.export.formats.onnx_graph.MAX_BYTES", 1000)
     with raises(HeadstartError, where="--formats onnx"):
         import_format(Format.ONNX).convert(source, tmp_path)
+
+
+def test_import_onnxruntime_creates_no_identifier(tmp_path: Path) -> None:
+    program = "from train_head.export.formats.onnx_graph import import_onnxruntime; import_onnxruntime()"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, env={**environment, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
