@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from base.errors import HeadstartError
 from base.streams import hide_native_stderr
 from extract.engines import count_cores
@@ -56,6 +58,8 @@ def load(path: Path) -> Callable[[Array], Outputs]:
         with hide_native_stderr():
             interpreter = Interpreter(os.fsencode(path), num_threads=count_cores(0))
             runner = interpreter.get_signature_runner(SIGNATURE)
+            # The first call prints a line about XNNPACK.
+            runner(rgb=np.zeros((1, 1, 1, 3), np.float32))
     except (ValueError, RuntimeError) as error:
         got = str(error).partition("\n")[0]
         raise HeadstartError(path, "a LiteRT model of an export", got, "Export the run again") from error
