@@ -131,7 +131,9 @@ class CommandTorture:
             signals = [Trial(KILL, call), Trial(-STOPS[1 + call // 3 % 3], call)]
             num_errors = self._workload.num_errors
             if short:
-                at_call = [(errors + signals)[call % 7]] if call % (self.num_calls // 5 + 1) == 0 else []
+                # Whatever the number of calls, these are errors and signals in turn.
+                part, rest = divmod(call, self.num_calls // 5 + 1)
+                at_call = [(errors + signals)[3 * part % 7]] if rest == 0 else []
             elif num_errors == len(errors):
                 at_call = errors + signals
             else:
