@@ -13,5 +13,5 @@ pytestmark = pytest.mark.torture
 
 
 def test_export_killed_at_random_moments_leaves_the_old_or_the_new_export(tmp_path: Path) -> None:
-    counts = kill_exports(tmp_path, [Format.KERAS, Format.SAVED_MODEL], num_kills=3, seed=1)
-    assert sum(counts.values()) == 3
+    counts = kill_exports(tmp_path, [Format.KERAS, Format.SAVED_MODEL], num_kills=1, seed=1)
+    assert sum(counts.values()) == 1
