@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import ceil, floor, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from base.terminal import format_count
 from train_head.config import NO_FINE_TUNING, HeadConfig
 
 CONFIDENCE = 0.95
@@ -205,3 +206,13 @@ def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:
             "so the mean is optimistically biased"
         )
     return f"{words})"
+
+
+NUMBER_FILTERS: Mapping[str, Callable[..., str]] = {
+    "commas": lambda number: f"{number:,}",
+    "interval_percent": lambda ends: Interval(*ends).format_percent(),
+    "percent": format_percent,
+    "share": format_share,
+    "with_noun": format_count,
+}
+"""Filters for numbers in the templates of the report and of the model card."""

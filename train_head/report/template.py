@@ -10,13 +10,13 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from base.errors import FeatureStoreError
-from base.terminal import format_count, format_seconds, make_printable
+from base.terminal import format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.evaluation.curves import NUM_THRESHOLDS
 from train_head.evaluation.neighbours import NEAR
 from train_head.evaluation.pooled import MAX_PICTURES
-from train_head.evaluation.uncertainty import Interval, compute_interval, describe_fits, format_percent, format_share
+from train_head.evaluation.uncertainty import NUMBER_FILTERS, compute_interval, describe_fits
 from train_head.report.classes import MAX_PLAIN_CLASSES
 from train_head.report.data import DATA_ID
 from train_head.report.gallery import NUM_OPEN
@@ -47,16 +47,12 @@ def make_environment(folder: Path = Path(__file__).parent) -> Environment:
         finalize=lambda value: make_printable(value) if type(value) is str else value,
     )
     environment.filters.update(
+        NUMBER_FILTERS,
         break_path=_break_path,
-        commas=lambda number: f"{number:,}",
-        with_noun=format_count,
-        interval_percent=lambda ends: Interval(*ends).format_percent(),
         loss=lambda loss: "not finite" if loss is None else f"{loss:.4g}",
         last_part=lambda path: PurePath(path).name or path,
-        percent=format_percent,
         points=lambda share, sign="": f"{round(100 * share, 9):{sign}.1f}",
         seconds=format_seconds,
-        share=format_share,
     )
     environment.globals.update(
         DATA_ID=DATA_ID,

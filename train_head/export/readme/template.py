@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from base.terminal import format_count, make_printable
-from train_head.evaluation.uncertainty import Interval, format_percent, format_share
+from base.terminal import make_printable
+from train_head.evaluation.uncertainty import NUMBER_FILTERS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,14 +65,10 @@ def make_environment() -> Environment:
         finalize=lambda value: escape_markdown(value) if type(value) is str else value,
     )
     environment.filters.update(
+        NUMBER_FILTERS,
         code=format_code,
-        commas=lambda number: f"{number:,}",
-        interval_percent=lambda ends: Interval(*ends).format_percent(),
-        percent=format_percent,
         plain=Markdown,
-        share=format_share,
         table=format_table,
-        with_noun=format_count,
         yaml=quote_yaml,
     )
     return environment
