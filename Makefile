@@ -56,7 +56,7 @@ FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE FACTORED CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
 	SEARCH TRIALS $(SWITCHES) COUNT TOP UNSURE SORT_INTO PORT FILES ARGS
-TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
+TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO INT8 PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
 # In the environment, COLUMNS is the width of the terminal.
@@ -150,6 +150,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/runtime.done
 DEV := $(VENV)/dev.done
 OPENVINO := $(VENV)/openvino.done
+INT8 := $(VENV)/int8.done
 PARQUET := $(VENV)/pyarrow.done
 OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
@@ -177,7 +178,7 @@ demo: extract train export  ## extract, train and export the default data
 	@echo $(call quote,The model is in $(OUT). The report is in $(RUN)/report.html.)
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
-extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
+extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter int8,$(PRECISION)),$(INT8)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
 extract: $(RUNTIME) $(if $(is_default),data)  ## compute the features of new pictures
 	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) $(if $(NEW_STORE),--new-store) $(ARGS)
 
@@ -309,10 +310,12 @@ $(FAULTS): tests/torture/faults.c
 	@$(CC) -O1 -Wall -shared -fPIC -o $@ $< -ldl
 
 # Packages of an extra, if it has another name than its only package.
+packages_heic := pillow-heif pillow-jxl-plugin
+packages_int8 := openvino nncf
 packages_litert := ai-edge-litert
 packages_onnx := onnx onnxruntime tf2onnx
 packages_serve := starlette uvicorn python-multipart
-EXTRAS := $(foreach v,litert onnx openvino optuna pyarrow serve tensorboard,$(VENV)/$v.done)
+EXTRAS := $(foreach v,heic int8 litert onnx openvino optuna pyarrow serve tensorboard,$(VENV)/$v.done)
 
 $(EXTRAS): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $(or $(packages_$*),$*)

@@ -20,8 +20,9 @@ MAX_PIXELS = 89_000_000
 
 
 class EngineName(StrEnum):
-    """Library that runs the backbone."""
+    """Library that runs the backbone; `AUTO` is replaced before the backbone is built."""
 
+    AUTO = "auto"
     TENSORFLOW = "tensorflow"
     OPENVINO = "openvino"
 
@@ -38,10 +39,15 @@ class SampleBits(StrEnum):
 
 
 class Precision(StrEnum):
-    """Precision of the backbone's computation; features are always stored as float16."""
+    """Precision of the backbone's computation; features are always stored as float16.
 
+    `AUTO` is replaced before the backbone is built.
+    """
+
+    AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    INT8 = "int8"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ FEATURE_DTYPE = np.dtype(np.float16)
 MAX_ROWS_PER_SHARD = 1024
 MAX_BYTES_PER_SHARD = 128 * 2**20
 VIEW_NAME, DERIVED_FOLDER, QUARANTINE_FOLDER = "features.h5", "derived", "quarantine"
+BACKBONE_FOLDER = "backbone"
+"""Folder of the quantised backbone of a store whose features were computed in int8."""
 
 _WITHOUT_SIGN, _INFINITY = np.uint16(0x7FFF), 0x7C00
 
@@ -79,6 +81,8 @@ class Fingerprint:
     schema_version: int = SCHEMA_VERSION
     pool: str = "none"
     """Pooling of the cut layer's output before it is stored."""
+    calibration: str = ""
+    """SHA-256 of the quantised backbone, 64 hexadecimal digits; empty unless the precision is int8."""
 
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
@@ -93,9 +97,11 @@ class Fingerprint:
     def encode(self) -> str:
         """Encode the fields as canonical JSON.
 
-        `pool` is omitted at its default: older stores do not have the field, and their digests must not change.
+        `pool` and `calibration` are omitted at their defaults: older stores do not have the fields, and their digests
+        must not change.
         """
-        return encode_json({name: value for name, value in asdict(self).items() if (name, value) != ("pool", "none")})
+        defaults = {"pool": "none", "calibration": ""}
+        return encode_json({name: value for name, value in asdict(self).items() if value != defaults.get(name)})
 
     @property
     def digest(self) -> str:

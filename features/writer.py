@@ -23,6 +23,7 @@ from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import recover_store
 from features.packed.view import write_view
 from features.schema import (
+    BACKBONE_FOLDER,
     DERIVED_FOLDER,
     FEATURE_DTYPE,
     QUARANTINE_FOLDER,
@@ -38,7 +39,9 @@ from features.schema import (
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER, ShardHeader, encode_shard, write_shard
 
-STORE_NAMES = frozenset({CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER})
+STORE_NAMES = frozenset(
+    {CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER, BACKBONE_FOLDER}
+)
 """Entries of a store, except the journal of the catalog."""
 
 
