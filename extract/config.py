@@ -117,10 +117,7 @@ class ExtractConfig:
         int, Option(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes.")
     ] = 0
     threads: Annotated[int, Option(min=0, help="Processor cores to use. 0 means all available cores.")] = 0
-    compression: Annotated[
-        Compression,
-        Option(help="Compression of features on disk. zstd is faster to read and needs the package extra zstd."),
-    ] = Compression.GZIP
+    compression: Annotated[Compression, Option(help="Compression of features on disk.")] = Compression.GZIP
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels of a picture. Larger pictures are not decoded.")
     ] = MAX_PIXELS

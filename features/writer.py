@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
-
-import numpy as np
+from typing import NamedTuple, Self
 
 from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError
 from base.files import sync_folder
@@ -25,7 +23,6 @@ from features.packed.view import write_view
 from features.schema import (
     BACKBONE_FOLDER,
     DERIVED_FOLDER,
-    FEATURE_DTYPE,
     QUARANTINE_FOLDER,
     VIEW_NAME,
     FeatureKey,
@@ -36,13 +33,21 @@ from features.schema import (
     count_rows_per_shard,
     encode_json,
 )
-from features.shards.compression import Compression
+from features.shards.compression import Compression, encode_rows
 from features.shards.shard import SHARD_FOLDER, ShardHeader, encode_shard, write_shard
 
 STORE_NAMES = frozenset(
     {CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER, BACKBONE_FOLDER}
 )
 """Entries of a store, except the journal of the catalog."""
+
+
+class _Row(NamedTuple):
+    """Feature that is added, but not committed."""
+
+    data: bytes
+    """Stored bytes: the compressed values and their checksum."""
+    status: FeatureStatus
 
 
 class FeatureWriter:
@@ -75,8 +80,7 @@ class FeatureWriter:
         self._origin = origin
         self._compression = compression
         self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
-        self._added: dict[FeatureKey, FeatureStatus] = {}
-        self._features: Features = np.empty((self._rows_per_shard, *origin.feature_shape), FEATURE_DTYPE)
+        self._added: dict[FeatureKey, _Row] = {}
         self._images: list[ImageRow] = []
         self._known: dict[FeatureKey, FeatureStatus] = {}
         self.notes: list[str] = []
@@ -140,7 +144,8 @@ class FeatureWriter:
 
     def read_status(self, key: FeatureKey) -> FeatureStatus | None:
         """Return the status of a committed or added feature, or None if there is none."""
-        return self._known.get(key) or self._added.get(key)
+        added = self._added.get(key)
+        return added.status if added else self._known.get(key)
 
     def update_images(
         self, images: Sequence[ImageRow], removed: Sequence[str], labels: LabelSource | None = None
@@ -164,23 +169,39 @@ class FeatureWriter:
         """Record an image for the next commit; its features must have been added before."""
         self._images.append(image)
 
+    def encode(self, features: Features) -> list[bytes]:
+        """Compress features for `add_rows`; may be called in any thread, and releases the interpreter's lock.
+
+        Args:
+            features: (n, *feature_shape) float16.
+
+        Returns:
+            The stored bytes of each feature.
+        """
+        if features.shape[1:] != self._origin.feature_shape:
+            raise ValueError(f"features of shape {features.shape[1:]} instead of {self._origin.feature_shape}")
+        return encode_rows(features, self._compression)
+
     def add_features(self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]) -> None:
+        """Compress and add new features: `add_rows` of the result of `encode`."""
+        self.add_rows(keys, self.encode(features), statuses)
+
+    def add_rows(self, keys: Sequence[FeatureKey], rows: Sequence[bytes], statuses: Sequence[FeatureStatus]) -> None:
         """Add new features, and commit each full shard.
 
         Args:
             keys: keys of features that are not yet in the store.
-            features: (len(keys), *feature_shape) float16.
+            rows: the features, as compressed by `encode`.
             statuses: status of each feature.
 
         Raises:
             StoreWriteError: a commit failed; everything committed earlier is intact.
         """
-        for key, feature, status in zip(keys, features, statuses, strict=True):
+        for key, data, status in zip(keys, rows, statuses, strict=True):
             if len(self._added) == self._rows_per_shard:
                 # An earlier commit of the full shard was interrupted.
                 self.commit()
-            self._features[len(self._added)] = feature
-            self._added[key] = status
+            self._added[key] = _Row(data, status)
             if len(self._added) == self._rows_per_shard:
                 self.commit()
 
@@ -196,15 +217,15 @@ class FeatureWriter:
                 self._commit_rows()
             else:
                 self.catalog.write_images(self._images)
-            self._known.update(self._added)
+            self._known.update((key, row.status) for key, row in self._added.items())
             self._added, self._images = {}, []
 
     def _commit_rows(self) -> None:
-        keys, statuses = list(self._added), list(self._added.values())
+        keys, statuses = list(self._added), [row.status for row in self._added.values()]
         # Shards may be shared, so they must not contain a path of this machine.
         origin = replace(self._origin, weights_file=Path(self._origin.weights_file).name)
         header = ShardHeader(self._fingerprint, origin, keys, statuses)
-        data = encode_shard(header, self._features[: len(keys)], self._compression)
+        data = encode_shard(header, [row.data for row in self._added.values()], self._compression)
         shards = self.catalog.read_shards()
         # After an interrupted commit the shard may be in the catalog already. Equal rows give equal bytes.
         if hashlib.sha256(data).hexdigest() in {shard.sha256 for shard in shards}:

@@ -20,7 +20,7 @@ from train_head.sweep.table import Sweep
 StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
 ClassWeight = Literal["none", "balanced"]
-Compression = Literal["none", "gzip", "zstd"]
+Compression = Literal["none", "gzip"]
 Dtype = Literal["float32", "float16", "int8"]
 EngineName = Literal["auto", "tensorflow", "openvino"]
 MetricName = Literal["val_accuracy", "val_loss"]
@@ -96,8 +96,7 @@ def extract(
         batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole
             number of at least 0. Default 0.
         threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least 0. Default 0.
-        compression: Compression of features on disk. zstd is faster to read and needs the package extra zstd. Default
-            gzip.
+        compression: Compression of features on disk. Default gzip.
         max_pixels: Largest number of pixels of a picture. Larger pictures are not decoded. Expects a whole number of at
             least 1. Default 89000000.
         sample_bits: Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of

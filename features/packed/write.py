@@ -24,12 +24,12 @@ from features.labels import LABELS_KEY
 from features.packed.read import MISSING_GROUP, PACK_KIND
 from features.packed.view import label_dimensions
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
-from features.shards.compression import Compression, list_compression_options
+from features.shards.compression import Compression, create_features, encode_rows, write_rows
 from features.shards.hdf5 import ErrorRecordingFile, create_file, write_texts
 from features.store import Example, FeatureStore
 
 ROWS_PER_BLOCK = 256
-_MIN_COMPRESSION_RATIO = 0.2
+_MIN_COMPRESSION_RATIO = 0.15
 """Lower bound of compressed to uncompressed bytes, for the check of free space before the work."""
 
 
@@ -124,9 +124,9 @@ def _write(
                 stack.callback(_close, file)
                 features = _create(store, file, examples, compression)
             for start in range(0, len(examples), ROWS_PER_BLOCK):
-                block = store.read(examples[start : start + ROWS_PER_BLOCK])
+                block = encode_rows(store.read(examples[start : start + ROWS_PER_BLOCK]), compression)
                 with defer_interrupt():
-                    features[start : start + len(block)] = block
+                    write_rows(features, start, block)
                 target.check()
                 advance(len(block))
     finally:
@@ -156,8 +156,7 @@ def _create(
     write_texts(file, "class_names", class_names)
     if labels := store.contents.labels.encode():
         write_texts(file, LABELS_KEY, [labels])
-    shape, options = (len(examples), *store.feature_shape), list_compression_options(compression)
-    features = file.create_dataset("features", shape, FEATURE_DTYPE, chunks=(1, *shape[1:]), fletcher32=True, **options)
+    features = create_features(file, len(examples), store.feature_shape, compression)
     label_dimensions(features)
     _write_text(file, "paths", [example.path for example in examples])
     _write_text(file, "splits", [example.split for example in examples])

@@ -30,7 +30,7 @@ from features.schema import (
     Origin,
     encode_json,
 )
-from features.shards.compression import Compression, list_compression_options, load_filters
+from features.shards.compression import Compression, create_features, load_filters, write_rows
 from features.shards.hdf5 import build_file, read_rows, read_texts
 from features.shards.validate import validate_untrusted_hdf5
 
@@ -69,10 +69,13 @@ class ShardHeader(NamedTuple):
     statuses: list[FeatureStatus]
 
 
-def encode_shard(header: ShardHeader, features: Features, compression: Compression = Compression.GZIP) -> bytes:
+def encode_shard(header: ShardHeader, rows: Sequence[bytes], compression: Compression = Compression.GZIP) -> bytes:
     """Encode rows as an HDF5 file, as specified in docs/format.md; equal rows give equal bytes.
 
-    Each row is one chunk, so that features can be read one by one.
+    Args:
+        header: everything except the feature values.
+        rows: rows that `encode_rows` has compressed; each is one chunk, so that features can be read one by one.
+        compression: compression of the rows.
     """
     hashes = np.frombuffer(b"".join(key.content_hash for key in header.keys), np.uint8).reshape(-1, 32)
     columns: dict[str, NDArray[Any]] = {
@@ -85,8 +88,7 @@ def encode_shard(header: ShardHeader, features: Features, compression: Compressi
         file.attrs["headstart_schema_version"] = SCHEMA_VERSION
         file.attrs["fingerprint"] = header.fingerprint.encode()
         file.attrs["origin"] = encode_json(asdict(header.origin))
-        options = list_compression_options(compression)
-        file.create_dataset("features", data=features, chunks=(1, *features.shape[1:]), fletcher32=True, **options)
+        write_rows(create_features(file, len(rows), header.origin.feature_shape, compression), 0, rows)
         for name, values in columns.items():
             file.create_dataset(name, data=values, fletcher32=True, chunks=values.shape)
 

@@ -57,11 +57,11 @@ def test_loop_starts_the_next_batch_before_the_last_one_is_stored(tmp_path: Path
     rows = write_pictures(tmp_path / "pictures", range(20))
 
     class Watched(FeatureWriter):
-        def add_features(self, *arguments: Any) -> None:
+        def add_rows(self, *arguments: Any) -> None:
             # The backbone has started the second batch before the first one is stored.
             assert started.acquire(timeout=30)
             stored.append(len(stored))
-            super().add_features(*arguments)
+            super().add_rows(*arguments)
 
     backbone = MeanColours(before=lambda number: started.release() if number else None)
     config = ExtractConfig(tmp_path / "pictures", tmp_path / "store", batch_size=4)
@@ -189,10 +189,10 @@ def test_loop_with_several_streams_starts_a_limited_number_of_batches(tmp_path: 
     ahead: list[int] = []
 
     class Watched(FeatureWriter):
-        def add_features(self, *arguments: Any) -> None:
+        def add_rows(self, *arguments: Any) -> None:
             time.sleep(0.01)  # time in which streams could start too many batches
             ahead.append(len(backbone.batches) - len(ahead))
-            super().add_features(*arguments)
+            super().add_rows(*arguments)
 
     config = ExtractConfig(tmp_path / "pictures", tmp_path / "store", batch_size=4)
     with Watched(config.store, make_fingerprint(), make_origin(SHAPE)) as writer:

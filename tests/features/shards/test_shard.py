@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from features.schema import FeatureKey, FeatureStatus
-from features.shards.compression import Compression, list_compression_options
+from features.shards.compression import Compression, encode_rows
 from features.shards.shard import (
     SHARD_FOLDER,
     ShardHeader,
@@ -36,12 +37,13 @@ HEADER = ShardHeader(
     [FeatureStatus.OK, FeatureStatus.OVERFLOW, FeatureStatus.NONFINITE],
 )
 FEATURES = make_features(range(3))
+ROWS = encode_rows(FEATURES, Compression.GZIP)
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> ShardRef:
     (tmp_path / SHARD_FOLDER).mkdir()
-    return write_shard(tmp_path, 17, encode_shard(HEADER, FEATURES), 3)
+    return write_shard(tmp_path, 17, encode_shard(HEADER, ROWS), 3)
 
 
 def read_row(folder: Path, shard: ShardRef) -> None:
@@ -49,7 +51,7 @@ def read_row(folder: Path, shard: ShardRef) -> None:
 
 
 def test_encode_shard_equal_rows_give_equal_bytes() -> None:
-    assert encode_shard(HEADER, FEATURES) == encode_shard(HEADER, FEATURES)
+    assert encode_shard(HEADER, ROWS) == encode_shard(HEADER, ROWS)
 
 
 def test_write_shard_name_has_the_number_and_the_digest(tmp_path: Path, shard: ShardRef) -> None:
@@ -107,23 +109,36 @@ def test_read_features_flipped_byte_anywhere_is_an_error(tmp_path: Path, shard: 
 @pytest.mark.parametrize("compression", list(Compression))
 def test_read_features_any_compression_returns_the_same_values(tmp_path: Path, compression: Compression) -> None:
     (tmp_path / SHARD_FOLDER).mkdir()
-    data = encode_shard(HEADER, FEATURES, compression)
+    data = encode_shard(HEADER, encode_rows(FEATURES, compression), compression)
     shard = write_shard(tmp_path, 1, data, 3)
     out = np.empty((3, *SHAPE), np.float16)
     read_features(tmp_path, shard, [0, 1, 2], out)
     np.testing.assert_array_equal(out, FEATURES)
 
 
-@pytest.mark.parametrize(
-    "use_zstd", [read_row, lambda folder, shard: list_compression_options(Compression.ZSTD)], ids=["read", "write"]
-)
-def test_zstd_without_hdf5plugin_is_an_error_that_names_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_zstd: Callable[[Path, ShardRef], object]
+def write_zstd_shard(folder: Path) -> ShardRef:
+    """Write a shard as earlier versions did with `--compression zstd`."""
+    data = io.BytesIO(encode_shard(HEADER, ROWS))
+    with h5py.File(data, "r+") as file:
+        del file["features"]
+        zstd = hdf5plugin.Zstd(clevel=1)
+        file.create_dataset("features", data=FEATURES, chunks=(1, *SHAPE), fletcher32=True, compression=zstd)
+    (folder / SHARD_FOLDER).mkdir()
+    return write_shard(folder, 1, data.getvalue(), 3)
+
+
+def test_read_features_compressed_with_zstd_by_an_earlier_version(tmp_path: Path) -> None:
+    shard, out = write_zstd_shard(tmp_path), np.empty((3, *SHAPE), np.float16)
+    read_features(tmp_path, shard, [0, 1, 2], out)
+    np.testing.assert_array_equal(out, FEATURES)
+
+
+def test_read_zstd_without_hdf5plugin_is_an_error_that_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / SHARD_FOLDER).mkdir()
-    shard = write_shard(tmp_path, 1, encode_shard(HEADER, FEATURES, Compression.ZSTD), 3)
+    shard = write_zstd_shard(tmp_path)
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with raises(FeatureStoreError, where="zstd") as caught:
-        use_zstd(tmp_path, shard)
+        read_row(tmp_path, shard)
     assert "hdf5plugin" in caught.value.expected
     assert "headstart[zstd]" in caught.value.advice
