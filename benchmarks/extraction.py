@@ -27,8 +27,11 @@ from base.command_line import run_app
 from base.terminal import Console, format_bytes
 from benchmarks.process import run_module
 from benchmarks.worker import Task, Worker
+from extract.config import Precision
 from extract.decoding.decode import decode_image
-from extract.engines import count_cores, has_bfloat16
+from extract.engines import count_cores
+from extract.engines.choose import list_instructions
+from extract.engines.processor import find_processor
 from extract.images.scan import scan_images
 
 LARGE_SIZE = (4000, 3000)
@@ -99,7 +102,7 @@ def measure_extraction(config: ExtractionBenchmarkConfig, console: Console) -> M
 
 def can_measure(kind: str) -> bool:
     """Return whether the packages and the processor support a kind of measurement."""
-    if "bfloat16" in kind and not has_bfloat16(Path("/proc/cpuinfo")):
+    if "bfloat16" in kind and not list_instructions(find_processor(), Precision.BFLOAT16):
         return False
     return all(find_spec(package) for word in kind.split() for package in _PACKAGES.get(word, ()))
 

@@ -108,10 +108,18 @@ class ExtractConfig:
     ] = 1
     view_seed: Annotated[int, Option(min=0, help="Random seed of the augmentations.")] = 0
     engine: Annotated[
-        EngineName, Option(help="Library that runs the backbone. openvino needs the package extra openvino.")
-    ] = EngineName.TENSORFLOW
+        EngineName,
+        Option(
+            help="Library that runs the backbone. auto is that of the store; in a new store, openvino for int8, else "
+            "tensorflow. openvino needs the package extra openvino."
+        ),
+    ] = EngineName.AUTO
     precision: Annotated[
-        Precision, Option(help="bfloat16 is about twice as fast on processors that support it; features differ by 2 %.")
+        Precision,
+        Option(
+            help="bfloat16 is about twice as fast on processors that support it; features differ by 2 %. auto is that "
+            "of the store; in a new store, bfloat16 if the processor supports it, else float32."
+        ),
     ] = Precision.FLOAT32
     batch_size: Annotated[
         int, Option(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes.")

@@ -20,7 +20,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     The rate is that of the last run on this store. Without one, `estimated_seconds` and `images_per_second` are None.
     `estimated_bytes` is None if the shape of a layer is unknown: it is no `mixed` layer, and the store has no features.
     """
-    scan, places, stored = prepare_run(config, console)
+    config, scan, places, stored = prepare_run(config, console)
     num_relabeled = log_label_changes(scan, stored.values(), console)
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]

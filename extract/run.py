@@ -16,7 +16,7 @@ from extract.backbone import CutBackbone, check_backbone_arguments
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
-from extract.engines import check_engine
+from extract.engines.choose import resolve_engine
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.labels.scan import scan_labeled
 from extract.loop import BadPicturesError, ExtractionLoop
@@ -53,8 +53,8 @@ def keep_all(scan: Scan) -> Scan:
 
 def prepare_run(
     config: ExtractConfig, console: Console, select: Select = keep_all
-) -> tuple[Scan, dict[str, Path], dict[str, StoredState]]:
-    """Check the arguments, scan the folder and read the existing stores, without TensorFlow; write nothing.
+) -> tuple[ExtractConfig, Scan, dict[str, Path], dict[str, StoredState]]:
+    """Check the arguments, read the existing stores and scan the folder, without TensorFlow; write nothing.
 
     Args:
         config: options of the extraction.
@@ -62,7 +62,8 @@ def prepare_run(
         select: selects pictures of the scan.
 
     Returns:
-        The scan, the store's folder for each cut, and the state of each store that has features already.
+        The options with a concrete engine and precision, the scan, the store's folder for each cut, and the state of
+        each store that has features already.
 
     Raises:
         HeadstartError: an argument is invalid, the layout or the table is not clear, no head can be trained on the
@@ -70,9 +71,11 @@ def prepare_run(
     """
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
-    check_engine(config.engine, config.precision)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
     require_locks(config.store)
+    found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
+    stored = {cut: state for cut, state in found.items() if state is not None}
+    config = resolve_engine(config, [state.fingerprint for state in stored.values()], console)
     scan = select(scan_pictures(config, places.values()))
     for line in scan.describe(config.images):
         console.info(line)
@@ -80,14 +83,12 @@ def prepare_run(
         scan.labels.log(console)
     for warning in check_scan(config.images, scan):
         console.warning(warning)
-    found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
-    stored = {cut: state for cut, state in found.items() if state is not None}
     policy = choose_policy(config, stored.values())
     for cut, state in stored.items():
         requested = compose_fingerprint(config, cut, state.fingerprint.weights_sha256, policy)
         check_fingerprint(state.path, state.fingerprint, requested)
         check_pictures_folder(state, config.images, scan)
-    return scan, places, stored
+    return config, scan, places, stored
 
 
 def scan_pictures(config: ExtractConfig, stores: Collection[Path]) -> Scan:
@@ -136,7 +137,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         HeadstartError: the run failed; features stored before the failure are kept.
     """
     started = time.monotonic()
-    scan, places, stored = prepare_run(config, console, select)
+    config, scan, places, stored = prepare_run(config, console, select)
     num_relabeled = log_label_changes(scan, stored.values(), console)
     policy, has_sample_bits = decide_policy(config, scan.images, stored.values(), len(places), console)
     weights = _choose_weights(config, console, stored)

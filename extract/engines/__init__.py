@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import UsageError, require_extra
 from extract.config import EngineName, Precision
 
 if TYPE_CHECKING:
     import keras
 
 MAX_STREAMS = 8
-_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 class Engine(Protocol):
@@ -57,24 +54,6 @@ def count_cores(requested: int) -> int:
     if requested:
         return requested
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_engine(name: EngineName, precision: Precision) -> None:
-    """Raise UsageError if the engine is not installed, or if it or the processor does not support the precision."""
-    if name is EngineName.OPENVINO:
-        require_extra("openvino", "--engine openvino", "extract ENGINE=openvino")
-    if precision is Precision.BFLOAT16 and not has_bfloat16(Path("/proc/cpuinfo")):
-        expected = "a processor with bfloat16 instructions"
-        raise UsageError("--precision bfloat16", expected, "a processor without them", "Leave the option out")
-    if (name, precision, os.environ.get(_ONEDNN)) == (EngineName.TENSORFLOW, Precision.BFLOAT16, "0"):
-        advice = f"Unset {_ONEDNN}, or leave the option out"
-        raise UsageError("--precision bfloat16", "TensorFlow with oneDNN", f"{_ONEDNN}=0", advice)
-
-
-def has_bfloat16(cpuinfo: Path) -> bool:
-    """Return whether `/proc/cpuinfo` lists bfloat16 instructions: AVX-512 BF16, AMX or BF16 of ARM."""
-    words = cpuinfo.read_text(encoding="utf-8", errors="replace").split() if cpuinfo.is_file() else []
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
 
 
 def build_engine(name: EngineName, precision: Precision, model: keras.Model, streams: Streams) -> Engine:

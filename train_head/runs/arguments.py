@@ -7,6 +7,7 @@ from typing import Any
 
 from base.options import list_options
 from extract.config import ExtractConfig
+from extract.engines.choose import default_engine
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.config import HeadConfig
@@ -17,7 +18,7 @@ def list_extraction_options(store: FeatureStore) -> list[str]:
     fingerprint = store.fingerprint
     found = ["--image-size", str(fingerprint.image_size)] if fingerprint.image_size != ExtractConfig.image_size else []
     found += ["--precision", fingerprint.precision] if fingerprint.precision != ExtractConfig.precision else []
-    found += ["--engine", fingerprint.engine] if fingerprint.engine != ExtractConfig.engine else []
+    found += ["--engine", fingerprint.engine] if fingerprint.engine != default_engine(fingerprint.precision) else []
     found += ["--cut", fingerprint.cut] if fingerprint.cut != ExtractConfig.cut else []
     # Features that are pooled when read are stored without pooling.
     found += ["--pool", fingerprint.pool] if fingerprint.pool in set(Pool) - {Pool.NONE} else []
