@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +30,11 @@ def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
 
 
 def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Resize one picture, bit for bit as the `Resizing` layer does; applying the layer to the result has no effect.
+    """Resize one picture; on x86 processors bit for bit as the `Resizing` layer does.
+
+    Applying the layer to the result has no effect. Each operation is rounded on its own, so the result is the same on
+    any processor; TensorFlow's own operation may fuse some of them on others than x86. Only the neighbours of the new
+    samples are read, so the time hardly depends on the size of the picture.
 
     Args:
         pixels: (height, width, 3) uint8.
@@ -37,12 +43,16 @@ def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
     Returns:
         (image_size, image_size, 3) float32 in 0–255. The function is thread-safe.
     """
-    import tensorflow as tf
-
-    # The operation inside `Resizing`. The layer itself would round the result of integers, and copy an input of floats.
-    resized = tf.raw_ops.ResizeBilinear(images=pixels[None], size=[image_size, image_size], half_pixel_centers=True)
-    values: NDArray[np.float32] = resized.numpy()[0]
-    return values
+    vertical, horizontal = (_find_neighbours(length, image_size) for length in pixels.shape[:2])
+    # A turned picture is a view. Its array is read in the order of the memory, because a copy would take longer.
+    if pixels.strides[0] < 0:
+        pixels, vertical = pixels[::-1], vertical.reverse(pixels.shape[0])
+    if pixels.strides[1] < 0:
+        pixels, horizontal = pixels[:, ::-1], horizontal.reverse(pixels.shape[1])
+    if pixels.strides[0] < pixels.strides[1]:
+        resized = _resize_height_first(pixels.swapaxes(0, 1), horizontal, vertical)
+        return np.ascontiguousarray(resized.swapaxes(0, 1))
+    return _resize_width_first(pixels, vertical, horizontal)
 
 
 def prepare_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
@@ -57,37 +67,28 @@ def prepare_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
     return scaled
 
 
-def resize_without_tensorflow(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
-    """Resize one picture as `resize_pixels` does, in NumPy; on x86 processors bit for bit.
+@dataclass(frozen=True)
+class _Neighbours:
+    """Samples along an axis between which each new sample is interpolated."""
 
-    Extraction uses TensorFlow's operation, which is faster at 299 px and defines the features on any processor. A
-    prediction with another runtime does not import TensorFlow for it.
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    """Weight of the second, 0–1."""
 
-    Args:
-        pixels: (height, width, 3) uint8.
-        image_size: height and width of the result, in pixels.
+    def reverse(self, length: int) -> _Neighbours:
+        """Return the same samples in the reversed axis."""
+        return _Neighbours(length - 1 - self.first, length - 1 - self.second, self.weight)
 
-    Returns:
-        (image_size, image_size, 3) float32 in 0–255. The function is thread-safe.
-    """
-    height, width, channels = pixels.shape
-    top, bottom, vertical = _find_neighbours(height, image_size)
-    left, right, horizontal = _find_neighbours(width, image_size)
-    numbers = np.arange(channels)
-    columns = [(side[:, None] * channels + numbers).ravel() for side in (left, right)]
-    weights = np.repeat(horizontal, channels)
-
-    def resize_rows(rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        chosen = pixels.reshape(height, width * channels).take(rows, axis=0)
-        first, second = (chosen.take(side, axis=1).astype(np.float32) for side in columns)
-        return _interpolate(first, second, weights)
-
-    resized = _interpolate(resize_rows(top), resize_rows(bottom), vertical[:, None])
-    return resized.reshape(image_size, image_size, channels)
+    def spread(self, channels: int) -> _Neighbours:
+        """Return the neighbours for rows in which the channels of each sample follow each other."""
+        first, second = ((side[:, None] * channels + np.arange(channels)).ravel() for side in (self.first, self.second))
+        return _Neighbours(first, second, np.repeat(self.weight, channels))
 
 
-def _find_neighbours(length: int, new_length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return the two neighbours of each new sample, and the weight of the second.
+@lru_cache
+def _find_neighbours(length: int, new_length: int) -> _Neighbours:
+    """Return the neighbours of each new sample.
 
     Source: TensorFlow's ResizeBilinear with half_pixel_centers, `compute_interpolation_weights`.
     """
@@ -95,7 +96,38 @@ def _find_neighbours(length: int, new_length: int) -> tuple[NDArray[np.intp], ND
     places = (np.arange(new_length, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     lower = np.floor(places)
     first, second = np.maximum(lower, 0), np.minimum(np.ceil(places), length - 1)
-    return first.astype(np.intp), second.astype(np.intp), places - lower
+    return _Neighbours(first.astype(np.intp), second.astype(np.intp), places - lower)
+
+
+def _resize_width_first(pixels: Pixels, rows: _Neighbours, columns: _Neighbours) -> NDArray[np.float32]:
+    """Interpolate along the rows of the array, then between them, as TensorFlow does."""
+    height, width, channels = pixels.shape
+    flat, columns = pixels.reshape(height, width * channels), columns.spread(channels)
+
+    def resize_width(chosen: Pixels) -> NDArray[np.float32]:
+        first, second = (chosen.take(side, axis=1).astype(np.float32) for side in (columns.first, columns.second))
+        return _interpolate(first, second, columns.weight)
+
+    if height < len(rows.first) + len(rows.second):
+        every = resize_width(flat)
+        first, second = every.take(rows.first, axis=0), every.take(rows.second, axis=0)
+    else:
+        first, second = (resize_width(flat.take(side, axis=0)) for side in (rows.first, rows.second))
+    return _interpolate(first, second, rows.weight[:, None]).reshape(len(rows.weight), -1, channels)
+
+
+def _resize_height_first(pixels: Pixels, rows: _Neighbours, columns: _Neighbours) -> NDArray[np.float32]:
+    """Interpolate between the rows of the array, then along them: the same operations for a transposed picture."""
+    height, width, channels = pixels.shape
+    flat, columns = pixels.reshape(height, width * channels), columns.spread(channels)
+    both = [flat.take(side, axis=0) for side in (rows.first, rows.second)]
+
+    def resize_height(side: NDArray[np.intp]) -> NDArray[np.float32]:
+        first, second = (chosen.take(side, axis=1).astype(np.float32) for chosen in both)
+        return _interpolate(first, second, rows.weight[:, None])
+
+    first, second = resize_height(columns.first), resize_height(columns.second)
+    return _interpolate(first, second, columns.weight).reshape(len(rows.weight), -1, channels)
 
 
 def _interpolate(

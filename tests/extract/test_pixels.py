@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from extract.pixels import build_pixel_layers, prepare_pixels, resize_pixels, resize_without_tensorflow
+from extract.decoding.convert import turn_pixels_upright
+from extract.pixels import build_pixel_layers, prepare_pixels, resize_pixels
 from tests.pictures import draw_picture
 
 
@@ -58,18 +59,36 @@ def test_prepare_pixels_in_several_threads_equals_one_thread() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("shape", [(90, 80), (75, 75), (1, 1), (7, 400), (401, 3), (299, 298), (37, 1000)])
+@pytest.mark.parametrize("shape", [(90, 80), (75, 75), (1, 1), (7, 400), (401, 3), (299, 298), (37, 1000), (700, 650)])
 @pytest.mark.parametrize("size", [75, 150, 299])
-def test_resize_without_tensorflow_equals_resize_pixels(shape: tuple[int, int], size: int) -> None:
+def test_resize_pixels_equals_the_operation_of_tensorflow(shape: tuple[int, int], size: int) -> None:
+    import tensorflow as tf
+
     pixels = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    resized = resize_without_tensorflow(pixels, size)
+    expected = tf.raw_ops.ResizeBilinear(images=pixels[None], size=[size, size], half_pixel_centers=True)[0]
+    resized = resize_pixels(pixels, size)
     assert resized.shape == (size, size, 3)
     assert resized.dtype == np.float32
     # Compilers for other processors than x86 may fuse TensorFlow's multiplications and additions.
     tolerance = 0 if platform.machine() == "x86_64" else 1e-4
-    np.testing.assert_allclose(resized, resize_pixels(pixels, size), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(resized, expected, rtol=0, atol=tolerance)
 
 
-def test_resize_without_tensorflow_of_the_same_size_changes_nothing() -> None:
+def test_resize_pixels_of_the_same_size_changes_nothing() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (75, 75, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(resize_without_tensorflow(pixels, 75), pixels)
+    np.testing.assert_array_equal(resize_pixels(pixels, 75), pixels)
+
+
+@pytest.mark.parametrize("shape", [(90, 80), (1, 7), (7, 1), (400, 210)])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_resize_pixels_of_a_turned_view_equals_that_of_its_copy(shape: tuple[int, int], orientation: int) -> None:
+    pixels = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    turned = turn_pixels_upright(pixels, orientation)
+    resized = resize_pixels(turned, 75)
+    assert resized.flags.c_contiguous
+    np.testing.assert_array_equal(resized, resize_pixels(turned.copy(), 75))
+
+
+def test_resize_pixels_of_a_part_equals_that_of_its_copy() -> None:
+    part = np.random.default_rng(2).integers(0, 256, (90, 80, 4), dtype=np.uint8)[3:, 5:70:2, :3]
+    np.testing.assert_array_equal(resize_pixels(part, 75), resize_pixels(part.copy(), 75))

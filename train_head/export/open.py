@@ -10,7 +10,7 @@ from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.terminal import import_quietly
 from extract.decoding.convert import Pixels
-from extract.pixels import resize_pixels, resize_without_tensorflow
+from extract.pixels import resize_pixels
 from train_head.data.batches import Array
 from train_head.export.config import Format
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, read_description
@@ -41,9 +41,7 @@ class ExportedModel:
 
     def resize(self, pixels: Pixels) -> Array:
         """Resize a decoded picture, (height, width, 3) uint8, to the size of the model, as the model would."""
-        # TensorFlow's operation is faster, but takes seconds to import.
-        resize = resize_pixels if self.format in TENSORFLOW_FORMATS else resize_without_tensorflow
-        return resize(pixels, self.card.image_size)
+        return resize_pixels(pixels, self.card.image_size)
 
 
 def open_model(path: Path, *, has_features: bool = False) -> ExportedModel:
