@@ -25,6 +25,16 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """Change that turns a picture upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
+_TURNS = {
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+"""The same changes for arrays: whether rows become columns, then the steps along rows and columns."""
 _ORIENTATION = 0x0112
 
 
@@ -41,6 +51,14 @@ def read_orientation(image: Image.Image) -> int:
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Apply an EXIF orientation."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def turn_pixels_upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation to decoded pixels, (height, width, 3), without copying them."""
+    if orientation not in _TURNS:
+        return pixels
+    is_transposed, row_step, column_step = _TURNS[orientation]
+    return (pixels.swapaxes(0, 1) if is_transposed else pixels)[::row_step, ::column_step]
 
 
 def convert_to_rgb(image: Image.Image, layout: SampleLayout | None, policy: DecodePolicy) -> Pixels:

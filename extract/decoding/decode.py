@@ -14,7 +14,8 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from extract.config import MAX_PIXELS
-from extract.decoding.convert import Pixels, convert_to_rgb, read_orientation, turn_upright
+from extract.decoding.convert import Pixels, convert_to_rgb, read_orientation, turn_pixels_upright, turn_upright
+from extract.decoding.jpeg import decode_jpeg
 from extract.decoding.metadata import drop_metadata
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError
@@ -78,7 +79,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy
         policy: rules of decoding.
 
     Returns:
-        (height, width, 3) uint8 RGB, with the EXIF orientation applied.
+        (height, width, 3) uint8 RGB, with the EXIF orientation applied; a turned JPEG is a view with other strides.
 
     Raises:
         UndecodableImageError: the file is empty, truncated, damaged, too large, not a picture, or has 16-bit samples
@@ -103,6 +104,8 @@ def decode_within_budget(
         layout = find_layout(image)
         is_scaled = layout is not None and not layout.is_gray and policy.sample_bits < 16
         held.enter_context(_budget.reserve(image.width * image.height * (1 + is_scaled)))
+        if (fast := decode_jpeg(data, image)) is not None:
+            return turn_pixels_upright(fast, read_orientation(image))
         image.load()
         orientation = read_orientation(image)
         if layout and is_scaled:
