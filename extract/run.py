@@ -21,6 +21,7 @@ from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.labels.scan import scan_labeled
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
+from extract.reference import compare_with_keras
 from extract.result import ExtractResult
 from extract.sample_bits import choose_policy, decide_policy
 from extract.stores import (
@@ -145,6 +146,9 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     backbone = CutBackbone(config, weights, console)
     specs = _compose_specs(config, places, stored, backbone, policy)
     run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
+    if len(stored) < len(places):
+        num_compared = compare_with_keras(scan.images, config, backbone, policy)
+        console.debug(f"the engine and plain Keras compute the same features of {num_compared} pictures")
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:

@@ -1,0 +1,112 @@
+"""Compare the engine with plain Keras, before the first features of a store are computed.
+
+An engine can compute wrong features on a processor for which its kernels were not tested, without any error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base.errors import HeadstartError
+from extract.backbone import CutBackbone, join_cuts
+from extract.canary import NUM_ROWS
+from extract.config import EngineName, ExtractConfig, Precision, choose_batch_size
+from extract.decoding.policy import DecodePolicy
+from extract.engines.processor import find_processor
+from extract.load import load_image
+from extract.plan import hash_path
+from features.catalog.tables import ImageRow
+
+TOLERANCES = {Precision.FLOAT32: 0.005, Precision.BFLOAT16: 0.15, Precision.INT8: 0.5}
+"""Largest accepted difference of a picture's features, relative to their norm (measurements: docs/reliability.md)."""
+_SMALLEST_NORM = 1e-6
+
+
+class WrongEngineError(HeadstartError):
+    """Engine whose features differ from those of plain Keras by more than its precision explains."""
+
+
+def compare_with_keras(
+    images: Iterable[ImageRow], config: ExtractConfig, backbone: CutBackbone, policy: DecodePolicy
+) -> int:
+    """Compute the features of the first usable pictures with the engine and with plain Keras, and compare them.
+
+    Args:
+        images: pictures of the run.
+        config: options of the extraction, with a concrete engine and precision.
+        backbone: backbone that computes the new features.
+        policy: decode policy of the new features.
+
+    Returns:
+        The number of pictures compared: `NUM_ROWS`, or fewer if fewer are usable.
+
+    Raises:
+        WrongEngineError: the features of a picture at a cut differ by more than the tolerance of the precision.
+    """
+    views = _load_first_views(images, config, backbone, policy)
+    if not views:
+        return 0
+    batch = np.stack(list(views.values()))
+    outputs = zip(backbone.run(batch), run_keras(backbone, batch), strict=True)
+    differences = np.stack([measure_norms(computed, expected) for computed, expected in outputs])
+    cut, row = np.unravel_index(np.argmax(differences), differences.shape)  # The first NaN, if there is one.
+    tolerance = TOLERANCES[config.precision]
+    if not differences[cut, row] <= tolerance:
+        processor = find_processor().describe(backbone.streams.num_cores)
+        raise WrongEngineError(
+            f"--engine {config.engine} --precision {config.precision}",
+            f"the features of Keras in float32, with a difference of at most {tolerance:g} of their norm",
+            f"a difference of {differences[cut, row]:.2g} at {config.cuts[cut]} for {list(views)[row]} on {processor}",
+            _advise(config.engine, config.precision),
+        )
+    return len(views)
+
+
+def _load_first_views(
+    images: Iterable[ImageRow], config: ExtractConfig, backbone: CutBackbone, policy: DecodePolicy
+) -> dict[str, NDArray[np.float32]]:
+    """Load view 0 of the first `NUM_ROWS` usable pictures in the order of reading."""
+    views: dict[str, NDArray[np.float32]] = {}
+    for image in sorted(images, key=hash_path):
+        loaded = load_image(image, config, backbone.prepare, lambda *_: [0], policy)
+        if loaded.views:
+            views[image.path] = loaded.views[0]
+        if len(views) == NUM_ROWS:
+            break
+    return views
+
+
+def run_keras(backbone: CutBackbone, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Return the features of each cut that Keras computes layer by layer, without a graph.
+
+    Keras keeps the outputs of all layers until the last one, so large pictures are computed a few at a time.
+    """
+    import keras
+
+    model, size = join_cuts(list(backbone.models.values())), max(1, choose_batch_size(0, batch.shape[1]) // 4)
+    starts = range(0, len(batch), size)
+    # Keras returns an array instead of a list for a single output.
+    parts = [keras.tree.flatten(model(batch[start : start + size], training=False)) for start in starts]
+    return [np.concatenate([part.numpy() for part in outputs]) for outputs in zip(*parts, strict=True)]
+
+
+def measure_norms(computed: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the norm of the difference of each row, relative to the norm of the expected row; (n,) float64.
+
+    The result is 0 for an expected row with NaN or infinity: such a row is a fault of the weights, not of the engine.
+    """
+    ours, theirs = (array.reshape(len(array), -1).astype(np.float64) for array in (computed, expected))
+    with np.errstate(invalid="ignore"):
+        norms = np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(theirs, axis=1), _SMALLEST_NORM)
+    return np.where(np.isfinite(theirs).all(axis=1), norms, 0.0)
+
+
+def _advise(engine: EngineName, precision: Precision) -> str:
+    if engine is not EngineName.TENSORFLOW:
+        return "Give --engine tensorflow" + " --precision float32" * (precision is Precision.INT8)
+    if precision is not Precision.FLOAT32:
+        return "Give --precision float32"
+    return "Set TF_ENABLE_ONEDNN_OPTS=0, or give --engine openvino"

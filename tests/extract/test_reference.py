@@ -1,0 +1,174 @@
+"""Comparison of the engine with plain Keras, before the first features of a store are computed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from base.terminal import Console, ConsoleOptions
+from extract import backbone
+from extract.config import EngineName, Precision
+from extract.decoding.decode import DEFAULT_POLICY
+from extract.engines import Engine, Streams
+from extract.engines.processor import find_processor
+from extract.images.scan import scan_images
+from extract.plan import hash_path
+from extract.reference import WrongEngineError, compare_with_keras, measure_norms
+from extract.weights.find import Weights, WeightsName
+from tests.errors import raises
+from tests.extract.extraction import configure, extract
+from tests.pictures import fill_folder
+
+if TYPE_CHECKING:
+    import keras
+
+Outputs = list[NDArray[np.float32]]
+Change = Callable[[Outputs], Outputs]
+
+
+class ChangedEngine:
+    """Engine that changes the outputs of another one."""
+
+    def __init__(self, engine: Engine, change: Change) -> None:
+        self._engine, self._change = engine, change
+
+    def run(self, batch: NDArray[np.float32]) -> Outputs:
+        return self._change([output.copy() for output in self._engine.run(batch)])
+
+
+def set_nan(outputs: Outputs) -> Outputs:
+    outputs[0][-1, 0, 0, 0] = np.nan
+    return outputs
+
+
+CHANGES: dict[str, Change] = {
+    "zeros": lambda outputs: [np.zeros_like(output) for output in outputs],
+    "noise": lambda outputs: [np.random.default_rng(0).normal(size=o.shape).astype(np.float32) for o in outputs],
+    "NaN": set_nan,
+    "other rows": lambda outputs: [np.roll(output, 1, axis=0) for output in outputs],
+    "other channels": lambda outputs: [np.roll(output, 1, axis=-1) for output in outputs],
+    "saturated": lambda outputs: [np.minimum(output, np.quantile(output, 0.9)) for output in outputs],
+}
+
+
+@pytest.fixture(autouse=True)
+def _compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare in every extraction; the other tests do not."""
+    monkeypatch.setattr("extract.run.compare_with_keras", compare_with_keras)
+
+
+def change_engine(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
+    """Change the outputs of the TensorFlow engine in float32, which replaces every engine."""
+    build = vars(backbone)["build_engine"]  # Builds each engine once.
+
+    def build_changed(_name: EngineName, _precision: Precision, model: keras.Model, streams: Streams) -> Engine:
+        return ChangedEngine(build(EngineName.TENSORFLOW, Precision.FLOAT32, model, streams), change)
+
+    monkeypatch.setattr(backbone, "build_engine", build_changed)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_extract_with_a_wrong_engine_writes_nothing(
+    shared_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    change_engine(monkeypatch, CHANGES[name])
+    with raises(WrongEngineError, where="--engine tensorflow --precision float32") as caught:
+        extract(shared_pictures, tmp_path / "new")
+    assert find_processor().name in caught.value.got
+    assert not (tmp_path / "new").exists()
+
+
+def test_extract_with_a_wrong_engine_does_not_rename_the_earlier_store(
+    shared_pictures: Path, shared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shutil.copytree(shared_store, tmp_path / "store")
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    change_engine(monkeypatch, CHANGES["zeros"])
+    with pytest.raises(WrongEngineError):
+        extract(shared_pictures, store, new_store=True)
+    assert list(tmp_path.iterdir()) == [store]
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_extract_with_one_wrong_output_names_its_cut(
+    shared_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_engine(monkeypatch, lambda outputs: [outputs[0], 2 * outputs[1]])
+    with pytest.raises(WrongEngineError) as caught:
+        extract(shared_pictures, tmp_path / "stores", cut="mixed0,mixed1")
+    assert "mixed1" in caught.value.got.split()
+    assert not (tmp_path / "stores").exists()
+
+
+def test_extract_compares_in_the_first_run_only(
+    small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr("extract.run.compare_with_keras", lambda *given: counts.append(compare_with_keras(*given)))
+    store = tmp_path / "stores/mixed0"
+    assert extract(small_pictures, store).computed == 16
+    fill_folder(small_pictures, {"train/cats": 1}, start=500)
+    assert (extract(small_pictures, store).computed, extract(small_pictures, store).computed) == (1, 0)
+    assert counts == [8]
+    assert extract(small_pictures, store.parent, cut="mixed0,mixed1").computed == 17
+    assert counts == [8, 8], "the store of another cut is new"
+
+
+def compare(images: Path, engine: EngineName = EngineName.TENSORFLOW, precision: Precision = Precision.FLOAT32) -> int:
+    config = configure(images, images, engine=engine, precision=precision)
+    built = backbone.CutBackbone(config, Weights(WeightsName.RANDOM), Console(ConsoleOptions(quiet=True)))
+    return compare_with_keras(scan_images(images, []).images, config, built, DEFAULT_POLICY)
+
+
+def test_compare_with_keras_uses_the_first_usable_pictures_in_the_order_of_reading(
+    small_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare(small_pictures) == 8
+    ordered = sorted(scan_images(small_pictures, []).images, key=hash_path)
+    for image in ordered[:7]:
+        (small_pictures / image.path).write_bytes(b"no picture")
+    assert compare(small_pictures) == 8
+    (small_pictures / ordered[7].path).write_bytes(b"no picture")
+    for image in ordered[9:]:
+        (small_pictures / image.path).unlink()
+    assert compare(small_pictures) == 1
+    change_engine(monkeypatch, CHANGES["zeros"])
+    with pytest.raises(WrongEngineError) as caught:
+        compare(small_pictures)
+    assert ordered[8].path in caught.value.got.split()
+    (small_pictures / ordered[8].path).write_bytes(b"no picture")
+    assert compare(small_pictures) == 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "way_back"),
+    [
+        ("openvino", "float32", "--engine tensorflow"),
+        ("openvino", "bfloat16", "--engine tensorflow"),
+        ("openvino", "int8", "--engine tensorflow --precision float32"),
+        ("tensorflow", "bfloat16", "--precision float32"),
+        ("tensorflow", "float32", "--engine openvino"),
+    ],
+)
+def test_compare_with_keras_names_engine_precision_and_the_way_back(
+    shared_pictures: Path, monkeypatch: pytest.MonkeyPatch, engine: str, precision: str, way_back: str
+) -> None:
+    change_engine(monkeypatch, CHANGES["other channels"])
+    with raises(WrongEngineError, where=f"--engine {engine} --precision {precision}") as caught:
+        compare(shared_pictures, engine=EngineName(engine), precision=Precision(precision))
+    assert caught.value.advice.endswith(way_back)
+
+
+def test_measure_norms_are_relative_to_the_expected_rows() -> None:
+    expected = np.array([[3, 4], [3, 4], [0, 0], [0, 0], [1, np.inf], [1, 2]], np.float32)
+    computed = np.array([[3, 4.5], [0, 0], [0, 0], [0, 1], [1, 2], [np.nan, 2]], np.float32)
+    found = measure_norms(computed, expected)
+    np.testing.assert_allclose(found[[0, 1, 2, 4]], [0.1, 1, 0, 0])
+    assert found[3] > 1
+    assert np.isnan(found[5])
