@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,12 +45,31 @@ def derive_seed(content_hash: bytes, view: int, seed: int) -> NDArray[np.int32]:
 
 
 def compile_views(image_size: int, seed: int) -> Prepare:
-    """Compile a thread-safe function that computes views; view 0 is the result of `prepare_pixels`.
+    """Return a thread-safe function that computes views; view 0 is the result of `prepare_pixels`.
+
+    The augmentations are compiled on first use, which takes half a second.
 
     Args:
         image_size: height and width of the views, in pixels.
         seed: random seed of the augmentations.
     """
+    lock = threading.Lock()
+    compile_once = cache(partial(_compile_augmentation, image_size))
+
+    def augment(image: NDArray[np.float32], view_seed: NDArray[np.int32]) -> NDArray[np.float32]:
+        with lock:
+            compiled = compile_once()
+        return compiled(image, view_seed)
+
+    def prepare(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+        image = prepare_pixels(pixels, image_size)
+        return {view: augment(image, derive_seed(content_hash, view, seed)) if view else image for view in views}
+
+    return prepare
+
+
+def _compile_augmentation(image_size: int) -> Callable[[NDArray[np.float32], NDArray[np.int32]], NDArray[np.float32]]:
+    """Compile a thread-safe function from an image and a random seed to a view."""
     import keras
     import tensorflow as tf
 
@@ -81,17 +102,12 @@ def compile_views(image_size: int, seed: int) -> Prepare:
         return images[0]
 
     # Traced now, in one thread, because tracing changes `draws`.
-    augmented = tf.function(augment, autograph=False).get_concrete_function(
+    graph = tf.function(augment, autograph=False).get_concrete_function(
         tf.TensorSpec((image_size, image_size, 3), tf.float32), tf.TensorSpec((2,), tf.int32)
     )
 
-    def prepare(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
-        image = prepare_pixels(pixels, image_size)
-        return {
-            view: augmented(tf.constant(image), tf.constant(derive_seed(content_hash, view, seed))).numpy()
-            if view
-            else image
-            for view in views
-        }
+    def augment_array(image: NDArray[np.float32], view_seed: NDArray[np.int32]) -> NDArray[np.float32]:
+        view: NDArray[np.float32] = graph(tf.constant(image), tf.constant(view_seed)).numpy()
+        return view
 
-    return prepare
+    return augment_array
