@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +19,8 @@ from extract.decoding.read import UndecodableImageError, lock_large_file, read_p
 from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow
 
+MAX_BYTES_TOGETHER = 2**20
+"""Size of the files that one task reads, unless a single file is larger; a large picture is a task of its own."""
 LOW_CONTRAST = 0.25
 """Share of the range of 8 bits below which a picture has a low contrast."""
 
@@ -26,7 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedImage:
     """Result of reading one picture."""
 
@@ -41,37 +43,83 @@ class LoadedImage:
     """Whether its samples use less than `LOW_CONTRAST` of the range from 0 to 255, but more than one colour."""
 
 
+ListMissing = Callable[[ImageRow, bytes], Sequence[int]]
+"""Function from a picture and its content hash to the indices of the views to compute."""
+
+
+def group_files(images: Iterable[ImageRow], max_pictures: int) -> Iterator[list[ImageRow]]:
+    """Group pictures for `load_images`: at most `max_pictures`, and `MAX_BYTES_TOGETHER` unless it is one picture."""
+    group: list[ImageRow] = []
+    num_bytes = 0
+    for image in images:
+        if group and (len(group) == max_pictures or num_bytes + image.num_bytes > MAX_BYTES_TOGETHER):
+            yield group
+            group, num_bytes = [], 0
+        group.append(image)
+        num_bytes += image.num_bytes
+    if group:
+        yield group
+
+
+def load_images(
+    images: Sequence[ImageRow],
+    config: ExtractConfig,
+    prepare: Prepare,
+    list_missing: ListMissing,
+    policy: DecodePolicy = DEFAULT_POLICY,
+) -> list[LoadedImage]:
+    """Read and hash pictures, and decode those for whose content `list_missing` returns views to compute.
+
+    Each step is done for all pictures before the next one, so that its code stays in the processor's cache: reading,
+    hashing and measuring take half as long as with one picture at a time.
+    """
+    loaded = [LoadedImage(image) for image in images]
+    with lock_large_file(max(image.num_bytes for image in images)):
+        files = [_read(found, config) for found in loaded]
+        for found, data in zip(loaded, files, strict=True):
+            missing = list_missing(found.image, found.content_hash) if data is not None else []
+            if data is None or not missing:
+                continue
+            try:
+                with decode_within_budget(data, config.max_pixels, policy) as pixels:
+                    found.views = prepare(pixels, found.content_hash, missing)
+            except UndecodableImageError as error:
+                found.failure = str(error)
+    for found in loaded:
+        if found.views:
+            found.is_one_colour, found.has_low_contrast = _measure_contrast(next(iter(found.views.values())))
+    return loaded
+
+
 def load_image(
     image: ImageRow,
     config: ExtractConfig,
     prepare: Prepare,
-    list_missing: Callable[[ImageRow, bytes], Sequence[int]],
+    list_missing: ListMissing,
     policy: DecodePolicy = DEFAULT_POLICY,
 ) -> LoadedImage:
-    """Read and hash a picture, and decode it if `list_missing` returns views to compute for its content."""
-    content_hash = b""
+    """Load one picture; see `load_images`."""
+    return load_images([image], config, prepare, list_missing, policy)[0]
+
+
+def _read(found: LoadedImage, config: ExtractConfig) -> bytes | None:
+    """Read and hash a file; return None if it is unreadable."""
     try:
-        with lock_large_file(image.num_bytes):
-            data = read_picture(config.images / image.path, config.max_pixels)
-            content_hash = hashlib.sha256(data).digest()
-            missing = list_missing(image, content_hash)
-            if not missing:
-                return LoadedImage(image, content_hash)
-            with decode_within_budget(data, config.max_pixels, policy) as pixels:
-                views = prepare(pixels, content_hash, missing)
+        data = read_picture(config.images / found.image.path, config.max_pixels)
     except UndecodableImageError as error:
-        return LoadedImage(image, content_hash, failure=str(error))
-    is_one_colour, has_low_contrast = _measure_contrast(next(iter(views.values())))
-    return LoadedImage(image, content_hash, views, "", is_one_colour, has_low_contrast)
+        found.failure = str(error)
+        return None
+    found.content_hash = hashlib.sha256(data).digest()
+    return data
 
 
 def _measure_contrast(view: NDArray[np.float32]) -> tuple[bool, bool]:
     """Return whether a view in [-1, 1] has one colour, and whether it has a low contrast."""
     colour = view[0, 0]
-    # The first row, and every eighth, decide for almost all pictures.
+    # A few pixels, or the first row, decide for almost all pictures.
     if (view[0] == colour).all() and (view == colour).all():
         return True, False
-    return False, all(part.max() - part.min() < 2 * LOW_CONTRAST for part in (view[::8], view))
+    return False, all(part.max() - part.min() < 2 * LOW_CONTRAST for part in (view[::32, ::8], view[::8], view))
 
 
 def map_ahead(

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy
 from extract.engines import Streams
-from extract.load import LoadedImage, cancel, load_image, map_ahead
+from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead
 from extract.views import Prepare, list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
@@ -102,18 +103,22 @@ class ExtractionLoop:
             self._check_bad()
             return
         streams, prepare = self._backbone.streams, self._backbone.prepare
-        num_ahead = -(-2 * self._config.effective_batch_size // self._config.views) + streams.num_cores
+        # A task reads a quarter of a batch, so that memory does not depend on the number of views.
+        num_together = max(1, self._config.effective_batch_size // (4 * self._config.views))
+        num_views = num_together * self._config.views
+        num_ahead = -(-2 * self._config.effective_batch_size // num_views) + streams.num_cores
         pending: deque[Future[ComputedBatch]] = deque()
 
-        def load(image: ImageRow) -> LoadedImage:
-            return load_image(image, self._config, prepare, self._list_missing, self._policy)
+        def load(group: Sequence[ImageRow]) -> list[LoadedImage]:
+            return load_images(group, self._config, prepare, self._list_missing, self._policy)
 
         with (
             self._console.progress("extract", len(images), "pictures") as progress,
             ThreadPoolExecutor(streams.num_streams, thread_name_prefix="backbone") as running,
             ThreadPoolExecutor(streams.num_cores, thread_name_prefix="read") as reading,
         ):
-            batches = self._group(map_ahead(reading, load, images, num_ahead))
+            loaded = map_ahead(reading, load, group_files(images, num_together), num_ahead)
+            batches = self._group(chain.from_iterable(loaded))
             try:
                 for done in map_ahead(running, self._compute, batches, streams.num_streams + BATCHES_WAITING, pending):
                     self._store(done)
@@ -130,6 +135,7 @@ class ExtractionLoop:
             finally:
                 cancel(pending)
                 batches.close()
+                loaded.close()
                 # Commit even after an interrupt, and to every store even if a commit to another fails.
                 with ExitStack() as commits:
                     for writer in self._writers:
