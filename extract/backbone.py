@@ -20,7 +20,7 @@ from extract.engines import Engine, build_engine, count_cores, plan_streams
 from extract.views import Prepare, compile_views
 from extract.weights import nsfwjs
 from extract.weights.find import Weights, WeightsName, reopen_weights
-from features.schema import Pool
+from features.schema import Features, FeatureStatus, Pool, round_features
 
 if TYPE_CHECKING:
     import keras
@@ -219,7 +219,13 @@ class CutBackbone:
                 f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
                 "Give a smaller --batch-size, or fewer --threads",
             ) from error
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def round(self, values: NDArray[np.float32]) -> tuple[Features, list[FeatureStatus]]:
+        """Round features as `round_features` does, in a tenth of the time."""
+        from extract.engines.tensorflow import cast_to_half
+
+        return round_features(values, cast_to_half)
 
     def describe(self) -> str:
         """Describe engine, device and shapes of the features in one line."""

@@ -22,11 +22,11 @@ from extract.engines import Streams
 from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead
 from extract.views import Prepare, list_views
 from features.catalog.tables import ImageRow
-from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus, round_features
+from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus
 from features.writer import FeatureWriter
 
-BATCHES_WAITING = 2
-"""Number of batches that wait for the backbone, so that it has work while a shard is written."""
+BATCHES_WAITING = 4
+"""Number of batches that wait for the backbone, so that it has work while the main thread writes a shard."""
 
 
 class BadPicturesError(HeadstartError):
@@ -45,11 +45,14 @@ class Backbone(Protocol):
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return the features of each cut, (n, *feature_shape), for a batch of views."""
 
+    def round(self, values: NDArray[np.float32]) -> tuple[Features, list[FeatureStatus]]:
+        """Return the same as `round_features`."""
+
 
 Batch = tuple[list[LoadedImage], dict[FeatureKey, NDArray[np.float32]]]
 """Pictures of a batch, and those of their views that are neither stored nor in an earlier batch."""
-ComputedBatch = tuple[list[LoadedImage], list[FeatureKey], list[tuple[Features, list[FeatureStatus]]]]
-"""Pictures, keys of their new features, and the features for each output of the backbone."""
+ComputedBatch = tuple[list[LoadedImage], list[FeatureKey], list[tuple[list[bytes], list[FeatureStatus]]]]
+"""Pictures, keys of their new features, and the compressed features for each output of the backbone."""
 
 
 class ExtractionLoop:
@@ -175,17 +178,23 @@ class ExtractionLoop:
 
     def _compute(self, batch: Batch) -> ComputedBatch:
         loaded, new = batch
-        features = self._backbone.run(np.stack(list(new.values()))) if new else []
-        return loaded, list(new), [round_features(values) for values in features]
+        computed = []
+        if new:
+            for writer, values in zip(self._writers, self._backbone.run(np.stack(list(new.values()))), strict=True):
+                features, statuses = self._backbone.round(values)
+                computed.append((writer.encode(features), statuses))
+        for found in loaded:
+            found.views = {}
+        return loaded, list(new), computed
 
     def _store(self, batch: ComputedBatch) -> None:
         """Store a batch. Storing it again, as can happen after an interrupt, has no effect."""
         loaded, keys, computed = batch
         started = time.monotonic()
-        for writer, (features, statuses) in zip(self._writers, computed, strict=bool(keys)):
-            rows = [row for row, key in enumerate(keys) if not writer.holds(key)]
-            writer.add_features([keys[row] for row in rows], features[rows], [statuses[row] for row in rows])
-            self._num_rows += len(rows)
+        for writer, (rows, statuses) in zip(self._writers, computed, strict=bool(keys)):
+            new = [n for n, key in enumerate(keys) if not writer.holds(key)]
+            writer.add_rows([keys[n] for n in new], [rows[n] for n in new], [statuses[n] for n in new])
+            self._num_rows += len(new)
         self._write_seconds += time.monotonic() - started
         self._in_progress.difference_update(keys)
         contents = {key.content_hash for key in keys}

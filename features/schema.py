@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from itertools import chain
@@ -155,22 +156,32 @@ def count_rows_per_shard(feature_shape: tuple[int, ...]) -> int:
     return max(1, min(MAX_ROWS_PER_SHARD, MAX_BYTES_PER_SHARD // bytes_per_row))
 
 
-def round_features(values: NDArray[np.float32]) -> tuple[Features, list[FeatureStatus]]:
+def convert_to_half(values: NDArray[np.float32]) -> Features:
+    """Convert numbers to float16, rounded to the nearest, ties to even; beyond the maximum, to infinity."""
+    with np.errstate(over="ignore"):
+        return values.astype(FEATURE_DTYPE, order="C")
+
+
+def round_features(
+    values: NDArray[np.float32], convert: Callable[[NDArray[np.float32]], Features] = convert_to_half
+) -> tuple[Features, list[FeatureStatus]]:
     """Round features to the stored dtype, and determine which rows are usable for training.
 
     Args:
         values: (n, ...) float32, outputs of the backbone.
+        convert: faster equivalent of `convert_to_half`; it may return other bits for NaN.
 
     Returns:
         The rows as float16, and the status of each row: `NONFINITE` if the output has NaN or infinity, `OVERFLOW` if a
         finite value is beyond the float16 maximum of 65,504, otherwise `OK`.
     """
-    with np.errstate(over="ignore"):
-        rounded = values.astype(FEATURE_DTYPE, order="C")
+    rounded = convert(values)
     flat = rounded.view(np.uint16).reshape(len(rounded), int(np.prod(rounded.shape[1:])))
     # Without the sign bit, every pattern from 0x7C00 on is infinity or NaN. Takes a third of the time of isfinite.
     is_finite = (flat & _WITHOUT_SIGN).max(axis=1, initial=0) < _INFINITY
     statuses = [FeatureStatus.OK] * len(rounded)
+    if not is_finite.all():
+        rounded = convert_to_half(values)
     for row in np.flatnonzero(~is_finite).tolist():
         statuses[row] = FeatureStatus.OVERFLOW if np.isfinite(values[row]).all() else FeatureStatus.NONFINITE
     return rounded, statuses

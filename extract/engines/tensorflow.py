@@ -44,6 +44,18 @@ class TensorFlowEngine:
         return [output.numpy() for output in self._graph(tf.convert_to_tensor(batch))]
 
 
+def cast_to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Convert numbers to float16 with the processor's instructions; bit for bit as NumPy does, except NaN.
+
+    NumPy converts one number at a time: 0.15 ms for a feature of mixed7, instead of 0.02.
+    """
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        converted: NDArray[np.float16] = tf.cast(values, tf.float16).numpy()
+    return converted
+
+
 def freeze_model(model: keras.Model) -> Any:
     """Return a `ConcreteFunction` from a batch to the list of the model's outputs, with constant weights."""
     import tensorflow as tf

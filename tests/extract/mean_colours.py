@@ -18,6 +18,7 @@ from extract.engines import Streams
 from extract.loop import ExtractionLoop
 from extract.views import Prepared
 from features.catalog.tables import ImageRow
+from features.schema import round_features
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.features.stores import make_fingerprint, make_origin
@@ -45,6 +46,8 @@ class MeanColours:
         assert len(content_hash) == 32
         mean = pixels.mean(axis=(0, 1), dtype=np.float32).reshape(SHAPE)
         return {view: mean + np.float32(1000 * view) for view in views}
+
+    round = staticmethod(round_features)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with self._lock:

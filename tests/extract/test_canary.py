@@ -50,6 +50,7 @@ class Averages:
     factor: float = 1.0
     prepare: Prepare = prepare
     streams: Streams = plan_streams(1)
+    round = staticmethod(round_features)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         return [average(batch) * np.float32(self.factor)]
