@@ -22,7 +22,7 @@ from base.command_line import run_app
 from base.terminal import Console
 from benchmarks.synthetic import ROWS_PER_BLOCK, SHAPE, write_store
 from features.schema import Features
-from features.shards.shard import encode_shard
+from features.shards.chunks import encode_rows
 from features.store import FeatureStore
 
 EXTRACTION_RATE = 100.0
@@ -51,7 +51,7 @@ def measure_store(config: StoreBenchmarkConfig, console: Console) -> Mapping[str
             shutil.rmtree(scratch)
         console.debug(str(results[-1]))
     console.show_table(
-        "the store, mixed7 at 150 px, gzip level 1",
+        "the store, mixed7 at 150 px, one thread writes",
         [
             ("features", *(f"{result['rows']:,}" for result in results)),
             ("written, rows/s", *(f"{result['rows'] / result['write_seconds']:.0f}" for result in results)),
@@ -96,7 +96,7 @@ def write_rows(store: str, num_rows: int) -> None:
     paths = [f"train/{number % 2}/{number:07}.jpg" for number in range(num_rows)]
     clock = _Clock()
     started = time.perf_counter()
-    with mock.patch("features.writer.encode_shard", clock.time(encode_shard)):
+    with mock.patch("features.writer.encode_rows", clock.time(encode_rows)):
         write_store(Path(store), paths, lambda numbers: block[: len(numbers)])
     seconds = time.perf_counter() - started
     print(seconds, clock.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -108,8 +108,8 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def time(self, act: Callable[..., bytes]) -> Callable[..., bytes]:
-        def timed(*arguments: Any) -> bytes:
+    def time(self, act: Callable[..., list[bytes]]) -> Callable[..., list[bytes]]:
+        def timed(*arguments: Any) -> list[bytes]:
             started = time.perf_counter()
             try:
                 return act(*arguments)

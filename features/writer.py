@@ -33,7 +33,8 @@ from features.schema import (
     count_rows_per_shard,
     encode_json,
 )
-from features.shards.compression import Compression, encode_rows
+from features.shards.chunks import encode_rows
+from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER, ShardHeader, encode_shard, write_shard
 
 STORE_NAMES = frozenset(

@@ -25,8 +25,9 @@ from features.schema import (
     ImageStatus,
     Origin,
 )
+from features.shards.chunks import read_rows
 from features.shards.compression import load_filters
-from features.shards.hdf5 import read_rows, read_texts
+from features.shards.hdf5 import read_texts
 from features.shards.validate import open_untrusted_hdf5
 
 PACK_KIND = "headstart packed store"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -73,15 +72,6 @@ class ErrorRecordingFile(io.FileIO):
         except OSError as error:
             self._error = self._error or error
             return size or 0
-
-
-def read_rows(dataset: h5py.Dataset, rows: Sequence[int], out: NDArray[Any]) -> None:
-    """Read rows, in ascending order, into an array; consecutive rows are read together."""
-    start = 0
-    for end in range(1, len(rows) + 1):
-        if end == len(rows) or rows[end] != rows[end - 1] + 1:
-            dataset.read_direct(out, np.s_[rows[start] : rows[end - 1] + 1], np.s_[start:end])
-            start = end
 
 
 def write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:

@@ -30,8 +30,9 @@ from features.schema import (
     Origin,
     encode_json,
 )
-from features.shards.compression import Compression, create_features, load_filters, write_rows
-from features.shards.hdf5 import build_file, read_rows, read_texts
+from features.shards.chunks import create_features, read_rows, write_rows
+from features.shards.compression import Compression, load_filters
+from features.shards.hdf5 import build_file, read_texts
 from features.shards.validate import validate_untrusted_hdf5
 
 SHARD_FOLDER = "shards"

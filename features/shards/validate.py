@@ -136,7 +136,7 @@ def _check_dataset(dataset: h5py.Dataset, num_bytes: int) -> int:
     properties = dataset.id.get_create_plist()
     if properties.get_external_count() or properties.get_layout() == h5py.h5d.VIRTUAL:
         raise ForeignFileError(dataset.name, "data in another file")
-    filters = list_filters(dataset)
+    filters = set(list_filters(dataset))
     if not filters <= KNOWN_FILTERS:
         raise ForeignFileError(dataset.name, f"unknown HDF5 filters {sorted(filters - KNOWN_FILTERS)}")
     if dataset.dtype.hasobject:

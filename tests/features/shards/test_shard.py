@@ -14,7 +14,8 @@ import pytest
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from features.schema import FeatureKey, FeatureStatus
-from features.shards.compression import Compression, encode_rows
+from features.shards.chunks import encode_rows
+from features.shards.compression import Compression
 from features.shards.shard import (
     SHARD_FOLDER,
     ShardHeader,
