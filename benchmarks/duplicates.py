@@ -21,7 +21,7 @@ from typer import Option
 from base.command_line import run_app
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.images.recognize import EXTENSIONS
+from extract.images.recognize import list_extensions
 from features.schema import Pool
 from features.store import FeatureStore
 from train_head.data.batches import Array
@@ -130,7 +130,8 @@ def write_pictures(config: DuplicatesBenchmarkConfig, folder: Path) -> int:
 
     The originals are chosen by the digests of their files, without files that are there twice.
     """
-    paths = [path for path in sorted(config.images.rglob("*")) if path.suffix.lower() in EXTENSIONS]
+    extensions = list_extensions()
+    paths = [path for path in sorted(config.images.rglob("*")) if path.suffix.lower() in extensions]
     path_of = {hashlib.sha256(path.read_bytes()).digest(): path for path in paths if path.is_file()}
     for name in (ORIGINALS, *CHANGES):
         (folder / name).mkdir(parents=True)

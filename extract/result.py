@@ -99,5 +99,5 @@ def warn_about_unusable(result: ExtractResult, console: Console) -> None:
             f"from black to white, first {result.low_contrast_images[0]}. Check how they were written, and give "
             "--sample-bits if their 16-bit samples use fewer bits"
         )
-    if unsupported := describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
-        console.warning(unsupported)
+    for warning in describe_unsupported((file["path"], file["reason"]) for file in result.skipped):
+        console.warning(warning)

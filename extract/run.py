@@ -17,6 +17,7 @@ from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
 from extract.engines.choose import resolve_engine
+from extract.images.recognize import describe_undecodable
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.labels.scan import scan_labeled
 from extract.loop import BadPicturesError, ExtractionLoop
@@ -40,6 +41,7 @@ from extract.stores import (
 )
 from extract.weights.find import AUTO, Weights, check_weights_argument, find_weights
 from features.catalog.tables import ImageRow
+from features.schema import ImageStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
 
@@ -77,12 +79,16 @@ def prepare_run(
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     config = resolve_engine(config, [state.fingerprint for state in stored.values()], console)
-    scan = select(scan_pictures(config, places.values()))
+    images = [image for state in stored.values() for image in state.known.images]
+    known = {image.path for image in images if image.status is ImageStatus.DONE}
+    scan = select(scan_pictures(config, places.values(), known))
     for line in scan.describe(config.images):
         console.info(line)
     if scan.labels:
         scan.labels.log(console)
     for warning in check_scan(config.images, scan):
+        console.warning(warning)
+    for warning in describe_undecodable(image.path for image in scan.images):
         console.warning(warning)
     policy = choose_policy(config, stored.values())
     for cut, state in stored.items():
@@ -92,14 +98,14 @@ def prepare_run(
     return config, scan, places, stored
 
 
-def scan_pictures(config: ExtractConfig, stores: Collection[Path]) -> Scan:
-    """Scan the folder, with the labels of the table if there is one."""
+def scan_pictures(config: ExtractConfig, stores: Collection[Path], known: Collection[str] = ()) -> Scan:
+    """Scan the folder, with the labels of the table if there is one; `known` are paths of stored pictures."""
     if config.labels:
-        scan = scan_labeled(config.images, config.labels, config.columns, stores)
+        scan = scan_labeled(config.images, config.labels, config.columns, stores, known)
         return leave_out_classes(scan, config.classes, config.min_pictures)
     if config.columns:
         raise UsageError("--columns", "a table given with --labels", repr(config.columns), "Give --labels FILE as well")
-    return scan_images(config.images, stores, config.classes, config.min_pictures)
+    return scan_images(config.images, stores, config.classes, config.min_pictures, known)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,15 @@ from extract.decoding.policy import SAMPLE_BITS, DecodePolicy, find_policy
 from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.decoding.samples import has_sample_bits
 from extract.engines import count_cores
+from extract.images.formats import FORMAT_BY_EXTENSION
 from extract.load import map_ahead
 from extract.plan import merge_images_to_read, plan_images
 from extract.stores import BITS_KEY, NEW_STORE_ADVICE, StoredState
 from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 
-_EIGHT_BIT_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp")
+_RANGED_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp", *FORMAT_BY_EXTENSION)
+"""Extensions of formats with samples of 8 bits, or of the range in the header."""
 _QUIET_FILES = 10_000
 """Number of headers that are read without a progress line, in a few seconds."""
 
@@ -88,9 +90,9 @@ def _list_new_images(
 def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: Console) -> SampleSurvey:
     """Find the significant bits of the 16-bit pictures among `images`; only these are decoded.
 
-    Files with the extension of a format of 8 bits are not opened. The survey ends at the first picture with 16 bits.
+    Files whose extension excludes such samples are not opened. The survey ends at the first picture with 16 bits.
     """
-    examined = [image for image in images if not image.path.lower().endswith(_EIGHT_BIT_EXTENSIONS)]
+    examined = [image for image in images if not image.path.lower().endswith(_RANGED_EXTENSIONS)]
     num_cores, deep, bits, first = count_cores(config.threads), [], 0, ""
     num_shown = len(examined) if len(examined) > _QUIET_FILES else 0
     with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:

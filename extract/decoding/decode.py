@@ -17,16 +17,19 @@ from extract.config import MAX_PIXELS
 from extract.decoding.convert import Pixels, convert_to_rgb, read_orientation, turn_pixels_upright, turn_upright
 from extract.decoding.jpeg import decode_jpeg
 from extract.decoding.metadata import drop_metadata
+from extract.decoding.plugins import open_with_plugin
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError
 from extract.decoding.samples import count_significant_bits, find_layout, repair_planes, scale_colour
 from extract.decoding.unknown import describe_damage, describe_unknown_file
+from extract.images.formats import PluginFormat, recognize_format
 
 MAX_PIXELS_IN_MEMORY = 96_000_000
 """Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Accepted formats. Pillow opens the MPO files of cameras as JPEG, and raises KeyError for the name MPO."""
 DEFAULT_POLICY = DecodePolicy()
+_TOO_LARGE = "a picture too large for the available memory"
 
 Result = TypeVar("Result")
 
@@ -119,6 +122,12 @@ def decode_within_budget(
         return pixels
 
     with ExitStack() as held:
+        if found := recognize_format(data):
+            decoded = _decode_with_plugin(data, found, max_pixels, policy, held)
+            if not isinstance(decoded, bytes):
+                yield decoded
+                return
+            data = decoded
         yield _open_and_apply(decode, data, max_pixels, held)
 
 
@@ -140,8 +149,43 @@ def find_sample_bits(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
         held.enter_context(_budget.reserve(image.width * image.height))
         return count_significant_bits(data, image, layout)
 
+    if recognize_format(data):
+        return 0
     with ExitStack() as held:
         return _open_and_apply(count, data, max_pixels, held)
+
+
+def _decode_with_plugin(
+    data: bytes, picture_format: PluginFormat, max_pixels: int, policy: DecodePolicy, held: ExitStack
+) -> Pixels | bytes:
+    """Decode a picture in a format of a plugin; its pixels count towards the limit until `held` is closed.
+
+    Returns:
+        The pixels, or the bytes of a JPEG file with the same pixels, which do not count.
+    """
+    with ExitStack() as reserved:
+        try:
+            picture = open_with_plugin(data, picture_format)
+            _check_size(picture.width, picture.height, max_pixels)
+            # These decoders take up to 10 bytes for a pixel, where Pillow takes 7.
+            reserved.enter_context(_budget.reserve(3 * picture.width * picture.height // 2))
+            decoded = picture.load()
+            if isinstance(decoded, bytes):
+                return decoded
+            pixels = convert_to_rgb(decoded, None, policy)
+        except UndecodableImageError:
+            raise
+        except MemoryError:
+            raise UndecodableImageError(_TOO_LARGE) from None
+        except Exception as error:
+            raise UndecodableImageError(describe_damage(data, error, f"{picture_format.name} file")) from error
+        held.enter_context(reserved.pop_all())
+    return pixels
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UndecodableImageError(f"a picture of {width} x {height} pixels, above the limit of {max_pixels:,}")
 
 
 def _open_and_apply(
@@ -156,14 +200,12 @@ def _open_and_apply(
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         image = held.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UndecodableImageError(f"a picture of {width} x {height} pixels, above the limit of {max_pixels:,}")
+        _check_size(*image.size, max_pixels)
         return function(data, image, held)
     except UndecodableImageError:
         raise
     except MemoryError:
-        raise UndecodableImageError("a picture too large for the available memory") from None
+        raise UndecodableImageError(_TOO_LARGE) from None
     except Exception as error:
         # Pillow's decoders raise many kinds of errors for damaged files.
         held.close()

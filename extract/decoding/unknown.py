@@ -29,10 +29,7 @@ _KINDS = (
     (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd", "a compressed archive"),
     (rb".{257}ustar", "a tar archive"),
     (rb"8BPS", "a Photoshop file"),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (rb".{4}ftyp(hei[cxms]|hev[cx]|m[is]f1)", "an HEIC picture"),
-    (rb".{4}ftypavi[fs]", "an AVIF picture"),
     (rb".{4}(ftyp|moov|mdat|wide|free|skip)|RIFF.{4}AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01", "a video"),
     (rb"0&\xb2u\x8ef\xcf\x11", "a video"),
     (rb"\0\0[\x01\x02]\0[\x01-\xff]\0", "an icon or cursor"),
@@ -81,15 +78,15 @@ def describe_unknown_file(data: bytes, formats: Sequence[str]) -> str:
     return f"{found} (supported: {', '.join(formats)})"
 
 
-def describe_damage(data: bytes, error: Exception) -> str:
-    """Describe a picture that Pillow identifies, but cannot decode."""
-    problem = str(error) or type(error).__name__
+def describe_damage(data: bytes, error: Exception, file: str = "file") -> str:
+    """Describe a picture that is identified, but cannot be decoded; `file` is a noun with the format."""
+    problem = " ".join(str(error).split()) or type(error).__name__
     if data[:4] in _TIFF and "truncated" not in problem:
         # An unknown compression is a KeyError with its number.
         return _describe_tiff(data, "" if isinstance(error, KeyError) else problem)
-    if re.search("unsupported|not supported|unknown", problem, re.IGNORECASE):
+    if re.search("unsupported|not supported|not implemented|unknown", problem, re.IGNORECASE):
         return f"a picture that Pillow cannot decode ({problem})"
-    return f"a damaged file ({problem})"
+    return f"a damaged {file} ({problem})"
 
 
 def _describe_text(start: bytes) -> str:

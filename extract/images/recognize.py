@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from base.errors import CatalogDamagedError, HeadstartError
 from base.lock import LOCK_NAME
-from base.terminal import format_count
+from base.terminal import format_count, format_list
+from extract.images.formats import FORMAT_BY_EXTENSION, PLUGIN_FORMATS
 from features.catalog.catalog import CATALOG_NAME
 from features.catalog.database import check_header
 
@@ -15,9 +17,10 @@ EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"]
     + [".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
+"""Extensions of the pictures that every installation decodes, in lower case."""
 UNSUPPORTED = "a picture in an unsupported format"
 _UNSUPPORTED_EXTENSIONS = frozenset(
-    [".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".tga", ".hdr", ".exr", ".dcm"]
+    [".jp2", ".j2k", ".svg", ".ico", ".psd", ".tga", ".hdr", ".exr", ".dcm"]
     + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"]
 )
 _SYSTEM_NAMES = frozenset(
@@ -55,25 +58,51 @@ def find_extension(name: str) -> str:
     return dot + extension if stem.strip(".") and extension else ""
 
 
+def list_extensions() -> frozenset[str]:
+    """Return the extensions of the pictures that this installation decodes, in lower case."""
+    return EXTENSIONS.union(*(each.extensions for each in PLUGIN_FORMATS if each.is_installed))
+
+
 def explain_extension(path: str) -> str:
-    """Return the reason for skipping a file whose extension is not in `EXTENSIONS`."""
+    """Return the reason for skipping a file whose extension is not in `list_extensions`."""
     extension = find_extension(path.rpartition("/")[2])
+    if each := FORMAT_BY_EXTENSION.get(extension.lower()):
+        return each.missing_reason
     if extension.lower() in _UNSUPPORTED_EXTENSIONS:
         return f"{UNSUPPORTED} ({extension})"
     return f"a file with an unknown extension ({extension})" if extension else "a file without an extension"
 
 
-def describe_unsupported(files: Iterable[tuple[str, str]]) -> str:
-    """Return a warning about skipped pictures in unsupported formats; empty if there are none.
+def describe_unsupported(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Return warnings about skipped pictures in unsupported formats, one for each advice.
 
     Args:
         files: (path, reason) of skipped files.
     """
-    unsupported = [path for path, reason in files if reason.startswith(UNSUPPORTED)]
-    if not unsupported:
-        return ""
-    count = format_count(len(unsupported), "picture in an unsupported format", "pictures in unsupported formats")
-    return f"skipped {count}, first {unsupported[0]}. Convert to JPEG or PNG"
+    by_advice: dict[str, dict[str, list[str]]] = {}
+    missing = {each.missing_reason: each for each in PLUGIN_FORMATS}
+    for path, reason in files:
+        if each := missing.get(reason):
+            by_advice.setdefault(f"Run {each.install}", {}).setdefault(each.name, []).append(path)
+        elif reason.startswith(UNSUPPORTED):
+            by_advice.setdefault("Convert to JPEG or PNG", {}).setdefault("unsupported formats", []).append(path)
+    warnings = []
+    for advice, found in by_advice.items():
+        paths = [path for paths in found.values() for path in paths]
+        count = format_count(len(paths), "picture")
+        warnings.append(f"skipped {count} in {format_list([*found], ' and ')}, first {paths[0]}. {advice}")
+    return warnings
+
+
+def describe_undecodable(paths: Iterable[str]) -> list[str]:
+    """Return warnings about pictures of a store that this installation does not decode, one for each format."""
+    by_format = Counter(FORMAT_BY_EXTENSION.get(find_extension(path).lower()) for path in paths)
+    return [
+        f"kept the features of {format_count(count, 'picture')} in {each.name}, for which no decoder is installed. "
+        f"Run {each.install} before they are read again"
+        for each, count in by_format.items()
+        if each and not each.is_installed
+    ]
 
 
 def identify_headstart_folder(folder: Path, names: Collection[str]) -> str:

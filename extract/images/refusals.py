@@ -14,7 +14,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError
 from base.terminal import NUM_LISTED, format_count, format_list
-from extract.images.recognize import EXTENSIONS, find_extension, name_system_entry
+from extract.images.recognize import find_extension, list_extensions, name_system_entry
 from extract.images.splits import find_splits, has_unlabelled_name
 from extract.images.tree import Folder
 
@@ -120,13 +120,13 @@ def _find_deeper(root: Folder) -> list[Folder]:
 def _find_parent(images: Path) -> Path | None:
     """Return the folder above a folder of pictures if it holds other such folders."""
     parent = images.parent if images.name not in ("", "..") else images.resolve().parent
-    num_folders = 0
+    num_folders, extensions = 0, list_extensions()
     with suppress(OSError), os.scandir(parent) as entries:
         folders = (entry for entry in entries if entry.name[0] != "." and not name_system_entry(entry.name))
         for folder in islice(folders, _NUM_EXAMINED):
             with suppress(OSError), os.scandir(folder) as inside:
                 names = (entry.name for entry in islice(inside, _NUM_EXAMINED))
-                num_folders += any(find_extension(name).lower() in EXTENSIONS for name in names)
+                num_folders += any(find_extension(name).lower() in extensions for name in names)
     above = parent.parent if find_splits([parent.name]) else parent
     return above if num_folders > 1 else None
 

@@ -91,7 +91,9 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     return f"{len(counts):,} classes, smallest {smallest}, largest {largest}"
 
 
-def scan_images(folder: Path, stores: Collection[Path] = (), classes: str = "", min_pictures: int = 0) -> Scan:
+def scan_images(
+    folder: Path, stores: Collection[Path] = (), classes: str = "", min_pictures: int = 0, known: Collection[str] = ()
+) -> Scan:
     """Scan a folder of class folders, or of folders for splits with class folders in each.
 
     The name of a class folder, in Unicode form C, is the label of all pictures below it, at any depth. Names of splits
@@ -102,6 +104,7 @@ def scan_images(folder: Path, stores: Collection[Path] = (), classes: str = "", 
         stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
         classes: labels to use, separated by commas; they also choose between two readings. Empty means all.
         min_pictures: classes with fewer training pictures are left out; 0 leaves none out.
+        known: relative paths of pictures that are used even if no decoder for their extension is installed.
 
     Returns:
         Pictures and skipped files, sorted by path.
@@ -111,7 +114,7 @@ def scan_images(folder: Path, stores: Collection[Path] = (), classes: str = "", 
         LayoutError: there are fewer than two class folders with pictures, or an ambiguous layout.
     """
     require_folder(folder)
-    listing = list_files(folder, stores)
+    listing = list_files(folder, stores, known)
     tables = [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)]
     source = Source(folder, tables, [found.reason for found in listing.skipped])
     top = build_tree(listing)

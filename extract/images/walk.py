@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from extract.images.recognize import (
-    EXTENSIONS,
     HEADSTART_STORE,
     explain_extension,
     find_extension,
     identify_headstart_folder,
+    list_extensions,
     name_system_entry,
 )
 
@@ -64,7 +64,7 @@ class Listing:
         return sorted(picture for pictures in self.folders.values() for picture in pictures)
 
 
-def list_files(folder: Path, stores: Iterable[Path] = ()) -> Listing:
+def list_files(folder: Path, stores: Iterable[Path] = (), known: Collection[str] = ()) -> Listing:
     """List all pictures below a folder, and all files and folders that are skipped, whatever the layout.
 
     Links are followed, except links to a folder above them. Hidden files and folders, and folders that Headstart
@@ -73,6 +73,7 @@ def list_files(folder: Path, stores: Iterable[Path] = ()) -> Listing:
     Args:
         folder: an existing folder.
         stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
+        known: relative paths of pictures that are listed even if no decoder for their extension is installed.
 
     Raises:
         OSError: the folder itself cannot be read.
@@ -80,9 +81,10 @@ def list_files(folder: Path, stores: Iterable[Path] = ()) -> Listing:
     top = folder.resolve()
     inside = [store.resolve().relative_to(top).as_posix() for store in stores if store.resolve().is_relative_to(top)]
     stores_inside = set(inside) - {"."}
+    rules = _Rules(stores_inside, list_extensions(), known)
     listing, pending = Listing(), [_Pending("")]
     while pending:
-        pending += _list_folder(folder, pending.pop(), stores_inside, listing)
+        pending += _list_folder(folder, pending.pop(), rules, listing)
     # A store that this run will create is listed too, so that the next run lists the same folders.
     listed = {found.path for found in listing.skipped}
     listing.skipped.extend(Skipped(path, HEADSTART_STORE) for path in stores_inside - listed)
@@ -97,7 +99,18 @@ class _Pending(NamedTuple):
     above: frozenset[tuple[int, int]] = frozenset()
 
 
-def _list_folder(top: Path, pending: _Pending, stores: Collection[str], listing: Listing) -> list[_Pending]:
+class _Rules(NamedTuple):
+    """Rules by which a file or folder is used."""
+
+    stores: Collection[str]
+    """Relative paths of feature stores."""
+    extensions: Collection[str]
+    """Extensions of pictures, in lower case."""
+    known: Collection[str]
+    """Relative paths of pictures, whatever their extension."""
+
+
+def _list_folder(top: Path, pending: _Pending, rules: _Rules, listing: Listing) -> list[_Pending]:
     """Add the entries of one folder to the listing, and return the folders to list next."""
     path, folder = pending.path, top / pending.path
     try:
@@ -108,7 +121,7 @@ def _list_folder(top: Path, pending: _Pending, stores: Collection[str], listing:
         problem = "a link to a folder above it" if identity in pending.above else ""
         if path and not problem:
             names = {entry.name for entry in entries}
-            problem = HEADSTART_STORE if path in stores else identify_headstart_folder(folder, names)
+            problem = HEADSTART_STORE if path in rules.stores else identify_headstart_folder(folder, names)
     except OSError as error:
         if not path:
             raise
@@ -125,7 +138,7 @@ def _list_folder(top: Path, pending: _Pending, stores: Collection[str], listing:
         if system_name := name_system_entry(entry.name):
             listing.ignored[system_name] += 1
             continue
-        match _describe_entry(entry, inside, stores):
+        match _describe_entry(entry, inside, rules):
             case PictureFile() as picture:
                 pictures.append(picture)
             case Skipped() as skipped:
@@ -135,15 +148,15 @@ def _list_folder(top: Path, pending: _Pending, stores: Collection[str], listing:
     return inner[::-1]
 
 
-def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str]) -> PictureFile | Skipped | None:
+def _describe_entry(entry: os.DirEntry[str], path: str, rules: _Rules) -> PictureFile | Skipped | None:
     """Return the picture, or the reason for skipping the file or folder; None for a folder to list."""
     name = entry.name
-    is_hidden = name.startswith(".") and path not in stores
+    is_hidden = name.startswith(".") and path not in rules.stores
     if _is_folder(entry):
-        return Skipped(path, HIDDEN_FOLDER, _count_pictures(entry.path)) if is_hidden else None
+        return Skipped(path, HIDDEN_FOLDER, _count_pictures(entry.path, rules.extensions)) if is_hidden else None
     if is_hidden:
         return Skipped(path, HIDDEN_FILE)
-    if find_extension(name).lower() not in EXTENSIONS:
+    if find_extension(name).lower() not in rules.extensions and path not in rules.known:
         return Skipped(path, explain_extension(name))
     try:
         status = entry.stat()
@@ -156,9 +169,9 @@ def _describe_entry(entry: os.DirEntry[str], path: str, stores: Collection[str])
     return PictureFile(path, status.st_size, max(-_MAX_TIME_NS, min(status.st_mtime_ns, _MAX_TIME_NS)))
 
 
-def _count_pictures(folder: str) -> int:
+def _count_pictures(folder: str, extensions: Collection[str]) -> int:
     names = (name for _, _, names in os.walk(folder) for name in names)
-    return sum(find_extension(name).lower() in EXTENSIONS for name in names)
+    return sum(find_extension(name).lower() in extensions for name in names)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

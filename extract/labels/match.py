@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
+from extract.images.formats import FORMAT_BY_EXTENSION
 from extract.images.recognize import EXTENSIONS
 from extract.images.splits import find_splits
 
-_FILE_EXTENSIONS = EXTENSIONS | frozenset([".dcm", ".dicom", ".heic", ".dng", ".cr2", ".nef", ".npy"])
+_FILE_EXTENSIONS = EXTENSIONS.union(FORMAT_BY_EXTENSION, [".dcm", ".dicom", ".dng", ".cr2", ".nef", ".npy"])
 """Extensions of a value; a table often keeps the old one when its pictures are converted."""
 
 

@@ -27,7 +27,9 @@ from features.contents import pause_collector
 from features.labels import LabelSource, join_labels
 
 
-def scan_labeled(folder: Path, table: Path, columns: str = "", stores: Collection[Path] = ()) -> Scan:
+def scan_labeled(
+    folder: Path, table: Path, columns: str = "", stores: Collection[Path] = (), known: Collection[str] = ()
+) -> Scan:
     """Scan a folder whose labels are in a table. The layout of the folder does not matter, except for its splits.
 
     Args:
@@ -35,13 +37,14 @@ def scan_labeled(folder: Path, table: Path, columns: str = "", stores: Collectio
         table: CSV, TSV or Parquet file.
         columns: value of `--columns`.
         stores: folders of feature stores, which need not exist yet; listed as skipped if they are inside `folder`.
+        known: relative paths of pictures that are used even if no decoder for their extension is installed.
 
     Raises:
         UsageError: the folder does not exist, the table cannot be read, or a column in `columns` does not exist.
         HeadstartError: see `label_pictures`; or only one class.
     """
     require_folder(folder)
-    listing = list_files(folder, stores)
+    listing = list_files(folder, stores, known)
     images, labels = label_pictures(folder, listing.pictures, table, columns)
     own = os.path.relpath(table.resolve(), folder.resolve())
     skipped = [found for found in listing.skipped if found.path != own]

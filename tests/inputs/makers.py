@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,29 @@ def save(image_format: str, mode: str = "RGB", label: str = "cats", **options: o
     return encode(draw(label).convert(mode), image_format, **options)
 
 
+def save_heic(mode: str = "RGB", label: str = "cats", **options: object) -> bytes:
+    return encode_heic(draw(label).convert(mode), **options)
+
+
+def encode_heic(picture: Image.Image, **options: object) -> bytes:
+    """Return a picture as the bytes of a HEIC file."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    return encode(picture, "HEIF", **{"quality": 90} | options)
+
+
+def save_jpeg_xl(mode: str = "RGB", label: str = "cats", **options: object) -> bytes:
+    return encode_jpeg_xl(draw(label).convert(mode), **options)
+
+
+def encode_jpeg_xl(picture: Image.Image, **options: object) -> bytes:
+    """Return a picture as the bytes of a JPEG XL file, lossless unless `quality` is given."""
+    import pillow_jxl  # noqa: F401
+
+    return encode(picture, "JXL", **{"lossless": "quality" not in options, "effort": 1} | options)
+
+
 def save_frames(image_format: str, **options: object) -> bytes:
     frames = [draw(label) for label in ("dogs", "cats", "owls")]
     return encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=40, **options)
@@ -38,13 +62,16 @@ def save_turned(orientation: int, image_format: str = "JPEG") -> bytes:
     exif[0x0112] = orientation
     picture = Image.new("RGB", SIZE, "white")
     picture.paste(draw("dogs", (20, 10)))
-    return encode(picture, image_format, exif=exif)
+    write = encode_heic if image_format == "HEIF" else partial(encode, image_format=image_format)
+    return write(picture, exif=exif.tobytes())
 
 
 def save_clear(image_format: str, mode: str, **options: object) -> bytes:
     picture = draw("dogs").convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize(SIZE))
-    return encode(picture.convert(mode), image_format, **options)
+    writers = {"HEIF": encode_heic, "JXL": encode_jpeg_xl}
+    write = writers.get(image_format, partial(encode, image_format=image_format))
+    return write(picture.convert(mode), **options)
 
 
 def save_hidden(image_format: str) -> bytes:

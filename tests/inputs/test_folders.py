@@ -27,9 +27,9 @@ SKIPPED = {
     "cats/gone.jpg": os.strerror(2),
     "cats/loop.jpg": "symbolic links",
     "cats/nested/again": "folder above",
-    "cats/next.AVIF": "unsupported format (.AVIF)",
+    "cats/scan.DCM": "unsupported format (.DCM)",
     "cats/notes.txt": "unknown extension (.txt)",
-    "cats/phone.heic": "unsupported format (.heic)",
+    "cats/photo.psd": "unsupported format (.psd)",
     "cats/vector.svg": "unsupported format (.svg)",
     "dogs/above": "folder above",
     "dogs/pipe.jpg": "special file",
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in (folder, folder / "cats", folder / "cats/nested"):
             (place / hidden).parent.mkdir(exist_ok=True)
             (place / hidden).write_bytes(draw_new(number))
-    for name in ("phone.heic", "next.AVIF", "vector.svg", "film.jp2", "camera.dng", "notes.txt", "README"):
+    for name in ("photo.psd", "scan.DCM", "vector.svg", "film.jp2", "camera.dng", "notes.txt", "README"):
         (folder / "cats" / name).write_bytes(draw_new(9))
     (folder / "stray.jpg").write_bytes(draw_new(10))
     (folder / "cats/gone.jpg").symlink_to("nowhere.jpg")

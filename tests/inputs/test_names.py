@@ -67,7 +67,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Print
     for number, name in enumerate(NAMES.values()):
         (pictures / "cats" / f"{name}.jpg").write_bytes(encode(draw_picture("cats", number), "JPEG"))
         (pictures / "dogs" / f"{name}.jpg").write_bytes(b"")
-        (pictures / "dogs" / f"{name}.heic").write_bytes(b"")
+        (pictures / "dogs" / f"{name}.svg").write_bytes(b"")
     (pictures / NESTED).write_bytes(encode(draw_picture("dogs", 0), "JPEG"))
     good = [pictures / "cats" / f"{name}.jpg" for name in NAMES.values()]
     options = ["--images", pictures, "--store", store, *SMALL, "--max-bad", 1, "-v", "--json"]
@@ -109,7 +109,7 @@ def test_extract_prints_a_bad_picture_in_one_row(printed: Printed, name: str) ->
 
 @each_name
 def test_extract_prints_a_skipped_file_in_one_line(printed: Printed, name: str) -> None:
-    path = f"dogs/{make_printable(name)}.heic: "
+    path = f"dogs/{make_printable(name)}.svg: "
     assert len([line for line in printed.extract.err.splitlines() if path in line]) == 1
 
 
@@ -126,7 +126,7 @@ def test_extract_json_has_the_unchanged_name(printed: Printed, name: str) -> Non
     result = printed.extract.json
     assert printed.extract.out.isascii()
     assert [failed["image"] for failed in result["failed"]].count(f"dogs/{name}.jpg") == 1
-    assert [skipped["path"] for skipped in result["skipped"]].count(f"dogs/{name}.heic") == 1
+    assert [skipped["path"] for skipped in result["skipped"]].count(f"dogs/{name}.svg") == 1
 
 
 def test_extract_stores_pictures_under_their_unchanged_names(printed: Printed) -> None:
@@ -149,7 +149,7 @@ def test_predict_json_has_the_unchanged_name(printed: Printed, name: str) -> Non
     result = printed.predict_json.json
     assert printed.predict_json.out.isascii()
     assert [failed["image"] for failed in result["failed"]].count(f"{printed.folder}/dogs/{name}.jpg") == 1
-    assert [skipped["image"] for skipped in result["skipped"]].count(f"{printed.folder}/dogs/{name}.heic") == 1
+    assert [skipped["image"] for skipped in result["skipped"]].count(f"{printed.folder}/dogs/{name}.svg") == 1
 
 
 def test_predict_keeps_names_and_order_of_its_arguments(printed: Printed) -> None:

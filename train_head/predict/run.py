@@ -133,8 +133,8 @@ def predict_each(
             progress.advance(batch.num_pictures)
         for consume in consumers:
             consume(sorted(waiting, key=lambda found: found.margin))
-    if unsupported := describe_unsupported((str(file.image), file.reason) for file in skipped):
-        console.warning(unsupported)
+    for warning in describe_unsupported((str(file.image), file.reason) for file in skipped):
+        console.warning(warning)
     return result
 
 

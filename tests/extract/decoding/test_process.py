@@ -8,16 +8,19 @@ import numpy as np
 from PIL import Image
 
 from tests.extract.decoding.processes import run_program
-from tests.inputs.makers import add_tag, write_png, write_tiff
+from tests.inputs.makers import add_tag, encode_heic, encode_jpeg_xl, write_png, write_tiff
 from tests.pictures import encode
 
-FORMATS = ["PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG", "MPO"]
+FORMATS = ["PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG", "MPO", "AVIF"]
 
 
 def test_decode_first_picture_of_a_process_works_in_every_format(tmp_path: Path) -> None:
     pictures = [tmp_path / image_format for image_format in FORMATS]
     for picture in pictures:
         picture.write_bytes(encode(Image.new("RGB", (7, 5)), picture.name))
+    for name, write in (("HEIC", encode_heic), ("JPEG XL", encode_jpeg_xl)):
+        (tmp_path / name).write_bytes(write(Image.new("RGB", (7, 5))))
+        pictures.append(tmp_path / name)
     # Each child is a process that has decoded nothing yet: Pillow loads its plugins at the first picture.
     program = (
         "import os, sys; from pathlib import Path; from extract.decoding.decode import decode_image\n"
@@ -56,8 +59,11 @@ HOSTILE = [
     encode(Image.new("RGB", (90, 80)), "TIFF", compression="tiff_lzw")[:-100] + bytes(100),
     encode(Image.new("RGB", (90, 80)), "JPEG")[:-100],
     encode(Image.new("RGB", (90, 80)))[:-30],
+    encode(Image.new("RGB", (90, 80)), "AVIF")[:-30],
+    encode_heic(Image.new("RGB", (90, 80)))[:-30],
+    encode_jpeg_xl(Image.new("RGB", (90, 80)))[:-3],
 ]
-"""Files for which libtiff, Pillow or Python's logging print messages."""
+"""Files for which libtiff, Pillow or Python's logging print messages, and damaged ones of other decoders."""
 
 
 def test_decode_of_damaged_files_prints_nothing(tmp_path: Path) -> None:

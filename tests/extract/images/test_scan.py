@@ -224,11 +224,11 @@ def test_scan_modification_time_beyond_sqlite_range_is_clipped(tmp_path: Path, y
 
 
 def test_scan_file_without_a_picture_extension_is_skipped_with_its_extension(tmp_path: Path) -> None:
-    make(tmp_path, "cats/1.jpg", "dogs/2.jpg", "dogs/notes.txt", "cats/README", "cats/1.jpg.part", "dogs/3.heic")
+    make(tmp_path, "cats/1.jpg", "dogs/2.jpg", "dogs/notes.txt", "cats/README", "cats/1.jpg.part", "dogs/3.svg")
     expected = {
         "cats/1.jpg.part": ".part",
         "cats/README": "extension",
-        "dogs/3.heic": ".heic",
+        "dogs/3.svg": ".svg",
         "dogs/notes.txt": ".txt",
     }
     assert_reasons(scan_images(tmp_path), expected)

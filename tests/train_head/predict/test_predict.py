@@ -133,11 +133,11 @@ def test_predict_warns_of_pictures_of_an_unknown_format(
     tiny_two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill_folder(tmp_path, {"cats": 1})
-    (tmp_path / "cats/photo.heic").touch()
+    (tmp_path / "cats/photo.svg").touch()
     result = run_predict(tiny_two, tmp_path)
-    assert [file["image"] for file in result["skipped"]] == [str(tmp_path / "cats/photo.heic")]
+    assert [file["image"] for file in result["skipped"]] == [str(tmp_path / "cats/photo.svg")]
     (warning,) = capsys.readouterr().err.splitlines()
-    assert str(tmp_path / "cats/photo.heic") in warning
+    assert str(tmp_path / "cats/photo.svg") in warning
 
 
 @pytest.mark.unit
@@ -154,11 +154,11 @@ def test_list_pictures_of_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.unit
 def test_list_pictures_of_a_folder_of_other_files_is_an_error_that_names_one(tmp_path: Path) -> None:
-    (tmp_path / "photo.heic").touch()
+    (tmp_path / "photo.svg").touch()
     with raises(HeadstartError, where=tmp_path) as caught:
         list_pictures([tmp_path])
     assert caught.value.exit_status == 1
-    assert str(tmp_path / "photo.heic") in caught.value.got
+    assert str(tmp_path / "photo.svg") in caught.value.got
 
 
 @pytest.mark.unit
