@@ -167,7 +167,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data test test-fast test-keras test-browser torture lint lock gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -270,6 +270,8 @@ benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (hal
 
 benchmark-export: $(DEV)  ## measure the run's exports in every format: accuracy, size, speed and memory (docs/export.md)
 	$(call run,$(BIN)/python -m benchmarks.export $(call quote,$(RUN)) $(ARGS))
+
+heic: $(VENV)/heic.done  ## install the decoders of HEIC and JPEG XL pictures (docs/inputs.md)
 
 gpu: $(RUNTIME)  ## replace the CPU-only TensorFlow with the CUDA build
 	$(BIN)/pip uninstall --quiet --yes tensorflow-cpu
