@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RESIZE = "bilinear"
 SCALE = "[-1, 1]"
 FACTOR, OFFSET = 1 / 127.5, -1.0
+_BLOCK_ROWS = 64
+"""Number of rows resized at a time; larger temporary arrays would be new memory for each picture."""
 
 
 def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
@@ -43,16 +45,23 @@ def resize_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
     Returns:
         (image_size, image_size, 3) float32 in 0–255. The function is thread-safe.
     """
-    vertical, horizontal = (_find_neighbours(length, image_size) for length in pixels.shape[:2])
+    rows, columns = (_find_neighbours(length, image_size) for length in pixels.shape[:2])
+    resized = np.empty((image_size, image_size, pixels.shape[2]), np.float32)
+    target, interpolate = resized, _interpolate_width_first
     # A turned picture is a view. Its array is read in the order of the memory, because a copy would take longer.
     if pixels.strides[0] < 0:
-        pixels, vertical = pixels[::-1], vertical.reverse(pixels.shape[0])
+        pixels, rows = pixels[::-1], rows.reverse(pixels.shape[0])
     if pixels.strides[1] < 0:
-        pixels, horizontal = pixels[:, ::-1], horizontal.reverse(pixels.shape[1])
+        pixels, columns = pixels[:, ::-1], columns.reverse(pixels.shape[1])
     if pixels.strides[0] < pixels.strides[1]:
-        resized = _resize_height_first(pixels.swapaxes(0, 1), horizontal, vertical)
-        return np.ascontiguousarray(resized.swapaxes(0, 1))
-    return _resize_width_first(pixels, vertical, horizontal)
+        pixels, rows, columns = pixels.swapaxes(0, 1), columns, rows
+        target, interpolate = resized.swapaxes(0, 1), _interpolate_height_first
+    height, width, channels = pixels.shape
+    flat, columns = pixels.reshape(height, width * channels), columns.spread(channels)
+    for start in range(0, image_size, _BLOCK_ROWS):
+        block = rows.select(slice(start, start + _BLOCK_ROWS))
+        target[start : start + _BLOCK_ROWS] = interpolate(flat, block, columns).reshape(-1, image_size, channels)
+    return resized
 
 
 def prepare_pixels(pixels: Pixels, image_size: int) -> NDArray[np.float32]:
@@ -80,6 +89,10 @@ class _Neighbours:
         """Return the same samples in the reversed axis."""
         return _Neighbours(length - 1 - self.first, length - 1 - self.second, self.weight)
 
+    def select(self, part: slice) -> _Neighbours:
+        """Return those of a part of the new samples."""
+        return _Neighbours(self.first[part], self.second[part], self.weight[part])
+
     def spread(self, channels: int) -> _Neighbours:
         """Return the neighbours for rows in which the channels of each sample follow each other."""
         first, second = ((side[:, None] * channels + np.arange(channels)).ravel() for side in (self.first, self.second))
@@ -99,35 +112,33 @@ def _find_neighbours(length: int, new_length: int) -> _Neighbours:
     return _Neighbours(first.astype(np.intp), second.astype(np.intp), places - lower)
 
 
-def _resize_width_first(pixels: Pixels, rows: _Neighbours, columns: _Neighbours) -> NDArray[np.float32]:
+def _interpolate_width_first(pixels: Pixels, rows: _Neighbours, columns: _Neighbours) -> NDArray[np.float32]:
     """Interpolate along the rows of the array, then between them, as TensorFlow does."""
-    height, width, channels = pixels.shape
-    flat, columns = pixels.reshape(height, width * channels), columns.spread(channels)
 
     def resize_width(chosen: Pixels) -> NDArray[np.float32]:
         first, second = (chosen.take(side, axis=1).astype(np.float32) for side in (columns.first, columns.second))
         return _interpolate(first, second, columns.weight)
 
-    if height < len(rows.first) + len(rows.second):
-        every = resize_width(flat)
-        first, second = every.take(rows.first, axis=0), every.take(rows.second, axis=0)
+    # Both sides rise, or fall in a turned picture.
+    ends = [side[place] for side in (rows.first, rows.second) for place in (0, -1)]
+    start, end = min(ends), max(ends) + 1
+    if end - start < 2 * len(rows.first):
+        every = resize_width(pixels[start:end])
+        first, second = (every.take(side - start, axis=0) for side in (rows.first, rows.second))
     else:
-        first, second = (resize_width(flat.take(side, axis=0)) for side in (rows.first, rows.second))
-    return _interpolate(first, second, rows.weight[:, None]).reshape(len(rows.weight), -1, channels)
+        first, second = (resize_width(pixels.take(side, axis=0)) for side in (rows.first, rows.second))
+    return _interpolate(first, second, rows.weight[:, None])
 
 
-def _resize_height_first(pixels: Pixels, rows: _Neighbours, columns: _Neighbours) -> NDArray[np.float32]:
+def _interpolate_height_first(pixels: Pixels, rows: _Neighbours, columns: _Neighbours) -> NDArray[np.float32]:
     """Interpolate between the rows of the array, then along them: the same operations for a transposed picture."""
-    height, width, channels = pixels.shape
-    flat, columns = pixels.reshape(height, width * channels), columns.spread(channels)
-    both = [flat.take(side, axis=0) for side in (rows.first, rows.second)]
+    both = [pixels.take(side, axis=0) for side in (rows.first, rows.second)]
 
     def resize_height(side: NDArray[np.intp]) -> NDArray[np.float32]:
         first, second = (chosen.take(side, axis=1).astype(np.float32) for chosen in both)
         return _interpolate(first, second, rows.weight[:, None])
 
-    first, second = resize_height(columns.first), resize_height(columns.second)
-    return _interpolate(first, second, columns.weight).reshape(len(rows.weight), -1, channels)
+    return _interpolate(resize_height(columns.first), resize_height(columns.second), columns.weight)
 
 
 def _interpolate(
