@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from extract.backbone import build_backbone, cut_backbone, join_cuts
 from extract.engines import build_engine
 from extract.views import compile_views
+from extract.weights.find import Weights
 
 if TYPE_CHECKING:
     import keras
@@ -39,3 +41,25 @@ def share_backbones() -> Iterator[None]:
         patch.setattr("extract.backbone.compile_views", functools.lru_cache(16)(compile_views))
         patch.setattr("extract.run.compare_with_keras", lambda *_: 0)
         yield
+
+
+def build_small_backbone(image_size: int, weights: Weights | None) -> keras.Model:
+    """Build a backbone with five small blocks in place of InceptionV3, whose graph takes seconds to build and trace.
+
+    The blocks `mixed4` to `mixed8` have two branches of a convolution, a normalisation and an activation.
+    """
+    import keras
+
+    def add_branch(features: Any, strides: int) -> Any:
+        features = keras.layers.Conv2D(4, 3, strides, padding="same", use_bias=False)(features)
+        return keras.layers.Activation("relu")(keras.layers.BatchNormalization(scale=False)(features))
+
+    def build(input_shape: tuple[int, int, int], **_: Any) -> keras.Model:
+        outputs = inputs = keras.Input(input_shape)
+        for number, strides in {4: 5, 5: 5, 6: 1, 7: 1, 8: 1}.items():
+            branches = [add_branch(outputs, strides) for _ in range(2)]
+            outputs = keras.layers.Concatenate(name=f"mixed{number}")(branches)
+        return keras.Model(inputs, outputs)
+
+    with mock.patch("keras.applications.InceptionV3", build):
+        return build_backbone(image_size, weights)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LAST_BLOCK = frozenset(f"conv2d_{number}" for number in range(60, 70))
 """Convolutions between mixed6 and mixed7: figure 6 of Szegedy et al. 2015 (arXiv:1512.00567), numbered by Keras."""
+SMALL_BLOCK = frozenset({"conv2d_6", "conv2d_7"})
+"""Convolutions between mixed6 and mixed7 of the small backbone."""
 
 
 def list_weights(model: keras.Model) -> dict[str, list[Any]]:

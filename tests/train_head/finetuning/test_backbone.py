@@ -9,9 +9,17 @@ import pytest
 
 from base.errors import UsageError
 from extract.backbone import cut_backbone, name_layers
+from extract.weights.find import Weights, WeightsName
+from tests.backbones import build_backbone_once
 from tests.errors import raises
 from tests.train_head.finetuning.layers import LAST_BLOCK
 from train_head.finetuning.backbone import TOP, choose_stored_cut, cut_tail, find_boundary, list_trained
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Any:
+    """InceptionV3 at 75 px with random weights; not to be changed."""
+    return build_backbone_once(75, Weights(WeightsName.RANDOM))
 
 
 @pytest.mark.parametrize(

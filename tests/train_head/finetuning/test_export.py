@@ -17,7 +17,7 @@ from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure
-from tests.train_head.finetuning.layers import LAST_BLOCK, list_changed
+from tests.train_head.finetuning.layers import SMALL_BLOCK, list_changed
 from tests.train_head.report.pages import read_page
 from tests.train_head.synthetic import run_export
 from tests.train_head.training import rewrite_manifest
@@ -49,7 +49,7 @@ def test_export_of_fine_tuned_run_keeps_frozen_layers_and_agrees_with_training(
 
     model = keras.saving.load_model(tmp_path / "out/model.keras", compile=False)
     (backbone,) = [layer for layer in model.layers if layer.name.startswith("inception")]
-    assert list_changed(backbone, loaded) == LAST_BLOCK
+    assert list_changed(backbone, loaded) == SMALL_BLOCK
     predictions = Run(tuned).read_predictions()
     images = [decode_image((shared_pictures / found.path).read_bytes()) for found in predictions]
     outputs = run_export(tmp_path / "out/model.keras", images)[:, 0]
@@ -68,7 +68,7 @@ def test_train_with_pool_averages_fine_tuned_outputs(stores: Path, tmp_path: Pat
     config = configure(stores, tmp_path / "run", pool=Pool.AVG)
     metrics = train_head(config, quiet)
     weights = Run(config.run).read_head()
-    assert weights.input_kernel.shape == (768, 8)
+    assert weights.input_kernel.shape == (8, 8)
     result = export(ExportConfig(config.run, tmp_path / "out"), quiet)
     assert result["accuracy"] == metrics["val_accuracy"]
 
@@ -92,7 +92,7 @@ def test_train_on_packed_store_fine_tunes_on_the_same_features(
 def test_load_sources_of_fine_tuned_run_opens_its_store(tuned: Path, stores: Path) -> None:
     sources = load_sources(ReportConfig(tuned))
     assert sources.store.path == stores / "mixed6"
-    assert sources.store.feature_shape == (3, 3, 768)
+    assert sources.store.feature_shape == (3, 3, 8)
 
 
 def test_report_of_fine_tuned_run_shows_both_stages(tuned: Path, stores: Path, quiet: Console) -> None:

@@ -17,7 +17,7 @@ from features.schema import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure
-from tests.train_head.finetuning.layers import LAST_BLOCK, list_weights
+from tests.train_head.finetuning.layers import SMALL_BLOCK, list_weights
 from tests.train_head.multi_label import write_labels
 from tests.train_head.synthetic import make_store
 from tests.train_head.training import make_config
@@ -46,8 +46,8 @@ def test_train_from_earlier_cut_fine_tunes_the_same_layers(
     metrics = train_head(config, quiet)
     weights = Run(config.run).read_head()
     assert isinstance(weights, TunedWeights)
-    assert weights.tail.keys() == LAST_BLOCK
-    assert weights.input_kernel.shape == (3 * 3 * 768, 8)
+    assert weights.tail.keys() == SMALL_BLOCK
+    assert weights.input_kernel.shape == (3 * 3 * 8, 8)
     assert metrics["cut"] == "mixed5"
     assert metrics["before_tuning"]["epoch"] == 4
     if solver is SolverName.REDUCED:
@@ -91,7 +91,7 @@ def test_train_with_repeats_starts_each_from_the_same_backbone(
     alone = train_head(configure(stores, tmp_path / "alone", seed=4), quiet)
     first = Run(tuned)
     assert both["repeats"]["val_accuracies"] == [first.read_metrics()["val_accuracy"], alone["val_accuracy"]]
-    mine, theirs = (run.read_head().to_arrays()["tail_conv2d_60"] for run in (Run(tmp_path / "both"), first))
+    mine, theirs = (run.read_head().to_arrays()["tail_conv2d_6"] for run in (Run(tmp_path / "both"), first))
     np.testing.assert_array_equal(mine, theirs)
 
 
@@ -177,18 +177,18 @@ def test_train_that_diverges_during_fine_tuning_keeps_the_head(
     assert metrics["kept_epoch"] == 4
     assert metrics["before_tuning"] | {"seconds": 0} == asdict(head.history[-1]) | {"seconds": 0}
     kernels = Run(config.run).read_head().to_arrays()
-    for name in LAST_BLOCK:
+    for name in SMALL_BLOCK:
         np.testing.assert_array_equal(kernels[f"tail_{name}"], list_weights(loaded)[name][0])
 
 
 def test_train_with_moved_weights_file_needs_its_new_path(
-    stores: Path, tmp_path: Path, quiet: Console, backbone: keras.Model
+    stores: Path, tmp_path: Path, quiet: Console, small: keras.Model
 ) -> None:
     store, file = FeatureStore(stores / "mixed6"), tmp_path / "some.weights.h5"
     features = store.read(store.examples)
     copy_features(store, tmp_path / "store", features, weights_file=str(file))
     moved = tmp_path / "moved.weights.h5"
-    backbone.save_weights(moved)
+    small.save_weights(moved)
     config = configure(tmp_path / "store", tmp_path / "run", fine_tune_epochs=1)
     with raises(HeadstartError, where=file):
         train_head(config, quiet)
