@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,18 +11,18 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import TYPE_CHECKING
 
 import pytest
 
-from extract.backbone import build_backbone
+from tests.backbones import build_small_backbone
 from tests.commands import CommandResult, run_command
 from tests.pictures import fill_folder
 from train_head.report.data import DATA_ID
+from train_head.report.figures import encode_svg
 
 if TYPE_CHECKING:
-    import keras
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("base", "benchmarks", "docs", "extract", "features", "headstart", "tests", "train_head")
@@ -56,24 +57,6 @@ def list_calls(command: str, checkout: Path) -> list[list[str]]:
     return [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("call: ")]
 
 
-def build_small_backbone(image_size: int, weights: Any) -> keras.Model:
-    """Build a backbone with four small blocks in place of InceptionV3, which takes seconds to build.
-
-    `tests/headstart/test_wheel.py` runs the README's script with InceptionV3.
-    """
-    import keras
-
-    def build(input_shape: tuple[int, int, int], **_: Any) -> keras.Model:
-        outputs = inputs = keras.Input(input_shape)
-        for number in (5, 6, 7, 8):
-            branches = [keras.layers.Conv2D(4, 3, strides=3, padding="same", use_bias=False)(outputs) for _ in range(2)]
-            outputs = keras.layers.Concatenate(name=f"mixed{number}")(branches)
-        return keras.Model(inputs, outputs)
-
-    with mock.patch("keras.applications.InceptionV3", build):
-        return build_backbone(image_size, weights)
-
-
 def run_call(call: list[str]) -> CommandResult:
     """Run a `python -m ...` command in this process."""
     _, module, *arguments = call
@@ -84,7 +67,18 @@ def run_call(call: list[str]) -> CommandResult:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[CommandResult]]:
-    """Run all commands in the README's order, because later ones may read the files of earlier ones."""
+    """Run all commands in the README's order, because later ones may read the files of earlier ones.
+
+    They use a small backbone; `tests/headstart/test_wheel.py` runs the README's script with InceptionV3. Each figure of
+    a report is drawn in the first report that has it.
+    """
+    drawn: dict[str, str] = {}
+
+    def encode_once(figure: Figure, name: str) -> str:
+        if name not in drawn:
+            drawn[name] = encode_svg(figure, name)
+        return drawn[name]
+
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "python").write_text(RECORD_ARGUMENTS)
@@ -92,8 +86,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[CommandR
     fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for module in ("extract.backbone", "train_head.finetuning.backbone", "train_head.export.load"):
-            patch.setattr(f"{module}.build_backbone", build_small_backbone)
+        patch.setattr("train_head.finetuning.backbone.build_backbone", build_small_backbone)
+        for module in ("extract.backbone", "train_head.export.load"):
+            patch.setattr(f"{module}.build_backbone", functools.cache(build_small_backbone))
+        patch.setattr("train_head.report.page.encode_svg", encode_once)
         return {command: [run_call(call) for call in list_calls(command, folder)] for command in TESTED}
 
 
