@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
+from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.views import Prepare, Prepared
@@ -67,8 +68,11 @@ def load_images(
     prepare: Prepare,
     list_missing: ListMissing,
     policy: DecodePolicy = DEFAULT_POLICY,
+    memory: PixelMemory | None = None,
 ) -> list[LoadedImage]:
     """Read and hash pictures, and decode those for whose content `list_missing` returns views to compute.
+
+    With a memory, decoded pictures use its arrays in turn; the views are always new arrays.
 
     Each step is done for all pictures before the next one, so that its code stays in the processor's cache: reading,
     hashing and measuring take half as long as with one picture at a time.
@@ -81,7 +85,7 @@ def load_images(
             if data is None or not missing:
                 continue
             try:
-                with decode_within_budget(data, config.max_pixels, policy) as pixels:
+                with decode_within_budget(data, config.max_pixels, policy, memory) as pixels:
                     found.views = prepare(pixels, found.content_hash, missing)
             except UndecodableImageError as error:
                 found.failure = str(error)

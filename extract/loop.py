@@ -17,6 +17,7 @@ from base.errors import HeadstartError
 from base.terminal import Console, format_count
 from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY
+from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
 from extract.engines import Streams
 from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead
@@ -111,9 +112,10 @@ class ExtractionLoop:
         num_views = num_together * self._config.views
         num_ahead = -(-2 * self._config.effective_batch_size // num_views) + streams.num_cores
         pending: deque[Future[ComputedBatch]] = deque()
+        memory = PixelMemory()
 
         def load(group: Sequence[ImageRow]) -> list[LoadedImage]:
-            return load_images(group, self._config, prepare, self._list_missing, self._policy)
+            return load_images(group, self._config, prepare, self._list_missing, self._policy, memory)
 
         with (
             self._console.progress("extract", len(images), "pictures") as progress,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from extract.config import MAX_PIXELS
 from extract.decoding.convert import Pixels, convert_to_rgb, read_orientation, turn_pixels_upright, turn_upright
 from extract.decoding.jpeg import decode_jpeg
+from extract.decoding.memory import MAX_PIXELS_IN_MEMORY, PixelBudget, PixelMemory
 from extract.decoding.metadata import drop_metadata
 from extract.decoding.plugins import open_with_plugin
 from extract.decoding.policy import DecodePolicy
@@ -24,8 +26,6 @@ from extract.decoding.samples import count_significant_bits, find_layout, repair
 from extract.decoding.unknown import describe_damage, describe_unknown_file
 from extract.images.formats import PluginFormat, recognize_format
 
-MAX_PIXELS_IN_MEMORY = 96_000_000
-"""Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Accepted formats. Pillow opens the MPO files of cameras as JPEG, and raises KeyError for the name MPO."""
 DEFAULT_POLICY = DecodePolicy()
@@ -51,26 +51,7 @@ def _silence_libraries() -> None:
 _silence_libraries()
 
 
-class _PixelBudget:
-    """Limit on the pixels that all threads hold at a time; a picture above the limit is decoded alone."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._used, self._changed = limit, 0, threading.Condition()
-
-    @contextmanager
-    def reserve(self, num_pixels: int) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._used or self._used + num_pixels <= self._limit)
-            self._used += num_pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= num_pixels
-                self._changed.notify_all()
-
-
-_budget = _PixelBudget(MAX_PIXELS_IN_MEMORY)
+_budget = PixelBudget(MAX_PIXELS_IN_MEMORY)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY) -> Pixels:
@@ -94,12 +75,19 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy
 
 @contextmanager
 def decode_within_budget(
-    data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    policy: DecodePolicy = DEFAULT_POLICY,
+    memory: PixelMemory | None = None,
 ) -> Iterator[Pixels]:
     """Decode a picture as `decode_image` does, after waiting until the pixels of all threads leave room for it.
 
-    The pixels count towards the limit for all threads until the `with` block ends.
+    The pixels count towards the limit for all threads until the `with` block ends. With a memory, they may be
+    overwritten by another picture after that.
     """
+
+    def lend(num_bytes: int) -> NDArray[np.uint8] | None:
+        return held.enter_context(memory.lend(num_bytes)) if memory else None
 
     def decode(data: bytes, image: Image.Image, held: ExitStack) -> Pixels:
         if policy.edition > 1:
@@ -107,7 +95,7 @@ def decode_within_budget(
         layout = find_layout(image)
         is_scaled = layout is not None and not layout.is_gray and policy.sample_bits < 16
         held.enter_context(_budget.reserve(image.width * image.height * (1 + is_scaled)))
-        if (fast := decode_jpeg(data, image)) is not None:
+        if (fast := decode_jpeg(data, image, lend)) is not None:
             return turn_pixels_upright(fast, read_orientation(image))
         image.load()
         orientation = read_orientation(image)

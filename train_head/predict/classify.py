@@ -14,6 +14,7 @@ import numpy as np
 from base.errors import HeadstartError
 from extract.config import choose_batch_size
 from extract.decoding.decode import decode_within_budget
+from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
 from extract.engines import count_cores, plan_streams
@@ -68,6 +69,7 @@ class Classifier:
         """
         self._model, self._config, self._policy = model, config, policy
         self._training = frozenset(model.description.training if model.description else ())
+        self._memory = PixelMemory()
         num_cores = count_cores(0)
         # TensorFlow computes a batch on each core, as in extraction. The other runtimes distribute one over the cores.
         self._num_streams = plan_streams(num_cores).num_streams if model.format in TENSORFLOW_FORMATS else 1
@@ -97,7 +99,7 @@ class Classifier:
             with lock_large_file(_measure(path)):
                 data = read_picture(path, self._config.max_pixels)
                 is_training = bool(self._training) and _shorten_digest(data) in self._training
-                with decode_within_budget(data, self._config.max_pixels, self._policy) as pixels:
+                with decode_within_budget(data, self._config.max_pixels, self._policy, self._memory) as pixels:
                     return _Loaded(path, self._model.resize(pixels), is_training)
         except UndecodableImageError as error:
             return _Loaded(path, failure=str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_find_equal_kinds_of_another_decoder_leaves_out_what_it_decodes_differen
 ) -> None:
     original = simplejpeg.decode_jpeg
     # libjpeg-turbo interpolates colours only if they are subsampled by two.
-    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda data, mode: original(data, mode, fastupsample=True))
+    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda data, mode, buffer: original(data, mode, fastupsample=True))
     find_equal_kinds.cache_clear()
     kinds = find_equal_kinds()
     find_equal_kinds.cache_clear()
@@ -133,15 +134,15 @@ def test_find_equal_kinds_of_another_decoder_leaves_out_what_it_decodes_differen
 def test_decode_with_an_unequal_decoder_does_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = decode_image(save_turned(1))
     monkeypatch.setattr(jpeg, "find_equal_kinds", lambda: frozenset())
-    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda data, mode: pytest.fail("used"))
+    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda data, mode, buffer: pytest.fail("used"))
     np.testing.assert_array_equal(decode_image(save_turned(1)), expected)
 
 
 def test_decode_photograph_uses_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     used, original = list[bool](), jpeg.decode_jpeg
 
-    def count(data: bytes, image: Image.Image) -> object:
-        pixels = original(data, image)
+    def count(data: bytes, image: Image.Image, lend: Any) -> object:
+        pixels = original(data, image, lend)
         used.append(pixels is not None)
         return pixels
 
