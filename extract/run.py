@@ -17,7 +17,7 @@ from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
 from extract.engines.choose import resolve_engine
-from extract.images.recognize import describe_undecodable
+from extract.images.recognize import describe_undecodable, list_decodable
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.labels.scan import scan_labeled
 from extract.loop import BadPicturesError, ExtractionLoop
@@ -216,7 +216,7 @@ def _compose_specs(
 
 def _compare_stored_rows(run: _Run) -> None:
     """Extract some stored pictures again, and raise HeadstartError if their features differ."""
-    paths = [image.path for image in sorted(run.scan.images, key=hash_path)]
+    paths = list_decodable(image.path for image in sorted(run.scan.images, key=hash_path))
     for number, (cut, place) in enumerate(run.places.items()):
         made, store = build_feature_spec(run.config, cut, run.backbone, run.policy), FeatureStore(place)
         check_fingerprint(place, run.specs[cut].fingerprint, made.fingerprint)

@@ -94,6 +94,12 @@ def describe_unsupported(files: Iterable[tuple[str, str]]) -> list[str]:
     return warnings
 
 
+def list_decodable(paths: Iterable[str]) -> list[str]:
+    """Return the pictures without those whose extension is of a format that this installation does not decode."""
+    missing = {extension for extension, each in FORMAT_BY_EXTENSION.items() if not each.is_installed}
+    return [path for path in paths if find_extension(path).lower() not in missing]
+
+
 def describe_undecodable(paths: Iterable[str]) -> list[str]:
     """Return warnings about pictures of a store that this installation does not decode, one for each format."""
     by_format = Counter(FORMAT_BY_EXTENSION.get(find_extension(path).lower()) for path in paths)

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from base.errors import UsageError
+from extract.images.formats import AVIF, HEIC, JPEG_XL
+from extract.images.recognize import describe_unsupported
 from extract.images.refusals import LayoutError
 from extract.images.scan import Scan, scan_images
 from features.catalog.tables import ImageRow
 from tests.errors import raises
 from tests.features.stores import fill_store
+from tests.without_decoders import hide_decoders
 
 pytestmark = pytest.mark.unit
 
@@ -381,3 +384,18 @@ def test_scan_single_class_is_refused_with_its_folder(tmp_path: Path, paths: lis
     with raises(LayoutError, where=tmp_path) as caught:
         scan_images(tmp_path)
     assert "cats/" in caught.value.got
+
+
+def test_scan_without_decoders_skips_their_pictures_with_the_install_command(tmp_path: Path) -> None:
+    make(tmp_path, "cats/1.jpg", "dogs/2.jpg", "cats/3.HEIC", "dogs/4.jxl", "dogs/5.avif", "cats/6.heif")
+    assert len(scan_images(tmp_path).images) == 6
+    with hide_decoders():
+        scan = scan_images(tmp_path)
+        assert list_paths(scan_images(tmp_path, known=["cats/3.HEIC"])) == ["cats/1.jpg", "cats/3.HEIC", "dogs/2.jpg"]
+    assert list_paths(scan) == ["cats/1.jpg", "dogs/2.jpg"]
+    reasons = {found.path: found.reason for found in scan.skipped}
+    expected = {"cats/3.HEIC": HEIC, "cats/6.heif": HEIC, "dogs/4.jxl": JPEG_XL, "dogs/5.avif": AVIF}
+    assert reasons == {path: each.missing_reason for path, each in expected.items()}
+    extra, avif = describe_unsupported(reasons.items())
+    assert [term for term in (" 3 ", "HEIC and JPEG XL", "cats/3.HEIC", HEIC.install) if term not in extra] == []
+    assert [term for term in (" 1 ", "dogs/5.avif", AVIF.install) if term not in avif] == []
