@@ -18,6 +18,7 @@ from starlette.routing import Route
 from base.errors import HeadstartError
 from base.terminal import Console
 from extract.decoding.read import UndecodableImageError
+from extract.images.recognize import list_extensions
 from train_head.serve.address import HostNames
 from train_head.serve.classify import Classified, Classifier
 from train_head.serve.errors import AsciiJSONResponse, RequestError, build_response
@@ -142,6 +143,7 @@ def describe_model(classifier: Classifier, limits: Limits) -> dict[str, Any]:
         "versions": dict(model.description.versions) if model.description else {},
         "num_training_pictures": len(training) if training else 0,
         "has_thumbnails": bool(training and training.has_files),
+        "extensions": sorted(list_extensions()),
         "limits": {"bytes": limits.max_bytes, "pixels": limits.max_pixels, "pictures": limits.max_files},
     }
 

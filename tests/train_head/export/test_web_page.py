@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.inputs.makers import encode_heic, encode_jpeg_xl
 from tests.pictures import draw_pixels, encode
 from train_head.data.batches import Array
 from train_head.export.formats import FORMATS, list_files
@@ -102,7 +103,7 @@ def test_page_gives_the_probabilities_of_keras_on_64_pictures(
         assert (found["height"], found["width"]) == pixels.shape[:2]
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "turned", "alpha", "palette", "gray", "rgb", "rgba"])
+@pytest.mark.parametrize("kind", ["jpeg", "turned", "alpha", "palette", "gray", "avif", "avif_turned", "rgb", "rgba"])
 def test_page_decodes_a_picture_as_training_does(
     page: Page, serve: Serve, run_keras: Callable[[Array], Outputs], kind: str
 ) -> None:
@@ -119,6 +120,8 @@ def test_page_decodes_a_picture_as_training_does(
         "alpha": encode(clear),
         "palette": encode(picture.quantize(16), "GIF"),
         "gray": encode(picture.convert("L")),
+        "avif": encode(picture, "AVIF"),
+        "avif_turned": encode(picture, "AVIF", exif=exif),
     }
     if kind in files:
         found, pixels = predict(page, files[kind]), decode_image(files[kind])
@@ -214,10 +217,29 @@ def encode_header(width: int, height: int, bits: int = 8) -> bytes:
         encode(Image.fromarray(draw_pixels(90, 60)))[:2000],
         encode_header(30_000, 30_000),
         encode_header(20_000, 1),
+        encode(Image.new("RGB", (9, 6)), "AVIF").replace(
+            b"ispe" + bytes(7) + b"\x09", b"ispe" + bytes(5) + b"\xff\xff\xff"
+        ),
+        encode(Image.new("RGB", (9, 6)), "AVIF")[:-20],
+        encode_heic(Image.new("RGB", (9, 6))),
+        encode_jpeg_xl(Image.new("RGB", (9, 6))),
         encode(Image.new("RGB", (9, 6)), "TIFF"),
         encode(Image.new("RGBA", (9, 6))),
     ],
-    ids=["empty", "html", "jpeg_cut", "png_cut", "oversized", "wide", "tiff", "clear"],
+    ids=[
+        "empty",
+        "html",
+        "jpeg_cut",
+        "png_cut",
+        "oversized",
+        "wide",
+        "avif_large",
+        "avif_cut",
+        "heic",
+        "jpeg_xl",
+        "tiff",
+        "clear",
+    ],
 )
 def test_page_of_an_unusable_picture_shows_the_reason_and_takes_the_next(page: Page, serve: Serve, data: bytes) -> None:
     open_page(page, serve())

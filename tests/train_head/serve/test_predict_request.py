@@ -5,16 +5,18 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from base.terminal import Console
-from tests.inputs.makers import save_frames, save_turned
+from tests.inputs.makers import encode_heic, encode_jpeg_xl, save_frames, save_turned
 from tests.pictures import COLOURS, draw_picture, encode
 from tests.train_head.serve.servers import FAR, Client, encode_form, make_model, start_server
 from tests.train_head.synthetic import CLASSES
+from tests.without_decoders import hide_decoders
 from train_head.export.open import open_model
 from train_head.predict.config import PredictConfig
 from train_head.predict.run import predict_pictures
@@ -76,6 +78,16 @@ def test_predict_of_no_picture_is_unprocessable(client: Client, kind: str) -> No
     assert answer.json.keys() == {"error", "where", "expected", "got", "advice", "predictions", "failed"}
     assert answer.json["got"] == answer.json["failed"][0]["reason"]
     assert client.predict_form([("picture.jpg", BAD[kind]())]).json["where"] == "picture.jpg"
+
+
+@pytest.mark.parametrize("write", [encode_heic, encode_jpeg_xl, partial(encode, image_format="AVIF")])
+def test_predict_of_formats_of_telephones_and_browsers_classifies_them(
+    client: Client, write: Callable[[Image.Image], bytes]
+) -> None:
+    data = write(Image.new("RGB", (90, 80), COLOURS["owls"]))
+    assert client.predict(data).labels == ["owls"]
+    with hide_decoders():
+        assert "`pip install" in client.predict(data).json["got"]
 
 
 def test_predict_of_an_animation_classifies_the_first_frame(client: Client) -> None:

@@ -18,7 +18,7 @@ export class Model {
    * Classify a picture.
    *
    * @param {Blob | ImageBitmap | {data: ArrayLike<number>, width: number, height: number}} source - a picture file
-   *     (JPEG, PNG, WebP, GIF or BMP); an image bitmap; or pixels, RGB or RGBA in 0 to 255.
+   *     (JPEG, PNG, WebP, AVIF, GIF or BMP); an image bitmap; or pixels, RGB or RGBA in 0 to 255.
    * @returns {Promise<object>} `label`: the most probable class; `labels`: the predicted classes, most probable first;
    *     `probability`: of each class; `margin`: how far the probability of the first class is from that of the second,
    *     or, with several labels a picture, the nearest probability from its threshold; `distance` from the training

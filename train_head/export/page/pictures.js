@@ -97,7 +97,8 @@ async function decode(blob, rules) {
 /**
  * Read kind and size of a picture from its header, before the browser allocates memory for its pixels.
  *
- * Sources: PNG (third edition) 11.2.1; ITU T.81 B.2.2; GIF89a 18; WebP container and lossless specifications; BMP.
+ * Sources: PNG (third edition) 11.2.1; ITU T.81 B.2.2; GIF89a 18; WebP container and lossless specifications; BMP;
+ * ISO/IEC 23008-12, 6.5.3.
  */
 export function readHeader(view) {
   const text = (start, length) =>
@@ -114,6 +115,9 @@ export function readHeader(view) {
       return { type: "image/gif", width: view.getUint16(6, true), height: view.getUint16(8, true) };
     }
     if (text(0, 4) === "RIFF" && text(8, 4) === "WEBP") return { type: "image/webp", ...readWebpSize(view, text(12, 4)) };
+    if (text(4, 4) === "ftyp" && /avi[fs]/.test(text(8, view.getUint32(0) - 8))) {
+      return { type: "image/avif", ...readAvifSize(view) };
+    }
     if (text(0, 2) === "BM") {
       const width = view.getInt32(18, true), height = Math.abs(view.getInt32(22, true));
       const isOld = view.getUint32(14, true) === 12;
@@ -123,7 +127,7 @@ export function readHeader(view) {
   } catch {
     throw new PictureError("The picture is damaged: its header is incomplete.");
   }
-  throw new PictureError(`The file is ${describe(text)}. Choose a JPEG, PNG, WebP, GIF or BMP picture.`);
+  throw new PictureError(`The file is ${describe(text)}. Choose a JPEG, PNG, WebP, AVIF, GIF or BMP picture.`);
 }
 
 function readJpegSize(view) {
@@ -150,11 +154,33 @@ function readWebpSize(view, chunk) {
   return { width: read(24), height: read(27) };
 }
 
+/** Return the largest size in the properties of an AVIF file; others are those of tiles, alpha and thumbnails. */
+function readAvifSize(view) {
+  let largest = { width: 0, height: 0 };
+  const search = (start, end) => {
+    while (start + 8 <= end) {
+      const length = view.getUint32(start) || end - start;
+      const name = String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + start + 4, 4));
+      if (name === "ispe") {
+        const size = { width: view.getUint32(start + 12), height: view.getUint32(start + 16) };
+        if (size.width * size.height > largest.width * largest.height) largest = size;
+      }
+      // `meta` begins with a version. Boxes of 64-bit length hold the pixels.
+      const offset = { meta: 12, iprp: 8, ipco: 8 }[name];
+      if (offset) search(start + offset, start + length);
+      if (length < 8) return;
+      start += length;
+    }
+  };
+  search(0, view.byteLength);
+  return largest;
+}
+
 function describe(text) {
   const kinds = [
     [/^(II\*\0|MM\0\*)/, "a TIFF picture, which browsers do not decode"],
-    [/^.{4}ftyp(hei|hev|mif|msf)/s, "a HEIC picture, which this page does not decode"],
-    [/^.{4}ftypavi/s, "an AVIF picture, which the training does not decode either"],
+    [/^.{4}ftyp(hei|hev|mif|msf)/s, "a HEIC picture, which most browsers do not decode"],
+    [/^(\xff\x0a|\0\0\0\x0cJXL )/, "a JPEG XL picture, which most browsers do not decode"],
     [/^.{4}ftyp/s, "a video"],
     [/^P[1-6]\s/, "a PPM picture, which browsers do not decode"],
     [/^%PDF/, "a PDF document"],

@@ -321,6 +321,8 @@ function listen() {
 async function start() {
   try {
     model = await readJson(await request("/model"));
+    // iPhones convert HEIC pictures to JPEG for pages that do not accept them.
+    find("files").accept += `,${model.extensions.join(",")}`;
   } catch (error) {
     find("status").textContent = error.message;
     return;
