@@ -174,6 +174,7 @@ def _join_fingerprints(stores: Sequence[FeatureStore], scales: Sequence[float]) 
         fingerprints[0],
         weights_sha256=digest,
         cut=",".join(found.cut for found in fingerprints),
+        calibration=",".join(dict.fromkeys(found.calibration for found in fingerprints)),
         scale=f"{fingerprints[0].scale}, features times {', '.join(map(repr, scales))}",
     )
 
@@ -193,7 +194,7 @@ def _check_same_source(first: FeatureStore, other: FeatureStore) -> None:
     """Raise FeatureStoreError unless two stores have features of the same pictures, options and weights."""
     advice = "Extract all cut layers in one command, with the same options"
     for name, wanted, found in first.fingerprint.list_differences(other.fingerprint):
-        if name not in ("cut", "weights_sha256"):
+        if name not in ("cut", "weights_sha256", "calibration"):
             expected = f"{name} {wanted}, as in {first.path}"
             raise FeatureStoreError(other.path, expected, f"{name} {found}", advice)
     weights = [store.origin.weights_file_sha256 or store.origin.weights_name for store in (first, other)]

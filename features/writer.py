@@ -20,6 +20,7 @@ from features.catalog.tables import ImageRow
 from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import recover_store
 from features.packed.view import write_view
+from features.quantized import QuantizedModel, write_model
 from features.schema import (
     BACKBONE_FOLDER,
     DERIVED_FOLDER,
@@ -165,6 +166,11 @@ class FeatureWriter:
         """Set a metadata value of the store."""
         with self._convert_write_errors():
             self.catalog.write_meta(key, value)
+
+    def write_quantized(self, model: QuantizedModel) -> None:
+        """Write the quantised backbone that computes the features, unless the store has it."""
+        with self._convert_write_errors():
+            write_model(self.folder, model)
 
     def add_image(self, image: ImageRow) -> None:
         """Record an image for the next commit; its features must have been added before."""

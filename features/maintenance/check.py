@@ -20,6 +20,7 @@ from features.contents import StoreContents, load_folder
 from features.maintenance import recover
 from features.maintenance.recover import list_shard_files
 from features.packed.view import write_view
+from features.quantized import find_model_problems
 from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
 
@@ -69,6 +70,7 @@ def find_problems(
     for path in list_shard_files(store):
         if not path.name.startswith(PARTIAL_PREFIX) and not parse_name(path.name):
             problems.append(Problem(str(path), "is not a shard"))
+    problems += [Problem(str(path), text) for path, text in find_model_problems(store, contents.fingerprint)]
     return problems + (_check_images(contents, images) if images else [])
 
 

@@ -9,7 +9,8 @@ from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, is_regular, remove_partial_files, sync_folder
 from base.terminal import format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog
-from features.schema import QUARANTINE_FOLDER, VIEW_NAME, Fingerprint
+from features.quantized import MODEL_NAMES
+from features.schema import BACKBONE_FOLDER, QUARANTINE_FOLDER, VIEW_NAME, Fingerprint
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
 
 
@@ -22,6 +23,7 @@ def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
     partial = [
         *remove_partial_files(store / SHARD_FOLDER, lambda name: parse_name(name) is not None),
         *remove_partial_files(store, (CATALOG_NAME, VIEW_NAME).__contains__),
+        *remove_partial_files(store / BACKBONE_FOLDER, MODEL_NAMES.__contains__),
     ]
     notes = [f"removed {path.name}, the partial file of an interrupted write" for path in partial]
     for shard in catalog.read_shards():
