@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, format_count, import_quietly
-from extract.config import EngineName, ExtractConfig
-from extract.engines import Engine, build_engine, count_cores, plan_streams
+from extract.config import EngineName, ExtractConfig, Precision
+from extract.engines import Engine, build_engine, build_quantized_engine, count_cores, plan_streams
 from extract.views import Prepare, compile_views
 from extract.weights import nsfwjs
 from extract.weights.find import Weights, WeightsName, reopen_weights
+from features.quantized import QuantizedModel
 from features.schema import Features, FeatureStatus, Pool, round_features
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class CutBackbone:
         """Create the backbone without loading it."""
         self._config, self.weights, self._console = config, weights, console
         self.streams = plan_streams(count_cores(config.threads))
+        self.quantized: dict[str, QuantizedModel] = {}
+        """Quantised model of each cut, complete before the engine is used; empty unless the precision is int8."""
 
     @cached_property
     def models(self) -> dict[str, keras.Model]:
@@ -191,8 +194,12 @@ class CutBackbone:
     @cached_property
     def engine(self) -> Engine:
         """Engine for all cuts, already warmed up."""
-        config, model = self._config, join_cuts(list(self.models.values()))
-        engine = build_engine(config.engine, config.precision, model, self.streams)
+        config = self._config
+        if config.precision is Precision.INT8:
+            engine: Engine = build_quantized_engine({cut: self.quantized[cut] for cut in config.cuts}, self.streams)
+        else:
+            model = join_cuts(list(self.models.values()))
+            engine = build_engine(config.engine, config.precision, model, self.streams)
         # Warm up. The first batch takes about two seconds longer, because the engine chooses kernels and packs weights.
         engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
         return engine

@@ -13,6 +13,7 @@ from base.files import require_space
 from base.lock import require_locks
 from base.terminal import Console, format_count
 from extract.backbone import CutBackbone, check_backbone_arguments
+from extract.calibrate import Calibrator
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
@@ -31,12 +32,12 @@ from extract.stores import (
     StoredState,
     build_feature_spec,
     check_pictures_folder,
-    compose_fingerprint,
     load_stored_spec,
     load_stored_weights,
     log_label_changes,
     place_stores,
     read_store,
+    repeat_fingerprint,
     set_aside,
 )
 from extract.weights.find import AUTO, Weights, check_weights_argument, find_weights
@@ -92,7 +93,7 @@ def prepare_run(
         console.warning(warning)
     policy = choose_policy(config, stored.values())
     for cut, state in stored.items():
-        requested = compose_fingerprint(config, cut, state.fingerprint.weights_sha256, policy)
+        requested = repeat_fingerprint(config, cut, state, policy)
         check_fingerprint(state.path, state.fingerprint, requested)
         check_pictures_folder(state, config.images, scan)
     return config, scan, places, stored
@@ -150,6 +151,8 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
+    calibrator = Calibrator(config, console, scan.images, stored, policy)
+    calibrator.quantize_new(backbone)
     specs = _compose_specs(config, places, stored, backbone, policy)
     run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
     if len(stored) < len(places):
@@ -177,10 +180,14 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         if to_read:
             num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))
             require_space(writers[0].folder, num_bytes)
+            calibrator.load_stored(backbone)
             _compare_stored_rows(run)
             console.info(backbone.describe())
             # Build the engine now, so that its start-up does not count in the rate of the progress bar.
             _ = backbone.engine
+            for cut, writer in zip(places, writers, strict=True):
+                if cut in backbone.quantized:
+                    writer.write_quantized(backbone.quantized[cut])
         _update_catalogs(run, writers, plans)
         stopped = _run_loop(run, loop, to_read)
         if loop.num_computed:
@@ -207,7 +214,12 @@ def _compose_specs(
 ) -> dict[str, FeatureSpec]:
     """Return the specification of the features of each cut; from the stores' records if possible."""
     known = {cut: load_stored_spec(config, cut, state, backbone.weights, policy) for cut, state in stored.items()}
-    specs = {cut: known.get(cut) or build_feature_spec(config, cut, backbone, policy) for cut in places}
+    calibrations = {cut: model.digest for cut, model in backbone.quantized.items()}
+    calibrations |= {cut: state.fingerprint.calibration for cut, state in stored.items()}
+    specs = {
+        cut: known.get(cut) or build_feature_spec(config, cut, backbone, policy, calibrations.get(cut, ""))
+        for cut in places
+    }
     # Checked before any store is created, so that a run refused for one cut creates no store for another.
     for cut, state in stored.items():
         check_fingerprint(state.path, state.fingerprint, specs[cut].fingerprint)
@@ -218,8 +230,9 @@ def _compare_stored_rows(run: _Run) -> None:
     """Extract some stored pictures again, and raise HeadstartError if their features differ."""
     paths = list_decodable(image.path for image in sorted(run.scan.images, key=hash_path))
     for number, (cut, place) in enumerate(run.places.items()):
-        made, store = build_feature_spec(run.config, cut, run.backbone, run.policy), FeatureStore(place)
-        check_fingerprint(place, run.specs[cut].fingerprint, made.fingerprint)
+        recorded, store = run.specs[cut].fingerprint, FeatureStore(place)
+        made = build_feature_spec(run.config, cut, run.backbone, run.policy, recorded.calibration)
+        check_fingerprint(place, recorded, made.fingerprint)
         if store.num_features:
             num_rows = compare_rows(store, paths, run.config, run.backbone, made.origin.versions, number)
             count = format_count(num_rows, "stored feature")

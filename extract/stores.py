@@ -167,7 +167,9 @@ def _list_stores(store: Path) -> list[Path]:
     return [] if others else held
 
 
-def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone, policy: DecodePolicy) -> FeatureSpec:
+def build_feature_spec(
+    config: ExtractConfig, cut: str, backbone: CutBackbone, policy: DecodePolicy, calibration: str = ""
+) -> FeatureSpec:
     """Return fingerprint and origin of the features that a backbone computes at a cut."""
     model = backbone.models[cut]
     weights = backbone.weights  # Read after `models`, which may find the file in another place.
@@ -179,7 +181,7 @@ def build_feature_spec(config: ExtractConfig, cut: str, backbone: CutBackbone, p
         weights_file_sha256=weights.sha256,
         versions={name: _find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy", *openvino)},
     )
-    return FeatureSpec(compose_fingerprint(config, cut, hash_weights(model), policy), origin)
+    return FeatureSpec(compose_fingerprint(config, cut, hash_weights(model), policy, calibration), origin)
 
 
 def load_stored_spec(
@@ -192,7 +194,7 @@ def load_stored_spec(
     origin = stored.origin
     if weights.sha256 != origin.weights_file_sha256 or (not weights.sha256 and weights.name != origin.weights_name):
         return None
-    fingerprint = compose_fingerprint(config, cut, stored.fingerprint.weights_sha256, policy)
+    fingerprint = repeat_fingerprint(config, cut, stored, policy)
     # The file may have been moved.
     return FeatureSpec(fingerprint, replace(origin, weights_file=str(weights.path or "")))
 
@@ -207,8 +209,24 @@ def load_stored_weights(stores: Iterable[StoredState]) -> Weights | None:
     return None
 
 
-def compose_fingerprint(config: ExtractConfig, cut: str, weights_sha256: str, policy: DecodePolicy) -> Fingerprint:
-    """Return the fingerprint of the features of a cut; `weights_sha256` covers the weight tensors up to the cut."""
+def repeat_fingerprint(config: ExtractConfig, cut: str, stored: StoredState, policy: DecodePolicy) -> Fingerprint:
+    """Return the fingerprint of new features in a store, computed with the weights and the calibration of the store."""
+    found = stored.fingerprint
+    return compose_fingerprint(config, cut, found.weights_sha256, policy, found.calibration)
+
+
+def compose_fingerprint(
+    config: ExtractConfig, cut: str, weights_sha256: str, policy: DecodePolicy, calibration: str = ""
+) -> Fingerprint:
+    """Return the fingerprint of the features of a cut.
+
+    Args:
+        config: options of the extraction.
+        cut: the cut layer.
+        weights_sha256: SHA-256 over the weight tensors up to the cut.
+        policy: decode policy.
+        calibration: digest of the quantised backbone; empty unless the precision is int8.
+    """
     return Fingerprint(
         backbone=BACKBONE_NAME,
         weights_sha256=weights_sha256,
@@ -221,6 +239,7 @@ def compose_fingerprint(config: ExtractConfig, cut: str, weights_sha256: str, po
         engine=config.engine.value,
         views=describe_views(config.view_seed),
         pool=config.pool.value,
+        calibration=calibration,
     )
 
 

@@ -24,9 +24,14 @@ Prepare = Callable[[Pixels, bytes, Iterable[int]], Prepared]
 """Function from pixels (height, width, 3) uint8, the content hash of the file and view indices to the views."""
 
 
+def is_training(split: str) -> bool:
+    """Return whether the pictures of a split are for training; those without a split are."""
+    return split in ("", "train")
+
+
 def list_views(split: str, num_views: int) -> range:
     """Return the view indices for a picture of a split: `num_views` for training, only view 0 for other splits."""
-    return range(num_views if split in ("", "train") else 1)
+    return range(num_views if is_training(split) else 1)
 
 
 def describe_views(seed: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.config import EngineName, Precision
+from features.quantized import QuantizedModel
 
 if TYPE_CHECKING:
     import keras
@@ -57,11 +59,18 @@ def count_cores(requested: int) -> int:
 
 
 def build_engine(name: EngineName, precision: Precision, model: keras.Model, streams: Streams) -> Engine:
-    """Build an engine for a cut backbone with one or more outputs."""
+    """Build an engine for a cut backbone with one or more outputs, in float32 or bfloat16."""
     if name is EngineName.OPENVINO:
-        from extract.engines.openvino import OpenVinoEngine
+        from extract.engines.openvino import OpenVinoEngine, read_backbone
 
-        return OpenVinoEngine(model, precision, streams)
+        return OpenVinoEngine(*read_backbone(model), precision, streams)
     from extract.engines.tensorflow import TensorFlowEngine
 
     return TensorFlowEngine(model, precision)
+
+
+def build_quantized_engine(models: Mapping[str, QuantizedModel], streams: Streams) -> Engine:
+    """Build an engine in int8; its outputs are in the order of the cuts, the keys of `models`."""
+    from extract.engines.openvino import QuantizedEngine
+
+    return QuantizedEngine(models, streams)

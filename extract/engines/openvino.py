@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from extract.config import Precision
 from extract.engines import Streams
 from extract.engines.tensorflow import freeze_model
+from features.quantized import QuantizedModel
 
 if TYPE_CHECKING:
     import keras
@@ -22,18 +24,22 @@ if TYPE_CHECKING:
 class OpenVinoEngine:
     """OpenVINO engine for a cut backbone with one or more outputs."""
 
-    def __init__(self, model: keras.Model, precision: Precision, streams: Streams) -> None:
-        """Convert and compile the model."""
-        openvino = import_openvino()
-        graph = freeze_model(model)
+    def __init__(self, model: Any, outputs: Sequence[str], precision: Precision, streams: Streams) -> None:
+        """Compile an `openvino.Model`.
+
+        Args:
+            model: the backbone; `read_backbone` converts one of Keras.
+            outputs: names of the outputs, in the order of `run`.
+            precision: precision of the computation; a quantised model computes in int8 and the rest in float32.
+            streams: distribution of the cores.
+        """
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BFLOAT16 else "f32",
             "NUM_STREAMS": streams.num_streams,
             "INFERENCE_NUM_THREADS": streams.num_cores,
         }
-        core = openvino.Core()
-        self._compiled = core.compile_model(read_graph(core, graph.graph.as_graph_def()), "CPU", options)
-        self._names = [output.name for output in graph.outputs]
+        self._compiled = import_openvino().Core().compile_model(model, "CPU", options)
+        self._names = outputs
         self._requests = threading.local()
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -44,6 +50,28 @@ class OpenVinoEngine:
         return [np.array(outputs[name]) for name in self._names]
 
 
+class QuantizedEngine:
+    """OpenVINO engine in int8 for one or more cuts.
+
+    Cuts that were added to the stores one after the other have a quantised model each, and all of them run.
+    """
+
+    def __init__(self, models: Mapping[str, QuantizedModel], streams: Streams) -> None:
+        """Compile the quantised model of each cut; the outputs of `run` are in the order of the cuts."""
+        core = import_openvino().Core()
+        self._cuts = list(models)
+        self._parts = []
+        for digest, model in {model.digest: model for model in models.values()}.items():
+            cuts = [cut for cut in models if models[cut].digest == digest]
+            read = core.read_model(model.graph, model.weights)
+            self._parts.append((cuts, OpenVinoEngine(read, cuts, Precision.INT8, streams)))
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Run the backbone; see `Engine.run`."""
+        found = {cut: output for cuts, part in self._parts for cut, output in zip(cuts, part.run(batch), strict=True)}
+        return [found[cut] for cut in self._cuts]
+
+
 def import_openvino() -> Any:
     """Import and return OpenVINO, without its telemetry: it reports each import to a server."""
     # OpenVINO does without its telemetry package if it cannot import it.
@@ -51,6 +79,12 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def read_backbone(model: keras.Model) -> tuple[Any, list[str]]:
+    """Convert a cut backbone to an `openvino.Model`; return it and the names of its outputs."""
+    graph = freeze_model(model)
+    return read_graph(import_openvino().Core(), graph.graph.as_graph_def()), [output.name for output in graph.outputs]
 
 
 def read_graph(core: Any, graph: Any) -> Any:

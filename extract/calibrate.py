@@ -1,0 +1,174 @@
+"""Quantise the backbone for int8, calibrated on pictures that are chosen by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base.errors import HeadstartError
+from base.files import hash_file
+from base.terminal import Console, format_count
+from extract.backbone import CutBackbone, join_cuts
+from extract.config import ExtractConfig, Precision
+from extract.decoding.policy import DecodePolicy
+from extract.engines import count_cores
+from extract.load import LoadedImage, load_image, map_ahead
+from extract.stores import NEW_STORE_ADVICE, StoredState
+from extract.views import is_training
+from features.catalog.tables import ImageRow
+from features.quantized import ModelDamagedError, QuantizedModel, read_model
+
+NUM_PICTURES = 300
+"""Number of pictures to calibrate on."""
+_QUIET_FILES = 1_000
+"""Number of files that are hashed without a progress line."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Pictures of a run, on which the backbone is calibrated, and functions that quantise it."""
+
+    config: ExtractConfig
+    console: Console
+    images: Sequence[ImageRow]
+    """Pictures of the folder."""
+    stored: Mapping[str, StoredState]
+    """Stores with features, by cut."""
+    policy: DecodePolicy
+
+    def quantize_new(self, backbone: CutBackbone) -> None:
+        """Quantise the backbone for the cuts whose stores have no features yet, as one model; only for int8."""
+        new = [cut for cut in self.config.cuts if cut not in self.stored]
+        if new and self.config.precision is Precision.INT8:
+            backbone.quantized |= dict.fromkeys(new, self._quantize(new, backbone))
+
+    def load_stored(self, backbone: CutBackbone) -> None:
+        """Load the quantised backbone of each store with features; make it again if no store has it intact.
+
+        Raises:
+            ModelDamagedError: a quantised backbone is missing or damaged, and the pictures now give another one.
+        """
+        if self.config.precision is not Precision.INT8:
+            return
+        for digest in dict.fromkeys(state.fingerprint.calibration for state in self.stored.values()):
+            states = {cut: state for cut, state in self.stored.items() if state.fingerprint.calibration == digest}
+            found = self._read(digest, states.values())
+            if isinstance(found, ModelDamagedError):
+                self.console.warning(f"{found.where}: {found.got} instead of {found.expected}. It will be made again")
+                model = self._quantize(list(states), backbone)
+                if model.digest != digest:
+                    raise ModelDamagedError(
+                        found.where,
+                        f"{found.expected}, or the pictures that it was calibrated on",
+                        f"{found.got}, and pictures or libraries that give {model.digest[:12]}…",
+                        f"Restore the folder from a copy of the store. {NEW_STORE_ADVICE}",
+                    ) from found
+                found = model
+            backbone.quantized |= dict.fromkeys(states, found)
+
+    def _read(self, digest: str, states: Iterable[StoredState]) -> QuantizedModel | ModelDamagedError:
+        """Read a quantised backbone from the first store that has it intact; otherwise return the first error."""
+        errors = []
+        for state in states:
+            try:
+                return read_model(state.path, digest)
+            except ModelDamagedError as error:
+                errors.append(error)
+        return errors[0]
+
+    def _quantize(self, cuts: Sequence[str], backbone: CutBackbone) -> QuantizedModel:
+        # In alphabetical order, so that the order of the option does not matter.
+        ordered = sorted(cuts)
+        model = join_cuts([backbone.models[cut] for cut in ordered])
+        pictures = self._choose_pictures(backbone)
+        count = format_count(len(pictures), "picture")
+        self.console.info(f"int8: quantising the backbone, calibrated on {count}")
+        from extract.engines.quantize import quantize_backbone
+
+        views = _Views(lambda: self._load(pictures, backbone))
+        return quantize_backbone(model, ordered, views, len(pictures))
+
+    def _choose_pictures(self, backbone: CutBackbone) -> list[ImageRow]:
+        """Choose the usable training pictures with the smallest content hashes, each content once."""
+        candidates = self._hash_training_pictures()
+        chosen: list[ImageRow] = []
+        with closing(self._load_all(candidates, backbone)) as loaded:
+            for found in loaded:
+                chosen += [found.image] if found.views else []
+                if len(chosen) == NUM_PICTURES:
+                    break
+        if not chosen:
+            expected, got = "a usable training picture, to calibrate int8 on", "none"
+            raise HeadstartError(self.config.images, expected, got, "Repair the pictures, or give --precision float32")
+        return chosen
+
+    def _hash_training_pictures(self) -> list[ImageRow]:
+        """Return a row for each content of the readable training pictures, in the order of the content hashes."""
+        known = {
+            (row.path, row.num_bytes, row.modified_ns): row.content_hash
+            for state in self.stored.values()
+            for row in state.known.images
+            if row.content_hash and not self.config.rehash
+        }
+        rows = [row for row in self.images if is_training(row.split)]
+
+        def hash_picture(row: ImageRow) -> ImageRow:
+            content_hash = known.get((row.path, row.num_bytes, row.modified_ns))
+            if content_hash is None:
+                # Extraction reports unreadable pictures.
+                with suppress(OSError):
+                    content_hash = bytes.fromhex(hash_file(self.config.images / row.path))
+            return row._replace(content_hash=content_hash)
+
+        num_shown = len(rows) if len(rows) > _QUIET_FILES else 0
+        by_content: dict[bytes, ImageRow] = {}
+        with (
+            self.console.progress("hash", num_shown, "pictures") as progress,
+            closing(self._map(hash_picture, rows)) as hashed,
+        ):
+            for row in hashed:
+                progress.advance(1)
+                if row.content_hash:
+                    by_content.setdefault(row.content_hash, row)
+        return [by_content[content_hash] for content_hash in sorted(by_content)]
+
+    def _load_all(self, rows: Iterable[ImageRow], backbone: CutBackbone) -> Generator[LoadedImage, None, None]:
+        def load(row: ImageRow) -> LoadedImage:
+            def list_wanted(_: ImageRow, content_hash: bytes) -> list[int]:
+                return [0] if content_hash == row.content_hash else []
+
+            return load_image(row, self.config, backbone.prepare, list_wanted, self.policy)
+
+        return self._map(load, rows)
+
+    def _load(self, rows: Iterable[ImageRow], backbone: CutBackbone) -> Iterator[NDArray[np.float32]]:
+        """Yield view 0 of the chosen pictures, with the same pixels as in extraction."""
+        with closing(self._load_all(rows, backbone)) as loaded:
+            for found in loaded:
+                if not found.views:
+                    expected, got = "an unchanged picture", found.failure or "other content"
+                    raise HeadstartError(self.config.images / found.image.path, expected, got, "Run again")
+                yield found.views[0]
+
+    def _map(self, function: Callable[[ImageRow], Result], rows: Iterable[ImageRow]) -> Generator[Result, None, None]:
+        num_cores = count_cores(self.config.threads)
+        with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:
+            yield from map_ahead(pool, function, rows, 4 * num_cores)
+
+
+class _Views:
+    """Views that are loaded again in each iteration, so that only a few are in memory."""
+
+    def __init__(self, load: Callable[[], Iterator[NDArray[np.float32]]]) -> None:
+        self._load = load
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return self._load()
