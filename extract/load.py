@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -53,11 +54,14 @@ def group_files(images: Iterable[ImageRow], max_pictures: int) -> Iterator[list[
     group: list[ImageRow] = []
     num_bytes = 0
     for image in images:
-        if group and (len(group) == max_pictures or num_bytes + image.num_bytes > MAX_BYTES_TOGETHER):
+        if group and num_bytes + image.num_bytes > MAX_BYTES_TOGETHER:
             yield group
             group, num_bytes = [], 0
         group.append(image)
         num_bytes += image.num_bytes
+        if len(group) == max_pictures:
+            yield group
+            group, num_bytes = [], 0
     if group:
         yield group
 
@@ -124,6 +128,20 @@ def _measure_contrast(view: NDArray[np.float32]) -> tuple[bool, bool]:
     if (view[0] == colour).all() and (view == colour).all():
         return True, False
     return False, all(part.max() - part.min() < 2 * LOW_CONTRAST for part in (view[::32, ::8], view[::8], view))
+
+
+@contextmanager
+def start_readers(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Start threads that read pictures. After an interrupt they end soon, but nothing waits for a large picture."""
+    readers = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
+    is_interrupted = False
+    try:
+        yield readers
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
+    finally:
+        readers.shutdown(wait=not is_interrupted, cancel_futures=True)
 
 
 def map_ahead(

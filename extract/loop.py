@@ -20,7 +20,7 @@ from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
 from extract.engines import Streams
-from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead
+from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead, start_readers
 from extract.views import Prepare, list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus
@@ -120,7 +120,7 @@ class ExtractionLoop:
         with (
             self._console.progress("extract", len(images), "pictures") as progress,
             ThreadPoolExecutor(streams.num_streams, thread_name_prefix="backbone") as running,
-            ThreadPoolExecutor(streams.num_cores, thread_name_prefix="read") as reading,
+            start_readers(streams.num_cores) as reading,
         ):
             loaded = map_ahead(reading, load, group_files(images, num_together), num_ahead)
             batches = self._group(chain.from_iterable(loaded))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,7 +16,7 @@ from extract.decoding.read import UndecodableImageError, lock_large_file, read_p
 from extract.decoding.samples import has_sample_bits
 from extract.engines import count_cores
 from extract.images.formats import FORMAT_BY_EXTENSION
-from extract.load import map_ahead
+from extract.load import map_ahead, start_readers
 from extract.plan import merge_images_to_read, plan_images
 from extract.stores import BITS_KEY, NEW_STORE_ADVICE, StoredState
 from features.catalog.tables import ImageRow
@@ -95,7 +94,7 @@ def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: C
     examined = [image for image in images if not image.path.lower().endswith(_RANGED_EXTENSIONS)]
     num_cores, deep, bits, first = count_cores(config.threads), [], 0, ""
     num_shown = len(examined) if len(examined) > _QUIET_FILES else 0
-    with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:
+    with start_readers(num_cores) as pool:
 
         def read_all(
             function: Callable[[ImageRow], Result], images: list[ImageRow]

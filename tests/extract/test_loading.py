@@ -7,7 +7,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 
 from extract.config import ExtractConfig
 from extract.decoding.convert import Pixels
-from extract.load import LoadedImage, load_image, map_ahead
+from extract.load import MAX_BYTES_TOGETHER, LoadedImage, group_files, load_images, map_ahead, start_readers
 from extract.views import Prepared
 from features.catalog.tables import ImageRow
 from tests.pictures import draw_picture, encode
@@ -31,16 +30,18 @@ def read(
     views: Sequence[int] = (0,),
     threads: int = 4,
     ahead: int = 6,
+    together: int = 1,
 ) -> Iterator[LoadedImage]:
     def mirror(pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
         return {view: pixels[:, ::-1].astype(np.float32) + view * content_hash[0] for view in views}
 
-    def load(image: ImageRow) -> LoadedImage:
-        return load_image(image, config, mirror, lambda _, content_hash: [] if content_hash in stored else views)
+    def load(group: Sequence[ImageRow]) -> list[LoadedImage]:
+        return load_images(group, config, mirror, lambda _, content_hash: [] if content_hash in stored else views)
 
     config = ExtractConfig(folder, folder / "store")
-    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
-        yield from map_ahead(pool, load, rows, ahead)
+    with start_readers(threads) as readers:
+        for loaded in map_ahead(readers, load, group_files(rows, together), ahead):
+            yield from loaded
 
 
 def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:
@@ -51,13 +52,13 @@ def make_rows(folder: Path, contents: dict[str, bytes]) -> list[ImageRow]:
     return rows
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_reader_with_threads_keeps_order_hashes_and_pixels(tmp_path: Path, threads: int) -> None:
+@pytest.mark.parametrize(("threads", "together"), [(1, 3), (4, 1), (4, 3)])
+def test_reader_with_threads_keeps_order_hashes_and_pixels(tmp_path: Path, threads: int, together: int) -> None:
     # Every fifth picture is large, so that threads do not finish in the order in which they started.
     pictures = [draw_picture("cats", n, (400, 300) if n % 5 == 0 else (9, 7)) for n in range(25)]
     rows = make_rows(tmp_path, {f"{n}.png": encode(p) for n, p in enumerate(pictures)})
 
-    loaded = list(read(tmp_path, rows, threads=threads))
+    loaded = list(read(tmp_path, rows, threads=threads, together=together))
 
     assert [found.image for found in loaded] == rows
     for found, picture in zip(loaded, pictures, strict=True):
@@ -89,11 +90,12 @@ def test_reader_prepares_only_the_missing_views_with_the_content_hash(tmp_path: 
         np.testing.assert_array_equal(prepared, np.asarray(picture)[:, ::-1].astype(int) + view * first_byte)
 
 
-def test_reader_bad_pictures_have_reasons_and_the_others_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", [1, 5])
+def test_reader_bad_pictures_have_reasons_and_the_others_pixels(tmp_path: Path, together: int) -> None:
     good = encode(draw_picture("dogs", 1))
     rows = make_rows(tmp_path, {"0.png": good, "1.png": b"", "2.png": b"<html>", "3.png": good[:1000], "4.png": good})
 
-    loaded = list(read(tmp_path, rows))
+    loaded = list(read(tmp_path, rows, together=together))
 
     assert [len(found.views) for found in loaded] == [1, 0, 0, 0, 1]
     assert [not found.failure for found in loaded] == [True, False, False, False, True]
@@ -143,6 +145,23 @@ def test_reader_closed_half_way_ends_its_threads(tmp_path: Path) -> None:
     reading.close()  # type: ignore[attr-defined]
 
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("read")] == []
+
+
+def test_group_files_limits_the_number_and_the_bytes_and_leaves_a_large_file_alone() -> None:
+    large, half = MAX_BYTES_TOGETHER + 1, MAX_BYTES_TOGETHER // 2
+    sizes = [1, 1, 1, 1, large, 1, half, half, 1, large, large]
+    rows = [ImageRow(f"{n}.png", "cats", "", size, 1) for n, size in enumerate(sizes)]
+    groups = list(group_files(rows, 3))
+    assert [[row.num_bytes for row in group] for group in groups] == [
+        [1, 1, 1],
+        [1],
+        [large],
+        [1, half],
+        [half, 1],
+        [large],
+        [large],
+    ]
+    assert [row for group in groups for row in group] == rows
 
 
 def test_reader_without_images_yields_nothing(tmp_path: Path) -> None:

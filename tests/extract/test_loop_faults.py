@@ -1,0 +1,142 @@
+"""Faults in the extraction loop: finished batches are kept, no thread is left, and the next run computes the others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from base.errors import HeadstartError, StoreWriteError
+from extract.decoding.convert import Pixels
+from extract.loop import BATCHES_WAITING
+from extract.views import Prepared
+from features import writer
+from features.schema import ImageStatus
+from features.shards.shard import ShardRef, write_shard
+from features.store import FeatureStore
+from tests.extract.mean_colours import MeanColours, read_colours, run_loop, write_pictures
+
+pytestmark = pytest.mark.unit
+
+NUM_PICTURES = 40
+
+
+def list_threads() -> list[str]:
+    """Return the names of the loop's threads."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "backbone"))]
+
+
+class BrokenEngine(MeanColours):
+    """Backbone whose engine fails for one picture."""
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        if 21 in batch[:, 0]:
+            raise HeadstartError("--engine", "enough memory", "an error", "Give a smaller batch")
+        return super().run(batch)
+
+
+class BrokenReader(MeanColours):
+    """Backbone whose views fail for one picture."""
+
+    def prepare(self, pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+        if pixels[0, 0, 0] == 21:
+            raise RuntimeError("a fault")
+        return super().prepare(pixels, content_hash, views)
+
+
+def fill_disk(folder: Path, number: int, data: bytes, num_rows: int) -> ShardRef:
+    """Write the first three shards only."""
+    if number > 3:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return write_shard(folder, number, data, num_rows)
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+@pytest.mark.parametrize(
+    ("backbone", "error"),
+    [(BrokenEngine, HeadstartError), (BrokenReader, RuntimeError), (MeanColours, StoreWriteError)],
+)
+def test_loop_after_a_fault_keeps_the_rows_before_it_and_leaves_no_thread(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_streams: int,
+    backbone: type[MeanColours],
+    error: type[Exception],
+) -> None:
+    rows = write_pictures(tmp_path / "pictures", range(NUM_PICTURES))
+    if error is StoreWriteError:
+        monkeypatch.setattr(writer, "write_shard", fill_disk)
+    with pytest.raises(error):
+        run_loop(tmp_path, rows, backbone(num_streams=num_streams))
+    monkeypatch.undo()
+    assert list_threads() == []
+    store = FeatureStore(tmp_path / "store")
+    num_kept = len(store.examples)
+    assert [example.path for example in store.examples] == [row.path for row in rows[:num_kept]]
+    assert (num_kept > 0) or backbone is BrokenReader
+    assert num_kept <= 21
+    again = MeanColours()
+    run_loop(tmp_path, rows, again)
+    assert sum(again.batches) == NUM_PICTURES - store.num_features
+    assert read_colours(FeatureStore(tmp_path / "store")) == list(range(NUM_PICTURES))
+
+
+def test_loop_interrupted_while_large_pictures_are_decoded_does_not_wait_for_them(tmp_path: Path) -> None:
+    is_decoded = threading.Event()
+
+    class Slow(MeanColours):
+        def prepare(self, pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+            if pixels[0, 0, 0] == 9:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            if pixels[0, 0, 0] >= 9:
+                assert is_decoded.wait(timeout=30)
+            return super().prepare(pixels, content_hash, views)
+
+    rows = write_pictures(tmp_path / "pictures", range(NUM_PICTURES))
+    backbone = Slow()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(tmp_path, rows, backbone)
+    assert time.monotonic() - started < 10
+    readers = [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+    is_decoded.set()
+    for reader in readers:
+        reader.join(timeout=30)
+    assert list_threads() == []
+    store = FeatureStore(tmp_path / "store")
+    assert store.num_features == sum(backbone.batches)
+    assert sum(image.status is ImageStatus.DONE for image in store.images) == store.num_features
+
+
+def test_loop_runs_the_waiting_batches_while_a_shard_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = threading.Semaphore(0)
+    num_waited = 0
+
+    class Counting(MeanColours):
+        def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+            finished.release()
+            return super().run(batch)
+
+    def write_slowly(folder: Path, number: int, data: bytes, num_rows: int) -> ShardRef:
+        nonlocal num_waited
+        if number == 1:
+            # The shard has the rows of two batches; the second is full before the others are stored.
+            for _ in range(2 + BATCHES_WAITING):
+                assert finished.acquire(timeout=30)
+                num_waited += 1
+        return write_shard(folder, number, data, num_rows)
+
+    monkeypatch.setattr(writer, "write_shard", write_slowly)
+    run_loop(tmp_path, write_pictures(tmp_path / "pictures", range(NUM_PICTURES)), Counting())
+    assert num_waited == 2 + BATCHES_WAITING
+    assert read_colours(FeatureStore(tmp_path / "store")) == list(range(NUM_PICTURES))
