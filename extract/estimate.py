@@ -9,7 +9,7 @@ from typing import Any
 from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.plan import KnownStore, estimate_bytes, merge_images_to_read, plan_images
-from extract.run import prepare_run
+from extract.prepare import prepare_run
 from extract.shapes import compute_feature_shape
 from extract.stores import StoredState, log_label_changes
 

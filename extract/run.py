@@ -3,110 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from base.errors import UsageError
 from base.files import require_space
-from base.lock import require_locks
 from base.terminal import Console, format_count
-from extract.backbone import CutBackbone, check_backbone_arguments
+from extract.backbone import CutBackbone
 from extract.calibrate import Calibrator
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
 from extract.decoding.policy import DecodePolicy
-from extract.engines.choose import resolve_engine
-from extract.images.recognize import describe_undecodable, list_decodable
-from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
-from extract.labels.scan import scan_labeled
+from extract.images.recognize import list_decodable
+from extract.images.scan import Scan
 from extract.loop import BadPicturesError, ExtractionLoop
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
+from extract.prepare import Select, keep_all, prepare_run
 from extract.reference import compare_with_keras
 from extract.result import ExtractResult
-from extract.sample_bits import choose_policy, decide_policy
+from extract.sample_bits import decide_policy
 from extract.stores import (
     BITS_KEY,
     FeatureSpec,
     StoredState,
     build_feature_spec,
-    check_pictures_folder,
     load_stored_spec,
     load_stored_weights,
     log_label_changes,
-    place_stores,
-    read_store,
-    repeat_fingerprint,
     set_aside,
 )
-from extract.weights.find import AUTO, Weights, check_weights_argument, find_weights
+from extract.weights.find import AUTO, Weights, find_weights
 from features.catalog.tables import ImageRow
-from features.schema import ImageStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
-
-Select = Callable[[Scan], Scan]
-"""Function that selects pictures of a scanned folder."""
-
-
-def keep_all(scan: Scan) -> Scan:
-    """Return the scan with all its pictures."""
-    return scan
-
-
-def prepare_run(
-    config: ExtractConfig, console: Console, select: Select = keep_all
-) -> tuple[ExtractConfig, Scan, dict[str, Path], dict[str, StoredState]]:
-    """Check the arguments, read the existing stores and scan the folder, without TensorFlow; write nothing.
-
-    Args:
-        config: options of the extraction.
-        console: prints the pictures and the warnings about them.
-        select: selects pictures of the scan.
-
-    Returns:
-        The options with a concrete engine and precision, the scan, the store's folder for each cut, and the state of
-        each store that has features already.
-
-    Raises:
-        HeadstartError: an argument is invalid, the layout or the table is not clear, no head can be trained on the
-            classes, or a store has other features.
-    """
-    check_backbone_arguments(config.cuts, config.image_size)
-    check_weights_argument(config.weights)
-    places = place_stores(config.store, config.cuts, is_new=config.new_store)
-    require_locks(config.store)
-    found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
-    stored = {cut: state for cut, state in found.items() if state is not None}
-    config = resolve_engine(config, [state.fingerprint for state in stored.values()], console)
-    images = [image for state in stored.values() for image in state.known.images]
-    known = {image.path for image in images if image.status is ImageStatus.DONE}
-    scan = select(scan_pictures(config, places.values(), known))
-    for line in scan.describe(config.images):
-        console.info(line)
-    if scan.labels:
-        scan.labels.log(console)
-    for warning in check_scan(config.images, scan):
-        console.warning(warning)
-    for warning in describe_undecodable(image.path for image in scan.images):
-        console.warning(warning)
-    policy = choose_policy(config, stored.values())
-    for cut, state in stored.items():
-        requested = repeat_fingerprint(config, cut, state, policy)
-        check_fingerprint(state.path, state.fingerprint, requested)
-        check_pictures_folder(state, config.images, scan)
-    return config, scan, places, stored
-
-
-def scan_pictures(config: ExtractConfig, stores: Collection[Path], known: Collection[str] = ()) -> Scan:
-    """Scan the folder, with the labels of the table if there is one; `known` are paths of stored pictures."""
-    if config.labels:
-        scan = scan_labeled(config.images, config.labels, config.columns, stores, known)
-        return leave_out_classes(scan, config.classes, config.min_pictures)
-    if config.columns:
-        raise UsageError("--columns", "a table given with --labels", repr(config.columns), "Give --labels FILE as well")
-    return scan_images(config.images, stores, config.classes, config.min_pictures, known)
 
 
 @dataclass(frozen=True)

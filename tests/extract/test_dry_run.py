@@ -131,7 +131,7 @@ def test_extraction_into_a_file_system_without_locks_is_refused_before_the_scan(
     new_store: ExtractConfig, monkeypatch: pytest.MonkeyPatch, run: Callable[[ExtractConfig, Console], object]
 ) -> None:
     remove_locks(monkeypatch)
-    with mock.patch("extract.run.scan_pictures") as scan, raises(NoLocksError, where=new_store.store):
+    with mock.patch("extract.prepare.scan_pictures") as scan, raises(NoLocksError, where=new_store.store):
         run(new_store, Console())
     scan.assert_not_called()
     assert not new_store.store.exists()

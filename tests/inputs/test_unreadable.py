@@ -175,7 +175,7 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Moving:
         return scan
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.run.scan_images", scan_then_change)
+        patch.setattr("extract.prepare.scan_images", scan_then_change)
         change_while_read(patch, {images / path: change for path, change in WHILE_READ.items()})
         first = extract(images, store, max_bad=1.0)
     (images / "dogs/emptied.jpg").write_bytes(draw_new(1, "dogs"))

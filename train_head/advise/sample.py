@@ -15,7 +15,8 @@ from base.options import make_options
 from base.terminal import Console, ProgressBar, format_count, format_seconds
 from extract.config import ExtractConfig
 from extract.images.scan import Scan
-from extract.run import extract_features, scan_pictures
+from extract.prepare import scan_pictures
+from extract.run import extract_features
 from extract.stores import read_store
 from features.catalog.tables import ImageRow
 from features.labels import require_single_labels
