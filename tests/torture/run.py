@@ -11,11 +11,13 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreWriteError
@@ -25,7 +27,15 @@ from features.shards.shard import SHARD_FOLDER
 from tests.features.stores import flip_byte
 from tests.torture.power_cut import cut_power, list_disk, read_log
 from tests.torture.trials import KILL, KILL_HALF_WRITTEN, Trials, parse_arguments
-from tests.torture.workload import NUM_BEFORE, NUM_ROWS, extend_store, find_losses, resume_and_verify
+from tests.torture.workload import (
+    NUM_BEFORE,
+    NUM_ROWS,
+    extend_store,
+    extract_pictures,
+    find_differences,
+    find_losses,
+    resume_and_verify,
+)
 
 NUM_ROWS_POWER_CUT = 24
 
@@ -37,6 +47,7 @@ class Results:
     io_calls: int = 0
     kills_at_calls: int = 0
     kills_at_random_times: int = 0
+    kills_in_extraction: int = 0
     failed_calls: int = 0
     power_cuts: int = 0
     byte_flips: int = 0
@@ -83,6 +94,33 @@ class Torture:
         self._fork(lambda safe: extend_store(self._store, NUM_ROWS, safe), kill_after=seconds)
         self._resume(f"kill after {seconds:.4f} s")
         self.results.kills_at_random_times += 1
+
+    def kill_extraction(self, num_kills: int) -> None:
+        """Kill an extraction and its resumed runs, complete it, and compare it with an uninterrupted one."""
+        whole = self._scratch / "whole"
+        self._trials.expect_success("extraction", lambda: extract_pictures(whole))
+        rng = random.Random(2)
+
+        def extract(*fault: int) -> None:
+            if fault:
+                self._trials.arm(*fault)
+            extract_pictures(self._scratch)
+
+        def complete() -> None:
+            extract()
+            if differences := find_differences(self._store, whole / "store"):
+                raise AssertionError(f"after {self.results.kills_in_extraction} kills: {differences}")
+
+        shutil.rmtree(self._store, ignore_errors=True)
+        while self.results.kills_in_extraction < num_kills:
+            fault = rng.randrange(1, 60), (KILL, KILL_HALF_WRITTEN)[self.results.kills_in_extraction % 2]
+            if self._trials.fork(partial(extract, *fault)) == -signal.SIGKILL:
+                self.results.kills_in_extraction += 1
+            else:
+                # The extraction ended before this call. Start again.
+                self._trials.expect_success("complete", complete)
+                shutil.rmtree(self._store)
+        self._trials.expect_success("complete", complete)
 
     def fail(self, call: int, error: int, *, is_permanent: bool) -> None:
         """Make one call fail, or also all later ones, and resume; the run must raise StoreWriteError or succeed."""
@@ -207,6 +245,7 @@ def run_all(*, short: bool) -> Results:
             torture.fail(call, errno.ENOSPC, is_permanent=True)
         torture.cut_power_everywhere([None, 1] if short else [None, 1, 2], step=20 if short else 1)
         torture.flip_bytes(20 if short else 600)
+        torture.kill_extraction(8 if short else 200)
     torture.results.seconds = round(time.monotonic() - started, 1)
     return torture.results
 

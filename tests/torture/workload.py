@@ -1,4 +1,4 @@
-"""Workload of the torture test of a store: add features shard by shard, as extraction does."""
+"""Workloads of the torture test of a store: add features shard by shard, and extract pictures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from features.catalog.tables import ImageRow
 from features.maintenance.check import find_problems
 from features.schema import ImageStatus
 from features.store import FeatureStore
+from tests.extract.mean_colours import MeanColours, run_loop, write_pictures
 from tests.features.stores import add_features, make_features, make_image, make_key, make_writer
 
 ROWS_PER_SHARD = 4
 NUM_ROWS = 12
 NUM_BEFORE = 4
 """Number of rows in the store before a trial."""
+NUM_PICTURES = 60
+"""Number of pictures of an extraction: ten shards."""
 
 
 def extend_store(store: Path, num_rows: int, acknowledge: Callable[[int], None]) -> int:
@@ -83,3 +87,25 @@ def resume_and_verify(store: Path, num_safe: int, num_rows: int = NUM_ROWS) -> l
     if len(FeatureStore(store).examples) != num_rows:
         problems.append(f"{len(FeatureStore(store).examples)} examples instead of {num_rows}")
     return problems + [f"{problem.where}: {problem.what}" for problem in found]
+
+
+def extract_pictures(folder: Path) -> None:
+    """Extract `folder / "pictures"` with two streams into `folder / "store"`, or complete this store."""
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        folder.mkdir(exist_ok=True)
+        write_pictures(pictures, range(NUM_PICTURES))
+    rows = [ImageRow(path.name, "cats", "", path.stat().st_size, 1) for path in sorted(pictures.iterdir())]
+    run_loop(folder, rows, MeanColours(num_streams=2))
+
+
+def find_differences(store: Path, expected: Path) -> list[str]:
+    """Return a line for each difference of a store from that of an uninterrupted extraction."""
+    opened, whole = FeatureStore(store), FeatureStore(expected)
+    problems = find_problems(store, read_data=True, images=None, advance=lambda _: None)
+    differences = [f"{problem.where}: {problem.what}" for problem in problems]
+    if [example.path for example in opened.examples] != [example.path for example in whole.examples]:
+        differences.append(f"{len(opened.examples)} examples instead of {len(whole.examples)}")
+    elif opened.read(opened.examples).tobytes() != whole.read(whole.examples).tobytes():
+        differences.append("other rows")
+    return differences
