@@ -15,7 +15,8 @@ from extract.config import EngineName, Precision
 from extract.engines import Engine, Streams, build_engine
 from extract.engines.choose import list_instructions
 from extract.engines.processor import find_processor
-from extract.engines.tensorflow import TensorFlowEngine
+from extract.engines.tensorflow import TensorFlowEngine, cast_to_half
+from features.schema import convert_to_half, round_features
 
 if TYPE_CHECKING:
     import keras
@@ -160,3 +161,16 @@ def test_tensorflow_engine_keeps_the_weights_it_was_built_with() -> None:
     model.set_weights([model.get_weights()[0] * 2])
     assert_equal(engine.run(batch), before)
     assert before[0].any()
+
+
+def test_round_features_with_the_cast_of_tensorflow_returns_the_bits_of_numpy() -> None:
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    ties = (halves[1:] + halves[:-1]) / 2
+    largest = np.float32([65_504, 65_519.996, 65_520, 1e9, np.inf, np.nan, 1e-45, 2**-126])
+    around = [np.nextafter(ties, np.float32(direction)) for direction in (0, np.inf)]
+    positive = np.concatenate([halves, ties, *around, largest])
+    values = np.concatenate([positive, -positive])
+    assert np.array_equal(cast_to_half(values[:-1024]), convert_to_half(values[:-1024]), equal_nan=True)
+    for rows in (values[:, None], values[None], np.uint32([[0x7F800001, 0xFFC12345]]).view(np.float32)):
+        (found, statuses), (wanted, others) = round_features(rows, cast_to_half), round_features(rows)
+        assert (found.tobytes(), statuses) == (wanted.tobytes(), others)
