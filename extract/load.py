@@ -17,7 +17,7 @@ from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
 from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
-from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
+from extract.decoding.read import UndecodableImageError, read_picture, reserve_large_file
 from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow
 
@@ -82,7 +82,7 @@ def load_images(
     hashing and measuring take half as long as with one picture at a time.
     """
     loaded = [LoadedImage(image) for image in images]
-    with lock_large_file(max(image.num_bytes for image in images)):
+    with reserve_large_file(max(image.num_bytes for image in images)):
         files = [_read(found, config) for found in loaded]
         for found, data in zip(loaded, files, strict=True):
             missing = list_missing(found.image, found.content_hash) if data is not None else []

@@ -12,7 +12,7 @@ from base.terminal import Console, format_count
 from extract.config import ExtractConfig, SampleBits
 from extract.decoding.decode import find_sample_bits
 from extract.decoding.policy import SAMPLE_BITS, DecodePolicy, find_policy
-from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
+from extract.decoding.read import UndecodableImageError, read_picture, reserve_large_file
 from extract.decoding.samples import has_sample_bits
 from extract.engines import count_cores
 from extract.images.formats import FORMAT_BY_EXTENSION
@@ -142,7 +142,7 @@ def settle_policy(policy: DecodePolicy, survey: SampleSurvey, stored: Collection
 def _find_bits(image: ImageRow, config: ExtractConfig) -> int:
     """Return the significant bits of a picture; 0 if it is unusable, which extraction reports later."""
     try:
-        with lock_large_file(image.num_bytes):
+        with reserve_large_file(image.num_bytes):
             return find_sample_bits(read_picture(config.images / image.path, config.max_pixels), config.max_pixels)
     except UndecodableImageError:
         return 0

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from extract.config import MAX_PIXELS
 from extract.decoding.convert import Pixels, convert_to_rgb, read_orientation, turn_pixels_upright, turn_upright
 from extract.decoding.jpeg import decode_jpeg
-from extract.decoding.memory import MAX_PIXELS_IN_MEMORY, PixelBudget, PixelMemory
+from extract.decoding.memory import MAX_PIXELS_IN_MEMORY, Budget, PixelMemory
 from extract.decoding.metadata import drop_metadata
 from extract.decoding.plugins import open_with_plugin
 from extract.decoding.policy import DecodePolicy
@@ -51,7 +51,7 @@ def _silence_libraries() -> None:
 _silence_libraries()
 
 
-_budget = PixelBudget(MAX_PIXELS_IN_MEMORY)
+_budget = Budget(MAX_PIXELS_IN_MEMORY)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY) -> Pixels:

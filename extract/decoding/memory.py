@@ -1,4 +1,4 @@
-"""Memory of decoded pictures: a limit for all threads, and arrays that are used again."""
+"""Memory of picture files and decoded pictures: limits for all threads, and arrays that are used again."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MAX_PIXELS_IN_MEMORY = 96_000_000
 _MAX_BYTES_KEPT = 3 * MAX_PIXELS_IN_MEMORY
 
 
-class PixelBudget:
-    """Limit on the pixels that all threads hold at a time; a picture above the limit is decoded alone."""
+class Budget:
+    """Limit on the pixels or bytes that all threads hold at a time; a picture above the limit is processed alone."""
 
     def __init__(self, limit: int) -> None:
-        """Create a budget of `limit` pixels."""
+        """Create a budget of `limit` pixels or bytes."""
         self._limit, self._used, self._changed = limit, 0, threading.Condition()
 
     @contextmanager
-    def reserve(self, num_pixels: int) -> Iterator[None]:
+    def reserve(self, amount: int) -> Iterator[None]:
         """Wait until the limit leaves room for a picture, and count it until the `with` block ends."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._used or self._used + num_pixels <= self._limit)
-            self._used += num_pixels
+            self._changed.wait_for(lambda: not self._used or self._used + amount <= self._limit)
+            self._used += amount
         try:
             yield
         finally:
             with self._changed:
-                self._used -= num_pixels
+                self._used -= amount
                 self._changed.notify_all()
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from base.regular import RegularFile
 from extract.config import MAX_PIXELS
+from extract.decoding.memory import Budget
 
 MAX_BYTES_PER_PIXEL = 8
 """Largest accepted file size, in bytes per pixel: four uncompressed samples of 16 bits."""
 ALWAYS_ALLOWED_BYTES = 2**26
 """File size up to which a file is accepted whatever `max_pixels` is, in bytes."""
 LARGE_FILE_BYTES = 2**24
-"""Size above which picture files are read and decoded one at a time."""
-_one_large_file = threading.Lock()
+"""Size above which picture files count towards `LARGE_BYTES_TOGETHER`."""
+LARGE_BYTES_TOGETHER = 2**26
+"""Limit on the bytes of large files that all threads read and decode at a time; a larger file is processed alone."""
+_large_files = Budget(LARGE_BYTES_TOGETHER)
 
 
 class UndecodableImageError(Exception):
@@ -44,6 +46,10 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     return data
 
 
-def lock_large_file(num_bytes: int) -> AbstractContextManager[object]:
-    """Return a context manager that lets only one thread at a time read and decode a large file."""
-    return _one_large_file if num_bytes > LARGE_FILE_BYTES else nullcontext()
+def reserve_large_file(num_bytes: int) -> AbstractContextManager[None]:
+    """Return a context manager in which a file may be read and decoded; it waits while other large files leave no room.
+
+    Args:
+        num_bytes: size of the file.
+    """
+    return _large_files.reserve(num_bytes) if num_bytes > LARGE_FILE_BYTES else nullcontext()

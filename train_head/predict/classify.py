@@ -16,7 +16,7 @@ from extract.config import choose_batch_size
 from extract.decoding.decode import decode_within_budget
 from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
-from extract.decoding.read import UndecodableImageError, lock_large_file, read_picture
+from extract.decoding.read import UndecodableImageError, read_picture, reserve_large_file
 from extract.engines import count_cores, plan_streams
 from extract.load import map_ahead
 from extract.loop import BATCHES_WAITING
@@ -96,7 +96,7 @@ class Classifier:
     def _load(self, name: str) -> _Loaded:
         path = Path(name)
         try:
-            with lock_large_file(_measure(path)):
+            with reserve_large_file(_measure(path)):
                 data = read_picture(path, self._config.max_pixels)
                 is_training = bool(self._training) and _shorten_digest(data) in self._training
                 with decode_within_budget(data, self._config.max_pixels, self._policy, self._memory) as pixels:

@@ -15,7 +15,7 @@ import numpy as np
 from base.errors import HeadstartError
 from extract.decoding.decode import decode_within_budget
 from extract.decoding.policy import DecodePolicy
-from extract.decoding.read import UndecodableImageError, lock_large_file
+from extract.decoding.read import UndecodableImageError, reserve_large_file
 from train_head.data.batches import Array
 from train_head.export.load import limit_batch
 from train_head.export.open import ExportedModel
@@ -98,7 +98,7 @@ class Classifier:
 
     def _decode(self, data: bytes) -> Array:
         budget = decode_within_budget(data, self._max_pixels, self._policy)
-        with lock_large_file(len(data)), budget as pixels:
+        with reserve_large_file(len(data)), budget as pixels:
             return self.model.resize(pixels)
 
     async def _run_waiting(self) -> None:

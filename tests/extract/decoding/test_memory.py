@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from extract.decoding.decode import decode_image, decode_within_budget
-from extract.decoding.memory import PixelMemory
+from extract.decoding.memory import Budget, PixelMemory
 from extract.decoding.read import UndecodableImageError
 from extract.pixels import resize_pixels
 from tests.inputs.makers import cut, draw, save_turned
@@ -60,3 +61,19 @@ def test_decode_damaged_picture_returns_its_array() -> None:
     with memory.lend(1) as first, memory.lend(1) as second:
         assert first.size > 1
         assert second.size == 1
+
+
+def test_budget_of_several_threads_is_not_exceeded_unless_by_one_alone() -> None:
+    budget, held, most = Budget(100), list[int](), list[list[int]]()
+
+    def hold(amount: int) -> None:
+        with budget.reserve(amount):
+            held.append(amount)
+            time.sleep(0.001)
+            most.append(held.copy())
+            held.remove(amount)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hold, [60, 40, 30, 150, 20, 70, 100, 10] * 3))
+    assert all(sum(found) <= 100 or found == [150] for found in most)
+    assert max(map(len, most)) > 1
