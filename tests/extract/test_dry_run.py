@@ -26,7 +26,7 @@ from tests.pictures import fill_folder
 
 MIXED0, MIXED1 = 7 * 7 * 256 * 2, 7 * 7 * 288 * 2
 """Bytes of a feature in float16."""
-COMPRESSED, COMPRESSED_POOLED = 0.26, 0.9
+COMPRESSED, COMPRESSED_POOLED = 0.21, 0.95
 """Estimated share of these bytes on disk."""
 
 
