@@ -51,7 +51,7 @@ class Calibrator:
             backbone.quantized |= dict.fromkeys(new, self._quantize(new, backbone))
 
     def load_stored(self, backbone: CutBackbone) -> None:
-        """Load the quantised backbone of each store with features; make it again if no store has it intact.
+        """Load the quantised backbone of each store with features, once; make it again if no store has it intact.
 
         Raises:
             ModelDamagedError: a quantised backbone is missing or damaged, and the pictures now give another one.
@@ -60,6 +60,8 @@ class Calibrator:
             return
         for digest in dict.fromkeys(state.fingerprint.calibration for state in self.stored.values()):
             states = {cut: state for cut, state in self.stored.items() if state.fingerprint.calibration == digest}
+            if states.keys() <= backbone.quantized.keys():
+                continue
             found = self._read(digest, states.values())
             if isinstance(found, ModelDamagedError):
                 self.console.warning(f"{found.where}: {found.got} instead of {found.expected}. It will be made again")

@@ -86,6 +86,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     specs = _compose_specs(config, places, stored, backbone, policy)
     run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
     if len(stored) < len(places):
+        calibrator.load_stored(backbone)
         num_compared = compare_with_keras(scan.images, config, backbone, policy)
         console.debug(f"the engine and plain Keras compute the same features of {num_compared} pictures")
     if config.new_store and (aside := set_aside(config.store)):
