@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESIZE = "bilinear"
 SCALE = "[-1, 1]"
 FACTOR, OFFSET = 1 / 127.5, -1.0
-_BLOCK_ROWS = 64
+_BLOCK_ROWS = 75
 """Number of rows resized at a time; larger temporary arrays would be new memory for each picture."""
 
 
