@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -48,7 +49,7 @@ class Calibrator:
         """Quantise the backbone for the cuts whose stores have no features yet, as one model; only for int8."""
         new = [cut for cut in self.config.cuts if cut not in self.stored]
         if new and self.config.precision is Precision.INT8:
-            backbone.quantized |= dict.fromkeys(new, self._quantize(new, backbone))
+            backbone.quantized |= dict.fromkeys(new, self._quantize(new, self.images, backbone))
 
     def load_stored(self, backbone: CutBackbone) -> None:
         """Load the quantised backbone of each store with features, once; make it again if no store has it intact.
@@ -65,7 +66,9 @@ class Calibrator:
             found = self._read(digest, states.values())
             if isinstance(found, ModelDamagedError):
                 self.console.warning(f"{found.where}: {found.got} instead of {found.expected}. It will be made again")
-                model = self._quantize(list(states), backbone)
+                # New pictures would change the choice.
+                images = [row for row in self.images if _identify(row) in self._known]
+                model = self._quantize(list(states), images, backbone)
                 if model.digest != digest:
                     raise ModelDamagedError(
                         found.where,
@@ -86,11 +89,17 @@ class Calibrator:
                 errors.append(error)
         return errors[0]
 
-    def _quantize(self, cuts: Sequence[str], backbone: CutBackbone) -> QuantizedModel:
+    @cached_property
+    def _known(self) -> dict[tuple[str, int, int], bytes]:
+        """Content hashes of the pictures of the stores, by path, size and modification time."""
+        rows = (row for state in self.stored.values() for row in state.known.images)
+        return {_identify(row): row.content_hash for row in rows if row.content_hash}
+
+    def _quantize(self, cuts: Sequence[str], images: Iterable[ImageRow], backbone: CutBackbone) -> QuantizedModel:
         # In alphabetical order, so that the order of the option does not matter.
         ordered = sorted(cuts)
         model = join_cuts([backbone.models[cut] for cut in ordered])
-        pictures = self._choose_pictures(backbone)
+        pictures = self._choose_pictures(images, backbone)
         count = format_count(len(pictures), "picture")
         self.console.info(f"int8: quantising the backbone, calibrated on {count}")
         from extract.engines.quantize import quantize_backbone
@@ -98,9 +107,9 @@ class Calibrator:
         views = _Views(lambda: self._load(pictures, backbone))
         return quantize_backbone(model, ordered, views, len(pictures))
 
-    def _choose_pictures(self, backbone: CutBackbone) -> list[ImageRow]:
+    def _choose_pictures(self, images: Iterable[ImageRow], backbone: CutBackbone) -> list[ImageRow]:
         """Choose the usable training pictures with the smallest content hashes, each content once."""
-        candidates = self._hash_training_pictures()
+        candidates = self._hash_pictures([row for row in images if is_training(row.split)])
         chosen: list[ImageRow] = []
         with closing(self._load_all(candidates, backbone)) as loaded:
             for found in loaded:
@@ -112,18 +121,12 @@ class Calibrator:
             raise HeadstartError(self.config.images, expected, got, "Repair the pictures, or give --precision float32")
         return chosen
 
-    def _hash_training_pictures(self) -> list[ImageRow]:
-        """Return a row for each content of the readable training pictures, in the order of the content hashes."""
-        known = {
-            (row.path, row.num_bytes, row.modified_ns): row.content_hash
-            for state in self.stored.values()
-            for row in state.known.images
-            if row.content_hash and not self.config.rehash
-        }
-        rows = [row for row in self.images if is_training(row.split)]
+    def _hash_pictures(self, rows: Sequence[ImageRow]) -> list[ImageRow]:
+        """Return a row for each content of the readable pictures, in the order of the content hashes."""
+        known = {} if self.config.rehash else self._known
 
         def hash_picture(row: ImageRow) -> ImageRow:
-            content_hash = known.get((row.path, row.num_bytes, row.modified_ns))
+            content_hash = known.get(_identify(row))
             if content_hash is None:
                 # Extraction reports unreadable pictures.
                 with suppress(OSError):
@@ -164,6 +167,10 @@ class Calibrator:
         num_cores = count_cores(self.config.threads)
         with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:
             yield from map_ahead(pool, function, rows, 4 * num_cores)
+
+
+def _identify(row: ImageRow) -> tuple[str, int, int]:
+    return row.path, row.num_bytes, row.modified_ns
 
 
 class _Views:

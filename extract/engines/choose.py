@@ -141,10 +141,12 @@ def check_engine(choice: EngineChoice, computer: Computer) -> None:
             require_extra(package, option, "extract PRECISION=int8", "int8")
     elif choice.engine is EngineName.OPENVINO:
         require_extra("openvino", "--engine openvino", "extract ENGINE=openvino")
-    if choice.precision is not Precision.BFLOAT16:
+    if choice.precision is Precision.FLOAT32:
         return
-    if not list_instructions(computer.processor, Precision.BFLOAT16):
-        expected, got = "a processor with bfloat16 instructions", f"{computer.processor.name} without them"
+    if not list_instructions(computer.processor, choice.precision):
+        # OpenVINO computes int8 without them as well, but hardly faster, and sums of 16 bits may overflow.
+        names = " or ".join(_INSTRUCTIONS[choice.precision])
+        expected, got = f"a processor with {names}", f"{computer.processor.name} without them"
         advice = "Leave the option out"
         if choice.is_stored:
             advice = "Use a computer that has them, or give another --store or --new-store"

@@ -44,8 +44,10 @@ def quantize_backbone(
     _rename(found)
     # Full range of the weights: the processors that `check_engine` accepts do not saturate.
     parameters = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE)
-    # A mean after the cut is computed in float32.
-    ignored = nncf.IgnoredScope(types=["ReduceMean"], validate=False)
+    # The first convolution stays in float32: it takes 2 % of the time, and causes a quarter of the error (decision 36).
+    first = next(node.get_friendly_name() for node in found.get_ordered_ops() if node.get_type_name() == "Convolution")
+    # So does a mean after the cut.
+    ignored = nncf.IgnoredScope(names=[first], types=["ReduceMean"], validate=False)
     # The function behind the decorator, which reports each use to a server.
     quantize = inspect.unwrap(nncf.quantize)
     dataset = nncf.Dataset(pictures, lambda picture: picture[None])

@@ -185,7 +185,7 @@ def test_check_engine_that_is_not_installed_is_refused(
 
 def test_check_engine_of_a_store_in_int8_needs_no_quantisation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
-    check_engine(EngineChoice(OPENVINO, INT8, is_stored=True), OLD)
+    check_engine(EngineChoice(OPENVINO, INT8, is_stored=True), NEW)
 
 
 def test_check_engine_int8_with_tensorflow_is_refused() -> None:
@@ -201,12 +201,14 @@ def test_check_engine_bfloat16_that_tensorflow_would_ignore_is_refused() -> None
         check_engine(EngineChoice(TENSORFLOW, BFLOAT16), computer)
 
 
-@pytest.mark.parametrize("engine", [TENSORFLOW, OPENVINO])
-def test_check_engine_bfloat16_without_support_by_the_processor_is_refused(engine: EngineName) -> None:
-    check_engine(EngineChoice(engine, BFLOAT16), NEW)
+@pytest.mark.parametrize(("engine", "precision"), [(TENSORFLOW, BFLOAT16), (OPENVINO, BFLOAT16), (OPENVINO, INT8)])
+def test_check_engine_precision_without_support_by_the_processor_is_refused(
+    engine: EngineName, precision: Precision
+) -> None:
+    check_engine(EngineChoice(engine, precision), NEW)
     check_engine(EngineChoice(engine, FLOAT32), OLD)
-    with raises(UsageError, where="--precision bfloat16"):
-        check_engine(EngineChoice(engine, BFLOAT16), OLD)
-    with raises(UsageError, where="--precision bfloat16") as caught:
-        check_engine(EngineChoice(engine, BFLOAT16, is_stored=True), OLD)
+    with raises(UsageError, where=f"--precision {precision}"):
+        check_engine(EngineChoice(engine, precision), OLD)
+    with raises(UsageError, where=f"--precision {precision}") as caught:
+        check_engine(EngineChoice(engine, precision, is_stored=True), OLD)
     assert "--new-store" in caught.value.advice
