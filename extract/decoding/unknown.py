@@ -70,6 +70,8 @@ def describe_unknown_file(data: bytes, formats: Sequence[str]) -> str:
             return pointer
     if data[:4] in _TIFF:
         return _describe_tiff(data, _find_problem(data))
+    if (bits := _read_jpeg_bits(data)) not in (0, 8):
+        return f"a JPEG file with samples of {bits} bits, of which only those with 8 are supported"
     for pattern, name in _DAMAGED_HEADERS:
         if re.match(pattern, data, re.DOTALL):
             return f"a {name} file with a damaged header"
@@ -87,6 +89,16 @@ def describe_damage(data: bytes, error: Exception, file: str = "file") -> str:
     if re.search("unsupported|not supported|not implemented|unknown", problem, re.IGNORECASE):
         return f"a picture that Pillow cannot decode ({problem})"
     return f"a damaged {file} ({problem})"
+
+
+def _read_jpeg_bits(data: bytes) -> int:
+    """Return the bits of a sample by the frame header of a JPEG file (T.81, B.2.2); 0 if there is none."""
+    start = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while data[start : start + 1] == b"\xff" and start + 5 <= len(data):
+        if re.match(rb"[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]", data[start + 1 : start + 2]):
+            return data[start + 4]
+        start += 2 + int.from_bytes(data[start + 2 : start + 4])
+    return 0
 
 
 def _describe_text(start: bytes) -> str:

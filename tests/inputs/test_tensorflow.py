@@ -101,7 +101,7 @@ def test_tensorflow_decodes_a_picture_differently(name: str) -> None:
 def test_tensorflow_decodes_a_picture_to_the_same_pixels(name: str) -> None:
     data = (EQUAL | CLOSE)[name]()
     difference = np.abs(decode_with_tensorflow(data).astype(int) - decode_image(data))
-    assert difference.max() <= (0 if name in EQUAL else 16)
+    assert difference.max() <= (0 if name in EQUAL else 20)
     assert difference.mean() < 1.5
 
 

@@ -78,6 +78,12 @@ def test_decode_file_truncated_in_its_header_is_refused_with_its_format(image_fo
     assert "damaged header" in reason
 
 
+def test_decode_jpeg_with_samples_of_12_bits_is_refused_with_its_bits() -> None:
+    jpeg = save("JPEG", progressive=True)
+    start = jpeg.index(b"\xff\xc2") + 4
+    assert "12 bits" in refuse(jpeg[:start] + b"\x0c" + jpeg[start + 1 :])
+
+
 UINT16 = np.zeros((5, 7, 5), np.uint16)
 
 
