@@ -166,11 +166,12 @@ def test_tensorflow_engine_keeps_the_weights_it_was_built_with() -> None:
 def test_round_features_with_the_cast_of_tensorflow_returns_the_bits_of_numpy() -> None:
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     ties = (halves[1:] + halves[:-1]) / 2
-    largest = np.float32([65_504, 65_519.996, 65_520, 1e9, np.inf, np.nan, 1e-45, 2**-126])
+    largest = np.array([65_504, 65_519.996, 65_520, 1e9, np.inf, np.nan, 1e-45, 2**-126], np.float32)
     around = [np.nextafter(ties, np.float32(direction)) for direction in (0, np.inf)]
     positive = np.concatenate([halves, ties, *around, largest])
     values = np.concatenate([positive, -positive])
     assert np.array_equal(cast_to_half(values[:-1024]), convert_to_half(values[:-1024]), equal_nan=True)
-    for rows in (values[:, None], values[None], np.uint32([[0x7F800001, 0xFFC12345]]).view(np.float32)):
+    nans = np.array([[0x7F800001, 0xFFC12345]], np.uint32).view(np.float32)
+    for rows in (values[:, None], values[None], nans):
         (found, statuses), (wanted, others) = round_features(rows, cast_to_half), round_features(rows)
         assert (found.tobytes(), statuses) == (wanted.tobytes(), others)
