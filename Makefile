@@ -265,7 +265,7 @@ benchmark: $(DEV)  ## time an epoch with and without stored features
 benchmark-tuning: $(DEV)  ## time an epoch of fine-tuning from stored features and from pixels
 	$(BIN)/python -m benchmarks.tuning $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
-benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (half an hour)
+benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (a quarter of an hour)
 	$(BIN)/python -m benchmarks.extraction $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
 benchmark-export: $(DEV)  ## measure the run's exports in every format: accuracy, size, speed and memory (docs/export.md)

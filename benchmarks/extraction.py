@@ -1,58 +1,51 @@
-"""Speed and memory of extraction: engines on prepared batches, files to store, and large photographs.
+"""Speed and memory of extraction: the engines alone, files to store, large photographs, and the time of each step.
 
-Each method runs in its own process, which is started once. Each round times all methods; medians are reported.
+Each engine and precision runs in its own process, which is started once. Each round measures all of them in turn;
+the tables have the medians of the rounds, and of the ratios of each round.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import count
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from PIL import Image
 from typer import Option
 
 from base.command_line import run_app
+from base.errors import UsageError
 from base.terminal import Console, format_bytes
+from benchmarks.extraction_tables import (
+    ENGINES,
+    Rounds,
+    list_engine_rows,
+    list_file_rows,
+    list_large_rows,
+    list_step_rows,
+)
+from benchmarks.pictures import make_large_pictures, multiply_pictures, time_decoding, time_steps
 from benchmarks.process import run_module
-from benchmarks.worker import Task, Worker
-from extract.config import Precision
-from extract.decoding.decode import decode_image
+from benchmarks.timed_extraction import NUM_PREPARED, locate_prepared
+from benchmarks.worker import IMAGE_SIZE, KERAS, Source, Task, Worker
+from extract.config import EngineName, Precision
 from extract.engines import count_cores
-from extract.engines.choose import list_instructions
+from extract.engines.choose import Computer, EngineChoice, check_engine
 from extract.engines.processor import find_processor
 from extract.images.scan import scan_images
+from features.schema import Features
+from features.store import FeatureStore
+from train_head.export.readme.template import Markdown, format_table
 
-LARGE_SIZE = (4000, 3000)
-NUM_LARGE, NUM_COPIES = 24, 6
-READY = {
-    "matrix": "float32 matrix product, the upper bound",
-    "keras": "Keras predict_on_batch",
-    "onnxruntime": "ONNX Runtime",
-    "engine tensorflow float32": "TensorFlow engine, the default",
-    "engine openvino float32": "OpenVINO engine",
-    "engine tensorflow bfloat16": "TensorFlow engine, bfloat16",
-    "engine openvino bfloat16": "OpenVINO engine, bfloat16",
-}
-FILES = {
-    "naive": "image_dataset_from_directory + predict",
-    "extract tensorflow float32": "python -m extract",
-    "extract openvino float32": "--engine openvino",
-    "extract tensorflow bfloat16": "--precision bfloat16",
-    "extract openvino bfloat16": "--engine openvino --precision bfloat16",
-}
-_PACKAGES = {"onnxruntime": ("onnxruntime", "tf2onnx"), "openvino": ("openvino",)}
+MACS_PER_IMAGE = 0.919e9
+"""Multiply-accumulate operations of InceptionV3 up to mixed7 at 150 px."""
+NUM_STEPS = {Source.FILES: 200, Source.LARGE: 12}
+"""Number of pictures for the time of each step."""
 
 
 @dataclass(frozen=True)
@@ -61,82 +54,108 @@ class ExtractionBenchmarkConfig:
 
     images: Annotated[Path, Option(help="Folder of JPEGs in class folders.")] = Path("data/elpv")
     weights: Annotated[str, Option(help="Weights, as for `python -m extract`.")] = "auto"
-    pictures: Annotated[int, Option(min=1, help="Number of pictures to extract, copied from --images.")] = 2400
-    repeats: Annotated[int, Option(min=1, help="Number of rounds; the median of each kind is reported.")] = 3
+    pictures: Annotated[
+        int, Option(min=2 * NUM_PREPARED[Source.FILES], help="Number of pictures to extract, copied from --images.")
+    ] = 1600
+    repeats: Annotated[int, Option(min=1, help="Number of rounds; medians are reported.")] = 3
+    kinds: Annotated[
+        str,
+        Option(
+            help=f"What to measure, separated by commas, of {', '.join(ENGINES)}. By default all that are possible."
+        ),
+    ] = ""
+    large: Annotated[bool, Option(help="Whether to measure pictures of 12 megapixels.")] = True
     memory: Annotated[
         str, Option(help="Numbers of pictures at which to measure peak memory, comma-separated; may be empty.")
     ] = "1000,10000"
 
 
 def measure_extraction(config: ExtractionBenchmarkConfig, console: Console) -> Mapping[str, Any]:
-    """Measure all methods in turn."""
+    """Measure engines and extraction in turn, and print Markdown tables."""
+    kinds = choose_kinds(config.kinds, console)
+    processor = find_processor().describe(count_cores(0))
+    console.info(processor)
     sources = [config.images / image.path for image in scan_images(config.images).images]
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         scratch = Path(folder)
-        multiply_pictures(sources, config.pictures, scratch / "pictures")
-        make_large_pictures(sources, scratch / "large")
-        kinds = [kind for kind in (*READY, *FILES) if can_measure(kind)]
-        tasks = {kind: (scratch / "pictures", kind) for kind in kinds}
-        tasks["large"] = (scratch / "large", "extract tensorflow float32")
-        workers = {}
-        for name, (images, kind) in tasks.items():
-            own = scratch / f"{name} scratch"
-            own.mkdir()
-            workers[name] = stack.enter_context(Worker(Task(kind, config.weights, str(images), str(own))))
-        rates: dict[str, list[float]] = {name: [] for name in (*workers, "decode")}
-        with console.progress("measure", config.repeats * len(rates), "measurements") as progress:
-            for _ in range(config.repeats):
-                for name, worker in workers.items():
-                    rates[name].append(worker.measure())
-                    progress.advance(1, name)
-                rates["decode"].append(time_decoding(scratch / "large"))
-                progress.advance(1, "decode")
-        stack.close()
+        multiply_pictures(sources, config.pictures, scratch / Source.FILES)
+        make_large_pictures(sources, scratch / Source.LARGE)
+        rounds = _measure_rounds(kinds, scratch, config, console)
         peaks = {
-            int(number): measure_memory(sources, int(number), scratch / f"memory-{number}", config.weights)
+            int(number): measure_memory(sources, int(number), scratch / "memory", config.weights)
             for number in config.memory.split(",")
             if number
         }
-    return show(rates, peaks, config, console)
+    if not console.options.json:
+        print(f"{processor}; {config.pictures:,} pictures; medians of {config.repeats}")
+        for rows in list_tables(rounds, peaks):
+            print(f"\n{format_table([tuple(map(Markdown, row)) for row in rows])}")
+    return {"processor": processor, "peak_bytes": peaks, **asdict(rounds)}
 
 
-def can_measure(kind: str) -> bool:
-    """Return whether the packages and the processor support a kind of measurement."""
-    if "bfloat16" in kind and not list_instructions(find_processor(), Precision.BFLOAT16):
-        return False
-    return all(find_spec(package) for word in kind.split() for package in _PACKAGES.get(word, ()))
+def choose_kinds(requested: str, console: Console) -> list[str]:
+    """Return the kinds of workers to start: those that are requested, or all that this computer supports.
+
+    Raises:
+        UsageError: a requested kind is unknown or not possible.
+    """
+    names = [name.strip() for name in requested.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise UsageError("--kinds", f"some of {', '.join(ENGINES)}", ", ".join(unknown), "Correct the names")
+    possible = []
+    for kind in names or ENGINES:
+        try:
+            if kind != KERAS:
+                engine, precision = kind.split("-")
+                check_engine(EngineChoice(EngineName(engine), Precision(precision)), Computer(find_processor()))
+        except UsageError as error:
+            if names:
+                raise
+            console.info(f"{kind} is not measured. {error}")
+        else:
+            possible.append(kind)
+    return possible
 
 
-def multiply_pictures(sources: Sequence[Path], num_pictures: int, folder: Path) -> None:
-    """Write distinct files by copying pictures; bytes appended to a picture change its content hash."""
-    for number, copy in zip(range(num_pictures), (n // len(sources) for n in count()), strict=False):
-        source = sources[number % len(sources)]
-        path = folder / source.parent.name / f"{copy:03}-{number:06}{source.suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.read_bytes() + bytes(copy))
+def _measure_rounds(kinds: Sequence[str], scratch: Path, config: ExtractionBenchmarkConfig, console: Console) -> Rounds:
+    rounds = Rounds()
+    sources = [Source.READY, Source.FILES, *([Source.LARGE] if config.large else [])]
+    with ExitStack() as stack:
+        workers = {kind: stack.enter_context(Worker(Task(kind, config.weights, scratch))) for kind in kinds}
+        paths = {source: sorted((scratch / source).rglob("*.*")) for source in sources[1:]}
+        for kind in kinds:
+            rounds.rates[kind] = {source: [] for source in sources if kind != KERAS or source is not Source.LARGE}
+        features = read_prepared(scratch, rounds.reference) if rounds.reference else np.empty(0, np.float16)
+        pairs = [(source, kind) for source in sources for kind in kinds if source in rounds.rates[kind]]
+        with console.progress("measure", config.repeats * len(pairs), "measurements") as progress:
+            for _ in range(config.repeats):
+                rounds.matrix.append(time_matrix())
+                for source, kind in pairs:
+                    rounds.rates[kind][source].append(workers[kind].measure(source))
+                    progress.advance(1, f"{kind} {source}")
+                if config.large:
+                    rounds.decoding.append(time_decoding(paths[Source.LARGE]))
+                for source, found in paths.items() if len(features) else ():
+                    chosen = found[:: max(1, len(found) // NUM_STEPS[source])]
+                    rounds.steps.setdefault(source, []).append(time_steps(chosen, features, IMAGE_SIZE))
+    return rounds
 
 
-def make_large_pictures(sources: Sequence[Path], folder: Path) -> None:
-    """Enlarge pictures to JPEGs of 12 megapixels, with noise like that of a camera."""
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 4, (LARGE_SIZE[1], LARGE_SIZE[0], 1))
-    for number, source in enumerate(sources[:NUM_LARGE]):
-        image = Image.open(source).convert("RGB").resize(LARGE_SIZE, Image.Resampling.BICUBIC)
-        noisy = np.clip(np.asarray(image) + np.roll(noise, number * 997), 0, 255).astype(np.uint8)
-        path = folder / ("odd" if number % 2 else "even") / f"{number:03}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noisy).save(path, quality=90)
-        for copy in range(1, NUM_COPIES):
-            path.with_stem(f"{path.stem}-{copy}").write_bytes(path.read_bytes() + bytes(copy))
+def read_prepared(scratch: Path, kind: str) -> Features:
+    """Read the features of the store that a worker has prepared."""
+    store = FeatureStore(locate_prepared(scratch, kind, Source.FILES))
+    return store.read(store.examples)
 
 
-def time_decoding(folder: Path) -> float:
-    """Decode pictures in one thread for each core; return pictures per second."""
-    paths = sorted(path for path in folder.rglob("*.jpg"))
+def time_matrix() -> float:
+    """Return the pictures per second if all operations were one large float32 matrix product."""
+    side = 4096
+    left, right = np.random.default_rng(0).normal(size=(2, side, side)).astype(np.float32)
+    left @ right
     started = time.monotonic()
-    with ThreadPoolExecutor(count_cores(0)) as pool:
-        list(pool.map(lambda path: decode_image(path.read_bytes()).shape, paths))
-    return len(paths) / (time.monotonic() - started)
+    for _ in range(3):
+        left @ right
+    return 3 * side**3 / (time.monotonic() - started) / MACS_PER_IMAGE
 
 
 def measure_memory(sources: Sequence[Path], num_pictures: int, scratch: Path, weights: str) -> int:
@@ -148,48 +167,16 @@ def measure_memory(sources: Sequence[Path], num_pictures: int, scratch: Path, we
     return cost.peak_bytes
 
 
-def show(
-    rates: Mapping[str, Sequence[float]], peaks: Mapping[int, int], config: ExtractionBenchmarkConfig, console: Console
-) -> Mapping[str, Any]:
-    """Print tables with ratios; return all measurements."""
-    median = {name: statistics.median(found) for name, found in rates.items() if found}
-    engine, naive = median["engine tensorflow float32"], median["naive"]
-    where = f"{count_cores(0)} of {os.cpu_count()} cores, medians of {config.repeats}"
-    console.show_table(
-        f"ready-made batches, {where}",
-        [
-            (label, f"{median[kind]:.1f}/s", f"{median[kind] / engine:.2f} x")
-            for kind, label in READY.items()
-            if kind in median
-        ],
-    )
-    console.show_table(
-        f"files to store, {config.pictures:,} pictures, {where}",
-        [
-            (
-                label,
-                f"{median[kind]:.1f}/s",
-                f"{median[kind] / naive:.2f} x",
-                ""
-                if kind == "naive"
-                else f"{median[kind] / median[kind.replace('extract', 'engine')]:.2f} of the engine",
-            )
-            for kind, label in FILES.items()
-            if kind in median
-        ],
-    )
-    console.show_table(
-        "large photographs, 12 megapixels",
-        [
-            ("decoding alone", f"{median['decode']:.1f}/s", ""),
-            ("python -m extract", f"{median['large']:.1f}/s", f"{median['large'] / median['decode']:.2f} of decoding"),
-        ],
-    )
+def list_tables(rounds: Rounds, peaks: Mapping[int, int]) -> Iterator[list[tuple[str, ...]]]:
+    """Yield the rows of each table; the first one is its header."""
+    yield list(list_engine_rows(rounds))
+    yield list(list_file_rows(rounds))
+    if rounds.decoding:
+        yield list(list_large_rows(rounds))
+    if rounds.steps:
+        yield list(list_step_rows(rounds))
     if peaks:
-        console.show_table(
-            "peak memory", [(f"{number:,} pictures", format_bytes(peak)) for number, peak in peaks.items()]
-        )
-    return {"rates": {name: list(found) for name, found in rates.items()}, "medians": median, "peak_bytes": peaks}
+        yield [("pictures", "peak memory"), *((f"{number:,}", format_bytes(peak)) for number, peak in peaks.items())]
 
 
 if __name__ == "__main__":

@@ -1,46 +1,52 @@
-"""Worker processes for timing: each is prepared for one way of running the backbone, and measures it on request.
+"""Worker processes for timing: each is prepared for one engine and precision, and measures it on request.
 
-TensorFlow sets its number of threads once per process, so each way needs its own process.
+TensorFlow sets its number of threads once per process, so each needs its own process.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import NamedTuple, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from base.terminal import Console, ConsoleOptions
-from extract.backbone import build_backbone, cut_backbone, join_cuts
-from extract.config import EngineName, ExtractConfig, Precision
-from extract.engines import build_engine, count_cores, plan_streams
-from extract.weights.find import find_weights
-
-if TYPE_CHECKING:
-    import keras
+from base.errors import HeadstartError
 
 BATCH_SIZE, NUM_BATCHES, IMAGE_SIZE, CUT = 32, 16, 150, "mixed7"
-MACS_PER_IMAGE = 0.919e9
-"""Multiply-accumulate operations of InceptionV3 up to mixed7 at 150 px."""
-SILENT = Console(ConsoleOptions(quiet=True))
-Batch = NDArray[np.float32]
+KERAS = "keras"
+"""Kind of the worker that measures plain Keras; the others are called ENGINE-PRECISION."""
+
+
+class Source(StrEnum):
+    """Source of the pictures of a measurement."""
+
+    READY = "ready"
+    """Batches in memory; nothing is stored."""
+    FILES = "files"
+    LARGE = "large"
+    """Files of 12 megapixels."""
+
+
+class Rate(NamedTuple):
+    """Result of a measurement."""
+
+    per_second: float
+    """Pictures per second."""
+    core_ms: float
+    """Time of a core for one picture, in milliseconds; all threads of the process together."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The measurement that a worker repeats on request."""
+    """Kind of a worker, and its files."""
 
     kind: str
     weights: str
-    images: str = ""
-    scratch: str = ""
+    scratch: Path
+    """Folder with the folders of pictures `files` and `large`; the worker writes into another one."""
 
 
 class Worker:
@@ -48,24 +54,28 @@ class Worker:
 
     def __init__(self, task: Task) -> None:
         """Start the process, and wait until it is ready."""
-        command = [sys.executable, "-m", "benchmarks.worker", *vars(task).values()]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self._kind, self._log = task.kind, task.scratch / f"{task.kind}.log"
+        command = [sys.executable, "-m", "benchmarks.timed_extraction", *map(str, vars(task).values())]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         self._read()
 
     def _read(self) -> str:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise RuntimeError(f"{self._process.args!r} ended with status {self._process.wait()}")
+            messages = self._log.read_text(errors="replace").splitlines() or [""]
+            got, advice = f"status {self._process.wait()}: {messages[-1]}", "Leave it out with --kinds"
+            raise HeadstartError(self._kind, "a measurement", got, advice)
         return line
 
-    def measure(self) -> float:
-        """Run one measurement; return pictures per second."""
+    def measure(self, source: Source) -> Rate:
+        """Run one measurement."""
         if self._process.stdin:
-            self._process.stdin.write("\n")
+            self._process.stdin.write(f"{source}\n")
             self._process.stdin.flush()
-        return float(self._read())
+        return Rate(*json.loads(self._read()))
 
     def __enter__(self) -> Self:
         """Return the worker."""
@@ -75,117 +85,3 @@ class Worker:
         """End the process."""
         self._process.kill()
         self._process.wait()
-
-
-def make_measure(task: Task) -> Callable[[], float]:
-    """Build and warm up a model, and return a function that measures its rate in pictures per second."""
-    match task.kind.split():
-        case ["matrix"]:
-            return _measure_matrix
-        case ["keras"]:
-            model = _build_model(task.weights)
-            return _measure_batches(model.predict_on_batch, 1)
-        case ["onnxruntime"]:
-            return _measure_batches(_make_onnx(_build_model(task.weights), Path(task.scratch)), 1)
-        case ["engine", name, precision]:
-            streams = plan_streams(count_cores(0))
-            if name == EngineName.TENSORFLOW:
-                from extract.engines.tensorflow import configure_tensorflow
-
-                configure_tensorflow(streams)
-            model = join_cuts([_build_model(task.weights)])
-            engine = build_engine(EngineName(name), Precision(precision), model, streams)
-            return _measure_batches(engine.run, streams.num_streams)
-        case ["naive"]:
-            return _make_naive(task)
-        case ["extract", name, precision]:
-            return _make_extraction(task, EngineName(name), Precision(precision))
-    raise ValueError(task.kind)
-
-
-def _build_model(weights: str) -> keras.Model:
-    return cut_backbone(build_backbone(IMAGE_SIZE, find_weights(weights, SILENT)), CUT)
-
-
-def _measure_batches(run: Callable[[Batch], Any], num_streams: int) -> Callable[[], float]:
-    batch = np.random.default_rng(0).uniform(-1, 1, (BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
-    pool = ThreadPoolExecutor(num_streams)
-
-    def measure(num_batches: int = NUM_BATCHES) -> float:
-        started = time.monotonic()
-        list(pool.map(run, [batch] * num_batches))
-        return BATCH_SIZE * num_batches / (time.monotonic() - started)
-
-    measure(2 * num_streams)
-    return measure
-
-
-def _measure_matrix() -> float:
-    """Return the pictures per second if all operations were one large float32 matrix product."""
-    side = 4096
-    left, right = np.random.default_rng(0).normal(size=(2, side, side)).astype(np.float32)
-    left @ right
-    started = time.monotonic()
-    for _ in range(3):
-        left @ right
-    return 3 * side**3 / (time.monotonic() - started) / MACS_PER_IMAGE
-
-
-def _make_onnx(model: keras.Model, scratch: Path) -> Callable[[Batch], Any]:
-    import onnxruntime
-
-    # Keras exports only a model that was called.
-    model(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
-    model.export(scratch / "model.onnx", format="onnx", verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = count_cores(0)
-    session = onnxruntime.InferenceSession(scratch / "model.onnx", options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})
-
-
-def _make_naive(task: Task) -> Callable[[], float]:
-    """Measure the loop of courses and tutorials: one dataset, `predict`, features in memory."""
-    import keras
-
-    model = _build_model(task.weights)
-    pixels = keras.Sequential([keras.layers.Rescaling(1 / 127.5, offset=-1), model])
-
-    def measure() -> float:
-        started = time.monotonic()
-        dataset = keras.utils.image_dataset_from_directory(
-            task.images, image_size=(IMAGE_SIZE,) * 2, batch_size=BATCH_SIZE, shuffle=False, verbose=False
-        )
-        num_pictures = len(pixels.predict(dataset, verbose=0))
-        return num_pictures / (time.monotonic() - started)
-
-    pixels.predict_on_batch(np.zeros((BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
-    return measure
-
-
-def _make_extraction(task: Task, engine: EngineName, precision: Precision) -> Callable[[], float]:
-    """Measure from the first file read to the last shard committed, as reported by `python -m extract`."""
-    import shutil
-
-    from extract.run import extract_features
-
-    store = Path(task.scratch, "store")
-    config = ExtractConfig(Path(task.images), store, weights=task.weights, engine=engine, precision=precision)
-
-    def measure() -> float:
-        shutil.rmtree(store, ignore_errors=True)
-        return extract_features(config, SILENT).images_per_second
-
-    return measure
-
-
-def main() -> None:
-    """Print a rate for each line on standard input."""
-    measure = make_measure(Task(*sys.argv[1:]))
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        print(measure(), flush=True)
-
-
-if __name__ == "__main__":
-    main()
