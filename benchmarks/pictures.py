@@ -6,14 +6,15 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from extract.decoding.decode import decode_image
+from extract.decoding.decode import decode_within_budget
+from extract.decoding.memory import PixelMemory
 from extract.decoding.read import read_picture
 from extract.engines import count_cores
 from extract.pixels import FACTOR, OFFSET, resize_pixels
@@ -51,9 +52,15 @@ def make_large_pictures(sources: Sequence[Path], folder: Path) -> None:
 
 def time_decoding(paths: Sequence[Path]) -> float:
     """Decode pictures in one thread for each core; return pictures per second."""
+    memory = PixelMemory()
+
+    def decode(path: Path) -> None:
+        with decode_within_budget(path.read_bytes(), memory=memory):
+            pass
+
     started = time.monotonic()
     with ThreadPoolExecutor(count_cores(0)) as pool:
-        list(pool.map(lambda path: decode_image(path.read_bytes()).shape, paths))
+        list(pool.map(decode, paths))
     return len(paths) / (time.monotonic() - started)
 
 
@@ -73,15 +80,17 @@ def time_steps(paths: Sequence[Path], features: Features, image_size: int) -> Ma
         yield
         seconds[step] += time.thread_time() - started
 
+    memory = PixelMemory()
     for path in paths:
         with clock("read"):
             data = read_picture(path)
         with clock("hash"):
             hashlib.sha256(data).digest()
-        with clock("decode"):
-            pixels = decode_image(data)
-        with clock("resize"):
-            resized = resize_pixels(pixels, image_size)
+        with ExitStack() as held:
+            with clock("decode"):
+                pixels = held.enter_context(decode_within_budget(data, memory=memory))
+            with clock("resize"):
+                resized = resize_pixels(pixels, image_size)
         with clock("scale"):
             resized *= np.float32(FACTOR)
             resized += np.float32(OFFSET)
