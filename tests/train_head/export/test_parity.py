@@ -120,7 +120,7 @@ def test_check_parity_with_another_head_reports_the_largest_difference(bench: Be
     assert parity.num_flipped == 40
 
 
-@pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("bfloat16", 2)])
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("bfloat16", 2), ("int8", 4)])
 def test_check_parity_allows_flips_only_for_features_of_lower_precision(
     bench: Bench, precision: str, allowed: int
 ) -> None:
@@ -145,7 +145,7 @@ def test_check_parity_with_one_picture_above_the_tolerance_is_not_ok(bench: Benc
     assert parity.worst[0]["difference"] == parity.max_difference
 
 
-@pytest.mark.parametrize(("precision", "ok"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize(("precision", "ok"), [("float32", False), ("bfloat16", True), ("int8", True)])
 def test_check_parity_with_one_different_stored_feature_lists_its_picture(
     bench: Bench, precision: str, ok: bool
 ) -> None:
