@@ -32,8 +32,8 @@ STORED_TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "int8": 1.0}
 
 Measured with seven heads on 400 photographs: at most 0.001 (float32) and 0.21 (bfloat16). Relative to the largest
 logit, the logits differed by at most 0.00006 (float32) and 0.016 (bfloat16). A correct model can therefore exceed the
-limits only if a logit is above 1,400 (float32) or 120 (bfloat16). Features in int8 differ by a tenth, which can change any
-probability near a tie; only the number of labels is limited.
+limits only if a logit is above 1,400 (float32) or 120 (bfloat16). Features in int8 differ by a tenth, which can change
+a probability by any amount; only the number of changed labels is limited.
 """
 DISTANCE_TOLERANCE = 1e-3
 """Largest allowed difference of a distance from that computed in NumPy from the separate backbone's output.
