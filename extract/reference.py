@@ -31,7 +31,7 @@ class WrongEngineError(HeadstartError):
 
 def compare_with_keras(
     images: Iterable[ImageRow], config: ExtractConfig, backbone: CutBackbone, policy: DecodePolicy
-) -> int:
+) -> NDArray[np.float64]:
     """Compute the features of the first usable pictures with the engine and with plain Keras, and compare them.
 
     Args:
@@ -41,14 +41,14 @@ def compare_with_keras(
         policy: decode policy of the new features.
 
     Returns:
-        The number of pictures compared: `NUM_ROWS`, or fewer if fewer are usable.
+        The relative difference of each picture at each cut, (num_cuts, n); n is `NUM_ROWS` if enough are usable.
 
     Raises:
         WrongEngineError: the features of a picture at a cut differ by more than the tolerance of the precision.
     """
     views = _load_first_views(images, config, backbone, policy)
     if not views:
-        return 0
+        return np.zeros((len(config.cuts), 0))
     batch = np.stack(list(views.values()))
     outputs = zip(backbone.run(batch), run_keras(backbone, batch), strict=True)
     differences = np.stack([measure_norms(computed, expected) for computed, expected in outputs])
@@ -62,7 +62,7 @@ def compare_with_keras(
             f"a difference of {differences[cut, row]:.2g} at {config.cuts[cut]} for {list(views)[row]} on {processor}",
             _advise(config.engine, config.precision),
         )
-    return len(views)
+    return differences
 
 
 def _load_first_views(

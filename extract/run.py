@@ -87,8 +87,9 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
     if len(stored) < len(places):
         calibrator.load_stored(backbone)
-        num_compared = compare_with_keras(scan.images, config, backbone, policy)
-        console.debug(f"the engine and plain Keras compute the same features of {num_compared} pictures")
+        differences = compare_with_keras(scan.images, config, backbone, policy)
+        count = format_count(differences.shape[1], "picture")
+        console.debug(f"difference from plain Keras, for {count}: at most {differences.max(initial=0):.2g}")
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from base.terminal import Console, ConsoleOptions
 from extract import backbone
 from extract.config import EngineName, Precision
 from extract.decoding.decode import DEFAULT_POLICY
-from extract.engines import Engine, Streams
+from extract.engines import Engine
 from extract.engines.processor import find_processor
 from extract.images.scan import scan_images
 from extract.plan import hash_path
@@ -24,9 +25,6 @@ from extract.weights.find import Weights, WeightsName
 from tests.errors import raises
 from tests.extract.extraction import configure, extract
 from tests.pictures import fill_folder
-
-if TYPE_CHECKING:
-    import keras
 
 Outputs = list[NDArray[np.float32]]
 Change = Callable[[Outputs], Outputs]
@@ -64,13 +62,8 @@ def _compare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change_engine(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
-    """Change the outputs of the TensorFlow engine in float32, which replaces every engine."""
     build = vars(backbone)["build_engine"]  # Builds each engine once.
-
-    def build_changed(_name: EngineName, _precision: Precision, model: keras.Model, streams: Streams) -> Engine:
-        return ChangedEngine(build(EngineName.TENSORFLOW, Precision.FLOAT32, model, streams), change)
-
-    monkeypatch.setattr(backbone, "build_engine", build_changed)
+    monkeypatch.setattr(backbone, "build_engine", lambda *given: ChangedEngine(build(*given), change))
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -110,7 +103,13 @@ def test_extract_compares_in_the_first_run_only(
     small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
-    monkeypatch.setattr("extract.run.compare_with_keras", lambda *given: counts.append(compare_with_keras(*given)))
+
+    def count(*given: Any) -> NDArray[np.float64]:
+        differences = compare_with_keras(*given)
+        counts.append(differences.shape[1])
+        return differences
+
+    monkeypatch.setattr("extract.run.compare_with_keras", count)
     store = tmp_path / "stores/mixed0"
     assert extract(small_pictures, store).computed == 16
     fill_folder(small_pictures, {"train/cats": 1}, start=500)
@@ -120,10 +119,12 @@ def test_extract_compares_in_the_first_run_only(
     assert counts == [8, 8], "the store of another cut is new"
 
 
-def compare(images: Path, engine: EngineName = EngineName.TENSORFLOW, precision: Precision = Precision.FLOAT32) -> int:
-    config = configure(images, images, engine=engine, precision=precision)
-    built = backbone.CutBackbone(config, Weights(WeightsName.RANDOM), Console(ConsoleOptions(quiet=True)))
-    return compare_with_keras(scan_images(images, []).images, config, built, DEFAULT_POLICY)
+def compare(images: Path, **options: Any) -> int:
+    """Compare the TensorFlow engine in float32, whatever the options; return the number of pictures."""
+    plain, weights = configure(images, images, engine=EngineName.TENSORFLOW), Weights(WeightsName.RANDOM)
+    built = backbone.CutBackbone(plain, weights, Console(ConsoleOptions(quiet=True)))
+    config = dataclasses.replace(plain, **options)
+    return len(compare_with_keras(scan_images(images, []).images, config, built, DEFAULT_POLICY)[0])
 
 
 def test_compare_with_keras_uses_the_first_usable_pictures_in_the_order_of_reading(
