@@ -11,8 +11,6 @@ from unittest import mock
 
 import pytest
 
-# What the imports create is no garbage; to search it takes a quarter of the collection's time.
-gc.disable()
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -27,6 +25,11 @@ from tests.backbones import share_backbones
 from tests.browser import browser as browser
 from tests.browser import page as page
 from tests.pictures import fill_folder
+
+
+def pytest_collection() -> None:
+    """Do not search for garbage while modules are imported, which takes a quarter of their time."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
