@@ -59,8 +59,9 @@ class Calibrator:
         """
         if self.config.precision is not Precision.INT8:
             return
-        for digest in dict.fromkeys(state.fingerprint.calibration for state in self.stored.values()):
-            states = {cut: state for cut, state in self.stored.items() if state.fingerprint.calibration == digest}
+        wanted = {cut: state for cut, state in self.stored.items() if cut not in backbone.quantized}
+        for digest in dict.fromkeys(state.fingerprint.calibration for state in wanted.values()):
+            states = {cut: state for cut, state in wanted.items() if state.fingerprint.calibration == digest}
             if states.keys() <= backbone.quantized.keys():
                 continue
             found = self._read(digest, states.values())
