@@ -14,11 +14,13 @@ import pytest
 
 from base.errors import FingerprintMismatchError, NoLocksError, UsageError
 from base.terminal import Console
-from extract.config import ExtractConfig
+from extract.config import ExtractConfig, Precision
+from extract.engines.processor import Instructions, Processor
 from extract.estimate import estimate_run
 from extract.run import extract_features
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.schema import Pool
+from features.store import FeatureStore
 from tests.errors import raises
 from tests.extract.extraction import configure, extract
 from tests.files import read_files, remove_locks
@@ -47,6 +49,25 @@ def test_dry_run_without_a_store_counts_all_pictures_and_creates_nothing(new_sto
     assert found["estimated_bytes"] == round(16 * MIXED0 * COMPRESSED)
     assert found["images_per_second"] is found["estimated_seconds"] is None
     assert not new_store.store.exists()
+
+
+def test_extract_auto_records_concrete_values_and_repeats_them(
+    small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(instructions: set[Instructions]) -> None:
+        processor = Processor("any", frozenset(instructions))
+        monkeypatch.setattr("extract.engines.choose.find_processor", lambda: processor)
+
+    choose(set())
+    extract(small_pictures, tmp_path / "store", precision=Precision.AUTO)
+    fingerprint = FeatureStore(tmp_path / "store").fingerprint
+    assert (fingerprint.engine, fingerprint.precision) == ("tensorflow", "float32")
+    choose({Instructions.AVX512_BF16})
+    for store, num_reused in ((tmp_path / "store", 16), (tmp_path / "new", 0)):
+        assert (
+            estimate_run(configure(small_pictures, store, precision=Precision.AUTO), Console())["reused"] == num_reused
+        )
+    assert extract(small_pictures, tmp_path / "store", precision=Precision.AUTO).computed == 0
 
 
 def test_dry_run_with_a_store_uses_its_last_rate_and_changes_nothing(small_pictures: Path, small_store: Path) -> None:
