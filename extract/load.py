@@ -131,17 +131,17 @@ def _measure_contrast(view: NDArray[np.float32]) -> tuple[bool, bool]:
 
 
 @contextmanager
-def start_readers(num_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Start threads that read pictures. After an interrupt they end soon, but nothing waits for a large picture."""
-    readers = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
+def start_threads(num_threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Start threads. After an interrupt they end on their own; nothing waits for a large picture or a slow batch."""
+    threads = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
     is_interrupted = False
     try:
-        yield readers
+        yield threads
     except KeyboardInterrupt:
         is_interrupted = True
         raise
     finally:
-        readers.shutdown(wait=not is_interrupted, cancel_futures=True)
+        threads.shutdown(wait=not is_interrupted, cancel_futures=True)
 
 
 def map_ahead(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Protocol
@@ -20,7 +20,7 @@ from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
 from extract.engines import Streams
-from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead, start_readers
+from extract.load import LoadedImage, cancel, group_files, load_images, map_ahead, start_threads
 from extract.views import Prepare, list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus
@@ -28,6 +28,9 @@ from features.writer import FeatureWriter
 
 BATCHES_WAITING = 4
 """Number of batches that wait for the backbone, so that it has work while the main thread writes a shard."""
+
+SECONDS_TO_FINISH = 1.5
+"""Time after an interrupt in which the backbone may finish its current batches."""
 
 
 class BadPicturesError(HeadstartError):
@@ -119,8 +122,8 @@ class ExtractionLoop:
 
         with (
             self._console.progress("extract", len(images), "pictures") as progress,
-            ThreadPoolExecutor(streams.num_streams, thread_name_prefix="backbone") as running,
-            start_readers(streams.num_cores) as reading,
+            start_threads(streams.num_streams, "backbone") as running,
+            start_threads(streams.num_cores, "read") as reading,
         ):
             loaded = map_ahead(reading, load, group_files(images, num_together), num_ahead)
             batches = self._group(chain.from_iterable(loaded))
@@ -129,12 +132,13 @@ class ExtractionLoop:
                     self._store(done)
                     progress.advance(len(done[0]), f"limited by {self.bottleneck}")
             except KeyboardInterrupt:
-                # The backbone finishes its current batches anyway. Store them: in a short run, no batch is stored yet,
-                # because a batch is stored only after later ones have been submitted.
+                # Store the current batches of the backbone too: in a short run, no batch is stored yet, because a batch
+                # is stored only after later ones have been submitted.
                 cancel(pending)
+                deadline = time.monotonic() + SECONDS_TO_FINISH
                 with suppress(Exception):
                     while pending and not pending[0].cancelled():
-                        self._store(pending[0].result())
+                        self._store(pending[0].result(max(0, deadline - time.monotonic())))
                         pending.popleft()
                 raise
             finally:

@@ -16,7 +16,7 @@ from extract.decoding.read import UndecodableImageError, read_picture, reserve_l
 from extract.decoding.samples import has_sample_bits
 from extract.engines import count_cores
 from extract.images.formats import FORMAT_BY_EXTENSION
-from extract.load import map_ahead, start_readers
+from extract.load import map_ahead, start_threads
 from extract.plan import merge_images_to_read, plan_images
 from extract.stores import BITS_KEY, NEW_STORE_ADVICE, StoredState
 from features.catalog.tables import ImageRow
@@ -94,7 +94,7 @@ def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: C
     examined = [image for image in images if not image.path.lower().endswith(_RANGED_EXTENSIONS)]
     num_cores, deep, bits, first = count_cores(config.threads), [], 0, ""
     num_shown = len(examined) if len(examined) > _QUIET_FILES else 0
-    with start_readers(num_cores) as pool:
+    with start_threads(num_cores, "read") as pool:
 
         def read_all(
             function: Callable[[ImageRow], Result], images: list[ImageRow]

@@ -14,7 +14,7 @@ import pytest
 
 from extract.config import ExtractConfig
 from extract.decoding.convert import Pixels
-from extract.load import MAX_BYTES_TOGETHER, LoadedImage, group_files, load_images, map_ahead, start_readers
+from extract.load import MAX_BYTES_TOGETHER, LoadedImage, group_files, load_images, map_ahead, start_threads
 from extract.views import Prepared
 from features.catalog.tables import ImageRow
 from tests.pictures import draw_picture, encode
@@ -39,7 +39,7 @@ def read(
         return load_images(group, config, mirror, lambda _, content_hash: [] if content_hash in stored else views)
 
     config = ExtractConfig(folder, folder / "store")
-    with start_readers(threads) as readers:
+    with start_threads(threads, "read") as readers:
         for loaded in map_ahead(readers, load, group_files(rows, together), ahead):
             yield from loaded
 

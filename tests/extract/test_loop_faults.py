@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, StoreWriteError
+from extract import loop
 from extract.decoding.convert import Pixels
 from extract.loop import BATCHES_WAITING
 from extract.views import Prepared
@@ -29,9 +30,9 @@ pytestmark = pytest.mark.unit
 NUM_PICTURES = 40
 
 
-def list_threads() -> list[str]:
-    """Return the names of the loop's threads."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "backbone"))]
+def find_threads() -> list[threading.Thread]:
+    """Return the threads of the loop."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("read", "backbone"))]
 
 
 class BrokenEngine(MeanColours):
@@ -77,7 +78,7 @@ def test_loop_after_a_fault_keeps_the_rows_before_it_and_leaves_no_thread(
     with pytest.raises(error):
         run_loop(tmp_path, rows, backbone(num_streams=num_streams))
     monkeypatch.undo()
-    assert list_threads() == []
+    assert find_threads() == []
     store = FeatureStore(tmp_path / "store")
     num_kept = len(store.examples)
     assert [example.path for example in store.examples] == [row.path for row in rows[:num_kept]]
@@ -89,31 +90,49 @@ def test_loop_after_a_fault_keeps_the_rows_before_it_and_leaves_no_thread(
     assert read_colours(FeatureStore(tmp_path / "store")) == list(range(NUM_PICTURES))
 
 
-def test_loop_interrupted_while_large_pictures_are_decoded_does_not_wait_for_them(tmp_path: Path) -> None:
-    is_decoded = threading.Event()
+class Endless(MeanColours):
+    """Backbone that interrupts the main thread at one picture; this step and later ones last until `end` is set."""
 
-    class Slow(MeanColours):
-        def prepare(self, pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
-            if pixels[0, 0, 0] == 9:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            if pixels[0, 0, 0] >= 9:
-                assert is_decoded.wait(timeout=30)
-            return super().prepare(pixels, content_hash, views)
+    def __init__(self, *, is_engine: bool) -> None:
+        super().__init__()
+        self.end = threading.Event()
+        self._is_engine = is_engine
 
-    rows = write_pictures(tmp_path / "pictures", range(NUM_PICTURES))
-    backbone = Slow()
+    def _stop(self, number: float) -> None:
+        if number == 8:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if number >= 8:
+            assert self.end.wait(timeout=30)
+
+    def prepare(self, pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
+        if not self._is_engine:
+            self._stop(pixels[0, 0, 0])
+        return super().prepare(pixels, content_hash, views)
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        if self._is_engine:
+            self._stop(batch[0, 0, 0, 0])
+        return super().run(batch)
+
+
+@pytest.mark.parametrize("is_engine", [False, True])
+def test_loop_interrupted_does_not_wait_for_large_pictures_or_slow_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_engine: bool
+) -> None:
+    monkeypatch.setattr(loop, "SECONDS_TO_FINISH", 0.2 if is_engine else 5)
+    rows, backbone = write_pictures(tmp_path / "pictures", range(NUM_PICTURES)), Endless(is_engine=is_engine)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_loop(tmp_path, rows, backbone)
     assert time.monotonic() - started < 10
-    readers = [thread for thread in threading.enumerate() if thread.name.startswith("read")]
-    is_decoded.set()
-    for reader in readers:
-        reader.join(timeout=30)
-    assert list_threads() == []
     store = FeatureStore(tmp_path / "store")
     assert store.num_features == sum(backbone.batches)
+    assert not is_engine or store.num_features == 8
     assert sum(image.status is ImageStatus.DONE for image in store.images) == store.num_features
+    backbone.end.set()
+    for thread in find_threads():
+        thread.join(timeout=30)
+    assert find_threads() == []
 
 
 def test_loop_runs_the_waiting_batches_while_a_shard_is_written(
