@@ -10,6 +10,7 @@ from typing import Any
 from base.command_line import CommandFailed, run_app
 from base.terminal import NUM_LISTED, Console, format_bytes, format_count, format_list, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig
+from extract.engines.choose import check_options
 
 NUM_ROWS = 20
 """Largest number of classes, reasons or unusable pictures in a table."""
@@ -20,6 +21,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
     `python -m extract summary` prints the layers of the backbone and marks the cut.
     """
+    check_options(config.engine, config.precision)
     if config.dry_run:
         return _show_estimate(config, console)
     from extract.result import warn_about_unusable

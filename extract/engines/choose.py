@@ -130,12 +130,17 @@ def list_instructions(processor: Processor, precision: Precision) -> list[Instru
     return [each for each in _INSTRUCTIONS[precision] if each in processor.instructions]
 
 
+def check_options(engine: EngineName, precision: Precision) -> None:
+    """Raise UsageError if no computer supports the engine in the precision."""
+    if (engine, precision) == (EngineName.TENSORFLOW, Precision.INT8):
+        raise UsageError("--precision int8", "--engine openvino or auto", f"--engine {engine}", "Leave --engine out")
+
+
 def check_engine(choice: EngineChoice, computer: Computer) -> None:
     """Raise UsageError if an engine is not installed, or if it or the processor does not support the precision."""
     option = f"--precision {choice.precision}"
+    check_options(choice.engine, choice.precision)
     if choice.precision is Precision.INT8:
-        if choice.engine is not EngineName.OPENVINO:
-            raise UsageError(option, "--engine openvino or auto", f"--engine {choice.engine}", "Leave --engine out")
         # A store with features has a quantised model already.
         for package in ("openvino",) if choice.is_stored else ("openvino", "nncf"):
             require_extra(package, option, "extract PRECISION=int8", "int8")
