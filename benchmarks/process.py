@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PROGRAM = """
-import runpy, sys
-try:
-    module, sys.argv = sys.argv[1], sys.argv[1:]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-finally:
-    from benchmarks.process import read_peak_bytes
-    sys.__stdout__.write(f"{read_peak_bytes()}\\n")
+import atexit, runpy, sys
+from benchmarks.process import read_peak_bytes
+# A command ends its process without the blocks `finally`.
+atexit.register(lambda: print(read_peak_bytes(), file=sys.__stdout__, flush=True))
+module, sys.argv = sys.argv[1], sys.argv[1:]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 """Program that runs a module and prints its peak memory. wait4(2) would include the memory of the parent process."""
 
