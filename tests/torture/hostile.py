@@ -30,6 +30,7 @@ from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.features.stores import fill_store
+from tests.inputs.makers import encode_heic, encode_jpeg_xl
 from tests.pictures import draw_picture, encode
 from tests.torture.mutations import mutate, mutate_member, mutate_png, remove_digest
 from tests.torture.trials import parse_arguments
@@ -83,6 +84,12 @@ def draw_seeds() -> dict[str, bytes]:
         "lossy.webp": encode(picture, "WEBP"),
         "lossless.webp": encode(clear, "WEBP", lossless=True),
         "moving.webp": encode(picture, "WEBP", **frames),
+        "plain.avif": encode(picture, "AVIF"),
+        "moving.avif": encode(clear, "AVIF", **frames),
+        "plain.heic": encode_heic(picture, exif=exif.tobytes()),
+        "alpha.heic": encode_heic(clear),
+        "plain.jxl": encode_jpeg_xl(picture, use_container=True, exif=exif.tobytes()),
+        "lossy.jxl": encode_jpeg_xl(clear, quality=90),
         "plain.tiff": encode(picture, "TIFF"),
         "packed.tiff": encode(picture, "TIFF", compression="tiff_lzw"),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from tests.inputs.makers import encode_heic
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.serve.servers import make_model, make_training, start_server
 from tests.train_head.serve.test_neighbours import PATHS
@@ -75,6 +76,13 @@ def test_page_shows_predictions_bad_files_and_pictures_unlike_all_classes(page: 
     assert far.locator(".bars .chosen").count() == 0
     page.get_by_role("button", name="Clear").click()
     assert page.locator(".card").count() == 0
+
+
+def test_page_classifies_a_heic_picture_and_offers_to_choose_one(page: Page, address: str) -> None:
+    open_page(page, address)
+    (card,) = add_files(page, make_file("phone.heic", encode_heic(draw_picture("dogs", 1))))
+    assert read(card, ".verdict").startswith("dogs ")
+    assert ".heic" in str(page.get_attribute("#files", "accept")).split(",")
 
 
 def test_page_replaces_a_missing_thumbnail_by_the_file_name(page: Page, address: str) -> None:
