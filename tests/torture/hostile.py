@@ -85,7 +85,7 @@ def draw_seeds() -> dict[str, bytes]:
         "lossless.webp": encode(clear, "WEBP", lossless=True),
         "moving.webp": encode(picture, "WEBP", **frames),
         "plain.avif": encode(picture, "AVIF"),
-        "moving.avif": encode(clear, "AVIF", **frames),
+        "moving.avif": encode(picture, "AVIF", **frames),
         "plain.heic": encode_heic(picture, exif=exif.tobytes()),
         "alpha.heic": encode_heic(clear),
         "plain.jxl": encode_jpeg_xl(picture, use_container=True, exif=exif.tobytes()),
