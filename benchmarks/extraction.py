@@ -79,7 +79,8 @@ def measure_extraction(config: ExtractionBenchmarkConfig, console: Console) -> M
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         scratch = Path(folder)
         multiply_pictures(sources, config.pictures, scratch / Source.FILES)
-        make_large_pictures(sources, scratch / Source.LARGE)
+        if config.large:
+            make_large_pictures(sources, scratch / Source.LARGE)
         rounds = _measure_rounds(kinds, scratch, config, console)
         peaks = {
             int(number): measure_memory(sources, int(number), scratch / "memory", config.weights)

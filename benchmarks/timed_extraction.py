@@ -82,7 +82,8 @@ class TimedExtraction:
         self._task = task
         self._backbones: list[CutBackbone] = []
         self._loops: list[_TimedLoop] = []
-        self._configs = {source: _build_config(task, source) for source in NUM_PREPARED}
+        sources = [source for source in NUM_PREPARED if (task.scratch / source).is_dir()]
+        self._configs = {source: _build_config(task, source) for source in sources}
         for source, config in self._configs.items():
             self._extract(replace(config, store=self._locate(source)), NUM_PREPARED[source])
 

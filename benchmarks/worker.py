@@ -46,7 +46,7 @@ class Task:
     kind: str
     weights: str
     scratch: Path
-    """Folder with the folders of pictures `files` and `large`; the worker writes into another one."""
+    """Folder with the pictures, in folders named after their source; the worker writes beside them."""
 
 
 class Worker:
