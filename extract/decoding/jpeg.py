@@ -52,7 +52,7 @@ class JpegKind(NamedTuple):
 def decode_jpeg(
     data: bytes, image: Image.Image, lend: Callable[[int], NDArray[np.uint8] | None] = lambda _: None
 ) -> Pixels | None:
-    """Decode a JPEG in about two thirds of Pillow's time, and a large one in less than half.
+    """Decode a JPEG in about two thirds of Pillow's time, and a large one in a third.
 
     Args:
         data: the whole file.
@@ -76,7 +76,7 @@ def find_equal_kinds() -> frozenset[JpegKind]:
     """Return the kinds of JPEG that simplejpeg and Pillow decode to the same bytes; none without simplejpeg.
 
     Versions of libjpeg differ, for example in the upsampling of 4:4:0 (libjpeg-turbo 2.1) and in the smoothing of
-    incomplete progressive files. Therefore samples of each kind are decoded with both once in a process, in 3 ms.
+    incomplete progressive files. Therefore samples of each kind are decoded with both once in a process, in 6 ms.
     """
     try:
         import simplejpeg

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 MAX_PIXELS_IN_MEMORY = 96_000_000
 """Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
-_MAX_BYTES_KEPT = 3 * MAX_PIXELS_IN_MEMORY
+_MAX_BYTES_KEPT = 3 * MAX_PIXELS_IN_MEMORY // 2
+"""Memory of pictures of 12 megapixels in four threads, or of 24 in two; that of larger ones is new for each."""
 
 
 class Budget:
