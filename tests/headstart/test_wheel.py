@@ -67,7 +67,8 @@ def work(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("readme")
     fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
     shutil.copy(folder / "pictures/cats/000.jpg", folder / "a.jpg")
-    (folder / "script.py").write_text(script.replace('weights="imagenet"', 'weights="random", image_size=75'))
+    options = 'weights="random", image_size=75, cut="mixed0"'
+    (folder / "script.py").write_text(script.replace('weights="imagenet"', options))
     done = run([installed, "script.py"], folder)
     assert done.returncode == 0, done.stderr
     return Work(folder, done.stdout)
@@ -80,7 +81,7 @@ def test_readme_script_prints_a_prediction(work: Work) -> None:
 def test_commands_continue_the_work_of_the_script(work: Work, installed: Path, tmp_path: Path) -> None:
     headstart, results = installed.with_name("headstart"), []
     steps = [
-        "extract --images pictures --store work/store --weights random --image-size 75",
+        "extract --images pictures --store work/store --weights random --image-size 75 --cut mixed0",
         "features info work/store",
         f"train --store work/store --run {tmp_path}/run --epochs 2 --units 8",
     ]
