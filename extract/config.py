@@ -118,7 +118,7 @@ class ExtractConfig:
         Precision,
         Option(
             help="bfloat16 is about twice as fast on processors that support it; features differ by 2 %. int8 is about "
-            "three times as fast; features differ by 8 %, and it needs the package extra int8. auto is that of the "
+            "three times as fast; features differ by 10 %, and it needs the package extra int8. auto is that of the "
             "store; in a new store, bfloat16 if the processor supports it, else float32."
         ),
     ] = Precision.FLOAT32

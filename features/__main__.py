@@ -102,7 +102,7 @@ def _show_store(path: Path, cut: str, console: Console) -> Mapping[str, Any]:
             ("pictures from", store.images_folder or "unknown"),
             *([("labels from", source.describe())] if source.table else []),
             ("weights", f"{store.origin.weights_name} {store.origin.weights_file}"),
-            *((f"fingerprint: {name}", value) for name, value in fingerprint.items()),
+            *((f"fingerprint: {name}", value) for name, value in fingerprint.items() if value != ""),
             *((f"made with {name}", value) for name, value in store.origin.versions.items()),
         ],
     )

@@ -44,7 +44,7 @@ def quantize_backbone(
     _rename(found)
     # Full range of the weights: the processors that `check_engine` accepts do not saturate.
     parameters = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE)
-    # The first convolution stays in float32: it takes 2 % of the time, and causes a quarter of the error (decision 36).
+    # The first convolution stays in float32: it takes little time, and causes a quarter of the error (decision 36).
     first = next(node.get_friendly_name() for node in found.get_ordered_ops() if node.get_type_name() == "Convolution")
     # So does a mean after the cut.
     ignored = nncf.IgnoredScope(names=[first], types=["ReduceMean"], validate=False)
