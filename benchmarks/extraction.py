@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import numpy as np
@@ -76,21 +77,26 @@ def measure_extraction(config: ExtractionBenchmarkConfig, console: Console) -> M
     processor = find_processor().describe(count_cores(0))
     console.info(processor)
     sources = [config.images / image.path for image in scan_images(config.images).images]
+    # Some of the pictures have all classes.
+    Random(0).shuffle(sources)
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         scratch = Path(folder)
         multiply_pictures(sources, config.pictures, scratch / Source.FILES)
         if config.large:
             make_large_pictures(sources, scratch / Source.LARGE)
         rounds = _measure_rounds(kinds, scratch, config, console)
+        if not console.options.json:
+            print(f"{processor}; {config.pictures:,} pictures; medians of {config.repeats}")
+            for rows in list_tables(rounds):
+                print(f"\n{format_table([tuple(map(Markdown, row)) for row in rows])}")
         peaks = {
             int(number): measure_memory(sources, int(number), scratch / "memory", config.weights)
             for number in config.memory.split(",")
             if number
         }
-    if not console.options.json:
-        print(f"{processor}; {config.pictures:,} pictures; medians of {config.repeats}")
-        for rows in list_tables(rounds, peaks):
-            print(f"\n{format_table([tuple(map(Markdown, row)) for row in rows])}")
+    if peaks and not console.options.json:
+        rows = [("pictures", "peak memory"), *((f"{number:,}", format_bytes(peak)) for number, peak in peaks.items())]
+        print(f"\n{format_table(rows)}")
     return {"processor": processor, "peak_bytes": peaks, **asdict(rounds)}
 
 
@@ -168,7 +174,7 @@ def measure_memory(sources: Sequence[Path], num_pictures: int, scratch: Path, we
     return cost.peak_bytes
 
 
-def list_tables(rounds: Rounds, peaks: Mapping[int, int]) -> Iterator[list[tuple[str, ...]]]:
+def list_tables(rounds: Rounds) -> Iterator[list[tuple[str, ...]]]:
     """Yield the rows of each table; the first one is its header."""
     yield list(list_engine_rows(rounds))
     yield list(list_file_rows(rounds))
@@ -176,8 +182,6 @@ def list_tables(rounds: Rounds, peaks: Mapping[int, int]) -> Iterator[list[tuple
         yield list(list_large_rows(rounds))
     if rounds.steps:
         yield list(list_step_rows(rounds))
-    if peaks:
-        yield [("pictures", "peak memory"), *((f"{number:,}", format_bytes(peak)) for number, peak in peaks.items())]
 
 
 if __name__ == "__main__":

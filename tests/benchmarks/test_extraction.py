@@ -70,7 +70,7 @@ def test_list_step_rows_adds_up_to_the_total() -> None:
 
 def test_list_tables_without_extraction_and_large_pictures() -> None:
     rates = {KERAS: {Source.READY: [Rate(100, 10)], Source.FILES: [Rate(50, 30)]}}
-    engines, files = list_tables(Rounds(rates, matrix=[110]), {})
+    engines, files = list_tables(Rounds(rates, matrix=[110]))
     assert [row[1] for row in engines] == ["pictures/s", "110.0", "100.0"]
     assert [row[1] for row in files] == ["pictures/s", "50.0"]
 
