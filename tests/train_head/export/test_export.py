@@ -134,10 +134,10 @@ def test_export_of_a_linear_head_gives_its_predictions(
     train_head(TrainConfig(early_store, tmp_path / "run", **options), quiet)
     result = export_run(ExportConfig(tmp_path / "run", tmp_path / "out"), quiet)
     assert result.parity.ok
-    assert [layer.name for layer in result.load().get_layer("head").layers] == ["flatten", "probability"]
-    _, model = load_export(tmp_path / "out/model.keras")
+    model, (_, rebuilt) = result.load(), load_export(tmp_path / "out/model.keras")
+    assert [layer.name for layer in model.get_layer("head").layers] == ["flatten", "probability"]
     images = np.random.default_rng(0).uniform(0, 255, (2, 90, 80, 3)).astype(np.float32)
-    loaded, exported = (compile_outputs(each)(images).probabilities for each in (model, result.load()))
+    loaded, exported = (compile_outputs(each)(images).probabilities for each in (rebuilt, model))
     np.testing.assert_allclose(loaded, exported, atol=1e-6)
 
 
