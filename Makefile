@@ -251,7 +251,7 @@ test-keras: $(DEV)  ## load exported models in earlier versions of Keras, which 
 	$(BIN)/python -m pytest tests/train_head/export/test_keras_versions.py -m keras_versions -rs $(ARGS)
 
 test-browser: $(DEV)  ## open the pages in headless Chromium, and run the code of model cards; needs chromium, npm and g++
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m browser $(ARGS)
 
 lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
