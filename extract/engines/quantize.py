@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, require_extra
-from extract.engines.openvino import import_openvino
-from extract.engines.tensorflow import freeze_model
+from extract.engines.openvino import import_openvino, read_backbone
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, QuantizedModel
 
 if TYPE_CHECKING:
@@ -86,14 +85,12 @@ def _convert(model: keras.Model, cuts: Sequence[str]) -> Any:
 
     Batch normalisation is folded into the convolutions. Otherwise, NNCF does not correct the shift of their means.
     """
-    from openvino import convert_model
+    # The public `convert_model` does the same, and reports each use to a server.
+    from openvino._offline_transformations import apply_moc_transformations
 
-    frozen = freeze_model(model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.pb")
-        path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
-        found = convert_model(path)
-    outputs = [found.output(output.name) for output in frozen.outputs]
+    found, names = read_backbone(model)
+    apply_moc_transformations(found, cf=False)
+    outputs = [found.output(name) for name in names]
     for node in found.get_ops():
         for place in node.outputs():
             place.get_tensor().set_names(set())

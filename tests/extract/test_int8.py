@@ -12,6 +12,8 @@ import pytest
 from base.errors import HeadstartError
 from extract.calibrate import Calibrator
 from extract.config import Precision
+from extract.engines.choose import list_instructions
+from extract.engines.processor import find_processor
 from extract.result import ExtractResult
 from features.cuts import open_store
 from features.quantized import ModelDamagedError
@@ -28,7 +30,9 @@ from tests.features.stores import flip_byte
 from tests.files import read_files
 from tests.pictures import fill_folder
 
-pytest.importorskip("nncf")
+pytestmark = pytest.mark.skipif(
+    not list_instructions(find_processor(), Precision.INT8), reason="the processor does not support int8"
+)
 
 CUT, CUTS = "max_pooling2d", "max_pooling2d,max_pooling2d_1"
 
