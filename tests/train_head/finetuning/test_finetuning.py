@@ -6,6 +6,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,12 +28,13 @@ from train_head.export.__main__ import export
 from train_head.export.config import ExportConfig
 from train_head.finetuning.tail import Tail
 from train_head.runs.read import Run
-from train_head.solvers import Problem
+from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights, TunedWeights
 from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.solvers.reduced import fit_reduced
 from train_head.train import train_head
+from train_head.trials import evaluate_fit
 
 if TYPE_CHECKING:
     import keras
@@ -87,10 +89,14 @@ def test_train_again_changes_nothing_and_other_layers_give_another_run(
 def test_train_with_repeats_starts_each_from_the_same_backbone(
     stores: Path, tuned: Path, tmp_path: Path, quiet: Console
 ) -> None:
-    both = train_head(configure(stores, tmp_path / "both", repeats=2), quiet)
+    with mock.patch("train_head.trials.evaluate_fit", side_effect=evaluate_fit) as evaluated:
+        both = train_head(configure(stores, tmp_path / "both", repeats=2), quiet)
+    second: Fit = evaluated.call_args.args[0]
     alone = train_head(configure(stores, tmp_path / "alone", seed=4), quiet)
     first = Run(tuned)
     assert both["repeats"]["val_accuracies"] == [first.read_metrics()["val_accuracy"], alone["val_accuracy"]]
+    # All pictures are classified correctly, whatever the second fit starts from; its losses differ.
+    assert [row.val_loss for row in second.history] == [row.val_loss for row in Run(tmp_path / "alone").read_history()]
     mine, theirs = (run.read_head().to_arrays()["tail_conv2d_6"] for run in (Run(tmp_path / "both"), first))
     np.testing.assert_array_equal(mine, theirs)
 
