@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
+from base.streams import hide_native_stderr
 from base.terminal import Console, format_count, import_quietly
 from extract.config import EngineName, ExtractConfig, Precision
 from extract.engines import Engine, build_engine, build_quantized_engine, count_cores, plan_streams
@@ -201,7 +202,10 @@ class CutBackbone:
             model = join_cuts(list(self.models.values()))
             engine = build_engine(config.engine, config.precision, model, self.streams)
         # Warm up. The first batch takes about two seconds longer, because the engine chooses kernels and packs weights.
-        engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
+        outputs = engine.run(np.zeros((1, config.image_size, config.image_size, 3), np.float32))
+        # TensorFlow prints a line about float16 on its first use.
+        with hide_native_stderr():
+            self.round(outputs[0])
         return engine
 
     @cached_property
