@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from base.terminal import Console, ConsoleOptions
 from benchmarks.worker import BATCH_SIZE, CUT, IMAGE_SIZE, KERAS, NUM_BATCHES, Rate, Source, Task
-from extract.backbone import CutBackbone, build_backbone, cut_backbone
+from extract.backbone import build_backbone, cut_backbone
 from extract.config import EngineName, ExtractConfig, Precision
+from extract.cut_backbone import CutBackbone
 from extract.images.scan import Scan
 from extract.loop import ExtractionLoop
 from extract.run import extract_features

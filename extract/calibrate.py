@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.files import hash_file
 from base.terminal import Console, format_count
-from extract.backbone import CutBackbone, join_cuts
+from extract.backbone import join_cuts
 from extract.config import ExtractConfig, Precision
+from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.engines import count_cores
 from extract.load import LoadedImage, load_image, map_ahead

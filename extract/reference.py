@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from extract.backbone import CutBackbone, join_cuts
+from extract.backbone import join_cuts
 from extract.canary import NUM_ROWS
 from extract.config import EngineName, ExtractConfig, Precision, choose_batch_size
+from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.engines.processor import find_processor
 from extract.load import load_image

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from base.files import require_space
 from base.terminal import Console, format_count
-from extract.backbone import CutBackbone
 from extract.calibrate import Calibrator
 from extract.canary import compare_rows
 from extract.config import ExtractConfig
+from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.images.recognize import list_decodable
 from extract.images.scan import Scan

@@ -14,8 +14,9 @@ from base.files import sync_folder
 from base.lock import hold_write_lock
 from base.terminal import Console, format_count
 from extract import pixels
-from extract.backbone import BACKBONE_NAME, CutBackbone, hash_weights
+from extract.backbone import BACKBONE_NAME, hash_weights
 from extract.config import EngineName, ExtractConfig
+from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.images.recognize import HEADSTART_STORE, identify_headstart_folder
 from extract.images.scan import Scan

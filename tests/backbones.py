@@ -35,11 +35,11 @@ def share_backbones() -> Iterator[None]:
         return join_once(tuple(models))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.backbone.build_backbone", build_backbone_once)
-        patch.setattr("extract.backbone.cut_backbone", functools.lru_cache(16)(cut_backbone))
-        patch.setattr("extract.backbone.join_cuts", join)
-        patch.setattr("extract.backbone.build_engine", functools.lru_cache(16)(build_engine))
-        patch.setattr("extract.backbone.compile_views", functools.lru_cache(16)(compile_views))
+        patch.setattr("extract.cut_backbone.build_backbone", build_backbone_once)
+        patch.setattr("extract.cut_backbone.cut_backbone", functools.lru_cache(16)(cut_backbone))
+        patch.setattr("extract.cut_backbone.join_cuts", join)
+        patch.setattr("extract.cut_backbone.build_engine", functools.lru_cache(16)(build_engine))
+        patch.setattr("extract.cut_backbone.compile_views", functools.lru_cache(16)(compile_views))
         patch.setattr("extract.run.compare_with_keras", lambda *_: np.zeros((1, 0)))
         yield
 

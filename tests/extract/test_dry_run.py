@@ -142,7 +142,7 @@ def test_dry_run_of_a_layer_of_unknown_shape_uses_the_store_or_gives_no_size(
 def test_dry_run_builds_no_backbone_and_needs_no_weights(
     new_store: ExtractConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extract.backbone.build_backbone", None)
+    monkeypatch.setattr("extract.cut_backbone.build_backbone", None)
     config = replace(new_store, weights="imagenet", weights_sha256="0" * 64)
     assert estimate_run(config, Console())["to_read"] == 16
 

@@ -35,10 +35,10 @@ OPTIONS = ["--weights", "random", "--image-size", "75", "--cut", "mixed0", "--vi
 OPTIONS += ["--batch-size", "4", "--json", "-q"]
 PROGRAM = """
 import os, runpy, sys
-from extract import backbone
+from extract import cut_backbone
 from features import writer
 
-build_engine, runs = backbone.build_engine, []
+build_engine, runs = cut_backbone.build_engine, []
 number, at, num_rows = (int(sys.argv.pop(1)) for _ in range(3))
 
 
@@ -53,7 +53,7 @@ class Interrupting:
         return self.engine.run(batch)
 
 
-backbone.build_engine = lambda *given: Interrupting(build_engine(*given))
+cut_backbone.build_engine = lambda *given: Interrupting(build_engine(*given))
 writer.count_rows_per_shard = lambda shape: num_rows
 runpy.run_module("extract", run_name="__main__", alter_sys=True)
 """

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console, ConsoleOptions
-from extract import backbone
+from extract import cut_backbone
 from extract.config import EngineName, Precision
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.engines import Engine
@@ -62,8 +62,8 @@ def _compare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change_engine(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
-    build = vars(backbone)["build_engine"]  # Builds each engine once.
-    monkeypatch.setattr(backbone, "build_engine", lambda *given: ChangedEngine(build(*given), change))
+    build = vars(cut_backbone)["build_engine"]  # Builds each engine once.
+    monkeypatch.setattr(cut_backbone, "build_engine", lambda *given: ChangedEngine(build(*given), change))
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -122,7 +122,7 @@ def test_extract_compares_in_the_first_run_only(
 def compare(images: Path, **options: Any) -> int:
     """Compare the TensorFlow engine in float32, whatever the options; return the number of pictures."""
     plain, weights = configure(images, images, engine=EngineName.TENSORFLOW), Weights(WeightsName.RANDOM)
-    built = backbone.CutBackbone(plain, weights, Console(ConsoleOptions(quiet=True)))
+    built = cut_backbone.CutBackbone(plain, weights, Console(ConsoleOptions(quiet=True)))
     config = dataclasses.replace(plain, **options)
     return len(compare_with_keras(scan_images(images, []).images, config, built, DEFAULT_POLICY)[0])
 

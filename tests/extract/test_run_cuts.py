@@ -135,7 +135,7 @@ def test_extract_with_an_added_cut_and_other_features_than_stored_is_refused(
 ) -> None:
     stores = tmp_path / "stores"
     shutil.copytree(alone["mixed0"], stores / "mixed0")
-    monkeypatch.setattr("extract.backbone.build_engine", lambda *given: ScaledEngine(build_engine(*given), 1.01))
+    monkeypatch.setattr("extract.cut_backbone.build_engine", lambda *given: ScaledEngine(build_engine(*given), 1.01))
     with raises(FeatureStoreError, where=stores / "mixed0") as caught:
         extract(nine_pictures, stores, cut=",".join(CUTS))
     assert "0.01" in caught.value.got.split()

@@ -50,7 +50,7 @@ def test_extract_with_other_features_than_the_stored_ones_stores_nothing(
 def test_extract_with_features_beyond_float16_stops_and_leaves_no_examples(
     small_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extract.backbone.build_engine", lambda *given: ScaledEngine(build_engine(*given), 1e6))
+    monkeypatch.setattr("extract.cut_backbone.build_engine", lambda *given: ScaledEngine(build_engine(*given), 1e6))
     result = extract(small_pictures, tmp_path / "huge")
     assert (result.error != "", result.unsound) == (True, 4)
     store = FeatureStore(tmp_path / "huge")

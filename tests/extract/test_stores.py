@@ -126,7 +126,7 @@ def test_extract_without_a_picture_to_compare_is_refused_and_keeps_the_shards(
     shutil.rmtree(small_pictures)
     shutil.copytree(other, small_pictures)  # the same folder with other pictures
     if is_changed:
-        monkeypatch.setattr("extract.backbone.build_engine", lambda *given: ScaledEngine(build_engine(*given), 1.5))
+        monkeypatch.setattr("extract.cut_backbone.build_engine", lambda *given: ScaledEngine(build_engine(*given), 1.5))
     with raises(FeatureStoreError, where=small_store) as caught:
         extract(small_pictures, small_store)
     assert "--new-store" in caught.value.advice
@@ -160,7 +160,7 @@ def test_extract_counts_unsound_and_failed_pictures_in_every_run(
     arguments: list[Any] = ["--images", other, "--store", tmp_path / "own", "--weights", "random"]
     arguments += ["--image-size", 75, "--cut", "mixed0", "--max-bad", 0.5, "--json"]
     with monkeypatch.context() as patch:
-        patch.setattr("extract.backbone.build_engine", lambda *given: Overflowing(build_engine(*given), 1))
+        patch.setattr("extract.cut_backbone.build_engine", lambda *given: Overflowing(build_engine(*given), 1))
         first = run_command("extract.__main__", *arguments)
     second = run_command("extract.__main__", *arguments)
     (other / "train/cats/bad.jpg").unlink()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from extract.backbone import CutBackbone
 from extract.config import ExtractConfig
+from extract.cut_backbone import CutBackbone
 from extract.decoding.decode import decode_image
 from extract.load import load_image
 from extract.pixels import prepare_pixels, resize_pixels

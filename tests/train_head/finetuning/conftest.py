@@ -53,7 +53,7 @@ def _small_backbones() -> Iterator[None]:
         return fitted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.backbone.build_backbone", functools.cache(build_small_backbone))
+        patch.setattr("extract.cut_backbone.build_backbone", functools.cache(build_small_backbone))
         patch.setattr("train_head.export.load.build_backbone", functools.cache(build_small_backbone))
         patch.setattr("train_head.finetuning.backbone.build_backbone", build)
         yield
