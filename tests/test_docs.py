@@ -87,7 +87,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[CommandR
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("train_head.finetuning.backbone.build_backbone", build_small_backbone)
-        for module in ("extract.backbone", "train_head.export.load"):
+        for module in ("extract.cut_backbone", "train_head.export.load"):
             patch.setattr(f"{module}.build_backbone", functools.cache(build_small_backbone))
         patch.setattr("train_head.report.page.encode_svg", encode_once)
         return {command: [run_call(call) for call in list_calls(command, folder)] for command in TESTED}
