@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from extract.config import ExtractConfig, Precision
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.engines import count_cores
-from extract.load import LoadedImage, load_image, map_ahead
+from extract.load import LoadedImage, load_image, map_ahead, start_threads
 from extract.stores import NEW_STORE_ADVICE, StoredState
 from extract.views import is_training
 from features.catalog.tables import ImageRow
@@ -63,33 +62,28 @@ class Calibrator:
         wanted = {cut: state for cut, state in self.stored.items() if cut not in backbone.quantized}
         for digest in dict.fromkeys(state.fingerprint.calibration for state in wanted.values()):
             states = {cut: state for cut, state in wanted.items() if state.fingerprint.calibration == digest}
-            if states.keys() <= backbone.quantized.keys():
-                continue
-            found = self._read(digest, states.values())
-            if isinstance(found, ModelDamagedError):
-                self.console.warning(f"{found.where}: {found.got} instead of {found.expected}. It will be made again")
-                # New pictures would change the choice.
-                images = [row for row in self.images if _identify(row) in self._known]
-                model = self._quantize(list(states), images, backbone)
-                if model.digest != digest:
-                    raise ModelDamagedError(
-                        found.where,
-                        f"{found.expected}, or the pictures that it was calibrated on",
-                        f"{found.got}, and pictures or libraries that give {model.digest[:12]}…",
-                        f"Restore the folder from a copy of the store. {NEW_STORE_ADVICE}",
-                    ) from found
-                found = model
-            backbone.quantized |= dict.fromkeys(states, found)
-
-    def _read(self, digest: str, states: Iterable[StoredState]) -> QuantizedModel | ModelDamagedError:
-        """Read a quantised backbone from the first store that has it intact; otherwise return the first error."""
-        errors = []
-        for state in states:
             try:
-                return read_model(state.path, digest)
+                model = _read_intact(digest, states.values())
             except ModelDamagedError as error:
-                errors.append(error)
-        return errors[0]
+                model = self._replace(digest, list(states), backbone, error)
+            backbone.quantized |= dict.fromkeys(states, model)
+
+    def _replace(
+        self, digest: str, cuts: Sequence[str], backbone: CutBackbone, error: ModelDamagedError
+    ) -> QuantizedModel:
+        """Make a damaged quantised backbone again; raise ModelDamagedError if the result is another one."""
+        self.console.warning(f"{error.where}: {error.got} instead of {error.expected}. It will be made again")
+        # New pictures would change the choice.
+        images = [row for row in self.images if _identify(row) in self._known]
+        model = self._quantize(cuts, images, backbone)
+        if model.digest != digest:
+            raise ModelDamagedError(
+                error.where,
+                f"{error.expected}, or the pictures that it was calibrated on",
+                f"{error.got}, and pictures or libraries that give {model.digest[:12]}…",
+                f"Restore the folder from a copy of the store. {NEW_STORE_ADVICE}",
+            ) from error
+        return model
 
     @cached_property
     def _known(self) -> dict[tuple[str, int, int], bytes]:
@@ -167,8 +161,19 @@ class Calibrator:
 
     def _map(self, function: Callable[[ImageRow], Result], rows: Iterable[ImageRow]) -> Generator[Result, None, None]:
         num_cores = count_cores(self.config.threads)
-        with ThreadPoolExecutor(num_cores, thread_name_prefix="read") as pool:
+        with start_threads(num_cores, "read") as pool:
             yield from map_ahead(pool, function, rows, 4 * num_cores)
+
+
+def _read_intact(digest: str, states: Iterable[StoredState]) -> QuantizedModel:
+    """Read a quantised backbone from the first store that has it intact; otherwise raise the first error."""
+    errors = []
+    for state in states:
+        try:
+            return read_model(state.path, digest)
+        except ModelDamagedError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _identify(row: ImageRow) -> tuple[str, int, int]:
