@@ -30,6 +30,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Accepted formats. Pillow opens the MPO files of cameras as JPEG, and raises KeyError for the name MPO."""
 DEFAULT_POLICY = DecodePolicy()
 _TOO_LARGE = "a picture too large for the available memory"
+_budget = Budget(MAX_PIXELS_IN_MEMORY)
 
 Result = TypeVar("Result")
 
@@ -49,9 +50,6 @@ def _silence_libraries() -> None:
 
 
 _silence_libraries()
-
-
-_budget = Budget(MAX_PIXELS_IN_MEMORY)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY) -> Pixels:
@@ -86,10 +84,10 @@ def decode_within_budget(
     overwritten by another picture after that.
     """
 
-    def lend(num_bytes: int) -> NDArray[np.uint8] | None:
-        return held.enter_context(memory.lend(num_bytes)) if memory else None
-
     def decode(data: bytes, image: Image.Image, held: ExitStack) -> Pixels:
+        def lend(num_bytes: int) -> NDArray[np.uint8] | None:
+            return held.enter_context(memory.lend(num_bytes)) if memory else None
+
         if policy.edition > 1:
             repair_planes(image)
         layout = find_layout(image)
