@@ -110,16 +110,16 @@ class ExtractConfig:
     engine: Annotated[
         EngineName,
         Option(
-            help="Library that runs the backbone. auto is that of the store; in a new store, openvino for int8, else "
-            "tensorflow. openvino needs the package extra openvino."
+            help="Library that runs the backbone. auto keeps that of the store; a new store gets openvino for int8, "
+            "and tensorflow otherwise. openvino needs the package extra openvino."
         ),
     ] = EngineName.AUTO
     precision: Annotated[
         Precision,
         Option(
             help="bfloat16 is about twice as fast on processors that support it; features differ by 2 %. int8 is about "
-            "three times as fast; features differ by 10 %, and it needs the package extra int8. auto is that of the "
-            "store; in a new store, bfloat16 if the processor supports it, else float32."
+            "three times as fast; features differ by 10 %, and it needs the package extra int8. auto keeps that of the "
+            "store; a new store gets bfloat16 if the processor supports it, and float32 otherwise."
         ),
     ] = Precision.FLOAT32
     batch_size: Annotated[

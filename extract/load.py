@@ -22,7 +22,7 @@ from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow
 
 MAX_BYTES_TOGETHER = 2**20
-"""Size of the files that one task reads, unless a single file is larger; a large picture is a task of its own."""
+"""Limit on the size of the files that one task reads; a larger file is a task of its own."""
 LOW_CONTRAST = 0.25
 """Share of the range of 8 bits below which a picture has a low contrast."""
 
@@ -50,7 +50,7 @@ ListMissing = Callable[[ImageRow, bytes], Sequence[int]]
 
 
 def group_files(images: Iterable[ImageRow], max_pictures: int) -> Iterator[list[ImageRow]]:
-    """Group pictures for `load_images`: at most `max_pictures`, and `MAX_BYTES_TOGETHER` unless it is one picture."""
+    """Group pictures for `load_images`: at most `max_pictures` and `MAX_BYTES_TOGETHER`, or one larger file."""
     group: list[ImageRow] = []
     num_bytes = 0
     for image in images:
@@ -76,10 +76,10 @@ def load_images(
 ) -> list[LoadedImage]:
     """Read and hash pictures, and decode those for whose content `list_missing` returns views to compute.
 
-    With a memory, decoded pictures use its arrays in turn; the views are always new arrays.
+    Pictures are decoded into the arrays of `memory`, if given; the views are always new arrays.
 
-    Each step is done for all pictures before the next one, so that its code stays in the processor's cache: reading,
-    hashing and measuring take half as long as with one picture at a time.
+    All pictures are read and hashed before the first is decoded, and measured after the last, so that the code of each
+    step stays in the processor's cache: these steps take half as long as with one picture at a time.
     """
     loaded = [LoadedImage(image) for image in images]
     with reserve_large_file(max(image.num_bytes for image in images)):

@@ -52,7 +52,7 @@ def compare_with_keras(
         return np.zeros((len(config.cuts), 0))
     batch = np.stack(list(views.values()))
     outputs = zip(backbone.run(batch), run_keras(backbone, batch), strict=True)
-    differences = np.stack([measure_norms(computed, expected) for computed, expected in outputs])
+    differences = np.stack([measure_errors(computed, expected) for computed, expected in outputs])
     cut, row = np.unravel_index(np.argmax(differences), differences.shape)  # The first NaN, if there is one.
     tolerance = TOLERANCES[config.precision]
     if not differences[cut, row] <= tolerance:
@@ -94,12 +94,12 @@ def run_keras(backbone: CutBackbone, batch: NDArray[np.float32]) -> list[NDArray
     return [np.concatenate([part.numpy() for part in outputs]) for outputs in zip(*parts, strict=True)]
 
 
-def measure_norms(computed: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
+def measure_errors(computed: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the norm of the difference of each row, relative to that of the expected row; (n,) float64.
 
-    It is relative to the root mean square of all expected norms if that is larger: rounding errors are not small beside
-    the features of a grey picture, which are near zero. An expected row with NaN or infinity gives 0, because it is a
-    fault of the weights and not of the engine.
+    It is relative to the root mean square of all expected norms if that is larger: the features of a gray picture are
+    near zero, and rounding errors are not small beside them. An expected row with NaN or infinity gives 0, because the
+    weights cause it and not the engine.
     """
     is_finite = np.isfinite(expected).reshape(len(expected), -1).all(axis=1)
     ours, theirs = (array.reshape(len(array), -1)[is_finite].astype(np.float64) for array in (computed, expected))

@@ -90,11 +90,11 @@ def extract(
         views: Number of views of each training picture: the picture itself, then random augmentations. Expects a whole
             number of at least 1. Default 1.
         view_seed: Random seed of the augmentations. Expects a whole number of at least 0. Default 0.
-        engine: Library that runs the backbone. auto is that of the store; in a new store, openvino for int8, else
-            tensorflow. openvino needs the package extra openvino. Default auto.
+        engine: Library that runs the backbone. auto keeps that of the store; a new store gets openvino for int8, and
+            tensorflow otherwise. openvino needs the package extra openvino. Default auto.
         precision: bfloat16 is about twice as fast on processors that support it; features differ by 2 %. int8 is about
-            three times as fast; features differ by 10 %, and it needs the package extra int8. auto is that of the
-            store; in a new store, bfloat16 if the processor supports it, else float32. Default float32.
+            three times as fast; features differ by 10 %, and it needs the package extra int8. auto keeps that of the
+            store; a new store gets bfloat16 if the processor supports it, and float32 otherwise. Default float32.
         batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole
             number of at least 0. Default 0.
         threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least 0. Default 0.

@@ -28,9 +28,9 @@ _SUBSAMPLINGS = {
 }
 """Horizontal and vertical sampling factors of the components, by simplejpeg's name."""
 _PILLOW_SUBSAMPLINGS = ("444", "422", "420")
-"""Names of those that Pillow can write, in the order of its numbers."""
+"""Names of those that Pillow can write, at the numbers that Pillow uses."""
 _SAMPLE_SHAPE = (37, 83, 3)
-"""Not a multiple of a block in either direction."""
+"""Shape of the samples; neither side is a multiple of a block."""
 
 # Markers, second byte (ITU-T T.81, table B.1). Other frames are lossless, hierarchical or arithmetic.
 _FRAMES = {0xC0: False, 0xC1: False, 0xC2: True}
@@ -123,10 +123,10 @@ def _decode(data: bytes, buffer: NDArray[np.uint8] | None = None) -> Pixels | No
 
 
 def _read_frame(data: bytes) -> tuple[tuple[int, int], JpegKind] | None:
-    """Return the size (width, height) and the kind of a JPEG by the segments before its frame.
+    """Return the size (width, height) and the kind of a JPEG from its frame header.
 
     Returns:
-        None for other kinds, and for bytes between segments, which decoders skip in different ways.
+        None for other kinds of frames, and for bytes between segments, which decoders skip in different ways.
     """
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:

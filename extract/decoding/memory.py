@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 MAX_PIXELS_IN_MEMORY = 96_000_000
 """Limit on the decoded pixels of all threads together; a pixel takes 7 bytes, 4 in Pillow and 3 in the array."""
 _MAX_BYTES_KEPT = 3 * MAX_PIXELS_IN_MEMORY // 2
-"""Memory of pictures of 12 megapixels in four threads, or of 24 in two; that of larger ones is new for each."""
+"""Enough for pictures of 12 megapixels in four threads, or of 24 in two; larger pictures always get new memory."""
 
 
 class Budget:
-    """Limit on the pixels or bytes that all threads hold at a time; a picture above the limit is processed alone."""
+    """Limit on the pixels or bytes that all threads hold together; a picture above the limit is processed alone."""
 
     def __init__(self, limit: int) -> None:
         """Create a budget of `limit` pixels or bytes."""
@@ -37,10 +37,9 @@ class Budget:
 
 
 class PixelMemory:
-    """Arrays that the pictures of a run use in turn, as many as threads decode at a time.
+    """Arrays that are used again for later pictures; at most one for each thread that decodes.
 
-    The system clears new memory page by page. For a picture of 12 megapixels, that takes a third to two thirds of the
-    time of decoding.
+    The system clears new memory page by page, which takes a third to two thirds of the time to decode 12 megapixels.
     """
 
     def __init__(self, max_bytes: int = _MAX_BYTES_KEPT) -> None:

@@ -1,6 +1,6 @@
 """Decoding of AVIF, HEIC and JPEG XL, whose decoders are imported when the first such picture is opened.
 
-A picture is turned by its container, as these formats demand; their EXIF orientation only repeats it, and is ignored.
+A picture is turned as its container demands. Its EXIF orientation only repeats this, and is ignored.
 Samples of more than 8 bits are scaled by the range in the header. ICC profiles and HDR curves are not applied.
 """
 
@@ -27,7 +27,7 @@ class OpenedPicture:
     width: int
     height: int
     load: Callable[[], Image.Image | bytes]
-    """Decodes it: an upright picture with 8-bit samples, or the bytes of a JPEG file with the same pixels."""
+    """Function that decodes it to an upright picture with 8-bit samples, or to a JPEG file with the same pixels."""
 
 
 def open_with_plugin(data: bytes, picture_format: PluginFormat) -> OpenedPicture:

@@ -47,9 +47,5 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
 
 
 def reserve_large_file(num_bytes: int) -> AbstractContextManager[None]:
-    """Return a context manager in which a file may be read and decoded; it waits while other large files leave no room.
-
-    Args:
-        num_bytes: size of the file.
-    """
+    """Return a context manager that waits until other large files leave room to read and decode one of `num_bytes`."""
     return _large_files.reserve(num_bytes) if num_bytes > LARGE_FILE_BYTES else nullcontext()

@@ -48,7 +48,7 @@ _IMPLIED = {
     Instructions.AVX2: {Instructions.AVX512},
     Instructions.AMX: {Instructions.AMX_BF16, Instructions.AMX_INT8},
 }
-"""Instructions that a description leaves out if the processor has one of the others."""
+"""Instructions that a description omits if the processor has one of these others, which imply them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Processor:
     """Name and instructions of a processor."""
 
     name: str
-    """Name by the manufacturer; in a virtual machine often only the family, on ARM only the architecture."""
+    """Name that the manufacturer gave it; in a virtual machine often only the family, on ARM only the architecture."""
     instructions: frozenset[Instructions] = frozenset()
     """Empty on systems other than Linux, where they are unknown."""
 

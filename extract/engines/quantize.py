@@ -47,7 +47,7 @@ def quantize_backbone(
     first = next(node.get_friendly_name() for node in found.get_ordered_ops() if node.get_type_name() == "Convolution")
     # So does a mean after the cut.
     ignored = nncf.IgnoredScope(names=[first], types=["ReduceMean"], validate=False)
-    # The function behind the decorator, which reports each use to a server.
+    # Without its decorator, which reports each use to a server.
     quantize = inspect.unwrap(nncf.quantize)
     dataset = nncf.Dataset(pictures, lambda picture: picture[None])
     try:

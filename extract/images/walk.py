@@ -100,14 +100,14 @@ class _Pending(NamedTuple):
 
 
 class _Rules(NamedTuple):
-    """Rules by which a file or folder is used."""
+    """Rules that decide which files are pictures."""
 
     stores: Collection[str]
     """Relative paths of feature stores."""
     extensions: Collection[str]
     """Extensions of pictures, in lower case."""
     known: Collection[str]
-    """Relative paths of pictures, whatever their extension."""
+    """Relative paths that are pictures whatever their extension."""
 
 
 def _list_folder(top: Path, pending: _Pending, rules: _Rules, listing: Listing) -> list[_Pending]:

@@ -20,7 +20,7 @@ from extract.engines import Engine
 from extract.engines.processor import find_processor
 from extract.images.scan import scan_images
 from extract.plan import hash_path
-from extract.reference import WrongEngineError, compare_with_keras, measure_norms
+from extract.reference import WrongEngineError, compare_with_keras, measure_errors
 from extract.weights.find import Weights, WeightsName
 from tests.errors import raises
 from tests.extract.extraction import configure, extract
@@ -166,11 +166,11 @@ def test_compare_with_keras_names_engine_precision_and_the_way_back(
     assert caught.value.advice.endswith(way_back)
 
 
-def test_measure_norms_are_relative_to_the_expected_rows_or_to_their_mean() -> None:
+def test_measure_errors_are_relative_to_the_expected_rows_or_to_their_mean() -> None:
     expected = np.array([[30, 40], [0, 0], [6, 8], [1, np.inf], [30, 40]], np.float32)
     computed = np.array([[30, 45], [0, 1], [0, 0], [1, 2], [np.nan, 1]], np.float32)
     mean = np.sqrt((2500 + 100 + 2500) / 4)
-    np.testing.assert_allclose(measure_norms(computed, expected), [0.1, 1 / mean, 10 / mean, 0, np.nan])
+    np.testing.assert_allclose(measure_errors(computed, expected), [0.1, 1 / mean, 10 / mean, 0, np.nan])
     zeros = np.zeros((2, 2), np.float32)
-    np.testing.assert_array_equal(measure_norms(zeros, zeros), [0, 0])
-    np.testing.assert_array_equal(measure_norms(zeros, np.full((2, 2), np.nan, np.float32)), [0, 0])
+    np.testing.assert_array_equal(measure_errors(zeros, zeros), [0, 0])
+    np.testing.assert_array_equal(measure_errors(zeros, np.full((2, 2), np.nan, np.float32)), [0, 0])
