@@ -120,13 +120,19 @@ def test_loop_interrupted_does_not_wait_for_large_pictures_or_slow_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_engine: bool
 ) -> None:
     monkeypatch.setattr(loop, "SECONDS_TO_FINISH", 0.2 if is_engine else 5)
+    # A command that ran in this process may have left a handler that ends the process.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     rows, backbone = write_pictures(tmp_path / "pictures", range(NUM_PICTURES)), Endless(is_engine=is_engine)
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run_loop(tmp_path, rows, backbone)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_loop(tmp_path, rows, backbone)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - started < 10
     store = FeatureStore(tmp_path / "store")
-    assert store.num_features == sum(backbone.batches)
+    # A batch can be lost that was being submitted when the signal arrived; it is computed again by the next run.
+    assert store.num_features in (sum(backbone.batches), sum(backbone.batches[:-1]))
     assert not is_engine or store.num_features == 8
     assert sum(image.status is ImageStatus.DONE for image in store.images) == store.num_features
     backbone.end.set()
