@@ -11,7 +11,9 @@
 #   WEIGHTS=         auto (default: the weights of an existing store), imagenet, nsfwjs, random, or a file
 #   CUT= VIEWS=      cut layer, or several (mixed5,mixed7), which training joins if POOL=avg; stored views per training
 #                    picture (docs/performance.md)
-#   IMAGE_SIZE= POOL= ENGINE= PRECISION= THREADS=    how features are computed
+#   IMAGE_SIZE= POOL= THREADS=   how features are computed
+#   PRECISION=       float32 (default), bfloat16, int8 or auto (docs/performance.md)
+#   ENGINE=          auto (default), tensorflow or openvino (docs/performance.md)
 #   SAMPLE_BITS=     significant bits of 16-bit pictures: auto (default), 8, 10, 12, 14 or 16 (docs/inputs.md)
 #   CLASSES= MIN_PICTURES=   classes to use (cats,dogs); leave out classes with fewer pictures (docs/inputs.md)
 #   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
