@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +49,12 @@ class Calibrator:
         """Quantise the backbone for the cuts whose stores have no features yet, as one model; only for int8."""
         new = [cut for cut in self.config.cuts if cut not in self.stored]
         if new and self.config.precision is Precision.INT8:
-            backbone.quantized |= dict.fromkeys(new, self._quantize(new, self.images, backbone))
+            pictures = self._choose_pictures(backbone)
+            if not pictures:
+                expected, got = "a usable training picture, to calibrate int8 on", "none"
+                advice = "Repair the pictures, or give --precision float32"
+                raise HeadstartError(self.config.images, expected, got, advice)
+            backbone.quantized |= dict.fromkeys(new, self._quantize(new, pictures, backbone))
 
     def load_stored(self, backbone: CutBackbone) -> None:
         """Load the quantised backbone of each store with features, once; make it again if no store has it intact.
@@ -73,14 +78,15 @@ class Calibrator:
     ) -> QuantizedModel:
         """Make a damaged quantised backbone again; raise ModelDamagedError if the result is another one."""
         self.console.warning(f"{error.where}: {error.got} instead of {error.expected}. It will be made again")
-        # New pictures would change the choice.
-        images = [row for row in self.images if _identify(row) in self._known]
-        model = self._quantize(cuts, images, backbone)
-        if model.digest != digest:
+        # New pictures would change the choice. The stored ones may have been copied or renamed since.
+        pictures = self._choose_pictures(backbone, frozenset(self._known.values()))
+        model = self._quantize(cuts, pictures, backbone) if pictures else None
+        if model is None or model.digest != digest:
+            found = f"pictures or libraries that give {model.digest[:12]}…" if model else "none of these pictures"
             raise ModelDamagedError(
                 error.where,
                 f"{error.expected}, or the pictures that it was calibrated on",
-                f"{error.got}, and pictures or libraries that give {model.digest[:12]}…",
+                f"{error.got}, and {found}",
                 f"Restore the folder from a copy of the store. {NEW_STORE_ADVICE}",
             ) from error
         return model
@@ -91,11 +97,10 @@ class Calibrator:
         rows = (row for state in self.stored.values() for row in state.known.images)
         return {_identify(row): row.content_hash for row in rows if row.content_hash}
 
-    def _quantize(self, cuts: Sequence[str], images: Iterable[ImageRow], backbone: CutBackbone) -> QuantizedModel:
+    def _quantize(self, cuts: Sequence[str], pictures: Sequence[ImageRow], backbone: CutBackbone) -> QuantizedModel:
         # In alphabetical order, so that the order of the option does not matter.
         ordered = sorted(cuts)
         model = join_cuts([backbone.models[cut] for cut in ordered])
-        pictures = self._choose_pictures(images, backbone)
         count = format_count(len(pictures), "picture")
         self.console.info(f"int8: quantising the backbone, calibrated on {count}")
         from extract.engines.quantize import quantize_backbone
@@ -103,18 +108,24 @@ class Calibrator:
         views = _Views(lambda: self._load(pictures, backbone))
         return quantize_backbone(model, ordered, views, len(pictures))
 
-    def _choose_pictures(self, images: Iterable[ImageRow], backbone: CutBackbone) -> list[ImageRow]:
-        """Choose the usable training pictures with the smallest content hashes, each content once."""
-        candidates = self._hash_pictures([row for row in images if is_training(row.split)])
+    def _choose_pictures(
+        self, backbone: CutBackbone, contents: Container[bytes | None] | None = None
+    ) -> list[ImageRow]:
+        """Choose the usable training pictures with the smallest content hashes, each content once.
+
+        Args:
+            backbone: prepares the pictures.
+            contents: content hashes of the pictures to choose from; None for those of the folder.
+        """
+        candidates = self._hash_pictures([row for row in self.images if is_training(row.split)])
+        if contents is not None:
+            candidates = [row for row in candidates if row.content_hash in contents]
         chosen: list[ImageRow] = []
         with closing(self._load_all(candidates, backbone)) as loaded:
             for found in loaded:
                 chosen += [found.image] if found.views else []
                 if len(chosen) == NUM_PICTURES:
                     break
-        if not chosen:
-            expected, got = "a usable training picture, to calibrate int8 on", "none"
-            raise HeadstartError(self.config.images, expected, got, "Repair the pictures, or give --precision float32")
         return chosen
 
     def _hash_pictures(self, rows: Sequence[ImageRow]) -> list[ImageRow]:

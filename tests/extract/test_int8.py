@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,20 @@ def test_extract_in_int8_with_a_damaged_backbone_makes_it_again_from_the_same_pi
     before = read_files(store / BACKBONE_FOLDER)
     flip_byte(store / BACKBONE_FOLDER / "int8.bin", 1000)
     fill_folder(pictures, {"train/cats": 2}, start=500)
+    for path in pictures.rglob("*.jpg"):
+        os.utime(path, (1, 1))  # as if the files had been copied
     assert extract_int8(pictures, store).computed == 2
     assert read_files(store / BACKBONE_FOLDER) == before
 
 
-def test_extract_in_int8_with_a_damaged_backbone_and_other_pictures_is_refused(pictures: Path, store: Path) -> None:
-    next(pictures.glob("train/cats/*.jpg")).unlink()
-    fill_folder(pictures, {"train/cats": 2}, start=500)
+@pytest.mark.parametrize("num_missing", [1, None])
+def test_extract_in_int8_with_a_damaged_backbone_and_other_pictures_is_refused(
+    pictures: Path, store: Path, num_missing: int | None
+) -> None:
+    extract_int8(pictures, store)  # otherwise this is another folder
+    for path in list(pictures.glob("train/*/*.jpg"))[:num_missing]:
+        path.unlink()
+    fill_folder(pictures, {"train/cats": 2, "train/dogs": 2}, start=500)
     shutil.rmtree(store / BACKBONE_FOLDER)
     before = FeatureStore(store).examples
     with raises(ModelDamagedError):
