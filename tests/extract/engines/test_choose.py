@@ -1,106 +1,20 @@
-"""Engines and precisions that a computer supports, and the distribution of its cores."""
+"""Choice of engine and precision, and refusals of those that a computer does not support."""
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from base.errors import UsageError
 from extract.config import EngineName, Precision
-from extract.engines import Streams, count_cores, plan_streams
 from extract.engines.choose import Computer, EngineChoice, check_engine, choose_engine, default_engine
-from extract.engines.processor import Instructions, Processor, find_processor, has_gpu, parse_cpuinfo
+from extract.engines.processor import Instructions, Processor
 from features.schema import Fingerprint
 from tests.errors import raises
 from tests.features.stores import make_fingerprint
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.mark.parametrize(
-    ("num_cores", "num_streams", "num_threads"),
-    [(1, 1, 1), (2, 2, 1), (4, 4, 1), (8, 8, 1), (16, 8, 8), (64, 8, 56)],
-)
-def test_plan_streams_uses_every_core(num_cores: int, num_streams: int, num_threads: int) -> None:
-    assert plan_streams(num_cores) == Streams(num_cores, num_streams, num_threads)
-
-
-def test_count_cores_returns_the_option_or_the_cores_of_the_process() -> None:
-    assert count_cores(3) == 3
-    assert count_cores(0) == len(os.sched_getaffinity(0))
-
-
-# The processor.
-
-INTEL_AMX = """processor\t: 0
-model name\t: Intel(R) Xeon(R) Platinum 8488C
-flags\t\t: fpu sse2 avx2 avx512f avx_vnni avx512_bf16 avx512_vnni amx_bf16 avx512_fp16 amx_tile amx_int8
-
-processor\t: 1
-model name\t: another
-"""
-ZEN_4 = "processor\t: 0\nmodel name\t: AMD  EPYC\nflags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni rdpid\n"
-OLD_XEON = "processor\t: 0\nmodel name\t: Xeon E5 v4, no bf16\nflags\t\t: fpu sse4_2 avx avx2\n"
-GRAVITON_3 = "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd asimddp sve bf16 i8mm\nCPU part\t: 0xd40\n"
-RASPBERRY = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes\n\nHardware\t: BCM2835\n"
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "line"),
-    [
-        (
-            INTEL_AMX,
-            "Intel(R) Xeon(R) Platinum 8488C, 2 cores, AVX-512, VNNI, AVX-512 BF16, AMX BF16, AMX INT8",
-        ),
-        (ZEN_4, "AMD EPYC, 2 cores, AVX-512, VNNI, AVX-512 BF16"),
-        (OLD_XEON, "Xeon E5 v4, no bf16, 2 cores, AVX2"),
-        (GRAVITON_3, "aarch64, 2 cores, BF16, I8MM, DotProd"),
-        (RASPBERRY, "aarch64, 2 cores"),
-        ("", "aarch64, 2 cores"),
-    ],
-)
-def test_parse_cpuinfo_finds_name_and_instructions(cpuinfo: str, line: str) -> None:
-    assert parse_cpuinfo(iter(cpuinfo.splitlines()), "aarch64").describe(2) == line
-
-
-def test_find_processor_without_cpuinfo_knows_the_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.processor", lambda: "arm")
-    assert find_processor(tmp_path / "cpuinfo") == Processor("arm")
-
-
-@pytest.mark.parametrize(
-    ("devices", "drivers", "visible", "expected"),
-    [
-        (["nvidia0", "nvidiactl"], [], None, True),
-        (["nvidia0"], [], "0", True),
-        (["nvidia0"], [], "-1", False),
-        (["nvidiactl", "null"], [], None, False),
-        (["dxg"], ["libcuda.so.1"], None, True),
-        (["dxg"], [], None, False),
-    ],
-)
-def test_has_gpu_reads_device_files(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    devices: list[str],
-    drivers: list[str],
-    visible: str,
-    expected: bool,
-) -> None:
-    for folder, names in ((tmp_path / "dev", devices), (tmp_path / "lib", drivers)):
-        folder.mkdir()
-        for name in names:
-            (folder / name).touch()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert has_gpu(tmp_path / "dev", tmp_path / "lib") is expected
-
-
-# The choice.
 
 AUTO, TENSORFLOW, OPENVINO = EngineName
 _, FLOAT32, BFLOAT16, INT8 = Precision
@@ -161,9 +75,6 @@ def test_choose_engine_message_names_instructions_or_the_obstacle() -> None:
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16, INT8])
 def test_choose_engine_default_is_that_of_a_new_store(precision: Precision) -> None:
     assert default_engine(precision) is choose_engine(AUTO, precision, [], NEW).engine
-
-
-# Choices that the computer does not support.
 
 
 @pytest.mark.parametrize(
