@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,14 +22,7 @@ from typer import Option
 from base.command_line import run_app
 from base.errors import UsageError
 from base.terminal import Console, format_bytes
-from benchmarks.extraction_tables import (
-    ENGINES,
-    Rounds,
-    list_engine_rows,
-    list_file_rows,
-    list_large_rows,
-    list_step_rows,
-)
+from benchmarks.extraction_tables import ENGINES, Rounds, list_tables
 from benchmarks.pictures import make_large_pictures, multiply_pictures, time_decoding, time_steps
 from benchmarks.process import run_module
 from benchmarks.timed_extraction import NUM_PREPARED, locate_prepared
@@ -172,16 +165,6 @@ def measure_memory(sources: Sequence[Path], num_pictures: int, scratch: Path, we
     cost = run_module("extract", options)
     shutil.rmtree(scratch)
     return cost.peak_bytes
-
-
-def list_tables(rounds: Rounds) -> Iterator[list[tuple[str, ...]]]:
-    """Yield the rows of each table; the first one is its header."""
-    yield list(list_engine_rows(rounds))
-    yield list(list_file_rows(rounds))
-    if rounds.decoding:
-        yield list(list_large_rows(rounds))
-    if rounds.steps:
-        yield list(list_step_rows(rounds))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,16 @@ def compare(measured: Sequence[float], reference: Sequence[float]) -> float:
     return median(one / other for one, other in zip(measured, reference, strict=True))
 
 
+def list_tables(rounds: Rounds) -> Iterator[list[Row]]:
+    """Yield the rows of each table; the first one is its header."""
+    yield list(list_engine_rows(rounds))
+    yield list(list_file_rows(rounds))
+    if rounds.decoding:
+        yield list(list_large_rows(rounds))
+    if rounds.steps:
+        yield list(list_step_rows(rounds))
+
+
 def list_engine_rows(rounds: Rounds) -> Iterator[Row]:
     """Yield the rows for batches in memory."""
     yield "", "pictures/s", "", "core-ms a picture"

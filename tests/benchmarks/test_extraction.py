@@ -10,8 +10,16 @@ import pytest
 
 from base.errors import UsageError
 from base.terminal import Console
-from benchmarks.extraction import choose_kinds, list_tables
-from benchmarks.extraction_tables import Rounds, compare, find_bound, list_file_rows, list_large_rows, list_step_rows
+from benchmarks.extraction import choose_kinds
+from benchmarks.extraction_tables import (
+    Rounds,
+    compare,
+    find_bound,
+    list_file_rows,
+    list_large_rows,
+    list_step_rows,
+    list_tables,
+)
 from benchmarks.pictures import STEPS, multiply_pictures, time_steps
 from benchmarks.worker import KERAS, Rate, Source
 from tests.errors import raises
