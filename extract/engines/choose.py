@@ -80,7 +80,7 @@ def choose_engine(
     obstacles = []
     for candidate in AUTO_PRECISIONS:
         choice = EngineChoice(_fill_engine(engine, candidate), candidate)
-        obstacle = _find_obstacle(choice, engine, computer)
+        obstacle = _find_obstacle(choice, computer)
         if not obstacle:
             names = " and ".join(list_instructions(computer.processor, candidate))
             return replace(choice, message=f"precision: {candidate}, because the processor has {names}")
@@ -112,9 +112,9 @@ def _repeat_choice(
     return EngineChoice(stored_engine, stored_precision, message, is_stored=True)
 
 
-def _find_obstacle(choice: EngineChoice, engine: EngineName, computer: Computer) -> str:
+def _find_obstacle(choice: EngineChoice, computer: Computer) -> str:
     """Return the reason why `auto` does not choose a precision, for a sentence; an empty text if there is none."""
-    if engine is not EngineName.OPENVINO and computer.has_gpu:
+    if choice.engine is EngineName.TENSORFLOW and computer.has_gpu:
         return "TensorFlow can use the GPU"
     if not list_instructions(computer.processor, choice.precision):
         return f"the processor has no {choice.precision} instructions"
