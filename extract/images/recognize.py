@@ -105,7 +105,7 @@ def describe_undecodable(paths: Iterable[str]) -> list[str]:
     by_format = Counter(FORMAT_BY_EXTENSION.get(find_extension(path).lower()) for path in paths)
     return [
         f"kept the features of {format_count(count, 'picture')} in {each.name}, for which no decoder is installed. "
-        f"Run {each.install} before they are read again"
+        f"Run {each.install} to read them again"
         for each, count in by_format.items()
         if each and not each.is_installed
     ]
