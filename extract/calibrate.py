@@ -44,19 +44,21 @@ class Calibrator:
     stored: Mapping[str, StoredState]
     """Stores with features, by cut."""
     policy: DecodePolicy
+    backbone: CutBackbone
+    """Backbone to quantise; it also prepares the pictures."""
 
-    def quantize_new(self, backbone: CutBackbone) -> None:
+    def quantize_new(self) -> None:
         """Quantise the backbone for the cuts whose stores have no features yet, as one model; only for int8."""
         new = [cut for cut in self.config.cuts if cut not in self.stored]
         if new and self.config.precision is Precision.INT8:
-            pictures = self._choose_pictures(backbone)
+            pictures = self._choose_pictures()
             if not pictures:
                 expected, got = "a usable training picture, to calibrate int8 on", "none"
                 advice = "Repair the pictures, or give --precision float32"
                 raise HeadstartError(self.config.images, expected, got, advice)
-            backbone.quantized |= dict.fromkeys(new, self._quantize(new, pictures, backbone))
+            self.backbone.quantized |= dict.fromkeys(new, self._quantize(new, pictures))
 
-    def load_stored(self, backbone: CutBackbone) -> None:
+    def load_stored(self) -> None:
         """Load the quantised backbone of each store with features, once; make it again if no store has it intact.
 
         Raises:
@@ -64,23 +66,21 @@ class Calibrator:
         """
         if self.config.precision is not Precision.INT8:
             return
-        wanted = {cut: state for cut, state in self.stored.items() if cut not in backbone.quantized}
+        wanted = {cut: state for cut, state in self.stored.items() if cut not in self.backbone.quantized}
         for digest in dict.fromkeys(state.fingerprint.calibration for state in wanted.values()):
             states = {cut: state for cut, state in wanted.items() if state.fingerprint.calibration == digest}
             try:
                 model = _read_intact(digest, states.values())
             except ModelDamagedError as error:
-                model = self._replace(digest, list(states), backbone, error)
-            backbone.quantized |= dict.fromkeys(states, model)
+                model = self._replace(digest, list(states), error)
+            self.backbone.quantized |= dict.fromkeys(states, model)
 
-    def _replace(
-        self, digest: str, cuts: Sequence[str], backbone: CutBackbone, error: ModelDamagedError
-    ) -> QuantizedModel:
+    def _replace(self, digest: str, cuts: Sequence[str], error: ModelDamagedError) -> QuantizedModel:
         """Make a damaged quantised backbone again; raise ModelDamagedError if the result is another one."""
         self.console.warning(f"{error.where}: {error.got} instead of {error.expected}. It will be made again")
         # New pictures would change the choice. The stored ones may have been copied or renamed since.
-        pictures = self._choose_pictures(backbone, frozenset(self._known.values()))
-        model = self._quantize(cuts, pictures, backbone) if pictures else None
+        pictures = self._choose_pictures(frozenset(self._known.values()))
+        model = self._quantize(cuts, pictures) if pictures else None
         if model is None or model.digest != digest:
             found = f"pictures or libraries that give {model.digest[:12]}…" if model else "none of these pictures"
             raise ModelDamagedError(
@@ -97,31 +97,28 @@ class Calibrator:
         rows = (row for state in self.stored.values() for row in state.known.images)
         return {_identify(row): row.content_hash for row in rows if row.content_hash}
 
-    def _quantize(self, cuts: Sequence[str], pictures: Sequence[ImageRow], backbone: CutBackbone) -> QuantizedModel:
+    def _quantize(self, cuts: Sequence[str], pictures: Sequence[ImageRow]) -> QuantizedModel:
         # In alphabetical order, so that the order of the option does not matter.
         ordered = sorted(cuts)
-        model = join_cuts([backbone.models[cut] for cut in ordered])
+        model = join_cuts([self.backbone.models[cut] for cut in ordered])
         count = format_count(len(pictures), "picture")
         self.console.info(f"int8: quantising the backbone, calibrated on {count}")
         from extract.engines.quantize import quantize_backbone
 
-        views = _Views(lambda: self._load(pictures, backbone))
+        views = _Views(lambda: self._load(pictures))
         return quantize_backbone(model, ordered, views, len(pictures))
 
-    def _choose_pictures(
-        self, backbone: CutBackbone, contents: Container[bytes | None] | None = None
-    ) -> list[ImageRow]:
+    def _choose_pictures(self, contents: Container[bytes | None] | None = None) -> list[ImageRow]:
         """Choose the usable training pictures with the smallest content hashes, each content once.
 
         Args:
-            backbone: prepares the pictures.
             contents: content hashes of the pictures to choose from; None for those of the folder.
         """
         candidates = self._hash_pictures([row for row in self.images if is_training(row.split)])
         if contents is not None:
             candidates = [row for row in candidates if row.content_hash in contents]
         chosen: list[ImageRow] = []
-        with closing(self._load_all(candidates, backbone)) as loaded:
+        with closing(self._load_all(candidates)) as loaded:
             for found in loaded:
                 chosen += [found.image] if found.views else []
                 if len(chosen) == NUM_PICTURES:
@@ -152,18 +149,18 @@ class Calibrator:
                     by_content.setdefault(row.content_hash, row)
         return [by_content[content_hash] for content_hash in sorted(by_content)]
 
-    def _load_all(self, rows: Iterable[ImageRow], backbone: CutBackbone) -> Generator[LoadedImage, None, None]:
+    def _load_all(self, rows: Iterable[ImageRow]) -> Generator[LoadedImage, None, None]:
         def load(row: ImageRow) -> LoadedImage:
             def list_wanted(_: ImageRow, content_hash: bytes) -> list[int]:
                 return [0] if content_hash == row.content_hash else []
 
-            return load_image(row, self.config, backbone.prepare, list_wanted, self.policy)
+            return load_image(row, self.config, self.backbone.prepare, list_wanted, self.policy)
 
         return self._map(load, rows)
 
-    def _load(self, rows: Iterable[ImageRow], backbone: CutBackbone) -> Iterator[NDArray[np.float32]]:
+    def _load(self, rows: Iterable[ImageRow]) -> Iterator[NDArray[np.float32]]:
         """Yield view 0 of the chosen pictures, with the same pixels as in extraction."""
-        with closing(self._load_all(rows, backbone)) as loaded:
+        with closing(self._load_all(rows)) as loaded:
             for found in loaded:
                 if not found.views:
                     expected, got = "an unchanged picture", found.failure or "other content"

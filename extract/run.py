@@ -81,12 +81,12 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
-    calibrator = Calibrator(config, console, scan.images, stored, policy)
-    calibrator.quantize_new(backbone)
+    calibrator = Calibrator(config, console, scan.images, stored, policy, backbone)
+    calibrator.quantize_new()
     specs = _compose_specs(config, places, stored, backbone, policy)
     run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
     if len(stored) < len(places):
-        calibrator.load_stored(backbone)
+        calibrator.load_stored()
         differences = compare_with_keras(scan.images, config, backbone, policy)
         count = format_count(differences.shape[1], "picture")
         console.debug(f"difference from plain Keras, for {count}: at most {differences.max(initial=0):.2g}")
@@ -112,7 +112,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         if to_read:
             num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))
             require_space(writers[0].folder, num_bytes)
-            calibrator.load_stored(backbone)
+            calibrator.load_stored()
             _compare_stored_rows(run)
             console.info(backbone.describe())
             # Build the engine now, so that its start-up does not count in the rate of the progress bar.
