@@ -19,7 +19,7 @@ from extract.config import ExtractConfig, Precision
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.engines import count_cores
-from extract.load import LoadedImage, load_image, map_ahead, start_threads
+from extract.load import LoadedImage, load_view, map_ahead, start_threads
 from extract.stores import NEW_STORE_ADVICE, StoredState
 from extract.views import is_training
 from features.catalog.tables import ImageRow
@@ -151,10 +151,7 @@ class Calibrator:
 
     def _load_all(self, rows: Iterable[ImageRow]) -> Generator[LoadedImage, None, None]:
         def load(row: ImageRow) -> LoadedImage:
-            def list_wanted(_: ImageRow, content_hash: bytes) -> list[int]:
-                return [0] if content_hash == row.content_hash else []
-
-            return load_image(row, self.config, self.backbone.prepare, list_wanted, self.policy)
+            return load_view(row, 0, self.config, self.backbone.prepare, self.policy)
 
         return self._map(load, rows)
 

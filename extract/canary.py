@@ -16,7 +16,7 @@ from base.errors import FeatureStoreError
 from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
-from extract.load import load_image
+from extract.load import load_image, load_view
 from extract.loop import Backbone
 from extract.stores import NEW_STORE_ADVICE
 from features.catalog.tables import ImageRow
@@ -91,12 +91,8 @@ def _load_views(
     """Load the views of the examples, except those whose pictures have changed since extraction."""
     views: dict[Example, NDArray[np.float32]] = {}
     for example in examples:
-
-        def list_wanted(_: ImageRow, content_hash: bytes, example: Example = example) -> list[int]:
-            return [example.view] if content_hash == example.content_hash else []
-
-        row = ImageRow(example.path, example.label, example.split, 0, 0)
-        for view in load_image(row, config, backbone.prepare, list_wanted, policy).views.values():
+        row = ImageRow(example.path, example.label, example.split, 0, 0, example.content_hash)
+        for view in load_view(row, example.view, config, backbone.prepare, policy).views.values():
             views[example] = view
     return views
 

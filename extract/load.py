@@ -110,6 +110,15 @@ def load_image(
     return load_images([image], config, prepare, list_missing, policy)[0]
 
 
+def load_view(image: ImageRow, view: int, config: ExtractConfig, prepare: Prepare, policy: DecodePolicy) -> LoadedImage:
+    """Load one view of a picture, without views if its content hash is no longer that of `image`; see `load_images`."""
+
+    def list_wanted(_: ImageRow, content_hash: bytes) -> list[int]:
+        return [view] if content_hash == image.content_hash else []
+
+    return load_image(image, config, prepare, list_wanted, policy)
+
+
 def _read(found: LoadedImage, config: ExtractConfig) -> bytes | None:
     """Read and hash a file; return None if it is unreadable."""
     try:
