@@ -79,18 +79,17 @@ def describe_unsupported(files: Iterable[tuple[str, str]]) -> list[str]:
     Args:
         files: (path, reason) of skipped files.
     """
-    by_advice: dict[str, dict[str, list[str]]] = {}
+    by_advice: dict[str, list[tuple[str, str]]] = {}
     missing = {each.missing_reason: each for each in PLUGIN_FORMATS}
     for path, reason in files:
         if each := missing.get(reason):
-            by_advice.setdefault(f"Run {each.install}", {}).setdefault(each.name, []).append(path)
+            by_advice.setdefault(f"Run {each.install}", []).append((each.name, path))
         elif reason.startswith(UNSUPPORTED):
-            by_advice.setdefault("Convert to JPEG or PNG", {}).setdefault("unsupported formats", []).append(path)
+            by_advice.setdefault("Convert to JPEG or PNG", []).append(("unsupported formats", path))
     warnings = []
     for advice, found in by_advice.items():
-        paths = [path for paths in found.values() for path in paths]
-        count = format_count(len(paths), "picture")
-        warnings.append(f"skipped {count} in {format_list([*found], ' and ')}, first {paths[0]}. {advice}")
+        names = format_list([*dict.fromkeys(name for name, _ in found)], " and ")
+        warnings.append(f"skipped {format_count(len(found), 'picture')} in {names}, first {found[0][1]}. {advice}")
     return warnings
 
 
