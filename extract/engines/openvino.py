@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import HeadstartError
 from extract.config import Precision
 from extract.engines import Streams
 from extract.engines.tensorflow import freeze_model
@@ -89,7 +91,23 @@ def read_backbone(model: keras.Model) -> tuple[Any, list[str]]:
 
 def read_graph(core: Any, graph: Any) -> Any:
     """Convert a TensorFlow `GraphDef` without variables to an `openvino.Model`."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.pb")
+    with make_temporary_folder() as folder:
+        path = folder / "model.pb"
         path.write_bytes(graph.SerializeToString())
         return core.read_model(path)
+
+
+@contextmanager
+def make_temporary_folder() -> Iterator[Path]:
+    """Create a folder for the files of a conversion, and remove it after the `with` block.
+
+    Raises:
+        HeadstartError: it cannot be written; the body raised OSError.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        where, got = tempfile.tempdir or "TMPDIR", error.strerror or str(error)
+        advice = "Free some space there, or set TMPDIR to another folder"
+        raise HeadstartError(where, "a writable temporary folder with free space", got, advice) from error

@@ -5,17 +5,15 @@ from __future__ import annotations
 import inspect
 import io
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, require_extra
-from extract.engines.openvino import import_openvino, read_backbone
+from extract.engines.openvino import import_openvino, make_temporary_folder, read_backbone
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, QuantizedModel
 
 if TYPE_CHECKING:
@@ -110,6 +108,10 @@ def _serialize(model: Any) -> QuantizedModel:
     from openvino import Model, save_model
 
     bare = Model(model.get_results(), model.get_parameters(), "backbone")
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(bare, Path(folder, GRAPH_NAME), compress_to_fp16=False)
-        return QuantizedModel(Path(folder, GRAPH_NAME).read_bytes(), Path(folder, WEIGHTS_NAME).read_bytes())
+    with make_temporary_folder() as folder:
+        try:
+            save_model(bare, folder / GRAPH_NAME, compress_to_fp16=False)
+        except RuntimeError as error:
+            # Such as a full disk, for which OpenVINO has no error of its own.
+            raise OSError(str(error)) from error
+        return QuantizedModel((folder / GRAPH_NAME).read_bytes(), (folder / WEIGHTS_NAME).read_bytes())
