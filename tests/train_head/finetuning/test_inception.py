@@ -24,7 +24,7 @@ from train_head.train import train_head
 
 @pytest.fixture(autouse=True)
 def _inception(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("extract.backbone", "train_head.export.load", "train_head.finetuning.backbone"):
+    for module in ("extract.cut_backbone", "train_head.export.load", "train_head.finetuning.backbone"):
         monkeypatch.setattr(f"{module}.build_backbone", functools.cache(build_backbone))
 
 
