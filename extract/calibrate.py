@@ -126,7 +126,7 @@ class Calibrator:
         return chosen
 
     def _hash_pictures(self, rows: Sequence[ImageRow]) -> list[ImageRow]:
-        """Return a row for each content of the readable pictures, in the order of the content hashes."""
+        """Return one row for each distinct content of the readable pictures, in the order of the content hashes."""
         known = {} if self.config.rehash else self._known
 
         def hash_picture(row: ImageRow) -> ImageRow:

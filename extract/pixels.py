@@ -18,7 +18,7 @@ RESIZE = "bilinear"
 SCALE = "[-1, 1]"
 FACTOR, OFFSET = 1 / 127.5, -1.0
 _BLOCK_ROWS = 75
-"""Number of rows resized at a time; larger temporary arrays would be new memory for each picture."""
+"""Number of rows resized at a time; larger temporary arrays would be allocated again for each picture."""
 
 
 def build_pixel_layers(image_size: int) -> list[keras.layers.Layer]:
@@ -90,7 +90,7 @@ class _Neighbours:
         return _Neighbours(length - 1 - self.first, length - 1 - self.second, self.weight)
 
     def select(self, part: slice) -> _Neighbours:
-        """Return those of a part of the new samples."""
+        """Return the neighbours of some of the new samples."""
         return _Neighbours(self.first[part], self.second[part], self.weight[part])
 
     def spread(self, channels: int) -> _Neighbours:

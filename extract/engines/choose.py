@@ -102,7 +102,7 @@ def default_engine(precision: str) -> EngineName:
 def _repeat_choice(
     engine: EngineName, precision: Precision, stored_engine: EngineName, stored_precision: Precision
 ) -> EngineChoice:
-    """Return the choice of a store, with a message if `auto` would mean another one without it."""
+    """Return engine and precision of a store; the message has those that `auto` might not choose without it."""
     chosen = []
     if precision is Precision.AUTO:
         chosen.append(f"precision: {stored_precision}")
@@ -113,7 +113,7 @@ def _repeat_choice(
 
 
 def _find_obstacle(choice: EngineChoice, computer: Computer) -> str:
-    """Return the reason why `auto` does not choose a precision, for a sentence; an empty text if there is none."""
+    """Return the reason why `auto` does not choose a precision, as a clause; empty if it can choose it."""
     if choice.engine is EngineName.TENSORFLOW and computer.has_gpu:
         return "TensorFlow can use the GPU"
     if not list_instructions(computer.processor, choice.precision):

@@ -12,7 +12,7 @@ from pathlib import Path
 from base.terminal import format_count
 
 CPUINFO = Path("/proc/cpuinfo")
-"""Description of the processor by Linux."""
+"""Linux's description of the processor."""
 
 
 class Instructions(StrEnum):
@@ -43,7 +43,7 @@ _FLAGS = {
     "i8mm": Instructions.ARM_I8MM,
     "asimddp": Instructions.ARM_DOTPROD,
 }
-"""Names in the lines `flags` (x86) and `Features` (ARM) of `/proc/cpuinfo`."""
+"""Instructions by their name in the line `flags` (x86) or `Features` (ARM) of `/proc/cpuinfo`."""
 _IMPLIED = {
     Instructions.AVX2: {Instructions.AVX512},
     Instructions.AMX: {Instructions.AMX_BF16, Instructions.AMX_INT8},

@@ -31,7 +31,7 @@ class PluginFormat:
 
     @property
     def is_installed(self) -> bool:
-        """Whether this installation decodes the format; the module is searched, but not imported."""
+        """Whether this installation decodes the format; the module is searched for, but not imported."""
         return find_spec(self.module) is not None
 
     @property
