@@ -111,7 +111,7 @@ def load_image(
 
 
 def load_view(image: ImageRow, view: int, config: ExtractConfig, prepare: Prepare, policy: DecodePolicy) -> LoadedImage:
-    """Load one view of a picture as `load_images` does; there is none if its content hash is no longer that of `image`."""
+    """Load one view of a picture; there is none if its content hash is no longer that of `image`."""
 
     def list_wanted(_: ImageRow, content_hash: bytes) -> list[int]:
         return [view] if content_hash == image.content_hash else []
