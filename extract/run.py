@@ -87,9 +87,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
     if len(stored) < len(places):
         calibrator.load_stored()
-        differences = compare_with_keras(scan.images, config, backbone, policy)
-        count = format_count(differences.shape[1], "picture")
-        console.debug(f"difference from plain Keras, for {count}: at most {differences.max(initial=0):.2g}")
+        _compare_engine(run)
     if config.new_store and (aside := set_aside(config.store)):
         console.info(f"{config.store}: new store; the previous store is now {aside}")
     with ExitStack() as stack:
@@ -114,12 +112,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
             require_space(writers[0].folder, num_bytes)
             calibrator.load_stored()
             _compare_stored_rows(run)
-            console.info(backbone.describe())
-            # Build the engine now, so that its start-up does not count in the rate of the progress bar.
-            _ = backbone.engine
-            for cut, writer in zip(places, writers, strict=True):
-                if cut in backbone.quantized:
-                    writer.write_quantized(backbone.quantized[cut])
+            _start_engine(run, writers)
         _update_catalogs(run, writers, plans)
         stopped = _run_loop(run, loop, to_read)
         if loop.num_computed:
@@ -158,6 +151,13 @@ def _compose_specs(
     return specs
 
 
+def _compare_engine(run: _Run) -> None:
+    """Compare the engine with plain Keras, and raise HeadstartError if their features differ."""
+    differences = compare_with_keras(run.scan.images, run.config, run.backbone, run.policy)
+    count = format_count(differences.shape[1], "picture")
+    run.console.debug(f"difference from plain Keras, for {count}: at most {differences.max(initial=0):.2g}")
+
+
 def _compare_stored_rows(run: _Run) -> None:
     """Extract some stored pictures again, and raise HeadstartError if their features differ."""
     paths = list_decodable(image.path for image in sorted(run.scan.images, key=hash_path))
@@ -169,6 +169,16 @@ def _compare_stored_rows(run: _Run) -> None:
             num_rows = compare_rows(store, paths, run.config, run.backbone, made.origin.versions, number)
             count = format_count(num_rows, "stored feature")
             run.console.debug(f"{cut}: {count} extracted again, with equal results")
+
+
+def _start_engine(run: _Run, writers: Sequence[FeatureWriter]) -> None:
+    """Print and build the engine, and keep its quantised models in the stores."""
+    run.console.info(run.backbone.describe())
+    # Built now, so that its start-up does not count in the rate of the progress bar.
+    _ = run.backbone.engine
+    for cut, writer in zip(run.places, writers, strict=True):
+        if cut in run.backbone.quantized:
+            writer.write_quantized(run.backbone.quantized[cut])
 
 
 def _update_catalogs(run: _Run, writers: Sequence[FeatureWriter], plans: Sequence[Plan]) -> None:
