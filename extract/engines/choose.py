@@ -13,7 +13,10 @@ from extract.engines.processor import Instructions, Processor, find_processor, h
 from features.schema import Fingerprint
 
 AUTO_PRECISIONS = (Precision.BFLOAT16,)
-"""Precisions that `auto` may choose, the fastest first. It chooses float32 if none of them is possible."""
+"""Precisions that `auto` may choose, the fastest first. It chooses float32 if none of them is possible.
+
+A head on int8 features loses accuracy in the exported model, which computes in float32 (docs/performance.md).
+"""
 _INSTRUCTIONS = {
     Precision.BFLOAT16: (Instructions.AMX_BF16, Instructions.AVX512_BF16, Instructions.ARM_BF16),
     Precision.INT8: (Instructions.AMX_INT8, Instructions.VNNI, Instructions.ARM_I8MM),
