@@ -26,9 +26,10 @@ from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, ImageStatus
 from features.writer import FeatureWriter
 
+SMALLEST_BATCH = 8
+"""Number of pictures down to which the engine is as fast as with larger batches."""
 BATCHES_WAITING = 4
 """Number of batches that wait for the backbone, so that it has work while the main thread writes a shard."""
-
 SECONDS_TO_FINISH = 1.5
 """Time after an interrupt in which the backbone may finish its current batches."""
 
@@ -62,12 +63,11 @@ ComputedBatch = tuple[list[LoadedImage], list[FeatureKey], list[tuple[list[bytes
 def limit_batch(batch_size: int, num_left: int, num_streams: int) -> int:
     """Return the size of the next batch, with at most `num_left` views to go.
 
-    With several streams, the last batches become smaller, down to a quarter, so that all streams end at about the same
-    time. The engine is as fast with them.
+    With several streams, the last batches become smaller, so that all streams end at about the same time.
     """
     if num_streams == 1:
         return batch_size
-    return min(batch_size, max(batch_size // 4, -(-num_left // (2 * num_streams)), 1))
+    return min(batch_size, max(SMALLEST_BATCH, -(-num_left // (2 * num_streams))))
 
 
 class ExtractionLoop:
