@@ -43,7 +43,7 @@ _FLAGS = {
     "i8mm": Instructions.ARM_I8MM,
     "asimddp": Instructions.ARM_DOTPROD,
 }
-"""Instructions by their name in the line `flags` (x86) or `Features` (ARM) of `/proc/cpuinfo`."""
+"""Instructions for each word of the line `flags` (x86) or `Features` (ARM) in `/proc/cpuinfo`."""
 _IMPLIED = {
     Instructions.AVX2: {Instructions.AVX512},
     Instructions.AMX: {Instructions.AMX_BF16, Instructions.AMX_INT8},

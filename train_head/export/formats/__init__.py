@@ -164,7 +164,7 @@ def import_format(each: Format) -> FormatModule:
 
 
 def find_format(path: Path) -> Format | None:
-    """Return the format of a file or folder by its name; None if it has the name of no format."""
+    """Return the format whose name a file or folder has; None if there is none."""
     # An export may have been written into a folder with the name of a format.
     if (path / LABELS_FILE).exists():
         return None
