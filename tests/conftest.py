@@ -25,6 +25,8 @@ from tests.backbones import share_backbones
 from tests.browser import browser as browser
 from tests.browser import page as page
 from tests.pictures import fill_folder
+from tests.servers import bucket as bucket
+from tests.servers import s3_server as s3_server
 
 
 def pytest_collection() -> None:
