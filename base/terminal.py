@@ -37,6 +37,15 @@ class ConsoleOptions:
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")] = False
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Unit of a progress bar, and how its amounts are printed."""
+
+    name: str
+    format_amount: Callable[[int], str]
+    format_rate: Callable[[float], str]
+
+
 ProgressCallback = Callable[[str, int, int, float], None]
 """Function of stage, number done, total and rate per second."""
 
@@ -97,8 +106,15 @@ class Console:
             print(json.dumps(make_json(result), ensure_ascii=True, allow_nan=False), flush=True)
 
     @contextmanager
-    def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
-        """Show the progress of the block with rate and time left: a bar on a terminal, plain lines elsewhere."""
+    def progress(self, description: str, total: int, unit: str | Unit) -> Iterator[ProgressBar]:
+        """Show the progress of the block with rate and time left: a bar on a terminal, plain lines elsewhere.
+
+        Args:
+            description: name of the work.
+            total: amount of work.
+            unit: name of the counted things in the plural, or `BYTES`.
+        """
+        unit = Unit(f" {unit}", "{:,}".format, format_rate) if isinstance(unit, str) else unit
         if self._callback and total:
             yield _CallbackProgress(self._callback, description, total)
         elif self.options.quiet or total == 0:
@@ -109,18 +125,17 @@ class Console:
             lines.print()
         else:
             from rich.console import Console as RichConsole
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn(f"{unit}, {{task.fields[rate]}}, left"),
+                TextColumn("{task.fields[done]}, {task.fields[rate]}, left"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
             )
             with Progress(*columns, console=RichConsole(stderr=True)) as bar:
-                yield _TerminalBar(bar, description, total)
+                yield _TerminalBar(bar, description, total, unit)
 
 
 class ProgressBar:
@@ -155,12 +170,14 @@ class _CallbackProgress(ProgressBar):
 
 
 class _TerminalBar(ProgressBar):
-    def __init__(self, bar: Any, description: str, total: int) -> None:
+    def __init__(self, bar: Any, description: str, total: int, unit: Unit) -> None:
         super().__init__(total)
-        self._bar, self._task = bar, bar.add_task(description, total=total, rate="", note="")
+        self._bar, self._unit = bar, unit
+        self._task = bar.add_task(description, total=total, done=_format_done(self, unit), rate="", note="")
 
     def show(self) -> None:
-        self._bar.update(self._task, completed=self.num_done, rate=format_rate(self.rate), note=self.note)
+        done, rate = _format_done(self, self._unit), self._unit.format_rate(self.rate)
+        self._bar.update(self._task, completed=self.num_done, done=done, rate=rate, note=self.note)
 
 
 class _PlainLines(ProgressBar):
@@ -168,7 +185,7 @@ class _PlainLines(ProgressBar):
 
     INTERVAL_S = 5.0
 
-    def __init__(self, description: str, total: int, unit: str) -> None:
+    def __init__(self, description: str, total: int, unit: Unit) -> None:
         super().__init__(total)
         self._description, self._unit, self._printed = description, unit, time.monotonic()
 
@@ -180,9 +197,13 @@ class _PlainLines(ProgressBar):
     def print(self) -> None:
         rate = self.rate
         left = format_seconds((self.total - self.num_done) / rate) if rate else "unknown"
-        done = f"{self.num_done:,}/{self.total:,} {self._unit}"
         note = f", {self.note}" if self.note else ""
-        print(f"{self._description}: {done}, {format_rate(rate)}, {left} left{note}", file=sys.stderr, flush=True)
+        text = f"{_format_done(self, self._unit)}, {self._unit.format_rate(rate)}, {left} left{note}"
+        print(f"{self._description}: {text}", file=sys.stderr, flush=True)
+
+
+def _format_done(bar: ProgressBar, unit: Unit) -> str:
+    return f"{unit.format_amount(bar.num_done)}/{unit.format_amount(bar.total)}{unit.name}"
 
 
 def import_quietly(module: str) -> None:
@@ -232,6 +253,10 @@ def format_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.1f} TB"
+
+
+BYTES = Unit("", format_bytes, lambda rate: f"{format_bytes(rate)}/s")
+"""Unit of a progress bar of bytes."""
 
 
 def make_printable(text: str) -> str:

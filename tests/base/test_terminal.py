@@ -9,6 +9,7 @@ import pytest
 
 from base import terminal
 from base.terminal import (
+    BYTES,
     Console,
     ConsoleOptions,
     format_bytes,
@@ -162,3 +163,9 @@ def test_import_quietly_prints_native_output_if_the_import_fails(
         assert end
     print("after", file=sys.stderr, end="")
     assert capfd.readouterr().err == f"{printed}after"
+
+
+def test_progress_of_bytes_prints_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().progress("push", 5_000_000, BYTES) as progress:
+        progress.advance(5_000_000)
+    assert capsys.readouterr().err.startswith("push: 5.0 MB/5.0 MB, ")
