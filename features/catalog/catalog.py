@@ -11,7 +11,7 @@ from pathlib import Path
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
 from base.files import is_regular, write_durably
-from features.catalog import tables
+from features.catalog import tables, totals
 from features.catalog.database import (
     APPLICATION_ID,
     build_damage_error,
@@ -57,6 +57,8 @@ class Catalog:
         try:
             self._check_schema(writable)
             if writable:
+                with convert_sqlite_errors(path):
+                    totals.count_changes(self._db)
                 # Earlier versions wrote digests to SHA256SUMS; a change of the catalog would make them wrong.
                 path.with_name("SHA256SUMS").unlink(missing_ok=True)
         except BaseException:
@@ -85,12 +87,13 @@ class Catalog:
         if not is_missing(path):
             return
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            db.execute("BEGIN")
             for table in tables.TABLES:
                 db.execute(table.sql)
+            totals.count_changes(db)
+            db.execute("BEGIN")
             tables.write_meta(db, b"fingerprint", fingerprint.encode())
             tables.write_meta(db, b"origin", encode_json(asdict(origin)))
-            tables.write_totals(db)
+            totals.add_changes(db, totals.NO_ROWS, totals.read_changes(db))
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             db.execute("COMMIT")
@@ -136,7 +139,8 @@ class Catalog:
             with convert_sqlite_errors(self.path):
                 found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
                 for table in tables.TABLES:
-                    table.read(self._db)
+                    for _ in table.read_blocks(self._db):
+                        pass
         except CatalogDamagedError as error:
             return [str(error)]
         return [] if found == ["ok"] else [f"{self.path}: {problem}" for problem in found]
@@ -168,7 +172,10 @@ class Catalog:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-            tables.write_totals(self._db)
+            if changes := totals.read_changes(self._db):
+                with convert_sqlite_errors(self.path):
+                    before = tables.read_totals(self._db)
+                totals.add_changes(self._db, before, changes)
             self._db.execute("COMMIT")
         except BaseException:
             # After some disk errors SQLite has already rolled back.
@@ -177,9 +184,12 @@ class Catalog:
             raise
 
     def write_meta(self, key: str, value: str) -> None:
-        """Set a metadata value of the store."""
+        """Set a metadata value of the store; a value that is set already is not written again."""
         with self.transaction():
-            tables.write_meta(self._db, key.encode(), value)
+            # Not `read_meta`: within a transaction, the totals do not include its changes yet.
+            found = self._db.execute("SELECT value FROM meta WHERE key = CAST(? AS TEXT)", (key.encode(),)).fetchone()
+            if found != (tables.encode_text(value),):
+                tables.write_meta(self._db, key.encode(), value)
 
     def write_images(self, images: Iterable[ImageRow]) -> None:
         """Add images, or replace those with the same path."""

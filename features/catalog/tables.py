@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from features.schema import FeatureStatus, ImageStatus
@@ -22,6 +23,12 @@ TOTALS_KEY = b"tally"
 
 Row = tuple[Any, ...]
 """Values of a row: int, or bytes for text and blobs."""
+Totals = Mapping[str, tuple[int, ...]]
+"""Number of rows and sum of their checksums, by the name of the table."""
+
+_ROWS_PER_BLOCK = 256
+"""Rows that are checked together, while they are in the processor's cache."""
+_LAST, _ALL_BUT_LAST = itemgetter(-1), itemgetter(slice(0, -1))
 
 
 @dataclass(frozen=True)
@@ -53,25 +60,31 @@ class ChecksummedTable:
         db.executemany(statement, ((*row, zlib.crc32(self._pattern % row)) for row in rows))
 
     def read(self, db: sqlite3.Connection) -> list[Row]:
-        """Read all rows, sorted by key, including their checksums.
+        """Read all rows; see `read_blocks`."""
+        return [row for block in self.read_blocks(db) for row in block]
+
+    def read_blocks(self, db: sqlite3.Connection) -> Iterator[list[Row]]:
+        """Yield all rows in blocks, sorted by key, including their checksums. `meta` has none for its totals.
 
         Raises:
-            ValueError: a row fails its checksum, or the number of rows is wrong.
+            ValueError: a row fails its checksum, or, after the last block, the number of rows is wrong.
         """
-        rows = self._select(db)
-        meta = {row[0]: row[1] for row in (rows if self is META else META._select(db))}
-        if self is META:
-            rows = [row for row in rows if row[0] != TOTALS_KEY]
-        if json.loads(meta.get(TOTALS_KEY, b"{}")).get(self.name) != [len(rows), sum(row[-1] for row in rows)]:
+        expected, num_rows, crcs = read_totals(db)[self.name], 0, 0
+        for block in self.select(db):
+            rows = [row for row in block if row[0] != TOTALS_KEY] if self is META else block
+            num_rows += len(rows)
+            crcs += sum(map(_LAST, rows))
+            yield rows
+        if expected != (num_rows, crcs):
             raise ValueError(f"missing or additional rows in table {self.name}")
-        return rows
 
-    def _select(self, db: sqlite3.Connection) -> list[Row]:
-        rows: list[Row] = db.execute(f"SELECT * FROM {self.name}").fetchall()
-        pattern, crc32 = self._pattern, zlib.crc32
-        if not all(crc32(pattern % row[:-1]) == row[-1] for row in rows):
-            raise ValueError(f"a row with a wrong checksum in table {self.name}")
-        return rows
+    def select(self, db: sqlite3.Connection) -> Iterator[list[Row]]:
+        """Yield all rows in blocks; raise ValueError if one fails its checksum, without a look at the totals."""
+        rows, encode = db.execute(f"SELECT * FROM {self.name}"), self._pattern.__mod__
+        while block := rows.fetchmany(_ROWS_PER_BLOCK):
+            if list(map(zlib.crc32, map(encode, map(_ALL_BUT_LAST, block)))) != list(map(_LAST, block)):
+                raise ValueError(f"a row with a wrong checksum in table {self.name}")
+            yield block
 
     @property
     def _kinds(self) -> list[str]:
@@ -104,12 +117,11 @@ def write_meta(db: sqlite3.Connection, key: bytes, value: str) -> None:
     META.write(db, [(key, encode_text(value))])
 
 
-def write_totals(db: sqlite3.Connection) -> None:
-    """Update the totals of all tables, as the last step of a transaction."""
-    db.execute("DELETE FROM meta WHERE key = CAST(? AS TEXT)", (TOTALS_KEY,))
-    count = "SELECT COUNT(*), COALESCE(SUM(crc), 0) FROM"
-    totals = {table.name: list(db.execute(f"{count} {table.name}").fetchone()) for table in TABLES}
-    write_meta(db, TOTALS_KEY, json.dumps(totals, sort_keys=True))
+def read_totals(db: sqlite3.Connection) -> Totals:
+    """Return the totals of all tables; raise ValueError, LookupError or TypeError if they are missing or damaged."""
+    (value,) = (row[1] for block in META.select(db) for row in block if row[0] == TOTALS_KEY)
+    totals = json.loads(value)
+    return {table.name: tuple(totals[table.name]) for table in TABLES}
 
 
 class ImageRow(NamedTuple):

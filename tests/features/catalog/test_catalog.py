@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
 from features.catalog import database
 from features.catalog.catalog import CATALOG_NAME, Catalog
-from features.catalog.tables import FEATURES, IMAGES, ImageRow, write_meta, write_totals
+from features.catalog.tables import FEATURES, IMAGES, TABLES, TOTALS_KEY, ImageRow, read_totals, write_meta
 from features.schema import FeatureStatus, ImageStatus
 from features.shards.shard import ShardRef
 from features.store import FeatureStore
@@ -41,6 +43,15 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
     opened = Catalog(tmp_path / CATALOG_NAME, writable=True)
     yield opened
     opened.close()
+
+
+def count_rows(db: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    """Count the rows and add their checksums, as SQLite sees them."""
+    db.execute("DELETE FROM meta WHERE key = 'tally'")
+    return {
+        table.name: db.execute(f"SELECT COUNT(*), COALESCE(SUM(crc), 0) FROM {table.name}").fetchone()
+        for table in TABLES
+    }
 
 
 def test_images_with_unusual_paths_are_read_unchanged(catalog: Catalog) -> None:
@@ -253,7 +264,7 @@ def test_catalog_with_valid_checksums_and_invalid_values_is_damaged(
     db = sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)
     db.text_factory = bytes
     edit(db)
-    write_totals(db)
+    write_meta(db, TOTALS_KEY, json.dumps(count_rows(db)))
     db.close()
     with raises(CatalogDamagedError, where=tmp_path / CATALOG_NAME):
         FeatureStore(tmp_path)
@@ -267,7 +278,67 @@ def test_catalog_unexpected_json_is_damaged(tmp_path: Path, key: str, value: str
     db = sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)
     write_meta(db, key.encode(), value)
     if key != "tally":
-        write_totals(db)
+        write_meta(db, TOTALS_KEY, json.dumps(count_rows(db)))
     db.close()
     with raises(CatalogDamagedError, where=tmp_path / CATALOG_NAME):
         FeatureStore(tmp_path)
+
+
+def change_at_random(catalog: Catalog, rng: random.Random) -> None:
+    """Add, replace and remove rows; keys repeat, so that some are replaced and some are ignored."""
+    numbers = rng.sample(range(12), 4)
+    match rng.randrange(5):
+        case 0:
+            catalog.write_images([make_image(number, split=rng.choice(["train", "test"])) for number in numbers])
+        case 1:
+            catalog.remove_images([make_image(number).path for number in numbers])
+        case 2:
+            shard = ShardRef(rng.randrange(1, 5), "ab" * 32, 4, rng.randrange(999))
+            catalog.remove_shard(shard.number)
+            catalog.add_shard(shard, [make_key(number) for number in numbers], [FeatureStatus.OK] * 4)
+        case 3:
+            catalog.remove_shard(rng.randrange(1, 5))
+        case _:
+            catalog.write_meta("images_folder", rng.choice(["/a", "/b"]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_totals_after_any_changes_equal_a_count_of_the_rows(catalog: Catalog, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    for number in range(30):
+        with suppress(RuntimeError), catalog.transaction():
+            for _ in range(rng.randrange(4)):
+                change_at_random(catalog, rng)
+            if number % 3 == 0:
+                raise RuntimeError  # All changes since BEGIN are reverted.
+    with closing(sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)) as db:
+        db.text_factory = bytes
+        db.execute("BEGIN")
+        found = read_totals(db)
+        assert found == count_rows(db)
+
+
+def test_write_after_a_lost_row_leaves_the_catalog_damaged(tmp_path: Path) -> None:
+    copy_store(tmp_path, range(4))
+    with closing(Catalog(tmp_path / CATALOG_NAME, writable=True)) as catalog:
+        with closing(sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)) as db:
+            db.execute("DELETE FROM images WHERE path = 'cats/00002.jpg'")
+        catalog.write_images([make_image(7)])
+    with raises(CatalogDamagedError, where=tmp_path / CATALOG_NAME):
+        FeatureStore(tmp_path)
+
+
+def test_transaction_without_totals_is_an_error_and_changes_nothing(catalog: Catalog, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / CATALOG_NAME, isolation_level=None)) as db:
+        db.execute("DELETE FROM meta WHERE key = 'tally'")
+    before = (tmp_path / CATALOG_NAME).read_bytes()
+    with raises(CatalogDamagedError, where=tmp_path / CATALOG_NAME):
+        catalog.write_images([make_image(1)])
+    assert (tmp_path / CATALOG_NAME).read_bytes() == before
+
+
+def test_write_meta_of_the_stored_value_changes_no_byte(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.write_meta("images_folder", "/a")
+    before = (tmp_path / CATALOG_NAME).read_bytes()
+    catalog.write_meta("images_folder", "/a")
+    assert (tmp_path / CATALOG_NAME).read_bytes() == before
