@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import build_damage_error
+from features.catalog.locations import OK_CODE, Locations
 from features.catalog.tables import ImageRow, Location
 from features.labels import LabelSource
 from features.schema import FEATURE_DTYPE, FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
@@ -63,7 +68,7 @@ class StoreContents:
     images_folder: str
     images: list[ImageRow]
     """All images found by the last scan of the folder, sorted by the bytes of their paths."""
-    locations: dict[FeatureKey, Location]
+    locations: Locations
     shards: list[ShardRef]
     read_rows: Callable[[int, Sequence[int], Features], None]
     """Function that reads rows (ascending) of a shard (by number) into an array."""
@@ -81,27 +86,34 @@ class StoreContents:
 
     def list_examples(self) -> list[Example]:
         """Return an example for each image with a usable feature, in the order of the images."""
-        examples = []
-        for image in self.images:
-            if image.status is not ImageStatus.DONE or image.content_hash is None:
-                continue
-            if found := self.find_usable(FeatureKey(image.content_hash, 0)):
-                example = Example(image.path, image.label, image.split, image.content_hash, found.shard, found.row)
-                examples.append(example)
-        return examples
+        locations, places = self.locations, self._find_places()
+        stored = np.flatnonzero(places >= 0)
+        usable = stored[locations.statuses[places[stored]] == OK_CODE]
+        images = map(self.images.__getitem__, usable.tolist())
+        shards, rows = locations.shards[places[usable]].tolist(), locations.rows[places[usable]].tolist()
+        create = partial(tuple.__new__, Example)
+        return [
+            create((path, label, split, content_hash, shard, row, 0))
+            for (path, label, split, _, _, content_hash, _, _), shard, row in zip(images, shards, rows, strict=True)
+        ]
 
     def list_unusable(self) -> list[UnusableImage]:
         """Return every image without a usable feature, in the order of the images."""
         found = []
-        for image in self.images:
-            location = self.locations.get(FeatureKey(image.content_hash or b"", 0))
+        for image, place in zip(self.images, self._find_places().tolist(), strict=True):
             if image.status is ImageStatus.FAILED:
                 found.append(UnusableImage(image, UnusableReason.FAILED, image.reason))
-            elif image.status is ImageStatus.PENDING or location is None:
+            elif place < 0:
                 found.append(UnusableImage(image, UnusableReason.PENDING, ""))
-            elif location.status is not FeatureStatus.OK:
-                found.append(UnusableImage(image, UnusableReason.UNSOUND, location.status.value))
+            elif self.locations.statuses[place] != OK_CODE:
+                status = self.locations.read_status(place)
+                found.append(UnusableImage(image, UnusableReason.UNSOUND, status.value))
         return found
+
+    def _find_places(self) -> NDArray[np.int64]:
+        """Return the position in `locations` of view 0 of each image, -1 for an image that is not extracted."""
+        hashes = [(image.status is ImageStatus.DONE and image.content_hash) or b"" for image in self.images]
+        return self.locations.find_first(hashes)
 
     @property
     def num_pending(self) -> int:
@@ -143,11 +155,9 @@ def load_folder(path: Path) -> StoreContents:
         images, locations = catalog.read_images(), catalog.read_features()
         shards = {shard.number: shard for shard in catalog.read_shards()}
     num_rows = {number: shard.num_rows for number, shard in shards.items()}
-    for shard, row, _ in locations.values():
-        if not 0 <= row < num_rows.get(shard, 0):
-            raise build_damage_error(
-                path / CATALOG_NAME, f"a feature in row {row} of shard {shard}, which does not exist"
-            )
+    if (place := locations.find_outside(num_rows)) is not None:
+        got = f"a feature in row {locations.rows[place]} of shard {locations.shards[place]}, which does not exist"
+        raise build_damage_error(path / CATALOG_NAME, got)
     return StoreContents(
         fingerprint,
         origin,

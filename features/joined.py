@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, UsageError
 from base.terminal import format_count
+from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow, Location
 from features.contents import StoreContents
 from features.schema import (
@@ -134,16 +135,16 @@ def _list_keys(locations: Mapping[FeatureKey, Location]) -> dict[int, dict[int, 
     return keys_of
 
 
-def _join_locations(stores: Sequence[FeatureStore]) -> dict[FeatureKey, Location]:
+def _join_locations(stores: Sequence[FeatureStore]) -> Locations:
     """Return the locations in the first store of the features that all stores have, with the worst status."""
     first, *others = (store.contents.locations for store in stores)
     joined: dict[FeatureKey, Location] = {}
     for key, location in first.items():
-        found = [location, *(locations[key] for locations in others if key in locations)]
+        found = [location, *filter(None, (locations.get(key) for locations in others))]
         if len(found) == len(stores):
             unusable = (each.status for each in found if each.status is not FeatureStatus.OK)
             joined[key] = location._replace(status=next(unusable, FeatureStatus.OK))
-    return joined
+    return Locations.collect(joined)
 
 
 def _join_images(stores: Sequence[FeatureStore]) -> list[ImageRow]:

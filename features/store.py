@@ -44,8 +44,6 @@ class FeatureStore:
         self.path = Path(path)
         with pause_collector():
             self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
-            self.examples = self.contents.list_examples()
-            """View 0 of each image with a usable feature, sorted by the bytes of the paths."""
         self.parts: tuple[FeatureStore, ...] = ()
         """Stores of the cut layers of a joined store; empty for the store of one cut layer."""
         self.scales: tuple[float, ...] = ()
@@ -65,9 +63,15 @@ class FeatureStore:
             arguments: arguments of the function.
         """
         made = cls.__new__(cls)
-        made.path, made.contents, made.examples = path, contents, contents.list_examples()
+        made.path, made.contents = path, contents
         made.parts, made.scales, made._made_by = (), (), (function, arguments)
         return made
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """View 0 of each image with a usable feature, sorted by the bytes of the paths."""
+        with pause_collector():
+            return self.contents.list_examples()
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -130,7 +134,7 @@ class FeatureStore:
     @cached_property
     def num_views(self) -> int:
         """Largest number of views stored for an image."""
-        return max((key.view for key in self.contents.locations), default=0) + 1
+        return int(self.contents.locations.views.max(initial=0)) + 1
 
     @property
     def num_pending(self) -> int:

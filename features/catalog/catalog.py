@@ -19,7 +19,8 @@ from features.catalog.database import (
     convert_sqlite_errors,
     require_unchanged,
 )
-from features.catalog.tables import ImageRow, Location
+from features.catalog.locations import Locations
+from features.catalog.tables import ImageRow
 from features.labels import LABELS_KEY, LabelSource
 from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerprint, Origin, encode_json
 from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
@@ -120,18 +121,22 @@ class Catalog:
 
     def read_images(self) -> list[ImageRow]:
         """Return all images found by the last scan, sorted by path."""
+        images: list[ImageRow] = []
         with convert_sqlite_errors(self.path):
-            images = [tables.decode_image(row) for row in tables.IMAGES.read(self._db)]
+            decode = tables.create_image_decoder()
+            for block in tables.IMAGES.read_blocks(self._db):
+                images += map(decode, block)
             tables.check_image_paths(images)
         return images
 
-    def read_features(self) -> dict[FeatureKey, Location]:
+    def read_features(self) -> Locations:
         """Return the location of every feature."""
         with convert_sqlite_errors(self.path):
-            return {
-                FeatureKey(content_hash, view): Location(shard, row, tables.FEATURE_STATUSES[status])
-                for content_hash, view, shard, row, status, _ in tables.FEATURES.read(self._db)
-            }
+            return Locations(
+                (hashes, views, shards, rows, map(tables.FEATURE_STATUSES.__getitem__, statuses))
+                for block in tables.FEATURES.read_blocks(self._db)
+                for hashes, views, shards, rows, statuses, _ in [zip(*block, strict=True)]
+            )
 
     def find_damage(self) -> list[str]:
         """Check the structure of the database, all row checksums and all table totals; return the problems."""

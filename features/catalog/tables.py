@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ Totals = Mapping[str, tuple[int, ...]]
 
 _ROWS_PER_BLOCK = 256
 """Rows that are checked together, while they are in the processor's cache."""
-_LAST, _ALL_BUT_LAST = itemgetter(-1), itemgetter(slice(0, -1))
+_CRC, _ALL_BUT_LAST = itemgetter(-1), itemgetter(slice(0, -1))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ChecksummedTable:
         for block in self.select(db):
             rows = [row for row in block if row[0] != TOTALS_KEY] if self is META else block
             num_rows += len(rows)
-            crcs += sum(map(_LAST, rows))
+            crcs += sum(map(_CRC, rows))
             yield rows
         if expected != (num_rows, crcs):
             raise ValueError(f"missing or additional rows in table {self.name}")
@@ -82,7 +82,7 @@ class ChecksummedTable:
         """Yield all rows in blocks; raise ValueError if one fails its checksum, without a look at the totals."""
         rows, encode = db.execute(f"SELECT * FROM {self.name}"), self._pattern.__mod__
         while block := rows.fetchmany(_ROWS_PER_BLOCK):
-            if list(map(zlib.crc32, map(encode, map(_ALL_BUT_LAST, block)))) != list(map(_LAST, block)):
+            if list(map(zlib.crc32, map(encode, map(_ALL_BUT_LAST, block)))) != list(map(_CRC, block)):
                 raise ValueError(f"a row with a wrong checksum in table {self.name}")
             yield block
 
@@ -147,11 +147,16 @@ class Location(NamedTuple):
     status: FeatureStatus
 
 
-def decode_image(row: Row) -> ImageRow:
-    """Decode a row of `images`, whose last value is its checksum."""
-    path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
-    path, label, split, reason = map(decode_text, (path, label, split, reason))
-    return ImageRow(path, label, split, num_bytes, modified_ns, content_hash or None, _IMAGE_STATUSES[status], reason)
+def create_image_decoder() -> Callable[[Row], ImageRow]:
+    """Return a function that decodes rows of `images`, with their checksums; equal labels become one object."""
+    decode, create = cache(decode_text), partial(tuple.__new__, ImageRow)
+
+    def decode_image(row: Row) -> ImageRow:
+        path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
+        decoded = decode_text(path), decode(label), decode(split), num_bytes, modified_ns, content_hash or None
+        return create((*decoded, _IMAGE_STATUSES[status], decode(reason)))
+
+    return decode_image
 
 
 def encode_image(image: ImageRow) -> Row:
@@ -165,7 +170,8 @@ def encode_image(image: ImageRow) -> Row:
 def check_image_paths(images: Iterable[ImageRow]) -> None:
     """Raise ValueError for a path outside the images folder."""
     for image in images:
-        if image.path.startswith("/") or ".." in image.path.split("/"):
+        # Most paths do not have two dots at all.
+        if image.path.startswith("/") or (".." in image.path and ".." in image.path.split("/")):
             raise ValueError(f"the path {image.path!r} outside the images folder")
 
 

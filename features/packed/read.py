@@ -12,6 +12,7 @@ import numpy as np
 
 from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
+from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow, Location, check_image_paths, decode_text, encode_text
 from features.contents import StoreContents
 from features.labels import LABELS_KEY, LabelSource
@@ -112,7 +113,8 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     if file["features"].shape != expected or file["features"].dtype != FEATURE_DTYPE:
         found = f"shape {file['features'].shape} and dtype {file['features'].dtype}"
         raise FeatureStoreError(path, f"features of shape {expected} and dtype {FEATURE_DTYPE}", found, _PACK_AGAIN)
-    images, locations = [], {}
+    images: list[ImageRow] = []
+    locations: dict[FeatureKey, Location] = {}
     for row, (image_path, label, split, content_hash, view) in enumerate(
         zip(paths, labels, splits, hashes, views, strict=True)
     ):
@@ -130,7 +132,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
         origin,
         images_folder,
         images,
-        locations,
+        Locations.collect(locations),
         [],
         read_rows=pack.read_rows,
         hash_shard=pack.hash,

@@ -17,6 +17,7 @@ import pytest
 from base.errors import HeadstartError, TargetLockedError, UsageError
 from base.terminal import Console
 from features.catalog.catalog import Catalog
+from features.catalog.locations import Locations
 from features.store import FeatureStore
 from tests.commands import run_command
 from tests.errors import raises
@@ -276,8 +277,8 @@ def test_find_split_with_lost_shard_names_it(own_store: Path, tmp_path: Path, qu
     train_head(make_config(own_store, tmp_path / "run"), quiet)
     run, store = Run(tmp_path / "run"), FeatureStore(own_store)
     lost = store.shards[0]
-    for key in [key for key, place in store.contents.locations.items() if place.shard == lost.number]:
-        del store.contents.locations[key]
+    kept = {key: place for key, place in store.contents.locations.items() if place.shard != lost.number}
+    store.contents = replace(store.contents, locations=Locations.collect(kept))
     with pytest.raises(HeadstartError) as raised:
         run.find_split(store)
     assert str(raised.value.where).endswith(lost.name)
