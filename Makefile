@@ -16,6 +16,7 @@
 #   ENGINE=          auto (default), tensorflow or openvino (docs/performance.md)
 #   SAMPLE_BITS=     significant bits of 16-bit pictures: auto (default), 8, 10, 12, 14 or 16 (docs/inputs.md)
 #   CLASSES= MIN_PICTURES=   classes to use (cats,dogs); leave out classes with fewer pictures (docs/inputs.md)
+#   PART=            part of DATA to extract, such as 3/16; each part has its own STORE (docs/scale.md)
 #   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
@@ -51,8 +52,8 @@ quote = '$(subst ','\'',$(1))'
 # Variables are read from make's command line only. The assignments below override the environment.
 HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENTUM L2 CLASS_WEIGHT PATIENCE SEED \
 	SOLVER RANK REPEATS FOLDS SPLIT FALSE_ALARMS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
-# These change the features, so each value has its own store. Views and threads do not change stored features.
-STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION
+# Each value of these has its own store. Views and threads do not change stored features.
+STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION PART
 INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE FACTORED CONFIRM

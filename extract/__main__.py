@@ -9,7 +9,7 @@ from typing import Any
 
 from base.command_line import CommandFailed, run_app
 from base.terminal import NUM_LISTED, Console, format_bytes, format_count, format_list, format_seconds, import_quietly
-from extract.config import ExtractConfig, SummaryConfig
+from extract.config import ExtractConfig, SummaryConfig, parse_part
 from extract.engines.choose import check_options
 
 NUM_ROWS = 20
@@ -22,6 +22,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     `python -m extract summary` prints the layers of the backbone and marks the cut.
     """
     check_options(config.engine, config.precision)
+    parse_part(config.part)
     if config.dry_run:
         return _show_estimate(config, console)
     from extract.result import warn_about_unusable
@@ -41,6 +42,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     num_bytes = sum(path.stat().st_size for path in config.store.rglob("*") if path.is_file())
     fingerprint = "fingerprint of {}" if len(result.fingerprints) > 1 else "fingerprint"
     rows = [
+        ("part", result.part),
         ("pictures", f"{result.images:,}"),
         ("computed", f"{result.computed:,}" + " (nothing to do: the store is up to date)" * is_done),
         ("already stored", f"{result.reused:,}"),
@@ -94,6 +96,7 @@ def _show_estimate(config: ExtractConfig, console: Console) -> Mapping[str, Any]
         ("skipped files", f"{len(found['skipped']):,}" if found["skipped"] else ""),
         *_list_reasons(found["skipped"]),
         ("ignored system files", _count_ignored(found["ignored"])),
+        ("part", f"{found['part']}, with {format_count(found['images'], 'picture')}" if found["part"] else ""),
         ("to compute (at most)", f"{found['to_read']:,}"),
         ("already stored", f"{found['reused']:,}"),
         ("size on disk (estimate)", "not known for this cut layer" if size is None else format_bytes(size)),

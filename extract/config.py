@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
+from base.errors import UsageError
+from features.parts import Parts
 from features.presets import PRESETS, PresetName
 from features.schema import Pool, split_cuts
 from features.shards.compression import Compression
@@ -137,6 +139,14 @@ class ExtractConfig:
             "the folder."
         ),
     ] = SampleBits.AUTO
+    part: Annotated[
+        str,
+        Option(
+            help="Extract one of several equal parts of the folder, such as 3/16, into its own --store; `python -m "
+            "features merge` unites the stores. Parts can run at the same time, on several machines.",
+            metavar="K/N",
+        ),
+    ] = ""
     max_bad: Annotated[
         float,
         Option(min=0.0, max=1.0, help="Largest accepted share of unusable pictures, rounded up to whole pictures."),
@@ -173,6 +183,24 @@ class ExtractConfig:
 def choose_batch_size(requested: int, image_size: int) -> int:
     """Return the number of pictures in a batch; for 0, a batch needs about the same memory at any image size."""
     return requested or max(1, min(32, 32 * 150**2 // image_size**2))
+
+
+def parse_part(text: str) -> Parts | None:
+    """Return the part that `--part` names, such as `3/16`; None for an empty text, the whole folder.
+
+    Raises:
+        UsageError: the text is something else.
+    """
+    if not text:
+        return None
+    try:
+        part = Parts.parse(text)
+    except ValueError:
+        part = None
+    if part is None or len(part.numbers) > 1:
+        expected = "the number of a part and the number of parts, such as 1/16 or 16/16"
+        raise UsageError("--part", expected, repr(text), "Number the parts from 1")
+    return part
 
 
 @dataclass(frozen=True)

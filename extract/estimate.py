@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from base.terminal import Console
-from extract.config import ExtractConfig
+from extract.config import ExtractConfig, parse_part
+from extract.parts import keep_part
 from extract.plan import KnownStore, estimate_bytes, merge_images_to_read, plan_images
 from extract.prepare import prepare_run
 from extract.shapes import compute_feature_shape
@@ -22,6 +23,7 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     """
     config, scan, places, stored = prepare_run(config, console)
     num_relabeled = log_label_changes(scan, stored.values(), console)
+    classes, scan = scan.count_by_class(), keep_part(scan, parse_part(config.part))
     known = [stored[cut].known if cut in stored else KnownStore() for cut in places]
     plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
     num_to_read, num_rows = len(merge_images_to_read(plans)), [plan.num_missing for plan in plans]
@@ -29,7 +31,8 @@ def estimate_run(config: ExtractConfig, console: Console) -> dict[str, Any]:
     seconds = 0.0 if not num_to_read else max(num_rows) / rate if rate else None
     return {
         "images": len(scan.images),
-        "classes": scan.count_by_class(),
+        "classes": classes,
+        "part": config.part,
         "relabeled": num_relabeled,
         "labels": scan.labels.to_json() if scan.labels else None,
         "splits": dict(scan.splits),

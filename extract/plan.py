@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from extract.views import list_views
+from features import parts
 from features.catalog.tables import ImageRow
 from features.schema import FEATURE_DTYPE, FeatureKey, ImageStatus
 
@@ -98,4 +98,4 @@ def hash_path(image: ImageRow) -> bytes:
 
     The order mixes the classes: each shard has pictures of all classes, and an incomplete store is usable for training.
     """
-    return hashlib.sha256(image.path.encode("utf-8", "surrogateescape")).digest()
+    return parts.hash_path(image.path)

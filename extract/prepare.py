@@ -9,11 +9,12 @@ from base.errors import UsageError
 from base.lock import require_locks
 from base.terminal import Console
 from extract.backbone import check_backbone_arguments
-from extract.config import ExtractConfig
+from extract.config import ExtractConfig, parse_part
 from extract.engines.choose import resolve_engine
 from extract.images.recognize import describe_undecodable
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
 from extract.labels.scan import scan_labeled
+from extract.parts import check_part
 from extract.sample_bits import choose_policy
 from extract.stores import StoredState, check_pictures_folder, place_stores, read_store, repeat_fingerprint
 from extract.weights.find import check_weights_argument
@@ -40,17 +41,20 @@ def prepare_run(
         select: selects pictures of the scan.
 
     Returns:
-        The options with a concrete engine and precision, the scan, the store's folder for each cut, and the state of
-        each store that has features already.
+        The options with a concrete engine and precision, the scan of the whole folder, the store's folder for each cut,
+        and the state of each store that has features already.
 
     Raises:
         HeadstartError: an argument is invalid, the layout or the table is not clear, no head can be trained on the
-            classes, or a store has other features.
+            classes, or a store has other features or another part of the folder.
     """
+    part = parse_part(config.part)
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
     require_locks(config.store)
+    for place in () if config.new_store else places.values():
+        check_part(place, part)
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     config = resolve_engine(config, [state.fingerprint for state in stored.values()], console)

@@ -21,7 +21,7 @@ class ExtractResult:
     store: Path
     """Folder of the store; with several cuts, the folder that has a store for each."""
     images: int
-    """Number of pictures in the folder."""
+    """Number of pictures in the folder, or in the part of it."""
     computed: int
     """Number of pictures with newly computed features."""
     reused: int
@@ -64,6 +64,8 @@ class ExtractResult:
     """Number of pictures of the last run whose label or split changed."""
     sample_bits: int
     """Significant bits by which 16-bit samples are scaled; 16 without such pictures."""
+    part: str
+    """The part of the folder, such as `3/16`; empty for the whole folder."""
     stopped: BadPicturesError | None
     """Error that stopped the run early; None for a complete run."""
 

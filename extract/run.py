@@ -12,12 +12,13 @@ from base.files import require_space
 from base.terminal import Console, format_count
 from extract.calibrate import Calibrator
 from extract.canary import compare_rows
-from extract.config import ExtractConfig
+from extract.config import ExtractConfig, parse_part
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.images.recognize import list_decodable
 from extract.images.scan import Scan
 from extract.loop import BadPicturesError, ExtractionLoop
+from extract.parts import describe_folder, keep_part
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.prepare import Select, keep_all, prepare_run
 from extract.reference import compare_with_keras
@@ -35,6 +36,7 @@ from extract.stores import (
 )
 from extract.weights.find import AUTO, Weights, find_weights
 from features.catalog.tables import ImageRow
+from features.parts import FOLDER_KEY, PART_KEY
 from features.store import FeatureStore
 from features.writer import FeatureWriter, check_fingerprint
 
@@ -46,6 +48,9 @@ class _Run:
     config: ExtractConfig
     console: Console
     scan: Scan
+    """Pictures to extract: those of the folder, or of a part of it."""
+    part_meta: Mapping[str, str]
+    """Record of the part in the catalog; empty for the whole folder."""
     places: Mapping[str, Path]
     """Folder of the store for each cut."""
     weights: str
@@ -84,7 +89,11 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     calibrator = Calibrator(config, console, scan.images, stored, policy, backbone)
     calibrator.quantize_new()
     specs = _compose_specs(config, places, stored, backbone, policy)
-    run = _Run(config, console, scan, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits)
+    # Only now: parts agree with each other because everything above is decided from the whole folder.
+    scan, part_meta = _select_part(config, scan, console)
+    run = _Run(
+        config, console, scan, part_meta, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits
+    )
     if len(stored) < len(places):
         calibrator.load_stored()
         _compare_engine(run)
@@ -120,6 +129,16 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
                 writer.write_meta("images_per_second", str(loop.images_per_second))
                 writer.write_meta("rows_per_second", str(loop.rows_per_second))
     return _build_result(run, plans, len(to_read), loop, stopped, started)
+
+
+def _select_part(config: ExtractConfig, scan: Scan, console: Console) -> tuple[Scan, dict[str, str]]:
+    """Return the scan of the requested part, and its record in the catalog; the scan itself without a part."""
+    part = parse_part(config.part)
+    if part is None:
+        return scan, {}
+    kept = keep_part(scan, part)
+    console.info(f"part {part}: {len(kept.images):,} of {format_count(len(scan.images), 'picture')}")
+    return kept, {PART_KEY: str(part), FOLDER_KEY: describe_folder(scan.images)}
 
 
 def _choose_weights(config: ExtractConfig, console: Console, stored: Mapping[str, StoredState]) -> Weights:
@@ -191,11 +210,12 @@ def _update_catalogs(run: _Run, writers: Sequence[FeatureWriter], plans: Sequenc
                 f"{writer.folder} was filled from {before}. Removed {format_count(len(plan.gone), 'picture')} "
                 f"missing from {folder}. To keep both, give each folder its own --store"
             )
-        writer.update_images(plan.rows, plan.gone, run.scan.label_source)
-        writer.write_meta("images_folder", folder)
-        writer.write_meta("weights", run.weights)
-        if run.has_sample_bits:
-            writer.write_meta(BITS_KEY, str(run.policy.sample_bits))
+        with writer.transaction():
+            writer.update_images(plan.rows, plan.gone, run.scan.label_source)
+            meta = {"images_folder": folder, "weights": run.weights, **run.part_meta}
+            meta |= {BITS_KEY: str(run.policy.sample_bits)} if run.has_sample_bits else {}
+            for key, value in meta.items():
+                writer.write_meta(key, value)
 
 
 def _run_loop(run: _Run, loop: ExtractionLoop, to_read: Sequence[ImageRow]) -> BadPicturesError | None:
@@ -250,5 +270,6 @@ def _build_result(
         labels=run.scan.labels.to_json() if run.scan.labels else None,
         relabeled=run.num_relabeled,
         sample_bits=run.policy.sample_bits,
+        part=run.config.part,
         stopped=stopped,
     )

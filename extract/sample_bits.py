@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from base.errors import FingerprintMismatchError
 from base.terminal import Console, format_count
-from extract.config import ExtractConfig, SampleBits
+from extract.config import ExtractConfig, SampleBits, parse_part
 from extract.decoding.decode import find_sample_bits
 from extract.decoding.policy import SAMPLE_BITS, DecodePolicy, find_policy
 from extract.decoding.read import UndecodableImageError, read_picture, reserve_large_file
@@ -69,7 +69,7 @@ def decide_policy(
     """
     policy, has_bits = choose_policy(config, stored), True
     if config.sample_bits is SampleBits.AUTO:
-        survey = survey_samples(_list_new_images(images, stored, num_stores, config.views), config, console)
+        survey = survey_samples(_list_new_images(images, stored, num_stores, config), config, console)
         policy, has_bits = settle_policy(policy, survey, stored), survey.bits > 0
     if has_bits:
         console.info(f"16-bit samples: {policy.sample_bits} significant bits")
@@ -77,12 +77,14 @@ def decide_policy(
 
 
 def _list_new_images(
-    images: Sequence[ImageRow], stored: Collection[StoredState], num_stores: int, num_views: int
+    images: Sequence[ImageRow], stored: Collection[StoredState], num_stores: int, config: ExtractConfig
 ) -> list[ImageRow]:
-    """List the pictures whose content is new to one of the stores."""
+    """List the pictures whose content is new to one of the stores; for a new store, those of all parts."""
     if len(stored) < num_stores:
         return list(images)
-    to_read = merge_images_to_read(plan_images(images, state.known, num_views) for state in stored)
+    part = parse_part(config.part)
+    own = [image for image in images if part is None or part.holds(image.path)]
+    to_read = merge_images_to_read(plan_images(own, state.known, config.views) for state in stored)
     return [image for image in to_read if image.status is not ImageStatus.DONE]
 
 

@@ -149,6 +149,12 @@ class FeatureWriter:
         added = self._added.get(key)
         return added.status if added else self._known.get(key)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Open one transaction of the catalog for all changes in the block; without it, each change is its own."""
+        with self._convert_write_errors(), self.catalog.transaction():
+            yield
+
     def update_images(
         self, images: Sequence[ImageRow], removed: Sequence[str], labels: LabelSource | None = None
     ) -> None:
@@ -156,7 +162,7 @@ class FeatureWriter:
 
         All changes are one transaction, so that labels are never read as those of another source.
         """
-        with self._convert_write_errors(), self.catalog.transaction():
+        with self.transaction():
             self.catalog.remove_images(removed)
             self.catalog.write_images(images)
             if labels is not None and labels != load_label_source(self.catalog):

@@ -58,6 +58,7 @@ def extract(
     compression: Compression = "gzip",
     max_pixels: int = 89000000,
     sample_bits: SampleBits = "auto",
+    part: str = "",
     max_bad: float = 0.01,
     strict: bool = False,
     rehash: bool = False,
@@ -103,6 +104,8 @@ def extract(
             least 1. Default 89000000.
         sample_bits: Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of
             the folder. Default auto.
+        part: Extract one of several equal parts of the folder, such as 3/16, into its own --store; `python -m features
+            merge` unites the stores. Parts can run at the same time, on several machines.
         max_bad: Largest accepted share of unusable pictures, rounded up to whole pictures. Expects a number from 0.0 to
             1.0. Default 0.01.
         strict: Stop at the first unusable picture, like --max-bad 0. Default False.

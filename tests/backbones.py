@@ -64,3 +64,11 @@ def build_small_backbone(image_size: int, weights: Weights | None) -> keras.Mode
 
     with mock.patch("keras.applications.InceptionV3", build):
         return build_backbone(image_size, weights)
+
+
+@contextmanager
+def use_small_backbone() -> Iterator[None]:
+    """Let all calls of `extract_features` in the block build `build_small_backbone`, once for each size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("extract.cut_backbone.build_backbone", functools.lru_cache(4)(build_small_backbone))
+        yield
