@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from base.terminal import Console, ConsoleOptions, ProgressBar
+from base.terminal import Console, ConsoleOptions, ProgressBar, Unit
 from features.store import FeatureStore
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.batches import Array
@@ -40,7 +40,7 @@ class InterruptingConsole(Console):
         self.after, self.num_epochs = after, 0
 
     @contextmanager
-    def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
+    def progress(self, description: str, total: int, unit: str | Unit) -> Iterator[ProgressBar]:
         # Only epochs are counted: the progress of a reduction depends on the factors that earlier tests cached.
         yield _CountedProgress(self, total) if unit == "epochs" else ProgressBar(total)
 

@@ -12,7 +12,7 @@ from typing import Any
 from base.errors import HeadstartError
 from base.files import hash_file
 from base.options import make_options
-from base.terminal import Console, ProgressBar, format_count, format_seconds
+from base.terminal import Console, ProgressBar, Unit, format_count, format_seconds
 from extract.config import ExtractConfig
 from extract.images.scan import Scan
 from extract.prepare import scan_pictures
@@ -54,7 +54,7 @@ class _SampleConsole(Console):
             self._console.warning(message)
 
     @contextmanager
-    def progress(self, description: str, total: int, unit: str) -> Iterator[ProgressBar]:
+    def progress(self, description: str, total: int, unit: str | Unit) -> Iterator[ProgressBar]:
         with self._console.progress(description, total, unit) as bar:
             yield bar
 
