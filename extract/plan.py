@@ -36,15 +36,11 @@ class Plan:
     """Images with unknown content or missing features, in the order of reading."""
     gone: list[str]
     """Paths in the catalog that are no longer in the folder."""
-    known: dict[str, ImageRow] = field(default_factory=dict)
-    """Catalog rows of images to read, by path; each stays in the catalog until its image has been read."""
+    rows: list[ImageRow] = field(default_factory=list, compare=False)
+    """Catalog rows to write before the first image is read: those that are new or differ. An image that was read before
+    keeps its old size and time until it has been read again."""
     num_missing: int = field(default=0, compare=False)
     """Largest possible number of new features."""
-
-    @property
-    def rows(self) -> list[ImageRow]:
-        """Catalog rows to write before the first image is read."""
-        return self.unchanged + [self.known.get(row.path, row) for row in self.to_read]
 
 
 def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int = 1, *, rehash: bool = False) -> Plan:
@@ -60,26 +56,29 @@ def plan_images(scanned: Iterable[ImageRow], known: KnownStore, num_views: int =
     by_path = {row.path: row for row in known.images}
     unchanged: list[ImageRow] = []
     to_read: list[ImageRow] = []
-    kept: dict[str, ImageRow] = {}
+    changed: list[ImageRow] = []
     num_missing = 0
     for row in scanned:
         old, views = by_path.pop(row.path, None), list_views(row.split, num_views)
         num_missing += len(views)
+        new = row
         if old is None or old.num_bytes != row.num_bytes:
             to_read.append(row)
         elif old.status is ImageStatus.DONE and old.modified_ns == row.modified_ns and not rehash:
             content_hash = old.content_hash or b""
             held = [known.holds(FeatureKey(content_hash, view)) for view in views]
             if held[0]:
-                row = row._replace(content_hash=content_hash, status=ImageStatus.DONE)
+                new = row = row._replace(content_hash=content_hash, status=ImageStatus.DONE)
                 num_missing -= sum(held)
             (unchanged if all(held) else to_read).append(row)
         else:
             to_read.append(row)
             if old.status is not ImageStatus.PENDING:
                 # Keep the old time, so that the next run reads the image if this run is interrupted.
-                kept[row.path] = old._replace(label=row.label, split=row.split)
-    return Plan(unchanged, sorted(to_read, key=hash_path), sorted(by_path), kept, num_missing)
+                new = old._replace(label=row.label, split=row.split)
+        if new != old:
+            changed.append(new)
+    return Plan(unchanged, sorted(to_read, key=hash_path), sorted(by_path), changed, num_missing)
 
 
 def merge_images_to_read(plans: Iterable[Plan]) -> list[ImageRow]:

@@ -114,7 +114,9 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         to_read = merge_images_to_read(plans)
         loop = ExtractionLoop(config, console, writers, backbone, policy)
         waiting = {row.path for row in to_read}
-        for row in {row.path: row for plan in plans for row in plan.unchanged if row.path not in waiting}.values():
+        unsound = {content_hash for writer in writers for content_hash, _ in writer.list_unsound()}
+        kept = (row for plan in plans for row in plan.unchanged if row.content_hash in unsound)
+        for row in {row.path: row for row in kept if row.path not in waiting}.values():
             loop.note_unsound(row, row.content_hash or b"")
         if to_read:
             num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))

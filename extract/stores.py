@@ -115,10 +115,10 @@ def log_label_changes(scan: Scan, stored: Iterable[StoredState], console: Consol
     Returns:
         The number of pictures in a store whose label or split changes.
     """
-    now, num_changed = {image.path: (image.label, image.split) for image in scan.images}, 0
+    now, num_changed = {image.path: image for image in scan.images}, 0
     for state in stored:
-        pairs = [(image.path, (image.label, image.split)) for image in state.known.images]
-        num_changed = sum(now.get(path, pair) != pair for path, pair in pairs)
+        pairs = ((image, now.get(image.path, image)) for image in state.known.images)
+        num_changed = sum(old.label != new.label or old.split != new.split for old, new in pairs)
         table = LabelSource.from_json(state.meta.get(LABELS_KEY, "")).table
         if table and not scan.labels:
             console.warning(

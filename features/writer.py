@@ -16,6 +16,7 @@ from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import convert_write_error
+from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow
 from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import recover_store
@@ -42,6 +43,8 @@ STORE_NAMES = frozenset(
     {CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER, BACKBONE_FOLDER}
 )
 """Entries of a store, except the journal of the catalog."""
+VIEW_KEY = "view"
+"""Key in the catalog of the contents for which the view was written; missing until it was written once."""
 
 
 class _Row(NamedTuple):
@@ -84,7 +87,7 @@ class FeatureWriter:
         self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
         self._added: dict[FeatureKey, _Row] = {}
         self._images: list[ImageRow] = []
-        self._known: dict[FeatureKey, FeatureStatus] = {}
+        self._stored, self._committed = Locations([]), dict[FeatureKey, FeatureStatus]()
         self.notes: list[str] = []
         """Repairs made after an interrupted run when the store was opened, one line each."""
 
@@ -109,7 +112,7 @@ class FeatureWriter:
             self.catalog = stack.enter_context(closing(Catalog(self.folder / CATALOG_NAME, writable=True)))
             self._check_fingerprint()
             self.notes = recover_store(self.folder, self.catalog, self._fingerprint)
-            self._known = {key: place.status for key, place in self.catalog.read_features().items()}
+            self._stored = self.catalog.read_features()
             self._stack = stack.pop_all()
         return self
 
@@ -117,9 +120,8 @@ class FeatureWriter:
         """Release the lock and discard uncommitted features; without an error, update the view `features.h5`."""
         with self._convert_write_errors(), self._stack:
             if error_type is None:
-                self.catalog.close()
-                self._known = {}
-                write_view(self.folder)
+                self._stored, self._committed = Locations([]), {}
+                self._update_view()
 
     def _check_fingerprint(self) -> None:
         """Check the fingerprint against the stored one; an empty store gets the new fingerprint."""
@@ -138,7 +140,7 @@ class FeatureWriter:
     @property
     def num_stored(self) -> int:
         """Number of committed features."""
-        return len(self._known)
+        return len(self._stored) + len(self._committed)
 
     def holds(self, key: FeatureKey) -> bool:
         """Return whether a feature is committed or added."""
@@ -146,8 +148,16 @@ class FeatureWriter:
 
     def read_status(self, key: FeatureKey) -> FeatureStatus | None:
         """Return the status of a committed or added feature, or None if there is none."""
-        added = self._added.get(key)
-        return added.status if added else self._known.get(key)
+        if added := self._added.get(key):
+            return added.status
+        if committed := self._committed.get(key):
+            return committed
+        stored = self._stored.get(key)
+        return stored.status if stored else None
+
+    def list_unsound(self) -> list[FeatureKey]:
+        """List the features that earlier runs committed and that are not usable for training."""
+        return self._stored.list_unsound()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -230,7 +240,7 @@ class FeatureWriter:
                 self._commit_rows()
             else:
                 self.catalog.write_images(self._images)
-            self._known.update((key, row.status) for key, row in self._added.items())
+            self._committed.update((key, row.status) for key, row in self._added.items())
             self._added, self._images = {}, []
 
     def _commit_rows(self) -> None:
@@ -249,6 +259,13 @@ class FeatureWriter:
         with self.catalog.transaction():
             self.catalog.add_shard(shard, keys, statuses)
             self.catalog.write_images(self._images)
+
+    def _update_view(self) -> None:
+        """Write the view, unless it was written for the same contents of the catalog."""
+        contents = self.catalog.describe_contents()
+        if self.catalog.read_meta(VIEW_KEY) != contents or not (self.folder / VIEW_NAME).is_file():
+            write_view(self.folder)
+            self.catalog.write_meta(VIEW_KEY, contents)
 
     @contextmanager
     def _convert_write_errors(self) -> Iterator[None]:

@@ -138,6 +138,12 @@ class Catalog:
                 for hashes, views, shards, rows, statuses, _ in [zip(*block, strict=True)]
             )
 
+    def describe_contents(self) -> str:
+        """Return a text that differs after each change of the images, features or shards."""
+        with convert_sqlite_errors(self.path):
+            found = tables.read_totals(self._db)
+        return encode_json({table.name: found[table.name] for table in (tables.SHARDS, tables.FEATURES, tables.IMAGES)})
+
     def find_damage(self) -> list[str]:
         """Check the structure of the database, all row checksums and all table totals; return the problems."""
         try:

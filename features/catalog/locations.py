@@ -83,6 +83,10 @@ class Locations(Mapping[FeatureKey, Location]):
         outside = np.flatnonzero(~is_inside)
         return int(outside[0]) if len(outside) else None
 
+    def list_unsound(self) -> list[FeatureKey]:
+        """List the features that are not usable for training."""
+        return [self._read_key(place) for place in np.flatnonzero(self.statuses != OK_CODE).tolist()]
+
     def read_status(self, place: int) -> FeatureStatus:
         """Return the status of the feature at a position of the arrays."""
         return _STATUSES[int(self.statuses[place])]

@@ -62,10 +62,10 @@ def adopt_orphans(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
     """
     notes = []
     shards = {shard.name: shard.number for shard in catalog.read_shards()}
-    known = set(catalog.read_features())
-    for path in list_shard_files(store):
-        if path.name in shards or path.name.startswith(PARTIAL_PREFIX):
-            continue
+    unlisted = [path for path in list_shard_files(store) if path.name not in shards]
+    unlisted = [path for path in unlisted if not path.name.startswith(PARTIAL_PREFIX)]
+    known = set(catalog.read_features()) if unlisted else set()
+    for path in unlisted:
         try:
             shard, header = inspect_orphan(path, fingerprint)
         except (ForeignShardError, ShardDamagedError) as error:

@@ -82,12 +82,12 @@ def test_commit_interrupted_after_its_transaction_adds_no_row_twice(tmp_path: Pa
             raise KeyboardInterrupt
 
     with make_writer(tmp_path) as writer:
-        known, writer._known = writer._known, Interrupted()
+        known, writer._committed = writer._committed, Interrupted()
         add_features(writer, [0])
         writer.add_image(make_image(0))
         with pytest.raises(KeyboardInterrupt):
             writer.commit()
-        writer._known = known
+        writer._committed = known
         writer.commit()
         add_features(writer, [1])
         writer.add_image(make_image(1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from features.catalog.catalog import CATALOG_NAME
 from features.schema import VIEW_NAME
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
@@ -47,3 +49,24 @@ def test_view_has_nan_for_a_missing_shard(store: Path) -> None:
     with h5py.File(store / VIEW_NAME) as file:
         assert np.isnan(file["features"][4:8]).all()
         np.testing.assert_array_equal(file["features"][:4], make_features(range(4)))
+
+
+def test_run_without_changes_writes_neither_view_nor_catalog(store: Path) -> None:
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in (store / VIEW_NAME, store / CATALOG_NAME)}
+    with make_writer(store) as writer:
+        writer.update_images([], [])
+        writer.write_meta("fingerprint", writer.catalog.read_meta("fingerprint") or "")
+        writer.commit()
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in before} == before
+
+
+def test_view_that_is_missing_or_of_an_earlier_state_is_written_by_the_next_run(store: Path) -> None:
+    with suppress(RuntimeError), make_writer(store) as writer:
+        writer.update_images([make_image(0)], [])
+        raise RuntimeError  # As after a kill: the catalog is written, and the view is not.
+    for _ in range(2):
+        with make_writer(store):
+            pass
+        with h5py.File(store / VIEW_NAME) as file:
+            assert file["paths"].asstr()[0] == make_image(0).path
+        (store / VIEW_NAME).unlink()
