@@ -79,17 +79,17 @@ class StoreWriteError(FeatureStoreError):
     """Failed write to a store; everything committed earlier is intact."""
 
 
-def require_extra(package: str, option: str, target: str, extra: str = "") -> None:
+def require_extra(package: str, option: str, target: str = "", extra: str = "") -> None:
     """Raise UsageError if a package that an option needs is not installed; the advice has the install command.
 
     Args:
         package: name of the package, as it is imported.
         option: the option that needs it, for the message.
-        target: target and variables of make that install it.
+        target: target and variables of make that install it, if any.
         extra: name of Headstart's extra; by default that of the package.
     """
     if find_spec(package) is None:
-        advice = f"Run `pip install 'headstart[{extra or package}]'` or `make {target}`"
+        advice = f"Run `pip install 'headstart[{extra or package}]'`" + (f" or `make {target}`" if target else "")
         raise UsageError(option, f"the package {package}", "an environment without it", advice)
 
 
