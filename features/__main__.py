@@ -1,4 +1,4 @@
-"""Command line of the feature store: `python -m features info|check|pack`."""
+"""Command line of the feature store: `python -m features info|check|pack|push|pull`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from base.command_line import CommandFailed, run_commands
+from base.command_line import CommandFailed, CommandFunction, run_commands
 from base.errors import UsageError
 from base.terminal import Console, format_bytes, format_count
 from features.schema import split_cuts
 from features.shards.compression import Compression
+from features.transfer.commands import PullConfig, PushConfig, pull, push
 
 Store = Annotated[
     Path, Argument(help="Folder of the store; info and pack also accept a packed store.", metavar="STORE")
@@ -212,7 +213,14 @@ def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
 
 def main(name: str) -> None:
     """Run the command line and end the process; `name` is the program name in the help."""
-    run_commands({"info": (info, InfoConfig), "check": (check, CheckConfig), "pack": (pack, PackConfig)}, name)
+    commands: dict[str, tuple[CommandFunction[Any], type]] = {
+        "info": (info, InfoConfig),
+        "check": (check, CheckConfig),
+        "pack": (pack, PackConfig),
+        "push": (push, PushConfig),
+        "pull": (pull, PullConfig),
+    }
+    run_commands(commands, name)
 
 
 if __name__ == "__main__":

@@ -277,12 +277,16 @@ class FeatureWriter:
 
 def check_fingerprint(store: Path, stored: Fingerprint, requested: Fingerprint) -> None:
     """Raise FingerprintMismatchError if two fingerprints differ; the error lists both values of each such field."""
-    differences = stored.list_differences(requested)
-    if differences:
-        expected = ", ".join(f"{name} {_shorten(mine)}" for name, mine, _ in differences)
-        got = ", ".join(f"{name} {_shorten(theirs)}" for name, _, theirs in differences)
+    if stored != requested:
         advice = "Give another --store for these features, or use the options of the existing store"
-        raise FingerprintMismatchError(store, expected, got, advice)
+        raise FingerprintMismatchError(store, *describe_differences(stored, requested), advice)
+
+
+def describe_differences(expected: Fingerprint, got: Fingerprint) -> tuple[str, str]:
+    """Describe the fields in which two fingerprints differ, with their values in the first and in the second."""
+    differences = expected.list_differences(got)
+    mine = ", ".join(f"{name} {_shorten(value)}" for name, value, _ in differences)
+    return mine, ", ".join(f"{name} {_shorten(value)}" for name, _, value in differences)
 
 
 def _shorten(value: object) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import unescape
 from itertools import count
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -36,6 +38,16 @@ class Bucket:
     def get(self, key: str) -> bytes:
         """Return the bytes of an object."""
         return _send(f"{self.server}/{self.name}/{key}", "GET")
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        _send(f"{self.server}/{self.name}/{key}", "DELETE")
+
+    def list_keys(self) -> list[str]:
+        """List the keys of all objects (up to 1,000), sorted."""
+        return [
+            unescape(key) for key in re.findall("<Key>(.*?)</Key>", _send(f"{self.server}/{self.name}", "GET").decode())
+        ]
 
     @contextmanager
     def forbid(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -144,6 +144,11 @@ class Catalog:
             found = tables.read_totals(self._db)
         return encode_json({table.name: found[table.name] for table in (tables.SHARDS, tables.FEATURES, tables.IMAGES)})
 
+    def serialize(self) -> bytes:
+        """Return the bytes of the database; in a `snapshot` that has read it, they are those of its state."""
+        with convert_sqlite_errors(self.path):
+            return self._db.serialize()
+
     def find_damage(self) -> list[str]:
         """Check the structure of the database, all row checksums and all table totals; return the problems."""
         try:
@@ -227,6 +232,21 @@ class Catalog:
         with self.transaction():
             self._db.execute("DELETE FROM features WHERE shard = ?", (number,))
             self._db.execute("DELETE FROM shards WHERE number = ?", (number,))
+
+
+def replace_meta(data: bytes, values: Mapping[str, str]) -> bytes:
+    """Set metadata values in the bytes of an intact catalog, and return the new bytes."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.deserialize(data)
+        db.text_factory = bytes
+        totals.count_changes(db)
+        before = tables.read_totals(db)
+        db.execute("BEGIN")
+        for key, value in values.items():
+            tables.write_meta(db, key.encode(), value)
+        totals.add_changes(db, before, totals.read_changes(db))
+        db.execute("COMMIT")
+        return db.serialize()
 
 
 def load_fingerprint(catalog: Catalog) -> Fingerprint:

@@ -131,14 +131,7 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
         FeatureStoreError: the file cannot be opened now, for example without permission.
     """
     path = store / SHARD_FOLDER / shard.name
-    try:
-        opened = RegularFile(path)
-    except OSError as error:
-        got = error.strerror or str(error)
-        if error.errno in _LOST:
-            raise _build_damage_error(path, shard, got) from error
-        raise FeatureStoreError(path, "a readable shard", got, "Check its permissions and try again") from error
-    with opened:
+    with _open_file(path, shard) as opened:
         source, data = _verify(path, shard, opened, rehash=rehash)
         try:
             with h5py.File(source, "r") as file:
@@ -160,22 +153,49 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
             raise _build_damage_error(path, shard, "a file that changed during reading")
 
 
+def read_bytes(store: Path, shard: ShardRef) -> bytes:
+    """Read the file of a shard, and verify it as `open_shard` does, but without HDF5."""
+    path = store / SHARD_FOLDER / shard.name
+    with _open_file(path, shard) as opened:
+        _check_size(path, shard, opened)
+        return _read_verified(path, shard, opened)
+
+
+def _open_file(path: Path, shard: ShardRef) -> RegularFile:
+    try:
+        return RegularFile(path)
+    except OSError as error:
+        got = error.strerror or str(error)
+        if error.errno in _LOST:
+            raise _build_damage_error(path, shard, got) from error
+        raise FeatureStoreError(path, "a readable shard", got, "Check its permissions and try again") from error
+
+
 def _verify(
     path: Path, shard: ShardRef, opened: RegularFile, *, rehash: bool
 ) -> tuple[io.BytesIO | RegularFile, bytes | None]:
     """Return the source for HDF5, and the bytes if they were hashed by this call."""
+    _check_size(path, shard, opened)
+    if not rehash and _VERIFIED.get(opened.identity) == shard.sha256:
+        return opened, None
+    data = _read_verified(path, shard, opened)
+    return io.BytesIO(data), data
+
+
+def _check_size(path: Path, shard: ShardRef, opened: RegularFile) -> None:
     num_bytes = opened.identity.num_bytes
     if num_bytes != shard.num_bytes or num_bytes > MAX_BYTES:
         raise _build_damage_error(path, shard, f"{num_bytes:,} bytes")
-    if not rehash and _VERIFIED.get(opened.identity) == shard.sha256:
-        return opened, None
+
+
+def _read_verified(path: Path, shard: ShardRef, opened: RegularFile) -> bytes:
     try:
         data = opened.readall()
     except OSError as error:
         raise _build_damage_error(path, shard, error.strerror or str(error)) from error
     if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise _build_damage_error(path, shard, f"{num_bytes:,} bytes with another SHA-256")
-    return io.BytesIO(data), data
+        raise _build_damage_error(path, shard, f"{len(data):,} bytes with another SHA-256")
+    return data
 
 
 def parse_name(name: str) -> tuple[int, str] | None:

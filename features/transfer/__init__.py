@@ -1,0 +1,1 @@
+"""Copy stores to and from URLs: whole shards, verified by their digests."""

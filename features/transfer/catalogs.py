@@ -1,0 +1,111 @@
+"""Copies of catalogs: of a store without the paths of this computer, and of an untrusted one at a URL."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from base.errors import CatalogDamagedError, FeatureStoreError, FingerprintMismatchError, convert_os_error
+from base.terminal import format_count, format_list
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin, replace_meta
+from features.schema import Fingerprint, Origin, encode_json
+from features.shards.shard import ShardRef
+from features.writer import describe_differences
+
+IMAGES_KEY, ORIGIN_KEY = "images_folder", "origin"
+
+
+class CatalogCopy(NamedTuple):
+    """Copy of a catalog in memory."""
+
+    data: bytes
+    fingerprint: Fingerprint
+    origin: Origin
+    shards: list[ShardRef]
+    content_hashes: frozenset[bytes]
+    """Content hashes of the pictures that have been read."""
+    images_folder: str
+
+
+class StoreDivergedError(FeatureStoreError):
+    """Store that has features which the other store lacks, so that a copy would lose them."""
+
+
+def copy_catalog(store: Path) -> CatalogCopy:
+    """Copy the catalog of a store in one snapshot.
+
+    Raises:
+        StoreMissingError: the path has no store.
+        CatalogDamagedError: the catalog is damaged.
+    """
+    with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
+        fingerprint, origin, shards = load_fingerprint(catalog), load_origin(catalog), catalog.read_shards()
+        images_folder = catalog.read_meta(IMAGES_KEY) or ""
+        hashes = frozenset(image.content_hash for image in catalog.read_images() if image.content_hash)
+        return CatalogCopy(catalog.serialize(), fingerprint, origin, shards, hashes, images_folder)
+
+
+def read_catalog(data: bytes, where: str) -> CatalogCopy:
+    """Read the bytes of an untrusted catalog, and check all of them.
+
+    Args:
+        data: the bytes.
+        where: their URL, for errors.
+
+    Raises:
+        FeatureStoreError: the bytes are not an intact catalog of this version.
+    """
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        path = Path(folder) / CATALOG_NAME
+        try:
+            path.write_bytes(data)
+            with closing(Catalog(path, writable=False)) as catalog:
+                damage = catalog.find_damage()
+            found = copy_catalog(path.parent)
+        except OSError as error:
+            raise convert_os_error(error, str(path)) from error
+        except FeatureStoreError as error:
+            raise type(error)(where, error.expected, error.got, "Check the URL, or push the store again") from error
+    if damage:
+        raise CatalogDamagedError(where, "an intact catalog", damage[0], "Push the store again")
+    return found
+
+
+def set_paths(found: CatalogCopy, local: CatalogCopy | None) -> bytes:
+    """Return the bytes of a catalog with the paths of a local one, or without any paths of a computer."""
+    file = local.origin.weights_file if local else Path(found.origin.weights_file).name
+    origin = replace(found.origin, weights_file=file)
+    folder = local.images_folder if local else ""
+    if (origin, folder) == (found.origin, found.images_folder):
+        return found.data
+    return replace_meta(found.data, {IMAGES_KEY: folder, ORIGIN_KEY: encode_json(asdict(origin))})
+
+
+def require_same_fingerprint(where: object, stored: Fingerprint, copied: Fingerprint) -> None:
+    """Raise FingerprintMismatchError if the store to be changed has other settings than the one to be copied."""
+    if stored != copied:
+        expected, got = describe_differences(copied, stored)
+        raise FingerprintMismatchError(where, expected, got, "Copy to another URL or folder")
+
+
+def require_ancestor(where: object, old: CatalogCopy, new: CatalogCopy, advice: str, *, pictures: bool) -> None:
+    """Raise StoreDivergedError if a copy of a store over an older one would lose features.
+
+    Args:
+        where: path or URL of the older one.
+        old: its catalog.
+        new: the catalog that replaces it.
+        advice: advice of the error.
+        pictures: whether every picture of the older one must be in the new one as well.
+    """
+    known = {shard.sha256 for shard in new.shards}
+    lacking = [shard.name for shard in old.shards if shard.sha256 not in known]
+    lost = len(old.content_hashes - new.content_hashes) if pictures else 0
+    if lacking or lost:
+        got = [f"{format_count(len(lacking), 'other shard')} ({format_list(lacking)})"] if lacking else []
+        got += [format_count(lost, "other picture")] if lost else []
+        expected = "no shards or pictures that the copied store lacks" if pictures else "no shards that it lacks"
+        raise StoreDivergedError(where, expected, " and ".join(got), advice)
