@@ -20,7 +20,7 @@ from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow
 from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import recover_store
-from features.packed.view import write_view
+from features.packed.view import update_view
 from features.quantized import QuantizedModel, write_model
 from features.schema import (
     BACKBONE_FOLDER,
@@ -43,8 +43,6 @@ STORE_NAMES = frozenset(
     {CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER, BACKBONE_FOLDER}
 )
 """Entries of a store, except the journal of the catalog."""
-VIEW_KEY = "view"
-"""Key in the catalog of the contents for which the view was written; missing until it was written once."""
 
 
 class _Row(NamedTuple):
@@ -121,7 +119,7 @@ class FeatureWriter:
         with self._convert_write_errors(), self._stack:
             if error_type is None:
                 self._stored, self._committed = Locations([]), {}
-                self._update_view()
+                update_view(self.folder, self.catalog)
 
     def _check_fingerprint(self) -> None:
         """Check the fingerprint against the stored one; an empty store gets the new fingerprint."""
@@ -259,13 +257,6 @@ class FeatureWriter:
         with self.catalog.transaction():
             self.catalog.add_shard(shard, keys, statuses)
             self.catalog.write_images(self._images)
-
-    def _update_view(self) -> None:
-        """Write the view, unless it was written for the same contents of the catalog."""
-        contents = self.catalog.describe_contents()
-        if self.catalog.read_meta(VIEW_KEY) != contents or not (self.folder / VIEW_NAME).is_file():
-            write_view(self.folder)
-            self.catalog.write_meta(VIEW_KEY, contents)
 
     @contextmanager
     def _convert_write_errors(self) -> Iterator[None]:

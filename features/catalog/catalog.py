@@ -106,9 +106,12 @@ class Catalog:
 
     def read_meta(self, key: str) -> str | None:
         """Return a metadata value of the store, or None."""
+        return self.read_all_meta().get(key)
+
+    def read_all_meta(self) -> dict[str, str]:
+        """Return all metadata values of the store by key."""
         with convert_sqlite_errors(self.path):
-            values = {row[0]: tables.decode_text(row[1]) for row in tables.META.read(self._db)}
-        return values.get(key.encode())
+            return {row[0].decode(): tables.decode_text(row[1]) for row in tables.META.read(self._db)}
 
     def read_shards(self) -> list[ShardRef]:
         """Return all committed shards, sorted by number."""
@@ -244,7 +247,8 @@ def replace_meta(data: bytes, values: Mapping[str, str]) -> bytes:
         db.execute("BEGIN")
         for key, value in values.items():
             tables.write_meta(db, key.encode(), value)
-        totals.add_changes(db, before, totals.read_changes(db))
+        if changes := totals.read_changes(db):
+            totals.add_changes(db, before, changes)
         db.execute("COMMIT")
         return db.serialize()
 

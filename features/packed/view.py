@@ -11,14 +11,25 @@ import h5py
 import numpy as np
 
 from base.files import write_durably
+from features.catalog.catalog import Catalog
 from features.catalog.tables import encode_text
 from features.contents import load_folder
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, VIEW_NAME
 from features.shards.hdf5 import build_file
 from features.shards.shard import SHARD_FOLDER
 
+VIEW_KEY = "view"
+"""Key in the catalog of the contents for which the view was written; missing until it was written once."""
 FILL_VALUE = np.float16(np.nan)
 """Value of the features of a missing shard; unlike zeros, NaN is noticed."""
+
+
+def update_view(store: Path, catalog: Catalog) -> None:
+    """Write the view, unless it was written for the same contents of the catalog, which must be writable."""
+    contents = catalog.describe_contents()
+    if catalog.read_meta(VIEW_KEY) != contents or not (store / VIEW_NAME).is_file():
+        write_view(store)
+        catalog.write_meta(VIEW_KEY, contents)
 
 
 def write_view(store: Path) -> None:

@@ -10,12 +10,16 @@ from typing import NamedTuple
 
 from base.errors import CatalogDamagedError, FeatureStoreError, FingerprintMismatchError, convert_os_error
 from base.terminal import format_count, format_list
+from base.urls import is_url
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin, replace_meta
+from features.packed.view import VIEW_KEY
 from features.schema import Fingerprint, Origin, encode_json
 from features.shards.shard import ShardRef
 from features.writer import describe_differences
 
 IMAGES_KEY, ORIGIN_KEY = "images_folder", "origin"
+_LOCAL_KEYS = frozenset([IMAGES_KEY, ORIGIN_KEY, VIEW_KEY, "images_per_second", "rows_per_second"])
+"""Keys in `meta` that describe a computer, not the features."""
 
 
 class CatalogCopy(NamedTuple):
@@ -28,6 +32,8 @@ class CatalogCopy(NamedTuple):
     content_hashes: frozenset[bytes]
     """Content hashes of the pictures that have been read."""
     images_folder: str
+    state: str
+    """Text that is equal for catalogs of the same pictures and features, on any computer."""
 
 
 class StoreDivergedError(FeatureStoreError):
@@ -43,9 +49,12 @@ def copy_catalog(store: Path) -> CatalogCopy:
     """
     with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
         fingerprint, origin, shards = load_fingerprint(catalog), load_origin(catalog), catalog.read_shards()
-        images_folder = catalog.read_meta(IMAGES_KEY) or ""
         hashes = frozenset(image.content_hash for image in catalog.read_images() if image.content_hash)
-        return CatalogCopy(catalog.serialize(), fingerprint, origin, shards, hashes, images_folder)
+        meta = catalog.read_all_meta()
+        shared = {key: value for key, value in meta.items() if key not in _LOCAL_KEYS}
+        state = encode_json([catalog.describe_contents(), shared])
+        data = catalog.serialize()
+    return CatalogCopy(data, fingerprint, origin, shards, hashes, meta.get(IMAGES_KEY, ""), state)
 
 
 def read_catalog(data: bytes, where: str) -> CatalogCopy:
@@ -74,14 +83,21 @@ def read_catalog(data: bytes, where: str) -> CatalogCopy:
     return found
 
 
-def set_paths(found: CatalogCopy, local: CatalogCopy | None) -> bytes:
-    """Return the bytes of a catalog with the paths of a local one, or without any paths of a computer."""
-    file = local.origin.weights_file if local else Path(found.origin.weights_file).name
-    origin = replace(found.origin, weights_file=file)
-    folder = local.images_folder if local else ""
-    if (origin, folder) == (found.origin, found.images_folder):
-        return found.data
-    return replace_meta(found.data, {IMAGES_KEY: folder, ORIGIN_KEY: encode_json(asdict(origin))})
+def convert_paths(found: CatalogCopy, local: CatalogCopy | None) -> bytes:
+    """Return the bytes of a catalog for another place.
+
+    Args:
+        found: the catalog.
+        local: catalog that the result replaces on this computer, whose paths are kept; None for a catalog without any
+            path of a computer. URLs are kept.
+    """
+    folder = found.images_folder if is_url(found.images_folder) else ""
+    file = found.origin.weights_file if is_url(found.origin.weights_file) else Path(found.origin.weights_file).name
+    if local:
+        folder, file = local.images_folder or folder, local.origin.weights_file or file
+    origin = encode_json(asdict(replace(found.origin, weights_file=file)))
+    # The view is not copied.
+    return replace_meta(found.data, {IMAGES_KEY: folder, ORIGIN_KEY: origin, VIEW_KEY: ""})
 
 
 def require_same_fingerprint(where: object, stored: Fingerprint, copied: Fingerprint) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -12,10 +13,10 @@ from base.files import require_space, sync_folder, write_durably
 from base.lock import hold_write_lock
 from base.remote import Connection, connect
 from base.terminal import BYTES, Console
-from features.catalog.catalog import CATALOG_NAME, is_missing
+from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing
 from features.catalog.database import convert_write_error
 from features.cuts import list_cuts
-from features.packed.view import write_view
+from features.packed.view import update_view
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, ModelDamagedError, QuantizedModel, read_model, write_model
 from features.schema import BACKBONE_FOLDER, split_cuts
 from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
@@ -23,11 +24,11 @@ from features.transfer import objects
 from features.transfer.catalogs import (
     CatalogCopy,
     StoreDivergedError,
+    convert_paths,
     copy_catalog,
     read_catalog,
     require_ancestor,
     require_same_fingerprint,
-    set_paths,
 )
 from features.transfer.layout import (
     SINGLE,
@@ -111,11 +112,11 @@ def _copy_store(source: Connection, new: CatalogCopy, store: Path, console: Cons
     with console.progress(f"pull {store.name}", num_bytes, BYTES) as progress:
         objects.copy_all(missing, copy, progress.advance, objects.NUM_TRANSFERS)
     num_bytes += _pull_backbone(source, new, store)
-    data = set_paths(new, old)
-    if old is None or old.data != data:
-        write_durably(store / CATALOG_NAME, data)
+    if old is None or old.state != new.state:
+        write_durably(store / CATALOG_NAME, data := convert_paths(new, old))
         num_bytes += len(data)
-    write_view(store)
+    with closing(Catalog(store / CATALOG_NAME, writable=True)) as catalog:
+        update_view(store, catalog)
     return Transfer(len(missing), len(new.shards) - len(missing), num_bytes)
 
 

@@ -21,11 +21,11 @@ from features.transfer import objects
 from features.transfer.catalogs import (
     CatalogCopy,
     StoreDivergedError,
+    convert_paths,
     copy_catalog,
     read_catalog,
     require_ancestor,
     require_same_fingerprint,
-    set_paths,
 )
 from features.transfer.layout import (
     choose_stores,
@@ -84,7 +84,8 @@ def _push_store(store: Path, target: Connection, console: Console) -> Transfer:
     with _hold_local(target):
         place = join(target, CATALOG_NAME)
         identity = objects.identify(place)
-        old = read_catalog(data, place.where) if (data := objects.read_bytes(place)) is not None else None
+        found = objects.read_bytes(place)
+        old = None if found is None else read_catalog(found, place.where)
         if old:
             require_same_fingerprint(target.where, old.fingerprint, new.fingerprint)
             advice = "Pull it first, or merge it with this store if that is refused, or push to another URL"
@@ -104,12 +105,11 @@ def _push_store(store: Path, target: Connection, console: Console) -> Transfer:
             objects.copy_all(missing, copy, progress.advance, num_threads)
         _require_sizes(folder, missing)
         num_bytes += _push_backbone(store, new, target)
-        data = set_paths(new, None)
-        if old is None or old.data != data:
+        if old is None or old.state != new.state:
             if objects.identify(place) != identity:
                 expected, got = "the same catalog as at the start", "one that another push has written"
                 raise StoreDivergedError(place.where, expected, got, "Run the command again")
-            objects.upload(place, data)
+            objects.upload(place, data := convert_paths(new, None))
             num_bytes += len(data)
     return Transfer(len(missing), len(new.shards) - len(missing), num_bytes)
 

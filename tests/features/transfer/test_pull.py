@@ -56,6 +56,7 @@ def test_pull_into_older_copy_adds_shards_and_keeps_its_folder_of_pictures(
     fill_store(store, range(10, 13))
     push(store, url)
     assert pull(url, tmp_path / "pulled")[:2] == (1, 3)
+    assert pull(url, tmp_path / "pulled") == (0, 4, 0)
     pulled = FeatureStore(tmp_path / "pulled")
     assert pulled.images_folder == "/home/user/pictures"
     np.testing.assert_array_equal(read_sorted(pulled), make_features(range(13)))
