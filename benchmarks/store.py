@@ -96,7 +96,7 @@ def write_rows(store: str, num_rows: int) -> None:
     paths = [f"train/{number % 2}/{number:07}.jpg" for number in range(num_rows)]
     clock = _Clock()
     started = time.perf_counter()
-    with mock.patch("features.writer.encode_rows", clock.time(encode_rows)):
+    with mock.patch("features.shards.write.encode_rows", clock.time(encode_rows)):
         write_store(Path(store), paths, lambda numbers: block[: len(numbers)])
     seconds = time.perf_counter() - started
     print(seconds, clock.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError
+from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError, StoreWriteError
 from base.files import sync_folder
 from base.lock import LOCK_NAME, hold_write_lock
 from base.signals import defer_interrupt
@@ -19,7 +19,7 @@ from features.catalog.database import convert_write_error
 from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow
 from features.labels import LABELS_KEY, LabelSource
-from features.maintenance.recover import recover_store
+from features.maintenance.recover import find_size_problem, recover_store
 from features.packed.view import update_view
 from features.quantized import QuantizedModel, write_model
 from features.schema import (
@@ -35,9 +35,9 @@ from features.schema import (
     count_rows_per_shard,
     encode_json,
 )
-from features.shards.chunks import encode_rows
 from features.shards.compression import Compression
-from features.shards.shard import SHARD_FOLDER, ShardHeader, encode_shard, write_shard
+from features.shards.shard import SHARD_FOLDER, ShardRef, write_shard
+from features.shards.write import ShardEncoder
 
 STORE_NAMES = frozenset(
     {CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER, BACKBONE_FOLDER}
@@ -79,10 +79,10 @@ class FeatureWriter:
             rows_per_shard: number of features in a shard; 0 chooses it from their size.
         """
         self.folder = store
-        self._fingerprint = fingerprint
-        self._origin = origin
-        self._compression = compression
-        self._rows_per_shard = rows_per_shard or count_rows_per_shard(origin.feature_shape)
+        num_rows = rows_per_shard or count_rows_per_shard(origin.feature_shape)
+        self.encoder = ShardEncoder(store, fingerprint, origin, compression, num_rows)
+        """Encoder of the shards; other processes write shards with it that `commit_shard` commits."""
+        self._num_reserved = 0
         self._added: dict[FeatureKey, _Row] = {}
         self._images: list[ImageRow] = []
         self._stored, self._committed = Locations([]), dict[FeatureKey, FeatureStatus]()
@@ -106,10 +106,10 @@ class FeatureWriter:
                 sync_folder(self.folder)
                 sync_folder(self.folder.parent)
             stack.enter_context(hold_write_lock(self.folder))
-            Catalog.create(self.folder / CATALOG_NAME, self._fingerprint, self._origin)
+            Catalog.create(self.folder / CATALOG_NAME, self.encoder.fingerprint, self.encoder.origin)
             self.catalog = stack.enter_context(closing(Catalog(self.folder / CATALOG_NAME, writable=True)))
             self._check_fingerprint()
-            self.notes = recover_store(self.folder, self.catalog, self._fingerprint)
+            self.notes = recover_store(self.folder, self.catalog, self.encoder.fingerprint)
             self._stored = self.catalog.read_features()
             self._stack = stack.pop_all()
         return self
@@ -124,14 +124,14 @@ class FeatureWriter:
     def _check_fingerprint(self) -> None:
         """Check the fingerprint against the stored one; an empty store gets the new fingerprint."""
         stored, origin = load_fingerprint(self.catalog), load_origin(self.catalog)
-        if stored != self._fingerprint and not self.catalog.read_shards():
+        if stored != self.encoder.fingerprint and not self.catalog.read_shards():
             with self.catalog.transaction():
-                self.catalog.write_meta("fingerprint", self._fingerprint.encode())
-                self.catalog.write_meta("origin", encode_json(asdict(self._origin)))
+                self.catalog.write_meta("fingerprint", self.encoder.fingerprint.encode())
+                self.catalog.write_meta("origin", encode_json(asdict(self.encoder.origin)))
             return
-        check_fingerprint(self.folder, stored, self._fingerprint)
+        check_fingerprint(self.folder, stored, self.encoder.fingerprint)
         # The same weights file may have moved.
-        now = self._origin
+        now = self.encoder.origin
         if now.weights_file not in ("", origin.weights_file) and now.weights_file_sha256 == origin.weights_file_sha256:
             self.catalog.write_meta("origin", encode_json(asdict(replace(origin, weights_file=now.weights_file))))
 
@@ -190,40 +190,27 @@ class FeatureWriter:
         """Record an image for the next commit; its features must have been added before."""
         self._images.append(image)
 
-    def encode(self, features: Features) -> list[bytes]:
-        """Compress features for `add_rows`; may be called in any thread, and releases the interpreter's lock.
-
-        Args:
-            features: (n, *feature_shape) float16.
-
-        Returns:
-            The stored bytes of each feature.
-        """
-        if features.shape[1:] != self._origin.feature_shape:
-            raise ValueError(f"features of shape {features.shape[1:]} instead of {self._origin.feature_shape}")
-        return encode_rows(features, self._compression)
-
     def add_features(self, keys: Sequence[FeatureKey], features: Features, statuses: Sequence[FeatureStatus]) -> None:
-        """Compress and add new features: `add_rows` of the result of `encode`."""
-        self.add_rows(keys, self.encode(features), statuses)
+        """Compress and add new features: `add_rows` of the result of `encoder.encode_rows`."""
+        self.add_rows(keys, self.encoder.encode_rows(features), statuses)
 
     def add_rows(self, keys: Sequence[FeatureKey], rows: Sequence[bytes], statuses: Sequence[FeatureStatus]) -> None:
         """Add new features, and commit each full shard.
 
         Args:
             keys: keys of features that are not yet in the store.
-            rows: the features, as compressed by `encode`.
+            rows: the features, as compressed by `encoder.encode_rows`.
             statuses: status of each feature.
 
         Raises:
             StoreWriteError: a commit failed; everything committed earlier is intact.
         """
         for key, data, status in zip(keys, rows, statuses, strict=True):
-            if len(self._added) == self._rows_per_shard:
+            if len(self._added) == self.encoder.rows_per_shard:
                 # An earlier commit of the full shard was interrupted.
                 self.commit()
             self._added[key] = _Row(data, status)
-            if len(self._added) == self._rows_per_shard:
+            if len(self._added) == self.encoder.rows_per_shard:
                 self.commit()
 
     def commit(self) -> None:
@@ -243,20 +230,50 @@ class FeatureWriter:
 
     def _commit_rows(self) -> None:
         keys, statuses = list(self._added), [row.status for row in self._added.values()]
-        # Shards may be shared, so they must not contain a path of this machine.
-        origin = replace(self._origin, weights_file=Path(self._origin.weights_file).name)
-        header = ShardHeader(self._fingerprint, origin, keys, statuses)
-        data = encode_shard(header, [row.data for row in self._added.values()], self._compression)
-        shards = self.catalog.read_shards()
+        data = self.encoder.encode_shard(keys, [row.data for row in self._added.values()], statuses)
         # After an interrupted commit the shard may be in the catalog already. Equal rows give equal bytes.
-        if hashlib.sha256(data).hexdigest() in {shard.sha256 for shard in shards}:
+        if hashlib.sha256(data).hexdigest() in {shard.sha256 for shard in self.catalog.read_shards()}:
             self.catalog.write_images(self._images)
             return
-        number = max((shard.number for shard in shards), default=0) + 1
-        shard = write_shard(self.folder, number, data, len(keys))
+        shard = write_shard(self.folder, self.reserve_number(), data, len(keys))
         with self.catalog.transaction():
             self.catalog.add_shard(shard, keys, statuses)
             self.catalog.write_images(self._images)
+
+    def reserve_number(self) -> int:
+        """Return a number for a new shard that no shard has, and that is not returned again."""
+        last = max((shard.number for shard in self.catalog.read_shards()), default=0)
+        self._num_reserved = max(last, self._num_reserved) + 1
+        return self._num_reserved
+
+    def commit_shard(self, shard: ShardRef, keys: Sequence[FeatureKey], statuses: Sequence[FeatureStatus]) -> int:
+        """Commit a shard that another process wrote with `encoder`, and the images recorded so far.
+
+        Args:
+            shard: the shard, with a number from `reserve_number`.
+            keys: key of each row. The shard's file is removed if the store has all of them already.
+            statuses: status of each row.
+
+        Returns:
+            The number of features that were new.
+
+        Raises:
+            StoreWriteError: the file is not in the store, or a write failed.
+        """
+        if problem := find_size_problem(self.folder, shard):
+            expected, advice = f"shard {shard.name} that a worker wrote", "Give a --store that all workers share"
+            raise StoreWriteError(self.folder, expected, f"a file that {problem}", advice)
+        new = {key: status for key, status in zip(keys, statuses, strict=True) if not self.holds(key)}
+        with defer_interrupt(), self._convert_write_errors():
+            with self.catalog.transaction():
+                if new:
+                    self.catalog.add_shard(shard, keys, statuses)
+                self.catalog.write_images(self._images)
+            self._committed.update(new)
+            self._images = []
+            if not new:
+                (self.folder / SHARD_FOLDER / shard.name).unlink()
+        return len(new)
 
     @contextmanager
     def _convert_write_errors(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ import pytest
 
 from features import writer as writer_module
 from features.catalog.catalog import Catalog
+from features.shards import write as write_module
 from features.store import FeatureStore
 from tests.features.stores import (
     add_features,
@@ -64,7 +65,7 @@ def check_rows(folder: Path, num_rows: int) -> None:
 @pytest.mark.unit
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize(
-    ("module", "step"), [(writer_module, "encode_shard"), (writer_module, "write_shard"), (Catalog, "add_shard")]
+    ("module", "step"), [(write_module, "encode_shard"), (writer_module, "write_shard"), (Catalog, "add_shard")]
 )
 def test_commit_interrupted_at_a_step_is_completed_by_the_next_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, step: str, before: bool
@@ -101,15 +102,16 @@ def test_signal_during_a_commit_is_handled_after_the_commit(tmp_path: Path) -> N
         "import os, pathlib, sys\n"
         "from base import signals\n"
         "from features import writer\n"
+        "from features.shards import write\n"
         "from tests.features.test_interrupts import fill_interrupted\n"
         "signals.interrupt_on_signals()\n"
-        "encode, commit = writer.encode_shard, writer.FeatureWriter.commit\n"
+        "encode, commit = write.encode_shard, writer.FeatureWriter.commit\n"
         "def encode_and_signal(*arguments):\n"
-        "    writer.encode_shard = encode\n"
+        "    write.encode_shard = encode\n"
         "    data = encode(*arguments)\n"
         f"    os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
         "    return data\n"
-        "writer.encode_shard = encode_and_signal\n"
+        "write.encode_shard = encode_and_signal\n"
         "writer.FeatureWriter.commit = lambda self: (commit(self), print('committed'))\n"
         "try:\n    fill_interrupted(pathlib.Path(sys.argv[1]))\n"
         "except KeyboardInterrupt:\n    print('interrupted')\n"

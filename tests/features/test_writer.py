@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import numpy as np
 import pytest
 
 from base.errors import FingerprintMismatchError, StoreLockedError, StoreMissingError, StoreWriteError
-from features.schema import FeatureStatus
-from features.shards.shard import SHARD_FOLDER
+from features.schema import FeatureKey, FeatureStatus
+from features.shards.shard import SHARD_FOLDER, ShardRef, write_shard
 from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.errors import raises
@@ -175,3 +177,46 @@ def test_writer_unusable_features_are_stored_without_examples(tmp_path: Path) ->
     store = FeatureStore(tmp_path)
     assert store.num_features == 3
     assert [example.path for example in store.examples] == [make_image(0).path]
+
+
+def write_elsewhere(writer: FeatureWriter, numbers: Sequence[int]) -> tuple[ShardRef, list[FeatureKey]]:
+    """Write the shard of some features as another process does."""
+    keys, statuses = [make_key(number) for number in numbers], [FeatureStatus.OK] * len(numbers)
+    rows = pickle.loads(pickle.dumps(writer.encoder)).encode_rows(make_features(numbers))
+    data = writer.encoder.encode_shard(keys, rows, statuses)
+    return write_shard(writer.folder, writer.reserve_number(), data, len(keys)), keys
+
+
+def test_shard_of_another_process_is_committed_with_its_images(tmp_path: Path) -> None:
+    with make_writer(tmp_path) as writer:
+        add_features(writer, [0])
+        writer.commit()
+        (later, later_keys), (shard, keys) = write_elsewhere(writer, [3]), write_elsewhere(writer, [1, 2])
+        for number in (1, 2):
+            writer.add_image(make_image(number))
+        assert writer.commit_shard(shard, keys, [FeatureStatus.OK] * 2) == 2
+        assert writer.commit_shard(later, later_keys, [FeatureStatus.OK]) == 1
+    store = FeatureStore(tmp_path)
+    assert [(found.number, found.num_rows) for found in store.shards] == [(1, 1), (2, 1), (3, 2)]
+    assert len(store.contents.locations) == 4
+    assert {image.path for image in store.images} == {make_image(number).path for number in (1, 2)}
+
+
+def test_shard_without_new_features_is_removed_and_its_images_are_kept(tmp_path: Path) -> None:
+    with make_writer(tmp_path) as writer:
+        shard, keys = write_elsewhere(writer, [1, 2])
+        again, some = write_elsewhere(writer, [2])
+        writer.commit_shard(shard, keys, [FeatureStatus.OK] * 2)
+        writer.add_image(make_image(2))
+        assert writer.commit_shard(again, some, [FeatureStatus.OK]) == 0
+    assert [path.name for path in (tmp_path / SHARD_FOLDER).iterdir()] == [shard.name]
+    assert [image.path for image in FeatureStore(tmp_path).images] == [make_image(2).path]
+
+
+def test_shard_that_is_not_in_the_store_is_refused(tmp_path: Path) -> None:
+    with make_writer(tmp_path) as writer:
+        shard, keys = write_elsewhere(writer, [1])
+        (tmp_path / SHARD_FOLDER / shard.name).unlink()
+        with raises(StoreWriteError, where=tmp_path):
+            writer.commit_shard(shard, keys, [FeatureStatus.OK])
+    assert not FeatureStore(tmp_path).shards
