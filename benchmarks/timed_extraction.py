@@ -108,7 +108,7 @@ class TimedExtraction:
             stack.enter_context(mock.patch("extract.run.ExtractionLoop", self._create_loop))
             extract_features(config, SILENT, lambda scan: _choose_pictures(scan, num_pictures))
         loop = self._loops.pop()
-        return Rate(loop.images_per_second, 1000 * loop.cpu_seconds / loop.num_computed)
+        return Rate(loop.images_per_second, 1000 * loop.cpu_seconds / loop.counts.num_computed)
 
     def _reuse_backbone(self, config: ExtractConfig, weights: Weights, console: Console) -> CutBackbone:
         if not self._backbones:

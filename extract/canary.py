@@ -17,7 +17,7 @@ from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
 from extract.load import load_image, load_view
-from extract.loop import Backbone
+from extract.pipeline import Backbone
 from extract.stores import NEW_STORE_ADVICE
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, round_features

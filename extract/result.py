@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from base.terminal import Console, format_count
+from extract.counts import BadPicturesError
 from extract.images.recognize import describe_unsupported
-from extract.loop import BadPicturesError
 
 MANY = 0.1
 """Share of new pictures with a low contrast above which they are reported."""

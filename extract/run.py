@@ -13,11 +13,12 @@ from base.terminal import Console, format_count
 from extract.calibrate import Calibrator
 from extract.canary import compare_rows
 from extract.config import ExtractConfig, parse_part
+from extract.counts import BadPicturesError
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.images.recognize import list_decodable
 from extract.images.scan import Scan
-from extract.loop import BadPicturesError, ExtractionLoop
+from extract.loop import Extraction, ExtractionLoop
 from extract.parts import describe_folder, keep_part
 from extract.plan import KnownStore, Plan, estimate_bytes, hash_path, merge_images_to_read, plan_images
 from extract.prepare import Select, keep_all, prepare_run
@@ -117,7 +118,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         unsound = {content_hash for writer in writers for content_hash, _ in writer.list_unsound()}
         kept = (row for plan in plans for row in plan.unchanged if row.content_hash in unsound)
         for row in {row.path: row for row in kept if row.path not in waiting}.values():
-            loop.note_unsound(row, row.content_hash or b"")
+            loop.counts.note_unsound(row, row.content_hash or b"")
         if to_read:
             num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))
             require_space(writers[0].folder, num_bytes)
@@ -126,7 +127,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
             _start_engine(run, writers)
         _update_catalogs(run, writers, plans)
         stopped = _run_loop(run, loop, to_read)
-        if loop.num_computed:
+        if loop.counts.num_computed:
             for writer in writers:
                 writer.write_meta("images_per_second", str(loop.images_per_second))
                 writer.write_meta("rows_per_second", str(loop.rows_per_second))
@@ -220,7 +221,7 @@ def _update_catalogs(run: _Run, writers: Sequence[FeatureWriter], plans: Sequenc
                 writer.write_meta(key, value)
 
 
-def _run_loop(run: _Run, loop: ExtractionLoop, to_read: Sequence[ImageRow]) -> BadPicturesError | None:
+def _run_loop(run: _Run, loop: Extraction, to_read: Sequence[ImageRow]) -> BadPicturesError | None:
     """Extract pictures; return the error if too many are unusable."""
     num_images = len(run.scan.images)
     try:
@@ -228,7 +229,7 @@ def _run_loop(run: _Run, loop: ExtractionLoop, to_read: Sequence[ImageRow]) -> B
     except BadPicturesError as error:
         return error
     except KeyboardInterrupt:
-        num_kept = num_images - len(to_read) + min(loop.num_done, len(to_read)) - len(loop.failed)
+        num_kept = num_images - len(to_read) + min(loop.counts.num_done, len(to_read)) - len(loop.counts.failed)
         run.console.warning(
             f"{run.config.store}: {num_kept:,} of {num_images:,} pictures stored. Run again to continue"
         )
@@ -240,26 +241,26 @@ def _build_result(
     run: _Run,
     plans: Sequence[Plan],
     num_to_read: int,
-    loop: ExtractionLoop,
+    loop: Extraction,
     stopped: BadPicturesError | None,
     started: float,
 ) -> ExtractResult:
-    num_images = len(run.scan.images)
-    num_others = loop.num_computed + loop.num_duplicates + len(loop.failed)
+    num_images, counts = len(run.scan.images), loop.counts
+    num_others = counts.num_computed + counts.num_duplicates + len(counts.failed)
     digests = {cut: spec.fingerprint.digest for cut, spec in run.specs.items()}
     return ExtractResult(
         store=run.config.store,
         images=num_images,
-        computed=loop.num_computed,
-        reused=num_images - num_to_read + loop.num_done - num_others,
-        duplicates=loop.num_duplicates,
-        failed=loop.failed,
-        unsound=len(loop.unsound),
-        unsound_images=loop.unsound,
-        one_colour=len(loop.one_colour),
-        one_colour_images=loop.one_colour,
-        low_contrast=len(loop.low_contrast),
-        low_contrast_images=loop.low_contrast,
+        computed=counts.num_computed,
+        reused=num_images - num_to_read + counts.num_done - num_others,
+        duplicates=counts.num_duplicates,
+        failed=counts.failed,
+        unsound=len(counts.unsound),
+        unsound_images=counts.unsound,
+        one_colour=len(counts.one_colour),
+        one_colour_images=counts.one_colour,
+        low_contrast=len(counts.low_contrast),
+        low_contrast_images=counts.low_contrast,
         skipped=[asdict(skipped) for skipped in run.scan.skipped],
         ignored=dict(run.scan.ignored),
         splits=dict(run.scan.splits),

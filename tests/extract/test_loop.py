@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from base.terminal import Console
 from extract.config import ExtractConfig
-from extract.loop import BATCHES_WAITING, BadPicturesError, ExtractionLoop, limit_batch
+from extract.counts import BadPicturesError
+from extract.loop import ExtractionLoop
+from extract.pipeline import BATCHES_WAITING, limit_batch
 from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 from features.store import FeatureStore
@@ -37,7 +39,7 @@ def test_loop_stores_rows_in_the_order_of_the_pictures(tmp_path: Path) -> None:
     assert places == [(f"{number:03}.png", number // 6 + 1, number % 6) for number in range(23)]
     assert read_colours(store) == colours
     assert backbone.batches == [4, 4, 4, 4, 4, 3]
-    assert (loop.num_computed, loop.unsound, loop.failed) == (23, [], [])
+    assert (loop.counts.num_computed, loop.counts.unsound, loop.counts.failed) == (23, [], [])
     assert backbone.threads == {"backbone_0"}
 
 
@@ -94,7 +96,7 @@ def test_loop_with_bad_pictures_lists_them_in_order_and_stores_the_others(tmp_pa
     for bad in (2, 3, 9):
         (tmp_path / "pictures" / rows[bad].path).write_bytes(b"no picture")
     loop = run_loop(tmp_path, rows, MeanColours(), max_bad=3)
-    assert [failure["image"] for failure in loop.failed] == ["002.png", "003.png", "009.png"]
+    assert [failure["image"] for failure in loop.counts.failed] == ["002.png", "003.png", "009.png"]
     store = FeatureStore(tmp_path / "store")
     assert [example.path for example in store.examples] == [
         row.path for number, row in enumerate(rows) if number not in (2, 3, 9)
@@ -130,7 +132,7 @@ def test_loop_counts_unsound_features_as_bad_pictures_in_each_run(tmp_path: Path
     rows = write_pictures(tmp_path / "pictures", range(12))
     for _ in range(2):
         if max_bad == 2:
-            assert run_loop(tmp_path, rows, Overflowing(), max_bad).unsound == ["003.png", "009.png"]
+            assert run_loop(tmp_path, rows, Overflowing(), max_bad).counts.unsound == ["003.png", "009.png"]
         else:
             with raises(BadPicturesError, where=tmp_path / "store") as caught:
                 run_loop(tmp_path, rows, Overflowing(), max_bad)
@@ -235,7 +237,7 @@ def test_loop_with_views_stores_all_views_and_counts_pictures(tmp_path: Path) ->
     loop = run_loop(tmp_path, rows, backbone, views=3)
     store = FeatureStore(tmp_path / "store")
     assert backbone.batches == [6, 5, 6, 6], "a group of pictures is full once it has a batch of views"
-    assert (loop.num_computed, store.num_features) == (9, 7 * 3 + 2)
+    assert (loop.counts.num_computed, store.num_features) == (9, 7 * 3 + 2)
     for colour, example in enumerate(store.examples):
         views = store.list_views(example, 3)
         assert [view.view for view in views] == ([0] if colour in (2, 3) else [0, 1, 2])

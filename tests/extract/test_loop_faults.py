@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError, StoreWriteError
-from extract import loop
+from extract import pipeline
 from extract.decoding.convert import Pixels
-from extract.loop import BATCHES_WAITING
+from extract.pipeline import BATCHES_WAITING
 from extract.views import Prepared
 from features import writer
 from features.schema import ImageStatus
@@ -119,7 +119,7 @@ class Endless(MeanColours):
 def test_loop_interrupted_does_not_wait_for_large_pictures_or_slow_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_engine: bool
 ) -> None:
-    monkeypatch.setattr(loop, "SECONDS_TO_FINISH", 0.2 if is_engine else 5)
+    monkeypatch.setattr(pipeline, "SECONDS_TO_FINISH", 0.2 if is_engine else 5)
     # A command that ran in this process may have left a handler that ends the process.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     rows, backbone = write_pictures(tmp_path / "pictures", range(NUM_PICTURES)), Endless(is_engine=is_engine)

@@ -15,9 +15,9 @@ from base.errors import FingerprintMismatchError, HeadstartError
 from base.terminal import Console
 from extract.backbone import cut_backbone, hash_weights, name_layers
 from extract.config import ExtractConfig
+from extract.counts import BadPicturesError
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.images.scan import scan_images
-from extract.loop import BadPicturesError
 from extract.plan import hash_path
 from extract.run import extract_features
 from features.schema import ImageStatus, Pool

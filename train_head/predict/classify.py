@@ -19,7 +19,7 @@ from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, read_picture, reserve_large_file
 from extract.engines import count_cores, plan_streams
 from extract.load import map_ahead
-from extract.loop import BATCHES_WAITING
+from extract.pipeline import BATCHES_WAITING
 from train_head.data.batches import Array
 from train_head.export.description import DIGEST_LENGTH
 from train_head.export.formats import TENSORFLOW_FORMATS
