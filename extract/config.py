@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
+from base.cluster import LOCAL
 from base.errors import UsageError
 from features.parts import Parts
 from features.presets import PRESETS, PresetName
@@ -128,6 +129,15 @@ class ExtractConfig:
         int, Option(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes.")
     ] = 0
     threads: Annotated[int, Option(min=0, help="Processor cores to use. 0 means all available cores.")] = 0
+    distribute: Annotated[
+        str,
+        Option(
+            help="Where to compute: local is this process; ray starts a worker on each core of this computer; auto or "
+            "an address such as ray://HOST:10001 uses the workers of a Ray cluster. --threads is then the number of "
+            "cores of a worker, 1 by default. Needs the package extra ray.",
+            metavar="local|ray|ADDRESS",
+        ),
+    ] = LOCAL
     compression: Annotated[Compression, Option(help="Compression of features on disk.")] = Compression.GZIP
     max_pixels: Annotated[
         int, Option(min=1, help="Largest number of pixels of a picture. Larger pictures are not decoded.")

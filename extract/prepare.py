@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from base.cluster import LOCAL, check_address
 from base.errors import UsageError
 from base.lock import require_locks
 from base.terminal import Console
@@ -18,8 +19,8 @@ from extract.parts import check_part
 from extract.sample_bits import choose_policy
 from extract.stores import StoredState, check_pictures_folder, place_stores, read_store, repeat_fingerprint
 from extract.weights.find import check_weights_argument
+from features.folder import check_fingerprint
 from features.schema import ImageStatus
-from features.writer import check_fingerprint
 
 Select = Callable[[Scan], Scan]
 """Function that selects pictures of a scanned folder."""
@@ -51,6 +52,8 @@ def prepare_run(
     part = parse_part(config.part)
     check_backbone_arguments(config.cuts, config.image_size)
     check_weights_argument(config.weights)
+    if config.distribute != LOCAL:
+        check_address("--distribute", config.distribute)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
     require_locks(config.store)
     for place in () if config.new_store else places.values():

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from base.cluster import LOCAL
 from base.files import require_space
 from base.terminal import Console, format_count
 from extract.calibrate import Calibrator
@@ -16,6 +17,7 @@ from extract.config import ExtractConfig, parse_part
 from extract.counts import BadPicturesError
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
+from extract.distribute.run import RayExtraction
 from extract.images.recognize import list_decodable
 from extract.images.scan import Scan
 from extract.loop import Extraction, ExtractionLoop
@@ -37,9 +39,10 @@ from extract.stores import (
 )
 from extract.weights.find import AUTO, Weights, find_weights
 from features.catalog.tables import ImageRow
+from features.folder import check_fingerprint
 from features.parts import FOLDER_KEY, PART_KEY
 from features.store import FeatureStore
-from features.writer import FeatureWriter, check_fingerprint
+from features.writer import FeatureWriter
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
         plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
         to_read = merge_images_to_read(plans)
-        loop = ExtractionLoop(config, console, writers, backbone, policy)
+        create = ExtractionLoop if config.distribute == LOCAL else RayExtraction
+        loop: Extraction = create(config, console, writers, backbone, policy)
         waiting = {row.path for row in to_read}
         unsound = {content_hash for writer in writers for content_hash, _ in writer.list_unsound()}
         kept = (row for plan in plans for row in plan.unchanged if row.content_hash in unsound)

@@ -25,9 +25,9 @@ from extract.views import describe_views
 from extract.weights.find import UNOFFICIAL, Weights, WeightsName
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing, load_fingerprint, load_origin
 from features.cuts import choose_cut_folders, list_cuts
+from features.folder import check_store_folder
 from features.labels import LABELS_KEY, LabelSource
 from features.schema import Fingerprint, Origin
-from features.writer import check_store_folder
 
 BITS_KEY = "sample_bits"
 """Key in the catalog of the significant bits of 16-bit pictures; missing until some were read."""
@@ -180,7 +180,7 @@ def build_feature_spec(
         weights_name=str(weights.name),
         weights_file=str(weights.path or ""),
         weights_file_sha256=weights.sha256,
-        versions={name: _find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy", *openvino)},
+        versions={name: find_version(name) for name in ("tensorflow", "keras", "pillow", "h5py", "numpy", *openvino)},
     )
     return FeatureSpec(compose_fingerprint(config, cut, hash_weights(model), policy, calibration), origin)
 
@@ -244,7 +244,8 @@ def compose_fingerprint(
     )
 
 
-def _find_version(package: str) -> str:
+def find_version(package: str) -> str:
+    """Return the version of an installed package, or of its variant for processors only; otherwise `unknown`."""
     for name in (package, f"{package}-cpu"):
         try:
             return version(name)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
+from features.folder import STORE_NAMES
 from features.joined import join_stores, measure_scales, rescale_store
 from features.pooled import pool_store
 from features.schema import Pool, split_cuts
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import STORE_NAMES
 
 
 def list_cuts(path: Path) -> list[str]:

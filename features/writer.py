@@ -10,23 +10,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError, StoreWriteError
+from base.errors import StoreWriteError
 from base.files import sync_folder
-from base.lock import LOCK_NAME, hold_write_lock
+from base.lock import hold_write_lock
 from base.signals import defer_interrupt
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import convert_write_error
 from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow
+from features.folder import check_fingerprint, check_store_folder
 from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import find_size_problem, recover_store
 from features.packed.view import update_view
 from features.quantized import QuantizedModel, write_model
 from features.schema import (
-    BACKBONE_FOLDER,
-    DERIVED_FOLDER,
-    QUARANTINE_FOLDER,
-    VIEW_NAME,
     FeatureKey,
     Features,
     FeatureStatus,
@@ -38,11 +35,6 @@ from features.schema import (
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER, ShardRef, write_shard
 from features.shards.write import ShardEncoder
-
-STORE_NAMES = frozenset(
-    {CATALOG_NAME, LOCK_NAME, SHARD_FOLDER, VIEW_NAME, QUARANTINE_FOLDER, DERIVED_FOLDER, BACKBONE_FOLDER}
-)
-"""Entries of a store, except the journal of the catalog."""
 
 
 class _Row(NamedTuple):
@@ -85,7 +77,8 @@ class FeatureWriter:
         self._num_reserved = 0
         self._added: dict[FeatureKey, _Row] = {}
         self._images: list[ImageRow] = []
-        self._stored, self._committed = Locations([]), dict[FeatureKey, FeatureStatus]()
+        self.stored, self._committed = Locations([]), dict[FeatureKey, FeatureStatus]()
+        """Features that the store had when it was opened, and those committed since then."""
         self.notes: list[str] = []
         """Repairs made after an interrupted run when the store was opened, one line each."""
 
@@ -110,7 +103,7 @@ class FeatureWriter:
             self.catalog = stack.enter_context(closing(Catalog(self.folder / CATALOG_NAME, writable=True)))
             self._check_fingerprint()
             self.notes = recover_store(self.folder, self.catalog, self.encoder.fingerprint)
-            self._stored = self.catalog.read_features()
+            self.stored = self.catalog.read_features()
             self._stack = stack.pop_all()
         return self
 
@@ -118,7 +111,7 @@ class FeatureWriter:
         """Release the lock and discard uncommitted features; without an error, update the view `features.h5`."""
         with self._convert_write_errors(), self._stack:
             if error_type is None:
-                self._stored, self._committed = Locations([]), {}
+                self.stored, self._committed = Locations([]), {}
                 update_view(self.folder, self.catalog)
 
     def _check_fingerprint(self) -> None:
@@ -138,7 +131,7 @@ class FeatureWriter:
     @property
     def num_stored(self) -> int:
         """Number of committed features."""
-        return len(self._stored) + len(self._committed)
+        return len(self.stored) + len(self._committed)
 
     def holds(self, key: FeatureKey) -> bool:
         """Return whether a feature is committed or added."""
@@ -150,12 +143,12 @@ class FeatureWriter:
             return added.status
         if committed := self._committed.get(key):
             return committed
-        stored = self._stored.get(key)
+        stored = self.stored.get(key)
         return stored.status if stored else None
 
     def list_unsound(self) -> list[FeatureKey]:
         """List the features that earlier runs committed and that are not usable for training."""
-        return self._stored.list_unsound()
+        return self.stored.list_unsound()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -247,15 +240,12 @@ class FeatureWriter:
         return self._num_reserved
 
     def commit_shard(self, shard: ShardRef, keys: Sequence[FeatureKey], statuses: Sequence[FeatureStatus]) -> int:
-        """Commit a shard that another process wrote with `encoder`, and the images recorded so far.
+        """Commit a shard that another process wrote, and the images recorded so far; return the number of new features.
 
         Args:
             shard: the shard, with a number from `reserve_number`.
             keys: key of each row. The shard's file is removed if the store has all of them already.
             statuses: status of each row.
-
-        Returns:
-            The number of features that were new.
 
         Raises:
             StoreWriteError: the file is not in the store, or a write failed.
@@ -281,37 +271,3 @@ class FeatureWriter:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             raise convert_write_error(self.folder, error, self.num_stored) from error
-
-
-def check_fingerprint(store: Path, stored: Fingerprint, requested: Fingerprint) -> None:
-    """Raise FingerprintMismatchError if two fingerprints differ; the error lists both values of each such field."""
-    if stored != requested:
-        advice = "Give another --store for these features, or use the options of the existing store"
-        raise FingerprintMismatchError(store, *describe_differences(stored, requested), advice)
-
-
-def describe_differences(expected: Fingerprint, got: Fingerprint) -> tuple[str, str]:
-    """Describe the fields in which two fingerprints differ, with their values in the first and in the second."""
-    differences = expected.list_differences(got)
-    mine = ", ".join(f"{name} {_shorten(value)}" for name, value, _ in differences)
-    return mine, ", ".join(f"{name} {_shorten(value)}" for name, _, value in differences)
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
-
-
-def check_store_folder(store: Path) -> None:
-    """Raise StoreMissingError for a folder with other files, and CatalogDamagedError for shards without a catalog."""
-    if store.exists() and not store.is_dir():
-        raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
-    if not store.is_dir() or (store / CATALOG_NAME).exists():
-        return
-    if any((store / SHARD_FOLDER).glob("*.h5")):
-        advice = "Run `python -m features check STORE --rebuild-catalog`"
-        raise CatalogDamagedError(store, "a catalog beside the shards", "shards without a catalog", advice)
-    foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in STORE_NAMES)
-    if foreign:
-        got = f"a folder with {foreign[0]!r}"
-        raise StoreMissingError(store, "a feature store or an empty folder", got, "Give another --store")

@@ -55,6 +55,7 @@ def extract(
     precision: Precision = "float32",
     batch_size: int = 0,
     threads: int = 0,
+    distribute: str = "local",
     compression: Compression = "gzip",
     max_pixels: int = 89000000,
     sample_bits: SampleBits = "auto",
@@ -99,6 +100,9 @@ def extract(
         batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole
             number of at least 0. Default 0.
         threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least 0. Default 0.
+        distribute: Where to compute: local is this process; ray starts a worker on each core of this computer; auto or
+            an address such as ray://HOST:10001 uses the workers of a Ray cluster. --threads is then the number of cores
+            of a worker, 1 by default. Needs the package extra ray. Default local.
         compression: Compression of features on disk. Default gzip.
         max_pixels: Largest number of pixels of a picture. Larger pictures are not decoded. Expects a whole number of at
             least 1. Default 89000000.

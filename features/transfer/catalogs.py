@@ -12,10 +12,10 @@ from base.errors import CatalogDamagedError, FeatureStoreError, FingerprintMisma
 from base.terminal import format_count, format_list
 from base.urls import is_url
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin, replace_meta
+from features.folder import describe_differences
 from features.packed.view import VIEW_KEY
 from features.schema import Fingerprint, Origin, encode_json
 from features.shards.shard import ShardRef
-from features.writer import describe_differences
 
 IMAGES_KEY, ORIGIN_KEY = "images_folder", "origin"
 _LOCAL_KEYS = frozenset([IMAGES_KEY, ORIGIN_KEY, VIEW_KEY, "images_per_second", "rows_per_second"])

@@ -10,10 +10,10 @@ from base.files import PARTIAL_PREFIX
 from base.remote import Connection, RemoteMissingError, repeat
 from features.catalog.catalog import CATALOG_NAME
 from features.cuts import list_cuts
+from features.folder import STORE_NAMES
 from features.schema import split_cuts
 from features.shards.shard import SHARD_FOLDER
 from features.transfer.objects import exists, find_local_path, join
-from features.writer import STORE_NAMES
 
 SINGLE = ""
 """Name of a store that is not in a folder of stores."""

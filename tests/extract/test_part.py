@@ -14,8 +14,8 @@ import headstart as hs
 from base.errors import UsageError
 from base.terminal import Console
 from extract.config import parse_part
+from extract.counts import BadPicturesError
 from extract.estimate import estimate_run
-from extract.loop import BadPicturesError
 from extract.parts import OtherPartError
 from extract.result import ExtractResult
 from features.catalog.catalog import CATALOG_NAME, Catalog

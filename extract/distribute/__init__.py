@@ -1,0 +1,1 @@
+"""Extraction by workers on several cores or computers, with Ray."""
