@@ -187,6 +187,7 @@ def test_train_with_features_in_memory_or_read_in_blocks_gives_same_head(
     monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
     monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
     monkeypatch.setattr("train_head.reduction.matrix.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.matrix.SORTED_BYTES", 0)
     assert fit_digest(plain, tmp_path / "blocks", method, quiet) == expected[method]
 
 

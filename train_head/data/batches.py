@@ -1,4 +1,4 @@
-"""Batches of features in a seeded order, from memory if they fit, else block by block from the shards."""
+"""Batches of features in a seeded order, from memory if they fit, else from blocks that are sorted for each epoch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from features.schema import FEATURE_DTYPE, Features
 from features.split import encode_label_sets, encode_labels
 from features.store import Example, FeatureStore
 from train_head.config import ClassWeight
+from train_head.data.blocks import Blocks, sort_features
 from train_head.data.split import Targets
 
 HELD_BYTES = 512 * 2**20
@@ -79,7 +80,8 @@ class FeatureBatches:
     """Batches of features, targets and weights; each epoch has each picture once, in a random view.
 
     A batch depends only on its number, counted through all epochs, and not on the batches read before: Keras reads
-    ahead in its own thread, also beyond the end of an epoch. Features in memory and from the shards give equal batches.
+    ahead in its own thread, also beyond the end of an epoch. Features in memory and from the shards give equal batches:
+    each epoch reads each shard once and sorts the rows into the order of the epoch, on disk.
     """
 
     def __init__(
@@ -108,11 +110,12 @@ class FeatureBatches:
         encode = encode_label_sets if is_multi_label else encode_labels
         self.targets: Targets = encode([self._rows[row] for row in self._order.first_rows], classes)
         self._weights = weigh_examples(self.targets, class_weight)
-        self._batch_size = batch_size
+        self._batch_size, self._seed = batch_size, seed
         row_bytes = int(np.prod(store.feature_shape)) * FEATURE_DTYPE.itemsize
         self._rows_at_once = max(1, BLOCK_BYTES // row_bytes)
         self._all = store.read(self._rows) if row_bytes * len(self._rows) <= HELD_BYTES else None
         self._plan = lru_cache(maxsize=1)(self._order.plan)
+        self._sorted: tuple[tuple[int | None, int], Blocks] | None = None
         self._held: tuple[tuple[int, int], Features] | None = None
         self.num_batches = -(-len(self.targets) // batch_size)
         """Number of batches in an epoch."""
@@ -140,10 +143,14 @@ class FeatureBatches:
     def iterate_in_order(self, batch_size: int) -> Iterator[NDArray[np.float32]]:
         """Yield the first view of each picture in the order of the examples, as float32 (at most batch_size, ...)."""
         first = self._order.first_rows
-        step = batch_size if self.in_memory else self._round_block(batch_size)
-        for start in range(0, len(first), step):
-            rows = first[start : start + step]
-            block = self._read(rows) if self._all is None else self._all[rows]
+        if self._all is not None:
+            for start in range(0, len(first), batch_size):
+                yield self._all[first[start : start + batch_size]].astype(np.float32)
+            return
+        self._held = None
+        blocks = self._sort(None, first, self._round_block(batch_size))
+        for number in range(blocks.num_blocks):
+            block = blocks.read(number)
             for offset in range(0, len(block), batch_size):
                 yield block[offset : offset + batch_size].astype(np.float32)
 
@@ -154,13 +161,18 @@ class FeatureBatches:
         held = self._held
         if held is None or held[0] != (epoch, number):
             self._held = held = None
-            rows = plan.rows[number * step : (number + 1) * step]
-            self._held = held = (epoch, number), self._read(rows)
+            blocks = self._sort(None if self._seed is None else epoch, plan.rows, step)
+            self._held = held = (epoch, number), blocks.read(number)
         return held[1][offset : offset + self._batch_size]
 
     def _round_block(self, batch_size: int) -> int:
         """Return the number of rows to read at a time: a multiple of the batch size."""
         return max(1, self._rows_at_once // batch_size) * batch_size
 
-    def _read(self, rows: Indices) -> Features:
-        return self._store.read([self._rows[row] for row in rows])
+    def _sort(self, epoch: int | None, rows: Indices, step: int) -> Blocks:
+        """Return the features of rows in blocks; the blocks of the last epoch are kept. None is the order of rows."""
+        if self._sorted is None or self._sorted[0] != (epoch, step):
+            # The file of the former epoch is removed first.
+            self._sorted = None
+            self._sorted = (epoch, step), sort_features(self._store, [self._rows[row] for row in rows.tolist()], step)
+        return self._sorted[1]

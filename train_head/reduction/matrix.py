@@ -19,11 +19,14 @@ from threadpoolctl import threadpool_limits
 from features.schema import FEATURE_DTYPE, Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
+from train_head.data.blocks import Blocks, sort_features
 
 BLOCK_BYTES = 64 * 2**20
 """Size of the blocks of rows that are read at a time, as float16."""
 HELD_BYTES = 320 * 2**20
 """Largest matrix that stays in memory after the first read, as float16: 4,096 features of mixed7 at 150 px fit."""
+SORTED_BYTES = 2**30
+"""Largest matrix, as float16, whose blocks are read from the shards directly; the rows of a larger one are sorted."""
 PANEL_COLUMNS = 2048
 """Columns of a block that are converted to float32 at a time."""
 MAX_THREADS = 8
@@ -78,6 +81,9 @@ class FeatureMatrix:
     def __init__(self, store: FeatureStore, examples: Sequence[Example], workers: ThreadPoolExecutor) -> None:
         """Create the matrix; features are read when they are needed.
 
+        Rows in the order of content hashes are scattered over all shards. Above `SORTED_BYTES`, they are copied to a
+        temporary file in their order first, which reads each shard once.
+
         Args:
             store: the store of the features.
             examples: one for each row, in the order of the rows; any order is allowed.
@@ -86,9 +92,11 @@ class FeatureMatrix:
         self._store, self._examples, self.workers = store, examples, workers
         self.num_rows, self.num_columns = len(examples), int(np.prod(store.feature_shape))
         row_bytes = self.num_columns * FEATURE_DTYPE.itemsize
-        step = max(1, BLOCK_BYTES // row_bytes)
+        step = self._block_rows = max(1, BLOCK_BYTES // row_bytes)
         self._slices = [slice(start, min(start + step, self.num_rows)) for start in range(0, self.num_rows, step)]
         self._held: dict[int, Block] | None = {} if row_bytes * self.num_rows <= HELD_BYTES else None
+        self._sorts = row_bytes * self.num_rows > SORTED_BYTES
+        self._sorted: Blocks | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -100,7 +108,11 @@ class FeatureMatrix:
         if self._held is not None and number in self._held:
             return self._held[number]
         rows = self._slices[number]
-        features = self._store.read(self._examples[rows])
+        if self._sorts:
+            self._sorted = self._sorted or sort_features(self._store, self._examples, self._block_rows)
+            features = self._sorted.read(number)
+        else:
+            features = self._store.read(self._examples[rows])
         block = Block(rows, features.reshape(len(features), -1))
         if self._held is not None:
             self._held[number] = block

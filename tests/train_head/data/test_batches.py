@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from features.shards import shard
 from features.store import Example, FeatureStore
 from tests.train_head.synthetic import CLASSES, draw_features, list_paths, make_example, make_store
 from train_head.config import ClassWeight
@@ -54,6 +57,21 @@ def name_rows(features: NDArray[np.float32], paths: list[str]) -> list[str]:
     """Return the path of the example that each row of features belongs to."""
     path_of = {row.astype(np.float32).tobytes(): path for path, row in zip(paths, draw_features(paths), strict=True)}
     return [path_of[row.tobytes()] for row in features]
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list to which the number of a shard is appended each time that it is opened."""
+    opened: list[int] = []
+    open_original = shard.open_shard
+
+    @contextmanager
+    def open_counted(store: Path, ref: shard.ShardRef, **options: bool) -> Iterator[Any]:
+        opened.append(ref.number)
+        with open_original(store, ref, **options) as file:
+            yield file
+
+    monkeypatch.setattr(shard, "open_shard", open_counted)
+    return opened
 
 
 MEMORY = pytest.mark.parametrize(
@@ -217,25 +235,33 @@ def test_batches_iterate_in_order_yields_the_order_of_the_examples(
     assert name_rows(np.concatenate(parts), paths) == paths
 
 
-@pytest.mark.parametrize(("block_rows", "num_reads"), [(4, 6), (5, 6), (9, 6), (10, 3), (29, 2), (30, 1)])
-def test_batches_from_blocks_read_whole_batches_once(
-    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, block_rows: int, num_reads: int
+@pytest.mark.parametrize("block_rows", [4, 9, 30])
+def test_batches_from_blocks_read_each_shard_once_an_epoch(
+    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, block_rows: int
 ) -> None:
     limit_memory(monkeypatch, ROW_BYTES * block_rows)
-    batches = FeatureBatches(two_classes, two_classes.examples[:30], CLASSES, batch_size=5, seed=0)
-    read, sizes = FeatureStore.read, []
-
-    def count(store: FeatureStore, examples: Sequence[Example]) -> NDArray[np.float16]:
-        sizes.append(len(examples))
-        return read(store, examples)
-
-    monkeypatch.setattr(FeatureStore, "read", count)
-    read_epoch(batches, 0)
-    assert len(sizes) == num_reads
-    assert sum(sizes) == 30
-    sizes.clear()
+    examples = two_classes.examples[:30]
+    batches = FeatureBatches(two_classes, examples, CLASSES, batch_size=5, seed=0)
+    shards = sorted({example.shard for example in examples})
+    opened = count_reads(monkeypatch)
+    for epoch in range(2):
+        read_epoch(batches, epoch)
+        assert opened == shards
+        opened.clear()
     list(batches.iterate_in_order(5))
-    assert len(sizes) == num_reads
+    assert opened == shards
+
+
+def test_batches_from_blocks_without_seed_sort_the_rows_once(
+    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_memory(monkeypatch, ROW_BYTES * 8)
+    batches = open_batches(two_classes, seed=None)
+    opened = count_reads(monkeypatch)
+    for epoch in range(3):
+        read_epoch(batches, epoch)
+    list(batches.iterate_in_order(5))
+    assert len(opened) == len(two_classes.shards)
 
 
 def test_weigh_examples_balanced_gives_each_class_the_same_total() -> None:
