@@ -217,8 +217,8 @@ def train(
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
         solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
-            features and is much faster; auto chooses one of them by the size of the problem; ridge fits a linear head
-            by least squares, without epochs. Default auto.
+            features and is much faster; auto is reduced; ridge fits a linear head by least squares, without epochs.
+            Default auto.
         rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at least 1 or
             None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
@@ -328,8 +328,8 @@ def sweep(
         views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
             None.
         solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
-            features and is much faster; auto chooses one of them by the size of the problem; ridge fits a linear head
-            by least squares, without epochs. Default auto.
+            features and is much faster; auto is reduced; ridge fits a linear head by least squares, without epochs.
+            Default auto.
         rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at least 1 or
             None.
         epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.

@@ -24,7 +24,7 @@ from train_head.config import HeadConfig, OptimizerName, SolverName
 from train_head.data.batches import Array
 from train_head.reduction.matrix import open_workers
 from train_head.reduction.reduce import DEFAULT_RANK
-from train_head.solvers import ReducedShape, choose_solver, network
+from train_head.solvers import DEFAULT_SOLVER, network
 from train_head.solvers.arrays import decompose, find_directions, fit_ridge_arrays, open_matrix
 from train_head.solvers.head import HeadWeights, count_outputs
 from train_head.solvers.history import EarlyStopping, Epoch
@@ -158,8 +158,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.rank and self.rank > rank:
             expected = f"at most {rank:,}, the smaller of rows and inputs"
             raise EstimatorError("rank", expected, f"{self.rank:,}", "Give a smaller rank")
-        is_auto = self.solver == SolverName.AUTO
-        self.solver_ = str(choose_solver(ReducedShape(len(train.features), rank))[0] if is_auto else self.solver)
+        self.solver_ = str(DEFAULT_SOLVER if self.solver == SolverName.AUTO else self.solver)
         if self.solver_ == SolverName.FULL:
             import_quietly("keras")
             from train_head.solvers.full import KerasTrainer

@@ -88,8 +88,7 @@ class HeadConfig:
         SolverName,
         Option(
             help="Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training "
-            "features and is much faster; auto chooses one of them by the size of the problem; ridge fits a linear "
-            "head by least squares, without epochs."
+            "features and is much faster; auto is reduced; ridge fits a linear head by least squares, without epochs."
         ),
     ] = SolverName.AUTO
     rank: Annotated[

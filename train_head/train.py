@@ -30,7 +30,7 @@ from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, OUTLIERS_FILE, RUN_FILE, describe_run_target
 from train_head.runs.tensorboard import add_logs, write_logs
 from train_head.runs.write import name_archive, warn_on_failure, write_run
-from train_head.solvers import Fit, LeaveOneOut, Problem, Solve, choose_solver, compute_reduced_shape, ignore_epoch
+from train_head.solvers import DEFAULT_SOLVER, Fit, LeaveOneOut, Problem, Solve, compute_reduced_shape, ignore_epoch
 from train_head.solvers.checkpoint import remove_checkpoints
 from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.trials import evaluate_fit, fit_first, fit_others, summarize_trials
@@ -198,10 +198,8 @@ def raise_if_diverged(config: TrainConfig, metrics: dict[str, Any]) -> dict[str,
 def _choose_solver(problem: Problem, console: Console) -> tuple[SolverName, Solve]:
     solver = problem.config.solver
     if solver is SolverName.AUTO:
-        solver, why = choose_solver(compute_reduced_shape(problem))
-        console.info(f"solver: {solver.value} ({why})")
-        if problem.config.rank and solver is SolverName.FULL:
-            console.warning("the full solver uses all inputs and ignores `rank`. Use the solver reduced to apply it")
+        solver = DEFAULT_SOLVER
+        console.info(f"solver: {solver.value} ({compute_reduced_shape(problem).describe()})")
     return solver, import_solver(solver)
 
 

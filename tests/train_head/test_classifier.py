@@ -215,11 +215,9 @@ def test_classifier_cross_validates_on_pooled_features_of_a_store(three_classes:
     assert scores.mean() > 0.9
 
 
-def test_auto_chooses_full_solver_for_a_large_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_reduced_solver() -> None:
     features, labels = make_blobs()
     assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "reduced"
-    monkeypatch.setattr("train_head.solvers.MAX_TRAINING_BYTES", 0)
-    assert HeadClassifier(**SMALL).fit(features, labels).solver_ == "full"
 
 
 def test_auto_and_reduced_solvers_do_not_import_tensorflow() -> None:

@@ -76,6 +76,12 @@ def store_packed(folder: Path) -> FeatureStore:
     return FeatureStore(folder.with_suffix(".h5"))
 
 
+def hold_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep reduced features in files, and read a few batches of them at a time."""
+    monkeypatch.setattr("train_head.reduction.row_file.HELD_BYTES", 0)
+    monkeypatch.setattr("train_head.solvers.reduced.SORTED_BLOCK_BYTES", 40 * 4 * 96)
+
+
 def make_problem(store: FeatureStore, run: Path, method: str) -> TrainConfig:
     solver = {"full": SolverName.FULL, **dict.fromkeys(RIDGE, SolverName.RIDGE)}.get(method, SolverName.REDUCED)
     pool = Pool.AVG if method == "ridge on means" else Pool.NONE
@@ -188,7 +194,11 @@ def test_train_with_features_in_memory_or_read_in_blocks_gives_same_head(
     monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
     monkeypatch.setattr("train_head.reduction.matrix.HELD_BYTES", 0)
     monkeypatch.setattr("train_head.reduction.matrix.SORTED_BYTES", 0)
-    assert fit_digest(plain, tmp_path / "blocks", method, quiet) == expected[method]
+    hold_no_rows(monkeypatch)
+    for name in ("computed", "cached"):
+        assert fit_digest(plain, tmp_path / name, method, quiet) == expected[method]
+    num_matrices = len(list(plain.derived_folder.glob("rows-*.npy")))
+    assert num_matrices == (2 if method == "sketch" else 0)
 
 
 @pytest.mark.parametrize("method", ["exact", "sketch", "ridge"])
@@ -206,6 +216,7 @@ def test_train_with_cached_factors_gives_same_head(
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "on-disk"])
 @pytest.mark.parametrize("method", ["exact", "sketch", "full"])
 def test_train_interrupted_resumes_on_the_same_pictures_stored_differently(
     plain: FeatureStore,
@@ -214,8 +225,12 @@ def test_train_interrupted_resumes_on_the_same_pictures_stored_differently(
     quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
+    is_held: bool,
 ) -> None:
     force_sketch(monkeypatch, method)
+    if not is_held:
+        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
+        hold_no_rows(monkeypatch)
     config = make_problem(plain, tmp_path / "run", method)
     with pytest.raises(KeyboardInterrupt):
         train_head(config, InterruptingConsole(2))

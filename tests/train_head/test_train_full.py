@@ -184,26 +184,15 @@ def test_train_logs_accuracy_before_it_writes_the_run(noisy: FeatureStore, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("solver", [SolverName.FULL, SolverName.REDUCED])
-def test_train_with_solver_auto_logs_and_records_the_choice(
-    noisy: FeatureStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    solver: SolverName,
+def test_train_with_solver_auto_is_reduced_and_records_the_option(
+    noisy: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
-    monkeypatch.setattr("train_head.train.choose_solver", lambda *_: (solver, "reason"))
     config = make_config(noisy.path, tmp_path / "run", solver=SolverName.AUTO, rank=5, epochs=1)
-    metrics = train_head(config, Console())
-    lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if solver.value in line and "reason" in line]
-    # Only the reduced solver applies the rank.
-    warnings = [line for line in lines if line.startswith("warning: ")]
-    assert ["rank" in line for line in warnings] == ([True] if solver is SolverName.FULL else [])
+    metrics = train_head(config, quiet)
     record = Run(config.run).record
-    assert metrics["solver"] == record.solver == solver.value
+    assert metrics["solver"] == record.solver == "reduced"
     assert (record.config["solver"], record.config["rank"]) == ("auto", 5)
-    assert Run(config.run).read_head().input_kernel.shape == ((12, 8) if solver is SolverName.FULL else (5, 8))
+    assert Run(config.run).read_head().input_kernel.shape == (5, 8)
 
 
 def test_train_again_on_run_without_newer_options_and_metrics_changes_nothing(

@@ -62,7 +62,7 @@ class Blocks:
             shape: shape of the blocks.
             folder: folder of the file; the system's folder for temporary files is used if it cannot be written.
         """
-        self.shape, self._file = shape, _open_unnamed(folder)
+        self.shape, self._file = shape, open_unnamed(folder)
         weakref.finalize(self, self._file.close)
         self._pieces: list[list[_Piece]] = [[] for _ in range(0, shape.num_rows, shape.block_rows)]
         self._collected: dict[int, list[tuple[Positions, Rows]]] = {}
@@ -168,7 +168,8 @@ def _list_parts(examples: Sequence[Example], feature_shape: tuple[int, ...]) -> 
             yield of_shard[start : start + step]
 
 
-def _open_unnamed(folder: Path) -> Any:
+def open_unnamed(folder: Path) -> Any:
+    """Open a temporary file without a name in a folder, or in the system's folder if that one cannot be written."""
     try:
         folder.mkdir(exist_ok=True)
         return tempfile.TemporaryFile(dir=folder, buffering=0)

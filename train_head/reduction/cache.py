@@ -9,9 +9,9 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,16 +25,19 @@ from base.terminal import Console
 from features.schema import Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
+from train_head.reduction.row_file import Matrix, RowFile, hash_open_file
 
 FORMAT = 3
 """Version of the keys and of the algorithms; increment it after a change that alters the results."""
 MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""
+NUM_LARGE = 3
+"""Number of files of the size of the largest one that are kept even beyond `MAX_CACHE_BYTES`."""
 _STARTED = time.time()
 """Time at which this process was started, in seconds since the epoch."""
-_KINDS = "factors|directions|neighbours|pooled|labelscores|means"
-"""Kinds of data; `means` was written by earlier versions and is only removed."""
-_CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.npz")
+_KINDS = "factors|rows|directions|neighbours|pooled|labelscores|means"
+"""Kinds of data; `rows` are large matrices of factors; `means` was written by earlier versions and is only removed."""
+_CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.np[yz]")
 _PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
 
 
@@ -42,9 +45,9 @@ _PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
 class Factors:
     """Reduced features Z = X V of training and validation; rows in the order of content hash and view."""
 
-    train: Array
+    train: Matrix
     """(distinct training rows, r) float32."""
-    validation: Array
+    validation: Matrix
     """(distinct validation rows, r) float32."""
     eigenvalues: Array
     """(r,) float32: λ, the squared lengths of the columns of `train`, in descending order."""
@@ -54,7 +57,7 @@ class Factors:
 
         The kernel on all inputs is Xᵀ C, because V = Xᵀ Z diag(1 / λ).
         """
-        return np.asarray((self.train / self.eigenvalues) @ kernel, np.float32)
+        return np.asarray((self.train[:] / self.eigenvalues) @ kernel, np.float32)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class LabelScores:
     """(n,) float32 squared distance to the nearest class, whose mean is without the picture; NaN if unknown."""
 
 
+Found = TypeVar("Found")
 Derived = TypeVar("Derived", Factors, Directions, Neighbours, Pooled, LabelScores)
 
 
@@ -135,6 +139,11 @@ def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled
     try:
         with open_synced(partial) as file:
             arrays = {field.name: getattr(data, field.name) for field in fields(data)}
+            for name, matrix in arrays.items():
+                if isinstance(matrix, RowFile):
+                    _make_room(folder, matrix.num_bytes, matrix.num_bytes)
+                    matrix.publish(name_rows(key, name))
+                    arrays[name] = np.array(matrix.shape)
             np.savez(file, key=np.frombuffer(bytes.fromhex(key), np.uint8), **arrays)
         name = f"{stem}-{hash_file(partial)}.npz"
         _make_room(folder, partial.stat().st_size)
@@ -149,23 +158,50 @@ def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derive
 
     A file whose bytes do not match its name, or that contains another key, causes a warning and is removed.
     """
-    name = kind.__name__.lower()
+
+    def parse(file: RegularFile) -> Derived:
+        with np.load(file, allow_pickle=False) as arrays:
+            if arrays["key"].tobytes().hex() != key:
+                raise ValueError("the key of other features")
+            return kind(*(arrays[field.name] for field in fields(kind)))
+
+    found = _find(folder, f"{kind.__name__.lower()}-{key[:32]}", parse, console)
+    if isinstance(found, Factors):
+        matrices = {name: getattr(found, name) for name in ("train", "validation")}
+        for name, shape in matrices.items():
+            if shape.ndim == 1:
+                matrices[name] = _find(folder, name_rows(key, name), _open_rows, console)
+        if any(matrix is None or matrix.shape[1] != len(found.eigenvalues) for matrix in matrices.values()):
+            return None
+        return replace(found, **matrices)
+    return found
+
+
+def name_rows(key: str, name: str) -> str:
+    """Return the name, without digest and suffix, of the file of a large matrix: the array `name` of some factors."""
+    return f"rows-{hashlib.sha256(f'{key} {name}'.encode()).hexdigest()[:32]}"
+
+
+def _open_rows(file: RegularFile) -> RowFile:
+    # The file that was verified is the one that is read later.
+    return RowFile.open(os.fdopen(os.dup(file.fileno()), "rb", buffering=0))
+
+
+def _find(folder: Path, stem: str, parse: Callable[[RegularFile], Found], console: Console) -> Found | None:
+    """Return the contents of the verified file with a stem; warn about a damaged one, and remove it."""
     for path in _list_files(folder, _CACHE_FILE):
-        if not path.name.startswith(f"{name}-{key[:32]}-"):
+        if not path.name.startswith(f"{stem}-"):
             continue
         expected = path.stem.rpartition("-")[2]
         try:
             with RegularFile(path) as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                found = hash_open_file(file)
                 if found != expected:
                     raise ValueError(f"SHA-256 {found[:12]}…")
                 file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    if arrays["key"].tobytes().hex() != key:
-                        raise ValueError("the key of other features")
-                    data = kind(*(arrays[field.name] for field in fields(kind)))
+                data = parse(file)
         except Exception as error:
-            # zipfile, zlib and NumPy each raise their own errors for a damaged .npz.
+            # zipfile, zlib and NumPy each raise their own errors for a damaged file.
             console.warning(
                 f"{path}: damaged cache file: expected SHA-256 {expected[:12]}…, got {error}. Its data are recomputed"
             )
@@ -186,10 +222,10 @@ def _list_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     return []
 
 
-def _make_room(folder: Path, num_bytes: int) -> None:
+def _make_room(folder: Path, num_bytes: int, largest: int = 0) -> None:
     """Remove abandoned partial files, and the least recently used files until `num_bytes` more fit under the cap.
 
-    Nothing is removed if the folder is a link.
+    Nothing is removed if the folder is a link. `largest` is the size of the large matrix that needs the room, if any.
     """
     if folder.is_symlink():
         return
@@ -198,8 +234,12 @@ def _make_room(folder: Path, num_bytes: int) -> None:
         if path.stat().st_mtime < _STARTED and not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
             with suppress(OSError):
                 path.unlink()
-    total = num_bytes
-    for path in sorted(_list_files(folder, _CACHE_FILE), key=lambda path: path.stat().st_mtime, reverse=True):
-        total += path.stat().st_size
-        if total > MAX_CACHE_BYTES:
+    found = sorted(
+        ((path.stat(), path) for path in _list_files(folder, _CACHE_FILE)), key=lambda pair: -pair[0].st_mtime
+    )
+    sizes = [status.st_size for status, path in found if path.suffix == ".npy"]
+    limit, total = max(MAX_CACHE_BYTES, NUM_LARGE * max([*sizes, largest])), num_bytes
+    for status, path in found:
+        total += status.st_size
+        if total > limit:
             path.unlink(missing_ok=True)

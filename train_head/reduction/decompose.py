@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from train_head.data.batches import Array
 from train_head.reduction.matrix import FeatureMatrix, add_transposed, multiply_block, sum_in_order
+from train_head.reduction.row_file import Matrix, RowFile
 
 MAX_EXACT_ROWS = 4096
 """Largest number of training rows whose Gram matrix is computed and decomposed."""
@@ -29,12 +30,17 @@ ROUNDING = float(np.finfo(np.float32).eps)
 
 ReportRows = Callable[[int], None]
 """Called with the number of rows processed since the last call."""
+CreateMatrix = Callable[[tuple[int, int], bool], Matrix]
+"""Creates a matrix of a shape; True for the reduced features, False for a temporary matrix."""
 
 
-class Basis(NamedTuple):
+Reduced = TypeVar("Reduced", bound=Matrix)
+
+
+class Basis(NamedTuple, Generic[Reduced]):
     """Leading right singular vectors V (columns, r) of X, strongest first, and the reduced training features X V."""
 
-    train: Array
+    train: Reduced
     """(rows, r) float32: Z = X V."""
     eigenvalues: NDArray[np.float64]
     """(r,) largest eigenvalues λ of X Xᵀ in descending order: the squared lengths of the columns of Z."""
@@ -43,7 +49,7 @@ class Basis(NamedTuple):
     where V = Xᵀ Z diag(1 / λ) and the largest component of each column of Z is positive."""
 
 
-def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis:
+def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis[Array]:
     """Compute the leading singular vectors from the Gram matrix.
 
     With the eigendecomposition X Xᵀ = Q Λ Qᵀ the right singular vectors are V = Xᵀ Q Λ^-½, and Z = X V = Q Λ^½.
@@ -65,13 +71,20 @@ def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis:
     return Basis((chosen * (find_signs(chosen) * np.sqrt(kept))).astype(np.float32), kept, None)
 
 
-def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lambda _: None) -> Basis:
+def sketch(rows: FeatureMatrix, rank: int, seed: int) -> Basis[Array]:
+    """Approximate the leading singular vectors as `sketch_rows` does, with Z in memory."""
+    basis = sketch_rows(rows, rank, seed, lambda shape, _: np.empty(shape, np.float32))
+    return Basis(basis.train[:], basis.eigenvalues, basis.directions)
+
+
+def sketch_rows(
+    rows: FeatureMatrix, rank: int, seed: int, create: CreateMatrix, advance: ReportRows = lambda _: None
+) -> Basis[Matrix]:
     """Approximate the leading singular vectors in two passes over rows that need not fit in memory.
 
     The first pass computes Y = Xᵀ X Ω for a Gaussian matrix Ω (columns, r + 32): the range finder with one power
     iteration. Y is made orthonormal. The second pass computes P = X Y, and the eigenvectors U of Pᵀ P give V = Y U and
-    Z = P U (Rayleigh-Ritz). Needs memory for two (columns, r + 32) matrices and one (rows, r + 32)
-    matrix.
+    Z = P U (Rayleigh-Ritz). Needs memory for two (columns, r + 32) matrices.
 
     Source: Halko, Martinsson and Tropp 2011, algorithms 4.3 and 5.1.
 
@@ -79,6 +92,7 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lamb
         rows: the training features.
         rank: number of directions to keep; fewer are kept if the rows span fewer.
         seed: seed of Ω.
+        create: creates Z and P, which need not fit in memory.
         advance: called after each block with its number of rows, in both passes.
 
     Raises:
@@ -93,7 +107,7 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lamb
     del gaussian
     # The second orthonormalization removes the errors of the first one, which occur if columns are nearly dependent.
     found = _orthonormalize(_orthonormalize(found, rows.workers), rows.workers)
-    projected = np.empty((rows.num_rows, found.shape[1]), np.float32)
+    projected = create((rows.num_rows, found.shape[1]), False)
     gram = np.zeros((found.shape[1],) * 2)
     for block in rows.list_blocks():
         projected[block.rows] = part = multiply_block(block, found, rows.workers)
@@ -105,7 +119,13 @@ def sketch(rows: FeatureMatrix, rank: int, seed: int, advance: ReportRows = lamb
     directions = _rotate(found, rotation, rows.workers)
     signs = find_signs(directions)
     directions *= signs
-    return Basis(_rotate(projected, rotation * signs, rows.workers), eigenvalues[strongest], directions)
+    reduced: Matrix
+    if isinstance(projected, RowFile):
+        reduced = create((rows.num_rows, len(strongest)), True)
+        _rotate_into(projected, rotation * signs, reduced, rows.workers)
+    else:
+        reduced = _rotate(projected, rotation * signs, rows.workers)
+    return Basis(reduced, eigenvalues[strongest], directions)
 
 
 def reduce_gram(gram: NDArray[np.float64]) -> Array:
@@ -130,15 +150,21 @@ def find_signs(vectors: NDArray[Any]) -> Array:
 
 def _rotate(columns: Array, rotation: Array, workers: ThreadPoolExecutor) -> Array:
     """Write (n, k) @ (k, r) into the first r columns, and return these; n is too large for a copy."""
+    rotated = columns[:, : rotation.shape[1]]
+    _rotate_into(columns, rotation, rotated, workers)
+    return rotated
+
+
+def _rotate_into(columns: Matrix, rotation: Array, rotated: Matrix, workers: ThreadPoolExecutor) -> None:
+    """Write (n, k) @ (k, r) into `rotated`, (n, r), which may be the first r columns of the first matrix."""
 
     def rotate_chunk(rows: slice) -> None:
-        columns[rows, : rotation.shape[1]] = columns[rows] @ rotation
+        rotated[rows] = columns[rows] @ rotation
 
     list(workers.map(rotate_chunk, _list_chunks(columns)))
-    return columns[:, : rotation.shape[1]]
 
 
-def _list_chunks(columns: Array) -> list[slice]:
+def _list_chunks(columns: Matrix) -> list[slice]:
     """List slices of at most `CHUNK_ROWS` rows."""
     return [slice(start, start + CHUNK_ROWS) for start in range(0, len(columns), CHUNK_ROWS)]
 

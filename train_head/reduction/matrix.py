@@ -20,6 +20,7 @@ from features.schema import FEATURE_DTYPE, Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
 from train_head.data.blocks import Blocks, sort_features
+from train_head.reduction.row_file import Matrix
 
 BLOCK_BYTES = 64 * 2**20
 """Size of the blocks of rows that are read at a time, as float16."""
@@ -155,9 +156,13 @@ class FeatureMatrix:
     def multiply(self, factor: Array) -> Array:
         """Compute X F, (rows, k) float32, for F (columns, k)."""
         result = np.empty((self.num_rows, factor.shape[1]), np.float32)
+        self.multiply_into(factor, result)
+        return result
+
+    def multiply_into(self, factor: Array, result: Matrix) -> None:
+        """Write X F into a matrix, as `multiply` computes it."""
         for block in self.list_blocks():
             result[block.rows] = multiply_block(block, factor, self.workers)
-        return result
 
     def multiply_transposed(self, factor: Array) -> Array:
         """Compute Xᵀ F, (columns, k) float32, for F (rows, k)."""

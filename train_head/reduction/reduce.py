@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array, Indices
-from train_head.reduction.cache import Directions, Factors, get, make_key, put
-from train_head.reduction.decompose import MAX_EXACT_ROWS, decompose_exactly, sketch
+from train_head.reduction.cache import Directions, Factors, get, make_key, name_rows, put
+from train_head.reduction.decompose import MAX_EXACT_ROWS, Basis, decompose_exactly, sketch_rows
 from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Expansion, make_expansion
+from train_head.reduction.row_file import Matrix, create_matrix
 
 DEFAULT_RANK = 512
 """Number of reduced inputs; fewer if there are fewer training rows or inputs."""
@@ -110,7 +112,8 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
     directions = None if is_exact or factors is None else get(folder, key, Directions, console)
     if factors and (is_exact or directions):
         return Reduced(factors, directions, train, validation, key, rank, from_cache=True)
-    factors, found = _reduce(store, train, validation, rank, console, is_exact=is_exact)
+    job = _Job(store, train.examples, validation.examples, rank, key, is_exact)
+    factors, found = _reduce(job, console)
     directions = None if is_exact else found
     try:
         # The directions are written first, because factors without directions are useless.
@@ -122,28 +125,51 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
     return Reduced(factors, directions, train, validation, key, rank, from_cache=False)
 
 
-def _reduce(
-    store: FeatureStore, train: UniqueRows, validation: UniqueRows, rank: int, console: Console, *, is_exact: bool
-) -> tuple[Factors, Directions | None]:
+@dataclass(frozen=True)
+class _Job:
+    """Reduction to compute."""
+
+    store: FeatureStore
+    train: Sequence[Example]
+    """Distinct rows."""
+    validation: Sequence[Example]
+    """Distinct rows."""
+    rank: int
+    key: str
+    is_exact: bool
+
+    def create(self, name: str, shape: tuple[int, int]) -> Matrix:
+        """Create a matrix of the factors, or a temporary one with the name ""."""
+        return create_matrix(shape, self.store.derived_folder, name and name_rows(self.key, name))
+
+
+def _reduce(job: _Job, console: Console) -> tuple[Factors, Directions | None]:
     """Compute the reduction, and its directions V if they project the validation features.
 
     If an exact reduction keeps all rows, V is as large as the training features. X_val V = X_val Xᵀ Z diag(1 / λ) is
     then computed from the products of the rows.
     """
     with open_workers() as workers:
-        rows = FeatureMatrix(store, train.examples, workers)
-        if is_exact:
-            basis = decompose_exactly(rows, rank)
+        rows = FeatureMatrix(job.store, job.train, workers)
+        basis: Basis[Any]
+        if job.is_exact:
+            basis = decompose_exactly(rows, job.rank)
         else:
             with console.progress("reduce", 2 * rows.num_rows, "rows") as progress:
-                basis = sketch(rows, rank, SKETCH_SEED, progress.advance)
+
+                def create(shape: tuple[int, int], is_kept: bool) -> Matrix:
+                    return job.create("train" if is_kept else "", shape)
+
+                basis = sketch_rows(rows, job.rank, SKETCH_SEED, create, progress.advance)
         eigenvalues = basis.eigenvalues.astype(np.float32)
-        others, directions = FeatureMatrix(store, validation.examples, workers), basis.directions
-        if is_exact and rank == rows.num_rows:
-            coefficients = basis.train / basis.eigenvalues
+        others, directions = FeatureMatrix(job.store, job.validation, workers), basis.directions
+        if job.is_exact and job.rank == rows.num_rows:
+            coefficients = basis.train[:] / basis.eigenvalues
             projected = np.asarray(others.multiply_rows(rows) @ coefficients, np.float32)
             return Factors(basis.train, projected, eigenvalues), None
         if directions is None:
-            directions = rows.multiply_transposed(basis.train / eigenvalues)
+            directions = rows.multiply_transposed(basis.train[:] / eigenvalues)
         del rows
-        return Factors(basis.train, others.multiply(directions), eigenvalues), Directions(directions)
+        validation = job.create("validation", (others.num_rows, directions.shape[1]))
+        others.multiply_into(directions, validation)
+        return Factors(basis.train, validation, eigenvalues), Directions(directions)

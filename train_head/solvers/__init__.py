@@ -1,4 +1,4 @@
-"""Solvers, which fit a head on stored features: their input, their result, and the choice between them."""
+"""Solvers, which fit a head on stored features: their input and their result."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 
-MAX_TRAINING_BYTES = 768 * 2**20
-"""Largest training matrix of the reduced solver: a training process then stays below 2 GB of memory."""
+DEFAULT_SOLVER = SolverName.REDUCED
+"""Solver of problems of every size that `auto` chooses: its time and memory grow least with the number of pictures."""
 
 
 def ignore_epoch(_: Epoch) -> None:
@@ -84,23 +84,14 @@ class ReducedShape:
     rank: int
     """Number of reduced inputs."""
 
+    def describe(self) -> str:
+        """Describe the shape and the size of the matrix."""
+        rows, inputs = format_count(self.num_rows, "row"), format_count(self.rank, "input")
+        return f"{rows} of {inputs}, {format_bytes(4 * self.num_rows * self.rank)}"
+
 
 def compute_reduced_shape(problem: Problem) -> ReducedShape:
     """Return the shape of a problem's reduced training matrix; raise UsageError if `rank` is too large."""
     num_rows = len(list_unique(problem.list_training_rows()).examples)
     num_inputs = int(np.prod(problem.store.feature_shape))
     return ReducedShape(num_rows, choose_rank(problem.config.rank, num_rows, num_inputs))
-
-
-def choose_solver(shape: ReducedShape) -> tuple[SolverName, str]:
-    """Choose the reduced solver if its float32 training matrix has at most `MAX_TRAINING_BYTES`, else the full one.
-
-    Only the shape decides, not the free memory: the same problem gets the same solver on every machine.
-
-    Returns:
-        The solver, and the matrix's size as text.
-    """
-    num_bytes = 4 * shape.num_rows * shape.rank
-    solver = SolverName.FULL if num_bytes > MAX_TRAINING_BYTES else SolverName.REDUCED
-    size = f"{format_count(shape.num_rows, 'row')} of {format_count(shape.rank, 'input')}"
-    return solver, f"{size}, {format_bytes(num_bytes)}"

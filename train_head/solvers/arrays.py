@@ -32,13 +32,13 @@ def open_matrix(features: Any, workers: ThreadPoolExecutor) -> FeatureMatrix:
     return FeatureMatrix(store, range(len(features)), workers)  # type: ignore[arg-type]
 
 
-def decompose(rows: FeatureMatrix, rank: int) -> Basis:
+def decompose(rows: FeatureMatrix, rank: int) -> Basis[Array]:
     """Compute the leading directions as `reduce_features` does: a sketch of as many directions as inputs is exact."""
     is_exact = rows.num_rows <= MAX_EXACT_ROWS and rank < rows.num_columns
     return decompose_exactly(rows, rank) if is_exact else sketch(rows, rank, SKETCH_SEED)
 
 
-def find_directions(rows: FeatureMatrix, basis: Basis) -> Array:
+def find_directions(rows: FeatureMatrix, basis: Basis[Array]) -> Array:
     """Return the directions V, (inputs, r), of a decomposition of the rows."""
     if basis.directions is not None:
         return basis.directions

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from train_head.data.batches import Array
 from train_head.data.split import Targets
+from train_head.reduction.row_file import Matrix
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.optimizers import Optimizer
 
@@ -61,10 +62,10 @@ def draw_mask(rng: np.random.Generator, shape: tuple[int, int], dropout: float) 
     return kept * np.float32(1 / (1 - dropout))
 
 
-def compute_logits(head: HeadWeights, features: Array, rows: NDArray[np.int64] | None = None) -> Array:
+def compute_logits(head: HeadWeights, features: Matrix, rows: NDArray[np.int64] | None = None) -> Array:
     """Compute (n, outputs) logits of (n, inputs) features, or of the given rows of them, without dropout."""
     rows = np.arange(len(features)) if rows is None else rows
-    parts = [features[rows[start : start + LOGIT_ROWS]] for start in range(0, len(rows), LOGIT_ROWS)]
+    parts = (features[rows[start : start + LOGIT_ROWS]] for start in range(0, len(rows), LOGIT_ROWS))
     return np.concatenate([compute_outputs(head, part @ head.input_kernel) for part in parts])
 
 

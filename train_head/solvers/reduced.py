@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from train_head.data.batches import Array, Indices, PictureOrder, weigh_examples
 from train_head.data.split import Targets
 from train_head.reduction.record import Reduction
 from train_head.reduction.reduce import TrainValidation, reduce_features
+from train_head.reduction.row_file import Matrix, RowFile
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights, count_outputs
@@ -37,12 +40,14 @@ from train_head.solvers.optimizers import make_optimizer
 
 HASHED_ROWS = 4096
 """Number of rows hashed at a time."""
+SORTED_BLOCK_BYTES = 64 * 2**20
+"""Size of the blocks of reduced features that are read at a time if they are not in memory."""
 
 
 class _Dataset(NamedTuple):
     """Reduced training or validation data. Pictures are in the order of their content hashes."""
 
-    features: Array
+    features: Matrix
     """(distinct rows, r)."""
     rows: Indices
     """Row of each example in `features`; for training, the further views of the pictures follow."""
@@ -50,6 +55,8 @@ class _Dataset(NamedTuple):
     """(pictures,) class numbers, or (pictures, classes) labels."""
     weights: Array
     """Weights in the loss, in the shape of the targets."""
+    folder: Path
+    """Folder for temporary files."""
 
 
 def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit:
@@ -64,8 +71,10 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     # Each picture has one weight, however many views it has.
     targets, val_targets = (split.encode(part) for part in (split.train, split.validation))
     weights, val_weights = weigh_examples(targets, config.class_weight), weigh_examples(val_targets, ClassWeight.NONE)
-    train = _Dataset(reduced.factors.train, reduced.train.rows, targets, weights)
-    validation = _Dataset(reduced.factors.validation, reduced.validation.rows, val_targets, val_weights)
+    train = _Dataset(reduced.factors.train, reduced.train.rows, targets, weights, store.derived_folder)
+    validation = _Dataset(
+        reduced.factors.validation, reduced.validation.rows, val_targets, val_weights, store.derived_folder
+    )
     # Recomputed factors may have another basis, in which the weights of an older checkpoint have no meaning.
     checkpoint.extend_key(_hash_rows(train.features))
     num_outputs = count_outputs(len(split.classes), is_multi_label=split.is_multi_label)
@@ -134,7 +143,7 @@ def draw_head(num_inputs: int, rank: int, units: int, outputs: int, seed: int) -
     return HeadWeights(kernels[0], np.zeros(units, np.float32), kernels[1], np.zeros(outputs, np.float32))
 
 
-def _hash_rows(features: Array) -> bytes:
+def _hash_rows(features: Matrix) -> bytes:
     """Return the SHA-256 of features, without copying all of them at once."""
     digest = hashlib.sha256()
     for start in range(0, len(features), HASHED_ROWS):
@@ -150,14 +159,15 @@ def _fit_epoch(
     plan = order.plan(number)
     masks = np.random.default_rng((config.seed, number, 2))
     num_pictures = len(plan.pictures)
+    batches = _iterate_batches(train, train.rows[plan.rows], config.batch_size)
     total_loss, num_correct = 0.0, 0
     for start in range(0, num_pictures, config.batch_size):
         batch = slice(start, start + config.batch_size)
-        pictures, rows = plan.pictures[batch], train.rows[plan.rows[batch]]
-        mask = draw_mask(masks, (len(rows), config.units), config.dropout)
-        step = Batch(train.features[rows], train.targets[pictures], train.weights[pictures], mask)
+        pictures = plan.pictures[batch]
+        mask = draw_mask(masks, (len(pictures), config.units), config.dropout)
+        step = Batch(next(batches), train.targets[pictures], train.weights[pictures], mask)
         loss, correct = trainer.train_on_batch(step)
-        total_loss += loss * len(rows)
+        total_loss += loss * len(pictures)
         num_correct += correct
     logits = compute_logits(trainer.head, validation.features, validation.rows)
     losses, _ = compute_losses(logits, validation.targets)
@@ -165,3 +175,17 @@ def _fit_epoch(
     val_accuracy = count_correct(logits, validation.targets) / len(validation.targets)
     seconds = time.monotonic() - started
     return Epoch(number + 1, total_loss / num_pictures, num_correct / num_pictures, val_loss, val_accuracy, seconds)
+
+
+def _iterate_batches(train: _Dataset, rows: Indices, batch_size: int) -> Iterator[Array]:
+    """Yield the features of rows, (b, r), in batches; rows of a file are first sorted into blocks of many batches."""
+    if not isinstance(train.features, RowFile):
+        for start in range(0, len(rows), batch_size):
+            yield train.features[rows[start : start + batch_size]]
+        return
+    block_rows = max(1, SORTED_BLOCK_BYTES // (4 * train.features.shape[1]) // batch_size) * batch_size
+    blocks = train.features.sort(rows, block_rows, train.folder)
+    for number in range(blocks.num_blocks):
+        block = blocks.read(number)
+        for start in range(0, len(block), batch_size):
+            yield block[start : start + batch_size]

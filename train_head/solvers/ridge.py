@@ -22,7 +22,8 @@ from train_head.reduction.decompose import MAX_EXACT_ROWS
 from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Reduction
 from train_head.reduction.reduce import TrainValidation, UniqueRows, list_unique, reduce_features
-from train_head.solvers import MAX_TRAINING_BYTES, Fit, LeaveOneOut, Problem
+from train_head.reduction.row_file import Matrix
+from train_head.solvers import Fit, LeaveOneOut, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
@@ -148,7 +149,7 @@ def choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
         return 0
     if num_rows <= MAX_EXACT_ROWS:
         return num_rows
-    return max(1, min(DEFAULT_SKETCH_RANK, MAX_TRAINING_BYTES // (4 * num_rows)))
+    return min(DEFAULT_SKETCH_RANK, num_inputs)
 
 
 def _list_pictures(
@@ -171,8 +172,8 @@ def measure_logits(logits: Array, targets: Targets) -> tuple[float, float]:
     return float(np.mean(losses)), count_correct(logits, targets) / len(targets)
 
 
-def slice_blocks(features: Array) -> Iterator[Array]:
-    """Yield features in memory, (rows, inputs), in blocks of rows."""
+def slice_blocks(features: Matrix) -> Iterator[Array]:
+    """Yield reduced features, (rows, inputs), in blocks of rows."""
     for start in range(0, len(features), BLOCK_ROWS):
         yield features[start : start + BLOCK_ROWS]
 

@@ -65,7 +65,7 @@ def test_blocks_in_a_folder_that_cannot_be_written_use_another(tmp_path: Path) -
 
 
 def test_blocks_on_a_full_disk_raise_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_open_unnamed", lambda _: io.FileIO("/dev/full", "r+"))
+    monkeypatch.setattr(module, "open_unnamed", lambda _: io.FileIO("/dev/full", "r+"))
     with pytest.raises(HeadstartError):
         fill(draw_rows(20, are_sparse=False), 4, tmp_path)
 

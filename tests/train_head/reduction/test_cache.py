@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import count_warnings
 from tests.train_head.synthetic import FINGERPRINT, draw_features, hash_text, list_paths, make_store
-from train_head.reduction.cache import Directions, Factors, Neighbours, get, make_key, put
+from train_head.reduction.cache import Directions, Factors, Neighbours, get, make_key, name_rows, put
+from train_head.reduction.row_file import RowFile, create_matrix
 
 pytestmark = pytest.mark.unit
 
@@ -341,3 +343,82 @@ def test_compute_coefficients_divides_by_the_eigenvalues() -> None:
     coefficients = factors.compute_coefficients(np.array([[1, 0], [10, 1]], np.float32))
     assert coefficients.dtype == np.float32
     assert coefficients.tolist() == [[21, 2], [12, 1]]
+
+
+def draw_file_factors(folder: Path) -> tuple[Factors, Factors]:
+    """Return factors with matrices in files, and the same factors in memory."""
+    held = draw_factors()
+    matrices: dict[str, Any] = {}
+    for name in ("train", "validation"):
+        values = getattr(held, name)
+        made = create_matrix(values.shape, folder, name_rows(KEY, name))
+        for start in range(0, len(values), 3):
+            made[start : start + 3] = values[start : start + 3]
+        matrices[name] = made
+    return replace(held, **matrices), held
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_head.reduction.row_file.HELD_BYTES", 0)
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_get_of_large_matrices_returns_files_with_equal_rows(tmp_path: Path, quiet: Console) -> None:
+    factors, held = draw_file_factors(tmp_path)
+    put(tmp_path, KEY, factors)
+    found = get(tmp_path, KEY, Factors, quiet)
+    assert found
+    rows = np.array([6, 0, 3, 3])
+    for mine in (factors, found):
+        assert isinstance(mine.train, RowFile)
+        assert mine.train.shape == (7, 3)
+        np.testing.assert_array_equal(mine.train[:], held.train)
+        np.testing.assert_array_equal(mine.train[2:4], held.train[2:4])
+        np.testing.assert_array_equal(mine.train[rows], held.train[rows])
+        np.testing.assert_array_equal(mine.validation[:], held.validation)
+    (path,) = tmp_path.glob(f"{name_rows(KEY, 'train')}-*.npy")
+    np.testing.assert_array_equal(np.load(path), held.train)
+
+
+@pytest.mark.usefixtures("on_disk")
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, Path.unlink])
+def test_get_with_a_damaged_or_missing_matrix_returns_none(
+    tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    put(tmp_path, KEY, draw_file_factors(tmp_path)[0])
+    (path,) = tmp_path.glob(f"{name_rows(KEY, 'train')}-*.npy")
+    damage(path)
+    assert get(tmp_path, KEY, Factors, quiet) is None
+    assert count_warnings(path, capsys) == (damage is not Path.unlink)
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_put_keeps_the_files_of_large_matrices_beyond_the_cap(
+    tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, KEY, draw_directions())
+    monkeypatch.setattr("train_head.reduction.cache.MAX_CACHE_BYTES", 0)
+    monkeypatch.setattr("train_head.reduction.cache.NUM_LARGE", 40)
+    put(tmp_path, KEY, draw_file_factors(tmp_path)[0])
+    assert get(tmp_path, KEY, Factors, quiet)
+    assert get(tmp_path, KEY, Directions, quiet)
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_matrix_that_is_not_put_leaves_no_file(tmp_path: Path) -> None:
+    factors = draw_file_factors(tmp_path)[0]
+    assert len(list(tmp_path.iterdir())) == 2
+    del factors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("on_disk")
+@pytest.mark.parametrize("block_rows", [2, 100])
+def test_sort_of_a_large_matrix_gives_the_rows_in_order(tmp_path: Path, block_rows: int) -> None:
+    factors, held = draw_file_factors(tmp_path)
+    assert isinstance(factors.train, RowFile)
+    rows = np.array([6, 0, 3, 3, 1])
+    blocks = factors.train.sort(rows, block_rows, tmp_path)
+    found = np.concatenate([blocks.read(number) for number in range(blocks.num_blocks)])
+    np.testing.assert_array_equal(found, held.train[rows])

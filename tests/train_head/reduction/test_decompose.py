@@ -14,7 +14,16 @@ from base.errors import HeadstartError
 from features.store import Example, FeatureStore
 from tests.errors import raises
 from tests.train_head.reduction.matrices import Float64Array, make_matrix_store, use_small_blocks
-from train_head.reduction.decompose import OVERSAMPLING, Basis, decompose_exactly, find_signs, reduce_gram, sketch
+from train_head.data.batches import Array
+from train_head.reduction.decompose import (
+    OVERSAMPLING,
+    Basis,
+    decompose_exactly,
+    find_signs,
+    reduce_gram,
+    sketch,
+    sketch_rows,
+)
 from train_head.reduction.matrix import FeatureMatrix, open_workers
 
 pytestmark = pytest.mark.unit
@@ -55,14 +64,14 @@ def open_matrix() -> Iterator[Any]:
         yield open_one
 
 
-def compute_directions(dense: Float64Array, basis: Basis) -> Float64Array:
+def compute_directions(dense: Float64Array, basis: Basis[Array]) -> Float64Array:
     """Return V, from the basis or from its definition."""
     if basis.directions is not None:
         return basis.directions.astype(np.float64)
     return np.asarray(dense.T @ basis.train / basis.eigenvalues)
 
 
-def measure_error(dense: Float64Array, basis: Basis) -> float:
+def measure_error(dense: Float64Array, basis: Basis[Array]) -> float:
     """Return the Frobenius norm of X - X V Vᵀ."""
     return float(np.linalg.norm(dense - basis.train @ compute_directions(dense, basis).T))
 
@@ -228,7 +237,7 @@ def test_sketch_reports_each_row_twice(
 ) -> None:
     use_small_blocks(monkeypatch, 100, 30)
     reported: list[int] = []
-    sketch(open_matrix(decaying[0]), 8, 0, reported.append)
+    sketch_rows(open_matrix(decaying[0]), 8, 0, lambda shape, _: np.empty(shape, np.float32), reported.append)
     assert reported == [30, 30, 20] * 2
 
 

@@ -85,7 +85,7 @@ def compute_directions(store: FeatureStore, reduced: Reduced) -> Float64Array:
     if reduced.directions:
         return reduced.directions.directions.astype(np.float64)
     dense, factors = read_dense(store, reduced.train.examples), reduced.factors
-    return np.asarray(dense.T @ factors.train / factors.eigenvalues)
+    return np.asarray(dense.T @ factors.train[:] / factors.eigenvalues)
 
 
 def list_cached(store: FeatureStore) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Choice of the solver: by the shape of the reduced training matrix alone."""
+"""Shape of the reduced training matrix."""
 
 from __future__ import annotations
 
@@ -10,27 +10,11 @@ import pytest
 from base.errors import UsageError
 from tests.errors import raises
 from tests.train_head.synthetic import hash_text, list_paths, make_store
-from train_head.config import SolverName, TrainConfig
+from train_head.config import TrainConfig
 from train_head.data.split import split_examples
-from train_head.solvers import MAX_TRAINING_BYTES, Problem, ReducedShape, choose_solver, compute_reduced_shape
+from train_head.solvers import Problem, ReducedShape, compute_reduced_shape
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.mark.parametrize(
-    ("shape", "solver", "size"),
-    [
-        pytest.param(ReducedShape(1, 1), SolverName.REDUCED, "4 B", id="smallest"),
-        pytest.param(ReducedShape(MAX_TRAINING_BYTES // 2048, 512), SolverName.REDUCED, "805.3 MB", id="largest"),
-        pytest.param(ReducedShape(MAX_TRAINING_BYTES // 2048 + 1, 512), SolverName.FULL, "805.3 MB", id="too-large"),
-        pytest.param(ReducedShape(4000, 64), SolverName.REDUCED, "1.0 MB", id="few-inputs"),
-    ],
-)
-def test_choose_solver_is_reduced_up_to_768_mib(shape: ReducedShape, solver: SolverName, size: str) -> None:
-    chosen, description = choose_solver(shape)
-    assert chosen is solver
-    assert f"{shape.num_rows:,}" in description
-    assert description.endswith(size)
 
 
 def test_compute_reduced_shape_counts_distinct_pictures(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def expand(store: FeatureStore, rank: int | None, kernel: NDArray[Any]) -> NDArr
     reduced = reduce_features(store, TrainValidation(parts.train, parts.validation), rank, Console())
     examples, factors = reduced.train.examples, reduced.factors
     dense = store.read(examples).reshape(len(examples), -1).astype(np.float64)
-    return np.asarray(dense.T @ (factors.train.astype(np.float64) / factors.eigenvalues @ kernel))
+    return np.asarray(dense.T @ (factors.train[:].astype(np.float64) / factors.eigenvalues @ kernel))
 
 
 def fit_on_all_inputs(store: FeatureStore, config: TrainConfig, kernel: NDArray[Any]) -> list[tuple[float, ...]]:
@@ -306,7 +306,7 @@ def test_fit_reduced_ignores_a_checkpoint_in_another_basis(
 
     def reduce_mirrored(*arguments: Any) -> Reduced:
         reduced = reduce_features(*arguments)
-        factors = replace(reduced.factors, train=-reduced.factors.train, validation=-reduced.factors.validation)
+        factors = replace(reduced.factors, train=-reduced.factors.train[:], validation=-reduced.factors.validation[:])
         return replace(reduced, factors=factors)
 
     monkeypatch.setattr("train_head.solvers.reduced.reduce_features", reduce_mirrored)
