@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -88,19 +88,26 @@ def connect(url: str) -> Connection:
     return Connection(system, path, where)
 
 
-def repeat(request: Callable[[], Result], where: str) -> Result:
+def repeat(request: Callable[[], Result], where: str, delays: Sequence[float] | None = None) -> Result:
     """Return the result of a request, which is repeated after a failure that may be temporary.
+
+    Args:
+        request: the request.
+        where: URL without credentials, for messages.
+        delays: waits before the second and each later attempt, in seconds; None for `RETRY_DELAYS_S`. Empty for the
+            first request to a server, whose address may be wrong.
 
     Raises:
         RemoteMissingError: the file does not exist.
         RemoteError: access is refused, or all attempts failed.
     """
-    for delay in (*RETRY_DELAYS_S, None):
+    for delay in (*(RETRY_DELAYS_S if delays is None else delays), None):
         try:
             return request()
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = _unwrap(raised)
             if delay is None or not _may_be_temporary(error):
                 raise convert_remote_error(error, where) from error
         time.sleep(delay)
@@ -125,7 +132,8 @@ def convert_remote_error(error: Exception, where: str) -> HeadstartError:
         advice = "Check the credentials (docs/scale.md) and the permissions"
         return RemoteError(where, "permission to read or write", got, advice)
     if type(error).__name__ in _NO_CREDENTIALS:
-        return RemoteError(where, "credentials", got, "Set them in the environment (docs/scale.md)")
+        advice = "Set them in the environment, or FSSPEC_S3_ANON=1 for a public bucket (docs/scale.md)"
+        return RemoteError(where, "credentials", got, advice)
     advice = "Check the network, the address and the endpoint, and run again"
     return RemoteError(where, "an answer of the server", got, advice)
 
@@ -136,6 +144,15 @@ def _may_be_temporary(error: Exception) -> bool:
     if (status := _find_status(error)) is not None:
         return status >= 500 or status in _REPEATED_STATUSES
     return type(error).__name__ not in _INVALID
+
+
+def _unwrap(error: Exception) -> Exception:
+    """Return the cause of an error of HTTPFileSystem, which reports every failure as a missing file."""
+    cause = error.__cause__
+    is_other = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        return cause if is_other or _find_status(cause) not in (None, 404) else error
+    return error
 
 
 def _find_status(error: Exception) -> int | None:
