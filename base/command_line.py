@@ -9,9 +9,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -19,6 +21,7 @@ from base import process, signals, streams
 from base.errors import HeadstartError, UsageError, convert_os_error
 from base.options import apply_preset, describe_preset
 from base.terminal import Console, ConsoleOptions
+from base.urls import UrlPath, parse_location
 
 Config = TypeVar("Config")
 CommandFunction = Callable[[Config, Console], Mapping[str, Any]]
@@ -123,7 +126,9 @@ def _build_callback(function: CommandFunction[Config], config_type: type[Config]
             *_list_parameters(ConsoleOptions),
         ]
     )
-    callback.__annotations__ = _get_hints(config_type) | _get_hints(ConsoleOptions) | {"context": typer.Context}
+    hints = _get_hints(config_type) | _get_hints(ConsoleOptions)
+    replaced = {name: _replace_location(hint) for name, hint in hints.items()}
+    callback.__annotations__ = replaced | {"context": typer.Context}
     return callback
 
 
@@ -188,7 +193,7 @@ def _join_output_paths(config: object) -> str:
 
 
 def _list_parameters(options: type) -> list[inspect.Parameter]:
-    hints = _get_hints(options)
+    hints = {name: _replace_location(hint) for name, hint in _get_hints(options).items()}
     return [
         inspect.Parameter(
             option.name,
@@ -202,6 +207,21 @@ def _list_parameters(options: type) -> list[inspect.Parameter]:
 
 def _get_hints(options: type) -> dict[str, Any]:
     return get_type_hints(options, include_extras=True)
+
+
+def _replace_location(hint: Any) -> Any:
+    """Return the hint of an option without the union of a location, which typer does not accept."""
+    if not hasattr(hint, "__metadata__"):
+        return hint
+    kind, (info, *_) = hint.__origin__, hint.__metadata__
+    is_list = get_origin(kind) is list
+    parts = get_args(get_args(kind)[0] if is_list else kind)
+    if UrlPath not in parts:
+        return hint
+    parsed = copy(info)
+    parsed.parser = parse_location
+    one = UrlPath | None if NoneType in parts else UrlPath
+    return Annotated[list[UrlPath] if is_list else one, parsed]
 
 
 def _build_config(options: type[Config], values: dict[str, Any], context: typer.Context) -> Config:

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from base.errors import UsageError
+from base.urls import UrlPath, parse_location
 
 Options = TypeVar("Options")
 MAX_SHOWN = 100
@@ -25,7 +26,7 @@ class OptionSpec(NamedTuple):
 
     name: str
     kind: Any
-    """`Path`, `str`, `int`, `float`, `bool`, a `StrEnum`, or a list of one of them."""
+    """`Path`, `UrlPath` (a path or URL), `str`, `int`, `float`, `bool`, a `StrEnum`, or a list of one of them."""
     is_optional: bool
     """Whether None is a valid value."""
     default: Any
@@ -46,7 +47,8 @@ def list_options(options: type) -> tuple[OptionSpec, ...]:
 def _read_option(name: str, hint: Any, default: Any) -> OptionSpec:
     kind, info = (hint.__origin__, hint.__metadata__[0]) if hasattr(hint, "__metadata__") else (hint, None)
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    (kind,) = (part for part in parts if part is not NoneType)
+    # The type of a location has two parts; `UrlPath` represents both.
+    (kind,) = (UrlPath,) if UrlPath in parts else (part for part in parts if part is not NoneType)
     declared = (getattr(info, attribute, None) for attribute in ("help", "min", "max", "metavar"))
     help_text, lowest, highest, metavar = declared
     return OptionSpec(name, kind, NoneType in parts, default, help_text or "", lowest, highest, metavar or "")
@@ -119,7 +121,8 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         return None
     if get_origin(option.kind) is list:
         (kind,) = get_args(option.kind)
-        values = [value] if isinstance(value, str | os.PathLike) else value
+        kind = UrlPath if UrlPath in get_args(kind) else kind
+        values = [value] if isinstance(value, str | os.PathLike | UrlPath) else value
         if not isinstance(values, Iterable) or isinstance(values, bytes) or hasattr(values, "dtype"):
             raise _build_error(option, value)
         return [convert_value(option._replace(kind=kind), each) for each in values]
@@ -128,6 +131,8 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         return value
     if option.kind is Path and is_path and os.fspath(value):
         return Path(value)
+    if option.kind is UrlPath and ((is_path and os.fspath(value)) or isinstance(value, UrlPath)):
+        return parse_location(value)
     if option.kind is str and is_path:
         return os.fspath(value)
     if option.kind is str and isinstance(value, list | tuple):
@@ -156,7 +161,14 @@ def describe_kind(option: OptionSpec) -> str:
     """Describe the valid values of an option, such as `a number from 0 to 0.99`."""
     if isinstance(option.kind, type) and issubclass(option.kind, StrEnum):
         return " or ".join(map(repr, map(str, option.kind)))
-    names = {Path: "a path", str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+    names = {
+        Path: "a path",
+        UrlPath: "a path or URL",
+        str: "text",
+        bool: "True or False",
+        int: "a whole number",
+        float: "a number",
+    }
     text = names.get(option.kind, "one value or a list")
     if option.lowest is not None and option.highest is not None:
         text += f" from {option.lowest} to {option.highest}"

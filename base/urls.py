@@ -81,6 +81,11 @@ class UrlPath:
         place = redact(self.place) if is_url(self.place) else str(Path(self.place).resolve())
         return UrlPath(place if self.archive else place.rstrip("/"), self.archive, self.inner)
 
+    def absolute(self) -> UrlPath:
+        """Return the path for another process: with credentials, and absolute if it is that of a local archive."""
+        place = self.place if is_url(self.place) else str(Path(self.place).absolute())
+        return UrlPath(place, self.archive, self.inner)
+
     def __truediv__(self, part: str | os.PathLike[str]) -> UrlPath:
         """Return the path of a file or folder in this one."""
         return UrlPath(self.place, self.archive, f"{self.inner}/{os.fspath(part)}")

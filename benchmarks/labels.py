@@ -17,6 +17,7 @@ from base.command_line import run_app
 from base.terminal import Console, format_seconds
 from extract.images.walk import PictureFile
 from extract.labels.scan import label_pictures
+from extract.labels.table import read_table
 
 NUM_CLASSES, NUM_COLUMNS, NUM_REPEATS = 120, 14, 3
 
@@ -55,7 +56,7 @@ def measure_labels(config: LabelsBenchmarkConfig, console: Console) -> Mapping[s
 
 def _measure(folder: Path, pictures: list[PictureFile], table: Path) -> float:
     started = time.monotonic()
-    label_pictures(folder, pictures, table)
+    label_pictures(folder, pictures, read_table(table))
     return time.monotonic() - started
 
 

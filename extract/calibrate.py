@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from base.files import hash_file
+from base.places import count_readers, hash_location
 from base.terminal import Console, format_count
 from extract.backbone import join_cuts
 from extract.config import ExtractConfig, Precision
@@ -134,7 +134,7 @@ class Calibrator:
             if content_hash is None:
                 # Extraction reports unreadable pictures.
                 with suppress(OSError):
-                    content_hash = bytes.fromhex(hash_file(self.config.images / row.path))
+                    content_hash = hash_location(self.config.images / row.path)
             return row._replace(content_hash=content_hash)
 
         num_shown = len(rows) if len(rows) > _QUIET_FILES else 0
@@ -165,9 +165,9 @@ class Calibrator:
                 yield found.views[0]
 
     def _map(self, function: Callable[[ImageRow], Result], rows: Iterable[ImageRow]) -> Generator[Result, None, None]:
-        num_cores = count_cores(self.config.threads)
-        with start_threads(num_cores, "read") as pool:
-            yield from map_ahead(pool, function, rows, 4 * num_cores)
+        num_readers = count_readers(self.config.images, count_cores(self.config.threads))
+        with start_threads(num_readers, "read") as pool:
+            yield from map_ahead(pool, function, rows, 4 * num_readers)
 
 
 def _read_intact(digest: str, states: Iterable[StoredState]) -> QuantizedModel:

@@ -13,6 +13,7 @@ from typer import Option
 
 from base.cluster import LOCAL
 from base.errors import UsageError
+from base.urls import Location
 from features.parts import Parts
 from features.presets import PRESETS, PresetName
 from features.schema import Pool, split_cuts
@@ -58,8 +59,12 @@ class ExtractConfig:
     """Options of `extract`."""
 
     images: Annotated[
-        Path,
-        Option(help="Folder of pictures: one folder for each class, at the top or in train/ and validation/."),
+        Location,
+        Option(
+            help="Folder of pictures: one folder for each class, at the top or in train/ and validation/. Also an "
+            "archive (.zip, .tar), shards (`shards-{000..063}.tar`), or a URL of one of them.",
+            metavar="DIR|FILE|URL",
+        ),
     ]
     store: Annotated[Path, Option(help="Folder of the feature store. It is created or updated.")]
     preset: Annotated[
@@ -70,9 +75,10 @@ class ExtractConfig:
         ),
     ] = PresetName.COURSE
     labels: Annotated[
-        Path | None,
+        Location | None,
         Option(
-            help="Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.", metavar="FILE"
+            help="Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.",
+            metavar="FILE|URL",
         ),
     ] = None
     columns: Annotated[
@@ -93,7 +99,9 @@ class ExtractConfig:
     ] = 0
     weights: Annotated[
         str,
-        Option(help="Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE"),
+        Option(
+            help="Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE|URL"
+        ),
     ] = "auto"
     weights_sha256: Annotated[str, Option(help="Expected SHA-256 of the weights file.", metavar="DIGEST")] = ""
     cut: Annotated[

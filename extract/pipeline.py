@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from base.places import count_readers
 from extract.config import ExtractConfig
 from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy
@@ -104,7 +105,8 @@ class FeaturePipeline:
         config, streams, prepare = self._config, self._backbone.streams, self._backbone.prepare
         # A task reads a quarter of a batch, so that memory does not depend on the number of views.
         num_together = max(1, config.effective_batch_size // (4 * config.views))
-        num_ahead = -(-2 * config.effective_batch_size // (num_together * config.views)) + streams.num_cores
+        num_readers = count_readers(config.images, streams.num_cores)
+        num_ahead = -(-2 * config.effective_batch_size // (num_together * config.views)) + num_readers
         memory = PixelMemory()
 
         def load(group: Sequence[ImageRow]) -> list[LoadedImage]:
@@ -112,7 +114,7 @@ class FeaturePipeline:
 
         with (
             start_threads(streams.num_streams, "backbone") as running,
-            start_threads(streams.num_cores, "read") as reading,
+            start_threads(num_readers, "read") as reading,
         ):
             loaded = map_ahead(reading, load, group_files(images, num_together), num_ahead)
             batches = self._group(chain.from_iterable(loaded), len(images))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from base.cluster import LOCAL, check_address
 from base.errors import UsageError
 from base.lock import require_locks
+from base.places import open_pictures
 from base.terminal import Console
+from base.urls import UrlPath
 from extract.backbone import check_backbone_arguments
 from extract.config import ExtractConfig, parse_part
 from extract.engines.choose import resolve_engine
 from extract.images.recognize import describe_undecodable
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
-from extract.labels.scan import scan_labeled
+from extract.labels.scan import scan_labeled, scan_shards
 from extract.parts import check_part
 from extract.sample_bits import choose_policy
 from extract.stores import StoredState, check_pictures_folder, place_stores, read_store, repeat_fingerprint
@@ -42,8 +45,8 @@ def prepare_run(
         select: selects pictures of the scan.
 
     Returns:
-        The options with a concrete engine and precision, the scan of the whole folder, the store's folder for each cut,
-        and the state of each store that has features already.
+        The options with a concrete engine, precision and location of the pictures, the scan of the whole folder, the
+        store's folder for each cut, and the state of each store that has features already.
 
     Raises:
         HeadstartError: an argument is invalid, the layout or the table is not clear, no head can be trained on the
@@ -61,6 +64,7 @@ def prepare_run(
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     config = resolve_engine(config, [state.fingerprint for state in stored.values()], console)
+    config = replace(config, images=open_pictures(config.images))
     images = [image for state in stored.values() for image in state.known.images]
     known = {image.path for image in images if image.status is ImageStatus.DONE}
     scan = select(scan_pictures(config, places.values(), known))
@@ -85,6 +89,8 @@ def scan_pictures(config: ExtractConfig, stores: Collection[Path], known: Collec
     if config.labels:
         scan = scan_labeled(config.images, config.labels, config.columns, stores, known)
         return leave_out_classes(scan, config.classes, config.min_pictures)
+    if isinstance(config.images, UrlPath) and (in_shards := scan_shards(config.images, config.columns, known)):
+        return leave_out_classes(in_shards, config.classes, config.min_pictures)
     if config.columns:
         raise UsageError("--columns", "a table given with --labels", repr(config.columns), "Give --labels FILE as well")
     return scan_images(config.images, stores, config.classes, config.min_pictures, known)

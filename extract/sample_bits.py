@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from base.errors import FingerprintMismatchError
+from base.places import count_readers
 from base.terminal import Console, format_count
 from extract.config import ExtractConfig, SampleBits, parse_part
 from extract.decoding.decode import find_sample_bits
@@ -94,14 +95,14 @@ def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: C
     Files whose extension excludes such samples are not opened. The survey ends at the first picture with 16 bits.
     """
     examined = [image for image in images if not image.path.lower().endswith(_RANGED_EXTENSIONS)]
-    num_cores, deep, bits, first = count_cores(config.threads), [], 0, ""
+    num_readers, deep, bits, first = count_readers(config.images, count_cores(config.threads)), [], 0, ""
     num_shown = len(examined) if len(examined) > _QUIET_FILES else 0
-    with start_threads(num_cores, "read") as pool:
+    with start_threads(num_readers, "read") as pool:
 
         def read_all(
             function: Callable[[ImageRow], Result], images: list[ImageRow]
         ) -> Generator[tuple[ImageRow, Result]]:
-            with closing(map_ahead(pool, function, images, 4 * num_cores)) as results:
+            with closing(map_ahead(pool, function, images, 4 * num_readers)) as results:
                 yield from zip(images, results, strict=True)
 
         with console.progress("read headers", num_shown, "pictures") as progress:

@@ -13,6 +13,7 @@ from base.errors import HeadstartError, StoreMissingError, StoreWriteError
 from base.files import sync_folder
 from base.lock import hold_write_lock
 from base.terminal import Console, format_count
+from base.urls import Location
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, hash_weights
 from extract.config import EngineName, ExtractConfig
@@ -90,7 +91,7 @@ def place_stores(store: Path, cuts: Sequence[str], *, is_new: bool) -> dict[str,
     return {cut: store / cut if len(cuts) > 1 else store for cut in cuts}
 
 
-def check_pictures_folder(stored: StoredState, folder: Path, scan: Scan) -> None:
+def check_pictures_folder(stored: StoredState, folder: Location, scan: Scan) -> None:
     """Raise OtherFolderError if a store was filled from another folder and most of its pictures are not in this one.
 
     Pictures are compared by relative path and size, which are unchanged if the folder was only moved.

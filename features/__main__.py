@@ -14,6 +14,7 @@ from typer import Argument, Option
 from base.command_line import CommandFailed, CommandFunction, run_commands
 from base.errors import UsageError
 from base.terminal import Console, format_bytes, format_count
+from base.urls import Location
 from features.schema import split_cuts
 from features.shards.compression import Compression
 from features.transfer.commands import PullConfig, PushConfig, pull, push
@@ -46,7 +47,9 @@ class CheckConfig:
 
     store: Store
     read_data: Annotated[bool, Option("--read-data", help="Read every byte and compare the digests.")] = False
-    images: Annotated[Path | None, Option(help="Folder of pictures to hash and compare with the store.")] = None
+    images: Annotated[
+        Location | None, Option(help="Folder of pictures to hash and compare with the store.", metavar="DIR|URL")
+    ] = None
     quarantine: Annotated[
         bool,
         Option(
@@ -155,6 +158,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 
 def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[str, Any]:
     from base.errors import StoreMissingError
+    from base.places import open_pictures
     from features.catalog.catalog import CATALOG_NAME
     from features.maintenance import check as checks
     from features.shards.shard import SHARD_FOLDER
@@ -172,9 +176,13 @@ def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[
             console.warning(note)
     elif not (store / CATALOG_NAME).is_file():
         raise StoreMissingError(store, "a catalog", "none", "Run `python -m features check` with --rebuild-catalog")
+    images = open_pictures(config.images) if config.images else None
     with console.progress("check", len(list((store / SHARD_FOLDER).glob("*.h5"))), "shards") as progress:
         problems = checks.find_problems(
-            store, read_data=config.read_data, images=config.images, advance=progress.advance
+            store,
+            read_data=config.read_data,
+            images=images,
+            advance=progress.advance,
         )
     for problem in problems:
         console.warning(f"{problem.where}: {problem.what}")

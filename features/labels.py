@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from base.errors import FeatureStoreError
+from base.urls import Location
 from features.schema import encode_json
 
 LABELS_KEY = "labels"
@@ -69,7 +69,7 @@ def split_labels(text: str) -> list[str]:
     return text.split(LABEL_SEPARATOR) if text else []
 
 
-def require_single_labels(store: Path, source: LabelSource) -> None:
+def require_single_labels(store: Location, source: LabelSource) -> None:
     """Raise FeatureStoreError for a store with several labels for each picture: their combinations are not classes."""
     if source.is_multi_label:
         advice = "Extract again with one label for each picture; the features are reused"

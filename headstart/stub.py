@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin
 
 import headstart
 from base.options import OptionSpec, list_options
+from base.urls import Location, UrlPath
 from headstart.document import OPTIONS
 from train_head.config import HeadConfig
 
@@ -81,7 +82,7 @@ def _format_type(option: OptionSpec, *, takes_lists: bool) -> str:
     kind = option.kind
     if get_origin(kind) is list:
         kind, takes_lists = get_args(kind)[0], True
-    is_path = kind is Path or (kind is str and re.search("FILE|DIR", option.metavar))
+    is_path = kind in (Path, UrlPath, Location) or (kind is str and re.search("FILE|DIR", option.metavar))
     text = "StrPath" if is_path else kind.__name__
     text += f" | Sequence[{text}]" if takes_lists else ""
     return text + (" | None" if option.is_optional else "")

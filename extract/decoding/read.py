@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
+from base.archives import MemberError
+from base.places import read_file
 from base.regular import RegularFile
+from base.urls import Location, UrlPath
 from extract.config import MAX_PIXELS
 from extract.decoding.memory import Budget
 
@@ -24,14 +26,20 @@ class UndecodableImageError(Exception):
     """File that cannot be used as a picture; the message is the reason, a noun phrase."""
 
 
-def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_picture(path: Location, max_pixels: int = MAX_PIXELS) -> bytes:
     """Read a whole picture file, so that its content hash and its pixels come from the same bytes.
 
     Raises:
         UndecodableImageError: the file is unreadable, not a regular file, larger than any picture of `max_pixels`, or
             changed during the read.
+        RemoteError: a URL cannot be reached, or refuses access; no picture is at fault.
     """
     max_bytes = max(MAX_BYTES_PER_PIXEL * max_pixels, ALWAYS_ALLOWED_BYTES)
+    if isinstance(path, UrlPath):
+        try:
+            return read_file(path, max_bytes)
+        except MemberError as error:
+            raise UndecodableImageError(str(error)) from error
     try:
         with RegularFile(path, follow=True) as file:
             before = file.identity

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from base.places import read_file
 from base.regular import RegularFile
+from base.remote import RemoteError
+from base.urls import Location, UrlPath
 from extract.decoding.policy import SAMPLE_BITS, DecodePolicy
 from extract.decoding.read import UndecodableImageError
 
@@ -76,10 +79,14 @@ def find_layout(image: Image.Image) -> SampleLayout | None:
     return SampleLayout(raw_mode, image.mode.startswith("I"), declared_bits, is_white_zero)
 
 
-def has_sample_bits(path: Path) -> bool:
-    """Return whether the header of a file declares 16-bit samples, but not their range."""
+def has_sample_bits(path: Location) -> bool:
+    """Return whether the header of a file declares 16-bit samples, but not their range.
+
+    Raises:
+        RemoteError: a URL cannot be reached, or refuses access.
+    """
     try:
-        with RegularFile(path, follow=True) as file:
+        with RegularFile(path, follow=True) if isinstance(path, Path) else _open_start(path) as file:
             start = file.read(_PNG_DEPTH + 1)
             if start.startswith(b"\x89PNG"):
                 return start[_PNG_DEPTH:] == b"\x10"
@@ -90,9 +97,18 @@ def has_sample_bits(path: Path) -> bool:
                 repair_planes(image)
                 layout = find_layout(image)
                 return layout is not None and not layout.declared_bits
+    except RemoteError:
+        raise
     except Exception:
         # Pillow raises many kinds of errors for damaged files; extraction reports them.
         return False
+
+
+def _open_start(path: UrlPath) -> io.BytesIO:
+    """Return the start of a PNG at a URL or in an archive, and the whole of any other file."""
+    start = read_file(path, sys.maxsize, _PNG_DEPTH + 1)
+    is_complete = start.startswith(b"\x89PNG") or not start.startswith((b"II", b"MM", b"P"))
+    return io.BytesIO(start if is_complete else read_file(path, sys.maxsize))
 
 
 def repair_planes(image: Any) -> None:

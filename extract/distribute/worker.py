@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from base.lock import LOCK_NAME
+from base.places import open_place
 from base.terminal import Console, ConsoleOptions
+from base.urls import UrlPath
 from extract.config import ExtractConfig
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
@@ -108,7 +110,10 @@ class Worker:
         check_engine(EngineChoice(setup.config.engine, setup.config.precision, is_stored=True), computer)
         store = setup.encoders[0].store
         for place, expected in ((setup.config.images, "the folder of pictures"), (store, "the folder of the store")):
-            if not place.is_dir():
+            if isinstance(place, UrlPath):
+                # A local archive must exist here too. A URL is read when the first picture is.
+                open_place(place)
+            elif not place.is_dir():
                 raise _build_sharing_error(node, place, expected, "no such folder")
         # Another process may have the lock of a folder at the same path on this computer.
         lock = store / LOCK_NAME

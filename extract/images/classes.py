@@ -5,10 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import format_count, format_list
+from base.urls import Location
 from extract.images.splits import TRAIN, VALIDATION
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -60,7 +60,7 @@ def find_excluded(counts: Counts, chosen: Sequence[str], min_pictures: int) -> d
     return excluded
 
 
-def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> None:
+def check_classes(images: Location, counts: Counts, empty: Sequence[str] = ()) -> None:
     """Check everything that `train` requires of the classes, and report all problems at once.
 
     Args:
@@ -98,7 +98,7 @@ def check_classes(images: Path, counts: Counts, empty: Sequence[str] = ()) -> No
     raise HeadstartError(images, expected, found, advice)
 
 
-def check_labels(images: Path, counts: Counts, num_trained: int) -> None:
+def check_labels(images: Location, counts: Counts, num_trained: int) -> None:
     """Check everything that `train` requires of pictures with several labels.
 
     Args:

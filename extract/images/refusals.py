@@ -14,6 +14,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError
 from base.terminal import NUM_LISTED, format_count, format_list
+from base.urls import Location
 from extract.images.recognize import find_extension, list_extensions, name_system_entry
 from extract.images.splits import find_splits, has_unlabelled_name
 from extract.images.tree import Folder
@@ -33,7 +34,7 @@ class LayoutError(HeadstartError):
 class Source:
     """Folder of pictures, and what its messages contain."""
 
-    images: Path
+    images: Location
     tables: Sequence[str] = ()
     """Relative paths of files that may be a table of labels."""
     reasons: Sequence[str] = ()
@@ -41,7 +42,7 @@ class Source:
 
     def format_option(self, folder: Folder) -> str:
         """Return the option `--images` with a folder, quoted for a shell."""
-        return f"--images {shlex.quote(os.fspath(self.images / folder.path))}"
+        return f"--images {shlex.quote(str(self.images / folder.path))}"
 
 
 def format_classes_option(names: Collection[str]) -> str:
@@ -87,7 +88,7 @@ def _suggest(source: Source, root: Folder, flat: Folder, prefixes: Sequence[str]
     if deeper := _find_deeper(root):
         return f"Give {format_list([source.format_option(folder) for folder in deeper], ' or ')}"
     if source.tables:
-        return f"Give a table of labels, such as --labels {shlex.quote(os.fspath(source.images / source.tables[0]))}"
+        return f"Give a table of labels, such as --labels {shlex.quote(str(source.images / source.tables[0]))}"
     if prefixes:
         folders = format_list([f"{flat.path}/{name}/".lstrip("/") for name in prefixes])
         return f"Move the pictures of each class into a folder of its own ({folders}), or give a table with --labels"
@@ -117,8 +118,10 @@ def _find_deeper(root: Folder) -> list[Folder]:
     return found
 
 
-def _find_parent(images: Path) -> Path | None:
-    """Return the folder above a folder of pictures if it holds other such folders."""
+def _find_parent(images: Location) -> Path | None:
+    """Return the folder above a local folder of pictures if it holds other such folders."""
+    if not isinstance(images, Path):
+        return None
     parent = images.parent if images.name not in ("", "..") else images.resolve().parent
     num_folders, extensions = 0, list_extensions()
     with suppress(OSError), os.scandir(parent) as entries:
@@ -181,7 +184,7 @@ def refuse_shared_below(source: Source, root: Folder, holders: Sequence[Folder])
 
 def refuse_parts(source: Source, root: Folder) -> LayoutError:
     """Describe folders that are parts of a data set by their names, in the place of classes."""
-    table = shlex.quote(os.fspath(source.images / source.tables[0])) if source.tables else "FILE"
+    table = shlex.quote(str(source.images / source.tables[0])) if source.tables else "FILE"
     advice = f"Give a table of labels with --labels {table}"
     advice = f"{advice}, or {format_classes_option(root.list_names())} if these folders are the classes"
     return LayoutError(source.images, "folders with the names of classes", _count_places(root), advice)

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from base.errors import UsageError
+from base.places import hash_location
 from base.terminal import NUM_LISTED, format_count, format_list
+from base.urls import Location
 from extract.images.classes import Counts, check_classes, check_labels, find_excluded, find_similar, parse_classes
 from extract.images.layout import ClassFolder, Layout, plan_layout
+from extract.images.places import list_location
 from extract.images.refusals import Source, refuse_nested
 from extract.images.splits import TEST, TRAIN
 from extract.images.tree import Folder, build_tree
-from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped, list_files
+from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped
 from extract.labels.summary import TableLabels
 from features.catalog.tables import ImageRow
 from features.labels import LabelSource
@@ -59,7 +62,7 @@ class Scan:
             counts.setdefault(split, {})[label] = count
         return counts
 
-    def describe(self, folder: Path) -> list[str]:
+    def describe(self, folder: Location) -> list[str]:
         """Describe the pictures of each class, the folders of splits, and the folders that are left out, as lines."""
         parts = []
         for split, counts in sorted(self.count_by_class().items()):
@@ -92,7 +95,11 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 
 
 def scan_images(
-    folder: Path, stores: Collection[Path] = (), classes: str = "", min_pictures: int = 0, known: Collection[str] = ()
+    folder: Location,
+    stores: Collection[Path] = (),
+    classes: str = "",
+    min_pictures: int = 0,
+    known: Collection[str] = (),
 ) -> Scan:
     """Scan a folder of class folders, or of folders for splits with class folders in each.
 
@@ -114,7 +121,7 @@ def scan_images(
         LayoutError: there are fewer than two class folders with pictures, or an ambiguous layout.
     """
     require_folder(folder)
-    listing = list_files(folder, stores, known)
+    listing = list_location(folder, stores, known)
     tables = [found.path for found in listing.skipped if found.path.lower().endswith(TABLE_EXTENSIONS)]
     source = Source(folder, tables, [found.reason for found in listing.skipped])
     top = build_tree(listing)
@@ -141,9 +148,9 @@ def scan_images(
     )
 
 
-def require_folder(folder: Path) -> None:
-    """Raise UsageError if the folder of pictures does not exist."""
-    if not folder.is_dir():
+def require_folder(folder: Location) -> None:
+    """Raise UsageError if a local folder of pictures does not exist."""
+    if isinstance(folder, Path) and not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
         raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
 
@@ -169,7 +176,7 @@ def leave_out_classes(scan: Scan, classes: str, min_pictures: int) -> Scan:
     )
 
 
-def check_scan(folder: Path, scan: Scan) -> list[str]:
+def check_scan(folder: Location, scan: Scan) -> list[str]:
     """Check that a head can be trained on the pictures of a scan.
 
     Returns:
@@ -247,5 +254,11 @@ def _check_copies(source: Source, top: Folder, layout: Layout) -> None:
         copies = [picture.path for node in nodes[path].walk() for picture in node.pictures]
         for copy in copies[:: -(-len(copies) // NUM_COMPARED)]:
             other = Path(original) / Path(copy).relative_to(path)
-            if not filecmp.cmp(source.images / copy, source.images / other, shallow=False):
+            if not _have_equal_bytes(source.images / copy, source.images / other):
                 raise refuse_nested(source, nodes[original], nodes[path])
+
+
+def _have_equal_bytes(first: Location, second: Location) -> bool:
+    if isinstance(first, Path) and isinstance(second, Path):
+        return filecmp.cmp(first, second, shallow=False)
+    return hash_location(first) == hash_location(second)

@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from urllib.parse import unquote
 
+from base.urls import Location
 from extract.images.formats import FORMAT_BY_EXTENSION
 from extract.images.recognize import EXTENSIONS
 from extract.images.splits import find_splits
@@ -40,11 +40,11 @@ class PictureIndex:
     machine, a URL, or a name, each with or without the extension. Folders in the value must fit those of the picture.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[str]) -> None:
+    def __init__(self, folder: Location, paths: Sequence[str]) -> None:
         """Index the pictures; `paths` are relative to the folder."""
         self.paths = paths
         self.folder = folder
-        self._absolute = _normalise(folder.resolve().as_posix())
+        self._absolute = _normalise(str(folder.resolve()))
         self._folders: list[str] = []
         self._by_path: dict[str, int] = {}
         self._by_name: dict[str, list[int]] = {}

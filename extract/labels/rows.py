@@ -7,6 +7,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError
 from base.terminal import format_count, format_list
+from base.urls import Location
 from extract.images.splits import find_splits
 from extract.labels.cells import Labels
 from extract.labels.columns import Columns
@@ -104,7 +105,7 @@ def find_folder_splits(paths: Sequence[str]) -> list[str]:
     return [split_of.get(name, "") for name in names]
 
 
-def check_split_folders(folder: Path, images: Sequence[ImageRow]) -> None:
+def check_split_folders(folder: Location, images: Sequence[ImageRow]) -> None:
     """Refuse labelled pictures of which only some are in the folder of a split."""
     outside = [image.path for image in images if not image.split]
     if outside and len(outside) < len(images):

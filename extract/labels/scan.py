@@ -7,8 +7,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from base.errors import HeadstartError
+from base.places import open_place
+from base.urls import Location, UrlPath
+from extract.images.places import list_location
 from extract.images.scan import Scan, require_folder
-from extract.images.walk import PictureFile, Skipped, list_files
+from extract.images.walk import Listing, PictureFile, Skipped
 from extract.labels.cells import read_labels
 from extract.labels.columns import Columns, choose_columns, parse_columns
 from extract.labels.match import PictureIndex
@@ -20,15 +23,16 @@ from extract.labels.rows import (
     find_rows,
     read_splits,
 )
+from extract.labels.shards import is_label_file, read_shard_labels
 from extract.labels.summary import TableLabels
-from extract.labels.table import read_table
+from extract.labels.table import Table, read_table
 from features.catalog.tables import ImageRow
 from features.contents import pause_collector
 from features.labels import LabelSource, join_labels
 
 
 def scan_labeled(
-    folder: Path, table: Path, columns: str = "", stores: Collection[Path] = (), known: Collection[str] = ()
+    folder: Location, table: Location, columns: str = "", stores: Collection[Path] = (), known: Collection[str] = ()
 ) -> Scan:
     """Scan a folder whose labels are in a table. The layout of the folder does not matter, except for its splits.
 
@@ -44,28 +48,45 @@ def scan_labeled(
         HeadstartError: see `label_pictures`; or only one class.
     """
     require_folder(folder)
-    listing = list_files(folder, stores, known)
+    listing = list_location(folder, stores, known)
+    if isinstance(table, Path) and isinstance(folder, Path):
+        own = os.path.relpath(table.resolve(), folder.resolve())
+        listing.skipped[:] = [found for found in listing.skipped if found.path != own]
+    return _label_listing(folder, listing, read_table(table), columns)
+
+
+def scan_shards(folder: UrlPath, columns: str = "", known: Collection[str] = ()) -> Scan | None:
+    """Scan shards that hold the label of each picture; return None if they hold none. See `scan_labeled`."""
+    listing = list_location(folder, known=known)
+    table = read_shard_labels(open_place(folder), folder, listing.pictures)
+    if table is None:
+        return None
+    listing.skipped[:] = [found for found in listing.skipped if not is_label_file(found.path)]
+    return _label_listing(folder, listing, table, columns)
+
+
+def _label_listing(folder: Location, listing: Listing, table: Table, columns: str) -> Scan:
     images, labels = label_pictures(folder, listing.pictures, table, columns)
-    own = os.path.relpath(table.resolve(), folder.resolve())
-    skipped = [found for found in listing.skipped if found.path != own]
-    skipped += [Skipped(path, f"a picture without a row in {table.name}") for path in labels.unlisted]
-    skipped += [Skipped(path, f"a picture with an empty label in {table.name}") for path in labels.unlabeled]
+    name = table.path.name
+    skipped = [*listing.skipped]
+    skipped += [Skipped(path, f"a picture without a row in {name}") for path in labels.unlisted]
+    skipped += [Skipped(path, f"a picture with an empty label in {name}") for path in labels.unlabeled]
     if len(labels.classes) < 2 and not labels.source.is_multi_label:
         got = f"only {labels.classes[0]!r}" if labels.classes else "none"
-        raise HeadstartError(table, "two or more classes", got, "Add rows of another class")
+        raise HeadstartError(table.path, "two or more classes", got, "Add rows of another class")
     return Scan(images, sorted(skipped, key=lambda found: found.path), labels)
 
 
 @pause_collector()
 def label_pictures(
-    folder: Path, pictures: Sequence[PictureFile], table: Path, columns: str = ""
+    folder: Location, pictures: Sequence[PictureFile], table: Table, columns: str = ""
 ) -> tuple[list[ImageRow], TableLabels]:
     """Give each picture of a folder the label and the split of its row in a table.
 
     Args:
         folder: the folder that the paths of the pictures are relative to.
         pictures: all pictures below the folder.
-        table: CSV, TSV or Parquet file.
+        table: the labels.
         columns: value of `--columns`; empty to find the columns.
 
     Returns:
@@ -73,8 +94,8 @@ def label_pictures(
         is their text joined by `|`, empty for none.
 
     Raises:
-        UsageError: an unknown column in `columns`, or a Parquet file without the package that reads it.
-        HeadstartError: the table cannot be read, its columns are not certain, rows contradict each other, a row fits
+        UsageError: an unknown column in `columns`.
+        HeadstartError: the columns of the table are not certain, rows contradict each other, a row fits
             several pictures, or too few rows and pictures fit.
     """
     option = parse_columns(columns)
@@ -82,13 +103,13 @@ def label_pictures(
         raise HeadstartError(folder, "pictures", "none", "Give the folder of the pictures")
     paths = [picture.path for picture in pictures]
     index = PictureIndex(folder, paths)
-    found = choose_columns(read_table(table), index, option)
+    found = choose_columns(table, index, option)
     check_matches(found, index, is_path_given=bool(option.path))
     labels, splits = read_labels(found.table, found.labels, found.separator), read_splits(found)
     row_of, repeated = find_rows(found, index, labels, splits)
     is_multi_label = any(label is not None and len(label) != 1 for label in labels)
     if is_multi_label:
-        check_names(table, labels)
+        check_names(table.path, labels)
     unlabeled = sorted(number for number, row in row_of.items() if labels[row] is None)
     listed = sorted(row_of.keys() - unlabeled)
     folder_splits = [] if splits else find_folder_splits(paths)

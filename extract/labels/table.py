@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import HeadstartError, UsageError, require_extra
+from base.places import read_file
 from base.regular import RegularFile
 from base.terminal import format_list
+from base.urls import Location, UrlPath
 
 LIST_SEPARATOR = "|"
 """Separator of the elements of a list in a cell."""
@@ -79,22 +81,16 @@ class Table:
         return replace(self, names=[""] * len(self.names), columns=columns, is_header_certain=True)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Location) -> Table:
     """Read a table. Parquet files are recognised by their content; all others are read as text.
 
     Raises:
         UsageError: the file cannot be read, or is a Parquet file without the package that reads it.
         HeadstartError: the file is not a table with at least two columns and one row.
     """
-    try:
-        with RegularFile(path, follow=True) as file:
-            num_bytes = file.identity.num_bytes
-            data = file.readall() if num_bytes <= _MAX_BYTES else b""
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise UsageError(path, "a table of labels", got, "Give the path of a CSV, TSV or Parquet file") from error
-    if num_bytes > _MAX_BYTES:
-        raise HeadstartError(path, f"at most {_MAX_BYTES:,} bytes", f"{num_bytes:,}", _SHORTEN)
+    data = _read_bytes(path)
+    if isinstance(path, UrlPath):
+        path = Path(path.name)
     sha256 = hashlib.sha256(data).hexdigest()
     if data.startswith(_PARQUET_MAGIC):
         names, columns = _read_parquet(path, data)
@@ -105,6 +101,21 @@ def read_table(path: Path) -> Table:
         advice = "Separate the columns by commas, semicolons or tabs"
         raise HeadstartError(path, "a column of paths and a column of labels", "one column", advice)
     return Table(path, sha256, names, columns, is_header_certain=data.startswith(_PARQUET_MAGIC))
+
+
+def _read_bytes(path: Location) -> bytes:
+    try:
+        if isinstance(path, UrlPath):
+            return read_file(path, _MAX_BYTES)
+        with RegularFile(path, follow=True) as file:
+            num_bytes = file.identity.num_bytes
+            data = file.readall() if num_bytes <= _MAX_BYTES else b""
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise UsageError(path, "a table of labels", got, "Give the path of a CSV, TSV or Parquet file") from error
+    if num_bytes > _MAX_BYTES:
+        raise HeadstartError(path, f"at most {_MAX_BYTES:,} bytes", f"{num_bytes:,}", _SHORTEN)
+    return data
 
 
 def _read_text(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:

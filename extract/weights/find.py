@@ -13,9 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
-from base.files import hash_file
+from base.files import hash_file, write_durably
 from base.npm import fetch_package, find_cache_folder
+from base.sources import RemoteSource, download
 from base.terminal import Console, import_quietly
+from base.urls import is_url, redact
 from extract.weights import nsfwjs
 from extract.weights.keras_file import check_weights_file
 
@@ -61,9 +63,9 @@ class Weights:
 
 
 def check_weights_argument(weights: str) -> None:
-    """Raise UsageError if `weights` is neither a source nor a file, and HeadstartError if the file is unsuitable."""
+    """Raise UsageError if `weights` is neither a source, a URL nor a file, HeadstartError if a file is unsuitable."""
     path = Path(weights)
-    if weights in (AUTO, "imagenet", "nsfwjs", "random"):
+    if weights in (AUTO, "imagenet", "nsfwjs", "random") or is_url(weights):
         return
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
@@ -77,7 +79,7 @@ def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
     """Find weights, and download them if necessary.
 
     Args:
-        weights: `auto`, `imagenet`, `nsfwjs`, `random` or the path of a file.
+        weights: `auto`, `imagenet`, `nsfwjs`, `random`, or the path or URL of a file.
         console: output for warnings and failed attempts.
         sha256: required SHA-256 of the file; empty to accept any.
 
@@ -95,11 +97,12 @@ def find_weights(weights: str, console: Console, sha256: str = "") -> Weights:
         case "random":
             found = Weights(WeightsName.RANDOM)
         case _:
-            is_package = check_weights_file(Path(weights))
-            found = _describe(WeightsName.NSFWJS if is_package else WeightsName.FILE, Path(weights))
+            path = _fetch_url(weights, sha256) if is_url(weights) else Path(weights)
+            is_package = check_weights_file(path)
+            found = _describe(WeightsName.NSFWJS if is_package else WeightsName.FILE, path)
     if sha256 and found.sha256 != sha256.strip().lower():
         raise HeadstartError(
-            f"--weights {weights}",
+            f"--weights {redact(weights)}",
             f"a file with SHA-256 {sha256}",
             f"{found.path} with SHA-256 {found.sha256}" if found.path else "no file",
             "Give the file that has this digest, or leave --weights-sha256 out",
@@ -196,6 +199,34 @@ def _download(url: str) -> Path:
         raise HeadstartError(
             url, "a weights file", error.got, "Check the address; the file was removed from the cache"
         ) from error
+    return path
+
+
+def _fetch_url(url: str, sha256: str) -> Path:
+    """Return the file of a URL in the cache, into which it is downloaded if it is new or has changed.
+
+    A file that has the required digest is used without a connection.
+
+    Raises:
+        RemoteError: the file cannot be read.
+        HeadstartError: it is no weights file.
+    """
+    where = redact(url)
+    folder = find_cache_folder() / "weights" / hashlib.sha256(where.encode()).hexdigest()[:16]
+    path, mark = folder / where.rpartition("/")[2], folder / "identity"
+    if sha256 and path.is_file() and hash_file(path) == sha256.strip().lower():
+        return path
+    identity = RemoteSource(url).identity
+    if identity and path.is_file() and mark.is_file() and mark.read_text() == identity:
+        return path
+    mark.unlink(missing_ok=True)
+    download(url, path)
+    try:
+        check_weights_file(path)
+    except HeadstartError as error:
+        path.unlink(missing_ok=True)
+        raise HeadstartError(where, error.expected, error.got, "Check the address") from error
+    write_durably(mark, identity.encode())
     return path
 
 

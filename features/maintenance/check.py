@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
-from base.files import PARTIAL_PREFIX, hash_file
+from base.files import PARTIAL_PREFIX
 from base.lock import hold_write_lock
+from base.places import hash_location
 from base.terminal import format_count
+from base.urls import Location
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.catalog.database import convert_write_error
 from features.contents import StoreContents, load_folder
@@ -39,7 +41,7 @@ class Problem:
 
 
 def find_problems(
-    store: Path, *, read_data: bool, images: Path | None, advance: Callable[[int], None]
+    store: Path, *, read_data: bool, images: Location | None, advance: Callable[[int], None]
 ) -> list[Problem]:
     """Check a store without changing anything.
 
@@ -174,14 +176,14 @@ def _check_shard(
     return [Problem(path, problem, shard.number if is_lost else None)] if problem else []
 
 
-def _check_images(contents: StoreContents, folder: Path) -> list[Problem]:
+def _check_images(contents: StoreContents, folder: Location) -> list[Problem]:
     problems = []
     for image in contents.images:
         if image.status is not ImageStatus.DONE:
             continue
         path = folder / image.path
         try:
-            if bytes.fromhex(hash_file(path)) != image.content_hash:
+            if hash_location(path) != image.content_hash:
                 problems.append(Problem(str(path), "was modified after extraction"))
         except OSError as error:
             problems.append(Problem(str(path), f"cannot be read: {error.strerror or error}"))

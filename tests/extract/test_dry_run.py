@@ -39,7 +39,7 @@ def new_store(small_pictures: Path, tmp_path: Path) -> ExtractConfig:
 
 
 def test_dry_run_without_a_store_counts_all_pictures_and_creates_nothing(new_store: ExtractConfig) -> None:
-    (new_store.images / "train/cats/notes.txt").write_text("no picture")
+    Path(str(new_store.images), "train/cats/notes.txt").write_text("no picture")
 
     found = estimate_run(new_store, Console())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from extract.images.walk import PictureFile
 from extract.labels.scan import label_pictures
 from extract.labels.summary import TableLabels
+from extract.labels.table import read_table
 from features.catalog.tables import ImageRow
 
 
@@ -31,4 +32,4 @@ def label_rows(
 ) -> tuple[list[ImageRow], TableLabels]:
     """Label pictures with the given paths, by default in the folder `pictures` beside the table."""
     pictures = [PictureFile(path, 1, 1) for path in paths]
-    return label_pictures(folder or table.parent / "pictures", pictures, table, columns)
+    return label_pictures(folder or table.parent / "pictures", pictures, read_table(table), columns)
