@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
+from base.urls import Location
 from features.presets import PRESETS, PresetName
 from features.schema import Pool
 from features.split import VALIDATION_SHARE
@@ -161,8 +162,10 @@ class HeadConfig:
         ),
     ] = 0.01
     images: Annotated[
-        Path | None,
-        Option(help="Folder of pictures. Training fails if the store was extracted from another one.", metavar="DIR"),
+        Location | None,
+        Option(
+            help="Folder of pictures. Training fails if the store was extracted from another one.", metavar="DIR|URL"
+        ),
     ] = None
     no_report: Annotated[bool, Option("--no-report", help="Skip the evaluation, the plots and the report.")] = False
     tensorboard: Annotated[bool, Option("--tensorboard", help="Also write TensorBoard logs.")] = False
@@ -195,5 +198,5 @@ class ReportConfig:
     run: Annotated[Path, Option(help="Folder of the run.")]
     test: Annotated[bool, Option("--test", help="Also evaluate the pictures in test/.")] = False
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR|URL")] = ""
     weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""

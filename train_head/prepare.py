@@ -13,6 +13,7 @@ from typing import Any
 
 from base.errors import HeadstartError, UsageError, require_extra
 from base.terminal import Console, ConsoleOptions, format_list
+from base.urls import parse_location
 from features.cuts import list_cuts, open_store
 from features.joined import measure_scales, rescale_store
 from features.presets import PRESETS
@@ -85,7 +86,7 @@ def prepare_training(config: TrainConfig) -> Training:
         classes=split.classes,
         is_multi_label=split.is_multi_label,
         split_rule=split.rule,
-        images=Path(store.images_folder).name,
+        images=parse_location(store.images_folder).name,
         weights=Path(origin.weights_file).name if origin.weights_name == "file" else origin.weights_name,
         weights_sha256=store.fingerprint.weights_sha256,
         scales=list(store.scales),
@@ -119,7 +120,7 @@ def _build_preset_error(config: TrainConfig) -> UsageError:
     """Return the error for a store without the cut layers of the preset."""
     stored = list_cuts(config.store)
     first = open_store(config.store, stored[0] if stored else "")
-    folder = config.images or Path(first.images_folder or "FOLDER")
+    folder = config.images or first.images_folder or "FOLDER"
     place = config.store.with_name(f"{config.store.name}-{config.preset}")
     command = ["python", "-m", "extract", "--images", str(folder), "--store", str(place), "--preset", config.preset]
     return UsageError(

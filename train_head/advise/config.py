@@ -8,6 +8,8 @@ from typing import Annotated
 
 from typer import Option
 
+from base.urls import Location
+
 
 @dataclass(frozen=True)
 class AdviseConfig:
@@ -18,7 +20,7 @@ class AdviseConfig:
         Option(help="Feature store: compare the heads that its features allow, without extraction.", metavar="DIR"),
     ] = None
     images: Annotated[
-        Path | None,
+        Location | None,
         Option(
             help="Folder of pictures: extract a sample of its training pictures at 150 and at 299 px, and compare.",
             metavar="DIR",
@@ -37,7 +39,7 @@ class AdviseConfig:
     )
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Random seed of the sample and of the intervals.")] = 0
     labels: Annotated[
-        Path | None, Option(help="Table with the label of each picture, as in extraction.", metavar="FILE")
+        Location | None, Option(help="Table with the label of each picture, as in extraction.", metavar="FILE|URL")
     ] = None
     columns: Annotated[str, Option(help="Columns of the table, as in extraction.", metavar="KEY=COLUMN,…")] = ""
     classes: Annotated[str, Option(help="Classes to use, as in extraction.", metavar="CLASS,…")] = ""

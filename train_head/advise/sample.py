@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import HeadstartError
-from base.files import hash_file
 from base.options import make_options
+from base.places import hash_location, open_pictures
 from base.terminal import Console, ProgressBar, Unit, format_count, format_seconds
+from base.urls import Location
 from extract.config import ExtractConfig
 from extract.images.scan import Scan
 from extract.prepare import scan_pictures
@@ -59,7 +60,7 @@ class _SampleConsole(Console):
             yield bar
 
 
-def extract_sample(config: AdviseConfig, images: Path, folder: Path, console: Console) -> Sample:
+def extract_sample(config: AdviseConfig, images: Location, folder: Path, console: Console) -> Sample:
     """Extract a sample of a folder's training pictures with the features of the presets course and accurate.
 
     Args:
@@ -72,6 +73,7 @@ def extract_sample(config: AdviseConfig, images: Path, folder: Path, console: Co
         FeatureStoreError: pictures have several labels.
         HeadstartError: the folder cannot be extracted, or has fewer than two classes to train on.
     """
+    images = open_pictures(images)
     names = ("labels", "columns", "classes", "min_pictures", "weights", "threads")
     given: dict[str, Any] = {name: getattr(config, name) for name in names} | {"images": images, "max_bad": 1.0}
     configs = {
@@ -121,7 +123,7 @@ def _name_options(setting: Setting, preset: PresetName) -> Setting:
     return replace(setting, extract={"preset": preset.value, "cut": cut})
 
 
-def choose_sample(images: Sequence[ImageRow], folder: Path, num_pictures: int, seed: int) -> list[ImageRow]:
+def choose_sample(images: Sequence[ImageRow], folder: Location, num_pictures: int, seed: int) -> list[ImageRow]:
     """Choose training pictures, the same number of each class as far as there are enough.
 
     Pictures that training would set aside for validation are left out, so that they do not influence a choice. Of
@@ -146,7 +148,7 @@ def choose_sample(images: Sequence[ImageRow], folder: Path, num_pictures: int, s
         num_chosen = 0
         for image in sorted(by_label[label], key=lambda image: (_draw(seed, image.num_bytes), _draw(seed, image.path))):
             try:
-                content_hash = bytes.fromhex(hash_file(folder / image.path))
+                content_hash = hash_location(folder / image.path)
             except OSError:
                 continue
             if content_hash in hashes or (not has_validation and is_held_out(content_hash)):

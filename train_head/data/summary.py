@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from base.errors import FeatureStoreError, HeadstartError
 from base.lock import is_locked
 from base.terminal import Console, format_count, format_list
+from base.urls import Location, locate_pictures
 from features.contents import UnusableImage, UnusableReason
 from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
@@ -117,12 +117,13 @@ def list_conflicts(examples: Iterable[Example]) -> list[list[str]]:
     return sorted(list(by_label.values()) for by_label in paths.values() if len(by_label) > 1)
 
 
-def check_images_folder(store: FeatureStore, images: Path | None) -> None:
+def check_images_folder(store: FeatureStore, images: Location | None) -> None:
     """Raise HeadstartError if a store was made from another folder of pictures; do nothing if it records none."""
-    if images and store.images_folder and Path(store.images_folder) != images.resolve():
+    place = locate_pictures(images).resolve() if images else None
+    if place and store.images_folder and locate_pictures(store.images_folder) != place:
         raise HeadstartError(
             store.path,
-            f"a store of the pictures in {images.resolve()}",
+            f"a store of the pictures in {place}",
             f"a store of the pictures in {store.images_folder}",
             "Extract that folder first, or give its store",
         )

@@ -71,7 +71,7 @@ class ExportConfig:
         ),
     ] = False
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR|URL")] = ""
     weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
     threshold: Annotated[
         str,

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console
+from base.urls import Location
 from extract.decoding.convert import Pixels
 from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
 from extract.decoding.policy import DecodePolicy
@@ -46,7 +46,7 @@ class Pictures:
     The resized pictures are kept in a file, so that their number is not limited by memory.
     """
 
-    folder: Path
+    folder: Location
     examples: Sequence[Example]
     """Validation pictures, in the order of `order_by_class`."""
     image_size: int

@@ -14,6 +14,7 @@ from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.replace import replace_folder
 from base.terminal import Console, format_count, import_quietly
+from base.urls import locate_pictures
 from extract.decoding.policy import DecodePolicy, find_policy
 from features.store import FeatureStore
 from train_head.data.split import order_by_class
@@ -84,7 +85,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         # The accuracy of int8 weights is compared on all validation pictures.
         is_int8 = any(FORMATS[each].choose_dtype(config.dtype) is Dtype.INT8 for each in formats)
         num_wanted = None if is_int8 else config.check
-        pictures = Pictures(Path(images), ordered, size, file, num_wanted, config.max_pixels, policy)
+        pictures = Pictures(locate_pictures(images), ordered, size, file, num_wanted, config.max_pixels, policy)
         pictures.load(console)
         parts = rebuild_parts(run, store, split, config.weights, console)
         staging = replacement.staging

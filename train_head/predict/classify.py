@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import HeadstartError
+from base.places import NUM_CONNECTIONS
+from base.urls import Location, is_url, parse_location
 from extract.config import choose_batch_size
 from extract.decoding.decode import decode_within_budget
 from extract.decoding.memory import PixelMemory
@@ -49,7 +51,7 @@ class Batch:
 class _Loaded:
     """Resized picture, or the reason why it cannot be used."""
 
-    path: Path
+    path: Location
     pixels: Array | None = None
     """(image_size, image_size, 3) in 0-255."""
     is_training: bool = False
@@ -85,16 +87,19 @@ class Classifier:
         """
         image_size = self._model.card.image_size
         batch_size = limit_batch(choose_batch_size(self._config.batch_size, image_size), image_size)
-        num_ahead = 2 * batch_size + self._num_readers
+        # Their requests to a server wait most of the time.
+        has_urls = any(map(is_url, paths))
+        num_readers = max(self._num_readers, NUM_CONNECTIONS) if has_urls else self._num_readers
+        num_ahead = 2 * batch_size + num_readers
         with (
             ThreadPoolExecutor(self._num_streams, thread_name_prefix="model") as running,
-            ThreadPoolExecutor(self._num_readers, thread_name_prefix="read") as reading,
+            ThreadPoolExecutor(num_readers, thread_name_prefix="read") as reading,
         ):
             batches = _group(map_ahead(reading, self._load, paths, num_ahead), batch_size)
             yield from map_ahead(running, self._compute, batches, self._num_streams + BATCHES_WAITING)
 
     def _load(self, name: str) -> _Loaded:
-        path = Path(name)
+        path = parse_location(name)
         try:
             with reserve_large_file(_measure(path)):
                 data = read_picture(path, self._config.max_pixels)
@@ -135,10 +140,10 @@ def _group(pictures: Iterator[_Loaded], size: int) -> Iterator[list[_Loaded]]:
         yield group
 
 
-def _measure(path: Path) -> int:
-    """Return the size of a file in bytes; 0 if it is unreachable, so that reading it fails with the reason."""
+def _measure(path: Location) -> int:
+    """Return the size of a file in bytes; 0 at a URL, and if it is unreachable, so that reading it fails later."""
     try:
-        return path.stat().st_size
+        return path.stat().st_size if isinstance(path, Path) else 0
     except OSError:
         return 0
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from base.urls import Location
 from train_head.config import MAX_PIXELS
 
 
@@ -24,7 +25,10 @@ class RowFormat(StrEnum):
 class PredictConfig:
     """Options of `predict`."""
 
-    files: Annotated[list[Path], Argument(help="Pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
+    files: Annotated[
+        list[Location],
+        Argument(help="Pictures, folders or archives of pictures, or URLs of them.", metavar="FILE_OR_DIR..."),
+    ]
     model: Annotated[Path, Option(help="Exported model: a file of any format, or the folder of an export.")]
     batch_size: Annotated[
         int, Option(min=0, help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.")

@@ -6,12 +6,12 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from base.urls import Location
 from features.labels import join_labels
 from train_head.data.batches import Array
 from train_head.predict.score import Score
@@ -29,7 +29,7 @@ NO_LABEL = "no label"
 class Prediction:
     """Predicted label and probabilities of one picture."""
 
-    image: Path
+    image: Location
     label: str
     """Most probable class. With several labels a picture, the labels joined by `|`; empty for none."""
     probability: float
@@ -93,7 +93,7 @@ class Prediction:
 class UnusedPicture:
     """File without a prediction, and the reason."""
 
-    image: Path
+    image: Location
     reason: str
 
     def to_json(self) -> dict[str, str]:
@@ -175,7 +175,7 @@ def measure_margins(probabilities: Array, thresholds: Sequence[float] = ()) -> N
 
 
 def predict_labels(
-    image: Path,
+    image: Location,
     row: Array,
     distance: float | None,
     card: ModelCard,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from base.terminal import format_count
+from base.urls import Location
 
 
 class Score:
@@ -23,7 +24,7 @@ class Score:
         names = {unicodedata.normalize("NFC", label): label for label in classes}
 
         @lru_cache(maxsize=1024)
-        def find_label(folder: Path) -> str | None:
+        def find_label(folder: Location) -> str | None:
             parts = reversed(Path(unicodedata.normalize("NFC", str(folder))).parts)
             return next((names[part] for part in parts if part in names), None)
 
@@ -33,7 +34,7 @@ class Score:
         """Numbers of pictures: new ones, and those that the head was trained on."""
         self._num_correct = self._num_training_correct = 0
 
-    def add(self, image: Path, label: str, *, is_training: bool) -> None:
+    def add(self, image: Location, label: str, *, is_training: bool) -> None:
         """Count a prediction.
 
         Args:

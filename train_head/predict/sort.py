@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
 from base.replace import LINKS, Names, Target, replace_folder
+from base.urls import Location, is_url, redact
 from extract.images.recognize import SORTED_FILE
 from train_head.predict.prediction import NO_LABEL, NONE_OF_THESE, UNSURE, Prediction
 from train_head.runs.card import ModelCard
@@ -72,7 +73,7 @@ class Sorter:
             for folder in self._folders.choose(found):
                 self._link(found.image, folder)
 
-    def _link(self, picture: Path, folder: str) -> None:
+    def _link(self, picture: Location, folder: str) -> None:
         if folder not in self._made:
             (self._staging / folder).mkdir()
             self._made.add(folder)
@@ -87,8 +88,8 @@ class Sorter:
                 self._numbers[folder, picture.name] = number
         self.num_links += 1
 
-    def _create_link(self, picture: Path, folder: str, name: str) -> None:
-        link, target = self._staging / folder / name, Path(os.path.realpath(picture.parent), picture.name)
+    def _create_link(self, picture: Location, folder: str, name: str) -> None:
+        link, target = self._staging / folder / name, Path(os.path.realpath(str(picture.parent)), picture.name)
         if self._has_symbolic_links:
             try:
                 link.symlink_to(choose_link_target(target, self._place, folder))
@@ -159,14 +160,17 @@ def _read_marker(out: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def check_sort_folder(out: str, pictures: Iterable[str]) -> None:
-    """Raise UsageError if the option `sort_into` is a file, or a folder with pictures to classify.
+def check_sort_folder(out: str, pictures: Sequence[str]) -> None:
+    """Raise UsageError if the option `sort_into` is a file or has pictures to classify, or these are at a URL.
 
     Links beside their pictures would be classified as pictures by the next command, and then replaced by links to
     themselves.
     """
     if not out:
         return
+    if remote := next(filter(is_url, pictures), None):
+        got, advice = redact(remote), "Copy the pictures to a disk, or leave the option out"
+        raise UsageError("sort_into", "local pictures, which links can point to", got, advice)
     if os.path.lexists(out) and not Path(out).is_dir():
         raise UsageError(out, "a new folder, or one that this command filled", "a file", "Give another `sort_into`")
     place = Path(out).resolve()

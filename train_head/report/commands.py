@@ -38,7 +38,8 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     options = {option.name: option.default for option in list_options(HeadConfig)} | record.config
     if options["views"] == sources.store.num_views:
         options["views"] = None
-    run, images = shorten(sources.place), shorten(sources.images)
+    run, images = shorten(sources.place), sources.images
+    images = shorten(images) if isinstance(images, Path) else images
     store_path = Path(os.path.normpath(sources.place / record.store))
     if len(split_cuts(fingerprint.cut)) == 1 and not list_cuts(store_path):
         options["cut"] = ""

@@ -14,7 +14,9 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from base.errors import HeadstartError
 from base.terminal import make_printable
+from base.urls import Location
 from extract.decoding.decode import DEFAULT_POLICY, decode_image
 from extract.decoding.policy import DecodePolicy
 from extract.decoding.read import UndecodableImageError, read_picture
@@ -35,7 +37,7 @@ class Thumbnail(NamedTuple):
     address: str
     """`data:image/jpeg;base64,…`; empty if it is missing."""
     link: str = ""
-    """Address of the picture's file relative to the report; empty if it is missing."""
+    """Address of the picture's file, relative to the report if it is local; empty if no browser can open it."""
     problem: str = ""
 
 
@@ -56,7 +58,7 @@ def choose_uncertain(predictions: Sequence[Prediction], count: int = NUM_UNCERTA
 
 
 def make_thumbnail(
-    path: Path,
+    path: Location,
     content_hash: bytes | None,
     report_folder: Path,
     policy: DecodePolicy = DEFAULT_POLICY,
@@ -76,10 +78,12 @@ def make_thumbnail(
     except UndecodableImageError as error:
         return Thumbnail("", problem=make_printable(str(error)))
     address = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-    return Thumbnail(address, quote(os.fsencode(os.path.relpath(_locate(path), report_folder))))
+    return Thumbnail(address, _format_link(_locate(path), report_folder))
 
 
-def encode_thumbnail(path: Path, content_hash: bytes | None, policy: DecodePolicy, side: int = THUMBNAIL_SIDE) -> bytes:
+def encode_thumbnail(
+    path: Location, content_hash: bytes | None, policy: DecodePolicy, side: int = THUMBNAIL_SIDE
+) -> bytes:
     """Return the thumbnail of a picture as a JPEG file; the arguments are those of `make_thumbnail`.
 
     Raises:
@@ -89,6 +93,9 @@ def encode_thumbnail(path: Path, content_hash: bytes | None, policy: DecodePolic
         data = read_picture(_locate(path))
     except ValueError as error:
         raise UndecodableImageError("invalid file name") from error
+    except HeadstartError as error:
+        # A report is useful without the pictures at a URL that refuses access.
+        raise UndecodableImageError(f"{error.got} instead of {error.expected}") from error
     if content_hash is not None and hashlib.sha256(data).digest() != content_hash:
         raise UndecodableImageError("changed since extraction")
     picture = Image.fromarray(decode_image(data, policy=policy))
@@ -98,6 +105,15 @@ def encode_thumbnail(path: Path, content_hash: bytes | None, policy: DecodePolic
     return buffer.getvalue()
 
 
-def _locate(path: Path) -> Path:
+def _format_link(path: Location, report_folder: Path) -> str:
+    """Return the address of a file for a browser; empty for a file in an archive, or of a storage that needs keys."""
+    if isinstance(path, Path):
+        return quote(os.fsencode(os.path.relpath(path, report_folder)))
+    return quote(str(path), safe=":/") if not path.archive and str(path).startswith("http") else ""
+
+
+def _locate(path: Location) -> Location:
     """Return the path as the system has it: without UTF-8, Python represents non-ASCII characters by their bytes."""
+    if not isinstance(path, Path):
+        return path
     return Path(os.fsdecode(str(path).encode("utf-8", "surrogateescape")))

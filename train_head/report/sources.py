@@ -10,6 +10,7 @@ import numpy as np
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, format_list
+from base.urls import Location, locate_pictures
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, ReportConfig
 from train_head.data.batches import Array
@@ -33,7 +34,7 @@ class Sources:
     run: Run
     store: FeatureStore
     split: Split
-    images: Path
+    images: Location
     """The folder of pictures."""
     place: Path
     """Final folder of the run; `run.folder` may be a staging folder."""
@@ -50,7 +51,7 @@ def load_sources(config: ReportConfig) -> Sources:
     run = Run(config.run)
     run.check_files()
     store = run.open_store(config.store)
-    images = Path(run.find_images(store, config.images))
+    images = locate_pictures(run.find_images(store, config.images))
     return Sources(run, store, run.find_split(store), images, run.folder.resolve())
 
 

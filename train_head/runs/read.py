@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, ConsoleOptions, format_count, format_list
+from base.urls import has_pictures
 from features.cuts import open_store
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
@@ -167,7 +168,7 @@ class Run(RunFiles):
     def find_images(self, store: FeatureStore, path: str = "") -> str:
         """Return the folder of the pictures: `path`, else the recorded one, else the store's; empty if unknown."""
         known = self.read_local_paths().get("images", "")
-        return path or (known if known and Path(known).is_dir() else store.images_folder)
+        return path or (known if known and has_pictures(known) else store.images_folder)
 
     def find_split(self, store: FeatureStore) -> Split:
         """Find the run's examples in a store by content hash, and add the store's current test pictures.

@@ -20,7 +20,7 @@ class ServeConfig:
         Path | None, Option(help="Folder of the model's run. The page then shows the nearest training pictures.")
     ] = None
     store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the run's pictures, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, Option(help="Folder of the run's pictures, if it has moved.", metavar="DIR|URL")] = ""
     port: Annotated[int, Option(min=0, max=65535, help="Port of the page; 0 chooses a free one.")] = 8000
     host: Annotated[str, Option(help="Address to listen on. All but loopback need --allow-network.")] = "127.0.0.1"
     allow_network: Annotated[

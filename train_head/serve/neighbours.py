@@ -11,6 +11,7 @@ import numpy as np
 
 from base.errors import UsageError
 from base.terminal import Console, format_count
+from base.urls import Location, has_pictures, locate_pictures
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import DecodePolicy, find_policy
 from features.schema import Features
@@ -47,7 +48,7 @@ class TrainingPictures:
     """Features of training pictures, and their files."""
 
     def __init__(
-        self, features: Array | Features, examples: Sequence[Example], images: Path | None, policy: DecodePolicy
+        self, features: Array | Features, examples: Sequence[Example], images: Location | None, policy: DecodePolicy
     ) -> None:
         """Prepare the comparison.
 
@@ -91,7 +92,7 @@ class TrainingPictures:
     @property
     def has_files(self) -> bool:
         """Whether the folder of the pictures exists."""
-        return self._images is not None and self._images.is_dir()
+        return self._images is not None and has_pictures(self._images)
 
 
 def load_training_pictures(config: ServeConfig, model: ExportedModel, console: Console) -> TrainingPictures | None:
@@ -121,7 +122,8 @@ def load_training_pictures(config: ServeConfig, model: ExportedModel, console: C
     split = run.find_split(store)
     images, chosen = run.find_images(store, config.images), choose_training_pictures(split)
     policy = find_policy(store.fingerprint.decode_policy) or DEFAULT_POLICY
-    found = TrainingPictures(read_pooled(store, chosen, console), chosen, Path(images) if images else None, policy)
+    folder = locate_pictures(images) if images else None
+    found = TrainingPictures(read_pooled(store, chosen, console), chosen, folder, policy)
     if len(found) < len(split.train):
         console.info(f"nearest training pictures: among {format_count(len(found), 'picture')} with different contents")
     if not found.has_files:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from base.urls import Location
 from train_head.config import MAX_PIXELS
 
 
@@ -18,7 +19,9 @@ class SuggestConfig:
     model: Annotated[
         Path, Argument(help="Exported model: a file of any format, or the folder of the export.", metavar="MODEL")
     ]
-    files: Annotated[list[Path], Argument(help="Unlabelled pictures or folders of pictures.", metavar="FILE_OR_DIR...")]
+    files: Annotated[
+        list[Location], Argument(help="Unlabelled pictures or folders of pictures.", metavar="FILE_OR_DIR...")
+    ]
     out: Annotated[Path, Option(help="Folder for suggestions.csv and suggestions.html.")]
     count: Annotated[int, Option(min=1, help="Largest number of pictures to suggest.")] = 50
     skip_outliers: Annotated[

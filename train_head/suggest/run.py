@@ -13,6 +13,7 @@ from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
 from base.replace import Target, check_target, replace_folder
 from base.terminal import Console, format_count
+from base.urls import Location
 from extract.decoding.decode import DEFAULT_POLICY
 from extract.decoding.policy import find_policy
 from features.schema import FEATURE_DTYPE, Features
@@ -42,7 +43,7 @@ class Suggestion:
 
     rank: int
     """Place in the list, from 1."""
-    path: Path
+    path: Location
     label: str
     """Predicted label."""
     probability: float

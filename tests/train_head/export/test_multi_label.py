@@ -77,7 +77,7 @@ def test_export_of_several_labels_has_a_sigmoid_for_each(
 def predict_pictures_of(exported: Exported, paths: list[Path], console: Console) -> Any:
     from train_head.predict.config import PredictConfig
 
-    return predict_pictures(PredictConfig(paths, exported.model), console)
+    return predict_pictures(PredictConfig([*paths], exported.model), console)
 
 
 def test_predict_lists_the_labels_above_their_thresholds(

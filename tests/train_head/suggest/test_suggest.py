@@ -109,7 +109,7 @@ def test_suggest_skips_pictures_that_are_none_of_the_classes(pictures: Path, tmp
 
     nearest, *others = sorted(hs.predict(save(1e9), files), key=lambda found: found.distance or 0)
     assert nearest.distance is not None
-    config = SuggestConfig(save(nearest.distance * 1.0001), files, tmp_path / "out", skip_outliers=True)
+    config = SuggestConfig(save(nearest.distance * 1.0001), [*files], tmp_path / "out", skip_outliers=True)
     found = suggest_pictures(config, Console())
     assert [each.path for each in found] == [nearest.image]
     assert found.num_outliers == len(others)
