@@ -215,7 +215,7 @@ def parse_part(text: str) -> Parts | None:
         part = Parts.parse(text)
     except ValueError:
         part = None
-    if part is None or len(part.numbers) > 1:
+    if part is None or len(part.numbers) != 1:
         expected = "the number of a part and the number of parts, such as 1/16 or 16/16"
         raise UsageError("--part", expected, repr(text), "Number the parts from 1")
     return part

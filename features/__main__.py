@@ -15,6 +15,7 @@ from base.command_line import CommandFailed, CommandFunction, run_commands
 from base.errors import UsageError
 from base.terminal import Console, format_bytes, format_count
 from base.urls import Location
+from features.merging.command import MergeConfig, merge
 from features.schema import split_cuts
 from features.shards.compression import Compression
 from features.transfer.commands import PullConfig, PushConfig, pull, push
@@ -225,6 +226,7 @@ def main(name: str) -> None:
         "info": (info, InfoConfig),
         "check": (check, CheckConfig),
         "pack": (pack, PackConfig),
+        "merge": (merge, MergeConfig),
         "push": (push, PushConfig),
         "pull": (pull, PullConfig),
     }

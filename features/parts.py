@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 
 PART_KEY = "part"
@@ -12,7 +11,7 @@ PART_KEY = "part"
 FOLDER_KEY = "part_folder"
 """Key in `meta` of the description of the whole folder at the time when the parts of the store were extracted."""
 
-_TEXT = re.compile(r"([1-9][0-9]{0,5}(?:,[1-9][0-9]{0,5})*)/([1-9][0-9]{0,5})\Z")
+_TEXT = re.compile(r"(0|[1-9][0-9]{0,5}(?:,[1-9][0-9]{0,5})*)/([1-9][0-9]{0,5})\Z")
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,23 @@ class Parts:
     @classmethod
     def parse(cls, text: str) -> Parts:
         """Decode the result of `str`, such as `3/16` or `1,2,5/16`; raise ValueError for any other text."""
-        match = _TEXT.match(text)
-        if not match:
-            raise ValueError(f"the parts {text!r}")
-        found = cls(frozenset(map(int, match[1].split(","))), int(match[2]))
-        if str(found) != text or max(found.numbers) > found.count:
-            raise ValueError(f"the parts {text!r}")
-        return found
+        if match := _TEXT.match(text):
+            found = cls(frozenset(map(int, match[1].split(","))) - {0}, int(match[2]))
+            if str(found) == text and max(found.numbers, default=0) <= found.count:
+                return found
+        raise ValueError(f"the parts {text!r}")
 
     def __str__(self) -> str:
-        """Return the numbers in ascending order and the count, such as `3/16` or `1,2,5/16`."""
-        return f"{','.join(map(str, sorted(self.numbers)))}/{self.count}"
+        """Return the numbers in ascending order and the count, such as `3/16` or `1,2,5/16`; `0/16` for none."""
+        return f"{','.join(map(str, sorted(self.numbers))) or 0}/{self.count}"
 
     def holds(self, path: str) -> bool:
         """Return whether a picture is in one of the parts, by its path relative to the folder."""
         return find_part(path, self.count) in self.numbers
 
-    def list_missing(self, numbers: Collection[int]) -> list[int]:
-        """List the numbers from 1 to `count` that are not among `numbers`, in ascending order."""
-        return [number for number in range(1, self.count + 1) if number not in numbers]
+    def list_missing(self) -> list[int]:
+        """List the numbers of the other parts, in ascending order."""
+        return [number for number in range(1, self.count + 1) if number not in self.numbers]
 
 
 def find_part(path: str, count: int) -> int:

@@ -7,7 +7,7 @@ import sys
 
 COMMANDS = {
     "extract": ("extract.__main__", "run the backbone over every new picture once and store the features"),
-    "features": ("features.__main__", "describe, check, pack or copy a feature store"),
+    "features": ("features.__main__", "describe, check, pack, merge or copy feature stores"),
     "train": ("train_head.__main__", "fit a head on stored features"),
     "compare": ("train_head.compare", "fit the same head without and with dropout"),
     "sweep": ("train_head.sweep.__main__", "fit many heads, compare them and keep the best"),

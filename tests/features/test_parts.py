@@ -36,14 +36,30 @@ def test_parts_follow_one_another_in_the_order_of_reading() -> None:
     assert numbers == sorted(numbers)
 
 
-@pytest.mark.parametrize("text", ["1/1", "3/16", "16/16", "1,2,5/16"])
+@pytest.mark.parametrize("text", ["0/16", "1/1", "3/16", "16/16", "1,2,5/16"])
 def test_parts_parse_is_the_inverse_of_str(text: str) -> None:
     assert str(Parts.parse(text)) == text
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0/16", "17/16", "3/0", "3", "/", "3/16 ", "-1/16", "1/0x10", "03/16", "2,1/16", "1,1/16", "१/१६", "1/1\n"],
+    [
+        "",
+        "0/0",
+        "0,1/16",
+        "17/16",
+        "3/0",
+        "3",
+        "/",
+        "3/16 ",
+        "-1/16",
+        "1/0x10",
+        "03/16",
+        "2,1/16",
+        "1,1/16",
+        "१/१६",
+        "1/1\n",
+    ],
 )
 def test_parts_parse_refuses_other_texts(text: str) -> None:
     with pytest.raises(ValueError, match="parts"):
@@ -51,4 +67,4 @@ def test_parts_parse_refuses_other_texts(text: str) -> None:
 
 
 def test_parts_list_missing_returns_the_numbers_in_order() -> None:
-    assert Parts.parse("1/6").list_missing({5, 2, 1}) == [3, 4, 6]
+    assert Parts.parse("1,2,5/6").list_missing() == [3, 4, 6]

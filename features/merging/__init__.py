@@ -1,0 +1,1 @@
+"""Merge the stores of the parts of a folder into one store."""

@@ -1,0 +1,251 @@
+"""Merge parts into a store: shards are linked or copied, then one transaction adds them and their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from base.errors import FeatureStoreError, StoreLockedError
+from base.files import sync_folder
+from base.terminal import BYTES, Console, format_list
+from features.catalog.catalog import CATALOG_NAME, Catalog
+from features.catalog.database import convert_write_error
+from features.catalog.tables import ImageRow
+from features.contents import load_folder, pause_collector
+from features.folder import check_store_folder
+from features.maintenance.recover import list_shard_files
+from features.merging.place import place_shard
+from features.merging.plan import (
+    check_agreement,
+    check_complete,
+    compose_meta,
+    find_conflict,
+    find_finished,
+    update_row,
+)
+from features.merging.summary import StoreSummary, summarise_part, summarise_store
+from features.parts import Parts, find_part
+from features.quantized import ModelDamagedError, QuantizedModel, read_model
+from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, parse_name
+from features.writer import FeatureWriter
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Checked merge of parts into one store."""
+
+    path: Path
+    """Folder of the store."""
+    parts: Sequence[StoreSummary]
+    """Stores to merge, in the order of the numbers of their parts."""
+    target: StoreSummary | None
+    """The store before the merge; None if it has no pictures and no features."""
+    finished: Parts
+    """Parts that the store has complete after the merge."""
+    is_done: bool
+    """Whether the store has everything already."""
+    model: QuantizedModel | None
+    """Quantised backbone of int8 features."""
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """Result of a merge, printed by `--json`."""
+
+    store: Path
+    missing: list[int]
+    """Numbers of the parts that are missing or unfinished."""
+    parts: int
+    """Number of parts of the folder."""
+    linked: int
+    """Number of shards that were linked."""
+    copied: int
+    """Number of shards that were copied, because the store is on another file system."""
+    pictures: int
+    """Number of pictures that were added, changed or removed in the catalog."""
+
+
+def plan_merge(paths: Sequence[Path], target: Path, console: Console, *, allow_incomplete: bool) -> MergePlan:
+    """Read and check the parts and the store; write nothing.
+
+    Args:
+        paths: stores of the parts.
+        target: folder of the store, which need not exist.
+        console: prints a warning about different library versions.
+        allow_incomplete: whether parts may be missing or unfinished.
+
+    Raises:
+        FeatureStoreError: the parts do not belong together, one is missing, unfinished or damaged, or the store has
+            other features.
+    """
+    with pause_collector():
+        parts = sorted(map(summarise_part, paths), key=lambda part: sorted(part.numbers))
+        found = _read_target(target)
+        check_agreement(parts, found)
+        _check_overlaps(parts)
+        finished = find_finished(parts, found)
+        is_merged = found is not None and _is_merged(parts, found)
+    _warn_about_versions(parts, console)
+    is_done = is_merged and (found is None or found.parts in (None, finished))
+    if not allow_incomplete and not (is_done and found and found.parts is None):
+        check_complete(parts, finished)
+    if is_done and found and found.parts is None:
+        finished = Parts(frozenset(range(1, finished.count + 1)), finished.count)
+    return MergePlan(target, parts, found, finished, is_done, None if is_done else _read_backbone(parts))
+
+
+def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
+    """Merge parts as planned. An interrupted merge is continued by the same call.
+
+    Raises:
+        StoreLockedError: another process is writing to the store, or a part has changed.
+        ShardDamagedError: a shard of a part is damaged; nothing that was committed is lost.
+        StoreWriteError: the store cannot be written.
+    """
+    missing, count = plan.finished.list_missing(), plan.finished.count
+    if plan.is_done:
+        return MergeResult(plan.path, missing, count, 0, 0, 0)
+    source = plan.target or next((part for part in plan.parts if part.shards), plan.parts[0])
+    meta = compose_meta(plan.parts, plan.target, plan.finished)
+    with FeatureWriter(plan.path, source.fingerprint, source.origin) as writer:
+        for note in writer.notes:
+            console.info(note)
+        if plan.model:
+            writer.write_quantized(plan.model)
+        placed, num_linked = _place_shards(plan, writer, console)
+        rows = {row.path: row for row in writer.catalog.read_images()}
+        num_pictures = 0
+        with writer.transaction():
+            for shard, header in placed:
+                writer.catalog.add_shard(shard, header.keys, header.statuses)
+            for part in plan.parts:
+                changed, removed = _compare_rows(rows, _read_images(part), part)
+                writer.update_images(changed, removed, part.labels)
+                num_pictures += len(changed) + len(removed)
+            for key, value in meta.items():
+                writer.write_meta(key, value)
+    return MergeResult(plan.path, missing, count, num_linked, len(placed) - num_linked, num_pictures)
+
+
+def _read_target(path: Path) -> StoreSummary | None:
+    check_store_folder(path)
+    if not (path / CATALOG_NAME).exists():
+        return None
+    found = summarise_store(path)
+    return found if found.num_images or found.shards else None
+
+
+def _check_overlaps(parts: Sequence[StoreSummary]) -> None:
+    """Raise FeatureStoreError if two stores of the same part have a picture with different content."""
+    first: dict[int, StoreSummary] = {}
+    for part in parts:
+        for other in {first[number].path: first[number] for number in part.numbers if number in first}.values():
+            rows = {row.path: row for row in _read_images(other)}
+            if found := find_conflict(rows, _read_images(part)):
+                mine, theirs = ((row.content_hash or b"").hex()[:12] for row in found)
+                expected, got = f"{found[0].path} with SHA-256 {mine}…, as in {other.path}", f"SHA-256 {theirs}…"
+                raise FeatureStoreError(part.path, expected, got, "Give one store of each part")
+        first = dict.fromkeys(part.numbers, part) | first
+
+
+def _is_merged(parts: Sequence[StoreSummary], target: StoreSummary) -> bool:
+    """Return whether a store has the labels, the pictures and the features of the parts."""
+    contents = load_folder(target.path)
+    rows = {row.path: row for row in contents.images}
+    for part in parts:
+        found = load_folder(part.path)
+        if part.labels != target.labels or any(_compare_rows(rows, found.images, part)):
+            return False
+        if not all(key in contents.locations for key in found.locations):
+            return False
+    return True
+
+
+def _compare_rows(
+    rows: Mapping[str, ImageRow], images: Sequence[ImageRow], part: StoreSummary
+) -> tuple[list[ImageRow], list[str]]:
+    """Compare the pictures of a store with those of a part.
+
+    Args:
+        rows: pictures of the store, by path.
+        images: pictures of the part.
+        part: the part.
+
+    Returns:
+        The pictures to add or replace, and the paths of those that the part no longer has.
+    """
+    pairs = ((rows.get(image.path), image) for image in images)
+    changed = [row for old, image in pairs if (row := update_row(old, image)) != old]
+    paths = {image.path for image in images}
+    removed = [path for path in rows if path not in paths and find_part(path, part.count) in part.numbers]
+    return changed, removed
+
+
+def _read_images(part: StoreSummary) -> list[ImageRow]:
+    with closing(Catalog(part.path / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
+        images, meta = catalog.read_images(), catalog.read_all_meta()
+        if (len(images), meta) != (part.num_images, part.meta):
+            got = "a catalog that has changed since"
+            raise StoreLockedError(part.path, "a part that does not change during the merge", got, "Merge again")
+    return images
+
+
+def _read_backbone(parts: Sequence[StoreSummary]) -> QuantizedModel | None:
+    """Read the quantised backbone from the first part that has it intact; None if the features are not int8."""
+    stored = [part for part in parts if part.shards and part.fingerprint.calibration]
+    for part in stored:
+        try:
+            return read_model(part.path, part.fingerprint.calibration)
+        except ModelDamagedError as error:
+            damage = error
+    if stored:
+        raise damage
+    return None
+
+
+def _place_shards(
+    plan: MergePlan, writer: FeatureWriter, console: Console
+) -> tuple[list[tuple[ShardRef, ShardHeader]], int]:
+    """Place the shards that have new features in the folder of the store.
+
+    Returns:
+        Entry and content of each shard for the catalog, and the number of shards that were linked.
+    """
+    new = [(part, shard) for part in plan.parts for shard in _list_new_shards(part, writer)]
+    numbers = [parts[0] for path in list_shard_files(plan.path) if (parts := parse_name(path.name))]
+    free = max([*numbers, *(shard.number for shard in writer.catalog.read_shards())], default=0) + 1
+    placed, num_linked = [], 0
+    folder = plan.path / SHARD_FOLDER
+    try:
+        with console.progress("merge", sum(shard.num_bytes for _, shard in new), BYTES) as progress:
+            for number, (part, shard) in enumerate(new, free):
+                name = ShardRef(number, shard.sha256, 0, 0).name
+                entry, header, is_linked = place_shard(
+                    part.path / SHARD_FOLDER / shard.name, folder / name, part.fingerprint
+                )
+                placed.append((entry, header))
+                num_linked += is_linked
+                progress.advance(shard.num_bytes)
+        sync_folder(folder)
+    except OSError as error:
+        raise convert_write_error(plan.path, error, writer.num_stored) from error
+    return placed, num_linked
+
+
+def _list_new_shards(part: StoreSummary, writer: FeatureWriter) -> list[ShardRef]:
+    with closing(Catalog(part.path / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
+        locations = catalog.read_features()
+    wanted = {place.shard for key, place in locations.items() if not writer.holds(key)}
+    return [shard for shard in part.shards if shard.number in wanted]
+
+
+def _warn_about_versions(parts: Iterable[StoreSummary], console: Console) -> None:
+    found: dict[str, set[str]] = {}
+    for part in parts:
+        for name, version in part.origin.versions.items():
+            found.setdefault(name, set()).add(version)
+    differing = [f"{name} {' and '.join(sorted(versions))}" for name, versions in found.items() if len(versions) > 1]
+    if differing:
+        console.warning(f"the parts were extracted with different versions of libraries: {format_list(differing)}")

@@ -1,0 +1,116 @@
+"""Summary of a store that takes part in a merge: everything except its pictures and features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from base.errors import FeatureStoreError, StoreLockedError
+from base.lock import is_locked
+from features.catalog.catalog import CATALOG_NAME, Catalog
+from features.catalog.database import convert_sqlite_errors
+from features.contents import StoreContents, load_folder
+from features.labels import LabelSource
+from features.merging.place import require_size
+from features.parts import FOLDER_KEY, PART_KEY, Parts, find_part
+from features.schema import Fingerprint, ImageStatus, Origin
+from features.shards.shard import SHARD_FOLDER, ShardRef
+
+_TRAINING_SPLITS = ("", "train")
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """Store that takes part in a merge, as it was when its catalog was read."""
+
+    path: Path
+    parts: Parts | None
+    """Parts of the folder that the store has; None for a store of the whole folder."""
+    folder: str
+    """Description of the whole folder when the parts were extracted."""
+    labels: LabelSource
+    fingerprint: Fingerprint
+    origin: Origin
+    shards: tuple[ShardRef, ...]
+    meta: Mapping[str, str]
+    """All values of the catalog's `meta`."""
+    num_images: int
+    num_pending: int
+    """Number of pictures that the next extraction reads."""
+    num_views: int
+    """Number of views of a training picture; 0 if the store has none."""
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Numbers of the parts; empty for a store of the whole folder."""
+        return self.parts.numbers if self.parts else frozenset()
+
+    @property
+    def count(self) -> int:
+        """Number of parts of the folder; 0 for a store of the whole folder."""
+        return self.parts.count if self.parts else 0
+
+
+def summarise_store(path: Path) -> StoreSummary:
+    """Read the catalog of a store.
+
+    Raises:
+        StoreMissingError: the path has no store.
+        CatalogDamagedError: the catalog is damaged.
+    """
+    return _summarise(path, load_folder(path))
+
+
+def _summarise(path: Path, contents: StoreContents) -> StoreSummary:
+    with closing(Catalog(path / CATALOG_NAME, writable=False)) as catalog:
+        meta = catalog.read_all_meta()
+    with convert_sqlite_errors(path / CATALOG_NAME):
+        parts = Parts.parse(meta[PART_KEY]) if meta.get(PART_KEY) else None
+    return StoreSummary(
+        path,
+        parts,
+        meta.get(FOLDER_KEY, ""),
+        contents.labels,
+        contents.fingerprint,
+        contents.origin,
+        tuple(contents.shards),
+        meta,
+        len(contents.images),
+        contents.num_pending,
+        _count_views(contents),
+    )
+
+
+def summarise_part(path: Path) -> StoreSummary:
+    """Read the catalog of a part, and check that it is one, that no process is writing it, and the sizes of its shards.
+
+    Raises:
+        StoreLockedError: a process is writing to the store.
+        FeatureStoreError: the store has the pictures of the whole folder, or pictures of unfinished parts.
+        ShardDamagedError: a shard is missing or truncated.
+    """
+    if is_locked(path):
+        expected, advice = "a part that no process is writing", "Wait until its extraction ends, then merge again"
+        raise StoreLockedError(path, expected, "a running extraction", advice)
+    contents = load_folder(path)
+    found = _summarise(path, contents)
+    if found.parts is None:
+        expected, got = "the store of a part, made with `python -m extract --part`", "a store without a part"
+        raise FeatureStoreError(path, expected, got, "Give the stores of the parts of one folder")
+    # Two stores of different parts therefore never have the same path.
+    if foreign := next((image.path for image in contents.images if not found.parts.holds(image.path)), ""):
+        got = f"{foreign}, which is in part {find_part(foreign, found.count)}"
+        advice = "Give the stores of the parts, instead of a store into which unfinished parts were merged"
+        raise FeatureStoreError(path, f"pictures of the part {found.parts}", got, advice)
+    for shard in found.shards:
+        require_size(path / SHARD_FOLDER / shard.name, shard)
+    return found
+
+
+def _count_views(contents: StoreContents) -> int:
+    trained = [image for image in contents.images if image.split in _TRAINING_SPLITS]
+    if not any(image.status is ImageStatus.DONE for image in trained):
+        return 0
+    return int(contents.locations.views.max(initial=0)) + 1
