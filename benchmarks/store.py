@@ -20,7 +20,7 @@ from typer import Option
 
 from base.command_line import run_app
 from base.terminal import Console
-from benchmarks.synthetic import ROWS_PER_BLOCK, SHAPE, write_store
+from benchmarks.synthetic import ROWS_PER_BLOCK, SHAPE, make_image, write_store
 from features.schema import Features
 from features.shards.chunks import encode_rows
 from features.store import FeatureStore
@@ -93,11 +93,11 @@ def _measure_one(store: Path, num_rows: int) -> dict[str, float]:
 def write_rows(store: str, num_rows: int) -> None:
     """Write a synthetic store; print total seconds, seconds of compression, and peak memory in MB."""
     block = _make_block()
-    paths = [f"train/{number % 2}/{number:07}.jpg" for number in range(num_rows)]
+    images = [make_image(f"train/{number % 2}/{number:07}.jpg") for number in range(num_rows)]
     clock = _Clock()
     started = time.perf_counter()
     with mock.patch("features.shards.write.encode_rows", clock.time(encode_rows)):
-        write_store(Path(store), paths, lambda numbers: block[: len(numbers)])
+        write_store(Path(store), images, lambda numbers: block[: len(numbers)])
     seconds = time.perf_counter() - started
     print(seconds, clock.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
