@@ -157,7 +157,7 @@ def _unwrap(error: Exception) -> Exception:
 
 def _find_status(error: Exception) -> int | None:
     """Return the HTTP status of an error of aiohttp or gcsfs; None for any other."""
-    status = getattr(error, "status", getattr(error, "code", None))
+    status = getattr(error, "status" if hasattr(error, "status") else "code", None)
     return status if isinstance(status, int) else None
 
 

@@ -48,19 +48,19 @@ class ByteSource(Protocol):
 class LocalSource:
     """Local file; it stays open, so that a file that replaces it later is not mixed with it."""
 
-    def __init__(self, file: Any, where: str, identity: str) -> None:
-        """Take over an open file with a descriptor."""
-        self._file, self.where, self.identity = file, where, identity
-        self.size = os.fstat(file.fileno()).st_size
+    def __init__(self, descriptor: int, where: str, identity: str) -> None:
+        """Take over an open file."""
+        self._descriptor, self.where, self.identity = descriptor, where, identity
+        self.size = os.fstat(descriptor).st_size
 
     def __del__(self) -> None:
         """Close the file when the source is no longer used."""
-        self._file.close()
+        os.close(self._descriptor)
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` to `end`, or to the end of the file."""
         parts, position = [], start
-        while position < end and (part := os.pread(self._file.fileno(), end - position, position)):
+        while position < end and (part := os.pread(self._descriptor, end - position, position)):
             parts.append(part)
             position += len(part)
         return b"".join(parts)
@@ -184,10 +184,11 @@ def open_source(place: str) -> ByteSource:
     """
     if not is_url(place):
         try:
-            file = RegularFile(Path(place), follow=True)
+            with RegularFile(Path(place), follow=True) as file:
+                identity = f"{file.identity.num_bytes} {file.identity.modified_ns}"
+                return LocalSource(os.dup(file.fileno()), place, identity)
         except OSError as error:
             raise UsageError(place, "an archive", error.strerror or str(error), "Check the path") from error
-        return LocalSource(file, place, f"{file.identity.num_bytes} {file.identity.modified_ns}")
     source = RemoteSource(place)
     if source.has_ranges():
         return source
@@ -203,8 +204,11 @@ class TemporaryCopy:
         """Create an empty copy of the file `where`."""
         descriptor, name = tempfile.mkstemp()
         Path(name).unlink()
-        self._file = io.BufferedRandom(io.FileIO(descriptor, "w+b"))
-        self._where, self._identity = where, identity
+        self._descriptor, self._where, self._identity = descriptor, where, identity
+
+    def __del__(self) -> None:
+        """Close the file when the copy is no longer used."""
+        os.close(self._descriptor)
 
     def write(self, data: bytes) -> None:
         """Append bytes.
@@ -213,20 +217,21 @@ class TemporaryCopy:
             HeadstartError: the disk of temporary files is full.
         """
         require_space(Path(tempfile.gettempdir()), SPARE_BYTES + len(data))
+        rest = memoryview(data)
         try:
-            self._file.write(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
             raise convert_os_error(error, tempfile.gettempdir()) from error
 
     def restart(self) -> None:
         """Remove all bytes."""
-        self._file.seek(0)
-        self._file.truncate()
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.truncate(self._descriptor, 0)
 
     def finish(self) -> LocalSource:
         """Return the copy as a source."""
-        self._file.flush()
-        return LocalSource(self._file, self._where, self._identity)
+        return LocalSource(os.dup(self._descriptor), self._where, self._identity)
 
 
 def read_url(url: str, max_bytes: int) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console, ConsoleOptions
+from base.urls import Location
 from extract.config import ExtractConfig
 from extract.engines import Engine
 from extract.loop import ExtractionLoop
@@ -22,13 +23,13 @@ from features.store import Example, FeatureStore
 from features.writer import FeatureWriter
 
 
-def configure(images: Path, store: Path, **options: Any) -> ExtractConfig:
+def configure(images: Location, store: Path, **options: Any) -> ExtractConfig:
     """Return the options of a small extraction, in batches of four."""
     defaults: dict[str, Any] = {"weights": "random", "image_size": 75, "cut": "mixed0", "batch_size": 4}
     return ExtractConfig(images, store, **(defaults | options))
 
 
-def extract(images: Path, store: Path, **options: Any) -> ExtractResult:
+def extract(images: Location, store: Path, **options: Any) -> ExtractResult:
     """Run a small extraction."""
     return extract_features(configure(images, store, **options), Console(ConsoleOptions(quiet=True)))
 
