@@ -90,10 +90,17 @@ def upload(place: Connection, data: bytes) -> None:
     """Write a file at a URL, atomically on this computer and in object storage.
 
     S3 compares the bytes that it received with their SHA-256, and keeps it.
+
+    Raises:
+        RemoteError: the server fails, or refuses access.
+        StoreWriteError: the file cannot be written on this computer.
     """
     if path := find_local_path(place):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, data)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, data)
+        except OSError as error:
+            raise convert_write_error(path, error) from error
         return
     options = {}
     if "s3" in place.system.protocol:

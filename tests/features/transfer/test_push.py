@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import FingerprintMismatchError, ShardDamagedError, StoreMissingError, UsageError
+from base.errors import FingerprintMismatchError, ShardDamagedError, StoreMissingError, StoreWriteError, UsageError
 from base.remote import RemoteError
 from features.store import FeatureStore
 from features.transfer import push as push_module
@@ -23,6 +23,7 @@ from tests.features.stores import (
     read_sorted,
 )
 from tests.features.transfer.commands import find_shard, key_of, list_shards, pull, push, read_shards
+from tests.files import limit_file_size
 from tests.servers import Bucket
 
 pytestmark = pytest.mark.unit
@@ -138,6 +139,13 @@ def test_push_to_folder_writes_a_store(store: Path, prefix: str, tmp_path: Path)
     assert push(store, f"{prefix}{tmp_path}/backup/cats").copied == 3
     assert find_all_problems(tmp_path / "backup" / "cats") == []
     assert push(store, f"{prefix}{tmp_path}/backup/cats").copied == 0
+
+
+def test_push_to_full_disk_fails_with_the_path_of_the_copy(store: Path, tmp_path: Path) -> None:
+    with limit_file_size(100), pytest.raises(StoreWriteError) as caught:
+        push(store, tmp_path / "backup")
+    assert Path(str(caught.value.where)).parent == tmp_path / "backup" / "shards"
+    assert push(store, tmp_path / "backup").copied == 3
 
 
 def test_push_to_folder_with_other_files_fails(store: Path, tmp_path: Path) -> None:
