@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from base.errors import UsageError
-from base.terminal import Console, format_count, format_list
+from base.terminal import Console, format_list
 
 if TYPE_CHECKING:
     from features.merging.merge import MergeResult
@@ -21,7 +21,8 @@ class MergeConfig:
     """Options of `merge`."""
 
     parts: Annotated[
-        list[Path], Argument(help="Stores of parts, made with `python -m extract --part`.", metavar="PART...")
+        list[Path],
+        Argument(help="Stores of parts, made with `python -m extract --part`, or other stores.", metavar="PART..."),
     ]
     into: Annotated[Path, Option(help="Folder of the store. It is created or updated.")]
     incomplete: Annotated[
@@ -35,7 +36,7 @@ class MergeConfig:
 
 
 def merge(config: MergeConfig, console: Console) -> Mapping[str, Any]:
-    """Unite the stores of the parts of a folder in one store, by hard links or copies of their shards."""
+    """Unite stores, such as those of the parts of a folder, by hard links or copies of their shards."""
     paths = list({path.resolve(): path for path in config.parts}.values())
     if config.into.resolve() in [path.resolve() for path in paths]:
         raise UsageError("--into", "another folder than the parts", str(config.into), "Give a new folder")
@@ -78,11 +79,11 @@ def _describe(result: MergeResult) -> list[tuple[str, str]]:
     is_new = result.linked or result.copied or result.pictures
     missing = [f"{number}/{result.parts}" for number in result.missing]
     return [
-        ("parts", f"{result.parts - len(missing):,} of {result.parts:,}"),
+        *([("parts", f"{result.parts - len(missing):,} of {result.parts:,}")] if result.parts else []),
         *([("missing or unfinished", format_list(missing))] if missing else []),
         (
             "shards",
             f"{result.linked:,} linked, {result.copied:,} copied" if is_new else "nothing to do: the store has all",
         ),
-        *([("pictures added or changed", format_count(result.pictures, "picture"))] if result.pictures else []),
+        *([("pictures added or changed", f"{result.pictures:,}")] if result.pictures else []),
     ]

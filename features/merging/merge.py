@@ -26,7 +26,7 @@ from features.merging.plan import (
     update_row,
 )
 from features.merging.summary import StoreSummary, summarise_part, summarise_store
-from features.parts import Parts, find_part
+from features.parts import Parts
 from features.quantized import ModelDamagedError, QuantizedModel, read_model
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, parse_name
 from features.writer import FeatureWriter
@@ -42,8 +42,8 @@ class MergePlan:
     """Stores to merge, in the order of the numbers of their parts."""
     target: StoreSummary | None
     """The store before the merge; None if it has no pictures and no features."""
-    finished: Parts
-    """Parts that the store has complete after the merge."""
+    finished: Parts | None
+    """Parts that the store has complete after the merge; None if the stores are no parts."""
     is_done: bool
     """Whether the store has everything already."""
     model: QuantizedModel | None
@@ -58,7 +58,7 @@ class MergeResult:
     missing: list[int]
     """Numbers of the parts that are missing or unfinished."""
     parts: int
-    """Number of parts of the folder."""
+    """Number of parts of the folder; 0 if the stores are no parts."""
     linked: int
     """Number of shards that were linked."""
     copied: int
@@ -84,15 +84,16 @@ def plan_merge(paths: Sequence[Path], target: Path, console: Console, *, allow_i
         parts = sorted(map(summarise_part, paths), key=lambda part: sorted(part.numbers))
         found = _read_target(target)
         check_agreement(parts, found)
-        _check_overlaps(parts)
+        _check_overlaps(parts if parts[0].parts or found is None else [found, *parts])
         finished = find_finished(parts, found)
         is_merged = found is not None and _is_merged(parts, found)
     _warn_about_versions(parts, console)
-    is_done = is_merged and (found is None or found.parts in (None, finished))
-    if not allow_incomplete and not (is_done and found and found.parts is None):
+    if is_merged and found and found.parts is None:
+        # The store has the whole folder, and with it every part.
+        return MergePlan(target, parts, found, None, True, None)
+    if not allow_incomplete:
         check_complete(parts, finished)
-    if is_done and found and found.parts is None:
-        finished = Parts(frozenset(range(1, finished.count + 1)), finished.count)
+    is_done = is_merged and found is not None and found.parts == finished
     return MergePlan(target, parts, found, finished, is_done, None if is_done else _read_backbone(parts))
 
 
@@ -104,7 +105,7 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
         ShardDamagedError: a shard of a part is damaged; nothing that was committed is lost.
         StoreWriteError: the store cannot be written.
     """
-    missing, count = plan.finished.list_missing(), plan.finished.count
+    missing, count = plan.finished.list_missing() if plan.finished else [], plan.parts[0].count
     if plan.is_done:
         return MergeResult(plan.path, missing, count, 0, 0, 0)
     source = plan.target or next((part for part in plan.parts if part.shards), plan.parts[0])
@@ -124,6 +125,8 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
                 changed, removed = _compare_rows(rows, _read_images(part), part)
                 writer.update_images(changed, removed, part.labels)
                 num_pictures += len(changed) + len(removed)
+                if not part.parts:
+                    rows.update((row.path, row) for row in changed)
             for key, value in meta.items():
                 writer.write_meta(key, value)
     return MergeResult(plan.path, missing, count, num_linked, len(placed) - num_linked, num_pictures)
@@ -137,17 +140,20 @@ def _read_target(path: Path) -> StoreSummary | None:
     return found if found.num_images or found.shards else None
 
 
-def _check_overlaps(parts: Sequence[StoreSummary]) -> None:
-    """Raise FeatureStoreError if two stores of the same part have a picture with different content."""
-    first: dict[int, StoreSummary] = {}
-    for part in parts:
-        for other in {first[number].path: first[number] for number in part.numbers if number in first}.values():
+def _check_overlaps(stores: Sequence[StoreSummary]) -> None:
+    """Raise FeatureStoreError if two stores have a path with different content.
+
+    Different parts have no path in common, so only stores of the same part are compared, and stores that are no parts.
+    """
+    for position, store in enumerate(stores):
+        for other in stores[:position]:
+            if store.parts and not store.numbers & other.numbers:
+                continue
             rows = {row.path: row for row in _read_images(other)}
-            if found := find_conflict(rows, _read_images(part)):
+            if found := find_conflict(rows, _read_images(store)):
                 mine, theirs = ((row.content_hash or b"").hex()[:12] for row in found)
                 expected, got = f"{found[0].path} with SHA-256 {mine}…, as in {other.path}", f"SHA-256 {theirs}…"
-                raise FeatureStoreError(part.path, expected, got, "Give one store of each part")
-        first = dict.fromkeys(part.numbers, part) | first
+                raise FeatureStoreError(store.path, expected, got, "Merge only one of the two stores")
 
 
 def _is_merged(parts: Sequence[StoreSummary], target: StoreSummary) -> bool:
@@ -179,7 +185,7 @@ def _compare_rows(
     pairs = ((rows.get(image.path), image) for image in images)
     changed = [row for old, image in pairs if (row := update_row(old, image)) != old]
     paths = {image.path for image in images}
-    removed = [path for path in rows if path not in paths and find_part(path, part.count) in part.numbers]
+    removed = [path for path in rows if path not in paths and part.parts and part.parts.holds(path)]
     return changed, removed
 
 
@@ -214,7 +220,7 @@ def _place_shards(
         Entry and content of each shard for the catalog, and the number of shards that were linked.
     """
     new = [(part, shard) for part in plan.parts for shard in _list_new_shards(part, writer)]
-    numbers = [parts[0] for path in list_shard_files(plan.path) if (parts := parse_name(path.name))]
+    numbers = [found[0] for path in list_shard_files(plan.path) if (found := parse_name(path.name))]
     free = max([*numbers, *(shard.number for shard in writer.catalog.read_shards())], default=0) + 1
     placed, num_linked = [], 0
     folder = plan.path / SHARD_FOLDER

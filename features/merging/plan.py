@@ -19,7 +19,7 @@ _OWN_KEYS = frozenset({"fingerprint", "origin", LABELS_KEY, PART_KEY, FOLDER_KEY
 
 
 def check_agreement(parts: Sequence[StoreSummary], target: StoreSummary | None) -> None:
-    """Check that stores are parts of one folder, extracted with the same options.
+    """Check that stores were extracted with the same options, and are parts of one folder if they are parts.
 
     Args:
         parts: the stores to merge.
@@ -38,11 +38,13 @@ def check_agreement(parts: Sequence[StoreSummary], target: StoreSummary | None) 
             raise FingerprintMismatchError(store.path, expected, got, advice)
     first = parts[0]
     for part in parts[1:]:
-        _require_equal(part, first, "a part of {:,} parts", part.count, first.count)
+        _require_equal(part, first, "{}", _describe_count(part), _describe_count(first))
         _require_equal(part, first, "labels from {}", _describe_labels(part), _describe_labels(first))
         _require_equal(part, first, "a part of {}", part.folder, first.folder)
-    if target and target.parts:
-        _require_equal(first, target, "a part of {:,} parts", first.count, target.count)
+    if target and (target.parts or not first.parts):
+        _require_equal(first, target, "{}", _describe_count(first), _describe_count(target))
+    if target and not first.parts:
+        _require_equal(first, target, "labels from {}", _describe_labels(first), _describe_labels(target))
     viewed = [part for part in parts if part.num_views]
     for part in viewed[1:]:
         _require_equal(part, viewed[0], "training pictures with {:,} views", part.num_views, viewed[0].num_views)
@@ -54,37 +56,41 @@ def _require_equal(part: StoreSummary, other: StoreSummary, text: str, got: obje
         raise FeatureStoreError(part.path, f"{text.format(expected)}, as in {other.path}", text.format(got), advice)
 
 
-def find_finished(parts: Sequence[StoreSummary], target: StoreSummary | None) -> Parts:
-    """Return the parts that the merged store has complete."""
-    first, given = parts[0], frozenset().union(*(part.numbers for part in parts))
-    finished = frozenset().union(*(part.numbers for part in parts if not part.num_pending))
+def find_finished(parts: Sequence[StoreSummary], target: StoreSummary | None) -> Parts | None:
+    """Return the parts that the merged store has complete; None if the stores are no parts."""
+    first, given = parts[0], frozenset[int]().union(*(part.numbers for part in parts))
+    if first.parts is None:
+        return None
+    finished = frozenset[int]().union(*(part.numbers for part in parts if not part.num_pending))
     # An earlier merge counts only if the folder has not changed since.
     if target and (target.folder, target.labels) == (first.folder, first.labels):
         finished |= target.numbers - given
     return Parts(finished, first.count)
 
 
-def check_complete(parts: Sequence[StoreSummary], finished: Parts) -> None:
-    """Raise FeatureStoreError if a part is unfinished, or if one is missing."""
+def check_complete(parts: Sequence[StoreSummary], finished: Parts | None) -> None:
+    """Raise FeatureStoreError if a store is unfinished, or if a part is missing."""
     for part in parts:
         if part.num_pending:
             got = f"{format_count(part.num_pending, 'picture')} without features"
-            raise FeatureStoreError(part.path, "a finished part", got, _advise(str(part.parts)))
-    if missing := [f"{number}/{finished.count}" for number in finished.list_missing()]:
-        expected, got = f"all {finished.count:,} parts", f"{len(finished.numbers):,}, without {format_list(missing)}"
-        raise FeatureStoreError("PART", expected, got, _advise(missing[0]))
+            raise FeatureStoreError(part.path, "a finished store", got, _advise(part.parts))
+    if finished and (missing := finished.list_missing()):
+        names = format_list([f"{number}/{finished.count}" for number in missing])
+        expected, got = f"all {finished.count:,} parts", f"{len(finished.numbers):,}, without {names}"
+        raise FeatureStoreError("PART", expected, got, _advise(Parts(frozenset(missing[:1]), finished.count)))
 
 
-def _advise(part: str) -> str:
-    return f"Run `python -m extract --part {part}` and merge again, or give --incomplete"
+def _advise(part: Parts | None) -> str:
+    option = f" --part {part}" if part else ""
+    return f"Run `python -m extract{option}` and merge again, or give --incomplete"
 
 
-def compose_meta(parts: Sequence[StoreSummary], target: StoreSummary | None, finished: Parts) -> dict[str, str]:
+def compose_meta(parts: Sequence[StoreSummary], target: StoreSummary | None, finished: Parts | None) -> dict[str, str]:
     """Return the values of `meta` to write: the record of the parts, and what the store does not have yet."""
     before = target.meta if target else {}
     meta = {key: value for part in reversed(parts) for key, value in part.meta.items()}
     meta = {key: value for key, value in meta.items() if key not in {*_OWN_KEYS, *before}}
-    if finished.list_missing():
+    if finished and finished.list_missing():
         return meta | {PART_KEY: str(finished), FOLDER_KEY: parts[0].folder}
     return meta | {key: "" for key in (PART_KEY, FOLDER_KEY) if before.get(key)}
 
@@ -104,12 +110,16 @@ def update_row(old: ImageRow | None, new: ImageRow) -> ImageRow:
 
 
 def find_conflict(rows: Mapping[str, ImageRow], others: Sequence[ImageRow]) -> tuple[ImageRow, ImageRow] | None:
-    """Return the two rows of a picture with different content in two stores of the same part; None if there is none."""
+    """Return the two rows of a path with different content in two stores; None if there is none."""
     for other in others:
         row = rows.get(other.path)
         if row and row.status is other.status is ImageStatus.DONE and row.content_hash != other.content_hash:
             return row, other
     return None
+
+
+def _describe_count(store: StoreSummary) -> str:
+    return f"a part of {store.count:,} parts" if store.parts else "a store that is no part"
 
 
 def _describe_labels(store: StoreSummary) -> str:

@@ -84,26 +84,24 @@ def _summarise(path: Path, contents: StoreContents) -> StoreSummary:
 
 
 def summarise_part(path: Path) -> StoreSummary:
-    """Read the catalog of a part, and check that it is one, that no process is writing it, and the sizes of its shards.
+    """Read the catalog of a store to merge, and check that no process is writing it, and the sizes of its shards.
 
     Raises:
         StoreLockedError: a process is writing to the store.
-        FeatureStoreError: the store has the pictures of the whole folder, or pictures of unfinished parts.
+        FeatureStoreError: the store has pictures of other parts than it records.
         ShardDamagedError: a shard is missing or truncated.
     """
     if is_locked(path):
-        expected, advice = "a part that no process is writing", "Wait until its extraction ends, then merge again"
+        expected, advice = "a store that no process is writing", "Wait until its extraction ends, then merge again"
         raise StoreLockedError(path, expected, "a running extraction", advice)
     contents = load_folder(path)
     found = _summarise(path, contents)
-    if found.parts is None:
-        expected, got = "the store of a part, made with `python -m extract --part`", "a store without a part"
-        raise FeatureStoreError(path, expected, got, "Give the stores of the parts of one folder")
     # Two stores of different parts therefore never have the same path.
-    if foreign := next((image.path for image in contents.images if not found.parts.holds(image.path)), ""):
-        got = f"{foreign}, which is in part {find_part(foreign, found.count)}"
+    foreign = (image.path for image in contents.images if found.parts and not found.parts.holds(image.path))
+    if path_outside := next(foreign, ""):
+        got = f"{path_outside}, which is in part {find_part(path_outside, found.count)}"
         advice = "Give the stores of the parts, instead of a store into which unfinished parts were merged"
-        raise FeatureStoreError(path, f"pictures of the part {found.parts}", got, advice)
+        raise FeatureStoreError(path, f"pictures of part {found.parts}", got, advice)
     for shard in found.shards:
         require_size(path / SHARD_FOLDER / shard.name, shard)
     return found

@@ -214,6 +214,15 @@ def test_merge_after_a_kill_is_continued(
     assert len(list_shard_files(store)) == sum(len(list_shard_files(part)) for part in parts)
 
 
+def test_merge_of_stores_that_are_no_parts_has_the_pictures_of_all(tmp_path: Path) -> None:
+    one, other = make_part(tmp_path / "1", "", range(25)), make_part(tmp_path / "2", "", range(20, 40))
+    assert merge(one, other, "--into", tmp_path / "store").json["pictures"] == 40
+    assert_whole(tmp_path / "store")
+    assert merge(other, "--into", one).status == 0
+    assert_whole(one)
+    assert merge(other, "--into", one).json["linked"] == 0
+
+
 def test_merge_at_several_cuts_merges_each(tmp_path: Path) -> None:
     for number in (1, 2):
         for cut in ("mixed5", "mixed7"):

@@ -97,10 +97,17 @@ def test_merge_of_the_same_part_with_the_same_content_is_accepted(parts: list[Pa
     assert_whole(tmp_path / "store")
 
 
-def test_merge_of_a_whole_store_is_refused(parts: list[Path], tmp_path: Path) -> None:
+def test_merge_of_a_whole_store_and_parts_is_refused(parts: list[Path], tmp_path: Path) -> None:
     fill_store(tmp_path / "whole", range(8))
     result = merge(*parts, tmp_path / "whole", "--into", tmp_path / "store")
-    assert_refused(result, "FeatureStoreError", tmp_path / "whole", tmp_path / "store")
+    assert (result.status, result.json["type"]) == (1, "FeatureStoreError")
+    assert not (tmp_path / "store").exists()
+
+
+def test_merge_of_two_stores_with_another_content_of_a_path_is_refused(tmp_path: Path) -> None:
+    one, other = make_part(tmp_path / "1", "", range(8)), make_part(tmp_path / "2", "", range(4, 12), shift=1)
+    assert_refused(merge(one, other, "--into", tmp_path / "store"), "FeatureStoreError", other, tmp_path / "store")
+    assert merge(other, "--into", one).json["where"] == str(other)
 
 
 def test_merge_of_a_part_with_the_picture_of_another_part_is_refused(parts: list[Path], tmp_path: Path) -> None:
