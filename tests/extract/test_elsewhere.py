@@ -15,8 +15,10 @@ import pytest
 
 from base import remote
 from base.errors import HeadstartError, UsageError
+from base.places import open_pictures
 from base.remote import RemoteError
 from base.urls import UrlPath
+from features.maintenance.check import find_problems
 from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.archives import read_tree, write_tar, write_zip
@@ -112,6 +114,8 @@ def test_extract_from_a_local_archive_gives_the_store_of_the_folder(
 
     assert_equal_stores(tmp_path / "store", shared_store)
     assert FeatureStore(tmp_path / "store").images_folder == str(path)
+    place = open_pictures(path)
+    assert find_problems(tmp_path / "store", read_data=False, images=place, advance=lambda _: None) == []
     assert extract(path, tmp_path / "store").computed == 0
 
 

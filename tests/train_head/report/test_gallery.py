@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from base.urls import UrlPath
+from tests.archives import write_zip
 from tests.pictures import draw_picture, encode
 from tests.train_head.training import ROOT
 from train_head.report.gallery import THUMBNAIL_SIDE, Thumbnail, choose_uncertain, make_thumbnail, sort_wrong
@@ -90,6 +92,15 @@ def test_make_thumbnail_links_to_the_file_relative_to_the_report(tmp_path: Path)
     (tmp_path / "a #1 猫.png").write_bytes(data)
     found = make_thumbnail(tmp_path / "a #1 猫.png", hashlib.sha256(data).digest(), tmp_path / "work/run")
     assert found.link == "../../" + quote("a #1 猫.png")
+
+
+def test_make_thumbnail_in_an_archive_has_no_link(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", {"cats/1.png": encode(draw_picture("cats", 1))})
+    path = UrlPath(str(archive), "zip") / "cats/1.png"
+    found = make_thumbnail(path, None, tmp_path)
+    assert found.address.startswith("data:image/jpeg")
+    assert (found.link, found.problem) == ("", "")
+    assert make_thumbnail(path.parent / "2.png", None, tmp_path).problem
 
 
 def test_make_thumbnail_of_a_changed_missing_or_damaged_picture_is_empty_with_a_reason(tmp_path: Path) -> None:
