@@ -12,6 +12,7 @@ from base.errors import CatalogDamagedError, FeatureStoreError, FingerprintMisma
 from base.terminal import format_count, format_list
 from base.urls import is_url
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin, replace_meta
+from features.catalog.locations import Locations
 from features.folder import describe_differences
 from features.packed.view import VIEW_KEY
 from features.schema import Fingerprint, Origin, encode_json
@@ -29,6 +30,7 @@ class CatalogCopy(NamedTuple):
     fingerprint: Fingerprint
     origin: Origin
     shards: list[ShardRef]
+    features: Locations
     content_hashes: frozenset[bytes]
     """Content hashes of the pictures that have been read."""
     images_folder: str
@@ -50,11 +52,11 @@ def copy_catalog(store: Path) -> CatalogCopy:
     with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
         fingerprint, origin, shards = load_fingerprint(catalog), load_origin(catalog), catalog.read_shards()
         hashes = frozenset(image.content_hash for image in catalog.read_images() if image.content_hash)
-        meta = catalog.read_all_meta()
+        features, meta = catalog.read_features(), catalog.read_all_meta()
         shared = {key: value for key, value in meta.items() if key not in _LOCAL_KEYS}
         state = encode_json([catalog.describe_contents(), shared])
         data = catalog.serialize()
-    return CatalogCopy(data, fingerprint, origin, shards, hashes, meta.get(IMAGES_KEY, ""), state)
+    return CatalogCopy(data, fingerprint, origin, shards, features, hashes, meta.get(IMAGES_KEY, ""), state)
 
 
 def read_catalog(data: bytes, where: str) -> CatalogCopy:
@@ -118,10 +120,13 @@ def require_ancestor(where: object, old: CatalogCopy, new: CatalogCopy, advice: 
         pictures: whether every picture of the older one must be in the new one as well.
     """
     known = {shard.sha256 for shard in new.shards}
-    lacking = [shard.name for shard in old.shards if shard.sha256 not in known]
+    others = {shard.number for shard in old.shards if shard.sha256 not in known}
+    # A lost shard may have been computed again, as another one.
+    lacking = {place.shard for key, place in old.features.items() if place.shard in others and key not in new.features}
+    names = [shard.name for shard in old.shards if shard.number in lacking]
     lost = len(old.content_hashes - new.content_hashes) if pictures else 0
-    if lacking or lost:
-        got = [f"{format_count(len(lacking), 'other shard')} ({format_list(lacking)})"] if lacking else []
+    if names or lost:
+        got = [f"other features in {format_count(len(names), 'shard')} ({format_list(names)})"] if names else []
         got += [format_count(lost, "other picture")] if lost else []
-        expected = "no shards or pictures that the copied store lacks" if pictures else "no shards that it lacks"
+        expected = f"no features{' or pictures' if pictures else ''} that the copied store lacks"
         raise StoreDivergedError(where, expected, " and ".join(got), advice)

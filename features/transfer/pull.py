@@ -42,7 +42,7 @@ from features.transfer.layout import (
 from features.transfer.objects import FileRef, join
 from features.transfer.push import Transfer
 
-_OTHER_FOLDER = "Pull into another folder, and merge the stores with `headstart features merge`"
+_OTHER_FOLDER = "Pull into another folder"
 
 
 def pull_stores(url: str, store: Path, cut: str, console: Console) -> dict[str, Transfer]:
@@ -99,7 +99,8 @@ def _copy_store(source: Connection, new: CatalogCopy, store: Path, console: Cons
     if old:
         require_same_fingerprint(store, old.fingerprint, new.fingerprint)
         require_ancestor(store, old, new, _OTHER_FOLDER, pictures=True)
-    _require_no_other_shards(store, new)
+    else:
+        _require_no_other_shards(store, new)
     folder = store / SHARD_FOLDER
     missing = [shard for shard in new.shards if _measure(folder / shard.name) != shard.num_bytes]
     num_bytes = sum(shard.num_bytes for shard in missing)
@@ -140,7 +141,7 @@ def _pull_backbone(source: Connection, new: CatalogCopy, store: Path) -> int:
 
 
 def _require_no_other_shards(store: Path, new: CatalogCopy) -> None:
-    """Raise StoreDivergedError if the folder has files of shards that the new catalog does not list."""
+    """Raise StoreDivergedError if a folder without a catalog has shards that the new catalog does not list."""
     known = {shard.sha256 for shard in new.shards}
     for name in list_shard_names(store):
         parts = parse_name(name)

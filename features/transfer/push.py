@@ -88,7 +88,7 @@ def _push_store(store: Path, target: Connection, console: Console) -> Transfer:
         old = None if found is None else read_catalog(found, place.where)
         if old:
             require_same_fingerprint(target.where, old.fingerprint, new.fingerprint)
-            advice = "Pull it first, or merge it with this store if that is refused, or push to another URL"
+            advice = "Pull it first, or push to another URL"
             require_ancestor(target.where, old, new, advice, pictures=False)
         folder = join(target, SHARD_FOLDER)
         present = objects.list_sizes(folder)

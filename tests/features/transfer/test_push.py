@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from features.transfer.catalogs import StoreDivergedError
 from tests.commands import run_command
 from tests.errors import raises
 from tests.features.stores import (
+    add_features,
     copy_store,
     fill_store,
     find_all_problems,
@@ -88,6 +90,31 @@ def test_push_over_other_shards_fails(store: Path, url: str, bucket: Bucket, tmp
     with raises(StoreDivergedError, where=url):
         push(store, url)
     assert bucket.list_keys() == before
+
+
+def test_push_after_adding_the_shards_of_the_url_unites_both(
+    store: Path, url: str, bucket: Bucket, tmp_path: Path
+) -> None:
+    copy_store(tmp_path / "longer", range(10))
+    fill_store(tmp_path / "longer", range(20, 24))
+    push(tmp_path / "longer", url)
+    fill_store(store, range(30, 34))
+    pull(url, tmp_path / "pulled")
+    for path in (tmp_path / "pulled" / "shards").iterdir():
+        shutil.copy(path, store / "shards")
+    fill_store(store, [])
+    push(store, url)
+    pull(url, tmp_path / "united")
+    assert FeatureStore(tmp_path / "united").num_features == 18
+
+
+def test_push_of_lost_shard_that_was_computed_again_succeeds(store: Path, url: str, tmp_path: Path) -> None:
+    find_shard(store, 3).unlink()
+    with make_writer(store, rows_per_shard=1) as writer:
+        add_features(writer, [8, 9])
+    assert push(store, url)[:2] == (2, 2)
+    pull(url, tmp_path / "pulled")
+    np.testing.assert_array_equal(read_sorted(FeatureStore(tmp_path / "pulled")), make_features(range(10)))
 
 
 def test_push_that_another_push_overtakes_keeps_the_other_catalog(
