@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,9 +21,12 @@ from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
 from extract.engines import count_cores
 from extract.load import LoadedImage, load_view, map_ahead, start_threads
-from extract.stores import NEW_STORE_ADVICE, StoredState
+from extract.stores import NEW_STORE_ADVICE, StoredState, build_feature_spec
 from extract.views import is_training
+from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
 from features.catalog.tables import ImageRow
+from features.cuts import resolve_cut
+from features.folder import check_fingerprint
 from features.quantized import ModelDamagedError, QuantizedModel, read_model
 
 NUM_PICTURES = 300
@@ -48,9 +52,19 @@ class Calibrator:
     """Backbone to quantise; it also prepares the pictures."""
 
     def quantize_new(self) -> None:
-        """Quantise the backbone for the cuts whose stores have no features yet, as one model; only for int8."""
+        """Quantise the backbone for the cuts whose stores have no features yet, as one model; only for int8.
+
+        With `--calibration`, the backbone of the given store is used instead.
+
+        Raises:
+            FingerprintMismatchError: a backbone was quantised with other settings, or in another way than the stored
+                features.
+        """
         new = [cut for cut in self.config.cuts if cut not in self.stored]
-        if new and self.config.precision is Precision.INT8:
+        if self.config.calibration:
+            given = {cut: self._read_given(cut, self.config.calibration) for cut in self.config.cuts}
+            self.backbone.quantized |= {cut: given[cut] for cut in new}
+        elif new and self.config.precision is Precision.INT8:
             pictures = self._choose_pictures()
             if not pictures:
                 expected, got = "a usable training picture, to calibrate int8 on", "none"
@@ -74,6 +88,21 @@ class Calibrator:
             except ModelDamagedError as error:
                 model = self._replace(digest, list(states), error)
             self.backbone.quantized |= dict.fromkeys(states, model)
+
+    def _read_given(self, cut: str, calibration: Path) -> QuantizedModel:
+        """Read the quantised backbone of a cut from the store in `--calibration`."""
+        store = resolve_cut(calibration, cut)
+        with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog:
+            found = load_fingerprint(catalog)
+        if cut in self.stored:
+            stored = self.stored[cut]
+            check_fingerprint(
+                stored.path, stored.fingerprint, replace(stored.fingerprint, calibration=found.calibration)
+            )
+        else:
+            spec = build_feature_spec(self.config, cut, self.backbone, self.policy, found.calibration)
+            check_fingerprint(store, found, spec.fingerprint)
+        return read_model(store, found.calibration)
 
     def _replace(self, digest: str, cuts: Sequence[str], error: ModelDamagedError) -> QuantizedModel:
         """Make a damaged quantised backbone again; raise ModelDamagedError if the result is another one."""

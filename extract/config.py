@@ -133,6 +133,14 @@ class ExtractConfig:
             "store; a new store gets bfloat16 if the processor supports it, and float32 otherwise."
         ),
     ] = Precision.FLOAT32
+    calibration: Annotated[
+        Path | None,
+        Option(
+            help="For int8: a store whose quantised backbone is used, instead of quantising it on the pictures of this "
+            "folder. Parts need the same one.",
+            metavar="STORE",
+        ),
+    ] = None
     batch_size: Annotated[
         int, Option(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes.")
     ] = 0

@@ -13,7 +13,7 @@ from base.places import open_pictures
 from base.terminal import Console
 from base.urls import UrlPath
 from extract.backbone import check_backbone_arguments
-from extract.config import ExtractConfig, parse_part
+from extract.config import ExtractConfig, Precision, parse_part
 from extract.engines.choose import resolve_engine
 from extract.images.recognize import describe_undecodable
 from extract.images.scan import Scan, check_scan, leave_out_classes, scan_images
@@ -64,6 +64,9 @@ def prepare_run(
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}
     stored = {cut: state for cut, state in found.items() if state is not None}
     config = resolve_engine(config, [state.fingerprint for state in stored.values()], console)
+    if config.calibration and config.precision is not Precision.INT8:
+        expected, got = "--precision int8", f"--precision {config.precision}"
+        raise UsageError("--calibration", expected, got, "Leave --calibration out")
     config = replace(config, images=open_pictures(config.images))
     images = [image for state in stored.values() for image in state.known.images]
     known = {image.path for image in images if image.status is ImageStatus.DONE}

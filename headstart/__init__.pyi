@@ -53,6 +53,7 @@ def extract(
     view_seed: int = 0,
     engine: EngineName = "auto",
     precision: Precision = "float32",
+    calibration: StrPath | None = None,
     batch_size: int = 0,
     threads: int = 0,
     distribute: str = "local",
@@ -97,6 +98,8 @@ def extract(
         precision: bfloat16 is about twice as fast on processors that support it; features differ by 2 %. int8 is about
             three times as fast; features differ by 10 %, and it needs the package extra int8. auto keeps that of the
             store; a new store gets bfloat16 if the processor supports it, and float32 otherwise. Default float32.
+        calibration: For int8: a store whose quantised backbone is used, instead of quantising it on the pictures of
+            this folder. Parts need the same one.
         batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole
             number of at least 0. Default 0.
         threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least 0. Default 0.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from base.errors import HeadstartError
+from base.errors import FingerprintMismatchError, HeadstartError, UsageError
 from extract.calibrate import Calibrator
 from extract.config import Precision
 from extract.engines.choose import list_instructions
@@ -162,6 +162,30 @@ def test_extract_in_int8_killed_before_the_first_commit_is_completed_by_the_next
     assert FeatureStore(tmp_path / "store").num_features == 0
     assert extract_int8(nine_pictures, tmp_path / "store").computed == 9
     assert_equal_stores(tmp_path / "store", shared_int8)
+
+
+def test_extract_in_int8_with_the_calibration_of_a_store_uses_its_backbone(
+    pictures: Path, shared_int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Parts on other computers, or of another folder, could give another backbone.
+    fill_folder(pictures, {"train/cats": 2}, start=500)
+    forbid_quantising(monkeypatch)
+    for _ in range(2):
+        assert extract_int8(pictures, tmp_path / "part", calibration=shared_int8, part="1/2").error == ""
+    assert read_files(tmp_path / "part" / BACKBONE_FOLDER) == read_files(shared_int8 / BACKBONE_FOLDER)
+    assert FeatureStore(tmp_path / "part").fingerprint == FeatureStore(shared_int8).fingerprint
+
+
+def test_extract_with_the_calibration_of_a_store_with_other_settings_is_refused(
+    pictures: Path, shared_int8: Path, store: Path, one_view: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raises(FingerprintMismatchError, where=shared_int8, expected="image_size 75", got="image_size 76"):
+        extract_int8(pictures, tmp_path / "new", calibration=shared_int8, image_size=76)
+    with raises(FingerprintMismatchError, where=one_view):
+        extract_int8(pictures, tmp_path / "new", calibration=one_view)
+    assert not (tmp_path / "new").exists()
+    with raises(UsageError, where="--calibration"):
+        extract(pictures, tmp_path / "new", calibration=shared_int8)
 
 
 def test_extract_two_cuts_in_int8_keeps_one_backbone_in_both_stores(
