@@ -63,14 +63,19 @@ class Archive(Protocol):
         """Return the bytes of a member; raise MemberError if it is damaged or longer than `max_bytes`."""
 
 
-def open_archive(source: ByteSource, kind: str) -> Archive:
+def open_archive(source: ByteSource, kind: str, *, is_copied: bool = False) -> Archive:
     """List the members of an archive.
+
+    Args:
+        source: the file.
+        kind: `zip` or `tar`.
+        is_copied: whether a tar file is copied to a temporary file while it is listed, which reads all of it anyway.
 
     Raises:
         HeadstartError: the file is no such archive, or is damaged or truncated.
     """
     try:
-        return ZipArchive(source) if kind == ZIP else TarArchive(_decompress(source))
+        return ZipArchive(source) if kind == ZIP else TarArchive(_copy(source, is_copied=is_copied))
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         raise _refuse(source, kind, str(error)) from error
     except OSError as error:
@@ -195,17 +200,17 @@ def _list_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError(f"an invalid header at byte {archive.offset:,}")
 
 
-def _decompress(source: ByteSource) -> ByteSource:
-    """Return a tar file without compression: a compressed one is copied to a temporary file."""
+def _copy(source: ByteSource, *, is_copied: bool) -> ByteSource:
+    """Return a tar file without compression: a compressed one is copied to a temporary file, another one if asked."""
     start = source.read(0, 8)
     opener = next((opener for magic, opener in _COMPRESSED if start.startswith(magic)), None)
-    if opener is None:
+    if opener is None and not is_copied:
         return source
-    copy = TemporaryCopy(source.where, source.identity)
-    with open_stream(source) as packed, opener(packed) as file:
+    copy = TemporaryCopy(source)
+    with open_stream(source) as packed, opener(packed) if opener else packed as file:
         while chunk := file.read(BLOCK_BYTES):
             copy.write(chunk)
-    return copy.finish()
+    return copy
 
 
 def clean_path(name: str) -> str | None:

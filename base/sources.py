@@ -46,24 +46,37 @@ class ByteSource(Protocol):
 
 
 class LocalSource:
-    """Local file; it stays open, so that a file that replaces it later is not mixed with it."""
+    """Local file. Each read opens it, so that the number of archives is not limited by that of open files."""
 
-    def __init__(self, descriptor: int, where: str, identity: str) -> None:
-        """Take over an open file."""
-        self._descriptor, self.where, self.identity = descriptor, where, identity
-        self.size = os.fstat(descriptor).st_size
+    def __init__(self, path: Path) -> None:
+        """Open the file once.
 
-    def __del__(self) -> None:
-        """Close the file when the source is no longer used."""
-        os.close(self._descriptor)
+        Raises:
+            UsageError: it does not exist or cannot be read.
+        """
+        self._path, self.where = path, str(path)
+        try:
+            with RegularFile(path, follow=True) as file:
+                self._identity = file.identity[:4]
+        except OSError as error:
+            raise UsageError(path, "an archive", error.strerror or str(error), "Check the path") from error
+        self.size = file.identity.num_bytes
+        self.identity = f"{file.identity.num_bytes} {file.identity.modified_ns}"
 
     def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` to `end`, or to the end of the file."""
-        parts, position = [], start
-        while position < end and (part := os.pread(self._descriptor, end - position, position)):
-            parts.append(part)
-            position += len(part)
-        return b"".join(parts)
+        """Return the bytes from `start` to `end`, or to the end of the file.
+
+        Raises:
+            HeadstartError: the file cannot be read, or has changed.
+        """
+        try:
+            with RegularFile(self._path, follow=True) as file:
+                if file.identity[:4] != self._identity:
+                    advice = "Run again when it no longer changes"
+                    raise HeadstartError(self._path, "an unchanged archive", "another file", advice)
+                return _read_descriptor(file.fileno(), start, end)
+        except OSError as error:
+            raise convert_os_error(error, self.where) from error
 
 
 class RemoteSource:
@@ -95,14 +108,6 @@ class RemoteSource:
         """
         end = min(end, self.size)
         return repeat(lambda: self._read_once(start, end), self.where) if start < end else b""
-
-    def read_all(self) -> bytes:
-        """Return the whole file.
-
-        Raises:
-            RemoteError: all attempts failed.
-        """
-        return repeat(lambda: bytes(self._system.cat_file(self._path)), self.where)
 
     def _read_once(self, start: int, end: int) -> bytes:
         data = bytes(self._system.cat_file(self._path, start=start, end=end))
@@ -183,28 +188,24 @@ def open_source(place: str) -> ByteSource:
         RemoteError: the URL cannot be read.
     """
     if not is_url(place):
-        try:
-            with RegularFile(Path(place), follow=True) as file:
-                identity = f"{file.identity.num_bytes} {file.identity.modified_ns}"
-                return LocalSource(os.dup(file.fileno()), place, identity)
-        except OSError as error:
-            raise UsageError(place, "an archive", error.strerror or str(error), "Check the path") from error
+        return LocalSource(Path(place))
     source = RemoteSource(place)
     if source.has_ranges():
         return source
-    copy = TemporaryCopy(source.where, source.identity)
+    copy = TemporaryCopy(source)
     source.copy_stream(copy.write, copy.restart)
-    return copy.finish()
+    return copy
 
 
 class TemporaryCopy:
     """Copy of a file on the local disk, without a name; it is gone when it is no longer used."""
 
-    def __init__(self, where: str, identity: str) -> None:
-        """Create an empty copy of the file `where`."""
+    def __init__(self, source: ByteSource) -> None:
+        """Create an empty copy."""
         descriptor, name = tempfile.mkstemp()
         Path(name).unlink()
-        self._descriptor, self._where, self._identity = descriptor, where, identity
+        self._descriptor, self.where, self.identity = descriptor, source.where, source.identity
+        self.size = 0
 
     def __del__(self) -> None:
         """Close the file when the copy is no longer used."""
@@ -223,30 +224,25 @@ class TemporaryCopy:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
             raise convert_os_error(error, tempfile.gettempdir()) from error
+        self.size += len(data)
 
     def restart(self) -> None:
         """Remove all bytes."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.truncate(self._descriptor, 0)
+        self.size = 0
 
-    def finish(self) -> LocalSource:
-        """Return the copy as a source."""
-        return LocalSource(os.dup(self._descriptor), self._where, self._identity)
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to `end`, or to the end of the file."""
+        return _read_descriptor(self._descriptor, start, end)
 
 
-def read_url(url: str, max_bytes: int) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        RemoteError: it cannot be read.
-        HeadstartError: it is larger than `max_bytes`.
-    """
-    source = RemoteSource(url)
-    data = b"" if source.size > max_bytes else source.read_all()
-    if max(len(data), source.size) > max_bytes:
-        got = f"{max(len(data), source.size):,}"
-        raise HeadstartError(source.where, f"at most {max_bytes:,} bytes", got, "Check the address")
-    return data
+def _read_descriptor(descriptor: int, start: int, end: int) -> bytes:
+    parts = []
+    while start < end and (part := os.pread(descriptor, end - start, start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
 
 
 def download(url: str, target: Path) -> None:

@@ -1,0 +1,69 @@
+"""Names of shards: the tar files that a pattern denotes, and the folders of their members."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from base.errors import UsageError
+from base.remote import connect, repeat
+from base.urls import has_pattern, is_url, redact
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_NUMBER = re.compile(r"(?<=[^\W_])[-_.](?=\d+$)")
+"""Separator before the number at the end of a shard's name."""
+
+
+def list_shards(pattern: str) -> list[str]:
+    """List the archives that a pattern with braces or wildcards denotes, in the order of their names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    places: list[str] = []
+    for place in expand_braces(pattern):
+        if not has_pattern(place):
+            places.append(place)
+        elif is_url(place):
+            system, path, where = connect(place)
+            scheme = place.partition("://")[0]
+            found = repeat(partial(system.glob, path), where)
+            places += sorted(name if is_url(name) else f"{scheme}://{name}" for name in found)
+        else:
+            parts = Path(place).parts
+            first = next(number for number, part in enumerate(parts) if has_pattern(part))
+            places += sorted(map(str, Path(*parts[:first]).glob("/".join(parts[first:]))))
+    if not places:
+        raise UsageError(redact(pattern), "tar files", "none", "Check the pattern")
+    return places
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """Yield the texts that a pattern with `{a,b}` and `{000..063}` denotes, in order."""
+    parts = _BRACES.split(pattern)
+    options = []
+    for number, part in enumerate(parts):
+        if number % 2 == 0:
+            options.append([part])
+        elif match := _RANGE.fullmatch(part):
+            first, last = match.groups()
+            options.append([f"{value:0{len(first)}d}" for value in range(int(first), int(last) + 1)])
+        else:
+            options.append(part.split(","))
+    return map("".join, itertools.product(*options))
+
+
+def name_shards(places: Sequence[str]) -> list[str]:
+    """Return a folder for the members of each shard, such as `train/000007/` for `train-000007.tar`.
+
+    The number is a folder of its own, so that the folders above it can be those of splits.
+    """
+    names = [redact(place) for place in places]
+    folder = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names]).rpartition("/")[0]
+    stems = [name[len(folder) :].strip("/").partition(".tar")[0] for name in names]
+    return [f"{_NUMBER.sub('/', stem)}/" for stem in stems]
