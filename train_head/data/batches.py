@@ -16,9 +16,9 @@ from train_head.config import ClassWeight
 from train_head.data.blocks import Blocks, sort_features
 from train_head.data.split import Targets
 
-HELD_BYTES = 512 * 2**20
+HELD_BYTES = 256 * 2**20
 """Largest size of the training or validation features, as float16, that stay in memory."""
-BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES = 64 * 2**20
 """Size of the blocks of float16 features that are read at a time if they do not stay in memory."""
 
 Array = NDArray[np.float32]

@@ -25,7 +25,7 @@ from base.terminal import format_bytes
 from features.schema import FEATURE_DTYPE, count_rows_per_shard
 from features.store import Example, FeatureStore
 
-BUFFER_BYTES = 128 * 2**20
+BUFFER_BYTES = 64 * 2**20
 """Size of the rows that are collected in memory before they are appended to their blocks."""
 _NUM_THREADS = 4
 
@@ -95,17 +95,12 @@ class Blocks:
         Raises:
             HeadstartError: the disk is full.
         """
+        numbers = sorted(self._collected)
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
-            for number, places, data in pool.map(self._encode, sorted(self._collected)):
-                try:
-                    self._file.write(data)
-                except OSError as error:
-                    expected = f"free space for {format_bytes(self._num_bytes + len(data))} or more of temporary data"
-                    got, advice = error.strerror or str(error), "Free some space in the store's file system"
-                    raise HeadstartError("the disk", expected, got, advice) from error
-                self._pieces[number].append(_Piece(self._num_bytes, len(data), places))
-                self._num_bytes += len(data)
-        self._collected.clear()
+            # Only a few encoded pieces are in memory at a time.
+            for start in range(0, len(numbers), _NUM_THREADS):
+                for number, places, data in pool.map(self._encode, numbers[start : start + _NUM_THREADS]):
+                    self._append(number, places, data)
         self._collected_bytes = 0
 
     def read(self, number: int) -> Rows:
@@ -113,10 +108,20 @@ class Blocks:
         first = number * self.shape.block_rows
         num_rows = min(self.shape.block_rows, self.shape.num_rows - first)
         found = np.empty((num_rows, *self.shape.row_shape), self.shape.dtype)
+
+        def read_piece(piece: _Piece) -> None:
+            data = os.pread(self._file.fileno(), piece.num_bytes, piece.offset)
+            rows = np.frombuffer(zlib_ng.decompress(data) if self._compresses else data, self.shape.dtype)
+            found[piece.places] = rows.reshape(len(piece.places), *self.shape.row_shape)
+
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
-            for piece, rows in zip(self._pieces[number], pool.map(self._read, self._pieces[number]), strict=True):
-                found[piece.places] = rows
+            list(pool.map(read_piece, self._pieces[number]))
         return found
+
+    def _append(self, number: int, places: NDArray[np.int32], data: bytes) -> None:
+        write_at(self._file, data, self._num_bytes)
+        self._pieces[number].append(_Piece(self._num_bytes, len(data), places))
+        self._num_bytes += len(data)
 
     def _encode(self, number: int) -> tuple[int, NDArray[np.int32], bytes]:
         parts = self._collected.pop(number)
@@ -127,12 +132,6 @@ class Blocks:
             compressor = zlib_ng.compressobj(1, zlib_ng.DEFLATED, zlib_ng.MAX_WBITS, 9, zlib_ng.Z_RLE)
             data = compressor.compress(data) + compressor.flush()
         return number, places.astype(np.int32), data
-
-    def _read(self, piece: _Piece) -> Rows:
-        data = os.pread(self._file.fileno(), piece.num_bytes, piece.offset)
-        if self._compresses:
-            data = zlib_ng.decompress(data)
-        return np.frombuffer(data, self.shape.dtype).reshape(len(piece.places), *self.shape.row_shape)
 
 
 def sort_features(store: FeatureStore, examples: Sequence[Example], block_rows: int) -> Blocks:
@@ -166,6 +165,19 @@ def _list_parts(examples: Sequence[Example], feature_shape: tuple[int, ...]) -> 
     for of_shard in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
         for start in range(0, len(of_shard), step):
             yield of_shard[start : start + step]
+
+
+def write_at(file: Any, data: bytes | memoryview, offset: int) -> None:
+    """Write bytes at an offset of an open file; raise HeadstartError if the disk is full."""
+    left = memoryview(data)
+    try:
+        while left:
+            num_written = os.pwrite(file.fileno(), left, offset)
+            left, offset = left[num_written:], offset + num_written
+    except OSError as error:
+        expected = f"free space for {format_bytes(offset + len(left))} or more of temporary data"
+        got, advice = error.strerror or str(error), "Free some space in the file system of the store"
+        raise HeadstartError("the disk", expected, got, advice) from error
 
 
 def open_unnamed(folder: Path) -> Any:

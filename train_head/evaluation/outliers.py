@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from features.split import sort_examples
 from features.store import Example, FeatureStore
 from train_head.config import NO_FINE_TUNING, HeadConfig
 from train_head.data.batches import Array
+from train_head.data.blocks import sort_features
 from train_head.data.split import Split, order_by_class
 from train_head.evaluation.mahalanobis import ClassModel, fit_classes
 from train_head.evaluation.uncertainty import compute_interval
@@ -129,10 +130,7 @@ def fit_detector(store: FeatureStore, split: Split, config: HeadConfig, console:
     held_out = np.sort(held_out[np.isfinite(held_out)])
     if not len(held_out):
         return None
-    validation = [
-        model.measure(read_pooled(store, split.validation[start : start + _BLOCK_PICTURES], console))
-        for start in range(0, len(split.validation), _BLOCK_PICTURES)
-    ]
+    validation = [model.measure(block) for block in _read_blocks(store, split.validation, console)]
     return OutlierDetector(model, held_out, np.concatenate(validation), config.false_alarms)
 
 
@@ -148,11 +146,7 @@ def read_pooled(store: FeatureStore, examples: Sequence[Example], console: Conso
 
     Averages over height and width are kept in the store's `derived/`.
     """
-    if store.parts:
-        store = store.parts[-1]
-        examples = store.find_stored(FeatureKey(example.content_hash, 0) for example in examples)
-    if len(store.feature_shape) == 3:
-        store = pool_store(store)
+    store, examples = _choose_features(store, examples)
     if store.fingerprint.pool != POOLED:
         return store.read(examples)
     key = make_key(store, [examples], 0)
@@ -162,3 +156,21 @@ def read_pooled(store: FeatureStore, examples: Sequence[Example], console: Conso
     with suppress(OSError):
         put(store.derived_folder, key, Pooled(features))
     return features
+
+
+def _read_blocks(store: FeatureStore, examples: Sequence[Example], console: Console) -> Iterator[Features]:
+    """Yield the features of `read_pooled` in blocks; of several blocks, each shard is read once and nothing is kept."""
+    if len(examples) <= _BLOCK_PICTURES:
+        yield read_pooled(store, examples, console)
+        return
+    blocks = sort_features(*_choose_features(store, examples), _BLOCK_PICTURES)
+    for number in range(blocks.num_blocks):
+        yield blocks.read(number)
+
+
+def _choose_features(store: FeatureStore, examples: Sequence[Example]) -> tuple[FeatureStore, Sequence[Example]]:
+    """Return the store of the pooled features of the last cut layer, and the examples in it."""
+    if store.parts:
+        store = store.parts[-1]
+        examples = store.find_stored(FeatureKey(example.content_hash, 0) for example in examples)
+    return (pool_store(store) if len(store.feature_shape) == 3 else store), examples

@@ -12,11 +12,14 @@ from features.pooled import pool_store
 from features.schema import FeatureKey, Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
+from train_head.data.blocks import Blocks, sort_features
 
 MAX_PICTURES = 100_000
 """Largest number of pictures whose features stay in memory, and that are compared with each other. The time of a
 comparison grows with its square."""
 _BLOCK_ROWS = 1024
+_SORTED_ROWS = 16 * _BLOCK_ROWS
+"""Rows of the blocks on disk, if there are more than `MAX_PICTURES`."""
 
 
 class PooledFeatures:
@@ -40,11 +43,16 @@ class PooledFeatures:
 
     def read_blocks(self) -> Iterator[Array]:
         """Yield the rows in order, as float32 (at most 1024, channels); up to `MAX_PICTURES` rows stay in memory."""
-        for start in range(0, len(self.examples), _BLOCK_ROWS):
-            rows = slice(start, start + _BLOCK_ROWS)
-            is_held = len(self.examples) <= MAX_PICTURES
-            block = self.values[rows] if is_held else self.store.read(self.examples[rows])
-            yield block.reshape(len(block), -1).astype(np.float32)
+        is_held = len(self.examples) <= MAX_PICTURES
+        parts = [self.values] if is_held else (self._sorted.read(number) for number in range(self._sorted.num_blocks))
+        for part in parts:
+            for start in range(0, len(part), _BLOCK_ROWS):
+                block = part[start : start + _BLOCK_ROWS]
+                yield block.reshape(len(block), -1).astype(np.float32)
+
+    @cached_property
+    def _sorted(self) -> Blocks:
+        return sort_features(self.store, self.examples, _SORTED_ROWS)
 
 
 def _choose_cut(store: FeatureStore, examples: Sequence[Example]) -> tuple[FeatureStore, Sequence[Example]]:

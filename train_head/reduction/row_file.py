@@ -13,9 +13,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.files import PARTIAL_PREFIX
-from base.terminal import format_bytes
 from train_head.data.batches import Array, Indices
-from train_head.data.blocks import Blocks, BlockShape, open_unnamed
+from train_head.data.blocks import Blocks, BlockShape, open_unnamed, write_at
 
 HELD_BYTES = 256 * 2**20
 """Largest matrix that is an array in memory."""
@@ -66,15 +65,7 @@ class RowFile:
     def __setitem__(self, rows: slice, values: Array) -> None:
         """Write consecutive rows; raise HeadstartError if the disk is full."""
         data = np.ascontiguousarray(values, np.float32).data.cast("B")
-        offset = _HEADER_BYTES + (rows.start or 0) * self._row_bytes
-        try:
-            while data:
-                num_written = os.pwrite(self._file.fileno(), data, offset)
-                data, offset = data[num_written:], offset + num_written
-        except OSError as error:
-            expected = f"free space for a matrix of {format_bytes(self._row_bytes * len(self))}"
-            got, advice = error.strerror or str(error), "Free some space in the store's file system"
-            raise HeadstartError("the disk", expected, got, advice) from error
+        write_at(self._file, data, _HEADER_BYTES + (rows.start or 0) * self._row_bytes)
 
     def sort(self, rows: Indices, block_rows: int, folder: Path) -> Blocks:
         """Copy rows, in any order and any number of times, into blocks in a temporary file; the matrix is read once."""
