@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
+from base.cluster import LOCAL
 from base.urls import Location
 from features.presets import PRESETS, PresetName
 from features.schema import Pool
@@ -161,6 +162,15 @@ class HeadConfig:
             help="Share of pictures like the training pictures that may be classified as none of these.",
         ),
     ] = 0.01
+    distribute: Annotated[
+        str,
+        Option(
+            help="Where to reduce the features of more than 4,096 pictures: local is this process; ray uses all cores "
+            "of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The head "
+            "is the same. Needs the package extra ray.",
+            metavar="local|ray|ADDRESS",
+        ),
+    ] = LOCAL
     images: Annotated[
         Location | None,
         Option(

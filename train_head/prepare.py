@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from base.cluster import LOCAL, check_address
 from base.errors import HeadstartError, UsageError, require_extra
 from base.terminal import Console, ConsoleOptions, format_list
 from base.urls import parse_location
@@ -161,6 +162,11 @@ def check_arguments(config: TrainConfig) -> None:
     if config.rank and config.solver is SolverName.FULL:
         got = f"{config.rank} with the solver full"
         raise UsageError("--rank", "the solver reduced, ridge or auto", got, "Leave it out, or use the solver reduced")
+    if config.distribute != LOCAL:
+        check_address("--distribute", config.distribute)
+        if config.solver is SolverName.FULL:
+            got, advice = f"{config.distribute} with the solver full", "Leave it out, or use the solver reduced"
+            raise UsageError("--distribute", "the solver reduced, ridge or auto", got, advice)
     if config.unfreeze_from != NO_FINE_TUNING and config.solver is SolverName.RIDGE:
         got = f"{config.unfreeze_from} with the solver ridge"
         raise UsageError("--unfreeze-from", "the solver reduced, full or auto", got, "Use the solver reduced")

@@ -29,7 +29,7 @@ MAX_SEED = 2**32 - 1
 """Largest seed that Keras and NumPy accept. Each repeat uses the next seed."""
 _NOT_IN_KEY = {
     *("store", "run", "weights", "cut", "repeats", "folds", "solver"),
-    *("validation_split", "split", "no_report", "tensorboard", "overwrite", "false_alarms"),
+    *("validation_split", "split", "no_report", "tensorboard", "overwrite", "false_alarms", "distribute"),
 }
 """Options left out of the key: they do not affect a single fit, or other parts of the key cover them."""
 

@@ -120,15 +120,19 @@ def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int
         groups: the examples, such as training and validation.
         rank: number of reduced inputs; 0 for data that have none.
     """
-    # NumPy's own BLAS is listed first; SciPy loads another one.
-    blas: dict[str, Any] = next((found for found in threadpool_info() if found["user_api"] == "blas"), {})
-    computed_by = f"numpy {np.__version__} {blas.get('version')} {blas.get('architecture')}"
-    digest = hashlib.sha256(f"derived {FORMAT}\n{store.fingerprint.digest}\n{rank}\n{computed_by}\n".encode())
+    digest = hashlib.sha256(f"derived {FORMAT}\n{store.fingerprint.digest}\n{rank}\n{describe_blas()}\n".encode())
     for examples in groups:
         digest.update(f"{len(examples)} {store.hash_sources(examples)}\n".encode())
         for example in examples:
             digest.update(example.content_hash + example.view.to_bytes(4, "big"))
     return digest.hexdigest()
+
+
+def describe_blas() -> str:
+    """Describe NumPy, its BLAS library and the kind of processor that it computes for: they determine rounding."""
+    # NumPy's own BLAS is listed first; SciPy loads another one.
+    blas: dict[str, Any] = next((found for found in threadpool_info() if found["user_api"] == "blas"), {})
+    return f"numpy {np.__version__} {blas.get('version')} {blas.get('architecture')}"
 
 
 def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled | LabelScores) -> None:

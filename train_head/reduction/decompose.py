@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from train_head.data.batches import Array
-from train_head.reduction.matrix import FeatureMatrix, add_transposed, multiply_block, sum_in_order
+from train_head.reduction.matrix import FeatureMatrix, Products, sum_in_order
 from train_head.reduction.row_file import Matrix, RowFile
 
 MAX_EXACT_ROWS = 4096
@@ -73,13 +74,22 @@ def decompose_exactly(rows: FeatureMatrix, rank: int) -> Basis[Array]:
 
 def sketch(rows: FeatureMatrix, rank: int, seed: int) -> Basis[Array]:
     """Approximate the leading singular vectors as `sketch_rows` does, with Z in memory."""
-    basis = sketch_rows(rows, rank, seed, lambda shape, _: np.empty(shape, np.float32))
+    basis = sketch_rows(rows, rank, seed, SketchMeans(Products(rows.workers)))
     return Basis(basis.train[:], basis.eigenvalues, basis.directions)
 
 
-def sketch_rows(
-    rows: FeatureMatrix, rank: int, seed: int, create: CreateMatrix, advance: ReportRows = lambda _: None
-) -> Basis[Matrix]:
+@dataclass(frozen=True)
+class SketchMeans:
+    """How a sketch is computed."""
+
+    products: Products
+    create: CreateMatrix = lambda shape, _: np.empty(shape, np.float32)
+    """Creates Z and P, which need not fit in memory."""
+    advance: ReportRows = lambda _: None
+    """Called after each block with its number of rows, in both passes."""
+
+
+def sketch_rows(rows: FeatureMatrix, rank: int, seed: int, means: SketchMeans) -> Basis[Matrix]:
     """Approximate the leading singular vectors in two passes over rows that need not fit in memory.
 
     The first pass computes Y = Xᵀ X Ω for a Gaussian matrix Ω (columns, r + 32): the range finder with one power
@@ -92,8 +102,7 @@ def sketch_rows(
         rows: the training features.
         rank: number of directions to keep; fewer are kept if the rows span fewer.
         seed: seed of Ω.
-        create: creates Z and P, which need not fit in memory.
-        advance: called after each block with its number of rows, in both passes.
+        means: how it is computed.
 
     Raises:
         HeadstartError: all features are zero.
@@ -101,18 +110,17 @@ def sketch_rows(
     num_directions = min(rank + OVERSAMPLING, rows.num_columns)
     gaussian = np.random.default_rng(seed).standard_normal((rows.num_columns, num_directions), np.float32)
     found = np.zeros_like(gaussian)
-    for block in rows.list_blocks():
-        add_transposed(block, multiply_block(block, gaussian, rows.workers), found, rows.workers)
-        advance(len(block.features))
+    for num_rows in means.products.add_squares(rows.list_blocks(), gaussian, found):
+        means.advance(num_rows)
     del gaussian
     # The second orthonormalization removes the errors of the first one, which occur if columns are nearly dependent.
     found = _orthonormalize(_orthonormalize(found, rows.workers), rows.workers)
-    projected = create((rows.num_rows, found.shape[1]), False)
+    projected = means.create((rows.num_rows, found.shape[1]), False)
     gram = np.zeros((found.shape[1],) * 2)
-    for block in rows.list_blocks():
-        projected[block.rows] = part = multiply_block(block, found, rows.workers)
+    for numbers, part in means.products.multiply(rows.list_blocks(), found):
+        projected[numbers] = part
         gram += part.T @ part
-        advance(len(block.features))
+        means.advance(len(part))
     eigenvalues, vectors = np.linalg.eigh(gram)
     strongest = _select_strongest(eigenvalues, rank, rows.num_rows)
     rotation = vectors[:, strongest].astype(np.float32)
@@ -121,7 +129,7 @@ def sketch_rows(
     directions *= signs
     reduced: Matrix
     if isinstance(projected, RowFile):
-        reduced = create((rows.num_rows, len(strongest)), True)
+        reduced = means.create((rows.num_rows, len(strongest)), True)
         _rotate_into(projected, rotation * signs, reduced, rows.workers)
     else:
         reduced = _rotate(projected, rotation * signs, rows.workers)

@@ -193,3 +193,22 @@ def add_transposed(block: Block, factor: Array, result: Array, workers: ThreadPo
         result[columns] += block.widen(columns).T @ factor
 
     list(workers.map(add_panel, block.list_panels()))
+
+
+class Products:
+    """Products of many blocks with one factor, computed in this process."""
+
+    def __init__(self, workers: ThreadPoolExecutor) -> None:
+        """Create the products, with the threads of `open_workers`."""
+        self._workers = workers
+
+    def add_squares(self, blocks: Iterable[Block], factor: Array, total: Array) -> Iterator[int]:
+        """Add Bᵀ B F, (columns, k), to `total` in place for each block B (b, columns) in order, and yield b."""
+        for block in blocks:
+            add_transposed(block, multiply_block(block, factor, self._workers), total, self._workers)
+            yield len(block.features)
+
+    def multiply(self, blocks: Iterable[Block], factor: Array) -> Iterator[tuple[slice, Array]]:
+        """Yield the row numbers of each block B in order, and B F, (b, k)."""
+        for block in blocks:
+            yield block.rows, multiply_block(block, factor, self._workers)

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from base.cluster import LOCAL
 from base.errors import UsageError
 from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array, Indices
 from train_head.reduction.cache import Directions, Factors, get, make_key, name_rows, put
-from train_head.reduction.decompose import MAX_EXACT_ROWS, Basis, decompose_exactly, sketch_rows
+from train_head.reduction.decompose import MAX_EXACT_ROWS, Basis, SketchMeans, decompose_exactly, sketch_rows
+from train_head.reduction.distribute import open_products
 from train_head.reduction.matrix import FeatureMatrix, open_workers
 from train_head.reduction.record import Expansion, make_expansion
 from train_head.reduction.row_file import Matrix, create_matrix
@@ -86,7 +88,9 @@ def choose_rank(requested: int | None, num_rows: int, num_inputs: int) -> int:
     return requested
 
 
-def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | None, console: Console) -> Reduced:
+def reduce_features(
+    store: FeatureStore, split: TrainValidation, rank: int | None, console: Console, distribute: str = LOCAL
+) -> Reduced:
     """Reduce the features of a split, or load them from the cache in the store's derived/.
 
     A reduction that cannot be written to the cache causes a warning.
@@ -96,6 +100,7 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
         split: the training and validation examples.
         rank: number of reduced inputs; None chooses at most `DEFAULT_RANK`.
         console: prints progress and warnings.
+        distribute: where to compute a sketch: `local`, or an address of Ray.
 
     Raises:
         UsageError: the rank exceeds the number of distinct training rows or of inputs.
@@ -112,7 +117,7 @@ def reduce_features(store: FeatureStore, split: TrainValidation, rank: int | Non
     directions = None if is_exact or factors is None else get(folder, key, Directions, console)
     if factors and (is_exact or directions):
         return Reduced(factors, directions, train, validation, key, rank, from_cache=True)
-    job = _Job(store, train.examples, validation.examples, rank, key, is_exact)
+    job = _Job(store, train.examples, validation.examples, rank, key, is_exact, distribute)
     factors, found = _reduce(job, console)
     directions = None if is_exact else found
     try:
@@ -137,6 +142,8 @@ class _Job:
     rank: int
     key: str
     is_exact: bool
+    distribute: str
+    """Where to compute a sketch: `local`, or an address of Ray."""
 
     def create(self, name: str, shape: tuple[int, int]) -> Matrix:
         """Create a matrix of the factors, or a temporary one with the name ""."""
@@ -160,7 +167,9 @@ def _reduce(job: _Job, console: Console) -> tuple[Factors, Directions | None]:
                 def create(shape: tuple[int, int], is_kept: bool) -> Matrix:
                     return job.create("train" if is_kept else "", shape)
 
-                basis = sketch_rows(rows, job.rank, SKETCH_SEED, create, progress.advance)
+                with open_products(job.distribute, workers) as products:
+                    means = SketchMeans(products, create, progress.advance)
+                    basis = sketch_rows(rows, job.rank, SKETCH_SEED, means)
         eigenvalues = basis.eigenvalues.astype(np.float32)
         others, directions = FeatureMatrix(job.store, job.validation, workers), basis.directions
         if job.is_exact and job.rank == rows.num_rows:

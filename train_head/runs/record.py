@@ -52,7 +52,7 @@ RUN_ENTRIES: Names = {
 RUN_VERSION = 3
 PATH_OPTIONS = ("store", "run", "weights", "images")
 """Options that are paths and do not affect the head."""
-UNRECORDED_OPTIONS = (*PATH_OPTIONS, "preset")
+UNRECORDED_OPTIONS = (*PATH_OPTIONS, "preset", "distribute")
 """Options that a run does not record. The options that a preset sets are recorded."""
 BEST_FOLDER, TABLE_FILE, PLOT_FILE = "best", "sweep.csv", "sweep.png"
 COMPARISON_FILE, WITHOUT_DROPOUT, WITH_DROPOUT = "compare.png", "without-dropout", "with-dropout-"

@@ -64,7 +64,7 @@ def fit_reduced(problem: Problem, checkpoint: Checkpoint, console: Console) -> F
     store, split, config = problem.store, problem.split, problem.config
     started = time.monotonic()
     rows = problem.list_training_rows()
-    reduced = reduce_features(store, TrainValidation(rows, split.validation), config.rank, console)
+    reduced = reduce_features(store, TrainValidation(rows, split.validation), config.rank, console, config.distribute)
     source = "from the cache" if reduced.from_cache else f"computed in {time.monotonic() - started:.1f} s"
     num_kept, num_inputs = reduced.factors.train.shape[1], int(np.prod(store.feature_shape))
     console.debug(f"inputs reduced from {num_inputs:,} to {num_kept:,}, {source}")

@@ -80,7 +80,8 @@ def fit_ridge(problem: Problem, checkpoint: Checkpoint, console: Console) -> Fit
     rank = choose_rank(config.rank, len(train.examples), int(np.prod(store.feature_shape)))
     with open_workers() as workers:
         if rank:
-            reduced = reduce_features(store, TrainValidation(examples, split.validation), rank, console)
+            parts = TrainValidation(examples, split.validation)
+            reduced = reduce_features(store, parts, rank, console, config.distribute)
             features = reduced.factors.train
             head = fit_ridge_head(partial(slice_blocks, features), pictures, num_classes)
             val_logits = compute_logits(head.weights, reduced.factors.validation, validation.rows)

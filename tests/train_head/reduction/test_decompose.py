@@ -18,13 +18,14 @@ from train_head.data.batches import Array
 from train_head.reduction.decompose import (
     OVERSAMPLING,
     Basis,
+    SketchMeans,
     decompose_exactly,
     find_signs,
     reduce_gram,
     sketch,
     sketch_rows,
 )
-from train_head.reduction.matrix import FeatureMatrix, open_workers
+from train_head.reduction.matrix import FeatureMatrix, Products, open_workers
 
 pytestmark = pytest.mark.unit
 
@@ -237,7 +238,8 @@ def test_sketch_reports_each_row_twice(
 ) -> None:
     use_small_blocks(monkeypatch, 100, 30)
     reported: list[int] = []
-    sketch_rows(open_matrix(decaying[0]), 8, 0, lambda shape, _: np.empty(shape, np.float32), reported.append)
+    rows = open_matrix(decaying[0])
+    sketch_rows(rows, 8, 0, SketchMeans(Products(rows.workers), advance=reported.append))
     assert reported == [30, 30, 20] * 2
 
 
