@@ -21,6 +21,7 @@ from features.catalog.database import build_damage_error
 from features.catalog.locations import OK_CODE, Locations
 from features.catalog.tables import ImageRow, Location
 from features.labels import LabelSource
+from features.parts import PART_KEY
 from features.schema import FEATURE_DTYPE, FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
 
@@ -78,6 +79,8 @@ class StoreContents:
     """Function that returns the path of the file of a shard (by number)."""
     labels: LabelSource = LabelSource()
     """Source of the labels; by default the names of the class folders."""
+    part: str = ""
+    """Parts of the folder that the store has, such as `3/16`; empty if it has the whole folder."""
 
     def find_usable(self, key: FeatureKey) -> Location | None:
         """Return the location of a feature, or None if it is not stored or not usable for training."""
@@ -151,7 +154,7 @@ def load_folder(path: Path) -> StoreContents:
     """
     with closing(Catalog(path / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
         fingerprint, origin = load_fingerprint(catalog), load_origin(catalog)
-        images_folder, labels = catalog.read_meta("images_folder") or "", load_label_source(catalog)
+        meta, labels = catalog.read_all_meta(), load_label_source(catalog)
         images, locations = catalog.read_images(), catalog.read_features()
         shards = {shard.number: shard for shard in catalog.read_shards()}
     num_rows = {number: shard.num_rows for number, shard in shards.items()}
@@ -161,7 +164,7 @@ def load_folder(path: Path) -> StoreContents:
     return StoreContents(
         fingerprint,
         origin,
-        images_folder,
+        meta.get("images_folder", ""),
         images,
         locations,
         list(shards.values()),
@@ -169,6 +172,7 @@ def load_folder(path: Path) -> StoreContents:
         hash_shard=lambda number: shards[number].sha256,
         locate_shard=lambda number: path / SHARD_FOLDER / shards[number].name,
         labels=labels,
+        part=meta.get(PART_KEY, ""),
     )
 
 

@@ -13,6 +13,7 @@ from base.terminal import Console
 from extract.parts import OtherPartError
 from features.store import FeatureStore
 from tests.backbones import use_small_backbone
+from tests.commands import list_warnings
 from tests.errors import raises
 from tests.extract.extraction import assert_equal_stores, extract, interrupt_before_batch
 from tests.features.merging.parts import merge
@@ -76,12 +77,17 @@ def test_parts_that_were_killed_and_restarted_give_the_store_and_the_head_of_one
     assert extract(folder, tmp_path / "store", cut="mixed5").computed == 0
 
 
-def test_merged_store_grows_by_extraction_when_it_is_whole(folder: Path, tmp_path: Path) -> None:
+def test_merged_store_grows_by_extraction_when_it_is_whole(
+    folder: Path, tmp_path: Path, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in (1, 2):
         extract(folder, tmp_path / f"{number}", cut="mixed5", part=f"{number}/2")
     store = tmp_path / "store"
     assert merge(tmp_path / "1", "--into", store, "--incomplete").json["missing"] == [2]
     with raises(OtherPartError, where=store):
         extract(folder, store, cut="mixed5")
+    capsys.readouterr()
+    hash_head(store, tmp_path / "run", quiet)
+    assert len(list_warnings(capsys.readouterr().err)) == 1
     assert merge(tmp_path / "2", "--into", store).status == 0
     assert extract(folder, store, cut="mixed5", views=2).computed == 90

@@ -83,6 +83,11 @@ def _log_labels(split: Split, console: Console) -> None:
 
 def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
     """Log the pictures of the folder that are used neither for training nor for validation, by reason."""
+    if store.contents.part:
+        console.warning(
+            f"{store.path} has only part {store.contents.part} of its folder. Run `python -m features merge` with all "
+            "parts, and train on the merged store"
+        )
     by_reason: dict[UnusableReason, list[UnusableImage]] = {}
     for found in store.list_unusable():
         by_reason.setdefault(found.reason, []).append(found)

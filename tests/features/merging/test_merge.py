@@ -21,6 +21,7 @@ from features.quantized import QuantizedModel
 from features.schema import BACKBONE_FOLDER, ImageStatus
 from features.store import FeatureStore
 from features.writer import FeatureWriter
+from tests.commands import run_command
 from tests.features.merging.parts import assert_whole, list_numbers, make_part, make_parts, merge
 from tests.features.stores import find_all_problems, make_image
 from tests.files import read_files
@@ -127,6 +128,7 @@ def test_merge_of_some_parts_records_them_and_a_later_merge_adds_the_others(part
     result = merge(parts[0], parts[2], "--into", store, "--incomplete")
     assert (result.status, result.json["missing"]) == (0, [2, 4])
     assert read_meta(store)[PART_KEY] == "1,3/4"
+    assert run_command("features.__main__", "info", store, "--json").json["part"] == "1,3/4"
     assert merge(parts[0], "--into", store).status == 1
     assert merge(parts[0], "--into", store, "--incomplete").json["pictures"] == 0
     assert merge(parts[1], parts[3], "--into", store).json["missing"] == []
