@@ -22,6 +22,7 @@ from extract.parts import check_part
 from extract.sample_bits import choose_policy
 from extract.stores import StoredState, check_pictures_folder, place_stores, read_store, repeat_fingerprint
 from extract.weights.find import check_weights_argument
+from features.contents import pause_collector
 from features.folder import check_fingerprint
 from features.schema import ImageStatus
 
@@ -34,6 +35,7 @@ def keep_all(scan: Scan) -> Scan:
     return scan
 
 
+@pause_collector()
 def prepare_run(
     config: ExtractConfig, console: Console, select: Select = keep_all
 ) -> tuple[ExtractConfig, Scan, dict[str, Path], dict[str, StoredState]]:

@@ -39,6 +39,7 @@ from extract.stores import (
 )
 from extract.weights.find import AUTO, Weights, find_weights
 from features.catalog.tables import ImageRow
+from features.contents import pause_collector
 from features.folder import check_fingerprint
 from features.parts import FOLDER_KEY, PART_KEY
 from features.store import FeatureStore
@@ -113,8 +114,9 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         for writer in writers:
             for note in writer.notes:
                 console.warning(note)
-        known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
-        plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
+        with pause_collector():
+            known = [KnownStore(writer.catalog.read_images(), writer.holds) for writer in writers]
+            plans = [plan_images(scan.images, store, config.views, rehash=config.rehash) for store in known]
         to_read = merge_images_to_read(plans)
         create = ExtractionLoop if config.distribute == LOCAL else RayExtraction
         loop: Extraction = create(config, console, writers, backbone, policy)

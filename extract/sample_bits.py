@@ -89,12 +89,16 @@ def _list_new_images(
     return [image for image in to_read if image.status is not ImageStatus.DONE]
 
 
+def _drop_ranged(images: Iterable[ImageRow]) -> list[ImageRow]:
+    return [image for image in images if not image.path.lower().endswith(_RANGED_EXTENSIONS)]
+
+
 def survey_samples(images: Iterable[ImageRow], config: ExtractConfig, console: Console) -> SampleSurvey:
     """Find the significant bits of the 16-bit pictures among `images`; only these are decoded.
 
     Files whose extension excludes such samples are not opened. The survey ends at the first picture with 16 bits.
     """
-    examined = [image for image in images if not image.path.lower().endswith(_RANGED_EXTENSIONS)]
+    examined = _drop_ranged(images)
     num_readers, deep, bits, first = count_readers(config.images, count_cores(config.threads)), [], 0, ""
     num_shown = len(examined) if len(examined) > _QUIET_FILES else 0
     with start_threads(num_readers, "read") as pool:

@@ -135,7 +135,7 @@ class FeatureWriter:
 
     def holds(self, key: FeatureKey) -> bool:
         """Return whether a feature is committed or added."""
-        return self.read_status(key) is not None
+        return key in self._added or key in self._committed or key in self.stored
 
     def read_status(self, key: FeatureKey) -> FeatureStatus | None:
         """Return the status of a committed or added feature, or None if there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,14 +94,13 @@ class Locations(Mapping[FeatureKey, Location]):
 
     def __getitem__(self, key: FeatureKey) -> Location:
         """Return the location of a feature; raise KeyError if it is not stored."""
-        content_hash, view = key
-        if len(content_hash) == HASH_BYTES:
-            (place,) = self._hashes.searchsorted(np.frombuffer(content_hash, _HASH_TYPE)).tolist()
-            while place < len(self) and self._read_hash(place) == content_hash:
-                if self.views[place] == view:
-                    return self._read_location(place)
-                place += 1
-        raise KeyError(key)
+        if (place := self._find(key)) is None:
+            raise KeyError(key)
+        return self._read_location(place)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether a feature is stored."""
+        return self._find(key) is not None
 
     def __iter__(self) -> Iterator[FeatureKey]:
         """Iterate over the keys, sorted by content hash and view."""
@@ -113,6 +113,16 @@ class Locations(Mapping[FeatureKey, Location]):
     def items(self) -> ItemsView[FeatureKey, Location]:
         """Return the keys and locations, without a search for each."""
         return _Items(self)
+
+    def _find(self, key: Any) -> int | None:
+        content_hash, view = key
+        if len(content_hash) == HASH_BYTES:
+            (place,) = self._hashes.searchsorted(np.frombuffer(content_hash, _HASH_TYPE)).tolist()
+            while place < len(self) and self._read_hash(place) == content_hash:
+                if self.views[place] == view:
+                    return int(place)
+                place += 1
+        return None
 
     def _read_key(self, place: int) -> FeatureKey:
         return FeatureKey(self._read_hash(place), int(self.views[place]))
