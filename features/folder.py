@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError
+from base.files import PARTIAL_PREFIX
 from base.lock import LOCK_NAME
 from features.catalog.catalog import CATALOG_NAME
 from features.schema import BACKBONE_FOLDER, DERIVED_FOLDER, QUARANTINE_FOLDER, VIEW_NAME, Fingerprint
@@ -37,14 +38,20 @@ def _shorten(value: object) -> str:
 
 def check_store_folder(store: Path) -> None:
     """Raise StoreMissingError for a folder with other files, and CatalogDamagedError for shards without a catalog."""
-    if store.exists() and not store.is_dir():
-        raise StoreMissingError(store, "a folder for the store", "a file", "Give another --store")
-    if not store.is_dir() or (store / CATALOG_NAME).exists():
-        return
-    if any((store / SHARD_FOLDER).glob("*.h5")):
+    if not (store / CATALOG_NAME).exists() and any((store / SHARD_FOLDER).glob("*.h5")):
         advice = "Run `python -m features check STORE --rebuild-catalog`"
         raise CatalogDamagedError(store, "a catalog beside the shards", "shards without a catalog", advice)
-    foreign = sorted(entry.name for entry in store.iterdir() if entry.name not in STORE_NAMES)
-    if foreign:
+    check_entries(store, "Give another --store")
+
+
+def check_entries(store: Path, advice: str) -> None:
+    """Raise StoreMissingError for a file, and for a folder without a catalog that has other entries than a store."""
+    if store.exists() and not store.is_dir():
+        raise StoreMissingError(store, "a folder for the store", "a file", advice)
+    if not store.is_dir() or (store / CATALOG_NAME).exists():
+        return
+    # The first write of a catalog may have been interrupted.
+    names = (entry.name.removeprefix(PARTIAL_PREFIX) for entry in store.iterdir())
+    if foreign := sorted(name for name in names if name not in STORE_NAMES):
         got = f"a folder with {foreign[0]!r}"
-        raise StoreMissingError(store, "a feature store or an empty folder", got, "Give another --store")
+        raise StoreMissingError(store, "a feature store or an empty folder", got, advice)

@@ -10,7 +10,6 @@ from base.files import PARTIAL_PREFIX
 from base.remote import Connection, RemoteMissingError, repeat
 from features.catalog.catalog import CATALOG_NAME
 from features.cuts import list_cuts
-from features.folder import STORE_NAMES
 from features.schema import split_cuts
 from features.shards.shard import SHARD_FOLDER
 from features.transfer.objects import exists, find_local_path, join
@@ -76,18 +75,6 @@ def require_same_layout(where: object, existing: Sequence[str], copied: Sequence
         single, several = "a single store", "a folder of stores of cut layers"
         expected, got = (single, several) if list(copied) == [SINGLE] else (several, single)
         raise StoreMissingError(where, f"{expected}, or an empty folder", got, "Give another URL or folder")
-
-
-def require_own_folder(path: Path) -> None:
-    """Raise StoreMissingError if a folder that is to become a store has other entries; a store passes."""
-    if path.exists() and not path.is_dir():
-        raise StoreMissingError(path, "a folder for the store", "a file", "Give another folder")
-    if not path.is_dir() or (path / CATALOG_NAME).exists():
-        return
-    names = (entry.name.removeprefix(PARTIAL_PREFIX) for entry in path.iterdir())
-    if foreign := sorted(name for name in names if name not in STORE_NAMES):
-        got = f"a folder with {foreign[0]!r}"
-        raise StoreMissingError(path, "a feature store or an empty folder", got, "Give another folder")
 
 
 def require_other_place(store: Path, place: Connection, option: str) -> None:

@@ -16,6 +16,7 @@ from base.terminal import BYTES, Console
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing
 from features.catalog.database import convert_write_error
 from features.cuts import list_cuts
+from features.folder import check_entries
 from features.packed.view import update_view
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, ModelDamagedError, QuantizedModel, read_model, write_model
 from features.schema import BACKBONE_FOLDER, split_cuts
@@ -36,13 +37,12 @@ from features.transfer.layout import (
     list_remote_stores,
     list_shard_names,
     require_other_place,
-    require_own_folder,
     require_same_layout,
 )
 from features.transfer.objects import FileRef, join
 from features.transfer.push import Transfer
 
-_OTHER_FOLDER = "Pull into another folder"
+_OTHER_FOLDER = "Pull into another folder, then run `headstart features merge PULLED --into STORE`"
 
 
 def pull_stores(url: str, store: Path, cut: str, console: Console) -> dict[str, Transfer]:
@@ -81,7 +81,7 @@ def _pull_store(source: Connection, store: Path, console: Console) -> Transfer:
     if data is None:
         raise StoreMissingError(source.where, "a feature store", "no catalog", "Check the URL")
     new = read_catalog(data, place.where)
-    require_own_folder(store)
+    check_entries(store, "Give another folder")
     try:
         if not (store / SHARD_FOLDER).is_dir():
             (store / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from base.remote import Connection, RemoteError, connect
 from base.terminal import BYTES, Console, format_list
 from features.catalog.catalog import CATALOG_NAME
 from features.catalog.database import convert_write_error
+from features.folder import check_entries
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, read_model
 from features.schema import BACKBONE_FOLDER
 from features.shards.shard import SHARD_FOLDER, ShardRef, read_bytes
@@ -32,7 +33,6 @@ from features.transfer.layout import (
     list_local_stores,
     list_remote_stores,
     require_other_place,
-    require_own_folder,
     require_same_layout,
 )
 from features.transfer.objects import join
@@ -140,7 +140,7 @@ def _hold_local(target: Connection) -> Iterator[None]:
     path = objects.find_local_path(target)
     with ExitStack() as stack:
         if path:
-            require_own_folder(path)
+            check_entries(path, "Give another URL or folder")
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:

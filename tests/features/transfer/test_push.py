@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ def test_push_over_other_shards_fails(store: Path, url: str, bucket: Bucket, tmp
     assert bucket.list_keys() == before
 
 
-def test_push_after_adding_the_shards_of_the_url_unites_both(
+def test_push_after_a_merge_with_the_store_at_the_url_unites_both(
     store: Path, url: str, bucket: Bucket, tmp_path: Path
 ) -> None:
     copy_store(tmp_path / "longer", range(10))
@@ -100,9 +99,7 @@ def test_push_after_adding_the_shards_of_the_url_unites_both(
     push(tmp_path / "longer", url)
     fill_store(store, range(30, 34))
     pull(url, tmp_path / "pulled")
-    for path in (tmp_path / "pulled" / "shards").iterdir():
-        shutil.copy(path, store / "shards")
-    fill_store(store, [])
+    assert run_command("features.__main__", "merge", tmp_path / "pulled", "--into", store).status == 0
     push(store, url)
     pull(url, tmp_path / "united")
     assert FeatureStore(tmp_path / "united").num_features == 18
