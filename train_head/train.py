@@ -13,7 +13,7 @@ from base.terminal import Console, format_count, format_list, format_seconds, im
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split
-from train_head.data.summary import count_unusable, log_dataset_summary, warn_if_store_changed
+from train_head.data.summary import count_unusable, identify_sources, log_dataset_summary, warn_if_store_changed
 from train_head.evaluation.calibration import apply_temperature, choose_temperature, describe_calibration
 from train_head.evaluation.evaluate import evaluate_head, measure_head
 from train_head.evaluation.metrics import compute_loss, find_correct
@@ -66,6 +66,7 @@ def train_head(
     """
     started = time.monotonic() if started is None else started
     target = describe_run_target(config.run)
+    path, sources = config.store, identify_sources(config.store)
     training = prepare_training(config)
     if ignored := describe_ignored_options(config):
         console.warning(ignored)
@@ -91,7 +92,9 @@ def train_head(
     if archive:
         console.info(f"earlier run ({'; '.join(differences)}) kept as {archive}")
     remove_checkpoints(checkpoints)
-    warn_if_store_changed(training.store, training.split, config, console)
+    # Opening the store again takes as much memory as the store that is open.
+    if identify_sources(path) != sources:
+        warn_if_store_changed(training.store, training.split, config, console)
     return raise_if_diverged(config, metrics)
 
 

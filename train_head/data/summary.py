@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from base.errors import FeatureStoreError, HeadstartError
 from base.lock import is_locked
+from base.regular import FileIdentity, RegularFile
 from base.terminal import Console, format_count, format_list
 from base.urls import Location, locate_pictures
+from features.catalog.catalog import CATALOG_NAME
 from features.contents import UnusableImage, UnusableReason
 from features.store import Example, FeatureStore
 from train_head.config import TrainConfig
@@ -150,6 +154,16 @@ def check_extraction(store: FeatureStore) -> None:
         f"none yet for {format_count(store.num_pending, 'picture')}" if store.num_pending else "none yet",
         "Wait until the running extraction has finished" if is_running else "Run `python -m extract` to continue",
     )
+
+
+def identify_sources(path: Path) -> dict[Path, FileIdentity]:
+    """Return the identities of the catalogs of a store and of its cuts, or of a packed store; any change alters one."""
+    files = [path] if path.is_file() else [path / CATALOG_NAME, *path.glob(f"*/{CATALOG_NAME}")]
+    found = {}
+    for file in files:
+        with suppress(OSError), RegularFile(file, follow=True) as opened:
+            found[file] = opened.identity
+    return found
 
 
 def warn_if_store_changed(store: FeatureStore, split: Split, config: TrainConfig, console: Console) -> None:

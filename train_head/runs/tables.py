@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +26,7 @@ SPLITS = ("train", "validation")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunExample:
     """Example that a run was trained or validated on."""
 
@@ -87,7 +88,8 @@ def format_history(history: Sequence[Epoch]) -> bytes:
 
 def format_examples(examples: Sequence[RunExample]) -> bytes:
     """Format examples.csv."""
-    return format_csv([_EXAMPLE_COLUMNS, *map(astuple, examples)])
+    rows = ((each.split, each.label, each.content_hash, each.path, each.shard) for each in examples)
+    return format_csv(chain([_EXAMPLE_COLUMNS], rows))
 
 
 def format_predictions(
@@ -111,11 +113,11 @@ def format_predictions(
         number_of = {label: number for number, label in enumerate(classes)}
         chosen = np.stack([numbers, [number_of[example.label] for example in examples]], axis=1)
         columns, shares = _SHARE_COLUMNS, np.take_along_axis(probabilities, chosen, axis=1)
-    rows = [
+    rows = (
         [example.path, example.label, text, *(f"{share:.9g}" for share in row)]
         for example, text, row in zip(examples, predicted, shares, strict=True)
-    ]
-    return format_csv([[*_PREDICTION_COLUMNS, *columns], *rows])
+    )
+    return format_csv(chain([[*_PREDICTION_COLUMNS, *columns]], rows))
 
 
 def has_separate_probabilities(classes: Sequence[str]) -> bool:
@@ -196,9 +198,12 @@ def parse_probabilities(data: bytes) -> Array:
 
 def format_csv(rows: Iterable[Iterable[object]]) -> bytes:
     """Format rows as CSV. Bytes of a path that are not UTF-8 are kept."""
-    text = io.StringIO(newline="")
+    data = io.BytesIO()
+    # Encoded while it is written: the text of a million rows needs four times the memory of the bytes.
+    text = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
     csv.writer(text).writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    text.flush()
+    return data.getvalue()
 
 
 def _parse(data: bytes, *headers: list[str]) -> list[list[str]]:
