@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.terminal import Console
+from base.urls import Location
 from extract.config import ExtractConfig
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
@@ -31,13 +32,13 @@ KILL_ONCE, KILL, SLOW, OTHER = "kill once", "kill", "slow", "other weights"
 """Faults: the first worker is killed in its first batch, or all are; batches are slow; other weights in the workers."""
 
 
-def request_fault(images: Path, fault: str) -> None:
+def request_fault(images: Location, fault: str) -> None:
     """Let the workers that extract a folder have a fault."""
     _locate_fault(images).write_text(fault)
 
 
-def _locate_fault(images: Path) -> Path:
-    return images.with_name("fault")
+def _locate_fault(images: Location) -> Path:
+    return Path(str(images)).with_name("fault")
 
 
 class FakeBackbone(MeanColours):
