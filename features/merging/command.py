@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from base.errors import UsageError
+from base.errors import StoreMissingError, UsageError
 from base.terminal import Console, format_list
 
 if TYPE_CHECKING:
@@ -60,9 +61,8 @@ def _pair_stores(paths: Sequence[Path], into: Path) -> dict[str, tuple[Path, lis
     Raises:
         StoreMissingError: a path has no store, or not the same cut layers as the others.
     """
-    from base.errors import StoreMissingError
+    from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
     from features.cuts import choose_cut_folders, list_cuts
-    from features.merging.summary import summarise_store
 
     cuts = list_cuts(paths[0])
     for path in paths:
@@ -71,7 +71,10 @@ def _pair_stores(paths: Sequence[Path], into: Path) -> dict[str, tuple[Path, lis
                 "stores of the cut layers " + ", ".join(names) if names else "one store" for names in (cuts, found)
             )
             raise StoreMissingError(path, f"{expected}, as in {paths[0]}", got, "Extract all parts with the same --cut")
-    places = choose_cut_folders(into, cuts or [summarise_store(paths[0]).fingerprint.cut])
+    if not cuts:
+        with closing(Catalog(paths[0] / CATALOG_NAME, writable=False)) as catalog:
+            cut = load_fingerprint(catalog).cut
+    places = choose_cut_folders(into, cuts or [cut])
     return {cut: (place, [path / cut if cuts else path for path in paths]) for cut, place in places.items()}
 
 

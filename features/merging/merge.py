@@ -108,7 +108,8 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
     missing, count = plan.finished.list_missing() if plan.finished else [], plan.parts[0].count
     if plan.is_done:
         return MergeResult(plan.path, missing, count, 0, 0, 0)
-    source = plan.target or next((part for part in plan.parts if part.shards), plan.parts[0])
+    stores = [plan.target, *plan.parts] if plan.target else plan.parts
+    source = next((store for store in stores if store.shards), plan.parts[0])
     meta = compose_meta(plan.parts, plan.target, plan.finished)
     with FeatureWriter(plan.path, source.fingerprint, source.origin) as writer:
         for note in writer.notes:
