@@ -19,6 +19,7 @@
 #   CALIBRATION=     store whose quantised backbone is used, for int8 (docs/scale.md)
 #   PART=            part of DATA to extract, such as 3/16; each part has its own STORE (docs/scale.md)
 #   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
+#   DISTRIBUTE=      where to extract: local (default), ray, auto, or the address of a Ray cluster (docs/scale.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
 #   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/fine-tuning.md)
@@ -55,12 +56,12 @@ HEAD_VARIABLES := EPOCHS DROPOUT UNITS BATCH_SIZE LEARNING_RATE OPTIMIZER MOMENT
 	SOLVER RANK REPEATS FOLDS SPLIT FALSE_ALARMS CUT VIEWS UNFREEZE_FROM FINE_TUNE_EPOCHS FINE_TUNE_LEARNING_RATE
 # Each value of these has its own store. Views and threads do not change stored features.
 STORE_VARIABLES := IMAGE_SIZE POOL ENGINE PRECISION PART
-INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 CALIBRATION THREADS SAMPLE_BITS MAX_BAD MAX_PIXELS
+INPUT_VARIABLES := LABELS COLUMNS CLASSES MIN_PICTURES WEIGHTS_SHA256 CALIBRATION THREADS DISTRIBUTE SAMPLE_BITS MAX_BAD MAX_PIXELS
 FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE FACTORED CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
 	SEARCH TRIALS $(SWITCHES) COUNT TOP UNSURE SORT_INTO PORT FILES ARGS
-TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO INT8 PARQUET OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
+TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO INT8 PARQUET RAY OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
 # In the environment, COLUMNS is the width of the terminal.
@@ -156,6 +157,7 @@ DEV := $(VENV)/dev.done
 OPENVINO := $(VENV)/openvino.done
 INT8 := $(VENV)/int8.done
 PARQUET := $(VENV)/pyarrow.done
+RAY := $(VENV)/ray.done
 OPTUNA := $(VENV)/optuna.done
 TENSORBOARD_DONE := $(VENV)/tensorboard.done
 SERVE := $(VENV)/serve.done
@@ -183,6 +185,7 @@ demo: extract train export  ## extract, train and export the default data
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
 extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter int8,$(PRECISION)),$(INT8)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
+extract: $(if $(filter-out local,$(DISTRIBUTE)),$(RAY))
 extract: $(RUNTIME) $(if $(is_default),data)  ## compute the features of new pictures
 	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) $(if $(NEW_STORE),--new-store) $(ARGS)
 
@@ -321,7 +324,7 @@ packages_int8 := openvino nncf
 packages_litert := ai-edge-litert
 packages_onnx := onnx onnxruntime tf2onnx
 packages_serve := starlette uvicorn python-multipart
-EXTRAS := $(foreach v,heic int8 litert onnx openvino optuna pyarrow serve tensorboard,$(VENV)/$v.done)
+EXTRAS := $(foreach v,heic int8 litert onnx openvino optuna pyarrow ray serve tensorboard,$(VENV)/$v.done)
 
 $(EXTRAS): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock $(or $(packages_$*),$*)

@@ -256,9 +256,9 @@ def train(
             also keeps near-duplicates together. Default content.
         false_alarms: Share of pictures like the training pictures that may be classified as none of these. Expects a
             number from 0.0001 to 0.5. Default 0.01.
-        distribute: Where to compute the reduction of more than 4,096 pictures: local is this process; ray uses all
-            cores of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The
-            head is the same. Needs the package extra ray. Default local.
+        distribute: Where to reduce the features of more than 4,096 pictures: local is this process; ray uses all cores
+            of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The head is
+            the same. Needs the package extra ray. Default local.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
@@ -370,9 +370,9 @@ def sweep(
             also keeps near-duplicates together. Default content.
         false_alarms: Share of pictures like the training pictures that may be classified as none of these. Expects a
             number from 0.0001 to 0.5. Default 0.01.
-        distribute: Where to compute the reduction of more than 4,096 pictures: local is this process; ray uses all
-            cores of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The
-            head is the same. Needs the package extra ray. Default local.
+        distribute: Where to reduce the features of more than 4,096 pictures: local is this process; ray uses all cores
+            of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The head is
+            the same. Needs the package extra ray. Default local.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
