@@ -1,7 +1,8 @@
 # Headstart: extract once, retrain in seconds. `make help` lists the targets and the variables.
 #
 # Variables, all optional:
-#   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells)
+#   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells);
+#                    also an archive, tar shards, or a URL (docs/scale.md)
 #   LABELS=file      a table with the label of each picture, instead of class folders (docs/inputs.md)
 #   COLUMNS=         columns of LABELS, if they are not found: path=id,label=breed
 #   STORE=folder     the feature store              RUN=folder       the fitted head

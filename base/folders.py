@@ -53,9 +53,14 @@ class FolderPlace:
                 raise MemberError(describe_size(num_bytes, max_bytes))
             if end is not None and end < num_bytes:
                 return repeat(lambda: bytes(system.cat_file(place, start=0, end=end)), where)[:end]
-            return repeat(lambda: bytes(system.cat_file(place)), where)
+            # With the limits of a range, s3fs does not ask for the size again.
+            limits = {"start": 0, "end": num_bytes + 1} if num_bytes and not _is_web(self._connection) else {}
+            data = repeat(lambda: bytes(system.cat_file(place, **limits)), where)
         except RemoteMissingError as error:
             raise MemberError("no such file") from error
+        if limits and len(data) != num_bytes:
+            raise MemberError("a file that changed while it was read")
+        return data
 
 
 def _list_objects(connection: Connection) -> list[Entry]:
