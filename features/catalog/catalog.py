@@ -132,6 +132,12 @@ class Catalog:
             tables.check_image_paths(images)
         return images
 
+    def read_content_hashes(self) -> frozenset[bytes]:
+        """Return the content hashes of the images that have been read."""
+        with convert_sqlite_errors(self.path):
+            blocks, column = tables.IMAGES.read_blocks(self._db), ImageRow._fields.index("content_hash")
+            return frozenset(row[column] for block in blocks for row in block if row[column])
+
     def read_features(self) -> Locations:
         """Return the location of every feature."""
         with convert_sqlite_errors(self.path):

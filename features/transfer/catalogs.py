@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from base.errors import CatalogDamagedError, FeatureStoreError, FingerprintMisma
 from base.terminal import format_count, format_list
 from base.urls import is_url
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin, replace_meta
-from features.catalog.locations import Locations
+from features.contents import load_folder
 from features.folder import describe_differences
 from features.packed.view import VIEW_KEY
 from features.schema import Fingerprint, Origin, encode_json
@@ -24,15 +25,14 @@ _LOCAL_KEYS = frozenset([IMAGES_KEY, ORIGIN_KEY, VIEW_KEY, "images_per_second", 
 
 
 class CatalogCopy(NamedTuple):
-    """Copy of a catalog in memory."""
+    """Copy of a catalog in memory. Only its shards and its metadata have been read."""
 
+    where: str
+    """Path or URL, for errors."""
     data: bytes
     fingerprint: Fingerprint
     origin: Origin
     shards: list[ShardRef]
-    features: Locations
-    content_hashes: frozenset[bytes]
-    """Content hashes of the pictures that have been read."""
     images_folder: str
     state: str
     """Text that is equal for catalogs of the same pictures and features, on any computer."""
@@ -49,40 +49,51 @@ def copy_catalog(store: Path) -> CatalogCopy:
         StoreMissingError: the path has no store.
         CatalogDamagedError: the catalog is damaged.
     """
-    with closing(Catalog(store / CATALOG_NAME, writable=False)) as catalog, catalog.snapshot():
+    with _open(store) as catalog, catalog.snapshot():
         fingerprint, origin, shards = load_fingerprint(catalog), load_origin(catalog), catalog.read_shards()
-        hashes = frozenset(image.content_hash for image in catalog.read_images() if image.content_hash)
-        features, meta = catalog.read_features(), catalog.read_all_meta()
+        meta = catalog.read_all_meta()
         shared = {key: value for key, value in meta.items() if key not in _LOCAL_KEYS}
         state = encode_json([catalog.describe_contents(), shared])
         data = catalog.serialize()
-    return CatalogCopy(data, fingerprint, origin, shards, features, hashes, meta.get(IMAGES_KEY, ""), state)
+    return CatalogCopy(f"{store}", data, fingerprint, origin, shards, meta.get(IMAGES_KEY, ""), state)
 
 
 def read_catalog(data: bytes, where: str) -> CatalogCopy:
-    """Read the bytes of an untrusted catalog, and check all of them.
+    """Read the shards and the metadata in the bytes of an untrusted catalog.
 
     Args:
         data: the bytes.
         where: their URL, for errors.
 
     Raises:
-        FeatureStoreError: the bytes are not an intact catalog of this version.
+        FeatureStoreError: the bytes are not a catalog of this version, or these parts are damaged.
     """
+    with _open_folder(data, where) as folder:
+        return copy_catalog(folder)._replace(where=where)
+
+
+def check_catalog(copied: CatalogCopy) -> None:
+    """Raise FeatureStoreError if anything in an untrusted catalog is damaged."""
+    with _open_folder(copied.data, copied.where) as folder:
+        with _open(folder) as catalog:
+            damage = catalog.find_damage()
+        load_folder(folder)
+    if damage:
+        raise CatalogDamagedError(copied.where, "an intact catalog", damage[0], "Push the store again")
+
+
+@contextmanager
+def _open_folder(data: bytes, where: str) -> Iterator[Path]:
+    """Write the bytes of a catalog to a temporary folder; errors in the block name their URL."""
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         path = Path(folder) / CATALOG_NAME
         try:
             path.write_bytes(data)
-            with closing(Catalog(path, writable=False)) as catalog:
-                damage = catalog.find_damage()
-            found = copy_catalog(path.parent)
+            yield path.parent
         except OSError as error:
             raise convert_os_error(error, str(path)) from error
         except FeatureStoreError as error:
             raise type(error)(where, error.expected, error.got, "Check the URL, or push the store again") from error
-    if damage:
-        raise CatalogDamagedError(where, "an intact catalog", damage[0], "Push the store again")
-    return found
 
 
 def convert_paths(found: CatalogCopy, local: CatalogCopy | None) -> bytes:
@@ -119,14 +130,35 @@ def require_ancestor(where: object, old: CatalogCopy, new: CatalogCopy, advice: 
         advice: advice of the error.
         pictures: whether every picture of the older one must be in the new one as well.
     """
-    known = {shard.sha256 for shard in new.shards}
-    others = {shard.number for shard in old.shards if shard.sha256 not in known}
-    # A lost shard may have been computed again, as another one.
-    lacking = {place.shard for key, place in old.features.items() if place.shard in others and key not in new.features}
+    if old.state == new.state:
+        return
+    with _open_folder(old.data, old.where) as ours, _open_folder(new.data, new.where) as theirs:
+        lacking = _find_lacking(ours, theirs, old.shards, new.shards)
+        lost = len(_read_content_hashes(ours) - _read_content_hashes(theirs)) if pictures else 0
     names = [shard.name for shard in old.shards if shard.number in lacking]
-    lost = len(old.content_hashes - new.content_hashes) if pictures else 0
     if names or lost:
         got = [f"other features in {format_count(len(names), 'shard')} ({format_list(names)})"] if names else []
         got += [format_count(lost, "other picture")] if lost else []
         expected = f"no features{' or pictures' if pictures else ''} that the copied store lacks"
         raise StoreDivergedError(where, expected, " and ".join(got), advice)
+
+
+def _find_lacking(old: Path, new: Path, old_shards: list[ShardRef], new_shards: list[ShardRef]) -> set[int]:
+    """Return the numbers of the shards of a store with a feature that another store lacks."""
+    known = {shard.sha256 for shard in new_shards}
+    others = {shard.number for shard in old_shards if shard.sha256 not in known}
+    if not others:
+        return set()
+    # A lost shard may have been computed again, as another one.
+    with _open(old) as mine, _open(new) as theirs:
+        found, features = theirs.read_features(), mine.read_features()
+    return {place.shard for key, place in features.items() if place.shard in others and key not in found}
+
+
+def _read_content_hashes(folder: Path) -> frozenset[bytes]:
+    with _open(folder) as catalog:
+        return catalog.read_content_hashes()
+
+
+def _open(folder: Path) -> closing[Catalog]:
+    return closing(Catalog(folder / CATALOG_NAME, writable=False))

@@ -25,6 +25,7 @@ from features.transfer import objects
 from features.transfer.catalogs import (
     CatalogCopy,
     StoreDivergedError,
+    check_catalog,
     convert_paths,
     copy_catalog,
     read_catalog,
@@ -82,6 +83,9 @@ def _pull_store(source: Connection, store: Path, console: Console) -> Transfer:
         raise StoreMissingError(source.where, "a feature store", "no catalog", "Check the URL")
     new = read_catalog(data, place.where)
     check_entries(store, "Give another folder")
+    old = None if is_missing(store / CATALOG_NAME) else copy_catalog(store)
+    if old is None or old.state != new.state:
+        check_catalog(new)
     try:
         if not (store / SHARD_FOLDER).is_dir():
             (store / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
