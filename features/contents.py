@@ -28,6 +28,18 @@ from features.shards.shard import SHARD_FOLDER, ShardRef, read_features
 _NUM_CLASSES_SHOWN = 10
 
 
+@contextmanager
+def pause_collector() -> Iterator[None]:
+    """Disable the garbage collector, which would repeatedly scan many objects that are all in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Example(NamedTuple):
     """View of an image with a usable feature, and the location of that feature."""
 
@@ -87,6 +99,7 @@ class StoreContents:
         location = self.locations.get(key)
         return location if location is not None and location.status is FeatureStatus.OK else None
 
+    @pause_collector()
     def list_examples(self) -> list[Example]:
         """Return an example for each image with a usable feature, in the order of the images."""
         locations, places = self.locations, self._find_places()
@@ -145,6 +158,7 @@ class StoreContents:
         }
 
 
+@pause_collector()
 def load_folder(path: Path) -> StoreContents:
     """Read the catalog of a store in one snapshot.
 
@@ -174,15 +188,3 @@ def load_folder(path: Path) -> StoreContents:
         labels=labels,
         part=meta.get(PART_KEY, ""),
     )
-
-
-@contextmanager
-def pause_collector() -> Iterator[None]:
-    """Disable the garbage collector, which would repeatedly scan many objects that are all in use."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

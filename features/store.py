@@ -17,7 +17,7 @@ from base.errors import ShardDamagedError, UsageError
 from features.arrays import read_array, stream_dataset
 from features.catalog.tables import ImageRow
 from features.contents import Example as Example
-from features.contents import StoreContents, UnusableImage, load_folder, pause_collector
+from features.contents import StoreContents, UnusableImage, load_folder
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
@@ -42,8 +42,7 @@ class FeatureStore:
             CatalogDamagedError: the catalog is damaged.
         """
         self.path = Path(path)
-        with pause_collector():
-            self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
+        self.contents = load_pack(self.path) if self.path.is_file() else load_folder(self.path)
         self.parts: tuple[FeatureStore, ...] = ()
         """Stores of the cut layers of a joined store; empty for the store of one cut layer."""
         self.scales: tuple[float, ...] = ()
@@ -70,8 +69,7 @@ class FeatureStore:
     @cached_property
     def examples(self) -> list[Example]:
         """View 0 of each image with a usable feature, sorted by the bytes of the paths."""
-        with pause_collector():
-            return self.contents.list_examples()
+        return self.contents.list_examples()
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from base.errors import CatalogDamagedError, FeatureStoreError, StoreMissingError
+from base.errors import FeatureStoreError, StoreMissingError
 from base.files import is_regular, write_durably
 from features.catalog import tables, totals
 from features.catalog.database import (
@@ -159,15 +159,9 @@ class Catalog:
             return self._db.serialize()
 
     def find_damage(self) -> list[str]:
-        """Check the structure of the database, all row checksums and all table totals; return the problems."""
-        try:
-            with convert_sqlite_errors(self.path):
-                found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
-                for table in tables.TABLES:
-                    for _ in table.read_blocks(self._db):
-                        pass
-        except CatalogDamagedError as error:
-            return [str(error)]
+        """Check the structure of the database, but not the values in its rows; return the problems."""
+        with convert_sqlite_errors(self.path):
+            found = [row[0].decode() for row in self._db.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else [f"{self.path}: {problem}" for problem in found]
 
     @contextmanager

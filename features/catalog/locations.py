@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -74,6 +75,18 @@ class Locations(Mapping[FeatureKey, Location]):
         found[found == len(self)] = 0
         places[is_hash] = np.where((self._hashes[found] == wanted) & (self.views[found] == 0), found, -1)
         return places
+
+    def list_shard(self, number: int) -> list[tuple[FeatureKey, Location]]:
+        """List the features of a shard."""
+        order, shards = self._by_shard
+        places = order[shards.searchsorted(number) : shards.searchsorted(number, "right")].tolist()
+        return [(self._read_key(place), self._read_location(place)) for place in places]
+
+    @cached_property
+    def _by_shard(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the features in the order of their shards, and the shard of each."""
+        order = np.argsort(self.shards, kind="stable")
+        return order, self.shards[order]
 
     def find_outside(self, num_rows: Mapping[int, int]) -> int | None:
         """Return the position of a feature outside of its shard, given the number of rows of each; None if none is."""

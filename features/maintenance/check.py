@@ -23,10 +23,8 @@ from features.maintenance import recover
 from features.maintenance.recover import list_shard_files
 from features.packed.view import write_view
 from features.quantized import find_model_problems
-from features.schema import FeatureKey, FeatureStatus, Fingerprint, ImageStatus
+from features.schema import Fingerprint, ImageStatus
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
-
-_Row = tuple[int, FeatureKey, FeatureStatus]
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,8 @@ def find_problems(
     except CatalogDamagedError as error:
         return [Problem(CATALOG_NAME, str(error))]
     problems = []
-    rows_of: dict[int, set[_Row]] = {shard.number: set() for shard in contents.shards}
-    for key, place in contents.locations.items():
-        rows_of[place.shard].add((place.row, key, place.status))
     for shard in contents.shards:
-        problems += _check_shard(store, shard, contents.fingerprint, rows_of[shard.number], read_data=read_data)
+        problems += _check_shard(store, shard, contents, read_data=read_data)
         advance(1)
     for path in list_shard_files(store):
         if not path.name.startswith(PARTIAL_PREFIX) and not parse_name(path.name):
@@ -153,9 +148,7 @@ def _choose_header(store: Path) -> ShardHeader:
     return max(headers, key=lambda header: (counts[header.fingerprint], header.fingerprint.digest))
 
 
-def _check_shard(
-    store: Path, shard: ShardRef, fingerprint: Fingerprint, rows: set[_Row], *, read_data: bool
-) -> list[Problem]:
+def _check_shard(store: Path, shard: ShardRef, contents: StoreContents, *, read_data: bool) -> list[Problem]:
     problem = recover.find_size_problem(store, shard)
     is_lost = True
     if read_data and not problem:
@@ -164,10 +157,11 @@ def _check_shard(
                 header = read_header(file)
             # If two shards contain the same feature, the catalog lists only one of them.
             found = set(zip(range(len(header.keys)), header.keys, header.statuses, strict=True))
-            if differences := header.fingerprint.list_differences(fingerprint):
+            listed = {(place.row, key, place.status) for key, place in contents.locations.list_shard(shard.number)}
+            if differences := header.fingerprint.list_differences(contents.fingerprint):
                 names = ", ".join(name for name, _, _ in differences)
                 problem = f"has features with another fingerprint: {names}"
-            elif len(found) != shard.num_rows or not rows <= found:
+            elif len(found) != shard.num_rows or not listed <= found:
                 problem = "has rows that differ from the catalog"
         except FeatureStoreError as error:
             # Other errors, such as a missing package, do not mean that the shard is damaged.

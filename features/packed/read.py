@@ -14,7 +14,7 @@ from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
 from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow, Location, check_image_paths, decode_text, encode_text
-from features.contents import StoreContents
+from features.contents import StoreContents, pause_collector
 from features.labels import LABELS_KEY, LabelSource
 from features.schema import (
     FEATURE_DTYPE,
@@ -41,6 +41,7 @@ _ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeE
 """Errors of h5py and of decoding, raised for a damaged or untrusted file."""
 
 
+@pause_collector()
 def load_pack(path: Path) -> StoreContents:
     """Read the contents of a packed store, except the feature values.
 

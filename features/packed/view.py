@@ -13,7 +13,7 @@ import numpy as np
 from base.files import write_durably
 from features.catalog.catalog import Catalog
 from features.catalog.tables import encode_text
-from features.contents import load_folder
+from features.contents import load_folder, pause_collector
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, VIEW_NAME
 from features.shards.hdf5 import build_file
 from features.shards.shard import SHARD_FOLDER
@@ -32,6 +32,7 @@ def update_view(store: Path, catalog: Catalog) -> None:
         catalog.write_meta(VIEW_KEY, contents)
 
 
+@pause_collector()
 def write_view(store: Path) -> None:
     """Write the view of the committed shards of a store.
 
