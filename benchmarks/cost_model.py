@@ -32,7 +32,7 @@ REMEDIES = {
     Bottleneck.READING: "machines in the region of the pictures, more of them; smaller JPEGs",
     Bottleneck.REQUESTS: "pictures in tar shards of 1,000, which need one request each; more prefixes",
     Bottleneck.CATALOG: "`--part`: each part has its own catalog; then one merge",
-    Bottleneck.REDUCTION: "`--pool avg`; the reduction as a Ray job; training on a part of the pictures",
+    Bottleneck.REDUCTION: "`--pool avg`; `python -m train_head --distribute ray`; training on a part of the pictures",
     Bottleneck.START: "fewer machines, for longer",
     Bottleneck.DISK: "`--pool avg`; a larger or mounted file system; one store for each part, pushed to a URL",
     Bottleneck.MEMORY: "more memory; several stores of at most 10 million pictures; training on a part of the pictures",
@@ -168,6 +168,8 @@ def estimate_cost(pictures: float, machines: Machines, rates: Rates, prices: Pri
     cores = count_effective_cores(machines.cores, rates.efficiency)
     train_s = pictures / (cores * rates.reduced_per_s)
     features_gb = pictures * (rates.feature_kb + rates.catalog_kb) * KB / GB
+    # A training sorts the features on disk (docs/scale.md).
+    disk_gb = features_gb + pictures * rates.feature_kb * KB / GB
     pictures_gb = pictures * rates.picture_kb * KB / GB
     memory_gb = max(rates.base_memory_gb, rates.base_memory_gb / 2 + pictures * rates.open_kb * KB / GB)
     machine_hours = (machines.count * (rates.start_s + work_s) + merge_s + train_s) / HOUR_S
@@ -175,7 +177,7 @@ def estimate_cost(pictures: float, machines: Machines, rates: Rates, prices: Pri
     all_steps = steps | {Bottleneck.REDUCTION: train_s}
     if memory_gb > machines.memory_gb:
         bottleneck = Bottleneck.MEMORY
-    elif features_gb > machines.disk_gb:
+    elif disk_gb > machines.disk_gb:
         bottleneck = Bottleneck.DISK
     else:
         bottleneck = max(all_steps, key=lambda step: all_steps[step])
@@ -183,7 +185,7 @@ def estimate_cost(pictures: float, machines: Machines, rates: Rates, prices: Pri
         pictures=pictures,
         extract_s=rates.start_s + work_s + merge_s,
         train_s=train_s,
-        disk_gb=features_gb,
+        disk_gb=disk_gb,
         memory_gb=memory_gb,
         compute_price=machine_hours * machines.hourly_price,
         storage_price=features_gb * prices.storage_gb_month * prices.months,

@@ -78,7 +78,12 @@ def test_time_disk_and_money_grow_in_proportion_to_the_pictures() -> None:
         (Bottleneck.DECODING, 1e6, GPU, {"gpu_rate": 1e5, "reduced": 1e5}),
         (Bottleneck.READING, 1e6, LAPTOP, {"network": 1}),
         (Bottleneck.REQUESTS, 1e6, make_cluster(100), {"reduced": 1e5}),
-        (Bottleneck.CATALOG, 1e7, make_cluster(100, is_shared=True), {"per_request": 1000, "reduced": 1e6}),
+        (
+            Bottleneck.CATALOG,
+            1e7,
+            make_cluster(100, is_shared=True),
+            {"per_request": 1000, "reduced": 1e6, "commits": 1e4},
+        ),
         (Bottleneck.CATALOG, 1e7, make_cluster(100), {"per_request": 1000, "reduced": 1e6, "commits": 1e4}),
         (Bottleneck.REDUCTION, 1e7, make_cluster(100), {}),
         (Bottleneck.START, 1e3, make_cluster(100), {}),
