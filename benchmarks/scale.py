@@ -122,7 +122,7 @@ def measure_scale(config: ScaleBenchmarkConfig, console: Console) -> Mapping[str
         [
             ("rows", *(f"{num_rows:,}" for num_rows in sizes), "growth"),
             *(
-                (DESCRIPTIONS[step], *map(_format_cost, found), _format_growth(sizes, found))
+                (DESCRIPTIONS[step], *map(_format_cost, found), describe_growth(sizes, found))
                 for step, found in costs.items()
             ),
         ],
@@ -182,7 +182,7 @@ def _format_cost(cost: Cost) -> str:
     return f"{format_seconds(cost.seconds)}, {format_bytes(cost.peak_bytes)}"
 
 
-def _format_growth(sizes: Sequence[int], costs: Sequence[Cost]) -> str:
+def describe_growth(sizes: Sequence[int], costs: Sequence[Cost]) -> str:
     """Return the exponent of the growth of the time between the last two sizes."""
     if len(sizes) < 2:
         return ""
