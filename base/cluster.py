@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,9 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
     # Read when Ray is imported. The second one would upload the current folder to the cluster under `uv run`.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    if address != OWN:
+        # Ray repeats each failed attempt to connect on stderr.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     import ray
     from ray._private import worker
 
@@ -78,7 +82,9 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
         worker.print_to_stdstream = lambda *_, **__: None
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
-            ray.init(**options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(**options)
         except (Exception, SystemExit) as error:
             ray.shutdown()
             raise _build_error(option, address, error, ray.__version__) from error
@@ -115,5 +121,8 @@ def _build_error(option: str, address: str, error: BaseException, version: str) 
     if address == OWN:
         advice = "Check the free memory and the free space in /tmp, or leave the option out"
         return HeadstartError(f"{option} {address}", "Ray to start on this computer", got, advice)
-    advice = f"Check that the cluster is running, with Ray {version} and the version of Python of this computer"
+    advice = (
+        f"Check that the cluster is running, with Ray {version} and this version of Python. If it needs a "
+        "token, set RAY_AUTH_MODE=token"
+    )
     return HeadstartError(f"{option} {address}", "a Ray cluster that answers", got, advice)

@@ -19,6 +19,9 @@ POLL_S = 0.5
 """Time between two updates of the progress."""
 
 
+_MAX_REASON = 300
+
+
 class WorkerLostError(HeadstartError):
     """Workers that ended again and again, for example without enough memory."""
 
@@ -109,7 +112,9 @@ class WorkerPool:
             WrongWorkerError: a worker has other weights, options or packages than this process.
             HeadstartError: a worker cannot read or write, or its engine failed.
         """
-        while self._jobs:
+        has_more = True
+        # Workers that still wait for free cores are not needed after the last task.
+        while has_more or self._lost or any(job.task for job in self._jobs.values()):
             ended, _ = self._ray.wait(list(self._jobs), timeout=POLL_S)
             if not ended:
                 self._ask_progress()
@@ -128,6 +133,7 @@ class WorkerPool:
                     numbers = reserve()
                     self._jobs[job.worker.extract.remote(task.images, numbers)] = _Job(job.worker, task)
                 else:
+                    has_more = False
                     self._ray.kill(job.worker)
                     self.num_ready -= 1
 
@@ -168,7 +174,8 @@ class WorkerPool:
                 raise error.cause from error
             raise
         except RayError as error:
-            return " ".join(str(error).split())[:300], True
+            # The last line has the cause, after the name and the place of the worker.
+            return str(error).strip().splitlines()[-1][:_MAX_REASON], True
 
     def _check(self, found: WorkerIdentity) -> None:
         self.num_ready += 1
