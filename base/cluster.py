@@ -60,9 +60,6 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
     # Read when Ray is imported. The second one would upload the current folder to the cluster under `uv run`.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    if address != OWN:
-        # Ray repeats each failed attempt to connect on stderr.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     import ray
     from ray._private import worker
 
