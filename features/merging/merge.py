@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreLockedError
@@ -26,7 +27,7 @@ from features.merging.plan import (
     update_row,
 )
 from features.merging.summary import StoreSummary, summarise_part, summarise_store
-from features.parts import Parts
+from features.parts import Parts, find_part
 from features.quantized import ModelDamagedError, QuantizedModel, read_model
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, parse_name
 from features.writer import FeatureWriter
@@ -117,17 +118,14 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
         if plan.model:
             writer.write_quantized(plan.model)
         placed, num_linked = _place_shards(plan, writer, console)
-        rows = {row.path: row for row in writer.catalog.read_images()}
-        num_pictures = 0
+        pictures, num_pictures = _Pictures(writer.catalog.read_images(), count), 0
         with writer.transaction():
             for shard, header in placed:
                 writer.catalog.add_shard(shard, header.keys, header.statuses)
             for part in plan.parts:
-                changed, removed = _compare_rows(rows, _read_images(part), part)
+                changed, removed = pictures.compare(_read_images(part), part)
                 writer.update_images(changed, removed, part.labels)
                 num_pictures += len(changed) + len(removed)
-                if not part.parts:
-                    rows.update((row.path, row) for row in changed)
             for key, value in meta.items():
                 writer.write_meta(key, value)
     return MergeResult(plan.path, missing, count, num_linked, len(placed) - num_linked, num_pictures)
@@ -160,34 +158,43 @@ def _check_overlaps(stores: Sequence[StoreSummary]) -> None:
 def _is_merged(parts: Sequence[StoreSummary], target: StoreSummary) -> bool:
     """Return whether a store has the labels, the pictures and the features of the parts."""
     contents = load_folder(target.path)
-    rows = {row.path: row for row in contents.images}
+    pictures = _Pictures(contents.images, parts[0].count)
     for part in parts:
         found = load_folder(part.path)
-        if part.labels != target.labels or any(_compare_rows(rows, found.images, part)):
+        if part.labels != target.labels or any(pictures.compare(found.images, part)):
             return False
-        if not all(key in contents.locations for key in found.locations):
+        # One search for all pictures, because most features are view 0.
+        hashes = [key.content_hash for key in found.locations if key.view == 0]
+        if (contents.locations.find_first(hashes) < 0).any():
+            return False
+        if not all(key in contents.locations for key in found.locations if key.view):
             return False
     return True
 
 
-def _compare_rows(
-    rows: Mapping[str, ImageRow], images: Sequence[ImageRow], part: StoreSummary
-) -> tuple[list[ImageRow], list[str]]:
-    """Compare the pictures of a store with those of a part.
+class _Pictures:
+    """Pictures of the store before the merge, by path and by part."""
 
-    Args:
-        rows: pictures of the store, by path.
-        images: pictures of the part.
-        part: the part.
+    def __init__(self, images: Iterable[ImageRow], count: int) -> None:
+        self._rows = {image.path: image for image in images}
+        self._paths: dict[int, list[str]] = {}
+        for path in self._rows if count else ():
+            self._paths.setdefault(find_part(path, count), []).append(path)
 
-    Returns:
-        The pictures to add or replace, and the paths of those that the part no longer has.
-    """
-    pairs = ((rows.get(image.path), image) for image in images)
-    changed = [row for old, image in pairs if (row := update_row(old, image)) != old]
-    paths = {image.path for image in images}
-    removed = [path for path in rows if path not in paths and part.parts and part.parts.holds(path)]
-    return changed, removed
+    def compare(self, images: Sequence[ImageRow], part: StoreSummary) -> tuple[list[ImageRow], list[str]]:
+        """Compare the pictures with those of a part.
+
+        Returns:
+            The pictures to add or replace, and the paths of those that the part no longer has.
+        """
+        pairs = ((self._rows.get(image.path), image) for image in images)
+        changed = [row for old, image in pairs if (row := update_row(old, image)) != old]
+        paths = {image.path for image in images}
+        before = chain.from_iterable(self._paths.get(number, ()) for number in part.numbers)
+        if not part.parts:
+            # Stores that are no parts can have a path in common, which must not be written twice.
+            self._rows.update((row.path, row) for row in changed)
+        return changed, [path for path in before if path not in paths]
 
 
 def _read_images(part: StoreSummary) -> list[ImageRow]:
