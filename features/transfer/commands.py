@@ -40,14 +40,14 @@ class PullConfig:
 
 
 def push(config: PushConfig, console: Console) -> Mapping[str, Any]:
-    """Copy a store to a URL: only what is not there, and the catalog last. Nothing is removed there."""
+    """Copy a store to a URL; files that are there already are skipped, and nothing is removed."""
     from features.transfer.push import push_stores
 
     return _report(push_stores(config.store, config.url, config.cut, console), redact(config.url), console)
 
 
 def pull(config: PullConfig, console: Console) -> Mapping[str, Any]:
-    """Copy a store from a URL: only what the folder lacks. Every byte is verified."""
+    """Copy a store from a URL; every byte is verified, and files that the folder has already are skipped."""
     from features.transfer.pull import pull_stores
 
     return _report(pull_stores(config.url, config.store, config.cut, console), str(config.store), console)

@@ -191,6 +191,11 @@ def copy_all(
     try:
         for future in as_completed([pool.submit(copy, item, count, stop) for item in items]):
             future.result()
+    except Exception:
+        stop.set()
+        # The caller holds a lock, which must outlast the copies that have begun.
+        pool.shutdown(cancel_futures=True)
+        raise
     finally:
         stop.set()
         # An interrupt does not wait for a slow server.

@@ -29,7 +29,7 @@ def list_shards(store: Path) -> list[str]:
 
 
 def read_shards(store: Path) -> dict[str, bytes]:
-    """Read the files of the shards by name."""
+    """Read the files of the shards; the keys are their names."""
     return {name: (store / "shards" / name).read_bytes() for name in list_shards(store)}
 
 

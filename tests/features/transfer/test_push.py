@@ -62,6 +62,16 @@ def test_push_copies_no_path_view_derived_data_or_quarantine(store: Path, url: s
     assert b"/home/user" not in bucket.get(key_of(url, "catalog.sqlite"))
 
 
+def test_push_of_store_that_is_being_written_copies_its_committed_features(
+    store: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    with make_writer(store) as writer:
+        add_features(writer, [20, 21])
+        assert push(store, f"{bucket.url}/cats").copied == 3
+    pull(f"{bucket.url}/cats", tmp_path / "pulled")
+    assert find_all_problems(tmp_path / "pulled") == []
+
+
 def test_push_of_damaged_shard_fails_and_writes_no_catalog(store: Path, bucket: Bucket) -> None:
     shard = find_shard(store, 2)
     flip_byte(shard, 100)
