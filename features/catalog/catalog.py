@@ -124,13 +124,8 @@ class Catalog:
 
     def read_images(self) -> list[ImageRow]:
         """Return all images found by the last scan, sorted by path."""
-        images: list[ImageRow] = []
         with convert_sqlite_errors(self.path):
-            decode = tables.create_image_decoder()
-            for block in tables.IMAGES.read_blocks(self._db):
-                images += map(decode, block)
-            tables.check_image_paths(images)
-        return images
+            return tables.decode_images(tables.IMAGES.read_blocks(self._db))
 
     def read_content_hashes(self) -> frozenset[bytes]:
         """Return the content hashes of the images that have been read."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from operator import itemgetter
@@ -147,16 +147,35 @@ class Location(NamedTuple):
     status: FeatureStatus
 
 
-def create_image_decoder() -> Callable[[Row], ImageRow]:
-    """Return a function that decodes rows of `images`, with their checksums; equal labels become one object."""
+def decode_images(blocks: Iterable[Sequence[Row]]) -> list[ImageRow]:
+    """Decode rows of `images`, with their checksums; equal labels become one object.
+
+    Raises:
+        ValueError: a path is outside the images folder.
+        KeyError: unknown status.
+    """
+    images: list[ImageRow] = []
     decode, create = cache(decode_text), partial(tuple.__new__, ImageRow)
-
-    def decode_image(row: Row) -> ImageRow:
-        path, label, split, num_bytes, modified_ns, content_hash, status, reason, _ = row
-        decoded = decode_text(path), decode(label), decode(split), num_bytes, modified_ns, content_hash or None
-        return create((*decoded, _IMAGE_STATUSES[status], decode(reason)))
-
-    return decode_image
+    for block in blocks:
+        # By columns, this takes three quarters of the time of a loop over the rows.
+        paths, labels, splits, num_bytes, modified_ns, hashes, statuses, reasons, _ = zip(*block, strict=True)
+        texts = [path.decode("utf-8", "surrogateescape") for path in paths]
+        check_paths(texts)
+        images += map(
+            create,
+            zip(
+                texts,
+                map(decode, labels),
+                map(decode, splits),
+                num_bytes,
+                modified_ns,
+                (content_hash or None for content_hash in hashes),
+                map(_IMAGE_STATUSES.__getitem__, statuses),
+                map(decode, reasons),
+                strict=True,
+            ),
+        )
+    return images
 
 
 def encode_image(image: ImageRow) -> Row:
@@ -167,12 +186,12 @@ def encode_image(image: ImageRow) -> Row:
     return path, label, split, image.num_bytes, image.modified_ns, image.content_hash or b"", status, reason
 
 
-def check_image_paths(images: Iterable[ImageRow]) -> None:
+def check_paths(paths: Iterable[str]) -> None:
     """Raise ValueError for a path outside the images folder."""
-    for image in images:
+    for path in paths:
         # Most paths do not have two dots at all.
-        if image.path.startswith("/") or (".." in image.path and ".." in image.path.split("/")):
-            raise ValueError(f"the path {image.path!r} outside the images folder")
+        if path[:1] == "/" or (".." in path and ".." in path.split("/")):
+            raise ValueError(f"the path {path!r} outside the images folder")
 
 
 def encode_text(text: str) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from base.errors import FeatureStoreError, ShardDamagedError, StoreMissingError
 from base.regular import FileIdentity, RegularFile
 from features.catalog.locations import Locations
-from features.catalog.tables import ImageRow, Location, check_image_paths, decode_text, encode_text
+from features.catalog.tables import ImageRow, Location, check_paths, decode_text, encode_text
 from features.contents import StoreContents, pause_collector
 from features.labels import LABELS_KEY, LabelSource
 from features.schema import (
@@ -125,7 +125,7 @@ def _read_contents(path: Path, file: h5py.File, pack: _PackFile) -> StoreContent
     # Older files do not have this group.
     if MISSING_GROUP in file:
         images += _read_missing(file[MISSING_GROUP], locations)
-    check_image_paths(images)
+    check_paths(image.path for image in images)
     # In the order of a catalog, so that a store and its packed store give the same head.
     images.sort(key=lambda image: encode_text(image.path))
     return StoreContents(
