@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,13 +134,19 @@ class Blocks:
         return number, places.astype(np.int32), data
 
 
-def sort_features(store: FeatureStore, examples: Sequence[Example], block_rows: int) -> Blocks:
+def sort_features(
+    store: FeatureStore,
+    examples: Sequence[Example],
+    block_rows: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Blocks:
     """Copy features from the shards into blocks, in the order of the examples. Each shard is read once, in order.
 
     Args:
         store: the store of the features.
         examples: one for each row, in any order.
         block_rows: number of rows in a block.
+        advance: called with the number of rows after each part of a shard.
 
     Raises:
         HeadstartError: the disk is full.
@@ -149,6 +155,7 @@ def sort_features(store: FeatureStore, examples: Sequence[Example], block_rows: 
     blocks = Blocks(shape, store.derived_folder)
     for positions in _list_parts(examples, store.feature_shape):
         blocks.add(positions, store.read([examples[position] for position in positions.tolist()]))
+        advance(len(positions))
     blocks.flush()
     return blocks
 

@@ -96,7 +96,8 @@ class FeatureMatrix:
         step = self._block_rows = max(1, BLOCK_BYTES // row_bytes)
         self._slices = [slice(start, min(start + step, self.num_rows)) for start in range(0, self.num_rows, step)]
         self._held: dict[int, Block] | None = {} if row_bytes * self.num_rows <= HELD_BYTES else None
-        self._sorts = row_bytes * self.num_rows > SORTED_BYTES
+        self.is_large = row_bytes * self.num_rows > SORTED_BYTES
+        """Whether the rows are sorted before they are read."""
         self._sorted: Blocks | None = None
 
     @property
@@ -104,16 +105,18 @@ class FeatureMatrix:
         """Number of blocks of rows."""
         return len(self._slices)
 
+    def sort(self, advance: Callable[[int], None] = lambda _: None) -> Blocks:
+        """Return the sorted rows of a large matrix, sorted by the first call, which reports numbers of rows."""
+        if self._sorted is None:
+            self._sorted = sort_features(self._store, self._examples, self._block_rows, advance)
+        return self._sorted
+
     def read_block(self, number: int) -> Block:
         """Return a block, read from the store unless it is in memory."""
         if self._held is not None and number in self._held:
             return self._held[number]
         rows = self._slices[number]
-        if self._sorts:
-            self._sorted = self._sorted or sort_features(self._store, self._examples, self._block_rows)
-            features = self._sorted.read(number)
-        else:
-            features = self._store.read(self._examples[rows])
+        features = self.sort().read(number) if self.is_large else self._store.read(self._examples[rows])
         block = Block(rows, features.reshape(len(features), -1))
         if self._held is not None:
             self._held[number] = block

@@ -162,6 +162,9 @@ def _reduce(job: _Job, console: Console) -> tuple[Factors, Directions | None]:
         if job.is_exact:
             basis = decompose_exactly(rows, job.rank)
         else:
+            if rows.is_large:
+                with console.progress("sort", rows.num_rows, "rows") as progress:
+                    rows.sort(progress.advance)
             with console.progress("reduce", 2 * rows.num_rows, "rows") as progress:
 
                 def create(shape: tuple[int, int], is_kept: bool) -> Matrix:
