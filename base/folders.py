@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from base.archives import Entry, MemberError, describe_size, hash_identity
+from base.archives import Entry, MemberError, clean_path, describe_size, hash_identity
 from base.errors import UsageError
 from base.remote import Connection, RemoteMissingError, connect, repeat
 from base.sources import identify_file
@@ -16,6 +16,7 @@ from base.urls import UrlPath, redact
 
 NUM_CONNECTIONS = 16
 """Number of threads that read pictures at a URL: their requests wait for the server most of the time."""
+ODD_PATH = "a path that no local file can have"
 _MAX_DEPTH = 32
 """Largest depth of the folders of a web server, whose links may form a circle."""
 
@@ -104,7 +105,8 @@ def _list_web(connection: Connection) -> list[Entry]:
 
 def _describe(path: str, info: dict[str, Any], *, is_folder: bool = False) -> Entry:
     identity = identify_file(info)
-    return Entry(path, info.get("size") or 0, hash_identity(identity) if identity else 0, "", is_folder)
+    problem = "" if clean_path(path) == path else ODD_PATH
+    return Entry(path, info.get("size") or 0, hash_identity(identity) if identity else 0, problem, is_folder)
 
 
 def _is_web(connection: Connection) -> bool:

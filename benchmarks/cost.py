@@ -70,7 +70,11 @@ class CostConfig:
         float, Option(min=1, help="Reads per second of the storage; assumed: S3 documents 5,500 for each prefix.")
     ] = 5500
     per_request: Annotated[
-        float, Option(min=1, help="Pictures per read: 1 for single files, as many as in a shard for tar shards.")
+        float,
+        Option(
+            min=1,
+            help="Pictures per read: 1 for single files, about 100 for tar shards, of which a request reads 4 MB.",
+        ),
     ] = 1
     commits: Annotated[
         float, Option(min=1, help="Pictures per second that one writer adds to a catalog; measured on one core.")

@@ -30,7 +30,7 @@ REMEDIES = {
     Bottleneck.BACKBONE: "`--precision bfloat16` or `int8`, a GPU, more machines (`--part`, `--distribute ray`)",
     Bottleneck.DECODING: "smaller JPEGs; more cores for each GPU",
     Bottleneck.READING: "machines in the region of the pictures, more of them; smaller JPEGs",
-    Bottleneck.REQUESTS: "pictures in tar shards of 1,000, which need one request each; more prefixes",
+    Bottleneck.REQUESTS: "pictures in tar shards, of which a request reads 4 MB; more prefixes",
     Bottleneck.CATALOG: "`--part`: each part has its own catalog; then one merge",
     Bottleneck.REDUCTION: "`--pool avg`; `python -m train_head --distribute ray`; training on a part of the pictures",
     Bottleneck.START: "fewer machines, for longer",

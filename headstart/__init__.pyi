@@ -72,8 +72,8 @@ def extract(
     folder are removed from the list of examples.
 
     Args:
-        images: Folder of class folders, or of train/, validation/ and test/ with class folders in each. With `labels`,
-            any folder of pictures.
+        images: Folder, archive or URL (docs/scale.md) of class folders, or of train/, validation/ and test/
+            with class folders in each. With `labels`, any folder of pictures.
         store: Folder of the feature store. It is created if it does not exist.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.

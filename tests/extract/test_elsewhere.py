@@ -96,7 +96,10 @@ def test_extract_from_a_bucket_gives_the_store_of_the_folder_and_follows_changes
     assert (repeated.computed, repeated.reused) == (0, 16)
 
     bucket.put("pictures/train/cats/000.jpg", encode(draw_picture("cats", 800), "JPEG"))
-    assert extract(images, store).computed == 1
+    bucket.put("pictures/train/cats//odd.jpg", b"")
+    changed = extract(images, store)
+    assert (changed.computed, changed.removed, changed.failed) == (1, 0, [])
+    assert [found["path"] for found in changed.skipped] == ["train/cats//odd.jpg"]
     assert extract(UrlPath.parse(f"{bucket.url}/pictures/validation"), tmp_path / "part").computed == 4
     with bucket.forbid(), pytest.raises(RemoteError):
         extract(images, store)
