@@ -20,7 +20,8 @@
 #   CALIBRATION=     store whose quantised backbone is used, for int8 (docs/scale.md)
 #   PART=            part of DATA to extract, such as 3/16; each part has its own STORE (docs/scale.md)
 #   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
-#   DISTRIBUTE=      where to extract: local (default), ray, auto, or the address of a Ray cluster (docs/scale.md)
+#   DISTRIBUTE=      where to extract and to reduce: local (default), ray, auto, or the address of a Ray cluster
+#                    (docs/scale.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
 #   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/fine-tuning.md)
@@ -107,7 +108,7 @@ options = $(strip $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) $(call quot
 tag = $(subst /,_,$(subst $(space),,$(foreach v,$(1),$(if $($(v)),-$(call lower,$(v))$($(v))))))
 # The preset course is the defaults, so it shares their folders.
 override PRESET := $(filter-out course,$(PRESET))
-HEAD_OPTIONS := $(call options,PRESET $(HEAD_VARIABLES))
+HEAD_OPTIONS := $(call options,PRESET $(HEAD_VARIABLES) DISTRIBUTE)
 FLAGS := $(if $(OVERWRITE),--overwrite) $(if $(TENSORBOARD),--tensorboard)
 EXTRACT_OPTIONS := $(call options,PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES))
 # Without WEIGHTS, every stage uses the weights that the store was made with.
@@ -186,7 +187,7 @@ demo: extract train export  ## extract, train and export the default data
 	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
 
 extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter int8,$(PRECISION)),$(INT8)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
-extract: $(if $(filter-out local,$(DISTRIBUTE)),$(RAY))
+extract train sweep compare: $(if $(filter-out local,$(DISTRIBUTE)),$(RAY))
 extract: $(RUNTIME) $(if $(is_default),data)  ## compute the features of new pictures
 	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) $(if $(NEW_STORE),--new-store) $(ARGS)
 
