@@ -77,8 +77,11 @@ class CostConfig:
         ),
     ] = 1
     commits: Annotated[
-        float, Option(min=1, help="Pictures per second that one writer adds to a catalog; measured on one core.")
-    ] = 40_000
+        float,
+        Option(
+            min=1, help="Pictures per second that one writer adds to a catalog, with digests of the shards; measured."
+        ),
+    ] = 25_000
     catalog_kb: Annotated[float, Option(min=0, help="Size of a picture in the file of the catalog; measured.")] = 0.16
     open_kb: Annotated[float, Option(min=0, help="Memory of a picture in an open store; measured.")] = 0.65
     base_memory_gb: Annotated[float, Option(min=0, help="Memory beside the catalog; measured.")] = 2.0

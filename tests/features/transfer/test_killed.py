@@ -25,12 +25,13 @@ def test_push_that_is_killed_leaves_no_catalog_and_continues(store: Path, bucket
     assert push(store, bucket.url)[:2] == (1, 2)
 
 
-def test_pull_that_is_killed_continues(url: str, store: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.features.transfer.killed", "2", "pull", url, str(tmp_path / "pulled")]
+def test_pull_that_is_killed_continues(store: Path, tmp_path: Path) -> None:
+    arguments = ["pull", str(store), str(tmp_path / "pulled")]
+    command = [sys.executable, "-m", "tests.features.transfer.killed", "2", *arguments]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert [name[:8] for name in list_shards(tmp_path / "pulled")] == [".partial", "000001-c"]
     with raises(StoreMissingError):
         FeatureStore(tmp_path / "pulled")
-    assert pull(url, tmp_path / "pulled")[:2] == (2, 1)
+    assert pull(store, tmp_path / "pulled")[:2] == (2, 1)
     assert list_shards(tmp_path / "pulled") == list_shards(store)
     assert find_all_problems(tmp_path / "pulled") == []
