@@ -104,6 +104,8 @@ def test_train_command_with_wrong_usage_exits_2_and_imports_nothing_heavy(
         ({"rank": 24}, "--rank", "23"),
         ({"rank": 13}, "--rank", "12"),
         ({"rank": 4, "solver": SolverName.FULL}, "--rank", "reduced"),
+        ({"distribute": "ray", "solver": SolverName.FULL}, "--distribute", "reduced"),
+        ({"distribute": "nowhere"}, "--distribute", "ray"),
         ({"momentum": 0.9}, "--momentum", "0"),
         ({"learning_rate": 0.0}, "--learning-rate", "0"),
         ({"learning_rate": -1.0}, "--learning-rate", "0"),
