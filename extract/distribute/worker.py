@@ -103,7 +103,7 @@ class Worker:
         """Load the backbone, and return what must be the same for all workers.
 
         Raises:
-            HeadstartError: this computer cannot compute the features, or has not the folders of the run.
+            HeadstartError: this computer cannot compute the features, or the folders of the run are not on it.
         """
         setup, node = self._setup, socket.gethostname()
         computer = Computer(find_processor(), has_gpu())
