@@ -72,22 +72,25 @@ def record_kubernetes(folder: Path) -> list[list[str]]:
     job = load_job()["spec"]
     (container,) = job["template"]["spec"]["containers"]
     command = [text.replace("/data/pictures", f"{folder}/pictures") for text in container["command"]]
-    command = [text.replace("/data/stores", f"{folder}/kubernetes") for text in command]
+    command = [text.replace("/data/stores", f"{folder}/slurm") for text in command]
     return [record(command, folder, JOB_COMPLETION_INDEX=index) for index in range(job["completions"])]
 
 
-@pytest.mark.parametrize(("name", "record_all"), [("slurm", record_slurm), ("kubernetes", record_kubernetes)])
-def test_array_job_extracts_each_part_once_and_the_parts_merge(name: str, record_all: Any, folder: Path) -> None:
+def test_slurm_job_extracts_each_part_once_and_the_parts_merge(folder: Path) -> None:
     small = ["--weights", "random", "--image-size", "75", "--cut", "mixed5", "-q"]
-    commands = record_all(folder)
+    commands = record_slurm(folder)
     parts = [command[command.index("--part") + 1] for command in commands]
     assert sorted(parts) == sorted(f"{number}/{COUNT}" for number in range(1, COUNT + 1))
     for command in reversed(commands):
         assert command[0] == "extract"
         assert run_command("extract.__main__", *command[1:], *small).status == 0
-    stores = sorted((folder / name).iterdir())
-    result = run_command("features.__main__", "merge", *stores, "--into", folder / f"{name}-store", "--json", "-q")
+    stores = sorted((folder / "slurm").iterdir())
+    result = run_command("features.__main__", "merge", *stores, "--into", folder / "store", "--json", "-q")
     assert (result.json["missing"], result.json["pictures"]) == ([], 30)
+
+
+def test_kubernetes_job_runs_the_commands_of_the_slurm_job(folder: Path) -> None:
+    assert record_kubernetes(folder) == record_slurm(folder)
 
 
 @pytest.mark.unit
