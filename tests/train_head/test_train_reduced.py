@@ -97,6 +97,16 @@ def test_train_command_with_wrong_usage_exits_2_and_imports_nothing_heavy(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("options", [{"distribute": "ray", "solver": SolverName.FULL}, {"distribute": "nowhere"}])
+@pytest.mark.unit
+def test_train_with_invalid_distribute_fails_before_any_work(
+    two_classes: FeatureStore, tmp_path: Path, quiet: Console, options: dict[str, Any]
+) -> None:
+    with raises(UsageError, where="--distribute"):
+        train_head(make_config(two_classes, tmp_path / "run", **options), quiet)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "where", "limit"),
     [
@@ -104,8 +114,6 @@ def test_train_command_with_wrong_usage_exits_2_and_imports_nothing_heavy(
         ({"rank": 24}, "--rank", "23"),
         ({"rank": 13}, "--rank", "12"),
         ({"rank": 4, "solver": SolverName.FULL}, "--rank", "reduced"),
-        ({"distribute": "ray", "solver": SolverName.FULL}, "--distribute", "reduced"),
-        ({"distribute": "nowhere"}, "--distribute", "ray"),
         ({"momentum": 0.9}, "--momentum", "0"),
         ({"learning_rate": 0.0}, "--learning-rate", "0"),
         ({"learning_rate": -1.0}, "--learning-rate", "0"),
