@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
-from base.places import count_readers, hash_location
+from base.places.open import count_readers, hash_location
 from base.terminal import Console, format_count
 from extract.backbone import join_cuts
 from extract.config import ExtractConfig, Precision

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from base.places import count_readers
+from base.places.open import count_readers
 from extract.config import ExtractConfig
 from extract.decoding.memory import PixelMemory
 from extract.decoding.policy import DecodePolicy

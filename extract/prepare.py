@@ -9,7 +9,7 @@ from pathlib import Path
 from base.cluster import LOCAL, check_address
 from base.errors import UsageError
 from base.lock import require_locks
-from base.places import open_pictures
+from base.places.open import open_pictures
 from base.terminal import Console
 from base.urls import UrlPath
 from extract.backbone import check_backbone_arguments

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from base.errors import FingerprintMismatchError
-from base.places import count_readers
+from base.places.open import count_readers
 from base.terminal import Console, format_count
 from extract.config import ExtractConfig, SampleBits, parse_part
 from extract.decoding.decode import find_sample_bits

@@ -161,7 +161,7 @@ def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
 
 def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[str, Any]:
     from base.errors import StoreMissingError
-    from base.places import open_pictures
+    from base.places.open import open_pictures
     from features.catalog.catalog import CATALOG_NAME
     from features.maintenance import check as checks
     from features.shards.shard import SHARD_FOLDER

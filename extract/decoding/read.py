@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from base.archives import MemberError
-from base.places import read_file
+from base.places.archives import MemberError
+from base.places.open import read_file
 from base.regular import RegularFile
 from base.urls import Location, UrlPath
 from extract.config import MAX_PIXELS

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from base.places import read_file
+from base.places.open import read_file
 from base.regular import RegularFile
 from base.remote import RemoteError
 from base.urls import Location, UrlPath

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError
 from base.lock import LOCK_NAME
-from base.places import open_place
+from base.places.open import open_place
 from base.terminal import Console, ConsoleOptions
 from base.urls import UrlPath
 from extract.config import ExtractConfig

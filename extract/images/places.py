@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from base.archives import Entry, split_key
-from base.places import Place, open_place
+from base.places.archives import Entry, split_key
+from base.places.open import Place, open_place
 from base.urls import Location, UrlPath
 from extract.images.recognize import explain_extension, find_extension, list_extensions, name_system_entry
 from extract.images.walk import HIDDEN_FILE, HIDDEN_FOLDER, Listing, PictureFile, Skipped, list_files

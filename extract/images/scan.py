@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from base.errors import UsageError
-from base.places import hash_location
+from base.places.open import hash_location
 from base.terminal import NUM_LISTED, format_count, format_list
 from base.urls import Location
 from extract.images.classes import Counts, check_classes, check_labels, find_excluded, find_similar, parse_classes

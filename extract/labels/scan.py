@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from base.errors import HeadstartError
-from base.places import open_place
+from base.places.open import open_place
 from base.urls import Location, UrlPath
 from extract.images.places import list_location
 from extract.images.scan import Scan, require_folder

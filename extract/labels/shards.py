@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from base.archives import split_key
 from base.errors import HeadstartError
-from base.places import Place
+from base.places.archives import split_key
+from base.places.open import Place
 from base.urls import UrlPath
 from extract.images.walk import PictureFile
 from extract.labels.table import LIST_SEPARATOR, Table

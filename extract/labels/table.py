@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import HeadstartError, UsageError, require_extra
-from base.places import read_file
+from base.places.open import read_file
 from base.regular import RegularFile
 from base.terminal import format_list
 from base.urls import Location, UrlPath

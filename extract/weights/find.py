@@ -15,7 +15,7 @@ from pathlib import Path
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file, write_durably
 from base.npm import fetch_package, find_cache_folder
-from base.sources import RemoteSource, download
+from base.places.sources import RemoteSource, download
 from base.terminal import Console, import_quietly
 from base.urls import is_url, redact
 from extract.weights import nsfwjs

@@ -13,7 +13,7 @@ from pathlib import Path
 from base.errors import CatalogDamagedError, FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX
 from base.lock import hold_write_lock
-from base.places import hash_location
+from base.places.open import hash_location
 from base.terminal import format_count
 from base.urls import Location
 from features.catalog.catalog import CATALOG_NAME, Catalog

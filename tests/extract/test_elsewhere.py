@@ -15,7 +15,7 @@ import pytest
 
 from base import remote
 from base.errors import HeadstartError, UsageError
-from base.places import open_pictures
+from base.places.open import open_pictures
 from base.remote import RemoteError
 from base.urls import UrlPath
 from features.maintenance.check import find_problems

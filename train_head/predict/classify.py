@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import HeadstartError
-from base.folders import NUM_CONNECTIONS
+from base.places.folders import NUM_CONNECTIONS
 from base.urls import Location, is_url, parse_location
 from extract.config import choose_batch_size
 from extract.decoding.decode import decode_within_budget

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 
 from base.errors import HeadstartError, UsageError
-from base.places import open_pictures
+from base.places.open import open_pictures
 from base.terminal import format_list
 from base.urls import Location, UrlPath, locate_pictures
 from extract.images.places import list_location

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from base.errors import HeadstartError
-from base.sources import BLOCK_BYTES, ByteSource, TemporaryCopy, open_stream
+from base.places.sources import BLOCK_BYTES, ByteSource, TemporaryCopy, open_stream
 from base.urls import ZIP
 
 LINK, ENCRYPTED, OUTSIDE_ARCHIVE = "a link in an archive", "an encrypted file", "a path outside the archive"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from base.archives import ENCRYPTED, LINK, OUTSIDE_ARCHIVE, REPLACED, Archive, MemberError, open_archive
 from base.errors import HeadstartError
-from base.sources import open_source
+from base.places.archives import ENCRYPTED, LINK, OUTSIDE_ARCHIVE, REPLACED, Archive, MemberError, open_archive
+from base.places.sources import open_source
 from tests.archives import write_tar, write_zip
 from tests.errors import raises
 

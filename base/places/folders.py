@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from base.archives import Entry, MemberError, clean_path, describe_size, hash_identity
 from base.errors import UsageError
+from base.places.archives import Entry, MemberError, clean_path, describe_size, hash_identity
+from base.places.sources import identify_file
 from base.remote import Connection, RemoteMissingError, connect, repeat
-from base.sources import identify_file
 from base.urls import UrlPath, redact
 
 NUM_CONNECTIONS = 16

@@ -1,0 +1,1 @@
+"""Places of pictures other than local folders: URLs, archives and shards, read by position."""
