@@ -132,8 +132,8 @@ def _fit_on_all_inputs(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the reduced solver on the features themselves instead of their principal directions."""
     from train_head.reduction.reduce import reduce_features as original
 
-    def keep_features(store: FeatureStore, rows: Any, rank: int | None, console: Console) -> Any:
-        found = original(store, rows, rank, console)
+    def keep_features(store: FeatureStore, *args: Any) -> Any:
+        found = original(store, *args)
         own = store.read(found.train.examples), store.read(found.validation.examples)
         train, validation = (part.reshape(len(part), -1).astype(np.float32) for part in own)
         return replace(found, factors=replace(found.factors, train=train, validation=validation))

@@ -130,8 +130,10 @@ def make_key(store: FeatureStore, groups: Sequence[Sequence[Example]], rank: int
 
 def describe_blas() -> str:
     """Describe NumPy, its BLAS library and the kind of processor that it computes for: they determine rounding."""
-    # NumPy's own BLAS is listed first; SciPy loads another one.
-    blas: dict[str, Any] = next((found for found in threadpool_info() if found["user_api"] == "blas"), {})
+    # SciPy may have loaded another one, and the order of the list varies between processes.
+    folder = str(Path(np.__file__).resolve().parent)
+    libraries = [found for found in threadpool_info() if found["user_api"] == "blas"]
+    blas: dict[str, Any] = max(libraries, key=lambda found: found["filepath"].startswith(folder), default={})
     return f"numpy {np.__version__} {blas.get('version')} {blas.get('architecture')}"
 
 

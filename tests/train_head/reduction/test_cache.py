@@ -313,10 +313,12 @@ def test_make_key_covers_the_blas_library_and_its_processor(
         return make_key(two_classes, [two_classes.examples], 2)
 
     openmp = {"user_api": "openmp", "version": "1"}
-    blas = {"user_api": "blas", "version": "0.3.30", "architecture": "Haswell"}
+    folder = Path(np.__file__).resolve().parents[1]
+    blas = {"user_api": "blas", "version": "0.3.30", "architecture": "Haswell", "filepath": f"{folder}/numpy.libs/a.so"}
+    scipy = {**blas, "version": "0.3.21", "filepath": f"{folder}/scipy.libs/a.so"}
     key = find_key(openmp, blas)
     assert find_key(blas) == find_key({**openmp, "version": "2"}, blas) == key
-    assert find_key(blas, {**blas, "version": "0.3.21"}) == key
+    assert find_key(blas, scipy) == find_key(scipy, blas) == key
     others = [find_key({**blas, "version": "0.3.31"}), find_key({**blas, "architecture": "Zen"}), find_key()]
     assert len({key, *others}) == 4
 
