@@ -26,21 +26,31 @@ def list_shards(pattern: str) -> list[str]:
         UsageError: there is none.
     """
     places: list[str] = []
-    for place in expand_braces(pattern):
-        if not has_pattern(place):
+    for place in expand_braces(pattern) if is_url(pattern) else _list_local(Path(pattern)):
+        if not is_url(place) or not has_pattern(place):
             places.append(place)
-        elif is_url(place):
-            system, path, where = connect(place)
-            scheme = place.partition("://")[0]
-            found = repeat(partial(system.glob, path), where)
-            places += sorted(name if is_url(name) else f"{scheme}://{name}" for name in found)
-        else:
-            parts = Path(place).parts
-            first = next(number for number, part in enumerate(parts) if has_pattern(part))
-            places += sorted(map(str, Path(*parts[:first]).glob("/".join(parts[first:]))))
+            continue
+        system, path, where = connect(place)
+        scheme = place.partition("://")[0]
+        found = repeat(partial(system.glob, path), where)
+        places += sorted(name if is_url(name) else f"{scheme}://{name}" for name in found)
     if not places:
         raise UsageError(redact(pattern), "tar files", "none", "Check the pattern")
     return places
+
+
+def _list_local(pattern: Path) -> Iterator[str]:
+    """Yield the local files that a pattern denotes; a name that exists is no pattern, as `photos[1].tar`."""
+    folder = _find_existing(pattern)
+    for rest in expand_braces(str(pattern.relative_to(folder))):
+        place = folder / rest
+        inside = _find_existing(place)
+        name = str(place.relative_to(inside))
+        yield from sorted(map(str, inside.glob(name))) if has_pattern(name) else [str(place)]
+
+
+def _find_existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
