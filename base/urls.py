@@ -16,7 +16,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 _CHAINED = re.compile(r"(zip|tar)://(?:(.*?)::)?(.+)", re.DOTALL)
 _USER, _QUERY = (
-    re.compile(r"((?!(?:zip|tar)://)\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]*@"),
+    re.compile(r"((?!(?:zip|tar)://)\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s]*@"),
     re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*"),
 )
 _PATTERN = re.compile(r"[*?\[]|\{[^{}]*(?:,|\.\.)[^{}]*\}")

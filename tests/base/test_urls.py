@@ -48,6 +48,7 @@ def test_texts_of_a_path_have_no_credentials() -> None:
     assert str(chained) == "zip://a@b::https://host/a.zip"
     assert "secret" not in repr([secret, chained])
     assert "secret" in secret.full
+    assert str(UrlPath.parse("https://user:w@rd@host/a.zip")) == "https://host/a.zip"
     message = "403 for 'http://user@host/a.jpg?sig=secret', twice"
     assert redact(message) == "403 for 'http://host/a.jpg', twice"
 
