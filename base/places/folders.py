@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -43,7 +43,7 @@ class FolderPlace:
     def read(self, path: str, max_bytes: int, end: int | None = None) -> bytes:
         """Return the bytes of a file; see `Place`."""
         system, folder, where = self._connection
-        name = quote(path) if _is_web(self._connection) else path
+        name = quote(path, errors="surrogateescape") if _is_web(self._connection) else path
         place = f"{folder.rstrip('/')}/{name}" if path else folder
         where = f"{where.rstrip('/')}/{path}" if path else where
         try:
@@ -83,6 +83,8 @@ def _list_web(connection: Connection) -> list[Entry]:
     """List the pages of folders of a web server, and ask for the size of each file."""
     system, top, where = connection
     top = top.rstrip("/") + "/"
+    # Names that are not UTF-8 are read as those of local files.
+    decode = partial(unquote, errors="surrogateescape")
     folders, files, pending = set[str](), set[str](), [top]
 
     def list_page(page: str) -> list[str]:
@@ -99,8 +101,8 @@ def _list_web(connection: Connection) -> list[Entry]:
                 break
         ordered = sorted(files)
         infos = pool.map(lambda file: repeat(lambda: system.info(file), redact(file)), ordered)
-        entries = [Entry(unquote(page[len(top) :]).rstrip("/"), 0, 0, "", True) for page in folders if page != top]
-        return entries + [_describe(unquote(f[len(top) :]), info) for f, info in zip(ordered, infos, strict=True)]
+        entries = [Entry(decode(page[len(top) :]).rstrip("/"), 0, 0, "", True) for page in folders if page != top]
+        return entries + [_describe(decode(f[len(top) :]), info) for f, info in zip(ordered, infos, strict=True)]
 
 
 def _describe(path: str, info: dict[str, Any], *, is_folder: bool = False) -> Entry:

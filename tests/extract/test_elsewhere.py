@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import pytest
 
 from base import remote
 from base.errors import HeadstartError, UsageError
-from base.places.open import open_pictures
+from base.places.open import open_pictures, open_place
 from base.remote import RemoteError
 from base.urls import UrlPath
 from features.maintenance.check import find_problems
@@ -184,6 +185,13 @@ def test_damaged_member_is_a_bad_picture_and_a_damaged_archive_an_error(
 def test_scheme_without_its_package_is_refused(url: str, tmp_path: Path) -> None:
     with raises(UsageError, where=url):
         extract(UrlPath.parse(url), tmp_path / "store")
+
+
+def test_names_on_a_web_server_that_are_not_utf_8_stay_different(site: Site) -> None:
+    for number in (b"\xe8", b"\xe9"):
+        (Path(os.fsdecode(os.fsencode(site.folder) + b"/caf" + number + b".jpg"))).write_bytes(number)
+    place = open_place(UrlPath.parse(site.url))
+    assert {place.read(entry.path, 9) for entry in place.entries} == {b"\xe8", b"\xe9"}
 
 
 def test_missing_places_are_refused_and_keys_are_not_printed(bucket: Bucket, site: Site, tmp_path: Path) -> None:
