@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from base.signals import defer_interrupt
 from extract.config import ExtractConfig
 from extract.decoding.decode import DEFAULT_POLICY, decode_within_budget
 from extract.decoding.memory import PixelMemory
@@ -164,7 +165,9 @@ def map_ahead(
     pending = deque() if pending is None else pending
     try:
         for item in items:
-            pending.append(pool.submit(function, item))
+            # An interrupt within `submit` would lose the item.
+            with defer_interrupt():
+                pending.append(pool.submit(function, item))
             if len(pending) >= num_ahead:
                 yield pending[0].result()
                 pending.popleft()

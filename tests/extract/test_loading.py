@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 import threading
+from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from extract.decoding.convert import Pixels
 from extract.load import MAX_BYTES_TOGETHER, LoadedImage, group_files, load_images, map_ahead, start_threads
 from extract.views import Prepared
 from features.catalog.tables import ImageRow
+from tests.interrupts import handle_interrupts
 from tests.pictures import draw_picture, encode
 
 pytestmark = pytest.mark.unit
@@ -166,3 +171,15 @@ def test_group_files_limits_the_number_and_the_bytes_and_leaves_a_large_file_alo
 
 def test_reader_without_images_yields_nothing(tmp_path: Path) -> None:
     assert list(read(tmp_path, [])) == []
+
+
+def test_map_ahead_interrupted_during_a_submission_does_not_lose_it() -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+            signal.raise_signal(signal.SIGINT)
+            return super().submit(*arguments, **options)
+
+    pending: deque[Future[int]] = deque()
+    with handle_interrupts(), Interrupted(1) as pool, pytest.raises(KeyboardInterrupt):
+        list(map_ahead(pool, abs, [-1, -2], 3, pending))
+    assert len(pending) == 1
