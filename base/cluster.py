@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError, UsageError, require_extra
+from base.signals import defer_interrupt
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -61,7 +63,6 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     import ray
-    from ray._private import worker
 
     if ray.is_initialized():
         yield ray
@@ -74,20 +75,33 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
         _require_answer(option, address)
         options |= {"address": address}
     with ExitStack() as stack:
-        # Ray prints messages about lost workers on stdout, where `--json` prints the result.
-        stack.callback(setattr, worker, "print_to_stdstream", worker.print_to_stdstream)
-        worker.print_to_stdstream = lambda *_, **__: None
+        stack.enter_context(_silence_messages())
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        stack.callback(ray.shutdown)
         try:
-            with warnings.catch_warnings():
+            # An interrupt would leave those of Ray's processes that have started without its knowledge.
+            with warnings.catch_warnings(), defer_interrupt() if address == OWN else nullcontext():
                 warnings.simplefilter("ignore")
                 ray.init(**options)
+                _restore(handlers)
         except (Exception, SystemExit) as error:
-            ray.shutdown()
             raise _build_error(option, address, error, ray.__version__) from error
-        stack.callback(ray.shutdown)
-        _restore(handlers)
         yield ray
+
+
+@contextmanager
+def _silence_messages() -> Iterator[None]:
+    """Discard Ray's messages about lost workers: it prints them on stdout, where `--json` prints the result."""
+    worker, name = sys.modules.get("ray._private.worker"), "print_to_stdstream"
+    # Not public: another version of Ray may lack it.
+    if (printer := getattr(worker, name, None)) is None:
+        yield
+        return
+    setattr(worker, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(worker, name, printer)
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from base.cluster import check_address, open_ray
 from base.errors import HeadstartError, UsageError
 from tests.errors import raises
+from tests.interrupts import handle_interrupts
 
 pytestmark = pytest.mark.unit
 
@@ -37,3 +42,20 @@ def test_cluster_that_does_not_answer_is_an_error() -> None:
         address = f"ray://127.0.0.1:{unused.getsockname()[1]}"
         with raises(HeadstartError, where=f"--distribute {address}"), open_ray("--distribute", address):
             pass
+
+
+def test_interrupt_while_ray_starts_is_raised_after_the_start_and_ends_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def start(**_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        events.append("started")
+
+    # Without Ray's private modules, whose contents differ between its versions.
+    monkeypatch.setattr("base.errors.find_spec", lambda _: object())
+    fake = SimpleNamespace(is_initialized=lambda: False, init=start, shutdown=lambda: events.append("ended"))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.delitem(sys.modules, "ray._private.worker", raising=False)
+    with handle_interrupts(), pytest.raises(KeyboardInterrupt), open_ray("--distribute", "ray"):
+        events.append("used")
+    assert events == ["started", "ended"]
