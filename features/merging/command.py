@@ -39,14 +39,16 @@ class MergeConfig:
 def merge(config: MergeConfig, console: Console) -> Mapping[str, Any]:
     """Unite stores, such as those of the parts of a folder, by hard links or copies of their shards."""
     paths = list({path.resolve(): path for path in config.parts}.values())
-    if config.into.resolve() in [path.resolve() for path in paths]:
-        raise UsageError("--into", "another folder than the parts", str(config.into), "Give a new folder")
     from features.merging.merge import merge_parts, plan_merge
 
+    pairs = _pair_stores(paths, config.into)
+    for target, stores in pairs.values():
+        if target.resolve() in [store.resolve() for store in stores]:
+            raise UsageError("--into", "another folder than the parts", str(target), "Give a new folder")
     # All checks come before the first change.
     plans = {
         cut: plan_merge(stores, target, console, allow_incomplete=config.incomplete)
-        for cut, (target, stores) in _pair_stores(paths, config.into).items()
+        for cut, (target, stores) in pairs.items()
     }
     results = {cut: merge_parts(plan, console) for cut, plan in plans.items()}
     for result in results.values():
