@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from features.contents import StoreContents, load_folder
 from features.labels import LabelSource
 from features.merging.place import require_size
 from features.parts import FOLDER_KEY, PART_KEY, Parts, find_part
-from features.schema import Fingerprint, ImageStatus, Origin
+from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin
 from features.shards.shard import SHARD_FOLDER, ShardRef
 
 _TRAINING_SPLITS = ("", "train")
@@ -29,7 +29,7 @@ class StoreSummary:
     parts: Parts | None
     """Parts of the folder that the store has; None for a store of the whole folder."""
     folder: str
-    """Description of the whole folder when the parts were extracted."""
+    """Description of the whole folder when the parts were extracted; for a whole store, at its last merge of parts."""
     labels: LabelSource
     fingerprint: Fingerprint
     origin: Origin
@@ -38,7 +38,7 @@ class StoreSummary:
     """All values of the catalog's `meta`."""
     num_images: int
     num_pending: int
-    """Number of pictures that the next extraction reads."""
+    """Number of pictures that the next extraction reads, also those that lack views."""
     num_views: int
     """Number of views of a training picture; 0 if the store has none."""
 
@@ -68,6 +68,7 @@ def _summarise(path: Path, contents: StoreContents) -> StoreSummary:
         meta = catalog.read_all_meta()
     with convert_sqlite_errors(path / CATALOG_NAME):
         parts = Parts.parse(meta[PART_KEY]) if meta.get(PART_KEY) else None
+    num_views = _count_views(contents)
     return StoreSummary(
         path,
         parts,
@@ -78,8 +79,8 @@ def _summarise(path: Path, contents: StoreContents) -> StoreSummary:
         tuple(contents.shards),
         meta,
         len(contents.images),
-        contents.num_pending,
-        _count_views(contents),
+        contents.num_pending + _count_without_views(contents, num_views),
+        num_views,
     )
 
 
@@ -108,7 +109,17 @@ def summarise_part(path: Path) -> StoreSummary:
 
 
 def _count_views(contents: StoreContents) -> int:
-    trained = [image for image in contents.images if image.split in _TRAINING_SPLITS]
-    if not any(image.status is ImageStatus.DONE for image in trained):
+    return int(contents.locations.views.max(initial=0)) + 1 if any(_list_trained(contents)) else 0
+
+
+def _count_without_views(contents: StoreContents, num_views: int) -> int:
+    if num_views < 2:
         return 0
-    return int(contents.locations.views.max(initial=0)) + 1
+    found = contents.locations
+    return sum(not all(FeatureKey(h, view) in found for view in range(1, num_views)) for h in _list_trained(contents))
+
+
+def _list_trained(contents: StoreContents) -> Iterator[bytes]:
+    """Yield the content hashes of the training pictures that have features."""
+    images = (image for image in contents.images if image.split in _TRAINING_SPLITS)
+    return (image.content_hash or b"" for image in images if image.status is ImageStatus.DONE)
