@@ -9,7 +9,8 @@ from dataclasses import dataclass
 PART_KEY = "part"
 """Key in `meta` of the parts of the folder that a store has, such as `3/16`; missing or empty if it has the folder."""
 FOLDER_KEY = "part_folder"
-"""Key in `meta` of the description of the whole folder at the time when the parts of the store were extracted."""
+"""Key in `meta` of the description of the whole folder at the time when the parts of the store were extracted. A store
+into which all parts were merged has that of the last merge."""
 
 _TEXT = re.compile(r"(0|[1-9][0-9]{0,5}(?:,[1-9][0-9]{0,5})*)/([1-9][0-9]{0,5})\Z")
 

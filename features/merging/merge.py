@@ -24,6 +24,7 @@ from features.merging.plan import (
     compose_meta,
     find_conflict,
     find_finished,
+    is_outdated,
     update_row,
 )
 from features.merging.summary import StoreSummary, summarise_part, summarise_store
@@ -112,6 +113,7 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
     stores = [plan.target, *plan.parts] if plan.target else plan.parts
     source = next((store for store in stores if store.shards), plan.parts[0])
     meta = compose_meta(plan.parts, plan.target, plan.finished)
+    keep = plan.target is not None and is_outdated(plan.parts, plan.target)
     with FeatureWriter(plan.path, source.fingerprint, source.origin) as writer:
         for note in writer.notes:
             console.info(note)
@@ -123,8 +125,8 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
             for shard, header in placed:
                 writer.catalog.add_shard(shard, header.keys, header.statuses)
             for part in plan.parts:
-                changed, removed = pictures.compare(_read_images(part), part)
-                writer.update_images(changed, removed, part.labels)
+                changed, removed = pictures.compare(_read_images(part), part, keep=keep)
+                writer.update_images(changed, removed, plan.target.labels if plan.target and keep else part.labels)
                 num_pictures += len(changed) + len(removed)
             for key, value in meta.items():
                 writer.write_meta(key, value)
@@ -158,10 +160,10 @@ def _check_overlaps(stores: Sequence[StoreSummary]) -> None:
 def _is_merged(parts: Sequence[StoreSummary], target: StoreSummary) -> bool:
     """Return whether a store has the labels, the pictures and the features of the parts."""
     contents = load_folder(target.path)
-    pictures = _Pictures(contents.images, parts[0].count)
+    pictures, keep = _Pictures(contents.images, parts[0].count), is_outdated(parts, target)
     for part in parts:
         found = load_folder(part.path)
-        if part.labels != target.labels or any(pictures.compare(found.images, part)):
+        if (part.labels != target.labels and not keep) or any(pictures.compare(found.images, part, keep=keep)):
             return False
         # One search for all pictures, because most features are view 0.
         hashes = [key.content_hash for key in found.locations if key.view == 0]
@@ -181,20 +183,29 @@ class _Pictures:
         for path in self._rows if count else ():
             self._paths.setdefault(find_part(path, count), []).append(path)
 
-    def compare(self, images: Sequence[ImageRow], part: StoreSummary) -> tuple[list[ImageRow], list[str]]:
+    def compare(
+        self, images: Sequence[ImageRow], part: StoreSummary, *, keep: bool
+    ) -> tuple[list[ImageRow], list[str]]:
         """Compare the pictures with those of a part.
+
+        Args:
+            images: pictures of the part.
+            part: the part.
+            keep: whether the store decides which pictures it has, and their labels and splits.
 
         Returns:
             The pictures to add or replace, and the paths of those that the part no longer has.
         """
-        pairs = ((self._rows.get(image.path), image) for image in images)
+        pairs = [(self._rows.get(image.path), image) for image in images]
+        if keep:
+            pairs = [(old, image._replace(label=old.label, split=old.split)) for old, image in pairs if old]
         changed = [row for old, image in pairs if (row := update_row(old, image)) != old]
         paths = {image.path for image in images}
         before = chain.from_iterable(self._paths.get(number, ()) for number in part.numbers)
         if not part.parts:
             # Stores that are no parts can have a path in common, which must not be written twice.
             self._rows.update((row.path, row) for row in changed)
-        return changed, [path for path in before if path not in paths]
+        return changed, [] if keep else [path for path in before if path not in paths]
 
 
 def _read_images(part: StoreSummary) -> list[ImageRow]:

@@ -40,7 +40,8 @@ def check_agreement(parts: Sequence[StoreSummary], target: StoreSummary | None) 
     for part in parts[1:]:
         _require_equal(part, first, "{}", _describe_count(part), _describe_count(first))
         _require_equal(part, first, "labels from {}", _describe_labels(part), _describe_labels(first))
-        _require_equal(part, first, "a part of {}", part.folder, first.folder)
+        if first.parts:
+            _require_equal(part, first, "a part of {}", part.folder, first.folder)
     if target and (target.parts or not first.parts):
         _require_equal(first, target, "{}", _describe_count(first), _describe_count(target))
     if target and not first.parts:
@@ -68,11 +69,16 @@ def find_finished(parts: Sequence[StoreSummary], target: StoreSummary | None) ->
     return Parts(finished, first.count)
 
 
+def is_outdated(parts: Sequence[StoreSummary], target: StoreSummary) -> bool:
+    """Return whether a whole store has this state of the folder from an earlier merge: what it changed is newer."""
+    return target.parts is None and parts[0].parts is not None and target.folder == parts[0].folder
+
+
 def check_complete(parts: Sequence[StoreSummary], finished: Parts | None) -> None:
     """Raise FeatureStoreError if a store is unfinished, or if a part is missing."""
     for part in parts:
         if part.num_pending:
-            got = f"{format_count(part.num_pending, 'picture')} without features"
+            got = f"{format_count(part.num_pending, 'picture')} with missing features"
             raise FeatureStoreError(part.path, "a finished store", got, _advise(part.parts))
     if finished and (missing := finished.list_missing()):
         names = format_list([f"{number}/{finished.count}" for number in missing])
@@ -90,9 +96,10 @@ def compose_meta(parts: Sequence[StoreSummary], target: StoreSummary | None, fin
     before = target.meta if target else {}
     meta = {key: value for part in reversed(parts) for key, value in part.meta.items()}
     meta = {key: value for key, value in meta.items() if key not in {*_OWN_KEYS, *before}}
-    if finished and finished.list_missing():
-        return meta | {PART_KEY: str(finished), FOLDER_KEY: parts[0].folder}
-    return meta | {key: "" for key in (PART_KEY, FOLDER_KEY) if before.get(key)}
+    if finished:
+        missing = {PART_KEY: str(finished)} if finished.list_missing() else {}
+        meta |= {FOLDER_KEY: parts[0].folder, **missing}
+    return meta | {key: "" for key in (PART_KEY, FOLDER_KEY) if before.get(key) and key not in meta}
 
 
 def update_row(old: ImageRow | None, new: ImageRow) -> ImageRow:

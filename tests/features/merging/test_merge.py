@@ -23,7 +23,7 @@ from features.store import FeatureStore
 from features.writer import FeatureWriter
 from tests.commands import run_command
 from tests.features.merging.parts import assert_whole, list_numbers, make_part, make_parts, merge
-from tests.features.stores import find_all_problems, make_image
+from tests.features.stores import add_features, find_all_problems, make_image, make_writer
 from tests.files import read_files
 
 COUNT = 4
@@ -179,6 +179,19 @@ def test_merge_of_a_changed_folder_adds_and_removes_pictures(parts: list[Path], 
     assert merge(*renewed, "--into", store).json["pictures"] == 8 + 4
     paths = {image.path for image in FeatureStore(store).images}
     assert paths == {make_image(number).path for number in range(4, 48)}
+
+
+def test_merge_of_the_same_parts_keeps_what_the_store_changed_later(parts: list[Path], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    merge(*parts, "--into", store)
+    renamed = make_image(0)._replace(label="tigers", split="test")
+    with make_writer(store) as writer:
+        writer.update_images([make_image(40), renamed], [make_image(1).path])
+        add_features(writer, [40])
+        writer.commit()
+    before = FeatureStore(store).images
+    result = merge(*parts, "--into", store)
+    assert (result.status, result.json["pictures"], FeatureStore(store).images) == (0, 0, before)
 
 
 @pytest.mark.parametrize("step", ["first shard", "all shards", "transaction", "view"])

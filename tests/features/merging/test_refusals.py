@@ -16,7 +16,7 @@ from features.maintenance.recover import list_shard_files
 from features.store import FeatureStore
 from tests.commands import CommandResult
 from tests.features.merging.parts import FOLDER, assert_whole, list_numbers, make_part, make_parts, merge
-from tests.features.stores import fill_store, flip_byte
+from tests.features.stores import add_views, fill_store, flip_byte
 from tests.files import limit_file_size, read_files
 
 TABLE = LabelSource("labels.csv", "ab" * 32, "path", ("label",))
@@ -138,6 +138,23 @@ def test_merge_into_a_store_that_is_being_written_is_refused(parts: list[Path], 
 def test_merge_into_one_of_the_parts_is_a_usage_error(parts: list[Path]) -> None:
     result = merge(*parts, "--into", parts[1])
     assert (result.status, result.json["where"]) == (2, "--into")
+
+
+def test_merge_into_the_folder_of_cut_layers_of_a_part_is_a_usage_error(tmp_path: Path) -> None:
+    parts = [make_part(tmp_path / f"part-{number}" / "mixed7", f"{number}/2") for number in (1, 2)]
+    result = merge(*parts, "--into", tmp_path / "part-1")
+    assert (result.status, result.json["where"]) == (2, "--into")
+
+
+def test_merge_of_a_part_that_lacks_views_is_refused(tmp_path: Path) -> None:
+    parts = [make_part(tmp_path / f"part-{number}", f"{number}/2", views=2) for number in (1, 2)]
+    unfinished = make_part(tmp_path / "other", "2/2")
+    add_views(unfinished, range(list_numbers("2/2")[0], list_numbers("2/2")[0] + 1), range(1, 2))
+    assert_refused(
+        merge(parts[0], unfinished, "--into", tmp_path / "store"), "FeatureStoreError", unfinished, tmp_path / "store"
+    )
+    assert merge(parts[0], unfinished, "--into", tmp_path / "store", "--incomplete").json["missing"] == [2]
+    assert merge(*parts, "--into", tmp_path / "store").json["missing"] == []
 
 
 def test_merge_into_a_store_with_other_features_is_refused(parts: list[Path], tmp_path: Path) -> None:
