@@ -159,6 +159,19 @@ def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled
     sync_folder(folder)
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove the partial files of processes that have ended; nothing is removed if the folder is a link.
+
+    A file is abandoned if it is older than this process, and no other process has the number in its name. In a new
+    container, this process often has the number of the one that was killed.
+    """
+    for path in [] if folder.is_symlink() else _list_files(folder, _PARTIAL_FILE):
+        number = path.name.rpartition("-")[2]
+        with suppress(OSError):
+            if path.stat().st_mtime < _STARTED and (int(number) == os.getpid() or not Path("/proc", number).exists()):
+                path.unlink()
+
+
 def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derived | None:
     """Return cached data, or None if there are none.
 
@@ -235,11 +248,7 @@ def _make_room(folder: Path, num_bytes: int, largest: int = 0) -> None:
     """
     if folder.is_symlink():
         return
-    for path in _list_files(folder, _PARTIAL_FILE):
-        # A partial file is abandoned if it is older than this process, and the process in its name has ended.
-        if path.stat().st_mtime < _STARTED and not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
-            with suppress(OSError):
-                path.unlink()
+    remove_abandoned(folder)
     found = sorted(
         ((path.stat(), path) for path in _list_files(folder, _CACHE_FILE)), key=lambda pair: -pair[0].st_mtime
     )

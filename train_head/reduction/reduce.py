@@ -14,7 +14,7 @@ from base.terminal import Console
 from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array, Indices
-from train_head.reduction.cache import Directions, Factors, get, make_key, name_rows, put
+from train_head.reduction.cache import Directions, Factors, get, make_key, name_rows, put, remove_abandoned
 from train_head.reduction.decompose import MAX_EXACT_ROWS, Basis, SketchMeans, decompose_exactly, sketch_rows
 from train_head.reduction.distribute import open_products
 from train_head.reduction.matrix import FeatureMatrix, open_workers
@@ -117,6 +117,8 @@ def reduce_features(
     directions = None if is_exact or factors is None else get(folder, key, Directions, console)
     if factors and (is_exact or directions):
         return Reduced(factors, directions, train, validation, key, rank, from_cache=True)
+    # Their space may be needed before `put` would remove them.
+    remove_abandoned(folder)
     job = _Job(store, train.examples, validation.examples, rank, key, is_exact, distribute)
     factors, found = _reduce(job, console)
     directions = None if is_exact else found

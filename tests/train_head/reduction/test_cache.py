@@ -295,7 +295,8 @@ def test_put_removes_partial_files_of_killed_processes(tmp_path: Path) -> None:
     name = f".partial-factors-{KEY[:32]}"
     # The parent of this process is running, and may still write.
     old, running, foreign = tmp_path / f"{name}-999999999", tmp_path / f"{name}-{os.getppid()}", tmp_path / ".partial-a"
-    for path in (old, running, foreign):
+    same_number = tmp_path / f"{name}-{os.getpid()}"
+    for path in (old, same_number, running, foreign):
         path.write_bytes(b"x")
         set_age(path, 1)
     young = tmp_path / f"{name}-999999998"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -281,6 +282,10 @@ def test_reduce_features_without_a_cache_folder_warns_and_continues(
 def test_reduce_features_on_a_full_disk_warns_and_leaves_no_files(
     store: FeatureStore, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    abandoned = store.derived_folder / f".partial-rows-{'0' * 32}-999999999"
+    abandoned.parent.mkdir()
+    abandoned.touch()
+    os.utime(abandoned, (1, 1))
     with limit_file_size(1500):
         reduced = reduce_features(store, split(store), 10, quiet)
     assert count_warnings(store.derived_folder, capsys) == 1
