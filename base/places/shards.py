@@ -15,6 +15,7 @@ from base.urls import has_pattern, is_url, redact
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_SUFFIX = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2|txz)$", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<=[^\W_])[-_.](?=\d+$)")
 """Separator before the number at the end of a shard's name."""
 
@@ -75,5 +76,5 @@ def name_shards(places: Sequence[str]) -> list[str]:
     """
     names = [redact(place) for place in places]
     folder = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names]).rpartition("/")[0]
-    stems = [name[len(folder) :].strip("/").partition(".tar")[0] for name in names]
+    stems = [_SUFFIX.sub("", name[len(folder) :].strip("/")) for name in names]
     return [f"{_NUMBER.sub('/', stem)}/" for stem in stems]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from base.places.shards import list_shards
+from base.places.shards import list_shards, name_shards
 
 pytestmark = pytest.mark.unit
 
@@ -20,3 +20,9 @@ def test_list_shards_of_a_name_that_exists_takes_it_literally(tmp_path: Path, mo
         assert list_shards(f"{folder}photos[1].tar") == [f"{folder}photos[1].tar"]
         assert list_shards(f"{folder}data[v1]/a{{1,2}}/*.tar") == [f"{folder}data[v1]/a{{1,2}}/x.tar"]
         assert list_shards(f"{folder}photos{{1,[[]1]}}.tar") == [f"{folder}photos1.tar", f"{folder}photos[1].tar"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz", ".tar.gz", ".TAR"])
+def test_name_shards_gives_a_folder_for_each_split_and_number(suffix: str) -> None:
+    places = [f"/data/{name}{suffix}" for name in ("train-000", "train-001", "test.target-0")]
+    assert name_shards(places) == ["train/000/", "train/001/", "test.target/0/"]
