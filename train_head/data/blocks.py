@@ -183,7 +183,10 @@ def write_at(file: Any, data: bytes | memoryview, offset: int) -> None:
             left, offset = left[num_written:], offset + num_written
     except OSError as error:
         expected = f"free space for {format_bytes(offset + len(left))} or more of temporary data"
-        got, advice = error.strerror or str(error), "Free some space in the file system of the store"
+        got, advice = (
+            error.strerror or str(error),
+            "Free some space for the store, or in TMPDIR if the store is read-only",
+        )
         raise HeadstartError("the disk", expected, got, advice) from error
 
 
