@@ -22,11 +22,13 @@ from zlib_ng import zlib_ng
 
 from base.errors import HeadstartError
 from base.terminal import format_bytes
-from features.schema import FEATURE_DTYPE, count_rows_per_shard
+from features.schema import FEATURE_DTYPE
 from features.store import Example, FeatureStore
 
 BUFFER_BYTES = 64 * 2**20
 """Size of the rows that are collected in memory before they are appended to their blocks."""
+PART_BYTES = 32 * 2**20
+"""Largest size of the rows that are read together: at that time there are two copies of them."""
 _NUM_THREADS = 4
 
 Rows = NDArray[Any]
@@ -161,14 +163,11 @@ def sort_features(
 
 
 def _list_parts(examples: Sequence[Example], feature_shape: tuple[int, ...]) -> Iterator[Positions]:
-    """Yield the positions of the examples of one shard after the other, in the order of its rows.
-
-    A packed store is one large shard, whose rows are yielded in parts of the size of an ordinary shard.
-    """
+    """Yield the positions of the examples of one shard after the other, in the order of its rows, in small parts."""
     shards = np.fromiter((example.shard for example in examples), np.int64, len(examples))
     rows = np.fromiter((example.row for example in examples), np.int64, len(examples))
     order = np.lexsort((rows, shards))
-    step = count_rows_per_shard(feature_shape)
+    step = max(1, PART_BYTES // (int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize))
     for of_shard in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
         for start in range(0, len(of_shard), step):
             yield of_shard[start : start + step]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -69,14 +70,14 @@ class Checkpoint:
                 self._path.unlink()
 
     def save_if_due(
-        self, list_arrays: Callable[[], Sequence[NDArray[Any]]], stopping: EarlyStopping, num_epochs: int
+        self, list_arrays: Callable[[], Iterable[NDArray[Any]]], stopping: EarlyStopping, num_epochs: int
     ) -> None:
         """Save the state after an epoch if enough time has passed since the last save.
 
         A failed write, for example on a full disk, is ignored: the fit continues without the checkpoint.
 
         Args:
-            list_arrays: returns the solver's arrays; called only if they are saved.
+            list_arrays: returns the solver's arrays, one after the other; called only if they are saved.
             stopping: the history and the kept weights.
             num_epochs: number of epochs of the whole fit.
         """
@@ -86,16 +87,20 @@ class Checkpoint:
             return
         started = time.monotonic()
         # No step follows the last epoch, so the solver's arrays are not needed.
-        arrays = [] if is_final else list_arrays()
-        contents: dict[str, Any] = {f"array_{number:03}": array for number, array in enumerate(arrays)}
-        contents |= {f"kept_{name}": array for name, array in stopping.kept.to_arrays().items()}
+        arrays: Iterable[NDArray[Any]] = [] if is_final else list_arrays()
         history = [asdict(row) for row in stopping.history]
-        text = json.dumps({"key": self._key, "num_arrays": len(arrays), "history": history})
         partial = self._path.with_suffix(".partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open_synced(partial) as file:
-                np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **contents)
+            with open_synced(partial) as file, zipfile.ZipFile(file, "w") as archive:
+                # `np.savez` would need copies of all arrays at once.
+                num_arrays = 0
+                for num_arrays, array in enumerate(arrays, 1):
+                    _write_array(archive, f"array_{num_arrays - 1:03}", array)
+                for name, array in stopping.kept.to_arrays().items():
+                    _write_array(archive, f"kept_{name}", array)
+                text = json.dumps({"key": self._key, "num_arrays": num_arrays, "history": history})
+                _write_array(archive, "text", np.frombuffer(text.encode(), np.uint8))
             partial.replace(self._path)
             sync_folder(self._path.parent)
         except OSError:
@@ -141,3 +146,9 @@ class Checkpoint:
                 reason = str(error) or type(error).__name__
                 console.warning(f"{self._path}: unusable checkpoint ({reason}). Training starts from the first epoch")
         return EarlyStopping(patience), []
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    """Add an array to an archive that `np.load` reads."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)

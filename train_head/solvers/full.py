@@ -114,7 +114,7 @@ def fit_model(problem: Problem, fittable: Fittable, checkpoint: Checkpoint, cons
                 row = Epoch(epoch + 1, **values, seconds=time.monotonic() - started)
                 stopping.record(row, fittable.get_weights)
                 progress.advance(1)
-                checkpoint.save_if_due(lambda: [found.numpy() for found in _list_state(model)], stopping, config.epochs)
+                checkpoint.save_if_due(lambda: (found.numpy() for found in _list_state(model)), stopping, config.epochs)
                 model.stop_training = stopping.is_over
                 problem.on_epoch_end(row)
 

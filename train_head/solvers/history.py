@@ -90,6 +90,8 @@ class EarlyStopping:
         """Add an epoch; `copy_weights` returns a copy of its weights, and is called only if they are to be kept."""
         self.history.append(row)
         if self.kept_epoch == row.epoch:
+            # Freed first, because two copies of a large head do not fit in 2 GB.
+            self.kept = None
             self.kept = copy_weights()
 
     def require_kept(self, learning_rate: float) -> HeadWeights:
