@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 ZIP, TAR = "zip", "tar"
 _ARCHIVE_SUFFIXES = {
@@ -113,13 +112,6 @@ class UrlPath:
 
 Location = Path | UrlPath
 """Local path, or a URL, an archive or shards."""
-
-
-class LocationSpec(NamedTuple):
-    """Parts of a location that decide how its files are opened."""
-
-    place: str
-    archive: str
 
 
 def is_url(text: str) -> bool:

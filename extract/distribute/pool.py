@@ -17,9 +17,8 @@ MAX_LOST = 3
 """Number of workers that a task, or the start of workers, may lose before the run fails."""
 POLL_S = 0.5
 """Time between two updates of the progress."""
-
-
 _MAX_REASON = 300
+"""Largest number of characters of the reason in an error, which Ray may make very long."""
 
 
 class WorkerLostError(HeadstartError):

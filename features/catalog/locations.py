@@ -26,7 +26,7 @@ Columns = tuple[Sequence[bytes], Sequence[int], Sequence[int], Sequence[int], It
 
 
 class Locations(Mapping[FeatureKey, Location]):
-    """Locations of features: as a dict, but with 57 bytes for a feature instead of 300.
+    """Locations of features, as a mapping that takes 57 bytes for a feature; a dict would take 300.
 
     The features are sorted by content hash and view. The arrays have one element for each.
     """
@@ -61,7 +61,7 @@ class Locations(Mapping[FeatureKey, Location]):
         """Return the position of view 0 of each picture in the arrays, -1 if it is not stored.
 
         Args:
-            hashes: content hashes; other texts are found nowhere.
+            hashes: content hashes; -1 is returned for those that do not have 32 bytes.
         """
         places = np.full(len(hashes), -1)
         if not len(self):
@@ -141,7 +141,7 @@ class Locations(Mapping[FeatureKey, Location]):
         return FeatureKey(self._read_hash(place), int(self.views[place]))
 
     def _read_hash(self, place: int) -> bytes:
-        # Not from the array, which removes zeros from the end of a text.
+        # NumPy removes zero bytes from the end of an element of `_hashes`.
         return self._bytes[HASH_BYTES * place : HASH_BYTES * (place + 1)]
 
     def _read_location(self, place: int) -> Location:
