@@ -169,7 +169,7 @@ class ExtractConfig:
         str,
         Option(
             help="Extract one of several equal parts of the folder, such as 3/16, into its own --store; `python -m "
-            "features merge` unites the stores. Parts can run at the same time, on several machines.",
+            "features merge` merges the stores. Parts can run at the same time, on several machines.",
             metavar="K/N",
         ),
     ] = ""

@@ -42,14 +42,14 @@ MAX_BUFFERED = 2**29
 
 
 class Transfer(NamedTuple):
-    """Result of copying a store; the files of an int8 backbone count as one shard."""
+    """Result of copying a store; an int8 backbone counts in `num_bytes` only."""
 
     copied: int
     """Number of copied shards."""
     present: int
     """Number of shards that were there already."""
     num_bytes: int
-    """Number of copied bytes, with the catalog."""
+    """Number of copied bytes, including the catalog and the backbone."""
 
 
 def push_stores(store: Path, url: str, cut: str, console: Console) -> dict[str, Transfer]:
@@ -66,8 +66,8 @@ def push_stores(store: Path, url: str, cut: str, console: Console) -> dict[str, 
 
     Raises:
         UsageError: the URL is invalid or read-only, or the store is a packed one.
-        FeatureStoreError: the store is missing or damaged, or the one at the URL has another fingerprint or other
-            shards.
+        FeatureStoreError: the store is missing or damaged, or the one at the URL has another fingerprint or features
+            that this store lacks.
         RemoteError: the URL cannot be reached or written.
     """
     target = connect(url)
