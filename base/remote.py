@@ -45,6 +45,11 @@ class Connection(NamedTuple):
     where: str
     """URL without credentials, for messages."""
 
+    @property
+    def is_web(self) -> bool:
+        """Whether the place is on a web server, which cannot be written, and does not list its files."""
+        return "https" in self.system.protocol
+
 
 def connect(url: str) -> Connection:
     """Open the file system of a URL. Only the credentials in the URL and in the environment are used.

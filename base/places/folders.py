@@ -34,7 +34,7 @@ class FolderPlace:
     @cached_property
     def entries(self) -> list[Entry]:
         """Files and folders in it."""
-        entries = _list_web(self._connection) if _is_web(self._connection) else _list_objects(self._connection)
+        entries = _list_web(self._connection) if self._connection.is_web else _list_objects(self._connection)
         if not entries:
             raise UsageError(self._root, "a folder of pictures", "no such folder, or an empty one", "Check the address")
         self._sizes = {entry.path: entry.num_bytes for entry in entries}
@@ -43,7 +43,7 @@ class FolderPlace:
     def read(self, path: str, max_bytes: int, end: int | None = None) -> bytes:
         """Return the bytes of a file; see `Place`."""
         system, folder, where = self._connection
-        name = quote(path, errors="surrogateescape") if _is_web(self._connection) else path
+        name = quote(path, errors="surrogateescape") if self._connection.is_web else path
         place = f"{folder.rstrip('/')}/{name}" if path else folder
         where = f"{where.rstrip('/')}/{path}" if path else where
         try:
@@ -55,7 +55,7 @@ class FolderPlace:
             if end is not None and end < num_bytes:
                 return repeat(lambda: bytes(system.cat_file(place, start=0, end=end)), where)[:end]
             # With the limits of a range, s3fs does not ask for the size again.
-            limits = {"start": 0, "end": num_bytes + 1} if num_bytes and not _is_web(self._connection) else {}
+            limits = {"start": 0, "end": num_bytes + 1} if num_bytes and not self._connection.is_web else {}
             data = repeat(lambda: bytes(system.cat_file(place, **limits)), where)
         except RemoteMissingError as error:
             raise MemberError("no such file") from error
@@ -109,7 +109,3 @@ def _describe(path: str, info: dict[str, Any], *, is_folder: bool = False) -> En
     identity = identify_file(info)
     problem = "" if clean_path(path) == path else ODD_PATH
     return Entry(path, info.get("size") or 0, hash_identity(identity) if identity else 0, problem, is_folder)
-
-
-def _is_web(connection: Connection) -> bool:
-    return connection.path.startswith(("http://", "https://"))

@@ -40,7 +40,7 @@ def list_remote_stores(folder: Connection) -> list[str]:
     """
     if exists(join(folder, CATALOG_NAME)):
         return [SINGLE]
-    if "https" in folder.system.protocol:
+    if folder.is_web:
         return []
     try:
         entries = repeat(lambda: folder.system.ls(folder.path, detail=True), folder.where)

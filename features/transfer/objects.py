@@ -139,8 +139,7 @@ def _copy_stream(
     _write(file, b"", path)
     hasher = hashlib.sha256()
     # A web server may have no answer for a part of a file, and none for its size.
-    is_web = "https" in place.system.protocol
-    options = {"block_size": 0, "size": ref.num_bytes} if is_web else {"block_size": CHUNK_BYTES}
+    options = {"block_size": 0, "size": ref.num_bytes} if place.is_web else {"block_size": CHUNK_BYTES}
     with place.system.open(place.path, "rb", cache_type="none", **options) as source:
         while file.tell() <= ref.num_bytes and (chunk := source.read(CHUNK_BYTES)):
             if stop.is_set():

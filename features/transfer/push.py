@@ -71,7 +71,7 @@ def push_stores(store: Path, url: str, cut: str, console: Console) -> dict[str, 
         RemoteError: the URL cannot be reached or written.
     """
     target = connect(url)
-    if "https" in target.system.protocol:
+    if target.is_web:
         raise UsageError("URL", "a URL that can be written, such as s3://", target.where, "Give another URL")
     require_other_place(store, target, "URL")
     names = choose_stores(list_local_stores(store), cut, store)
