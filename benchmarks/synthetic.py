@@ -34,7 +34,7 @@ FINGERPRINT = Fingerprint(
 _FIRST_SYNTHETIC = 16
 """Least first byte of a synthetic content hash; those of `write_pictures` are lower."""
 _MAX_LINKS = 60_000
-"""Names of one file; ext4 allows 65,000."""
+"""Largest number of hard links to one file; ext4 allows 65,000."""
 
 
 def make_image(path: str, status: os.stat_result | None = None) -> ImageRow:
@@ -87,7 +87,7 @@ def write_pictures(folder: Path, places: Sequence[str], num_each: int) -> list[P
 
 
 def link_pictures(files: Sequence[Path], folder: Path, paths: Sequence[str], progress: ProgressBar) -> list[ImageRow]:
-    """Create pictures that are names of a few files, so that they need almost no disk space.
+    """Create pictures that are hard links to a few files, so that they need almost no disk space.
 
     Args:
         files: the files.

@@ -34,7 +34,6 @@ ReportRows = Callable[[int], None]
 CreateMatrix = Callable[[tuple[int, int], bool], Matrix]
 """Creates a matrix of a shape; True for the reduced features, False for a temporary matrix."""
 
-
 Reduced = TypeVar("Reduced", bound=Matrix)
 
 
