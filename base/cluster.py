@@ -26,7 +26,7 @@ RUNNING = "auto"
 """Value of an option for the cluster of this computer or of `RAY_ADDRESS`."""
 CONNECT_TIMEOUT_S = 10.0
 _ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[^\s/:]+):(?P<port>[0-9]{1,5})\Z")
-_ADVICE = "Give ray, auto, or the address of a Ray cluster, such as ray://HOST:10001"
+_ADVICE = "Omit it, or give ray, auto, or the address of a Ray cluster, such as ray://HOST:10001"
 
 
 def check_address(option: str, address: str) -> None:
@@ -37,7 +37,7 @@ def check_address(option: str, address: str) -> None:
         address: `ray`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
     """
     if address not in (OWN, RUNNING) and not _ADDRESS.match(address):
-        raise UsageError(option, "ray, auto, HOST:PORT or ray://HOST:PORT", repr(address), _ADVICE)
+        raise UsageError(option, "local, ray, auto, HOST:PORT or ray://HOST:PORT", repr(address), _ADVICE)
     require_extra("ray", f"{option} {address}", "extract DISTRIBUTE=ray")
 
 

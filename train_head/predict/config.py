@@ -27,7 +27,7 @@ class PredictConfig:
 
     files: Annotated[
         list[Location],
-        Argument(help="Pictures, folders or archives of pictures, or URLs of them.", metavar="FILE_OR_DIR..."),
+        Argument(help="Pictures, folders or archives of pictures, or URLs of them.", metavar="FILE_OR_DIR"),
     ]
     model: Annotated[Path, Option(help="Exported model: a file of any format, or the folder of an export.")]
     batch_size: Annotated[

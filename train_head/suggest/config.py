@@ -20,7 +20,8 @@ class SuggestConfig:
         Path, Argument(help="Exported model: a file of any format, or the folder of the export.", metavar="MODEL")
     ]
     files: Annotated[
-        list[Location], Argument(help="Unlabelled pictures or folders of pictures.", metavar="FILE_OR_DIR...")
+        list[Location],
+        Argument(help="Unlabelled pictures, folders or archives of pictures, or URLs of them.", metavar="FILE_OR_DIR"),
     ]
     out: Annotated[Path, Option(help="Folder for suggestions.csv and suggestions.html.")]
     count: Annotated[int, Option(min=1, help="Largest number of pictures to suggest.")] = 50
