@@ -124,9 +124,11 @@ def merge_parts(plan: MergePlan, console: Console) -> MergeResult:
         with writer.transaction():
             for shard, header in placed:
                 writer.catalog.add_shard(shard, header.keys, header.statuses)
+            # All parts have the same source of labels. It is compared before this transaction has changed `meta`.
+            writer.update_images([], [], plan.target.labels if plan.target and keep else plan.parts[0].labels)
             for part in plan.parts:
                 changed, removed = pictures.compare(_read_images(part), part, keep=keep)
-                writer.update_images(changed, removed, plan.target.labels if plan.target and keep else part.labels)
+                writer.update_images(changed, removed)
                 num_pictures += len(changed) + len(removed)
             for key, value in meta.items():
                 writer.write_meta(key, value)

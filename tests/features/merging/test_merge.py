@@ -13,6 +13,7 @@ import pytest
 
 from base.files import sync_folder
 from features.catalog.catalog import CATALOG_NAME, Catalog
+from features.labels import LabelSource
 from features.maintenance.recover import list_shard_files
 from features.merging import merge as merging
 from features.merging.place import place_shard
@@ -92,6 +93,13 @@ def test_merge_to_another_file_system_copies_the_shards(
     assert (result.json["linked"], result.json["copied"]) == (0, len(list_shard_files(tmp_path / "store")))
     assert_whole(tmp_path / "store")
     assert {path.stat().st_nlink for path in list_shard_files(tmp_path / "store")} == {1}
+
+
+def test_merge_of_parts_with_labels_of_a_table_records_the_table(tmp_path: Path) -> None:
+    table = LabelSource("labels.csv", "ab" * 32, "path", ("label",))
+    parts = [make_part(tmp_path / f"{number}", f"{number}/2", labels=table) for number in (1, 2)]
+    assert merge(*parts, "--into", tmp_path / "store").status == 0
+    assert FeatureStore(tmp_path / "store").contents.labels == table
 
 
 def test_merge_keeps_failed_pictures(tmp_path: Path) -> None:
