@@ -97,7 +97,17 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     # Only now: parts agree with each other because everything above is decided from the whole folder.
     scan, part_meta = _select_part(config, scan, console)
     run = _Run(
-        config, console, scan, part_meta, places, str(weights), backbone, specs, num_relabeled, policy, has_sample_bits
+        config=config,
+        console=console,
+        scan=scan,
+        part_meta=part_meta,
+        places=places,
+        weights=str(weights),
+        backbone=backbone,
+        specs=specs,
+        num_relabeled=num_relabeled,
+        policy=policy,
+        has_sample_bits=has_sample_bits,
     )
     if len(stored) < len(places):
         calibrator.load_stored()

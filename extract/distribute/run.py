@@ -79,7 +79,7 @@ class RayExtraction:
                 started = time.monotonic()
                 with self._console.progress("extract", len(images), "pictures") as progress:
                     self._run_tasks(pool, progress)
-        seconds = max(time.monotonic() - started, 1e-9)
+                seconds = max(time.monotonic() - started, 1e-9)
         self.images_per_second = self.counts.num_computed / seconds
         self.rows_per_second = self.counts.num_rows / len(self._writers) / seconds
 
