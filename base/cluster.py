@@ -62,6 +62,8 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
     # Read when Ray is imported. The second one would upload the current folder to the cluster under `uv run`.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    # After a failure, Ray would print those of the tasks whose results nobody takes any more.
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
     import ray
 
     if ray.is_initialized():
