@@ -21,7 +21,7 @@ from tests.train_head.synthetic import list_paths, make_store
         ("train_head.sweep", ["--store", "--out", "--try", "--search", "--json"]),
         ("train_head.report", ["--run", "--test", "--images", "--json"]),
         ("train_head.export", ["--run", "--out", "--formats", "--weights", "--json"]),
-        ("train_head.predict", ["FILE_OR_DIR...", "--model", "--batch-size", "--json"]),
+        ("train_head.predict", ["{FILE_OR_DIR}...\n", "--model", "--batch-size", "--json"]),
     ],
 )
 def test_help_lists_options_without_tensorflow(module: str, options: list[str]) -> None:
