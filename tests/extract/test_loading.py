@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import hashlib
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -176,7 +176,7 @@ def test_reader_without_images_yields_nothing(tmp_path: Path) -> None:
 def test_map_ahead_interrupted_during_a_submission_does_not_lose_it() -> None:
     class Interrupted(ThreadPoolExecutor):
         def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
-            signal.raise_signal(signal.SIGINT)
+            _thread.interrupt_main()
             return super().submit(*arguments, **options)
 
     pending: deque[Future[int]] = deque()

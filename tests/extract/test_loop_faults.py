@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -102,7 +102,7 @@ class Endless(MeanColours):
 
     def _stop(self, number: float) -> None:
         if number == 8:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            _thread.interrupt_main()
         if number >= 8:
             assert self.end.wait(timeout=30)
 
