@@ -2,39 +2,39 @@
 #
 # Variables, all optional:
 #   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells);
-#                    also an archive, tar shards, or a URL (docs/scale.md)
-#   LABELS=file      a table with the label of each picture, instead of class folders (docs/inputs.md)
+#                    also an archive, tar shards, or a URL (docs/how-to/scale.md)
+#   LABELS=file      a table with the label of each picture, instead of class folders (docs/how-to/inputs.md)
 #   COLUMNS=         columns of LABELS, if they are not found: path=id,label=breed
 #   STORE=folder     the feature store              RUN=folder       the fitted head
 #   OUT=folder       the exported model             COMPARE=folder   two heads: without and with dropout
 #   SWEEP=folder     the heads of a sweep           SEARCH= TRIALS=  grid or optuna; number of heads for optuna
-#   PRESET=          course (default), accurate or small: one word for the options of every stage (docs/presets.md)
+#   PRESET=          course (default), accurate or small: one word for the options of every stage (docs/how-to/presets.md)
 #   WEIGHTS=         auto (default: the weights of an existing store), imagenet, nsfwjs, random, or a file
 #   CUT= VIEWS=      cut layer, or several (mixed5,mixed7), which training joins if POOL=avg; stored views per training
-#                    picture (docs/performance.md)
+#                    picture (docs/explanation/performance.md)
 #   IMAGE_SIZE= POOL= THREADS=   how features are computed
-#   PRECISION=       float32 (default), bfloat16, int8 or auto (docs/performance.md)
-#   ENGINE=          auto (default), tensorflow or openvino (docs/performance.md)
-#   SAMPLE_BITS=     significant bits of 16-bit pictures: auto (default), 8, 10, 12, 14 or 16 (docs/inputs.md)
-#   CLASSES= MIN_PICTURES=   classes to use (cats,dogs); leave out classes with fewer pictures (docs/inputs.md)
-#   CALIBRATION=     store whose quantised backbone is used, for int8 (docs/scale.md)
-#   PART=            part of DATA to extract, such as 3/16; each part has its own STORE (docs/scale.md)
-#   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/inputs.md)
+#   PRECISION=       float32 (default), bfloat16, int8 or auto (docs/explanation/performance.md)
+#   ENGINE=          auto (default), tensorflow or openvino (docs/explanation/performance.md)
+#   SAMPLE_BITS=     significant bits of 16-bit pictures: auto (default), 8, 10, 12, 14 or 16 (docs/how-to/inputs.md)
+#   CLASSES= MIN_PICTURES=   classes to use (cats,dogs); leave out classes with fewer pictures (docs/how-to/inputs.md)
+#   CALIBRATION=     store whose quantised backbone is used, for int8 (docs/how-to/scale.md)
+#   PART=            part of DATA to extract, such as 3/16; each part has its own STORE (docs/how-to/scale.md)
+#   MAX_BAD= MAX_PIXELS= WEIGHTS_SHA256=             limits on the input files (docs/how-to/inputs.md)
 #   DISTRIBUTE=      where to extract and to reduce: local (default), ray, auto, or the address of a Ray cluster
-#                    (docs/scale.md)
+#                    (docs/how-to/scale.md)
 #   EPOCHS= DROPOUT= UNITS= BATCH_SIZE= LEARNING_RATE= OPTIMIZER= MOMENTUM= L2= CLASS_WEIGHT= PATIENCE= SEED=
 #                    the head, and how it is fitted
-#   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/fine-tuning.md)
-#   SOLVER= RANK=    auto, reduced, full or ridge; number of inputs that reduced and ridge keep (docs/solver.md)
+#   UNFREEZE_FROM= FINE_TUNE_EPOCHS= FINE_TUNE_LEARNING_RATE=   backbone layers to retrain (docs/how-to/fine-tuning.md)
+#   SOLVER= RANK=    auto, reduced, full or ridge; number of inputs that reduced and ridge keep (docs/explanation/solver.md)
 #   REPEATS= FOLDS=  number of seeds; number of cross-validation folds
-#   SPLIT=group      keep near-duplicates together in training or in validation (docs/duplicates.md)
-#   FALSE_ALARMS=    share of pictures like the training pictures to classify as none of these (docs/outliers.md)
+#   SPLIT=group      keep near-duplicates together in training or in validation (docs/how-to/duplicates.md)
+#   FALSE_ALARMS=    share of pictures like the training pictures to classify as none of these (docs/how-to/outliers.md)
 #   TENSORBOARD=yes  write logs for TensorBoard
 #   TEST=yes         evaluate the pictures in test/ (make report)
 #   OVERWRITE=yes    replace an earlier run in RUN; without it, the earlier run is kept beside the new one
 #   NEW_STORE=yes    start a new store in STORE, and keep the old one beside it
 #   OUTLIER_SCORE=yes  write the distance from the training pictures as a second output (make export)
-#   FORMATS=         formats of the export, such as keras,litert,onnx (docs/export.md)
+#   FORMATS=         formats of the export, such as keras,litert,onnx (docs/how-to/export.md)
 #   DTYPE=           weights of the export: float32 (default), float16 or int8
 #   FACTORED=yes     write the head of the reduced solver as two small kernels (make export)
 #   CHECK=           number of pictures that an export is checked on, or all
@@ -42,7 +42,7 @@
 #   ARGS=            further options of the command, for example ARGS="--dry-run -v"
 #   COUNT=           number of pictures that `make suggest` suggests
 #   TOP= UNSURE= SORT_INTO=folder   classes in the table of `make predict`; the margin below which a picture is unsure;
-#                    a folder to fill with links to the pictures by class (docs/predict.md)
+#                    a folder to fill with links to the pictures by class (docs/how-to/predict.md)
 #   PORT=            port of the page of `make serve` (default 8000)
 #   FILES=paths      the pictures to classify or to suggest from; quote paths with spaces: FILES="a.jpg 'my pictures'"
 #   CONFIRM=yes      confirm `make clean-all`
@@ -195,12 +195,12 @@ train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
 	$(call run,$(BIN)/python -m train_head --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
 		$(HEAD_OPTIONS) $(FLAGS) $(ARGS))
 
-sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best one (docs/choosing.md)
+sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best one (docs/how-to/choosing.md)
 	$(call run,$(BIN)/python -m train_head.sweep --store $(call quote,$(STORE)) --out $(call quote,$(SWEEP)) $(STORE_IMAGES) \
 		$(WEIGHTS_OPTION) $(HEAD_OPTIONS) $(call options,SEARCH TRIALS) $(FLAGS) $(ARGS))
 
 advise: $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
-advise: $(RUNTIME) $(if $(is_default),$(if $(filter STORE,$(GIVEN)),,data))  ## compare features, and print the command to run next (docs/presets.md)
+advise: $(RUNTIME) $(if $(is_default),$(if $(filter STORE,$(GIVEN)),,data))  ## compare features, and print the command to run next (docs/how-to/presets.md)
 	$(BIN)/python -m train_head.advise $(if $(shell test -e $(call quote,$(STORE)) && echo yes),--store $(call quote,$(STORE))) $(STORE_IMAGES) \
 		--out $(call quote,work/$(NAME)/advise) $(WEIGHTS_OPTION) $(call options,LABELS COLUMNS CLASSES MIN_PICTURES THREADS) $(ARGS)
 
@@ -212,20 +212,20 @@ report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the p
 	$(call run,$(BIN)/python -m train_head.report --run $(call quote,$(RUN)) $(GIVEN_IMAGES) $(WEIGHTS_OPTION) $(if $(TEST),--test) \
 		$(ARGS))
 
-export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in one or more formats (docs/export.md)
+export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in one or more formats (docs/how-to/export.md)
 	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
 		$(WEIGHTS_OPTION) $(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(if $(FACTORED),--factored) \
 		$(ARGS))
 
-predict: $(RUNTIME)  ## classify FILES with the exported model, of any format (docs/predict.md)
+predict: $(RUNTIME)  ## classify FILES with the exported model, of any format (docs/how-to/predict.md)
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)) $(FILE_ARGUMENTS) \
 		$(call options,MAX_PIXELS TOP UNSURE SORT_INTO) $(ARGS))
 
-serve: $(RUNTIME) $(SERVE)  ## show a page that classifies pictures with the exported model (docs/serve.md)
+serve: $(RUNTIME) $(SERVE)  ## show a page that classifies pictures with the exported model (docs/how-to/serve.md)
 	$(call run,$(BIN)/python -m train_head.serve --model $(call quote,$(OUT)) \
 		$(if $(shell test -e $(call quote,$(RUN)) && echo yes),--run $(call quote,$(RUN)) $(GIVEN_IMAGES)) $(call options,PORT MAX_PIXELS) $(ARGS))
 
-suggest: $(RUNTIME)  ## rank the unlabelled pictures in FILES by what labelling them would teach (docs/labels.md)
+suggest: $(RUNTIME)  ## rank the unlabelled pictures in FILES by what labelling them would teach (docs/how-to/labels.md)
 	$(call run,$(BIN)/python -m train_head.suggest $(call quote,$(OUT)/model.keras) $(FILE_ARGUMENTS) \
 		--out $(call quote,$(SUGGESTIONS)) $(call options,COUNT MAX_PIXELS) $(ARGS))
 
@@ -277,10 +277,10 @@ benchmark-tuning: $(DEV)  ## time an epoch of fine-tuning from stored features a
 benchmark-extraction: $(DEV)  ## measure the speed and memory of extraction (a quarter of an hour)
 	$(BIN)/python -m benchmarks.extraction $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
-benchmark-export: $(DEV)  ## measure the run's exports in every format: accuracy, size, speed and memory (docs/export.md)
+benchmark-export: $(DEV)  ## measure the run's exports in every format: accuracy, size, speed and memory (docs/how-to/export.md)
 	$(call run,$(BIN)/python -m benchmarks.export $(call quote,$(RUN)) $(ARGS))
 
-heic: $(VENV)/heic.done  ## install the decoders of HEIC and JPEG XL pictures (docs/inputs.md)
+heic: $(VENV)/heic.done  ## install the decoders of HEIC and JPEG XL pictures (docs/how-to/inputs.md)
 
 gpu: $(RUNTIME)  ## replace the CPU-only TensorFlow with the CUDA build
 	$(BIN)/pip uninstall --quiet --yes tensorflow-cpu

@@ -24,9 +24,12 @@ CORE_MS = {
     Precision.BFLOAT16: (8.8, 2.12),
     Precision.INT8: (4.7, 1.86),
 }
-"""Core time of a picture in the backbone and beside it, in ms. Source: docs/performance.md, mixed7 at 150 px."""
+"""Core time of a picture in the backbone and beside it, in ms.
+
+Source: docs/explanation/performance.md, mixed7 at 150 px.
+"""
 FEATURE_KB = {Pool.NONE: 16.0, Pool.AVG: 1.5}
-"""Size of a stored feature. Source: docs/performance.md, mixed7 at 150 px."""
+"""Size of a stored feature. Source: docs/explanation/performance.md, mixed7 at 150 px."""
 MACHINES = (
     Machines("2 cores", 1, 2, 0, 0.10, 500, 8),
     Machines("64 cores", 1, 64, 0, 3.00, 4_000, 256),
@@ -98,7 +101,7 @@ class CostConfig:
 
 
 def report_cost(config: CostConfig, console: Console) -> Mapping[str, Any]:
-    """Print the tables of docs/scale.md: cost per million pictures, cost by the number of pictures, assumptions."""
+    """Print the tables of docs/how-to/scale.md: cost per million pictures and by the number of pictures, assumptions."""
     estimates = list_estimates(config)
     if not console.options.json:
         print("\n\n".join(list_tables(config)))

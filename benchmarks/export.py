@@ -1,4 +1,4 @@
-"""Accuracy, size, speed and memory of exported models in every format, as the table in docs/export.md.
+"""Accuracy, size, speed and memory of exported models in every format, as the table in docs/how-to/export.md.
 
 Run `python -m benchmarks.export RUN...`. Each run is exported once for each number format of the weights. Each model is
 then measured in a fresh process, several times in turn, and once on all validation pictures.

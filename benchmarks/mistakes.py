@@ -1,4 +1,4 @@
-"""Effect of the usual mistakes in loading pictures on an exported model, as the table in docs/export.md.
+"""Effect of the usual mistakes in loading pictures on an exported model, as the table in docs/how-to/export.md.
 
 Run `python -m benchmarks.mistakes MODEL FOLDER`. The folder has a folder with pictures for each class.
 """

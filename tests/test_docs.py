@@ -130,7 +130,7 @@ def test_page_refers_to_existing_files(page: Path) -> None:
 
 @pytest.mark.unit
 def test_page_of_runs_describes_every_section_of_the_report_and_its_data() -> None:
-    page = (ROOT / "docs" / "runs.md").read_text()
+    page = (ROOT / "docs" / "reference" / "runs.md").read_text()
     template = (ROOT / "train_head" / "report" / "page.html.jinja").read_text()
     sections = re.findall(r"<h2[^>]*>(.+?)</h2>", template)
     assert sections

@@ -53,7 +53,7 @@ _silence_libraries()
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, policy: DecodePolicy = DEFAULT_POLICY) -> Pixels:
-    """Decode the bytes of a picture file (docs/inputs.md).
+    """Decode the bytes of a picture file (docs/how-to/inputs.md).
 
     Args:
         data: the whole file.

@@ -19,7 +19,7 @@ class TensorFlowEngine:
     """TensorFlow engine for a cut backbone with one or more outputs.
 
     The weights become constants of the graph. TensorFlow then folds batch normalization into the convolutions and
-    packs the kernels only once (measurements: docs/performance.md).
+    packs the kernels only once (measurements: docs/explanation/performance.md).
     """
 
     def __init__(self, model: keras.Model, precision: Precision = Precision.FLOAT32) -> None:

@@ -71,7 +71,7 @@ class ShardHeader(NamedTuple):
 
 
 def encode_shard(header: ShardHeader, rows: Sequence[bytes], compression: Compression = Compression.GZIP) -> bytes:
-    """Encode rows as an HDF5 file, as specified in docs/format.md; equal rows give equal bytes.
+    """Encode rows as an HDF5 file, as specified in docs/reference/format.md; equal rows give equal bytes.
 
     Args:
         header: everything except the feature values.

@@ -60,7 +60,7 @@ def validate_untrusted_hdf5(file: h5py.File, data: bytes | mmap, max_declared: i
 
     The following are rejected: soft and external links, data in other files (external storage, virtual datasets),
     unknown filters, references and datasets of variable length, and datasets whose declared size is implausible for
-    their stored size. Source: HDF5's file format specification; docs/security.md has the reasons.
+    their stored size. Source: HDF5's file format specification; docs/explanation/security.md has the reasons.
 
     Args:
         file: the file, opened for reading.

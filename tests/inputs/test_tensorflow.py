@@ -1,4 +1,4 @@
-"""The table in docs/inputs.md of pictures that TensorFlow's decoder refuses or decodes differently."""
+"""The table in docs/how-to/inputs.md of pictures that TensorFlow's decoder refuses or decodes differently."""
 
 from __future__ import annotations
 

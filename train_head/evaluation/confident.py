@@ -30,7 +30,7 @@ MIN_PICTURES = 5
 With fewer, a fit without one of them has too few pictures of the class, and would contradict most of its labels.
 """
 NUM_FITS = 2
-"""Number of fits; docs/labels.md has measurements with one and with two."""
+"""Number of fits; docs/how-to/labels.md has measurements with one and with two."""
 WIDE = 2
 """Largest number of channels for each picture with which the fit uses the channels themselves."""
 

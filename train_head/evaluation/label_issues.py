@@ -1,7 +1,7 @@
 """Labels to check: pictures that may have a wrong label, or that belong to no class.
 
 Each check looks for one kind of issue in the same evidence on the training and validation pictures: leave-one-out
-probabilities, nearest neighbours, and distances to the classes. docs/labels.md has measurements.
+probabilities, nearest neighbours, and distances to the classes. docs/how-to/labels.md has measurements.
 """
 
 from __future__ import annotations

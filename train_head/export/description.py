@@ -1,6 +1,6 @@
 """Description of an exported model for programs: `model.json`, beside the files of every format.
 
-docs/export.md describes each field.
+docs/how-to/export.md describes each field.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Application: the page, and the endpoints that it and other programs use. docs/serve.md describes them."""
+"""Application: the page, and the endpoints that it and other programs use. docs/how-to/serve.md describes them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Each gradient step changes the hidden kernel only within the span of the training features X (n, d). With an orthonormal
 basis V (d, r) of that span and reduced features Z = X V, a kernel A (r, units) on Z can therefore replace the
-kernel W = V A (d, units) on X. docs/solver.md has the derivation.
+kernel W = V A (d, units) on X. docs/explanation/solver.md has the derivation.
 """
 
 from __future__ import annotations

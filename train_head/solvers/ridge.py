@@ -1,7 +1,7 @@
 """The ridge solver: a linear head by least squares to targets of ±1, with exact leave-one-out scores.
 
 The penalty is the one with the lowest leave-one-out error. The scores of each training picture from a fit without it
-then give the scale of the logits, so that no validation picture is used. docs/solver.md has the formulas.
+then give the scale of the logits, so that no validation picture is used. docs/explanation/solver.md has the formulas.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from train_head.data.batches import Array
 from train_head.evaluation.mahalanobis import scale_to_unit
 
 CANDIDATES_PER_PICTURE = 5
-"""Number of candidates for each chosen picture; docs/labels.md has measurements."""
+"""Number of candidates for each chosen picture; docs/how-to/labels.md has measurements."""
 _SAME = 1e-6
 """Largest squared distance of two features of length 1 that differ by rounding only."""
 

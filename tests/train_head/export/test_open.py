@@ -35,7 +35,7 @@ def folder(odd: Odd, tmp_path: Path) -> Path:
 
 
 def parse_labels(data: bytes) -> list[str]:
-    """Parse labels.txt as docs/export.md describes."""
+    """Parse labels.txt as docs/how-to/export.md describes."""
     lines = data.decode().splitlines()
     return [codecs.decode(line.encode("latin-1", "backslashreplace"), "unicode_escape") for line in lines]
 

@@ -172,6 +172,6 @@ def test_rebuild_backbone_with_neither_name_nor_file_is_refused(tmp_path: Path, 
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("page", ["README.md", "docs/export.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/export.md"])
 def test_pages_name_the_oldest_keras(page: str) -> None:
     assert f"Keras {OLDEST_KERAS}" in (Path(__file__).parents[3] / page).read_text()

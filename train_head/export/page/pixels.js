@@ -1,4 +1,4 @@
-// Pixels for the model: alpha and size as in training (docs/inputs.md). No part of the browser is used, so that
+// Pixels for the model: alpha and size as in training (docs/how-to/inputs.md). No part of the browser is used, so that
 // Node.js can run this file too.
 
 const MAX_STRIP_PIXELS = 2 ** 22;
