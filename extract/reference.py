@@ -22,7 +22,10 @@ from extract.plan import hash_path
 from features.catalog.tables import ImageRow
 
 TOLERANCES = {Precision.FLOAT32: 0.005, Precision.BFLOAT16: 0.15, Precision.INT8: 0.5}
-"""Largest accepted difference of a picture's features, relative to their norm (measurements: docs/explanation/reliability.md)."""
+"""Largest accepted difference of a picture's features, relative to their norm.
+
+docs/explanation/reliability.md has the measurements.
+"""
 _SMALLEST_NORM = 1e-6
 
 

@@ -15,7 +15,8 @@ from features.schema import Fingerprint
 AUTO_PRECISIONS = (Precision.BFLOAT16,)
 """Precisions that `auto` may choose, the fastest first. It chooses float32 if none of them is possible.
 
-A head on int8 features loses accuracy in the exported model, which computes in float32 (docs/explanation/performance.md).
+A head on int8 features loses accuracy in the exported model, which computes in float32
+(docs/explanation/performance.md).
 """
 _INSTRUCTIONS = {
     Precision.BFLOAT16: (Instructions.AMX_BF16, Instructions.AVX512_BF16, Instructions.ARM_BF16),

@@ -1,8 +1,8 @@
 """Pictures unlike the training pictures: the distance above which a picture is one, and how often it is exceeded.
 
 The threshold is a quantile of the distances that the training pictures have to the classes without them. The validation
-pictures take no part, so they show how often a picture like the training pictures is rejected. docs/how-to/outliers.md has
-measurements.
+pictures take no part, so they show how often a picture like the training pictures is rejected. docs/how-to/outliers.md
+has measurements.
 """
 
 from __future__ import annotations
