@@ -23,7 +23,7 @@ from train_head.reduction.cache import Neighbours, get, make_key, put
 from train_head.reduction.matrix import open_workers
 
 NEAR = 0.4
-"""Smallest similarity at which two pictures count as nearly the same; see docs/how-to/duplicates.md for measurements."""
+"""Smallest similarity at which two pictures count as nearly the same. Measured in docs/how-to/duplicates.md."""
 NUM_NEIGHBOURS = 20
 """Number of neighbours of each picture. The last one is its ordinary neighbour, with similarity 0."""
 ORDINARY_RATIO = 0.96
