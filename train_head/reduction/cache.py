@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -19,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from base.files import PARTIAL_PREFIX, hash_file, is_regular, open_synced, sync_folder
+from base.files import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
 from base.regular import RegularFile
 from base.terminal import Console
+from features.derived import list_abandoned, list_cached
 from features.schema import Features
 from features.store import Example, FeatureStore
 from train_head.data.batches import Array
@@ -33,12 +32,6 @@ MAX_CACHE_BYTES = 2**30
 """Largest size of a store's cache; the least recently used files are removed first."""
 NUM_LARGE = 3
 """Number of files of the size of the largest one that are kept even beyond `MAX_CACHE_BYTES`."""
-_STARTED = time.time()
-"""Time at which this process was started, in seconds since the epoch."""
-_KINDS = "factors|rows|directions|neighbours|pooled|labelscores|means"
-"""Kinds of data; `rows` are large matrices of factors; `means` was written by earlier versions and is only removed."""
-_CACHE_FILE = re.compile(rf"(?:{_KINDS})-[0-9a-f]{{32}}-[0-9a-f]{{64}}\.np[yz]")
-_PARTIAL_FILE = re.compile(rf"\.partial-(?:{_KINDS})-[0-9a-f]{{32}}-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -160,16 +153,10 @@ def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the partial files of processes that have ended; nothing is removed if the folder is a link.
-
-    A file is abandoned if it is older than this process, and no other process has the number in its name. In a new
-    container, this process often has the number of the one that was killed.
-    """
-    for path in [] if folder.is_symlink() else _list_files(folder, _PARTIAL_FILE):
-        number = path.name.rpartition("-")[2]
+    """Remove the partial files of processes that have ended; nothing is removed if the folder is a link."""
+    for path in list_abandoned(folder):
         with suppress(OSError):
-            if path.stat().st_mtime < _STARTED and (int(number) == os.getpid() or not Path("/proc", number).exists()):
-                path.unlink()
+            path.unlink()
 
 
 def get(folder: Path, key: str, kind: type[Derived], console: Console) -> Derived | None:
@@ -208,7 +195,7 @@ def _open_rows(file: RegularFile) -> RowFile:
 
 def _find(folder: Path, stem: str, parse: Callable[[RegularFile], Found], console: Console) -> Found | None:
     """Return the contents of the verified file with a stem; warn about a damaged one, and remove it."""
-    for path in _list_files(folder, _CACHE_FILE):
+    for path in list_cached(folder):
         if not path.name.startswith(f"{stem}-"):
             continue
         expected = path.stem.rpartition("-")[2]
@@ -234,13 +221,6 @@ def _find(folder: Path, stem: str, parse: Callable[[RegularFile], Found], consol
     return None
 
 
-def _list_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """List the regular files in a folder whose names match a pattern; none if the folder cannot be read."""
-    with suppress(OSError):
-        return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name) and is_regular(path))
-    return []
-
-
 def _make_room(folder: Path, num_bytes: int, largest: int = 0) -> None:
     """Remove abandoned partial files, and the least recently used files until `num_bytes` more fit under the cap.
 
@@ -249,9 +229,7 @@ def _make_room(folder: Path, num_bytes: int, largest: int = 0) -> None:
     if folder.is_symlink():
         return
     remove_abandoned(folder)
-    found = sorted(
-        ((path.stat(), path) for path in _list_files(folder, _CACHE_FILE)), key=lambda pair: -pair[0].st_mtime
-    )
+    found = sorted(((path.stat(), path) for path in list_cached(folder)), key=lambda pair: -pair[0].st_mtime)
     sizes = [status.st_size for status, path in found if path.suffix == ".npy"]
     limit, total = max(MAX_CACHE_BYTES, NUM_LARGE * max([*sizes, largest])), num_bytes
     for status, path in found:
