@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -119,17 +119,45 @@ def _build_callback(function: CommandFunction[Config], config_type: type[Config]
         return outcome.status
 
     callback.__doc__ = inspect.cleandoc(function.__doc__ or "").split("\n\n")[0]
-    callback.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-            *_list_parameters(config_type),
-            *_list_parameters(ConsoleOptions),
-        ]
-    )
-    hints = _get_hints(config_type) | _get_hints(ConsoleOptions)
+    _declare_options(callback, config_type, ConsoleOptions)
+    return callback
+
+
+def parse_arguments(config_type: type[Config], arguments: Sequence[str], name: str) -> Config:
+    """Parse the arguments of a command without running it.
+
+    Args:
+        config_type: frozen dataclass of the command's options, as in `run_app`.
+        arguments: arguments of the command line, without the name of the command.
+        name: name of the command, for errors.
+
+    Raises:
+        UsageError: an option is unknown, missing or invalid.
+    """
+    parsed: list[Config] = []
+
+    def callback(context: typer.Context, **values: Any) -> None:
+        parsed.append(_build_config(config_type, values, context))
+
+    _declare_options(callback, config_type)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(add_help_option=False)(callback)
+    try:
+        app(list(arguments), prog_name=name, standalone_mode=False)
+    except _ClickException as error:
+        got = error.format_message().rstrip(".")
+        raise UsageError(name, "valid options", got, f"`{name} --help` lists them") from error
+    return parsed[0]
+
+
+def _declare_options(callback: Callable[..., Any], *option_types: type) -> None:
+    """Give a callback the options of dataclasses as its parameters, after the context."""
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [parameter for options in option_types for parameter in _list_parameters(options)]
+    callback.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+    hints = {name: hint for options in option_types for name, hint in _get_hints(options).items()}
     replaced = {name: _replace_location(hint) for name, hint in hints.items()}
     callback.__annotations__ = replaced | {"context": typer.Context}
-    return callback
 
 
 @dataclass(frozen=True)

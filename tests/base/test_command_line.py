@@ -11,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.command_line import parse_arguments
+from base.errors import UsageError
 from base.terminal import Console, ConsoleOptions
+from tests.base.program import Config
 from tests.commands import CommandResult, run_command
+from tests.errors import raises
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,3 +174,17 @@ def test_process_in_a_locale_without_utf8_reads_and_writes_any_name(tmp_path: Pa
     done = run_shell(f"PROGRAM --mode write --run '{path}' --json", LC_ALL="C", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
     assert path.read_text(encoding="utf-8") == str(path)
+
+
+@pytest.mark.unit
+def test_parse_arguments_returns_options_with_those_of_the_preset() -> None:
+    found = parse_arguments(Config, ["--mode", "x", "--preset", "many"], "program")
+    assert (found.mode, found.times) == ("x", 9)
+    assert parse_arguments(Config, ["--mode", "x", "--preset", "many", "--times", "2"], "program").times == 2
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("wrong", [["--tmies", "1"], ["--times", "few"], ["--help"], ["more"]])
+def test_parse_arguments_with_invalid_arguments_is_a_usage_error(wrong: list[str]) -> None:
+    with raises(UsageError, where="program"):
+        parse_arguments(Config, ["--mode", "x", *wrong], "program")
