@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from base import process
+from base.commands import COMMANDS
 from headstart import cli
 from tests.commands import CommandResult, run_command
 
@@ -23,7 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CommandResult]:
     return lambda *arguments: run_command("headstart.cli", *arguments)
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command_help_shows_the_full_name(command: str, run: Callable[..., CommandResult]) -> None:
     result = run(command, "--help")
     assert (result.status, result.err) == (0, "")
@@ -48,7 +49,7 @@ def test_command_receives_its_name_and_arguments(
 def test_help_lists_all_commands(arguments: list[str], run: Callable[..., CommandResult]) -> None:
     result = run(*arguments)
     assert (result.status, result.err) == (0, "")
-    assert [line.split()[0] for line in result.out.splitlines() if line.startswith("  ")] == list(cli.COMMANDS)
+    assert [line.split()[0] for line in result.out.splitlines() if line.startswith("  ")] == list(COMMANDS)
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("trian", "train"), ("exprot", "export"), ("qqq", "headstart --help")])
