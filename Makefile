@@ -63,7 +63,7 @@ FOLDERS := DATA STORE RUN OUT COMPARE SWEEP
 SWITCHES := OVERWRITE NEW_STORE TENSORBOARD TEST OUTLIER_SCORE FACTORED CONFIRM
 VARIABLES := $(FOLDERS) PRESET $(HEAD_VARIABLES) $(STORE_VARIABLES) $(INPUT_VARIABLES) WEIGHTS FORMATS DTYPE CHECK THRESHOLD \
 	SEARCH TRIALS $(SWITCHES) COUNT TOP UNSURE SORT_INTO PORT FILES ARGS
-TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO INT8 PARQUET RAY OPTUNA TENSORBOARD_DONE CONVERTERS SERVE FAULTS PARALLEL CHROMIUM
+TOOLS := PYTHON CC SHELL VENV BIN RUNTIME DEV OPENVINO INT8 PARQUET RAY OPTUNA TENSORBOARD_DONE CONVERTERS SERVE SITE FAULTS PARALLEL CHROMIUM
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
 $(foreach v,$(VARIABLES),$(eval $(v) :=))
 # In the environment, COLUMNS is the width of the terminal.
@@ -168,6 +168,7 @@ comma := ,
 CONVERTERS := $(foreach v,$(filter litert onnx openvino,$(subst $(comma), ,$(FORMATS))),$(VENV)/$v.done)
 LOGS := $(if $(TENSORBOARD),$(TENSORBOARD_DONE))
 FAULTS := $(VENV)/faults.so
+SITE := $(VENV)/docs.done
 # worksteal: an idle worker takes tests from the end of another worker's queue.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
@@ -175,7 +176,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -268,6 +269,12 @@ lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(RUNTIME) $(SITE)  ## build the site of these pages in build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fresh-env --nitpicky --fail-on-warning --keep-going --quiet docs build/docs $(ARGS)
+
+check-links: $(RUNTIME) $(SITE)  ## open every link of the pages; needs a network
+	$(BIN)/python -m sphinx --builder linkcheck --quiet docs build/links $(ARGS)
+
 benchmark: $(DEV)  ## time an epoch with and without stored features
 	$(BIN)/python -m benchmarks.epoch $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)
 
@@ -296,7 +303,7 @@ clean:  ## remove .venv and caches; keep work/ and data/
 	@test ! -e $(VENV) || test -L $(VENV) || test -e $(VENV)/pyvenv.cfg || \
 		{ echo "$(VENV): expected a virtual environment, got another folder. Remove it yourself; nothing was removed." >&2; exit 1; }
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
-	@find base benchmarks extract features headstart tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find base benchmarks docs extract features headstart tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 clean-all:  ## list .venv, work/ and the solar cells in data/elpv; remove them with CONFIRM=yes
 	@echo "$(if $(CONFIRM),Removing,This would remove) $(VENV), the caches, and:"
@@ -326,12 +333,13 @@ $(FAULTS): tests/torture/faults.c
 	@$(CC) -O1 -Wall -shared -fPIC -o $@ $< -ldl
 
 # Packages of an extra, if it has another name than its only package.
+packages_docs := furo myst-parser sphinx sphinx-copybutton
 packages_heic := pillow-heif pillow-jxl-plugin
 packages_int8 := openvino nncf
 packages_litert := ai-edge-litert
 packages_onnx := onnx onnxruntime tf2onnx
 packages_serve := starlette uvicorn python-multipart
-EXTRAS := $(foreach v,heic int8 litert onnx openvino optuna pyarrow ray serve tensorboard,$(VENV)/$v.done)
+EXTRAS := $(foreach v,docs heic int8 litert onnx openvino optuna pyarrow ray serve tensorboard,$(VENV)/$v.done)
 
 $(EXTRAS): $(VENV)/%.done: requirements-dev.lock $(RUNTIME)
 	@$(call install,--constraint requirements-dev.lock $(or $(packages_$*),$*))

@@ -55,7 +55,8 @@ def format_stub() -> str:
     return _HEADER + aliases + "".join(f"\n{_format_function(function)}" for function in functions)
 
 
-def _format_function(function: Any) -> str:
+def format_parameters(function: Any) -> list[str]:
+    """Return each parameter of an API function with its type and default, and `*` before the keyword-only ones."""
     signature, name = inspect.signature(function), function.__name__
     options = {option.name: option for option in list_options(OPTIONS[name])} if name in OPTIONS else {}
     lines = []
@@ -68,14 +69,19 @@ def _format_function(function: Any) -> str:
             kind = _format_type(options[parameter.name], takes_lists=takes_lists)
         default = "" if parameter.default is parameter.empty else f" = {_format_default(parameter.default)}"
         lines.append(f"{parameter.name}: {kind}{default}")
+    return lines
+
+
+def _format_function(function: Any) -> str:
     docstring_lines = [
         wrapped
         for line in (inspect.getdoc(function) or "").splitlines()
         for wrapped in textwrap.wrap(line, 116, subsequent_indent=" " * 8) or [""]
     ]
     text = "\n".join(f"    {line}".rstrip() for line in docstring_lines)
-    arguments = "".join(f"    {line},\n" for line in lines)
-    return f'def {name}(\n{arguments}) -> {signature.return_annotation}:\n    """{text.strip()}\n    """\n'
+    arguments = "".join(f"    {line},\n" for line in format_parameters(function))
+    returned = inspect.signature(function).return_annotation
+    return f'def {function.__name__}(\n{arguments}) -> {returned}:\n    """{text.strip()}\n    """\n'
 
 
 def _format_type(option: OptionSpec, *, takes_lists: bool) -> str:
