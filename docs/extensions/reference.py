@@ -6,93 +6,43 @@ the types of the stub `headstart/__init__.pyi`.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import MISSING
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
-from unittest import mock
+from typing import Any, get_args, get_origin, get_type_hints
 
 from docutils.nodes import Node
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from typer.models import ArgumentInfo
 
+from base.commands import COMMANDS, import_config, import_function, list_configs
 from base.options import OptionSpec, list_options
 from base.terminal import ConsoleOptions
 from base.urls import UrlPath
-from headstart.cli import COMMANDS
 from headstart.stub import format_parameters
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 PAGE_PATH = re.compile(r"\bdocs/([\w/-]+)\.md\b")
-SUBCOMMANDS = {"extract": ("", "summary")}
-"""Words after a command that select another one; those of `features` are in its `run_commands`."""
 
 
-class Command(NamedTuple):
-    """Declaration of a command."""
-
-    words: str
-    """Program and subcommand, such as `headstart features info`."""
-    module: str
-    """Command line without the installed program, such as `python -m features info`."""
-    function: Callable[..., Any]
-    config: type
-
-
-def load_commands() -> list[Command]:
-    """List all commands, with the functions and the options that their command lines are built from."""
-    return [
-        command
-        for name, (module, _) in COMMANDS.items()
-        for subcommand in SUBCOMMANDS.get(name, ("",))
-        for command in _load_module(name, module, subcommand)
-    ]
-
-
-def _load_module(name: str, module: str, subcommand: str) -> list[Command]:
-    def build(word: str, function: Callable[..., Any], config: type) -> Command:
-        program = module.removesuffix(".__main__")
-        return Command(f"headstart {name} {word}".strip(), f"python -m {program} {word}".strip(), function, config)
-
-    loaded = importlib.import_module(module)
-    with (
-        mock.patch.object(sys, "argv", [name, subcommand]),
-        mock.patch.object(loaded, "run_app", create=True) as run_app,
-        mock.patch.object(loaded, "run_commands", create=True) as run_commands,
-    ):
-        loaded.main(name)
-    if run_app.called:
-        return [build(subcommand, *run_app.call_args.args[:2])]
-    return [build(word, *found) for word, found in run_commands.call_args.args[0].items()]
-
-
-def format_commands(commands: Iterable[Command]) -> str:
+def format_commands() -> str:
     """Return the Markdown of all commands: a section for each, with its options by topic."""
-    return "\n".join(map(format_command, commands))
+    return "\n".join(format_command(name, import_config(place)) for name, place in list_configs())
 
 
-def format_command(command: Command) -> str:
-    """Return the Markdown of one command."""
-    text = inspect.cleandoc(command.function.__doc__ or "").split("\n\n")[0]
-    lines = [
-        f"## {command.words}",
-        "",
-        text,
-        "",
-        f"Module: `{command.module}`",
-        "",
-        f":::{{program}} {command.words}",
-        ":::",
-    ]
+def format_command(name: str, config: type) -> str:
+    """Return the Markdown of one command, such as `features check`."""
+    text = inspect.cleandoc(import_function(name).__doc__ or "").split("\n\n")[0]
+    first, *subcommand = name.split()
+    module = " ".join(["python -m", COMMANDS[first].runnable, *subcommand])
+    lines = [f"## headstart {name}", "", text, "", f"Module: `{module}`", "", f":::{{program}} headstart {name}", ":::"]
     topics: dict[str, list[str]] = {}
-    for option in list_options(command.config):
-        info = read_declaration(command.config, option.name)
+    for option in list_options(config):
+        info = read_declaration(config, option.name)
         topics.setdefault(getattr(info, "rich_help_panel", None) or "", []).append(format_option(option, info))
     for topic, options in topics.items():
         lines += ["", *([f"**{topic}**", ""] if topic else []), *options]
@@ -195,7 +145,7 @@ def convert_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any,
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    "commands": lambda: format_commands(load_commands()),
+    "commands": format_commands,
     "common-options": format_common_options,
     "make-targets": lambda: format_targets(MAKEFILE.read_text(encoding="utf-8")),
     "make-variables": lambda: format_variables(MAKEFILE.read_text(encoding="utf-8")),
