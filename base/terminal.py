@@ -6,16 +6,18 @@ import importlib
 import json
 import math
 import sys
-import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from base.streams import hide_native_stderr
+
+if TYPE_CHECKING:
+    from base.progress import ProgressBar
 
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that control the writing direction; they can make one file name look like another."""
@@ -64,9 +66,10 @@ class Console:
         self._callback = callback
 
     def info(self, message: str) -> None:
-        """Print a message on stderr, except with `-q`."""
+        """Print a message on stderr, except with `-q`; in a notebook, which marks stderr as errors, on stdout."""
         if not self.options.quiet:
-            print(make_printable(message), file=sys.stderr, flush=True)
+            stream = sys.stdout if is_notebook() and not self.options.json else sys.stderr
+            print(make_printable(message), file=stream, flush=True)
 
     def debug(self, message: str) -> None:
         """Print a message on stderr, only with `-v`."""
@@ -85,10 +88,16 @@ class Console:
         """Print a summary table with row names in the first column, except with `-q`; with `--json` on stderr."""
         if self.options.quiet:
             return
+        on_stderr |= self.options.json
+        if is_notebook() and not on_stderr:
+            from base.notebook import Display, render_table
+
+            text = "\n".join([title, *("  ".join(map(str, row)) for row in rows)])
+            Display().show(render_table(title, rows), text)
+            return
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        on_stderr |= self.options.json
         stream = sys.stderr if on_stderr else sys.stdout
         table = Table(show_header=False)
         for index in range(max(len(row) for row in rows)):
@@ -107,103 +116,28 @@ class Console:
 
     @contextmanager
     def progress(self, description: str, total: int, unit: str | Unit) -> Iterator[ProgressBar]:
-        """Show the progress of the block with rate and time left: a bar on a terminal, plain lines elsewhere.
+        """Show the progress of the block with rate and time left.
+
+        It is a bar on a terminal and in a notebook, and plain lines elsewhere.
 
         Args:
             description: name of the work.
             total: amount of work.
             unit: name of the counted things in the plural, or `BYTES`.
         """
+        # base.progress formats its numbers with this module.
+        from base.progress import open_progress
+
         unit = Unit(f" {unit}", "{:,}".format, format_rate) if isinstance(unit, str) else unit
-        if self._callback and total:
-            yield _CallbackProgress(self._callback, description, total)
-        elif self.options.quiet or total == 0:
-            yield ProgressBar(total)
-        elif not sys.stderr.isatty():
-            lines = _PlainLines(description, total, unit)
-            yield lines
-            lines.print()
-        else:
-            from rich.console import Console as RichConsole
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[done]}, {task.fields[rate]}, left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            with Progress(*columns, console=RichConsole(stderr=True)) as bar:
-                yield _TerminalBar(bar, description, total, unit)
+        with open_progress(description, total, unit, self._callback, is_quiet=self.options.quiet) as bar:
+            yield bar
 
 
-class ProgressBar:
-    """Progress of a loop; subclasses display it."""
-
-    def __init__(self, total: int) -> None:
-        """Start the clock."""
-        self.total, self.num_done, self.note = total, 0, ""
-        self._started = time.monotonic()
-
-    @property
-    def rate(self) -> float:
-        """Average number done per second."""
-        return self.num_done / max(time.monotonic() - self._started, 1e-9)
-
-    def advance(self, num_done: int, note: str = "") -> None:
-        """Increase the number done; the note is shown at the end of the line."""
-        self.num_done, self.note = self.num_done + num_done, note
-        self.show()
-
-    def show(self) -> None:
-        """Display the current progress."""
-
-
-class _CallbackProgress(ProgressBar):
-    def __init__(self, callback: ProgressCallback, description: str, total: int) -> None:
-        super().__init__(total)
-        self._callback, self._description = callback, description
-
-    def show(self) -> None:
-        self._callback(self._description, self.num_done, self.total, self.rate)
-
-
-class _TerminalBar(ProgressBar):
-    def __init__(self, bar: Any, description: str, total: int, unit: Unit) -> None:
-        super().__init__(total)
-        self._bar, self._unit = bar, unit
-        self._task = bar.add_task(description, total=total, done=_format_done(self, unit), rate="", note="")
-
-    def show(self) -> None:
-        done, rate = _format_done(self, self._unit), self._unit.format_rate(self.rate)
-        self._bar.update(self._task, completed=self.num_done, done=done, rate=rate, note=self.note)
-
-
-class _PlainLines(ProgressBar):
-    """Progress as plain lines: one every five seconds, and one at the end."""
-
-    INTERVAL_S = 5.0
-
-    def __init__(self, description: str, total: int, unit: Unit) -> None:
-        super().__init__(total)
-        self._description, self._unit, self._printed = description, unit, time.monotonic()
-
-    def show(self) -> None:
-        if time.monotonic() - self._printed >= self.INTERVAL_S and self.num_done < self.total:
-            self._printed = time.monotonic()
-            self.print()
-
-    def print(self) -> None:
-        rate = self.rate
-        left = format_seconds((self.total - self.num_done) / rate) if rate else "unknown"
-        note = f", {self.note}" if self.note else ""
-        text = f"{_format_done(self, self._unit)}, {self._unit.format_rate(rate)}, {left} left{note}"
-        print(f"{self._description}: {text}", file=sys.stderr, flush=True)
-
-
-def _format_done(bar: ProgressBar, unit: Unit) -> str:
-    return f"{unit.format_amount(bar.num_done)}/{unit.format_amount(bar.total)}{unit.name}"
+def is_notebook() -> bool:
+    """Return True if this process is the IPython kernel of a notebook, such as Jupyter, Colab or VS Code."""
+    # IPython is not a dependency. In a notebook, it is loaded.
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_shell is not None and getattr(get_shell(), "kernel", None) is not None
 
 
 def import_quietly(module: str) -> None:

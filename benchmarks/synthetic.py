@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from base.terminal import ProgressBar
+from base.progress import ProgressBar
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.writer import FeatureWriter

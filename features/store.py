@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import ShardDamagedError, UsageError
+from base.notebook import render_table
 from features.arrays import read_array, stream_dataset
 from features.catalog.tables import ImageRow
 from features.contents import Example as Example
@@ -294,6 +294,5 @@ class FeatureStore:
         return f"FeatureStore({', '.join(f'{name}={value}' for name, value in described.items())})"
 
     def _repr_html_(self) -> str:
-        described = self.contents.describe(self.path, self.examples)
-        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in described.items())
-        return f"<table>{''.join(rows)}</table>"
+        shown = self.contents.describe(self.path, self.examples)
+        return render_table(f"features in {self.path}", [item for item in shown.items() if item[0] != "path"])

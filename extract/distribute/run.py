@@ -14,7 +14,8 @@ import numpy as np
 from base.cluster import OWN, open_ray
 from base.errors import HeadstartError, UsageError
 from base.lock import LOCK_NAME
-from base.terminal import Console, ProgressBar, format_count
+from base.progress import ProgressBar
+from base.terminal import Console, format_count
 from extract.config import ExtractConfig
 from extract.counts import BadPicturesError, PictureCounts, describe_image
 from extract.cut_backbone import CutBackbone

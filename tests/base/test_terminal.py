@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from base import terminal
+from base import progress as displays
 from base.terminal import (
     BYTES,
     Console,
@@ -123,7 +123,7 @@ def test_show_table_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> 
 def test_progress_lines_have_count_and_note(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal._PlainLines, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(displays._PlainLines, "INTERVAL_S", 0.0)
     with Console().progress("work", 2, "items") as progress:
         progress.advance(1, "note 1")
         progress.advance(1, "note 2")

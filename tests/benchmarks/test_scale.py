@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.terminal import ProgressBar
+from base.progress import ProgressBar
 from benchmarks.process import Cost
 from benchmarks.scale import describe_growth
 from benchmarks.synthetic import FINGERPRINT, ORIGIN, link_pictures, write_pictures, write_store

@@ -159,7 +159,7 @@ def test_repr_html_escapes_names(tmp_path: Path) -> None:
         writer.add_image(make_image(0, "<script>&\udcff"))
         writer.commit()
     page = FeatureStore(tmp_path / "a<b")._repr_html_()
-    assert page.startswith("<table>")
+    assert "<table>" in page
     assert "<script>" not in page
     assert "a<b" not in page
     assert "&lt;script&gt;&amp;" in page

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from base.terminal import Console, ConsoleOptions, ProgressBar, Unit
+from base.progress import ProgressBar
+from base.terminal import Console, ConsoleOptions, Unit
 from features.store import FeatureStore
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.batches import Array

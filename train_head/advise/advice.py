@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from base.errors import UsageError
+from base.notebook import render_table
 from base.options import list_options
 from base.terminal import Console, make_printable
 from extract.weights.find import AUTO
@@ -53,6 +55,14 @@ class Advice:
             lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
             lines += describe_conclusions(comparison)
         return "\n".join([*lines, f"next: {self.command}"] if self.command else lines)
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for comparison in self.comparisons:
+            header, *rows = format_rows(comparison, self.num_pictures)
+            parts.append(render_table(format_title(comparison), rows, header))
+            parts += [f"<p>{escape(line)}</p>" for line in describe_conclusions(comparison)]
+        return "".join([*parts, f"<p>next: <code>{escape(self.command)}</code></p>"] if self.command else parts)
 
 
 def advise(config: AdviseConfig, console: Console) -> Advice:

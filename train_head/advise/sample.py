@@ -12,7 +12,8 @@ from typing import Any
 from base.errors import HeadstartError
 from base.options import make_options
 from base.places.open import hash_location, open_pictures
-from base.terminal import Console, ProgressBar, Unit, format_count, format_seconds
+from base.progress import ProgressBar
+from base.terminal import Console, Unit, format_count, format_seconds
 from base.urls import Location
 from extract.config import ExtractConfig
 from extract.images.scan import Scan

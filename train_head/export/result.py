@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError
-from base.terminal import format_count, import_quietly
+from base.notebook import render_table
+from base.terminal import format_bytes, format_count, format_list, import_quietly
+from train_head.evaluation.uncertainty import name_accuracy
 from train_head.export.config import Dtype, Format
+from train_head.export.description import DESCRIPTION_FILE, read_description
 from train_head.export.gate import FormatCheck, describe_limits
 from train_head.export.parity import DISTANCE_TOLERANCE, TOLERANCE, Parity
 from train_head.runs.card import MODEL_FILE
@@ -70,7 +73,49 @@ class ExportResult:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self))}</p>"
+        try:
+            return render_table(f"exported model in {self.files[0].parent}", self.list_rows())
+        except (IndexError, OSError, HeadstartError):
+            # A notebook can show an export that failed its check, or whose folder was deleted.
+            return html.escape(repr(self))
+
+    def list_rows(self) -> list[tuple[str, str]]:
+        """Return the rows of the table that describes the export: files, classes and differences.
+
+        Raises:
+            HeadstartError: the model's description cannot be read.
+            OSError: a file cannot be read.
+        """
+        card, parity = read_description(self.files[0].parent / DESCRIPTION_FILE).card, self.parity
+        classes = card.classes
+        if card.is_multi_label:
+            pairs = zip(card.classes, card.thresholds, strict=True)
+            classes = [f"{label} from {threshold:g}" for label, threshold in pairs]
+        labels = format_count(parity.num_flipped, "different label") if parity.num_flipped else "same labels"
+        validation = format_count(self.num_validation, "validation picture")
+        return [
+            *((path.name, format_bytes(_measure_path(path))) for path in self.files),
+            ("labels" if card.is_multi_label else "classes", format_list(classes)),
+            ("checked on", f"{parity.num_pictures:,} of {validation}"),
+            (f"{name_accuracy(is_multi_label=card.is_multi_label)} on these pictures", f"{parity.accuracy:.4f}"),
+            ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),
+            ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
+            *(
+                (
+                    f"difference of {check.format} ({check.dtype}) from Keras",
+                    f"at most {check.max_difference:.2g} in probability, "
+                    f"{format_count(check.num_changed, 'changed label')} on "
+                    f"{format_count(check.num_pictures, 'picture')}",
+                )
+                for check in self.checks
+            ),
+        ]
+
+
+def _measure_path(path: Path) -> int:
+    """Return the number of bytes of a file, or of the files in a folder."""
+    files = [path] if path.is_file() else [inside for inside in path.rglob("*") if inside.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 class ParityError(HeadstartError):

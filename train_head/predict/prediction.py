@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from base.notebook import NUM_ROWS, render_table
 from base.urls import Location
 from features.labels import join_labels
 from train_head.data.batches import Array
@@ -151,8 +151,13 @@ class Predictions(list[Prediction]):
         }
 
     def _repr_html_(self) -> str:
-        lines = [html.escape(f"{p.image}: {p.describe()}") for p in self]
-        return f"<p>{'<br>'.join(lines)}</p>"
+        rows = [(each.image, each.describe()) for each in self[:NUM_ROWS]]
+        failed = [(file.image, file.reason) for file in self.failed[:NUM_ROWS]]
+        tables = [render_table("", rows, ("picture", "prediction"), len(self) - len(rows))] if rows else []
+        if failed:
+            num_more = len(self.failed) - len(failed)
+            tables.append(render_table("", failed, ("unreadable picture", "reason"), num_more))
+        return "".join(tables)
 
 
 def format_shares(shares: Mapping[str, float]) -> str:

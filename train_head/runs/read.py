@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from base.errors import HeadstartError, UsageError
+from base.files import read_regular_file
+from base.notebook import render_table
 from base.terminal import Console, ConsoleOptions, format_count, format_list
 from base.urls import has_pictures
 from features.cuts import open_store
@@ -28,6 +31,8 @@ from train_head.runs.label_table import read_label_issues
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import Epoch
 from train_head.solvers.network import compute_logits, compute_probabilities
+
+_MAX_PLOT_BYTES = 2**24
 
 
 class Run(RunFiles):
@@ -49,8 +54,16 @@ class Run(RunFiles):
         rows |= {"solver": self.record.solver, "epochs": epochs}
         rows["pictures"] = f"{metrics['num_train']:,} for training, {metrics['num_validation']:,} for validation"
         rows |= {"report": str(self.report_path)} if self.report_path else {}
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
-        return f"<table><caption>run {escape(str(self.folder))}</caption>{cells}</table>"
+        return render_table(f"run {self.folder}", [*rows.items()]) + self._embed_curves()
+
+    def _embed_curves(self) -> str:
+        """Return the learning curves as an HTML picture; empty without them."""
+        try:
+            plot = read_regular_file(self.folder / record.CURVES_FILE, _MAX_PLOT_BYTES)
+        except OSError:
+            return ""
+        data = base64.b64encode(plot).decode()
+        return f'<img alt="learning curves" style="max-width: 100%" src="data:image/png;base64,{data}">'
 
     @property
     def metrics(self) -> dict[str, Any]:

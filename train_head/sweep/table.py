@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import importlib
 import io
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from base.errors import HeadstartError
 from base.files import read_regular_file, write_durably
+from base.notebook import NUM_ROWS, render_table
 from base.terminal import format_seconds
 from train_head.evaluation.uncertainty import Interval
 from train_head.runs.read import Run
@@ -68,9 +68,10 @@ class Sweep:
         return f"Sweep({str(self.folder)!r}): {len(self)} rows"
 
     def _repr_html_(self) -> str:
-        table = [list(self.rows[0]) if self.rows else [], *(list(row.values()) for row in self.rows)]
-        rows = ("".join(f"<td>{html.escape(_show_cell(cell))}</td>" for cell in row) for row in table)
-        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+        hidden = {"status", "num_candidates", "standard_error", "num_fits", "std", "epochs", "run"}
+        names = [name for name in (self.rows[0] if self.rows else ()) if name not in hidden]
+        shown = [[_show_cell(row[name]) for name in names] for row in self.rows[:NUM_ROWS]]
+        return render_table(f"sweep {self.folder}", shown, names, len(self.rows) - len(shown))
 
 
 def write_table(path: Path, rows: Sequence[Row], axes: Sequence[str]) -> None:

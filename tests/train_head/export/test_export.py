@@ -98,8 +98,11 @@ def test_export_result_converts_to_json_text_and_html(exported: Exported) -> Non
     assert json.loads(json.dumps(result, allow_nan=False)) == result | {"worst": list(result["worst"])}
     assert result["files"] == [str(file) for file in exported.result.files]
     assert result["parity"] == {"keras": result["max_difference"]}
-    for text in (repr(exported.result), exported.result._repr_html_()):
-        assert str(exported.model) in text
+    assert str(exported.model) in repr(exported.result)
+    shown = exported.result._repr_html_()
+    assert [text in shown for text in (str(exported.out), "model.keras", "cats, dogs")] == [True] * 3
+    missing = replace(exported.result, files=[exported.out / "missing" / "model.keras"])
+    assert "missing" in missing._repr_html_()
 
 
 def test_export_result_to_json_replaces_nan(exported: Exported) -> None:

@@ -130,9 +130,11 @@ def test_run_properties_give_the_contents_of_its_files(reduced: Run) -> None:
 def test_run_in_a_notebook_is_an_escaped_table(reduced: Run, tmp_path: Path) -> None:
     run = Run(shutil.copytree(reduced.folder, tmp_path / "<i>copy"))
     (run.folder / "report.html").write_text("a report")
+    (run.folder / "curves.png").write_bytes(b"a plot")
     assert run.report_path == run.folder / "report.html"
     shown = run._repr_html_()
-    assert shown.startswith("<table>")
+    assert "<table>" in shown
+    assert "data:image/png;base64,YSBwbG90" in shown
     assert "<i>" not in shown
     for text in (f"{run.accuracy:.4f}", "reduced", "report.html"):
         assert text in shown

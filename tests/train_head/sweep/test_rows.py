@@ -243,7 +243,7 @@ def test_sweep_has_the_rows_of_its_table_with_their_types(tmp_path: Path) -> Non
 def test_sweep_in_a_notebook_is_a_table_with_escaped_names(tmp_path: Path) -> None:
     shown = write_sweep(tmp_path)._repr_html_()
     assert shown.count("<tr>") == 3
-    assert "<td>&lt;b&gt;</td>" in shown
+    assert ">&lt;b&gt;</th>" in shown
 
 
 @pytest.mark.parametrize("content", [None, "", "mine", "name,status,mine\n"])

@@ -1,0 +1,138 @@
+"""Progress of a loop: a bar on a terminal and in a notebook, plain lines elsewhere, or a function of the caller."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from base.notebook import Display, render_progress
+from base.terminal import ProgressCallback, Unit, format_seconds, is_notebook
+
+
+class ProgressBar:
+    """Progress of a loop; subclasses display it."""
+
+    def __init__(self, total: int) -> None:
+        """Start the clock."""
+        self.total, self.num_done, self.note = total, 0, ""
+        self._started = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Average number done per second."""
+        return self.num_done / max(time.monotonic() - self._started, 1e-9)
+
+    def advance(self, num_done: int, note: str = "") -> None:
+        """Increase the number done; the note is shown at the end of the line."""
+        self.num_done, self.note = self.num_done + num_done, note
+        self.show()
+
+    def show(self) -> None:
+        """Display the current progress."""
+
+
+class _CallbackProgress(ProgressBar):
+    def __init__(self, callback: ProgressCallback, description: str, total: int) -> None:
+        super().__init__(total)
+        self._callback, self._description = callback, description
+
+    def show(self) -> None:
+        self._callback(self._description, self.num_done, self.total, self.rate)
+
+
+class _TerminalBar(ProgressBar):
+    def __init__(self, bar: Any, description: str, total: int, unit: Unit) -> None:
+        super().__init__(total)
+        self._bar, self._unit = bar, unit
+        self._task = bar.add_task(description, total=total, done=_format_done(self, unit), rate="", note="")
+
+    def show(self) -> None:
+        done, rate = _format_done(self, self._unit), self._unit.format_rate(self.rate)
+        self._bar.update(self._task, completed=self.num_done, done=done, rate=rate, note=self.note)
+
+
+class _PlainLines(ProgressBar):
+    """Progress as plain lines: one every five seconds, and one at the end."""
+
+    INTERVAL_S = 5.0
+
+    def __init__(self, description: str, total: int, unit: Unit) -> None:
+        super().__init__(total)
+        self._description, self._unit, self._printed = description, unit, time.monotonic()
+
+    def show(self) -> None:
+        if time.monotonic() - self._printed >= self.INTERVAL_S and self.num_done < self.total:
+            self._printed = time.monotonic()
+            self.print()
+
+    def print(self) -> None:
+        print(f"{self._description}: {_format_line(self, self._unit)}", file=sys.stderr, flush=True)
+
+
+class _NotebookBar(ProgressBar):
+    """Progress as HTML that is updated in its place, at most five times a second."""
+
+    INTERVAL_S = 0.2
+
+    def __init__(self, description: str, total: int, unit: Unit) -> None:
+        super().__init__(total)
+        self._description, self._unit, self._display = description, unit, Display()
+        self._shown = 0.0
+        self.print()
+
+    def show(self) -> None:
+        if time.monotonic() - self._shown >= self.INTERVAL_S:
+            self.print()
+
+    def print(self) -> None:
+        self._shown, line = time.monotonic(), _format_line(self, self._unit)
+        html = render_progress(self._description, self.num_done, self.total, line)
+        self._display.show(html, f"{self._description}: {line}")
+
+
+@contextmanager
+def open_progress(
+    description: str, total: int, unit: Unit, callback: ProgressCallback | None, *, is_quiet: bool
+) -> Iterator[ProgressBar]:
+    """Show the progress of the block; `Console.progress` describes the arguments."""
+    if callback and total:
+        yield _CallbackProgress(callback, description, total)
+    elif is_quiet or total == 0:
+        yield ProgressBar(total)
+    elif is_notebook():
+        notebook_bar = _NotebookBar(description, total, unit)
+        try:
+            yield notebook_bar
+        finally:
+            notebook_bar.print()
+    elif not sys.stderr.isatty():
+        lines = _PlainLines(description, total, unit)
+        yield lines
+        lines.print()
+    else:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}, {task.fields[rate]}, left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=RichConsole(stderr=True)) as bar:
+            yield _TerminalBar(bar, description, total, unit)
+
+
+def _format_done(bar: ProgressBar, unit: Unit) -> str:
+    return f"{unit.format_amount(bar.num_done)}/{unit.format_amount(bar.total)}{unit.name}"
+
+
+def _format_line(bar: ProgressBar, unit: Unit) -> str:
+    rate = bar.rate
+    left = format_seconds((bar.total - bar.num_done) / rate) if rate else "unknown"
+    note = f", {bar.note}" if bar.note else ""
+    return f"{_format_done(bar, unit)}, {unit.format_rate(rate)}, {left} left{note}"
