@@ -48,10 +48,12 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     for kind in ("repeats", "folds"):
         if summary := metrics.get(kind):
             rows.append((f"{len(summary['val_accuracies'])} {kind}", describe_fits(kind, metrics)))
+    run = Run(config.run)
+    if run.weak_weights:
+        rows.append(("weights", run.weak_weights))
     if report:
         rows.append(("report", str(report)))
     console.show_table(f"run {config.run}", rows)
-    run = Run(config.run)
     if line := describe_next_step(metrics, run.history, run.options, config):
         console.info(line)
     return metrics

@@ -43,6 +43,16 @@ class WeightsName(StrEnum):
     FILE = "file"
 
 
+WEAK_WEIGHTS = {WeightsName.NSFWJS: "fallback, weaker than ImageNet's"}
+"""Remark on weights with which a head is less accurate than with ImageNet's."""
+
+
+def describe_weak_weights(name: str) -> str:
+    """Return the name of weights with the remark that they are weak; empty for other weights."""
+    remark = WEAK_WEIGHTS.get(WeightsName(name)) if name in set(WeightsName) else None
+    return f"{name} ({remark})" if remark else ""
+
+
 @dataclass(frozen=True)
 class Weights:
     """Source and file of the backbone's weights; the file is None for `random`."""
@@ -131,17 +141,17 @@ def _find_default(console: Console) -> Weights:
         return _find_imagenet(console)
     except HeadstartError as error:
         no_imagenet = error.got
+    console.debug(f"ImageNet's weights: {no_imagenet}")
     try:
         found = _find_nsfwjs()
     except HeadstartError as error:
         got = f"neither. imagenet: {no_imagenet}. nsfwjs: {error}".rstrip(".")
         advice = "Give a weights file with --weights"
         raise HeadstartError("--weights auto", "imagenet or nsfwjs weights", got, advice) from None
-    console.warning(
-        f"ImageNet weights are not available ({no_imagenet}). USING `nsfwjs` INSTEAD: InceptionV3 fine-tuned for "
-        "another task, with 8-bit weights. Its features give lower accuracy. "
-        "Give a file of ImageNet weights with --weights"
-    )
+    mirror = os.environ.get("HEADSTART_WEIGHTS_URL")
+    source = f" from {redact(mirror)}" if mirror else ""
+    console.warning(f"ImageNet's weights cannot be downloaded{source}: nsfwjs is used, with which accuracy is lower")
+    console.info(f"to use ImageNet's: download {COURSE_URL} and extract with --weights FILE --new-store")
     return found
 
 

@@ -46,7 +46,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     store = shorten(store_path)
     model = run.with_name(f"{run.name}-model")
     places = ["--store", str(store), "--run", str(run)]
-    made = list_extraction_options(sources.store)
+    extract = ["extract", "--images", str(images), "--store", str(store), *list_extraction_options(sources.store)]
     imbalanced = is_imbalanced(num_by_label)
     is_ridge = record.solver == SolverName.RIDGE
     changes = {
@@ -60,7 +60,8 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         for section, change in changes.items()
     }
     commands |= {
-        "extract": ["extract", "--images", str(images), "--store", str(store), *made],
+        "extract": extract,
+        "weights": [*extract, "--weights", "imagenet", "--new-store"] if sources.run.weak_weights else [],
         "train": ["train_head", *places, *list_changed_options(options)],
         "sweep": ["train_head.sweep", "--store", str(store), "--out", f"{run}-sweep"],
         "test": ["train_head.report", "--run", str(run), "--test"],

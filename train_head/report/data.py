@@ -40,8 +40,8 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
         comparison: result of `compare_pictures`.
 
     Returns:
-        `run` (folder, classes, solver, options, views), `metrics_sha256`, `metrics` (without the evaluation, and
-        with more than `MAX_PLAIN_CLASSES` classes without the entries that `validation` has for each class),
+        `run` (folder, classes, solver, weights, options, views), `metrics_sha256`, `metrics` (without the evaluation,
+        and with more than `MAX_PLAIN_CLASSES` classes without the entries that `validation` has for each class),
         `history` (a row for each epoch), `validation` and `test` (as `evaluate` returns them; `test` is None until
         it is evaluated), `selection`, `findings` (`collect_findings`), `pictures` (training, validation and test
         pictures of each class), `wrong` (the incorrect predictions with the lowest probability of the true class, at
@@ -78,6 +78,7 @@ def collect_report(sources: Sources, comparison: Comparison) -> dict[str, Any]:
             "classes": run.classes,
             "is_multi_label": run.is_multi_label,
             "solver": run.record.solver,
+            "weights": run.record.weights,
             "options": run.options,
             "num_views": run.num_views,
         },

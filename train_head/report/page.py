@@ -141,6 +141,7 @@ def render_report(sources: Sources, console: Console) -> tuple[bytes, bytes]:
             split=sources.split,
             record=sources.run.record,
             unfreeze_from=sources.run.unfreeze_from,
+            weak_weights=sources.run.weak_weights,
             page_seconds=time.monotonic() - started,
         )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:

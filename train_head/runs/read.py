@@ -16,6 +16,7 @@ from base.files import read_regular_file
 from base.notebook import render_table
 from base.terminal import Console, ConsoleOptions, format_count, format_list
 from base.urls import has_pictures
+from extract.weights.find import describe_weak_weights
 from features.cuts import open_store
 from features.schema import FeatureKey, Pool
 from features.store import Example, FeatureStore
@@ -53,6 +54,7 @@ class Run(RunFiles):
         epochs = f"{metrics['epochs']}, weights of epoch {metrics['kept_epoch']}"
         rows |= {"solver": self.record.solver, "epochs": epochs}
         rows["pictures"] = f"{metrics['num_train']:,} for training, {metrics['num_validation']:,} for validation"
+        rows |= {"weights": self.weak_weights} if self.weak_weights else {}
         rows |= {"report": str(self.report_path)} if self.report_path else {}
         return render_table(f"run {self.folder}", [*rows.items()]) + self._embed_curves()
 
@@ -110,6 +112,11 @@ class Run(RunFiles):
     def dropout(self) -> float:
         """Dropout rate of the head."""
         return float(self.record.config["dropout"])
+
+    @property
+    def weak_weights(self) -> str:
+        """Name of the backbone's weights with a remark, if they are weaker than ImageNet's; else empty."""
+        return describe_weak_weights(self.record.weights)
 
     @property
     def unfreeze_from(self) -> str:

@@ -27,8 +27,8 @@ from tests.train_head.training import make_config, rewrite_manifest
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.neighbours import NEAR
 from train_head.evaluation.uncertainty import Selection, compute_interval, format_percent, record_selection
-from train_head.report.page import Report, report_fitted_run, report_run
-from train_head.report.sources import read_evaluation
+from train_head.report.page import Report, render_report, report_fitted_run, report_run
+from train_head.report.sources import load_sources, read_evaluation
 from train_head.runs.read import Run
 from train_head.train import train_head
 
@@ -117,6 +117,21 @@ def test_report_data_has_the_findings(planted: Planted) -> None:
     assert {error["label"]: error["count"] for error in findings["confusions"]} == {
         label: count for label, count in (("cats", confusion[0][1]), ("dogs", confusion[1][0])) if count
     }
+
+
+def test_report_of_weak_weights_starts_with_a_notice_and_the_command_for_better_ones(
+    planted: Planted, quiet: Console
+) -> None:
+    sources = load_sources(ReportConfig(planted.config.run))
+    sources.run.record = replace(sources.run.record, weights="nsfwjs")
+    page = Page()
+    page.feed(render_report(sources, quiet)[0].decode())
+    assert page.data["run"]["weights"] == "nsfwjs"
+    command = page.data["commands"]["weights"]
+    assert command.endswith("--weights imagenet --new-store")
+    assert command in page.commands
+    assert page.text.index(command) < page.text.index("validation picture")
+    assert not planted.page.data["commands"]["weights"]
 
 
 def test_report_tables_show_the_evaluation(planted: Planted) -> None:

@@ -143,6 +143,15 @@ def test_run_in_a_notebook_is_an_escaped_table(reduced: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.unit
+def test_run_in_a_notebook_shows_weak_weights_only(reduced: Run) -> None:
+    run = Run(reduced.folder)
+    for weights, is_weak in (("nsfwjs", True), ("imagenet", False), ("mine.h5", False)):
+        run.record = replace(run.record, weights=weights)
+        assert (weights in run.weak_weights) == is_weak
+        assert (weights in run._repr_html_()) == is_weak
+
+
+@pytest.mark.unit
 def test_run_in_a_notebook_without_its_folder_is_escaped_text(reduced: Run, tmp_path: Path) -> None:
     run = Run(shutil.copytree(reduced.folder, tmp_path / "<i>copy"))
     shutil.rmtree(run.folder)
