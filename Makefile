@@ -182,19 +182,25 @@ help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
-demo: extract train export  ## extract, train and export the default data
-	@echo
-	@echo $(call quote,The model is in $(OUT). The report is in $(RUN)/report.html.)
-	@echo $(call quote,Try it: $(strip make predict $(call assign,$(RUN_VARIABLES))) FILES=FILE_OR_FOLDER)
+EXTRACT_ARGUMENTS := $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
+	$(if $(NEW_STORE),--new-store)
+TRAIN_ARGUMENTS := --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
+	$(HEAD_OPTIONS) $(FLAGS)
+EXPORT_ARGUMENTS := --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) $(WEIGHTS_OPTION) \
+	$(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) \
+	$(if $(FACTORED),--factored)
 
-extract: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter int8,$(PRECISION)),$(INT8)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
-extract train sweep compare: $(if $(filter-out local,$(DISTRIBUTE)),$(RAY))
+demo: $(RUNTIME) $(LOGS) $(CONVERTERS)  ## extract, train and export the default data, in one process
+	@$(BIN)/python -m headstart.demo $(if $(is_default),,$(IMAGES_OPTION)) --extract $(call quote,$(EXTRACT_ARGUMENTS)) \
+		--train $(call quote,$(TRAIN_ARGUMENTS)) --export $(call quote,$(EXPORT_ARGUMENTS)) $(ARGS)
+
+extract demo: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter int8,$(PRECISION)),$(INT8)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
+extract train sweep compare demo: $(if $(filter-out local,$(DISTRIBUTE)),$(RAY))
 extract: $(RUNTIME) $(if $(is_default),data)  ## compute the features of new pictures
-	$(BIN)/python -m extract $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) $(if $(NEW_STORE),--new-store) $(ARGS)
+	$(BIN)/python -m extract $(EXTRACT_ARGUMENTS) $(ARGS)
 
 train: $(RUNTIME) $(LOGS)  ## fit a head on the stored features
-	$(call run,$(BIN)/python -m train_head --store $(call quote,$(STORE)) --run $(call quote,$(RUN)) $(STORE_IMAGES) $(WEIGHTS_OPTION) \
-		$(HEAD_OPTIONS) $(FLAGS) $(ARGS))
+	$(call run,$(BIN)/python -m train_head $(TRAIN_ARGUMENTS) $(ARGS))
 
 sweep: $(RUNTIME) $(LOGS) $(if $(filter optuna,$(SEARCH)),$(OPTUNA))  ## fit many heads, and keep the best one (docs/how-to/choosing.md)
 	$(call run,$(BIN)/python -m train_head.sweep --store $(call quote,$(STORE)) --out $(call quote,$(SWEEP)) $(STORE_IMAGES) \
@@ -214,9 +220,7 @@ report: $(RUNTIME)  ## write a run's report again; TEST=yes also evaluates the p
 		$(ARGS))
 
 export: $(RUNTIME) $(CONVERTERS)  ## write the model that takes raw pixels, in one or more formats (docs/how-to/export.md)
-	$(call run,$(BIN)/python -m train_head.export --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVEN_IMAGES) \
-		$(WEIGHTS_OPTION) $(call options,FORMATS DTYPE MAX_PIXELS CHECK THRESHOLD) $(if $(OUTLIER_SCORE),--outlier-score) $(if $(FACTORED),--factored) \
-		$(ARGS))
+	$(call run,$(BIN)/python -m train_head.export $(EXPORT_ARGUMENTS) $(ARGS))
 
 predict: $(RUNTIME)  ## classify FILES with the exported model, of any format (docs/how-to/predict.md)
 	$(call run,$(BIN)/python -m train_head.predict --model $(call quote,$(OUT)) $(FILE_ARGUMENTS) \

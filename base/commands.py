@@ -13,6 +13,7 @@ from typing import Any
 class Topic(StrEnum):
     """Group of commands in the help of `headstart`."""
 
+    START = "First steps"
     FEATURES = "Features"
     HEADS = "Heads"
     MODELS = "Models"
@@ -43,6 +44,12 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
+        "demo": Command(
+            Topic.START,
+            "extract, train and export the solar cells, or your own pictures",
+            "headstart.demo",
+            "headstart.demo:DemoConfig",
+        ),
         "extract": Command(
             Topic.FEATURES,
             "run the backbone over every new picture once and store the features",

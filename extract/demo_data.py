@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -40,7 +42,8 @@ def prepare_elpv(config: ElpvConfig, console: Console) -> Mapping[str, Any]:
     """Copy the default data set into class folders, or remove it."""
     spec, out = find_spec("elpv_dataset"), config.out
     if spec is None or spec.origin is None:
-        advice = "Run `pip install elpv-dataset`, or use pictures in another folder"
+        command = shlex.join([sys.executable, "-m", "pip", "install", "elpv-dataset"])
+        advice = f"Run `{command}`, or use your own pictures"
         raise HeadstartError("elpv-dataset", "an installed package", "none", advice)
     source = Path(spec.origin).parent / "data"
     labelled = list_labelled((source / "labels.csv").read_text())

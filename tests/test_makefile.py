@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -152,11 +153,14 @@ def test_folders_with_the_same_last_name_have_separate_stores(checkout: Path) ->
         assert make(checkout, "train", f"DATA={data}").get("--store") == stores["pics"]
 
 
-def test_demo_prints_the_model_and_the_report(checkout: Path) -> None:
-    done = make(checkout, "demo", "RUN=my run", "OUT=my model")
-    assert done.status == 0
-    assert "my model" in done.out
-    assert "my run/report.html" in done.out
+@pytest.mark.parametrize("data", [[], ["DATA=it's mine"]])
+def test_demo_passes_the_arguments_of_each_stage_to_one_process(data: list[str], checkout: Path) -> None:
+    given = [*data, "DROPOUT=0.5", "IMAGE_SIZE=75", "RUN=my run", "OUT=my model", "FORMATS=keras", "WEIGHTS=w.h5"]
+    demo, stages = make(checkout, "demo", *given), make(checkout, "extract", "train", "export", *given).calls
+    assert demo.call[:2] == ["-m", "headstart.demo"]
+    for (_, _, *arguments), option in zip(stages[-3:], ("--extract", "--train", "--export"), strict=True):
+        assert shlex.split(demo.get(option) or "") == arguments
+    assert demo.get("--images") == ("it's mine" if data else None)
 
 
 def test_default_data_is_written_before_extraction(checkout: Path) -> None:

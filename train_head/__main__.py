@@ -13,8 +13,17 @@ from base.terminal import Console, format_seconds
 from train_head.config import TrainConfig
 
 
-def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
-    """Fit a head on stored features: Flatten, Dense, Dropout and a sigmoid output (softmax above two classes)."""
+def train(config: TrainConfig, console: Console, started: float | None = None) -> Mapping[str, Any]:
+    """Fit a head on stored features: Flatten, Dense, Dropout and a sigmoid output (softmax above two classes).
+
+    Args:
+        config: the options.
+        console: output of messages and tables.
+        started: `time.monotonic()` at the start of the reported duration; by default the start of this process.
+
+    Returns:
+        The metrics of the run.
+    """
     from train_head.evaluation.uncertainty import Interval, describe_fits, describe_results, name_accuracy
     from train_head.report.hints import describe_next_step
     from train_head.report.page import report_fitted_run
@@ -23,7 +32,7 @@ def train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     from train_head.train import train_head
 
     try:
-        metrics = train_head(config, console, read_process_start())
+        metrics = train_head(config, console, read_process_start() if started is None else started)
     except PartlyDivergedError:
         report_fitted_run(config, console)
         raise

@@ -1,0 +1,163 @@
+"""The first command to try: extract, train and export the solar cells, or your own pictures, in one process."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from base.command_line import parse_arguments, run_app
+from base.errors import UsageError
+from base.options import describe_preset
+from base.terminal import Console, format_seconds
+from base.urls import Location
+from extract.__main__ import extract
+from extract.config import ExtractConfig
+from extract.demo_data import ElpvConfig, prepare_elpv
+from extract.engines.choose import check_options
+from train_head.__main__ import train
+from train_head.config import TrainConfig
+from train_head.export.__main__ import export
+from train_head.export.config import ExportConfig
+
+SOLAR_CELLS = Path("data/elpv")
+"""Folder to which the default pictures are copied."""
+MEASURED = "2 minutes on two cores"
+"""Duration of the demo with the default pictures and options."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Options of `demo`."""
+
+    images: Annotated[
+        Location | None,
+        Option(
+            help="Your own pictures, in one folder for each class. By default 2,223 photographs of solar cells, from "
+            "the package extra demo.",
+            metavar="DIR|FILE|URL",
+            show_default=str(SOLAR_CELLS),
+        ),
+    ] = None
+    weights: Annotated[str, Option(help="Weights of the backbone, as for `extract`.", metavar="NAME|FILE|URL")] = "auto"
+    out: Annotated[
+        Path | None,
+        Option(help="Folder for the store, the run and the model.", show_default="a folder in work/"),
+    ] = None
+    extract: Annotated[
+        str, Option(help="Further options of `extract`, such as '--image-size 299'.", metavar="OPTIONS")
+    ] = ""
+    train: Annotated[str, Option(help="Further options of `train`, such as '--dropout 0.5'.", metavar="OPTIONS")] = ""
+    export: Annotated[
+        str, Option(help="Further options of `export`, such as '--formats keras,onnx'.", metavar="OPTIONS")
+    ] = ""
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Options of the three commands that the demo runs."""
+
+    extract: ExtractConfig
+    train: TrainConfig
+    export: ExportConfig
+
+
+def plan_demo(config: DemoConfig) -> DemoPlan:
+    """Return the options of the commands; each command reads what the one before it writes.
+
+    Raises:
+        UsageError: an option of a command is unknown or invalid.
+    """
+    images = config.images or SOLAR_CELLS
+    out = config.out or Path("work", images.name)
+    weights = [] if config.weights == ExtractConfig.weights else ["--weights", config.weights]
+    places = ["--images", str(images), "--store", str(out / "store")]
+    extract = _parse("extract", ExtractConfig, [*places, *weights], config.extract)
+    places = ["--images", str(extract.images), "--store", str(extract.store), "--run", str(out / "run")]
+    train = _parse("train", TrainConfig, [*places, *weights], config.train)
+    places = ["--run", str(train.run), "--out", str(out / "model")]
+    return DemoPlan(extract, train, _parse("export", ExportConfig, [*places, *weights], config.export))
+
+
+def _parse(command: str, kind: type[Any], arguments: Sequence[str], further: str) -> Any:
+    try:
+        words = shlex.split(further)
+    except ValueError as error:
+        expected, advice = "options as for the shell", "Close all quotes"
+        raise UsageError(f"--{command}", expected, f"{further!r} ({error})", advice) from error
+    return parse_arguments(kind, [*arguments, *words], f"headstart {command}")
+
+
+def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
+    """Extract features, train a head and export a model, of the solar cells or of your own pictures.
+
+    Everything that an earlier demo finished is kept, and an interrupted one continues.
+    """
+    started, plan = time.monotonic(), plan_demo(config)
+    # Invalid options of extraction are found before any work.
+    check_options(plan.extract.engine, plan.extract.precision)
+    places = f"{plan.extract.store}, {plan.train.run} and {plan.export.out}"
+    duration = "" if config.images else f" It takes about {MEASURED}, and seconds the next time."
+    console.info(f"The demo extracts features, trains a head and exports a model, into {places}.{duration}")
+    if config.images is None:
+        prepare_elpv(ElpvConfig(SOLAR_CELLS), console)
+    results: dict[str, Any] = {}
+    steps: list[tuple[str, Callable[[Any, Console], Mapping[str, Any]], Any]] = [
+        ("extract", extract, plan.extract),
+        ("train", _train, plan.train),
+        ("export", _export_once, plan.export),
+    ]
+    for number, (command, function, options) in enumerate(steps, 1):
+        console.info("")
+        console.info(f"Step {number} of {len(steps)}: {command}")
+        if preset := describe_preset(options):
+            console.info(preset)
+        results[command] = function(options, console)
+    return results | _show_results(plan, time.monotonic() - started, console)
+
+
+def _train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
+    return train(config, console, time.monotonic())
+
+
+def _export_once(config: ExportConfig, console: Console) -> Mapping[str, Any]:
+    """Export a run, unless its folder already holds the same export."""
+    from train_head.export.target import PARITY_FILE, is_exported
+    from train_head.runs.read import Run
+
+    if not is_exported(Run(config.run), config):
+        return export(config, console)
+    console.info(f"{config.out} already contains this model; nothing to do")
+    parity: dict[str, Any] = json.loads((config.out / PARITY_FILE).read_text())
+    return parity
+
+
+def _show_results(plan: DemoPlan, seconds: float, console: Console) -> dict[str, str]:
+    """Print where the report and the model are, and the next commands; return the paths."""
+    from train_head.runs.read import Run
+
+    run = Run(plan.train.run)
+    report = run.report_path
+    console.info("")
+    console.info(f"Done in {format_seconds(seconds)}. The model is in {plan.export.out}.")
+    if report:
+        console.info(f"The report is in {report}. To read it, open {report.resolve().as_uri()}")
+    picture = next(example.path for example in run.read_examples() if example.split == "validation")
+    command = ["headstart", "predict", "--model", str(plan.export.out), str(plan.extract.images / picture)]
+    console.info(f"To classify a picture: {shlex.join(command)}")
+    return {"run": str(run.folder), "model": str(plan.export.out), "report": str(report or "")}
+
+
+def main(name: str) -> None:
+    """Run the command under the given program name and exit."""
+    run_app(demo, DemoConfig, name)
+
+
+if __name__ == "__main__":
+    main("python -m headstart.demo")

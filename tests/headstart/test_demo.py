@@ -1,0 +1,145 @@
+"""The command `demo`: three commands in one process, on small pictures and with a small backbone."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from base.errors import UsageError
+from headstart import demo
+from headstart.demo import DemoConfig, plan_demo
+from tests.backbones import build_small_backbone, use_small_backbone
+from tests.commands import CommandResult, run_command
+from tests.errors import raises
+from tests.pictures import fill_folder
+from train_head.export.config import ExportConfig
+from train_head.export.target import is_exported
+from train_head.runs.read import Run
+
+SMALL = ["--images", "my pictures", "--out", "out", "--weights", "random"]
+SMALL += ["--extract", "--image-size 75", "--train", "--epochs 2 --units 8"]
+
+
+def run(*arguments: object) -> CommandResult:
+    return run_command("headstart.demo", *arguments)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Working folder with `my pictures`, in which demos use a small backbone."""
+    folder = tmp_path_factory.mktemp("demo")
+    fill_folder(folder / "my pictures", {"cats": 9, "dogs": 9})
+    with pytest.MonkeyPatch.context() as patch, use_small_backbone():
+        patch.chdir(folder)
+        for module in ("train_head.finetuning.backbone", "train_head.export.load"):
+            patch.setattr(f"{module}.build_backbone", build_small_backbone)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> CommandResult:
+    return run(*SMALL, "--json")
+
+
+def test_demo_writes_store_run_report_and_model(first: CommandResult, folder: Path) -> None:
+    assert first.status == 0, first.err
+    paths = {name: first.json[name] for name in ("run", "model", "report")}
+    assert paths == {"run": "out/run", "model": "out/model", "report": "out/run/report.html"}
+    assert (folder / "out/model/model.keras").is_file()
+    assert (folder / "out/run/report.html").as_uri() in first.err
+    assert first.json["extract"]["computed"] == 18
+    assert first.json["train"]["epochs"] == 2
+    assert first.json["export"]["num_pictures"] == 3
+
+
+def test_demo_prints_a_command_that_classifies_a_picture(first: CommandResult) -> None:
+    _, _, line = first.err.splitlines()[-1].partition(": ")
+    program, command, *arguments = shlex.split(line)
+    assert (program, command) == ("headstart", "predict")
+    assert run_command("train_head.predict.__main__", *arguments).status == 0
+
+
+def test_demo_again_keeps_everything(first: CommandResult, folder: Path) -> None:
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("out/*/*.*")}
+    again = run(*SMALL, "--json")
+    assert again.status == 0, again.err
+    assert (again.json["extract"]["computed"], again.json["train"]) == (0, first.json["train"])
+    assert again.json["export"]["accuracy"] == first.json["export"]["accuracy"]
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ({}, True),
+        ({"images": "elsewhere"}, True),
+        ({"formats": "keras,onnx"}, False),
+        ({"outlier_score": True}, False),
+        ({"check": None}, False),
+    ],
+)
+def test_is_exported_compares_the_options(
+    change: dict[str, Any], is_same: bool, first: CommandResult, folder: Path
+) -> None:
+    config = replace(ExportConfig(Path("out/run"), Path("out/model")), **change)
+    assert is_exported(Run(config.run), config) == is_same
+
+
+def test_is_exported_without_a_file_or_with_another_run_is_false(
+    first: CommandResult, folder: Path, tmp_path: Path
+) -> None:
+    config = ExportConfig(Path("out/run"), shutil.copytree("out/model", tmp_path / "model"))
+    run = Run(config.run)
+    assert is_exported(run, config)
+    (config.out / "labels.txt").unlink()
+    assert not is_exported(run, config)
+    run.record = replace(run.record, head="0" * 64)
+    assert not is_exported(run, replace(config, out=Path("out/model")))
+
+
+@pytest.mark.unit
+def test_plan_passes_the_output_of_each_command_to_the_next() -> None:
+    plan = plan_demo(DemoConfig(out=Path("out"), extract="--store s", train="--run 'a b' --dropout 0.5"))
+    assert (plan.extract.images, plan.extract.store) == (demo.SOLAR_CELLS, Path("s"))
+    assert (plan.train.store, plan.train.run, plan.train.dropout) == (Path("s"), Path("a b"), 0.5)
+    assert (plan.export.run, plan.export.out) == (Path("a b"), Path("out/model"))
+    assert plan_demo(DemoConfig(images=Path("pics"))).extract.store == Path("work/pics/store")
+
+
+@pytest.mark.unit
+def test_plan_passes_weights_to_every_command() -> None:
+    plan = plan_demo(DemoConfig(weights="w.h5"))
+    assert [plan.extract.weights, plan.train.weights, plan.export.weights] == ["w.h5"] * 3
+    assert plan_demo(DemoConfig()).train.weights == ""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("config", "where"),
+    [
+        (DemoConfig(train="--dropuot 0.5"), "headstart train"),
+        (DemoConfig(extract="--image-size big"), "headstart extract"),
+        (DemoConfig(export="--formats 'keras"), "--export"),
+    ],
+)
+def test_plan_with_an_invalid_option_of_a_command_is_refused(config: DemoConfig, where: str) -> None:
+    with raises(UsageError, where=where):
+        plan_demo(config)
+
+
+@pytest.mark.unit
+def test_demo_without_the_package_of_its_pictures_prints_the_command_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("extract.demo_data.find_spec", lambda name: None)
+    done = run("--json")
+    assert (done.status, done.json["where"]) == (1, "elpv-dataset")
+    assert "-m pip install elpv-dataset" in done.json["advice"]
+    assert list(tmp_path.iterdir()) == []
