@@ -145,18 +145,16 @@ def is_regular(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def remove_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[Path]:
-    """Remove the partial files of interrupted writes, and return their paths.
+def find_partial_files(folder: Path, is_ours: Callable[[str], bool]) -> list[Path]:
+    """Find the partial files of interrupted writes in a folder.
 
     Args:
-        folder: the folder to clean.
-        is_ours: returns whether Headstart writes files with the given name. Other files, links and folders are kept.
+        folder: the folder.
+        is_ours: returns whether Headstart writes files with the given name. Other files, links and folders are left
+            out.
     """
     found = sorted(folder.glob(f"{PARTIAL_PREFIX}*"))
-    leftovers = [path for path in found if is_ours(path.name.removeprefix(PARTIAL_PREFIX)) and is_regular(path)]
-    for leftover in leftovers:
-        leftover.unlink()
-    return leftovers
+    return [path for path in found if is_ours(path.name.removeprefix(PARTIAL_PREFIX)) and is_regular(path)]
 
 
 def remove_tree(path: Path) -> None:

@@ -132,8 +132,13 @@ def _build_no_locks_error(path: Path, error: OSError) -> NoLocksError:
 
 def is_locked(store: Path) -> bool:
     """Return whether a process is writing to a store; False for a packed store and for a missing one."""
+    return is_held(store / LOCK_NAME)
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds the lock of a lock file; the file is not changed."""
     try:
-        descriptor = os.open(store / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -95,9 +95,9 @@ class Replacement:
                 had begun, a later command completes it; otherwise the target is unchanged.
         """
         check_target(self._target)
-        with _convert_errors(self._target):
+        with convert_errors(self._target):
             sync_tree(self.staging)
-            whole = _can_exchange(self._target, self._container)
+            whole = can_exchange(self._target, self._container)
             entries = [self.staging] if whole else sorted(self.staging.iterdir())
             inodes = {entry.name: entry.lstat().st_ino for entry in entries}
             _write_plan(self._container, _Plan(self._target.place.name, inodes, whole, archive))
@@ -114,12 +114,12 @@ def replace_folder(target: Target) -> Iterator[Replacement]:
     """
     with hold_target(target):
         check_target(target)
-        with _convert_errors(target):
+        with convert_errors(target):
             container = _make_staging(target)
         try:
             yield Replacement(target, container)
         finally:
-            with _convert_errors(target):
+            with convert_errors(target):
                 _finish(target, container)
 
 
@@ -133,14 +133,13 @@ def hold_target(target: Target) -> Iterator[None]:
     """
     place = target.place
     with ExitStack() as stack:
-        with _convert_errors(target):
+        with convert_errors(target):
             place.parent.mkdir(parents=True, exist_ok=True)
-            path = place / ".lock" if _is_immovable(place) else place.with_name(f".{place.name}.lock")
-            holder = stack.enter_context(hold_lock(path, target.folder, is_removed=True))
+            holder = stack.enter_context(hold_lock(name_lock(place), target.folder, is_removed=True))
         if holder:
             advice = f"Wait until it ends, or give another {target.option}"
             raise TargetLockedError(target.folder, "no other command writing it", f"a lock held by {holder}", advice)
-        with _convert_errors(target):
+        with convert_errors(target):
             for container, _ in _list_staging(target):
                 _finish(target, container)
         yield
@@ -170,13 +169,19 @@ def check_target(target: Target) -> None:
 
 
 @contextmanager
-def _convert_errors(target: Target) -> Iterator[None]:
+def convert_errors(target: Target) -> Iterator[None]:
+    """Convert errors of the disk in the block to HeadstartError."""
     try:
         yield
     except OSError as error:
         got = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
         advice = f"Free some space, check the permissions, or give another {target.option}"
         raise HeadstartError(target.folder, "free space and permission to write", got, advice) from error
+
+
+def name_lock(place: Path) -> Path:
+    """Return the path of the lock of a target, whose links are resolved."""
+    return place / ".lock" if _is_immovable(place) else place.with_name(f".{place.name}.lock")
 
 
 def _make_staging(target: Target) -> Path:
@@ -200,7 +205,7 @@ def _list_staging(target: Target) -> list[tuple[Path, _Plan]]:
         with suppress(OSError):
             for container in sorted(folder.iterdir()):
                 is_candidate = container.name.startswith(f"{PARTIAL_PREFIX}{place.name}-")
-                plan = _read_plan(container) if is_candidate else None
+                plan = read_plan(container) if is_candidate else None
                 if plan and plan.target in ("", place.name):
                     found.append((container, plan))
     return found
@@ -210,7 +215,7 @@ def _write_plan(container: Path, plan: _Plan) -> None:
     write_durably(container / PLAN_NAME, json.dumps(asdict(plan)).encode())
 
 
-def _read_plan(container: Path) -> _Plan | None:
+def read_plan(container: Path) -> _Plan | None:
     """Read the plan of a staging folder; return None for a folder that Headstart did not create."""
     try:
         if container.is_symlink():
@@ -225,7 +230,7 @@ def _read_plan(container: Path) -> _Plan | None:
 
 def _finish(target: Target, container: Path) -> None:
     """Complete a replacement if its new entries are complete, and remove its staging folder; requires the lock."""
-    plan = _read_plan(container)
+    plan = read_plan(container)
     if plan is None:
         return
     if plan.inodes:
@@ -278,7 +283,7 @@ def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | No
     return old if any(old.iterdir()) else None
 
 
-def _can_exchange(target: Target, container: Path) -> bool:
+def can_exchange(target: Target, container: Path) -> bool:
     """Return whether the folder itself can be exchanged: it has no other entries, and the process is not in it."""
     place, here = target.place, Path.cwd()
     is_ours = not place.exists() or all(entry.name in target.names for entry in place.iterdir())

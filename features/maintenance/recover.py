@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
-from base.files import PARTIAL_PREFIX, is_regular, remove_partial_files, sync_folder
+from base.files import PARTIAL_PREFIX, find_partial_files, is_regular, sync_folder
 from base.terminal import format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.quantized import MODEL_NAMES
 from features.schema import BACKBONE_FOLDER, QUARANTINE_FOLDER, VIEW_NAME, Fingerprint
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, open_shard, parse_name, read_header
+
+PRUNED_KEY = "pruned"
+"""Key in the catalog of the digests of shards that are being removed, separated by commas; empty after that."""
 
 
 class ForeignShardError(FeatureStoreError):
@@ -20,12 +23,11 @@ class ForeignShardError(FeatureStoreError):
 
 def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> list[str]:
     """Recover a store before it is written, and return a line for each change."""
-    partial = [
-        *remove_partial_files(store / SHARD_FOLDER, lambda name: parse_name(name) is not None),
-        *remove_partial_files(store, (CATALOG_NAME, VIEW_NAME).__contains__),
-        *remove_partial_files(store / BACKBONE_FOLDER, MODEL_NAMES.__contains__),
-    ]
-    notes = [f"removed {path.name}, the partial file of an interrupted write" for path in partial]
+    notes = []
+    for path in list_partial_files(store):
+        path.unlink()
+        notes.append(f"removed {path.name}, the partial file of an interrupted write")
+    notes += _remove_pruned(store, catalog)
     for shard in catalog.read_shards():
         if problem := find_size_problem(store, shard):
             quarantine_shard(store, catalog, shard)
@@ -33,6 +35,30 @@ def recover_store(store: Path, catalog: Catalog, fingerprint: Fingerprint) -> li
                 f"shard {shard.name} {problem}; {format_count(shard.num_rows, 'feature')} will be computed again"
             )
     return notes + adopt_orphans(store, catalog, fingerprint)
+
+
+def list_partial_files(store: Path) -> list[Path]:
+    """List the partial files of interrupted writes in a store."""
+    return [
+        *find_partial_files(store / SHARD_FOLDER, lambda name: parse_name(name) is not None),
+        *find_partial_files(store, (CATALOG_NAME, VIEW_NAME).__contains__),
+        *find_partial_files(store / BACKBONE_FOLDER, MODEL_NAMES.__contains__),
+    ]
+
+
+def _remove_pruned(store: Path, catalog: Catalog) -> list[str]:
+    """Complete an interrupted removal of shards: remove the files that the catalog no longer lists."""
+    pruned = (catalog.read_meta(PRUNED_KEY) or "").split(",")
+    if pruned == [""]:
+        return []
+    known, notes = {shard.name for shard in catalog.read_shards()}, []
+    for path in list_shard_files(store):
+        parts = parse_name(path.name)
+        if parts and parts[1] in pruned and path.name not in known and is_regular(path):
+            path.unlink()
+            notes.append(f"removed {path.name}, a shard that was being removed")
+    catalog.write_meta(PRUNED_KEY, "")
+    return notes
 
 
 def find_size_problem(store: Path, shard: ShardRef) -> str:

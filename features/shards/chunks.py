@@ -114,6 +114,19 @@ def read_rows(dataset: h5py.Dataset, rows: Sequence[int], out: Features) -> None
         list(pool.map(read, starts))
 
 
+def recode_rows(dataset: h5py.Dataset, rows: Sequence[int]) -> list[bytes]:
+    """Return rows, in ascending order, as `encode_rows` encodes them with gzip; chunks in that form are copied."""
+    if _has_gzip_rows(dataset):
+        with phil:
+            place = (0,) * (dataset.ndim - 1)
+            found = [dataset.id.read_direct_chunk((row, *place)) for row in rows]
+        if not any(mask for mask, _ in found):
+            return [chunk for _, chunk in found]
+    features = np.empty((len(rows), *dataset.shape[1:]), FEATURE_DTYPE)
+    read_rows(dataset, rows, features)
+    return encode_rows(features, Compression.GZIP)
+
+
 def _has_gzip_rows(dataset: h5py.Dataset) -> bool:
     """Return whether each row is a chunk as `encode_rows` makes it with gzip."""
     return (

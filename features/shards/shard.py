@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,16 +113,21 @@ def read_features(store: Path, shard: ShardRef, rows: Sequence[int], out: Featur
         read_rows(file["features"], rows, out)
 
 
+def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> AbstractContextManager[h5py.File]:
+    """Open a shard of a store with `open_shard_file`."""
+    return open_shard_file(store / SHARD_FOLDER / shard.name, shard, rehash=rehash)
+
+
 @contextmanager
-def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterator[h5py.File]:
-    """Open a shard, and verify its bytes against the SHA-256 in the catalog.
+def open_shard_file(path: Path, shard: ShardRef, *, rehash: bool = False) -> Iterator[h5py.File]:
+    """Open the file of a shard, and verify its bytes against the SHA-256 in the catalog.
 
     The file is opened once. The first time in a process, HDF5 reads the verified bytes from memory. Later it reads the
     file, which is not hashed again while its inode, size and times are unchanged: random access opens every shard many
     times.
 
     Args:
-        store: folder of the store.
+        path: the file.
         shard: the shard.
         rehash: whether to hash the file again even if it was verified before.
 
@@ -130,7 +135,6 @@ def open_shard(store: Path, shard: ShardRef, *, rehash: bool = False) -> Iterato
         ShardDamagedError: the file is missing or damaged.
         FeatureStoreError: the file cannot be opened now, for example without permission.
     """
-    path = store / SHARD_FOLDER / shard.name
     with _open_file(path, shard) as opened:
         source, data = _verify(path, shard, opened, rehash=rehash)
         try:

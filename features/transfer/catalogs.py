@@ -15,12 +15,13 @@ from base.urls import is_url
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin, replace_meta
 from features.contents import load_folder
 from features.folder import describe_differences
+from features.maintenance.recover import PRUNED_KEY
 from features.packed.view import VIEW_KEY
 from features.schema import Fingerprint, Origin, encode_json
 from features.shards.shard import ShardRef
 
 IMAGES_KEY, ORIGIN_KEY = "images_folder", "origin"
-_LOCAL_KEYS = frozenset([IMAGES_KEY, ORIGIN_KEY, VIEW_KEY, "images_per_second", "rows_per_second"])
+_LOCAL_KEYS = frozenset([IMAGES_KEY, ORIGIN_KEY, VIEW_KEY, PRUNED_KEY, "images_per_second", "rows_per_second"])
 """Keys in `meta` that describe a computer, not the features."""
 
 

@@ -1,0 +1,50 @@
+"""Remove a folder that Headstart wrote in one step, and find what interrupted commands left beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from base.errors import HeadstartError
+from base.files import PARTIAL_PREFIX, sync_folder
+from base.lock import is_held
+from base.replace import Target, can_exchange, check_target, convert_errors, name_lock, read_plan, replace_folder
+
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether a command is writing the target with this folder."""
+    return is_held(name_lock(folder.resolve()))
+
+
+def list_abandoned(folder: Path) -> dict[Path, Path]:
+    """Map each staging folder that an interrupted command left in a folder, without complete entries, to its target."""
+    found = {}
+    for container in sorted(folder.glob(f"{PARTIAL_PREFIX}*")):
+        plan = read_plan(container) if container.is_dir() else None
+        if plan and plan.target and not plan.inodes:
+            found[container] = folder if folder.name == plan.target else folder / plan.target
+    return found
+
+
+def check_removable(target: Target) -> None:
+    """Raise HeadstartError if Headstart did not write all entries of a folder, or the folder cannot be moved."""
+    check_target(target)
+    place, advice = target.place, "Move or remove it yourself"
+    if other := next((entry for entry in sorted(place.iterdir()) if entry.name not in target.names), None):
+        raise HeadstartError(other, "an entry that Headstart wrote", "another file or folder", advice)
+    if not can_exchange(target, place.parent):
+        raise HeadstartError(place, "a folder other than the current one", "the current folder", "Change the folder")
+
+
+def remove_folder(target: Target) -> None:
+    """Remove a folder in one step: it is exchanged with an empty one, which is removed.
+
+    Raises:
+        TargetLockedError: another command is writing the target.
+        HeadstartError: the folder has other entries, or cannot be moved; it is unchanged.
+    """
+    with replace_folder(target) as replacement:
+        check_removable(target)
+        replacement.commit()
+        with convert_errors(target):
+            target.place.rmdir()
+            sync_folder(target.place.parent)
