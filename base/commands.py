@@ -59,12 +59,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "features": Command(
             Topic.FEATURES,
-            "describe, check, pack, merge or copy feature stores",
+            "describe, check, pack, prune, merge or copy feature stores",
             "features.__main__",
             subcommands={
                 "info": "features.__main__:InfoConfig",
                 "check": "features.__main__:CheckConfig",
                 "pack": "features.__main__:PackConfig",
+                "prune": "features.maintenance.command:PruneConfig",
                 "merge": "features.merging.command:MergeConfig",
                 "push": "features.transfer.commands:PushConfig",
                 "pull": "features.transfer.commands:PullConfig",
@@ -102,6 +103,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "list the runs below a folder",
             "train_head.runs.__main__",
             "train_head.runs.listing:RunsConfig",
+        ),
+        "prune": Command(
+            Topic.HEADS,
+            "list what is no longer needed below a folder; --confirm removes it",
+            "train_head.prune.__main__",
+            "train_head.prune.config:PruneConfig",
         ),
         "export": Command(
             Topic.MODELS,

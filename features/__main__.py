@@ -1,4 +1,4 @@
-"""Command line of the feature store: `python -m features info|check|pack|push|pull`."""
+"""Command line of the feature store: `python -m features info|check|pack|prune|merge|push|pull`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from base.command_line import CommandFailed, CommandFunction, run_commands
 from base.errors import UsageError
 from base.terminal import Console, format_bytes, format_count
 from base.urls import Location
+from features.maintenance.command import PruneConfig, prune
 from features.merging.command import MergeConfig, merge
 from features.schema import split_cuts
 from features.shards.compression import Compression
@@ -228,6 +229,7 @@ def main(name: str) -> None:
         "info": (info, InfoConfig),
         "check": (check, CheckConfig),
         "pack": (pack, PackConfig),
+        "prune": (prune, PruneConfig),
         "merge": (merge, MergeConfig),
         "push": (push, PushConfig),
         "pull": (pull, PullConfig),

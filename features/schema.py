@@ -21,6 +21,8 @@ MAX_BYTES_PER_SHARD = 128 * 2**20
 VIEW_NAME, DERIVED_FOLDER, QUARANTINE_FOLDER = "features.h5", "derived", "quarantine"
 BACKBONE_FOLDER = "backbone"
 """Folder of the quantised backbone of a store whose features were computed in int8."""
+EXAMPLES_FILE = "examples.csv"
+"""Table of a run, whose column `content_hash` has the SHA-256 of each picture whose features the run needs."""
 
 _WITHOUT_SIGN, _INFINITY = np.uint16(0x7FFF), 0x7C00
 

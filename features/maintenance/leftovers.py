@@ -1,0 +1,110 @@
+"""Leftovers: files that can be removed to free disk space. They are shown first, and removed only on request."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from base.command_line import CommandFailed
+from base.errors import HeadstartError, UsageError, convert_os_error
+from base.terminal import Console, format_bytes, format_count
+
+Kind = TypeVar("Kind", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Files or folders that one command no longer needs."""
+
+    kind: StrEnum
+    path: Path
+    num_bytes: int
+    """Disk space that removing them frees; files with another hard link free none."""
+    reason: str
+    """Description of the files, and the consequence of removing them."""
+    remove: Callable[[], None] = field(repr=False, compare=False)
+    """Function that removes them, or raises HeadstartError or OSError."""
+
+
+def parse_kinds(text: str, kinds: type[Kind]) -> list[Kind]:
+    """Parse comma-separated kinds of leftovers, in the order of the enum; raise UsageError for an unknown one."""
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in list(kinds)]:
+        advice = "Give one or more of them, separated by commas"
+        raise UsageError("--only", f"kinds among {', '.join(kinds)}", repr(unknown[0]), advice)
+    return [kind for kind in kinds if kind in names]
+
+
+def measure_bytes(paths: Iterable[Path]) -> int:
+    """Return the disk space that removing files and folders frees, without following links.
+
+    Files with another hard link count nothing, because their content stays on the disk.
+    """
+    total = 0
+    for path in paths:
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            total += measure_bytes(path.iterdir())
+        elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            total += status.st_size
+    return total
+
+
+def unlink_files(paths: Iterable[Path]) -> None:
+    """Remove files; those that another process has removed in the meantime are ignored."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def free_leftovers(folder: Path, found: Sequence[Leftover], console: Console, *, confirm: bool) -> dict[str, Any]:
+    """Show leftovers in a table, and remove them if `confirm` is set.
+
+    Args:
+        folder: the folder that was searched, for messages.
+        found: the leftovers, in the order in which they are removed.
+        console: output of the table and of messages.
+        confirm: whether to remove the leftovers.
+
+    Returns:
+        The JSON object of a command: `bytes` (freed, or to be freed), `removed`, and `leftovers`.
+
+    Raises:
+        CommandFailed: some leftovers could not be removed; the others were.
+    """
+    total = sum(each.num_bytes for each in found)
+    if found:
+        rows = [(each.kind.value, os.fspath(each.path), format_bytes(each.num_bytes), each.reason) for each in found]
+        console.show_table(f"no longer needed in {folder}", [*rows, ("total", "", format_bytes(total), "")])
+    else:
+        console.info(f"{folder}: nothing to remove")
+    freed, failed = [], []
+    for each in found if confirm else ():
+        try:
+            each.remove()
+            freed.append(each)
+        except (HeadstartError, OSError) as error:
+            text = convert_os_error(error, os.fspath(each.path)) if isinstance(error, OSError) else error
+            console.warning(f"kept {each.path}: {text}")
+            failed.append(each)
+    shown = freed if confirm else found
+    num_bytes = sum(each.num_bytes for each in shown)
+    result = {
+        "removed": confirm,
+        "bytes": num_bytes,
+        "leftovers": [
+            {"kind": each.kind.value, "path": os.fspath(each.path), "bytes": each.num_bytes, "reason": each.reason}
+            for each in shown
+        ],
+    }
+    if freed:
+        console.info(f"freed {format_bytes(num_bytes)}")
+    elif found and not confirm:
+        console.info("nothing was removed. Add --confirm to the command (CONFIRM=yes to make) to remove these files")
+    if failed:
+        raise CommandFailed(result, f"{format_count(len(failed), 'entry', 'entries')} could not be removed")
+    return result
