@@ -101,7 +101,7 @@ def fit_comparison(
     from train_head.prepare import holds_run
     from train_head.runs.read import Run
     from train_head.runs.write import copy_run, name_archive, write_record
-    from train_head.solvers.checkpoint import remove_checkpoints
+    from train_head.solvers.checkpoint import CHECKPOINT_PREFIX, remove_checkpoints
     from train_head.train import fit_run
 
     for training in trainings.values():
@@ -122,7 +122,7 @@ def fit_comparison(
             if name in same:
                 write_record(folder, copy_run(Run(training.config.run), folder))
             else:
-                checkpoints.append(place.with_name(f".checkpoint-{place.name}-{folder.name}"))
+                checkpoints.append(place.with_name(f"{CHECKPOINT_PREFIX}{place.name}-{folder.name}"))
                 fit_run(training, folder, checkpoints[-1], console, time.monotonic())
             runs[name] = Run(folder)
         results = {name: run.read_metrics() for name, run in runs.items()}

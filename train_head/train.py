@@ -31,7 +31,7 @@ from train_head.runs.record import CURVES_FILE, LOGS_FOLDER, OUTLIERS_FILE, RUN_
 from train_head.runs.tensorboard import add_logs, write_logs
 from train_head.runs.write import name_archive, warn_on_failure, write_run
 from train_head.solvers import DEFAULT_SOLVER, Fit, LeaveOneOut, Problem, Solve, compute_reduced_shape, ignore_epoch
-from train_head.solvers.checkpoint import remove_checkpoints
+from train_head.solvers.checkpoint import CHECKPOINT_PREFIX, remove_checkpoints
 from train_head.solvers.history import Epoch, PartlyDivergedError
 from train_head.trials import evaluate_fit, fit_first, fit_others, summarize_trials
 
@@ -180,7 +180,7 @@ def fit_run(
 
 def get_checkpoint_folder(run: Path) -> Path:
     """Return the path of a run's checkpoint folder."""
-    return run.resolve().with_name(f".checkpoint-{run.resolve().name}")
+    return run.resolve().with_name(f"{CHECKPOINT_PREFIX}{run.resolve().name}")
 
 
 def raise_if_diverged(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from PIL import Image
 from base import process
 from base.files import hash_file
 from base.replace import recover_target
+from features import derived
 from features.store import FeatureStore
 from tests.pictures import fill_folder
 from tests.torture.replacing import Kind, inspect_target
 from tests.torture.small_backbone import SIZE
 from tests.train_head.synthetic import list_paths, make_store
 from train_head.export.target import describe_target
-from train_head.reduction import cache
 from train_head.runs.read import Run
 from train_head.runs.record import CURVES_FILE, METRICS_FILE, REPORT_FILE, recover_run
 
@@ -74,7 +74,7 @@ def run_command(command: Sequence[str], work: Path) -> None:
     """Run a command in this process as `python -m` does; it raises SystemExit at the end."""
     sys.argv = fill_in(command, work)
     # The command compares this time with the age of files that an interrupted one left in derived/.
-    cache._STARTED = time.time()
+    derived._STARTED = time.time()
     # runpy warns that the module is imported already.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

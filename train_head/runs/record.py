@@ -16,10 +16,11 @@ from base.files import PARTIAL_PREFIX, read_regular_file
 from base.options import convert_value, list_options
 from base.replace import Names, Target, recover_target
 from base.typed import check_type
+from features.schema import EXAMPLES_FILE as EXAMPLES_FILE
 from train_head.config import TrainConfig
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"
-EXAMPLES_FILE, PREDICTIONS_FILE = "examples.csv", "predictions.csv"
+PREDICTIONS_FILE = "predictions.csv"
 CURVES_FILE, REPORT_FILE = "curves.png", "report.html"
 HEAD_FILE, LOGITS_FILE, REDUCTION_FILE = "head.npz", "validation_logits.npy", "reduction.npz"
 OUTLIERS_FILE = "outliers.npz"

@@ -25,18 +25,25 @@ MIN_INTERVAL_S = 10.0
 """Shortest time between two checkpoints, in seconds."""
 MAX_COST_SHARE = 0.05
 """Largest share of the time that may be spent on writing checkpoints."""
+CHECKPOINT_PREFIX = ".checkpoint-"
+"""Start of the name of a folder of checkpoints, before the name of the run; it is beside the run."""
 FILE_NAMES = re.compile(r"(?:head-)?fit-[0-9]+\.(?:npz|partial)|(?:\.partial-)?outcome-[0-9]+\.json")
 """Names of the files in a folder of checkpoints."""
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints and outcomes in a folder; none in a linked folder."""
+    with suppress(OSError):
+        if not folder.is_symlink():
+            return [path for path in folder.iterdir() if FILE_NAMES.fullmatch(path.name) and is_regular(path)]
+    return []
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints and outcomes in a folder, then the folder if it is empty; a linked folder is kept."""
     with suppress(OSError):
-        if folder.is_symlink():
-            return
-        for path in folder.iterdir():
-            if FILE_NAMES.fullmatch(path.name) and is_regular(path):
-                path.unlink()
+        for path in list_checkpoints(folder):
+            path.unlink()
         folder.rmdir()
 
 

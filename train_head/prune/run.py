@@ -1,0 +1,50 @@
+"""Command `prune`: list what is no longer needed below a folder, and remove it on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from base.errors import UsageError
+from base.terminal import Console, format_bytes
+from train_head.prune.config import ASKED, KINDS, FolderKind, PruneConfig
+
+if TYPE_CHECKING:
+    from features.maintenance.leftovers import Leftover
+
+
+def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
+    """List what is no longer needed below a folder, and its size; --confirm removes it.
+
+    These are checkpoints and incomplete results of interrupted commands, earlier runs, data that can be computed again,
+    and features of pictures that are gone, unless a run below the folder needs them.
+    """
+    from features.maintenance.leftovers import free_leftovers, parse_kinds
+    from features.maintenance.prune import walk_folders
+    from train_head.prune import find
+
+    kinds = parse_kinds(config.only, FolderKind)
+    if not config.folder.is_dir():
+        raise UsageError(config.folder, "a folder with stores and runs", "no such folder", "Give another folder")
+    folders = list(walk_folders(config.folder))
+    found = list(find.find_checkpoints(folders)) if FolderKind.CHECKPOINTS in kinds else []
+    found += find.find_staging(folders) if FolderKind.STAGING in kinds else []
+    found += find.find_earlier_runs(folders) if FolderKind.RUNS in kinds else []
+    kept = _leave_out(folders, found)
+    found += find.find_store_leftovers(config.folder, kept, kinds, console)
+    runs = find.list_runs(kept)
+    asked = [*find.find_earlier_stores(kept, runs), *find.find_earlier_exports(kept, runs)]
+    found += [each for each in asked if each.kind in kinds]
+    result = free_leftovers(config.folder, found, console, confirm=config.confirm)
+    if config.only == KINDS and asked:
+        names = ",".join(kind for kind in ASKED if kind in {each.kind for each in asked})
+        size = format_bytes(sum(each.num_bytes for each in asked))
+        console.info(f"kept {size} of {' and '.join(names.split(','))}. Give --only {names} to list them")
+    return result
+
+
+def _leave_out(folders: Sequence[Path], removed: Sequence[Leftover]) -> list[Path]:
+    """Return the folders that are not removed."""
+    gone = {each.path for each in removed}
+    return [folder for folder in folders if gone.isdisjoint((folder, *folder.parents))]
