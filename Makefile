@@ -45,7 +45,7 @@
 #                    a folder to fill with links to the pictures by class (docs/how-to/predict.md)
 #   PORT=            port of the page of `make serve` (default 8000)
 #   FILES=paths      the pictures to classify or to suggest from; quote paths with spaces: FILES="a.jpg 'my pictures'"
-#   CONFIRM=yes      confirm `make clean-all`
+#   CONFIRM=yes      confirm `make prune` and `make clean-all`
 #   PYTHON=python3   the Python that creates .venv; the only variable that is also read from the environment
 
 empty :=
@@ -97,7 +97,7 @@ make_digest = $(shell printf %s $(call quote,$(1)) | cksum | { read sum _; print
 NAME := $(if $(is_default),elpv,$(data_name)-$(call make_digest,$(data_path)))
 # Earlier versions named it after the last part of DATA only.
 is_folder = $(shell test -d $(call quote,$(1)) && echo yes)
-ifneq ($(filter extract train sweep advise compare report export predict serve suggest info check runs,$(MAKECMDGOALS)),)
+ifneq ($(filter extract train sweep advise compare report export predict serve suggest info check runs prune,$(MAKECMDGOALS)),)
 ifneq ($(if $(is_default)$(call is_folder,work/$(NAME)),,$(call is_folder,work/$(data_name))),)
 $(warning work/$(data_name) was made by an earlier version of Headstart. To keep using it for this DATA, run: ln -s $(call quote,$(data_name)) $(call quote,work/$(NAME)))
 endif
@@ -176,7 +176,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs prune clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -236,6 +236,9 @@ suggest: $(RUNTIME)  ## rank the unlabelled pictures in FILES by what labelling 
 
 runs: $(RUNTIME)  ## list the runs of DATA
 	$(BIN)/python -m train_head.runs $(call quote,work/$(NAME)) $(ARGS)
+
+prune: $(RUNTIME)  ## list what is no longer needed for DATA; remove it with CONFIRM=yes (docs/how-to/disk.md)
+	$(BIN)/python -m train_head.prune $(call quote,work/$(NAME)) $(if $(CONFIRM),--confirm) $(ARGS)
 
 summary: $(RUNTIME)  ## list the backbone's layers and mark the cut layer
 	$(BIN)/python -m extract summary $(call options,CUT IMAGE_SIZE) $(ARGS)

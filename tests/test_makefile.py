@@ -288,6 +288,12 @@ def test_runs_lists_the_folder_of_data(checkout: Path) -> None:
     assert make(checkout, "runs", "DATA=pics").call == ["-m", "train_head.runs", str(folder)]
 
 
+def test_prune_lists_the_folder_of_data_and_removes_only_with_confirm(checkout: Path) -> None:
+    assert make(checkout, "prune").call == ["-m", "train_head.prune", "work/elpv"]
+    assert make(checkout, "prune", "CONFIRM=yes").call == ["-m", "train_head.prune", "work/elpv", "--confirm"]
+    assert make(checkout, "prune", "CONFIRM=no").call == ["-m", "train_head.prune", "work/elpv"]
+
+
 def test_head_options_are_passed_and_name_the_run(checkout: Path) -> None:
     given = ["DROPOUT=0.5", "LEARNING_RATE=1e-3", "POOL=avg", "CUT=a/../b c"]
     done = make(checkout, "train", *given)
