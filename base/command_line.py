@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import itertools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
 import typer
 
 from base import process, signals, streams
-from base.errors import HeadstartError, UsageError, convert_os_error
-from base.options import apply_preset, describe_preset
+from base.arguments import ClickException, build_config, check_paths, declare_options, explain_error
+from base.commands import find_command
+from base.errors import HeadstartError, convert_os_error
+from base.help import MAX_WIDTH, HelpCommand, HelpGroup, has_color, read_docstring
+from base.invocation import set_program
+from base.options import describe_preset
 from base.terminal import Console, ConsoleOptions
-from base.urls import UrlPath, parse_location
 
 Config = TypeVar("Config")
 CommandFunction = Callable[[Config, Console], Mapping[str, Any]]
 
-_ClickException: Any = typer.BadParameter.__mro__[2]
-"""Base class of errors in the arguments; the module that defines it differs between versions of typer."""
+_SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+CONTEXT_SETTINGS = {"max_content_width": MAX_WIDTH}
 _INTERRUPTED = "interrupted. Finished work is kept; run the same command again to continue."
 _INTERRUPTED_STATUS = 130
 _BROKEN_PIPE_STATUS = 141
@@ -48,41 +48,63 @@ class CommandFailed(Exception):
         self.result = result
 
 
-def run_commands(commands: Mapping[str, tuple[CommandFunction[Any], type]], name: str) -> None:
+def run_commands(commands: Mapping[str, tuple[CommandFunction[Any], type]], name: str) -> NoReturn:
     """Run one of several subcommands from `sys.argv`, and end the process with its exit status.
 
     Args:
         commands: function and configuration of each subcommand, as in `run_app`.
         name: name of the program, for the help.
     """
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+    app = typer.Typer(**_SETTINGS, cls=HelpGroup, no_args_is_help=True, context_settings=CONTEXT_SETTINGS)
     for command, (function, config_type) in commands.items():
-        app.command(command)(_build_callback(function, config_type))
-    _start(app, name)
+        _add_command(app, function, config_type, f"{name} {command}")
+    # Typer makes a group of two or more commands.
+    given = next((word for word in sys.argv[1:2] if word in commands), "")
+    run_parser(typer.main.get_command(app), name, {given: commands[given][1]} if given else {})
 
 
-def run_app(function: CommandFunction[Config], config_type: type[Config], name: str, epilog: str = "") -> None:
+def run_app(function: CommandFunction[Config], config_type: type[Config], name: str) -> NoReturn:
     """Run a command from `sys.argv`, and end the process with its exit status.
 
     Args:
         function: the work of the command; receives the options and a console, returns the JSON object for `--json`.
-            The first paragraph of its docstring is the help text.
+            The first paragraph of its docstring is the help text, and its section `Examples:` has command lines.
         config_type: frozen dataclass; each field is an option, annotated with `typer.Option`.
         name: name of the program, for the help.
-        epilog: last paragraph of the help.
     """
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(epilog=epilog)(_build_callback(function, config_type))
-    _start(app, name)
+    run_parser(build_parser(function, config_type, name), name, {"": config_type})
 
 
-def _start(app: typer.Typer, name: str) -> NoReturn:
-    """Run the command in `sys.argv`, and end the process with its exit status."""
+def build_parser(function: CommandFunction[Config], config_type: type[Config], name: str) -> Any:
+    """Build the parser of a command, as typer and click define it; the arguments are those of `run_app`."""
+    app = typer.Typer(**_SETTINGS)
+    _add_command(app, function, config_type, name)
+    return typer.main.get_command(app)
+
+
+def _add_command(app: typer.Typer, function: CommandFunction[Config], config_type: type[Config], name: str) -> None:
+    text, examples = read_docstring(function)
+    epilog = "\n".join(line.replace(f"headstart {find_command(name)}", name, 1) for line in examples)
+    callback = _build_callback(function, config_type)
+    app.command(name.split()[-1], cls=HelpCommand, help=text, epilog=epilog, context_settings=CONTEXT_SETTINGS)(
+        callback
+    )
+
+
+def run_parser(parser: Any, name: str, configs: Mapping[str, type]) -> NoReturn:
+    """Run the command in `sys.argv`, and end the process with its exit status.
+
+    Args:
+        parser: command or group of typer.
+        name: name of the program, for the help.
+        configs: options of the command, or of the subcommand in `sys.argv`, by its name.
+    """
     process.prepare()
     streams.protect_streams()
+    set_program(name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    status = _run(app, name)
+    status = _run(parser, name, configs)
     signals.exit_on_signals()
     if error := streams.find_output_error():
         is_broken_pipe = error.errno == errno.EPIPE
@@ -93,23 +115,58 @@ def _start(app: typer.Typer, name: str) -> NoReturn:
     process.exit_process(status)
 
 
-def _run(app: typer.Typer, name: str) -> int:
+def _run(parser: Any, name: str, configs: Mapping[str, type]) -> int:
     """Run the command and return its exit status, which is 2 for errors in the arguments."""
     try:
-        return int(app(prog_name=name, standalone_mode=False) or 0)
-    except _ClickException as error:
-        error.show()
-        if "--json" in sys.argv[1:]:
-            Console(ConsoleOptions(json=True)).show_result({"error": error.format_message()})
-        return int(error.exit_code)
+        path, defaults = _read_configuration(name, configs)
+        settings = {"default_map": defaults, "obj": path, "color": has_color(sys.stdout)}
+        return int(parser.main(prog_name=name, standalone_mode=False, **settings) or 0)
+    except ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return int(error.exit_code)
+        return _print_failure(explain_error(error, name, sys.argv[1:], *configs.values()))
+    except OSError as error:
+        return _print_failure(convert_os_error(error, "configuration file"))
+    except HeadstartError as error:
+        return _print_failure(error)
     except KeyboardInterrupt:
         return signals.get_exit_status() or _INTERRUPTED_STATUS
 
 
+def _read_configuration(name: str, configs: Mapping[str, type]) -> tuple[Path | None, dict[str, Any]]:
+    """Return the path of the configuration file, and the default of each option that it sets; for help, nothing."""
+    given = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:]))
+    commands = {key: find_command(f"{name} {key}") for key in configs}
+    if "--help" in given or not any(commands.values()):
+        return None, {}
+    from base.configuration import find_configuration, read_defaults
+
+    try:
+        configuration = find_configuration(Path.cwd())
+    except FileNotFoundError:
+        # The current folder was removed.
+        return None, {}
+    if configuration is None:
+        return None, {}
+    found = {key: read_defaults(configuration, commands[key], config) for key, config in configs.items()}
+    return configuration.path, found.get("", found)
+
+
+def _print_failure(error: HeadstartError) -> int:
+    """Print an error that was found before the work of a command, and return the exit status."""
+    outcome, console = _build_failure(error), Console(ConsoleOptions(json="--json" in sys.argv[1:]))
+    console.error(outcome.message)
+    console.show_result(outcome.result)
+    return outcome.status
+
+
 def _build_callback(function: CommandFunction[Config], config_type: type[Config]) -> Callable[..., int]:
     def callback(context: typer.Context, **values: Any) -> int:
-        console = Console(_build_config(ConsoleOptions, values, context))
-        config = _build_config(config_type, values, context)
+        console = Console(build_config(ConsoleOptions, values, context))
+        config = build_config(config_type, values, context)
+        if path := context.find_root().obj:
+            console.debug(f"options from {path}")
         if preset := describe_preset(config):
             console.info(preset)
         outcome = _call(function, config, console)
@@ -118,46 +175,8 @@ def _build_callback(function: CommandFunction[Config], config_type: type[Config]
         console.show_result(outcome.result)
         return outcome.status
 
-    callback.__doc__ = inspect.cleandoc(function.__doc__ or "").split("\n\n")[0]
-    _declare_options(callback, config_type, ConsoleOptions)
+    declare_options(callback, config_type, ConsoleOptions)
     return callback
-
-
-def parse_arguments(config_type: type[Config], arguments: Sequence[str], name: str) -> Config:
-    """Parse the arguments of a command without running it.
-
-    Args:
-        config_type: frozen dataclass of the command's options, as in `run_app`.
-        arguments: arguments of the command line, without the name of the command.
-        name: name of the command, for errors.
-
-    Raises:
-        UsageError: an option is unknown, missing or invalid.
-    """
-    parsed: list[Config] = []
-
-    def callback(context: typer.Context, **values: Any) -> None:
-        parsed.append(_build_config(config_type, values, context))
-
-    _declare_options(callback, config_type)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(add_help_option=False)(callback)
-    try:
-        app(list(arguments), prog_name=name, standalone_mode=False)
-    except _ClickException as error:
-        got = error.format_message().rstrip(".")
-        raise UsageError(name, "valid options", got, f"`{name} --help` lists them") from error
-    return parsed[0]
-
-
-def _declare_options(callback: Callable[..., Any], *option_types: type) -> None:
-    """Give a callback the options of dataclasses as its parameters, after the context."""
-    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    parameters = [parameter for options in option_types for parameter in _list_parameters(options)]
-    callback.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    hints = {name: hint for options in option_types for name, hint in _get_hints(options).items()}
-    replaced = {name: _replace_location(hint) for name, hint in hints.items()}
-    callback.__annotations__ = replaced | {"context": typer.Context}
 
 
 @dataclass(frozen=True)
@@ -173,7 +192,7 @@ def _call(function: CommandFunction[Config], config: Config, console: Console) -
     """Call the function of a command, and convert its errors to an outcome."""
     try:
         signals.interrupt_on_signals()
-        _check_paths(type(config))
+        check_paths(type(config))
         outcome = _Outcome(function(config, console))
         signals.exit_on_signals()
     except BaseException as error:
@@ -218,64 +237,3 @@ def _join_output_paths(config: object) -> str:
     """Return the output paths of a command, to locate an error that has no file name."""
     names = [str(getattr(config, name)) for name in ("store", "run", "out") if getattr(config, name, None)]
     return " or ".join(names) or "file"
-
-
-def _list_parameters(options: type) -> list[inspect.Parameter]:
-    hints = {name: _replace_location(hint) for name, hint in _get_hints(options).items()}
-    return [
-        inspect.Parameter(
-            option.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=hints[option.name],
-            default=inspect.Parameter.empty if option.default is MISSING else option.default,
-        )
-        for option in fields(options)
-    ]
-
-
-def _get_hints(options: type) -> dict[str, Any]:
-    return get_type_hints(options, include_extras=True)
-
-
-def _replace_location(hint: Any) -> Any:
-    """Return the hint of an option without the union of a location, which typer does not accept."""
-    if not hasattr(hint, "__metadata__"):
-        return hint
-    kind, (info, *_) = hint.__origin__, hint.__metadata__
-    is_list = get_origin(kind) is list
-    parts = get_args(get_args(kind)[0] if is_list else kind)
-    if UrlPath not in parts:
-        return hint
-    parsed = copy(info)
-    parsed.parser = parse_location
-    one = UrlPath | None if NoneType in parts else UrlPath
-    return Annotated[list[UrlPath] if is_list else one, parsed]
-
-
-def _build_config(options: type[Config], values: dict[str, Any], context: typer.Context) -> Config:
-    names = [option.name for option in fields(options)]  # type: ignore[arg-type]
-    # An option given with its default value also wins over a preset.
-    given = {name: values[name] for name in names if _is_given(context, name)}
-    chosen = {name: values[name] for name in names} | apply_preset(options, given)
-    return options(
-        **{name: _normalize_path(value) if isinstance(value, Path) else value for name, value in chosen.items()}
-    )
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
-def _check_paths(options: type) -> None:
-    """Raise UsageError for an empty path such as `--run ""`, which `Path` converts to the current folder."""
-    for name, kind in get_type_hints(options).items():
-        option = f"--{name.replace('_', '-')}"
-        is_empty = f"{option}=" in sys.argv or (option, "") in itertools.pairwise(sys.argv)
-        if is_empty and Path in (kind, *get_args(kind)):
-            raise UsageError(option, "a path", "an empty value", "Give a path or omit the option")
-
-
-def _normalize_path(path: Path) -> Path:
-    """Resolve `..` in the path of a new file; the system rejects `..` after a folder that does not exist yet."""
-    return Path(os.path.realpath(path)) if ".." in path.parts and not path.exists() else path

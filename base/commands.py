@@ -147,6 +147,20 @@ def list_configs() -> Iterator[tuple[str, str]]:
         yield from ((f"{name} {subcommand}", config) for subcommand, config in command.subcommands.items())
 
 
+def find_command(name: str) -> str:
+    """Return the command that a program runs, such as `train` for `python -m train_head`; empty for any other.
+
+    Args:
+        name: words of the program, as its help shows them: `headstart train` or `python -m features check`.
+    """
+    words = name.removeprefix("python -m ").split()
+    if words[0] != "headstart":
+        found = [command for command, entry in COMMANDS.items() if entry.runnable == words[0]]
+        words = ["headstart", *found, *words[1:]]
+    command = " ".join(words[1:])
+    return command if command in dict(list_configs()) else ""
+
+
 def import_config(place: str) -> type:
     """Import the dataclass of the options of a command.
 

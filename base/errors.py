@@ -22,7 +22,7 @@ class HeadstartError(Exception):
             where: the file, folder, option or field with the wrong value.
             expected: noun phrase for a valid value.
             got: noun phrase for the value found.
-            advice: imperative sentence without its full stop.
+            advice: imperative sentence without its full stop, or a question.
         """
         # Pickle recreates the error from these arguments.
         super().__init__(where, expected, got, advice)
@@ -30,7 +30,8 @@ class HeadstartError(Exception):
 
     def __str__(self) -> str:
         """Return the error as one line."""
-        return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}."
+        end = "" if self.advice.endswith("?") else "."
+        return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}{end}"
 
 
 class HeadstartWarning(UserWarning):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from numbers import Integral, Real
@@ -13,12 +13,34 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from typer.models import ArgumentInfo
+
 from base.errors import UsageError
 from base.urls import UrlPath, parse_location
 
 Options = TypeVar("Options")
 MAX_SHOWN = 100
 """Maximum number of characters of an invalid value in an error message."""
+
+
+class OptionTopic(StrEnum):
+    """Group of options in the help of a command; the groups are shown in the order of their first options."""
+
+    ARGUMENTS = "Arguments"
+    PLACES = "Input and output"
+    FEATURES = "Backbone and features"
+    PICTURES = "Pictures and labels"
+    SPEED = "Speed and size"
+    HEAD = "Head and training"
+    FINE_TUNING = "Fine-tuning"
+    VALIDATION = "Validation"
+    SEARCH = "Search"
+    MODEL = "Exported model"
+    MOVED = "Files that have moved"
+    PREDICTIONS = "Predictions"
+    PAGE = "Page and network"
+    OTHER = "Options"
+    OUTPUT = "Messages"
 
 
 class OptionSpec(NamedTuple):
@@ -36,6 +58,14 @@ class OptionSpec(NamedTuple):
     highest: float | None
     metavar: str
     """Placeholder of the value in the help; it contains FILE or DIR if text may be a path."""
+    flag: str
+    """Option on the command line, such as `--dropout`."""
+    is_argument: bool
+    """Whether the command line takes it by its position, without the flag."""
+    topic: str
+    """Heading of its group in the help; empty for the others."""
+    parser: Callable[[str], Any] | None
+    """Function that converts the text of the command line, if its kind does not."""
 
 
 def list_options(options: type) -> tuple[OptionSpec, ...]:
@@ -51,7 +81,23 @@ def _read_option(name: str, hint: Any, default: Any) -> OptionSpec:
     (kind,) = (UrlPath,) if UrlPath in parts else (part for part in parts if part is not NoneType)
     declared = (getattr(info, attribute, None) for attribute in ("help", "min", "max", "metavar"))
     help_text, lowest, highest, metavar = declared
-    return OptionSpec(name, kind, NoneType in parts, default, help_text or "", lowest, highest, metavar or "")
+    # Typer takes the first text of `Option("--try")` for the default.
+    texts = (getattr(info, "default", None), *(getattr(info, "param_decls", None) or ()))
+    flags = [text for text in texts if isinstance(text, str) and text.startswith("--")]
+    return OptionSpec(
+        name=name,
+        kind=kind,
+        is_optional=NoneType in parts,
+        default=default,
+        help=help_text or "",
+        lowest=lowest,
+        highest=highest,
+        metavar=metavar or "",
+        flag=flags[0] if flags else f"--{name.replace('_', '-')}",
+        is_argument=isinstance(info, ArgumentInfo),
+        topic=getattr(info, "rich_help_panel", None) or "",
+        parser=getattr(info, "parser", None),
+    )
 
 
 def make_options(options: type[Options], values: Mapping[str, Any], function: str) -> Options:

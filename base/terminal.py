@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from base.options import OptionTopic
 from base.streams import hide_native_stderr
 
 if TYPE_CHECKING:
@@ -31,12 +32,25 @@ class ConsoleOptions:
     """Options of every command."""
 
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object on stdout; everything else goes to stderr.",
+            rich_help_panel=OptionTopic.OUTPUT,
+        ),
     ] = False
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only warnings, errors and the JSON object of --json.")
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Print only warnings, errors and the JSON object of --json.",
+            rich_help_panel=OptionTopic.OUTPUT,
+        ),
     ] = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print more details.", rich_help_panel=OptionTopic.OUTPUT)
+    ] = False
 
 
 @dataclass(frozen=True)

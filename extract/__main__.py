@@ -19,7 +19,11 @@ NUM_ROWS = 20
 def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     """Run the frozen backbone once over every new picture and store the features.
 
-    `python -m extract summary` prints the layers of the backbone and marks the cut.
+    Examples:
+        headstart extract --images pictures --store work/store
+        headstart extract --images pictures --store work/accurate --preset accurate
+        headstart extract --images pictures --labels labels.csv --store work/store --dry-run
+        headstart extract summary
     """
     check_options(config.engine, config.precision)
     parse_part(config.part)
@@ -66,7 +70,11 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
 
 
 def summary(config: SummaryConfig, console: Console) -> Mapping[str, Any]:
-    """Print the layers of InceptionV3 and mark the cut."""
+    """Print the layers of InceptionV3 and mark the cut.
+
+    Examples:
+        headstart extract summary --cut mixed5
+    """
     from extract.backbone import build_backbone, check_backbone_arguments, summarise_layers
 
     check_backbone_arguments([config.cut], config.image_size)
@@ -150,7 +158,7 @@ def main(name: str) -> None:
         del sys.argv[1]
         run_app(summary, SummaryConfig, f"{name} summary")
     else:
-        run_app(extract, ExtractConfig, name, epilog=f"`{name} summary` prints the layers.")
+        run_app(extract, ExtractConfig, name)
 
 
 if __name__ == "__main__":

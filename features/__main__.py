@@ -73,7 +73,11 @@ class PackConfig:
 
 
 def info(config: InfoConfig, console: Console) -> Mapping[str, Any]:
-    """Show the pictures, the features and the fingerprint of a store."""
+    """Show the pictures, the features and the fingerprint of a store.
+
+    Examples:
+        headstart features info work/store
+    """
     cuts = split_cuts(config.cut)
     if len(cuts) > 1:
         return {"cuts": {cut: _show_store(config.store, cut, console) for cut in cuts}}
@@ -149,7 +153,11 @@ def _describe_counts(counts: Sequence[tuple[tuple[str, str, str], int]]) -> list
 
 
 def check(config: CheckConfig, console: Console) -> Mapping[str, Any]:
-    """Check a store for damage; only --quarantine and --rebuild-catalog change it."""
+    """Check a store for damage; only --quarantine and --rebuild-catalog change it.
+
+    Examples:
+        headstart features check work/store --read-data
+    """
     from features.cuts import resolve_cut
 
     cuts = split_cuts(config.cut)
@@ -205,7 +213,11 @@ def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[
 
 
 def pack(config: PackConfig, console: Console) -> Mapping[str, Any]:
-    """Write a store as a single HDF5 file for h5py, h5web and HDFView; training commands accept it as --store."""
+    """Write a store as a single HDF5 file for h5py, h5web and HDFView; training commands accept it as --store.
+
+    Examples:
+        headstart features pack work/store store.h5
+    """
     from features.cuts import open_store
     from features.packed.write import is_packed, list_rows, pack_store
 

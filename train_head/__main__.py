@@ -23,6 +23,11 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
 
     Returns:
         The metrics of the run.
+
+    Examples:
+        headstart train --store work/store --run work/run
+        headstart train --store work/store --run work/run-dropout --dropout 0.5 --epochs 40
+        headstart train --store work/store --run work/run-ridge --solver ridge --folds 5
     """
     from train_head.evaluation.uncertainty import Interval, describe_fits, describe_results, name_accuracy
     from train_head.report.hints import describe_next_step

@@ -13,6 +13,7 @@ from typer import Option
 
 from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
+from base.options import OptionTopic
 from base.replace import Target
 from base.terminal import Console
 from train_head.config import SolverName, TrainConfig
@@ -35,12 +36,24 @@ if TYPE_CHECKING:
 class CompareConfig(TrainConfig):
     """Options of `compare`: those of `train`. The first head has no dropout, the second one has `dropout`."""
 
-    run: Annotated[Path, Option(help="Folder for both runs and the plot of their learning curves.")] = Path("compare")
-    dropout: Annotated[float, Option(min=0.01, max=0.99, help="Dropout of the second head; the first has none.")] = 0.5
+    run: Annotated[
+        Path,
+        Option(help="Folder for both runs and the plot of their learning curves.", rich_help_panel=OptionTopic.PLACES),
+    ] = Path("compare")
+    dropout: Annotated[
+        float,
+        Option(
+            min=0.01, max=0.99, help="Dropout of the second head; the first has none.", rich_help_panel=OptionTopic.HEAD
+        ),
+    ] = 0.5
 
 
 def compare(config: CompareConfig, console: Console) -> Mapping[str, Any]:
-    """Fit the same head without and with dropout, and compare how much each overfits."""
+    """Fit the same head without and with dropout, and compare how much each overfits.
+
+    Examples:
+        headstart compare --store work/store --run work/compare --dropout 0.5
+    """
     from train_head.report.page import report_fitted_run
     from train_head.train import raise_if_diverged
 

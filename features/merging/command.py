@@ -37,7 +37,11 @@ class MergeConfig:
 
 
 def merge(config: MergeConfig, console: Console) -> Mapping[str, Any]:
-    """Merge stores, such as those of the parts of a folder, by hard links or copies of their shards."""
+    """Merge stores, such as those of the parts of a folder, by hard links or copies of their shards.
+
+    Examples:
+        headstart features merge work/part-1 work/part-2 --into work/store
+    """
     paths = list({path.resolve(): path for path in config.parts}.values())
     from features.merging.merge import merge_parts, plan_merge
 

@@ -40,14 +40,22 @@ class PullConfig:
 
 
 def push(config: PushConfig, console: Console) -> Mapping[str, Any]:
-    """Copy a store to a URL; files that are there already are skipped, and nothing is removed."""
+    """Copy a store to a URL; files that are there already are skipped, and nothing is removed.
+
+    Examples:
+        headstart features push work/store s3://bucket/store
+    """
     from features.transfer.push import push_stores
 
     return _report(push_stores(config.store, config.url, config.cut, console), redact(config.url), console)
 
 
 def pull(config: PullConfig, console: Console) -> Mapping[str, Any]:
-    """Copy a store from a URL; every byte is verified, and files that the folder has already are skipped."""
+    """Copy a store from a URL; every byte is verified, and files that the folder has already are skipped.
+
+    Examples:
+        headstart features pull s3://bucket/store work/store
+    """
     from features.transfer.pull import pull_stores
 
     return _report(pull_stores(config.url, config.store, config.cut, console), str(config.store), console)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.command_line import parse_arguments
+from base.arguments import parse_arguments
 from base.errors import UsageError
 from base.terminal import Console, ConsoleOptions
 from tests.base.program import Config
@@ -110,7 +110,8 @@ def test_command_invalid_arguments_exit_2(arguments: list[str]) -> None:
     done = run(*arguments, "--json")
     assert done.status == 2
     assert "Traceback" not in done.err
-    assert list(done.json) == ["error"]
+    assert set(done.json) == {"error", "type", "where", "expected", "got", "advice"}
+    assert done.err == f"error: {done.json['error']}\n"
 
 
 @pytest.mark.unit
@@ -186,5 +187,5 @@ def test_parse_arguments_returns_options_with_those_of_the_preset() -> None:
 @pytest.mark.unit
 @pytest.mark.parametrize("wrong", [["--tmies", "1"], ["--times", "few"], ["--help"], ["more"]])
 def test_parse_arguments_with_invalid_arguments_is_a_usage_error(wrong: list[str]) -> None:
-    with raises(UsageError, where="program"):
+    with raises(UsageError):
         parse_arguments(Config, ["--mode", "x", *wrong], "program")

@@ -11,7 +11,12 @@ from train_head.advise.config import AdviseConfig
 
 
 def advise(config: AdviseConfig, console: Console) -> Mapping[str, Any]:
-    """Compare the features that a head can be trained on, and print the command to run next."""
+    """Compare the features that a head can be trained on, and print the command to run next.
+
+    Examples:
+        headstart advise --store work/store
+        headstart advise --store work/store --images pictures
+    """
     from train_head.advise.advice import advise as compare
     from train_head.advise.table import describe_conclusions, format_rows, format_title
 

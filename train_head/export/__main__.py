@@ -11,7 +11,12 @@ from train_head.export.config import ExportConfig
 
 
 def export(config: ExportConfig, console: Console) -> Mapping[str, Any]:
-    """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it."""
+    """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it.
+
+    Examples:
+        headstart export --run work/run --out work/model
+        headstart export --run work/run --out work/model --formats keras,litert --dtype float16
+    """
     from train_head.export.result import ParityError
     from train_head.export.write import export_run
 

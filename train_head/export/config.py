@@ -7,8 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter, Option
+from typer import Option
 
+from base.errors import UsageError
+from base.options import OptionTopic
 from train_head.config import MAX_PIXELS
 
 
@@ -37,7 +39,7 @@ def parse_count(text: str) -> int | None:
     if str(text) == "all":
         return None
     if not str(text).isdecimal() or int(text) < 1:
-        raise BadParameter(f"expected a positive number or all, got {text!r}.")
+        raise UsageError("--check", "a positive number or all", repr(text), "Give a number of pictures")
     return int(text)
 
 
@@ -45,14 +47,20 @@ def parse_count(text: str) -> int | None:
 class ExportConfig:
     """Options of `export`."""
 
-    run: Annotated[Path, Option(help="Folder of the run.")]
-    out: Annotated[Path, Option(help="Folder for the exported model.")]
-    formats: Annotated[str, Option(help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST")] = (
-        Format.KERAS.value
-    )
+    run: Annotated[Path, Option(help="Folder of the run.", rich_help_panel=OptionTopic.PLACES)]
+    out: Annotated[Path, Option(help="Folder for the exported model.", rich_help_panel=OptionTopic.PLACES)]
+    formats: Annotated[
+        str,
+        Option(
+            help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST", rich_help_panel=OptionTopic.MODEL
+        ),
+    ] = Format.KERAS.value
     dtype: Annotated[
         Dtype,
-        Option(help="Number format of the weights, for smaller files. keras and saved_model are always float32."),
+        Option(
+            help="Number format of the weights, for smaller files. keras and saved_model are always float32.",
+            rich_help_panel=OptionTopic.MODEL,
+        ),
     ] = Dtype.FLOAT32
     factored: Annotated[
         bool,
@@ -60,6 +68,7 @@ class ExportConfig:
             "--factored",
             help="Write the head of the solver reduced as two small kernels instead of a large one, with the same "
             "outputs.",
+            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = False
     outlier_score: Annotated[
@@ -68,17 +77,29 @@ class ExportConfig:
             "--outlier-score",
             help="Add the output `distance` to model.keras: how far a picture is from the training pictures of the "
             "nearest class. The other formats have it without this option.",
+            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = False
-    store: Annotated[str, Option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
-    images: Annotated[str, Option(help="Folder of the pictures, if it has moved.", metavar="DIR|URL")] = ""
-    weights: Annotated[str, Option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
+    store: Annotated[
+        str, Option(help="Feature store of the run, if it has moved.", metavar="DIR", rich_help_panel=OptionTopic.MOVED)
+    ] = ""
+    images: Annotated[
+        str,
+        Option(help="Folder of the pictures, if it has moved.", metavar="DIR|URL", rich_help_panel=OptionTopic.MOVED),
+    ] = ""
+    weights: Annotated[
+        str,
+        Option(
+            help="Weights file of the backbone, if it has moved.", metavar="FILE", rich_help_panel=OptionTopic.MOVED
+        ),
+    ] = ""
     threshold: Annotated[
         str,
         Option(
             help="Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one "
             "with the best F1 on the validation pictures for each label.",
             metavar="NUMBER|f1",
+            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = "0.5"
     check: Annotated[
@@ -87,8 +108,12 @@ class ExportConfig:
             parser=parse_count,
             metavar="N|all",
             help="Number of validation pictures to check the exported model on, in proportion to the classes.",
+            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = 256
-    max_pixels: Annotated[int, Option(min=1, help="Largest number of pixels in a picture, as in extraction.")] = (
-        MAX_PIXELS
-    )
+    max_pixels: Annotated[
+        int,
+        Option(
+            min=1, help="Largest number of pixels in a picture, as in extraction.", rich_help_panel=OptionTopic.MODEL
+        ),
+    ] = MAX_PIXELS

@@ -23,7 +23,12 @@ class _OutputClosedError(Exception):
 
 
 def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
-    """Classify pictures with an exported model."""
+    """Classify pictures with an exported model.
+
+    Examples:
+        headstart predict --model work/model a.jpg pictures
+        headstart predict --model work/model pictures --out predictions.csv
+    """
     from train_head.predict.rows import RowWriter, choose_row_format
     from train_head.predict.run import collect_predictions, predict_each
 

@@ -11,7 +11,12 @@ from train_head.config import ReportConfig
 
 
 def report(config: ReportConfig, console: Console) -> Mapping[str, Any]:
-    """Write a run's report again; with --test, first evaluate the head on the pictures in test/."""
+    """Write a run's report again; with --test, first evaluate the head on the pictures in test/.
+
+    Examples:
+        headstart report --run work/run
+        headstart report --run work/run --test
+    """
     from train_head.evaluation.uncertainty import Interval, describe_interval, format_share, name_accuracy
     from train_head.report.page import report_run
     from train_head.report.sources import read_evaluation, read_test

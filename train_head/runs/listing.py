@@ -34,7 +34,12 @@ class RunsConfig:
 
 
 def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
-    """List the runs below a folder, oldest first, with date, options, pictures, accuracy and exports."""
+    """List the runs below a folder, oldest first, with date, options, pictures, accuracy and exports.
+
+    Examples:
+        headstart runs
+        headstart runs work --json
+    """
     if not config.folder.is_dir():
         advice = "Train first, or give another folder"
         raise UsageError(config.folder, "a folder that contains runs", "no such folder", advice)

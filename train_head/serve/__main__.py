@@ -11,7 +11,12 @@ from train_head.serve.config import ServeConfig
 
 
 def serve(config: ServeConfig, console: Console) -> Mapping[str, Any]:
-    """Show a page that classifies pictures with an exported model, until Ctrl-C ends it."""
+    """Show a page that classifies pictures with an exported model, until Ctrl-C ends it.
+
+    Examples:
+        headstart serve --model work/model --open
+        headstart serve --model work/model --run work/run --port 8080
+    """
     from train_head.serve.run import serve_model
 
     return serve_model(config, console)

@@ -13,7 +13,11 @@ NUM_SHOWN = 10
 
 
 def suggest(config: SuggestConfig, console: Console) -> Mapping[str, Any]:
-    """Rank unlabelled pictures by what labelling them would teach, with an exported model."""
+    """Rank unlabelled pictures by what labelling them would teach, with an exported model.
+
+    Examples:
+        headstart suggest work/model unlabelled --out work/suggestions --count 100
+    """
     from train_head.suggest.run import suggest_pictures
 
     found = suggest_pictures(config, console)

@@ -13,7 +13,12 @@ from train_head.sweep.config import SweepConfig
 
 
 def sweep(config: SweepConfig, console: Console) -> Mapping[str, Any]:
-    """Fit many heads on one extraction, compare them with simple baselines, and keep the best for export."""
+    """Fit many heads on one extraction, compare them with simple baselines, and keep the best for export.
+
+    Examples:
+        headstart sweep --store work/store --out work/sweep
+        headstart sweep --store work/store --out work/sweep --try dropout=0,0.2,0.5 --try units=256,1024
+    """
     from train_head.report.page import report_fitted_run
     from train_head.sweep.run import NoHeadError, sweep_heads
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from base.options import OptionTopic
 from train_head.config import HeadConfig, StoreOption, TrainConfig
 
 TRIALS_FOLDER, STUDY_FILE = "trials", "optuna.journal"
@@ -35,7 +36,10 @@ class MetricName(StrEnum):
 
 @dataclass(frozen=True)
 class _SweepPlace(StoreOption):
-    out: Annotated[Path, Option(help="Folder for the runs, the table, the plot and the best run.")]
+    out: Annotated[
+        Path,
+        Option(help="Folder for the runs, the table, the plot and the best run.", rich_help_panel=OptionTopic.PLACES),
+    ]
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,29 @@ class SweepConfig(HeadConfig, _SweepPlace):
 
     # None means that the user set no value: a sweep without --try then tries `space.DEFAULT_AXES`.
     units: Annotated[
-        int | None, Option(min=0, help="Units of the hidden layer; 0 for none.", show_default="256 and 1024")
+        int | None,
+        Option(
+            min=0,
+            help="Units of the hidden layer; 0 for none.",
+            show_default="256 and 1024",
+            rich_help_panel=OptionTopic.HEAD,
+        ),
     ] = None  # type: ignore[assignment]
     dropout: Annotated[
         float | None,
-        Option(min=0.0, max=0.99, help="Share of hidden units dropped in training.", show_default="0.2 and 0.5"),
+        Option(
+            min=0.0,
+            max=0.99,
+            help="Share of hidden units dropped in training.",
+            show_default="0.2 and 0.5",
+            rich_help_panel=OptionTopic.HEAD,
+        ),
     ] = None  # type: ignore[assignment]
     learning_rate: Annotated[
-        float | None, Option(help="Learning rate of the optimizer.", show_default="3e-5, 1e-4 and 3e-4")
+        float | None,
+        Option(
+            help="Learning rate of the optimizer.", show_default="3e-5, 1e-4 and 3e-4", rich_help_panel=OptionTopic.HEAD
+        ),
     ] = None  # type: ignore[assignment]
 
     tries: Annotated[
@@ -61,15 +80,28 @@ class SweepConfig(HeadConfig, _SweepPlace):
             metavar="NAME=VALUE,VALUE",
             help="Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.",
             show_default="all stored cuts; two values of units, two of dropout, three of learning rate",
+            rich_help_panel=OptionTopic.SEARCH,
         ),
     ] = None
     search: Annotated[
-        SearchName, Option(help="grid fits all combinations; optuna searches near the best heads so far.")
+        SearchName,
+        Option(
+            help="grid fits all combinations; optuna searches near the best heads so far.",
+            rich_help_panel=OptionTopic.SEARCH,
+        ),
     ] = SearchName.GRID
     trials: Annotated[
-        int | None, Option(min=1, help="Number of heads that optuna fits.", show_default=str(DEFAULT_TRIALS))
+        int | None,
+        Option(
+            min=1,
+            help="Number of heads that optuna fits.",
+            show_default=str(DEFAULT_TRIALS),
+            rich_help_panel=OptionTopic.SEARCH,
+        ),
     ] = None
-    metric: Annotated[MetricName, Option(help="Metric that the table is sorted by.")] = MetricName.VAL_ACCURACY
+    metric: Annotated[
+        MetricName, Option(help="Metric that the table is sorted by.", rich_help_panel=OptionTopic.SEARCH)
+    ] = MetricName.VAL_ACCURACY
 
     def make_train_config(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
         """Make the options of training for one head.

@@ -1,0 +1,216 @@
+"""Configuration files: values of options in `headstart.toml`, or in `[tool.headstart]` of pyproject.toml."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from base.commands import COMMANDS, import_config, list_configs
+from base.errors import HeadstartError, UsageError
+from base.options import OptionSpec, convert_value, list_options
+from base.urls import UrlPath, parse_location
+
+FILE, PROJECT_FILE = "headstart.toml", "pyproject.toml"
+OUTPUT_OPTIONS = frozenset(["json", "quiet", "verbose"])
+"""Options of one call, which a file cannot set."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Content of a configuration file."""
+
+    path: Path
+    values: Mapping[str, Any]
+    """Options at the top level, and a table for each command."""
+
+
+def find_configuration(folder: Path) -> Configuration | None:
+    """Read the configuration file in a folder or in its nearest parent that has one; None without one.
+
+    In one folder, headstart.toml comes before pyproject.toml. A pyproject.toml without `[tool.headstart]` is ignored.
+
+    Raises:
+        UsageError: the file is not valid TOML.
+        OSError: the file cannot be read.
+    """
+    for parent in (folder, *folder.parents):
+        path, project = parent / FILE, parent / PROJECT_FILE
+        if _is_file(path):
+            return Configuration(path, _parse(path, path.read_bytes()))
+        if _is_file(project) and b"headstart" in (content := project.read_bytes()):
+            values = _parse(project, content).get("tool", {})
+            if "headstart" in values:
+                return Configuration(project, values["headstart"])
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A parent folder without permissions.
+        return False
+
+
+def _parse(path: Path, content: bytes) -> Mapping[str, Any]:
+    try:
+        # Editors on Windows may write a byte order mark, which TOML does not allow.
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except ValueError as error:
+        raise UsageError(path, "a TOML file", str(error), "Correct the file") from error
+
+
+def read_defaults(configuration: Configuration, command: str, options: type) -> dict[str, Any]:
+    """Return the value of each option that the file sets for a command, as its command line accepts it.
+
+    All tables are checked, also those of other commands.
+
+    Args:
+        configuration: the file.
+        command: name of the command, such as `train` or `features check`.
+        options: dataclass of its options.
+
+    Raises:
+        UsageError: an unknown table or option, or an invalid value.
+    """
+    chosen = dict[str, Any]()
+    # The top level comes first, so that the command's own table replaces its values.
+    for table, values in _list_tables(configuration):
+        declared = options if table in ("", command) else import_config(dict(list_configs())[table])
+        found = {
+            option.name: (option, values[key], f"{configuration.path}: {_join(table, key)}")
+            for key, option in _check_names(values, _list_named(declared), configuration, table).items()
+        }
+        if table in ("", command):
+            chosen |= found
+        else:
+            _convert_all(found, configuration)
+    return _convert_all(chosen, configuration)
+
+
+def _convert_all(values: Mapping[str, tuple[OptionSpec, Any, str]], configuration: Configuration) -> dict[str, Any]:
+    folder = configuration.path.parent
+    return {name: _convert(option, value, where, folder) for name, (option, value, where) in values.items()}
+
+
+def _list_tables(configuration: Configuration) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the command and the options of each table; of the top level, an empty name.
+
+    Raises:
+        UsageError: a table has the name of no command, or a command has no table.
+    """
+    names = {"": None} | dict(list_configs())
+    pending: list[tuple[str, Any]] = [("", configuration.values)]
+    while pending:
+        table, values = pending.pop(0)
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{configuration.path}: {table}", "a table", repr(values), f"Write [{table}] above it")
+        parts = COMMANDS if not table else COMMANDS[table].subcommands if table in COMMANDS else {}
+        inner = [key for key in values if key in parts]
+        for key, value in values.items():
+            if isinstance(value, Mapping) and key not in inner:
+                advice = _suggest(key, parts, "Remove it")
+                where = f"{configuration.path}: [{_join(table, key)}]"
+                raise UsageError(where, "a table of a command", "an unknown name", advice)
+        pending += [(f"{table} {key}".strip(), values[key]) for key in inner]
+        own = {key: value for key, value in values.items() if key not in inner}
+        if table in names:
+            yield table, own
+        elif own:
+            advice = "Move it to the top level, or into the table of a subcommand"
+            where = f"{configuration.path}: {_join(table, next(iter(own)))}"
+            raise UsageError(where, f"tables such as [{_join(table, next(iter(parts)))}]", "an option", advice)
+
+
+def _check_names(
+    values: Mapping[str, Any], options: Mapping[str, OptionSpec], configuration: Configuration, table: str
+) -> dict[str, OptionSpec]:
+    """Return the options of a table that the command has, by key; raise UsageError for a key that no command has."""
+    found, by_name = dict[str, OptionSpec](), dict[str, str]()
+    for key in values:
+        name, where = key.replace("-", "_"), f"{configuration.path}: {_join(table, key)}"
+        if name in by_name:
+            raise UsageError(where, f"one value of {name}", f"also {by_name[name]}", "Remove one of them")
+        by_name[name] = key
+        option = options.get(name)
+        if option and not option.is_argument:
+            found[key] = option
+        elif name in OUTPUT_OPTIONS:
+            advice = f"Remove it, and give --{name} on the command line"
+            raise UsageError(where, "an option that a file can set", "an option of the output", advice)
+        elif table:
+            _refuse(where, key, f"an option of {table}", option, options)
+        elif not (known := _list_all(name)):
+            _refuse(where, key, "an option of a command", None, dict(_list_all()))
+        elif all(each.is_argument for _, each in known):
+            _refuse(where, key, "an option of a command", known[0][1], {})
+    return found
+
+
+def _refuse(where: str, key: str, expected: str, option: OptionSpec | None, known: Iterable[str]) -> None:
+    if option:
+        advice = "Remove it, and give it on the command line"
+        raise UsageError(where, expected, "a positional argument", advice)
+    raise UsageError(where, expected, "an unknown name", _suggest(key, known, "Remove it"))
+
+
+def _list_all(name: str = "") -> list[tuple[str, OptionSpec]]:
+    """List the options of all commands by name; with a name, only those."""
+    configs = (import_config(place) for _, place in list_configs())
+    return [item for config in configs for item in _list_named(config).items() if name in ("", item[0])]
+
+
+def _list_named(options: type) -> dict[str, OptionSpec]:
+    """List options by the name that they have on the command line, with underscores."""
+    return {option.flag.removeprefix("--").replace("-", "_"): option for option in list_options(options)}
+
+
+def _convert(option: OptionSpec, value: Any, where: str, folder: Path) -> Any:
+    """Convert a value of a file in a folder to one of the command line."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (option.kind is str or option.parser):
+        value = str(value)
+    try:
+        if option.parser and isinstance(value, str):
+            option.parser(value)
+            return value
+        converted = convert_value(option, value)
+    except HeadstartError as error:
+        raise UsageError(where, error.expected, error.got, error.advice) from error
+    if isinstance(converted, list):
+        return [_locate(option, each, folder) for each in converted]
+    return _locate(option, converted, folder)
+
+
+def _locate(option: OptionSpec, value: Any, folder: Path) -> Any:
+    """Return a value as the command line accepts it; a relative path starts in the folder, unless that is the current.
+
+    Text is a path if the placeholder of the option contains FILE or DIR. A name among such text has neither a slash nor
+    an extension.
+    """
+    if isinstance(value, StrEnum):
+        return str(value)
+    if isinstance(value, UrlPath):
+        return value.full
+    is_path = isinstance(value, Path)
+    if isinstance(value, str) and ("FILE" in option.metavar or "DIR" in option.metavar):
+        is_file = "NAME" not in option.metavar or len(Path(value).parts) > 1 or bool(Path(value).suffix)
+        is_path = bool(value) and is_file and not isinstance(parse_location(value), UrlPath)
+    if not is_path:
+        return value
+    path = Path(value).expanduser()
+    return str(path if folder == Path.cwd() else folder / path)
+
+
+def _join(table: str, key: str) -> str:
+    return ".".join([*table.split(), key])
+
+
+def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
+    nearest = difflib.get_close_matches(name.replace("-", "_"), list(known), 1)
+    return f"Did you mean {nearest[0]}?" if nearest else otherwise
