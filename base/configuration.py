@@ -16,8 +16,8 @@ from base.options import OptionSpec, convert_value, list_options
 from base.urls import UrlPath, parse_location
 
 FILE, PROJECT_FILE = "headstart.toml", "pyproject.toml"
-OUTPUT_OPTIONS = frozenset(["json", "quiet", "verbose"])
-"""Options of one call, which a file cannot set."""
+CALL_OPTIONS = frozenset(["confirm", "json", "quiet", "verbose"])
+"""Options of one call, which a file cannot set: its output, and that what it shows is to be removed."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,11 @@ def _check_names(
             raise UsageError(where, f"one value of {name}", f"also {by_name[name]}", "Remove one of them")
         by_name[name] = key
         option = options.get(name)
+        if name in CALL_OPTIONS:
+            advice = f"Remove it, and give --{name} on the command line"
+            raise UsageError(where, "an option that a file can set", "an option of one call", advice)
         if option and not option.is_argument:
             found[key] = option
-        elif name in OUTPUT_OPTIONS:
-            advice = f"Remove it, and give --{name} on the command line"
-            raise UsageError(where, "an option that a file can set", "an option of the output", advice)
         elif table:
             _refuse(where, key, f"an option of {table}", option, options)
         elif not (known := _list_all(name)):

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from base.command_line import parse_arguments, run_app
+from base.arguments import parse_arguments
+from base.command_line import run_app
 from base.errors import UsageError
 from base.options import describe_preset
 from base.terminal import Console, format_seconds

@@ -115,6 +115,7 @@ def test_read_defaults_paths_beside_the_current_folder_stay_relative(
         ("run = ''", "run", ""),
         ("train = 3", "train", ""),
         ("json = true", "json", ""),
+        ("[prune]\nconfirm = true", "prune.confirm", ""),
         ("files = ['a.jpg']", "files", ""),
         ("[predict]\nfiles = ['a.jpg']", "predict.files", ""),
         ("class-weight = 'none'\nclass_weight = 'none'", "class_weight", ""),
