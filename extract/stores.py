@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from base.errors import HeadstartError, StoreMissingError, StoreWriteError
@@ -14,6 +13,7 @@ from base.files import sync_folder
 from base.lock import hold_write_lock
 from base.terminal import Console, format_count
 from base.urls import Location
+from base.version import find_version
 from extract import pixels
 from extract.backbone import BACKBONE_NAME, hash_weights
 from extract.config import EngineName, ExtractConfig
@@ -243,13 +243,3 @@ def compose_fingerprint(
         pool=config.pool.value,
         calibration=calibration,
     )
-
-
-def find_version(package: str) -> str:
-    """Return the version of an installed package, or of its variant for processors only; otherwise `unknown`."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

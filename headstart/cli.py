@@ -31,9 +31,9 @@ def _run_option(name: str) -> int:
     from base.commands import COMMANDS
 
     if name == "--version":
-        from importlib.metadata import version
+        from base.version import find_version
 
-        print(f"headstart {version('headstart')}")
+        print(f"headstart {find_version('headstart')}")
         return 0
     usage = "Usage: headstart COMMAND [OPTIONS]\n\nCommands:\n"
     usage += "".join(f"  {command:<10}{entry.summary}\n" for command, entry in COMMANDS.items())

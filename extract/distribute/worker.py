@@ -19,6 +19,7 @@ from base.lock import LOCK_NAME
 from base.places.open import open_place
 from base.terminal import Console, ConsoleOptions
 from base.urls import UrlPath
+from base.version import find_version
 from extract.config import ExtractConfig
 from extract.cut_backbone import CutBackbone
 from extract.decoding.policy import DecodePolicy
@@ -26,7 +27,7 @@ from extract.engines.choose import Computer, EngineChoice, check_engine
 from extract.engines.processor import find_processor, has_gpu
 from extract.load import LoadedImage
 from extract.pipeline import FeaturePipeline
-from extract.stores import build_feature_spec, find_version
+from extract.stores import build_feature_spec
 from extract.weights.find import Weights
 from features.catalog.database import convert_write_error
 from features.catalog.locations import Locations

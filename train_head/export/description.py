@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 from base.errors import HeadstartError
 from base.files import read_regular_file
 from base.typed import check_type
+from base.version import find_version
 from train_head.export.config import Format
 from train_head.export.outputs import DISTANCE, PROBABILITY
 from train_head.runs.card import ModelCard
@@ -88,22 +88,13 @@ class ModelDescription:
 
 def find_versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions of Headstart, Python, the packages that every export imports, and further packages."""
-    found = {"headstart": _find_own_version(), "python": platform.python_version()}
+    found = {"headstart": find_version("headstart"), "python": platform.python_version()}
     # TensorFlow has distributions of several names.
     distributions = packages_distributions()
     for package in (*_PACKAGES, *packages):
         with suppress(PackageNotFoundError):
             found[package] = version(distributions.get(package, [package])[0])
     return found
-
-
-def _find_own_version() -> str:
-    """Return the version of Headstart, which may be used from a checkout without being installed."""
-    try:
-        return version("headstart")
-    except PackageNotFoundError:
-        path = Path(__file__).parents[2] / "pyproject.toml"
-        return str(tomllib.loads(path.read_text())["project"]["version"]) if path.exists() else ""
 
 
 def encode_description(description: ModelDescription) -> bytes:
