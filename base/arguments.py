@@ -61,7 +61,7 @@ def explain_error(error: Any, name: str, arguments: Sequence[str], *option_types
         arguments: arguments of the command line.
         option_types: dataclasses of its options.
     """
-    advice = f"`{name} --help` lists the options"
+    advice = f"See `{name} --help`"
     parameter: Any = getattr(error, "param", None)
     flag = getattr(error, "option_name", "")
     where = (parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar) if parameter else flag
@@ -71,7 +71,7 @@ def explain_error(error: Any, name: str, arguments: Sequence[str], *option_types
             advice = f"Did you mean {nearest[0]}?" if nearest else advice
             return UsageError(flag, f"an option of `{name}`", "an unknown one", advice)
         case "MissingParameter" | "BadOptionUsage" | "BadArgumentUsage":
-            return UsageError(where, "a value", "none", f"`{name} --help` describes it")
+            return UsageError(where, "a value", "none", advice)
         case "BadParameter":
             kinds = [option for options in option_types for option in list_options(options)]
             expected = next((describe_kind(kind) for kind in kinds if kind.name == parameter.name), "a valid value")

@@ -1,0 +1,84 @@
+"""`headstart` without a subcommand: help, versions, and completion in the shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from base.commands import COMMANDS, find_command, import_config, import_function, list_configs
+from tests.commands import run_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_versions_are_printed_without_importing_tensorflow() -> None:
+    code = "import sys; sys.argv = ['headstart', '--version', '--json']\nfrom headstart.cli import main\n"
+    code += "import base.process\nbase.process.exit_process = lambda status: print('tensorflow' in sys.modules, status)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nmain()"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert f'"keras": "{version("keras")}"' in done.stdout
+    assert done.stdout.endswith("False 0\n")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("name", "place"), list(list_configs()))
+def test_list_configs_finds_the_function_and_the_options_of_each_command(name: str, place: str) -> None:
+    module = COMMANDS[name.split()[0]].runnable
+    assert import_config(place).__name__ == place.partition(":")[2]
+    assert callable(import_function(name))
+    for program in (
+        f"headstart {name}",
+        f"python -m headstart {name}",
+        " ".join(["python -m", module, *name.split()[1:]]),
+    ):
+        assert find_command(program) == name
+
+
+@pytest.mark.unit
+def test_find_command_of_another_program_is_empty() -> None:
+    assert find_command("python -m benchmarks.epoch") == ""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("colored", [True, False])
+def test_help_is_colored_as_the_environment_demands(colored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm" if colored else "dumb")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert ("\x1b[" in run_command("train_head.__main__", "--help").out) == colored
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in run_command("train_head.__main__", "--help").out
+
+
+COMPLETIONS = [
+    (["features", "p"], {"pack", "prune", "push", "pull"}),
+    (["extract", "summary", "--c"], {"--cut"}),
+    (["train", "--solver", "r"], {"reduced", "ridge"}),
+    # The shell completes paths itself.
+    (["train", "--store", "wor"], set()),
+]
+
+
+def test_completion_in_bash_lists_commands_options_and_values(tmp_path: Path) -> None:
+    program = tmp_path / "headstart"
+    program.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c \'import sys; sys.argv[0] = "headstart"; from headstart.cli import main; '
+        'main()\' "$@"\n'
+    )
+    program.chmod(0o755)
+    lines = [
+        f"COMP_WORDS=(headstart {' '.join(words)}); COMP_CWORD={len(words)}; COMPREPLY=(); "
+        '_headstart_completion headstart; echo "${COMPREPLY[@]}"'
+        for words, _ in COMPLETIONS
+    ]
+    script = "\n".join(['eval "$(headstart --show-completion bash)"', *lines])
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr == ""
+    assert [set(line.split()) for line in done.stdout.split("\n")[:-1]] == [expected for _, expected in COMPLETIONS]
