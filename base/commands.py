@@ -50,6 +50,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "headstart.demo",
             "headstart.demo:DemoConfig",
         ),
+        "doctor": Command(
+            Topic.START,
+            "check the installation and the computer, for a report of a bug",
+            "headstart.doctor.__main__",
+            "headstart.doctor.__main__:DoctorConfig",
+        ),
         "extract": Command(
             Topic.FEATURES,
             "run the backbone over every new picture once and store the features",

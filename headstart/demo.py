@@ -15,6 +15,7 @@ from typer import Option
 from base.arguments import parse_arguments
 from base.command_line import run_app
 from base.errors import UsageError
+from base.invocation import format_command
 from base.options import describe_preset
 from base.terminal import Console, format_seconds
 from base.urls import Location
@@ -29,7 +30,7 @@ from train_head.export.config import ExportConfig
 
 SOLAR_CELLS = Path("data/elpv")
 """Folder to which the default pictures are copied."""
-MEASURED = "2 minutes on two cores"
+MEASURED = "a minute on two cores"
 """Duration of the demo with the default pictures and options."""
 
 
@@ -99,6 +100,11 @@ def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
     """Extract features, train a head and export a model, of the solar cells or of your own pictures.
 
     Everything that an earlier demo finished is kept, and an interrupted one continues.
+
+    Examples:
+        headstart demo
+        headstart demo --images pictures
+        headstart demo --images pictures --train "--dropout 0.5" --export "--formats keras,onnx"
     """
     started, plan = time.monotonic(), plan_demo(config)
     # Invalid options of extraction are found before any work.
@@ -150,8 +156,8 @@ def _show_results(plan: DemoPlan, seconds: float, console: Console) -> dict[str,
     if report:
         console.info(f"The report is in {report}. To read it, open {report.resolve().as_uri()}")
     picture = next(example.path for example in run.read_examples() if example.split == "validation")
-    command = ["headstart", "predict", "--model", str(plan.export.out), str(plan.extract.images / picture)]
-    console.info(f"To classify a picture: {shlex.join(command)}")
+    command = format_command("predict", "--model", plan.export.out, plan.extract.images / picture)
+    console.info(f"To classify a picture: {command}")
     return {"run": str(run.folder), "model": str(plan.export.out), "report": str(report or "")}
 
 

@@ -63,12 +63,17 @@ def resolve_engine(config: ExtractConfig, stored: Iterable[Fingerprint], console
     Raises:
         UsageError: the options exclude each other, or the computer does not support them.
     """
-    computer = Computer(find_processor(), has_gpu(), os.environ.get(_ONEDNN) != "0")
+    computer = find_computer()
     choice = choose_engine(config.engine, config.precision, stored, computer)
     check_engine(choice, computer)
     if choice.message:
         console.info(choice.message)
     return replace(config, engine=choice.engine, precision=choice.precision)
+
+
+def find_computer() -> Computer:
+    """Return the properties of this computer."""
+    return Computer(find_processor(), has_gpu(), os.environ.get(_ONEDNN) != "0")
 
 
 def choose_engine(

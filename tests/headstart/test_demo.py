@@ -60,9 +60,9 @@ def test_demo_writes_store_run_report_and_model(first: CommandResult, folder: Pa
 
 def test_demo_prints_a_command_that_classifies_a_picture(first: CommandResult) -> None:
     _, _, line = first.err.splitlines()[-1].partition(": ")
-    program, command, *arguments = shlex.split(line)
-    assert (program, command) == ("headstart", "predict")
-    assert run_command("train_head.predict.__main__", *arguments).status == 0
+    words = shlex.split(line)
+    assert "predict" in words[: words.index("--model")][-1]
+    assert run_command("train_head.predict.__main__", *words[words.index("--model") :]).status == 0
 
 
 def test_demo_again_keeps_everything(first: CommandResult, folder: Path) -> None:
@@ -123,8 +123,8 @@ def test_plan_passes_weights_to_every_command() -> None:
 @pytest.mark.parametrize(
     ("config", "where"),
     [
-        (DemoConfig(train="--dropuot 0.5"), "headstart train"),
-        (DemoConfig(extract="--image-size big"), "headstart extract"),
+        (DemoConfig(train="--dropuot 0.5"), "--dropuot"),
+        (DemoConfig(extract="--image-size big"), "--image-size"),
         (DemoConfig(export="--formats 'keras"), "--export"),
     ],
 )
