@@ -14,7 +14,7 @@ from base.terminal import make_printable
 
 NUM_ROWS = 20
 """Largest number of rows that the table of an object with many of them shows."""
-_TEXT = "text-align: left; overflow-wrap: anywhere"
+_TEXT = "text-align: left; overflow-wrap: break-word"
 
 
 def render_table(title: str, rows: Sequence[Sequence[object]], header: Sequence[str] = (), more: int = 0) -> str:

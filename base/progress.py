@@ -18,12 +18,12 @@ class ProgressBar:
     def __init__(self, total: int) -> None:
         """Start the clock."""
         self.total, self.num_done, self.note = total, 0, ""
-        self._started = time.monotonic()
+        self.started = time.monotonic()
 
     @property
     def rate(self) -> float:
         """Average number done per second."""
-        return self.num_done / max(time.monotonic() - self._started, 1e-9)
+        return self.num_done / max(time.monotonic() - self.started, 1e-9)
 
     def advance(self, num_done: int, note: str = "") -> None:
         """Increase the number done; the note is shown at the end of the line."""
@@ -132,7 +132,8 @@ def _format_done(bar: ProgressBar, unit: Unit) -> str:
 
 
 def _format_line(bar: ProgressBar, unit: Unit) -> str:
-    rate = bar.rate
+    rate, seconds = bar.rate, time.monotonic() - bar.started
     left = format_seconds((bar.total - bar.num_done) / rate) if rate else "unknown"
+    duration = format_seconds(seconds) if bar.num_done >= bar.total else f"{left} left"
     note = f", {bar.note}" if bar.note else ""
-    return f"{_format_done(bar, unit)}, {unit.format_rate(rate)}, {left} left{note}"
+    return f"{_format_done(bar, unit)}, {unit.format_rate(rate)}, {duration}{note}"

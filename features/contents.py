@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from base.terminal import format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import build_damage_error
 from features.catalog.locations import OK_CODE, Locations
@@ -156,6 +157,21 @@ class StoreContents:
             "cut": repr(self.fingerprint.cut),
             "dtype": repr(FEATURE_DTYPE.name),
         }
+
+    def list_rows(self, examples: Sequence[Example]) -> list[tuple[str, str]]:
+        """Return the rows of a table that describes a store with this content."""
+        labels = Counter(label for example in examples for label in self.labels.list_labels(example.label))
+        counts = [(label, f"{count:,} pictures") for label, count in sorted(labels.items())]
+        more = [("…", format_count(len(counts) - _NUM_CLASSES_SHOWN, "more class", "more classes"))]
+        splits = Counter(example.split for example in examples if example.split)
+        shares = [f"{count:,} in {split}" for split, count in sorted(splits.items())]
+        shape = " x ".join(map(str, self.origin.feature_shape))
+        return [
+            ("pictures", ", ".join([f"{len(examples):,}", *shares])),
+            *counts[:_NUM_CLASSES_SHOWN],
+            *(more if len(counts) > _NUM_CLASSES_SHOWN else []),
+            ("feature of a picture", f"{shape} {FEATURE_DTYPE.name}, output of {self.fingerprint.cut}"),
+        ]
 
 
 @pause_collector()

@@ -294,5 +294,4 @@ class FeatureStore:
         return f"FeatureStore({', '.join(f'{name}={value}' for name, value in described.items())})"
 
     def _repr_html_(self) -> str:
-        shown = self.contents.describe(self.path, self.examples)
-        return render_table(f"features in {self.path}", [item for item in shown.items() if item[0] != "path"])
+        return render_table(f"features in {self.path}", self.contents.list_rows(self.examples))
