@@ -1,0 +1,85 @@
+"""The notebook of the tutorial: executed in a kernel, and equal to its pair in Markdown."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import pytest
+from nbclient import NotebookClient
+
+from tests.pictures import fill_folder
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "docs" / "tutorial" / "first_model.ipynb"
+SMALL = """
+import functools
+from unittest import mock
+
+from tests.backbones import build_small_backbone
+
+build = functools.cache(build_small_backbone)
+for module in ("extract.cut_backbone", "train_head.finetuning.backbone", "train_head.export.load"):
+    mock.patch(f"{module}.build_backbone", build).start()
+PICTURES, WEIGHTS, IMAGE_SIZE = "pictures", "random", 75
+"""
+"""Parameters of the test, with a small backbone in place of InceptionV3."""
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Execute the notebook on small pictures, with other parameters."""
+    folder = tmp_path_factory.mktemp("notebook")
+    fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
+    notebook = jupytext.read(NOTEBOOK)
+    (parameters,) = [cell for cell in notebook.cells if cell.source.startswith("PICTURES =")]
+    parameters.source = SMALL
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+        asyncio.run(client.async_execute())
+    return notebook
+
+
+def list_outputs(notebook: Any, kind: str) -> list[Any]:
+    return [out for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == kind]
+
+
+def find_cell(notebook: Any, function: str) -> Any:
+    (found,) = [cell for cell in notebook.cells if cell.cell_type == "code" and f"hs.{function}(" in cell.source]
+    return found
+
+
+def test_notebook_runs_and_each_result_is_shown_as_html(executed: Any) -> None:
+    for function in ("extract", "train", "report", "export", "predict"):
+        assert "text/html" in find_cell(executed, function).outputs[-1].data, function
+
+
+@pytest.mark.parametrize(("function", "stage"), [("extract", "extract"), ("train", "train"), ("sweep", "sweep")])
+def test_notebook_progress_is_one_bar_at_its_end(executed: Any, function: str, stage: str) -> None:
+    shown = [
+        out.data["text/html"] for out in find_cell(executed, function).outputs if out.output_type == "display_data"
+    ]
+    (bar,) = [html for html in shown if f'<progress aria-label="{stage}"' in html]
+    value, total = (bar.partition(f'{name}="')[2].partition('"')[0] for name in ("value", "max"))
+    assert value == total != "0"
+
+
+def test_notebook_commands_show_tables_as_html(executed: Any) -> None:
+    (table,) = [out for out in list_outputs(executed, "display_data") if "<table>" in out.data["text/html"]]
+    assert "largest class" in table.data["text/html"]
+
+
+def test_notebook_prints_only_warnings_on_stderr(executed: Any) -> None:
+    printed = [out.text for out in list_outputs(executed, "stream") if out.name == "stderr"]
+    assert [text for text in printed if "HeadstartWarning" not in text] == []
+
+
+@pytest.mark.unit
+def test_notebook_has_no_stored_outputs_and_equals_its_pair() -> None:
+    notebook, pair = jupytext.read(NOTEBOOK), jupytext.read(NOTEBOOK.with_suffix(".md"))
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [(c.cell_type, c.source) for c in pair.cells]
+    assert len(notebook.cells) <= 12
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
