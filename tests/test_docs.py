@@ -31,6 +31,7 @@ COMMANDS = [
     line
     for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for line in block.splitlines()
+    if line.startswith("make ")
 ]
 TESTED = [command for command in COMMANDS if command != "make test"]
 # The default pictures and weights need a network and minutes, so the targets run with these values.
@@ -84,6 +85,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[CommandR
     (folder / "python").write_text(RECORD_ARGUMENTS)
     (folder / "python").chmod(0o755)
     fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
+    shutil.copy(folder / "pictures/cats/000.jpg", folder / "a.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("train_head.finetuning.backbone.build_backbone", build_small_backbone)
