@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,34 +29,12 @@ from base.files import (
     write_durably,
 )
 from base.lock import hold_lock
+from base.target import Target, check_target, find_foreign
 
 PLAN_NAME = "headstart-replacement.json"
 """File that marks a staging folder of Headstart."""
 NEW, OLD = "new", "old"
 _MAX_PLAN_BYTES = 2**20
-
-Names = Mapping[str, "Names | None"]
-"""Entries of a folder: None for a file, the nested entries for a folder."""
-LINKS: Names = {}
-"""Entries of a folder that has any number of links to files, recognized by its identity."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Folder whose entries a command replaces together, or a file that it replaces."""
-
-    folder: Path
-    names: Names
-    """All entries that Headstart may write in the folder. Other entries are kept."""
-    check: Callable[[Path], None]
-    """Function that raises HeadstartError if Headstart did not write the existing entries of these names."""
-    option: str
-    """Option that sets the target, such as `--run`; used in error messages."""
-
-    @property
-    def place(self) -> Path:
-        """Path with links resolved."""
-        return self.folder.resolve()
 
 
 @dataclass(frozen=True)
@@ -152,22 +130,6 @@ def recover_target(target: Target) -> None:
             pass
 
 
-def check_target(target: Target) -> None:
-    """Raise HeadstartError if Headstart did not write the entries that a replacement would remove."""
-    folder = target.folder
-    if not os.path.lexists(folder):
-        return
-    if not folder.is_dir():
-        raise HeadstartError(folder, "a folder", "another kind of file", f"Give another {target.option}")
-    found = [name for name in target.names if os.path.lexists(folder / name)]
-    for name in found:
-        if foreign := _find_foreign(folder / name, target.names[name]):
-            advice = f"Move it, or give another {target.option}"
-            raise HeadstartError(foreign, "an entry that Headstart wrote", "a link or a foreign file", advice)
-    if found:
-        target.check(folder)
-
-
 @contextmanager
 def convert_errors(target: Target) -> Iterator[None]:
     """Convert errors of the disk in the block to HeadstartError."""
@@ -238,7 +200,7 @@ def _finish(target: Target, container: Path) -> None:
         old = _exchange_folder(place, container, plan) if plan.whole else _exchange_entries(target, container, plan)
         sync_folder(place.parent)
         # If a foreign file has appeared in the meantime, the old entries are kept.
-        archive = plan.archive or (f"{place.name}-kept" if old and _find_foreign(old, target.names) else "")
+        archive = plan.archive or (f"{place.name}-kept" if old and find_foreign(old, target.names) else "")
         if old and archive:
             kept = (place if container.parent == place else place.parent) / archive
             if not os.path.lexists(kept):
@@ -293,25 +255,3 @@ def can_exchange(target: Target, container: Path) -> bool:
 def _is_immovable(folder: Path) -> bool:
     """Return whether a folder cannot be moved: it is a mount point, or its parent folder is read-only."""
     return folder.is_dir() and (is_mount(folder) or not os.access(folder.parent, os.W_OK))
-
-
-def _find_foreign(path: Path, names: Names | None) -> Path | None:
-    """Return the first entry with an unknown name or of an unexpected kind, such as a link; None if there is none."""
-    mode = path.lstat().st_mode
-    if names is None:
-        return None if stat.S_ISREG(mode) else path
-    if not stat.S_ISDIR(mode):
-        return path
-    if names is LINKS:
-        return next((entry for entry in sorted(path.iterdir()) if not _is_link(entry)), None)
-    for entry in sorted(path.iterdir()):
-        foreign = entry if entry.name not in names else _find_foreign(entry, names[entry.name])
-        if foreign:
-            return foreign
-    return None
-
-
-def _is_link(path: Path) -> bool:
-    """Return whether a path is a symbolic link, or a file that has another hard link and is not lost without this."""
-    status = path.lstat()
-    return stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)

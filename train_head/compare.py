@@ -14,7 +14,7 @@ from typer import Option
 from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
 from base.options import OptionTopic
-from base.replace import Target
+from base.target import Target
 from base.terminal import Console
 from train_head.config import SolverName, TrainConfig
 from train_head.evaluation.uncertainty import describe_interval, name_accuracy

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, StoreWriteError, UsageError
 from base.files import atomic_file, is_regular, require_space
-from base.replace import Target, hold_target
+from base.replace import hold_target
 from base.signals import defer_interrupt
+from base.target import Target
 from features.catalog.tables import encode_text
 from features.contents import UnusableImage, UnusableReason
 from features.labels import LABELS_KEY

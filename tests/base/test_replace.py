@@ -13,7 +13,8 @@ import pytest
 
 from base import replace as replace_module
 from base.errors import HeadstartError, TargetLockedError
-from base.replace import LINKS, Names, Target, hold_target, recover_target, replace_folder
+from base.replace import hold_target, recover_target, replace_folder
+from base.target import LINKS, Names, Target
 from tests.errors import raises
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}

@@ -17,7 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from base.files import hash_file
-from base.replace import check_target, recover_target
+from base.replace import recover_target
+from base.target import check_target
 from tests.pictures import fill_folder
 from train_head.export.config import Format
 from train_head.export.description import DESCRIPTION_FILE, read_description

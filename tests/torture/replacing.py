@@ -14,7 +14,8 @@ from base import replace
 from base.command_line import run_app
 from base.errors import HeadstartError
 from base.files import atomic_file
-from base.replace import Names, Target, hold_target, recover_target, replace_folder
+from base.replace import hold_target, recover_target, replace_folder
+from base.target import Names, Target
 from base.terminal import Console
 
 NAMES: Names = {"a.txt": None, "b.txt": None, "inside": {"c.txt": None}}

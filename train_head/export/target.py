@@ -6,7 +6,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError
 from base.files import hash_file
-from base.replace import Names, Target
+from base.target import Names, Target
 from train_head.export.config import ExportConfig
 from train_head.export.description import DESCRIPTION_FILE, read_description
 from train_head.export.formats import FORMATS, list_files, parse_formats

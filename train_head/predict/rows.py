@@ -11,8 +11,9 @@ from typing import BinaryIO
 from base.errors import UsageError
 from base.files import atomic_file
 from base.regular import RegularFile
-from base.replace import Target, hold_target
+from base.replace import hold_target
 from base.signals import defer_interrupt
+from base.target import Target
 from base.terminal import make_json
 from train_head.predict.config import PredictConfig, RowFormat
 from train_head.predict.prediction import Prediction

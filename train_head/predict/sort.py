@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
-from base.replace import LINKS, Names, Target, replace_folder
+from base.replace import replace_folder
+from base.target import LINKS, Names, Target
 from base.urls import Location, is_url, redact
 from extract.images.recognize import SORTED_FILE
 from train_head.predict.prediction import NO_LABEL, NONE_OF_THESE, UNSURE, Prediction

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from base.errors import HeadstartError, UsageError
 from base.files import PARTIAL_PREFIX, read_regular_file
 from base.options import convert_value, list_options
-from base.replace import Names, Target, recover_target
+from base.replace import recover_target
+from base.target import Names, Target
 from base.typed import check_type
 from features.schema import EXAMPLES_FILE as EXAMPLES_FILE
 from train_head.config import TrainConfig

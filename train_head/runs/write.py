@@ -16,7 +16,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.files import hash_file, write_durably
-from base.replace import check_target, hold_target, replace_folder
+from base.replace import hold_target, replace_folder
+from base.target import check_target
 from base.terminal import Console
 from features.store import FeatureStore
 from train_head.data.split import Split

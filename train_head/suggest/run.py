@@ -11,7 +11,8 @@ import numpy as np
 
 from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
-from base.replace import Target, check_target, replace_folder
+from base.replace import replace_folder
+from base.target import Target, check_target
 from base.terminal import Console, format_count
 from base.urls import Location
 from extract.decoding.decode import DEFAULT_POLICY

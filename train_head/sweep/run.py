@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import HeadstartError, UsageError
-from base.replace import Names, Target, replace_folder
+from base.replace import replace_folder
+from base.target import Names, Target
 from base.terminal import Console, format_count, format_seconds
 from train_head.evaluation.uncertainty import Selection, record_selection
 from train_head.runs import record

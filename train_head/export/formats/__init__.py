@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from base.errors import UsageError, require_extra
-from base.replace import Names
+from base.target import Names
 from train_head.data.batches import Array
 from train_head.export.config import Dtype, Format
 from train_head.export.description import ModelDescription
