@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError, UsageError, require_extra
 from base.signals import defer_interrupt
+from base.system import END_SIGNALS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -78,7 +79,7 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
         options |= {"address": address}
     with ExitStack() as stack:
         stack.enter_context(_silence_messages())
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
         stack.callback(ray.shutdown)
         try:
             # An interrupt would leave those of Ray's processes that have started without its knowledge.

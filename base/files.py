@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from base import system
 from base.errors import StoreWriteError
 from base.regular import RegularFile
 
 PARTIAL_PREFIX = ".partial-"
 _MAX_PARTIAL_NAMES = 9
 """Maximum number of names to try for a partial file; links or folders of the user may already have some of them."""
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_MAX_NAME_BYTES = 255
+"""Largest length of a file name, in bytes; on Windows the same number of characters."""
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
 def open_synced(path: Path) -> Iterator[BinaryIO]:
     """Open a new file and synchronise it with the disk at the end of the block."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o666), "w+b") as file:
+    with os.fdopen(system.open_file(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "w+b") as file:
         yield file
         file.flush()
-        os.fsync(file.fileno())
+        system.sync(file.fileno())
 
 
 @contextmanager
@@ -49,11 +50,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with open_synced(partial) as file:
             yield file
-        partial.replace(path)
+        system.rename(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    system.sync_folder(path.parent)
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -69,12 +70,26 @@ def _clear_partial(path: Path) -> Path:
     tried.
     """
     for number in ("", *(f"-{number}" for number in range(2, _MAX_PARTIAL_NAMES + 1))):
-        partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}{number}")
+        partial = name_beside(path, PARTIAL_PREFIX, number)
         if is_regular(partial):
             partial.unlink()
         if not os.path.lexists(partial):
             return partial
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(partial))
+
+
+def name_beside(path: Path, start: str, end: str = "") -> Path:
+    """Return a path beside another one: the name between `start` and `end`, cut if the result would be too long.
+
+    A cut name ends with a part of its digest, so that two names that are cut stay different.
+    """
+    name, limit = path.name, _MAX_NAME_BYTES - len(os.fsencode(start + end))
+    if len(os.fsencode(name)) > limit:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+        while len(os.fsencode(name)) > limit - 1 - len(digest):
+            name = name[:-1]
+        name = f"{name}~{digest}"
+    return path.with_name(f"{start}{name}{end}")
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -86,30 +101,14 @@ def require_space(folder: Path, num_bytes: int) -> None:
         )
 
 
-def sync_folder(folder: Path) -> None:
-    """Synchronise a folder, so that the names in it survive a power cut.
-
-    Source: fsync(2): the name of a new file is durable only after its folder is synchronised.
-    """
-    _sync(folder, os.O_DIRECTORY)
-
-
 def sync_tree(folder: Path) -> None:
     """Synchronise a folder and everything in it, so that it survives a power cut."""
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
             # A symbolic link is part of its folder.
             if not (Path(place) / name).is_symlink():
-                _sync(Path(place) / name, os.O_NOFOLLOW)
-        sync_folder(Path(place))
-
-
-def _sync(path: Path, flag: int) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+                system.sync_file(Path(place) / name)
+        system.sync_folder(Path(place))
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
@@ -162,28 +161,17 @@ def remove_tree(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
-    for place, _, _ in os.walk(path):
-        Path(place).chmod(Path(place).stat().st_mode | stat.S_IRWXU)
+    for place, _, files in os.walk(path):
+        # Windows does not remove read-only files either.
+        for entry in (Path(place), *(Path(place, name) for name in files if sys.platform == "win32")):
+            entry.chmod(entry.stat().st_mode | stat.S_IRWXU)
     shutil.rmtree(path)
-
-
-def exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths atomically; return False if the system cannot do it. Source: rename(2), RENAME_EXCHANGE."""
-    renameat2: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    if not renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE):
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(first), None, str(second))
 
 
 def is_mount(folder: Path) -> bool:
     """Return whether a folder is a mount point, including a bind mount from the same file system."""
     # Only this list shows a bind mount.
-    return folder.is_mount() or any(place == folder for place, _ in _list_mounts())
+    return os.path.ismount(folder) or any(place == folder for place, _ in _list_mounts())
 
 
 def describe_file_system(path: Path) -> str:

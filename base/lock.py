@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import socket
@@ -13,12 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from base import system
 from base.errors import NoLocksError, StoreLockedError
 from base.files import describe_file_system
 
 LOCK_NAME = "LOCK"
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-"""Errors of a file system without locks, such as NFS without its lock service, or Lustre mounted without `flock`."""
 _CONTENT = re.compile(rb"(process \d+ on .*)?\Z", re.DOTALL)
 
 
@@ -57,36 +55,35 @@ def hold_lock(path: Path, protected: Path, *, is_removed: bool = False) -> Itera
         OSError: the file cannot be created or opened, is a link, or is not a lock file.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        descriptor, is_obsolete = system.open_file(path, os.O_RDWR | os.O_CREAT), False
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
-                return
+                is_acquired = system.lock(descriptor)
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
+                if error.errno not in system.NO_LOCKS:
                     raise
-                if is_removed and not os.fstat(descriptor).st_size:
-                    path.unlink(missing_ok=True)
+                is_obsolete = is_removed and not os.fstat(descriptor).st_size
                 raise _build_no_locks_error(protected, error) from error
-            if not _CONTENT.match(os.pread(descriptor, 4096, 0)):
+            if not is_acquired:
+                yield system.read_at(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
+                return
+            if not _CONTENT.match(system.read_at(descriptor, 4096, 0)):
                 raise FileExistsError(errno.EEXIST, "File exists and is not a lock file of Headstart", str(path))
             # The previous holder may have removed the file after it was opened here.
             if is_removed and not _is_same_file(path, descriptor):
                 continue
             started = time.strftime("%Y-%m-%d %H:%M:%S")
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode(), 0)
+            holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
+            system.write_at(descriptor, holder.encode(), 0)
+            is_obsolete = is_removed
             try:
                 yield ""
             finally:
                 os.ftruncate(descriptor, 0)
-                if is_removed:
-                    path.unlink(missing_ok=True)
             return
         finally:
-            os.close(descriptor)
+            system.close_lock(descriptor, path if is_obsolete else None)
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
@@ -97,30 +94,23 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
 
 
 def require_locks(folder: Path) -> None:
-    """Raise NoLocksError if files in a folder, or in its nearest existing parent, cannot be locked.
-
-    Both kinds of lock are tried: the lock of a store is taken with `flock`, and SQLite locks the catalog with `fcntl`.
-    """
+    """Raise NoLocksError if files in a folder, or in its nearest existing parent, cannot be locked."""
     existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
         with TemporaryFile(dir=existing) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.try_locks(file.fileno())
     except OSError as error:
         # Other errors, such as a missing permission, are reported when the folder is written.
-        if error.errno in _NO_LOCKS:
+        if error.errno in system.NO_LOCKS:
             raise _build_no_locks_error(folder, error) from error
 
 
 def supports_locks(descriptor: int) -> bool:
-    """Return whether an open file can be locked with `fcntl`, as SQLite does.
-
-    SQLite does not use the first byte of a database as a lock. Source: SQLite's file format, "The Lock-Byte Page".
-    """
+    """Return whether SQLite can lock an open database."""
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
+        system.try_sqlite_lock(descriptor)
     except OSError as error:
-        return error.errno not in _NO_LOCKS
+        return error.errno not in system.NO_LOCKS
     return True
 
 
@@ -138,16 +128,14 @@ def is_locked(store: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock of a lock file; the file is not changed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = system.open_file(path, os.O_RDONLY)
     except OSError:
         return False
     try:
         # A writer that has the lock writes its process number into the file. This function does not lock an empty
         # file, because a writer that starts at the same moment would find it locked and fail.
-        if os.pread(descriptor, 1, 0):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
+        return bool(system.read_at(descriptor, 1, 0)) and system.is_lock_held(descriptor)
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
-    return False

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from base import system
+
 
 class FileIdentity(NamedTuple):
     """Properties of a file; at least one of them changes when the file is replaced or modified."""
@@ -41,9 +43,7 @@ class RegularFile(io.FileIO):
         Raises:
             OSError: the file does not exist, is not a regular file, or is a link and `follow` is False.
         """
-        # Without O_NONBLOCK, opening a pipe waits for a writer.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-        descriptor = os.open(path, flags)
+        descriptor = system.open_file(path, os.O_RDONLY, follow=follow)
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             os.close(descriptor)

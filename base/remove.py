@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from base.errors import HeadstartError
-from base.files import PARTIAL_PREFIX, sync_folder
+from base.files import PARTIAL_PREFIX
 from base.lock import is_held
-from base.replace import Target, can_exchange, check_target, convert_errors, name_lock, read_plan, replace_folder
+from base.replace import can_exchange, convert_errors, name_lock, read_plan, replace_folder
+from base.system import sync_folder
+from base.target import Target, check_target
 
 
 def is_in_use(folder: Path) -> bool:

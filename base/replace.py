@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -20,20 +20,21 @@ from pathlib import Path
 from base.errors import HeadstartError, TargetLockedError
 from base.files import (
     PARTIAL_PREFIX,
-    exchange,
     is_mount,
+    name_beside,
     read_regular_file,
     remove_tree,
-    sync_folder,
     sync_tree,
     write_durably,
 )
 from base.lock import hold_lock
+from base.system import exchange, rename, sync_folder
 from base.target import Target, check_target, find_foreign
 
 PLAN_NAME = "headstart-replacement.json"
 """File that marks a staging folder of Headstart."""
 NEW, OLD = "new", "old"
+_NUM_RANDOM_BYTES = 4
 _MAX_PLAN_BYTES = 2**20
 
 
@@ -143,17 +144,15 @@ def convert_errors(target: Target) -> Iterator[None]:
 
 def name_lock(place: Path) -> Path:
     """Return the path of the lock of a target, whose links are resolved."""
-    return place / ".lock" if _is_immovable(place) else place.with_name(f".{place.name}.lock")
+    return place / ".lock" if _is_immovable(place) else name_beside(place, ".", ".lock")
 
 
 def _make_staging(target: Target) -> Path:
     place = target.place
     parent = place if _is_immovable(place) else place.parent
-    container = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{place.name}-", dir=parent))
-    # Only the owner can read a folder created by mkdtemp. This folder gets the usual permissions.
-    mask = os.umask(0)
-    os.umask(mask)
-    container.chmod(0o777 & ~mask)
+    # Unlike a folder of `tempfile.mkdtemp`, it has the usual permissions, which the target keeps.
+    container = parent / name_beside(place, PARTIAL_PREFIX, f"-{secrets.token_hex(_NUM_RANDOM_BYTES)}").name
+    container.mkdir()
     _write_plan(container, _Plan(place.name))
     (container / NEW).mkdir()
     return container
@@ -162,11 +161,12 @@ def _make_staging(target: Target) -> Path:
 def _list_staging(target: Target) -> list[tuple[Path, _Plan]]:
     """List the staging folders that interrupted commands left for a target, with their plans."""
     place = target.place
+    start = name_beside(place, PARTIAL_PREFIX, "-" + 2 * _NUM_RANDOM_BYTES * "0").name[: -2 * _NUM_RANDOM_BYTES]
     found = []
     for folder in (place.parent, place):
         with suppress(OSError):
             for container in sorted(folder.iterdir()):
-                is_candidate = container.name.startswith(f"{PARTIAL_PREFIX}{place.name}-")
+                is_candidate = container.name.startswith(start)
                 plan = read_plan(container) if is_candidate else None
                 if plan and plan.target in ("", place.name):
                     found.append((container, plan))
@@ -200,11 +200,13 @@ def _finish(target: Target, container: Path) -> None:
         old = _exchange_folder(place, container, plan) if plan.whole else _exchange_entries(target, container, plan)
         sync_folder(place.parent)
         # If a foreign file has appeared in the meantime, the old entries are kept.
-        archive = plan.archive or (f"{place.name}-kept" if old and find_foreign(old, target.names) else "")
+        archive = plan.archive or (
+            name_beside(place, "", "-kept").name if old and find_foreign(old, target.names) else ""
+        )
         if old and archive:
             kept = (place if container.parent == place else place.parent) / archive
             if not os.path.lexists(kept):
-                old.rename(kept)
+                rename(old, kept)
                 sync_folder(kept.parent)
     # The plan is removed last, so that a partly removed staging folder is still recognised.
     for entry in container.iterdir():
@@ -219,13 +221,13 @@ def _exchange_folder(place: Path, container: Path, plan: _Plan) -> Path | None:
     new, old = container / NEW, container / OLD
     if new.exists() and new.stat().st_ino == plan.inodes[NEW]:
         if not os.path.lexists(place):
-            new.rename(place)
+            rename(new, place)
         else:
             # A read-only folder cannot be moved.
             place.chmod(place.stat().st_mode | stat.S_IRWXU)
             if not exchange(new, place):
-                place.rename(old)
-                new.rename(place)
+                rename(place, old)
+                rename(new, place)
     return next((path for path in (old, new) if path.exists()), None)
 
 
@@ -238,9 +240,9 @@ def _exchange_entries(target: Target, container: Path, plan: _Plan) -> Path | No
     if len(left) == len(plan.inodes):
         for name in target.names:
             if os.path.lexists(place / name):
-                (place / name).rename(old / name)
+                rename(place / name, old / name)
     for name in left:
-        (new / name).rename(place / name)
+        rename(new / name, place / name)
     sync_folder(place)
     return old if any(old.iterdir()) else None
 

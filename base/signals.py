@@ -1,4 +1,4 @@
-"""Handle SIGINT, SIGTERM and SIGHUP: a command ends with the exit status 128 plus the signal number."""
+"""Handle the signals that end a command: its exit status is 128 plus the number of the signal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import threading
 import time
 from contextlib import contextmanager
 
+from base import system
+
 # Few imports: a signal that arrives before this module is loaded ends the process with a traceback.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT_WINDOW_S = 0.5
 """Time in which a repeated signal is ignored: make, `timeout` and a closed terminal send a signal twice, to the process
 and to its group."""
@@ -66,7 +67,7 @@ def defer_interrupt() -> Iterator[None]:
 
 
 def _install(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in _SIGNALS:
+    for number in system.END_SIGNALS:
         # Ignored signals stay ignored, such as SIGHUP under nohup and SIGINT in background jobs of a script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
@@ -93,6 +94,6 @@ def _raise_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraisable)
     elif _State.number:
         _State.is_pending = True
-        again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, _State.number])
+        again = threading.Timer(0.01, system.repeat_signal, [_State.number])
         again.daemon = True
         again.start()

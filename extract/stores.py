@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from base.errors import HeadstartError, StoreMissingError, StoreWriteError
-from base.files import sync_folder
 from base.lock import hold_write_lock
+from base.system import sync_folder
 from base.terminal import Console, format_count
 from base.urls import Location
 from base.version import find_version

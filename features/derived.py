@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.files import is_regular
+from base.system import is_running
 
 _STARTED = time.time()
 """Time at which this process was started, in seconds since the epoch."""
@@ -33,7 +34,7 @@ def list_abandoned(folder: Path) -> list[Path]:
     for path in [] if folder.is_symlink() else _list_files(folder, _PARTIAL_FILE):
         number = path.name.rpartition("-")[2]
         with suppress(OSError):
-            if path.stat().st_mtime < _STARTED and (int(number) == os.getpid() or not Path("/proc", number).exists()):
+            if path.stat().st_mtime < _STARTED and (int(number) == os.getpid() or not is_running(int(number))):
                 found.append(path)
     return found
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from base.errors import FeatureStoreError
-from base.files import PARTIAL_PREFIX, read_regular_file, sync_folder, write_durably
+from base.files import PARTIAL_PREFIX, read_regular_file, write_durably
+from base.system import sync_folder
 from features.schema import BACKBONE_FOLDER, Fingerprint
 
 GRAPH_NAME, WEIGHTS_NAME = "int8.xml", "int8.bin"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from base.errors import StoreWriteError
-from base.files import sync_folder
 from base.lock import hold_write_lock
 from base.signals import defer_interrupt
+from base.system import sync_folder
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_label_source, load_origin
 from features.catalog.database import convert_write_error
 from features.catalog.locations import Locations

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from base.command_line import run_app
+from base.system import read_process_age
 from base.terminal import Console, format_seconds
 from train_head.config import TrainConfig
 
@@ -37,7 +36,7 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
     from train_head.train import train_head
 
     try:
-        metrics = train_head(config, console, read_process_start() if started is None else started)
+        metrics = train_head(config, console, time.monotonic() - read_process_age() if started is None else started)
     except PartlyDivergedError:
         report_fitted_run(config, console)
         raise
@@ -71,17 +70,6 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
     if line := describe_next_step(metrics, run.history, run.options, config):
         console.info(line)
     return metrics
-
-
-def read_process_start() -> float:
-    """Return the start of this process on the clock of `time.monotonic()`; the current time if it is unknown."""
-    try:
-        # Field 22 of proc_pid_stat(5), in clock ticks since boot. Field 2, in parentheses, may contain spaces.
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError):
-        age = 0.0
-    return time.monotonic() - age
 
 
 def main(name: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from base import system
 from base.errors import HeadstartError, UsageError, convert_os_error
 from base.files import atomic_file, require_space
 from base.regular import RegularFile
@@ -202,14 +202,13 @@ class TemporaryCopy:
 
     def __init__(self, source: ByteSource) -> None:
         """Create an empty copy."""
-        descriptor, name = tempfile.mkstemp()
-        Path(name).unlink()
-        self._descriptor, self.where, self.identity = descriptor, source.where, source.identity
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self.where, self.identity = source.where, source.identity
         self.size = 0
 
     def __del__(self) -> None:
         """Close the file when the copy is no longer used."""
-        os.close(self._descriptor)
+        self._file.close()
 
     def write(self, data: bytes) -> None:
         """Append bytes.
@@ -221,25 +220,25 @@ class TemporaryCopy:
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise convert_os_error(error, tempfile.gettempdir()) from error
         self.size += len(data)
 
     def restart(self) -> None:
         """Remove all bytes."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.truncate(self._descriptor, 0)
+        self._file.seek(0)
+        self._file.truncate()
         self.size = 0
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` to `end`, or to the end of the file."""
-        return _read_descriptor(self._descriptor, start, end)
+        return _read_descriptor(self._file.fileno(), start, end)
 
 
 def _read_descriptor(descriptor: int, start: int, end: int) -> bytes:
     parts = []
-    while start < end and (part := os.pread(descriptor, end - start, start)):
+    while start < end and (part := system.read_at(descriptor, end - start, start)):
         parts.append(part)
         start += len(part)
     return b"".join(parts)

@@ -14,7 +14,7 @@ from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, is_regular
 from base.lock import LOCK_NAME, hold_write_lock
 from base.remove import check_removable, remove_folder
-from base.replace import Names, Target
+from base.target import Names, Target
 from base.terminal import Console, format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.contents import StoreContents, load_folder

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
-from base.files import PARTIAL_PREFIX, find_partial_files, is_regular, sync_folder
+from base.files import PARTIAL_PREFIX, find_partial_files, is_regular
+from base.system import sync_folder
 from base.terminal import format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.quantized import MODEL_NAMES

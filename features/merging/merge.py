@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreLockedError
-from base.files import sync_folder
+from base.system import sync_folder
 from base.terminal import BYTES, Console, format_list
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.catalog.database import convert_write_error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import atomic_file
 from base.regular import RegularFile
+from base.system import link
 from features.maintenance.recover import ForeignShardError, inspect_orphan
 from features.schema import Fingerprint
 from features.shards.shard import ShardHeader, ShardRef
@@ -60,7 +60,7 @@ def require_size(source: Path, shard: ShardRef) -> None:
 def _link(source: Path, target: Path) -> bool:
     """Create a hard link; return False if it is not possible, for example on another file system."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        link(source, target)
     except FileExistsError:
         raise
     except OSError:

@@ -9,9 +9,10 @@ from pathlib import Path
 from threading import Event
 
 from base.errors import StoreMissingError
-from base.files import require_space, sync_folder, write_durably
+from base.files import require_space, write_durably
 from base.lock import hold_write_lock
 from base.remote import Connection, connect
+from base.system import sync_folder
 from base.terminal import BYTES, Console
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing
 from features.catalog.database import convert_write_error

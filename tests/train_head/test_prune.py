@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from base.files import hash_file
-from base.replace import Target, hold_target, replace_folder
+from base.replace import hold_target, replace_folder
+from base.target import Target
 from base.terminal import Console
 from features.schema import DERIVED_FOLDER
 from features.shards.shard import SHARD_FOLDER

@@ -8,7 +8,6 @@ the block that will need it.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
+from base import system
 from base.errors import HeadstartError
 from base.terminal import format_bytes
 from features.schema import FEATURE_DTYPE
@@ -112,7 +112,7 @@ class Blocks:
         found = np.empty((num_rows, *self.shape.row_shape), self.shape.dtype)
 
         def read_piece(piece: _Piece) -> None:
-            data = os.pread(self._file.fileno(), piece.num_bytes, piece.offset)
+            data = system.read_at(self._file.fileno(), piece.num_bytes, piece.offset)
             rows = np.frombuffer(zlib_ng.decompress(data) if self._compresses else data, self.shape.dtype)
             found[piece.places] = rows.reshape(len(piece.places), *self.shape.row_shape)
 
@@ -178,7 +178,7 @@ def write_at(file: Any, data: bytes | memoryview, offset: int) -> None:
     left = memoryview(data)
     try:
         while left:
-            num_written = os.pwrite(file.fileno(), left, offset)
+            num_written = system.write_at(file.fileno(), left, offset)
             left, offset = left[num_written:], offset + num_written
     except OSError as error:
         expected = f"free space for {format_bytes(offset + len(left))} or more of temporary data"

@@ -8,9 +8,10 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from base import system
 from base.errors import HeadstartError, UsageError
 from base.files import read_regular_file
 from base.replace import replace_folder
@@ -26,6 +27,8 @@ _MAX_NAME_BYTES = 255
 """Largest length of a file name on Linux and macOS."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of file systems that have no links of a kind."""
+_NO_PRIVILEGE = 1314
+"""Error of Windows outside its developer mode: symbolic links need a privilege. Source: System Error Codes."""
 
 
 class Folders(NamedTuple):
@@ -96,11 +99,11 @@ class Sorter:
                 link.symlink_to(choose_link_target(target, self._place, folder))
                 return
             except OSError as error:
-                if error.errno not in _NO_LINKS:
+                if error.errno not in _NO_LINKS and getattr(error, "winerror", 0) != _NO_PRIVILEGE:
                     raise
                 self._has_symbolic_links = False
         try:
-            os.link(target, link, follow_symlinks=True)
+            system.link(target, link, follow=True)
         except OSError as error:
             if error.errno not in (*_NO_LINKS, errno.EXDEV, errno.EMLINK):
                 raise
@@ -198,6 +201,7 @@ def name_folders(card: ModelCard) -> Folders:
 def make_file_name(label: str) -> str:
     """Return a valid and visible file name for a label: slashes and control characters become `_`."""
     name = "".join("_" if char == "/" or unicodedata.category(char) == "Cc" else char for char in label)
+    name = system.replace_forbidden(name)
     return _cut(f"_{name}" if name.startswith(".") or not name else name, _MAX_NAME_BYTES)
 
 
@@ -211,7 +215,7 @@ def number_name(name: str, number: int) -> str:
 
 def is_file_name(name: object) -> bool:
     """Return whether a value is the name of an entry of a folder, and not a path."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name)
+    return isinstance(name, str) and PurePath(name).parts == (name,) and name != ".." and "\0" not in name
 
 
 def choose_link_target(picture: Path, place: Path, folder: str) -> str:

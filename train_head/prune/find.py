@@ -11,7 +11,8 @@ from pathlib import Path
 from base.errors import HeadstartError
 from base.files import is_regular
 from base.remove import check_removable, is_in_use, list_abandoned, remove_folder
-from base.replace import Names, Target, hold_target
+from base.replace import hold_target
+from base.target import Names, Target
 from base.terminal import Console
 from features.catalog.catalog import CATALOG_NAME
 from features.cuts import list_cuts

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from base.files import PARTIAL_PREFIX, hash_file, open_synced, sync_folder
+from base.files import PARTIAL_PREFIX, hash_file, open_synced
 from base.regular import RegularFile
+from base.system import rename, sync_folder
 from base.terminal import Console
 from features.derived import list_abandoned, list_cached
 from features.schema import Features
@@ -146,7 +147,7 @@ def put(folder: Path, key: str, data: Factors | Directions | Neighbours | Pooled
             np.savez(file, key=np.frombuffer(bytes.fromhex(key), np.uint8), **arrays)
         name = f"{stem}-{hash_file(partial)}.npz"
         _make_room(folder, partial.stat().st_size)
-        partial.replace(folder / name)
+        rename(partial, folder / name)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(folder)
@@ -235,4 +236,6 @@ def _make_room(folder: Path, num_bytes: int, largest: int = 0) -> None:
     for status, path in found:
         total += status.st_size
         if total > limit:
-            path.unlink(missing_ok=True)
+            # Windows does not remove a file that another process reads.
+            with suppress(OSError):
+                path.unlink()

@@ -6,11 +6,13 @@ import hashlib
 import os
 import weakref
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from base import system
 from base.errors import HeadstartError
 from base.files import PARTIAL_PREFIX
 from train_head.data.batches import Array, Indices
@@ -86,8 +88,10 @@ class RowFile:
         self._file.seek(0)
         header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
         np.lib.format.write_array_header_1_0(self._file, header)
-        os.fsync(self._file.fileno())
-        self._partial.replace(self._partial.with_name(f"{stem}-{hash_open_file(self._file)}.npy"))
+        system.sync(self._file.fileno())
+        target = self._partial.with_name(f"{stem}-{hash_open_file(self._file)}.npy")
+        self._file = system.rename_open(self._file, self._partial, target)
+        weakref.finalize(self, self._file.close)
         self._partial = None
         if self._remove:
             self._remove.detach()
@@ -109,7 +113,7 @@ class RowFile:
         found = np.empty((num_rows, self.shape[1]), np.float32)
         data, offset = found.data.cast("B"), _HEADER_BYTES + start * self._row_bytes
         while data:
-            num_read = os.preadv(self._file.fileno(), [data], offset)
+            num_read = system.read_into(self._file.fileno(), data, offset)
             if not num_read:
                 raise HeadstartError("the reduced features", f"{len(self):,} rows", "fewer", "Run the command again")
             data, offset = data[num_read:], offset + num_read
@@ -132,18 +136,18 @@ def create_matrix(shape: tuple[int, int], folder: Path, stem: str = "") -> Matri
         return np.empty(shape, np.float32)
     if stem:
         partial = folder / f"{PARTIAL_PREFIX}{stem}-{os.getpid()}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         # Without permission, for example in a store that is shared for reading, the file is a temporary one.
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
-            return RowFile(os.fdopen(os.open(partial, flags, 0o666), "r+b", buffering=0), shape, partial)
+            opened = system.open_file(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            return RowFile(FileIO(opened, "r+"), shape, partial)
     return RowFile(open_unnamed(folder), shape)
 
 
 def hash_open_file(file: Any) -> str:
     """Return the SHA-256 of an open, unbuffered file, in hexadecimal digits."""
     digest, offset = hashlib.sha256(), 0
-    while data := os.pread(file.fileno(), _READ_BYTES, offset):
+    while data := system.read_at(file.fileno(), _READ_BYTES, offset):
         digest.update(data)
         offset += len(data)
     return digest.hexdigest()

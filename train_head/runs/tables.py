@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -218,5 +218,5 @@ def _parse(data: bytes, *headers: list[str]) -> list[list[str]]:
 
 def _check_path(path: str) -> None:
     """Raise ValueError if a path points outside the folder of the pictures."""
-    if path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path:
+    if PurePath(path).anchor or ".." in PurePath(path).parts or "\0" in path:
         raise ValueError(f"a path outside the folder of the pictures: {path}")

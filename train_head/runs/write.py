@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from base import system
 from base.errors import HeadstartError
-from base.files import hash_file, write_durably
+from base.files import hash_file, name_beside, write_durably
 from base.replace import hold_target, replace_folder
 from base.target import check_target
 from base.terminal import Console
@@ -176,19 +177,23 @@ def name_archive(folder: Path, run: Path) -> str:
         made = datetime.fromisoformat(read_record(run, checks_digest=False).created).astimezone()
     except ValueError:
         made = datetime.fromtimestamp((run / RUN_FILE).stat().st_mtime).astimezone()
-    name = f"{place.name}-{made:%Y-%m-%d-%H%M%S}"
-    names = [name, *(f"{name}-{number}" for number in range(2, 1000))]
+    name = f"-{made:%Y-%m-%d-%H%M%S}"
+    ends = [name, *(f"{name}-{number}" for number in range(2, 1000))]
+    names = (name_beside(place, "", end).name for end in ends)
     # A mount point cannot be renamed: its entries are kept in a folder inside it.
     return next(name for name in names if not any(os.path.lexists(parent / name) for parent in (place.parent, place)))
 
 
 def shorten_path(path: Path, folder: Path) -> str:
     """Return a path relative to a folder if it is within `MAX_UP` and `MAX_DOWN`, else its name alone."""
-    near = os.path.relpath(path.resolve(), folder.resolve())
-    num_up = Path(near).parts.count("..")
-    is_near = num_up <= MAX_UP and len(Path(near).parts) - num_up <= MAX_DOWN
-    shared = os.path.commonpath([path.resolve(), folder.resolve()])
-    return near if is_near and shared != os.path.sep else path.name
+    place, base = path.resolve(), folder.resolve()
+    if place.anchor != base.anchor:
+        # On Windows, these are two drives.
+        return path.name
+    near = Path(os.path.relpath(place, base))
+    num_up = near.parts.count("..")
+    is_near = num_up <= MAX_UP and len(near.parts) - num_up <= MAX_DOWN
+    return near.as_posix() if is_near and os.path.commonpath([place, base]) != place.anchor else path.name
 
 
 def require_unchanged(run: Run) -> None:
@@ -216,6 +221,6 @@ def _write(path: Path, data: bytes) -> None:
 
 def _link(source: str | Path, target: str | Path) -> None:
     try:
-        os.link(source, target, follow_symlinks=False)
+        system.link(source, target)
     except OSError:
         shutil.copyfile(source, target, follow_symlinks=False)

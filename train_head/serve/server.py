@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from base.system import END_SIGNALS
 from train_head.serve.address import HostNames
 from train_head.serve.app import Service, build_app
 
@@ -23,7 +24,6 @@ REQUEST_S = 10.0
 
 _END_S = 10
 """Longest time in which the requests in progress are answered after a signal, in seconds."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class LimitedProtocol(H11Protocol):
@@ -73,7 +73,7 @@ class SignalServer(uvicorn.Server):
             received.append(number)
             self.handle_exit(number, frame)
 
-        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
         handled = [number for number, handler in handlers.items() if handler is not signal.SIG_IGN]
         for number in handled:
             signal.signal(number, end)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from base.files import is_regular, open_synced, sync_folder
+from base.files import is_regular, open_synced
 from base.regular import RegularFile
+from base.system import rename, sync_folder
 from base.terminal import Console
 from train_head.solvers.head import HeadWeights
 from train_head.solvers.history import EarlyStopping, Epoch
@@ -108,7 +109,7 @@ class Checkpoint:
                     _write_array(archive, f"kept_{name}", array)
                 text = json.dumps({"key": self._key, "num_arrays": num_arrays, "history": history})
                 _write_array(archive, "text", np.frombuffer(text.encode(), np.uint8))
-            partial.replace(self._path)
+            rename(partial, self._path)
             sync_folder(self._path.parent)
         except OSError:
             with suppress(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from base.files import sync_folder
+from base.system import sync_folder
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.labels import LabelSource
 from features.maintenance.recover import list_shard_files
