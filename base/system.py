@@ -117,11 +117,11 @@ def sync_folder(folder: Path) -> None:
     folder for this; NTFS writes changes of names to its journal.
     """
     if sys.platform != "win32":
-        _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+        _sync(folder, os.O_RDONLY | os.O_DIRECTORY, follow=True)
 
 
-def _sync(path: Path, flags: int) -> None:
-    descriptor = open_file(path, flags)
+def _sync(path: Path, flags: int, *, follow: bool = False) -> None:
+    descriptor = open_file(path, flags, follow=follow)
     try:
         sync(descriptor)
     finally:

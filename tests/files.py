@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from base.lock import LOCK_NAME
+from tests.systems import skip_on_windows
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -24,6 +23,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 @contextmanager
 def limit_file_size(num_bytes: int) -> Iterator[None]:
     """Let each write beyond a file size fail, as on a full disk."""
+    skip_on_windows("limit of the size of files")
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -36,6 +38,8 @@ def remove_locks(
     patch: pytest.MonkeyPatch, number: int = errno.ENOLCK, names: Sequence[str] = ("flock", "lockf")
 ) -> None:
     """Let every lock of this process fail, as on a file system without locks; SQLite's own locks still work."""
+    skip_on_windows("file systems without locks")
+    import fcntl
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import resource
 import shutil
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from base.files import (
     write_durably,
 )
 from tests.errors import raises
+from tests.files import limit_file_size
 
 pytestmark = pytest.mark.unit
 
@@ -51,16 +52,11 @@ def test_write_durably_failed_step_keeps_the_old_file_only(
     def refuse(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if step == "write":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    else:
+    if step == "fsync":
         monkeypatch.setattr(os, step, refuse)
-    try:
-        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked below
-            write_durably(tmp_path / "a", bytes(200_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    full_disk = limit_file_size(100_000) if step == "write" else nullcontext()
+    with full_disk, pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked below
+        write_durably(tmp_path / "a", bytes(200_000))
     assert caught.value.errno == (errno.EFBIG if step == "write" else errno.ENOSPC)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

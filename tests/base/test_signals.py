@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.systems import needs_posix
+
 ROOT = Path(__file__).parents[2]
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+# Windows ends a process at once where other systems send a signal.
+pytestmark = needs_posix
+SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PROGRAM = ("-m", "tests.base.program", "-q", "--mode")
 
 
@@ -49,7 +53,7 @@ def test_signal_ends_a_command_with_its_status(mode: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "number"), [("features", signal.SIGINT), ("typer", signal.SIGTERM), ("train_head.config", signal.SIGHUP)]
+    ("module", "number"), [("features", signal.SIGINT), ("typer", signal.SIGTERM), ("train_head.config", SIGNALS[-1])]
 )
 def test_signal_during_the_imports_ends_a_command_with_its_status(module: str, number: int) -> None:
     with start("-X", "importtime", "-m", "train_head", "--help") as process:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -38,6 +37,7 @@ from tests.features.stores import (
     read_sorted,
 )
 from tests.files import read_files, remove_locks
+from tests.systems import needs_linux
 
 NOBODY = 65534
 
@@ -74,7 +74,10 @@ def test_readers_during_a_write_see_whole_commits(tmp_path: Path) -> None:
     assert len(FeatureStore(tmp_path).examples) == 60
 
 
+@needs_linux
 def test_read_many_shards_needs_few_file_handles(tmp_path: Path) -> None:
+    import resource
+
     fill_store(tmp_path, range(30), rows_per_shard=1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     num_open = len(list(Path("/proc/self/fd").iterdir()))

@@ -14,8 +14,7 @@ from base.errors import HeadstartError
 from extract.engines.openvino import import_openvino, read_graph
 from extract.engines.quantize import _serialize
 from tests.errors import raises
-
-resource = pytest.importorskip("resource")
+from tests.files import limit_file_size
 
 
 class _Graph:
@@ -37,10 +36,8 @@ def build_model() -> Any:
 def full_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Temporary folder for files of at most 1,000 bytes."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield tmp_path
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limit_file_size(1000):
+        yield tmp_path
 
 
 @pytest.mark.parametrize("convert", [lambda: read_graph(None, _Graph()), lambda: _serialize(build_model())])

@@ -18,6 +18,7 @@ import pytest
 
 from features.shards.hdf5 import build_file, write_texts
 from features.shards.validate import MAX_RATIO, ForeignFileError, open_untrusted_hdf5, validate_untrusted_hdf5
+from tests.systems import skip_on_windows
 
 pytestmark = pytest.mark.unit
 
@@ -54,6 +55,7 @@ def check_rejected(data: bytes, item: str, problem: str = "", max_declared: int 
 @contextmanager
 def watch(path: Path) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether the file was opened or read, including by native libraries."""
+    skip_on_windows("inotify")
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):
         pytest.skip("needs inotify")

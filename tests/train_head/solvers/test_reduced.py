@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from threadpoolctl import threadpool_info
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.errors import raises
+from tests.files import limit_file_size
 from tests.train_head import fits
 from tests.train_head.fits import FIELDS, InterruptingConsole, assert_same_weights, list_values
 from tests.train_head.synthetic import CLASSES, list_paths, make_store
@@ -363,12 +363,8 @@ def test_fit_reduced_on_a_full_disk_continues_without_checkpoints(
     noisy_two: FeatureStore, tmp_path: Path, quiet: Console
 ) -> None:
     expected = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "other/fit.npz", "key"), quiet)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
+    with limit_file_size(1000):
         fitted = fit(noisy_two, INTERRUPTED, Checkpoint(tmp_path / "full/fit.npz", "key"), quiet)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_same_fit(fitted, expected)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["fit.npz"]
     assert list((tmp_path / "full").iterdir()) == []

@@ -1,0 +1,18 @@
+"""Skip tests on systems that lack what they need."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+needs_posix = pytest.mark.skipif(
+    sys.platform == "win32", reason="needs signals, pipes, permissions or links that Windows does not have"
+)
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc or a call of Linux")
+
+
+def skip_on_windows(missing: str) -> None:
+    """Skip the running test on Windows, which lacks something: a noun phrase."""
+    if sys.platform == "win32":
+        pytest.skip(f"Windows has no {missing}")
