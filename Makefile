@@ -176,7 +176,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs prune clean clean-all
+.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs prune release-check clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -281,6 +281,9 @@ docs: $(RUNTIME) $(SITE)  ## build the site of these pages in build/docs; a warn
 
 check-links: $(RUNTIME) $(SITE)  ## open every link of the pages; needs a network
 	$(BIN)/python -m sphinx --builder linkcheck --quiet docs build/links $(ARGS)
+
+release-check: $(DEV)  ## build the wheel and the source distribution into dist/, and check them (CONTRIBUTING.md)
+	$(BIN)/python -m release.check $(ARGS)
 
 benchmark: $(DEV)  ## time an epoch with and without stored features
 	$(BIN)/python -m benchmarks.epoch $(IMAGES_OPTION) --weights $(call quote,$(or $(WEIGHTS),auto)) $(ARGS)

@@ -1,0 +1,1 @@
+"""Build and check a release: `make release-check`."""
