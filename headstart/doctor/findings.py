@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+REINSTALL = "Install Headstart's packages again, best in a new environment"
+"""Advice for a missing or broken package."""
+
 
 class Status(StrEnum):
     """Status of a finding."""
@@ -38,7 +41,8 @@ def run_check(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding
         found.extend(check())
     except Exception as error:
         # Broken packages raise any exception when they are imported.
-        advice = "Fix the cause, or report it with this output"
+        is_missing = isinstance(error, ModuleNotFoundError)
+        advice = REINSTALL if is_missing else "Fix the cause, or report it with this output"
         found.append(Finding(name, f"this check failed: {describe_error(error)}", Status.PROBLEM, advice))
     return found
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from headstart.doctor.findings import Finding, Status, describe_error
+from headstart.doctor.findings import REINSTALL, Finding, Status, describe_error
 
 CUT = "mixed0"
 """Cut layer; models of an early one are built in half of the time."""
@@ -77,7 +77,7 @@ def describe_end(status: int, error: str, *, has_started: bool) -> Finding:
     """
     lines = [line for line in error.splitlines() if line.strip()]
     cause = lines[-1].strip() if lines else f"exit status {status}"
-    advice = "Report this output" if has_started else "Install Headstart's packages again in a new environment"
+    advice = "Report this output" if has_started else REINSTALL
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
         cause = f"ended by {name}"
