@@ -176,7 +176,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .DELETE_ON_ERROR:
 # Each stage reads the output of the stage before it, so they run in order even with -j.
 .NOTPARALLEL:
-.PHONY: help demo extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs prune release-check clean clean-all
+.PHONY: help demo doctor extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs prune release-check clean clean-all
 
 help:  ## list the targets and the variables
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
@@ -193,6 +193,9 @@ EXPORT_ARGUMENTS := --run $(call quote,$(RUN)) --out $(call quote,$(OUT)) $(GIVE
 demo: $(RUNTIME) $(LOGS) $(CONVERTERS)  ## extract, train and export the default data, in one process
 	@$(BIN)/python -m headstart.demo $(if $(is_default),,$(IMAGES_OPTION)) --extract $(call quote,$(EXTRACT_ARGUMENTS)) \
 		--train $(call quote,$(TRAIN_ARGUMENTS)) --export $(call quote,$(EXPORT_ARGUMENTS)) $(ARGS)
+
+doctor: $(RUNTIME)  ## check the installation and the computer (docs/how-to/troubleshooting.md)
+	@$(BIN)/python -m headstart.doctor $(ARGS)
 
 extract demo: $(if $(filter openvino,$(ENGINE)),$(OPENVINO)) $(if $(filter int8,$(PRECISION)),$(INT8)) $(if $(filter %.parquet %.pq,$(LABELS)),$(PARQUET))
 extract train sweep compare demo: $(if $(filter-out local,$(DISTRIBUTE)),$(RAY))

@@ -19,7 +19,7 @@ from base.arguments import ClickException, build_config, check_paths, declare_op
 from base.commands import find_command
 from base.errors import HeadstartError, convert_os_error
 from base.help import MAX_WIDTH, HelpCommand, HelpGroup, has_color, read_docstring
-from base.invocation import set_program
+from base.invocation import format_command, set_program
 from base.options import describe_preset
 from base.terminal import Console, ConsoleOptions
 
@@ -227,9 +227,9 @@ def _convert_error(error: BaseException, config: object, console: Console) -> _O
             if console.options.verbose:
                 traceback.print_exception(error)
             found = f"{type(error).__name__}: {error}"
-            return _build_failure(
-                HeadstartError("headstart", "no internal error", found, "Run again with -v and report the traceback")
-            )
+            command = format_command("doctor")
+            advice = f"Run again with -v, and report the traceback with the output of `{command}`"
+            return _build_failure(HeadstartError("headstart", "no internal error", found, advice))
     raise error
 
 
