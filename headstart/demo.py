@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from base.errors import UsageError
 from base.invocation import format_command
 from base.options import describe_preset
 from base.terminal import Console, format_seconds
-from base.urls import Location
+from base.urls import Location, redact
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.demo_data import ElpvConfig, prepare_elpv
@@ -68,6 +68,8 @@ class DemoPlan:
     extract: ExtractConfig
     train: TrainConfig
     export: ExportConfig
+    arguments: Mapping[str, list[str]]
+    """Arguments of each command, without credentials."""
 
 
 def plan_demo(config: DemoConfig) -> DemoPlan:
@@ -77,23 +79,34 @@ def plan_demo(config: DemoConfig) -> DemoPlan:
         UsageError: an option of a command is unknown or invalid.
     """
     images = config.images or SOLAR_CELLS
-    out = config.out or Path("work", images.name)
-    weights = [] if config.weights == ExtractConfig.weights else ["--weights", config.weights]
-    places = ["--images", str(images), "--store", str(out / "store")]
-    extract = _parse("extract", ExtractConfig, [*places, *weights], config.extract)
-    places = ["--images", str(extract.images), "--store", str(extract.store), "--run", str(out / "run")]
-    train = _parse("train", TrainConfig, [*places, *weights], config.train)
-    places = ["--run", str(train.run), "--out", str(out / "model")]
-    return DemoPlan(extract, train, _parse("export", ExportConfig, [*places, *weights], config.export))
+    out = config.out or Path("work", images.resolve().name)
+    weights = {} if config.weights == ExtractConfig.weights else {"--weights": config.weights}
+    shown: dict[str, list[str]] = {}
+
+    def parse(command: str, kind: type[Any], further: str, places: Mapping[str, object]) -> Any:
+        arguments = _list_arguments(command, further, {**places, **weights})
+        shown[command] = [redact(argument) for argument in arguments]
+        return parse_arguments(kind, arguments, f"headstart {command}")
+
+    places = {"--images": images, "--store": out / "store"}
+    extract = parse("extract", ExtractConfig, config.extract, places)
+    places = {"--images": extract.images, "--store": extract.store, "--run": out / "run"}
+    train = parse("train", TrainConfig, config.train, places)
+    export = parse("export", ExportConfig, config.export, {"--run": train.run, "--out": out / "model"})
+    return DemoPlan(extract, train, export, shown)
 
 
-def _parse(command: str, kind: type[Any], arguments: Sequence[str], further: str) -> Any:
+def _list_arguments(command: str, further: str, values: Mapping[str, object]) -> list[str]:
+    """List the arguments of a command: values of options, then the further options, which replace them."""
     try:
         words = shlex.split(further)
     except ValueError as error:
         expected, advice = "options as for the shell", "Close all quotes"
         raise UsageError(f"--{command}", expected, f"{further!r} ({error})", advice) from error
-    return parse_arguments(kind, [*arguments, *words], f"headstart {command}")
+    given = {word.partition("=")[0] for word in words}
+    kept = {option: value for option, value in values.items() if option not in given}
+    # The text of a URL has no credentials.
+    return [text for option, value in kept.items() for text in (option, str(getattr(value, "full", value)))] + words
 
 
 def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
@@ -122,7 +135,8 @@ def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
     ]
     for number, (command, function, options) in enumerate(steps, 1):
         console.info("")
-        console.info(f"Step {number} of {len(steps)}: {command}")
+        line = format_command(command, *plan.arguments[command])
+        console.info(f"Step {number} of {len(steps)}: {line}")
         if preset := describe_preset(options):
             console.info(preset)
         results[command] = function(options, console)

@@ -27,6 +27,9 @@ NUM_PICTURES = {"train": 5, "validation": 3}
 MAX_DIFFERENCE = 0.01
 """Largest accepted difference of a probability: features are stored in float16."""
 TIMEOUT_S = 300
+_ROOT = Path(__file__).parents[2]
+_ILLEGAL_INSTRUCTION = (-signal.SIGILL, 0xC000001D)
+"""Exit statuses of a process that ran an instruction that the processor lacks, on POSIX and on Windows."""
 
 
 @contextmanager
@@ -37,9 +40,12 @@ def open_trial() -> Iterator[Callable[[], Iterator[Finding]]]:
         OSError: there is no place for the files of the trial, or the process cannot be started.
     """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUTF8": "1"}
+    if (_ROOT / "pyproject.toml").is_file():
+        # A checkout is not installed, and -P leaves the current folder out of the search for modules.
+        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with TemporaryDirectory(prefix="headstart-doctor-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headstart.doctor.trial", folder],
+            [sys.executable, "-P", "-m", "headstart.doctor.trial", folder],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -81,10 +87,11 @@ def describe_end(status: int, error: str, *, has_started: bool) -> Finding:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
         cause = f"ended by {name}"
-        if name == "SIGILL":
-            advice = "Use a processor with AVX, or a build of TensorFlow without it"
-        elif name == "SIGKILL":
+        if name == "SIGKILL":
             advice = "Close other programs: the system ends processes if the memory is full"
+    if status in _ILLEGAL_INSTRUCTION:
+        cause = f"an illegal instruction ended it ({'SIGILL' if status < 0 else hex(status)})"
+        advice = "Use a processor with AVX, or a build of TensorFlow without it"
     return Finding("trial" if has_started else "TensorFlow", cause, Status.PROBLEM, advice)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from base.errors import UsageError
+from base.urls import UrlPath, parse_location
 from headstart import demo
 from headstart.demo import DemoConfig, plan_demo
 from tests.backbones import build_small_backbone, use_small_backbone
@@ -109,7 +110,18 @@ def test_plan_passes_the_output_of_each_command_to_the_next() -> None:
     assert (plan.extract.images, plan.extract.store) == (demo.SOLAR_CELLS, Path("s"))
     assert (plan.train.store, plan.train.run, plan.train.dropout) == (Path("s"), Path("a b"), 0.5)
     assert (plan.export.run, plan.export.out) == (Path("a b"), Path("out/model"))
+    assert plan.arguments["export"] == ["--run", "a b", "--out", "out/model"]
     assert plan_demo(DemoConfig(images=Path("pics"))).extract.store == Path("work/pics/store")
+    assert plan_demo(DemoConfig(images=Path())).extract.store == Path("work", Path.cwd().name, "store")
+
+
+@pytest.mark.unit
+def test_plan_keeps_credentials_and_does_not_show_them() -> None:
+    url = "https://anna:secret@example.org/pictures"
+    plan = plan_demo(DemoConfig(images=parse_location(url)))
+    assert isinstance(plan.train.images, UrlPath)
+    assert plan.train.images.full == url
+    assert "secret" not in str(plan.arguments)
 
 
 @pytest.mark.unit

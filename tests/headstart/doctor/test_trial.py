@@ -63,9 +63,16 @@ def test_failure_of_the_trial_is_reported_by_its_process(
 @pytest.mark.unit
 def test_findings_of_the_process_are_read_and_its_folder_is_removed(program: Path) -> None:
     line = json.dumps({"name": "train", "value": "1 s", "status": "note", "advice": ""})
-    found = run_program(program, f"touch $3/file; echo $3 > $0.folder; echo 'noise'; echo '{line}'")
+    found = run_program(program, f"touch $4/file; echo $4 > $0.folder; echo 'noise'; echo '{line}'")
     assert found == [Finding("train", "1 s", Status.NOTE)]
     assert not Path(Path(f"{program}.folder").read_text().strip()).exists()
+
+
+@pytest.mark.unit
+def test_illegal_instruction_on_windows_is_described_as_on_posix() -> None:
+    found = [trial.describe_end(status, "", has_started=False) for status in (-4, 0xC000001D)]
+    assert found[0].advice == found[1].advice
+    assert "0xc000001d" in found[1].value
 
 
 @pytest.mark.unit
