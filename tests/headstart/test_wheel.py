@@ -68,7 +68,7 @@ def work(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
     shutil.copy(folder / "pictures/cats/000.jpg", folder / "a.jpg")
     options = 'weights="random", image_size=75, cut="mixed0"'
-    (folder / "script.py").write_text(script.replace('weights="imagenet"', options))
+    (folder / "script.py").write_text(script.replace('"work/store")', f'"work/store", {options})'))
     done = run([installed, "script.py"], folder)
     assert done.returncode == 0, done.stderr
     return Work(folder, done.stdout)
