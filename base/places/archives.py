@@ -31,8 +31,12 @@ _COMPRESSED: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ\x00", lzma.LZMAFile),
 )
-_SIDECAR_BYTES = {"cls": 2**10, "txt": 2**12, "json": 2**16}
-"""Largest sizes of the files with the label of a sample in a shard, by extension. Source: WebDataset's format."""
+CLASS, TEXT, JSON = "cls", "txt", "json"
+SIDECAR_BYTES = {CLASS: 2**10, TEXT: 2**12, JSON: 2**16}
+"""Largest sizes of the files with the label of a sample in a shard, by extension, the preferred one first.
+
+Source: WebDataset's format.
+"""
 
 
 class MemberError(OSError):
@@ -171,7 +175,7 @@ class TarArchive:
                 self.entries.append(Entry(path, member.size, modified_ns, problem, member.isdir()))
                 if not problem and not member.isdir():
                     self._places[path] = (member.offset_data, member.size)
-                    if member.size <= _SIDECAR_BYTES.get(split_key(path)[1].lower(), -1):
+                    if member.size <= SIDECAR_BYTES.get(split_key(path)[1].lower(), -1):
                         file.seek(member.offset_data)
                         self.sidecars[path] = file.read(member.size)
 

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from base.errors import HeadstartError
-from base.places.archives import split_key
+from base.places.archives import JSON, SIDECAR_BYTES, split_key
 from base.places.open import Place
 from base.urls import UrlPath
 from extract.images.walk import PictureFile
 from extract.labels.table import LIST_SEPARATOR, Table
 
-CLASS, TEXT, JSON = "cls", "txt", "json"
-"""Extensions of the files with the label of a sample, the preferred one first. Source: WebDataset's format."""
 _PATH = "path"
 
 
@@ -39,7 +37,7 @@ def read_shard_labels(place: Place, path: UrlPath, pictures: Sequence[PictureFil
         key, extension = split_key(name)
         contents[key][extension.lower()] = data
     samples = [contents.get(split_key(prefix + picture.path)[0], {}) for picture in pictures]
-    kind = next((kind for kind in (CLASS, TEXT, JSON) if any(kind in sample for sample in samples)), None)
+    kind = next((kind for kind in SIDECAR_BYTES if any(kind in sample for sample in samples)), None)
     if kind is None:
         return None
     digest = hashlib.sha256()
@@ -55,7 +53,7 @@ def read_shard_labels(place: Place, path: UrlPath, pictures: Sequence[PictureFil
 
 def is_label_file(path: str) -> bool:
     """Return whether a file in a shard is one with the label of a sample, by its extension."""
-    return split_key(path)[1].lower() in (CLASS, TEXT, JSON)
+    return split_key(path)[1].lower() in SIDECAR_BYTES
 
 
 def _read_values(kind: str, data: bytes, where: UrlPath) -> dict[str, str]:
