@@ -74,7 +74,10 @@ def connect(url: str) -> Connection:
     except ValueError as error:
         advice = "Give s3://, gs://, https://, zip://, tar://, or another scheme of fsspec"
         raise UsageError(where, "a scheme that fsspec knows", f"{scheme}://", advice) from error
-    if scheme in ("s3", "s3a", "gs", "gcs") and "@" in url.partition("://")[2].partition("/")[0]:
+    bucket = url.partition("://")[2].partition("/")[0] if scheme in ("s3", "s3a", "gs", "gcs") else scheme
+    if not bucket:
+        raise UsageError(where, "a URL with a bucket", "none", f"Give a folder in a bucket, such as {scheme}://bucket/x")
+    if "@" in bucket:
         advice = "Set the credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise UsageError(where, "a URL without credentials", "one with credentials", advice)
     options: dict[str, Any] = {"use_listings_cache": False}

@@ -45,6 +45,12 @@ def test_connect_with_credentials_in_bucket_name_fails_without_them() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["s3://", "s3:///folder"])
+def test_connect_without_bucket_fails_as_usage_error(url: str) -> None:
+    with raises(UsageError, where=url, got="none"):
+        connect(url)
+
+
 def test_missing_object_and_bucket_give_different_errors(bucket: Bucket) -> None:
     with raises(RemoteMissingError, where=f"{bucket.url}/a"):
         read(f"{bucket.url}/a")
