@@ -75,7 +75,7 @@ def open_ray(option: str, address: str, num_cores: int | None = None) -> Iterato
         # Ray's `local` starts a new cluster even if RAY_ADDRESS names one.
         options |= {"address": "local", "num_cpus": num_cores, "include_dashboard": False}
     else:
-        _require_answer(option, address)
+        require_answer(option, address)
         options |= {"address": address}
     with ExitStack() as stack:
         stack.enter_context(_silence_messages())
@@ -114,8 +114,11 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
             signal.signal(number, handler)
 
 
-def _require_answer(option: str, address: str) -> None:
-    """Raise HeadstartError if nothing accepts connections at an address; Ray itself tries for more than a minute."""
+def require_answer(option: str, address: str) -> None:
+    """Raise HeadstartError if nothing accepts connections at an address; Ray itself tries for more than a minute.
+
+    `local` and `ray` need no connection.
+    """
     found = _ADDRESS.match(os.environ.get("RAY_ADDRESS", "") if address == RUNNING else address)
     if not found:
         return

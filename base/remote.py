@@ -76,7 +76,9 @@ def connect(url: str) -> Connection:
         raise UsageError(where, "a scheme that fsspec knows", f"{scheme}://", advice) from error
     bucket = url.partition("://")[2].partition("/")[0] if scheme in ("s3", "s3a", "gs", "gcs") else scheme
     if not bucket:
-        raise UsageError(where, "a URL with a bucket", "none", f"Give a folder in a bucket, such as {scheme}://bucket/x")
+        raise UsageError(
+            where, "a URL with a bucket", "none", f"Give a folder in a bucket, such as {scheme}://bucket/x"
+        )
     if "@" in bucket:
         advice = "Set the credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise UsageError(where, "a URL without credentials", "one with credentials", advice)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from base.cluster import LOCAL
+from base.cluster import LOCAL, require_answer
 from base.files import require_space
 from base.terminal import Console, format_count
 from extract.calibrate import Calibrator
@@ -91,6 +91,9 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
     weights = _choose_weights(config, console, stored)
     console.info(f"weights: {weights}")
     backbone = CutBackbone(config, weights, console)
+    if len(stored) < len(places):
+        # Before the backbone of a new store is loaded.
+        require_answer("--distribute", config.distribute)
     calibrator = Calibrator(config, console, scan.images, stored, policy, backbone)
     calibrator.quantize_new()
     specs = _compose_specs(config, places, stored, backbone, policy)
@@ -136,6 +139,7 @@ def extract_features(config: ExtractConfig, console: Console, select: Select = k
         for row in {row.path: row for row in kept if row.path not in waiting}.values():
             loop.counts.note_unsound(row, row.content_hash or b"")
         if to_read:
+            require_answer("--distribute", config.distribute)
             num_bytes = sum(map(estimate_bytes, [plan.num_missing for plan in plans], backbone.shapes))
             require_space(writers[0].folder, num_bytes)
             calibrator.load_stored()

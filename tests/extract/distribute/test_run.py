@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from base.cluster import open_ray
-from base.errors import StoreLockedError, UsageError
+from base.errors import HeadstartError, StoreLockedError, UsageError
 from base.lock import hold_write_lock
 from base.terminal import Console
 from extract.config import ExtractConfig
@@ -262,6 +263,19 @@ def test_store_of_another_driver_is_refused_before_ray_starts(tmp_path: Path, mo
     (tmp_path / "store").mkdir()
     with hold_write_lock(tmp_path / "store"), raises(StoreLockedError, where=tmp_path / "store"):
         extract(tmp_path / "pictures", tmp_path / "store", cut="mixed6", distribute="ray")
+
+
+def test_cluster_that_does_not_answer_is_refused_before_the_backbone_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extract.cut_backbone.build_backbone", None)
+    fill_folder(tmp_path / "pictures", {"cats": 2, "dogs": 2})
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with raises(HeadstartError, where=f"--distribute {address}"):
+            extract(tmp_path / "pictures", tmp_path / "store", distribute=address)
+    assert not (tmp_path / "store").exists()
 
 
 def test_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
