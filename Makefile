@@ -135,17 +135,25 @@ FILE_ARGUMENTS = $(if $(strip $(FILES)$(ARGS)),,$(error FILES: expected pictures
 
 # $(call run,COMMAND) runs COMMAND, and prints it without the shell code around it. If it fails and the output of the
 # earlier stage is missing, a hint is printed: the make command of that stage, with the same variables.
-show = $(if $(findstring $(space),$(1)),$(call quote,$(1)),$(1))
+unsafe = $(shell printf %s $(call quote,$(1)) | tr -d 'A-Za-z0-9_./:=,@%+-')
+show = $(if $(findstring $(space),$(1))$(call unsafe,$(1)),$(call quote,$(1)),$(1))
+# PWD is the user's folder. It differs from that of make after `make -C folder`.
+MAKE_HERE := make$(if $(subst <$(call make_word,$(CURDIR))>,,<$(call make_word,$(or $(PWD),$(CURDIR)))>), -C $(call show,$(CURDIR)))
+# Messages of the commands suggest commands of make: see base/invocation.py.
+STAGES := demo extract train sweep advise compare report export predict serve suggest summary info check runs
+$(STAGES): export HEADSTART_MAKE := $(MAKE_HERE)
+$(STAGES): export HEADSTART_MAKE_EXTRACT := WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
+$(STAGES): export HEADSTART_MAKE_TRAIN := WEIGHTS PRESET $(HEAD_VARIABLES) DISTRIBUTE
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
 EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT TOP UNSURE SORT_INTO PORT FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
-train sweep compare info check: HINT = make extract $(call assign,$(EXTRACT_VARIABLES))
+train sweep compare info check: HINT = $(MAKE_HERE) extract $(call assign,$(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
-report export: HINT = make train $(call assign,$(RUN_VARIABLES))
+report export: HINT = $(MAKE_HERE) train $(call assign,$(RUN_VARIABLES))
 suggest: NEEDED = $(OUT)/model.keras
 predict serve: NEEDED = $(OUT)
-predict serve suggest: HINT = make export $(call assign,$(RUN_VARIABLES))
+predict serve suggest: HINT = $(MAKE_HERE) export $(call assign,$(RUN_VARIABLES))
 print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
 # The one-letter flags of make, such as -ns. With -n, commands are printed but not run; with -s, they are not printed.
 MAKE_FLAGS = $(firstword -$(MAKEFLAGS))

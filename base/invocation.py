@@ -89,7 +89,7 @@ def _list_program(command: str, *, is_shared: bool) -> list[str]:
 def _find_headstart() -> str:
     """Return `headstart` if it is the running program, else the path of that."""
     started, found = Path(sys.argv[0]), shutil.which("headstart")
-    is_same = not started.is_file() or (found and Path(found).absolute() == started.absolute())
+    is_same = started.stem != "headstart" or not started.is_file() or (found and Path(found) == started.absolute())
     return "headstart" if is_same else _shorten(started.absolute())
 
 

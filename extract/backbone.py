@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from base.errors import HeadstartError, UsageError
+from base.invocation import format_command
 from extract.weights import nsfwjs
 from extract.weights.find import Weights, WeightsName
 from features.schema import Pool
@@ -202,5 +203,5 @@ def _find_number(name: str) -> int:
 
 def _build_layer_error(cut: str, names: Sequence[str]) -> UsageError:
     nearest = difflib.get_close_matches(cut, names, n=3) or ["mixed7"]
-    advice = f"Use {', '.join(nearest)} or another layer; `python -m extract summary` lists them"
+    advice = f"Use {', '.join(nearest)} or another layer; `{format_command('extract summary')}` lists them"
     return UsageError("--cut", f"a layer of {BACKBONE_NAME}", repr(cut), advice)

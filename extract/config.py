@@ -181,7 +181,7 @@ class ExtractConfig:
     part: Annotated[
         str,
         _picture(
-            help="Extract one of several equal parts of the folder, such as 3/16, into its own --store; `python -m "
+            help="Extract one of several equal parts of the folder, such as 3/16, into its own --store; `headstart "
             "features merge` merges the stores. Parts can run at the same time, on several machines.",
             metavar="K/N",
         ),

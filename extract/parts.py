@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from base.errors import HeadstartError
+from base.invocation import format_command
 from base.terminal import format_count
 from extract.images.scan import Scan
 from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing
@@ -55,7 +56,8 @@ def check_part(store: Path, part: Parts | None) -> None:
     advice = "Give another --store"
     if "," in recorded:
         expected = f"a whole store or one part, not the parts {recorded} that were merged"
-        advice = "Merge the other parts into it with `python -m features merge`"
+        command = format_command("features merge", "PART", "--into", store)
+        advice = f"Merge the other parts into it with `{command}`"
     elif recorded:
         advice = f"Give --part {recorded}, or another --store"
     raise OtherPartError(store, expected, f"--part {requested}" if requested else "no --part", advice)

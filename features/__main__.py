@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from base.command_line import CommandFailed, CommandFunction, run_commands
 from base.errors import UsageError
+from base.invocation import format_command
 from base.terminal import Console, format_bytes, format_count
 from base.urls import Location
 from features.maintenance.command import PruneConfig, prune
@@ -55,7 +56,7 @@ class CheckConfig:
     quarantine: Annotated[
         bool,
         Option(
-            "--quarantine", help="Move damaged shards to quarantine; `python -m extract` computes their features again."
+            "--quarantine", help="Move damaged shards to quarantine; `headstart extract` computes their features again."
         ),
     ] = False
     rebuild_catalog: Annotated[bool, Option("--rebuild-catalog", help="Create a new catalog from the shards.")] = False
@@ -181,13 +182,14 @@ def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[
     if config.rebuild_catalog:
         num_features, lost = checks.rebuild_catalog(store)
         console.info(
-            f"{store}: created a catalog of {format_count(num_features, 'feature')}. Run `python -m extract` as "
-            "before to add the pictures to it; only missing features are computed."
+            f"{store}: created a catalog of {format_count(num_features, 'feature')}. Run "
+            f"`{format_command('extract')}` as before to add the pictures to it; only missing features are computed."
         )
         for note in lost:
             console.warning(note)
     elif not (store / CATALOG_NAME).is_file():
-        raise StoreMissingError(store, "a catalog", "none", "Run `python -m features check` with --rebuild-catalog")
+        command = format_command("features check", store, "--rebuild-catalog")
+        raise StoreMissingError(store, "a catalog", "none", f"Run `{command}`")
     images = open_pictures(config.images) if config.images else None
     with console.progress("check", len(list((store / SHARD_FOLDER).glob("*.h5"))), "shards") as progress:
         problems = checks.find_problems(
@@ -202,7 +204,7 @@ def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[
     if config.quarantine:
         result["forgotten"] = checks.quarantine_shards(store, problems)
         num_lost = format_count(result["forgotten"], "feature")
-        console.info(f"{num_lost} must be computed again. Run `python -m extract` as before.")
+        console.info(f"{num_lost} must be computed again. Run `{format_command('extract')}` as before.")
     if problems:
         return result
     notes = checks.list_notes(store)

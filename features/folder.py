@@ -6,6 +6,7 @@ from pathlib import Path
 
 from base.errors import CatalogDamagedError, FingerprintMismatchError, StoreMissingError
 from base.files import PARTIAL_PREFIX
+from base.invocation import format_command
 from base.lock import LOCK_NAME
 from features.catalog.catalog import CATALOG_NAME
 from features.schema import BACKBONE_FOLDER, DERIVED_FOLDER, QUARANTINE_FOLDER, VIEW_NAME, Fingerprint
@@ -39,7 +40,7 @@ def _shorten(value: object) -> str:
 def check_store_folder(store: Path) -> None:
     """Raise StoreMissingError for a folder with other files, and CatalogDamagedError for shards without a catalog."""
     if not (store / CATALOG_NAME).exists() and any((store / SHARD_FOLDER).glob("*.h5")):
-        advice = "Run `python -m features check STORE --rebuild-catalog`"
+        advice = f"Run `{format_command('features check', store, '--rebuild-catalog')}`"
         raise CatalogDamagedError(store, "a catalog beside the shards", "shards without a catalog", advice)
     check_entries(store, "Give another --store")
 

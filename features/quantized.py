@@ -9,6 +9,7 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError
 from base.files import PARTIAL_PREFIX, read_regular_file, write_durably
+from base.invocation import format_command
 from base.system import sync_folder
 from features.schema import BACKBONE_FOLDER, Fingerprint
 
@@ -48,7 +49,7 @@ def read_model(store: Path, digest: str) -> QuantizedModel:
         ModelDamagedError: a file is missing or unreadable, or the digest differs.
     """
     folder, expected = store / BACKBONE_FOLDER, f"the quantised backbone {digest[:12]}…"
-    advice = "Run `python -m extract` as before; it quantises the backbone again from the same pictures"
+    advice = f"Run `{format_command('extract')}` as before; it quantises the backbone again from the same pictures"
     try:
         model = QuantizedModel(*(read_regular_file(folder / name, MAX_BYTES) for name in (GRAPH_NAME, WEIGHTS_NAME)))
     except OSError as error:

@@ -111,7 +111,7 @@ def extract(
             least 1. Default 89000000.
         sample_bits: Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of
             the folder. Default auto.
-        part: Extract one of several equal parts of the folder, such as 3/16, into its own --store; `python -m features
+        part: Extract one of several equal parts of the folder, such as 3/16, into its own --store; `headstart features
             merge` merges the stores. Parts can run at the same time, on several machines.
         max_bad: Largest accepted share of unusable pictures, rounded up to whole pictures. Expects a number from 0.0 to
             1.0. Default 0.01.

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from base.invocation import format_command
+
 ROOT = Path(__file__).parents[1]
 END_OF_CALL = "\x01"
 RECORD_ARGUMENTS = """#!/bin/sh
@@ -61,7 +63,8 @@ def make(checkout: Path, *arguments: str, **environment: str) -> MakeResult:
     done = subprocess.run(
         ["make", "RUNTIME=", "DEV=", *arguments],
         cwd=checkout,
-        env=outer | environment,
+        # A shell sets PWD to its folder.
+        env=outer | {"PWD": str(checkout)} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -263,6 +266,39 @@ def test_failed_stage_without_its_input_prints_the_command_to_run_first(
     assert done.status == 2
     assert f"{command}\n" in done.err
     assert command not in make(checkout, target, *given).err
+
+
+def test_command_to_run_first_works_from_the_folder_of_the_user(checkout: Path) -> None:
+    done = make(checkout, "train", "DATA=it's", STATUS="1", PWD="/")
+    _, _, line = done.err.splitlines()[0].partition("First run: ")
+    assert shlex.split(line) == ["make", "-C", str(checkout), "extract", "DATA=it's"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("predict", ["--model", "it's $HOME", "a b.jpg", "c#1.jpg", "--top", "2"]),
+        ("train", ["--store", "my store", "--run", "r", "--images", "p", "--dropout", "0.5", "--no-report"]),
+        ("extract", ["--images", "my $(pics)", "--store", "s", "--image-size", "299", "--batch-size", "8"]),
+        ("sweep", ["--store", "s", "--out", "o"]),
+        ("export", ["--run", "r", "--out", "o"]),
+        ("report", ["--run", "r", "--test"]),
+        ("advise", ["--images", "my pics", "--store", "s"]),
+    ],
+)
+def test_command_of_make_in_a_message_gives_the_same_arguments(
+    command: str, arguments: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(checkout, "s")
+    exported = dict(re.findall(r"(HEADSTART_MAKE\w*) := (.*)", make(checkout, "-pn", "train").out))
+    for name, value in exported.items():
+        monkeypatch.setenv(name, value)
+    assert exported["HEADSTART_MAKE"] == "make"
+    line = format_command(command, *arguments)
+    (call,) = make(checkout, *shlex.split(line)[1:]).calls
+    # `make advise` also gives a folder for its sample.
+    assert sorted(call[2:]) == sorted(arguments) or command == "advise"
+    assert set(arguments) <= set(call)
 
 
 def test_failed_stage_with_its_input_prints_no_command(checkout: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 
 from base.cluster import LOCAL, check_address
 from base.errors import HeadstartError, UsageError, require_extra
+from base.invocation import format_command
 from base.terminal import Console, ConsoleOptions, format_list
 from base.urls import parse_location
 from features.cuts import list_cuts, open_store
@@ -123,12 +123,12 @@ def _build_preset_error(config: TrainConfig) -> UsageError:
     first = open_store(config.store, stored[0] if stored else "")
     folder = config.images or first.images_folder or "FOLDER"
     place = config.store.with_name(f"{config.store.name}-{config.preset}")
-    command = ["python", "-m", "extract", "--images", str(folder), "--store", str(place), "--preset", config.preset]
+    command = format_command("extract", "--images", folder, "--store", place, "--preset", config.preset)
     return UsageError(
         f"--preset {config.preset}",
         f"a store with the cut layers {config.cut}",
         f"{', '.join(stored) or first.fingerprint.cut} in {config.store}",
-        f"Run `{shlex.join(command)}`, and train on that store",
+        f"Run `{command}`, and train on that store",
     )
 
 
@@ -202,7 +202,9 @@ def resolve_num_views(store: FeatureStore, requested: int | None) -> int:
     """Return the number of views to train on; raise UsageError if the store has fewer than requested."""
     if requested is not None and requested > store.num_views:
         expected = f"at most {store.num_views}, the number of views in {store.path}"
-        raise UsageError("--views", expected, str(requested), f"Run `python -m extract --views {requested}` first")
+        raise UsageError(
+            "--views", expected, str(requested), f"Run `{format_command('extract', '--views', requested)}` first"
+        )
     return requested or store.num_views
 
 

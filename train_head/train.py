@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from base.invocation import format_command
 from base.replace import replace_folder
 from base.terminal import Console, format_count, format_list, format_seconds, import_quietly
 from features.store import FeatureStore
@@ -73,7 +74,9 @@ def train_head(
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     if others := describe_other_features(config, training.store):
-        console.warning(f"{others}. Run `python -m extract --preset {config.preset}` for the features of the preset")
+        console.warning(
+            f"{others}. Run `{format_command('extract', '--preset', config.preset)}` for the features of the preset"
+        )
     checkpoints = get_checkpoint_folder(config.run)
     differences = []
     if holds_run(config.run) and not config.overwrite:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreMissingError
 from base.files import is_regular, write_durably
+from base.invocation import format_command
 from features.catalog import tables, totals
 from features.catalog.database import (
     APPLICATION_ID,
@@ -51,7 +52,8 @@ class Catalog:
             FeatureStoreError: the catalog has another schema version.
         """
         if is_missing(path):
-            advice = "Check the path, or run `python -m extract` first"
+            command = format_command("extract", "--images", "PICTURES", "--store", path.parent)
+            advice = f"Check the path, or run `{command}` first"
             raise StoreMissingError(path.parent, "a feature store", "no catalog", advice)
         self.path = path
         self._db, self._unlocked = connect(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
+from base.invocation import format_command
 from base.lock import supports_locks
 from base.regular import FileIdentity, RegularFile
 
@@ -111,7 +112,7 @@ def convert_sqlite_errors(path: Path) -> Iterator[None]:
 
 def build_damage_error(path: Path, got: str) -> CatalogDamagedError:
     """Return the error for a damaged catalog."""
-    advice = "Run `python -m features check STORE --rebuild-catalog`"
+    advice = f"Run `{format_command('features check', path.parent, '--rebuild-catalog')}`"
     return CatalogDamagedError(path, "an intact catalog", got, advice)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import PARTIAL_PREFIX, is_regular
+from base.invocation import format_command
 from base.lock import LOCK_NAME, hold_write_lock
 from base.remove import check_removable, remove_folder
 from base.target import Names, Target
@@ -132,7 +133,7 @@ def _list_features(store: Path, contents: StoreContents, needed: Collection[byte
     if not contents.images or contents.num_pending:
         if len(contents.locations):
             got = format_count(contents.num_pending, "picture") if contents.images else "all pictures"
-            console.info(f"{store}: features are not pruned before `python -m extract` has read {got}")
+            console.info(f"{store}: features are not pruned before `{format_command('extract')}` has read {got}")
         return []
     with console.progress("prune", len(contents.shards), "shards") as progress:
         plan = plan_trim(store, needed, progress.advance)

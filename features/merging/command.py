@@ -23,7 +23,7 @@ class MergeConfig:
 
     parts: Annotated[
         list[Path],
-        Argument(help="Stores of parts, made with `python -m extract --part`, or other stores.", metavar="PART"),
+        Argument(help="Stores of parts, made with `headstart extract --part`, or other stores.", metavar="PART"),
     ]
     into: Annotated[Path, Option(help="Folder of the store. It is created or updated.")]
     incomplete: Annotated[

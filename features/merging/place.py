@@ -7,6 +7,7 @@ from pathlib import Path
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import atomic_file
+from base.invocation import format_command
 from base.regular import RegularFile
 from base.system import link
 from features.maintenance.recover import ForeignShardError, inspect_orphan
@@ -79,8 +80,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _build_damage_error(source: Path, expected: str, got: str) -> ShardDamagedError:
-    advice = (
-        f"Run `python -m features check {source.parents[1]} --read-data --quarantine`, extract this part again, then "
-        "merge again"
-    )
+    command = format_command("features check", source.parents[1], "--read-data", "--quarantine")
+    advice = f"Run `{command}`, extract this part again, then merge again"
     return ShardDamagedError(source, expected, got, advice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from base.errors import FeatureStoreError, FingerprintMismatchError
+from base.invocation import format_command
 from base.terminal import format_count, format_list
 from features.catalog.tables import ImageRow
 from features.folder import describe_differences
@@ -53,7 +54,7 @@ def check_agreement(parts: Sequence[StoreSummary], target: StoreSummary | None) 
 
 def _require_equal(part: StoreSummary, other: StoreSummary, text: str, got: object, expected: object) -> None:
     if got != expected:
-        advice = "Run `python -m extract --part` again for both, with the same folder and options"
+        advice = "Extract both parts again, with the same folder and options"
         raise FeatureStoreError(part.path, f"{text.format(expected)}, as in {other.path}", text.format(got), advice)
 
 
@@ -87,8 +88,8 @@ def check_complete(parts: Sequence[StoreSummary], finished: Parts | None) -> Non
 
 
 def _advise(part: Parts | None) -> str:
-    option = f" --part {part}" if part else ""
-    return f"Run `python -m extract{option}` and merge again, or give --incomplete"
+    command = format_command("extract", *(["--part", part] if part else []))
+    return f"Run `{command}` as before and merge again, or give --incomplete"
 
 
 def compose_meta(parts: Sequence[StoreSummary], target: StoreSummary | None, finished: Parts | None) -> dict[str, str]:

@@ -36,7 +36,7 @@ MISSING_GROUP = "missing"
 """HDF5 group of the images without a row."""
 NO_ROW = -1
 """Row number of a feature that is not in the file, because it is not usable."""
-_PACK_AGAIN = "Pack the store again with `python -m features pack`"
+_PACK_AGAIN = "Pack the store again"
 _ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
 """Errors of h5py and of decoding, raised for a damaged or untrusted file."""
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, StoreWriteError, UsageError
 from base.files import atomic_file, is_regular, require_space
+from base.invocation import format_command
 from base.replace import hold_target
 from base.signals import defer_interrupt
 from base.target import Target
@@ -58,7 +59,8 @@ def pack_store(store: FeatureStore, out: Path, compression: Compression, advance
         )
     _require_free_path(out)
     if not store.examples:
-        raise FeatureStoreError(store.path, "usable features to pack", "none", "Run `python -m extract` first")
+        command = format_command("extract", "--images", store.images_folder or "PICTURES", "--store", store.path)
+        raise FeatureStoreError(store.path, "usable features to pack", "none", f"Run `{command}` first")
     rows = list_rows(store)
     ratio = 1 if compression is Compression.NONE else _MIN_COMPRESSION_RATIO
     require_space(out.parent, int(len(rows) * prod(store.feature_shape) * FEATURE_DTYPE.itemsize * ratio))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import write_durably
+from base.invocation import format_command
 from base.regular import FileIdentity, RegularFile, detects_writes
 from features.schema import (
     FEATURE_DTYPE,
@@ -225,8 +226,9 @@ def read_header(file: h5py.File) -> ShardHeader:
 
 
 def _build_damage_error(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:
+    command = format_command("features check", path.parents[1], "--read-data", "--quarantine")
     advice = (
-        "Run `python -m features check STORE --read-data --quarantine`, then `python -m extract` as before "
-        "(only the features of this shard are computed again)"
+        f"Run `{command}`, then `{format_command('extract')}` as before (only the features of this shard are computed "
+        "again)"
     )
     return ShardDamagedError(path, f"{shard.num_bytes:,} bytes with SHA-256 {shard.sha256[:12]}…", got, advice)

@@ -44,7 +44,7 @@ from features.transfer.layout import (
 from features.transfer.objects import FileRef, join
 from features.transfer.push import Transfer
 
-_OTHER_FOLDER = "Pull into another folder, then run `headstart features merge PULLED --into STORE`"
+_OTHER_FOLDER = "Pull into another folder, and merge that into this store"
 
 
 def pull_stores(url: str, store: Path, cut: str, console: Console) -> dict[str, Transfer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import UsageError
+from base.invocation import format_command
 from base.notebook import render_table
 from base.options import list_options
-from base.terminal import Console, make_printable
+from base.terminal import Console
 from extract.weights.find import AUTO
 from features.labels import require_single_labels
 from train_head.advise.compare import Comparison, compare_settings
@@ -98,11 +98,11 @@ def suggest_command(config: AdviseConfig, comparisons: Sequence[Comparison]) -> 
     """Return the command for the best setting of the last comparison that has a significantly better one, or ""."""
     for comparison in reversed(comparisons):
         if comparison.best.difference:
-            return format_command(config, comparison.best.setting)
+            return format_next_command(config, comparison.best.setting)
     return ""
 
 
-def format_command(config: AdviseConfig, setting: Setting) -> str:
+def format_next_command(config: AdviseConfig, setting: Setting) -> str:
     """Format the command that trains on a setting; if its features are not stored, after their extraction.
 
     The folders are beside those that were given, with the names that make uses for a preset.
@@ -116,14 +116,15 @@ def format_command(config: AdviseConfig, setting: Setting) -> str:
     run = folder / "-".join(["run", *dict.fromkeys([*made, *map(str, chosen.values())])]).replace(",", "-")
     if setting.extract is None and config.store:
         store = config.store
-    train = ["train_head", "--store", str(store), "--run", str(run), *_list_arguments(chosen)]
+    train = ["--store", str(store), "--run", str(run), *_list_arguments(chosen)]
     if setting.extract is None:
-        return _join(train)
+        return format_command("train", *train)
     names = ("labels", "columns", "classes", "min_pictures", "weights")
     defaults = {option.name: option.default for option in list_options(AdviseConfig)}
     given = {name: value for name in names if (value := getattr(config, name)) != defaults[name]}
-    extract = ["extract", "--images", str(config.images), "--store", str(store)]
-    return f"{_join([*extract, *_list_arguments({**setting.extract, **given})])} && {_join(train)}"
+    extract = ["--images", str(config.images), "--store", str(store)]
+    extract += _list_arguments({**setting.extract, **given})
+    return f"{format_command('extract', *extract)} && {format_command('train', *train)}"
 
 
 def _open_stored(config: AdviseConfig) -> list[Setting]:
@@ -140,7 +141,3 @@ def _open_stored(config: AdviseConfig) -> list[Setting]:
 
 def _list_arguments(options: Mapping[str, Any]) -> list[str]:
     return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def _join(words: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", *map(make_printable, words)])

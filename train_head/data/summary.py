@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.errors import FeatureStoreError, HeadstartError
+from base.invocation import format_command
 from base.lock import is_locked
 from base.regular import FileIdentity, RegularFile
 from base.terminal import Console, format_count, format_list
@@ -52,7 +53,7 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
             console.warning(
                 f"{store.path}: {format_count(num_expected - num_rows, 'view')} of training pictures missing from the "
                 "store: extraction was interrupted, the pictures were validation pictures at extraction, or "
-                f"the features are not finite. Run `python -m extract --views {config.views}` to add them"
+                f"the features are not finite. Run `{format_command('extract', '--views', config.views)}` to add them"
             )
     _log_unused(store, split, console)
     if leaks := split.count_leaks():
@@ -89,8 +90,8 @@ def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
     """Log the pictures of the folder that are used neither for training nor for validation, by reason."""
     if store.contents.part:
         console.warning(
-            f"{store.path} has only part {store.contents.part} of its folder. Run `python -m features merge` with all "
-            "parts, and train on the merged store"
+            f"{store.path} has only part {store.contents.part} of its folder. Run "
+            f"`{format_command('features merge')}` with all parts, and train on the merged store"
         )
     by_reason: dict[UnusableReason, list[UnusableImage]] = {}
     for found in store.list_unusable():
@@ -100,7 +101,11 @@ def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
         match reason:
             case UnusableReason.PENDING:
                 why = "without features, because extraction was interrupted or a shard is missing"
-                advice = "An extraction is running" if is_extracting(store) else "Run `python -m extract` again"
+                advice = (
+                    "An extraction is running"
+                    if is_extracting(store)
+                    else f"Run `{format_command('extract')}` as before"
+                )
             case UnusableReason.FAILED:
                 why = f"not decodable, such as {first.image.path} ({first.detail})"
                 advice = "Replace or remove them"
@@ -152,7 +157,9 @@ def check_extraction(store: FeatureStore) -> None:
         store.path,
         "features to train on",
         f"none yet for {format_count(store.num_pending, 'picture')}" if store.num_pending else "none yet",
-        "Wait until the running extraction has finished" if is_running else "Run `python -m extract` to continue",
+        "Wait until the running extraction has finished"
+        if is_running
+        else f"Run `{format_command('extract')}` as before to continue",
     )
 
 

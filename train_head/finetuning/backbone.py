@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.errors import HeadstartError, UsageError
+from base.invocation import format_command
 from base.terminal import Console
 from extract.backbone import build_backbone, cut_backbone, hash_weights, name_layers, tap_backbone
 from extract.weights.find import find_weights
@@ -46,7 +47,7 @@ def find_boundary(model: keras.Model, cut: str, layer: str) -> str:
     known = _list_before(model, TOP)
     if layer == TOP or layer not in known or cut not in before:
         expected = f"a layer at or after {cut} (the stored cut) and before {TOP}"
-        advice = "List the layers with `python -m extract summary`, or extract an earlier cut"
+        advice = f"List the layers with `{format_command('extract summary')}`, or extract an earlier cut"
         raise UsageError("--unfreeze-from", expected, layer, advice)
     blocks = [name for name in before if _BLOCK.match(name)]
     return blocks[-1] if cut in _list_before(model, blocks[-1]) else cut

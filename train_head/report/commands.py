@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from base.invocation import format_command
 from base.options import list_options
-from base.terminal import make_printable
 from features.cuts import list_cuts
 from features.schema import split_cuts
 from train_head.config import ClassWeight, HeadConfig, SolverName
@@ -56,22 +55,19 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         "diverged": {"learning_rate": options["learning_rate"] / 10} if "diverged" in findings["cautions"] else {},
     }
     commands = {
-        section: ["train_head", *places, *list_changed_options({**options, **change})] if change else []
+        section: ["train", *places, *list_changed_options({**options, **change})] if change else []
         for section, change in changes.items()
     }
     commands |= {
         "extract": extract,
         "weights": [*extract, "--weights", "imagenet", "--new-store"] if sources.run.weak_weights else [],
-        "train": ["train_head", *places, *list_changed_options(options)],
-        "sweep": ["train_head.sweep", "--store", str(store), "--out", f"{run}-sweep"],
-        "test": ["train_head.report", "--run", str(run), "--test"],
-        "export": ["train_head.export", "--run", str(run), "--out", str(model)],
-        "predict": ["train_head.predict", "--model", f"{model}/model.keras", "FILE_OR_DIR"],
+        "train": ["train", *places, *list_changed_options(options)],
+        "sweep": ["sweep", "--store", str(store), "--out", f"{run}-sweep"],
+        "test": ["report", "--run", str(run), "--test"],
+        "export": ["export", "--run", str(run), "--out", str(model)],
+        "predict": ["predict", "--model", f"{model}/model.keras", "FILE_OR_DIR"],
     }
-    return {
-        name: shlex.join(["python", "-m", *map(make_printable, words)]) if words else ""
-        for name, words in commands.items()
-    }
+    return {name: format_command(*words, is_shared=True) if words else "" for name, words in commands.items()}
 
 
 def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from base.invocation import format_command, format_options
 from train_head.config import SolverName, TrainConfig
 from train_head.report.commands import PATIENCE, suggest_fit_change
 from train_head.report.findings import Fit, judge_fit
@@ -42,7 +42,7 @@ def describe_next_step(
     if is_small or not is_ridge:
         what = ["larger pictures"] * is_small + ["other layers", "more pictures"]
         images = ["--images", str(config.images or "FOLDER")] if is_small else []
-        command = shlex.join(["python", "-m", "train_head.advise", "--store", str(config.store), *images])
+        command = format_command("advise", "--store", config.store, *images)
         parts.append(f"`{command}` measures whether {', '.join(what[:-1])} or {what[-1]} would help")
     line = "; ".join(part for part in parts if part)
     return f"next: {line}" if line else ""
@@ -56,11 +56,15 @@ def _describe_fit(
     evaluation = {"accuracy": accuracy, "accuracy_interval": interval}
     found = judge_fit(history, kept, metrics["train_accuracy"], evaluation)
     change = suggest_fit_change(found.fit, options)
-    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in change.items())
+    words = format_options("train", change)
     if found.fit is Fit.STILL_IMPROVING:
         return f"the validation loss was still decreasing in epoch {kept}: try {words}"
     if found.fit is Fit.OVERFITTING:
-        rise = "" if options["patience"] or found.lowest_epoch == kept else f" or --patience {PATIENCE}"
+        rise = (
+            ""
+            if options["patience"] or found.lowest_epoch == kept
+            else f" or {format_options('train', {'patience': PATIENCE})}"
+        )
         return (
             f"the head overfits (accuracy {metrics['train_accuracy']:.4f} on training pictures, {accuracy:.4f} on "
             f"validation pictures): try {words}{rise}"
