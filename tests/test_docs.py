@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from base.options import list_options
 from tests.backbones import build_small_backbone
 from tests.commands import CommandResult, run_command
 from tests.pictures import fill_folder
+from train_head.config import HeadConfig
 from train_head.report.data import DATA_ID
 from train_head.report.figures import encode_svg
 
@@ -138,3 +140,10 @@ def test_page_of_runs_describes_every_section_of_the_report_and_its_data() -> No
     assert sections
     assert [section for section in sections if f"| {section} |" not in page] == []
     assert f'<script type="application/json" id="{DATA_ID}">' in page
+
+
+@pytest.mark.unit
+def test_page_of_training_lists_every_option_of_the_head() -> None:
+    page = (ROOT / "docs" / "how-to" / "training.md").read_text()
+    names = [f"`--{option.name.replace('_', '-')}`" for option in list_options(HeadConfig)]
+    assert [name for name in names if name not in page] == []
