@@ -22,12 +22,12 @@ from extract.decoding.policy import DecodePolicy
 from extract.engines import count_cores
 from extract.load import LoadedImage, load_view, map_ahead, start_threads
 from extract.stores import NEW_STORE_ADVICE, StoredState, build_feature_spec
-from extract.views import is_training
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
 from features.catalog.tables import ImageRow
 from features.cuts import resolve_cut
 from features.folder import check_fingerprint
 from features.quantized import ModelDamagedError, QuantizedModel, read_model
+from features.schema import is_training
 
 NUM_PICTURES = 300
 """Number of pictures to calibrate on."""

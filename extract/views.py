@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from extract.decoding.convert import Pixels
 from extract.pixels import prepare_pixels
+from features.schema import is_training
 
 RECIPE = "flip, rotation 40 degrees, shift 0.2, shear 0.2, zoom 0.2, edges repeated"
 """Augmentations by Keras layers, in this order; taken from TensorFlow's course on cats and dogs."""
@@ -22,11 +23,6 @@ Prepared = dict[int, NDArray[np.float32]]
 
 Prepare = Callable[[Pixels, bytes, Iterable[int]], Prepared]
 """Function from pixels (height, width, 3) uint8, the content hash of the file and view indices to the views."""
-
-
-def is_training(split: str) -> bool:
-    """Return whether the pictures of a split are for training; those without a split are."""
-    return split in ("", "train")
 
 
 def list_views(split: str, num_views: int) -> range:

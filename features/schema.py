@@ -21,6 +21,8 @@ MAX_BYTES_PER_SHARD = 128 * 2**20
 VIEW_NAME, DERIVED_FOLDER, QUARANTINE_FOLDER = "features.h5", "derived", "quarantine"
 BACKBONE_FOLDER = "backbone"
 """Folder of the quantised backbone of a store whose features were computed in int8."""
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+"""Splits of pictures; the split of a folder without splits is empty."""
 EXAMPLES_FILE = "examples.csv"
 """Table of a run, whose column `content_hash` has the SHA-256 of each picture whose features the run needs."""
 
@@ -145,6 +147,11 @@ class Origin:
         if not all(type(text) is str for text in texts):
             raise ValueError("a name in the origin is not text")
         return found
+
+
+def is_training(split: str) -> bool:
+    """Return whether the pictures of a split are for training; those without a split are."""
+    return split in ("", TRAIN)
 
 
 def encode_json(value: Any) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from base.errors import UsageError
 from features.contents import Example
 from features.labels import split_labels
+from features.schema import TEST, TRAIN, VALIDATION
 from features.stratify import NO_LABEL, Unit, stratify
 
 VALIDATION_SHARE = 0.2
@@ -199,18 +200,18 @@ def select_examples(
     Raises:
         UsageError: unknown split, or a split without pictures.
     """
-    if split not in (None, "train", "validation", "test"):
-        expected = "'train', 'validation', 'test' or None"
+    if split not in (None, TRAIN, VALIDATION, TEST):
+        expected = f"{TRAIN!r}, {VALIDATION!r}, {TEST!r} or None"
         raise UsageError("split", expected, repr(split), "Give None for all pictures")
-    chosen = [example for example in examples if split is None or (example.split or "train") == split]
-    if split in ("train", "validation") and not has_validation:
-        trained = [example for example in examples if example.split != "test"]
+    chosen = [example for example in examples if split is None or (example.split or TRAIN) == split]
+    if split in (TRAIN, VALIDATION) and not has_validation:
+        trained = [example for example in examples if example.split != TEST]
         held_out = (
             choose_stratified(trained, VALIDATION_SHARE)
             if is_multi_label
             else choose_validation(trained, VALIDATION_SHARE).held_out
         )
-        chosen = [example for example in trained if (example.content_hash in held_out) == (split == "validation")]
+        chosen = [example for example in trained if (example.content_hash in held_out) == (split == VALIDATION)]
     if split and not chosen:
         raise UsageError("split", f"a split with pictures in {where}", repr(split), "Give another split")
     return sort_examples(chosen)

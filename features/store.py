@@ -19,7 +19,7 @@ from features.catalog.tables import ImageRow
 from features.contents import Example as Example
 from features.contents import StoreContents, UnusableImage, load_folder
 from features.packed.read import load_pack
-from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, FeatureKey, Features, Fingerprint, Origin
+from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, TRAIN, VALIDATION, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
 from features.split import encode_label_sets, encode_labels, select_examples
 
@@ -268,12 +268,12 @@ class FeatureStore:
     def select_train(self) -> list[Example]:
         """List the training pictures of `to_numpy`, sorted by content hash; all pictures if the split has none."""
         try:
-            return self._select("train")
+            return self._select(TRAIN)
         except UsageError:
             return self._select(None)
 
     def _select(self, split: str | None) -> list[Example]:
-        has_validation, several = any(image.split == "validation" for image in self.images), self.is_multi_label
+        has_validation, several = any(image.split == VALIDATION for image in self.images), self.is_multi_label
         return select_examples(self.examples, split, self.path, has_validation=has_validation, is_multi_label=several)
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from base.errors import HeadstartError, UsageError
 from base.terminal import format_count, format_list
 from base.urls import Location
-from extract.images.splits import TRAIN, VALIDATION
+from features.schema import TRAIN, VALIDATION
 
 Counts = Mapping[str, Mapping[str, int]]
 """Number of pictures by split and label; the split is empty without splits. A class may have 0 pictures in a split."""

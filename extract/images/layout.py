@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from extract.images import refusals
 from extract.images.refusals import Source
-from extract.images.splits import TRAIN, are_parts, find_splits, has_generic_name, has_unlabelled_name
+from extract.images.splits import are_parts, find_splits, has_generic_name, has_unlabelled_name
 from extract.images.tree import Folder, find_copy, unwrap
 from extract.images.walk import Skipped
+from features.schema import TRAIN
 
 MIN_SHARED = 2
 """Number of equal folder names from which two readings of a layout are possible."""

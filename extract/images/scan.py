@@ -16,12 +16,12 @@ from extract.images.classes import Counts, check_classes, check_labels, find_exc
 from extract.images.layout import ClassFolder, Layout, plan_layout
 from extract.images.places import list_location
 from extract.images.refusals import Source, refuse_nested
-from extract.images.splits import TEST, TRAIN
 from extract.images.tree import Folder, build_tree
 from extract.images.walk import UNREADABLE_FOLDER, Listing, PictureFile, Skipped
 from extract.labels.summary import TableLabels
 from features.catalog.tables import ImageRow
 from features.labels import LabelSource
+from features.schema import TEST, TRAIN
 
 NUM_COMPARED = 16
 """Number of pictures whose bytes are compared with those of a nested copy; names and sizes of all are compared."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+from features.schema import TEST, TRAIN, VALIDATION
+
 _SPLIT_WORDS = {
     **dict.fromkeys(["train", "training", "trainval"], TRAIN),
     **dict.fromkeys(["validation", "validate", "val", "valid"], VALIDATION),

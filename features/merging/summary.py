@@ -15,10 +15,8 @@ from features.contents import StoreContents, load_folder
 from features.labels import LabelSource
 from features.merging.place import require_size
 from features.parts import FOLDER_KEY, PART_KEY, Parts, find_part
-from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin
+from features.schema import FeatureKey, Fingerprint, ImageStatus, Origin, is_training
 from features.shards.shard import SHARD_FOLDER, ShardRef
-
-_TRAINING_SPLITS = ("", "train")
 
 
 @dataclass(frozen=True)
@@ -121,5 +119,5 @@ def _count_without_views(contents: StoreContents, num_views: int) -> int:
 
 def _list_trained(contents: StoreContents) -> Iterator[bytes]:
     """Yield the content hashes of the training pictures that have features."""
-    images = (image for image in contents.images if image.split in _TRAINING_SPLITS)
+    images = (image for image in contents.images if is_training(image.split))
     return (image.content_hash or b"" for image in images if image.status is ImageStatus.DONE)
