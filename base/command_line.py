@@ -18,10 +18,10 @@ from base import process, signals, streams
 from base.arguments import ClickException, build_config, check_paths, declare_options, explain_error
 from base.commands import find_command
 from base.errors import HeadstartError, convert_os_error
-from base.help import MAX_WIDTH, HelpCommand, HelpGroup, has_color, read_docstring
+from base.help import MAX_WIDTH, HelpCommand, HelpGroup, read_docstring
 from base.invocation import format_command, set_program
 from base.options import describe_preset
-from base.terminal import Console, ConsoleOptions
+from base.terminal import Console, ConsoleOptions, has_color
 
 Config = TypeVar("Config")
 CommandFunction = Callable[[Config, Console], Mapping[str, Any]]

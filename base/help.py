@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-from typing import Any, TextIO
+from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -21,18 +20,6 @@ EXIT_STATUSES = (
 _HEADING, _OPTION, _RESET = "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 _HEADING_LINE = re.compile(r"^(Usage:|[A-Z][A-Za-z, ]*:$)", re.MULTILINE)
-
-
-def has_color(stream: TextIO) -> bool:
-    """Return whether to print colours: on a terminal or with FORCE_COLOR, but not with NO_COLOR or TERM=dumb."""
-    if os.environ.get("NO_COLOR") or is_dumb_terminal():
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
-
-
-def is_dumb_terminal() -> bool:
-    """Return whether the terminal neither moves its cursor nor prints colours."""
-    return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
 
 
 class HelpCommand(TyperCommand):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from base.notebook import Display, render_progress
-from base.terminal import ProgressCallback, Unit, format_seconds, is_notebook
+from base.terminal import ProgressCallback, Unit, format_seconds, is_dumb_terminal, is_notebook, open_rich_console
 
 
 class ProgressBar:
@@ -108,12 +108,11 @@ def open_progress(
             yield notebook_bar
         finally:
             notebook_bar.print()
-    elif not sys.stderr.isatty():
+    elif not sys.stderr.isatty() or is_dumb_terminal():
         lines = _PlainLines(description, total, unit)
         yield lines
         lines.print()
     else:
-        from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -123,7 +122,7 @@ def open_progress(
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=RichConsole(stderr=True)) as bar:
+        with Progress(*columns, console=open_rich_console(on_stderr=True)) as bar:
             yield _TerminalBar(bar, description, total, unit)
 
 

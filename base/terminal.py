@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -18,6 +19,8 @@ from base.options import OptionTopic
 from base.streams import hide_native_stderr
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
     from base.progress import ProgressBar
 
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -109,7 +112,6 @@ class Console:
             text = "\n".join([title, *("  ".join(map(str, row)) for row in rows)])
             Display().show(render_table(title, rows), text)
             return
-        from rich.console import Console as RichConsole
         from rich.table import Table
 
         stream = sys.stderr if on_stderr else sys.stdout
@@ -118,7 +120,7 @@ class Console:
             table.add_column(justify="left", overflow="fold", style="bold" if index == 0 else "")
         for row in rows:
             table.add_row(*(_escape(cell, stream) for cell in row))
-        console = RichConsole(stderr=on_stderr, highlight=False, emoji=False)
+        console = open_rich_console(on_stderr=on_stderr)
         # A title of the table itself would be wrapped at the width of the table.
         console.print(_escape(title, stream), style="table.title", soft_wrap=True)
         console.print(table)
@@ -145,6 +147,26 @@ class Console:
         unit = Unit(f" {unit}", "{:,}".format, format_rate) if isinstance(unit, str) else unit
         with open_progress(description, total, unit, self._callback, is_quiet=self.options.quiet) as bar:
             yield bar
+
+
+def has_color(stream: TextIO) -> bool:
+    """Return whether to print colours: on a terminal or with FORCE_COLOR, but not with NO_COLOR or TERM=dumb."""
+    if os.environ.get("NO_COLOR") or is_dumb_terminal():
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
+
+
+def is_dumb_terminal() -> bool:
+    """Return whether the terminal neither moves its cursor nor prints colours."""
+    return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+
+def open_rich_console(*, on_stderr: bool) -> RichConsole:
+    """Create a console of rich for tables and progress bars, with colours where `has_color` allows them."""
+    from rich.console import Console as RichConsole
+
+    color_system: Literal["auto"] | None = "auto" if has_color(sys.stderr if on_stderr else sys.stdout) else None
+    return RichConsole(stderr=on_stderr, highlight=False, emoji=False, color_system=color_system)
 
 
 def is_notebook() -> bool:

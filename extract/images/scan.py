@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from base.errors import UsageError
+from base.invocation import format_options
 from base.places.open import hash_location
 from base.terminal import NUM_LISTED, format_count, format_list
 from base.urls import Location
@@ -151,8 +152,9 @@ def scan_images(
 def require_folder(folder: Location) -> None:
     """Raise UsageError if a local folder of pictures does not exist."""
     if isinstance(folder, Path) and not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise UsageError(folder, "a folder of pictures", got, "Give its path with --images")
+        # The path may be relative to a folder that the user does not see, such as that of `make -C`.
+        got = "a file" if folder.exists() else f"no folder {folder.absolute()}"
+        raise UsageError(folder, "a folder of pictures", got, f"Give {format_options('extract', {'images': 'FOLDER'})}")
 
 
 def leave_out_classes(scan: Scan, classes: str, min_pictures: int) -> Scan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -189,3 +190,41 @@ def test_parse_arguments_returns_options_with_those_of_the_preset() -> None:
 def test_parse_arguments_with_invalid_arguments_is_a_usage_error(wrong: list[str]) -> None:
     with raises(UsageError):
         parse_arguments(Config, ["--mode", "x", *wrong], "program")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("variables", "is_colored"),
+    [
+        ({"FORCE_COLOR": "1", "TERM": "xterm"}, True),
+        ({"TERM": "xterm"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_help_and_tables_are_colored_as_the_environment_demands(
+    variables: dict[str, str], is_colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for arguments in (["--help"], ["--mode", "x"]):
+        assert ("\x1b[" in run(*arguments).out) == is_colored
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("terminal", "has_bar"), [("xterm", True), ("dumb", False)])
+def test_progress_is_a_bar_only_where_the_cursor_can_move(
+    terminal: str, has_bar: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", terminal)
+    terminal_stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal_stream)
+    with Console().progress("work", 3, "items") as progress:
+        progress.advance(3)
+    assert ("\x1b[2K" in terminal_stream.getvalue()) == has_bar

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from base.commands import COMMANDS, find_command, import_config, import_function, list_configs
-from tests.commands import run_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,17 +42,6 @@ def test_list_configs_finds_the_function_and_the_options_of_each_command(name: s
 @pytest.mark.unit
 def test_find_command_of_another_program_is_empty() -> None:
     assert find_command("python -m benchmarks.epoch") == ""
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("colored", [True, False])
-def test_help_is_colored_as_the_environment_demands(colored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm" if colored else "dumb")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert ("\x1b[" in run_command("train_head.__main__", "--help").out) == colored
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[" not in run_command("train_head.__main__", "--help").out
 
 
 COMPLETIONS = [
