@@ -8,6 +8,7 @@ import pytest
 
 from headstart.doctor.findings import Finding
 from headstart.doctor.redaction import Redactor, build_redactor
+from tests.systems import needs_posix
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +39,7 @@ def test_redact_replaces_paths_and_names(text: str, expected: str, redactor: Red
     assert redactor.redact(text) == expected
 
 
+@needs_posix
 def test_redactor_of_this_computer_knows_its_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "anna nowak"
     (home / "pictures").mkdir(parents=True)

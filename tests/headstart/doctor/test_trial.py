@@ -15,6 +15,7 @@ from headstart.doctor import trial
 from headstart.doctor.findings import Finding, Status
 from tests.backbones import build_small_backbone, use_small_backbone
 from tests.commands import run_command
+from tests.systems import needs_posix
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_failure_of_the_trial_is_reported_by_its_process(
     assert err.splitlines() == ["ValueError: broken"]
 
 
+@needs_posix
 @pytest.mark.unit
 def test_findings_of_the_process_are_read_and_its_folder_is_removed(program: Path) -> None:
     line = json.dumps({"name": "train", "value": "1 s", "status": "note", "advice": ""})
@@ -75,6 +77,7 @@ def test_illegal_instruction_on_windows_is_described_as_on_posix() -> None:
     assert "0xc000001d" in found[1].value
 
 
+@needs_posix
 @pytest.mark.unit
 @pytest.mark.parametrize(
     ("end", "cause"),
