@@ -31,7 +31,7 @@ def list_checks(backend: str = "") -> dict[str, dict[str, Check]]:
     Args:
         backend: value of KERAS_BACKEND before Headstart changed it.
     """
-    from headstart.doctor.computer import check_disk, check_memory, check_processor
+    from headstart.doctor.computer import check_memory, check_processor
     from headstart.doctor.environment import check_environment
     from headstart.doctor.folders import check_folders
     from headstart.doctor.versions import check_extras, check_versions
@@ -40,7 +40,7 @@ def list_checks(backend: str = "") -> dict[str, dict[str, Check]]:
     return {
         "versions": {"versions": check_versions, "extras": check_extras},
         "environment": {"environment": partial(check_environment, backend)},
-        "computer": {"processor": check_processor, "memory": check_memory, "disk": check_disk},
+        "computer": {"processor": check_processor, "memory": check_memory},
         "weights": {"weights": check_weights},
         "folders": {"folders": check_folders},
     }

@@ -1,18 +1,15 @@
-"""Computer: processor, the precision that suits it, GPU, memory, and free space."""
+"""Computer: the processor, the precision that suits it, and the memory."""
 
 from __future__ import annotations
 
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from base.terminal import format_bytes
 from headstart.doctor.findings import Finding, Status
 
-MIN_DISK, MIN_MEMORY = 10**9, 2 * 10**9
-"""Free bytes below which extraction and export may fail; docs/explanation/performance.md has the measured memory."""
+MIN_MEMORY = 2 * 10**9
+"""Free bytes below which extraction may fail; docs/explanation/performance.md has the measured memory."""
 
 
 def check_processor() -> Iterator[Finding]:
@@ -43,11 +40,3 @@ def check_memory() -> Iterator[Finding]:
     else:
         advice = "Close other programs" if free < MIN_MEMORY else ""
         yield Finding("free memory", format_bytes(free), Status.NOTE if advice else Status.OK, advice)
-
-
-def check_disk() -> Iterator[Finding]:
-    """Check the free space of the current folder and of the temporary folder."""
-    for name, path in (("current folder", Path.cwd()), ("temporary folder", Path(tempfile.gettempdir()))):
-        free = shutil.disk_usage(path).free
-        advice = "Free some space, or use a folder on another disk" if free < MIN_DISK else ""
-        yield Finding(f"free space, {name}", format_bytes(free), Status.PROBLEM if advice else Status.OK, advice)

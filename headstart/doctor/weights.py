@@ -42,7 +42,11 @@ def check_weights() -> Iterator[Finding]:
     if given:
         num_bytes = sum(path.stat().st_size for path in given)
         yield Finding("weights from URLs", f"{format_count(len(given), 'file')}, {format_bytes(num_bytes)}")
-    sources = {"HEADSTART_WEIGHTS_URL": mirror} if mirror else {"source 1": COURSE_URL, "source 2": KERAS_URL}
+    sources = (
+        {"HEADSTART_WEIGHTS_URL": mirror}
+        if mirror
+        else {"ImageNet source 1": COURSE_URL, "ImageNet source 2": KERAS_URL}
+    )
     found = check_sources(sources, is_mirror=bool(mirror))
     yield from found
     if not imagenet.is_file() and all(each.status is not Status.OK for each in found):

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -106,11 +107,30 @@ def test_check_folder_that_cannot_be_used_is_a_problem(tmp_path: Path, monkeypat
     found = check_folder("cache", tmp_path)
     assert (found.status, found.value, found.advice) == (Status.PROBLEM, "NFS without locks", "Use a local disk")
 
+    monkeypatch.setattr(folders, "require_locks", lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**8))
+        assert check_folder("cache", tmp_path).status is Status.PROBLEM
+
     def fail(**_: object) -> None:
         raise PermissionError(13, os.strerror(13))
 
     monkeypatch.setattr("tempfile.TemporaryFile", fail)
     assert check_folder("cache", tmp_path).status is Status.PROBLEM
+
+
+def test_check_folders_reports_a_removed_folder_and_checks_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+
+    def fail() -> Path:
+        raise FileNotFoundError(2, os.strerror(2))
+
+    monkeypatch.setattr(Path, "cwd", fail)
+    expected = {"current folder": Status.PROBLEM, "cache": Status.OK, "temporary folder": Status.OK}
+    found = get_statuses(folders.check_folders())
+    assert {name: status for name, status in found.items() if name != "work/"} == expected
 
 
 @pytest.fixture
