@@ -35,7 +35,8 @@ class UrlPath:
         """Create a path.
 
         Args:
-            place: URL of the folder or the file; for an archive also a local path, and for shards a pattern of paths.
+            place: URL of the folder or the file; for an archive also a local path, and for shards a pattern of paths;
+            with `/` on every system.
             archive: `zip` or `tar`; empty if `place` is no archive.
             inner: path relative to `place`, with `/`.
         """
@@ -77,12 +78,12 @@ class UrlPath:
 
     def resolve(self) -> UrlPath:
         """Return the path that is recorded: without credentials, and absolute if it is that of a local archive."""
-        place = redact(self.place) if is_url(self.place) else str(Path(self.place).resolve())
+        place = redact(self.place) if is_url(self.place) else Path(self.place).resolve().as_posix()
         return UrlPath(place if self.archive else place.rstrip("/"), self.archive, self.inner)
 
     def absolute(self) -> UrlPath:
         """Return the path for another process: with credentials, and absolute if it is that of a local archive."""
-        place = self.place if is_url(self.place) else str(Path(self.place).absolute())
+        place = self.place if is_url(self.place) else Path(self.place).absolute().as_posix()
         return UrlPath(place, self.archive, self.inner)
 
     def __truediv__(self, part: str | os.PathLike[str]) -> UrlPath:
@@ -134,8 +135,8 @@ def parse_location(value: str | os.PathLike[str] | UrlPath) -> Location:
     text = os.fspath(value)
     if is_url(text):
         return UrlPath.parse(text)
-    if isinstance(value, Path) and _COLLAPSED.match(text) and not value.exists():
-        return UrlPath.parse(_COLLAPSED.sub(r"\1://", text, count=1))
+    if isinstance(value, Path) and _COLLAPSED.match(value.as_posix()) and not value.exists():
+        return UrlPath.parse(_COLLAPSED.sub(r"\1://", value.as_posix(), count=1))
     return Path(text)
 
 
@@ -144,12 +145,12 @@ def locate_pictures(value: str | os.PathLike[str] | UrlPath) -> Location:
     path = parse_location(value)
     if isinstance(path, UrlPath):
         return path
-    text, kind = str(path), find_archive_kind(str(path))
+    text, kind = path.as_posix(), find_archive_kind(path.name)
     if kind and path.is_file():
         return UrlPath(text, kind)
     if kind == TAR and has_pattern(text) and not path.exists():
         return UrlPath(text, TAR)
-    return UrlPath(str(path / "*.tar"), TAR) if _holds_shards(path) else path
+    return UrlPath((path / "*.tar").as_posix(), TAR) if _holds_shards(path) else path
 
 
 def has_pictures(value: str | Location) -> bool:

@@ -45,7 +45,9 @@ def run_command(module: str, *arguments: object) -> CommandResult:
         module: a module with `main(name)`, such as `extract.__main__` or `train_head.compare`.
         arguments: arguments of the command line.
     """
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True) for _ in range(2))
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", newline="", write_through=True) for _ in range(2)
+    )
     with ExitStack() as stack:
         for name in ("process.prepare", "streams.protect_streams"):
             stack.enter_context(mock.patch(f"base.{name}"))

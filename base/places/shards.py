@@ -43,11 +43,11 @@ def list_shards(pattern: str) -> list[str]:
 def _list_local(pattern: Path) -> Iterator[str]:
     """Yield the local files that a pattern denotes; a name that exists is no pattern, as `photos[1].tar`."""
     folder = _find_existing(pattern)
-    for rest in expand_braces(str(pattern.relative_to(folder))):
+    for rest in expand_braces(pattern.relative_to(folder).as_posix()):
         place = folder / rest
         inside = _find_existing(place)
-        name = str(place.relative_to(inside))
-        yield from sorted(map(str, inside.glob(name))) if has_pattern(name) else [str(place)]
+        name = place.relative_to(inside).as_posix()
+        yield from sorted(map(Path.as_posix, inside.glob(name))) if has_pattern(name) else [place.as_posix()]
 
 
 def _find_existing(path: Path) -> Path:
