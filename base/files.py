@@ -21,8 +21,8 @@ from base.regular import RegularFile
 PARTIAL_PREFIX = ".partial-"
 _MAX_PARTIAL_NAMES = 9
 """Maximum number of names to try for a partial file; links or folders of the user may already have some of them."""
-_MAX_NAME_BYTES = 255
-"""Largest length of a file name, in bytes; on Windows the same number of characters."""
+_MAX_NAME_BYTES = 220
+"""Largest part of a name in the name of a file beside it. Systems allow 255 bytes, or on Windows 255 characters."""
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -79,16 +79,16 @@ def _clear_partial(path: Path) -> Path:
 
 
 def name_beside(path: Path, start: str, end: str = "") -> Path:
-    """Return a path beside another one: the name between `start` and `end`, cut if the result would be too long.
+    """Return a path beside another one: its name between `start` and `end`, together at most 35 bytes.
 
-    A cut name ends with a part of its digest, so that two names that are cut stay different.
+    A longer name is cut, and then ends with a part of its digest, so that different names stay different.
     """
-    name, limit = path.name, _MAX_NAME_BYTES - len(os.fsencode(start + end))
-    if len(os.fsencode(name)) > limit:
-        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
-        while len(os.fsencode(name)) > limit - 1 - len(digest):
+    name = path.name
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        end_of_cut = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+        while len(os.fsencode(name + end_of_cut)) > _MAX_NAME_BYTES:
             name = name[:-1]
-        name = f"{name}~{digest}"
+        name += end_of_cut
     return path.with_name(f"{start}{name}{end}")
 
 

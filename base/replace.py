@@ -161,7 +161,7 @@ def _make_staging(target: Target) -> Path:
 def _list_staging(target: Target) -> list[tuple[Path, _Plan]]:
     """List the staging folders that interrupted commands left for a target, with their plans."""
     place = target.place
-    start = name_beside(place, PARTIAL_PREFIX, "-" + 2 * _NUM_RANDOM_BYTES * "0").name[: -2 * _NUM_RANDOM_BYTES]
+    start = name_beside(place, PARTIAL_PREFIX, "-").name
     found = []
     for folder in (place.parent, place):
         with suppress(OSError):

@@ -47,6 +47,10 @@ def find_output_error() -> OSError | None:
 def _open(fd: int, replaced: TextIO | None, *, is_line_buffered: bool) -> TextIO:
     if replaced is not None:
         replaced.flush()
+        if sys.platform == "win32" and isinstance(replaced, io.TextIOWrapper) and replaced.isatty():
+            # Only Python's own stream writes Unicode to the console of Windows.
+            replaced.reconfigure(errors="backslashreplace", line_buffering=True)
+            return replaced
     raw = _Stream(fd, "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),

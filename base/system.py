@@ -179,7 +179,7 @@ def _set_lock(descriptor: int, mode: int) -> bool:
 
 
 def try_locks(descriptor: int) -> None:
-    """Raise OSError if an open file cannot be locked in both ways: as stores are with `flock`, and as SQLite does."""
+    """Raise OSError if an open file cannot be locked as stores are."""
     if sys.platform != "win32":
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

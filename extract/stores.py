@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from base.errors import HeadstartError, StoreMissingError, StoreWriteError
+from base.files import name_beside
 from base.lock import hold_write_lock
 from base.system import sync_folder
 from base.terminal import Console, format_count
@@ -142,7 +143,7 @@ def set_aside(store: Path) -> Path | None:
     if not held:
         return None
     folder = store.resolve()
-    aside = folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    aside = name_beside(folder, "", f"-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
         with ExitStack() as locks:
             for found in held:

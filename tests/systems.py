@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,12 @@ needs_posix = pytest.mark.skipif(
     sys.platform == "win32", reason="needs signals, pipes, permissions or links that Windows does not have"
 )
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc or a call of Linux")
+
+
+def make_pipe(path: Path) -> None:
+    """Create a named pipe, or skip the running test on Windows."""
+    skip_on_windows("named pipes in folders")
+    os.mkfifo(path)
 
 
 def skip_on_windows(missing: str) -> None:

@@ -13,6 +13,7 @@ from typer import Option
 
 from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
+from base.files import name_beside
 from base.options import OptionTopic
 from base.target import Target
 from base.terminal import Console
@@ -135,7 +136,7 @@ def fit_comparison(
             if name in same:
                 write_record(folder, copy_run(Run(training.config.run), folder))
             else:
-                checkpoints.append(place.with_name(f"{CHECKPOINT_PREFIX}{place.name}-{folder.name}"))
+                checkpoints.append(name_beside(place, CHECKPOINT_PREFIX, f"-{folder.name}"))
                 fit_run(training, folder, checkpoints[-1], console, time.monotonic())
             runs[name] = Run(folder)
         results = {name: run.read_metrics() for name, run in runs.items()}

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from base.files import name_beside
 from base.invocation import format_command
 from base.replace import replace_folder
 from base.terminal import Console, format_count, format_list, format_seconds, import_quietly
@@ -183,7 +184,7 @@ def fit_run(
 
 def get_checkpoint_folder(run: Path) -> Path:
     """Return the path of a run's checkpoint folder."""
-    return run.resolve().with_name(f"{CHECKPOINT_PREFIX}{run.resolve().name}")
+    return name_beside(run.resolve(), CHECKPOINT_PREFIX)
 
 
 def raise_if_diverged(config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from base.terminal import Console, ConsoleOptions
 from tests.base.program import Config
 from tests.commands import CommandResult, run_command
 from tests.errors import raises
+from tests.systems import needs_posix
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +144,7 @@ def run_shell(command: str, **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
+@needs_posix
 @pytest.mark.parametrize(
     ("redirections", "status", "num_errors"),
     [
@@ -166,11 +168,13 @@ def test_process_without_output_completes_its_work(
     assert len(errors) == num_errors
 
 
+@needs_posix
 def test_process_with_closed_stderr_writes_no_messages_into_its_files(tmp_path: Path) -> None:
     assert run_shell(f"PROGRAM --mode write --run {tmp_path}/run --json 2>&-").returncode == 0
     assert (tmp_path / "run").read_text() == f"{tmp_path}/run"
 
 
+@needs_posix
 def test_process_in_a_locale_without_utf8_reads_and_writes_any_name(tmp_path: Path) -> None:
     path = tmp_path / "Füße 猫"
     done = run_shell(f"PROGRAM --mode write --run '{path}' --json", LC_ALL="C", PYTHONUTF8="0")

@@ -20,6 +20,7 @@ from base.files import (
     find_partial_files,
     hash_file,
     is_mount,
+    name_beside,
     read_regular_file,
     remove_tree,
     require_space,
@@ -27,6 +28,7 @@ from base.files import (
 )
 from tests.errors import raises
 from tests.files import limit_file_size
+from tests.systems import make_pipe, needs_linux
 
 pytestmark = pytest.mark.unit
 
@@ -108,12 +110,12 @@ def test_read_regular_file_above_the_limit_is_an_error(tmp_path: Path) -> None:
 def test_read_regular_file_other_kind_is_an_error_without_blocking(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"
     if kind == "pipe":
-        os.mkfifo(path)
+        make_pipe(path)
     elif kind == "link":
         (tmp_path / "b").write_bytes(b"abc")
         path.symlink_to(tmp_path / "b")
     elif kind == "device":
-        path = Path("/dev/zero")
+        path = Path(os.devnull)
     elif kind == "folder":
         path.mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - each kind has its own number
@@ -148,6 +150,7 @@ def test_remove_tree_removes_read_only_folders_and_keeps_link_targets(tmp_path: 
     assert (tmp_path / "target/a").read_bytes() == b"mine"
 
 
+@needs_linux
 def test_describe_file_system_finds_the_innermost_and_last_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,3 +164,20 @@ def test_describe_file_system_finds_the_innermost_and_last_mount(
     assert (is_mount(tmp_path / "a b"), is_mount(tmp_path / "a")) == (True, False)
     monkeypatch.setattr("base.files._MOUNTS", tmp_path / "missing")
     assert str(tmp_path) not in describe_file_system(tmp_path)
+
+
+def test_write_durably_with_the_longest_name_leaves_only_the_file(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 127 + "a")
+    for content in (b"old", b"new"):
+        write_durably(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_name_beside_long_names_stay_different_and_are_cut_once(tmp_path: Path) -> None:
+    first, second = (name_beside(tmp_path / ("é" * 120 + end), ".partial-", "-2").name for end in "ab")
+    assert first != second
+    assert len(os.fsencode(first)) <= 255
+    cut = tmp_path / first.removeprefix(".partial-").removesuffix("-2")
+    assert name_beside(cut, ".", ".lock").name == f".{cut.name}.lock"
+    assert name_beside(tmp_path / "a", ".", ".lock") == tmp_path / ".a.lock"

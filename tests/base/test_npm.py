@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,14 @@ from base.errors import HeadstartError
 from base.npm import NpmPackage, fetch_package, find_cache_folder
 from tests.errors import raises
 from tests.fake_npm import install_npm
+from tests.systems import needs_posix
 
 pytestmark = pytest.mark.unit
 
 PACKAGE = NpmPackage("@scope/parts", "1.2.3", "")
 
 
+@needs_posix
 def test_fetch_package_runs_npm_pack_with_the_exact_version_and_keeps_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,6 +45,7 @@ def test_fetch_package_without_npm_is_refused(tmp_path: Path, monkeypatch: pytes
         fetch_package(PACKAGE, tmp_path / "cache", "or wait")
 
 
+@needs_posix
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
@@ -64,6 +66,7 @@ def test_fetch_package_with_a_failing_npm_reports_status_and_last_line_and_leave
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@needs_posix
 def test_fetch_package_after_an_interrupted_download_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache/fetching").mkdir(parents=True)
     (tmp_path / "cache/fetching" / PACKAGE.file).write_bytes(b"half")
@@ -80,4 +83,4 @@ def test_find_cache_folder_prefers_headstart_cache_then_xdg_cache_home_then_home
     monkeypatch.delenv("HEADSTART_CACHE")
     assert find_cache_folder() == Path("/xdg/headstart")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert find_cache_folder() == Path(os.environ["HOME"]) / ".cache/headstart"
+    assert find_cache_folder() == Path.home() / ".cache/headstart"

@@ -37,7 +37,7 @@ from tests.features.stores import (
     read_sorted,
 )
 from tests.files import read_files, remove_locks
-from tests.systems import needs_linux
+from tests.systems import make_pipe, needs_linux
 
 NOBODY = 65534
 
@@ -245,6 +245,6 @@ def test_read_shard_changed_after_the_first_read_is_an_error(tmp_path: Path, cha
         case "link":
             path.symlink_to(copy)
         case "pipe":
-            os.mkfifo(path)
+            make_pipe(path)
     with raises(ShardDamagedError, where=path):
         store.read(store.examples)

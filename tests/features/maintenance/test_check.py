@@ -36,6 +36,7 @@ from tests.features.stores import (
     make_writer,
     read_sorted,
 )
+from tests.systems import make_pipe
 
 pytestmark = pytest.mark.unit
 
@@ -164,7 +165,7 @@ def test_check_images_finds_edited_and_missing_pictures(store: Path, tmp_path: P
 def test_check_pipe_among_the_pictures_does_not_block(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     (folder / "cats").mkdir(parents=True)
-    os.mkfifo(folder / make_image(2).path)
+    make_pipe(folder / make_image(2).path)
     assert f"{folder}/{make_image(2).path}" in [problem.where for problem in find(store, images=folder)]
 
 
