@@ -49,7 +49,12 @@ class PruneConfig:
 
 
 def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
-    """List what a store no longer needs, such as features of pictures that are gone; --confirm removes it."""
+    """List what a store no longer needs, such as features of pictures that are gone; --confirm removes it.
+
+    Examples:
+        headstart features prune work/store
+        headstart features prune work/store --only features,derived --confirm
+    """
     from base.errors import StoreMissingError
     from features.catalog.catalog import CATALOG_NAME
     from features.cuts import list_cuts

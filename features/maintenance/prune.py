@@ -49,13 +49,20 @@ def find_needed(folders: Iterable[Path]) -> frozenset[bytes]:
     """Return the content hashes of the pictures that the runs in folders were fitted on.
 
     A run is exported from the stored features of these pictures.
+
+    Raises:
+        OSError: a table cannot be read, so that it is unknown what its run needs.
     """
     found = set[bytes]()
     for folder in folders:
         path = folder / EXAMPLES_FILE
         if is_regular(path):
-            # Another table, or a damaged one, which makes the run unusable anyway.
-            with suppress(OSError, ValueError, csv.Error), path.open(newline="", encoding="utf-8") as file:
+            # A path that is not UTF-8 must not hide a run. Another table has no such column, and a damaged one makes
+            # the run unusable anyway.
+            with (
+                path.open(newline="", encoding="utf-8", errors="surrogateescape") as file,
+                suppress(ValueError, csv.Error),
+            ):
                 found.update(bytes.fromhex(row.get("content_hash") or "") for row in csv.DictReader(file))
     return frozenset(found)
 

@@ -19,6 +19,10 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
 
     These are checkpoints and incomplete results of interrupted commands, earlier runs, data that can be computed again,
     and features of pictures that are gone, unless a run below the folder needs them.
+
+    Examples:
+        headstart prune
+        headstart prune work --only checkpoints,runs --confirm
     """
     from features.maintenance.leftovers import free_leftovers, parse_kinds
     from features.maintenance.prune import walk_folders

@@ -64,8 +64,9 @@ def measure(folder: Path) -> int:
 
 def write_examples(run: Path, numbers: list[int]) -> None:
     run.mkdir(parents=True)
-    rows = [f"train,cats,{make_key(number).content_hash.hex()},cats/{number}.jpg,x" for number in numbers]
-    (run / EXAMPLES_FILE).write_text("\n".join(["side,label,content_hash,path,shard", *rows]))
+    rows = [f"train,cats,{make_key(number).content_hash.hex()},cats/\udce9{number}.jpg,x" for number in numbers]
+    text = "\n".join(["side,label,content_hash,path,shard", *rows])
+    (run / EXAMPLES_FILE).write_text(text, errors="surrogateescape")
 
 
 @pytest.mark.unit
