@@ -12,7 +12,7 @@ from typing import Any
 
 from base.cluster import LOCAL, check_address
 from base.errors import HeadstartError, UsageError, require_extra
-from base.invocation import format_command
+from base.invocation import format_command, format_options
 from base.terminal import Console, ConsoleOptions, format_list
 from base.urls import parse_location
 from features.cuts import list_cuts, open_store
@@ -203,7 +203,7 @@ def resolve_num_views(store: FeatureStore, requested: int | None) -> int:
     if requested is not None and requested > store.num_views:
         expected = f"at most {store.num_views}, the number of views in {store.path}"
         raise UsageError(
-            "--views", expected, str(requested), f"Run `{format_command('extract', '--views', requested)}` first"
+            "--views", expected, str(requested), f"Extract again with {format_options('extract', {'views': requested})}"
         )
     return requested or store.num_views
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from base.files import name_beside
-from base.invocation import format_command
+from base.invocation import format_options
 from base.replace import replace_folder
 from base.terminal import Console, format_count, format_list, format_seconds, import_quietly
 from features.store import FeatureStore
@@ -75,9 +75,8 @@ def train_head(
     config = training.config
     log_dataset_summary(training.store, training.split, config, console)
     if others := describe_other_features(config, training.store):
-        console.warning(
-            f"{others}. Run `{format_command('extract', '--preset', config.preset)}` for the features of the preset"
-        )
+        preset = format_options("extract", {"preset": config.preset})
+        console.warning(f"{others}. For the features of the preset, extract with {preset}")
     checkpoints = get_checkpoint_folder(config.run)
     differences = []
     if holds_run(config.run) and not config.overwrite:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from base.errors import FeatureStoreError, HeadstartError
-from base.invocation import format_command
+from base.invocation import format_command, format_options
 from base.lock import is_locked
 from base.regular import FileIdentity, RegularFile
 from base.terminal import Console, format_count, format_list
@@ -53,7 +53,8 @@ def log_dataset_summary(store: FeatureStore, split: Split, config: TrainConfig, 
             console.warning(
                 f"{store.path}: {format_count(num_expected - num_rows, 'view')} of training pictures missing from the "
                 "store: extraction was interrupted, the pictures were validation pictures at extraction, or "
-                f"the features are not finite. Run `{format_command('extract', '--views', config.views)}` to add them"
+                "the features are not finite. To add them, extract again with "
+                f"{format_options('extract', {'views': config.views})}"
             )
     _log_unused(store, split, console)
     if leaks := split.count_leaks():
@@ -89,9 +90,10 @@ def _log_labels(split: Split, console: Console) -> None:
 def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
     """Log the pictures of the folder that are used neither for training nor for validation, by reason."""
     if store.contents.part:
+        command = format_command("features merge", "PARTS", "--into", "STORE")
         console.warning(
-            f"{store.path} has only part {store.contents.part} of its folder. Run "
-            f"`{format_command('features merge')}` with all parts, and train on the merged store"
+            f"{store.path} has only part {store.contents.part} of its folder. Run `{command}` with all parts, and train "
+            "on the merged store"
         )
     by_reason: dict[UnusableReason, list[UnusableImage]] = {}
     for found in store.list_unusable():

@@ -18,7 +18,11 @@ MIN_ERRORS = 6
 
 
 def describe_next_step(
-    metrics: Mapping[str, Any], history: Sequence[Epoch], options: Mapping[str, Any], config: TrainConfig
+    metrics: Mapping[str, Any],
+    history: Sequence[Epoch],
+    options: Mapping[str, Any],
+    config: TrainConfig,
+    images: str = "",
 ) -> str:
     """Describe what to try next for a fitted head, as one line; empty if its numbers give no reason.
 
@@ -27,6 +31,7 @@ def describe_next_step(
         history: its epochs.
         options: its options of training.
         config: options with the paths of the store and of the pictures.
+        images: folder of the pictures in the record of the run.
     """
     num_wrong = round((1 - metrics["val_accuracy"]) * metrics["num_validation"])
     if metrics.get("is_multi_label") or num_wrong < MIN_ERRORS:
@@ -41,8 +46,8 @@ def describe_next_step(
         parts.append(_describe_fit(metrics, history, options, [low, high]))
     if is_small or not is_ridge:
         what = ["larger pictures"] * is_small + ["other layers", "more pictures"]
-        images = ["--images", str(config.images or "FOLDER")] if is_small else []
-        command = format_command("advise", "--store", config.store, *images)
+        places = ["--images", str(config.images or images or "FOLDER")] if is_small else []
+        command = format_command("advise", "--store", config.store, *places)
         parts.append(f"`{command}` measures whether {', '.join(what[:-1])} or {what[-1]} would help")
     line = "; ".join(part for part in parts if part)
     return f"next: {line}" if line else ""
