@@ -92,8 +92,8 @@ def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
     if store.contents.part:
         command = format_command("features merge", "PARTS", "--into", "STORE")
         console.warning(
-            f"{store.path} has only part {store.contents.part} of its folder. Run `{command}` with all parts, and train "
-            "on the merged store"
+            f"{store.path} has only part {store.contents.part} of its folder. Run `{command}` with all parts, and "
+            "train on the merged store"
         )
     by_reason: dict[UnusableReason, list[UnusableImage]] = {}
     for found in store.list_unusable():
