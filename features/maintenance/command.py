@@ -56,6 +56,7 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
         headstart features prune work/store --only features,derived --confirm
     """
     from base.errors import StoreMissingError
+    from base.invocation import format_command
     from features.catalog.catalog import CATALOG_NAME
     from features.cuts import list_cuts
     from features.maintenance import prune as plan
@@ -75,4 +76,7 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
     found = [plan.build_store_leftover(config.store / cut, StoreKind.CUTS, reason) for cut in dropped]
     for store in stores:
         found += plan.list_store_leftovers(store, kinds, needed, console)
-    return free_leftovers(config.store, found, console, confirm=config.confirm)
+    words = [*(["--only", config.only] if config.only != KINDS else []), "--confirm"]
+    words += ["--drop-cut", config.drop_cut] if dropped else []
+    command = format_command("features prune", config.store, *words)
+    return free_leftovers(config.store, found, console, confirm=config.confirm, command=command)

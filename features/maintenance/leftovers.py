@@ -61,7 +61,9 @@ def unlink_files(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def free_leftovers(folder: Path, found: Sequence[Leftover], console: Console, *, confirm: bool) -> dict[str, Any]:
+def free_leftovers(
+    folder: Path, found: Sequence[Leftover], console: Console, *, confirm: bool, command: str
+) -> dict[str, Any]:
     """Show leftovers in a table, and remove them if `confirm` is set.
 
     Args:
@@ -69,6 +71,7 @@ def free_leftovers(folder: Path, found: Sequence[Leftover], console: Console, *,
         found: the leftovers, in the order in which they are removed.
         console: output of the table and of messages.
         confirm: whether to remove the leftovers.
+        command: line for the shell that removes them, for a message.
 
     Returns:
         The JSON object of a command: `bytes` (freed, or to be freed), `removed`, and `leftovers`.
@@ -104,7 +107,7 @@ def free_leftovers(folder: Path, found: Sequence[Leftover], console: Console, *,
     if freed:
         console.info(f"freed {format_bytes(num_bytes)}")
     elif found and not confirm:
-        console.info("nothing was removed. Add --confirm to the command (CONFIRM=yes to make) to remove these files")
+        console.info(f"nothing was removed. To remove these files: {command}")
     if failed:
         raise CommandFailed(result, f"{format_count(len(failed), 'entry', 'entries')} could not be removed")
     return result

@@ -24,6 +24,7 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
         headstart prune
         headstart prune work --only checkpoints,runs --confirm
     """
+    from base.invocation import format_command
     from features.maintenance.leftovers import free_leftovers, parse_kinds
     from features.maintenance.prune import walk_folders
     from train_head.prune import find
@@ -40,7 +41,9 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
     runs = find.list_runs(kept)
     asked = [*find.find_earlier_stores(kept, runs), *find.find_earlier_exports(kept, runs)]
     found += [each for each in asked if each.kind in kinds]
-    result = free_leftovers(config.folder, found, console, confirm=config.confirm)
+    words = [*(["--only", config.only] if config.only != KINDS else []), "--confirm"]
+    command = format_command("prune", config.folder, *words)
+    result = free_leftovers(config.folder, found, console, confirm=config.confirm, command=command)
     if config.only == KINDS and asked:
         names = ",".join(kind for kind in ASKED if kind in {each.kind for each in asked})
         size = format_bytes(sum(each.num_bytes for each in asked))
