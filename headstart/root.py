@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import platform
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +24,7 @@ headstart extract --images pictures --store work/store
 headstart train --store work/store --run work/run
 headstart export --run work/run --out work/model
 headstart predict --model work/model a.jpg"""
+_COMPLETIONS = ("--install-completion", "--show-completion")
 _PACKAGES = ("keras", "tensorflow", "numpy", "h5py")
 
 
@@ -93,6 +97,9 @@ def run_root(program: str) -> NoReturn:
     Args:
         program: name of the program, for the help.
     """
+    # Typer finds out the shell that is running, or accepts the name of a shell if this is switched off.
+    if any(option in _COMPLETIONS and not name.startswith("-") for option, name in itertools.pairwise(sys.argv)):
+        os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
     settings: dict[str, Any] = {"cls": _Commands, "invoke_without_command": True, "epilog": EXAMPLES}
     settings["context_settings"] = {**CONTEXT_SETTINGS, "help_option_names": ["--help", "-h"]}
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
