@@ -10,7 +10,6 @@ from typing import Any
 from base.command_line import CommandFailed, run_app
 from base.terminal import NUM_LISTED, Console, format_bytes, format_count, format_list, format_seconds, import_quietly
 from extract.config import ExtractConfig, SummaryConfig, parse_part
-from extract.engines.choose import check_options
 
 NUM_ROWS = 20
 """Largest number of classes, reasons or unusable pictures in a table."""
@@ -25,6 +24,8 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         headstart extract --images pictures --labels labels.csv --store work/store --dry-run
         headstart extract summary
     """
+    from extract.engines.choose import check_options
+
     check_options(config.engine, config.precision)
     parse_part(config.part)
     if config.dry_run:

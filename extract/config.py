@@ -16,10 +16,9 @@ from base.cluster import LOCAL
 from base.errors import UsageError
 from base.options import OptionTopic
 from base.urls import Location
+from features.options import Compression, Pool, split_cuts
 from features.parts import Parts
 from features.presets import PRESETS, PresetName
-from features.schema import Pool, split_cuts
-from features.shards.compression import Compression
 
 MAX_PIXELS = 89_000_000
 """Default limit on the pixels of a picture, the same as in Pillow; 0.25 GB decoded."""

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.options import Pool as Pool
+from features.options import split_cuts as split_cuts
+
 SCHEMA_VERSION = 1
 FEATURE_DTYPE = np.dtype(np.float16)
 MAX_ROWS_PER_SHARD = 1024
@@ -54,18 +57,6 @@ class FeatureKey(NamedTuple):
     """SHA-256 of the image file, 32 bytes."""
     view: int
     """0 for the image itself, 1 and above for its augmentations."""
-
-
-class Pool(StrEnum):
-    """Pooling of the cut layer's output."""
-
-    NONE = "none"
-    AVG = "avg"
-
-
-def split_cuts(text: str) -> list[str]:
-    """Split the names of cut layers, which are separated by commas or by plus signs."""
-    return [cut.strip() for cut in text.replace("+", ",").split(",")]
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from base.errors import UsageError
 from features.contents import Example
 from features.labels import split_labels
+from features.options import VALIDATION_SHARE as VALIDATION_SHARE
 from features.schema import TEST, TRAIN, VALIDATION
 from features.stratify import NO_LABEL, Unit, stratify
-
-VALIDATION_SHARE = 0.2
-"""Default share of the training pictures that is held out if the folder has no validation/."""
 
 
 def sort_examples(examples: Iterable[Example]) -> list[Example]:

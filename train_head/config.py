@@ -14,9 +14,8 @@ from typer import Option
 from base.cluster import LOCAL
 from base.options import OptionTopic
 from base.urls import Location
+from features.options import VALIDATION_SHARE, Pool
 from features.presets import PRESETS, PresetName
-from features.schema import Pool
-from features.split import VALIDATION_SHARE
 
 MAX_PIXELS = 89_000_000
 """Default limit on the number of pixels in a picture; the same as in extraction."""

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from enum import StrEnum
 
 import h5py
 
 from base.errors import FeatureStoreError
+from features.options import Compression as Compression
 
 ZSTD_FILTER = 32015
 """Number of zstd in the HDF Group's registry of filters. Stores of earlier versions may use it."""
-
-
-class Compression(StrEnum):
-    """HDF5 filter of the features in a shard; recorded in the file, not part of the fingerprint."""
-
-    NONE = "none"
-    GZIP = "gzip"
 
 
 def list_filters(dataset: h5py.Dataset) -> list[int]:

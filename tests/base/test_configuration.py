@@ -140,7 +140,7 @@ def test_find_configuration_broken_file_is_usage_error(tmp_path: Path, content: 
 
 def test_command_line_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("extract.__main__.check_options", lambda *options: seen.append(options))
+    monkeypatch.setattr("extract.engines.choose.check_options", lambda *options: seen.append(options))
     monkeypatch.chdir(tmp_path)
     text = 'images = "pictures"\nstore = "store"\nengine = "openvino"\nprecision = "int8"\ndry_run = true\n'
     (tmp_path / "headstart.toml").write_text(text)
