@@ -22,6 +22,8 @@ from extract.parts import check_part
 from extract.sample_bits import choose_policy
 from extract.stores import StoredState, check_pictures_folder, place_stores, read_store, repeat_fingerprint
 from extract.weights.find import check_weights_argument
+from features.catalog.catalog import CATALOG_NAME
+from features.catalog.database import require_short_path
 from features.contents import pause_collector
 from features.folder import check_fingerprint
 from features.schema import ImageStatus
@@ -61,6 +63,8 @@ def prepare_run(
         check_address("--distribute", config.distribute)
     places = place_stores(config.store, config.cuts, is_new=config.new_store)
     require_locks(config.store)
+    for place in places.values():
+        require_short_path(place / CATALOG_NAME)
     for place in () if config.new_store else places.values():
         check_part(place, part)
     found = {} if config.new_store else {cut: read_store(place) for cut, place in places.items()}

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, StoreWriteError
+from base.errors import (
+    CatalogDamagedError,
+    FeatureStoreError,
+    StoreLockedError,
+    StoreMissingError,
+    StoreWriteError,
+    UsageError,
+)
 from base.invocation import format_command
 from base.lock import supports_locks
 from base.regular import FileIdentity, RegularFile
@@ -18,10 +26,21 @@ APPLICATION_ID = 0x48535452
 """`PRAGMA application_id` of a catalog, "HSTR" in ASCII."""
 BUSY_SECONDS = 30.0
 """Maximum time, in seconds, to wait for the lock of another process."""
+_MAX_PATH_BYTES = 504
+"""Largest length of a catalog's path: SQLite allows 512 bytes for the path of the journal (`MAX_PATHNAME`)."""
 _MAGIC = b"SQLite format 3\0"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
 _FAILED = ("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT")
+
+
+def require_short_path(path: Path) -> None:
+    """Raise UsageError if SQLite cannot open a catalog because its absolute path is too long."""
+    folder = path.parent.resolve()
+    limit, num_bytes = _MAX_PATH_BYTES - len(path.name) - 1, len(os.fsencode(folder))
+    if num_bytes > limit:
+        expected, got = f"a folder whose absolute path has at most {limit} bytes", f"{num_bytes:,}"
+        raise UsageError(path.parent, expected, got, "Give a folder with a shorter path")
 
 
 def connect(path: Path) -> tuple[sqlite3.Connection, FileIdentity | None]:
@@ -34,8 +53,10 @@ def connect(path: Path) -> tuple[sqlite3.Connection, FileIdentity | None]:
         file: a reader must compare it after the last read (`require_unchanged`), because no lock keeps writers away.
 
     Raises:
+        UsageError: the path is too long for SQLite.
         FeatureStoreError: the file is not a catalog, or cannot be opened; see `check_header`.
     """
+    require_short_path(path)
     identity, has_locks = check_header(path)
     # mode=rw also for readers, so that SQLite can roll back the transaction of a killed process. Without write
     # permission, SQLite opens the file read-only. Without locks, nothing may be rolled back: the journal may be that of

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError
+from base.errors import CatalogDamagedError, FeatureStoreError, StoreLockedError, StoreMissingError, UsageError
 from features.catalog import database
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.catalog.tables import FEATURES, IMAGES, TABLES, TOTALS_KEY, ImageRow, read_totals, write_meta
@@ -342,3 +342,11 @@ def test_write_meta_of_the_stored_value_changes_no_byte(catalog: Catalog, tmp_pa
     before = (tmp_path / CATALOG_NAME).read_bytes()
     catalog.write_meta("images_folder", "/a")
     assert (tmp_path / CATALOG_NAME).read_bytes() == before
+
+
+def test_catalog_with_a_path_too_long_for_sqlite_is_a_usage_error(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["d" * 200] * 3)
+    folder.mkdir(parents=True)
+    Catalog.create(folder / CATALOG_NAME, make_fingerprint(), make_origin())
+    with raises(UsageError, where=folder):
+        Catalog(folder / CATALOG_NAME, writable=False)
