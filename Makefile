@@ -285,6 +285,8 @@ lint: $(DEV)  ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 $(addprefix -p ,base extract features headstart train_head)
+	$(BIN)/mypy --platform darwin -p base
 	$(BIN)/lint-imports
 
 docs: $(RUNTIME) $(SITE)  ## build the site of these pages in build/docs; a warning is an error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 needs_posix = pytest.mark.skipif(
-    sys.platform == "win32", reason="needs signals, pipes, permissions or links that Windows does not have"
+    sys.platform == "win32", reason="needs the signals, pipes, permissions, paths or shell of POSIX"
 )
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc or a call of Linux")
 

@@ -71,9 +71,9 @@ def test_command_verbose_prints_details() -> None:
     ("mode", "status", "kind", "where"),
     [
         ("fail", 1, "HeadstartError", "a.jpg"),
-        ("file", 1, "HeadstartError", "/missing/file"),
+        ("file", 1, "HeadstartError", str(Path("/missing/file"))),
         ("usage", 2, "UsageError", "--mode"),
-        ("full", 1, "HeadstartError", "work/run"),
+        ("full", 1, "HeadstartError", str(Path("work/run"))),
         ("copies", 1, "HeadstartError", "a.h5 and 1 more"),
         ("memory", 1, "HeadstartError", "memory"),
         ("bug", 1, "HeadstartError", "headstart"),

@@ -12,6 +12,7 @@ from base.commands import import_config, list_configs
 from base.configuration import find_configuration, read_defaults
 from base.errors import UsageError
 from tests.commands import run_command
+from tests.systems import needs_posix
 
 pytestmark = pytest.mark.unit
 
@@ -72,6 +73,7 @@ def test_read_defaults_converts_values_to_those_of_the_command_line(
     assert read(text, command) == expected
 
 
+@needs_posix
 @pytest.mark.parametrize(
     ("command", "value", "expected"),
     [
@@ -92,6 +94,7 @@ def test_read_defaults_paths_are_relative_to_the_file(
     assert list(read(value, command).values()) == [expected.format(folder=tmp_path)]
 
 
+@needs_posix
 def test_read_defaults_paths_beside_the_current_folder_stay_relative(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,11 +65,11 @@ def test_locate_pictures_finds_archives_shards_and_folders(tmp_path: Path) -> No
         write_tar(folder / "s-000.tar", {})
         (folder / "s-000.json").touch()
     (mixed / "1.jpg").touch()
-    pattern = f"{shards}/s-{{000..001}}.tar"
+    pattern = f"{shards.as_posix()}/s-{{000..001}}.tar"
 
-    assert locate_pictures(archive) == UrlPath(str(archive), "zip")
+    assert locate_pictures(archive) == UrlPath(archive.as_posix(), "zip")
     assert locate_pictures(pattern) == UrlPath(pattern, "tar")
-    assert locate_pictures(shards) == UrlPath(f"{shards}/*.tar", "tar")
+    assert locate_pictures(shards) == UrlPath(f"{shards.as_posix()}/*.tar", "tar")
     assert locate_pictures(mixed) == mixed
     assert locate_pictures(tmp_path / "missing.zip") == tmp_path / "missing.zip"
     assert not are_shards([".DS_Store", "notes.txt"])

@@ -16,7 +16,7 @@ def test_list_shards_of_a_name_that_exists_takes_it_literally(tmp_path: Path, mo
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    for folder in ("", f"{tmp_path}/"):
+    for folder in ("", f"{tmp_path.as_posix()}/"):
         assert list_shards(f"{folder}photos[1].tar") == [f"{folder}photos[1].tar"]
         assert list_shards(f"{folder}data[v1]/a{{1,2}}/*.tar") == [f"{folder}data[v1]/a{{1,2}}/x.tar"]
         assert list_shards(f"{folder}photos{{1,[[]1]}}.tar") == [f"{folder}photos1.tar", f"{folder}photos[1].tar"]
