@@ -18,8 +18,7 @@ from base.terminal import Console, format_bytes, format_count
 from base.urls import Location
 from features.maintenance.command import PruneConfig, prune
 from features.merging.command import MergeConfig, merge
-from features.schema import split_cuts
-from features.shards.compression import Compression
+from features.options import Compression, split_cuts
 from features.transfer.commands import PullConfig, PushConfig, pull, push
 
 Store = Annotated[

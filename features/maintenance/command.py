@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from base.errors import UsageError
 from base.terminal import Console
-from features.schema import split_cuts
+from features.options import split_cuts
 
 
 class StoreKind(StrEnum):
