@@ -12,7 +12,7 @@ import pytest
 from base.invocation import format_command, format_options, set_program
 from tests.systems import needs_posix
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, needs_posix]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from base.commands import COMMANDS, find_command, import_config, import_function, list_configs
+from tests.systems import needs_posix
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +54,7 @@ COMPLETIONS = [
 ]
 
 
+@needs_posix
 def test_completion_in_bash_lists_commands_options_and_values(tmp_path: Path) -> None:
     program = tmp_path / "headstart"
     program.write_text(
