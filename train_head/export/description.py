@@ -5,6 +5,7 @@ docs/how-to/export.md describes each field.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -90,11 +91,17 @@ def find_versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions of Headstart, Python, the packages that every export imports, and further packages."""
     found = {"headstart": find_version("headstart"), "python": platform.python_version()}
     # TensorFlow has distributions of several names.
-    distributions = packages_distributions()
+    distributions = _map_packages()
     for package in (*_PACKAGES, *packages):
         with suppress(PackageNotFoundError):
             found[package] = version(distributions.get(package, [package])[0])
     return found
+
+
+@functools.cache
+def _map_packages() -> Mapping[str, list[str]]:
+    """Map packages to their distributions, which reads the metadata of all that are installed (about 1 s)."""
+    return packages_distributions()
 
 
 def encode_description(description: ModelDescription) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import platform
 from contextlib import closing, suppress
@@ -31,8 +32,9 @@ NUM_EXACT_SHOWN = 50
 _LIBRARIES = ("numpy", "scikit-learn", "keras")
 
 
+@functools.cache
 def make_environment(folder: Path = Path(__file__).parent) -> Environment:
-    """Make the environment of the templates in a folder.
+    """Make the environment of the templates in a folder, which are compiled once in a process.
 
     Text is made printable and escaped, and a missing value is an error.
     """

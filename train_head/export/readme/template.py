@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -52,8 +53,9 @@ def format_table(rows: Iterable[Sequence[str]]) -> Markdown:
     return Markdown("\n".join(lines))
 
 
+@functools.cache
 def make_environment() -> Environment:
-    """Make the environment; a missing value is an error."""
+    """Make the environment, whose templates are compiled once in a process; a missing value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
