@@ -1,6 +1,6 @@
 """Sphinx extension: pages of the commands, of make and of the API, generated from the declarations that the help uses.
 
-The directives `commands`, `make-targets` and `make-variables` add their content to a page. Signatures of the API get
+Each directive of `GENERATED` adds its content to a page. Signatures of the API get
 the types of the stub `headstart/__init__.pyi`.
 """
 
@@ -17,10 +17,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from docutils.nodes import Node
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from typer.models import ArgumentInfo
 
 from base.commands import COMMANDS, import_config, import_function, list_configs
-from base.options import OptionSpec, list_options
+from base.help import EXIT_STATUSES, read_docstring
+from base.options import OptionSpec, OptionTopic, list_options
 from base.terminal import ConsoleOptions
 from base.urls import UrlPath
 from headstart.stub import format_parameters
@@ -30,48 +30,60 @@ PAGE_PATH = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 
 
 def format_commands() -> str:
-    """Return the Markdown of all commands: a section for each, with its options by topic."""
-    return "\n".join(format_command(name, import_config(place)) for name, place in list_configs())
+    """Return the Markdown of all commands by topic: a section for each, with its options by topic."""
+    lines, topic = [], None
+    for name, place in list_configs():
+        found = COMMANDS[name.split()[0]].topic
+        lines += [f"## {found}", ""] if found != topic else []
+        lines.append(format_command(name, import_config(place)))
+        topic = found
+    return "\n".join(lines)
 
 
 def format_command(name: str, config: type) -> str:
     """Return the Markdown of one command, such as `features check`."""
-    text = inspect.cleandoc(import_function(name).__doc__ or "").split("\n\n")[0]
+    text, examples = read_docstring(import_function(name))
     first, *subcommand = name.split()
     module = " ".join(["python -m", COMMANDS[first].runnable, *subcommand])
-    lines = [f"## headstart {name}", "", text, "", f"Module: `{module}`", "", f":::{{program}} headstart {name}", ":::"]
+    lines = [f"### headstart {name}", "", f"{link_pages(text)} Module: `{module}`.", ""]
+    lines += ["```sh", *examples, "```", ""] if examples else []
+    lines += [f":::{{program}} headstart {name}", ":::", ""]
     topics: dict[str, list[str]] = {}
     for option in list_options(config):
-        info = read_declaration(config, option.name)
-        topics.setdefault(getattr(info, "rich_help_panel", None) or "", []).append(format_option(option, info))
+        default = OptionTopic.ARGUMENTS if option.is_argument else OptionTopic.OTHER
+        topics.setdefault(option.topic or default, []).append(format_option(option, config))
     for topic, options in topics.items():
-        lines += ["", *([f"**{topic}**", ""] if topic else []), *options]
+        lines += [f"**{topic}**", "", *options]
     return "\n".join(lines) + "\n"
 
 
 def format_common_options() -> str:
     """Return the Markdown of the options that every command has."""
-    found = [
-        format_option(option, read_declaration(ConsoleOptions, option.name)) for option in list_options(ConsoleOptions)
-    ]
+    found = [format_option(option, ConsoleOptions) for option in list_options(ConsoleOptions)]
     return "\n".join([":::{program} headstart", ":::", "", *found])
+
+
+def format_exit_statuses() -> str:
+    """Return the Markdown table of the exit statuses on the help pages."""
+    return "\n".join(
+        ["| status | meaning |", "|---|---|", *(f"| {status} | {text} |" for status, text in EXIT_STATUSES)]
+    )
+
+
+def format_option(option: OptionSpec, config: type) -> str:
+    """Return the Markdown of one option: its names, its placeholder, its help, and its valid and default values."""
+    info = read_declaration(config, option.name)
+    flags = [option.flag, *(flag for flag in getattr(info, "param_decls", None) or () if flag != option.flag)]
+    value = describe_value(option)
+    signature = value if option.is_argument else ", ".join(f"{flag} {value}".strip() for flag in flags)
+    facts = describe_facts(option, getattr(info, "show_default", True))
+    return "\n".join([f":::{{option}} {signature}", " ".join([link_pages(option.help), *facts]), ":::", ""])
 
 
 def read_declaration(config: type, name: str) -> Any:
     """Return the `typer.Option` or `typer.Argument` of an option; None without one."""
     hint = get_type_hints(config, include_extras=True)[name]
     return hint.__metadata__[0] if hasattr(hint, "__metadata__") else None
-
-
-def format_option(option: OptionSpec, info: Any) -> str:
-    """Return the Markdown of one option: its names, its placeholder, its help, and its valid and default values."""
-    # typer keeps the first of several names as the default.
-    declared = [getattr(info, "default", None), *(getattr(info, "param_decls", None) or [])]
-    names = [name for name in declared if isinstance(name, str)] or [f"--{option.name.replace('_', '-')}"]
-    value = describe_value(option)
-    signature = value if isinstance(info, ArgumentInfo) else ", ".join(f"{name} {value}".strip() for name in names)
-    facts = describe_facts(option)
-    return "\n".join([f":::{{option}} {signature}", " ".join([link_pages(option.help), *facts]), ":::", ""])
 
 
 def describe_value(option: OptionSpec) -> str:
@@ -85,16 +97,21 @@ def describe_value(option: OptionSpec) -> str:
     return option.metavar or names.get(kind, "TEXT")
 
 
-def describe_facts(option: OptionSpec) -> list[str]:
-    """Describe whether an option is required, its valid values, and its default."""
-    facts = []
-    if option.default is MISSING:
-        facts.append("Required.")
+def describe_facts(option: OptionSpec, shown: bool | str) -> list[str]:
+    """Describe whether an option is required, its valid values, and its default.
+
+    Args:
+        option: the option.
+        shown: text for the default in the help; True for the default itself, False for none.
+    """
+    facts = ["Required."] if option.default is MISSING else []
     if option.lowest is not None and option.highest is not None:
         facts.append(f"From {option.lowest} to {option.highest}.")
     elif option.lowest is not None:
         facts.append(f"At least {option.lowest}.")
-    if option.default not in (MISSING, None, "", False) and option.kind is not bool:
+    if isinstance(shown, str):
+        facts.append(f"Default: {shown}.")
+    elif shown and option.default not in (MISSING, None, "", False) and option.kind is not bool:
         facts.append(f"Default: `{option.default}`.")
     return facts
 
@@ -147,6 +164,7 @@ def convert_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any,
 GENERATED: dict[str, Callable[[], str]] = {
     "commands": format_commands,
     "common-options": format_common_options,
+    "exit-statuses": format_exit_statuses,
     "make-targets": lambda: format_targets(MAKEFILE.read_text(encoding="utf-8")),
     "make-variables": lambda: format_variables(MAKEFILE.read_text(encoding="utf-8")),
 }
