@@ -71,11 +71,15 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
     if not cuts and not (config.store / CATALOG_NAME).is_file():
         got = "a file" if config.store.is_file() else "no store"
         raise StoreMissingError(config.store, "the folder of a feature store", got, "Check the path")
-    needed = plan.find_needed(plan.walk_folders(config.store.resolve().parent))
+
+    def search() -> frozenset[bytes]:
+        return plan.find_needed(plan.walk_folders(config.store.resolve().parent))
+
+    needed = search()
     reason = "store of a cut layer; runs that were fitted on it cannot be exported"
     found = [plan.build_store_leftover(config.store / cut, StoreKind.CUTS, reason) for cut in dropped]
     for store in stores:
-        found += plan.list_store_leftovers(store, kinds, needed, console)
+        found += plan.list_store_leftovers(store, kinds, needed, search, console)
     words = [*(["--only", config.only] if config.only != KINDS else []), "--confirm"]
     words += ["--drop-cut", config.drop_cut] if dropped else []
     command = format_command("features prune", config.store, *words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +27,8 @@ class Leftover:
     """Disk space that removing them frees; files with another hard link free none."""
     reason: str
     """Description of the files, and the consequence of removing them."""
-    remove: Callable[[], None] = field(repr=False, compare=False)
-    """Function that removes them, or raises HeadstartError or OSError."""
+    remove: Callable[[], int | None] = field(repr=False, compare=False)
+    """Function that removes them, or raises HeadstartError or OSError; it may return the freed space, in bytes."""
 
 
 def parse_kinds(text: str, kinds: type[Kind]) -> list[Kind]:
@@ -88,8 +88,8 @@ def free_leftovers(
     freed, failed = [], []
     for each in found if confirm else ():
         try:
-            each.remove()
-            freed.append(each)
+            num_freed = each.remove()
+            freed.append(each if num_freed is None else replace(each, num_bytes=num_freed))
         except (HeadstartError, OSError) as error:
             text = convert_os_error(error, os.fspath(each.path)) if isinstance(error, OSError) else error
             console.warning(f"kept {each.path}: {text}")

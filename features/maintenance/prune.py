@@ -68,7 +68,11 @@ def find_needed(folders: Iterable[Path]) -> frozenset[bytes]:
 
 
 def list_store_leftovers(
-    store: Path, kinds: Collection[StoreKind], needed: Collection[bytes], console: Console
+    store: Path,
+    kinds: Collection[StoreKind],
+    needed: Collection[bytes],
+    search: Callable[[], Collection[bytes]],
+    console: Console,
 ) -> list[Leftover]:
     """List the leftovers of a store, without changing anything.
 
@@ -76,6 +80,7 @@ def list_store_leftovers(
         store: folder of the store.
         kinds: kinds of leftovers to list.
         needed: content hashes of pictures whose features are kept, see `find_needed`.
+        search: function that finds them again before features are removed: a run may be new, or could not be removed.
         console: progress, and why features are not listed.
 
     Raises:
@@ -95,7 +100,7 @@ def list_store_leftovers(
         place, remove = store / QUARANTINE_FOLDER, partial(_remove_locked, store, paths)
         found += _build_leftover(StoreKind.QUARANTINE, place, paths, reason, remove)
     if StoreKind.FEATURES in kinds:
-        found += _list_features(store, contents, needed, console)
+        found += _list_features(store, contents, needed, partial(_trim, store, search), console)
     return found
 
 
@@ -136,7 +141,13 @@ def _remove_locked(store: Path, paths: Collection[Path]) -> None:
         unlink_files(paths)
 
 
-def _list_features(store: Path, contents: StoreContents, needed: Collection[bytes], console: Console) -> list[Leftover]:
+def _trim(store: Path, search: Callable[[], Collection[bytes]]) -> int:
+    return trim_store(store, search())
+
+
+def _list_features(
+    store: Path, contents: StoreContents, needed: Collection[bytes], remove: Callable[[], int], console: Console
+) -> list[Leftover]:
     if not contents.images or contents.num_pending:
         if len(contents.locations):
             got = format_count(contents.num_pending, "picture") if contents.images else "all pictures"
@@ -152,7 +163,7 @@ def _list_features(store: Path, contents: StoreContents, needed: Collection[byte
         f"features of {format_count(plan.num_pictures, 'picture')} that are gone; runs elsewhere that were fitted on "
         "them could not be exported"
     )
-    return [Leftover(StoreKind.FEATURES, store, plan.num_bytes, reason, partial(trim_store, store, needed))]
+    return [Leftover(StoreKind.FEATURES, store, plan.num_bytes, reason, remove)]
 
 
 def _list_quarantined(store: Path, contents: StoreContents) -> list[Path]:

@@ -80,8 +80,8 @@ def plan_trim(store: Path, needed: Collection[bytes], advance: Callable[[int], N
     return TrimPlan(trims, num_bytes, len(unused), len(gone) - len(unused))
 
 
-def trim_store(store: Path, needed: Collection[bytes]) -> None:
-    """Free the unused features of a store, as `plan_trim` finds them.
+def trim_store(store: Path, needed: Collection[bytes]) -> int:
+    """Free the unused features of a store, as `plan_trim` finds them; return the freed disk space in bytes.
 
     Raises:
         StoreLockedError: another process is writing to the store.
@@ -89,13 +89,15 @@ def trim_store(store: Path, needed: Collection[bytes]) -> None:
     """
     contents = load_folder(store)
     with FeatureWriter(store, contents.fingerprint, contents.origin) as writer:
-        trims = sorted(plan_trim(store, needed, lambda _: None).trims, key=lambda trim: len(trim.rows))
+        plan = plan_trim(store, needed, lambda _: None)
+        trims = sorted(plan.trims, key=lambda trim: len(trim.rows))
         writer.write_meta(PRUNED_KEY, ",".join(trim.shard.sha256 for trim in trims))
         # Whole shards are removed first, so that there is space for the others.
         for trim in trims:
             with defer_interrupt():
                 _replace_shard(writer, trim)
         writer.write_meta(PRUNED_KEY, "")
+    return plan.num_bytes
 
 
 def _plan_shard(store: Path, shard: ShardRef, contents: StoreContents, unused: Collection[bytes]) -> Trim | None:

@@ -111,6 +111,21 @@ def test_prune_earlier_run_frees_the_features_that_only_it_needs(work: Path) -> 
     np.testing.assert_array_less(0, run.predict_proba(store.reopen().read(store.reopen().examples)))
 
 
+def test_prune_earlier_run_that_cannot_be_removed_keeps_its_features(work: Path) -> None:
+    store = FeatureStore(work / "data" / "store")
+    train_head(make_config(store, work / "data" / "run"), Console())
+    (archive,) = work.glob("data/run-*")
+    with hold_target(describe(archive)):
+        result = prune(work, "--confirm")
+    assert result.status == 1
+    assert {each["kind"]: each["bytes"] > 0 for each in result.json["leftovers"]} == {
+        "derived": True,
+        "features": False,
+    }
+    run = Run(archive)
+    assert run.find_split(run.open_store(str(store.path)))
+
+
 def test_prune_earlier_run_or_comparison_with_a_foreign_file_is_kept(work: Path) -> None:
     data = work / "data"
     for name in (f"run-2026-11-25-14032{number}" for number in range(2)):

@@ -102,12 +102,16 @@ def find_store_leftovers(
     """
     wanted = [kind for kind in StoreKind if kind in {each.value for each in kinds}]
     # The runs of a store are usually beside it.
-    beside = walk_folders(root.resolve().parent) if _list_stores(root) else ()
-    needed = find_needed([*folders, *beside])
+    place = root.resolve().parent if _list_stores(root) else None
+
+    def search() -> frozenset[bytes]:
+        return find_needed(walk_folders(place or root))
+
+    needed = search() if place else find_needed(folders)
     for folder in folders:
         try:
             if is_regular(folder / CATALOG_NAME):
-                yield from list_store_leftovers(folder, wanted, needed, console)
+                yield from list_store_leftovers(folder, wanted, needed, search, console)
             elif StoreKind.DERIVED in wanted and folder.name.endswith(f".{DERIVED_FOLDER}"):
                 yield from list_derived(folder)
         except HeadstartError as error:
