@@ -7,6 +7,7 @@ import pytest
 
 from base.errors import FingerprintMismatchError, ShardDamagedError, StoreMissingError, StoreWriteError, UsageError
 from base.remote import RemoteError
+from features.maintenance.trim import trim_store
 from features.store import FeatureStore
 from features.transfer import push as push_module
 from features.transfer.catalogs import StoreDivergedError
@@ -19,6 +20,7 @@ from tests.features.stores import (
     find_all_problems,
     flip_byte,
     make_features,
+    make_image,
     make_writer,
     pack,
     read_sorted,
@@ -47,6 +49,24 @@ def test_push_copies_only_what_the_url_lacks(store: Path, url: str, tmp_path: Pa
     assert push(store, url)[:2] == (1, 3)
     pull(url, tmp_path / "pulled")
     np.testing.assert_array_equal(read_sorted(FeatureStore(tmp_path / "pulled")), make_features(range(13)))
+
+
+def test_push_after_a_change_of_a_label_copies_the_catalog(store: Path, url: str, tmp_path: Path) -> None:
+    with make_writer(store) as writer:
+        writer.update_images([make_image(0, "owls", "train")._replace(path=make_image(0).path)], [])
+    copied, _, num_bytes = push(store, url)
+    assert (copied, num_bytes > 0) == (0, True)
+    pull(url, tmp_path / "pulled")
+    (example,) = (each for each in FeatureStore(tmp_path / "pulled").examples if each.path == make_image(0).path)
+    assert (example.label, example.split) == ("owls", "train")
+
+
+def test_push_of_pruned_store_to_the_same_url_fails(store: Path, url: str) -> None:
+    with make_writer(store) as writer:
+        writer.update_images([], [make_image(0).path])
+    trim_store(store, set())
+    with raises(StoreDivergedError, where=url):
+        push(store, url)
 
 
 def test_push_copies_no_path_view_derived_data_or_quarantine(store: Path, url: str, bucket: Bucket) -> None:
