@@ -45,8 +45,8 @@ class HelpCommand(TyperCommand):
                 is_argument = parameter.param_type_name == "argument"
                 default = OptionTopic.ARGUMENTS if is_argument else OptionTopic.OTHER
                 topic = OptionTopic.OUTPUT if parameter.name == "help" else parameter.rich_help_panel or default
-                name, text = record
-                sections.setdefault(topic, []).append((name.replace(" range>", ">"), text))
+                name = parameter.metavar if is_argument else record[0]
+                sections.setdefault(topic, []).append((name.replace(" range>", ">"), record[1]))
         for topic, rows in sections.items():
             with formatter.section(topic):
                 formatter.write_dl(rows)

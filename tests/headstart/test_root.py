@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from base.arguments import parse_arguments
 from base.commands import COMMANDS, find_command, import_config, import_function, list_configs
+from base.help import read_docstring
 from tests.systems import needs_posix
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +41,19 @@ def test_list_configs_finds_the_function_and_the_options_of_each_command(name: s
         " ".join(["python -m", module, *name.split()[1:]]),
     ):
         assert find_command(program) == name
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("name", "place"), list(list_configs()))
+def test_each_command_has_examples_with_valid_arguments(name: str, place: str) -> None:
+    _, examples = read_docstring(import_function(name))
+    assert examples
+    for line in examples:
+        words = shlex.split(line)
+        known = {key: config for key, config in list_configs() if words[1:][: len(key.split())] == key.split()}
+        command = max(known, key=len)
+        assert command.startswith(name)
+        parse_arguments(import_config(known[command]), words[1 + len(command.split()) :], command)
 
 
 @pytest.mark.unit
