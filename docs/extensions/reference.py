@@ -106,9 +106,9 @@ def describe_facts(option: OptionSpec, shown: bool | str) -> list[str]:
     """
     facts = ["Required."] if option.default is MISSING else []
     if option.lowest is not None and option.highest is not None:
-        facts.append(f"From {option.lowest} to {option.highest}.")
+        facts.append(f"From {option.lowest:g} to {option.highest:g}.")
     elif option.lowest is not None:
-        facts.append(f"At least {option.lowest}.")
+        facts.append(f"At least {option.lowest:g}.")
     if isinstance(shown, str):
         facts.append(f"Default: {shown}.")
     elif shown and option.default not in (MISSING, None, "", False) and option.kind is not bool:
@@ -131,7 +131,7 @@ def format_targets(makefile: str) -> str:
 def format_variables(makefile: str) -> str:
     """Return the variables that `make help` lists, as a block of text."""
     comment = makefile.partition("# Variables")[2].partition("\n\n")[0]
-    lines = [line.removeprefix("#").removeprefix("   ") for line in comment.splitlines()[2:]]
+    lines = [line.removeprefix("#").removeprefix("   ") for line in comment.splitlines()[1:]]
     return "\n".join(["```text", *lines, "```"])
 
 

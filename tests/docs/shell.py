@@ -172,6 +172,7 @@ RULES = (
     Rule(r"python -m benchmarks\.", "takes minutes to hours", parse_line),
     Rule(r"(headstart|make) .*(--distribute |DISTRIBUTE=)", "starts Ray; see tests/extract/distribute", parse_line),
     Rule(r"headstart export .*--formats \S*web", "needs npm and Node.js; see test_web_node.py", parse_line),
+    Rule(r"make sweep .*unfreeze-from", "fits three heads with Keras; the line above fits one", parse_line),
     Rule(r"(job=.*)?sbatch|export \w+=", "needs Slurm; see tests/test_examples.py", check_sbatch),
     Rule(r"curl ", "a server of this process answers", check_request),
     Rule(r"python -m http\.server", "serves until it is ended", check_module),

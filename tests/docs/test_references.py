@@ -6,6 +6,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -145,6 +146,34 @@ def test_page_has_well_formed_addresses(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     addresses = map(urlsplit, re.findall(r"\]\((https?:[^)\s]+)\)", text))
     assert [found.geturl() for found in addresses if found.scheme != "https" or "." not in found.netloc] == []
+
+
+def list_anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_refers_to_existing_headings(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text(encoding="utf-8"))
+    found = [
+        (link, anchor) for link, anchor in links if anchor not in list_anchors(path.parent / link if link else path)
+    ]
+    assert found == []
+
+
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    contents = (block for page in PAGES for block in read_blocks(page) if block.language == "{toctree}")
+    listed = {
+        path.relative_to(ROOT).as_posix()
+        for block in contents
+        for entry in block.text.splitlines()
+        if entry and not entry.startswith(":")
+        for path in (ROOT / block.page).parent.glob(f"{entry}.md")
+    }
+    assert {page for page in PAGES if page.startswith("docs/")} - listed == {"docs/index.md"}
 
 
 def test_readme_commands_are_run_by_ci() -> None:
