@@ -53,7 +53,8 @@ def test_each_command_has_examples_with_valid_arguments(name: str, place: str) -
         known = {key: config for key, config in list_configs() if words[1:][: len(key.split())] == key.split()}
         command = max(known, key=len)
         assert command.startswith(name)
-        parse_arguments(import_config(known[command]), words[1 + len(command.split()) :], command)
+        arguments = [word for word in words[1 + len(command.split()) :] if word != "--json"]
+        parse_arguments(import_config(known[command]), arguments, command)
 
 
 @pytest.mark.unit
