@@ -81,7 +81,8 @@ def examine(console: Console, checks: Mapping[str, Mapping[str, Check]]) -> dict
     findings: list[dict[str, str]] = []
     for topic, group in checks.items():
         found = [redactor.redact_finding(each) for name, check in group.items() for each in run_check(name, check)]
-        console.show_table(topic, [(each.status, each.name, _join(each)) for each in found])
+        if found:
+            console.show_table(topic, [(each.status, each.name, _join(each)) for each in found])
         findings += [{"topic": topic, **asdict(each)} for each in found]
     problems = [each for each in findings if each["status"] == Status.PROBLEM]
     result = {"ok": not problems, "findings": findings, "seconds": round(time.monotonic() - started, 1)}

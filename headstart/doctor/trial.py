@@ -69,7 +69,7 @@ def _wait_for_trial(process: subprocess.Popen[str]) -> Iterator[Finding]:
         return
     found = [json.loads(line) for line in output.splitlines() if line.startswith('{"name"')]
     yield from (Finding(**{**each, "status": Status(each["status"])}) for each in found)
-    if process.returncode:
+    if process.returncode or not found:
         yield describe_end(process.returncode, error, has_started=bool(found))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,9 @@ def enter(folder: Path) -> Iterator[None]:
             patch.setattr(f"{module}.find_weights", _find_random_weights)
         # `data/elpv` has the small pictures.
         patch.setattr("headstart.demo.prepare_elpv", lambda *_: None)
+        # The process of the trial would take a quarter of a minute. tests/headstart/doctor runs its stages.
+        patch.setattr("headstart.doctor.trial.open_trial", lambda: nullcontext(list))
+        patch.setattr("headstart.doctor.weights.check_sources", lambda *_, **__: [])
         patch.setattr("train_head.report.page.encode_svg", _MEMORY.encode_svg)
         patch.setattr("train_head.evaluation.plots.save_png", _MEMORY.save_curves)
         patch.setattr("train_head.export.convert.convert_aside", _MEMORY.convert)
