@@ -36,21 +36,18 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 """Errors of a file system without locks, such as NFS without its lock service, or Lustre mounted without `flock`."""
 _LOCK_OFFSET = 2**30
 """Position of the locked byte on Windows, where other processes cannot read a locked byte. SQLite uses the same one."""
-_RENAME_SECONDS = 2.0
-"""Time to wait on Windows until another program, such as a virus scanner, closes a file that is renamed."""
+_NUM_RENAMES = 100
+"""Number of attempts to rename, in two seconds."""
+MOVES_OPEN_FILES = sys.platform != "win32"
+"""Whether a folder can be renamed while a file in it is open, such as a lock; where it cannot, none needs the lock."""
 _moving = threading.Lock()
 
 
 def open_file(path: Path, flags: int, *, follow: bool = False) -> int:
-    """Open a file and return its descriptor, which child processes do not inherit.
-
-    Args:
-        path: the file.
-        flags: access, such as `os.O_RDONLY`, and `os.O_CREAT` and `os.O_TRUNC` if needed.
-        follow: whether the path may be a symbolic link.
+    """Open a file with flags such as `os.O_RDONLY`, and return its descriptor, which child processes do not inherit.
 
     Raises:
-        OSError: the file cannot be opened, or is a link and `follow` is False.
+        OSError: the file cannot be opened, or is a symbolic link and `follow` is False.
     """
     if sys.platform == "win32":
         # Without a flag for it, a link is refused before the file is opened.
@@ -139,20 +136,16 @@ def lock(descriptor: int) -> bool:
 
 def close_lock(descriptor: int, removed: Path | None = None) -> None:
     """Close a locked file, which releases the lock, and remove it if its path is given."""
-    if sys.platform == "win32":
-        _set_lock(descriptor, _UNLOCKED)
-        os.close(descriptor)
-        # Windows does not remove a file that is open, so the file of the next holder is kept.
-        if removed:
-            with suppress(OSError):
-                removed.unlink()
-        return
     # Removed while it is locked: the next holder would otherwise lock a file that is gone.
     try:
-        if removed:
+        if removed and sys.platform != "win32":
             removed.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+    # Windows does not remove a file that is open, so the file of the next holder is kept.
+    if removed and sys.platform == "win32":
+        with suppress(OSError):
+            removed.unlink()
 
 
 def is_lock_held(descriptor: int) -> bool:
@@ -206,17 +199,12 @@ def rename_open(file: FileIO, source: Path, target: Path) -> FileIO:
 
 def rename(source: Path, target: Path) -> None:
     """Rename a file or folder; a file at `target` is replaced."""
-    if sys.platform == "win32":
-        end = time.monotonic() + _RENAME_SECONDS
-        while time.monotonic() < end:
-            try:
-                source.replace(target)
-                return
-            except PermissionError:
-                # A folder is never replaced.
-                if target.is_dir():
-                    raise
-                time.sleep(0.02)
+    # Windows does not rename what another program, such as a virus scanner, has open.
+    for _ in range(_NUM_RENAMES if sys.platform == "win32" else 0):
+        with suppress(PermissionError):
+            source.replace(target)
+            return
+        time.sleep(0.02)
     source.replace(target)
 
 
@@ -230,15 +218,15 @@ def exchange(first: Path, second: Path) -> bool:
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
+    rename_exchange = rename_swap = 2
+    here = -100
     paths = os.fsencode(first), os.fsencode(second)
     if sys.platform == "darwin":
-        status = library.renamex_np(*paths, 2)
+        status = library.renamex_np(*paths, rename_swap)
+    elif hasattr(library, "renameat2"):
+        status = library.renameat2(here, paths[0], here, paths[1], rename_exchange)
     else:
-        renameat2 = getattr(library, "renameat2", None)
-        if renameat2 is None:
-            return False
-        here = -100
-        status = renameat2(here, paths[0], here, paths[1], 2)
+        return False
     if not status:
         return True
     number = ctypes.get_errno()
@@ -273,8 +261,7 @@ def repeat_signal(number: int) -> None:
     if sys.platform == "win32":
         import _thread
 
-        _thread.interrupt_main(signal.Signals(number))
-        return
+        return _thread.interrupt_main(signal.Signals(number))
     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
@@ -298,7 +285,7 @@ def is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 

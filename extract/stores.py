@@ -11,7 +11,7 @@ from pathlib import Path
 from base.errors import HeadstartError, StoreMissingError, StoreWriteError
 from base.files import name_beside
 from base.lock import hold_write_lock
-from base.system import sync_folder
+from base.system import MOVES_OPEN_FILES, rename, sync_folder
 from base.terminal import Console, format_count
 from base.urls import Location
 from base.version import find_version
@@ -148,7 +148,9 @@ def set_aside(store: Path) -> Path | None:
         with ExitStack() as locks:
             for found in held:
                 locks.enter_context(hold_write_lock(found))
-            folder.rename(aside)
+            if not MOVES_OPEN_FILES:
+                locks.close()
+            rename(folder, aside)
         sync_folder(folder.parent)
     except OSError as error:
         got = error.strerror or str(error)

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from base.files import PARTIAL_PREFIX, is_regular
 from base.invocation import format_command
 from base.lock import LOCK_NAME, hold_write_lock
 from base.remove import check_removable, remove_folder
+from base.system import MOVES_OPEN_FILES
 from base.target import Names, Target
 from base.terminal import Console, format_count
 from features.catalog.catalog import CATALOG_NAME, Catalog
@@ -120,7 +121,10 @@ def build_store_leftover(store: Path, kind: StoreKind, reason: str) -> Leftover:
     check_removable(_describe_store(store))
 
     def remove() -> None:
-        with hold_write_lock(store):
+        with ExitStack() as lock:
+            lock.enter_context(hold_write_lock(store))
+            if not MOVES_OPEN_FILES:
+                lock.close()
             remove_folder(_describe_store(store))
 
     return Leftover(kind, store, measure_bytes([store]), reason, remove)

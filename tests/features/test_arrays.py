@@ -26,6 +26,7 @@ from tests.features.stores import (
     make_writer,
     pack,
 )
+from tests.systems import needs_posix
 from train_head.data.split import split_examples
 
 pytestmark = pytest.mark.unit
@@ -139,11 +140,13 @@ def test_to_numpy_beyond_free_memory_fails_before_allocation(folder: Path, monke
     store.to_numpy(dtype="float16")
 
 
+@needs_posix
 def test_find_free_memory_is_at_most_the_physical_memory() -> None:
     free = arrays.find_free_memory()
     assert free is None or 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@needs_posix
 def test_repr_has_path_counts_shape_and_dtype(folder: Path, packed: Path) -> None:
     store = FeatureStore(folder)
     assert (len(store), bool(store), store.classes) == (15, True, ["cats", "dogs"])
@@ -153,6 +156,7 @@ def test_repr_has_path_counts_shape_and_dtype(folder: Path, packed: Path) -> Non
     assert repr(FeatureStore(packed)).count("'cats': 7") == 1
 
 
+@needs_posix
 def test_repr_html_escapes_names(tmp_path: Path) -> None:
     with make_writer(tmp_path / "a<b") as writer:
         add_features(writer, [0])

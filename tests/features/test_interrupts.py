@@ -24,6 +24,7 @@ from tests.features.stores import (
     make_writer,
     read_sorted,
 )
+from tests.systems import needs_posix
 
 ROOT = Path(__file__).parents[2]
 NUM_ROWS = 6
@@ -97,6 +98,7 @@ def test_commit_interrupted_after_its_transaction_adds_no_row_twice(tmp_path: Pa
     check_rows(tmp_path, 2)
 
 
+@needs_posix
 def test_signal_during_a_commit_is_handled_after_the_commit(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"

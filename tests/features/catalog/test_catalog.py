@@ -33,6 +33,7 @@ from tests.features.stores import (
     make_writer,
 )
 from tests.files import read_files, remove_locks
+from tests.systems import needs_posix
 
 pytestmark = pytest.mark.unit
 
@@ -344,6 +345,7 @@ def test_write_meta_of_the_stored_value_changes_no_byte(catalog: Catalog, tmp_pa
     assert (tmp_path / CATALOG_NAME).read_bytes() == before
 
 
+@needs_posix
 def test_catalog_with_a_path_too_long_for_sqlite_is_a_usage_error(tmp_path: Path) -> None:
     folder = tmp_path.joinpath(*["d" * 200] * 3)
     folder.mkdir(parents=True)

@@ -158,7 +158,7 @@ def test_check_images_finds_edited_and_missing_pictures(store: Path, tmp_path: P
     (folder / "cats/00002.jpg").write_bytes(b"edited")
     (folder / "dogs/00003.jpg").unlink()
     problems = find(store, images=folder)
-    assert [problem.where for problem in problems] == [f"{folder}/cats/00002.jpg", f"{folder}/dogs/00003.jpg"]
+    assert [problem.where for problem in problems] == [str(folder / "cats/00002.jpg"), str(folder / "dogs/00003.jpg")]
     assert [problem.shard for problem in problems] == [None, None]
 
 

@@ -36,6 +36,7 @@ from tests.features.stores import (
     read_sorted,
 )
 from tests.files import read_files
+from tests.systems import needs_posix
 
 ROOT = Path(__file__).parents[3]
 KEPT = [0, 1, 2, 9]
@@ -250,6 +251,7 @@ for number, (holder, name, call) in enumerate(STEPS):
 """
 
 
+@needs_posix
 def test_prune_killed_between_steps_is_completed_by_the_next_one(tmp_path: Path) -> None:
     stores = [make_old_store(tmp_path / str(number)) for number in range(5)]
     command = [sys.executable, "-c", KILL, str(tmp_path)]
