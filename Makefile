@@ -3,7 +3,7 @@
 # Variables, all optional:
 #   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells);
 #                    also an archive, tar shards, or a URL (docs/how-to/scale.md)
-#   LABELS=file      a table with the label of each picture, instead of class folders (docs/how-to/inputs.md)
+#   LABELS=file      a table with the label of each picture, instead of class folders (docs/how-to/label-table.md)
 #   COLUMNS=         columns of LABELS, if they are not found: path=id,label=breed
 #   STORE=folder     the feature store              RUN=folder       the fitted head
 #   OUT=folder       the exported model             COMPARE=folder   two heads: without and with dropout

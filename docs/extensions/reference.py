@@ -106,9 +106,9 @@ def describe_facts(option: OptionSpec, shown: bool | str) -> list[str]:
     """
     facts = ["Required."] if option.default is MISSING else []
     if option.lowest is not None and option.highest is not None:
-        facts.append(f"From {option.lowest:g} to {option.highest:g}.")
+        facts.append(f"From {option.lowest:,} to {option.highest:,}.")
     elif option.lowest is not None:
-        facts.append(f"At least {option.lowest:g}.")
+        facts.append(f"At least {option.lowest:,}.")
     if isinstance(shown, str):
         facts.append(f"Default: {shown}.")
     elif shown and option.default not in (MISSING, None, "", False) and option.kind is not bool:

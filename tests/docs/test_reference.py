@@ -34,7 +34,7 @@ def test_format_commands_has_every_option_of_a_command(name: str, place: str, co
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("dropout", ["From 0 to 0.99.", "Default: `0.2`."]),
+        ("dropout", ["From 0.0 to 0.99.", "Default: `0.2`."]),
         ("store", ["Required."]),
         ("overwrite", []),
         ("solver", ["Default: `auto`."]),
