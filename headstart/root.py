@@ -51,7 +51,11 @@ class _Commands(HelpGroup):
         name, rest = args[0], args[1:]
         if rest and rest[0] in COMMANDS[name].subcommands:
             return f"{name} {rest[0]}", _build(name, rest[0]), rest[1:]
-        return name, _build(name), rest
+        parser = _build(name)
+        if COMMANDS[name].config and COMMANDS[name].subcommands and not rest:
+            # The word to complete is an option of the command or a subcommand.
+            parser = HelpGroup(name=name, params=parser.params, commands=_list_subcommands(name))
+        return name, parser, rest
 
 
 def _build(name: str, subcommand: str = "") -> Any:
@@ -60,7 +64,12 @@ def _build(name: str, subcommand: str = "") -> Any:
     place = command.subcommands[subcommand] if subcommand else command.config
     if place:
         return build_parser(import_function(full), import_config(place), f"headstart {full}")
-    return HelpGroup(name=name, commands={inner: HelpCommand(name=inner) for inner in command.subcommands})
+    return HelpGroup(name=name, commands=_list_subcommands(name))
+
+
+def _list_subcommands(name: str) -> dict[str, Any]:
+    """Return the subcommands of a command, without their options."""
+    return {subcommand: HelpCommand(name=subcommand) for subcommand in COMMANDS[name].subcommands}
 
 
 def _run(

@@ -64,6 +64,7 @@ def test_find_command_of_another_program_is_empty() -> None:
 
 COMPLETIONS = [
     (["features", "p"], {"pack", "prune", "push", "pull"}),
+    (["extract", "s"], {"summary"}),
     (["extract", "summary", "--c"], {"--cut"}),
     (["train", "--solver", "r"], {"reduced", "ridge"}),
     # The shell completes paths itself.
