@@ -248,7 +248,7 @@ suggest: $(RUNTIME)  ## rank the unlabelled pictures in FILES by what labelling 
 runs: $(RUNTIME)  ## list the runs of DATA
 	$(BIN)/python -m train_head.runs $(call quote,work/$(NAME)) $(ARGS)
 
-prune: $(RUNTIME)  ## list what is no longer needed for DATA; remove it with CONFIRM=yes (docs/how-to/disk.md)
+prune: $(RUNTIME)  ## list files that are no longer needed for DATA; remove them with CONFIRM=yes (docs/how-to/disk.md)
 	$(BIN)/python -m train_head.prune $(call quote,work/$(NAME)) $(if $(CONFIRM),--confirm) $(ARGS)
 
 summary: $(RUNTIME)  ## list the backbone's layers and mark the cut layer

@@ -112,7 +112,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "prune": Command(
             Topic.HEADS,
-            "list what is no longer needed below a folder; --confirm removes it",
+            "list files that are no longer needed below a folder; --confirm removes them",
             "train_head.prune.__main__",
             "train_head.prune.config:PruneConfig",
         ),

@@ -1,1 +1,1 @@
-"""Free disk space: find what is no longer needed below a folder, and remove it on request."""
+"""Free disk space: find files that are no longer needed below a folder, and remove them on request."""

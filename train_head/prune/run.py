@@ -1,4 +1,4 @@
-"""Command `prune`: list what is no longer needed below a folder, and remove it on request."""
+"""Command `prune`: list files that are no longer needed below a folder, and remove them on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
-    """List what is no longer needed below a folder, and its size; --confirm removes it.
+    """List files that are no longer needed below a folder, and their size; --confirm removes them.
 
     These are checkpoints and incomplete results of interrupted commands, earlier runs, data that can be computed again,
     and features of pictures that are gone, unless a run below the folder needs them.
