@@ -37,9 +37,6 @@ nitpick_ignore_regex = [("py:.*", ".*")]
 
 html_theme = "furo"
 html_title = "Headstart"
-html_static_path = ["static"]
-html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
-copybutton_exclude = ".linenos, .gp, .go"
 
 linkcheck_timeout = 20
