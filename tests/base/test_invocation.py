@@ -102,7 +102,7 @@ def test_format_command_under_make_from_another_folder_works_there(monkeypatch: 
     make(monkeypatch, "make -C /checkout")
     assert format_command("train", "--run", "r") == "make -C /checkout train RUN=r"
     assert format_command("train", "--run", "r", is_shared=True) == "make train RUN=r"
-    assert format_command("features merge", "a").startswith(f"cd {Path.cwd()} && ")
+    assert format_command("features merge", "a").startswith(f"cd {shlex.quote(str(Path.cwd()))} && ")
 
 
 def test_format_options_are_variables_under_make(monkeypatch: pytest.MonkeyPatch) -> None:

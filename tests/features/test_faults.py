@@ -37,7 +37,7 @@ from tests.features.stores import (
     read_sorted,
 )
 from tests.files import read_files, remove_locks
-from tests.systems import make_pipe, needs_linux
+from tests.systems import make_pipe, needs_linux, needs_posix, skip_on_windows
 
 NOBODY = 65534
 
@@ -92,6 +92,7 @@ def test_read_many_shards_needs_few_file_handles(tmp_path: Path) -> None:
 @contextmanager
 def act_as_nobody() -> Iterator[None]:
     """Drop the permissions of root, if the tests run as root."""
+    skip_on_windows("permissions of a folder that prevent writing")
     if os.geteuid() != 0:
         yield
         return
@@ -168,6 +169,7 @@ def test_catalog_with_a_journal_on_a_file_system_without_locks_is_an_error_and_u
     assert len(FeatureStore(store).examples) == 4
 
 
+@needs_posix
 def test_reader_after_a_writer_was_killed_in_a_commit_sees_the_previous_state(tmp_path: Path) -> None:
     store = copy_store(tmp_path / "store", range(4))
     program = (
