@@ -18,6 +18,10 @@ from tests.docs.blocks import PAGES, Block, find_blocks, list_lines, read_blocks
 from tests.docs.shell import BEFORE, RULES, find_rule, run_line
 from tests.docs.shown import CHECKS, IS_CAPTURE, check_capture
 from tests.docs.workplace import copy_demo, enter, make_workplace
+from tests.systems import needs_posix
+
+# The pages show commands of make, and paths as on Linux.
+pytestmark = [needs_posix, pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")]
 
 BLOCKS = {page: blocks for page in PAGES if (blocks := read_blocks(page))}
 LINES = {line for block in chain(*BLOCKS.values()) if block.language == "sh" for line in list_lines(block)}
