@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
-import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,10 +24,12 @@ from tests.train_head.serve.servers import start_server
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-RECORD_ARGUMENTS = f"""#!{sys.executable}
-import json, sys
-print("call:", json.dumps(sys.argv[1:]))
+RECORD_ARGUMENTS = """#!/bin/sh
+printf 'call:'
+printf '\\037%s' "$@"
+echo
 """
+"""Program in place of Python that prints its arguments, each after a separator."""
 
 
 def list_calls(words: list[str]) -> list[list[str]]:
@@ -43,7 +43,7 @@ def list_calls(words: list[str]) -> list[list[str]]:
         check=False,
     )
     assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
-    return [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("call: ")]
+    return [line.split("\037")[1:] for line in done.stdout.split("\n") if line.startswith("call:")]
 
 
 def to_module(words: list[str]) -> list[str]:
@@ -172,7 +172,7 @@ RULES = (
     Rule(r"python -m benchmarks\.", "takes minutes to hours", parse_line),
     Rule(r"(headstart|make) .*(--distribute |DISTRIBUTE=)", "starts Ray; see tests/extract/distribute", parse_line),
     Rule(r"headstart export .*--formats \S*web", "needs npm and Node.js; see test_web_node.py", parse_line),
-    Rule(r"make sweep .*unfreeze-from", "fits three heads with Keras; the line above fits one", parse_line),
+    Rule(r"make (sweep .*unfreeze|train .*FINE_TUNE)", "retrains blocks, which fine-tuning.md does once", parse_line),
     Rule(r"(job=.*)?sbatch|export \w+=", "needs Slurm; see tests/test_examples.py", check_sbatch),
     Rule(r"curl ", "a server of this process answers", check_request),
     Rule(r"python -m http\.server", "serves until it is ended", check_module),
