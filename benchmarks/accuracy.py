@@ -24,8 +24,8 @@ from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.cuts import open_store
 from features.schema import Pool, split_cuts
-from features.split import sort_examples
 from features.store import Example
+from features.validation_split import sort_examples
 from train_head.config import HeadConfig, SolverName, TrainConfig
 from train_head.data.split import Split
 from train_head.prepare import scale_store

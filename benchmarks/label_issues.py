@@ -14,7 +14,7 @@ from typer import Option
 from base.command_line import run_app
 from base.terminal import Console
 from features.cuts import open_store
-from features.split import encode_labels
+from features.validation_split import encode_labels
 from train_head.evaluation.label_check import compute_scores
 from train_head.evaluation.neighbours import list_contents
 from train_head.evaluation.pooled import PooledFeatures

@@ -15,9 +15,10 @@ from base.command_line import run_commands
 from base.terminal import Console
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint, load_origin
 from features.catalog.locations import HASH_BYTES
-from features.schema import FEATURE_DTYPE, FeatureKey, FeatureStatus, count_rows_per_shard
+from features.schema import FEATURE_DTYPE, FeatureKey, FeatureStatus
+from features.shards.size import count_rows_per_shard
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from base.progress import ProgressBar
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 SHAPE = (7, 7, 768)
 ROWS_PER_BLOCK = 256

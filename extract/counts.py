@@ -11,7 +11,7 @@ from extract.load import LoadedImage
 from extract.views import list_views
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, FeatureStatus, ImageStatus
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 class BadPicturesError(HeadstartError):

@@ -15,7 +15,7 @@ from extract.decoding.policy import DecodePolicy
 from extract.pipeline import Backbone, ComputedBatch, FeaturePipeline
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 class Extraction(Protocol):

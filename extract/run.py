@@ -43,7 +43,7 @@ from features.contents import pause_collector
 from features.folder import check_fingerprint
 from features.parts import FOLDER_KEY, PART_KEY
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 @dataclass(frozen=True)

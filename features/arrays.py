@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError, UsageError
 from base.terminal import import_quietly
 from features.contents import Example
-from features.schema import Features, count_rows_per_shard
+from features.schema import Features
+from features.shards.size import count_rows_per_shard
 
 DTYPES = ("float16", "float32", "float64")
 _MEMORY_FILE = Path("/proc/meminfo")

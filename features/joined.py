@@ -17,16 +17,8 @@ from base.terminal import format_count
 from features.catalog.locations import Locations
 from features.catalog.tables import ImageRow, Location
 from features.contents import StoreContents
-from features.schema import (
-    FEATURE_DTYPE,
-    MAX_ROWS_PER_SHARD,
-    FeatureKey,
-    Features,
-    FeatureStatus,
-    Fingerprint,
-    ImageStatus,
-    Origin,
-)
+from features.schema import FEATURE_DTYPE, FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
+from features.shards.size import MAX_ROWS_PER_SHARD
 from features.store import Example, FeatureStore
 
 _LARGEST = float(np.finfo(FEATURE_DTYPE).max)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from base.errors import UsageError
-from features.schema import FEATURE_DTYPE, Features, count_rows_per_shard
+from features.schema import FEATURE_DTYPE, Features
+from features.shards.size import count_rows_per_shard
 from features.store import FeatureStore
 
 POOLED = "avg of stored features"

@@ -19,8 +19,8 @@ from features.options import split_cuts as split_cuts
 
 SCHEMA_VERSION = 1
 FEATURE_DTYPE = np.dtype(np.float16)
-MAX_ROWS_PER_SHARD = 1024
-MAX_BYTES_PER_SHARD = 128 * 2**20
+MAX_FEATURE_BYTES = 128 * 2**20
+"""Largest size of one feature, which must fit into a shard."""
 VIEW_NAME, DERIVED_FOLDER, QUARANTINE_FOLDER = "features.h5", "derived", "quarantine"
 BACKBONE_FOLDER = "backbone"
 """Folder of the quantised backbone of a store whose features were computed in int8."""
@@ -132,7 +132,7 @@ class Origin:
         found = cls(**{**values, "feature_shape": tuple(values["feature_shape"])})
         if not found.feature_shape or not all(type(size) is int and size > 0 for size in found.feature_shape):
             raise ValueError(f"feature_shape is {values['feature_shape']!r}")
-        if prod(found.feature_shape) > MAX_BYTES_PER_SHARD // FEATURE_DTYPE.itemsize:
+        if prod(found.feature_shape) > MAX_FEATURE_BYTES // FEATURE_DTYPE.itemsize:
             raise ValueError(f"feature_shape {found.feature_shape} is too large")
         texts = [found.weights_name, found.weights_file, found.weights_file_sha256, *chain(*found.versions.items())]
         if not all(type(text) is str for text in texts):
@@ -148,12 +148,6 @@ def is_training(split: str) -> bool:
 def encode_json(value: Any) -> str:
     """Encode a value as canonical JSON: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def count_rows_per_shard(feature_shape: tuple[int, ...]) -> int:
-    """Return the number of features in a shard, limited so that a shard of any shape can be built in memory."""
-    bytes_per_row = int(np.prod(feature_shape)) * FEATURE_DTYPE.itemsize
-    return max(1, min(MAX_ROWS_PER_SHARD, MAX_BYTES_PER_SHARD // bytes_per_row))
 
 
 def convert_to_half(values: NDArray[np.float32]) -> Features:

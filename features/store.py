@@ -21,7 +21,7 @@ from features.contents import StoreContents, UnusableImage, load_folder
 from features.packed.read import load_pack
 from features.schema import DERIVED_FOLDER, FEATURE_DTYPE, TRAIN, VALIDATION, FeatureKey, Features, Fingerprint, Origin
 from features.shards.shard import ShardRef
-from features.split import encode_label_sets, encode_labels, select_examples
+from features.validation_split import encode_label_sets, encode_labels, select_examples
 
 
 class FeatureStore:

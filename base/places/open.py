@@ -18,8 +18,8 @@ from base.errors import HeadstartError
 from base.files import hash_file
 from base.places.archives import Archive, Entry, MemberError, open_archive
 from base.places.folders import NUM_CONNECTIONS, FolderPlace
-from base.places.shards import list_shards, name_shards
 from base.places.sources import SPARE_BYTES, open_source
+from base.places.tar_shards import list_shards, name_shards
 from base.urls import TAR, Location, UrlPath, are_shards, is_url, locate_pictures, redact
 
 _MAX_COPIED_BYTES = 2**32

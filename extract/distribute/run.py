@@ -26,7 +26,7 @@ from extract.engines import count_cores
 from extract.pipeline import limit_batch
 from extract.views import list_views
 from features.catalog.tables import ImageRow
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 SMALLEST_TASK = 64
 """Number of features down to which the last tasks become smaller, so that all workers end at about the same time."""

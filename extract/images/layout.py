@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from extract.images import refusals
 from extract.images.refusals import Source
-from extract.images.splits import are_parts, find_splits, has_generic_name, has_unlabelled_name
+from extract.images.split_folders import are_parts, find_splits, has_generic_name, has_unlabelled_name
 from extract.images.tree import Folder, find_copy, unwrap
 from extract.images.walk import Skipped
 from features.schema import TRAIN

@@ -16,7 +16,7 @@ from base.errors import HeadstartError
 from base.terminal import NUM_LISTED, format_count, format_list
 from base.urls import Location
 from extract.images.recognize import find_extension, list_extensions, name_system_entry
-from extract.images.splits import find_splits, has_unlabelled_name
+from extract.images.split_folders import find_splits, has_unlabelled_name
 from extract.images.tree import Folder
 
 _NUM_PREFIXES = 1000

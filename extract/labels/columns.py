@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from base.errors import HeadstartError, UsageError
-from extract.images.splits import find_splits, has_unlabelled_name
+from extract.images.split_folders import find_splits, has_unlabelled_name
 from extract.labels.cells import NONE, find_separator, find_yes_no, split_cell
 from extract.labels.match import Matches, PictureIndex, remove_extension
 from extract.labels.table import Table

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from base.urls import Location
 from extract.images.formats import FORMAT_BY_EXTENSION
 from extract.images.recognize import EXTENSIONS
-from extract.images.splits import find_splits
+from extract.images.split_folders import find_splits
 
 _FILE_EXTENSIONS = EXTENSIONS.union(FORMAT_BY_EXTENSION, [".dcm", ".dicom", ".dng", ".cr2", ".nef", ".npy"])
 """Extensions of a value; a table often keeps the old one when its pictures are converted."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from base.errors import HeadstartError
 from base.terminal import format_count, format_list
 from base.urls import Location
-from extract.images.splits import find_splits
+from extract.images.split_folders import find_splits
 from extract.labels.cells import Labels
 from extract.labels.columns import Columns
 from extract.labels.match import PictureIndex

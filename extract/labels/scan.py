@@ -23,9 +23,9 @@ from extract.labels.rows import (
     find_rows,
     read_splits,
 )
-from extract.labels.shards import is_label_file, read_shard_labels
 from extract.labels.summary import TableLabels
 from extract.labels.table import Table, read_table
+from extract.labels.tar_shards import is_label_file, read_shard_labels
 from features.catalog.tables import ImageRow
 from features.contents import pause_collector
 from features.labels import LabelSource, join_labels

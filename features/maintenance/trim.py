@@ -27,7 +27,7 @@ from features.shards.shard import (
     read_header,
     write_shard,
 )
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from features.merging.summary import StoreSummary, summarise_part, summarise_sto
 from features.parts import Parts, find_part
 from features.quantized import ModelDamagedError, QuantizedModel, read_model
 from features.shards.shard import SHARD_FOLDER, ShardHeader, ShardRef, parse_name
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from base.invocation import format_command
 from base.regular import FileIdentity, RegularFile, detects_writes
 from features.schema import (
     FEATURE_DTYPE,
-    MAX_BYTES_PER_SHARD,
     SCHEMA_VERSION,
     FeatureKey,
     Features,
@@ -34,6 +33,7 @@ from features.schema import (
 from features.shards.chunks import create_features, read_rows, write_rows
 from features.shards.compression import Compression, load_filters
 from features.shards.hdf5 import build_file, read_texts
+from features.shards.size import MAX_BYTES_PER_SHARD
 from features.shards.validate import validate_untrusted_hdf5
 
 SHARD_FOLDER = "shards"

@@ -20,7 +20,7 @@ from extract.run import extract_features
 from features.maintenance.check import find_problems
 from features.schema import FeatureKey, Features
 from features.store import Example, FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 
 def configure(images: Location, store: Path, **options: Any) -> ExtractConfig:

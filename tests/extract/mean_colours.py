@@ -20,7 +20,7 @@ from extract.views import Prepared
 from features.catalog.tables import ImageRow
 from features.schema import round_features
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.features.stores import make_fingerprint, make_origin
 from tests.pictures import encode
 

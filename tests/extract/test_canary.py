@@ -22,7 +22,7 @@ from extract.views import Prepare, Prepared
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, ImageStatus, round_features
 from features.store import Example, FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.features.stores import make_fingerprint, make_origin
 from tests.pictures import draw_picture, encode

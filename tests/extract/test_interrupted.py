@@ -25,7 +25,7 @@ from features.catalog.tables import ImageRow
 from features.maintenance.recover import inspect_orphan, list_shard_files
 from features.shards.shard import parse_name
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.extract.mean_colours import MeanColours, run_loop, write_pictures
 from tests.pictures import fill_folder
 
@@ -36,7 +36,7 @@ OPTIONS += ["--batch-size", "4", "--json", "-q"]
 PROGRAM = """
 import os, runpy, sys
 from extract import cut_backbone
-from features import writer
+from features import store_writer
 
 build_engine, runs = cut_backbone.build_engine, []
 number, at, num_rows = (int(sys.argv.pop(1)) for _ in range(3))
@@ -54,7 +54,7 @@ class Interrupting:
 
 
 cut_backbone.build_engine = lambda *given: Interrupting(build_engine(*given))
-writer.count_rows_per_shard = lambda shape: num_rows
+store_writer.count_rows_per_shard = lambda shape: num_rows
 runpy.run_module("extract", run_name="__main__", alter_sys=True)
 """
 """`python -m extract` that sends itself a signal at a run of the engine; small shards are committed early."""

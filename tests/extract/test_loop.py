@@ -22,7 +22,7 @@ from extract.pipeline import BATCHES_WAITING, limit_batch
 from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.extract.mean_colours import SHAPE, MeanColours, read_colours, run_loop, write_pictures
 from tests.features.stores import make_fingerprint, make_origin

@@ -19,7 +19,7 @@ from extract import pipeline
 from extract.decoding.convert import Pixels
 from extract.pipeline import BATCHES_WAITING
 from extract.views import Prepared
-from features import writer
+from features import store_writer
 from features.schema import ImageStatus
 from features.shards.shard import ShardRef, write_shard
 from features.store import FeatureStore
@@ -76,7 +76,7 @@ def test_loop_after_a_fault_keeps_the_rows_before_it_and_leaves_no_thread(
 ) -> None:
     rows = write_pictures(tmp_path / "pictures", range(NUM_PICTURES))
     if error is StoreWriteError:
-        monkeypatch.setattr(writer, "write_shard", fill_disk)
+        monkeypatch.setattr(store_writer, "write_shard", fill_disk)
     with pytest.raises(error):
         run_loop(tmp_path, rows, backbone(num_streams=num_streams))
     monkeypatch.undo()
@@ -157,7 +157,7 @@ def test_loop_runs_the_waiting_batches_while_a_shard_is_written(
                 num_waited += 1
         return write_shard(folder, number, data, num_rows)
 
-    monkeypatch.setattr(writer, "write_shard", write_slowly)
+    monkeypatch.setattr(store_writer, "write_shard", write_slowly)
     run_loop(tmp_path, write_pictures(tmp_path / "pictures", range(NUM_PICTURES)), Counting())
     assert num_waited == 2 + BATCHES_WAITING
     assert read_colours(FeatureStore(tmp_path / "store")) == list(range(NUM_PICTURES))

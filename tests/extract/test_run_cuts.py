@@ -75,7 +75,7 @@ def test_extract_two_cuts_killed_at_different_pictures_are_completed_by_the_next
     stores = tmp_path / "stores"
     with monkeypatch.context() as patch:
         rows = dict(zip((256, 288), rows_per_shard, strict=True))
-        patch.setattr("features.writer.count_rows_per_shard", lambda shape: rows[shape[-1]])
+        patch.setattr("features.store_writer.count_rows_per_shard", lambda shape: rows[shape[-1]])
         interrupt_before_batch(3, patch, kill=True)
         with pytest.raises(KeyboardInterrupt):
             extract(nine_pictures, stores, cut=",".join(CUTS))

@@ -18,7 +18,7 @@ from features.packed.write import pack_store
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.shards.compression import Compression
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 
 SHAPE = (2, 2, 3)
 

@@ -21,7 +21,7 @@ from base.errors import ShardDamagedError, StoreWriteError
 from features.catalog.catalog import CATALOG_NAME
 from features.shards import shard as shard_module
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.features.stores import (
     add_features,

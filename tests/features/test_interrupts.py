@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import writer as writer_module
+from features import store_writer as writer_module
 from features.catalog.catalog import Catalog
 from features.shards import write as write_module
 from features.store import FeatureStore
@@ -103,7 +103,7 @@ def test_signal_during_a_commit_is_handled_after_the_commit(tmp_path: Path) -> N
     program = (
         "import os, pathlib, sys\n"
         "from base import signals\n"
-        "from features import writer\n"
+        "from features import store_writer\n"
         "from features.shards import write\n"
         "from tests.features.test_interrupts import fill_interrupted\n"
         "signals.interrupt_on_signals()\n"

@@ -17,7 +17,7 @@ from features.cuts import open_store
 from features.joined import measure_scales
 from features.schema import FEATURE_DTYPE, FeatureKey, Features, FeatureStatus, ImageStatus
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.features.stores import copy_store, make_fingerprint, make_image, make_key, make_origin, pack
 

@@ -12,8 +12,8 @@ import pytest
 from base.errors import CatalogDamagedError
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.labels import LABELS_KEY, LabelSource, join_labels
-from features.split import sort_examples
 from features.store import FeatureStore
+from features.validation_split import sort_examples
 from tests.errors import raises
 from tests.features.stores import copy_store, make_image, make_writer, pack
 

@@ -10,7 +10,7 @@ import pytest
 from features.maintenance.check import find_problems
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, ModelDamagedError, QuantizedModel, read_model
 from features.schema import BACKBONE_FOLDER
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.commands import run_command
 from tests.errors import raises
 from tests.features.stores import add_features, flip_byte, make_fingerprint, make_origin

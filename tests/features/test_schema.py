@@ -7,14 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from features.schema import (
-    MAX_ROWS_PER_SHARD,
-    FeatureStatus,
-    Origin,
-    count_rows_per_shard,
-    encode_json,
-    round_features,
-)
+from features.schema import FeatureStatus, Origin, encode_json, round_features
 from tests.features.stores import make_fingerprint, make_origin
 
 pytestmark = pytest.mark.unit
@@ -49,12 +42,6 @@ def test_fingerprint_pool_avg_changes_the_digest_and_is_listed() -> None:
 
 def test_origin_from_json_is_equal() -> None:
     assert Origin.from_json(encode_json(asdict(make_origin()))) == make_origin()
-
-
-def test_count_rows_per_shard_is_at_most_1024_and_bounded_by_bytes() -> None:
-    assert count_rows_per_shard((7, 7, 768)) == MAX_ROWS_PER_SHARD
-    assert count_rows_per_shard((17, 17, 768)) == 128 * 2**20 // (17 * 17 * 768 * 2)
-    assert count_rows_per_shard((10**6, 10**3)) == 1
 
 
 def test_round_features_status_is_determined_for_each_row() -> None:

@@ -16,7 +16,7 @@ from base.errors import FingerprintMismatchError, StoreLockedError, StoreMissing
 from features.schema import FeatureKey, FeatureStatus
 from features.shards.shard import SHARD_FOLDER, ShardRef, write_shard
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.features.stores import (
     add_features,

@@ -15,7 +15,7 @@ import pytest
 from base.errors import HeadstartError
 from base.terminal import Console
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.features.stores import pack
 from train_head.config import ReportConfig

@@ -11,7 +11,7 @@ from features.catalog.tables import ImageRow
 from features.labels import LabelSource, join_labels
 from features.schema import ImageStatus
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.train_head.synthetic import CLASSES, SHAPE, hash_text, make_store
 
 SOURCE = LabelSource("labels.csv", "0" * 64, "path", tuple(CLASSES), is_multi_label=True)

@@ -17,7 +17,7 @@ from extract.decoding.policy import DecodePolicy
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin, Pool
 from features.store import Example, FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from train_head.config import SolverName
 from train_head.evaluation.mahalanobis import ClassModel, fit_classes
 from train_head.export.distance import build_distance, list_arrays

@@ -18,7 +18,7 @@ from base.terminal import Console
 from features.schema import DERIVED_FOLDER
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.commands import CommandResult, run_command
 from tests.files import read_files
 from tests.train_head.synthetic import list_paths, make_small_card, make_store

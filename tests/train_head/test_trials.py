@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from base.errors import UsageError
-from features.split import sort_examples
 from features.store import Example
+from features.validation_split import sort_examples
 from tests.errors import raises
 from tests.train_head.fits import make_fit
 from tests.train_head.synthetic import list_paths, make_example, place_hash

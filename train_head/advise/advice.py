@@ -17,7 +17,7 @@ from base.options import list_options
 from base.terminal import Console
 from extract.weights.find import AUTO
 from features.labels import require_single_labels
-from train_head.advise.compare import Comparison, compare_settings
+from train_head.advise.compare_features import Comparison, compare_settings
 from train_head.advise.config import AdviseConfig
 from train_head.advise.sample import extract_sample
 from train_head.advise.settings import Setting, open_settings

@@ -10,8 +10,8 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.terminal import Console, format_count, format_list
-from features.split import encode_labels, sort_examples
 from features.store import Example
+from features.validation_split import encode_labels, sort_examples
 from train_head.advise.measure import classify_left_out, measure_parts, read_inputs
 from train_head.advise.settings import Setting, fits
 from train_head.advise.statistics import (

@@ -23,7 +23,7 @@ from extract.stores import read_store
 from features.catalog.tables import ImageRow
 from features.labels import require_single_labels
 from features.presets import PRESETS, PresetName
-from features.split import is_held_out
+from features.validation_split import is_held_out
 from train_head.advise.config import AdviseConfig
 from train_head.advise.settings import Setting, open_settings
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from base.terminal import format_bytes, format_count, format_seconds
-from train_head.advise.compare import Comparison, Row
+from train_head.advise.compare_features import Comparison, Row
 from train_head.advise.statistics import Difference, LearningCurve, Outlook
 from train_head.evaluation.uncertainty import format_share
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.schema import FEATURE_DTYPE, Features
-from features.split import encode_label_sets, encode_labels
 from features.store import Example, FeatureStore
+from features.validation_split import encode_label_sets, encode_labels
 from train_head.config import ClassWeight
 from train_head.data.blocks import Blocks, sort_features
 from train_head.data.split import Targets

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from base.errors import UsageError
 from base.terminal import format_list
-from features.split import list_units, sort_examples
 from features.store import Example
 from features.stratify import stratify
+from features.validation_split import list_units, sort_examples
 from train_head.data.split import Split, hold_out
 
 

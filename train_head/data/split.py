@@ -15,14 +15,14 @@ from base.invocation import format_command
 from base.terminal import format_count, format_list
 from features.catalog.tables import ImageRow
 from features.labels import split_labels
-from features.split import (
+from features.store import Example, FeatureStore
+from features.validation_split import (
     choose_stratified,
     choose_validation,
     encode_label_sets,
     encode_labels,
     sort_examples,
 )
-from features.store import Example, FeatureStore
 
 FindGroups = Callable[[Sequence[Example]], Mapping[bytes, bytes]]
 """Function that maps content hashes of examples to the hash that represents the group; see `choose_representatives`."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.terminal import Console, format_count
-from features.split import encode_labels
 from features.store import Example
+from features.validation_split import encode_labels
 from train_head.data.batches import Array, Indices
 from train_head.data.split import Split
 from train_head.evaluation.confident import MIN_PICTURES, is_informative, score_labels

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from base.errors import UsageError
 from base.terminal import Console
-from features.split import choose_representatives
 from features.store import Example, FeatureStore
+from features.validation_split import choose_representatives
 from train_head.data.batches import Array
 from train_head.evaluation.pooled import MAX_PICTURES, PooledFeatures
 from train_head.reduction.cache import Neighbours, get, make_key, put

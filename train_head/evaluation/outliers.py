@@ -20,8 +20,8 @@ import numpy as np
 from base.terminal import Console
 from features.pooled import POOLED, pool_store
 from features.schema import FeatureKey, Features
-from features.split import sort_examples
 from features.store import Example, FeatureStore
+from features.validation_split import sort_examples
 from train_head.config import NO_FINE_TUNING, HeadConfig
 from train_head.data.batches import Array
 from train_head.data.blocks import sort_features

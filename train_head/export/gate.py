@@ -11,7 +11,7 @@ import numpy as np
 
 from base.terminal import Console
 from extract.decoding.convert import Pixels
-from features.split import encode_label_sets, encode_labels
+from features.validation_split import encode_label_sets, encode_labels
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import find_correct, predict_classes
 from train_head.export.config import Dtype, Format

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from base.terminal import Console
 from extract.pixels import FACTOR, OFFSET
-from features.split import encode_label_sets, encode_labels
 from features.store import FeatureStore
+from features.validation_split import encode_label_sets, encode_labels
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import LABEL_THRESHOLD, find_correct, predict_classes
 from train_head.export.outputs import Outputs

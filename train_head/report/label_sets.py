@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from features.labels import split_labels
-from features.split import encode_label_sets
+from features.validation_split import encode_label_sets
 from train_head.data.batches import Array
 from train_head.evaluation.metrics import list_losses
 from train_head.report.gallery import NUM_UNCERTAIN_SHOWN

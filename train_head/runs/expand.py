@@ -10,8 +10,8 @@ import numpy as np
 from base.errors import HeadstartError
 from base.terminal import Console
 from features.schema import FeatureKey
-from features.split import sort_examples
 from features.store import Example, FeatureStore
+from features.validation_split import sort_examples
 from train_head.data.batches import Array
 from train_head.reduction.cache import Directions, Factors, get
 from train_head.reduction.matrix import FeatureMatrix, open_workers

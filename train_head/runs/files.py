@@ -14,7 +14,7 @@ import numpy as np
 
 from base.errors import HeadstartError
 from base.files import read_regular_file
-from features.split import Labelled, encode_label_sets, encode_labels
+from features.validation_split import Labelled, encode_label_sets, encode_labels
 from train_head.data.batches import Array
 from train_head.data.split import Targets
 from train_head.evaluation.outliers import OutlierDetector

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from base.places.shards import list_shards, name_shards
+from base.places.tar_shards import list_shards, name_shards
 
 pytestmark = pytest.mark.unit
 

@@ -34,7 +34,7 @@ from features.catalog.tables import ImageRow
 from features.schema import ImageStatus
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.backbones import build_small_backbone
 from tests.errors import raises
 from tests.extract.distribute.workers import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extract.images.splits import are_parts, find_splits, has_unlabelled_name
+from extract.images.split_folders import are_parts, find_splits, has_unlabelled_name
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ from features.labels import LabelSource
 from features.packed.write import is_packed, pack_store
 from features.schema import ImageStatus
 from features.shards.compression import Compression
-from features.split import sort_examples
 from features.store import FeatureStore
+from features.validation_split import sort_examples
 from tests.commands import run_command
 from tests.errors import raises
 from tests.extract.extraction import extract

@@ -20,7 +20,7 @@ from features.maintenance.check import Problem, find_problems, list_notes, quara
 from features.schema import QUARANTINE_FOLDER, VIEW_NAME, Features
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.commands import run_command
 from tests.errors import raises
 from tests.features.stores import (

@@ -13,7 +13,7 @@ from features.labels import LabelSource
 from features.parts import FOLDER_KEY, PART_KEY, Parts
 from features.schema import FeatureStatus, ImageStatus
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.commands import CommandResult, run_command
 from tests.features.stores import find_all_problems, make_features, make_fingerprint, make_image, make_key, make_origin
 

@@ -21,7 +21,7 @@ from features.parts import PART_KEY
 from features.quantized import QuantizedModel
 from features.schema import BACKBONE_FOLDER, ImageStatus
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.commands import run_command
 from tests.features.merging.parts import assert_whole, list_numbers, make_part, make_parts, merge
 from tests.features.stores import add_features, find_all_problems, make_image, make_writer
@@ -228,7 +228,7 @@ def test_merge_after_a_kill_is_continued(
         elif step == "transaction":
             patch.setattr(FeatureWriter, "update_images", stop("update", update, 3))
         else:
-            patch.setattr("features.writer.update_view", stop("view", update, 1))
+            patch.setattr("features.store_writer.update_view", stop("view", update, 1))
         assert merge(*parts, "--into", store).status == 130
     if step != "view":
         assert FeatureStore(store).images == []

@@ -28,7 +28,7 @@ from features.schema import VIEW_NAME, FeatureStatus, ImageStatus
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.features.stores import (
     SHAPE,

@@ -17,8 +17,8 @@ from base.errors import (
 from base.remote import RemoteError
 from features.quantized import ModelDamagedError, QuantizedModel
 from features.store import FeatureStore
+from features.store_writer import FeatureWriter
 from features.transfer.catalogs import StoreDivergedError
-from features.writer import FeatureWriter
 from tests.commands import run_command
 from tests.errors import raises
 from tests.extract.webserver import WebServer, run_server

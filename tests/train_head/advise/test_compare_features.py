@@ -18,7 +18,7 @@ from features.packed.write import pack_store
 from features.schema import Features
 from features.shards.compression import Compression
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.commands import run_command
 from tests.errors import raises
 from tests.train_head.synthetic import FINGERPRINT, draw_features, list_paths, make_store

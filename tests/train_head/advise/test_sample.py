@@ -17,7 +17,7 @@ from extract.config import ExtractConfig
 from extract.images.scan import scan_images
 from features.catalog.tables import ImageRow
 from features.presets import Preset, PresetName
-from features.split import is_held_out
+from features.validation_split import is_held_out
 from tests.errors import raises
 from tests.pictures import fill_folder
 from train_head.advise.advice import Advice, advise

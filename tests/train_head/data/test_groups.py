@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from base.errors import HeadstartError, UsageError
-from features.split import choose_representatives, choose_validation
 from features.store import Example
+from features.validation_split import choose_representatives, choose_validation
 from tests.errors import raises
 from tests.train_head.synthetic import make_example
 from train_head.data.folds import split_into_folds

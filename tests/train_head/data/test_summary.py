@@ -15,7 +15,7 @@ from base.terminal import Console
 from features.catalog.tables import ImageRow
 from features.schema import FeatureKey, FeatureStatus, ImageStatus, Origin
 from features.store import FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.train_head.synthetic import (
     FINGERPRINT,

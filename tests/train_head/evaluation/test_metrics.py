@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from features.split import encode_labels
+from features.validation_split import encode_labels
 from tests.train_head.synthetic import list_paths, make_store
 from train_head.data.split import split_examples
 from train_head.evaluation.baselines import measure_majority

@@ -20,7 +20,7 @@ from features.schema import FeatureKey, FeatureStatus, ImageStatus
 from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
-from features.writer import FeatureWriter
+from features.store_writer import FeatureWriter
 from tests.errors import raises
 from tests.train_head.synthetic import CLASSES, hash_text, list_paths, make_store
 from tests.train_head.training import rewrite_manifest

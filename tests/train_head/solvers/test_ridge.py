@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console
-from features.split import encode_labels
 from features.store import FeatureStore
+from features.validation_split import encode_labels
 from tests.train_head.synthetic import add_views, hash_text, list_paths, make_store
 from tests.train_head.training import make_config
 from train_head.config import ClassWeight, SolverName
