@@ -23,7 +23,7 @@ from base.command_line import run_app
 from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.cuts import open_store
-from features.schema import Pool, split_cuts
+from features.options import Pool, split_cuts
 from features.store import Example
 from features.validation_split import sort_examples
 from train_head.config import HeadConfig, SolverName, TrainConfig

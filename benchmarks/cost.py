@@ -16,7 +16,7 @@ from base.errors import UsageError
 from base.terminal import Console, format_bytes
 from benchmarks.cost_model import REMEDIES, Estimate, Machines, Prices, Rates, estimate_cost
 from extract.config import Precision
-from features.schema import Pool
+from features.options import Pool
 from train_head.export.readme.template import Markdown, format_table
 
 CORE_MS = {

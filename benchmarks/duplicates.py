@@ -22,7 +22,7 @@ from base.command_line import run_app
 from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.images.recognize import list_extensions
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.neighbours import NEAR, find_neighbours, group_rows

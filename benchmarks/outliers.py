@@ -18,7 +18,7 @@ from base.command_line import run_app
 from base.errors import HeadstartError
 from base.terminal import Console, format_count
 from features.cuts import open_store
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from train_head.data.batches import Array
 from train_head.evaluation.curves import measure_areas

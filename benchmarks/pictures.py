@@ -18,9 +18,9 @@ from extract.decoding.memory import PixelMemory
 from extract.decoding.read import read_picture
 from extract.engines import count_cores
 from extract.pixels import FACTOR, OFFSET, resize_pixels
+from features.options import Compression
 from features.schema import Features
 from features.shards.chunks import encode_rows
-from features.shards.compression import Compression
 
 LARGE_SIZE = (4000, 3000)
 NUM_LARGE, NUM_COPIES = 24, 6

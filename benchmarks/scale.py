@@ -23,7 +23,8 @@ from base.errors import UsageError
 from base.terminal import Console, format_bytes, format_seconds
 from benchmarks.process import Cost, run_module
 from benchmarks.synthetic import link_pictures, write_pictures, write_store
-from features.schema import Features, Pool
+from features.options import Pool
+from features.schema import Features
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from train_head.data.batches import Array

@@ -19,7 +19,7 @@ from base.command_line import run_app
 from base.terminal import Console, ConsoleOptions, import_quietly
 from extract.config import ExtractConfig
 from features.cuts import open_store
-from features.schema import Pool
+from features.options import Pool
 from train_head.config import TrainConfig
 from train_head.data.split import split_examples
 from train_head.solvers import Problem

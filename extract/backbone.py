@@ -15,7 +15,7 @@ from base.errors import HeadstartError, UsageError
 from base.invocation import format_command
 from extract.weights import nsfwjs
 from extract.weights.find import Weights, WeightsName
-from features.schema import Pool
+from features.options import Pool
 
 if TYPE_CHECKING:
     import keras

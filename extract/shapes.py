@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.schema import Pool
+from features.options import Pool
 
 _NUM_CHANNELS = {
     **{"mixed0": 256, "mixed1": 288, "mixed2": 288, "mixed8": 1280, "mixed9": 2048, "mixed10": 2048},

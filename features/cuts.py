@@ -11,8 +11,8 @@ from base.errors import FeatureStoreError, StoreMissingError, UsageError
 from features.catalog.catalog import CATALOG_NAME, Catalog, load_fingerprint
 from features.folder import STORE_NAMES
 from features.joined import join_stores, measure_scales, rescale_store
+from features.options import Pool, split_cuts
 from features.pooled import pool_store
-from features.schema import Pool, split_cuts
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 

@@ -14,9 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.options import Pool as Pool
-from features.options import split_cuts as split_cuts
-
 SCHEMA_VERSION = 1
 FEATURE_DTYPE = np.dtype(np.float16)
 MAX_FEATURE_BYTES = 128 * 2**20

@@ -21,10 +21,10 @@ from features.catalog.tables import ImageRow
 from features.folder import check_fingerprint, check_store_folder
 from features.labels import LABELS_KEY, LabelSource
 from features.maintenance.recover import find_size_problem, recover_store
+from features.options import Compression
 from features.packed.view import update_view
 from features.quantized import QuantizedModel, write_model
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, Origin, encode_json
-from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER, ShardRef, write_shard
 from features.shards.size import count_rows_per_shard
 from features.shards.write import ShardEncoder

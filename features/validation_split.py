@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from base.errors import UsageError
 from features.contents import Example
 from features.labels import split_labels
-from features.options import VALIDATION_SHARE as VALIDATION_SHARE
+from features.options import VALIDATION_SHARE
 from features.schema import TEST, TRAIN, VALIDATION
 from features.stratify import NO_LABEL, Unit, stratify
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from base.errors import UsageError
 from extract.config import ExtractConfig
 from features.cuts import open_store as open_feature_store
+from features.options import Pool
 from features.pooled import POOLED
-from features.schema import Pool
 from features.store import FeatureStore
 from headstart.call import Progress, StrPath, locate_run, prepare_call
 from headstart.document import documented

@@ -17,8 +17,8 @@ from base.terminal import Console, ConsoleOptions, format_list
 from base.urls import parse_location
 from features.cuts import list_cuts, open_store
 from features.joined import measure_scales, rescale_store
+from features.options import Pool, split_cuts
 from features.presets import PRESETS
-from features.schema import Pool, split_cuts
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, HeadConfig, OptimizerName, SolverName, SplitName, TrainConfig
 from train_head.data.split import FOLDER_RULE, Split, hash_views, split_examples

@@ -23,11 +23,11 @@ from base.target import Target
 from features.catalog.tables import encode_text
 from features.contents import UnusableImage, UnusableReason
 from features.labels import LABELS_KEY
+from features.options import Compression
 from features.packed.read import MISSING_GROUP, PACK_KIND
 from features.packed.view import label_dimensions
 from features.schema import FEATURE_DTYPE, SCHEMA_VERSION, encode_json
 from features.shards.chunks import create_features, encode_rows, write_rows
-from features.shards.compression import Compression
 from features.shards.hdf5 import ErrorRecordingFile, create_file, write_texts
 from features.store import Example, FeatureStore
 

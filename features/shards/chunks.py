@@ -16,8 +16,9 @@ import numpy as np
 from h5py._objects import phil
 from zlib_ng import zlib_ng
 
+from features.options import Compression
 from features.schema import FEATURE_DTYPE, Features
-from features.shards.compression import Compression, list_filters
+from features.shards.compression import list_filters
 
 _LEVEL, _MEMORY_LEVEL = 1, 9
 _WEIGHTS = np.arange(8192, 0, -1, dtype=np.uint64)

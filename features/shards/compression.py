@@ -7,7 +7,6 @@ import importlib
 import h5py
 
 from base.errors import FeatureStoreError
-from features.options import Compression as Compression
 
 ZSTD_FILTER = 32015
 """Number of zstd in the HDF Group's registry of filters. Stores of earlier versions may use it."""

@@ -20,6 +20,7 @@ from base.errors import FeatureStoreError, ShardDamagedError
 from base.files import write_durably
 from base.invocation import format_command
 from base.regular import FileIdentity, RegularFile, detects_writes
+from features.options import Compression
 from features.schema import (
     FEATURE_DTYPE,
     SCHEMA_VERSION,
@@ -31,7 +32,7 @@ from features.schema import (
     encode_json,
 )
 from features.shards.chunks import create_features, read_rows, write_rows
-from features.shards.compression import Compression, load_filters
+from features.shards.compression import load_filters
 from features.shards.hdf5 import build_file, read_texts
 from features.shards.size import MAX_BYTES_PER_SHARD
 from features.shards.validate import validate_untrusted_hdf5

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from features.options import Compression
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, Origin
 from features.shards.chunks import encode_rows
-from features.shards.compression import Compression
 from features.shards.shard import ShardHeader, encode_shard
 
 

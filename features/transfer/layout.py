@@ -10,7 +10,7 @@ from base.files import PARTIAL_PREFIX
 from base.remote import Connection, RemoteMissingError, repeat
 from features.catalog.catalog import CATALOG_NAME
 from features.cuts import list_cuts
-from features.schema import split_cuts
+from features.options import split_cuts
 from features.shards.shard import SHARD_FOLDER
 from features.transfer.objects import exists, find_local_path, join
 

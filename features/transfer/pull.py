@@ -18,9 +18,10 @@ from features.catalog.catalog import CATALOG_NAME, Catalog, is_missing
 from features.catalog.database import convert_write_error
 from features.cuts import list_cuts
 from features.folder import check_entries
+from features.options import split_cuts
 from features.packed.view import update_view
 from features.quantized import GRAPH_NAME, WEIGHTS_NAME, ModelDamagedError, QuantizedModel, read_model, write_model
-from features.schema import BACKBONE_FOLDER, split_cuts
+from features.schema import BACKBONE_FOLDER
 from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
 from features.transfer import objects
 from features.transfer.catalogs import (

@@ -19,7 +19,7 @@ from extract.engines.processor import Instructions, Processor
 from extract.estimate import estimate_run
 from extract.run import extract_features
 from features.catalog.catalog import CATALOG_NAME, Catalog
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.extract.extraction import configure, extract

@@ -17,8 +17,9 @@ from extract.engines.choose import list_instructions
 from extract.engines.processor import find_processor
 from extract.result import ExtractResult
 from features.cuts import open_store
+from features.options import Pool
 from features.quantized import ModelDamagedError
-from features.schema import BACKBONE_FOLDER, Pool
+from features.schema import BACKBONE_FOLDER
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.extract.extraction import (

@@ -20,7 +20,8 @@ from extract.engines.tensorflow import TensorFlowEngine
 from extract.images.scan import scan_images
 from extract.plan import hash_path
 from extract.run import extract_features
-from features.schema import ImageStatus, Pool
+from features.options import Pool
+from features.schema import ImageStatus
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.extract.extraction import extract, find_examples, read_by_path

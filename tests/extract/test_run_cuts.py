@@ -11,7 +11,7 @@ import pytest
 from base.errors import FeatureStoreError, FingerprintMismatchError, StoreMissingError, UsageError
 from extract.engines import build_engine
 from extract.stores import OtherFolderError
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.extract.extraction import ScaledEngine, assert_equal_stores, extract, interrupt_before_batch, read_by_key

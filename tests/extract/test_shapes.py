@@ -7,7 +7,7 @@ import pytest
 
 from extract.backbone import LAYER_NAMES, MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, name_layers
 from extract.shapes import compute_feature_shape
-from features.schema import Pool
+from features.options import Pool
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import numpy as np
 
 from features.catalog.tables import ImageRow
 from features.maintenance.check import find_problems
+from features.options import Compression
 from features.packed.write import pack_store
 from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from features.store_writer import FeatureWriter
 

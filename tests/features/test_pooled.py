@@ -11,8 +11,9 @@ import pytest
 
 from base.errors import UsageError
 from features.cuts import open_store
+from features.options import Pool
 from features.pooled import POOLED, pool_store
-from features.schema import Features, Pool
+from features.schema import Features
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.features.stores import copy_store, make_features, pack

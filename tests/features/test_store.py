@@ -12,9 +12,9 @@ import pytest
 from base.errors import ShardDamagedError, StoreMissingError
 from features.contents import UnusableReason
 from features.cuts import open_store
+from features.options import Compression
 from features.pooled import pool_store
 from features.schema import FeatureStatus, ImageStatus
-from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.errors import raises

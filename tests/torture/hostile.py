@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from features.options import Compression
 from features.packed.write import pack_store
-from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.features.stores import fill_store

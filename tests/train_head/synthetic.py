@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from extract.backbone import build_backbone, cut_backbone
 from extract.decoding.policy import DecodePolicy
 from features.catalog.tables import ImageRow
-from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin, Pool
+from features.options import Pool
+from features.schema import FeatureKey, Features, FeatureStatus, Fingerprint, ImageStatus, Origin
 from features.store import Example, FeatureStore
 from features.store_writer import FeatureWriter
 from train_head.config import SolverName

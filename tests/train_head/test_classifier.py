@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from base.errors import UsageError
 from base.terminal import Console
 from features.cuts import open_store
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head import fits

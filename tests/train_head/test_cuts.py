@@ -16,7 +16,7 @@ from base.errors import StoreMissingError, UsageError
 from base.terminal import Console
 from extract.backbone import cut_backbone, hash_weights
 from features.cuts import open_store
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.pictures import draw_picture, fill_folder

@@ -17,7 +17,7 @@ from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from extract.backbone import cut_backbone, hash_weights
 from features.cuts import open_store
-from features.schema import Pool
+from features.options import Pool
 from tests.errors import raises
 from tests.pictures import draw_picture, fill_folder
 from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, draw_features, list_paths, make_store

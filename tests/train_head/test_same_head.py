@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from base.terminal import Console
+from features.options import Compression, Pool
 from features.packed.write import pack_store
-from features.schema import Pool
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.fits import InterruptingConsole
 from tests.train_head.synthetic import add_views, draw_view, hash_text, list_paths, make_store

@@ -13,7 +13,7 @@ from base.errors import UsageError
 from base.terminal import Console
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from features.schema import Pool
+from features.options import Pool
 from tests.commands import run_command
 from tests.errors import raises
 from tests.train_head.training import make_config

@@ -10,7 +10,7 @@ import pytest
 
 from base.errors import UsageError
 from base.terminal import Console
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests import commands
 from tests.errors import raises

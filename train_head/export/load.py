@@ -15,7 +15,7 @@ import numpy as np
 from base.errors import HeadstartError
 from base.terminal import format_count, import_quietly
 from extract.backbone import build_backbone, cut_backbone, tap_backbone
-from features.schema import Pool, split_cuts
+from features.options import Pool, split_cuts
 from features.shards.validate import validate_untrusted_hdf5
 from train_head.data.batches import Array
 from train_head.export.distance import ARRAYS as DISTANCE_ARRAYS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from base.errors import HeadstartError
 from base.terminal import Console
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array

@@ -11,7 +11,8 @@ from base.invocation import format_command
 from base.terminal import Console
 from extract.backbone import build_backbone, cut_backbone, hash_weights, name_layers, tap_backbone
 from extract.weights.find import find_weights
-from features.schema import Origin, Pool
+from features.options import Pool
+from features.schema import Origin
 from features.store import FeatureStore
 
 if TYPE_CHECKING:

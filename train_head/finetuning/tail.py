@@ -12,7 +12,8 @@ import numpy as np
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console, import_quietly
 from extract.backbone import cut_backbone, name_layers
-from features.schema import FEATURE_DTYPE, Features, Pool
+from features.options import Pool
+from features.schema import FEATURE_DTYPE, Features
 from features.shards.size import count_rows_per_shard
 from features.store import FeatureStore
 from train_head.data.batches import Array

@@ -10,7 +10,7 @@ from typing import Any
 from base.invocation import format_command
 from base.options import list_options
 from features.cuts import list_cuts
-from features.schema import split_cuts
+from features.options import split_cuts
 from train_head.config import ClassWeight, HeadConfig, SolverName
 from train_head.report.findings import Confidence, Fit, is_imbalanced
 from train_head.report.sources import Sources

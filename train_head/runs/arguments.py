@@ -8,7 +8,7 @@ from typing import Any
 from base.options import list_options
 from extract.config import ExtractConfig
 from extract.engines.choose import default_engine
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from train_head.config import HeadConfig
 

@@ -18,7 +18,8 @@ from base.terminal import Console, ConsoleOptions, format_count, format_list
 from base.urls import has_pictures
 from extract.weights.find import describe_weak_weights
 from features.cuts import open_store
-from features.schema import FeatureKey, Pool
+from features.options import Pool
+from features.schema import FeatureKey
 from features.store import Example, FeatureStore
 from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array

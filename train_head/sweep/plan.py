@@ -13,7 +13,7 @@ from typing import Any
 
 from base.errors import UsageError, require_extra
 from features.cuts import list_cuts
-from features.schema import Pool, split_cuts
+from features.options import Pool, split_cuts
 from features.store import FeatureStore
 from train_head.config import NO_FINE_TUNING, SolverName, TrainConfig
 from train_head.data.split import Split

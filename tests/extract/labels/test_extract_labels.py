@@ -10,9 +10,9 @@ import pytest
 
 from base.errors import HeadstartError, HeadstartWarning, UsageError
 from features.labels import LabelSource
+from features.options import Compression
 from features.packed.write import is_packed, pack_store
 from features.schema import ImageStatus
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from features.validation_split import sort_examples
 from tests.commands import run_command

@@ -23,9 +23,9 @@ from base.errors import (
 from base.terminal import Console, ConsoleOptions
 from features.__main__ import PackConfig
 from features.__main__ import pack as run_pack
+from features.options import Compression
 from features.packed.write import pack_store
 from features.schema import VIEW_NAME, FeatureStatus, ImageStatus
-from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from features.store_writer import FeatureWriter

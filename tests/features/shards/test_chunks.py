@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from features.options import Compression
 from features.schema import Features
 from features.shards.chunks import compute_fletcher32, create_features, encode_rows, read_rows, write_rows
-from features.shards.compression import Compression
 
 pytestmark = pytest.mark.unit
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from base.errors import FeatureStoreError, ShardDamagedError
+from features.options import Compression
 from features.schema import FeatureKey, FeatureStatus
 from features.shards.chunks import encode_rows
-from features.shards.compression import Compression
 from features.shards.shard import (
     SHARD_FOLDER,
     ShardHeader,

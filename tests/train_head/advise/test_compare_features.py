@@ -14,9 +14,9 @@ from base.errors import FeatureStoreError, HeadstartError, UsageError
 from base.options import make_options
 from base.terminal import Console
 from features.labels import LabelSource
+from features.options import Compression
 from features.packed.write import pack_store
 from features.schema import Features
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from features.store_writer import FeatureWriter
 from tests.commands import run_command

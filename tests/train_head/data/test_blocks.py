@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from base.errors import HeadstartError
+from features.options import Compression
 from features.packed.write import pack_store
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.train_head.synthetic import list_paths, make_store
 from train_head.data import blocks as module

@@ -13,7 +13,7 @@ import headstart as hs
 from base.errors import UsageError
 from base.terminal import Console
 from extract.backbone import cut_backbone
-from features.schema import Pool
+from features.options import Pool
 from tests.errors import raises
 from tests.train_head.export.conftest import CUT
 from tests.train_head.export.edits import assert_refused, read_members, remove_digest, write_members

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from extract.backbone import cut_backbone, tap_backbone
-from features.schema import Pool
+from features.options import Pool
 from tests.train_head.export.conftest import CUT
 from tests.train_head.synthetic import draw_distance, make_small_card
 from train_head.export.factor import factor_head

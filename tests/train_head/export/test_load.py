@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from extract.backbone import cut_backbone, tap_backbone
 from extract.decoding.policy import DecodePolicy
-from features.schema import Pool
+from features.options import Pool
 from tests.train_head.export.edits import (
     KERNEL,
     Config,

@@ -20,7 +20,7 @@ from base.terminal import Console, ConsoleOptions
 from extract.decoding.decode import decode_image
 from extract.engines.tensorflow import TensorFlowEngine
 from extract.pixels import prepare_pixels
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.pictures import draw_picture, encode, fill_folder
 from tests.train_head.synthetic import (

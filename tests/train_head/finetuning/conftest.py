@@ -15,7 +15,7 @@ from extract.backbone import cut_backbone
 from extract.config import ExtractConfig
 from extract.run import extract_features
 from extract.weights.find import Weights, WeightsName
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.backbones import build_small_backbone
 from tests.train_head.training import make_config

@@ -11,9 +11,8 @@ import pytest
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
 from extract.decoding.decode import decode_image
+from features.options import Compression, Pool
 from features.packed.write import pack_store
-from features.schema import Pool
-from features.shards.compression import Compression
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure

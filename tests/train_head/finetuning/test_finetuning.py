@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from base.errors import HeadstartError, UsageError
 from base.terminal import Console
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.finetuning.conftest import configure

@@ -12,7 +12,7 @@ import pytest
 
 from base.terminal import Console
 from extract.backbone import name_layers
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.backbones import build_small_backbone
 from tests.train_head.finetuning.conftest import configure

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
 from base.terminal import Console
+from features.options import Compression
 from features.packed.write import pack_store
-from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
 from tests.errors import count_warnings, raises

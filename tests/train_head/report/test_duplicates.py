@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from base.terminal import Console
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.train_head.synthetic import FINGERPRINT, hash_text, make_store
 from train_head.data.split import Split, split_examples

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from base.errors import HeadstartError
 from base.terminal import Console, ConsoleOptions
 from features.catalog.tables import ImageRow
+from features.options import Compression
 from features.packed.write import pack_store
 from features.schema import FeatureKey, FeatureStatus, ImageStatus
-from features.shards.compression import Compression
 from features.shards.shard import SHARD_FOLDER
 from features.store import Example, FeatureStore
 from features.store_writer import FeatureWriter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from base.terminal import Console
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.train_head.sweeps import make_sweep, read_table
 from tests.train_head.training import make_config

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from base.errors import StoreMissingError, UsageError
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.sweeps import make_sweep

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import UsageError
-from features.schema import Pool
+from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
 from tests.train_head.sweeps import make_sweep
