@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,6 +62,7 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
     from features.cuts import list_cuts
     from features.maintenance import prune as plan
     from features.maintenance.leftovers import free_leftovers, parse_kinds
+    from features.maintenance.needed import find_needed, locate_runs
 
     kinds, cuts = parse_kinds(config.only, StoreKind), list_cuts(config.store)
     dropped = split_cuts(config.drop_cut) if config.drop_cut else []
@@ -72,14 +74,12 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
         got = "a file" if config.store.is_file() else "no store"
         raise StoreMissingError(config.store, "the folder of a feature store", got, "Check the path")
 
-    def search() -> frozenset[bytes]:
-        return plan.find_needed(plan.walk_folders(config.store.resolve().parent))
-
-    needed = search()
+    find_again = partial(find_needed, locate_runs(config.store))
+    find_once = cache(find_again)
     reason = "store of a cut layer; runs that were fitted on it cannot be exported"
     found = [plan.build_store_leftover(config.store / cut, StoreKind.CUTS, reason) for cut in dropped]
     for store in stores:
-        found += plan.list_store_leftovers(store, kinds, needed, search, console)
+        found += plan.list_store_leftovers(store, kinds, find_once, find_again, console)
     words = [*(["--only", config.only] if config.only != KINDS else []), "--confirm"]
     words += ["--drop-cut", config.drop_cut] if dropped else []
     command = format_command("features prune", config.store, *words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -47,11 +48,13 @@ def measure_bytes(paths: Iterable[Path]) -> int:
     """
     total = 0
     for path in paths:
-        status = path.lstat()
-        if stat.S_ISDIR(status.st_mode):
-            total += measure_bytes(path.iterdir())
-        elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            total += status.st_size
+        # A running command may have removed a file, and some folders cannot be read.
+        with suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                total += measure_bytes(path.iterdir())
+            elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                total += status.st_size
     return total
 
 

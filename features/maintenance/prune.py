@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
-from base.errors import FeatureStoreError, ShardDamagedError
+from base.errors import FeatureStoreError, ShardDamagedError, convert_os_error
 from base.files import PARTIAL_PREFIX, is_regular
 from base.invocation import format_command
 from base.lock import LOCK_NAME, hold_write_lock
@@ -26,7 +25,7 @@ from features.maintenance.leftovers import Leftover, measure_bytes, unlink_files
 from features.maintenance.recover import list_partial_files
 from features.maintenance.trim import plan_trim, trim_store
 from features.quantized import MODEL_NAMES
-from features.schema import BACKBONE_FOLDER, DERIVED_FOLDER, EXAMPLES_FILE, QUARANTINE_FOLDER, VIEW_NAME
+from features.schema import BACKBONE_FOLDER, DERIVED_FOLDER, QUARANTINE_FOLDER, VIEW_NAME
 from features.shards.shard import SHARD_FOLDER, ShardRef, open_shard_file, parse_name, read_header
 
 MAX_DEPTH = 6
@@ -46,33 +45,11 @@ def walk_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
                 yield from walk_folders(folder / entry.name, depth - 1)
 
 
-def find_needed(folders: Iterable[Path]) -> frozenset[bytes]:
-    """Return the content hashes of the pictures that the runs in folders were fitted on.
-
-    A run is exported from the stored features of these pictures.
-
-    Raises:
-        OSError: a table cannot be read, so that it is unknown what its run needs.
-    """
-    found = set[bytes]()
-    for folder in folders:
-        path = folder / EXAMPLES_FILE
-        if is_regular(path):
-            # A path that is not UTF-8 must not hide a run. Another table has no such column, and a damaged one makes
-            # the run unusable anyway.
-            with (
-                path.open(newline="", encoding="utf-8", errors="surrogateescape") as file,
-                suppress(ValueError, csv.Error),
-            ):
-                found.update(bytes.fromhex(row.get("content_hash") or "") for row in csv.DictReader(file))
-    return frozenset(found)
-
-
 def list_store_leftovers(
     store: Path,
     kinds: Collection[StoreKind],
-    needed: Collection[bytes],
-    search: Callable[[], Collection[bytes]],
+    find_needed: Callable[[], Collection[bytes]],
+    find_again: Callable[[], Collection[bytes]],
     console: Console,
 ) -> list[Leftover]:
     """List the leftovers of a store, without changing anything.
@@ -80,8 +57,8 @@ def list_store_leftovers(
     Args:
         store: folder of the store.
         kinds: kinds of leftovers to list.
-        needed: content hashes of pictures whose features are kept, see `find_needed`.
-        search: function that finds them again before features are removed: a run may be new, or could not be removed.
+        find_needed: function that returns the content hashes of pictures whose features are kept.
+        find_again: the same before features are removed: a run may be new, or could not be removed.
         console: progress, and why features are not listed.
 
     Raises:
@@ -101,7 +78,7 @@ def list_store_leftovers(
         place, remove = store / QUARANTINE_FOLDER, partial(_remove_locked, store, paths)
         found += _build_leftover(StoreKind.QUARANTINE, place, paths, reason, remove)
     if StoreKind.FEATURES in kinds:
-        found += _list_features(store, contents, needed, partial(_trim, store, search), console)
+        found += _list_features(store, contents, find_needed, partial(_trim, store, find_again), console)
     return found
 
 
@@ -145,17 +122,26 @@ def _remove_locked(store: Path, paths: Collection[Path]) -> None:
         unlink_files(paths)
 
 
-def _trim(store: Path, search: Callable[[], Collection[bytes]]) -> int:
-    return trim_store(store, search())
+def _trim(store: Path, find_needed: Callable[[], Collection[bytes]]) -> int:
+    return trim_store(store, find_needed())
 
 
 def _list_features(
-    store: Path, contents: StoreContents, needed: Collection[bytes], remove: Callable[[], int], console: Console
+    store: Path,
+    contents: StoreContents,
+    find_needed: Callable[[], Collection[bytes]],
+    remove: Callable[[], int],
+    console: Console,
 ) -> list[Leftover]:
     if not contents.images or contents.num_pending:
         if len(contents.locations):
             got = format_count(contents.num_pending, "picture") if contents.images else "all pictures"
             console.info(f"{store}: features are not pruned before `{format_command('extract')}` has read {got}")
+        return []
+    try:
+        needed = find_needed()
+    except OSError as error:
+        console.warning(f"{store}: kept all features, because runs may need them. {convert_os_error(error, '')}")
         return []
     with console.progress("prune", len(contents.shards), "shards") as progress:
         plan = plan_trim(store, needed, progress.advance)

@@ -190,6 +190,17 @@ def test_prune_earlier_store_is_listed_only_if_asked_for_and_not_needed(work: Pa
     assert FeatureStore(store).num_features == 6
 
 
+def test_prune_earlier_store_that_a_run_records_is_kept(work: Path) -> None:
+    store, aside, run = (work / "data" / name for name in ("store", "store-20261125-140327", "run"))
+    store.rename(aside)
+    make_store(store, [*list_paths({"train/cats": 3, "train/dogs": 3})])
+    (run / LOCAL_FILE).write_text(json.dumps({"store": str(aside), "images": ""}))
+    assert prune(work, "--only", "stores").json["leftovers"] == []
+    assert prune(aside, "--only", "stores").json["leftovers"] == []
+    (run / RUN_FILE).write_text("{")
+    assert prune(work, "--only", "stores").json["leftovers"] == []
+
+
 def test_prune_export_of_a_run_that_is_gone_is_listed_only_if_asked_for(work: Path) -> None:
     for name, head in (("model", "f" * 64), ("current", Run(work / "data" / "run").record.head)):
         (folder := work / "data" / name).mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from base.errors import HeadstartError
@@ -18,13 +18,8 @@ from features.catalog.catalog import CATALOG_NAME
 from features.cuts import list_cuts
 from features.maintenance.command import StoreKind
 from features.maintenance.leftovers import Leftover, measure_bytes
-from features.maintenance.prune import (
-    build_store_leftover,
-    find_needed,
-    list_derived,
-    list_store_leftovers,
-    walk_folders,
-)
+from features.maintenance.needed import find_needed, locate_runs, walk_all
+from features.maintenance.prune import build_store_leftover, list_derived, list_store_leftovers
 from features.schema import DERIVED_FOLDER
 from train_head.export.description import DESCRIPTION_FILE, read_description
 from train_head.export.target import describe_target
@@ -90,55 +85,68 @@ def find_earlier_runs(folders: Collection[Path]) -> Iterator[Leftover]:
 
 
 def find_store_leftovers(
-    root: Path, folders: Collection[Path], kinds: Collection[FolderKind], console: Console
+    root: Path,
+    folders: Iterable[Path],
+    removed: Collection[Path],
+    kinds: Collection[FolderKind],
+    console: Console,
 ) -> Iterator[Leftover]:
     """Find the leftovers of stores, and the derived data of packed stores.
 
     Args:
-        root: the folder that was searched.
-        folders: folders in it that are not removed; the features that their runs need are kept.
+        root: folder with the runs of the stores, see `locate_all_runs`.
+        folders: folders to search that are not removed.
+        removed: folders that are removed before; features that only their runs need are listed.
         kinds: kinds of leftovers to find.
         console: warnings about stores that cannot be read, and progress.
     """
     wanted = [kind for kind in StoreKind if kind in {each.value for each in kinds}]
-    # The runs of a store are usually beside it.
-    place = root.resolve().parent if _list_stores(root) else None
-
-    def search() -> frozenset[bytes]:
-        return find_needed(walk_folders(place or root))
-
-    needed = search() if place else find_needed(folders)
+    find_again, find_once = partial(find_needed, root), cache(partial(find_needed, root, removed))
     for folder in folders:
         try:
             if is_regular(folder / CATALOG_NAME):
-                yield from list_store_leftovers(folder, wanted, needed, search, console)
+                yield from list_store_leftovers(folder, wanted, find_once, find_again, console)
             elif StoreKind.DERIVED in wanted and folder.name.endswith(f".{DERIVED_FOLDER}"):
                 yield from list_derived(folder)
         except HeadstartError as error:
             console.warning(f"skipped {folder}: {error}")
 
 
-def find_earlier_stores(folders: Iterable[Path], runs: Collection[Run]) -> Iterator[Leftover]:
-    """Find the stores that `--new-store` kept beside a newer one, and that no run needs for its export."""
+def find_earlier_stores(root: Path, folders: Iterable[Path], removed: Collection[Path]) -> Iterator[Leftover]:
+    """Find the stores that `--new-store` kept beside a newer one, and that no run needs for its export.
+
+    The arguments are those of `find_store_leftovers`.
+
+    Raises:
+        HeadstartError: it is unknown which stores a run needs.
+        OSError: the same.
+    """
+    list_once = cache(partial(list_runs, root, removed))
     for folder in folders:
         match = _OLD_STORE.fullmatch(folder.name)
         if not match or not _list_stores(folder) or not _list_stores(folder.with_name(match[1])):
             continue
-        if any(_needs(run, folder) for run in runs):
+        if any(_needs(run, folder) for run in list_once()):
             continue
         for store in _list_stores(folder):
             with suppress(HeadstartError):
                 reason = f"earlier store beside {match[1]}, which no run below the folder needs"
                 found = build_store_leftover(store, StoreKind.CUTS, reason)
-                yield Leftover(FolderKind.STORES, found.path, found.num_bytes, found.reason, found.remove)
+                remove = partial(_remove_unneeded, found, folder, root)
+                yield Leftover(FolderKind.STORES, found.path, found.num_bytes, found.reason, remove)
 
 
-def find_earlier_exports(folders: Iterable[Path], runs: Collection[Run]) -> Iterator[Leftover]:
-    """Find the exported models of runs that no longer exist."""
-    heads = {run.record.head for run in runs}
+def find_earlier_exports(root: Path, folders: Iterable[Path], removed: Collection[Path]) -> Iterator[Leftover]:
+    """Find the exported models of runs that no longer exist; the arguments are those of `find_store_leftovers`.
+
+    Raises:
+        HeadstartError: it is unknown which runs exist.
+        OSError: the same.
+    """
+    list_once = cache(partial(list_runs, root, removed))
     for folder in folders:
         head = _read_exported_head(folder)
-        if head and head not in heads:
+        if head and all(run.record.head != head for run in list_once()):
             target = describe_target(folder)
             with suppress(HeadstartError):
                 check_removable(target)
@@ -147,14 +155,28 @@ def find_earlier_exports(folders: Iterable[Path], runs: Collection[Run]) -> Iter
                 yield Leftover(FolderKind.EXPORTS, folder, measure_bytes([folder]), reason, remove)
 
 
-def list_runs(folders: Iterable[Path]) -> list[Run]:
-    """List the runs among folders; those that cannot be read are left out."""
-    runs = []
-    for folder in folders:
-        if is_regular(folder / RUN_FILE):
-            with suppress(HeadstartError):
-                runs.append(Run(folder))
-    return runs
+def locate_all_runs(folder: Path) -> Path:
+    """Return the folder to search for runs: the given one, or that beside it if this is a store or an export."""
+    if _list_stores(folder):
+        return locate_runs(folder)
+    return folder.resolve().parent if _read_exported_head(folder) else folder
+
+
+def list_runs(folder: Path, left_out: Collection[Path] = ()) -> list[Run]:
+    """List the runs below a folder.
+
+    Raises:
+        HeadstartError: a run cannot be read.
+        OSError: a folder cannot be read.
+    """
+    return [Run(place) for place in walk_all(folder, left_out) if is_regular(place / RUN_FILE)]
+
+
+def _remove_unneeded(store: Leftover, folder: Path, root: Path) -> None:
+    if run := next((run for run in list_runs(root) if _needs(run, folder)), None):
+        expected, advice = "an earlier store that no run needs", "Remove that run first, or keep both"
+        raise HeadstartError(folder, expected, f"one that {run.folder} needs", advice)
+    store.remove()
 
 
 def _remove_held(targets: Iterable[Path], remove: Callable[[], None]) -> None:
@@ -190,8 +212,9 @@ def _list_stores(folder: Path) -> list[Path]:
 
 
 def _needs(run: Run, store: Path) -> bool:
-    """Return whether a run can be exported from a store, and not from the store that it finds itself."""
-    return _has_rows(run, str(store)) and not _has_rows(run, "")
+    """Return whether a run can be exported from a store, and not from another store that it finds itself."""
+    is_own = run.locate_store().resolve().is_relative_to(store.resolve())
+    return _has_rows(run, str(store)) and (is_own or not _has_rows(run, ""))
 
 
 def _has_rows(run: Run, store: str) -> bool:

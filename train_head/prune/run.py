@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from base.errors import UsageError
+from base.errors import HeadstartError, UsageError, convert_os_error
 from base.terminal import Console, format_bytes
 from train_head.prune.config import ASKED, KINDS, FolderKind, PruneConfig
 
@@ -36,10 +36,15 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
     found = list(find.find_checkpoints(folders)) if FolderKind.CHECKPOINTS in kinds else []
     found += find.find_staging(folders) if FolderKind.STAGING in kinds else []
     found += find.find_earlier_runs(folders) if FolderKind.RUNS in kinds else []
-    kept = _leave_out(folders, found)
-    found += find.find_store_leftovers(config.folder, kept, kinds, console)
-    runs = find.list_runs(kept)
-    asked = [*find.find_earlier_stores(kept, runs), *find.find_earlier_exports(kept, runs)]
+    root, kept, removed = find.locate_all_runs(config.folder), _leave_out(folders, found), [each.path for each in found]
+    found += find.find_store_leftovers(root, kept, removed, kinds, console)
+    asked: list[Leftover] = []
+    try:
+        asked += find.find_earlier_stores(root, kept, removed)
+        asked += find.find_earlier_exports(root, kept, removed)
+    except (HeadstartError, OSError) as error:
+        text = convert_os_error(error, str(root)) if isinstance(error, OSError) else error
+        console.warning(f"kept earlier stores and exported models, because runs may need them. {text}")
     found += [each for each in asked if each.kind in kinds]
     words = [*(["--only", config.only] if config.only != KINDS else []), "--confirm"]
     command = format_command("prune", config.folder, *words)

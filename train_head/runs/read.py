@@ -164,6 +164,12 @@ class Run(RunFiles):
             head = expand_head(self, store, self.find_split(store).validation, Console(ConsoleOptions(quiet=True)))
         return head.divide_logits(self.record.temperature)
 
+    def locate_store(self) -> Path:
+        """Return the recorded path of the store that the run was fitted on; it may be missing."""
+        known = [self.read_local_paths().get("store", ""), str(self.folder.resolve() / self.record.store)]
+        candidates = [Path(candidate) for candidate in known if candidate]
+        return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
+
     def open_store(self, path: str = "") -> FeatureStore:
         """Open the store that the run was fitted on.
 
@@ -176,10 +182,8 @@ class Run(RunFiles):
         config = self.record.config
         # A fine-tuned run pools the output of the tail, not the stored features.
         pool = Pool.NONE if self.unfreeze_from != NO_FINE_TUNING else Pool(config.get("pool", Pool.NONE))
-        known = [self.read_local_paths().get("store", ""), str(self.folder.resolve() / self.record.store)]
-        candidates = [Path(path)] if path else [Path(candidate) for candidate in known if candidate]
-        found = next((candidate for candidate in candidates if candidate.exists()), candidates[0])
-        store = open_store(found, str(config.get("cut", "")), pool, self.record.scales)
+        place = Path(path) if path else self.locate_store()
+        store = open_store(place, str(config.get("cut", "")), pool, self.record.scales)
         if store.fingerprint.digest != self.record.fingerprint:
             expected = f"the store that the run was fitted on, fingerprint {self.record.fingerprint[:12]}…"
             got = f"{store.path}, fingerprint {store.fingerprint.digest[:12]}…"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from base.lock import hold_write_lock
 from features.derived import list_cached
 from features.maintenance.command import StoreKind
 from features.maintenance.leftovers import parse_kinds
-from features.maintenance.prune import find_needed
+from features.maintenance.needed import find_needed
 from features.maintenance.recover import move_to_quarantine
 from features.schema import DERIVED_FOLDER, EXAMPLES_FILE, QUARANTINE_FOLDER, FeatureStatus, ImageStatus
 from features.shards.shard import SHARD_FOLDER
@@ -118,10 +120,50 @@ def test_prune_keeps_views_and_statuses(tmp_path: Path) -> None:
 def test_prune_keeps_features_of_runs_beside_the_store(tmp_path: Path) -> None:
     store = make_old_store(tmp_path / "store")
     write_examples(tmp_path / "sweep" / "trials" / "one", [3, 8])
-    assert find_needed([tmp_path / "sweep/trials/one"]) == {make_key(number).content_hash for number in (3, 8)}
+    assert find_needed(tmp_path / "sweep/trials/one") == {make_key(number).content_hash for number in (3, 8)}
     prune(store, "--confirm")
     found = {key.content_hash for key in FeatureStore(store).contents.locations}
     assert found == {make_key(number).content_hash for number in [*KEPT, 3, 8]}
+
+
+@pytest.mark.unit
+def test_prune_keeps_features_of_runs_that_are_linked_hidden_or_deep(tmp_path: Path) -> None:
+    store = make_old_store(tmp_path / "work" / "store")
+    write_examples(tmp_path / "work" / ".runs" / "hidden", [3])
+    write_examples(tmp_path / "work" / "a/b/c/d/e/f/g/h", [4])
+    write_examples(tmp_path / "elsewhere" / "run", [8])
+    (tmp_path / "work" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "work", target_is_directory=True)
+    prune(store, "--confirm")
+    found = {key.content_hash for key in FeatureStore(store).contents.locations}
+    assert found == {make_key(number).content_hash for number in [*KEPT, 3, 4, 8]}
+
+
+@pytest.mark.unit
+def test_prune_keeps_features_of_runs_beside_the_folder_of_cut_layers(tmp_path: Path) -> None:
+    store = make_old_store(tmp_path / "store" / "mixed7")
+    write_examples(tmp_path / "run", [3, 8])
+    prune(store, "--confirm")
+    found = {key.content_hash for key in FeatureStore(store).contents.locations}
+    assert found == {make_key(number).content_hash for number in [*KEPT, 3, 8]}
+
+
+@pytest.mark.unit
+def test_prune_with_a_folder_that_cannot_be_read_keeps_all_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_old_store(tmp_path / "store")
+    (closed := tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    # Root, who may run the tests, can read all folders.
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert prune(store).json["leftovers"] == []
 
 
 @pytest.mark.unit
