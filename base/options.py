@@ -1,4 +1,4 @@
-"""Convert keyword arguments to a frozen dataclass of options; each value is validated before any work starts."""
+"""Declare options, and convert keyword arguments to a frozen dataclass of them, validated before any work starts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from typer import Option
 from typer.models import ArgumentInfo
 
 from base.errors import UsageError
@@ -41,6 +43,22 @@ class OptionTopic(StrEnum):
     PAGE = "Page and network"
     OTHER = "Options"
     OUTPUT = "Messages"
+
+
+# Declarations of options, with their topic in the help.
+place_option = partial(Option, rich_help_panel=OptionTopic.PLACES)
+feature_option = partial(Option, rich_help_panel=OptionTopic.FEATURES)
+picture_option = partial(Option, rich_help_panel=OptionTopic.PICTURES)
+speed_option = partial(Option, rich_help_panel=OptionTopic.SPEED)
+head_option = partial(Option, rich_help_panel=OptionTopic.HEAD)
+tuning_option = partial(Option, rich_help_panel=OptionTopic.FINE_TUNING)
+validation_option = partial(Option, rich_help_panel=OptionTopic.VALIDATION)
+search_option = partial(Option, rich_help_panel=OptionTopic.SEARCH)
+model_option = partial(Option, rich_help_panel=OptionTopic.MODEL)
+moved_option = partial(Option, rich_help_panel=OptionTopic.MOVED)
+prediction_option = partial(Option, rich_help_panel=OptionTopic.PREDICTIONS)
+page_option = partial(Option, rich_help_panel=OptionTopic.PAGE)
+output_option = partial(Option, rich_help_panel=OptionTopic.OUTPUT)
 
 
 class OptionSpec(NamedTuple):

@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
-import typer
-
-from base.options import OptionTopic
+from base.options import output_option
 from base.streams import hide_native_stderr
 
 if TYPE_CHECKING:
@@ -36,24 +34,13 @@ class ConsoleOptions:
 
     json: Annotated[
         bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON object on stdout; everything else goes to stderr.",
-            rich_help_panel=OptionTopic.OUTPUT,
-        ),
+        output_option("--json", help="Print one JSON object on stdout; everything else goes to stderr."),
     ] = False
     quiet: Annotated[
         bool,
-        typer.Option(
-            "--quiet",
-            "-q",
-            help="Print only warnings, errors and the JSON object of --json.",
-            rich_help_panel=OptionTopic.OUTPUT,
-        ),
+        output_option("--quiet", "-q", help="Print only warnings, errors and the JSON object of --json."),
     ] = False
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print more details.", rich_help_panel=OptionTopic.OUTPUT)
-    ] = False
+    verbose: Annotated[bool, output_option("--verbose", "-v", help="Print more details.")] = False
 
 
 @dataclass(frozen=True)

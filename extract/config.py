@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +13,7 @@ from typer import Option
 
 from base.cluster import LOCAL
 from base.errors import UsageError
-from base.options import OptionTopic
+from base.options import feature_option, picture_option, place_option, speed_option
 from base.urls import Location
 from features.options import Compression, Pool, split_cuts
 from features.parts import Parts
@@ -55,43 +54,36 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-# An option of each topic, as in the help.
-_place = partial(Option, rich_help_panel=OptionTopic.PLACES)
-_feature = partial(Option, rich_help_panel=OptionTopic.FEATURES)
-_picture = partial(Option, rich_help_panel=OptionTopic.PICTURES)
-_speed = partial(Option, rich_help_panel=OptionTopic.SPEED)
-
-
 @dataclass(frozen=True)
 class ExtractConfig:
     """Options of `extract`."""
 
     images: Annotated[
         Location,
-        _place(
+        place_option(
             help="Folder of pictures: one folder for each class, at the top or in train/ and validation/. Also an "
             "archive (.zip, .tar), shards (`shards-{000..063}.tar`), or a URL of one of them.",
             metavar="DIR|FILE|URL",
         ),
     ]
-    store: Annotated[Path, _place(help="Folder of the feature store. It is created or updated.")]
+    store: Annotated[Path, place_option(help="Folder of the feature store. It is created or updated.")]
     preset: Annotated[
         PresetName,
-        _feature(
+        feature_option(
             help="Set several options at once: accurate for the best accuracy, small for a small model, course for the "
             "defaults. Options that are given as well keep their values."
         ),
     ] = PresetName.COURSE
     labels: Annotated[
         Location | None,
-        _picture(
+        picture_option(
             help="Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.",
             metavar="FILE|URL",
         ),
     ] = None
     columns: Annotated[
         str,
-        _picture(
+        picture_option(
             help="Names or positions of the table's columns, if they are not found, such as path=id,label=breed. "
             "Keys: path, label, split, separator.",
             metavar="KEY=COLUMN,…",
@@ -99,47 +91,47 @@ class ExtractConfig:
     ] = ""
     classes: Annotated[
         str,
-        _picture(help="Classes to use, separated by commas. Others are left out and listed.", metavar="CLASS,…"),
+        picture_option(help="Classes to use, separated by commas. Others are left out and listed.", metavar="CLASS,…"),
     ] = ""
     min_pictures: Annotated[
         int,
-        _picture(
+        picture_option(
             min=0, help="Leave out classes with fewer training pictures. With 0, a class with too few is an error."
         ),
     ] = 0
     weights: Annotated[
         str,
-        _feature(
+        feature_option(
             help="Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file.", metavar="NAME|FILE|URL"
         ),
     ] = "auto"
-    weights_sha256: Annotated[str, _feature(help="Expected SHA-256 of the weights file.", metavar="DIGEST")] = ""
+    weights_sha256: Annotated[str, feature_option(help="Expected SHA-256 of the weights file.", metavar="DIGEST")] = ""
     cut: Annotated[
         str,
-        _feature(help="Layer whose output is stored, or several layers separated by commas.", metavar="LAYER,…"),
+        feature_option(help="Layer whose output is stored, or several layers separated by commas.", metavar="LAYER,…"),
     ] = "mixed7"
-    image_size: Annotated[int, _feature(help="Height and width to which pictures are resized, in pixels.")] = 150
+    image_size: Annotated[int, feature_option(help="Height and width to which pictures are resized, in pixels.")] = 150
     pool: Annotated[
         Pool,
-        _feature(help="avg stores the mean of each channel (768 numbers at mixed7) instead of the whole output."),
+        feature_option(help="avg stores the mean of each channel (768 numbers at mixed7) instead of the whole output."),
     ] = Pool.NONE
     views: Annotated[
         int,
-        _feature(
+        feature_option(
             min=1, help="Number of views of each training picture: the picture itself, then random augmentations."
         ),
     ] = 1
-    view_seed: Annotated[int, _feature(min=0, help="Random seed of the augmentations.")] = 0
+    view_seed: Annotated[int, feature_option(min=0, help="Random seed of the augmentations.")] = 0
     engine: Annotated[
         EngineName,
-        _speed(
+        speed_option(
             help="Library that runs the backbone. auto keeps that of the store; a new store gets openvino for int8, "
             "and tensorflow otherwise. openvino needs the package extra openvino."
         ),
     ] = EngineName.AUTO
     precision: Annotated[
         Precision,
-        _speed(
+        speed_option(
             help="bfloat16 is about twice as fast on processors that support it; features differ by 2 %. int8 is about "
             "three times as fast; features differ by 10 %, and it needs the package extra int8. auto keeps that of the "
             "store; a new store gets bfloat16 if the processor supports it, and float32 otherwise."
@@ -147,39 +139,40 @@ class ExtractConfig:
     ] = Precision.FLOAT32
     calibration: Annotated[
         Path | None,
-        _speed(
+        speed_option(
             help="For int8: a store whose quantised backbone is used, instead of quantising it on the pictures of this "
             "folder. Parts need the same one.",
             metavar="STORE",
         ),
     ] = None
     batch_size: Annotated[
-        int, _speed(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes.")
+        int,
+        speed_option(min=0, help="Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes."),
     ] = 0
-    threads: Annotated[int, _speed(min=0, help="Processor cores to use. 0 means all available cores.")] = 0
+    threads: Annotated[int, speed_option(min=0, help="Processor cores to use. 0 means all available cores.")] = 0
     distribute: Annotated[
         str,
-        _speed(
+        speed_option(
             help="Where to compute: local is this process; ray starts a worker on each core of this computer; auto or "
             "an address such as ray://HOST:10001 uses the workers of a Ray cluster. --threads is then the number of "
             "cores of a worker, 1 by default. Needs the package extra ray.",
             metavar="local|ray|ADDRESS",
         ),
     ] = LOCAL
-    compression: Annotated[Compression, _speed(help="Compression of features on disk.")] = Compression.GZIP
+    compression: Annotated[Compression, speed_option(help="Compression of features on disk.")] = Compression.GZIP
     max_pixels: Annotated[
-        int, _picture(min=1, help="Largest number of pixels of a picture. Larger pictures are not decoded.")
+        int, picture_option(min=1, help="Largest number of pixels of a picture. Larger pictures are not decoded.")
     ] = MAX_PIXELS
     sample_bits: Annotated[
         SampleBits,
-        _picture(
+        picture_option(
             help="Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of "
             "the folder."
         ),
     ] = SampleBits.AUTO
     part: Annotated[
         str,
-        _picture(
+        picture_option(
             help="Extract one of several equal parts of the folder, such as 3/16, into its own --store; `headstart "
             "features merge` merges the stores. Parts can run at the same time, on several machines.",
             metavar="K/N",
@@ -187,18 +180,28 @@ class ExtractConfig:
     ] = ""
     max_bad: Annotated[
         float,
-        _picture(min=0.0, max=1.0, help="Largest accepted share of unusable pictures, rounded up to whole pictures."),
+        picture_option(
+            min=0.0, max=1.0, help="Largest accepted share of unusable pictures, rounded up to whole pictures."
+        ),
     ] = 0.01
-    strict: Annotated[bool, _picture("--strict", help="Stop at the first unusable picture, like --max-bad 0.")] = False
+    strict: Annotated[
+        bool, picture_option("--strict", help="Stop at the first unusable picture, like --max-bad 0.")
+    ] = False
     rehash: Annotated[
-        bool, _picture("--rehash", help="Read every file again, even if its size and modification time are unchanged.")
+        bool,
+        picture_option("--rehash", help="Read every file again, even if its size and modification time are unchanged."),
     ] = False
     new_store: Annotated[
-        bool, _place("--new-store", help="Start a new store. An existing one is kept, with the date added to its name.")
+        bool,
+        place_option(
+            "--new-store", help="Start a new store. An existing one is kept, with the date added to its name."
+        ),
     ] = False
     dry_run: Annotated[
         bool,
-        _place("--dry-run", help="Print the number of pictures, the time and the size on disk, and write nothing."),
+        place_option(
+            "--dry-run", help="Print the number of pictures, the time and the size on disk, and write nothing."
+        ),
     ] = False
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: preset.extract for name, preset in PRESETS.items()}

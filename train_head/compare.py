@@ -9,12 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
-
 from base.command_line import run_app
 from base.errors import HeadstartError, UsageError
 from base.files import name_beside
-from base.options import OptionTopic
+from base.options import head_option, place_option
 from base.target import Target
 from base.terminal import Console
 from train_head.config import SolverName, TrainConfig
@@ -37,15 +35,11 @@ if TYPE_CHECKING:
 class CompareConfig(TrainConfig):
     """Options of `compare`: those of `train`. The first head has no dropout, the second one has `dropout`."""
 
-    run: Annotated[
-        Path,
-        Option(help="Folder for both runs and the plot of their learning curves.", rich_help_panel=OptionTopic.PLACES),
-    ] = Path("compare")
+    run: Annotated[Path, place_option(help="Folder for both runs and the plot of their learning curves.")] = Path(
+        "compare"
+    )
     dropout: Annotated[
-        float,
-        Option(
-            min=0.01, max=0.99, help="Dropout of the second head; the first has none.", rich_help_panel=OptionTopic.HEAD
-        ),
+        float, head_option(min=0.01, max=0.99, help="Dropout of the second head; the first has none.")
     ] = 0.5
 
 

@@ -7,10 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
-
 from base.errors import UsageError
-from base.options import OptionTopic
+from base.options import model_option, moved_option, place_option
 from train_head.config import MAX_PIXELS
 
 
@@ -47,73 +45,50 @@ def parse_count(text: str) -> int | None:
 class ExportConfig:
     """Options of `export`."""
 
-    run: Annotated[Path, Option(help="Folder of the run.", rich_help_panel=OptionTopic.PLACES)]
-    out: Annotated[Path, Option(help="Folder for the exported model.", rich_help_panel=OptionTopic.PLACES)]
-    formats: Annotated[
-        str,
-        Option(
-            help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST", rich_help_panel=OptionTopic.MODEL
-        ),
-    ] = Format.KERAS.value
+    run: Annotated[Path, place_option(help="Folder of the run.")]
+    out: Annotated[Path, place_option(help="Folder for the exported model.")]
+    formats: Annotated[str, model_option(help=f"Formats, comma-separated: {', '.join(Format)}.", metavar="LIST")] = (
+        Format.KERAS.value
+    )
     dtype: Annotated[
         Dtype,
-        Option(
-            help="Number format of the weights, for smaller files. keras and saved_model are always float32.",
-            rich_help_panel=OptionTopic.MODEL,
-        ),
+        model_option(help="Number format of the weights, for smaller files. keras and saved_model are always float32."),
     ] = Dtype.FLOAT32
     factored: Annotated[
         bool,
-        Option(
+        model_option(
             "--factored",
             help="Write the head of the solver reduced as two small kernels instead of a large one, with the same "
             "outputs.",
-            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = False
     outlier_score: Annotated[
         bool,
-        Option(
+        model_option(
             "--outlier-score",
             help="Add the output `distance` to model.keras: how far a picture is from the training pictures of the "
             "nearest class. The other formats have it without this option.",
-            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = False
-    store: Annotated[
-        str, Option(help="Feature store of the run, if it has moved.", metavar="DIR", rich_help_panel=OptionTopic.MOVED)
-    ] = ""
-    images: Annotated[
-        str,
-        Option(help="Folder of the pictures, if it has moved.", metavar="DIR|URL", rich_help_panel=OptionTopic.MOVED),
-    ] = ""
-    weights: Annotated[
-        str,
-        Option(
-            help="Weights file of the backbone, if it has moved.", metavar="FILE", rich_help_panel=OptionTopic.MOVED
-        ),
-    ] = ""
+    store: Annotated[str, moved_option(help="Feature store of the run, if it has moved.", metavar="DIR")] = ""
+    images: Annotated[str, moved_option(help="Folder of the pictures, if it has moved.", metavar="DIR|URL")] = ""
+    weights: Annotated[str, moved_option(help="Weights file of the backbone, if it has moved.", metavar="FILE")] = ""
     threshold: Annotated[
         str,
-        Option(
+        model_option(
             help="Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one "
             "with the best F1 on the validation pictures for each label.",
             metavar="NUMBER|f1",
-            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = "0.5"
     check: Annotated[
         int | None,
-        Option(
+        model_option(
             parser=parse_count,
             metavar="N|all",
             help="Number of validation pictures to check the exported model on, in proportion to the classes.",
-            rich_help_panel=OptionTopic.MODEL,
         ),
     ] = 256
-    max_pixels: Annotated[
-        int,
-        Option(
-            min=1, help="Largest number of pixels in a picture, as in extraction.", rich_help_panel=OptionTopic.MODEL
-        ),
-    ] = MAX_PIXELS
+    max_pixels: Annotated[int, model_option(min=1, help="Largest number of pixels in a picture, as in extraction.")] = (
+        MAX_PIXELS
+    )

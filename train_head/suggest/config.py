@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
-from base.options import OptionTopic
+from base.options import picture_option, place_option, prediction_option, speed_option
 from base.urls import Location
 from train_head.config import MAX_PIXELS
 
@@ -24,33 +24,15 @@ class SuggestConfig:
         list[Location],
         Argument(help="Unlabelled pictures, folders or archives of pictures, or URLs of them.", metavar="FILE_OR_DIR"),
     ]
-    out: Annotated[
-        Path, Option(help="Folder for suggestions.csv and suggestions.html.", rich_help_panel=OptionTopic.PLACES)
-    ]
-    count: Annotated[
-        int, Option(min=1, help="Largest number of pictures to suggest.", rich_help_panel=OptionTopic.PREDICTIONS)
-    ] = 50
+    out: Annotated[Path, place_option(help="Folder for suggestions.csv and suggestions.html.")]
+    count: Annotated[int, prediction_option(min=1, help="Largest number of pictures to suggest.")] = 50
     skip_outliers: Annotated[
         bool,
-        Option(
-            "--skip-outliers",
-            help="Leave out pictures that the model classifies as none of these.",
-            rich_help_panel=OptionTopic.PREDICTIONS,
-        ),
+        prediction_option("--skip-outliers", help="Leave out pictures that the model classifies as none of these."),
     ] = False
     batch_size: Annotated[
-        int,
-        Option(
-            min=0,
-            help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.",
-            rich_help_panel=OptionTopic.SPEED,
-        ),
+        int, speed_option(min=0, help="Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes.")
     ] = 0
     max_pixels: Annotated[
-        int,
-        Option(
-            min=1,
-            help="Largest number of pixels in a picture. A larger one is not decoded.",
-            rich_help_panel=OptionTopic.PICTURES,
-        ),
+        int, picture_option(min=1, help="Largest number of pixels in a picture. A larger one is not decoded.")
     ] = MAX_PIXELS

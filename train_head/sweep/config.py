@@ -8,9 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
-
-from base.options import OptionTopic
+from base.options import head_option, place_option, search_option
 from train_head.config import HeadConfig, StoreOption, TrainConfig
 
 TRIALS_FOLDER, STUDY_FILE = "trials", "optuna.journal"
@@ -36,10 +34,7 @@ class MetricName(StrEnum):
 
 @dataclass(frozen=True)
 class _SweepPlace(StoreOption):
-    out: Annotated[
-        Path,
-        Option(help="Folder for the runs, the table, the plot and the best run.", rich_help_panel=OptionTopic.PLACES),
-    ]
+    out: Annotated[Path, place_option(help="Folder for the runs, the table, the plot and the best run.")]
 
 
 @dataclass(frozen=True)
@@ -48,60 +43,32 @@ class SweepConfig(HeadConfig, _SweepPlace):
 
     # None means that the user set no value: a sweep without --try then tries `space.DEFAULT_AXES`.
     units: Annotated[
-        int | None,
-        Option(
-            min=0,
-            help="Units of the hidden layer; 0 for none.",
-            show_default="256 and 1024",
-            rich_help_panel=OptionTopic.HEAD,
-        ),
+        int | None, head_option(min=0, help="Units of the hidden layer; 0 for none.", show_default="256 and 1024")
     ] = None  # type: ignore[assignment]
     dropout: Annotated[
         float | None,
-        Option(
-            min=0.0,
-            max=0.99,
-            help="Share of hidden units dropped in training.",
-            show_default="0.2 and 0.5",
-            rich_help_panel=OptionTopic.HEAD,
-        ),
+        head_option(min=0.0, max=0.99, help="Share of hidden units dropped in training.", show_default="0.2 and 0.5"),
     ] = None  # type: ignore[assignment]
     learning_rate: Annotated[
-        float | None,
-        Option(
-            help="Learning rate of the optimizer.", show_default="3e-5, 1e-4 and 3e-4", rich_help_panel=OptionTopic.HEAD
-        ),
+        float | None, head_option(help="Learning rate of the optimizer.", show_default="3e-5, 1e-4 and 3e-4")
     ] = None  # type: ignore[assignment]
 
     tries: Annotated[
         list[str] | None,
-        Option(
+        search_option(
             "--try",
             metavar="NAME=VALUE,VALUE",
             help="Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.",
             show_default="all stored cuts; two values of units, two of dropout, three of learning rate",
-            rich_help_panel=OptionTopic.SEARCH,
         ),
     ] = None
     search: Annotated[
-        SearchName,
-        Option(
-            help="grid fits all combinations; optuna searches near the best heads so far.",
-            rich_help_panel=OptionTopic.SEARCH,
-        ),
+        SearchName, search_option(help="grid fits all combinations; optuna searches near the best heads so far.")
     ] = SearchName.GRID
     trials: Annotated[
-        int | None,
-        Option(
-            min=1,
-            help="Number of heads that optuna fits.",
-            show_default=str(DEFAULT_TRIALS),
-            rich_help_panel=OptionTopic.SEARCH,
-        ),
+        int | None, search_option(min=1, help="Number of heads that optuna fits.", show_default=str(DEFAULT_TRIALS))
     ] = None
-    metric: Annotated[
-        MetricName, Option(help="Metric that the table is sorted by.", rich_help_panel=OptionTopic.SEARCH)
-    ] = MetricName.VAL_ACCURACY
+    metric: Annotated[MetricName, search_option(help="Metric that the table is sorted by.")] = MetricName.VAL_ACCURACY
 
     def make_train_config(self, name: str, values: Mapping[str, Any]) -> TrainConfig:
         """Make the options of training for one head.
