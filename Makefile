@@ -140,7 +140,7 @@ show = $(if $(findstring $(space),$(1))$(call unsafe,$(1)),$(call quote,$(1)),$(
 # PWD is the user's folder. It differs from that of make after `make -C folder`.
 MAKE_HERE := make$(if $(subst <$(call make_word,$(CURDIR))>,,<$(call make_word,$(or $(PWD),$(CURDIR)))>), -C $(call show,$(CURDIR)))
 # Messages of the commands suggest commands of make: see base/invocation.py.
-STAGES := demo extract train sweep advise compare report export predict serve suggest summary info check runs
+STAGES := demo extract train sweep advise compare report export predict serve suggest summary info check runs prune
 $(STAGES): export HEADSTART_MAKE := $(MAKE_HERE)
 $(STAGES): export HEADSTART_MAKE_EXTRACT := WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 $(STAGES): export HEADSTART_MAKE_TRAIN := WEIGHTS PRESET $(HEAD_VARIABLES) DISTRIBUTE
