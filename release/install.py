@@ -11,18 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-from PIL import Image
+from headstart.doctor.trial import draw_pictures
 
 UV = Path(sys.executable).with_name("uv")
-NUM_PICTURES = 16
-"""Number of generated pictures of each class."""
-COLOURS = {"blue": (40, 80, 200), "red": (200, 60, 40)}
 COMMANDS = (
     "--version",
     "doctor",
     "demo --images pictures --weights random --out work --extract '--image-size 75 --cut mixed0' --train '--epochs 3'",
-    "predict --model work/model pictures/red",
+    "predict --model work/model pictures/train/red",
     "prune work",
 )
 """Commands that are run with the installed wheel, without a network."""
@@ -87,7 +83,7 @@ def run_commands(environment: Path, log: Path) -> list[str]:
     scripts = environment / ("Scripts" if os.name == "nt" else "bin")
     problems = []
     with TemporaryDirectory(prefix="headstart-release-") as folder, log.open("a") as output:
-        write_pictures(Path(folder, "pictures"))
+        draw_pictures(Path(folder, "pictures"))
         for command in COMMANDS:
             print(f"$ headstart {command}", file=output, flush=True)
             done = subprocess.run(
@@ -101,16 +97,6 @@ def run_commands(environment: Path, log: Path) -> list[str]:
             if done.returncode:
                 problems.append(f"headstart {command}: exit status {done.returncode}")
     return problems
-
-
-def write_pictures(folder: Path) -> None:
-    """Write generated pictures of two classes, which differ by colour."""
-    rng = np.random.default_rng(0)
-    for label, colour in COLOURS.items():
-        (folder / label).mkdir(parents=True)
-        for number in range(NUM_PICTURES):
-            pixels = np.clip(rng.normal(colour, 30, (96, 96, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{number:02}.png")
 
 
 def write_sbom(environment: Path, project: Path, path: Path) -> None:
