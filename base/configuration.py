@@ -17,7 +17,7 @@ from base.urls import UrlPath, parse_location
 
 FILE, PROJECT_FILE = "headstart.toml", "pyproject.toml"
 CALL_OPTIONS = frozenset(["confirm", "json", "quiet", "verbose"])
-"""Options of one call, which a file cannot set: its output, and that what it shows is to be removed."""
+"""Options that a file cannot set: those of the output, and the confirmation that files are removed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _parse(path: Path, content: bytes) -> Mapping[str, Any]:
 
 
 def read_defaults(configuration: Configuration, command: str, options: type) -> dict[str, Any]:
-    """Return the value of each option that the file sets for a command, as its command line accepts it.
+    """Return the value of each option that the file sets for a command, as the command line accepts it.
 
     All tables are checked, also those of other commands.
 
@@ -130,7 +130,11 @@ def _list_tables(configuration: Configuration) -> Iterator[tuple[str, Mapping[st
 def _check_names(
     values: Mapping[str, Any], options: Mapping[str, OptionSpec], configuration: Configuration, table: str
 ) -> dict[str, OptionSpec]:
-    """Return the options of a table that the command has, by key; raise UsageError for a key that no command has."""
+    """Return the options of a table by key; at the top level, only those that the command has.
+
+    Raises:
+        UsageError: a key is no option of the table's command, or at the top level of no command.
+    """
     found, by_name = dict[str, OptionSpec](), dict[str, str]()
     for key in values:
         name, where = key.replace("-", "_"), f"{configuration.path}: {_join(table, key)}"
@@ -188,10 +192,10 @@ def _convert(option: OptionSpec, value: Any, where: str, folder: Path) -> Any:
 
 
 def _locate(option: OptionSpec, value: Any, folder: Path) -> Any:
-    """Return a value as the command line accepts it; a relative path starts in the folder, unless that is the current.
+    """Return a value as the command line accepts it; a relative path becomes relative to the folder of the file.
 
-    Text is a path if the placeholder of the option contains FILE or DIR. A name among such text has neither a slash nor
-    an extension.
+    Text is a path if the placeholder of the option contains FILE or DIR. If the placeholder also contains NAME, text
+    with neither a slash nor an extension is a name.
     """
     if isinstance(value, StrEnum):
         return str(value)

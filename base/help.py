@@ -79,7 +79,7 @@ class HelpGroup(TyperGroup):
 
 
 def write_epilog(examples: str, formatter: Any) -> None:
-    """Write the examples of a command, one a line, and the exit statuses of all commands."""
+    """Write the examples of a command, one per line, and the exit statuses of all commands."""
     if examples:
         with formatter.section("Examples"):
             # Lines are not wrapped, so that they can be pasted.

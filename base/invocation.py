@@ -87,14 +87,14 @@ def _list_program(command: str, *, is_shared: bool) -> list[str]:
 
 
 def _find_headstart() -> str:
-    """Return `headstart` if it is the running program, else the path of that."""
+    """Return `headstart` if the shell finds the running program under this name, else the path of the program."""
     started, found = Path(sys.argv[0]), shutil.which("headstart")
     is_same = started.stem != "headstart" or not started.is_file() or (found and Path(found) == started.absolute())
     return "headstart" if is_same else _shorten(started.absolute())
 
 
 def _find_python() -> str:
-    """Return `python` or `python3` if it is the running interpreter, else the path of that.
+    """Return `python` or `python3` if the shell finds the running interpreter under this name, else its path.
 
     Links are not resolved: the interpreters of all environments are links to the same file.
     """

@@ -1,4 +1,4 @@
-"""Remove a folder that Headstart wrote in one step, and find what interrupted commands left beside it."""
+"""Remove a folder of Headstart in one step, and find what interrupted commands left beside it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from base.target import Target, check_target
 
 
 def is_in_use(folder: Path) -> bool:
-    """Return whether a command is writing the target with this folder."""
+    """Return whether a command is writing the target in this folder."""
     return is_held(name_lock(folder.resolve()))
 
 
 def list_abandoned(folder: Path) -> dict[Path, Path]:
-    """Map each staging folder that an interrupted command left in a folder, without complete entries, to its target."""
+    """Map each staging folder in a folder that an interrupted command left with incomplete entries to its target."""
     found = {}
     for container in sorted(folder.glob(f"{PARTIAL_PREFIX}*")):
         plan = read_plan(container) if container.is_dir() else None

@@ -37,9 +37,12 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _LOCK_OFFSET = 2**30
 """Position of the locked byte on Windows, where other processes cannot read a locked byte. SQLite uses the same one."""
 _NUM_RENAMES = 100
-"""Number of attempts to rename, in two seconds."""
+"""Number of attempts to rename, which together take two seconds."""
 MOVES_OPEN_FILES = sys.platform != "win32"
-"""Whether a folder can be renamed while a file in it is open, such as a lock; where it cannot, none needs the lock."""
+"""Whether a folder can be renamed while a file in it, such as its lock, is open.
+
+Where it cannot, a folder is moved without holding its lock: an open file of a writer prevents the move anyway.
+"""
 _moving = threading.Lock()
 
 
@@ -136,7 +139,7 @@ def lock(descriptor: int) -> bool:
 
 def close_lock(descriptor: int, removed: Path | None = None) -> None:
     """Close a locked file, which releases the lock, and remove it if its path is given."""
-    # Removed while it is locked: the next holder would otherwise lock a file that is gone.
+    # The file is removed while it is locked. Otherwise, the next holder could lock a file that is gone.
     try:
         if removed and sys.platform != "win32":
             removed.unlink(missing_ok=True)
@@ -266,7 +269,7 @@ def repeat_signal(number: int) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Return whether a process with a number exists."""
+    """Return whether the process with this number exists."""
     if sys.platform == "win32":
         import _winapi
 

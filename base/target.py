@@ -13,7 +13,7 @@ from base.errors import HeadstartError
 Names = Mapping[str, "Names | None"]
 """Entries of a folder: None for a file, the nested entries for a folder."""
 LINKS: Names = {}
-"""Entries of a folder that has any number of links to files, recognized by its identity."""
+"""Names of a folder with any number of links to files; compared by identity, not by value."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,6 @@ def find_foreign(path: Path, names: Names | None) -> Path | None:
 
 
 def _is_link(path: Path) -> bool:
-    """Return whether a path is a symbolic link, or a file that has another hard link and is not lost without this."""
+    """Return whether a path is a symbolic link, or a file with another hard link, which keeps its content."""
     status = path.lstat()
     return stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)

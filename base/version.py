@@ -9,7 +9,7 @@ UNKNOWN = "unknown"
 
 
 def find_version(package: str) -> str:
-    """Return the version of a package, or of its variant for processors only; `unknown` if it is not installed.
+    """Return the version of a package, or of its CPU-only variant; `unknown` if it is not installed.
 
     In a checkout of Headstart that is not installed, the version of Headstart is that of pyproject.toml.
     """

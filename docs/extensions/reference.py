@@ -1,7 +1,7 @@
 """Sphinx extension: pages of the commands, of make and of the API, generated from the declarations that the help uses.
 
-Each directive of `GENERATED` adds its content to a page. Signatures of the API get
-the types of the stub `headstart/__init__.pyi`.
+Each directive of `GENERATED` adds its content to a page. Signatures of the API have the types of the stub
+`headstart/__init__.pyi`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from headstart.doctor.findings import Finding
 
-_SEPARATOR = r"[/\\]"
 _PATH = re.compile(
     # A URL, which is kept; or an absolute path, whose folders are removed. Quotes, spaces and colons end a path.
     r"(?P<url>\b[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"]*)"

@@ -72,7 +72,7 @@ def _refuse_foreign_files_of_earlier_versions(out: Path, advice: str) -> None:
 def is_exported(run: Run, config: ExportConfig) -> bool:
     """Return whether a folder holds all files that an export of the run would write.
 
-    With options that change the model or its check, other than the formats, the answer is False.
+    It is False for an export with any option that changes the model or its check, other than the formats.
     """
     places = {name: getattr(config, name) for name in ("store", "images", "weights", "formats")}
     if config != ExportConfig(config.run, config.out, **places):

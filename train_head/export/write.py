@@ -68,11 +68,8 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         got = f"no path in the packed store {store.path}"
         raise UsageError("--images", "the folder of the pictures", got, "Give `images`")
     if config.outlier_score and run.read_outliers() is None:
-        got, advice = (
-            "none in the run",
-            "Leave the option out; docs/how-to/outliers.md lists the runs without a detector",
-        )
-        raise UsageError("--outlier-score", "a run with a detector of outliers", got, advice)
+        advice = "Leave the option out; docs/how-to/outliers.md lists the runs without a detector"
+        raise UsageError("--outlier-score", "a run with a detector of outliers", "none in the run", advice)
     if config.factored:
         read_reduced_kernel(run)
     with replace_folder(describe_target(config.out)) as replacement, TemporaryFile() as file:
