@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that control the writing direction; they can make one file name look like another."""
 
+FILE_WIDTH = 1000
+"""Largest width of a table that is not printed on a terminal, in characters."""
 NUM_LISTED = 5
 """Largest number of names or paths in a message."""
 
@@ -152,8 +154,11 @@ def open_rich_console(*, on_stderr: bool) -> RichConsole:
     """Create a console of rich for tables and progress bars, with colours where `has_color` allows them."""
     from rich.console import Console as RichConsole
 
-    color_system: Literal["auto"] | None = "auto" if has_color(sys.stderr if on_stderr else sys.stdout) else None
-    return RichConsole(stderr=on_stderr, highlight=False, emoji=False, color_system=color_system)
+    stream = sys.stderr if on_stderr else sys.stdout
+    color_system: Literal["auto"] | None = "auto" if has_color(stream) else None
+    # Outside a terminal, cells are not folded, so that paths in a log can be copied.
+    width = None if stream.isatty() or "COLUMNS" in os.environ else FILE_WIDTH
+    return RichConsole(stderr=on_stderr, highlight=False, emoji=False, color_system=color_system, width=width)
 
 
 def is_notebook() -> bool:

@@ -60,7 +60,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         *_list_reasons(result.skipped),
         ("ignored system files", _count_ignored(result.ignored)),
         ("on disk", format_bytes(num_bytes)),
-        ("time", f"{format_seconds(result.seconds)}, {result.images_per_second:.1f} pictures/s"),
+        ("time", f"{format_seconds(result.seconds)} in all, {result.images_per_second:.1f} pictures/s"),
         ("weights", result.weights),
         *((fingerprint.format(cut), digest[:16]) for cut, digest in result.fingerprints.items()),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ FIRST_L2 = 1e-4
 def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label: Mapping[str, int]) -> dict[str, str]:
     """Suggest the commands of a report: a line for the shell for each section.
 
-    A command is empty if the findings give no reason for it. Paths are relative to the working folder. A path outside
-    it is shortened to its name, because a report may be shared.
+    A command is empty if the findings give no reason for it. Paths are relative to the working folder. A path
+    that is neither in it nor beside it is shortened to its name, because a report may be shared.
 
     Args:
         sources: the run and its store.
@@ -44,7 +45,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         options["cut"] = ""
     store = shorten(store_path)
     model = run.with_name(f"{run.name}-model")
-    places = ["--store", str(store), "--run", str(run)]
+    stores = ["--store", str(store)]
     extract = ["extract", "--images", str(images), "--store", str(store), *list_extraction_options(sources.store)]
     imbalanced = is_imbalanced(num_by_label)
     is_ridge = record.solver == SolverName.RIDGE
@@ -55,19 +56,26 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         "diverged": {"learning_rate": options["learning_rate"] / 10} if "diverged" in findings["cautions"] else {},
     }
     commands = {
-        section: ["train", *places, *list_changed_options({**options, **change})] if change else []
+        section: ["train", *stores, "--run", _name_run(run, change), *list_changed_options({**options, **change})]
+        if change
+        else []
         for section, change in changes.items()
     }
     commands |= {
         "extract": extract,
         "weights": [*extract, "--weights", "imagenet", "--new-store"] if sources.run.weak_weights else [],
-        "train": ["train", *places, *list_changed_options(options)],
+        "train": ["train", *stores, "--run", str(run), *list_changed_options(options)],
         "sweep": ["sweep", "--store", str(store), "--out", f"{run}-sweep"],
         "test": ["report", "--run", str(run), "--test"],
         "export": ["export", "--run", str(run), "--out", str(model)],
         "predict": ["predict", "--model", f"{model}/model.keras", "FILE_OR_DIR"],
     }
     return {name: format_command(*words, is_shared=True) if words else "" for name, words in commands.items()}
+
+
+def _name_run(run: Path, change: Mapping[str, Any]) -> str:
+    """Return a folder beside a run for other options, named as in the Makefile, so that the run is kept."""
+    return "".join([str(run), *(f"-{name.replace('_', '-')}{value}" for name, value in change.items())])
 
 
 def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +103,10 @@ def suggest_calibration_change(confidence: Confidence | None, options: Mapping[s
 
 
 def shorten(path: Path) -> Path:
-    """Return a path relative to the working folder, or only its name if it is outside."""
-    here, place = Path.cwd(), path.resolve()
-    return place.relative_to(here) if place.is_relative_to(here) and place != here else Path(place.name)
+    """Return a path relative to the working folder; only its name if it is neither in it nor beside it."""
+    place = path.resolve()
+    with suppress(ValueError):
+        relative = Path(os.path.relpath(place))
+        if relative.name and relative.parts[:2] != ("..", ".."):
+            return relative
+    return Path(place.name)

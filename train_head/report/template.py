@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from base.errors import FeatureStoreError
-from base.terminal import format_seconds, make_printable
+from base.terminal import NUM_LISTED, format_seconds, make_printable
 from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.store import FeatureStore
 from train_head.evaluation.curves import NUM_THRESHOLDS
@@ -62,6 +62,7 @@ def make_environment(folder: Path = Path(__file__).parent) -> Environment:
         MAX_PLAIN_CLASSES=MAX_PLAIN_CLASSES,
         NEAR=NEAR,
         NUM_EXACT_SHOWN=NUM_EXACT_SHOWN,
+        NUM_LISTED=NUM_LISTED,
         NUM_OPEN=NUM_OPEN,
         NUM_THRESHOLDS=NUM_THRESHOLDS,
         compute_interval=compute_interval,

@@ -44,12 +44,12 @@ def runs(config: RunsConfig, console: Console) -> Mapping[str, Any]:
         advice = "Train first, or give another folder"
         raise UsageError(config.folder, "a folder that contains runs", "no such folder", advice)
     listed = list_runs(config.folder, console)
-    rows: list[tuple[str, ...]] = [("run", "date", "options", "pictures", "accuracy", "exported")]
+    rows: list[tuple[str, ...]] = [("run", "date", "options", "pictures", "accuracy", "loss", "exported")]
     for run in listed:
         options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run["options"].items())
         date = f"{datetime.fromisoformat(run['created']).astimezone():%Y-%m-%d %H:%M}"
         exact = " (exact match)" if "mean_average_precision" in run else ""
-        numbers = f"{run['num_pictures']:,}", f"{run['val_accuracy']:.4f}{exact}"
+        numbers = f"{run['num_pictures']:,}", f"{run['val_accuracy']:.4f}{exact}", f"{run['val_loss']:.4f}"
         texts = (run["folder"], date, options or "defaults", *numbers, ", ".join(run["exports"]) or "no")
         rows.append(tuple(map(make_printable, texts)))
     if listed:
@@ -110,6 +110,7 @@ def list_runs(folder: Path, console: Console) -> list[dict[str, Any]]:
             "options": options | several,
             "num_pictures": num_pictures,
             "val_accuracy": float(metrics["val_accuracy"]),
+            "val_loss": float(metrics["val_loss"]),
             **{name: metrics[name] for name in ("mean_average_precision",) if name in metrics},
             "head": run.record.head,
             "exports": exports.get(run.record.head or "unknown", []),
