@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from base.errors import HeadstartError
+from base.errors import HeadstartError, TargetLockedError
 from base.files import PARTIAL_PREFIX
-from base.lock import is_held
-from base.replace import can_exchange, convert_errors, name_lock, read_plan, replace_folder
+from base.lock import hold_lock, is_held
+from base.replace import can_exchange, convert_errors, name_lock, read_plan, remove_staging, replace_folder
 from base.system import sync_folder
 from base.target import Target, check_target
 
@@ -17,14 +19,43 @@ def is_in_use(folder: Path) -> bool:
     return is_held(name_lock(folder.resolve()))
 
 
-def list_abandoned(folder: Path) -> dict[Path, Path]:
-    """Map each staging folder in a folder that an interrupted command left with incomplete entries to its target."""
+def list_abandoned(folder: Path) -> dict[Path, list[Path]]:
+    """List the staging folders in a folder that interrupted commands left with incomplete entries.
+
+    Returns:
+        The possible targets of each: one that cannot be moved has its staging folders inside, others beside them.
+    """
     found = {}
     for container in sorted(folder.glob(f"{PARTIAL_PREFIX}*")):
         plan = read_plan(container) if container.is_dir() else None
         if plan and plan.target and not plan.inodes:
-            found[container] = folder if folder.name == plan.target else folder / plan.target
+            place = folder.resolve()
+            found[container] = [folder / plan.target, *([folder] if place.name == plan.target else [])]
     return found
+
+
+def remove_abandoned(container: Path) -> None:
+    """Remove a staging folder that `list_abandoned` found, unless its entries are complete; requires the locks."""
+    plan = read_plan(container)
+    if plan and not plan.inodes:
+        remove_staging(container)
+
+
+@contextmanager
+def hold_places(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold the locks of targets with these folders, without a change of their entries.
+
+    Raises:
+        TargetLockedError: another command is writing one of them.
+        OSError: a lock cannot be created.
+    """
+    with ExitStack() as stack:
+        for folder in folders:
+            holder = stack.enter_context(hold_lock(name_lock(folder.resolve()), folder, is_removed=True))
+            if holder:
+                got, advice = f"a lock held by {holder}", "Wait until it ends"
+                raise TargetLockedError(folder, "no other command writing it", got, advice)
+        yield
 
 
 def check_removable(target: Target) -> None:

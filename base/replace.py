@@ -185,7 +185,8 @@ def read_plan(container: Path) -> _Plan | None:
         # A command can be killed before the plan is written or after it is removed.
         if {entry.name for entry in container.iterdir()} <= {PARTIAL_PREFIX + PLAN_NAME}:
             return _Plan("")
-        return _Plan(**json.loads(read_regular_file(container / PLAN_NAME, _MAX_PLAN_BYTES)))
+        plan = _Plan(**json.loads(read_regular_file(container / PLAN_NAME, _MAX_PLAN_BYTES)))
+        return plan if Path(plan.target).name == plan.target else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -208,7 +209,11 @@ def _finish(target: Target, container: Path) -> None:
             if not os.path.lexists(kept):
                 rename(old, kept)
                 sync_folder(kept.parent)
-    # The plan is removed last, so that a partly removed staging folder is still recognised.
+    remove_staging(container)
+
+
+def remove_staging(container: Path) -> None:
+    """Remove a staging folder; its plan is removed last, so that a partly removed one is still recognised."""
     for entry in container.iterdir():
         if entry.name != PLAN_NAME:
             remove_tree(entry)

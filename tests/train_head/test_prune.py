@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.files import hash_file
-from base.replace import hold_target, replace_folder
+from base.files import PARTIAL_PREFIX, hash_file
+from base.replace import PLAN_NAME, hold_target, replace_folder
 from base.target import Target
 from base.terminal import Console
 from features.schema import DERIVED_FOLDER
@@ -176,6 +176,42 @@ def test_prune_incomplete_results_are_removed(work: Path) -> None:
         assert prune(work, "--only", "staging", "--confirm").status == 0
     assert not staging.exists()
     assert (work / "data" / ".partial-theirs").exists()
+
+
+def test_prune_checkpoints_beside_an_interrupted_exchange_keeps_both_versions(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = describe(work / "data" / "out")
+    target.folder.mkdir()
+    for name in ("a", "notes.txt"):
+        (target.folder / name).write_bytes(b"old")
+    with monkeypatch.context() as patch, replace_folder(target) as replacement:
+        (replacement.staging / "a").write_bytes(b"new")
+        # As after a kill, nothing is exchanged.
+        patch.setattr("base.replace._finish", lambda *_: None)
+        replacement.commit("earlier")
+        (kept := replacement.staging.parent).rename(work / "kept")
+    (work / "kept").rename(kept)
+    save_checkpoint(work, "out")
+    assert prune(work, "--only", "checkpoints,staging", "--confirm").json["bytes"] == 1000
+    with hold_target(target):
+        assert read_files(target.folder) == {"a": b"new", "notes.txt": b"old"}
+        assert read_files(target.folder.with_name("earlier")) == {"a": b"old"}
+
+
+def test_prune_incomplete_result_of_a_running_command_in_a_folder_of_the_same_name_is_kept(work: Path) -> None:
+    (work / "out").mkdir()
+    with replace_folder(describe(work / "out" / "out")) as replacement:
+        assert prune(work, "--only", "staging").json["leftovers"] == []
+        assert replacement.staging.is_dir()
+
+
+def test_prune_entries_with_unexpected_names_or_contents_are_kept(work: Path) -> None:
+    save_checkpoint(work, "")
+    (plan := work / f"{PARTIAL_PREFIX}theirs" / PLAN_NAME).parent.mkdir()
+    plan.write_text(json.dumps({"target": 1}))
+    result = prune(work, "--only", "checkpoints,staging", "--confirm")
+    assert (result.status, result.json["leftovers"]) == (0, [])
 
 
 def test_prune_earlier_store_is_listed_only_if_asked_for_and_not_needed(work: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
 from base.errors import HeadstartError
 from base.files import is_regular
-from base.remove import check_removable, is_in_use, list_abandoned, remove_folder
-from base.replace import hold_target
+from base.remove import check_removable, hold_places, is_in_use, list_abandoned, remove_abandoned, remove_folder
 from base.target import Names, Target
 from base.terminal import Console
 from features.catalog.catalog import CATALOG_NAME
@@ -51,9 +50,9 @@ def find_checkpoints(folders: Iterable[Path]) -> Iterator[Leftover]:
         name = place.name.removeprefix(CHECKPOINT_PREFIX)
         # A command locks the run, or the comparison of the run.
         owners = [name, *(match[1] for match in [_COMPARED.fullmatch(name)] if match)]
-        targets = [place.with_name(owner) for owner in owners]
+        targets = [place.parent / owner for owner in owners]
         paths = list_checkpoints(place)
-        if not paths or any(map(is_in_use, targets)):
+        if not name or not paths or any(map(is_in_use, targets)):
             continue
         reason = f"checkpoint of the interrupted training of {name}, which would start again from its first epoch"
         remove = partial(_remove_held, targets, partial(remove_checkpoints, place))
@@ -63,11 +62,10 @@ def find_checkpoints(folders: Iterable[Path]) -> Iterator[Leftover]:
 def find_staging(folders: Iterable[Path]) -> Iterator[Leftover]:
     """Find the staging folders of interrupted commands, whose results were not complete."""
     for folder in folders:
-        for place, target in list_abandoned(folder).items():
-            if not is_in_use(target):
-                reason = f"incomplete result of an interrupted command on {target.name}"
-                # Holding a target removes its abandoned folders.
-                remove = partial(_remove_held, [target], lambda: None)
+        for place, targets in list_abandoned(folder).items():
+            if not any(map(is_in_use, targets)):
+                reason = f"incomplete result of an interrupted command on {targets[0].name}"
+                remove = partial(_remove_held, targets, partial(remove_abandoned, place))
                 yield Leftover(FolderKind.STAGING, place, measure_bytes([place]), reason, remove)
 
 
@@ -180,10 +178,8 @@ def _remove_unneeded(store: Leftover, folder: Path, root: Path) -> None:
 
 
 def _remove_held(targets: Iterable[Path], remove: Callable[[], None]) -> None:
-    """Call a function while no command writes targets; this completes or removes what interrupted commands left."""
-    with ExitStack() as stack:
-        for folder in targets:
-            stack.enter_context(hold_target(Target(folder, {}, lambda _: None, "folder")))
+    """Call a function while no command writes targets."""
+    with hold_places(targets):
         remove()
 
 
