@@ -78,7 +78,7 @@ def test_read_defaults_converts_values_to_those_of_the_command_line(
     ("command", "value", "expected"),
     [
         ("extract", 'store = "work/store"', "{folder}/work/store"),
-        pytest.param("extract", 'images = "/pictures"', "/pictures", marks=needs_posix),
+        ("extract", 'images = "/pictures"', "/pictures"),
         ("extract", 'images = "s3://bucket/x"', "s3://bucket/x"),
         ("extract", 'labels = "labels.csv"', "{folder}/labels.csv"),
         ("extract", 'weights = "imagenet"', "imagenet"),

@@ -25,7 +25,6 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_program("")
 
 
-@needs_posix
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
@@ -42,7 +41,6 @@ def test_format_command_uses_the_program_that_the_user_started(
     assert format_command("features check", "my store") == expected.format(python=shlex.quote(sys.executable))
 
 
-@needs_posix
 def test_format_command_names_an_interpreter_in_the_path_and_shortens_one_below_the_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -56,7 +54,6 @@ def test_format_command_names_an_interpreter_in_the_path_and_shortens_one_below_
     assert format_command("train") == "python -m train_head"
 
 
-@needs_posix
 def test_format_command_names_an_installed_program_outside_the_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
