@@ -118,7 +118,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "export": Command(
             Topic.MODELS,
-            "write a run as one Keras model that takes raw pixels",
+            "write a run as one model that takes raw pixels, in one or more formats",
             "train_head.export.__main__",
             "train_head.export.config:ExportConfig",
         ),
