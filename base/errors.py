@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import linecache
 import os
 import shutil
+import traceback
 from importlib.util import find_spec
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAIN = "__main__"
+"""Module of a notebook's cells."""
 
 
 class HeadstartError(Exception):
@@ -32,6 +36,15 @@ class HeadstartError(Exception):
         """Return the error as one line."""
         end = "" if self.advice.endswith("?") else "."
         return f"{self.where}: expected {self.expected}, got {self.got}. {self.advice}{end}"
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows instead of the traceback: the class, the message and the line of the notebook."""
+        frames = traceback.walk_tb(self.__traceback__)
+        lines = [
+            (frame.f_code.co_filename, number) for frame, number in frames if frame.f_globals.get("__name__") == _MAIN
+        ]
+        shown = [f"line {number}: {linecache.getline(file, number).strip()}" for file, number in lines[-1:]]
+        return [*shown, f"{type(self).__name__}: {self}"]
 
 
 class HeadstartWarning(UserWarning):
