@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from base.options import OptionSpec, convert_value, list_options
 from base.urls import UrlPath, parse_location
 
 FILE, PROJECT_FILE = "headstart.toml", "pyproject.toml"
-CALL_OPTIONS = frozenset(["confirm", "json", "quiet", "verbose"])
-"""Options that a file cannot set: those of the output, and the confirmation that files are removed."""
+CALL_OPTIONS = frozenset(["confirm", "drop_cut", "json", "only", "quiet", "verbose"])
+"""Options that a file cannot set: those of the output, and which files are removed."""
+_TABLE = re.compile(rb"^\s*\[\s*tool\s*\.\s*headstart\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,25 @@ def find_configuration(folder: Path) -> Configuration | None:
         path, project = parent / FILE, parent / PROJECT_FILE
         if _is_file(path):
             return Configuration(path, _parse(path, path.read_bytes()))
-        if _is_file(project) and b"headstart" in (content := project.read_bytes()):
-            values = _parse(project, content).get("tool", {})
-            if "headstart" in values:
-                return Configuration(project, values["headstart"])
+        if _is_file(project) and (values := _parse_project(project, project.read_bytes())) is not None:
+            return Configuration(project, values)
     return None
+
+
+def _parse_project(path: Path, content: bytes) -> Mapping[str, Any] | None:
+    """Return `[tool.headstart]`; None without it, and for an invalid file in which no line looks like it."""
+    if b"headstart" not in content:
+        return None
+    try:
+        tools = _parse(path, content).get("tool")
+    except UsageError:
+        if _TABLE.search(content):
+            raise
+        return None
+    values = tools.get("headstart") if isinstance(tools, Mapping) else None
+    if values is not None and not isinstance(values, Mapping):
+        raise UsageError(f"{path}: tool.headstart", "a table", repr(values), "Write [tool.headstart] above it")
+    return values
 
 
 def _is_file(path: Path) -> bool:
@@ -61,7 +77,7 @@ def _parse(path: Path, content: bytes) -> Mapping[str, Any]:
     try:
         # Editors on Windows may write a byte order mark, which TOML does not allow.
         return tomllib.loads(content.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(path, "a TOML file", str(error), "Correct the file") from error
 
 
@@ -143,7 +159,7 @@ def _check_names(
         by_name[name] = key
         option = options.get(name)
         if name in CALL_OPTIONS:
-            advice = f"Remove it, and give --{name} on the command line"
+            advice = f"Remove it, and give --{name.replace('_', '-')} on the command line"
             raise UsageError(where, "an option that a file can set", "an option of one call", advice)
         if option and not option.is_argument:
             found[key] = option

@@ -120,6 +120,8 @@ def test_read_defaults_paths_beside_the_current_folder_stay_relative(
         ("train = 3", "train", ""),
         ("json = true", "json", ""),
         ("[prune]\nconfirm = true", "prune.confirm", ""),
+        ("[prune]\nonly = 'exports'", "prune.only", ""),
+        ("[features.prune]\ndrop_cut = 'mixed5'", "features.prune.drop_cut", "--drop-cut"),
         ("files = ['a.jpg']", "files", ""),
         ("[predict]\nfiles = ['a.jpg']", "predict.files", ""),
         ("class-weight = 'none'\nclass_weight = 'none'", "class_weight", ""),
@@ -134,12 +136,29 @@ def test_read_defaults_invalid_key_or_value_is_usage_error(
     assert nearest in caught.value.advice
 
 
-@pytest.mark.parametrize("content", [b"epochs = \n", b"\xff"])
+@pytest.mark.parametrize("content", [b"epochs = \n", b"\xff", b"a = " + b"[" * 5000])
 def test_find_configuration_broken_file_is_usage_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "headstart.toml").write_bytes(content)
     with pytest.raises(UsageError) as caught:
         find_configuration(tmp_path)
     assert caught.value.where == tmp_path / "headstart.toml"
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [("[ tool.headstart.train]\nepochs = ", ""), ("[tool]\nheadstart = 5", ": tool.headstart")],
+)
+def test_find_configuration_broken_table_of_a_project_is_usage_error(tmp_path: Path, content: str, where: str) -> None:
+    (path := tmp_path / "pyproject.toml").write_text(content)
+    with pytest.raises(UsageError) as caught:
+        find_configuration(tmp_path)
+    assert str(caught.value.where) == f"{path}{where}"
+
+
+@pytest.mark.parametrize("content", ["# headstart\n[tool.other\n", 'tool = "headstart"', "[[tool]]\nheadstart = 1\n"])
+def test_find_configuration_foreign_project_is_ignored(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(content)
+    assert find_configuration(tmp_path) is None
 
 
 def test_command_line_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
