@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -34,15 +34,22 @@ _QUARANTINED = re.compile(rf"([0-9]+-[0-9a-f]{{64}}\.h5|{re.escape(CATALOG_NAME)
 
 
 def walk_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Yield a folder and the folders below it, without links, hidden folders, and the insides of stores."""
-    yield folder
-    if not depth or is_regular(folder / CATALOG_NAME):
-        return
-    with suppress(OSError):
+    """Yield a folder and the folders below it that can be read, without links, hidden folders and insides of stores.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    try:
+        is_store = is_regular(folder / CATALOG_NAME)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        for entry in entries:
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                yield from walk_folders(folder / entry.name, depth - 1)
+    except OSError:
+        if depth == MAX_DEPTH:
+            raise
+        return
+    yield folder
+    for entry in entries if depth and not is_store else ():
+        if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+            yield from walk_folders(folder / entry.name, depth - 1)
 
 
 def list_store_leftovers(

@@ -20,6 +20,7 @@ from features.derived import list_cached
 from features.maintenance.command import StoreKind
 from features.maintenance.leftovers import parse_kinds
 from features.maintenance.needed import find_needed
+from features.maintenance.prune import walk_folders
 from features.maintenance.recover import move_to_quarantine
 from features.schema import DERIVED_FOLDER, EXAMPLES_FILE, QUARANTINE_FOLDER, FeatureStatus, ImageStatus
 from features.shards.shard import SHARD_FOLDER
@@ -164,6 +165,9 @@ def test_prune_with_a_folder_that_cannot_be_read_keeps_all_features(
     # Root, who may run the tests, can read all folders.
     monkeypatch.setattr(os, "scandir", refuse)
     assert prune(store).json["leftovers"] == []
+    assert list(walk_folders(tmp_path)) == [tmp_path, store]
+    with pytest.raises(PermissionError):
+        list(walk_folders(closed))
 
 
 @pytest.mark.unit
