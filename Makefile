@@ -349,6 +349,7 @@ $(RUNTIME): requirements.lock
 	@echo "Installing $$(grep -c == $<) packages into $(VENV): about 0.5 GB to download, 2 GB on disk. This happens once."
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock uv
 	@$(call install,-r $<)
+	@$(call install,--quiet --no-deps --no-build-isolation --editable .)
 	@touch $@
 
 $(FAULTS): tests/torture/faults.c

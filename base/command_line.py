@@ -27,7 +27,7 @@ Config = TypeVar("Config")
 CommandFunction = Callable[[Config, Console], Mapping[str, Any]]
 
 _SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
-CONTEXT_SETTINGS = {"max_content_width": MAX_WIDTH}
+CONTEXT_SETTINGS = {"max_content_width": MAX_WIDTH, "help_option_names": ["--help", "-h"]}
 _INTERRUPTED = "interrupted. Finished work is kept; run the same command again to continue."
 _INTERRUPTED_STATUS = 130
 _BROKEN_PIPE_STATUS = 141
@@ -138,7 +138,8 @@ def _read_configuration(name: str, configs: Mapping[str, type]) -> tuple[Path | 
     """Return the path of the configuration file, and the default of each option that it sets; for help, nothing."""
     given = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:]))
     commands = {key: find_command(f"{name} {key}") for key in configs}
-    if "--help" in given or not any(commands.values()):
+    # Doctor reports a mistake in the file with its other findings.
+    if {"--help", "-h"} & {*given} or {*commands.values()} <= {"", "doctor"}:
         return None, {}
     from base.configuration import find_configuration, read_defaults
 

@@ -103,8 +103,13 @@ def require_extra(package: str, option: str, target: str = "", extra: str = "") 
         extra: name of Headstart's extra; by default that of the package.
     """
     if find_spec(package) is None:
-        advice = f"Run `pip install 'headstart[{extra or package}]'`" + (f" or `make {target}`" if target else "")
-        raise UsageError(option, f"the package {package}", "an environment without it", advice)
+        raise build_package_error(option, f"the package {package}", extra or package, target)
+
+
+def build_package_error(option: str, packages: str, extras: str, target: str = "") -> UsageError:
+    """Create the error of missing packages; the advice has the command that installs the extras, joined by commas."""
+    advice = f'Run `pip install "headstart[{extras}]"`' + (f" or `make {target}`" if target else "")
+    return UsageError(option, packages, f"an environment without {'them' if ',' in packages else 'it'}", advice)
 
 
 def convert_os_error(error: OSError, place: str) -> HeadstartError:

@@ -46,6 +46,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
     is_done = not result.computed and not result.failed
     num_bytes = sum(path.stat().st_size for path in config.store.rglob("*") if path.is_file())
     fingerprint = "fingerprint of {}" if len(result.fingerprints) > 1 else "fingerprint"
+    rate = f", {result.images_per_second:.1f} pictures/s" if result.computed else ""
     rows = [
         ("part", result.part),
         ("pictures", f"{result.images:,}"),
@@ -60,7 +61,7 @@ def extract(config: ExtractConfig, console: Console) -> Mapping[str, Any]:
         *_list_reasons(result.skipped),
         ("ignored system files", _count_ignored(result.ignored)),
         ("on disk", format_bytes(num_bytes)),
-        ("time", f"{format_seconds(result.seconds)} in all, {result.images_per_second:.1f} pictures/s"),
+        ("time", f"{format_seconds(result.seconds)} in all" + rate),
         ("weights", result.weights),
         *((fingerprint.format(cut), digest[:16]) for cut, digest in result.fingerprints.items()),
     ]

@@ -110,7 +110,7 @@ def run_root(program: str) -> NoReturn:
     if any(option in _COMPLETIONS and not name.startswith("-") for option, name in itertools.pairwise(sys.argv)):
         os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
     settings: dict[str, Any] = {"cls": _Commands, "invoke_without_command": True, "epilog": EXAMPLES}
-    settings["context_settings"] = {**CONTEXT_SETTINGS, "help_option_names": ["--help", "-h"]}
+    settings["context_settings"] = CONTEXT_SETTINGS
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback(**settings)(_run)
     run_parser(typer.main.get_command(app), program, {})

@@ -150,7 +150,10 @@ def _find_default(console: Console) -> Weights:
         raise HeadstartError("--weights auto", "imagenet or nsfwjs weights", got, advice) from None
     mirror = os.environ.get("HEADSTART_WEIGHTS_URL")
     source = f" from {redact(mirror)}" if mirror else ""
-    console.warning(f"ImageNet's weights cannot be downloaded{source}: nsfwjs is used, with which accuracy is lower")
+    console.warning(
+        f"ImageNet's weights cannot be downloaded{source}. Those of nsfwjs are used, an InceptionV3 for another task: "
+        "accuracy is lower"
+    )
     console.info(f"to use ImageNet's: download {COURSE_URL} and extract with --weights FILE --new-store")
     return found
 

@@ -32,14 +32,14 @@ def list_checks(backend: str = "") -> dict[str, dict[str, Check]]:
         backend: value of KERAS_BACKEND before Headstart changed it.
     """
     from headstart.doctor.computer import check_memory, check_processor
-    from headstart.doctor.environment import check_environment
+    from headstart.doctor.environment import check_configuration, check_environment
     from headstart.doctor.folders import check_folders
     from headstart.doctor.versions import check_extras, check_versions
     from headstart.doctor.weights import check_weights
 
     return {
         "versions": {"versions": check_versions, "extras": check_extras},
-        "environment": {"environment": partial(check_environment, backend)},
+        "environment": {"environment": partial(check_environment, backend), "configuration": check_configuration},
         "computer": {"processor": check_processor, "memory": check_memory},
         "weights": {"weights": check_weights},
         "folders": {"folders": check_folders},

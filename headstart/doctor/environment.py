@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from base.errors import UsageError
 from headstart.doctor.findings import Finding, Status
 
 _SHOWN = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "XLA_FLAGS")
@@ -38,6 +39,22 @@ def check_environment(backend: str = "") -> Iterator[Finding]:
     if backend not in ("", "tensorflow"):
         advice = "In Python, set KERAS_BACKEND=tensorflow before Keras is imported; the commands do so themselves"
         yield Finding("KERAS_BACKEND", backend, Status.NOTE, advice)
+
+
+def check_configuration() -> Iterator[Finding]:
+    """Check the configuration file of the current folder."""
+    from base.configuration import find_configuration, read_defaults
+    from headstart.doctor.__main__ import DoctorConfig
+
+    try:
+        configuration = find_configuration(Path.cwd())
+        if configuration:
+            read_defaults(configuration, "doctor", DoctorConfig)
+    except UsageError as error:
+        found = f"{error.where}: expected {error.expected}, got {error.got}"
+        yield Finding("configuration file", found, Status.PROBLEM, error.advice)
+    else:
+        yield Finding("configuration file", str(configuration.path) if configuration else "none")
 
 
 def _name_environment() -> str:

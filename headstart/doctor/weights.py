@@ -51,7 +51,7 @@ def check_weights() -> Iterator[Finding]:
     yield from found
     if not imagenet.is_file() and all(each.status is not Status.OK for each in found):
         advice = f"Check the network, or download {COURSE_URL} elsewhere and give the file with --weights"
-        yield Finding("ImageNet weights", "neither in the cache nor reachable", Status.NOTE, advice)
+        yield Finding("ImageNet download", "not reachable, and not in the cache", Status.NOTE, advice)
     has_npm = shutil.which("npm") is not None
     yield Finding("npm", f"{'on' if has_npm else 'not on'} the PATH; it downloads the fallback weights")
 

@@ -237,13 +237,26 @@ def test_prune_earlier_store_that_a_run_records_is_kept(work: Path) -> None:
     assert prune(work, "--only", "stores").json["leftovers"] == []
 
 
+def write_export(folder: Path, head: str) -> None:
+    """Write the description and the labels of an exported model; `head` is the digest of its head."""
+    folder.mkdir()
+    (folder / LABELS_FILE).write_bytes(b"cats\ndogs\n")
+    files = {LABELS_FILE: hash_file(folder / LABELS_FILE)}
+    description = ModelDescription(replace(make_small_card(2), run=head), files=files)
+    (folder / DESCRIPTION_FILE).write_bytes(encode_description(description))
+
+
+def test_prune_earlier_run_that_is_exported_is_kept(work: Path) -> None:
+    head = Run(work / "data" / "run").record.head
+    store = FeatureStore(work / "data" / "store")
+    train_head(make_config(store, work / "data" / "run", dropout=0.4), Console())
+    write_export(work / "data" / "model", head)
+    assert "runs" not in {kind for kind, _ in list_leftovers(prune(work))}
+
+
 def test_prune_export_of_a_run_that_is_gone_is_listed_only_if_asked_for(work: Path) -> None:
     for name, head in (("model", "f" * 64), ("current", Run(work / "data" / "run").record.head)):
-        (folder := work / "data" / name).mkdir()
-        (folder / LABELS_FILE).write_bytes(b"cats\ndogs\n")
-        files = {LABELS_FILE: hash_file(folder / LABELS_FILE)}
-        description = ModelDescription(replace(make_small_card(2), run=head), files=files)
-        (folder / DESCRIPTION_FILE).write_bytes(encode_description(description))
+        write_export(work / "data" / name, head)
     assert "exports" not in {kind for kind, _ in list_leftovers(prune(work))}
     assert list_leftovers(prune(work, "--only", "exports", "--confirm")) == {("exports", "model")}
     assert [path.name for path in work.glob("data/*/model.json")] == [DESCRIPTION_FILE]

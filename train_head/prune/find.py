@@ -70,10 +70,13 @@ def find_staging(folders: Iterable[Path]) -> Iterator[Leftover]:
 
 
 def find_earlier_runs(folders: Collection[Path]) -> Iterator[Leftover]:
-    """Find the runs and comparisons that were kept beside newer ones, and that have no other files."""
+    """Find the runs and comparisons that were kept beside newer ones, that have no other files and no export."""
+    exported = {head for head in map(_read_exported_head, folders) if head}
     for folder in folders:
         match = _ARCHIVE.fullmatch(folder.name)
         if match and _is_result(folder.with_name(match[1])) and _is_result(folder):
+            if _read_fitted_head(folder) in exported:
+                continue
             target = describe_run_target(folder) if is_regular(folder / RUN_FILE) else _describe_comparison(folder)
             with suppress(HeadstartError):
                 check_removable(target)
@@ -218,6 +221,14 @@ def _has_rows(run: Run, store: str) -> bool:
         run.find_split(run.open_store(store))
         return True
     return False
+
+
+def _read_fitted_head(folder: Path) -> str:
+    """Return the digest of the head of a run; empty if the folder has none that can be read."""
+    with suppress(HeadstartError):
+        if is_regular(folder / RUN_FILE):
+            return Run(folder).record.head
+    return ""
 
 
 def _read_exported_head(folder: Path) -> str:

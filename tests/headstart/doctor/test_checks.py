@@ -18,7 +18,7 @@ from extract.weights import nsfwjs
 from extract.weights.find import FILE_NAME
 from headstart.doctor import folders
 from headstart.doctor.__main__ import list_checks
-from headstart.doctor.environment import check_command, check_environment
+from headstart.doctor.environment import check_command, check_configuration, check_environment
 from headstart.doctor.findings import Finding, Status, run_check
 from headstart.doctor.folders import check_folder
 from headstart.doctor.versions import check_python, check_requirements
@@ -169,3 +169,12 @@ def test_wrong_mirror_is_a_problem_but_no_network_is_not(
     monkeypatch.setenv("HEADSTART_WEIGHTS_URL", server.url + url if url.startswith("/") else url)
     found = {each.name: each for each in check_weights() if each.name == "HEADSTART_WEIGHTS_URL"}
     assert found["HEADSTART_WEIGHTS_URL"].status is status
+
+
+@pytest.mark.parametrize(("text", "status"), [("dropout = 0.5", Status.OK), ("dropuot = 0.5", Status.PROBLEM)])
+def test_check_configuration_with_an_unknown_option_is_a_problem(
+    text: str, status: Status, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "headstart.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert get_statuses(check_configuration()) == {"configuration file": status}

@@ -200,11 +200,11 @@ def test_parse_formats_without_a_format_of_the_dtype_is_a_usage_error(formats: s
 
 
 @pytest.mark.unit
-def test_parse_formats_without_a_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
-    with raises(UsageError, where="--formats litert") as caught:
-        parse_formats("keras,litert", Dtype.FLOAT32)
-    assert "headstart[litert]" in caught.value.advice
+def test_parse_formats_without_packages_names_all_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_head.export.formats.find_spec", lambda name: None)
+    with raises(UsageError, where="--formats litert,onnx") as caught:
+        parse_formats("keras,litert,onnx", Dtype.FLOAT32)
+    assert '"headstart[litert,onnx]"' in caught.value.advice
 
 
 @pytest.mark.unit

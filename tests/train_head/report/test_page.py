@@ -33,6 +33,7 @@ from train_head.runs.read import Run
 from train_head.train import train_head
 
 MISTAKE = "validation/cats/a dog.png"
+DAMAGED = "train/cats/broken.jpg"
 SAME, ORIGINAL = "validation/dogs/same.jpg", "train/dogs/003.jpg"
 AGAIN, SAVED = "validation/cats/again.jpg", "train/cats/005.jpg"
 ODD = "validation/dogs/<script>alert('x')</script>\n&amp;.png"
@@ -40,7 +41,7 @@ ODD = "validation/dogs/<script>alert('x')</script>\n&amp;.png"
 
 @dataclass(frozen=True)
 class Planted:
-    """Run on pictures with one wrong label, two duplicates and an unusual file name."""
+    """Run on pictures with one wrong label, two duplicates, a damaged file and an unusual file name."""
 
     pictures: Path
     config: TrainConfig
@@ -59,10 +60,13 @@ def planted(shared_pictures: Path, tmp_path_factory: pytest.TempPathFactory, qui
     shutil.copy(pictures / ORIGINAL, pictures / SAME)
     with Image.open(pictures / SAVED) as original:
         original.save(pictures / AGAIN, quality=100)
+    (pictures / DAMAGED).write_bytes(b"not a picture")
     odd = pictures / Path(ODD)
     odd.parent.mkdir(parents=True)
     odd.write_bytes(encode(draw_picture("dogs", 901)))
-    extract_features(ExtractConfig(pictures, folder / "store", weights="random", image_size=75, cut="mixed5"), quiet)
+    extract_features(
+        ExtractConfig(pictures, folder / "store", weights="random", image_size=75, cut="mixed5", max_bad=1), quiet
+    )
     config = make_config(folder / "store", folder / "run", epochs=15, no_report=False)
     train_head(config, quiet)
     assert report_fitted_run(config, quiet) == folder / "run/report.html"
@@ -212,6 +216,7 @@ def test_report_facts_describe_data_and_options(planted: Planted) -> None:
     assert facts["pictures"] == "pictures"
     assert facts["training"] == "24 (12 cats, 12 dogs)"
     assert facts["validation"].startswith("16 (8 cats, 8 dogs)")
+    assert facts["not usable"].startswith(f"1 picture: {DAMAGED} (")
     assert "mixed5" in facts["backbone"]
     assert facts["weights"].startswith("random, ")
     assert {"float16", "float32"} <= set(facts["features"].replace(",", "").split())

@@ -10,10 +10,11 @@ import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from base.errors import UsageError, require_extra
+from base.errors import UsageError, build_package_error, require_extra
 from base.target import Names
 from train_head.data.batches import Array
 from train_head.export.config import Dtype, Format
@@ -140,15 +141,28 @@ def parse_formats(text: str, dtype: Dtype) -> list[Format]:
         able = ",".join(each for each in Format if dtype in FORMATS[each].dtypes)
         advice = f"Give --formats with one of {able}, or leave --dtype out"
         raise UsageError("--dtype", f"{Dtype.FLOAT32} for {','.join(formats)}", dtype, advice)
-    for each in formats:
-        info = FORMATS[each]
-        require_packages(each, (info.runtime, *info.converters), f"--formats {each}")
+    missing = [each for each in formats if _list_missing(each)]
+    if missing:
+        packages = ", ".join(package for each in missing for package in _list_missing(each))
+        listed = ",".join(missing)
+        raise build_package_error(
+            f"--formats {listed}",
+            f"the packages {packages}",
+            ",".join(FORMATS[each].extra for each in missing),
+            f"export FORMATS={','.join(formats)}",
+        )
     if Format.WEB in formats:
         from train_head.export.formats.web import fetch_runtime, find_node
 
         find_node()
         fetch_runtime()
     return formats
+
+
+def _list_missing(each: Format) -> list[str]:
+    """List the packages of a format that are not installed."""
+    info = FORMATS[each]
+    return [package for package in (info.runtime, *info.converters) if info.extra and find_spec(package) is None]
 
 
 def require_packages(each: Format, packages: Iterable[str], where: str) -> None:
