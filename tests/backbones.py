@@ -68,7 +68,12 @@ def build_small_backbone(image_size: int, weights: Weights | None) -> keras.Mode
 
 @contextmanager
 def use_small_backbone() -> Iterator[None]:
-    """Let all calls of `extract_features` in the block build `build_small_backbone`, once for each size."""
+    """Let extraction, training and export in the block use `build_small_backbone`, built once for each size.
+
+    Fine-tuning changes its backbone, which is therefore built each time.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extract.cut_backbone.build_backbone", functools.lru_cache(4)(build_small_backbone))
+        for module in ("extract.cut_backbone", "train_head.export.load"):
+            patch.setattr(f"{module}.build_backbone", functools.lru_cache(4)(build_small_backbone))
+        patch.setattr("train_head.finetuning.backbone.build_backbone", build_small_backbone)
         yield

@@ -15,7 +15,7 @@ from base.errors import UsageError
 from base.urls import UrlPath, parse_location
 from headstart import demo
 from headstart.demo import DemoConfig, plan_demo
-from tests.backbones import build_small_backbone, use_small_backbone
+from tests.backbones import use_small_backbone
 from tests.commands import CommandResult, run_command
 from tests.errors import raises
 from tests.pictures import fill_folder
@@ -38,8 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     fill_folder(folder / "my pictures", {"cats": 9, "dogs": 9})
     with pytest.MonkeyPatch.context() as patch, use_small_backbone():
         patch.chdir(folder)
-        for module in ("train_head.finetuning.backbone", "train_head.export.load"):
-            patch.setattr(f"{module}.build_backbone", build_small_backbone)
         yield folder
 
 

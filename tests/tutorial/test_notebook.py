@@ -15,14 +15,10 @@ from tests.pictures import fill_folder
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "tutorial" / "first_model.ipynb"
 SMALL = """
-import functools
-from unittest import mock
+from tests.backbones import use_small_backbone
 
-from tests.backbones import build_small_backbone
-
-build = functools.cache(build_small_backbone)
-for module in ("extract.cut_backbone", "train_head.finetuning.backbone", "train_head.export.load"):
-    mock.patch(f"{module}.build_backbone", build).start()
+small = use_small_backbone()
+small.__enter__()
 PICTURES, WEIGHTS, IMAGE_SIZE = "pictures", "random", 75
 """
 """Parameters of the test, with a small backbone in place of InceptionV3."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from headstart.doctor import trial
 from headstart.doctor.findings import Finding, Status
-from tests.backbones import build_small_backbone, use_small_backbone
+from tests.backbones import use_small_backbone
 from tests.commands import run_command
 from tests.systems import needs_posix
 
@@ -34,9 +33,6 @@ def run_program(path: Path, script: str) -> list[Finding]:
 
 
 def test_trial_runs_all_stages_and_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = functools.cache(build_small_backbone)
-    for module in ("train_head.finetuning.backbone", "train_head.export.load"):
-        monkeypatch.setattr(f"{module}.build_backbone", build)
     # The small backbone has no earlier layer.
     monkeypatch.setattr(trial, "CUT", "mixed5")
     with use_small_backbone():
