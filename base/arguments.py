@@ -84,29 +84,23 @@ def explain_error(error: Any, name: str, arguments: Sequence[str], *option_types
 
 def declare_options(callback: Callable[..., Any], *option_types: type) -> None:
     """Give a callback the options of dataclasses as its parameters, after the context."""
-    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    parameters = [parameter for options in option_types for parameter in _list_parameters(options)]
-    callback.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    hints = {name: hint for options in option_types for name, hint in _get_hints(options).items()}
-    replaced = {name: _replace_location(hint) for name, hint in hints.items()}
-    callback.__annotations__ = replaced | {"context": typer.Context}
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [parameter for options in option_types for parameter in _list_parameters(options)]
+    callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    callback.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
 
 def _list_parameters(options: type) -> list[inspect.Parameter]:
-    hints = {name: _replace_location(hint) for name, hint in _get_hints(options).items()}
+    hints = get_type_hints(options, include_extras=True)
     return [
         inspect.Parameter(
             option.name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=hints[option.name],
+            annotation=_replace_location(hints[option.name]),
             default=inspect.Parameter.empty if option.default is MISSING else option.default,
         )
         for option in fields(options)
     ]
-
-
-def _get_hints(options: type) -> dict[str, Any]:
-    return get_type_hints(options, include_extras=True)
 
 
 def _replace_location(hint: Any) -> Any:
