@@ -182,7 +182,8 @@ def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[
         num_features, lost = checks.rebuild_catalog(store)
         console.info(
             f"{store}: created a catalog of {format_count(num_features, 'feature')}. Run "
-            f"`{format_command('extract')}` as before to add the pictures to it; only missing features are computed."
+            f"`{format_command('extract')}` again with the same options to add the pictures to it; only missing "
+            "features are computed."
         )
         for note in lost:
             console.warning(note)
@@ -203,7 +204,9 @@ def _check_store(store: Path, config: CheckConfig, console: Console) -> Mapping[
     if config.quarantine:
         result["forgotten"] = checks.quarantine_shards(store, problems)
         num_lost = format_count(result["forgotten"], "feature")
-        console.info(f"{num_lost} must be computed again. Run `{format_command('extract')}` as before.")
+        console.info(
+            f"{num_lost} must be computed again. Run `{format_command('extract')}` again with the same options."
+        )
     if problems:
         return result
     notes = checks.list_notes(store)

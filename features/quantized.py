@@ -49,7 +49,8 @@ def read_model(store: Path, digest: str) -> QuantizedModel:
         ModelDamagedError: a file is missing or unreadable, or the digest differs.
     """
     folder, expected = store / BACKBONE_FOLDER, f"the quantised backbone {digest[:12]}…"
-    advice = f"Run `{format_command('extract')}` as before; it quantises the backbone again from the same pictures"
+    command = format_command("extract")
+    advice = f"Run `{command}` again with the same options; it quantises the backbone from the same pictures"
     try:
         model = QuantizedModel(*(read_regular_file(folder / name, MAX_BYTES) for name in (GRAPH_NAME, WEIGHTS_NAME)))
     except OSError as error:

@@ -151,10 +151,10 @@ def _find_default(console: Console) -> Weights:
     mirror = os.environ.get("HEADSTART_WEIGHTS_URL")
     source = f" from {redact(mirror)}" if mirror else ""
     console.warning(
-        f"ImageNet's weights cannot be downloaded{source}. Those of nsfwjs are used, an InceptionV3 for another task: "
-        "accuracy is lower"
+        f"ImageNet's weights cannot be downloaded{source}. Those of nsfwjs are used, an InceptionV3 for another task, "
+        "which lowers the accuracy"
     )
-    console.info(f"to use ImageNet's: download {COURSE_URL} and extract with --weights FILE --new-store")
+    console.info(f"to use ImageNet's weights, download {COURSE_URL}, and extract with --weights FILE --new-store")
     return found
 
 

@@ -89,7 +89,7 @@ def check_complete(parts: Sequence[StoreSummary], finished: Parts | None) -> Non
 
 def _advise(part: Parts | None) -> str:
     command = format_command("extract", *(["--part", part] if part else []))
-    return f"Run `{command}` as before and merge again, or give --incomplete"
+    return f"Run `{command}` again with the same options and merge again, or give --incomplete"
 
 
 def compose_meta(parts: Sequence[StoreSummary], target: StoreSummary | None, finished: Parts | None) -> dict[str, str]:

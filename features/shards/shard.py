@@ -229,7 +229,7 @@ def read_header(file: h5py.File) -> ShardHeader:
 def _build_damage_error(path: Path, shard: ShardRef, got: str) -> ShardDamagedError:
     command = format_command("features check", path.parents[1], "--read-data", "--quarantine")
     advice = (
-        f"Run `{command}`, then `{format_command('extract')}` as before (only the features of this shard are computed "
-        "again)"
+        f"Run `{command}`, then `{format_command('extract')}` again with the same options (only the features of this "
+        "shard are computed again)"
     )
     return ShardDamagedError(path, f"{shard.num_bytes:,} bytes with SHA-256 {shard.sha256[:12]}…", got, advice)

@@ -65,7 +65,7 @@ def _wait_for_trial(process: subprocess.Popen[str]) -> Iterator[Finding]:
         output, error = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         advice = "Close other programs, and run this command again"
-        yield Finding("trial", f"no end after {TIMEOUT_S} s", Status.PROBLEM, advice)
+        yield Finding("trial", f"did not end within {TIMEOUT_S} s", Status.PROBLEM, advice)
         return
     found = [json.loads(line) for line in output.splitlines() if line.startswith('{"name"')]
     yield from (Finding(**{**each, "status": Status(each["status"])}) for each in found)

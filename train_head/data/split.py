@@ -93,7 +93,7 @@ def split_examples(
             label that all training pictures have, or a folder validation/ without features.
     """
     if not examples:
-        advice = f"Run `{format_command('extract')}` as before, and check the pictures that failed"
+        advice = f"Run `{format_command('extract')}` again with the same options, and check the pictures that failed"
         raise HeadstartError("the store", "features to train on", "none", advice)
     train, validation, test = (
         sort_examples(example for example in examples if example.split in names)
@@ -102,7 +102,8 @@ def split_examples(
     num_in_folder = sum(image.split == "validation" for image in images)
     if num_in_folder and not validation:
         got = f"none for {format_count(num_in_folder, 'picture')}"
-        advice = f"Run `{format_command('extract')}` as before to the end, and check the pictures that failed"
+        command = format_command("extract")
+        advice = f"Run `{command}` again with the same options until it is done, and check the pictures that failed"
         raise HeadstartError("the folder validation/", "features to validate with", got, advice)
     if validation and find_groups:
         got = f"group with {format_count(len(validation), 'picture')} that the store assigns to validation"

@@ -106,7 +106,7 @@ def _log_unused(store: FeatureStore, split: Split, console: Console) -> None:
                 advice = (
                     "An extraction is running"
                     if is_extracting(store)
-                    else f"Run `{format_command('extract')}` as before"
+                    else f"Run `{format_command('extract')}` again with the same options"
                 )
             case UnusableReason.FAILED:
                 why = f"not decodable, such as {first.image.path} ({first.detail})"
@@ -161,7 +161,7 @@ def check_extraction(store: FeatureStore) -> None:
         f"none yet for {format_count(store.num_pending, 'picture')}" if store.num_pending else "none yet",
         "Wait until the running extraction has finished"
         if is_running
-        else f"Run `{format_command('extract')}` as before to continue",
+        else f"Run `{format_command('extract')}` again with the same options to continue",
     )
 
 
