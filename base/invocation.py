@@ -1,4 +1,7 @@
-"""Commands in messages: lines for the shell that run in the user's folder, with the program that the user started."""
+"""Commands in messages: lines for the shell that run in the user's folder, with the program that the user started.
+
+In the Python API, they are calls of its functions.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from base.calls import format_call, format_keywords
 from base.commands import COMMANDS
 from base.terminal import make_printable
 
@@ -43,8 +47,13 @@ def set_program(name: str) -> None:
     _program[:] = name.split()
 
 
+def is_command_running() -> bool:
+    """Return whether a command runs; False in the Python API."""
+    return bool(_program)
+
+
 def format_command(command: str, *arguments: object, is_shared: bool = False) -> str:
-    """Format a command as a line for the shell.
+    """Format a command as a line for the shell, or in the Python API as a call of its function if it has one.
 
     Args:
         command: its name, such as `train` or `features merge`.
@@ -55,20 +64,24 @@ def format_command(command: str, *arguments: object, is_shared: bool = False) ->
     make = os.environ.get(MAKE, "")
     if make and command in _MAKE_PLACES:
         return " ".join(["make" if is_shared else make, *_list_make_words(command, words)])
+    if not is_command_running() and not is_shared and (call := format_call(command, _pair(words))):
+        return call
     line = join_words([*_list_program(command, is_shared=is_shared), *words])
     # Started by make from another folder: the interpreter's path and the modules are relative to this one.
     return f"cd {join_words([str(Path.cwd())])} && {line}" if make not in ("", "make") and not is_shared else line
 
 
 def format_options(command: str, options: Mapping[str, object]) -> str:
-    """Format options of a command, such as `--dropout 0.5`, or `DROPOUT=0.5` for make.
+    """Format options of a command, such as `--dropout 0.5`, `DROPOUT=0.5` for make, or `dropout=0.5` in the API.
 
     Args:
         command: its name.
         options: value of each option by its name with underscores.
     """
     words = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    return " ".join(_list_make_words(command, words)[1:]) if os.environ.get(MAKE) else join_words(words)
+    if os.environ.get(MAKE):
+        return " ".join(_list_make_words(command, words)[1:])
+    return join_words(words) if is_command_running() else format_keywords(options)
 
 
 def join_words(words: Iterable[str]) -> str:

@@ -431,7 +431,7 @@ def advise(
             Default 0.
 
     Returns:
-        The comparisons with their learning curves, and the command to run next. `print` shows them.
+        The comparisons with their learning curves, and the calls to run next as `command`. `print` shows them.
 
     Raises:
         TypeError: an unknown keyword.

@@ -19,7 +19,7 @@ from features.options import Pool
 from features.pooled import POOLED
 from features.store import FeatureStore
 from headstart.call import Progress, StrPath, locate_run, prepare_call
-from headstart.document import documented
+from headstart.document import documented, translated
 from train_head.advise.config import AdviseConfig
 from train_head.config import HeadConfig, ReportConfig, TrainConfig
 from train_head.sweep.config import SweepConfig
@@ -82,6 +82,7 @@ def extract(images: StrPath, store: StrPath, *, progress: Progress = None, **opt
     return open_store(config.store, config.cuts[-1] if config.pool is Pool.NONE else config.cuts)
 
 
+@translated
 def open_store(path: StrPath, cut: str | Sequence[str] = "", pool: str = "none") -> FeatureStore:
     """Open a feature store for reading.
 
@@ -213,7 +214,7 @@ def advise(
         **options: The options of the command.
 
     Returns:
-        The comparisons with their learning curves, and the command to run next. `print` shows them.
+        The comparisons with their learning curves, and the calls to run next as `command`. `print` shows them.
 
     Raises:
         TypeError: an unknown keyword.

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from base.errors import HeadstartWarning, UsageError
 from base.options import describe_preset, make_options
 from base.terminal import Console, ConsoleOptions, ProgressCallback
+from headstart.document import use_keywords
 
 StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
@@ -25,11 +26,15 @@ class _ApiConsole(Console):
         is_quiet = progress is not True or sys.stderr is None
         super().__init__(ConsoleOptions(quiet=is_quiet), progress if callable(progress) else None)
 
+    def info(self, message: str) -> None:
+        """Print a message with keywords in place of options of the command line."""
+        super().info(use_keywords(message))
+
     def warning(self, message: str) -> None:
         """Issue a HeadstartWarning that points at the line of the API call."""
         frames = enumerate(inspect.stack())
         depth = next((depth for depth, frame in frames if not _is_internal(frame.frame.f_globals)), 1)
-        warnings.warn(message, HeadstartWarning, stacklevel=depth + 1)
+        warnings.warn(use_keywords(message), HeadstartWarning, stacklevel=depth + 1)
 
 
 def _is_internal(frame_globals: Mapping[str, Any]) -> bool:

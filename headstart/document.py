@@ -1,12 +1,19 @@
-"""Generate the signatures and the docstrings of the API functions from the declared options."""
+"""Generate the signatures and the docstrings of the API functions from the declared options.
+
+Errors and messages of the functions have keywords in place of the options of the command line.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING
+from functools import cache, wraps
 from typing import Any, TypeVar
 
+from base.calls import translate_options
+from base.errors import HeadstartError
+from base.invocation import is_command_running
 from base.options import OptionSpec, describe_kind, list_options
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -15,6 +22,33 @@ COMMAND_ONLY = frozenset({"dry_run", "top"})
 _OPTIONS_LINE = "    **options: The options of the command."
 OPTIONS: dict[str, type] = {}
 """Options dataclass of each API function, keyed by the name of the function."""
+
+
+def use_keywords(text: str) -> str:
+    """Translate the options of the command line in a message to keywords, unless a command runs."""
+    return text if is_command_running() else translate_options(text, _list_all_options(frozenset(OPTIONS.values())))
+
+
+def translated(function: Function) -> Function:
+    """Return the function with keywords in the fields of its errors, in place of options of the command line."""
+
+    @wraps(function)
+    def call(*values: Any, **keywords: Any) -> Any:
+        try:
+            return function(*values, **keywords)
+        except HeadstartError as error:
+            if isinstance(error.where, str):
+                error.where = use_keywords(error.where)
+            error.expected, error.got, error.advice = map(use_keywords, (error.expected, error.got, error.advice))
+            error.args = (error.where, error.expected, error.got, error.advice)
+            raise
+
+    return call  # type: ignore[return-value]
+
+
+@cache
+def _list_all_options(declared: frozenset[type]) -> Sequence[OptionSpec]:
+    return [option for options in declared for option in list_options(options)]
 
 
 def documented(options: type) -> Callable[[Function], Function]:
@@ -30,7 +64,7 @@ def documented(options: type) -> Callable[[Function], Function]:
         function.__signature__ = signature.replace(parameters=[*declared, *parameters])  # type: ignore[attr-defined]
         lines = "\n".join(map(_describe, keywords))
         function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_OPTIONS_LINE, lines)
-        return function
+        return translated(function)
 
     return document
 

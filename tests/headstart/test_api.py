@@ -63,7 +63,7 @@ def test_advise_returns_the_comparisons_of_a_store(early_store: Path) -> None:
     advice = hs.advise(hs.open_store(early_store), seed=1)
     assert [row.setting.name for row in advice.comparisons[0].rows] == ["mixed0", "mixed0, avg"]
     assert "mixed0, avg" in str(advice)
-    with raises(hs.errors.UsageError, where="--store"):
+    with raises(hs.errors.UsageError, where="store"):
         hs.advise()
 
 

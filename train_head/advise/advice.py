@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import UsageError
-from base.invocation import format_command
+from base.invocation import format_command, is_command_running
 from base.notebook import render_table
 from base.options import list_options
 from base.terminal import Console
@@ -36,7 +36,8 @@ class Advice:
     comparisons: list[Comparison]
     """Of the features in the store, if one was given; then of the sample of the pictures, if they were given."""
     command: str
-    """Command to run next, as a line for the shell; empty if no setting is significantly better."""
+    """Command to run next, as a line for the shell, or in Python as a line with calls; empty if no setting is
+    significantly better."""
     num_pictures: int
     """Number of pictures in the folder; 0 if only a store was given."""
 
@@ -124,7 +125,8 @@ def format_next_command(config: AdviseConfig, setting: Setting) -> str:
     given = {name: value for name in names if (value := getattr(config, name)) != defaults[name]}
     extract = ["--images", str(config.images), "--store", str(store)]
     extract += _list_arguments({**setting.extract, **given})
-    return f"{format_command('extract', *extract)} && {format_command('train', *train)}"
+    commands = format_command("extract", *extract), format_command("train", *train)
+    return (" && " if is_command_running() else "; ").join(commands)
 
 
 def _open_stored(config: AdviseConfig) -> list[Setting]:

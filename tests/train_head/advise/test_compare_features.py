@@ -69,7 +69,12 @@ def test_advise_on_a_store_recommends_significantly_better_features(noisy: Path,
     assert comparison.curve.num_train == [15, 30, 60]
 
 
-def test_advise_suggests_a_command_that_trains_on_the_recommended_features(noisy: Path, quiet: Console) -> None:
+def test_advise_suggests_a_command_that_trains_on_the_recommended_features(
+    noisy: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("base.invocation._program", ["headstart", "advise"])
+    assert ask(quiet, store=noisy).command.startswith("headstart train ")
+    monkeypatch.setattr("base.invocation._program", ["python", "-m", "train_head.advise"])
     _, _, module, *words = shlex.split(ask(quiet, store=noisy).command)
     options = {name[2:]: value for name, value in zip(words[::2], words[1::2], strict=True)}
     assert (module, options["store"], options["solver"]) == ("train_head", str(noisy), "ridge")
