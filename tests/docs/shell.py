@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import shlex
-import subprocess
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,30 +18,18 @@ from base.arguments import parse_arguments
 from base.commands import COMMANDS
 from tests.commands import CommandResult, run_command
 from tests.docs.blocks import ROOT
+from tests.make import make
 from tests.train_head.serve.servers import start_server
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-RECORD_ARGUMENTS = """#!/bin/sh
-printf 'call:'
-printf '\\037%s' "$@"
-echo
-"""
-"""Program in place of Python that prints its arguments, each after a separator."""
 
 
 def list_calls(words: list[str]) -> list[list[str]]:
     """List the arguments of Python in the commands that a make command runs in the working folder."""
-    done = subprocess.run(
-        [*words, f"BIN={Path.cwd()}", *(f"{name}=" for name in ("RUNTIME", "DEV", "CONVERTERS", "OPTUNA"))],
-        # `make test` exports its own variables to the tests. They must not change the inner make.
-        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
-    return [line.split("\037")[1:] for line in done.stdout.split("\n") if line.startswith("call:")]
+    done = make(Path.cwd(), *words[1:], f"BIN={Path.cwd()}", "CONVERTERS=", "OPTUNA=")
+    assert done.status == 0, f"{shlex.join(words)}: {done.err}"
+    return done.calls
 
 
 def to_module(words: list[str]) -> list[str]:

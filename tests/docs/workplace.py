@@ -15,7 +15,7 @@ from extract.weights.find import Weights, WeightsName
 from tests.backbones import build_small_backbone
 from tests.commands import run_command
 from tests.docs.blocks import ROOT
-from tests.docs.shell import RECORD_ARGUMENTS
+from tests.make import RECORD_ARGUMENTS
 from tests.pictures import fill_folder
 from train_head.evaluation.plots import save_png
 from train_head.export.config import Dtype, Format
