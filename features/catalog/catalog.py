@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from base.errors import FeatureStoreError, StoreMissingError
@@ -27,6 +29,9 @@ from features.schema import SCHEMA_VERSION, FeatureKey, FeatureStatus, Fingerpri
 from features.shards.shard import SHARD_FOLDER, ShardRef, parse_name
 
 CATALOG_NAME = "catalog.sqlite"
+
+NUM_SEARCHED = 1000
+"""Number of files among which a folder that is no store is searched for pictures."""
 
 
 def is_missing(path: Path) -> bool:
@@ -52,9 +57,7 @@ class Catalog:
             FeatureStoreError: the catalog has another schema version.
         """
         if is_missing(path):
-            command = format_command("extract", "--images", "PICTURES", "--store", path.parent)
-            advice = f"Check the path, or run `{command}` first"
-            raise StoreMissingError(path.parent, "a feature store", "no catalog", advice)
+            raise _build_missing_error(path.parent)
         self.path = path
         self._db, self._unlocked = connect(path)
         try:
@@ -266,3 +269,14 @@ def load_label_source(catalog: Catalog) -> LabelSource:
     """Return the source of the labels in a store; class folders for a store of an earlier version."""
     with convert_sqlite_errors(catalog.path):
         return LabelSource.from_json(catalog.read_meta(LABELS_KEY) or "")
+
+
+def _build_missing_error(store: Path) -> StoreMissingError:
+    """Return the error for a folder without a catalog; a folder of pictures must not become the store."""
+    names = (name for _, _, files in os.walk(store) for name in files)
+    if any((mimetypes.guess_type(name)[0] or "").startswith("image/") for name in islice(names, NUM_SEARCHED)):
+        new = store.with_name(f"{store.name}-store") if store.name else "store"
+        command = format_command("extract", "--images", store, "--store", new)
+        return StoreMissingError(store, "a feature store", "pictures", f"Run `{command}` first, and give that store")
+    command = format_command("extract", "--images", "PICTURES", "--store", store)
+    return StoreMissingError(store, "a feature store", "no catalog", f"Check the path, or run `{command}` first")

@@ -115,6 +115,16 @@ def test_catalog_missing_file_is_an_error(tmp_path: Path) -> None:
         Catalog(tmp_path / CATALOG_NAME, writable=False)
 
 
+@pytest.mark.parametrize("name", ["001.jpg", "cats/001.PNG", "train/cats/001.webp"])
+def test_catalog_of_a_folder_of_pictures_advises_another_store(name: str, tmp_path: Path) -> None:
+    pictures = tmp_path / "my photos"
+    (pictures / name).parent.mkdir(parents=True)
+    (pictures / name).touch()
+    with raises(StoreMissingError, where=pictures, got="pictures") as caught:
+        FeatureStore(pictures)
+    assert f"{pictures}-store" in caught.value.advice
+
+
 def test_catalog_text_file_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_bytes(b"not a database at all" * 100)
     with raises(CatalogDamagedError, where=tmp_path / "text.sqlite"):
