@@ -49,7 +49,7 @@ def predict(config: PredictConfig, console: Console) -> Mapping[str, Any]:
     except _OutputClosedError:
         return {}
     if not has_lines:
-        rows = [_list_cells(found, config, is_multi_label=result.card.is_multi_label) for found in kept]
+        rows = [_list_cells(found, config, result.card) for found in kept]
         console.show_table(f"predictions of {config.model}", rows or [("no picture",)])
     _report(result, config, console)
     if result.failed:
@@ -68,14 +68,14 @@ def _print_lines(write: Consume) -> Consume:
     return write_or_stop
 
 
-def _list_cells(found: Prediction, config: PredictConfig, *, is_multi_label: bool) -> Sequence[object]:
-    from train_head.predict.prediction import format_shares
+def _list_cells(found: Prediction, config: PredictConfig, card: ModelCard) -> Sequence[object]:
+    from train_head.predict.prediction import format_distance, format_shares
 
     return (
         found.image,
-        found.describe() if is_multi_label else found.describe_class(),
+        found.describe() if card.is_multi_label else found.describe_class(),
         format_shares(found.rank_classes(config.top)),
-        *([] if found.distance is None else [f"distance {found.distance:,.0f}"]),
+        *(f"distance {cell}" for cell in format_distance(found.distance, card.outlier_threshold)),
     )
 
 

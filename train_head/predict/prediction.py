@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,8 @@ class Prediction:
     labels: Mapping[str, float] = field(default_factory=dict, repr=False)
     """Probability of each predicted label, the most probable first; of the only one, unless pictures have several."""
     distance: float | None = None
-    """Squared distance from the training pictures of the nearest class; None for a model without a detector."""
+    """Squared distance from the training pictures of the nearest class; None for a model without a detector. Pictures
+    that the head was trained on have smaller distances than new ones."""
     is_outlier: bool = False
     """Whether the distance is above the model's threshold: the picture probably has none of the classes."""
     margin: float = 1.0
@@ -118,6 +119,21 @@ class Predictions(list[Prediction]):
         self.outlier_threshold: float | None = None
         """Largest distance of a picture that is no outlier; None for a model without a detector."""
 
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Predictions: ...
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Prediction | Predictions:
+        """Return a prediction, or a list of some; the files without a prediction are not in it."""
+        if not isinstance(key, slice):
+            return super().__getitem__(key)
+        some = Predictions(self.classes, is_multi_label=self.is_multi_label)
+        some.extend(super().__getitem__(key))
+        some.outlier_threshold = self.outlier_threshold
+        return some
+
     @property
     def score(self) -> Score:
         """Numbers of pictures and of correct predictions, with the class folders as labels."""
@@ -151,13 +167,31 @@ class Predictions(list[Prediction]):
         }
 
     def _repr_html_(self) -> str:
-        rows = [(each.image, each.describe()) for each in self[:NUM_ROWS]]
+        limit, shown = self.outlier_threshold, list(self)[:NUM_ROWS]
+        # With several labels a picture, each has its own probability.
+        names = ("picture", "prediction") if self.is_multi_label else ("picture", "label", "probability")
+        rows = [
+            (
+                each.image,
+                *([each.describe()] if self.is_multi_label else [each.describe_class(), f"{each.probability:.4f}"]),
+                *format_distance(each.distance, limit),
+            )
+            for each in shown
+        ]
+        header = (*names, "distance")[: max(map(len, rows), default=0)]
         failed = [(file.image, file.reason) for file in self.failed[:NUM_ROWS]]
-        tables = [render_table("", rows, ("picture", "prediction"), len(self) - len(rows))] if rows else []
+        tables = [render_table(self.score.describe(), rows, header, len(self) - len(rows))] if rows else []
         if failed:
             num_more = len(self.failed) - len(failed)
             tables.append(render_table("", failed, ("unreadable picture", "reason"), num_more))
         return "".join(tables)
+
+
+def format_distance(distance: float | None, limit: float | None) -> list[str]:
+    """Format a distance and its limit as one cell, `237 of at most 2,678`; no cell without a detector."""
+    if distance is None:
+        return []
+    return [f"{distance:,.0f}" + ("" if limit is None else f" of at most {limit:,.0f}")]
 
 
 def format_shares(shares: Mapping[str, float]) -> str:

@@ -312,6 +312,11 @@ def test_predict_pictures_lists_failed_and_skipped_files(tiny_three: Path, tmp_p
     assert [file.image for file in found.skipped] == [tmp_path / "dogs/notes.txt"]
     assert found.accuracy == 1.0
     assert "001.jpg" in found._repr_html_()
+    assert found[-1].image == tmp_path / "dogs/001.jpg"
+    first = found[:1]
+    assert isinstance(first, Predictions)
+    assert [each.image for each in first] == [tmp_path / "cats/000.jpg"]
+    assert "001.jpg" not in first._repr_html_()
 
 
 def test_predict_without_tensorflow_does_not_import_it(tmp_path: Path) -> None:
