@@ -140,13 +140,17 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
     """
     values = {"run": run, **_list_store_options(store), **options}
     config, console = prepare_call(TrainConfig, values, "train", progress)
+    from train_head.report.hints import describe_next_step
     from train_head.report.page import report_fitted_run
     from train_head.runs.read import Run
     from train_head.train import train_head
 
-    train_head(config, console)
+    metrics = train_head(config, console)
     report_fitted_run(config, console)
-    return Run(config.run)
+    fitted = Run(config.run)
+    if line := describe_next_step(metrics, fitted.history, fitted.options, config, fitted.record.images):
+        console.info(line)
+    return fitted
 
 
 @documented(SweepConfig)

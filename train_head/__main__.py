@@ -28,7 +28,7 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
         headstart train --store work/store --run work/run-dropout --dropout 0.5 --epochs 40
         headstart train --store work/store --run work/run-ridge --solver ridge --folds 5
     """
-    from train_head.evaluation.uncertainty import Interval, describe_fits, describe_results, name_accuracy
+    from train_head.evaluation.uncertainty import Interval, describe_all_fits, describe_results, name_accuracy
     from train_head.report.hints import describe_next_step
     from train_head.report.page import report_fitted_run
     from train_head.runs.read import Run
@@ -45,7 +45,7 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
     kept = f", epoch {metrics['kept_epoch']} kept" if config.patience else ""
     ridge = metrics.get("ridge")
     fit = f"{metrics['epochs']}, solver {metrics['solver']}{kept}"
-    results = describe_results(metrics)
+    results = [*describe_results(metrics), *describe_all_fits(metrics)]
     rows = [
         *results,
         ("validation loss", f"{metrics['val_loss']:.4f}"),
@@ -58,9 +58,6 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
         interval = Interval(*ridge["leave_one_out_interval"]).format()
         text = f"{ridge['leave_one_out_accuracy']:.4f} (95% confidence interval {interval})"
         rows.insert(len(results), (f"leave-one-out {accuracy}", f"{text}, on the training pictures"))
-    for kind in ("repeats", "folds"):
-        if summary := metrics.get(kind):
-            rows.append((f"{len(summary['val_accuracies'])} {kind}", describe_fits(kind, metrics)))
     run = Run(config.run)
     if run.weak_weights:
         rows.append(("weights", run.weak_weights))

@@ -12,6 +12,8 @@ from base.terminal import format_count
 from train_head.config import NO_FINE_TUNING, HeadConfig
 
 CONFIDENCE = 0.95
+KINDS_OF_FITS = ("repeats", "folds")
+"""Metrics of several fits, by the option that asks for them."""
 
 
 class Interval(NamedTuple):
@@ -183,6 +185,12 @@ def describe_interval(metrics: Mapping[str, Any]) -> str:
     interval = compute_interval(metrics["val_accuracy"] * num, num, selection.num_candidates).format()
     choice = selection.describe()
     return f"{interval}, allowing for the selection of {choice}, on these pictures" if choice else interval
+
+
+def describe_all_fits(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Describe the accuracies of repeats and of folds, each with a title such as `5 folds`; empty for one fit."""
+    kinds = [kind for kind in KINDS_OF_FITS if metrics.get(kind)]
+    return [(f"{len(metrics[kind]['val_accuracies'])} {kind}", describe_fits(kind, metrics)) for kind in kinds]
 
 
 def describe_fits(kind: str, metrics: Mapping[str, Any]) -> str:

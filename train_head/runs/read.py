@@ -25,7 +25,7 @@ from train_head.config import NO_FINE_TUNING
 from train_head.data.batches import Array
 from train_head.data.split import Split
 from train_head.evaluation.label_issues import LabelIssue
-from train_head.evaluation.uncertainty import describe_results
+from train_head.evaluation.uncertainty import KINDS_OF_FITS, describe_all_fits, describe_results
 from train_head.runs import record, tables
 from train_head.runs.expand import expand_head
 from train_head.runs.files import RunFiles
@@ -41,9 +41,20 @@ class Run(RunFiles):
     """Finished run on disk: its options, its results, and its head."""
 
     def __repr__(self) -> str:
-        """Return the folder, the solver and the classes."""
+        """Return the folder, the accuracy, its mean over repeats or folds, the solver and the classes."""
         classes = format_list([*map(repr, self.classes)])
-        return f"Run({str(self.folder)!r}, solver={self.record.solver!r}, classes=[{classes}])"
+        accuracy = "".join(f"{text}, " for text in self._list_accuracies())
+        return f"Run({str(self.folder)!r}, {accuracy}solver={self.record.solver!r}, classes=[{classes}])"
+
+    def _list_accuracies(self) -> list[str]:
+        """Return the accuracy, and its mean and standard deviation over repeats or folds; empty without a folder."""
+        try:
+            metrics = self.metrics
+        except HeadstartError:
+            return []
+        fits = {kind: metrics[kind] for kind in KINDS_OF_FITS if metrics.get(kind)}
+        means = [f"{kind}={found['mean']:.4f} ± {found['std']:.4f}" for kind, found in fits.items()]
+        return [f"accuracy={metrics['val_accuracy']:.4f}", *means]
 
     def _repr_html_(self) -> str:
         try:
@@ -51,7 +62,7 @@ class Run(RunFiles):
         except HeadstartError:
             # A notebook can show a run whose folder was deleted.
             return escape(repr(self))
-        rows = dict(describe_results(metrics))
+        rows = dict(describe_results(metrics)) | dict(describe_all_fits(metrics))
         epochs = f"{metrics['epochs']}, weights of epoch {metrics['kept_epoch']}"
         rows |= {"solver": self.record.solver, "epochs": epochs}
         rows["pictures"] = f"{metrics['num_train']:,} for training, {metrics['num_validation']:,} for validation"

@@ -139,7 +139,19 @@ def test_run_in_a_notebook_is_an_escaped_table(reduced: Run, tmp_path: Path) -> 
     for text in (f"{run.accuracy:.4f}", "reduced", "report.html"):
         assert text in shown
     assert "report" not in reduced._repr_html_()
-    assert repr(run) == f"Run({str(run.folder)!r}, solver='reduced', classes=['cats', 'dogs', 'owls'])"
+    for text in (str(run.folder), f"accuracy={run.accuracy:.4f}", "'reduced'", "['cats', 'dogs', 'owls']"):
+        assert text in repr(run)
+
+
+@pytest.mark.unit
+def test_run_with_folds_shows_their_mean_and_spread(reduced: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(reduced.folder)
+    assert "±" not in repr(run) + run._repr_html_()
+    folds = {"val_accuracies": [0.5, 0.75], "mean": 0.625, "std": 0.1768, "num_train": [3, 3]}
+    metrics = run.metrics | {"folds": folds}
+    monkeypatch.setattr(Run, "read_metrics", lambda _: metrics)
+    for shown in (repr(run), run._repr_html_()):
+        assert "0.6250 ± 0.1768" in shown
 
 
 @pytest.mark.unit
