@@ -148,7 +148,7 @@ def train(store: FeatureStore | StrPath, run: StrPath, *, progress: Progress = N
     metrics = train_head(config, console)
     report_fitted_run(config, console)
     fitted = Run(config.run)
-    if line := describe_next_step(metrics, fitted.history, fitted.options, config, fitted.record.images):
+    if line := describe_next_step(metrics, fitted.history, fitted.options, config, fitted.locate_images()):
         console.info(line)
     return fitted
 

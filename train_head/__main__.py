@@ -64,7 +64,7 @@ def train(config: TrainConfig, console: Console, started: float | None = None) -
     if report:
         rows.append(("report", str(report)))
     console.show_table(f"run {config.run}", rows)
-    if line := describe_next_step(metrics, run.history, run.options, config, run.record.images):
+    if line := describe_next_step(metrics, run.history, run.options, config, run.locate_images()):
         console.info(line)
     return metrics
 

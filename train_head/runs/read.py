@@ -201,6 +201,10 @@ class Run(RunFiles):
             raise HeadstartError(self.folder, expected, got, "Give the right `store`, or train again on this one")
         return store
 
+    def locate_images(self) -> str:
+        """Return the recorded folder of the pictures, which may be missing; only its name on another computer."""
+        return self.read_local_paths().get("images", "") or self.record.images
+
     def find_images(self, store: FeatureStore, path: str = "") -> str:
         """Return the folder of the pictures: `path`, else the recorded one, else the store's; empty if unknown."""
         known = self.read_local_paths().get("images", "")

@@ -160,7 +160,8 @@ def test_format_rows_has_the_ten_best_heads_and_every_baseline() -> None:
     heads = [make_row(f"{n}", 0.9 - n / 100, cut="mixed7", units=n) for n in range(12)]
     shown = format_rows([*heads, make_row("logistic", 0.8, status=Status.BASELINE)], ["cut", "units"], ACCURACY)
     assert shown[0][:3] == ("", "cut, units", "accuracy")
-    assert shown[1] == ("1", "mixed7, 0", "0.9000", "0.8000 to 1.0000", "0.5000", "0.5 s")
+    assert [row[0] for row in shown[1:4]] == ["best", "2", "3"]
+    assert shown[1][1:] == ("mixed7, 0", "0.9000", "0.8000 to 1.0000", "0.5000", "0.5 s")
     assert [shown[10][1], shown[12][1]] == ["mixed7, 9", "logistic"]
     assert " 2 " in shown[11][1]
     assert len(shown) == 13
@@ -244,6 +245,9 @@ def test_sweep_in_a_notebook_is_a_table_with_escaped_names(tmp_path: Path) -> No
     shown = write_sweep(tmp_path)._repr_html_()
     assert shown.count("<tr>") == 3
     assert ">&lt;b&gt;</th>" in shown
+    assert shown.count(">best<") == 1
+    assert shown.count(">0.9000<") == 1
+    assert "0.8000 to 1.0000" in shown
 
 
 @pytest.mark.parametrize("content", [None, "", "mine", "name,status,mine\n"])
@@ -270,4 +274,7 @@ def test_sweep_to_pandas_returns_a_data_frame_or_names_the_missing_package(
     assert "pip install pandas" in caught.value.advice
     frames = SimpleNamespace(DataFrame=lambda rows: ("frame", rows))
     monkeypatch.setitem(sys.modules, "pandas", frames)
-    assert sweep.to_pandas() == ("frame", sweep.rows)
+    _, (first, second) = sweep.to_pandas()
+    assert (first["is_best"], second["is_best"]) == (True, False)
+    assert (first["interval_low"], first["interval_high"], first["val_accuracy"]) == (0.8, 1.0, 0.9)
+    assert not {"metric", "low", "high"} & first.keys()
