@@ -33,6 +33,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return importlib.import_module("base.errors")
+    if name == "__version__":
+        return importlib.import_module("base.version").find_version("headstart")
     if name not in __all__:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES.get(name, "headstart.api")), name)

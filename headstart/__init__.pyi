@@ -19,6 +19,7 @@ from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
+__version__: str
 ClassWeight = Literal["none", "balanced"]
 Compression = Literal["none", "gzip"]
 Dtype = Literal["float32", "float16", "int8"]
@@ -77,47 +78,61 @@ def extract(
         store: Folder of the feature store. It is created if it does not exist.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        preset: Set several options at once: accurate for the best accuracy, small for a small model, course for the
-            defaults. Options that are given as well keep their values. Default course.
+        preset: Set several options at once: accurate for the best accuracy, small for a small model,
+            course for the defaults. Options that are given as well keep their values. Expects 'course'
+            or 'accurate' or 'small'. Default course.
         labels: Table with the label of each picture (CSV, TSV or Parquet), instead of class folders.
-        columns: Names or positions of the table's columns, if they are not found, such as path=id,label=breed. Keys:
-            path, label, split, separator.
+        columns: Names or positions of the table's columns, if they are not found, such as
+            path=id,label=breed. Keys: path, label, split, separator.
         classes: Classes to use, separated by commas. Others are left out and listed.
-        min_pictures: Leave out classes with fewer training pictures. With 0, a class with too few is an error. Expects
-            a whole number of at least 0. Default 0.
-        weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default auto.
+        min_pictures: Leave out classes with fewer training pictures. With 0, a class with too few is an
+            error. Expects a whole number of at least 0. Default 0.
+        weights: Weights of the backbone: auto, imagenet, nsfwjs, random, or a weights file. Default
+            auto.
         weights_sha256: Expected SHA-256 of the weights file.
         cut: Layer whose output is stored, or several layers separated by commas. Default mixed7.
         image_size: Height and width to which pictures are resized, in pixels. Default 150.
-        pool: avg stores the mean of each channel (768 numbers at mixed7) instead of the whole output. Default none.
-        views: Number of views of each training picture: the picture itself, then random augmentations. Expects a whole
-            number of at least 1. Default 1.
+        pool: avg stores the mean of each channel (768 numbers at mixed7) instead of the whole output.
+            Expects 'none' or 'avg'. Default none.
+        views: Number of views of each training picture: the picture itself, then random augmentations.
+            Expects a whole number of at least 1. Default 1.
         view_seed: Random seed of the augmentations. Expects a whole number of at least 0. Default 0.
-        engine: Library that runs the backbone. auto keeps that of the store; a new store gets openvino for int8, and
-            tensorflow otherwise. openvino needs the package extra openvino. Default auto.
-        precision: bfloat16 is about twice as fast on processors that support it; features differ by 2 %. int8 is about
-            three times as fast; features differ by 10 %, and it needs the package extra int8. auto keeps that of the
-            store; a new store gets bfloat16 if the processor supports it, and float32 otherwise. Default float32.
-        calibration: For int8: a store whose quantised backbone is used, instead of quantising it on the pictures of
-            this folder. Parts need the same one.
-        batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole
-            number of at least 0. Default 0.
-        threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least 0. Default 0.
-        distribute: Where to compute: local is this process; ray starts a worker on each core of this computer; auto or
-            an address such as ray://HOST:10001 uses the workers of a Ray cluster. --threads is then the number of cores
-            of a worker, 1 by default. Needs the package extra ray. Default local.
-        compression: Compression of features on disk. Default gzip.
-        max_pixels: Largest number of pixels of a picture. Larger pictures are not decoded. Expects a whole number of at
-            least 1. Default 89000000.
-        sample_bits: Significant bits by which 16-bit samples are scaled. auto finds the fewest that hold all samples of
-            the folder. Default auto.
-        part: Extract one of several equal parts of the folder, such as 3/16, into its own --store; `headstart features
-            merge` merges the stores. Parts can run at the same time, on several machines.
-        max_bad: Largest accepted share of unusable pictures, rounded up to whole pictures. Expects a number from 0.0 to
-            1.0. Default 0.01.
+        engine: Library that runs the backbone. auto keeps that of the store; a new store gets openvino
+            for int8, and tensorflow otherwise. openvino needs the package extra openvino. Expects
+            'auto' or 'tensorflow' or 'openvino'. Default auto.
+        precision: bfloat16 is about twice as fast on processors that support it; features differ by 2
+            %. int8 is about three times as fast; features differ by 10 %, and it needs the package
+            extra int8. auto keeps that of the store; a new store gets bfloat16 if the processor
+            supports it, and float32 otherwise. Expects 'auto' or 'float32' or 'bfloat16' or 'int8'.
+            Default float32.
+        calibration: For int8: a store whose quantised backbone is used, instead of quantising it on the
+            pictures of this folder. Parts need the same one.
+        batch_size: Pictures in one batch of the backbone. 0 means 32 at 150 px, fewer at larger sizes.
+            Expects a whole number of at least 0. Default 0.
+        threads: Processor cores to use. 0 means all available cores. Expects a whole number of at least
+            0. Default 0.
+        distribute: Where to compute: local is this process; ray starts a worker on each core of this
+            computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster.
+            --threads is then the number of cores of a worker, 1 by default. Needs the package extra
+            ray. Default local.
+        compression: Compression of features on disk. Expects 'none' or 'gzip'. Default gzip.
+        max_pixels: Largest number of pixels of a picture. Larger pictures are not decoded. Expects a
+            whole number of at least 1. Default 89000000.
+        sample_bits: Significant bits by which 16-bit samples are scaled. auto finds the fewest that
+            hold all samples of the folder. Expects 'auto' or '8' or '10' or '12' or '14' or '16'.
+            Default auto.
+        part: Extract one of several equal parts of the folder, such as 3/16, into its own --store;
+            `headstart features merge` merges the stores. Parts can run at the same time, on several
+            machines.
+        max_bad: Largest accepted share of unusable pictures, rounded up to whole pictures. Expects a
+            number from 0.0 to 1.0. Default 0.01.
         strict: Stop at the first unusable picture, like --max-bad 0. Default False.
-        rehash: Read every file again, even if its size and modification time are unchanged. Default False.
-        new_store: Start a new store. An existing one is kept, with the date added to its name. Default False.
+        rehash: Read every file again, even if its size and modification time are unchanged. Default
+            False.
+        new_store: Start a new store. An existing one is kept, with the date added to its name. Default
+            False.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         The feature store. With several cut layers, all of them as one feature if they are pooled, else the store of the
@@ -213,57 +228,66 @@ def train(
         run: Folder of the run.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        preset: Set several options at once, for a store that was extracted with the same preset. Options that are given
-            as well keep their values. Default course.
-        cut: Cut layer to train on, if the store contains features of several; or several layers separated by commas or
-            plus signs, whose pooled features are scaled and joined.
-        pool: avg trains on the mean of each channel of the stored features. Default none.
-        views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
-            None.
-        solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
-            features and is much faster; auto is reduced; ridge fits a linear head by least squares, without epochs.
-            Default auto.
-        rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at least 1 or
-            None.
-        epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
-        batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
-        units: Number of units in the hidden layer. 0 fits a linear head. Expects a whole number of at least 0. Default
-            1024.
-        dropout: Fraction of the hidden units dropped in training. Expects a number from 0.0 to 0.99. Default 0.2.
-        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
-            Default 0.0.
+        preset: Set several options at once, for a store that was extracted with the same preset.
+            Options that are given as well keep their values. Expects 'course' or 'accurate' or 'small'.
+            Default course.
+        cut: Cut layer to train on, if the store contains features of several; or several layers
+            separated by commas or plus signs, whose pooled features are scaled and joined.
+        pool: avg trains on the mean of each channel of the stored features. Expects 'none' or 'avg'.
+            Default none.
+        views: Number of stored views of each training picture to train on. Expects a whole number of at
+            least 1 or None.
+        solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of
+            the training features and is much faster; auto is reduced; ridge fits a linear head by least
+            squares, without epochs. Expects 'auto' or 'full' or 'reduced' or 'ridge'. Default auto.
+        rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at
+            least 1 or None.
+        epochs: Number of passes over the training pictures. Expects a whole number of at least 1.
+            Default 20.
+        batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default
+            20.
+        units: Number of units in the hidden layer. 0 fits a linear head. Expects a whole number of at
+            least 0. Default 1024.
+        dropout: Fraction of the hidden units dropped in training. Expects a number from 0.0 to 0.99.
+            Default 0.2.
+        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at
+            least 0.0. Default 0.0.
         learning_rate: Learning rate of the optimizer. Default 0.0001.
-        optimizer: Optimizer. Default rmsprop.
+        optimizer: Optimizer. Expects 'rmsprop' or 'adam' or 'sgd'. Default rmsprop.
         momentum: Momentum, for the optimizer sgd only. Expects a number from 0.0 to 0.999. Default 0.0.
-        unfreeze_from: First backbone layer to fine-tune once the head is fitted, such as mixed6. none fits only the
-            head. Default none.
-        fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a whole number of at
-            least 1. Default 10.
+        unfreeze_from: First backbone layer to fine-tune once the head is fitted, such as mixed6. none
+            fits only the head. Default none.
+        fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a
+            whole number of at least 1. Default 10.
         fine_tune_learning_rate: Learning rate of fine-tuning. Default 1e-05.
         weights: Weights file of the backbone for fine-tuning, if it has moved since extraction.
-        class_weight: Class weights in the loss. balanced gives every class the same total weight. Default none.
-        patience: Stop after this many epochs without a lower validation loss, and keep the best epoch. 0 runs all
-            epochs. Expects a whole number of at least 0. Default 0.
-        repeats: Number of fits with different seeds, to report the mean and standard deviation. Expects a whole number
-            of at least 1. Default 1.
-        folds: Number of cross-validation folds. 0 disables cross-validation. Expects a whole number of at least 0.
-            Default 0.
-        seed: Random seed for initial weights, order and dropout. Expects a whole number from 0 to 4294967295. Default
-            0.
-        validation_split: Fraction of the pictures set aside for validation if no folder validation/ exists. Expects a
-            number from 0.01 to 0.9. Default 0.2.
-        split: Split into training and validation if no folder validation/ exists. content splits by content hash; group
-            also keeps near-duplicates together. Default content.
-        false_alarms: Share of pictures like the training pictures that may be classified as none of these. Expects a
-            number from 0.0001 to 0.5. Default 0.01.
-        distribute: Where to reduce the features of more than 4,096 pictures: local is this process; ray uses all cores
-            of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The head is
-            the same. Needs the package extra ray. Default local.
+        class_weight: Class weights in the loss. balanced gives every class the same total weight.
+            Expects 'none' or 'balanced'. Default none.
+        patience: Stop after this many epochs without a lower validation loss, and keep the best epoch.
+            0 runs all epochs. Expects a whole number of at least 0. Default 0.
+        repeats: Number of fits with different seeds, to report the mean and standard deviation. Expects
+            a whole number of at least 1. Default 1.
+        folds: Number of cross-validation folds. 0 disables cross-validation. Expects a whole number of
+            at least 0. Default 0.
+        seed: Random seed for initial weights, order and dropout. Expects a whole number from 0 to
+            4294967295. Default 0.
+        validation_split: Fraction of the pictures set aside for validation if no folder validation/
+            exists. Expects a number from 0.01 to 0.9. Default 0.2.
+        split: Split into training and validation if no folder validation/ exists. content splits by
+            content hash; group also keeps near-duplicates together. Expects 'content' or 'group'.
+            Default content.
+        false_alarms: Share of pictures like the training pictures that may be classified as none of
+            these. Expects a number from 0.0001 to 0.5. Default 0.01.
+        distribute: Where to reduce the features of more than 4,096 pictures: local is this process; ray
+            uses all cores of this computer; auto or an address such as ray://HOST:10001 uses the
+            workers of a Ray cluster. The head is the same. Needs the package extra ray. Default local.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
-        overwrite: Replace an earlier run with other options or pictures instead of keeping it. Except in a sweep, also
-            fit an equal run again. Default False.
+        overwrite: Replace an earlier run with other options or pictures instead of keeping it. Except
+            in a sweep, also fit an equal run again. Default False.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         The run.
@@ -328,60 +352,70 @@ def sweep(
         out: Folder for the runs, the table, the plot and the best run.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        preset: Set several options at once, for a store that was extracted with the same preset. Options that are given
-            as well keep their values. Default course.
-        cut: Cut layer to train on, if the store contains features of several; or several layers separated by commas or
-            plus signs, whose pooled features are scaled and joined.
-        pool: avg trains on the mean of each channel of the stored features. Default none.
-        views: Number of stored views of each training picture to train on. Expects a whole number of at least 1 or
-            None.
-        solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of the training
-            features and is much faster; auto is reduced; ridge fits a linear head by least squares, without epochs.
-            Default auto.
-        rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at least 1 or
-            None.
-        epochs: Number of passes over the training pictures. Expects a whole number of at least 1. Default 20.
-        batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default 20.
+        preset: Set several options at once, for a store that was extracted with the same preset.
+            Options that are given as well keep their values. Expects 'course' or 'accurate' or 'small'.
+            Default course.
+        cut: Cut layer to train on, if the store contains features of several; or several layers
+            separated by commas or plus signs, whose pooled features are scaled and joined.
+        pool: avg trains on the mean of each channel of the stored features. Expects 'none' or 'avg'.
+            Default none.
+        views: Number of stored views of each training picture to train on. Expects a whole number of at
+            least 1 or None.
+        solver: Solver. full trains on all inputs with Keras; reduced trains on principal directions of
+            the training features and is much faster; auto is reduced; ridge fits a linear head by least
+            squares, without epochs. Expects 'auto' or 'full' or 'reduced' or 'ridge'. Default auto.
+        rank: Number of dimensions that the solvers reduced and ridge keep. Expects a whole number of at
+            least 1 or None.
+        epochs: Number of passes over the training pictures. Expects a whole number of at least 1.
+            Default 20.
+        batch_size: Number of pictures in a training step. Expects a whole number of at least 1. Default
+            20.
         units: Units of the hidden layer; 0 for none. Expects a whole number of at least 0 or None.
         dropout: Share of hidden units dropped in training. Expects a number from 0.0 to 0.99 or None.
-        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at least 0.0.
-            Default 0.0.
+        l2: L2 penalty: weight of the sum of squared kernel weights in the loss. Expects a number of at
+            least 0.0. Default 0.0.
         learning_rate: Learning rate of the optimizer.
-        optimizer: Optimizer. Default rmsprop.
+        optimizer: Optimizer. Expects 'rmsprop' or 'adam' or 'sgd'. Default rmsprop.
         momentum: Momentum, for the optimizer sgd only. Expects a number from 0.0 to 0.999. Default 0.0.
-        unfreeze_from: First backbone layer to fine-tune once the head is fitted, such as mixed6. none fits only the
-            head. Default none.
-        fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a whole number of at
-            least 1. Default 10.
+        unfreeze_from: First backbone layer to fine-tune once the head is fitted, such as mixed6. none
+            fits only the head. Default none.
+        fine_tune_epochs: Number of passes over the training pictures during fine-tuning. Expects a
+            whole number of at least 1. Default 10.
         fine_tune_learning_rate: Learning rate of fine-tuning. Default 1e-05.
         weights: Weights file of the backbone for fine-tuning, if it has moved since extraction.
-        class_weight: Class weights in the loss. balanced gives every class the same total weight. Default none.
-        patience: Stop after this many epochs without a lower validation loss, and keep the best epoch. 0 runs all
-            epochs. Expects a whole number of at least 0. Default 0.
-        repeats: Number of fits with different seeds, to report the mean and standard deviation. Expects a whole number
-            of at least 1. Default 1.
-        folds: Number of cross-validation folds. 0 disables cross-validation. Expects a whole number of at least 0.
-            Default 0.
-        seed: Random seed for initial weights, order and dropout. Expects a whole number from 0 to 4294967295. Default
-            0.
-        validation_split: Fraction of the pictures set aside for validation if no folder validation/ exists. Expects a
-            number from 0.01 to 0.9. Default 0.2.
-        split: Split into training and validation if no folder validation/ exists. content splits by content hash; group
-            also keeps near-duplicates together. Default content.
-        false_alarms: Share of pictures like the training pictures that may be classified as none of these. Expects a
-            number from 0.0001 to 0.5. Default 0.01.
-        distribute: Where to reduce the features of more than 4,096 pictures: local is this process; ray uses all cores
-            of this computer; auto or an address such as ray://HOST:10001 uses the workers of a Ray cluster. The head is
-            the same. Needs the package extra ray. Default local.
+        class_weight: Class weights in the loss. balanced gives every class the same total weight.
+            Expects 'none' or 'balanced'. Default none.
+        patience: Stop after this many epochs without a lower validation loss, and keep the best epoch.
+            0 runs all epochs. Expects a whole number of at least 0. Default 0.
+        repeats: Number of fits with different seeds, to report the mean and standard deviation. Expects
+            a whole number of at least 1. Default 1.
+        folds: Number of cross-validation folds. 0 disables cross-validation. Expects a whole number of
+            at least 0. Default 0.
+        seed: Random seed for initial weights, order and dropout. Expects a whole number from 0 to
+            4294967295. Default 0.
+        validation_split: Fraction of the pictures set aside for validation if no folder validation/
+            exists. Expects a number from 0.01 to 0.9. Default 0.2.
+        split: Split into training and validation if no folder validation/ exists. content splits by
+            content hash; group also keeps near-duplicates together. Expects 'content' or 'group'.
+            Default content.
+        false_alarms: Share of pictures like the training pictures that may be classified as none of
+            these. Expects a number from 0.0001 to 0.5. Default 0.01.
+        distribute: Where to reduce the features of more than 4,096 pictures: local is this process; ray
+            uses all cores of this computer; auto or an address such as ray://HOST:10001 uses the
+            workers of a Ray cluster. The head is the same. Needs the package extra ray. Default local.
         images: Folder of pictures. Training fails if the store was extracted from another one.
         no_report: Skip the evaluation, the plots and the report. Default False.
         tensorboard: Also write TensorBoard logs. Default False.
-        overwrite: Replace an earlier run with other options or pictures instead of keeping it. Except in a sweep, also
-            fit an equal run again. Default False.
+        overwrite: Replace an earlier run with other options or pictures instead of keeping it. Except
+            in a sweep, also fit an equal run again. Default False.
         tries: Values to try for an option of training; with --search optuna also LOW..HIGH. Repeatable.
-        search: grid fits all combinations; optuna searches near the best heads so far. Default grid.
+        search: grid fits all combinations; optuna searches near the best heads so far. Expects 'grid'
+            or 'optuna'. Default grid.
         trials: Number of heads that optuna fits. Expects a whole number of at least 1 or None.
-        metric: Metric that the table is sorted by. Default val_accuracy.
+        metric: Metric that the table is sorted by. Expects 'val_accuracy' or 'val_loss'. Default
+            val_accuracy.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         The sweep: its rows and the best run.
@@ -419,16 +453,20 @@ def advise(
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
         out: Folder that keeps the features of the sample for the next call.
-        pictures: Largest number of pictures in the sample; at most 200 a class. Expects a whole number of at least 20.
-            Default 600.
-        seed: Random seed of the sample and of the intervals. Expects a whole number from 0 to 4294967295. Default 0.
+        pictures: Largest number of pictures in the sample; at most 200 a class. Expects a whole number
+            of at least 20. Default 600.
+        seed: Random seed of the sample and of the intervals. Expects a whole number from 0 to
+            4294967295. Default 0.
         labels: Table with the label of each picture, as in extraction.
         columns: Columns of the table, as in extraction.
         classes: Classes to use, as in extraction.
-        min_pictures: Leave out classes with fewer training pictures. Expects a whole number of at least 0. Default 0.
+        min_pictures: Leave out classes with fewer training pictures. Expects a whole number of at least
+            0. Default 0.
         weights: Weights of the backbone for the sample, as in extraction. Default auto.
-        threads: Processor cores for the sample. 0 means all available cores. Expects a whole number of at least 0.
-            Default 0.
+        threads: Processor cores for the sample. 0 means all available cores. Expects a whole number of
+            at least 0. Default 0.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         The comparisons with their learning curves, and the calls to run next as `command`. `print` shows them.
@@ -467,21 +505,25 @@ def export(
         out: Folder for the exported model.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        formats: Formats, comma-separated: keras, saved_model, litert, onnx, openvino, web. Default keras.
-        dtype: Number format of the weights, for smaller files. keras and saved_model are always float32. Default
-            float32.
-        factored: Write the head of the solver reduced as two small kernels instead of a large one, with the same
-            outputs. Default False.
-        outlier_score: Add the output `distance` to model.keras: how far a picture is from the training pictures of the
-            nearest class. The other formats have it without this option. Default False.
+        formats: Formats, comma-separated: keras, saved_model, litert, onnx, openvino, web. Default
+            keras.
+        dtype: Number format of the weights, for smaller files. keras and saved_model are always
+            float32. Expects 'float32' or 'float16' or 'int8'. Default float32.
+        factored: Write the head of the solver reduced as two small kernels instead of a large one, with
+            the same outputs. Default False.
+        outlier_score: Add the output `distance` to model.keras: how far a picture is from the training
+            pictures of the nearest class. The other formats have it without this option. Default False.
         store: Feature store of the run, if it has moved.
         images: Folder of the pictures, if it has moved.
         weights: Weights file of the backbone, if it has moved.
-        threshold: Probability from which predict gives a picture a label, if pictures have several. f1 chooses the one
-            with the best F1 on the validation pictures for each label. Default 0.5.
-        check: Number of validation pictures to check the exported model on, in proportion to the classes. Default 256.
-        max_pixels: Largest number of pixels in a picture, as in extraction. Expects a whole number of at least 1.
-            Default 89000000.
+        threshold: Probability from which predict gives a picture a label, if pictures have several. f1
+            chooses the one with the best F1 on the validation pictures for each label. Default 0.5.
+        check: Number of validation pictures to check the exported model on, in proportion to the
+            classes. Default 256.
+        max_pixels: Largest number of pixels in a picture, as in extraction. Expects a whole number of
+            at least 1. Default 89000000.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         The paths of the files, and the differences between the model and its parts. `load()` returns the `keras.Model`.
@@ -520,18 +562,21 @@ def predict(
         files: Pictures, or folders of pictures.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,
             the total and the rate per second.
-        batch_size: Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole number
-            of at least 0. Default 0.
-        max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
-            least 1. Default 89000000.
-        unsure: Margin below which a picture is unsure: the difference of the two highest probabilities or, if pictures
-            have several labels, the smallest difference of a probability and its threshold. Expects a number from 0 to
-            1. Default 0.0.
+        batch_size: Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes. Expects
+            a whole number of at least 0. Default 0.
+        max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole
+            number of at least 1. Default 89000000.
+        unsure: Margin below which a picture is unsure: the difference of the two highest probabilities
+            or, if pictures have several labels, the smallest difference of a probability and its
+            threshold. Expects a number from 0 to 1. Default 0.0.
         least_sure_first: Sort by the margin, the smallest first. Default False.
-        output_format: A table, or lines of CSV or JSON with the probability of every class. By default a table, or the
-            format that the extension of --out names.
+        output_format: A table, or lines of CSV or JSON with the probability of every class. By default
+            a table, or the format that the extension of --out names. Expects 'table' or 'csv' or
+            'jsonl'.
         out: File for the predictions, .csv or .jsonl, instead of standard output.
         sort_into: Folder to fill with links to the pictures, in a folder for each class.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         A list with one prediction for each picture. Pictures that cannot be decoded are listed in its attribute
@@ -574,10 +619,12 @@ def suggest(
             the total and the rate per second.
         count: Largest number of pictures to suggest. Expects a whole number of at least 1. Default 50.
         skip_outliers: Leave out pictures that the model classifies as none of these. Default False.
-        batch_size: Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes. Expects a whole number
-            of at least 0. Default 0.
-        max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole number of at
-            least 1. Default 89000000.
+        batch_size: Number of pictures in a batch. 0 means 32 at 150 px, fewer at larger sizes. Expects
+            a whole number of at least 0. Default 0.
+        max_pixels: Largest number of pixels in a picture. A larger one is not decoded. Expects a whole
+            number of at least 1. Default 89000000.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         A list of suggestions, in the order in which to label the pictures. Pictures that cannot be decoded are listed
@@ -615,6 +662,8 @@ def report(
         store: Feature store of the run, if it has moved.
         images: Folder of the pictures, if it has moved.
         weights: Weights file of the backbone, if it has moved.
+
+    Choices such as 'none' or 'avg' are given as plain strings.
 
     Returns:
         The report. `path` is its file, and a notebook displays it.

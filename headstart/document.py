@@ -6,8 +6,10 @@ Errors and messages of the functions have keywords in place of the options of th
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
+from enum import EnumMeta, StrEnum
 from functools import cache, wraps
 from typing import Any, TypeVar
 
@@ -19,7 +21,10 @@ from base.options import OptionSpec, describe_kind, list_options
 Function = TypeVar("Function", bound=Callable[..., Any])
 COMMAND_ONLY = frozenset({"dry_run", "top"})
 """Options that only the command line has, because they change what is printed on the terminal."""
+WIDTH = 100
+"""Largest number of characters in a line of the description of an option."""
 _OPTIONS_LINE = "    **options: The options of the command."
+_CHOICES = "Choices such as 'none' or 'avg' are given as plain strings."
 OPTIONS: dict[str, type] = {}
 """Options dataclass of each API function, keyed by the name of the function."""
 
@@ -60,17 +65,23 @@ def documented(options: type) -> Callable[[Function], Function]:
         declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         excluded = COMMAND_ONLY | signature.parameters.keys()
         keywords = [o for o in list_options(options) if o.name not in excluded and o.default is not MISSING]
-        parameters = [inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default) for o in keywords]
+        defaults = [str(o.default) if isinstance(o.default, StrEnum) else o.default for o in keywords]
+        parameters = [
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for option, default in zip(keywords, defaults, strict=True)
+        ]
         function.__signature__ = signature.replace(parameters=[*declared, *parameters])  # type: ignore[attr-defined]
         lines = "\n".join(map(_describe, keywords))
-        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_OPTIONS_LINE, lines)
+        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_OPTIONS_LINE, f"{lines}\n\n{_CHOICES}")
         return translated(function)
 
     return document
 
 
 def _describe(option: OptionSpec) -> str:
-    text = f"    {option.name}: {option.help}"
-    if option.lowest is not None:
+    text = f"{option.name}: {option.help}"
+    if option.lowest is not None or isinstance(option.kind, EnumMeta):
         text += f" Expects {describe_kind(option)}."
-    return text if option.default in ("", None) else f"{text} Default {option.default}."
+    if option.default not in ("", None):
+        text += f" Default {option.default}."
+    return textwrap.fill(text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)

@@ -43,6 +43,7 @@ from train_head.sweep.table import Sweep
 
 StrPath = str | os.PathLike[str]
 Progress = bool | ProgressCallback | None
+__version__: str
 '''
 
 

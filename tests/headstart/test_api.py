@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import headstart as hs
+from base.version import find_version
 from tests.errors import raises
 from tests.headstart.conftest import EXTRACTION
 from tests.pictures import fill_folder
@@ -285,3 +286,14 @@ def test_dir_lists_the_public_names() -> None:
     assert all(getattr(hs, name) is not None for name in dir(hs))
     with pytest.raises(AttributeError):
         getattr(hs, "absent")  # noqa: B009
+
+
+@pytest.mark.unit
+def test_help_lists_the_choices_of_an_option_in_short_lines() -> None:
+    lines = (inspect.getdoc(hs.train) or "").splitlines()
+    text = " ".join(" ".join(lines).split())
+    for choice in ("rmsprop", "adam", "sgd", "course", "accurate", "balanced", "ridge"):
+        assert repr(choice) in text
+    assert max(map(len, lines)) <= 120
+    assert "<" not in str(inspect.signature(hs.train))
+    assert hs.__version__ == find_version("headstart")
