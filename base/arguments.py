@@ -136,6 +136,12 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def check_paths(options: type) -> None:
     """Raise UsageError for an empty path such as `--run ""`, which `Path` converts to the current folder."""
+    declared = list_options(options)
+    with_value = {each.flag for each in declared if each.kind is not bool and not each.is_argument}
+    if any(word == "" and before not in with_value for before, word in itertools.pairwise(sys.argv)):
+        for argument in declared:
+            if argument.is_argument and argument.kind in (Path, list[Path]):
+                raise UsageError(argument.metavar, "a path", "an empty value", "Give a path")
     for name, kind in get_type_hints(options).items():
         option = f"--{name.replace('_', '-')}"
         is_empty = f"{option}=" in sys.argv or (option, "") in itertools.pairwise(sys.argv)

@@ -265,4 +265,7 @@ def test_prune_export_of_a_run_that_is_gone_is_listed_only_if_asked_for(work: Pa
 
 def test_prune_missing_folder_and_unknown_kind_are_usage_errors(tmp_path: Path) -> None:
     assert prune(tmp_path / "nothing").status == 2
+    # As with an unset variable of the shell, which is not the current folder.
+    assert run_command("train_head.prune.__main__", "", "--json").status == 2
+    assert run_command("train_head.prune.__main__", "--json", "").status == 2
     assert prune(tmp_path, "--only", "everything").status == 2
