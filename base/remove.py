@@ -69,13 +69,16 @@ def check_removable(target: Target) -> None:
 
 
 def remove_folder(target: Target) -> None:
-    """Remove a folder in one step: it is exchanged with an empty one, which is removed.
+    """Remove a folder in one step: it is exchanged with an empty one, which is removed. A missing one is ignored.
 
     Raises:
         TargetLockedError: another command is writing the target.
         HeadstartError: the folder has other entries, or cannot be moved; it is unchanged.
     """
     with replace_folder(target) as replacement:
+        # Another process may have removed it in the meantime.
+        if not target.place.exists():
+            return
         check_removable(target)
         replacement.commit()
         with convert_errors(target):

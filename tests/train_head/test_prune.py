@@ -24,6 +24,7 @@ from tests.files import read_files
 from tests.train_head.synthetic import list_paths, make_small_card, make_store
 from tests.train_head.training import make_config
 from train_head.export.description import DESCRIPTION_FILE, ModelDescription, encode_description
+from train_head.prune.find import find_earlier_runs
 from train_head.runs.card import LABELS_FILE
 from train_head.runs.read import Run
 from train_head.runs.record import LOCAL_FILE, RUN_FILE, WITHOUT_DROPOUT
@@ -138,6 +139,15 @@ def test_prune_earlier_run_or_comparison_with_a_foreign_file_is_kept(work: Path)
     removed = {("runs", "run-2026-11-25-140320"), ("runs", "compare-2026-11-25-140327")}
     assert list_leftovers(prune(work, "--only", "runs", "--confirm")) == removed
     assert len(list(data.glob("*-2026-*"))) == 3
+
+
+def test_prune_earlier_run_that_another_process_has_removed_is_ignored(work: Path) -> None:
+    data = work / "data"
+    archive = shutil.copytree(data / "run", data / "run-2026-11-25-140320")
+    (found,) = find_earlier_runs([archive])
+    shutil.rmtree(archive)
+    found.remove()
+    assert {path.name for path in data.iterdir()} == {"run", "store"}
 
 
 def test_prune_checkpoints_of_commands_that_are_running_are_kept(work: Path) -> None:
