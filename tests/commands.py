@@ -12,8 +12,6 @@ from functools import cached_property
 from typing import Any
 from unittest import mock
 
-from base.invocation import set_program
-
 
 @dataclass(frozen=True)
 class CommandResult:
@@ -57,7 +55,7 @@ def run_command(module: str, *arguments: object) -> CommandResult:
             stack.enter_context(mock.patch(f"base.signals.{name}"))
         exit_process = stack.enter_context(mock.patch("base.process.exit_process", side_effect=_Exit))
         stack.enter_context(mock.patch.dict("os.environ", {"COLUMNS": "500"}))
-        stack.callback(set_program, "")
+        stack.enter_context(mock.patch("base.invocation._program", []))
         stack.enter_context(mock.patch.object(sys, "argv", [module, *map(str, arguments)]))
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))

@@ -84,3 +84,9 @@ def pictures(_pictures: Path, tmp_path: Path) -> Path:
 def store(_store: Path, tmp_path: Path) -> Path:
     """Copy of the store with the features of `pictures`: random weights, mixed7, 75 px, (3, 3, 768)."""
     return shutil.copytree(_store, tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def _program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Format messages as those of a command; `tests/headstart` sets the Python API."""
+    monkeypatch.setattr("base.invocation._program", ["python", "-m", "train_head"])

@@ -18,6 +18,12 @@ EXTRACTION: dict[str, Any] = {"weights": "random", "image_size": 75, "cut": "mix
 """Options of the extractions; exports of an early cut layer are fast."""
 
 
+@pytest.fixture(autouse=True)
+def _program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Format messages as those of the Python API."""
+    monkeypatch.setattr("base.invocation._program", [])
+
+
 @pytest.fixture(scope="package", autouse=True)
 def _built_once() -> Iterator[None]:
     """Build the backbone of exports and of exported models once; none of these tests changes its weights."""
