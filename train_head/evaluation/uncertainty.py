@@ -27,8 +27,8 @@ class Interval(NamedTuple):
         return f"{floor(self.low * 1e4 + 1e-9) / 1e4:.4f} to {ceil(self.high * 1e4 - 1e-9) / 1e4:.4f}"
 
     def format_percent(self) -> str:
-        """Format as `80.1% to 91.2%`, rounded outwards."""
-        return f"{floor(self.low * 1e3 + 1e-9) / 10:.1f}% to {ceil(self.high * 1e3 - 1e-9) / 10:.1f}%"
+        """Format as `80.12% to 91.20%`, with the digits of `format`."""
+        return f"{floor(self.low * 1e4 + 1e-9) / 100:.2f}% to {ceil(self.high * 1e4 - 1e-9) / 100:.2f}%"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def name_accuracy(*, is_multi_label: bool) -> str:
 def describe_accuracy(metrics: Mapping[str, Any]) -> str:
     """Describe a run's validation accuracy and its baseline."""
     baseline = format_share(metrics["largest_class_share"])
-    largest = "the most frequent labels" if metrics.get("is_multi_label") else "the largest class"
+    largest = "the most frequent labels" if metrics.get("is_multi_label") else "the largest training class"
     return f"{format_share(metrics['val_accuracy'])} (always predicting {largest}: {baseline})"
 
 

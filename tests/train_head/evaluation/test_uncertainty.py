@@ -74,8 +74,8 @@ def test_compute_interval_of_one_head_is_too_narrow_for_the_best_of_many() -> No
 def test_interval_format_rounds_outwards() -> None:
     assert Interval(0.80129, 0.91231).format() == "0.8012 to 0.9124"
     assert Interval(0.8, 0.9).format() == "0.8000 to 0.9000"
-    assert Interval(0.80129, 0.91231).format_percent() == "80.1% to 91.3%"
-    assert Interval(0.0, 1.0).format_percent() == "0.0% to 100.0%"
+    assert Interval(0.80129, 0.91231).format_percent() == "80.12% to 91.24%"
+    assert Interval(0.0, 1.0).format_percent() == "0.00% to 100.00%"
 
 
 def test_format_share_and_percent_give_0_and_1_only_for_exact_values() -> None:
