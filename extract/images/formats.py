@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-_EXTRA = "`pip install 'headstart[heic]'` or `make heic`"
+_EXTRA = '`pip install "headstart[heic]"` or `make heic`'
 _JPEG_XL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 """First bytes without and with a container (ISO/IEC 18181-2)."""
 _SHARED_BRANDS = frozenset([b"mif1", b"mif2", b"mif3", b"msf1"])

@@ -28,5 +28,5 @@ def load_filters(dataset: h5py.Dataset) -> None:
         try:
             importlib.import_module("hdf5plugin")
         except ImportError as error:
-            advice = "Run `pip install 'headstart[zstd]'`"
+            advice = 'Run `pip install "headstart[zstd]"`'
             raise FeatureStoreError("zstd", "the package hdf5plugin", "an environment without it", advice) from error

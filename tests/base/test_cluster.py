@@ -33,7 +33,7 @@ def test_address_without_ray_names_the_command(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("base.errors.find_spec", lambda _: None)
     with raises(UsageError, where="--distribute ray") as caught:
         check_address("--distribute", "ray")
-    assert "pip install 'headstart[ray]'" in caught.value.advice
+    assert 'pip install "headstart[ray]"' in caught.value.advice
 
 
 def test_cluster_that_does_not_answer_is_an_error() -> None:

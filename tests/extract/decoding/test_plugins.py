@@ -254,5 +254,5 @@ def test_decode_without_the_decoder_is_refused_with_the_install_command(
 
 def test_install_command_of_the_extra_is_for_pip_and_make() -> None:
     assert HEIC.install == JPEG_XL.install
-    assert "pip install 'headstart[heic]'" in HEIC.install
+    assert 'pip install "headstart[heic]"' in HEIC.install
     assert "make heic" in HEIC.install

@@ -283,5 +283,5 @@ def test_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("base.errors.find_spec", lambda name: None)
     with raises(UsageError, where="--distribute ray") as caught:
         extract(tmp_path / "pictures", tmp_path / "store", distribute="ray")
-    assert "pip install 'headstart[ray]'" in caught.value.advice
+    assert 'pip install "headstart[ray]"' in caught.value.advice
     assert not (tmp_path / "store").exists()
