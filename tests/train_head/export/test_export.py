@@ -63,20 +63,20 @@ print(json.dumps({"outputs": outputs, "labels": open(sys.argv[3]).read().splitli
 """
 KILLED = """
 import os, pathlib, shutil, sys
-from base.replace import replace_folder
+from base import replace
 from train_head.export.target import describe_target
 left = int(sys.argv[3])
-rename = pathlib.Path.rename
+rename = replace.rename
 def rename_or_die(path, target):
     global left
     if left == 0:
         os.kill(os.getpid(), 9)
     left -= 1
     return rename(path, target)
-with replace_folder(describe_target(pathlib.Path(sys.argv[2]))) as replacement:
+with replace.replace_folder(describe_target(pathlib.Path(sys.argv[2]))) as replacement:
     shutil.copy(sys.argv[1], replacement.staging / "model.keras")
     (replacement.staging / "labels.txt").write_text("cats\\ndogs\\nowls\\n")
-    pathlib.Path.rename = rename_or_die
+    replace.rename = rename_or_die
     replacement.commit()
 """
 
