@@ -24,6 +24,7 @@ from tests.train_head.training import make_config
 from train_head.config import ReportConfig, SolverName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.evaluation.metrics import evaluate
+from train_head.report.commands import shorten
 from train_head.report.page import report_fitted_run, report_run
 from train_head.runs.expand import expand_head
 from train_head.runs.read import Run
@@ -143,7 +144,7 @@ def test_report_with_test_that_fails_changes_no_file(
     report_run(ReportConfig(config.run, test=True), quiet)
     page = (config.run / REPORT_FILE).read_text()
     assert hash_file(config.run / METRICS_FILE) in page
-    assert f"--run {config.run.name} " in page
+    assert f"--run {shorten(config.run)} " in page
 
 
 def test_report_with_test_interrupted_before_the_exchange_succeeds_afterwards(

@@ -27,6 +27,7 @@ from tests.train_head.training import make_config, rewrite_manifest
 from train_head.config import ReportConfig, TrainConfig
 from train_head.evaluation.neighbours import NEAR
 from train_head.evaluation.uncertainty import Selection, compute_interval, format_percent, record_selection
+from train_head.report.commands import shorten
 from train_head.report.page import Report, render_report, report_fitted_run, report_run
 from train_head.report.sources import load_sources, read_evaluation
 from train_head.runs.read import Run
@@ -227,13 +228,14 @@ def test_report_facts_describe_data_and_options(planted: Planted) -> None:
 def test_report_commands_have_the_options_of_the_run(planted: Planted) -> None:
     commands = planted.page.data["commands"]
     arguments = shlex.split(commands["train"])
-    assert arguments[:7] == ["python", "-m", "train_head", "--store", "store", "--run", "run"]
+    pictures, store, run = (str(shorten(path)) for path in (planted.pictures, planted.config.store, planted.config.run))
+    assert arguments[:7] == ["python", "-m", "train_head", "--store", store, "--run", run]
     options = dict(zip(arguments[7::2], arguments[8::2], strict=True))
     changed = {"epochs": 15, "batch_size": 8, "units": 8, "dropout": 0.3, "learning_rate": 0.01, "seed": 3}
     expected = {f"--{name.replace('_', '-')}": str(value) for name, value in changed.items()}
     assert options == expected | {"--solver": "reduced"}
     made = ["--image-size", "75", "--cut", "mixed5"]
-    assert shlex.split(commands["extract"])[3:] == ["--images", "pictures", "--store", "store", *made]
+    assert shlex.split(commands["extract"])[3:] == ["--images", pictures, "--store", store, *made]
     # There are no pictures in test/ to evaluate.
     assert all(command in planted.page.commands for name, command in commands.items() if command and name != "test")
 
