@@ -349,7 +349,8 @@ $(RUNTIME): requirements.lock
 	@echo "Installing $$(grep -c == $<) packages into $(VENV): about 0.5 GB to download, 2 GB on disk. This happens once."
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock uv
 	@$(call install,-r $<)
-	@$(call install,--quiet --no-deps --no-build-isolation --editable .)
+	@# By its path: a clone in the user's folder would otherwise hide the package, as a namespace of the same name.
+	@$(call install,--quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .)
 	@touch $@
 
 $(FAULTS): tests/torture/faults.c

@@ -44,7 +44,8 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     if len(split_cuts(fingerprint.cut)) == 1 and not list_cuts(store_path):
         options["cut"] = ""
     store = shorten(store_path)
-    model = run.with_name(f"{run.name}-model")
+    # As the Makefile names them: model-dropout0.5 is of run-dropout0.5.
+    model = run.with_name(f"model{run.name.removeprefix('run')}" if run.name.startswith("run") else f"{run.name}-model")
     stores = ["--store", str(store)]
     extract = ["extract", "--images", str(images), "--store", str(store), *list_extraction_options(sources.store)]
     imbalanced = is_imbalanced(num_by_label)
