@@ -97,7 +97,7 @@ def run_parser(parser: Any, name: str, configs: Mapping[str, type]) -> NoReturn:
     Args:
         parser: command or group of typer.
         name: name of the program, for the help.
-        configs: options of the command, or of the subcommand in `sys.argv`, by its name.
+        configs: dataclass of the options that are parsed. The key is the subcommand, or empty without subcommands.
     """
     process.prepare()
     streams.protect_streams()

@@ -76,7 +76,7 @@ def format_options(command: str, options: Mapping[str, object]) -> str:
 
     Args:
         command: its name.
-        options: value of each option by its name with underscores.
+        options: values of the options. The keys are their names, with underscores.
     """
     words = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     if os.environ.get(MAKE):
