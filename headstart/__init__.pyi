@@ -500,6 +500,8 @@ def export(
 ) -> ExportResult:
     """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it.
 
+    If the folder already holds the export of this run with the same options, its result is returned.
+
     Args:
         run: Run, or its path.
         out: Folder for the exported model.

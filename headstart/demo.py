@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -131,7 +130,7 @@ def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
     steps: list[tuple[str, Callable[[Any, Console], Mapping[str, Any]], Any]] = [
         ("extract", extract, plan.extract),
         ("train", _train, plan.train),
-        ("export", _export_once, plan.export),
+        ("export", export, plan.export),
     ]
     for number, (command, function, options) in enumerate(steps, 1):
         console.info("")
@@ -145,18 +144,6 @@ def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
 
 def _train(config: TrainConfig, console: Console) -> Mapping[str, Any]:
     return train(config, console, time.monotonic())
-
-
-def _export_once(config: ExportConfig, console: Console) -> Mapping[str, Any]:
-    """Export a run, unless its folder already holds the same export."""
-    from train_head.export.target import PARITY_FILE, is_exported
-    from train_head.runs.read import Run
-
-    if not is_exported(Run(config.run), config):
-        return export(config, console)
-    console.info(f"{config.out} already contains this model; nothing to do")
-    parity: dict[str, Any] = json.loads((config.out / PARITY_FILE).read_text())
-    return parity
 
 
 def _show_results(plan: DemoPlan, seconds: float, console: Console) -> dict[str, str]:

@@ -46,6 +46,8 @@ def _warn_of_failed(found: Predictions | Suggestions, effect: str, console: Cons
 def export(run: Run | StrPath, out: StrPath, *, progress: Progress = None, **options: Any) -> ExportResult:
     """Join a run's backbone and head into one model that takes raw pixels, in one or more formats, and check it.
 
+    If the folder already holds the export of this run with the same options, its result is returned.
+
     Args:
         run: Run, or its path.
         out: Folder for the exported model.

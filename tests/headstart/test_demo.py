@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,9 +16,6 @@ from tests.backbones import use_small_backbone
 from tests.commands import CommandResult, run_command
 from tests.errors import raises
 from tests.pictures import fill_folder
-from train_head.export.config import ExportConfig
-from train_head.export.target import is_exported
-from train_head.runs.read import Run
 
 SMALL = ["--images", "my pictures", "--out", "out", "--weights", "random"]
 SMALL += ["--extract", "--image-size 75", "--train", "--epochs 2 --units 8"]
@@ -71,35 +65,6 @@ def test_demo_again_keeps_everything(first: CommandResult, folder: Path) -> None
     assert (again.json["extract"]["computed"], again.json["train"]) == (0, first.json["train"])
     assert again.json["export"]["accuracy"] == first.json["export"]["accuracy"]
     assert {path: path.stat().st_mtime_ns for path in written} == written
-
-
-@pytest.mark.parametrize(
-    ("change", "is_same"),
-    [
-        ({}, True),
-        ({"images": "elsewhere"}, True),
-        ({"formats": "keras,onnx"}, False),
-        ({"outlier_score": True}, False),
-        ({"check": None}, False),
-    ],
-)
-def test_is_exported_compares_the_options(
-    change: dict[str, Any], is_same: bool, first: CommandResult, folder: Path
-) -> None:
-    config = replace(ExportConfig(Path("out/run"), Path("out/model")), **change)
-    assert is_exported(Run(config.run), config) == is_same
-
-
-def test_is_exported_without_a_file_or_with_another_run_is_false(
-    first: CommandResult, folder: Path, tmp_path: Path
-) -> None:
-    config = ExportConfig(Path("out/run"), shutil.copytree("out/model", tmp_path / "model"))
-    run = Run(config.run)
-    assert is_exported(run, config)
-    (config.out / "labels.txt").unlink()
-    assert not is_exported(run, config)
-    run.record = replace(run.record, head="0" * 64)
-    assert not is_exported(run, replace(config, out=Path("out/model")))
 
 
 @pytest.mark.unit

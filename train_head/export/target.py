@@ -7,11 +7,9 @@ from pathlib import Path
 from base.errors import HeadstartError
 from base.files import hash_file
 from base.target import Names, Target
-from train_head.export.config import ExportConfig
 from train_head.export.description import DESCRIPTION_FILE, read_description
-from train_head.export.formats import FORMATS, list_files, parse_formats
+from train_head.export.formats import FORMATS, list_files
 from train_head.runs.card import LABELS_FILE, MODEL_FILE, list_label_contents, read_card
-from train_head.runs.read import Run
 
 PARITY_FILE, README_FILE = "parity.json", "README.md"
 EXPORT_NAMES: Names = {
@@ -67,26 +65,3 @@ def _refuse_foreign_files_of_earlier_versions(out: Path, advice: str) -> None:
     allowed = list_label_contents(classes)
     if labels.exists() and (labels.stat().st_size > max(map(len, allowed)) or labels.read_bytes() not in allowed):
         raise HeadstartError(labels, f"the class names of {model}", "different content", advice)
-
-
-def is_exported(run: Run, config: ExportConfig) -> bool:
-    """Return whether a folder holds all files that an export of the run would write.
-
-    It is False for an export with any option that changes the model or its check, other than the formats.
-    """
-    places = {name: getattr(config, name) for name in ("store", "images", "weights", "formats")}
-    if config != ExportConfig(config.run, config.out, **places):
-        return False
-    try:
-        found = read_description(config.out / DESCRIPTION_FILE)
-    except HeadstartError:
-        return False
-    formats = dict.fromkeys(parse_formats(config.formats, config.dtype), config.dtype)
-    record, card = run.record, found.card
-    made = (card.run, card.fingerprint, found.temperature, found.formats, found.has_distance)
-    if made != (record.head, record.fingerprint, record.temperature, formats, False):
-        return False
-    if set(card.thresholds) - {float(config.threshold)}:
-        return False
-    paths = {config.out / name: digest for name, digest in found.files.items()}
-    return all(path.is_file() and hash_file(path) == digest for path, digest in paths.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
-from base.replace import replace_folder
+from base.replace import recover_target, replace_folder
+from base.target import check_target
 from base.terminal import Console, format_count, import_quietly
 from base.urls import locate_pictures
 from extract.decoding.policy import DecodePolicy, find_policy
@@ -27,6 +27,7 @@ from train_head.export.description import (
     encode_description,
     find_versions,
 )
+from train_head.export.earlier import encode_result, find_earlier_export
 from train_head.export.factor import factor_head, read_reduced_kernel
 from train_head.export.formats import FORMATS, parse_formats
 from train_head.export.readme.write import ReadmeSources, format_readme
@@ -46,7 +47,8 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
     """Join a run's backbone and head into one model that takes raw pixels, check it, and write it in all formats.
 
     The Keras model is saved to a staging folder, loaded again, and checked on validation pictures. The other formats
-    are converted from it, and each is compared with it in its own runtime.
+    are converted from it, and each is compared with it in its own runtime. An earlier export of the same run with the
+    same options is kept.
 
     Raises:
         UsageError: an unknown format, a missing package, an invalid threshold, a file in place of the output folder, or
@@ -60,6 +62,12 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         raise UsageError(config.out, "a folder for the model", "a file", "Give another `out`")
     run = Run(config.run)
     check_threshold(run, config.threshold)
+    target = describe_target(config.out)
+    recover_target(target)
+    check_target(target)
+    if earlier := find_earlier_export(run, config, formats):
+        console.info(f"{config.out} already contains this model; nothing to do")
+        return earlier
     store = run.open_store(config.store)
     split = run.find_split(store)
     images = run.find_images(store, config.images)
@@ -72,7 +80,7 @@ def export_run(config: ExportConfig, console: Console) -> ExportResult:
         raise UsageError("--outlier-score", "a run with a detector of outliers", "none in the run", advice)
     if config.factored:
         read_reduced_kernel(run)
-    with replace_folder(describe_target(config.out)) as replacement, TemporaryFile() as file:
+    with replace_folder(target) as replacement, TemporaryFile() as file:
         import_quietly("keras")
         import keras
 
@@ -204,9 +212,8 @@ def _write_keras(
 def _write_documents(sources: ReadmeSources) -> None:
     """Write parity.json, README.md and model.json for the staged formats."""
     folder, result = sources.folder, sources.result
-    # The output folder's path may contain the name of the user.
-    values = result.to_json() | {"files": [path.name for path in result.files]}
-    (folder / PARITY_FILE).write_text(json.dumps(values, indent=2) + "\n")
+    written = [Format(name) for name in sources.description.formats]
+    (folder / PARITY_FILE).write_text(encode_result(sources.run, sources.config, written, result))
     (folder / README_FILE).write_bytes(format_readme(sources))
     (folder / DESCRIPTION_FILE).unlink()
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -142,6 +142,11 @@ def test_export_command_with_a_format_that_differs_writes_the_others_and_fails(
     assert not (out / "model.onnx").exists()
     assert done.json["parity"]["litert"] == 0.0
     assert done.json["parity"]["openvino"] == pytest.approx(5e-5, rel=0.01)
+    # As the error advises; what was written is kept.
+    inode = (out / "model.keras").stat().st_ino
+    again = run_command("train_head.export.__main__", *arguments[:5], "keras,litert,openvino", "--json")
+    assert (again.status, again.json) == (0, done.json)
+    assert (out / "model.keras").stat().st_ino == inode
 
 
 @pytest.mark.unit

@@ -33,7 +33,8 @@ from tests.train_head.export.conftest import CUT, Exported
 from tests.train_head.synthetic import OPTIONS, make_store, run_export
 from train_head.config import SolverName, TrainConfig
 from train_head.export.__main__ import export
-from train_head.export.config import ExportConfig
+from train_head.export.config import ExportConfig, Format
+from train_head.export.earlier import find_earlier_export
 from train_head.export.load import compile_outputs, load_export
 from train_head.export.parity import TOLERANCE
 from train_head.export.pictures import PictureGoneError
@@ -238,7 +239,7 @@ def test_export_that_differs_from_its_parts_is_an_error_and_keeps_the_earlier_ex
     before = read_files(out)
     monkeypatch.setattr("train_head.export.parity.TOLERANCE", -1.0)
     with pytest.raises(CommandFailed) as caught:
-        export(ExportConfig(early_run, out), quiet)
+        export(ExportConfig(early_run, out, check=None), quiet)
     error = caught.value.__cause__
     assert isinstance(error, ParityError)
     result = caught.value.result
@@ -268,7 +269,8 @@ def test_export_skips_pictures_that_are_gone_and_keeps_foreign_files(
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("mine")
     inode, names = (out / "model.keras").stat().st_ino, read_files(out).keys()
-    result = export(ExportConfig(early_run, out, images=str(pictures), check=None), quiet)
+    config = ExportConfig(early_run, out, images=str(pictures), check=None)
+    result = export(config, quiet)
     assert (result["num_pictures"], result["num_gone"], result["accuracy"]) == (10, 2, 1.0)
     (warning,) = capsys.readouterr().err.splitlines()
     assert ("2 " in warning, "10" in warning) == (True, True)
@@ -276,6 +278,8 @@ def test_export_skips_pictures_that_are_gone_and_keeps_foreign_files(
     assert {(out / name).read_text() for name in foreign} == {"mine"}
     assert (out / "model.keras").stat().st_ino != inode
     assert list(out.parent.iterdir()) == [out]
+    # The pictures may be found the next time.
+    assert find_earlier_export(Run(early_run), config, [Format.KERAS]) is None
 
 
 def test_export_without_any_picture_is_an_error_that_names_one(early_run: Path, tmp_path: Path, quiet: Console) -> None:
