@@ -142,6 +142,7 @@ MAKE_HERE := make$(if $(subst <$(call make_word,$(CURDIR))>,,<$(call make_word,$
 # Messages of the commands suggest commands of make: see base/invocation.py.
 STAGES := demo extract train sweep advise compare report export predict serve suggest summary info check runs prune
 $(STAGES): export HEADSTART_MAKE := $(MAKE_HERE)
+$(STAGES): export HEADSTART_MAKE_DATA := $(DATA)
 $(STAGES): export HEADSTART_MAKE_EXTRACT := WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 $(STAGES): export HEADSTART_MAKE_TRAIN := WEIGHTS PRESET $(HEAD_VARIABLES) DISTRIBUTE
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))

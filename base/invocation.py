@@ -30,6 +30,7 @@ _MAKE_PLACES: Mapping[str, Mapping[str, str]] = {
     "report": {"--images": "DATA", "--run": "RUN"},
     "export": {"--images": "DATA", "--run": "RUN", "--out": "OUT"},
     "predict": {"--model": "OUT", "": "FILES"},
+    "prune": {"": "DATA", "--confirm": "CONFIRM"},
 }
 """Variable of make for each path of a command; "" is its positional argument. Commands without a target are absent."""
 _MAKE_VARIABLES: Mapping[str, str] = {
@@ -37,6 +38,10 @@ _MAKE_VARIABLES: Mapping[str, str] = {
     **dict.fromkeys(("train", "compare", "sweep"), "HEADSTART_MAKE_TRAIN"),
 }
 """Environment variable of the Makefile with the variables that are options of a command."""
+_MAKE_DATA = "HEADSTART_MAKE_DATA"
+"""Environment variable of the Makefile with DATA; `prune` gets the folder in work/ that is named after it."""
+_NUM_BESIDE = 3
+"""Number of folders that `suggest_beside` lists."""
 
 _program: list[str] = []
 """Words of the command that runs, such as `headstart train` or `python -m train_head`; empty in the Python API."""
@@ -84,6 +89,31 @@ def format_options(command: str, options: Mapping[str, object]) -> str:
     return join_words(words) if is_command_running() else format_keywords(options)
 
 
+def suggest_beside(folder: Path, file: str, variable: str) -> str:
+    """Return the end of an advice with the newest folders beside a missing one; empty if there are none.
+
+    Args:
+        folder: the missing folder.
+        file: name of the file by which the others are recognised.
+        variable: variable of make for the folder.
+    """
+    found = sorted(folder.parent.glob(f"*/{file}"), key=lambda path: path.lstat().st_mtime, reverse=True)
+    name = f"{variable}=" if os.environ.get(MAKE) else ""
+    places = [name + join_words([str(path.parent)]) for path in found[:_NUM_BESIDE]]
+    return f", or give one that exists: {', '.join(places)}" if places else ""
+
+
+def sort_as_make(command: str, options: Iterable[str]) -> list[str]:
+    """Sort options of a command as the Makefile does in the names of folders; without make, keep their order.
+
+    Args:
+        command: its name.
+        options: names of the options, with underscores.
+    """
+    order = os.environ.get(_MAKE_VARIABLES[command], "").lower().split()
+    return sorted(options, key=lambda name: order.index(name) if name in order else -1)
+
+
 def join_words(words: Iterable[str]) -> str:
     """Join words to a line for the shell of this system, with quotes where they are needed."""
     return subprocess.list2cmdline(list(words)) if os.name == "nt" else shlex.join(words)
@@ -129,8 +159,10 @@ def _list_make_words(command: str, words: Sequence[str]) -> list[str]:
     assigned, rest = dict[str, list[str]](), list[str]()
     for name, value in _pair(words):
         variable = places.get(name) or name.removeprefix("--").replace("-", "_").upper()
+        if command == "prune" and not name:
+            value = os.environ.get(_MAKE_DATA, "")
         if name in places or (variable in variables and value):
-            assigned.setdefault(variable, []).append(value)
+            assigned.setdefault(variable, []).append(value or "yes")
         else:
             rest += [word for word in (name, value) if word]
     found = {

@@ -236,6 +236,7 @@ def test_command_to_run_first_works_from_the_folder_of_the_user(checkout: Path) 
         ("export", ["--run", "r", "--out", "o"]),
         ("report", ["--run", "r", "--test"]),
         ("advise", ["--images", "my pics", "--store", "s"]),
+        ("prune", ["work/elpv", "--only", "runs", "--confirm"]),
     ],
 )
 def test_command_of_make_in_a_message_gives_the_same_arguments(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from base.invocation import format_command, format_options, set_program
+from base.invocation import format_command, format_options, set_program, suggest_beside
 from tests.systems import needs_posix
 
 pytestmark = [pytest.mark.unit, needs_posix]
@@ -108,3 +109,18 @@ def test_format_options_are_variables_under_make(monkeypatch: pytest.MonkeyPatch
     )
     make(monkeypatch)
     assert format_options("train", {"dropout": 0.5}) == "DROPOUT=0.5"
+
+
+def test_suggest_beside_lists_the_newest_folders_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "run"
+    assert suggest_beside(missing, "run.json", "RUN") == ""
+    (tmp_path / "empty").mkdir()
+    for number in range(4):
+        file = tmp_path / f"run {number}" / "run.json"
+        file.parent.mkdir()
+        file.touch()
+        os.utime(file, (number, number))
+    places = [shlex.quote(str(tmp_path / f"run {number}")) for number in (3, 2, 1)]
+    assert suggest_beside(missing, "run.json", "RUN") == f", or give one that exists: {', '.join(places)}"
+    monkeypatch.setenv("HEADSTART_MAKE", "make")
+    assert suggest_beside(missing, "run.json", "RUN").endswith(f"RUN={places[2]}")

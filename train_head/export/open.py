@@ -8,6 +8,7 @@ from pathlib import Path
 
 from base.errors import HeadstartError, UsageError
 from base.files import hash_file
+from base.invocation import suggest_beside
 from base.terminal import import_quietly
 from extract.decoding.convert import Pixels
 from extract.pixels import resize_pixels
@@ -79,7 +80,9 @@ def locate_model(path: Path) -> tuple[Path, Format]:
         if found:
             return found[0]
     if not path.exists():
-        raise UsageError(path, "an exported model", "no such file or folder", "Export a run first, or check the path")
+        beside = suggest_beside(path if each is None else path.parent, DESCRIPTION_FILE, "OUT")
+        advice = f"Export a run first{beside or ', or check the path'}"
+        raise UsageError(path, "an exported model", "no such file or folder", advice)
     if each is None:
         names = ", ".join(info.path for info in FORMATS.values())
         raise UsageError(path, f"an exported model: {names}", "another file or folder", "Check the path")

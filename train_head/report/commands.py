@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from base.invocation import format_command
+from base.invocation import format_command, sort_as_make
 from base.options import list_options
 from features.cuts import list_cuts
 from features.options import split_cuts
@@ -46,7 +47,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     store = shorten(store_path)
     # As the Makefile names them: model-dropout0.5 is of run-dropout0.5.
     model = run.with_name(f"model{run.name.removeprefix('run')}" if run.name.startswith("run") else f"{run.name}-model")
-    stores = ["--store", str(store)]
+    train = ["train", "--store", str(store), "--run"]
     extract = ["extract", "--images", str(images), "--store", str(store), *list_extraction_options(sources.store)]
     imbalanced = is_imbalanced(num_by_label)
     is_ridge = record.solver == SolverName.RIDGE
@@ -57,7 +58,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         "diverged": {"learning_rate": options["learning_rate"] / 10} if "diverged" in findings["cautions"] else {},
     }
     commands = {
-        section: ["train", *stores, "--run", _name_run(run, change), *list_changed_options({**options, **change})]
+        section: [*train, _name_run(run, change, options), *list_changed_options({**options, **change})]
         if change
         else []
         for section, change in changes.items()
@@ -65,7 +66,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     commands |= {
         "extract": extract,
         "weights": [*extract, "--weights", "imagenet", "--new-store"] if sources.run.weak_weights else [],
-        "train": ["train", *stores, "--run", str(run), *list_changed_options(options)],
+        "train": [*train, str(run), *list_changed_options(options)],
         "sweep": ["sweep", "--store", str(store), "--out", f"{run}-sweep"],
         "test": ["report", "--run", str(run), "--test"],
         "export": ["export", "--run", str(run), "--out", str(model)],
@@ -74,9 +75,27 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     return {name: format_command(*words, is_shared=True) if words else "" for name, words in commands.items()}
 
 
-def _name_run(run: Path, change: Mapping[str, Any]) -> str:
-    """Return a folder beside a run for other options, named as in the Makefile, so that the run is kept."""
-    return "".join([str(run), *(f"-{name.replace('_', '-')}{value}" for name, value in change.items())])
+def _name_run(run: Path, change: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Return a folder beside a run for other options, named as in the Makefile, so that the run is kept.
+
+    Args:
+        run: folder of the run.
+        change: options to change.
+        options: options of the run. If the name of its folder has some of them, the new ones are sorted among them.
+    """
+    names = {name.replace("_", "-"): name for name in options}
+    pattern = "|".join(map(re.escape, names))
+    pairs = re.findall(rf"-({pattern})(.+?)(?=-(?:{pattern})|$)", run.name)
+    found = {names[name]: value for name, value in pairs}
+    if any(value != str(options[name]) for name, value in found.items()):
+        # The user chose the name.
+        return f"{run}{_format_suffix(change)}"
+    start = run.name.removesuffix("".join(f"-{name}{value}" for name, value in pairs))
+    return str(run.with_name(start + _format_suffix({**found, **change})))
+
+
+def _format_suffix(options: Mapping[str, Any]) -> str:
+    return "".join(f"-{name.replace('_', '-')}{options[name]}" for name in sort_as_make("train", options))
 
 
 def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:

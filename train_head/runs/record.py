@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from base.errors import HeadstartError, UsageError
 from base.files import PARTIAL_PREFIX, read_regular_file
+from base.invocation import suggest_beside
 from base.options import convert_value, list_options
 from base.replace import recover_target
 from base.target import Names, Target
@@ -135,7 +136,8 @@ def read_record(folder: Path, *, checks_digest: bool = True) -> RunRecord:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         got = f"no readable {RUN_FILE} ({reason or type(error).__name__})"
-        raise HeadstartError(folder, "a run", got, "Train first, or give the folder of a run") from error
+        beside = suggest_beside(folder, RUN_FILE, "RUN") or ", or give the folder of a run"
+        raise HeadstartError(folder, "a run", got, f"Train first{beside}") from error
     if record.run_version > RUN_VERSION:
         expected, got = f"run version {RUN_VERSION} or older", f"version {record.run_version}"
         raise HeadstartError(folder, expected, got, "Use a newer version of Headstart")

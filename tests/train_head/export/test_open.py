@@ -34,6 +34,19 @@ def folder(odd: Odd, tmp_path: Path) -> Path:
     return shutil.copytree(odd[0], tmp_path / "export")
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["model", "model/model.keras"])
+def test_open_model_that_is_missing_lists_the_models_beside_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "model-dropout0.5").mkdir()
+    with raises(UsageError, where=tmp_path / name) as caught:
+        open_model(tmp_path / name)
+    assert "model-dropout0.5" not in caught.value.advice
+    (tmp_path / "model-dropout0.5/model.json").touch()
+    with raises(UsageError, where=tmp_path / name) as caught:
+        open_model(tmp_path / name)
+    assert str(tmp_path / "model-dropout0.5") in caught.value.advice
+
+
 def parse_labels(data: bytes) -> list[str]:
     """Parse labels.txt as docs/how-to/export.md describes."""
     lines = data.decode().splitlines()
