@@ -2,7 +2,7 @@
 #
 # Variables, all optional:
 #   DATA=folder      a folder per class, or train/ and validation/ with a folder per class (default: solar cells);
-#                    also an archive, tar shards, or a URL (docs/how-to/scale.md)
+#                    also an archive, tar shards, or a URL (docs/how-to/urls.md)
 #   LABELS=file      a table with the label of each picture, instead of class folders (docs/how-to/label-table.md)
 #   COLUMNS=         columns of LABELS, if they are not found: path=id,label=breed
 #   STORE=folder     the feature store              RUN=folder       the fitted head
@@ -11,7 +11,7 @@
 #   PRESET=          course (default), accurate or small: one word for the options of every stage (docs/how-to/presets.md)
 #   WEIGHTS=         auto (default: the weights of an existing store), imagenet, nsfwjs, random, or a file
 #   CUT= VIEWS=      cut layer, or several (mixed5,mixed7), which training joins if POOL=avg; stored views per training
-#                    picture (docs/explanation/performance.md)
+#                    picture (docs/explanation/accuracy.md)
 #   IMAGE_SIZE= POOL= THREADS=   how features are computed
 #   PRECISION=       float32 (default), bfloat16, int8 or auto (docs/explanation/performance.md)
 #   ENGINE=          auto (default), tensorflow or openvino (docs/explanation/performance.md)

@@ -139,10 +139,10 @@ def convert_remote_error(error: Exception, where: str) -> HeadstartError:
     if isinstance(error, FileNotFoundError):
         return RemoteMissingError(where, "an existing file or folder", got, "Check the address")
     if isinstance(error, PermissionError) or _find_status(error) in (401, 403):
-        advice = "Check the credentials (docs/how-to/scale.md) and the permissions"
+        advice = "Check the credentials (docs/how-to/urls.md) and the permissions"
         return RemoteError(where, "permission to read or write", got, advice)
     if type(error).__name__ in _NO_CREDENTIALS:
-        advice = "Set them in the environment, or FSSPEC_S3_ANON=1 for a public bucket (docs/how-to/scale.md)"
+        advice = "Set them in the environment, or FSSPEC_S3_ANON=1 for a public bucket (docs/how-to/urls.md)"
         return RemoteError(where, "credentials", got, advice)
     advice = "Check the network, the address and the endpoint, and run again"
     return RemoteError(where, "an answer of the server", got, advice)

@@ -101,7 +101,7 @@ class CostConfig:
 
 
 def report_cost(config: CostConfig, console: Console) -> Mapping[str, Any]:
-    """Print the tables of docs/how-to/scale.md: cost by the number of pictures, and the assumptions."""
+    """Print the tables of docs/explanation/scale.md: cost by the number of pictures, and the assumptions."""
     estimates = list_estimates(config)
     if not console.options.json:
         print("\n\n".join(list_tables(config)))

@@ -168,7 +168,7 @@ def estimate_cost(pictures: float, machines: Machines, rates: Rates, prices: Pri
     cores = count_effective_cores(machines.cores, rates.efficiency)
     train_s = pictures / (cores * rates.reduced_per_s)
     features_gb = pictures * (rates.feature_kb + rates.catalog_kb) * KB / GB
-    # A training sorts the features on disk (docs/how-to/scale.md).
+    # A training sorts the features on disk (docs/explanation/scale.md).
     disk_gb = features_gb + pictures * rates.feature_kb * KB / GB
     pictures_gb = pictures * rates.picture_kb * KB / GB
     memory_gb = max(rates.base_memory_gb, rates.base_memory_gb / 2 + pictures * rates.open_kb * KB / GB)

@@ -73,7 +73,7 @@ def extract(
     folder are removed from the list of examples.
 
     Args:
-        images: Folder, archive or URL (docs/how-to/scale.md) of class folders, or of train/, validation/ and test/
+        images: Folder, archive or URL (docs/how-to/urls.md) of class folders, or of train/, validation/ and test/
             with class folders in each. With `labels`, any folder of pictures.
         store: Folder of the feature store. It is created if it does not exist.
         progress: True prints messages and progress on stderr. A function is called with the stage, the number done,

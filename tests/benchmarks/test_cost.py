@@ -1,4 +1,4 @@
-"""Model of cost: rates, limits and the tables of docs/how-to/scale.md."""
+"""Model of cost: rates, limits and the tables of docs/explanation/scale.md."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_numbers_of_pictures_that_are_invalid_fail(text: str) -> None:
 
 def test_page_has_the_tables_that_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
     report_cost(CostConfig(), Console())
-    printed, page = capsys.readouterr().out, (ROOT / "docs" / "how-to" / "scale.md").read_text()
+    printed, page = capsys.readouterr().out, (ROOT / "docs" / "explanation" / "scale.md").read_text()
     assert printed.strip() == "\n\n".join(list_tables(CostConfig()))
     for table in list_tables(CostConfig()):
         assert table in page
