@@ -153,10 +153,10 @@ class Rule:
 
 RULES = (
     Rule(r"pip install ", "needs a package index", check_install),
-    Rule(r"make (test|docs)\b", "is run by CI", check_target),
-    Rule(r"make (benchmark|torture)", "takes a quarter of an hour or more", check_target),
+    Rule(r"make test\b", "is run by CI", check_target),
+    Rule(r"make benchmark", "takes a quarter of an hour or more", check_target),
     Rule(r"python -m benchmarks\.", "takes minutes to hours", parse_line),
-    Rule(r"(headstart|make) .*(--distribute |DISTRIBUTE=)", "starts Ray; see tests/extract/distribute", parse_line),
+    Rule(r"headstart .*--distribute ", "starts Ray; see tests/extract/distribute", parse_line),
     Rule(r"headstart export .*--formats \S*web", "needs npm and Node.js; see test_web_node.py", parse_line),
     Rule(r"make (sweep .*unfreeze|train .*FINE_TUNE)", "retrains blocks, which fine-tuning.md does once", parse_line),
     Rule(r"(job=.*)?sbatch|export \w+=", "needs Slurm; see tests/test_examples.py", check_sbatch),

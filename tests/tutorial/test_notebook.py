@@ -14,21 +14,23 @@ from tests.pictures import fill_folder
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "tutorial" / "first_model.ipynb"
+LABELS = {"cats": 0.0, "dogs": 1.0}
+"""Folders of the pictures, and the probability of a defect in the table of the package."""
 SMALL = """
 from tests.backbones import use_small_backbone
 
 small = use_small_backbone()
 small.__enter__()
-PICTURES, WEIGHTS, IMAGE_SIZE = "pictures", "random", 75
+PICTURES, WEIGHTS, IMAGE_SIZE = None, "random", 75
 """
 """Parameters of the test, with a small backbone in place of InceptionV3."""
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Execute the notebook on small pictures, with other parameters."""
+    """Execute the notebook with other parameters, and with few pictures in place of those of the demo."""
     folder = tmp_path_factory.mktemp("notebook")
-    fill_folder(folder / "pictures", {"cats": 9, "dogs": 9})
+    write_demo_package(folder / "elpv_dataset")
     notebook = jupytext.read(NOTEBOOK)
     (parameters,) = [cell for cell in notebook.cells if cell.source.startswith("PICTURES =")]
     parameters.source = SMALL
@@ -37,6 +39,14 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
         asyncio.run(client.async_execute())
     return notebook
+
+
+def write_demo_package(folder: Path) -> None:
+    """Write a package of 18 pictures, which Python finds in the folder of the notebook before the installed one."""
+    fill_folder(folder / "data", {"cats": 9, "dogs": 9})
+    rows = [f"{label}/{number:03}.jpg {value} mono\n" for label, value in LABELS.items() for number in range(9)]
+    (folder / "data/labels.csv").write_text("".join(rows))
+    (folder / "__init__.py").touch()
 
 
 def list_outputs(notebook: Any, kind: str) -> list[Any]:
