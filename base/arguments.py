@@ -52,14 +52,14 @@ def parse_arguments(config_type: type[Config], arguments: Sequence[str], name: s
     return parsed[0]
 
 
-def explain_error(error: Any, name: str, arguments: Sequence[str], *option_types: type) -> UsageError:
+def explain_error(error: Any, name: str, arguments: Sequence[str], options: type | None) -> UsageError:
     """Convert an error of the parser to an error with its fields.
 
     Args:
         error: as typer raises it.
         name: name of the command.
         arguments: arguments of the command line.
-        option_types: dataclasses of its options.
+        options: dataclass of its options; None for a group of commands.
     """
     advice = f"See `{name} --help`"
     parameter: Any = getattr(error, "param", None)
@@ -73,7 +73,7 @@ def explain_error(error: Any, name: str, arguments: Sequence[str], *option_types
         case "MissingParameter" | "BadOptionUsage" | "BadArgumentUsage":
             return UsageError(where, "a value", "none", advice)
         case "BadParameter":
-            kinds = [option for options in option_types for option in list_options(options)]
+            kinds = list_options(options) if options else ()
             expected = next((describe_kind(kind) for kind in kinds if kind.name == parameter.name), "a valid value")
             given = [value for option, value in itertools.pairwise(arguments) if option == where]
             given += [word.removeprefix(f"{where}=") for word in arguments if word.startswith(f"{where}=")]

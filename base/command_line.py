@@ -26,7 +26,6 @@ from base.terminal import Console, ConsoleOptions, has_color
 Config = TypeVar("Config")
 CommandFunction = Callable[[Config, Console], Mapping[str, Any]]
 
-_SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 CONTEXT_SETTINGS = {"max_content_width": MAX_WIDTH, "help_option_names": ["--help", "-h"]}
 _INTERRUPTED = "interrupted. Finished work is kept; run the same command again to continue."
 _INTERRUPTED_STATUS = 130
@@ -55,12 +54,15 @@ def run_commands(commands: Mapping[str, tuple[CommandFunction[Any], type]], name
         commands: function and configuration of each subcommand, as in `run_app`.
         name: name of the program, for the help.
     """
-    app = typer.Typer(**_SETTINGS, cls=HelpGroup, no_args_is_help=True, context_settings=CONTEXT_SETTINGS)
-    for command, (function, config_type) in commands.items():
-        _add_command(app, function, config_type, f"{name} {command}")
-    # Typer makes a group of two or more commands.
-    given = next((word for word in sys.argv[1:2] if word in commands), "")
-    run_parser(typer.main.get_command(app), name, {given: commands[given][1]} if given else {})
+    if sys.argv[1:2] and sys.argv[1] in commands:
+        subcommand = sys.argv.pop(1)
+        run_app(*commands[subcommand], f"{name} {subcommand}")
+    parsers: dict[str, Any] = {
+        command: HelpCommand(name=command, help=read_docstring(function)[0])
+        for command, (function, _) in commands.items()
+    }
+    settings: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "context_settings": CONTEXT_SETTINGS}
+    run_parser(HelpGroup(name=name, commands=parsers, **settings), name)
 
 
 def run_app(function: CommandFunction[Config], config_type: type[Config], name: str) -> NoReturn:
@@ -72,39 +74,34 @@ def run_app(function: CommandFunction[Config], config_type: type[Config], name: 
         config_type: frozen dataclass; each field is an option, annotated with `typer.Option`.
         name: name of the program, for the help.
     """
-    run_parser(build_parser(function, config_type, name), name, {"": config_type})
+    run_parser(build_parser(function, config_type, name), name, config_type)
 
 
 def build_parser(function: CommandFunction[Config], config_type: type[Config], name: str) -> Any:
     """Build the parser of a command, as typer and click define it; the arguments are those of `run_app`."""
-    app = typer.Typer(**_SETTINGS)
-    _add_command(app, function, config_type, name)
+    text, examples = read_docstring(function)
+    epilog = "\n".join(line.replace(f"headstart {find_command(name)}", name, 1) for line in examples)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(name.split()[-1], cls=HelpCommand, help=text, epilog=epilog, context_settings=CONTEXT_SETTINGS)(
+        _build_callback(function, config_type)
+    )
     return typer.main.get_command(app)
 
 
-def _add_command(app: typer.Typer, function: CommandFunction[Config], config_type: type[Config], name: str) -> None:
-    text, examples = read_docstring(function)
-    epilog = "\n".join(line.replace(f"headstart {find_command(name)}", name, 1) for line in examples)
-    callback = _build_callback(function, config_type)
-    app.command(name.split()[-1], cls=HelpCommand, help=text, epilog=epilog, context_settings=CONTEXT_SETTINGS)(
-        callback
-    )
-
-
-def run_parser(parser: Any, name: str, configs: Mapping[str, type]) -> NoReturn:
+def run_parser(parser: Any, name: str, config_type: type | None = None) -> NoReturn:
     """Run the command in `sys.argv`, and end the process with its exit status.
 
     Args:
         parser: command or group of typer.
         name: name of the program, for the help.
-        configs: dataclass of the options that are parsed. The key is the subcommand, or empty without subcommands.
+        config_type: dataclass of the command's options; None for a group.
     """
     process.prepare()
     streams.protect_streams()
     set_program(name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    status = _run(parser, name, configs)
+    status = _run(parser, name, config_type)
     signals.exit_on_signals()
     if error := streams.find_output_error():
         is_broken_pipe = error.errno == errno.EPIPE
@@ -115,17 +112,17 @@ def run_parser(parser: Any, name: str, configs: Mapping[str, type]) -> NoReturn:
     process.exit_process(status)
 
 
-def _run(parser: Any, name: str, configs: Mapping[str, type]) -> int:
+def _run(parser: Any, name: str, config_type: type | None) -> int:
     """Run the command and return its exit status, which is 2 for errors in the arguments."""
     try:
-        path, defaults = _read_configuration(name, configs)
+        path, defaults = _read_configuration(name, config_type)
         settings = {"default_map": defaults, "obj": path, "color": has_color(sys.stdout)}
         return int(parser.main(prog_name=name, standalone_mode=False, **settings) or 0)
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
             return int(error.exit_code)
-        return _print_failure(explain_error(error, name, sys.argv[1:], *configs.values()))
+        return _print_failure(explain_error(error, name, sys.argv[1:], config_type))
     except OSError as error:
         return _print_failure(convert_os_error(error, "configuration file"))
     except HeadstartError as error:
@@ -134,12 +131,11 @@ def _run(parser: Any, name: str, configs: Mapping[str, type]) -> int:
         return signals.get_exit_status() or _INTERRUPTED_STATUS
 
 
-def _read_configuration(name: str, configs: Mapping[str, type]) -> tuple[Path | None, dict[str, Any]]:
+def _read_configuration(name: str, config_type: type | None) -> tuple[Path | None, dict[str, Any]]:
     """Return the path of the configuration file, and the default of each option that it sets; for help, nothing."""
-    given = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:]))
-    commands = {key: find_command(f"{name} {key}") for key in configs}
+    given, command = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:])), find_command(name)
     # Doctor reports a mistake in the file with its other findings.
-    if {"--help", "-h"} & {*given} or {*commands.values()} <= {"", "doctor"}:
+    if config_type is None or {"--help", "-h"} & {*given} or command in ("", "doctor"):
         return None, {}
     from base.configuration import find_configuration, read_defaults
 
@@ -150,8 +146,7 @@ def _read_configuration(name: str, configs: Mapping[str, type]) -> tuple[Path | 
         return None, {}
     if configuration is None:
         return None, {}
-    found = {key: read_defaults(configuration, commands[key], config) for key, config in configs.items()}
-    return configuration.path, found.get("", found)
+    return configuration.path, read_defaults(configuration, command, config_type)
 
 
 def _print_failure(error: HeadstartError) -> int:
@@ -166,7 +161,7 @@ def _build_callback(function: CommandFunction[Config], config_type: type[Config]
     def callback(context: typer.Context, **values: Any) -> int:
         console = Console(build_config(ConsoleOptions, values, context))
         config = build_config(config_type, values, context)
-        if path := context.find_root().obj:
+        if path := context.obj:
             console.debug(f"options from {path}")
         if preset := describe_preset(config):
             console.info(preset)

@@ -159,12 +159,12 @@ def find_command(name: str) -> str:
     Args:
         name: words of the program, as its help shows them: `headstart train` or `python -m features check`.
     """
-    words = name.removeprefix("python -m ").split()
-    if words[0] != "headstart":
-        found = [command for command, entry in COMMANDS.items() if entry.runnable == words[0]]
-        words = ["headstart", *found, *words[1:]]
-    command = " ".join(words[1:])
-    return command if command in dict(list_configs()) else ""
+    program = name.removeprefix("python -m ")
+    for command, _ in list_configs():
+        first, *rest = command.split()
+        if program in (f"headstart {command}", " ".join([COMMANDS[first].runnable, *rest])):
+            return command
+    return ""
 
 
 def import_config(place: str) -> type:

@@ -113,4 +113,4 @@ def run_root(program: str) -> NoReturn:
     settings["context_settings"] = CONTEXT_SETTINGS
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback(**settings)(_run)
-    run_parser(typer.main.get_command(app), program, {})
+    run_parser(typer.main.get_command(app), program)
