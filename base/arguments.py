@@ -70,6 +70,8 @@ def explain_error(error: Any, name: str, arguments: Sequence[str], options: type
             nearest = difflib.get_close_matches(flag, error.possibilities or (), 1)
             advice = f"Did you mean {nearest[0]}?" if nearest else advice
             return UsageError(flag, f"an option of `{name}`", "an unknown one", advice)
+        case "BadOptionUsage" if any(word.startswith(f"{flag}=") for word in arguments):
+            return UsageError(flag, "no value", "a value", f"Give {flag} alone")
         case "MissingParameter" | "BadOptionUsage" | "BadArgumentUsage":
             return UsageError(where, "a value", "none", advice)
         case "BadParameter":
@@ -136,17 +138,15 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def check_paths(options: type) -> None:
     """Raise UsageError for an empty path such as `--run ""`, which `Path` converts to the current folder."""
-    declared = list_options(options)
-    with_value = {each.flag for each in declared if each.kind is not bool and not each.is_argument}
-    if any(word == "" and before not in with_value for before, word in itertools.pairwise(sys.argv)):
-        for argument in declared:
-            if argument.is_argument and argument.kind in (Path, list[Path]):
-                raise UsageError(argument.metavar, "a path", "an empty value", "Give a path")
-    for name, kind in get_type_hints(options).items():
-        option = f"--{name.replace('_', '-')}"
-        is_empty = f"{option}=" in sys.argv or (option, "") in itertools.pairwise(sys.argv)
-        if is_empty and Path in (kind, *get_args(kind)):
-            raise UsageError(option, "a path", "an empty value", "Give a path or omit the option")
+    declared, pairs = list_options(options), [*itertools.pairwise(sys.argv)]
+    for option in declared:
+        is_empty = f"{option.flag}=" in sys.argv or (option.flag, "") in pairs
+        if is_empty and option.kind in (Path, UrlPath) and not option.is_argument:
+            raise UsageError(option.flag, "a path", "an empty value", "Give a path or omit the option")
+    with_value = {option.flag for option in declared if option.kind is not bool and not option.is_argument}
+    arguments = [option.metavar for option in declared if option.is_argument]
+    if arguments and any(word == "" and before not in with_value for before, word in pairs):
+        raise UsageError(" or ".join(arguments), "a path", "an empty value", "Give a path")
 
 
 def _normalize_path(path: Path) -> Path:

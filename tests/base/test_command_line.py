@@ -124,6 +124,32 @@ def test_command_empty_path_is_usage_error(empty: list[str]) -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["train_head.predict.__main__", "--model", "x", ""], "FILE_OR_DIR"),
+        (["features.__main__", "check", ""], "STORE"),
+        (["train_head.predict.__main__", "--model", "", "x"], "--model"),
+    ],
+)
+def test_command_empty_path_by_position_is_usage_error(words: list[str], where: str) -> None:
+    done = run_command(*words, "--json")
+    assert (done.status, done.json["where"], done.json["got"]) == (2, where, "an empty value")
+
+
+@pytest.mark.unit
+def test_command_switch_with_a_value_is_usage_error() -> None:
+    done = run("--mode", "x", "--json=yes")
+    assert done.status == 2
+    assert "--json: expected no value" in done.err
+
+
+@pytest.mark.unit
+def test_subcommand_with_invalid_arguments_refers_to_its_own_help() -> None:
+    assert "See `python -m features check --help`" in run_command("features.__main__", "check").err
+
+
+@pytest.mark.unit
 def test_command_path_through_a_missing_folder_is_normalized(tmp_path: Path) -> None:
     assert run("--mode", "write", "--run", f"{tmp_path}/missing/../file", "-q").status == 0
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
