@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,21 +127,21 @@ def _list_tables(configuration: Configuration) -> Iterator[tuple[str, Mapping[st
         table, values = pending.pop(0)
         if not isinstance(values, Mapping):
             raise UsageError(f"{configuration.path}: {table}", "a table", repr(values), f"Write [{table}] above it")
-        parts = COMMANDS if not table else COMMANDS[table].subcommands if table in COMMANDS else {}
-        inner = [key for key in values if key in parts]
-        for key, value in values.items():
-            if isinstance(value, Mapping) and key not in inner:
-                advice = _suggest(key, parts, "Remove it")
-                where = f"{configuration.path}: [{_join(table, key)}]"
-                raise UsageError(where, "a table of a command", "an unknown name", advice)
-        pending += [(f"{table} {key}".strip(), values[key]) for key in inner]
-        own = {key: value for key, value in values.items() if key not in inner}
+        parts = _list_parts(table)
+        pending += [(f"{table} {key}".strip(), values[key]) for key in values if key in parts]
+        own = {key: value for key, value in values.items() if key not in parts}
         if table in names:
             yield table, own
         elif own:
-            advice = "Move it to the top level, or into the table of a subcommand"
-            where = f"{configuration.path}: {_join(table, next(iter(own)))}"
-            raise UsageError(where, f"tables such as [{_join(table, next(iter(parts)))}]", "an option", advice)
+            key = next(iter(own))
+            advice = _suggest(key, parts, "Move it to the top level, or into the table of a subcommand")
+            where = f"{configuration.path}: {_join(table, key)}"
+            raise UsageError(where, f"a table such as [{table}.{next(iter(parts))}]", "another name", advice)
+
+
+def _list_parts(table: str) -> Mapping[str, Any]:
+    """Return the commands that have tables in a table: all in the top level, and subcommands in that of a command."""
+    return COMMANDS if not table else COMMANDS[table].subcommands if table in COMMANDS else {}
 
 
 def _check_names(
@@ -157,32 +158,30 @@ def _check_names(
         if name in by_name:
             raise UsageError(where, f"one value of {name}", f"also {by_name[name]}", "Remove one of them")
         by_name[name] = key
-        option = options.get(name)
         if name in CALL_OPTIONS:
             advice = f"Remove it, and give --{name.replace('_', '-')} on the command line"
             raise UsageError(where, "an option that a file can set", "an option of one call", advice)
-        if option and not option.is_argument:
+        option = own = options.get(name)
+        if not table and (own is None or own.is_argument):
+            option = _list_all().get(name)
+        expected = f"an option of {table or 'a command'}"
+        if option is None:
+            advice = _suggest(key, [*(options if table else _list_all()), *_list_parts(table)], "Remove it")
+            if not table and key == "tool":
+                advice = "Write [train] instead of [tool.headstart.train], which is for pyproject.toml"
+            raise UsageError(where, expected, "an unknown name", advice)
+        if option.is_argument:
+            raise UsageError(where, expected, "a positional argument", "Remove it, and give it on the command line")
+        if option is own:
             found[key] = option
-        elif table:
-            _refuse(where, key, f"an option of {table}", option, options)
-        elif not (known := _list_all(name)):
-            _refuse(where, key, "an option of a command", None, dict(_list_all()))
-        elif all(each.is_argument for _, each in known):
-            _refuse(where, key, "an option of a command", known[0][1], {})
     return found
 
 
-def _refuse(where: str, key: str, expected: str, option: OptionSpec | None, known: Iterable[str]) -> None:
-    if option:
-        advice = "Remove it, and give it on the command line"
-        raise UsageError(where, expected, "a positional argument", advice)
-    raise UsageError(where, expected, "an unknown name", _suggest(key, known, "Remove it"))
-
-
-def _list_all(name: str = "") -> list[tuple[str, OptionSpec]]:
-    """List the options of all commands by name; with a name, only those."""
-    configs = (import_config(place) for _, place in list_configs())
-    return [item for config in configs for item in _list_named(config).items() if name in ("", item[0])]
+@cache
+def _list_all() -> dict[str, OptionSpec]:
+    """List the options of all commands by name; of several with one name, one that is no positional argument."""
+    options = [each for _, place in list_configs() for each in _list_named(import_config(place)).items()]
+    return dict(sorted(options, key=lambda each: not each[1].is_argument))
 
 
 def _list_named(options: type) -> dict[str, OptionSpec]:
@@ -199,12 +198,16 @@ def _convert(option: OptionSpec, value: Any, where: str, folder: Path) -> Any:
         if option.parser and isinstance(value, str):
             option.parser(value)
             return value
-        converted = convert_value(option, value)
+        # TOML has no value for None.
+        converted = convert_value(option._replace(is_optional=False), value)
+        is_list = isinstance(converted, list)
+        return [_locate(option, each, folder) for each in converted] if is_list else _locate(option, converted, folder)
     except HeadstartError as error:
         raise UsageError(where, error.expected, error.got, error.advice) from error
-    if isinstance(converted, list):
-        return [_locate(option, each, folder) for each in converted]
-    return _locate(option, converted, folder)
+    except RuntimeError as error:
+        # Raised by `Path.expanduser`.
+        got = f"{value!r} without a home folder of this name"
+        raise UsageError(where, "a path", got, "Give the whole path") from error
 
 
 def _locate(option: OptionSpec, value: Any, folder: Path) -> Any:
@@ -219,7 +222,7 @@ def _locate(option: OptionSpec, value: Any, folder: Path) -> Any:
         return value.full
     is_path = isinstance(value, Path)
     if isinstance(value, str) and ("FILE" in option.metavar or "DIR" in option.metavar):
-        is_file = "NAME" not in option.metavar or len(Path(value).parts) > 1 or bool(Path(value).suffix)
+        is_file = "NAME" not in option.metavar or Path(value).name != value or bool(Path(value).suffix)
         is_path = bool(value) and is_file and not isinstance(parse_location(value), UrlPath)
     if not is_path:
         return value

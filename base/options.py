@@ -187,7 +187,7 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
         (kind,) = get_args(option.kind)
         kind = UrlPath if UrlPath in get_args(kind) else kind
         values = [value] if isinstance(value, str | os.PathLike | UrlPath) else value
-        if not isinstance(values, Iterable) or isinstance(values, bytes) or hasattr(values, "dtype"):
+        if not isinstance(values, Iterable) or isinstance(values, bytes | Mapping) or hasattr(values, "dtype"):
             raise _build_error(option, value)
         return [convert_value(option._replace(kind=kind), each) for each in values]
     is_path = isinstance(value, str | os.PathLike)
@@ -215,7 +215,8 @@ def convert_value(option: OptionSpec, value: Any) -> Any:
 
 
 def _build_error(option: OptionSpec, value: object) -> UsageError:
-    default = "" if option.default in (MISSING, None, "") else f"; the default is {option.default}"
+    has_default = option.kind is not bool and option.default not in (MISSING, None, "")
+    default = f"; the default is {option.default}" if has_default else ""
     shown = repr(value)
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
     return UsageError(option.name, describe_kind(option), shown, f"Give a valid value{default}")
@@ -229,7 +230,7 @@ def describe_kind(option: OptionSpec) -> str:
         Path: "a path",
         UrlPath: "a path or URL",
         str: "text",
-        bool: "True or False",
+        bool: "true or false",
         int: "a whole number",
         float: "a number",
     }
