@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from base.notebook import Display, render_progress
-from base.terminal import ProgressCallback, Unit, format_seconds, is_dumb_terminal, is_notebook, open_rich_console
+from base.terminal import (
+    ProgressCallback,
+    Unit,
+    format_seconds,
+    is_dumb_terminal,
+    is_notebook,
+    make_printable,
+    open_rich_console,
+)
 
 
 class ProgressBar:
@@ -47,11 +55,10 @@ class _TerminalBar(ProgressBar):
     def __init__(self, bar: Any, description: str, total: int, unit: Unit) -> None:
         super().__init__(total)
         self._bar, self._unit = bar, unit
-        self._task = bar.add_task(description, total=total, done=_format_done(self, unit), rate="", note="")
+        self._task = bar.add_task(description, total=total, line=_format_done(self, unit))
 
     def show(self) -> None:
-        done, rate = _format_done(self, self._unit), self._unit.format_rate(self.rate)
-        self._bar.update(self._task, completed=self.num_done, done=done, rate=rate, note=self.note)
+        self._bar.update(self._task, completed=self.num_done, line=_format_line(self, self._unit))
 
 
 class _PlainLines(ProgressBar):
@@ -98,6 +105,7 @@ def open_progress(
     description: str, total: int, unit: Unit, callback: ProgressCallback | None, *, is_quiet: bool
 ) -> Iterator[ProgressBar]:
     """Show the progress of the block; `Console.progress` describes the arguments."""
+    description = make_printable(description)
     if callback and total:
         yield _CallbackProgress(callback, description, total)
     elif is_quiet or total == 0:
@@ -113,16 +121,11 @@ def open_progress(
         yield lines
         lines.print()
     else:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[done]}, {task.fields[rate]}, left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=open_rich_console(on_stderr=True)) as bar:
+        # Names may contain brackets, which are not markup.
+        name, line = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[line]"))
+        with Progress(name, BarColumn(), line, console=open_rich_console(on_stderr=True)) as bar:
             yield _TerminalBar(bar, description, total, unit)
 
 

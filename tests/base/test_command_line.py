@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -245,7 +246,7 @@ def test_help_and_tables_are_colored_as_the_environment_demands(
 
 @pytest.mark.unit
 @pytest.mark.parametrize(("terminal", "has_bar"), [("xterm", True), ("dumb", False)])
-def test_progress_is_a_bar_only_where_the_cursor_can_move(
+def test_progress_is_a_bar_only_where_the_cursor_can_move_and_prints_any_name(
     terminal: str, has_bar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
@@ -253,8 +254,12 @@ def test_progress_is_a_bar_only_where_the_cursor_can_move(
             return True
 
     monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
     terminal_stream = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal_stream)
-    with Console().progress("work", 3, "items") as progress:
-        progress.advance(3)
-    assert ("\x1b[2K" in terminal_stream.getvalue()) == has_bar
+    with Console().progress("push a[/b]\x1b[9m", 3, "items") as progress:
+        progress.advance(3, "a note")
+    printed = terminal_stream.getvalue()
+    assert ("\x1b[2K" in printed) == has_bar
+    assert "push a[/b]\\x1b[9m" in printed
+    assert re.search("3/3 items, .*, a note", printed)
