@@ -65,7 +65,9 @@ def format_command(command: str, *arguments: object, is_shared: bool = False) ->
         arguments: its arguments.
         is_shared: whether the line is written into a file for others, which has no absolute path of this computer.
     """
-    words = [make_printable(str(argument)) for argument in arguments]
+    # A path that starts with a hyphen would be taken for an option.
+    prefixes = ("./" if isinstance(each, Path) and str(each).startswith("-") else "" for each in arguments)
+    words = [make_printable(f"{prefix}{each}") for prefix, each in zip(prefixes, arguments, strict=True)]
     make = os.environ.get(MAKE, "")
     if make and command in _MAKE_PLACES:
         return " ".join(["make" if is_shared else make, *_list_make_words(command, words)])

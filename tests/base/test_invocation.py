@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from base.invocation import format_command, format_options, set_program, suggest
 from tests.systems import needs_posix
 
 pytestmark = [pytest.mark.unit, needs_posix]
+BASH = shutil.which("bash") or "bash"
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,17 @@ def test_format_command_names_an_installed_program_outside_the_path(
     assert format_command("runs") == f"{program} runs"
     monkeypatch.setenv("PATH", str(program.parent))
     assert format_command("runs") == "headstart runs"
+
+
+@pytest.mark.parametrize(
+    "name", ["my store", "it's", '"a"', "$HOME", "`id`", "a;b", "a\\b", "#a", "~a", "*", "Füße 猫", "-a", "--store"]
+)
+def test_format_command_pasted_into_bash_has_the_same_path(name: str) -> None:
+    line = format_command("features check", Path(name), "--read-data")
+    done = subprocess.run([BASH, "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    *_, path, option = done.stdout.decode().split("\0")[:-1]
+    assert not path.startswith("-")
+    assert (Path(path), option) == (Path(name), "--read-data")
 
 
 def test_format_command_for_a_shared_file_has_no_path_of_this_computer() -> None:
