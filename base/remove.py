@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,9 +10,17 @@ from pathlib import Path
 from base.errors import HeadstartError, TargetLockedError
 from base.files import PARTIAL_PREFIX
 from base.lock import hold_lock, is_held
-from base.replace import can_exchange, convert_errors, name_lock, read_plan, remove_staging, replace_folder
-from base.system import sync_folder
-from base.target import Target, check_target
+from base.replace import (
+    can_exchange,
+    convert_errors,
+    is_immovable,
+    name_lock,
+    read_plan,
+    remove_staging,
+    replace_folder,
+)
+from base.system import rename, sync_folder
+from base.target import Target, check_target, find_foreign
 
 
 def is_in_use(folder: Path) -> bool:
@@ -19,18 +28,17 @@ def is_in_use(folder: Path) -> bool:
     return is_held(name_lock(folder.resolve()))
 
 
-def list_abandoned(folder: Path) -> dict[Path, list[Path]]:
+def list_abandoned(folder: Path) -> dict[Path, Path]:
     """List the staging folders in a folder that interrupted commands left with incomplete entries.
 
     Returns:
-        The possible targets of each: one that cannot be moved has its staging folders inside, others beside them.
+        The target of each.
     """
     found = {}
     for container in sorted(folder.glob(f"{PARTIAL_PREFIX}*")):
         plan = read_plan(container) if container.is_dir() else None
         if plan and plan.target and not plan.inodes:
-            place = folder.resolve()
-            found[container] = [folder / plan.target, *([folder] if place.name == plan.target else [])]
+            found[container] = folder / plan.target
     return found
 
 
@@ -62,6 +70,8 @@ def check_removable(target: Target) -> None:
     """Raise HeadstartError if Headstart did not write all entries of a folder, or the folder cannot be moved."""
     check_target(target)
     place, advice = target.place, "Move or remove it yourself"
+    if is_immovable(place):
+        raise HeadstartError(place, "a folder that can be moved", "a mount point, or a read-only parent folder", advice)
     if other := next((entry for entry in sorted(place.iterdir()) if entry.name not in target.names), None):
         raise HeadstartError(other, "an entry that Headstart wrote", "another file or folder", advice)
     if not can_exchange(target, place.parent):
@@ -69,7 +79,9 @@ def check_removable(target: Target) -> None:
 
 
 def remove_folder(target: Target) -> None:
-    """Remove a folder in one step: it is exchanged with an empty one, which is removed. A missing one is ignored.
+    """Remove a folder: one step moves it into a staging folder, which is removed. A missing one is ignored.
+
+    After an interruption, the staging folder is listed by `list_abandoned`.
 
     Raises:
         TargetLockedError: another command is writing the target.
@@ -80,7 +92,13 @@ def remove_folder(target: Target) -> None:
         if not target.place.exists():
             return
         check_removable(target)
-        replacement.commit()
+        moved = replacement.staging / target.place.name
         with convert_errors(target):
-            target.place.rmdir()
+            # A read-only folder cannot be moved.
+            target.place.chmod(target.place.stat().st_mode | stat.S_IRWXU)
+            rename(target.place, moved)
             sync_folder(target.place.parent)
+            if foreign := find_foreign(moved, target.names):
+                rename(moved, target.place)
+                expected, got = "only entries that Headstart wrote", f"a new file {foreign.name}"
+                raise HeadstartError(target.folder, expected, got, "Move or remove it yourself")

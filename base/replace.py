@@ -34,6 +34,7 @@ from base.target import Target, check_target, find_foreign
 PLAN_NAME = "headstart-replacement.json"
 """File that marks a staging folder of Headstart."""
 NEW, OLD = "new", "old"
+_INSIDE = "."
 _NUM_RANDOM_BYTES = 4
 _MAX_PLAN_BYTES = 2**20
 
@@ -43,7 +44,7 @@ class _Plan:
     """Plan in the staging folder, for completing an interrupted replacement."""
 
     target: str
-    """Name of the folder to replace."""
+    """Name of the folder to replace, which is beside the staging folder; `_INSIDE` if the staging folder is in it."""
     inodes: dict[str, int] = field(default_factory=dict)
     """Inode of each new entry; empty until the new entries are complete."""
     whole: bool = False
@@ -79,7 +80,8 @@ class Replacement:
             whole = can_exchange(self._target, self._container)
             entries = [self.staging] if whole else sorted(self.staging.iterdir())
             inodes = {entry.name: entry.lstat().st_ino for entry in entries}
-            _write_plan(self._container, _Plan(self._target.place.name, inodes, whole, archive))
+            name = _name_target(self._target.place, self._container)
+            _write_plan(self._container, _Plan(name, inodes, whole, archive))
             _finish(self._target, self._container)
 
 
@@ -144,18 +146,28 @@ def convert_errors(target: Target) -> Iterator[None]:
 
 def name_lock(place: Path) -> Path:
     """Return the path of the lock of a target, whose links are resolved."""
-    return place / ".lock" if _is_immovable(place) else name_beside(place, ".", ".lock")
+    return place / ".lock" if is_immovable(place) else name_beside(place, ".", ".lock")
+
+
+def is_lock_name(name: str) -> bool:
+    """Return whether `name_lock` gives paths with this name."""
+    return name.startswith(".") and name.endswith(".lock")
 
 
 def _make_staging(target: Target) -> Path:
     place = target.place
-    parent = place if _is_immovable(place) else place.parent
+    parent = place if is_immovable(place) else place.parent
     # Unlike a folder of `tempfile.mkdtemp`, it has the usual permissions, which the target keeps.
     container = parent / name_beside(place, PARTIAL_PREFIX, f"-{secrets.token_hex(_NUM_RANDOM_BYTES)}").name
     container.mkdir()
-    _write_plan(container, _Plan(place.name))
+    _write_plan(container, _Plan(_name_target(place, container)))
     (container / NEW).mkdir()
     return container
+
+
+def _name_target(place: Path, container: Path) -> str:
+    """Return the path of a target relative to the folder of its staging folder."""
+    return _INSIDE if container.parent == place else place.name
 
 
 def _list_staging(target: Target) -> list[tuple[Path, _Plan]]:
@@ -163,12 +175,12 @@ def _list_staging(target: Target) -> list[tuple[Path, _Plan]]:
     place = target.place
     start = name_beside(place, PARTIAL_PREFIX, "-").name
     found = []
-    for folder in (place.parent, place):
+    for folder, name in ((place.parent, place.name), (place, _INSIDE)):
         with suppress(OSError):
             for container in sorted(folder.iterdir()):
                 is_candidate = container.name.startswith(start)
                 plan = read_plan(container) if is_candidate else None
-                if plan and plan.target in ("", place.name):
+                if plan and plan.target in ("", name):
                     found.append((container, plan))
     return found
 
@@ -186,7 +198,7 @@ def read_plan(container: Path) -> _Plan | None:
         if {entry.name for entry in container.iterdir()} <= {PARTIAL_PREFIX + PLAN_NAME}:
             return _Plan("")
         plan = _Plan(**json.loads(read_regular_file(container / PLAN_NAME, _MAX_PLAN_BYTES)))
-        return plan if Path(plan.target).name == plan.target else None
+        return plan if plan.target in (_INSIDE, Path(plan.target).name) else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -259,6 +271,6 @@ def can_exchange(target: Target, container: Path) -> bool:
     return is_ours and container.parent != place and place not in (here, *here.parents)
 
 
-def _is_immovable(folder: Path) -> bool:
+def is_immovable(folder: Path) -> bool:
     """Return whether a folder cannot be moved: it is a mount point, or its parent folder is read-only."""
     return folder.is_dir() and (is_mount(folder) or not os.access(folder.parent, os.W_OK))

@@ -198,7 +198,7 @@ def kill_command(folder: Path, killed_at: int, archive: str = "", is_committed: 
         left = [sys.maxsize]
         with contextlib.suppress(Killed), replace_folder(make_target(folder)) as replacement:
             fill(replacement.staging, "new", ("b.txt",))
-            left = _kill_after(patch, killed_at)
+            left = kill_after(patch, killed_at)
             if not is_committed:
                 raise Killed
             replacement.commit(archive)
@@ -224,7 +224,8 @@ def test_recover_target_after_a_kill_at_any_change_completes_the_replacement(
 ) -> None:
     if not has_exchange:
         monkeypatch.setattr(replace_module, "exchange", lambda first, second: False)
-    for number in range(20):
+    # The first change writes the plan.
+    for number in range(1, 20):
         out = tmp_path / str(number) / "out"
         replace(out, "old")
         if has_other_file:
@@ -239,10 +240,27 @@ def test_recover_target_after_a_kill_at_any_change_completes_the_replacement(
         assert list_hidden(out.parent) == []
         if archive:
             assert read(out.parent / archive) == {"a.txt": "old", "b.txt": "old"}
-    assert number > 0
+    assert number > 1
 
 
-def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
+@pytest.mark.unit
+def test_hold_target_leaves_the_replacement_of_a_folder_of_the_same_name_in_it(tmp_path: Path) -> None:
+    for number in range(1, 20):
+        outer = tmp_path / str(number) / "out"
+        replace(outer, "outer")
+        replace(outer / "out", "old")
+        (outer / "out" / "thesis.txt").write_text("mine")
+        if kill_command(outer / "out", number) >= 0:
+            break
+        with hold_target(make_target(outer)):
+            pass
+        recover_target(make_target(outer / "out"))
+        assert read(outer / "out") == {"b.txt": "new", "thesis.txt": "mine"}
+        assert read(outer).items() >= {"a.txt": "outer", "b.txt": "outer"}.items()
+    assert number > 1
+
+
+def kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
     """Allow a number of changes to the disk, then raise Killed before each change.
 
     Returns:
@@ -261,7 +279,7 @@ def _kill_after(patch: pytest.MonkeyPatch, number: int) -> list[int]:
 
         patch.setattr(module, name, call)
 
-    for name in ("rename", "unlink", "rmdir"):
+    for name in ("replace", "unlink", "rmdir"):
         wrap(os, name)
     wrap(replace_module, "exchange")
     return left

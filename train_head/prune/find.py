@@ -62,10 +62,10 @@ def find_checkpoints(folders: Iterable[Path]) -> Iterator[Leftover]:
 def find_staging(folders: Iterable[Path]) -> Iterator[Leftover]:
     """Find the staging folders of interrupted commands, whose results were not complete."""
     for folder in folders:
-        for place, targets in list_abandoned(folder).items():
-            if not any(map(is_in_use, targets)):
-                reason = f"incomplete result of an interrupted command on {targets[0].name}"
-                remove = partial(_remove_held, targets, partial(remove_abandoned, place))
+        for place, target in list_abandoned(folder).items():
+            if not is_in_use(target):
+                reason = f"incomplete result of an interrupted command on {target.name}"
+                remove = partial(_remove_held, [target], partial(remove_abandoned, place))
                 yield Leftover(FolderKind.STAGING, place, measure_bytes([place]), reason, remove)
 
 
