@@ -58,10 +58,15 @@ def measure_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
-def unlink_files(paths: Iterable[Path]) -> None:
-    """Remove files; those that another process has removed in the meantime are ignored."""
+def unlink_files(paths: Iterable[Path]) -> int:
+    """Remove files, and return the freed disk space in bytes; missing files are ignored."""
+    total = 0
     for path in paths:
-        path.unlink(missing_ok=True)
+        num_bytes = measure_bytes([path])
+        with suppress(FileNotFoundError):
+            path.unlink()
+            total += num_bytes
+    return total
 
 
 def free_leftovers(
@@ -91,12 +96,15 @@ def free_leftovers(
     freed, failed = [], []
     for each in found if confirm else ():
         try:
-            num_freed = each.remove()
-            freed.append(each if num_freed is None else replace(each, num_bytes=num_freed))
+            if os.path.lexists(each.path):
+                num_freed = each.remove()
+                freed.append(each if num_freed is None else replace(each, num_bytes=num_freed))
         except (HeadstartError, OSError) as error:
-            text = convert_os_error(error, os.fspath(each.path)) if isinstance(error, OSError) else error
-            console.warning(f"kept {each.path}: {text}")
-            failed.append(each)
+            # Another command may have removed it in the meantime.
+            if os.path.lexists(each.path):
+                text = convert_os_error(error, os.fspath(each.path)) if isinstance(error, OSError) else error
+                console.warning(f"kept {each.path}: {text}")
+                failed.append(each)
     shown = freed if confirm else found
     num_bytes = sum(each.num_bytes for each in shown)
     result = {

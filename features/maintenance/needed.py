@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from base.errors import TargetLockedError
 from base.files import is_regular
+from base.lock import is_held
+from base.replace import is_lock_name
 from features.cuts import list_cuts
 from features.schema import EXAMPLES_FILE
 
 
-def locate_runs(store: Path) -> Path:
-    """Return the folder that usually has the runs of a store: its parent, or that of the folder of its cut layers."""
-    parent = store.resolve().parent
-    return parent.parent if list_cuts(parent) else parent
+def locate_runs(store: Path) -> list[Path]:
+    """Return the folders that usually have the runs of a store: those that contain it, or the link to it.
+
+    For the store of a cut layer, they are those that contain the folder of all cut layers.
+    """
+    parents = [place.parent for place in (store.absolute(), store.resolve())]
+    return [*dict.fromkeys(parent.parent if list_cuts(parent) else parent for parent in parents)]
 
 
-def walk_all(folder: Path, left_out: Collection[Path] = ()) -> Iterator[Path]:
-    """Yield a folder and all folders below it, once each, also hidden ones and those behind links.
+def walk_all(folders: Iterable[Path], left_out: Collection[Path] = ()) -> Iterator[Path]:
+    """Yield folders and all folders below them, once each, also hidden ones and those behind links.
 
     Args:
-        folder: the folder.
+        folders: the folders.
         left_out: folders that are not entered.
 
     Raises:
+        TargetLockedError: a command is writing below the folders; it may read features or write a run.
         OSError: a folder cannot be read, so that it is unknown which runs it has.
     """
-    pending, seen = [folder], set[tuple[int, int]]()
+    pending, seen = [*folders], set[tuple[int, int]]()
     while pending:
         place = pending.pop()
         # A running command may have removed or moved a folder.
@@ -39,24 +46,30 @@ def walk_all(folder: Path, left_out: Collection[Path] = ()) -> Iterator[Path]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(place) as entries:
-                pending += [Path(entry.path) for entry in entries if entry.is_dir()]
+                for entry in entries:
+                    if is_lock_name(entry.name) and is_held(Path(entry.path)):
+                        expected, got = "no command that may need features", f"one that holds the lock {entry.name}"
+                        raise TargetLockedError(place, expected, got, "Wait until it ends")
+                    if entry.is_dir():
+                        pending.append(Path(entry.path))
             yield place
 
 
-def find_needed(folder: Path, left_out: Collection[Path] = ()) -> frozenset[bytes]:
-    """Return the content hashes of the pictures that the runs below a folder were fitted on.
+def find_needed(folders: Iterable[Path], left_out: Collection[Path] = ()) -> frozenset[bytes]:
+    """Return the content hashes of the pictures that the runs below folders were fitted on.
 
     A run is exported from the stored features of these pictures.
 
     Args:
-        folder: the folder.
+        folders: the folders.
         left_out: folders whose runs are not counted.
 
     Raises:
+        TargetLockedError: a command is running, so that it is unknown which features it needs.
         OSError: a folder or a table cannot be read, so that it is unknown what its run needs.
     """
     found = set[bytes]()
-    for place in walk_all(folder, left_out):
+    for place in walk_all(folders, left_out):
         path = place / EXAMPLES_FILE
         if is_regular(path):
             # A path that is not UTF-8 must not hide a run. Another table has no such column, and a damaged one makes

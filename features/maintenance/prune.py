@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from base.errors import FeatureStoreError, ShardDamagedError, convert_os_error
-from base.files import PARTIAL_PREFIX, is_regular
+from base.errors import FeatureStoreError, TargetLockedError, convert_os_error
+from base.files import PARTIAL_PREFIX, hash_file, is_regular
 from base.invocation import format_command
 from base.lock import LOCK_NAME, hold_write_lock
 from base.remove import check_removable, remove_folder
@@ -23,7 +24,7 @@ from features.derived import list_abandoned, list_cached
 from features.maintenance.command import StoreKind
 from features.maintenance.leftovers import Leftover, measure_bytes, unlink_files
 from features.maintenance.recover import list_partial_files
-from features.maintenance.trim import plan_trim, trim_store
+from features.maintenance.trim import is_incomplete, plan_trim, trim_store
 from features.quantized import MODEL_NAMES
 from features.schema import BACKBONE_FOLDER, DERIVED_FOLDER, QUARANTINE_FOLDER, VIEW_NAME
 from features.shards.shard import SHARD_FOLDER, ShardRef, open_shard_file, parse_name, read_header
@@ -85,7 +86,7 @@ def list_store_leftovers(
         place, remove = store / QUARANTINE_FOLDER, partial(_remove_locked, store, paths)
         found += _build_leftover(StoreKind.QUARANTINE, place, paths, reason, remove)
     if StoreKind.FEATURES in kinds:
-        found += _list_features(store, contents, find_needed, partial(_trim, store, find_again), console)
+        found += _list_features(store, contents, find_needed, partial(trim_store, store, find_again), console)
     return found
 
 
@@ -96,7 +97,7 @@ def list_derived(folder: Path) -> list[Leftover]:
     return _build_leftover(StoreKind.DERIVED, folder, paths, reason, partial(unlink_files, paths))
 
 
-def build_store_leftover(store: Path, kind: StoreKind, reason: str) -> Leftover:
+def build_store_leftover(store: Path, kind: StrEnum, reason: str) -> Leftover:
     """Return a whole store as a leftover.
 
     Raises:
@@ -119,18 +120,14 @@ def _list_derived_files(folder: Path) -> list[Path]:
 
 
 def _build_leftover(
-    kind: StoreKind, path: Path, paths: Collection[Path], reason: str, remove: Callable[[], None]
+    kind: StoreKind, path: Path, paths: Collection[Path], reason: str, remove: Callable[[], int]
 ) -> list[Leftover]:
     return [Leftover(kind, path, measure_bytes(paths), reason, remove)] if paths else []
 
 
-def _remove_locked(store: Path, paths: Collection[Path]) -> None:
+def _remove_locked(store: Path, paths: Collection[Path]) -> int:
     with hold_write_lock(store):
-        unlink_files(paths)
-
-
-def _trim(store: Path, find_needed: Callable[[], Collection[bytes]]) -> int:
-    return trim_store(store, find_needed())
+        return unlink_files(paths)
 
 
 def _list_features(
@@ -140,15 +137,16 @@ def _list_features(
     remove: Callable[[], int],
     console: Console,
 ) -> list[Leftover]:
-    if not contents.images or contents.num_pending:
+    if is_incomplete(contents):
         if len(contents.locations):
             got = format_count(contents.num_pending, "picture") if contents.images else "all pictures"
             console.info(f"{store}: features are not pruned before `{format_command('extract')}` has read {got}")
         return []
     try:
         needed = find_needed()
-    except OSError as error:
-        console.warning(f"{store}: kept all features, because runs may need them. {convert_os_error(error, '')}")
+    except (TargetLockedError, OSError) as error:
+        text = convert_os_error(error, "") if isinstance(error, OSError) else error
+        console.warning(f"{store}: kept all features, because runs may need them. {text}")
         return []
     with console.progress("prune", len(contents.shards), "shards") as progress:
         plan = plan_trim(store, needed, progress.advance)
@@ -182,12 +180,14 @@ def _list_quarantined(store: Path, contents: StoreContents) -> list[Path]:
 def _is_redundant(path: Path, name: str, contents: StoreContents) -> bool:
     """Return whether the file of a shard with a name is damaged, or the store has all of its features."""
     number, digest = parse_name(name) or (0, "")
-    try:
+    # An intact shard that cannot be read may come from a newer version. A file that cannot be read now is kept too.
+    with suppress(FeatureStoreError, OSError):
+        if hash_file(path) != digest:
+            return True
         with open_shard_file(path, ShardRef(number, digest, 0, path.stat().st_size)) as file:
             header = read_header(file)
-    except FeatureStoreError as error:
-        return isinstance(error, ShardDamagedError)
-    return header.fingerprint == contents.fingerprint and all(key in contents.locations for key in header.keys)
+        return header.fingerprint == contents.fingerprint and all(key in contents.locations for key in header.keys)
+    return False
 
 
 def _describe_store(store: Path) -> Target:

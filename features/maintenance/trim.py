@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.files import is_regular
 from base.signals import defer_interrupt
 from features.catalog.database import convert_write_error
 from features.contents import StoreContents, load_folder
@@ -54,6 +55,11 @@ class TrimPlan:
     """Number of pictures that are gone, but whose features are needed."""
 
 
+def is_incomplete(contents: StoreContents) -> bool:
+    """Return whether pictures have not been read yet, so that it is unknown which features they use."""
+    return not contents.images or contents.num_pending > 0
+
+
 def plan_trim(store: Path, needed: Collection[bytes], advance: Callable[[int], None]) -> TrimPlan:
     """Find the features of pictures that the catalog no longer lists, and measure the space that they take.
 
@@ -66,6 +72,8 @@ def plan_trim(store: Path, needed: Collection[bytes], advance: Callable[[int], N
         ShardDamagedError: a shard with used and unused rows is damaged.
     """
     contents = load_folder(store)
+    if is_incomplete(contents):
+        return TrimPlan([], 0, 0, 0)
     known = {image.content_hash for image in contents.images}
     gone = {key.content_hash for key in contents.locations if key.content_hash not in known}
     unused = gone.difference(needed)
@@ -80,16 +88,22 @@ def plan_trim(store: Path, needed: Collection[bytes], advance: Callable[[int], N
     return TrimPlan(trims, num_bytes, len(unused), len(gone) - len(unused))
 
 
-def trim_store(store: Path, needed: Collection[bytes]) -> int:
+def trim_store(store: Path, find_needed: Callable[[], Collection[bytes]]) -> int:
     """Free the unused features of a store, as `plan_trim` finds them; return the freed disk space in bytes.
 
+    Args:
+        store: folder of the store.
+        find_needed: function that returns the content hashes of pictures whose features are kept; it is called when no
+            other process can write to the store.
+
     Raises:
+        Exception: `find_needed` raised it.
         StoreLockedError: another process is writing to the store.
         StoreWriteError: a write failed; the used features are intact.
     """
     contents = load_folder(store)
     with FeatureWriter(store, contents.fingerprint, contents.origin) as writer:
-        plan = plan_trim(store, needed, lambda _: None)
+        plan = plan_trim(store, find_needed(), lambda _: None)
         trims = sorted(plan.trims, key=lambda trim: len(trim.rows))
         writer.write_meta(PRUNED_KEY, ",".join(trim.shard.sha256 for trim in trims))
         # Whole shards are removed first, so that there is space for the others.
@@ -108,7 +122,7 @@ def _plan_shard(store: Path, shard: ShardRef, contents: StoreContents, unused: C
         return None
     path = store / SHARD_FOLDER / shard.name
     # A merged store shares its shards with the parts: without one of the links, they take as much space.
-    if not path.exists() or path.stat().st_nlink > 1:
+    if not is_regular(path) or path.stat().st_nlink > 1:
         return None
     return Trim(shard, tuple(rows), len(found) - len(rows))
 

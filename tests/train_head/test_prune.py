@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import HeadstartError
 from base.files import PARTIAL_PREFIX, hash_file
 from base.replace import PLAN_NAME, hold_target, replace_folder
 from base.target import Target
@@ -112,12 +113,18 @@ def test_prune_earlier_run_frees_the_features_that_only_it_needs(work: Path) -> 
     np.testing.assert_array_less(0, run.predict_proba(store.reopen().read(store.reopen().examples)))
 
 
-def test_prune_earlier_run_that_cannot_be_removed_keeps_its_features(work: Path) -> None:
+def test_prune_earlier_run_that_cannot_be_removed_keeps_its_features(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = FeatureStore(work / "data" / "store")
     train_head(make_config(store, work / "data" / "run"), Console())
     (archive,) = work.glob("data/run-*")
-    with hold_target(describe(archive)):
-        result = prune(work, "--confirm")
+
+    def refuse(target: Target) -> None:
+        raise HeadstartError(target.folder, "a folder that can be moved", "a busy one", "Wait")
+
+    monkeypatch.setattr("train_head.prune.find.remove_folder", refuse)
+    result = prune(work, "--confirm")
     assert result.status == 1
     assert {each["kind"]: each["bytes"] > 0 for each in result.json["leftovers"]} == {
         "derived": True,
@@ -256,12 +263,14 @@ def write_export(folder: Path, head: str) -> None:
     (folder / DESCRIPTION_FILE).write_bytes(encode_description(description))
 
 
-def test_prune_earlier_run_that_is_exported_is_kept(work: Path) -> None:
-    head = Run(work / "data" / "run").record.head
-    store = FeatureStore(work / "data" / "store")
-    train_head(make_config(store, work / "data" / "run", dropout=0.4), Console())
-    write_export(work / "data" / "model", head)
-    assert "runs" not in {kind for kind, _ in list_leftovers(prune(work))}
+@pytest.mark.parametrize("inside", ["", WITHOUT_DROPOUT])
+def test_prune_earlier_run_or_comparison_that_is_exported_is_kept(work: Path, inside: str) -> None:
+    data = work / "data"
+    for name in ("new", "new-2026-11-25-140327"):
+        shutil.copytree(data / "run", data / name / inside)
+    assert list_leftovers(prune(work, "--only", "runs")) == {("runs", "new-2026-11-25-140327")}
+    write_export(data / "model", Run(data / "run").record.head)
+    assert list_leftovers(prune(work, "--only", "runs")) == set()
 
 
 def test_prune_export_of_a_run_that_is_gone_is_listed_only_if_asked_for(work: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from train_head.runs.record import (
     WITH_DROPOUT,
     WITHOUT_DROPOUT,
     describe_run_target,
+    read_record,
     refuse_foreign_run,
 )
 from train_head.solvers.checkpoint import CHECKPOINT_PREFIX, list_checkpoints, remove_checkpoints
@@ -74,19 +76,21 @@ def find_earlier_runs(folders: Collection[Path]) -> Iterator[Leftover]:
     exported = {head for head in map(_read_exported_head, folders) if head}
     for folder in folders:
         match = _ARCHIVE.fullmatch(folder.name)
-        if match and _is_result(folder.with_name(match[1])) and _is_result(folder):
-            if _read_fitted_head(folder) in exported:
-                continue
-            target = describe_run_target(folder) if is_regular(folder / RUN_FILE) else _describe_comparison(folder)
+        runs = _list_runs_of(folder) if match else []
+        if match and runs and _list_runs_of(folder.with_name(match[1])):
             with suppress(HeadstartError):
+                if not exported.isdisjoint(read_record(run, checks_digest=False).head for run in runs):
+                    continue
+                is_run = runs == [folder]
+                target = describe_run_target(folder) if is_run else _describe_comparison(folder, runs)
                 check_removable(target)
-                reason = f"earlier {'run' if (folder / RUN_FILE).exists() else 'comparison'} beside {match[1]}"
+                reason = f"earlier {'run' if is_run else 'comparison'} beside {match[1]}"
                 remove = partial(remove_folder, target)
                 yield Leftover(FolderKind.RUNS, folder, measure_bytes([folder]), reason, remove)
 
 
 def find_store_leftovers(
-    root: Path,
+    roots: Sequence[Path],
     folders: Iterable[Path],
     removed: Collection[Path],
     kinds: Collection[FolderKind],
@@ -95,14 +99,14 @@ def find_store_leftovers(
     """Find the leftovers of stores, and the derived data of packed stores.
 
     Args:
-        root: folder with the runs of the stores, see `locate_all_runs`.
+        roots: folders with the runs of the stores, see `locate_all_runs`.
         folders: folders to search that are not removed.
         removed: folders that are removed before; features that only their runs need are listed.
         kinds: kinds of leftovers to find.
         console: warnings about stores that cannot be read, and progress.
     """
     wanted = [kind for kind in StoreKind if kind in {each.value for each in kinds}]
-    find_again, find_once = partial(find_needed, root), cache(partial(find_needed, root, removed))
+    find_again, find_once = partial(find_needed, roots), cache(partial(find_needed, roots, removed))
     for folder in folders:
         try:
             if is_regular(folder / CATALOG_NAME):
@@ -113,7 +117,9 @@ def find_store_leftovers(
             console.warning(f"skipped {folder}: {error}")
 
 
-def find_earlier_stores(root: Path, folders: Iterable[Path], removed: Collection[Path]) -> Iterator[Leftover]:
+def find_earlier_stores(
+    roots: Sequence[Path], folders: Iterable[Path], removed: Collection[Path]
+) -> Iterator[Leftover]:
     """Find the stores that `--new-store` kept beside a newer one, and that no run needs for its export.
 
     The arguments are those of `find_store_leftovers`.
@@ -122,7 +128,7 @@ def find_earlier_stores(root: Path, folders: Iterable[Path], removed: Collection
         HeadstartError: it is unknown which stores a run needs.
         OSError: the same.
     """
-    list_once = cache(partial(list_runs, root, removed))
+    list_once = cache(partial(list_runs, roots, removed))
     for folder in folders:
         match = _OLD_STORE.fullmatch(folder.name)
         if not match or not _list_stores(folder) or not _list_stores(folder.with_name(match[1])):
@@ -132,19 +138,20 @@ def find_earlier_stores(root: Path, folders: Iterable[Path], removed: Collection
         for store in _list_stores(folder):
             with suppress(HeadstartError):
                 reason = f"earlier store beside {match[1]}, which no run below the folder needs"
-                found = build_store_leftover(store, StoreKind.CUTS, reason)
-                remove = partial(_remove_unneeded, found, folder, root)
-                yield Leftover(FolderKind.STORES, found.path, found.num_bytes, found.reason, remove)
+                found = build_store_leftover(store, FolderKind.STORES, reason)
+                yield replace(found, remove=partial(_remove_unneeded, found, folder, roots))
 
 
-def find_earlier_exports(root: Path, folders: Iterable[Path], removed: Collection[Path]) -> Iterator[Leftover]:
+def find_earlier_exports(
+    roots: Sequence[Path], folders: Iterable[Path], removed: Collection[Path]
+) -> Iterator[Leftover]:
     """Find the exported models of runs that no longer exist; the arguments are those of `find_store_leftovers`.
 
     Raises:
         HeadstartError: it is unknown which runs exist.
         OSError: the same.
     """
-    list_once = cache(partial(list_runs, root, removed))
+    list_once = cache(partial(list_runs, roots, removed))
     for folder in folders:
         head = _read_exported_head(folder)
         if head and all(run.record.head != head for run in list_once()):
@@ -156,25 +163,25 @@ def find_earlier_exports(root: Path, folders: Iterable[Path], removed: Collectio
                 yield Leftover(FolderKind.EXPORTS, folder, measure_bytes([folder]), reason, remove)
 
 
-def locate_all_runs(folder: Path) -> Path:
-    """Return the folder to search for runs: the given one, or that beside it if this is a store or an export."""
+def locate_all_runs(folder: Path) -> list[Path]:
+    """Return the folders to search for runs: the given one, or those beside it if this is a store or an export."""
     if _list_stores(folder):
         return locate_runs(folder)
-    return folder.resolve().parent if _read_exported_head(folder) else folder
+    return [folder.resolve().parent if _read_exported_head(folder) else folder]
 
 
-def list_runs(folder: Path, left_out: Collection[Path] = ()) -> list[Run]:
-    """List the runs below a folder.
+def list_runs(folders: Iterable[Path], left_out: Collection[Path] = ()) -> list[Run]:
+    """List the runs below folders.
 
     Raises:
         HeadstartError: a run cannot be read.
         OSError: a folder cannot be read.
     """
-    return [Run(place) for place in walk_all(folder, left_out) if is_regular(place / RUN_FILE)]
+    return [Run(place) for place in walk_all(folders, left_out) if is_regular(place / RUN_FILE)]
 
 
-def _remove_unneeded(store: Leftover, folder: Path, root: Path) -> None:
-    if run := next((run for run in list_runs(root) if _needs(run, folder)), None):
+def _remove_unneeded(store: Leftover, folder: Path, roots: Iterable[Path]) -> None:
+    if run := next((run for run in list_runs(roots) if _needs(run, folder)), None):
         expected, advice = "an earlier store that no run needs", "Remove that run first, or keep both"
         raise HeadstartError(folder, expected, f"one that {run.folder} needs", advice)
     store.remove()
@@ -186,22 +193,23 @@ def _remove_held(targets: Iterable[Path], remove: Callable[[], None]) -> None:
         remove()
 
 
-def _is_result(folder: Path) -> bool:
-    """Return whether a folder has a run or a comparison."""
-    return is_regular(folder / RUN_FILE) or any(
-        is_regular(run / RUN_FILE) for run in (folder / WITHOUT_DROPOUT, *folder.glob(f"{WITH_DROPOUT}*"))
-    )
+def _list_runs_of(folder: Path) -> list[Path]:
+    """Return the folder itself if it has a run, else the folders of the runs of a comparison."""
+    if is_regular(folder / RUN_FILE):
+        return [folder]
+    runs = (folder / WITHOUT_DROPOUT, *folder.glob(f"{WITH_DROPOUT}*"))
+    return [run for run in runs if is_regular(run / RUN_FILE)]
 
 
-def _describe_comparison(folder: Path) -> Target:
-    runs = [path.name for path in (folder / WITHOUT_DROPOUT, *folder.glob(f"{WITH_DROPOUT}*")) if path.is_dir()]
+def _describe_comparison(folder: Path, runs: Iterable[Path]) -> Target:
+    names = [run.name for run in runs]
 
     def refuse_foreign(place: Path) -> None:
-        for name in runs:
+        for name in names:
             refuse_foreign_run(place / name)
 
-    names: Names = {COMPARISON_FILE: None, **dict.fromkeys(runs, RUN_ENTRIES)}
-    return Target(folder, names, refuse_foreign, "folder")
+    entries: Names = {COMPARISON_FILE: None, **dict.fromkeys(names, RUN_ENTRIES)}
+    return Target(folder, entries, refuse_foreign, "folder")
 
 
 def _list_stores(folder: Path) -> list[Path]:
@@ -221,14 +229,6 @@ def _has_rows(run: Run, store: str) -> bool:
         run.find_split(run.open_store(store))
         return True
     return False
-
-
-def _read_fitted_head(folder: Path) -> str:
-    """Return the digest of the head of a run; empty if the folder has none that can be read."""
-    with suppress(HeadstartError):
-        if is_regular(folder / RUN_FILE):
-            return Run(folder).record.head
-    return ""
 
 
 def _read_exported_head(folder: Path) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from base.errors import HeadstartError, UsageError, convert_os_error
@@ -36,14 +35,15 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
     found = list(find.find_checkpoints(folders)) if FolderKind.CHECKPOINTS in kinds else []
     found += find.find_staging(folders) if FolderKind.STAGING in kinds else []
     found += find.find_earlier_runs(folders) if FolderKind.RUNS in kinds else []
-    root, kept, removed = find.locate_all_runs(config.folder), _leave_out(folders, found), [each.path for each in found]
-    found += find.find_store_leftovers(root, kept, removed, kinds, console)
+    roots, removed = find.locate_all_runs(config.folder), [each.path for each in found]
+    kept = [folder for folder in folders if not {folder, *folder.parents}.intersection(removed)]
+    found += find.find_store_leftovers(roots, kept, removed, kinds, console)
     asked: list[Leftover] = []
     try:
-        asked += find.find_earlier_stores(root, kept, removed)
-        asked += find.find_earlier_exports(root, kept, removed)
+        asked += find.find_earlier_stores(roots, kept, removed)
+        asked += find.find_earlier_exports(roots, kept, removed)
     except (HeadstartError, OSError) as error:
-        text = convert_os_error(error, str(root)) if isinstance(error, OSError) else error
+        text = convert_os_error(error, str(config.folder)) if isinstance(error, OSError) else error
         console.warning(f"kept earlier stores and exported models, because runs may need them. {text}")
     found += [each for each in asked if each.kind in kinds]
     words = [*(["--only", config.only] if config.only != KINDS else []), "--confirm"]
@@ -54,9 +54,3 @@ def prune(config: PruneConfig, console: Console) -> Mapping[str, Any]:
         size = format_bytes(sum(each.num_bytes for each in asked))
         console.info(f"kept {size} of {' and '.join(names.split(','))}. Give --only {names} to list them")
     return result
-
-
-def _leave_out(folders: Sequence[Path], removed: Sequence[Leftover]) -> list[Path]:
-    """Return the folders that are not removed."""
-    gone = {each.path for each in removed}
-    return [folder for folder in folders if gone.isdisjoint((folder, *folder.parents))]

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from base.errors import UsageError
+from base.errors import TargetLockedError, UsageError
 from base.files import PARTIAL_PREFIX
 from base.lock import hold_write_lock
+from base.replace import hold_target
+from base.target import Target
+from base.terminal import Console
 from features.derived import list_cached
 from features.maintenance.command import StoreKind
-from features.maintenance.leftovers import parse_kinds
+from features.maintenance.leftovers import free_leftovers, parse_kinds, unlink_files
 from features.maintenance.needed import find_needed
-from features.maintenance.prune import walk_folders
+from features.maintenance.prune import build_store_leftover, walk_folders
 from features.maintenance.recover import move_to_quarantine
+from features.maintenance.trim import trim_store
 from features.schema import DERIVED_FOLDER, EXAMPLES_FILE, QUARANTINE_FOLDER, FeatureStatus, ImageStatus
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
@@ -121,7 +128,7 @@ def test_prune_keeps_views_and_statuses(tmp_path: Path) -> None:
 def test_prune_keeps_features_of_runs_beside_the_store(tmp_path: Path) -> None:
     store = make_old_store(tmp_path / "store")
     write_examples(tmp_path / "sweep" / "trials" / "one", [3, 8])
-    assert find_needed(tmp_path / "sweep/trials/one") == {make_key(number).content_hash for number in (3, 8)}
+    assert find_needed([tmp_path / "sweep/trials/one"]) == {make_key(number).content_hash for number in (3, 8)}
     prune(store, "--confirm")
     found = {key.content_hash for key in FeatureStore(store).contents.locations}
     assert found == {make_key(number).content_hash for number in [*KEPT, 3, 8]}
@@ -147,6 +154,28 @@ def test_prune_keeps_features_of_runs_beside_the_folder_of_cut_layers(tmp_path: 
     prune(store, "--confirm")
     found = {key.content_hash for key in FeatureStore(store).contents.locations}
     assert found == {make_key(number).content_hash for number in [*KEPT, 3, 8]}
+
+
+@pytest.mark.unit
+def test_prune_linked_store_keeps_features_of_runs_beside_the_link(tmp_path: Path) -> None:
+    store = make_old_store(tmp_path / "disk" / "store")
+    write_examples(tmp_path / "work" / "run", [3, 8])
+    (tmp_path / "work" / "store").symlink_to(store, target_is_directory=True)
+    prune(tmp_path / "work" / "store", "--confirm")
+    found = {key.content_hash for key in FeatureStore(store).contents.locations}
+    assert found == {make_key(number).content_hash for number in [*KEPT, 3, 8]}
+
+
+@pytest.mark.unit
+def test_prune_beside_a_running_command_keeps_all_features(tmp_path: Path) -> None:
+    store = make_old_store(tmp_path / "store")
+    with hold_target(Target(tmp_path / "run", {}, lambda _: None, "--run")):
+        result = prune(store, "--confirm")
+        assert (result.status, result.json["leftovers"]) == (0, [])
+        # The command may have started after the features were listed.
+        with raises(TargetLockedError, where=tmp_path):
+            trim_store(store, partial(find_needed, [tmp_path]))
+    assert FeatureStore(store).num_features == 10
 
 
 @pytest.mark.unit
@@ -180,14 +209,17 @@ def test_prune_before_all_pictures_are_read_keeps_all_features(tmp_path: Path, s
         with make_writer(store) as writer:
             writer.update_images([make_image(3)._replace(status=ImageStatus.PENDING, content_hash=None)], [])
     assert StoreKind.FEATURES not in list_kinds(prune(store, "--confirm"))
+    # The pictures may have been added after the features were listed.
+    assert trim_store(store, set) == 0
     assert FeatureStore(store).num_features == 10
 
 
 @pytest.mark.unit
-def test_prune_shard_with_another_link_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [os.link, lambda path, target: path.rename(target) and path.symlink_to(target)])
+def test_prune_shard_that_is_linked_is_kept(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
     store = make_old_store(tmp_path / "store")
-    for shard in (store / SHARD_FOLDER).iterdir():
-        os.link(shard, tmp_path / shard.name)
+    for shard in sorted((store / SHARD_FOLDER).iterdir()):
+        link(shard, tmp_path / shard.name)
     assert prune(store, "--confirm").json["bytes"] == 0
     assert FeatureStore(store).num_features == 10
 
@@ -208,6 +240,9 @@ def test_prune_removes_own_files_and_keeps_foreign_ones(tmp_path: Path) -> None:
     intact = next((other / SHARD_FOLDER).iterdir())
     misplaced = intact.rename(store / SHARD_FOLDER / intact.name)
     foreign.append(move_to_quarantine(store, misplaced))
+    newer = store / SHARD_FOLDER / f"000008-{hashlib.sha256(b'newer').hexdigest()}.h5"
+    newer.write_bytes(b"newer")
+    foreign.append(move_to_quarantine(store, newer))
     before = measure(store)
     result = prune(store, "--confirm")
     assert list_kinds(result) == dict.fromkeys((StoreKind.DERIVED, StoreKind.PARTIAL, StoreKind.QUARANTINE), 100)
@@ -236,6 +271,22 @@ def test_prune_store_that_is_written_is_kept_with_status_1(tmp_path: Path) -> No
         result = prune(store, "--confirm")
     assert (result.status, result.json["leftovers"]) == (1, [])
     assert FeatureStore(store).num_features == 10
+
+
+@pytest.mark.unit
+def test_free_leftovers_that_another_command_removes_count_nothing(tmp_path: Path) -> None:
+    stores = [copy_store(tmp_path / name, range(4)) for name in ("one", "two")]
+    found = [build_store_leftover(store, StoreKind.CUTS, "") for store in stores]
+
+    def remove_and_fail() -> None:
+        found[1].remove()
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(stores[1]))
+
+    given = [found[0], found[0], replace(found[1], remove=remove_and_fail)]
+    result = free_leftovers(tmp_path, given, Console(), confirm=True, command="")
+    assert [each["path"] for each in result["leftovers"]] == [str(stores[0])]
+    assert unlink_files([stores[0] / "catalog.sqlite"]) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.unit
@@ -291,7 +342,7 @@ for number, (holder, name, call) in enumerate(STEPS):
     child = os.fork()
     if not child:
         with kill_at((holder, name), call):
-            trim.trim_store(Path(sys.argv[1], str(number)), set())
+            trim.trim_store(Path(sys.argv[1], str(number)), set)
         os._exit(0)
     print(-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -64,7 +64,7 @@ def test_push_after_a_change_of_a_label_copies_the_catalog(store: Path, url: str
 def test_push_of_pruned_store_to_the_same_url_fails(store: Path, url: str) -> None:
     with make_writer(store) as writer:
         writer.update_images([], [make_image(0).path])
-    trim_store(store, set())
+    trim_store(store, set)
     with raises(StoreDivergedError, where=url):
         push(store, url)
 
