@@ -90,8 +90,14 @@ def plan_merge(paths: Sequence[Path], target: Path, console: Console, *, allow_i
         finished = find_finished(parts, found)
         is_merged = found is not None and _is_merged(parts, found)
     _warn_about_versions(parts, console)
-    if is_merged and found and found.parts is None:
-        # The store has the whole folder, and with it every part.
+    if (
+        is_merged
+        and found
+        and found.parts is None
+        and (finished is None or finished.list_missing() or is_outdated(parts, found))
+    ):
+        # The store has the whole folder, and with it every part. After all parts of another state of the folder, it
+        # still has to record that state.
         return MergePlan(target, parts, found, None, True, None)
     if not allow_incomplete:
         check_complete(parts, finished)

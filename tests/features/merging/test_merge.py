@@ -202,6 +202,28 @@ def test_merge_of_the_same_parts_keeps_what_the_store_changed_later(parts: list[
     assert (result.status, result.json["pictures"], FeatureStore(store).images) == (0, 0, before)
 
 
+def test_merge_when_the_folder_returns_to_an_earlier_state_restores_its_pictures(
+    parts: list[Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    merge(*parts, "--into", store)
+    # An extraction of the whole folder reads its second state before the parts do.
+    with make_writer(store) as writer:
+        writer.update_images([], [make_image(number).path for number in range(4)])
+    second = [
+        make_part(
+            tmp_path / f"second-{number}",
+            f"{number}/4",
+            [n for n in list_numbers(f"{number}/4") if n > 3],
+            folder="36 pictures",
+        )
+        for number in range(1, 5)
+    ]
+    assert merge(*second, "--into", store).json["pictures"] == 0
+    assert merge(*parts, "--into", store).json["pictures"] == 4
+    assert_whole(store)
+
+
 @pytest.mark.parametrize("step", ["first shard", "all shards", "transaction", "view"])
 def test_merge_after_a_kill_is_continued(
     step: str, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
