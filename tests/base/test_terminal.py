@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from base import progress as displays
+from base.invocation import set_program
 from base.terminal import (
     BYTES,
     Console,
@@ -163,6 +165,22 @@ def test_import_quietly_prints_native_output_if_the_import_fails(
         assert end
     print("after", file=sys.stderr, end="")
     assert capfd.readouterr().err == f"{printed}after"
+
+
+@pytest.mark.parametrize("program", ["headstart predict", ""])
+def test_import_quietly_hides_unused_packages_in_a_command_until_it_returns(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, package = f"module_{tmp_path.name}", f"package_{tmp_path.name}"
+    (tmp_path / f"{package}.py").touch()
+    (tmp_path / f"{module}.py").write_text(f"try: import {package}\nexcept ImportError: is_hidden = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("base.terminal._UNUSED_BY_KERAS", frozenset({package}))
+    set_program(program)
+    import_quietly(module)
+    set_program("")
+    assert hasattr(sys.modules[module], "is_hidden") == bool(program)
+    importlib.import_module(package)
 
 
 def test_progress_of_bytes_prints_sizes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,8 +89,9 @@ def kill_exports(folder: Path, formats: list[Format], num_kills: int, seed: int)
             export.kill()
         found = inspect_export(out, formats)[1]
         counts["old" if found == old else "new"] += 1
-    # An export removes what earlier ones left.
-    subprocess.run([*map(str, command), "--run", runs[old]], check=True)
+    # An export of another run removes what earlier ones left; the same one would be kept.
+    (other,) = (label for label in runs if label != inspect_export(out, formats)[1])
+    subprocess.run([*map(str, command), "--run", runs[other]], check=True)
     if left := [path.name for path in out.parent.iterdir() if path != out]:
         raise AssertionError(f"files left: {left}")
     return dict(counts)
