@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from headstart.doctor.findings import Finding, Status, describe_error
 
 MIN_DISK = 10**9
 """Free bytes below which an extraction or an export may fail."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FREE_SPACE = "Free some space, or use a folder on another disk"
 
 
 def check_folders() -> Iterator[Finding]:
@@ -38,10 +41,12 @@ def check_folder(name: str, folder: Path) -> Finding:
 
     A missing folder is checked by its nearest parent.
     """
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        return Finding(name, f"{existing} is a file", Status.PROBLEM, "Move the file, or use another folder")
+    existing = folder.absolute()
     try:
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            return Finding(name, f"{existing} is a file", Status.PROBLEM, "Move the file, or use another folder")
         with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"test")
         require_locks(existing)
@@ -49,10 +54,9 @@ def check_folder(name: str, folder: Path) -> Finding:
     except NoLocksError as error:
         return Finding(name, error.got, Status.PROBLEM, error.advice)
     except OSError as error:
-        advice = "Change its permissions, or use another folder"
+        advice = FREE_SPACE if error.errno in FULL else "Change its permissions, or use another folder"
         return Finding(name, f"not writable: {error.strerror} ({existing})", Status.PROBLEM, advice)
     if free < MIN_DISK:
-        advice = "Free some space, or use a folder on another disk"
-        return Finding(name, f"only {format_bytes(free)} free", Status.PROBLEM, advice)
+        return Finding(name, f"only {format_bytes(free)} free", Status.PROBLEM, FREE_SPACE)
     state = "writable, with locks" if existing == folder.absolute() else "can be created"
     return Finding(name, f"{state}, {format_bytes(free)} free")

@@ -9,6 +9,8 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 
 from base.files import hash_file
@@ -18,6 +20,8 @@ from headstart.doctor.findings import Finding, Status
 
 TIMEOUT_S = 4.0
 """Time limit of a connection. The name of a host is resolved without a limit, so the thread has one of its own."""
+
+_ABSENT = "not in the cache"
 
 
 def find_keras_folder() -> Path:
@@ -34,11 +38,14 @@ def check_weights() -> Iterator[Finding]:
     models = find_keras_folder() / "models"
     imagenet = (models / hashlib.sha256(mirror.encode()).hexdigest()[:16] if mirror else models) / FILE_NAME
     fallback = find_cache_folder() / nsfwjs.PACKAGE.file
-    yield check_file("ImageNet weights", imagenet, "md5", OFFICIAL_MD5)
+    official = check_file("ImageNet weights", imagenet, "md5", OFFICIAL_MD5)
+    yield official
     yield check_file(f"weights of {nsfwjs.PACKAGE}", fallback, "sha256", nsfwjs.PACKAGE.sha256)
-    given = [
-        path for path in (find_cache_folder() / "weights").rglob("*") if path.is_file() and path.name != "identity"
-    ]
+    given: list[Path] = []
+    # `folders` reports a cache that cannot be read.
+    with suppress(OSError):
+        files = (find_cache_folder() / "weights").rglob("*")
+        given += (path for path in files if path.is_file() and path.name != "identity")
     if given:
         num_bytes = sum(path.stat().st_size for path in given)
         yield Finding("weights from URLs", f"{format_count(len(given), 'file')}, {format_bytes(num_bytes)}")
@@ -49,8 +56,9 @@ def check_weights() -> Iterator[Finding]:
     )
     found = check_sources(sources, is_mirror=bool(mirror))
     yield from found
-    if not imagenet.is_file() and all(each.status is not Status.OK for each in found):
-        advice = f"Check the network, or download {COURSE_URL} elsewhere and give the file with --weights"
+    if official.value == _ABSENT and all(each.status is not Status.OK for each in found):
+        way = "network and the proxy" if urllib.request.getproxies() else "network"
+        advice = f"Check the {way}, or download {COURSE_URL} elsewhere and give the file with --weights"
         yield Finding("ImageNet download", "not reachable, and not in the cache", Status.NOTE, advice)
     has_npm = shutil.which("npm") is not None
     yield Finding("npm", f"{'on' if has_npm else 'not on'} the PATH; it downloads the fallback weights")
@@ -58,9 +66,12 @@ def check_weights() -> Iterator[Finding]:
 
 def check_file(name: str, path: Path, algorithm: str, digest: str) -> Finding:
     """Compare a cached file with its published digest."""
-    if not path.is_file():
-        return Finding(name, "not in the cache")
-    found, size = hash_file(path, algorithm), format_bytes(path.stat().st_size)
+    try:
+        if not path.is_file():
+            return Finding(name, _ABSENT)
+        found, size = hash_file(path, algorithm), format_bytes(path.stat().st_size)
+    except OSError as error:
+        return Finding(name, f"not readable: {error.strerror}", Status.PROBLEM, f"Change the permissions of {path}")
     if found == digest:
         return Finding(name, f"in the cache, {size}, as published")
     advice = f"Delete {path}; the next extraction downloads it again"
@@ -104,8 +115,10 @@ def ask_source(url: str, *, is_mirror: bool) -> tuple[Status, str]:
             return Status.OK, "reachable" + (f", {format_bytes(int(size))}" if size else "")
     except urllib.error.HTTPError as error:
         return refused, f"HTTP status {error.code}"
-    except ValueError:
-        return refused, "not a URL"
+    except (ValueError, InvalidURL):
+        return refused, "not a URL that Python opens"
     except OSError as error:
         reason = getattr(error, "reason", error)
         return Status.NOTE, f"not reachable: {getattr(reason, 'strerror', None) or reason}"
+    except HTTPException as error:
+        return Status.NOTE, f"not reachable: no answer in HTTP ({type(error).__name__})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -112,11 +113,33 @@ def test_check_folder_that_cannot_be_used_is_a_problem(tmp_path: Path, monkeypat
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**8))
         assert check_folder("cache", tmp_path).status is Status.PROBLEM
 
+
+@pytest.mark.parametrize(
+    ("number", "is_full"), [(errno.EACCES, False), (errno.EROFS, False), (errno.ENOSPC, True), (errno.EDQUOT, True)]
+)
+def test_check_folder_that_cannot_be_written_advises_to_free_space_only_if_the_disk_is_full(
+    number: int, is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(**_: object) -> None:
-        raise PermissionError(13, os.strerror(13))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tempfile.TemporaryFile", fail)
-    assert check_folder("cache", tmp_path).status is Status.PROBLEM
+    found = check_folder("cache", tmp_path)
+    assert (found.status, found.advice == folders.FREE_SPACE) == (Status.PROBLEM, is_full)
+
+
+def test_caches_without_permission_are_problems_of_their_own(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if path.is_relative_to(caches):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, **options)
+
+    monkeypatch.setenv("HEADSTART_WEIGHTS_URL", "http://127.0.0.1:9/w.h5")
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert get_statuses(folders.check_folders())["cache"] is Status.PROBLEM
+    assert get_statuses(check_weights())["ImageNet weights"] is Status.PROBLEM
 
 
 def test_check_folders_reports_a_removed_folder_and_checks_the_others(
@@ -161,7 +184,12 @@ def test_damaged_weights_in_a_cache_are_a_problem(
 
 @pytest.mark.parametrize(
     ("url", "status"),
-    [("/missing", Status.PROBLEM), ("no url", Status.PROBLEM), ("http://127.0.0.1:9/w.h5", Status.NOTE)],
+    [
+        ("/missing", Status.PROBLEM),
+        ("no url", Status.PROBLEM),
+        ("http://a:b@c/w.h5", Status.PROBLEM),
+        ("http://127.0.0.1:9/w.h5", Status.NOTE),
+    ],
 )
 def test_wrong_mirror_is_a_problem_but_no_network_is_not(
     url: str, status: Status, caches: Path, server: WebServer, monkeypatch: pytest.MonkeyPatch
