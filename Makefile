@@ -139,17 +139,17 @@ unsafe = $(shell printf %s $(call quote,$(1)) | tr -d 'A-Za-z0-9_./:=,@%+-')
 show = $(if $(findstring $(space),$(1))$(call unsafe,$(1)),$(call quote,$(1)),$(1))
 # PWD is the user's folder. It differs from that of make after `make -C folder`.
 MAKE_HERE := make$(if $(subst <$(call make_word,$(CURDIR))>,,<$(call make_word,$(or $(PWD),$(CURDIR)))>), -C $(call show,$(CURDIR)))
+EXTRACT_VARIABLES := WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 # Messages of the commands suggest commands of make: see base/invocation.py.
 STAGES := demo extract train sweep advise compare report export predict serve suggest summary info check runs prune
 $(STAGES): export HEADSTART_MAKE := $(MAKE_HERE)
 $(STAGES): export HEADSTART_MAKE_DATA := $(DATA)
-$(STAGES): export HEADSTART_MAKE_EXTRACT := WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
+$(STAGES): export HEADSTART_MAKE_EXTRACT := $(EXTRACT_VARIABLES)
 $(STAGES): export HEADSTART_MAKE_TRAIN := WEIGHTS PRESET $(HEAD_VARIABLES) DISTRIBUTE
 assign = $(foreach v,$(filter $(GIVEN),$(1)),$(v)=$(call show,$($(v))))
-EXTRACT_VARIABLES := DATA STORE WEIGHTS PRESET CUT VIEWS $(INPUT_VARIABLES) $(STORE_VARIABLES)
 RUN_VARIABLES := $(filter-out SEARCH TRIALS FORMATS DTYPE CHECK THRESHOLD COUNT TOP UNSURE SORT_INTO PORT FILES ARGS $(SWITCHES),$(VARIABLES))
 train sweep compare info check: NEEDED = $(STORE)
-train sweep compare info check: HINT = $(MAKE_HERE) extract $(call assign,$(EXTRACT_VARIABLES))
+train sweep compare info check: HINT = $(MAKE_HERE) extract $(call assign,DATA STORE $(EXTRACT_VARIABLES))
 report export: NEEDED = $(RUN)
 report export: HINT = $(MAKE_HERE) train $(call assign,$(RUN_VARIABLES))
 suggest: NEEDED = $(OUT)/model.keras
@@ -327,7 +327,7 @@ clean:  ## remove .venv and caches; keep work/ and data/
 	@test ! -e $(VENV) || test -L $(VENV) || test -e $(VENV)/pyvenv.cfg || \
 		{ echo "$(VENV): expected a virtual environment, got another folder. Remove it yourself; nothing was removed." >&2; exit 1; }
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
-	@find base benchmarks docs extract features headstart tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find base benchmarks docs extract features headstart release tests train_head -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 clean-all:  ## list .venv, work/ and the solar cells in data/elpv; remove them with CONFIRM=yes
 	@echo "$(if $(CONFIRM),Removing,This would remove) $(VENV), the caches, and:"

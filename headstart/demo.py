@@ -17,7 +17,7 @@ from base.errors import UsageError
 from base.invocation import format_command
 from base.options import describe_preset
 from base.terminal import Console, format_seconds
-from base.urls import Location, redact
+from base.urls import Location, UrlPath, locate_pictures, redact
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.demo_data import ElpvConfig, prepare_elpv
@@ -157,9 +157,20 @@ def _show_results(plan: DemoPlan, seconds: float, console: Console) -> dict[str,
     if report:
         console.info(f"The report is in {report}. To read it, open {report.resolve().as_uri()}")
     picture = next(example.path for example in run.read_examples() if example.split == "validation")
-    command = format_command("predict", "--model", plan.export.out, plan.extract.images / picture)
+    command = format_command("predict", "--model", plan.export.out, locate_example(plan.extract.images, picture))
     console.info(f"To classify a picture: {command}")
     return {"run": str(run.folder), "model": str(plan.export.out), "report": str(report or "")}
+
+
+def locate_example(images: Location, picture: str) -> Location:
+    """Return what `predict` classifies as an example: a picture, or the archive that it is in.
+
+    Args:
+        images: folder, archive or URL of the pictures.
+        picture: path of a picture in it.
+    """
+    place = locate_pictures(images)
+    return images if isinstance(place, UrlPath) and place.archive else images / picture
 
 
 def main(name: str) -> None:

@@ -66,9 +66,7 @@ def check_release(config: CheckConfig, console: Console) -> Mapping[str, Any]:
     wheel, sdist = build_distributions(tracked, config.out)
     summary.add("wheel", wheel.name, check_wheel(list_wheel(wheel), tracked, project["license-files"]))
     summary.add("source distribution", sdist.name, check_sdist(list_sdist(sdist), tracked))
-    twine: list[str | Path] = [sys.executable, "-m", "twine", "check", "--strict", wheel, sdist]
-    checked = subprocess.run(twine, capture_output=True, text=True, check=False)
-    summary.add("metadata", "valid", [line for line in checked.stdout.splitlines() if checked.returncode and line])
+    summary.add("metadata", "valid", check_metadata(wheel, sdist))
     changelog = (ROOT / "CHANGELOG.md").read_text()
     summary.add("changelog and tag", version, check_version(version, config.tag, changelog))
     sbom = config.out / f"headstart-{version}.cdx.json"
@@ -105,6 +103,13 @@ def build_distributions(tracked: Sequence[str], out: Path) -> tuple[Path, Path]:
         subprocess.run([UV, "build", "--quiet", "--out-dir", out, folder], check=True)
     (wheel,), (sdist,) = out.glob("headstart-*.whl"), out.glob("headstart-*.tar.gz")
     return wheel, sdist
+
+
+def check_metadata(*distributions: Path) -> list[str]:
+    """Check that PyPI would accept the metadata of distributions; return the output of Twine if it would not."""
+    twine: list[str | Path] = [sys.executable, "-m", "twine", "check", "--strict", *distributions]
+    done = subprocess.run(twine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return [line for line in done.stdout.splitlines() if line] if done.returncode else []
 
 
 def check_version(version: str, tag: str, changelog: str) -> list[str]:

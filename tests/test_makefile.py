@@ -326,7 +326,8 @@ def test_advise_has_the_pictures_and_the_store_if_it_exists(checkout: Path) -> N
 
 def test_clean_removes_only_the_environment_and_caches(checkout: Path) -> None:
     kept = ("data/holiday/1.jpg", "work/elpv/run/run.json", "features/store.py")
-    touch(checkout, *kept, "features/__pycache__/a.pyc", ".ruff_cache/a")
+    packages = ("base", "extract", "features", "headstart", "release", "tests", "train_head")
+    touch(checkout, *kept, ".ruff_cache/a", *(f"{package}/__pycache__/a.pyc" for package in packages))
     assert make(checkout, "clean").status == 0
     left = {str(path.relative_to(checkout)) for path in checkout.rglob("*") if path.is_file()}
     assert left == {"Makefile", *kept}

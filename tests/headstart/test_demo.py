@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.backbones import use_small_backbone
 from tests.commands import CommandResult, run_command
 from tests.errors import raises
 from tests.pictures import fill_folder
+from train_head.predict.list import list_pictures
 
 SMALL = ["--images", "my pictures", "--out", "out", "--weights", "random"]
 SMALL += ["--extract", "--image-size 75", "--train", "--epochs 2 --units 8"]
@@ -85,6 +87,17 @@ def test_plan_keeps_credentials_and_does_not_show_them() -> None:
     assert isinstance(plan.train.images, UrlPath)
     assert plan.train.images.full == url
     assert "secret" not in str(plan.arguments)
+
+
+@pytest.mark.unit
+def test_example_of_the_demo_can_be_classified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill_folder(Path("pictures"), {"cats": 1})
+    (picture,) = (str(path.relative_to("pictures")) for path in Path("pictures").rglob("*.*"))
+    shutil.make_archive("packed", "zip", "pictures")
+    for images in map(Path, ("pictures", "packed.zip")):
+        (found,), _ = list_pictures([demo.locate_example(images, picture)])
+        assert picture in found
 
 
 @pytest.mark.unit

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from release.check import PYTHONS, check_version
+from release.check import PYTHONS, check_metadata, check_version
 from release.contents import check_sdist, check_wheel, list_tracked
 from release.install import find_python
 
@@ -44,6 +45,20 @@ def test_check_sdist_counts_missing_and_foreign_files(names: list[str], num_prob
 )
 def test_check_version_compares_tag_and_changelog(tag: str, changelog: str, num_problems: int) -> None:
     assert len(check_version("1.2.0", tag, changelog)) == num_problems
+
+
+def test_check_metadata_of_a_damaged_wheel_or_without_twine_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "headstart-0.1.0-py3-none-any.whl"
+    wheel.write_bytes(b"damaged")
+    assert check_metadata(wheel)
+    # An interpreter without Twine writes to stderr only.
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 'No module named twine' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert check_metadata(wheel) == ["No module named twine"]
 
 
 def test_find_python_finds_the_own_version_and_no_unknown_one() -> None:
