@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from base.progress import ProgressBar
@@ -49,6 +50,13 @@ class InterruptingConsole(Console):
         self.num_epochs += num_done
         if num_done and self.num_epochs == self.after:
             raise KeyboardInterrupt
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
+    """Keep no features in memory, and read blocks of this size; None keeps all."""
+    if num_bytes is not None:
+        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
+        monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
 
 
 def fit(

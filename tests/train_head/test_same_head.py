@@ -18,7 +18,7 @@ from base.terminal import Console
 from features.options import Compression, Pool
 from features.packed.write import pack_store
 from features.store import FeatureStore
-from tests.train_head.fits import InterruptingConsole
+from tests.train_head.fits import InterruptingConsole, limit_memory
 from tests.train_head.synthetic import add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import ROOT, make_config
 from train_head.config import SolverName, TrainConfig
@@ -189,8 +189,7 @@ def test_train_with_features_in_memory_or_read_in_blocks_gives_same_head(
     method: str,
 ) -> None:
     force_sketch(monkeypatch, method)
-    monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
-    monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", 20 * 2 * int(np.prod(SHAPE)))
+    limit_memory(monkeypatch, 20 * 2 * int(np.prod(SHAPE)))
     monkeypatch.setattr("train_head.reduction.matrix.HELD_BYTES", 0)
     monkeypatch.setattr("train_head.reduction.matrix.SORTED_BYTES", 0)
     hold_no_rows(monkeypatch)

@@ -17,7 +17,7 @@ from base.terminal import Console
 from features.store import Example, FeatureStore
 from tests.errors import raises
 from tests.train_head import fits
-from tests.train_head.fits import assert_same_fit, list_values
+from tests.train_head.fits import assert_same_fit, limit_memory, list_values
 from tests.train_head.synthetic import CLASSES, add_views, draw_view, hash_text, list_paths, make_store
 from tests.train_head.training import make_config, remove_options
 from train_head.config import ClassWeight, OptimizerName
@@ -43,7 +43,14 @@ ROW_BYTES = 2 * 2 * 3 * 2
 PATH_AND_VIEW = {
     draw_view(path, view).astype(np.float32).tobytes(): (path, view) for path in PATHS for view in range(5)
 }
-MEMORY = pytest.mark.parametrize("memory", [None, ROW_BYTES * 6, 0], ids=["all", "blocks of 6", "blocks of a batch"])
+
+
+@pytest.fixture(params=[None, ROW_BYTES * 6, 0], ids=["all", "blocks of 6", "blocks of a batch"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Size of the blocks of features that are read at a time, in bytes; None if all are kept in memory."""
+    num_bytes: int | None = request.param
+    limit_memory(monkeypatch, num_bytes)
+    return num_bytes
 
 
 def store_views(folder: Path) -> FeatureStore:
@@ -99,13 +106,6 @@ def open_batches(
     return FeatureBatches(store, rows, CLASSES[:2], batch_size=batch_size, seed=seed)
 
 
-def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
-    """Keep no features in memory and read this many bytes at a time; None keeps all."""
-    if num_bytes is not None:
-        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
-        monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
-
-
 def read_epoch(batches: FeatureBatches, epoch: int) -> list[tuple[str, int]]:
     """Return the path and the view of each row of an epoch; assert their targets and weights."""
     seen = []
@@ -145,12 +145,8 @@ def test_list_rows_lists_examples_then_their_other_finite_views(viewed: FeatureS
     assert [PATH_AND_VIEW[feature.astype(np.float32).tobytes()] for feature in features] == name(4)
 
 
-@MEMORY
 @pytest.mark.unit
-def test_batches_contain_each_picture_once_an_epoch_in_a_random_view(
-    viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
-) -> None:
-    limit_memory(monkeypatch, memory)
+def test_batches_contain_each_picture_once_an_epoch_in_a_random_view(viewed: FeatureStore, memory: int | None) -> None:
     batches = open_batches(viewed)
     assert batches.in_memory == (memory is None)
     drawn = set()
@@ -173,12 +169,9 @@ def test_batches_draw_views_uniformly(viewed: FeatureStore) -> None:
         assert abs(count - expected) < 5 * np.sqrt(expected * (1 - 1 / num_views)), (path, view, count)
 
 
-@MEMORY
+@pytest.mark.usefixtures("memory")
 @pytest.mark.unit
-def test_batches_draw_views_by_seed_and_epoch_alone(
-    viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
-) -> None:
-    limit_memory(monkeypatch, memory)
+def test_batches_draw_views_by_seed_and_epoch_alone(viewed: FeatureStore) -> None:
     batches = open_batches(viewed)
     epochs = [read_epoch(batches, epoch) for epoch in range(4)]
     assert len({tuple(sorted(seen)) for seen in epochs}) == 4
@@ -198,13 +191,10 @@ def test_batches_have_the_same_order_of_pictures_with_and_without_views(viewed: 
         assert read_epoch(without, epoch) == [(path, 0) for path in order]
 
 
-@MEMORY
+@pytest.mark.usefixtures("memory")
 @pytest.mark.parametrize("order", ["views last", "views beside"])
 @pytest.mark.unit
-def test_list_in_order_returns_view_0_alone(
-    viewed: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None, order: str
-) -> None:
-    limit_memory(monkeypatch, memory)
+def test_list_in_order_returns_view_0_alone(viewed: FeatureStore, order: str) -> None:
     rows = list_training_rows(viewed)
     if order == "views beside":
         rows.sort(key=lambda row: (row.path, row.view))

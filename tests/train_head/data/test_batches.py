@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.shards import shard
 from features.store import Example, FeatureStore
+from tests.train_head.fits import limit_memory
 from tests.train_head.synthetic import CLASSES, draw_features, list_paths, make_example, make_store
 from train_head.config import ClassWeight
 from train_head.data.batches import FeatureBatches, PictureOrder, weigh_examples
@@ -34,13 +35,6 @@ def make_examples(rows_of_shard: dict[int, int]) -> list[Example]:
 def plan(seed: int | None, epoch: int, examples: list[Example] | None = None) -> list[int]:
     order = PictureOrder(make_examples(dict.fromkeys(range(1, 5), 10)) if examples is None else examples, seed)
     return [int(number) for number in order.plan(epoch).pictures]
-
-
-def limit_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
-    """Keep no features in memory, and read blocks of this size; None keeps all."""
-    if num_bytes is not None:
-        monkeypatch.setattr("train_head.data.batches.HELD_BYTES", 0)
-        monkeypatch.setattr("train_head.data.batches.BLOCK_BYTES", num_bytes)
 
 
 def read_epoch(batches: FeatureBatches, epoch: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
@@ -74,9 +68,12 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return opened
 
 
-MEMORY = pytest.mark.parametrize(
-    "memory", [None, 0, ROW_BYTES * 8, ROW_BYTES * 41], ids=["held", "0-rows", "8-rows", "41-rows"]
-)
+@pytest.fixture(params=[None, 0, ROW_BYTES * 8, ROW_BYTES * 41], ids=["held", "0-rows", "8-rows", "41-rows"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Size of the blocks of features that are read at a time, in bytes; None if all are kept in memory."""
+    num_bytes: int | None = request.param
+    limit_memory(monkeypatch, num_bytes)
+    return num_bytes
 
 
 @pytest.mark.parametrize("seed", [None, 0])
@@ -119,11 +116,7 @@ def test_batches_follow_the_planned_order_with_a_partial_last_one(
     assert name_rows(np.concatenate(features), paths) == [paths[number] for number in order]
 
 
-@MEMORY
-def test_batches_pair_each_feature_with_its_target(
-    three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
-) -> None:
-    limit_memory(monkeypatch, memory)
+def test_batches_pair_each_feature_with_its_target(three_classes: FeatureStore, memory: int | None) -> None:
     paths = [example.path for example in three_classes.examples]
     batches = open_batches(three_classes)
     assert batches.in_memory == (memory is None)
@@ -135,12 +128,12 @@ def test_batches_pair_each_feature_with_its_target(
         assert labels == [path.split("/")[-2] for path in named]
 
 
-@pytest.mark.parametrize("memory", [0, 1, ROW_BYTES * 8, ROW_BYTES * 12, ROW_BYTES * 41])
+@pytest.mark.parametrize("num_bytes", [0, 1, ROW_BYTES * 8, ROW_BYTES * 12, ROW_BYTES * 41])
 def test_batches_from_blocks_equal_those_from_memory(
-    three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int
+    three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, num_bytes: int
 ) -> None:
     expected = open_batches(three_classes)
-    limit_memory(monkeypatch, memory)
+    limit_memory(monkeypatch, num_bytes)
     batches = open_batches(three_classes)
     assert (expected.in_memory, batches.in_memory) == (True, False)
     assert batches.num_batches == expected.num_batches
@@ -156,11 +149,8 @@ def test_batches_stay_in_memory_up_to_the_limit(three_classes: FeatureStore, mon
         assert open_batches(three_classes).in_memory == (held_bytes == needed)
 
 
-@MEMORY
-def test_batches_depend_only_on_seed_and_number(
-    three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
-) -> None:
-    limit_memory(monkeypatch, memory)
+@pytest.mark.usefixtures("memory")
+def test_batches_depend_only_on_seed_and_number(three_classes: FeatureStore) -> None:
     batches = open_batches(three_classes)
     in_turn = [np.concatenate(read_epoch(batches, epoch)[0]) for epoch in range(3)]
     fresh = np.concatenate(read_epoch(open_batches(three_classes), 2)[0])
@@ -170,11 +160,8 @@ def test_batches_depend_only_on_seed_and_number(
     assert not np.array_equal(other, in_turn[2])
 
 
-@MEMORY
-def test_batches_without_seed_keep_the_order_of_the_examples(
-    three_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
-) -> None:
-    limit_memory(monkeypatch, memory)
+@pytest.mark.usefixtures("memory")
+def test_batches_without_seed_keep_the_order_of_the_examples(three_classes: FeatureStore) -> None:
     paths = [example.path for example in three_classes.examples]
     batches = open_batches(three_classes, seed=None)
     for epoch in range(2):
@@ -223,11 +210,8 @@ def test_batches_with_balanced_classes_weight_rare_classes_more(tmp_path: Path) 
     np.testing.assert_allclose(weights, np.where(targets[:, 0] == 0, 8 / 12, 2.0), rtol=1e-6)
 
 
-@MEMORY
-def test_batches_iterate_in_order_yields_the_order_of_the_examples(
-    two_classes: FeatureStore, monkeypatch: pytest.MonkeyPatch, memory: int | None
-) -> None:
-    limit_memory(monkeypatch, memory)
+@pytest.mark.usefixtures("memory")
+def test_batches_iterate_in_order_yields_the_order_of_the_examples(two_classes: FeatureStore) -> None:
     paths = [example.path for example in two_classes.examples]
     batches = FeatureBatches(two_classes, two_classes.examples, CLASSES, batch_size=5, seed=0)
     parts = list(batches.iterate_in_order(4))
