@@ -21,7 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from base.terminal import Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.run import extract_features
-from tests.backbones import share_backbones
+from tests.backbones import share_backbones, use_small_backbone
 from tests.browser import browser as browser
 from tests.browser import page as page
 from tests.pictures import fill_folder
@@ -56,6 +56,13 @@ def _no_fsync() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _shared_backbones() -> Iterator[None]:
     with share_backbones():
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_backbone() -> Iterator[None]:
+    """Use `build_small_backbone` in place of InceptionV3 in a whole module."""
+    with use_small_backbone():
         yield
 
 

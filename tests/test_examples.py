@@ -7,16 +7,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.backbones import use_small_backbone
 from tests.commands import run_command
 from tests.pictures import fill_folder
+
+pytestmark = pytest.mark.usefixtures("small_backbone")
 
 EXAMPLES = Path(__file__).parents[1] / "docs/examples"
 SBATCH, JOB = EXAMPLES / "parts.sbatch", EXAMPLES / "parts-job.yaml"
@@ -25,12 +25,6 @@ RECORD_ARGUMENTS = f"""#!{sys.executable}
 import json, sys
 print(json.dumps(sys.argv[1:]))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_backbone() -> Iterator[None]:
-    with use_small_backbone():
-        yield
 
 
 @pytest.fixture(scope="module")

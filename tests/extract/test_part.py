@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,12 @@ from features.catalog.catalog import CATALOG_NAME, Catalog
 from features.maintenance.check import rebuild_catalog
 from features.parts import FOLDER_KEY, PART_KEY, Parts
 from features.store import FeatureStore
-from tests.backbones import use_small_backbone
 from tests.commands import run_command
 from tests.errors import raises
 from tests.extract.extraction import configure, extract
 from tests.pictures import fill_folder
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_backbone() -> Iterator[None]:
-    with use_small_backbone():
-        yield
+pytestmark = pytest.mark.usefixtures("small_backbone")
 
 
 def extract_part(images: Path, store: Path, part: str, **options: Any) -> ExtractResult:

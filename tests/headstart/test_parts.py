@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from base.terminal import Console
 from extract.parts import OtherPartError
 from features.store import FeatureStore
-from tests.backbones import use_small_backbone
 from tests.commands import list_warnings
 from tests.errors import raises
 from tests.extract.extraction import assert_equal_stores, extract, interrupt_before_batch
@@ -23,13 +21,9 @@ from train_head.config import SolverName
 from train_head.runs.read import Run
 from train_head.train import train_head
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
+
 COUNT = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_backbone() -> Iterator[None]:
-    with use_small_backbone():
-        yield
 
 
 @pytest.fixture(scope="module")
