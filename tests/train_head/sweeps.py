@@ -14,7 +14,7 @@ import pytest
 from base.terminal import Console
 from features.store import FeatureStore
 from tests.train_head.synthetic import FINGERPRINT, draw_features, list_paths, make_store
-from train_head.config import SolverName
+from tests.train_head.training import SMALL_FIT
 from train_head.solvers import Fit, Problem
 from train_head.solvers.checkpoint import Checkpoint
 from train_head.solvers.reduced import fit_reduced
@@ -45,20 +45,8 @@ def make_cuts(folder: Path) -> Path:
 
 def make_sweep(store: FeatureStore | Path, out: Path, *tries: str, **options: Any) -> SweepConfig:
     """Make the options of a sweep with short fits of small heads."""
-    config = SweepConfig(
-        store if isinstance(store, Path) else store.path,
-        out,
-        tries=list(tries),
-        solver=SolverName.REDUCED,
-        epochs=3,
-        batch_size=8,
-        units=8,
-        learning_rate=0.01,
-        dropout=0.3,
-        seed=3,
-        no_report=True,
-    )
-    return replace(config, **options)
+    fit = SMALL_FIT | {"epochs": 3} | options
+    return SweepConfig(store if isinstance(store, Path) else store.path, out, **({"tries": list(tries)} | fit))
 
 
 def make_row(

@@ -42,19 +42,18 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return make_store(tmp_path_factory.mktemp("noise") / "store", paths, features=features)
 
 
+OPTIONS: dict[str, Any] = {
+    "solver": SolverName.REDUCED,
+    "epochs": 25,
+    "batch_size": 4,
+    "units": 24,
+    "learning_rate": 0.02,
+    "seed": 1,
+}
+
+
 def make_config(store: FeatureStore, tmp_path: Path, **options: Any) -> CompareConfig:
-    config = CompareConfig(
-        store.path,
-        tmp_path / "compare",
-        dropout=0.6,
-        solver=SolverName.REDUCED,
-        epochs=25,
-        batch_size=4,
-        units=24,
-        learning_rate=0.02,
-        seed=1,
-    )
-    return replace(config, **options)
+    return CompareConfig(store.path, tmp_path / "compare", **(OPTIONS | {"dropout": 0.6} | options))
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -194,21 +193,11 @@ def test_compare_with_invalid_options_fails_before_fitting(noise: FeatureStore, 
 
 
 def test_compare_fits_the_same_heads_as_train(noise: FeatureStore, tmp_path: Path, quiet: Console) -> None:
-    config = make_config(noise, tmp_path, epochs=3, no_report=True)
+    short = {"epochs": 3, "no_report": True}
+    config = make_config(noise, tmp_path, **short)
     compare(config, quiet)
     for folder, dropout in zip(FOLDERS, (0.0, 0.6), strict=True):
-        single = TrainConfig(
-            noise.path,
-            tmp_path / folder,
-            dropout=dropout,
-            solver=SolverName.REDUCED,
-            epochs=3,
-            batch_size=4,
-            units=24,
-            learning_rate=0.02,
-            seed=1,
-            no_report=True,
-        )
+        single = TrainConfig(noise.path, tmp_path / folder, dropout=dropout, **(OPTIONS | short))
         train_head(single, quiet)
         assert (single.run / "head.npz").read_bytes() == (config.run / folder / "head.npz").read_bytes()
 

@@ -20,6 +20,7 @@ from features.store import FeatureStore
 from tests.errors import raises
 from tests.files import read_files
 from tests.train_head.synthetic import OPTIONS, list_paths, make_store, place_hash
+from tests.train_head.training import RUN_FILES
 from train_head.config import OptimizerName, TrainConfig
 from train_head.data.split import split_examples
 from train_head.runs.read import Run
@@ -27,18 +28,6 @@ from train_head.runs.tables import list_run_examples
 from train_head.solvers.head import expand_probabilities, restore_head
 from train_head.solvers.history import DivergedError
 from train_head.train import train_head
-
-RUN_FILES = [
-    "curves.png",
-    "examples.csv",
-    "head.npz",
-    "history.csv",
-    "local.json",
-    "metrics.json",
-    "outliers.npz",
-    "predictions.csv",
-    "run.json",
-]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -51,7 +40,7 @@ def make_config(store: FeatureStore, tmp_path: Path) -> TrainConfig:
 
 
 def test_train_on_extracted_features_writes_complete_run(trained: Path, shared_store: Path) -> None:
-    assert sorted(read_files(trained)) == RUN_FILES
+    assert sorted(read_files(trained)) == ["curves.png", *RUN_FILES]
     assert [path.name for path in trained.parent.iterdir()] == ["run"]
     run = Run(trained)
     store = FeatureStore(shared_store)
@@ -115,7 +104,7 @@ def test_train_with_other_options_keeps_earlier_run_unless_overwriting(
     before = read_files(run)
     config = replace(TrainConfig(shared_store, run, **OPTIONS), epochs=1, units=8, no_report=True, overwrite=overwrite)
     metrics = train_head(config, quiet)
-    assert sorted(read_files(run)) == sorted([*(name for name in RUN_FILES if name != "curves.png"), "notes.txt"])
+    assert sorted(read_files(run)) == sorted([*RUN_FILES, "notes.txt"])
     assert (run / "notes.txt").read_text() == "mine"
     assert Run(run).read_metrics() == metrics
     assert Run(run).read_head().input_bias.shape == (8,)
@@ -196,9 +185,7 @@ def test_train_into_current_folder_or_link_fills_that_folder(
 def test_train_creates_missing_parent_folders(two_classes: FeatureStore, tmp_path: Path, quiet: Console) -> None:
     run = tmp_path / "runs" / "of today" / "first"
     train_head(replace(make_config(two_classes, tmp_path), run=run), quiet)
-    assert sorted(read_files(run)) == sorted(
-        [*(name for name in RUN_FILES if name != "curves.png"), "reduction.npz", "validation_logits.npy"]
-    )
+    assert sorted(read_files(run)) == sorted([*RUN_FILES, "reduction.npz", "validation_logits.npy"])
 
 
 def test_train_on_three_classes_writes_softmax_head(

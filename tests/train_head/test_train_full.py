@@ -20,22 +20,12 @@ from tests.files import read_files
 from tests.train_head import training
 from tests.train_head.fits import InterruptingConsole, assert_same_weights, fit
 from tests.train_head.synthetic import add_picture, list_paths, make_store
-from tests.train_head.training import NEW_OPTIONS, UNSTABLE, remove_options, rewrite_manifest
+from tests.train_head.training import NEW_OPTIONS, RUN_FILES, UNSTABLE, remove_options, rewrite_manifest
 from train_head.config import SolverName, TrainConfig
 from train_head.runs.read import Run
 from train_head.solvers.history import PartlyDivergedError
 from train_head.train import train_head
 
-RUN_FILES = [
-    "examples.csv",
-    "head.npz",
-    "history.csv",
-    "local.json",
-    "metrics.json",
-    "outliers.npz",
-    "predictions.csv",
-    "run.json",
-]
 SAME_FILES = ("head.npz", "predictions.csv", "examples.csv")
 """Files without a duration, which must be equal byte for byte."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +38,32 @@ SGD_CONFIG = TrainConfig(
 """Options of a small head without dropout, whose fit a test can repeat step by step."""
 
 
+SMALL_FIT: dict[str, Any] = {
+    "solver": SolverName.REDUCED,
+    "epochs": 6,
+    "batch_size": 8,
+    "units": 8,
+    "learning_rate": 0.01,
+    "dropout": 0.3,
+    "seed": 3,
+    "no_report": True,
+}
+"""Options of a short fit of a small head."""
+RUN_FILES = [
+    "examples.csv",
+    "head.npz",
+    "history.csv",
+    "local.json",
+    "metrics.json",
+    "outliers.npz",
+    "predictions.csv",
+    "run.json",
+]
+"""Files of a run without a report."""
+
+
 def make_config(store: FeatureStore | Path, run: Path, **options: Any) -> TrainConfig:
-    path = store if isinstance(store, Path) else store.path
-    config = TrainConfig(
-        path,
-        run,
-        solver=SolverName.REDUCED,
-        epochs=6,
-        batch_size=8,
-        units=8,
-        learning_rate=0.01,
-        dropout=0.3,
-        seed=3,
-        no_report=True,
-    )
-    return replace(config, **options)
+    return TrainConfig(store if isinstance(store, Path) else store.path, run, **(SMALL_FIT | options))
 
 
 def run_command(store: FeatureStore, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
