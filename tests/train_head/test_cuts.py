@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from base.errors import StoreMissingError, UsageError
 from base.terminal import Console
@@ -19,7 +17,6 @@ from features.cuts import open_store
 from features.options import Pool
 from features.store import FeatureStore
 from tests.errors import raises
-from tests.pictures import draw_picture, fill_folder
 from tests.train_head.synthetic import (
     CLASSES,
     FINGERPRINT,
@@ -29,6 +26,7 @@ from tests.train_head.synthetic import (
     list_paths,
     make_store,
 )
+from tests.train_head.tiny import draw_tiny_pictures, store_tiny_pictures
 from tests.train_head.training import make_config
 from train_head.config import SolverName
 from train_head.data.split import split_examples
@@ -171,34 +169,10 @@ def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_export_of_run_on_means_of_one_cut_agrees_with_training(
     both: Path, tmp_path: Path, quiet: Console, stored: Pool
 ) -> None:
-    pictures, folder = tmp_path / "pictures", tmp_path / "stores"
-    fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
-    fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)
-    files = sorted(pictures.rglob("*.jpg"))
-    sizes = (TINY_SIZE, TINY_SIZE)
-    for file in files:
-        # Drawn at the input size of the backbone, so that the expected features need no resizing.
-        draw_picture(file.parent.name, int(file.stem), sizes).save(file, quality=95)
-    backbone = build_tiny_backbone()
-    pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files]) / 127.5 - 1
-    features = backbone.predict_on_batch(pixels)
-    if stored is Pool.AVG:
-        features = np.stack([average_pixels(np.asarray(Image.open(file), np.float64)) for file in files])
-    fingerprint = replace(
-        FINGERPRINT,
-        cut=TINY_CUT,
-        image_size=TINY_SIZE,
-        pool=stored.value,
-        weights_sha256=hash_weights(backbone),
-    )
-    store = make_store(
-        folder / TINY_CUT,
-        [str(file.relative_to(pictures)) for file in files],
-        features=features,
-        contents=[hashlib.sha256(file.read_bytes()).digest() for file in files],
-        fingerprint=fingerprint,
-        images_folder=str(pictures),
-    )
+    pictures, folder, backbone = draw_tiny_pictures(tmp_path / "pictures"), tmp_path / "stores", build_tiny_backbone()
+    means = np.stack([average_pixels(picture.astype(np.float64)) for picture in pictures.pixels])
+    features = means if stored is Pool.AVG else None
+    store = store_tiny_pictures(folder / TINY_CUT, pictures, backbone, stored, features)
     (folder / "mixed5").symlink_to(both / "mixed5")
     pool = Pool.AVG if stored is Pool.NONE else Pool.NONE
     assert rebuild_backbone(open_store(store.path, "", pool), "", quiet).output_shape == (None, 3)
@@ -214,12 +188,12 @@ def test_export_of_run_on_means_of_one_cut_agrees_with_training(
     assert read_card(tmp_path / "out/model.keras").cut == TINY_CUT
     rows = [line.split(",") for line in (config.run / "predictions.csv").read_text().splitlines()[1:]]
     expected = {row[0]: float(row[-1]) for row in rows}
-    images = [np.asarray(Image.open(pictures / path)) for path in expected]
+    images = dict(zip(pictures.paths, pictures.pixels, strict=True))
     # Loaded by Keras, because `load_export` rebuilds InceptionV3, and this backbone is a substitute.
     import keras
 
     model = keras.saving.load_model(tmp_path / "out/model.keras")
-    outputs = [float(model(image[None].astype(np.float32))[0, 0]) for image in images]
+    outputs = [float(model(images[path][None])[0, 0]) for path in expected]
     np.testing.assert_allclose(outputs, list(expected.values()), atol=1e-3)
 
 

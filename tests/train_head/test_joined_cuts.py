@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import headstart as hs
 from base.errors import HeadstartError, UsageError
@@ -19,8 +17,8 @@ from extract.backbone import cut_backbone, hash_weights
 from features.cuts import open_store
 from features.options import Pool
 from tests.errors import raises
-from tests.pictures import draw_picture, fill_folder
 from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, draw_features, list_paths, make_store
+from tests.train_head.tiny import draw_tiny_pictures, store_tiny_pictures
 from tests.train_head.training import make_config
 from train_head.config import HeadConfig, SolverName, SplitName
 from train_head.data.split import split_examples
@@ -148,26 +146,10 @@ def test_export_of_run_on_two_cuts_agrees_with_training(
     tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch, stored: Pool, units: int
 ) -> None:
     monkeypatch.setattr("train_head.finetuning.backbone.build_backbone", lambda size, weights: build_two_cuts())
-    pictures, folder, cuts = tmp_path / "pictures", tmp_path / "stores", ["average_pooling2d", "activation"]
-    fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
-    fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)
-    files = sorted(pictures.rglob("*.jpg"))
-    for file in files:
-        # Drawn at the input size of the backbone, so that the expected features need no resizing.
-        draw_picture(file.parent.name, int(file.stem), (TINY_SIZE, TINY_SIZE)).save(file, quality=95)
-    pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files]) / 127.5 - 1
+    pictures, folder = draw_tiny_pictures(tmp_path / "pictures"), tmp_path / "stores"
+    cuts = ["average_pooling2d", "activation"]
     for cut in cuts:
-        model = cut_backbone(build_two_cuts(), cut, stored)
-        make_store(
-            folder / cut,
-            [str(file.relative_to(pictures)) for file in files],
-            features=model.predict_on_batch(pixels),
-            contents=[hashlib.sha256(file.read_bytes()).digest() for file in files],
-            fingerprint=replace(
-                FINGERPRINT, cut=cut, image_size=TINY_SIZE, pool=stored.value, weights_sha256=hash_weights(model)
-            ),
-            images_folder=str(pictures),
-        )
+        store_tiny_pictures(folder / cut, pictures, cut_backbone(build_two_cuts(), cut, stored), stored)
     pool = Pool.AVG if stored is Pool.NONE else Pool.NONE
     config = make_config(folder, tmp_path / "run", cut=",".join(cuts), pool=pool, epochs=20, units=units)
     metrics = train_head(config, quiet)
@@ -177,9 +159,9 @@ def test_export_of_run_on_two_cuts_agrees_with_training(
     card = read_card(tmp_path / "out/model.keras")
     assert (card.cut, card.pool, card.scales) == (",".join(cuts), "avg", Run(config.run).record.scales)
     # Loaded by Keras, because `load_export` rebuilds InceptionV3, and this backbone is a substitute.
-    outputs = result.load()(np.stack([np.asarray(Image.open(file), np.float32) for file in files]))[:, 0]
+    outputs = result.load()(pictures.pixels)[:, 0]
     rows = {prediction.path: prediction.row[1] for prediction in Run(config.run).read_predictions()}
-    found = dict(zip([str(file.relative_to(pictures)) for file in files], np.asarray(outputs).tolist(), strict=True))
+    found = dict(zip(pictures.paths, np.asarray(outputs).tolist(), strict=True))
     assert metrics["val_accuracy"] == 1.0
     assert rows == pytest.approx({path: found[path] for path in rows}, abs=1e-3)
 

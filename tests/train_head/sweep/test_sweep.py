@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from base.command_line import CommandFailed
 from base.terminal import Console
-from extract.backbone import hash_weights
 from features.store import FeatureStore
 from tests.files import read_files
-from tests.pictures import draw_picture, fill_folder
 from tests.train_head.multi_label import SETS, make_multi_label_store
 from tests.train_head.sweeps import FOUR_NAMES, Swept, make_sweep, read_table
-from tests.train_head.synthetic import FINGERPRINT, TINY_SIZE, build_tiny_backbone, make_store
+from tests.train_head.synthetic import build_tiny_backbone
+from tests.train_head.tiny import draw_tiny_pictures, store_tiny_pictures
 from tests.train_head.training import UNSTABLE, make_config
 from train_head.config import OptimizerName
 from train_head.evaluation.baselines import MAJORITY
@@ -224,27 +221,8 @@ def test_best_run_is_exported_with_the_accuracy_of_the_sweep(
     tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train_head.finetuning.backbone.build_backbone", lambda size, weights: build_tiny_backbone())
-    pictures, backbone = tmp_path / "pictures", build_tiny_backbone()
-    fill_folder(pictures, {"train/cats": 5, "train/dogs": 5})
-    fill_folder(pictures, {"validation/cats": 3, "validation/dogs": 3}, start=50)
-    files = sorted(pictures.rglob("*.jpg"))
-    for file in files:
-        # Pictures of the backbone's input size need no resizing, so that NumPy can compute the features.
-        draw_picture(file.parent.name, int(file.stem), (TINY_SIZE, TINY_SIZE)).save(file, quality=95)
-    pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files]) / 127.5 - 1
-    tiny: dict[str, Any] = {
-        "cut": "average_pooling2d",
-        "image_size": TINY_SIZE,
-        "weights_sha256": hash_weights(backbone),
-    }
-    store = make_store(
-        tmp_path / "store",
-        [str(file.relative_to(pictures)) for file in files],
-        features=backbone.predict_on_batch(pixels),
-        contents=[hashlib.sha256(file.read_bytes()).digest() for file in files],
-        fingerprint=replace(FINGERPRINT, **tiny),
-        images_folder=str(pictures),
-    )
+    pictures = draw_tiny_pictures(tmp_path / "pictures")
+    store = store_tiny_pictures(tmp_path / "average_pooling2d", pictures, build_tiny_backbone())
     config = make_sweep(store, tmp_path / "out", "units=4,8", epochs=15)
     best = sweep(config, quiet)["best"]
     shutil.rmtree(config.out / "trials")
