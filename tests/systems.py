@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+HANG_S = 600
+"""Seconds after which a test gives up on a process, a thread or a server: only a hang takes so long, also if other
+programs use all cores."""
+
 needs_posix = pytest.mark.skipif(
     sys.platform == "win32", reason="needs the signals, pipes, permissions, paths or shell of POSIX"
 )

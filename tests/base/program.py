@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar
 
 from typer import Option
 
+from base import signals
 from base.command_line import CommandFailed, run_app
 from base.errors import HeadstartError, UsageError
 from base.signals import defer_interrupt, get_exit_status
@@ -28,6 +29,7 @@ class Config:
     times: Annotated[int, Option(min=1, help="A number.")] = 2
     run: Annotated[Path, Option(help="Output file.")] = Path("work/run")
     seconds: Annotated[float, Option(help="Time to sleep.")] = 60.0
+    window: Annotated[float, Option(help="Time in which a repeated signal is ignored.")] = 0.5
     preset: Annotated[str, Option(help="Preset.")] = "none"
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"many": {"times": 9}}
@@ -50,6 +52,7 @@ def report_and_sleep(seconds: float) -> None:
 
 def run(config: Config, console: Console) -> Mapping[str, Any]:
     """Run the program."""
+    signals._REPEAT_WINDOW_S = config.window
     console.info("information")
     console.debug("detail")
     console.warning("attention")

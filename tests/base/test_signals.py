@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.systems import needs_posix
+from tests.systems import HANG_S, needs_posix
 
 ROOT = Path(__file__).parents[2]
 # Windows ends a process at once where other systems send a signal.
@@ -47,7 +47,7 @@ def test_signal_ends_a_command_with_its_status(mode: str, number: int) -> None:
     with start(*PROGRAM, mode) as process:
         wait_until_ready(process)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + number
     assert count_error_lines(errors) == (0 if mode == "exit" else 1)
 
@@ -62,7 +62,7 @@ def test_signal_during_the_imports_ends_a_command_with_its_status(module: str, n
         while not (line := process.stderr.readline()).rstrip().endswith(f" {module}"):
             assert line, f"{module} was not imported"
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_S)
     # Python may have finished `--help` before this process read the line.
     assert process.returncode in (128 + number, 0)
     assert "Traceback" not in errors
@@ -77,19 +77,19 @@ def test_second_signal_ends_a_command_during_cleanup() -> None:
         while process.poll() is None:
             process.send_signal(number)
             time.sleep(0.1)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + number
     assert count_error_lines(errors) == 0
 
 
 def test_repeated_signal_of_one_event_lets_a_command_clean_up() -> None:
     # Make and `timeout` send a signal to the process and to its group.
-    with start(*PROGRAM, "clean up", "--seconds", "0.8") as process:
+    with start(*PROGRAM, "clean up", "--seconds", "0.8", "--window", str(HANG_S)) as process:
         wait_until_ready(process)
         process.send_signal(signal.SIGTERM)
         wait_until_ready(process)
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + signal.SIGTERM
     assert count_error_lines(errors) == 1
 
@@ -98,7 +98,7 @@ def test_deferred_signal_is_handled_after_the_block() -> None:
     with start(*PROGRAM, "save") as process:
         wait_until_ready(process)
         process.send_signal(signal.SIGHUP)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=HANG_S)
     assert (process.returncode, output) == (128 + signal.SIGHUP, "saved\n")
 
 
@@ -108,6 +108,6 @@ def test_ignored_hangup_does_not_end_a_command() -> None:
     with start("-c", ignore, sys.executable, *PROGRAM, "work", "--seconds", "0.3") as process:
         wait_until_ready(process)
         process.send_signal(signal.SIGHUP)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == 0
     assert count_error_lines(errors) == 0

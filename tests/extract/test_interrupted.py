@@ -28,6 +28,7 @@ from features.store import FeatureStore
 from features.store_writer import FeatureWriter
 from tests.extract.mean_colours import MeanColours, run_loop, write_pictures
 from tests.pictures import fill_folder
+from tests.systems import HANG_S
 
 ROOT = Path(__file__).parents[2]
 NUM_PICTURES, NUM_VIEWS, ROWS_PER_SHARD = 40, 2, 8
@@ -108,7 +109,7 @@ def stopped(many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[signal
     results = {}
     for number, process in processes.items():
         with process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=HANG_S)
         results[number] = Stopped(process.returncode, out, err, folder / number.name)
     return results
 
@@ -184,7 +185,7 @@ class InterruptedPictures(list[ImageRow]):
         for number, row in enumerate(super().__iter__()):
             # The catalog iterates first.
             if number == 18 and self._num_iterations == 2:
-                assert self._has_started.wait(timeout=30)
+                assert self._has_started.wait(timeout=HANG_S)
                 raise KeyboardInterrupt
             yield row
 

@@ -25,6 +25,7 @@ from features.shards.shard import ShardRef, write_shard
 from features.store import FeatureStore
 from tests.extract.mean_colours import MeanColours, read_colours, run_loop, write_pictures
 from tests.interrupts import handle_interrupts
+from tests.systems import HANG_S
 
 pytestmark = pytest.mark.unit
 
@@ -105,7 +106,7 @@ class Endless(MeanColours):
         if number == 8:
             # Unlike `_thread.interrupt_main`, it wakes a main thread that waits for a lock, as Control-C does.
             repeat_signal(signal.SIGINT)
-        if number >= 8 and not self.end.wait(timeout=30):
+        if number >= 8 and not self.end.wait(timeout=HANG_S):
             self.was_waited_for = True
 
     def prepare(self, pixels: Pixels, content_hash: bytes, views: Iterable[int]) -> Prepared:
@@ -123,7 +124,7 @@ class Endless(MeanColours):
 def test_loop_interrupted_does_not_wait_for_large_pictures_or_slow_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_engine: bool
 ) -> None:
-    monkeypatch.setattr(pipeline, "SECONDS_TO_FINISH", 0.2 if is_engine else 5)
+    monkeypatch.setattr(pipeline, "SECONDS_TO_FINISH", 0.2 if is_engine else HANG_S)
     rows, backbone = write_pictures(tmp_path / "pictures", range(NUM_PICTURES)), Endless(is_engine=is_engine)
     with handle_interrupts(), pytest.raises(KeyboardInterrupt):
         run_loop(tmp_path, rows, backbone)
@@ -134,7 +135,7 @@ def test_loop_interrupted_does_not_wait_for_large_pictures_or_slow_batches(
     assert sum(image.status is ImageStatus.DONE for image in store.images) == store.num_features
     backbone.end.set()
     for thread in find_threads():
-        thread.join(timeout=30)
+        thread.join(timeout=HANG_S)
     assert find_threads() == []
 
 
@@ -154,7 +155,7 @@ def test_loop_runs_the_waiting_batches_while_a_shard_is_written(
         if number == 1:
             # The shard has the rows of two batches; the second is full before the others are stored.
             for _ in range(2 + BATCHES_WAITING):
-                assert finished.acquire(timeout=30)
+                assert finished.acquire(timeout=HANG_S)
                 num_waited += 1
         return write_shard(folder, number, data, num_rows)
 

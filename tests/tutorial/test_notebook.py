@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.pictures import fill_folder
+from tests.systems import HANG_S
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "tutorial" / "first_model.ipynb"
@@ -36,7 +37,9 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     parameters.source = SMALL
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+        client = NotebookClient(
+            notebook, timeout=HANG_S, startup_timeout=HANG_S, resources={"metadata": {"path": str(folder)}}
+        )
         asyncio.run(client.async_execute())
     return notebook
 

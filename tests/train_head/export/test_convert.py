@@ -19,6 +19,7 @@ from base.terminal import Console
 from tests.commands import run_command
 from tests.errors import raises
 from tests.files import read_files
+from tests.systems import HANG_S
 from tests.train_head.export.conftest import Exported
 from train_head.data.batches import Array
 from train_head.export import convert
@@ -185,11 +186,11 @@ def test_convert_aside_of_a_missing_model_is_an_error_with_the_last_line(tmp_pat
 
 def test_converter_ends_with_its_parent(tmp_path: Path) -> None:
     program = "import threading, time; from train_head.export import convert; "
-    program += "threading.Thread(target=convert._exit_with_parent, daemon=True).start(); time.sleep(60)"
+    program += "threading.Thread(target=convert._exit_with_parent, daemon=True).start(); time.sleep(3600)"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as child:
         assert child.stdin
         child.stdin.close()
-        assert child.wait(timeout=50) == 1
+        assert child.wait(timeout=HANG_S) == 1
 
 
 @pytest.mark.unit

@@ -1,8 +1,8 @@
-"""The command `serve` with a model that classifies colours and takes half a second, without TensorFlow."""
+"""The command `serve` with a model that classifies colours once it has read a line, without TensorFlow."""
 
 from __future__ import annotations
 
-import time
+import sys
 from unittest import mock
 
 from base.terminal import Console
@@ -17,13 +17,13 @@ from train_head.serve.config import ServeConfig
 from train_head.serve.uploads import Limits
 
 
-def run_slowly(pixels: Array) -> Outputs:
-    time.sleep(0.5)
+def wait_and_run(pixels: Array) -> Outputs:
+    sys.stdin.readline()
     return compare_colours(pixels)
 
 
 def build_service(config: ServeConfig, console: Console) -> Service:
-    return Service(Classifier(make_model(run_slowly), DecodePolicy(), config, None), Limits(), console)
+    return Service(Classifier(make_model(wait_and_run), DecodePolicy(), config, None), Limits(), console)
 
 
 if __name__ == "__main__":

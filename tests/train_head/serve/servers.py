@@ -21,6 +21,7 @@ import numpy as np
 from base.terminal import Console, ConsoleOptions
 from extract.decoding.policy import DecodePolicy
 from tests.pictures import COLOURS
+from tests.systems import HANG_S
 from tests.train_head.synthetic import CLASSES, make_example, make_small_card
 from train_head.data.batches import Array
 from train_head.export.config import Format
@@ -92,7 +93,7 @@ class Client:
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request; underscores in the names of headers become hyphens."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=20)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=HANG_S)
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, given)
@@ -111,7 +112,7 @@ class Client:
 
     @contextmanager
     def connect(self) -> Iterator[socket.socket]:
-        with socket.create_connection((HOST, self.port), timeout=20) as connection:
+        with socket.create_connection((HOST, self.port), timeout=HANG_S) as connection:
             yield connection
 
 

@@ -18,6 +18,7 @@ from base.errors import HeadstartError, UsageError
 from tests.commands import run_command
 from tests.errors import raises
 from tests.pictures import draw_picture, encode
+from tests.systems import HANG_S
 from tests.train_head.serve.servers import Answer, Client
 from tests.train_head.training import ROOT
 from train_head.serve.address import format_address, open_socket
@@ -30,8 +31,10 @@ SERVE = "train_head.serve.__main__"
 )
 def test_signal_ends_the_server_after_the_requests_in_progress(number: signal.Signals, status: int) -> None:
     command = [sys.executable, "-m", "tests.train_head.serve.child", "--model", "none", "--port", "0", "--json"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdin
+    assert process.stderr
     address = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stderr.readline())
     assert address
     client, answers = Client(int(address[1])), list[Answer]()
@@ -40,8 +43,10 @@ def test_signal_ends_the_server_after_the_requests_in_progress(number: signal.Si
     while not client.send("GET", "/health").json["requests"]:
         pass
     process.send_signal(number)
+    process.stdin.write("\n")
+    process.stdin.flush()
     thread.join()
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=HANG_S)
     assert [answer.labels for answer in answers] == [["owls"]]
     assert (process.returncode, err) == (status, "")
     assert json.loads(out) == {"address": address[0], "num_pictures": 1}

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from tests.pictures import draw_picture, encode
+from tests.systems import HANG_S
 from tests.train_head.serve.servers import Client, compare_colours, make_model, start_server
 from train_head.data.batches import Array
 from train_head.export.outputs import Outputs
@@ -26,9 +26,8 @@ HEADERS = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png
 
 @pytest.fixture(scope="module")
 def limited() -> Iterator[Client]:
-    """Client of a server with small limits."""
-    limits = Limits(max_bytes=100_000, upload_s=0.5, pause_s=0.2)
-    with mock.patch("train_head.serve.guard.DISCARD_S", 0.2), start_server(limits=limits) as found:
+    """Client of a server with a small limit on bodies."""
+    with start_server(limits=Limits(max_bytes=100_000)) as found:
         yield found
 
 
@@ -61,7 +60,9 @@ def test_large_body_is_refused_before_it_is_sent(limited: Client) -> None:
     assert b"connection: close" in answer
 
 
-def test_endless_body_is_refused_at_the_limit(limited: Client) -> None:
+def test_endless_body_is_refused_at_the_limit(limited: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_head.serve.guard.DISCARD_S", 0.2)
+
     def send_chunks() -> Iterator[bytes]:
         while True:
             yield bytes(8192)
@@ -72,14 +73,15 @@ def test_endless_body_is_refused_at_the_limit(limited: Client) -> None:
 
 
 @pytest.mark.parametrize("interval_s", [0.05, 5.0])
-def test_slow_body_is_refused(limited: Client, interval_s: float) -> None:
-    found, started = b"", time.monotonic()
-    with limited.connect() as connection:
+def test_slow_body_is_refused(interval_s: float) -> None:
+    found = b""
+    with start_server(limits=Limits(upload_s=0.5, pause_s=0.2)) as client, client.connect() as connection:
         connection.sendall(HEADERS + b"Content-Length: 1000\r\n\r\n")
         connection.settimeout(interval_s)
-        while not found and time.monotonic() - started < 10:
+        for _ in range(1000):
             try:
                 found = connection.recv(65536)
+                break
             except TimeoutError:
                 connection.sendall(b"x")
     assert found.startswith(b"HTTP/1.1 408 ")
@@ -135,13 +137,14 @@ def test_prediction_that_takes_too_long_is_deferred() -> None:
     release = threading.Event()
 
     def wait(pixels: Array) -> Outputs:
-        release.wait(10)
+        release.wait(HANG_S)
         return compare_colours(pixels)
 
     with start_server(make_model(wait), Limits(predict_s=0.2)) as client:
         assert client.predict(PICTURE).status == 503
         release.set()
-        assert client.predict(PICTURE).status == 200
+        # On a loaded machine, a picture can take longer than the limit.
+        assert any(client.predict(PICTURE).status == 200 for _ in range(1000))
 
 
 def test_failure_of_the_model_is_answered_and_later_requests_work(capsys: pytest.CaptureFixture[str]) -> None:
