@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 if sys.platform == "win32":
+    import _thread
+    import _winapi
     import msvcrt
 
     END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK)
@@ -164,7 +166,6 @@ def _set_lock(descriptor: int, mode: int) -> bool:
     """Lock or unlock an open file; return False if another process has locked it."""
     try:
         if sys.platform == "win32":
-            # The locked byte is after the content, which other processes could not read otherwise.
             os.lseek(descriptor, _LOCK_OFFSET, os.SEEK_SET)
             msvcrt.locking(descriptor, mode, 1)
         else:
@@ -214,20 +215,19 @@ def rename(source: Path, target: Path) -> None:
 def exchange(first: Path, second: Path) -> bool:
     """Exchange two paths atomically; return False if the system cannot do it.
 
-    Sources: rename(2) of Linux, RENAME_EXCHANGE; rename(2) of macOS, RENAME_SWAP.
+    Sources: RENAME_EXCHANGE in rename(2) of Linux, and RENAME_SWAP in that of macOS, are both 2.
     """
     if sys.platform == "win32":
         return False
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
-    rename_exchange = rename_swap = 2
-    here = -100
+    swap, here = 2, -100
     paths = os.fsencode(first), os.fsencode(second)
     if sys.platform == "darwin":
-        status = library.renamex_np(*paths, rename_swap)
+        status = library.renamex_np(*paths, swap)
     elif hasattr(library, "renameat2"):
-        status = library.renameat2(here, paths[0], here, paths[1], rename_exchange)
+        status = library.renameat2(here, paths[0], here, paths[1], swap)
     else:
         return False
     if not status:
@@ -262,8 +262,6 @@ def replace_forbidden(name: str) -> str:
 def repeat_signal(number: int) -> None:
     """Let the main thread handle a signal again."""
     if sys.platform == "win32":
-        import _thread
-
         return _thread.interrupt_main(signal.Signals(number))
     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
@@ -271,8 +269,6 @@ def repeat_signal(number: int) -> None:
 def is_running(process: int) -> bool:
     """Return whether the process with this number exists."""
     if sys.platform == "win32":
-        import _winapi
-
         query_limited_information = 0x1000
         try:
             handle = _winapi.OpenProcess(query_limited_information, False, process)
@@ -285,10 +281,8 @@ def is_running(process: int) -> bool:
             _winapi.CloseHandle(handle)
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
+    except (OSError, OverflowError) as error:
+        return isinstance(error, PermissionError)
     return True
 
 
