@@ -1,9 +1,11 @@
-"""Values of options that extraction and training share. NumPy is not imported, so that a command starts quickly."""
+"""Values of options and names that the stages share. NumPy is not imported, so that a command starts quickly."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+EXAMPLES_FILE = "examples.csv"
+"""Table of a run, whose column `content_hash` has the SHA-256 of each picture whose features the run needs."""
 VALIDATION_SHARE = 0.2
 """Default share of the training pictures that is held out if the folder has no validation/."""
 

@@ -23,8 +23,6 @@ BACKBONE_FOLDER = "backbone"
 """Folder of the quantised backbone of a store whose features were computed in int8."""
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 """Splits of pictures; the split of a folder without splits is empty."""
-EXAMPLES_FILE = "examples.csv"
-"""Table of a run, whose column `content_hash` has the SHA-256 of each picture whose features the run needs."""
 
 _WITHOUT_SIGN, _INFINITY = np.uint16(0x7FFF), 0x7C00
 

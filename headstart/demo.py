@@ -21,7 +21,6 @@ from base.urls import Location, UrlPath, locate_pictures, redact
 from extract.__main__ import extract
 from extract.config import ExtractConfig
 from extract.demo_data import ElpvConfig, prepare_elpv
-from extract.engines.choose import check_options
 from train_head.__main__ import train
 from train_head.config import TrainConfig
 from train_head.export.__main__ import export
@@ -118,6 +117,9 @@ def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
         headstart demo --images pictures
         headstart demo --images pictures --train "--dropout 0.5" --export "--formats keras,onnx"
     """
+    # Imports NumPy, which the help does not need.
+    from extract.engines.choose import check_options
+
     started, plan = time.monotonic(), plan_demo(config)
     # Invalid options of extraction are found before any work.
     check_options(plan.extract.engine, plan.extract.precision)

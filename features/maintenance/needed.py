@@ -13,7 +13,7 @@ from base.files import is_regular
 from base.lock import is_held
 from base.replace import is_lock_name
 from features.cuts import list_cuts
-from features.schema import EXAMPLES_FILE
+from features.options import EXAMPLES_FILE
 
 
 def locate_runs(store: Path) -> list[Path]:

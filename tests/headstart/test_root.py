@@ -58,6 +58,17 @@ def test_each_command_has_examples_with_valid_arguments(name: str, place: str) -
 
 
 @pytest.mark.unit
+def test_modules_of_commands_import_no_large_package() -> None:
+    code = f"""import importlib, sys
+for module in {sorted({command.module for command in COMMANDS.values()})}:
+    importlib.import_module(module)
+print(*{{"numpy", "h5py", "rich.console", "tensorflow"}} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.unit
 def test_find_command_of_another_program_is_empty() -> None:
     assert find_command("python -m benchmarks.epoch") == ""
 

@@ -18,7 +18,7 @@ from base.options import convert_value, list_options
 from base.replace import recover_target
 from base.target import Names, Target
 from base.typed import check_type
-from features.schema import EXAMPLES_FILE as EXAMPLES_FILE
+from features.options import EXAMPLES_FILE as EXAMPLES_FILE
 from train_head.config import TrainConfig
 
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "history.csv"

@@ -29,7 +29,8 @@ from features.maintenance.needed import find_needed
 from features.maintenance.prune import build_store_leftover, walk_folders
 from features.maintenance.recover import move_to_quarantine
 from features.maintenance.trim import trim_store
-from features.schema import DERIVED_FOLDER, EXAMPLES_FILE, QUARANTINE_FOLDER, FeatureStatus, ImageStatus
+from features.options import EXAMPLES_FILE
+from features.schema import DERIVED_FOLDER, QUARANTINE_FOLDER, FeatureStatus, ImageStatus
 from features.shards.shard import SHARD_FOLDER
 from features.store import FeatureStore
 from tests.commands import CommandResult, run_command
