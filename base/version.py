@@ -25,4 +25,4 @@ def _read_own_version() -> str:
     import tomllib
 
     path = Path(__file__).parents[1] / "pyproject.toml"
-    return str(tomllib.loads(path.read_text())["project"]["version"]) if path.exists() else UNKNOWN
+    return str(tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"]) if path.exists() else UNKNOWN

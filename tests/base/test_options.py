@@ -71,6 +71,7 @@ def test_make_options_valid_value_is_converted(name: str, value: object, expecte
         ("folder", 3),
         ("folder", ""),
         ("files", 3),
+        ("files", {"a": 1}),
         ("files", [3]),
         ("shape", "square"),
         ("shape", None),
