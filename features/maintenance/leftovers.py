@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from base.command_line import CommandFailed
-from base.errors import HeadstartError, UsageError, convert_os_error
+from base.errors import HeadstartError, TargetLockedError, UsageError, convert_os_error
+from base.lock import hold_lock
+from base.replace import name_lock
 from base.terminal import Console, format_bytes, format_count
 
 Kind = TypeVar("Kind", bound=StrEnum)
@@ -85,6 +87,7 @@ def free_leftovers(
         The JSON object of a command: `bytes` (freed, or to be freed), `removed`, and `leftovers`.
 
     Raises:
+        TargetLockedError: another command is removing leftovers in the folder.
         CommandFailed: some leftovers could not be removed; the others were.
     """
     total = sum(each.num_bytes for each in found)
@@ -93,18 +96,7 @@ def free_leftovers(
         console.show_table(f"no longer needed in {folder}", [*rows, ("total", "", format_bytes(total), "")])
     else:
         console.info(f"{folder}: nothing to remove")
-    freed, failed = [], []
-    for each in found if confirm else ():
-        try:
-            if os.path.lexists(each.path):
-                num_freed = each.remove()
-                freed.append(each if num_freed is None else replace(each, num_bytes=num_freed))
-        except (HeadstartError, OSError) as error:
-            # Another command may have removed it in the meantime.
-            if os.path.lexists(each.path):
-                text = convert_os_error(error, os.fspath(each.path)) if isinstance(error, OSError) else error
-                console.warning(f"kept {each.path}: {text}")
-                failed.append(each)
+    freed, failed = _remove(folder, found, console) if found and confirm else ([], [])
     shown = freed if confirm else found
     num_bytes = sum(each.num_bytes for each in shown)
     result = {
@@ -122,3 +114,39 @@ def free_leftovers(
     if failed:
         raise CommandFailed(result, f"{format_count(len(failed), 'entry', 'entries')} could not be removed")
     return result
+
+
+def _remove(folder: Path, found: Iterable[Leftover], console: Console) -> tuple[list[Leftover], list[Leftover]]:
+    """Remove leftovers; return those that were removed, with the freed space, and those that could not be."""
+    freed, failed = [], []
+    with _hold_lock(folder):
+        for each in found:
+            try:
+                if os.path.lexists(each.path):
+                    num_freed = each.remove()
+                    freed.append(each if num_freed is None else replace(each, num_bytes=num_freed))
+            except (HeadstartError, OSError) as error:
+                # Another command may have removed it in the meantime.
+                if os.path.lexists(each.path):
+                    text = convert_os_error(error, os.fspath(each.path)) if isinstance(error, OSError) else error
+                    console.warning(f"kept {each.path}: {text}")
+                    failed.append(each)
+    return freed, failed
+
+
+@contextmanager
+def _hold_lock(folder: Path) -> Iterator[None]:
+    """Hold a lock, so that two commands do not refuse each other's leftovers one by one.
+
+    Raises:
+        TargetLockedError: another command holds the lock.
+    """
+    # The name differs from that of the lock of a target, which the folder may be.
+    path = name_lock(folder.resolve()).with_suffix(".prune")
+    with ExitStack() as stack:
+        # The folder may be read-only, and have folders that are not.
+        with suppress(OSError):
+            if holder := stack.enter_context(hold_lock(path, folder, is_removed=True)):
+                got, advice = f"a lock held by {holder}", "Wait until it ends"
+                raise TargetLockedError(folder, "no other command that removes files", got, advice)
+        yield

@@ -24,7 +24,7 @@ from base.target import Target
 from base.terminal import Console
 from features.derived import list_cached
 from features.maintenance.command import StoreKind
-from features.maintenance.leftovers import free_leftovers, parse_kinds, unlink_files
+from features.maintenance.leftovers import Leftover, free_leftovers, parse_kinds, unlink_files
 from features.maintenance.needed import find_needed
 from features.maintenance.prune import build_store_leftover, walk_folders
 from features.maintenance.recover import move_to_quarantine
@@ -288,6 +288,17 @@ def test_free_leftovers_that_another_command_removes_count_nothing(tmp_path: Pat
     assert [each["path"] for each in result["leftovers"]] == [str(stores[0])]
     assert unlink_files([stores[0] / "catalog.sqlite"]) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.unit
+def test_free_leftovers_while_another_command_removes_some_is_an_error(tmp_path: Path) -> None:
+    def free_again() -> None:
+        with raises(TargetLockedError, where=tmp_path):
+            free_leftovers(tmp_path, [found], Console(), confirm=True, command="")
+
+    found = Leftover(StoreKind.CUTS, tmp_path, 7, "", free_again)
+    assert free_leftovers(tmp_path, [found], Console(), confirm=True, command="")["bytes"] == 7
+    assert list(tmp_path.parent.glob(".*.prune")) == []
 
 
 @pytest.mark.unit
