@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _REPEAT_WINDOW_S = 0.5
 """Time in which a repeated signal is ignored: make, `timeout` and a closed terminal send a signal twice, to the process
 and to its group."""
+_REPEAT_INTERVAL_S = 0.01
+"""Time between two attempts to raise a lost interrupt."""
 
 
 class _State:
@@ -93,7 +95,18 @@ def _raise_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
     elif _State.number:
+        # An interrupt that is raised in this function would be lost too.
+        _State.num_deferring += 1
         _State.is_pending = True
-        again = threading.Timer(0.01, system.repeat_signal, [_State.number])
-        again.daemon = True
-        again.start()
+        threading.Thread(target=_repeat_pending, daemon=True).start()
+        _State.num_deferring -= 1
+
+
+def _repeat_pending() -> None:
+    """Send the signal again until its interrupt is raised; the end of a deferring block raises it without this."""
+    while _State.is_pending:
+        if not _State.num_deferring:
+            # The main thread would take it for a second signal of the user, and end the process.
+            _State.received_at = time.monotonic()
+            system.repeat_signal(_State.number)
+        time.sleep(_REPEAT_INTERVAL_S)

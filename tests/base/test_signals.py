@@ -52,6 +52,20 @@ def test_signal_ends_a_command_with_its_status(mode: str, number: int) -> None:
     assert count_error_lines(errors) == (0 if mode == "exit" else 1)
 
 
+def test_signal_in_a_finalizer_is_not_lost_if_the_process_is_slow() -> None:
+    code = """import runpy, threading, time
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (start(thread), time.sleep(0.3))
+runpy.run_module("tests.base.program", run_name="__main__", alter_sys=True)
+"""
+    with start("-c", code, *PROGRAM[2:], "finalizer") as process:
+        wait_until_ready(process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=HANG_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert count_error_lines(errors) == 1
+
+
 @pytest.mark.parametrize(
     ("module", "number"), [("features", signal.SIGINT), ("typer", signal.SIGTERM), ("train_head.config", SIGNALS[-1])]
 )
