@@ -13,6 +13,9 @@ import pytest
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# By default, TensorFlow uses oneDNN only on some processors, those with AVX-512 VNNI among them. Without it, the bits of
+# a row of features depend on the size of its batch.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, so each computes with one thread.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):

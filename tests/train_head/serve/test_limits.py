@@ -73,7 +73,8 @@ def test_endless_body_is_refused_at_the_limit(limited: Client, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("interval_s", [0.05, 5.0])
-def test_slow_body_is_refused(interval_s: float) -> None:
+def test_slow_body_is_refused(interval_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_head.serve.guard.DISCARD_S", 0.2)
     found = b""
     with start_server(limits=Limits(upload_s=0.5, pause_s=0.2)) as client, client.connect() as connection:
         connection.sendall(HEADERS + b"Content-Length: 1000\r\n\r\n")
