@@ -13,8 +13,8 @@ import pytest
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# By default, TensorFlow uses oneDNN only on some processors, those with AVX-512 VNNI among them. Without it, the bits of
-# a row of features depend on the size of its batch.
+# By default, TensorFlow uses oneDNN only on some processors, such as those with AVX-512 VNNI. Without it, the bits of a
+# row of features depend on the size of its batch.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, so each computes with one thread.
