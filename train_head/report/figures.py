@@ -48,7 +48,7 @@ def plot_learning_curve(history: Sequence[Epoch], kept_epoch: int, name: str, wi
     axes.plot([kept_epoch], [without_dropout], "D", ms=6, mfc="none", color=TRAIN, label="training, dropout off")
     ends = (kept_epoch, without_dropout), (kept_epoch, val_kept)
     axes.annotate("", *ends, arrowprops={"arrowstyle": "<->", "color": INK})
-    text, middle = f"gap {abs(without_dropout - val_kept):.3f}", (kept_epoch, (without_dropout + val_kept) / 2)
+    text, middle = f"gap {abs(without_dropout - val_kept):.4f}", (kept_epoch, (without_dropout + val_kept) / 2)
     axes.annotate(text, middle, (-6, 0), "data", "offset points", ha="right", va="center", color=INK)
     unit = "share of pictures" if name == "accuracy" else "cross-entropy, nats"
     _finish(axes, name.capitalize(), "epoch", f"{name} ({unit})")

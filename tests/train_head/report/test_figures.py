@@ -51,7 +51,7 @@ def read_lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 @pytest.mark.parametrize(
     ("name", "without_dropout", "column", "gap"),
-    [("accuracy", 0.95, "accuracy", "0.150"), ("loss", 0.1, "loss", "0.500")],
+    [("accuracy", 0.95, "accuracy", "0.1500"), ("loss", 0.1, "loss", "0.5000")],
 )
 def test_plot_learning_curve_has_both_curves_and_the_gap(
     name: str, without_dropout: float, column: str, gap: str
