@@ -99,7 +99,6 @@ def run_parser(parser: Any, name: str, config_type: type | None = None) -> NoRet
     process.prepare()
     streams.protect_streams()
     set_program(name)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     status = _run(parser, name, config_type)
     signals.exit_on_signals()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
@@ -85,7 +84,6 @@ def stream_dataset(
                 yield batch, classes[start + row : start + row + len(batch)]
 
     # The store works without TensorFlow, which is imported only here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import_quietly("tensorflow")
     tf = sys.modules["tensorflow"]
     signature = (

@@ -53,7 +53,6 @@ def open_console(progress: Progress) -> Console:
         raise UsageError("keras", "the TensorFlow backend", keras.config.backend(), advice)
     # The environment variable overrides Keras's configuration file.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return _ApiConsole(progress)
 
 

@@ -12,16 +12,12 @@ from unittest import mock
 import pytest
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# By default, TensorFlow uses oneDNN only on some processors, such as those with AVX-512 VNNI. Without it, the bits of a
-# row of features depend on the size of its batch.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, so each computes with one thread.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(_name, "1")
 
-from base.terminal import Console, ConsoleOptions
+from base.terminal import TENSORFLOW_VARIABLES, Console, ConsoleOptions
 from extract.config import ExtractConfig
 from extract.run import extract_features
 from tests.backbones import share_backbones, use_small_backbone
@@ -30,6 +26,10 @@ from tests.browser import page as page
 from tests.pictures import fill_folder
 from tests.servers import bucket as bucket
 from tests.servers import s3_server as s3_server
+
+for _name, _value in TENSORFLOW_VARIABLES.items():
+    # As `import_quietly` does: some tests import Keras themselves.
+    os.environ.setdefault(_name, _value)
 
 
 def pytest_collection() -> None:

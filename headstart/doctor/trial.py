@@ -39,7 +39,7 @@ def open_trial() -> Iterator[Callable[[], Iterator[Finding]]]:
     Raises:
         OSError: there is no place for the files of the trial, or the process cannot be started.
     """
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUTF8": "1"}
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "PYTHONUTF8": "1"}
     if (_ROOT / "pyproject.toml").is_file():
         # A checkout is not installed, and -P leaves the current folder out of the search for modules.
         environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -183,6 +183,16 @@ def test_import_quietly_hides_unused_packages_in_a_command_until_it_returns(
     importlib.import_module(package)
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_import_quietly_switches_onednn_on_unless_the_user_has_set_it(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"TF_ENABLE_ONEDNN_OPTS": given} if given else {}
+    monkeypatch.setattr("os.environ", environment)
+    import_quietly("json")
+    assert environment["TF_ENABLE_ONEDNN_OPTS"] == expected
+
+
 def test_progress_of_bytes_prints_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     with Console().progress("push", 5_000_000, BYTES) as progress:
         progress.advance(5_000_000)
