@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -79,23 +78,18 @@ def _name_run(run: Path, change: Mapping[str, Any], options: Mapping[str, Any]) 
     """Return a folder beside a run for other options, named as in the Makefile, so that the run is kept.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, whose name may have options, such as run-dropout0.5.
         change: options to change.
-        options: options of the run. If the name of its folder has some of them, the new ones are sorted among them.
+        options: options of the run.
     """
-    names = {name.replace("_", "-"): name for name in options}
-    pattern = "|".join(map(re.escape, names))
-    pairs = re.findall(rf"-({pattern})(.+?)(?=-(?:{pattern})|$)", run.name)
-    found = {names[name]: value for name, value in pairs}
-    if any(value != str(options[name]) for name, value in found.items()):
-        # The user chose the name.
-        return f"{run}{_format_suffix(change)}"
-    start = run.name.removesuffix("".join(f"-{name}{value}" for name, value in pairs))
-    return str(run.with_name(start + _format_suffix({**found, **change})))
-
-
-def _format_suffix(options: Mapping[str, Any]) -> str:
-    return "".join(f"-{name.replace('_', '-')}{options[name]}" for name in sort_as_make("train", options))
+    parts = {name: f"-{name.replace('_', '-')}{value}" for name, value in options.items()}
+    kept = [name for name, part in parts.items() if part in run.name]
+    start = run.name
+    for name in kept:
+        start = start.replace(parts[name], "")
+    parts |= {name: f"-{name.replace('_', '-')}{value}" for name, value in change.items()}
+    names = sort_as_make("train", dict.fromkeys([*kept, *change]))
+    return str(run.with_name(start + "".join(parts[name] for name in names)))
 
 
 def suggest_fit_change(fit: Fit, options: Mapping[str, Any]) -> dict[str, Any]:

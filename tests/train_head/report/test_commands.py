@@ -36,7 +36,7 @@ def test_shorten_keeps_paths_in_and_beside_the_working_folder(
         ("run", {}, {"epochs": 40}, "run-epochs40"),
         ("run-dropout0.5", {"dropout": 0.5}, {"epochs": 40}, "run-epochs40-dropout0.5"),
         ("run-poolavg-dropout0.2", {"pool": "avg", "dropout": 0.2}, {"dropout": 0.5}, "run-poolavg-dropout0.5"),
-        ("run-epochs9-dropout0.5", {"dropout": 0.5}, {"epochs": 9}, "run-epochs9-dropout0.5-epochs9"),
+        ("run-epochs9-dropout0.5", {"dropout": 0.5}, {"epochs": 9}, "run-epochs9-epochs9-dropout0.5"),
         ("my-seedlings", {}, {"epochs": 40}, "my-seedlings-epochs40"),
     ],
 )
