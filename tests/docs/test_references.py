@@ -27,7 +27,14 @@ CURRENT = [page for page in PAGES if page != "CHANGELOG.md" and "decisions/" not
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 VARIABLES = set(re.findall(r"\b([A-Z][A-Z0-9_]*)=", MAKEFILE.partition("\n\nempty")[0]))
 ENVIRONMENT = {
-    *("CUDA_VISIBLE_DEVICES", "FSSPEC_S3_ANON", "HDF5_USE_FILE_LOCKING", "KERAS_BACKEND", "RAY_AUTH_MODE"),
+    *(
+        "CUDA_VISIBLE_DEVICES",
+        "FSSPEC_S3_ANON",
+        "HDF5_USE_FILE_LOCKING",
+        "KERAS_BACKEND",
+        "RAY_AUTH_MODE",
+        "TF_ENABLE_ONEDNN_OPTS",
+    ),
     *("FORCE_COLOR", "NO_COLOR", "TERM"),
 }
 """Variables of the environment."""
