@@ -188,8 +188,8 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 .PHONY: help demo doctor extract train sweep advise compare report export predict serve suggest summary info check data docs check-links test test-fast test-keras test-browser torture lint lock heic gpu benchmark benchmark-tuning benchmark-extraction benchmark-export runs prune release-check clean clean-all
 
 help:  ## list the targets and the variables
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile && echo
 	@sed -n 's/^# \{0,1\}//;2,/^$$/p' Makefile | sed -n '/^Variables/,/^$$/p'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
 EXTRACT_ARGUMENTS := $(IMAGES_OPTION) --store $(call quote,$(STORE)) $(WEIGHTS_OPTION) $(EXTRACT_OPTIONS) \
 	$(if $(NEW_STORE),--new-store)

@@ -5,6 +5,7 @@ In the Python API, they are calls of its functions.
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 import shutil
@@ -92,16 +93,17 @@ def format_options(command: str, options: Mapping[str, object]) -> str:
 
 
 def suggest_beside(folder: Path, file: str, variable: str) -> str:
-    """Return the end of an advice with the newest folders beside a missing one; empty if there are none.
+    """Return the end of an advice with the folders beside a missing one that have similar names; empty without them.
 
     Args:
         folder: the missing folder.
         file: name of the file by which the others are recognised.
         variable: variable of make for the folder.
     """
-    found = sorted(folder.parent.glob(f"*/{file}"), key=lambda path: path.lstat().st_mtime, reverse=True)
+    found = {path.parent.name: path.parent for path in folder.parent.glob(f"*/{file}")}
     name = f"{variable}=" if os.environ.get(MAKE) else ""
-    places = [name + join_words([str(path.parent)]) for path in found[:_NUM_BESIDE]]
+    nearest = difflib.get_close_matches(folder.name, found, _NUM_BESIDE, cutoff=0)
+    places = [name + join_words([str(found[each])]) for each in nearest]
     return f", or give one that exists: {', '.join(places)}" if places else ""
 
 

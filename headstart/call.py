@@ -69,9 +69,8 @@ def prepare_call(
 def locate_run(run: Any) -> Any:
     """Return the folder of a run; raise HeadstartError if the folder now holds another run."""
     from train_head.runs.read import Run
-    from train_head.runs.write import require_unchanged
 
     if not isinstance(run, Run):
         return run
-    require_unchanged(run)
+    run.require_unchanged()
     return run.folder

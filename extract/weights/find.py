@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import socket
 import sys
@@ -179,7 +180,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
     problems = []
     for url in urls:
         try:
-            return _download(url)
+            return _download(url, console)
         except HeadstartError as error:
             problems.append(error.got if url in error.got else f"{error.got} at {url}")
             console.debug(str(error))
@@ -187,7 +188,7 @@ def download_first(urls: Sequence[str], console: Console) -> Path:
     raise HeadstartError("--weights imagenet", FILE_NAME, "; ".join(problems), advice)
 
 
-def _download(url: str) -> Path:
+def _download(url: str, console: Console) -> Path:
     import_quietly("keras")
     import keras
 
@@ -198,7 +199,7 @@ def _download(url: str) -> Path:
     try:
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
         # Keras prints its progress on stdout, where `--json` prints the result.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(io.StringIO() if console.options.quiet else sys.stderr):
             path = Path(keras.utils.get_file(FILE_NAME, origin=url, cache_subdir=folder))
     except Exception as error:
         # get_file raises Exception for any failure, and removes the partial file.

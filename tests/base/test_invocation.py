@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -125,16 +124,16 @@ def test_format_options_are_variables_under_make(monkeypatch: pytest.MonkeyPatch
     assert format_options("train", {"dropout": 0.5}) == "DROPOUT=0.5"
 
 
-def test_suggest_beside_lists_the_newest_folders_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggest_beside_lists_the_folders_with_the_file_and_similar_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = tmp_path / "run"
     assert suggest_beside(missing, "run.json", "RUN") == ""
     (tmp_path / "empty").mkdir()
-    for number in range(4):
-        file = tmp_path / f"run {number}" / "run.json"
-        file.parent.mkdir()
-        file.touch()
-        os.utime(file, (number, number))
-    places = [shlex.quote(str(tmp_path / f"run {number}")) for number in (3, 2, 1)]
+    for name in ("sweep", "run my-pictures", "rum", "run 1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    places = [shlex.quote(str(tmp_path / name)) for name in ("run 1", "rum", "run my-pictures")]
     assert suggest_beside(missing, "run.json", "RUN") == f", or give one that exists: {', '.join(places)}"
     monkeypatch.setenv("HEADSTART_MAKE", "make")
     assert suggest_beside(missing, "run.json", "RUN").endswith(f"RUN={places[2]}")

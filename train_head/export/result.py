@@ -91,6 +91,7 @@ class ExportResult:
         if card.is_multi_label:
             pairs = zip(card.classes, card.thresholds, strict=True)
             classes = [f"{label} from {threshold:g}" for label, threshold in pairs]
+        near_ties = ", except near ties" if parity.accuracy != parity.stored_accuracy else ""
         labels = format_count(parity.num_flipped, "different label") if parity.num_flipped else "same labels"
         validation = format_count(self.num_validation, "validation picture")
         return [
@@ -99,7 +100,10 @@ class ExportResult:
             ("checked on", f"{parity.num_pictures:,} of {validation}"),
             (f"{name_accuracy(is_multi_label=card.is_multi_label)} on these pictures", f"{parity.accuracy:.4f}"),
             ("difference from backbone and head", f"at most {parity.max_difference:.2g} in probability"),
-            ("difference from stored features", f"at most {parity.max_stored_difference:.2g} in probability, {labels}"),
+            (
+                "difference from stored features",
+                f"at most {parity.max_stored_difference:.2g} in probability, {labels}{near_ties}",
+            ),
             *(
                 (
                     f"difference of {check.format} ({check.dtype}) from Keras",

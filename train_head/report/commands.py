@@ -16,6 +16,7 @@ from train_head.config import ClassWeight, HeadConfig, SolverName
 from train_head.report.findings import Confidence, Fit, is_imbalanced
 from train_head.report.sources import Sources
 from train_head.runs.arguments import list_changed_options, list_extraction_options
+from train_head.runs.record import BEST_FOLDER, TABLE_FILE
 
 BALANCED = ClassWeight.BALANCED.value
 STRONG_DROPOUT = 0.5
@@ -44,8 +45,12 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     if len(split_cuts(fingerprint.cut)) == 1 and not list_cuts(store_path):
         options["cut"] = ""
     store = shorten(store_path)
+    new, sweep = run, sources.place.parent
+    if run.name == BEST_FOLDER and (sweep / TABLE_FILE).is_file():
+        # New heads are beside the folder of the sweep, which has only its own ones.
+        new = shorten(sweep.with_name(f"{sweep.name}-{run.name}"))
     # As the Makefile names them: model-dropout0.5 is of run-dropout0.5.
-    model = run.with_name(f"model{run.name.removeprefix('run')}" if run.name.startswith("run") else f"{run.name}-model")
+    model = new.with_name(f"model{new.name.removeprefix('run')}" if new.name.startswith("run") else f"{new.name}-model")
     train = ["train", "--store", str(store), "--run"]
     extract = ["extract", "--images", str(images), "--store", str(store), *list_extraction_options(sources.store)]
     imbalanced = is_imbalanced(num_by_label)
@@ -57,7 +62,7 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
         "diverged": {"learning_rate": options["learning_rate"] / 10} if "diverged" in findings["cautions"] else {},
     }
     commands = {
-        section: [*train, _name_run(run, change, options), *list_changed_options({**options, **change})]
+        section: [*train, _name_run(new, change, options), *list_changed_options({**options, **change})]
         if change
         else []
         for section, change in changes.items()
@@ -65,8 +70,8 @@ def suggest_commands(sources: Sources, findings: Mapping[str, Any], num_by_label
     commands |= {
         "extract": extract,
         "weights": [*extract, "--weights", "imagenet", "--new-store"] if sources.run.weak_weights else [],
-        "train": [*train, str(run), *list_changed_options(options)],
-        "sweep": ["sweep", "--store", str(store), "--out", f"{run}-sweep"],
+        "train": [*train, str(new), *list_changed_options(options)],
+        "sweep": ["sweep", "--store", str(store), "--out", f"{new}-sweep"],
         "test": ["report", "--run", str(run), "--test"],
         "export": ["export", "--run", str(run), "--out", str(model)],
         "predict": ["predict", "--model", f"{model}/model.keras", "FILE_OR_DIR"],

@@ -28,7 +28,7 @@ def list_extraction_options(store: FeatureStore) -> list[str]:
 
 
 def list_changed_options(options: Mapping[str, Any], declared: type = HeadConfig) -> list[str]:
-    """List the options that differ from their defaults, as arguments of the command line.
+    """List the options that differ from their defaults, as arguments of a command that trains again with a report.
 
     Args:
         options: values by name; options without a value are left out.
@@ -37,7 +37,7 @@ def list_changed_options(options: Mapping[str, Any], declared: type = HeadConfig
     arguments: list[str] = []
     for option in list_options(declared):
         value, flag = options.get(option.name), f"--{option.name.replace('_', '-')}"
-        if value is None or value == option.default or option.name == "overwrite":
+        if value is None or value == option.default or option.name in ("overwrite", "no_report"):
             continue
         arguments += [flag] if value is True else [flag, str(value)]
     return arguments

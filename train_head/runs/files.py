@@ -55,6 +55,12 @@ class RunFiles:
         except (OSError, ValueError, TypeError, RecursionError):
             return {}
 
+    def require_unchanged(self) -> None:
+        """Raise HeadstartError if another run has replaced this one since it was read."""
+        if record.read_record(self.folder) != self.record:
+            advice = "Open the run again; the earlier one may be kept beside it, with a date in its name"
+            raise HeadstartError(self.folder, "the run that was read", "another run in its folder", advice)
+
     def check_files(self) -> None:
         """Check the digests of all data files; raise HeadstartError for the first that differs."""
         for name in self.record.files:
@@ -133,6 +139,7 @@ class RunFiles:
             data = read_regular_file(path, record.DATA_FILES[name])
             found = hashlib.sha256(data).hexdigest()
             if found != wanted and (wanted or self.record.run_version > 1):
+                self.require_unchanged()
                 recorded = f"SHA-256 {wanted[:12]}…" if wanted else f"a SHA-256 recorded in {record.RUN_FILE}"
                 raise HeadstartError(path, f"{expected} with {recorded}", f"SHA-256 {found[:12]}…", advice)
             return parse(data)

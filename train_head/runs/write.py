@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from base import system
-from base.errors import HeadstartError
 from base.files import hash_file, name_beside, write_durably
 from base.replace import hold_target, replace_folder
 from base.target import check_target
@@ -130,7 +129,7 @@ def rewrite_run(run: Run) -> Iterator[Path]:
         HeadstartError: another run has replaced this one, the run is locked, or it cannot be written.
     """
     with replace_folder(describe_run_target(run.folder)) as replacement:
-        require_unchanged(run)
+        run.require_unchanged()
         record = copy_run(run, replacement.staging)
         # The record is written before the yield too, so that the caller can make a report from the copy.
         write_record(replacement.staging, record)
@@ -154,7 +153,7 @@ def write_page(run: Run, page: bytes, label_issues: bytes) -> Path:
     path, target = run.folder / REPORT_FILE, describe_run_target(run.folder)
     with hold_target(target):
         check_target(target)
-        require_unchanged(run)
+        run.require_unchanged()
         write_durably(run.folder / LABEL_ISSUES_FILE, label_issues)
         write_durably(path, page)
     return path
@@ -194,17 +193,6 @@ def shorten_path(path: Path, folder: Path) -> str:
     num_up = near.parts.count("..")
     is_near = num_up <= MAX_UP and len(near.parts) - num_up <= MAX_DOWN
     return near.as_posix() if is_near and os.path.commonpath([place, base]) != place.anchor else path.name
-
-
-def require_unchanged(run: Run) -> None:
-    """Raise HeadstartError if another run has replaced this one since it was read."""
-    if read_record(run.folder) != run.record:
-        raise HeadstartError(
-            run.folder,
-            "the run that was read",
-            "another run in its folder",
-            "Open the run again; the earlier one may be kept beside it, with a date in its name",
-        )
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from tests.train_head.synthetic import make_store
 from tests.train_head.training import make_config
 from train_head.runs.read import Run
 from train_head.runs.record import LOCAL_FILE, RUN_FILE, describe_run_target, refuse_foreign_run
-from train_head.runs.write import copy_run, name_archive, require_unchanged, shorten_path, warn_on_failure, write_page
+from train_head.runs.write import copy_run, name_archive, shorten_path, warn_on_failure, write_page
 from train_head.train import train_head
 
 pytestmark = pytest.mark.unit
@@ -148,10 +148,18 @@ def replace_record(run: Path) -> None:
 @pytest.mark.parametrize("change", [replace_record, shutil.rmtree])
 def test_require_unchanged_of_a_replaced_or_deleted_run_is_refused(run: Path, change: Callable[[Path], None]) -> None:
     read = Run(run)
-    require_unchanged(read)
+    read.require_unchanged()
     change(run)
     with raises(HeadstartError, where=run):
-        require_unchanged(read)
+        read.require_unchanged()
+
+
+def test_metrics_of_a_replaced_run_are_refused_with_the_folder_of_the_run(run: Path) -> None:
+    read = Run(run)
+    (run / "metrics.json").write_text(read.metrics["solver"])
+    replace_record(run)
+    with raises(HeadstartError, where=run, got="another run in its folder"):
+        assert read.metrics
 
 
 def test_write_page_writes_the_report_of_an_unchanged_run_only(run: Path) -> None:

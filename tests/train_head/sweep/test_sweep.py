@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,7 +102,9 @@ def test_sweep_writes_a_plot_and_the_report_of_the_best_run(reported: Swept) -> 
     with Image.open(out / "sweep.png") as image:
         assert image.format == "PNG"
     assert result["report"] == str(out / "best" / "report.html")
-    assert Path(result["report"]).is_file()
+    trainings = re.findall(r"--store \S+ --run .*", Path(result["report"]).read_text())
+    assert trainings
+    assert all("out-best" in line and "--no-report" not in line for line in trainings)
     assert not [*(out / "trials").rglob("*.png"), *(out / "trials").rglob("*.html")]
 
 
