@@ -49,6 +49,7 @@
 #   PYTHON=python3   the Python that creates .venv; the only variable that is also read from the environment
 
 empty :=
+comma := ,
 space := $(empty) $(empty)
 # Quote a value for the shell. It may contain spaces, quotes and dollar signs.
 quote = '$(subst ','\'',$(1))'
@@ -155,7 +156,7 @@ report export: HINT = $(MAKE_HERE) train $(call assign,$(RUN_VARIABLES))
 suggest: NEEDED = $(OUT)/model.keras
 predict serve: NEEDED = $(OUT)
 predict serve suggest: HINT = $(MAKE_HERE) export $(call assign,$(RUN_VARIABLES))
-print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,First run: $(strip $(HINT))) >&2
+print_hint = test -e $(call quote,$(NEEDED)) || echo $(call quote,To create $(NEEDED)$(comma) run: $(strip $(HINT))) >&2
 # The one-letter flags of make, such as -ns. With -n, commands are printed but not run; with -s, they are not printed.
 MAKE_FLAGS = $(firstword -$(MAKEFLAGS))
 print_command = $(if $(findstring s,$(MAKE_FLAGS)),,printf '%s\n' $(call quote,$(1));)

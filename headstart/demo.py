@@ -28,7 +28,7 @@ from train_head.export.config import ExportConfig
 
 SOLAR_CELLS = Path("data/elpv")
 """Folder to which the default pictures are copied."""
-MEASURED = "a minute on two cores"
+MEASURED = "one to three minutes on two cores"
 """Duration of the demo with the default pictures and options."""
 
 
@@ -124,7 +124,7 @@ def demo(config: DemoConfig, console: Console) -> Mapping[str, Any]:
     # Invalid options of extraction are found before any work.
     check_options(plan.extract.engine, plan.extract.precision)
     places = f"{plan.extract.store}, {plan.train.run} and {plan.export.out}"
-    duration = "" if config.images else f" It takes about {MEASURED}, and seconds the next time."
+    duration = "" if config.images else f" It takes {MEASURED}, and seconds the next time."
     console.info(f"The demo extracts features, trains a head and exports a model, into {places}.{duration}")
     if config.images is None:
         prepare_elpv(ElpvConfig(SOLAR_CELLS), console)

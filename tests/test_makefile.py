@@ -222,7 +222,7 @@ def test_failed_stage_without_its_input_prints_the_command_to_run_first(
 
 def test_command_to_run_first_works_from_the_folder_of_the_user(checkout: Path) -> None:
     done = make(checkout, "train", "DATA=it's", STATUS="1", PWD="/")
-    _, _, line = done.err.splitlines()[0].partition("First run: ")
+    _, _, line = done.err.splitlines()[0].partition(", run: ")
     assert shlex.split(line) == ["make", "-C", str(checkout), "extract", "DATA=it's"]
 
 
