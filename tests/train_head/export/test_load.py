@@ -32,6 +32,7 @@ from tests.train_head.export.edits import (
 )
 from tests.train_head.synthetic import CLASSES, FINGERPRINT, run_export
 from train_head.export.load import limit_batch, load_export, read_export
+from train_head.export.parity import TOLERANCE
 from train_head.export.stitch import save_model, stitch
 from train_head.runs.card import CARD_NAME, ModelCard, read_card
 from train_head.solvers.head import build_head
@@ -72,7 +73,7 @@ def test_load_export_equals_the_model_that_keras_loads(
     outputs = run_export(path, images)
     assert outputs.shape == (3, 1 if num_classes == 2 else num_classes)
     assert np.ptp(outputs, axis=0).max() > 0.01
-    np.testing.assert_allclose(outputs, run_keras(path, images), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(outputs, run_keras(path, images), rtol=0, atol=TOLERANCE)
     assert load_export(path)[0] == read_card(path) == card
 
 
